@@ -1,0 +1,63 @@
+# Everything starts here: each target builds .venv first, from nothing but make and Python >= 3.10.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+UV := $(BIN)/uv
+UV_INSTALL := $(UV) pip install --quiet --python $(BIN)/python
+CHECKED := $(wildcard batchscore tests data docs jobs benchmarks)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help env demo test check lint format constraints clean
+
+help:
+	@echo "make demo         score the sample flights"
+	@echo "make test         all checks, then all tests with coverage"
+	@echo "make check        formatter, linter, types, import rules"
+	@echo "make lint         formatter and linter only"
+	@echo "make format       let the formatter and the linter mend what they can"
+	@echo "make constraints  pin the dependencies again (all to the newest: ARGS=--upgrade)"
+	@echo "make clean        remove .venv and caches; what was scored, out/, stays"
+
+env: $(READY)
+
+demo: $(READY)
+	$(BIN)/batchscore run jobs/flight_delays/job.yaml
+
+test: check
+	$(BIN)/pytest --cov --cov-report=term
+
+check: lint
+	$(BIN)/mypy $(CHECKED)
+	$(BIN)/lint-imports
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+constraints: | $(UV)
+	$(UV) pip compile --quiet --universal --python-version 3.10 --generate-hashes \
+		--extra s3 --group dev --output-file constraints.txt $(ARGS) pyproject.toml
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .coverage .coverage.* dist
+	find $(CHECKED) -name __pycache__ -type d -prune \
+		-exec rm -rf {} +
+
+$(READY): constraints.txt pyproject.toml | $(UV)
+	@echo "Installing the pinned dependencies into .venv; the first time this downloads about 3 GB."
+	@$(UV_INSTALL) --require-hashes --requirement constraints.txt
+	@$(UV_INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# uv, too, is installed as constraints.txt pins it: its entry alone, hashes and all.
+$(UV):
+	@python=$$(sh tools/find_python.sh "$(PYTHON)") && "$$python" -m venv --clear .venv
+	@awk '/^[^ ]/ {mine = /^uv==/} mine' constraints.txt > .venv/uv.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--require-hashes --requirement .venv/uv.txt
