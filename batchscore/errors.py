@@ -1,0 +1,90 @@
+"""Every error that batchscore raises on purpose, each with the exit code of the command it ends.
+
+BatchscoreError                1   root; never raised itself
+├── InvalidError               2   found wrong before any work
+│   ├── JobFileError               the job file, a parameter or an override
+│   ├── InputError                 shards: none found, unreadable, wrong schema
+│   ├── ModelError                 model folder, weights, hash, architecture
+│   ├── FunctionError              a user's function that cannot be imported
+│   ├── DeviceError                the device asked for is not there
+│   └── OutputError                the output: not writable, not ours, clash of names
+├── FailedError                1   something went wrong while scoring or publishing
+│   ├── StepError                  a stage could not do its work on a block of rows
+│   └── RecordError                a record, manifest or journal is missing or damaged
+├── HeldError                  3   a check did not pass; a person decides
+├── RetryError                 4   not yet: input not ready, output in use
+└── StoppedError             130   Ctrl-C (130) or SIGTERM (143)
+"""
+
+from __future__ import annotations
+
+
+class BatchscoreError(Exception):
+    """Root of the tree; its message names the value, what was expected and the remedy."""
+
+    exit_code = 1
+    status = "failed"
+
+
+class InvalidError(BatchscoreError):
+    """Something is wrong that was found before any work was done."""
+
+    exit_code = 2
+    status = "invalid"
+
+
+class JobFileError(InvalidError):
+    """The job file, a parameter or an override is wrong."""
+
+
+class InputError(InvalidError):
+    """The input's shards are missing, unreadable, or their schemas do not fit."""
+
+
+class ModelError(InvalidError):
+    """The model folder, its weights, hashes or architecture are wrong."""
+
+
+class FunctionError(InvalidError):
+    """A user's function cannot be imported or called as the job needs it."""
+
+
+class DeviceError(InvalidError):
+    """The device that was asked for does not exist on this machine."""
+
+
+class OutputError(InvalidError):
+    """The output cannot be written, is not batchscore's, or its columns clash."""
+
+
+class FailedError(BatchscoreError):
+    """Work was started and could not be completed; nothing was published."""
+
+
+class StepError(FailedError):
+    """A stage could not do its work on a block of rows."""
+
+
+class RecordError(FailedError):
+    """A record, manifest or journal is missing or damaged."""
+
+
+class HeldError(BatchscoreError):
+    """A check did not pass; nothing was published and a person decides."""
+
+    exit_code = 3
+    status = "held"
+
+
+class RetryError(BatchscoreError):
+    """The run cannot start yet; the same command may succeed later."""
+
+    exit_code = 4
+    status = "retry"
+
+
+class StoppedError(BatchscoreError):
+    """The run was stopped by Ctrl-C or SIGTERM; nothing was published."""
+
+    exit_code = 130
+    status = "interrupted"

@@ -1,0 +1,428 @@
+"""The job file: its frozen model, its JSON Schema, and how a file becomes a checked job."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
+
+from batchscore.errors import JobFileError
+from batchscore.job_sections import (
+    PATTERN_MEANINGS,
+    SHORT_STEPS,
+    STEPS,
+    Input,
+    JobName,
+    Labels,
+    ModelSection,
+    Output,
+    ParameterName,
+    Preprocess,
+    Rejects,
+    Runtime,
+    Section,
+    Sigmoid,
+    Softmax,
+    Steps,
+    TensorSpec,
+    Threshold,
+    TopK,
+    UserFunction,
+)
+from batchscore.job_text import (
+    absolute_address,
+    folder_of,
+    parse_yaml,
+    read_job_file,
+    shown_path,
+)
+from batchscore.parameters import (
+    Location,
+    Parameter,
+    ParameterValue,
+    Problem,
+    is_secret,
+    nearest,
+    printable,
+    read_parameters,
+    shown,
+    substitute,
+)
+
+__all__ = [
+    "Input",
+    "Job",
+    "Labels",
+    "LoadedJob",
+    "ModelSection",
+    "Output",
+    "Parameter",
+    "ParameterValue",
+    "Preprocess",
+    "Rejects",
+    "Runtime",
+    "Sigmoid",
+    "Softmax",
+    "TensorSpec",
+    "Threshold",
+    "TopK",
+    "UserFunction",
+    "job_schema",
+    "load_job",
+]
+
+MAX_PROBLEMS = 50
+MAX_KEY_PARTS = 20
+
+
+def expand_model(value: Any) -> Any:
+    """Write out the short form of the model section, which is its path alone."""
+    return {"path": value} if isinstance(value, str) else value
+
+
+def _not_boolean(version: Any) -> Any:
+    if isinstance(version, bool):  # which equals 1
+        raise ValueError("expected 1")
+    return version
+
+
+class Job(Section):
+    """A batch scoring job; `name`, `input.path`, `model` and `output.path` are all it needs."""
+
+    batchscore: Annotated[Literal[1], BeforeValidator(_not_boolean)] = Field(
+        default=1, description="The version of the job file's format."
+    )
+    name: JobName = Field(
+        description="Names the job in its output and reports: letters, digits, `_`, `.` and `-`, "
+        "at most 64. With the parameters it tells one slice of an output from another, so a new "
+        "name starts anew."
+    )
+    params: dict[ParameterName, Parameter] = Field(
+        default_factory=dict,
+        description="The parameters that `--param name=value` must give, with their types. "
+        "Elsewhere in the file `${date}`, `${date.month}` and `${date:%Y-%m-%d}` stand for their "
+        "values.",
+    )
+    input: Input = Field(description="What to score.")
+    model: Annotated[ModelSection, BeforeValidator(expand_model)] = Field(
+        description="What to score with: a path, or a mapping."
+    )
+    preprocess: Preprocess | None = Field(
+        default=None,
+        description="By default the features that a model folder brings, else the columns as they "
+        "are.",
+    )
+    postprocess: Steps = Field(
+        default=(),
+        description="A step or a list of them, done in order: a name (`sigmoid`) or a mapping of "
+        "one name to its settings (`threshold: {at: 0.4}`). By default the scores are the model's "
+        "outputs.",
+    )
+    output: Output = Field(description="Where the scores go.")
+    rejects: Rejects = Field(default=Rejects(), description="What is held back.")
+    runtime: Runtime = Field(default=Runtime(), description="How to run.")
+
+
+def job_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a job file, short forms included."""
+    schema = Job.model_json_schema()
+    paths = schema["$defs"]["Input"]["properties"]["path"]
+    paths["anyOf"] = [
+        paths["items"],
+        {key: paths.pop(key) for key in ("type", "items", "minItems")},
+    ]
+    properties = schema["properties"]
+    model, steps = properties["model"], properties["postprocess"]
+    model["anyOf"] = [{"$ref": model.pop("$ref")}, {"type": "string"}]
+    step_forms = [_step_schema(name, kind) for name, kind in STEPS.items()]
+    schema["$defs"]["Step"] = {"anyOf": [{"enum": ["sigmoid", "softmax"]}, *step_forms]}
+    step = {"$ref": "#/$defs/Step"}
+    properties["postprocess"] = {
+        "title": "Postprocess",
+        "description": steps["description"],
+        "anyOf": [step, {"type": "array", "items": step}],
+    }
+    return schema
+
+
+def _step_schema(name: str, kind: type[Section]) -> dict[str, Any]:
+    body: dict[str, Any] = {"$ref": f"#/$defs/{kind.__name__}"}
+    if name in SHORT_STEPS:
+        body = {"anyOf": [body, dict(_short_schema(kind, name))]}
+    return {
+        "type": "object",
+        "properties": {name: body},
+        "required": [name],
+        "additionalProperties": False,
+    }
+
+
+def _short_schema(kind: type[Section], name: str) -> dict[str, Any]:
+    short: dict[str, Any] = kind.model_json_schema()["properties"][name]
+    return {key: value for key, value in short.items() if key not in ("title", "description")}
+
+
+@dataclass(frozen=True)
+class LoadedJob:
+    """A checked job and where it came from.
+
+    Args:
+        job: the job; its paths are absolute or fsspec addresses, its placeholders filled.
+        params: the parameters' values.
+        base: the job file's folder, absolute or an fsspec address; user code is found from here.
+        source: the job file's path as it was given.
+        text_sha256: of the file's bytes.
+    """
+
+    job: Job
+    params: dict[str, ParameterValue]
+    base: str
+    source: str
+    text_sha256: str
+
+
+def load_job(path: str, params: Sequence[str] = (), overrides: Sequence[str] = ()) -> LoadedJob:
+    """Read, fill in and check a job file.
+
+    Args:
+        path: a local path or an fsspec address.
+        params: `name=value`, one for each parameter that the job declares.
+        overrides: `dotted.key=YAML value`; a list item's key is its position. A relative path in
+            one starts from the current directory, where it was typed, and not from the job file.
+
+    Raises:
+        JobFileError: with a line for each problem.
+    """
+    content = read_job_file(path)
+    source = shown_path(path)
+    tree = parse_yaml(content, source)
+    if not isinstance(tree, dict):
+        raise JobFileError(f"{source}: expected a mapping of job file keys, found {shown(tree)}")
+    typed_here, lines = _apply_overrides(tree, overrides)
+    declared = _declared(tree)
+    values: dict[str, ParameterValue] = {}
+    problems: list[Problem] = []
+    filled = {key: value for key, value in tree.items() if key != "params"}
+    if declared is not None:
+        values, messages = read_parameters(declared, params)
+        lines += messages
+        filled, problems = substitute(filled, declared, values, _CONFINED)
+    problems += _make_absolute(filled, folder_of(path), typed_here)
+    unfilled = bool(lines or problems or declared is None)
+    job, more = _checked(filled | {key: tree[key] for key in ("params",) if key in tree}, unfilled)
+    lines += [_line(problem, source, typed_here) for problem in problems + more]
+    if job is None or lines:
+        raise JobFileError(_without_secrets(lines, values))
+    return LoadedJob(job, values, folder_of(path), path, hashlib.sha256(content).hexdigest())
+
+
+_PATHS: tuple[Location, ...] = (("input", "path"), ("model", "path"), ("output", "path"))
+_CONFINED = frozenset({("output", "path"), ("output", "path", 0)})
+
+
+def _apply_overrides(
+    tree: dict[str, Any], overrides: Sequence[str]
+) -> tuple[frozenset[Location], list[str]]:
+    """Set the overrides in `tree`; returns the keys that were set, and what is wrong."""
+    locations: set[Location] = set()
+    lines: list[str] = []
+    tree |= {"model": expand_model(tree["model"])} if "model" in tree else {}
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        source = f"--set {printable(key)}"
+        try:
+            if not equals:
+                raise JobFileError(f"{source}: expected dotted.key=value")
+            locations.add(_set(tree, key.split("."), parse_yaml(text, source), source))
+        except JobFileError as error:
+            lines.append(str(error))
+    return frozenset(locations), lines
+
+
+def _set(tree: dict[str, Any], parts: list[str], value: Any, source: str) -> Location:
+    if len(parts) > MAX_KEY_PARTS:
+        raise JobFileError(f"{source}: over {MAX_KEY_PARTS} parts; no key of a job has as many")
+    node: Any = tree
+    location: list[str | int] = []
+    for part in parts:
+        key = _key_in(node, part, source)
+        location.append(key)
+        if len(location) == len(parts):
+            node[key] = expand_model(value) if location == ["model"] else value
+            break
+        if isinstance(node, dict) and node.get(key) is None:
+            node[key] = {}
+        node = node[key]
+    return tuple(location)
+
+
+def _key_in(node: Any, part: str, source: str) -> str | int:
+    if isinstance(node, dict):
+        return part
+    if not isinstance(node, list):
+        raise JobFileError(f"{source}: {part!r} is a key of something that is not a mapping")
+    if not (part.isascii() and part.isdecimal() and len(part) < 7 and int(part) < len(node)):
+        raise JobFileError(
+            f"{source}: expected a position in a list of {len(node)}, found {printable(part)}; "
+            "set the whole list to lengthen it"
+        )
+    return int(part)
+
+
+def _declared(tree: dict[str, Any]) -> dict[str, Parameter] | None:
+    """Return the declared parameters; None if they are wrong, as validating the job will say."""
+    try:
+        kinds = TypeAdapter(dict[ParameterName, Parameter])
+        return kinds.validate_python(tree.get("params", {}), strict=True)
+    except ValidationError:
+        return None
+
+
+def _make_absolute(
+    tree: dict[str, Any], base: str, typed_here: frozenset[Location]
+) -> list[Problem]:
+    """Make the paths in `tree` absolute in place; returns those that cannot be."""
+    problems: list[Problem] = []
+
+    def absolute(value: Any, location: Location) -> Any:
+        if isinstance(value, list):
+            return [absolute(item, (*location, place)) for place, item in enumerate(value)]
+        if not isinstance(value, str):
+            return value
+        start = os.getcwd() if _is_within(location, typed_here) else base
+        try:
+            return absolute_address(value, start)
+        except ValueError as error:
+            problems.append(Problem(location, str(error)))
+            return value
+
+    for section, key in _PATHS:
+        body = tree.get(str(section))
+        if isinstance(body, dict) and key in body:
+            body[key] = absolute(body[key], (section, key))
+    return problems
+
+
+def _is_within(location: Location, outer: Iterable[Location]) -> bool:
+    return any(location[: len(start)] == start for start in outer)
+
+
+def _checked(tree: dict[str, Any], unfilled: bool) -> tuple[Job | None, list[Problem]]:
+    """Validate; where placeholders are left `unfilled`, what they stand in is not judged."""
+    try:
+        return Job.model_validate(tree), []
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+    found: dict[Location, list[Any]] = {}
+    for detail in details:
+        sure = detail["type"] in ("missing", "extra_forbidden") or detail["loc"][0] == "params"
+        if sure or not unfilled or "${" not in str(detail["input"]):
+            found.setdefault(_location(detail, tree), []).append(detail)
+    # Of a union's complaints, the one that got further into the value is the one meant.
+    outer = {location[:depth] for location in found for depth in range(len(location))}
+    return None, [
+        Problem(location, _message(details, location))
+        for location, details in found.items()
+        if location not in outer
+    ]
+
+
+def _location(detail: Any, tree: Any) -> Location:
+    """Return where in the file it is, without the names of union members and short forms."""
+    kept: list[str | int] = []
+    node = tree
+    for part in detail["loc"]:
+        inside = part in node if isinstance(node, dict) else isinstance(part, int)
+        if inside and isinstance(node, dict | list):
+            node = node[part]
+            kept.append(part)
+    if detail["type"] == "missing":
+        kept.append(detail["loc"][-1])
+    return tuple(kept)
+
+
+_EXPECTED = {
+    "bool_type": "true or false",
+    "dict_type": "a mapping",
+    "finite_number": "a finite number",
+    "float_type": "a number",
+    "greater_than_equal": "at least {ge}",
+    "int_type": "an integer",
+    "less_than_equal": "at most {le}",
+    "literal_error": "{expected}",
+    "model_type": "a mapping",
+    "string_too_long": "at most {max_length} characters",
+    "string_too_short": "a text that is not empty",
+    "string_type": "a text",
+    "too_short": "a list that is not empty",
+    "tuple_type": "a list",
+    "union_tag_not_found": "a step's name, or a mapping of one name to its settings",
+}
+
+
+def _message(details: list[Any], location: Location) -> str:
+    first = details[0]
+    context = first.get("ctx", {})
+    if location == ("batchscore",):
+        found = shown(first["input"])
+        return f"expected 1, the format that this batchscore reads, found {found}; upgrade it"
+    if first["type"] == "missing":
+        return "missing; a job needs it"
+    if first["type"] == "extra_forbidden":
+        known = _model_at(first["loc"][:-1]).model_fields
+        return f"unknown key; {nearest(str(first['loc'][-1]), known)}"
+    if first["type"] == "union_tag_invalid":
+        return f"no such step {printable(context['tag'])}; {nearest(context['tag'], STEPS)}"
+    if first["type"] == "value_error":
+        return str(context["error"])
+    expected = dict.fromkeys(map(_expected, details))
+    return f"expected {' or '.join(expected)}, found {shown(first['input'], location)}"
+
+
+def _expected(detail: Any) -> str:
+    context = detail.get("ctx", {})
+    if "pattern" in context:
+        return PATTERN_MEANINGS[context["pattern"]]
+    phrase = _EXPECTED.get(detail["type"])
+    return str(detail["msg"]) if phrase is None else phrase.format_map(context)
+
+
+def _model_at(loc: tuple[str | int, ...]) -> type[BaseModel]:
+    """Return the model that validates what stands at pydantic's own location."""
+    if not loc:
+        return Job
+    if loc[0] == "params":
+        return Parameter
+    if loc[0] == "postprocess":
+        return STEPS[str(loc[2])]
+    sections = {
+        "input": Input,
+        "model": ModelSection if len(loc) == 1 else TensorSpec,
+        "preprocess": Preprocess,
+        "output": Output,
+        "rejects": Rejects,
+        "runtime": Runtime,
+    }
+    return sections[str(loc[0])]
+
+
+def _line(problem: Problem, source: str, typed_here: frozenset[Location]) -> str:
+    dotted = ".".join(map(printable, problem.location))
+    if _is_within(problem.location, typed_here):
+        return f"--set {dotted}: {problem.message}"
+    return f"{source}: {dotted}: {problem.message}"
+
+
+def _without_secrets(lines: list[str], values: dict[str, ParameterValue]) -> str:
+    if len(lines) > MAX_PROBLEMS:
+        lines = [*lines[:MAX_PROBLEMS], f"and {len(lines) - MAX_PROBLEMS} more"]
+    text = "\n".join(lines)
+    for secret in (str(value) for name, value in values.items() if is_secret(name)):
+        # A value shown in part ends in "…", perhaps in the middle of the secret.
+        for length in range(len(secret), 3, -1):
+            text = text.replace(secret[:length] + ("…" if length < len(secret) else ""), "***")
+    return text
