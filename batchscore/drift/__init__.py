@@ -1,0 +1,1 @@
+"""Profiles of columns: mergeable, canonical statistics made in the scoring pass."""

@@ -1,0 +1,255 @@
+"""Count numbers in a canonical histogram whose content depends on the values alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batchscore.drift.keys import OCTAVES, Keys, KeySpace, Octaves, bit_length
+
+CAP = 4096
+
+Counts = NDArray[np.int64]
+Shifts = NDArray[np.uint8]
+
+_CHUNK = 16384  # keys counted at a time: the temporaries stay in the second-level cache
+_PENDING = 16384  # keys without a known bucket that are gathered before the buckets are rebuilt
+_HASH = np.uint64(0x9E3779B97F4A7C15)
+_ONE = np.uint64(1)
+
+
+@dataclass(frozen=True)
+class Buckets:
+    """The buckets of a histogram in ascending order.
+
+    Bucket b holds the keys k with `k >> shifts_b[b] == prefixes_b[b]`; `counts_b[b]` > 0 of them.
+    """
+
+    shifts_b: Shifts
+    prefixes_b: Keys
+    counts_b: Counts
+
+    @property
+    def first_keys_b(self) -> Keys:
+        """The smallest key of each bucket."""
+        return self.prefixes_b << self.shifts_b
+
+    @property
+    def last_keys_b(self) -> Keys:
+        """The largest key of each bucket."""
+        return self.first_keys_b | _widths(self.shifts_b)
+
+
+@dataclass(frozen=True)
+class _Index:
+    """Tables that lead from a key to its bucket without a search."""
+
+    keep_o: Keys
+    edges_b: Keys
+    slots_s: NDArray[np.int16]
+    hash_shift: np.uint64
+
+
+class Histogram:
+    """At most `CAP` buckets over keys of one `KeySpace`, bitwise the same for the same multiset.
+
+    Within an octave all buckets drop the same number of low bits, its shift. The budget is the
+    largest 2**j with sum over octaves of min(2**j, distinct keys) <= `CAP`; an octave's shift is
+    the least that leaves at most 2**j buckets. Up to `CAP` distinct keys all are kept exactly.
+
+    The law that any partition, order and merge tree give the same bits rests on three facts:
+    budgets only fall and shifts only grow as keys come; prefixes of prefixes are prefixes; and a
+    coarsened octave has more distinct keys than any later budget, so their number is not needed.
+
+    `update` and `merge` change this object; `merge` leaves the other's content as it was.
+    """
+
+    def __init__(self, space: KeySpace) -> None:
+        """Start without any keys."""
+        self.space = space
+        self._shifts_o: Shifts = np.zeros(OCTAVES, np.uint8)
+        self._edges_b: Keys = np.empty(0, np.uint64)
+        self._counts_b: Counts = np.empty(0, np.int64)
+        self._index: _Index | None = None
+        self._pending: list[Keys] = []
+        self._pending_size = 0
+        self._lowest: np.uint64 | None = None
+        self._highest: np.uint64 | None = None
+
+    @property
+    def n(self) -> int:
+        """How many keys were counted."""
+        return int(self._counts_b.sum()) + self._pending_size
+
+    @property
+    def key_range(self) -> tuple[int, int] | None:
+        """The smallest and the largest key, exactly; None while nothing was counted."""
+        if self._lowest is None or self._highest is None:
+            return None
+        return int(self._lowest), int(self._highest)
+
+    def update(self, keys_n: Keys) -> None:
+        """Count `keys_n`, uint64 keys of this histogram's space in any order."""
+        if not keys_n.size:
+            return
+        self._widen(keys_n.min(), keys_n.max())
+        for start in range(0, keys_n.size, _CHUNK):
+            self._count(keys_n[start : start + _CHUNK])
+
+    def merge(self, other: Histogram) -> None:
+        """Count all that `other`, a histogram of the same space, has counted."""
+        self._flush()
+        other._flush()
+        if other._lowest is None or other._highest is None:
+            return
+        self._widen(other._lowest, other._highest)
+        self._shifts_o = np.maximum(self._shifts_o, other._shifts_o)
+        self._fold(other._edges_b, other._counts_b)
+
+    def buckets(self) -> Buckets:
+        """Return the buckets; equal for equal multisets of keys."""
+        self._flush()
+        shifts_b = self._shifts_o[self.space.octave(self._edges_b)]
+        return Buckets(shifts_b, self._edges_b >> shifts_b, self._counts_b.copy())
+
+    @classmethod
+    def from_buckets(
+        cls, space: KeySpace, buckets: Buckets, key_range: tuple[int, int] | None
+    ) -> Histogram:
+        """Restore the histogram that `buckets` and `key_range` were taken from.
+
+        Raises ValueError where no histogram has such buckets, so that damage is not counted on.
+        """
+        histogram = cls(space)
+        edges_b = buckets.first_keys_b
+        octaves_b = space.octave(edges_b)
+        histogram._shifts_o[octaves_b] = buckets.shifts_b
+        if np.any(octaves_b != space.octave(buckets.last_keys_b)):
+            raise ValueError("a bucket reaches beyond its octave")
+        _check(buckets, histogram._shifts_o[octaves_b], key_range)
+        if key_range is not None:
+            histogram._widen(np.uint64(key_range[0]), np.uint64(key_range[1]))
+            histogram._fold(edges_b, buckets.counts_b)
+        if not np.array_equal(histogram._edges_b, edges_b):
+            raise ValueError("the buckets exceed their budget")
+        return histogram
+
+    def _widen(self, lowest: np.uint64, highest: np.uint64) -> None:
+        self._lowest = lowest if self._lowest is None else min(self._lowest, lowest)
+        self._highest = highest if self._highest is None else max(self._highest, highest)
+
+    def _count(self, keys_n: Keys) -> None:
+        index = self._index
+        rest_n = keys_n.copy() if index is None else self._look_up(index, keys_n)
+        if rest_n.size:
+            self._pending.append(rest_n)
+            self._pending_size += rest_n.size
+            if self._pending_size >= _PENDING:
+                self._flush()
+
+    def _look_up(self, index: _Index, keys_n: Keys) -> Keys:
+        """Count the keys whose bucket the index knows, return the left edges of the others."""
+        edges_n = keys_n & index.keep_o.take(self.space.octave(keys_n))
+        buckets_n = index.slots_s.take(_slots(edges_n, index.hash_shift)).astype(np.intp)
+        self._counts_b += np.bincount(buckets_n, minlength=self._counts_b.size)
+        wrong_m = np.flatnonzero(index.edges_b.take(buckets_n) != edges_n)
+        if wrong_m.size:
+            wrong_buckets_m = buckets_n.take(wrong_m)
+            self._counts_b -= np.bincount(wrong_buckets_m, minlength=self._counts_b.size)
+        return edges_n.take(wrong_m)
+
+    def _flush(self) -> None:
+        if self._pending:
+            keys_n = np.concatenate(self._pending)
+            self._pending, self._pending_size = [], 0
+            keys_n.sort()
+            self._fold(*_sum_equal(keys_n, np.ones(keys_n.size, np.int64)))
+
+    def _fold(self, edges_n: Keys, counts_n: Counts) -> None:
+        """Add counts at keys, coarsen what is over its budget, index the buckets anew."""
+        edges_n = np.concatenate([self._edges_b, edges_n])
+        counts_n = np.concatenate([self._counts_b, counts_n])
+        edges_n = self._coarsened(edges_n)
+        order_n = np.argsort(edges_n, kind="stable")
+        edges_n, counts_n = _sum_equal(edges_n[order_n], counts_n[order_n])
+        self._shifts_o = _raised_shifts(edges_n, self.space.octave(edges_n), self._shifts_o)
+        self._edges_b, self._counts_b = _sum_equal(self._coarsened(edges_n), counts_n)
+        self._index = _build_index(self._edges_b, self._counts_b, self._shifts_o)
+
+    def _coarsened(self, keys_n: Keys) -> Keys:
+        return keys_n & ~_widths(self._shifts_o[self.space.octave(keys_n)])
+
+
+def _widths(shifts_n: Shifts) -> Keys:
+    """Return last key - first key of buckets: the mask of the bits that they drop."""
+    widths_n: Keys = (_ONE << shifts_n.astype(np.uint64)) - _ONE
+    return widths_n
+
+
+def _slots(edges_n: Keys, hash_shift: np.uint64) -> NDArray[np.intp]:
+    slots_n: NDArray[np.intp] = ((edges_n * _HASH) >> hash_shift).view(np.intp)
+    return slots_n
+
+
+def _sum_equal(keys_n: Keys, counts_n: Counts) -> tuple[Keys, Counts]:
+    """Return the distinct ones of sorted keys, each with the sum of its counts."""
+    starts_b = np.flatnonzero(np.r_[keys_n.size > 0, keys_n[1:] != keys_n[:-1]])
+    return keys_n[starts_b], np.add.reduceat(counts_n, starts_b) if starts_b.size else counts_n
+
+
+def _raised_shifts(edges_n: Keys, octaves_n: Octaves, shifts_o: Shifts) -> Shifts:
+    """Return the shifts, by octave, that keep sorted distinct edges within their budget."""
+    starts_g = np.flatnonzero(np.r_[edges_n.size > 0, octaves_n[1:] != octaves_n[:-1]])
+    present_g = octaves_n[starts_g]
+    distinct_g = np.diff(np.r_[starts_g, edges_n.size])
+    budget = _budget(np.where(shifts_o[present_g] == 0, distinct_g, CAP))
+    if not np.any(distinct_g > budget):
+        return shifts_o
+    groups_n = np.repeat(np.arange(starts_g.size), distinct_g)
+    # Neighbours fall into one bucket once the shift reaches the bit length of their difference.
+    joins_n = bit_length(edges_n[1:] ^ edges_n[:-1])
+    same_n = groups_n[1:] == groups_n[:-1]
+    cells_m = groups_n[1:][same_n] * 65 + joins_n[same_n]
+    joined_gs = np.bincount(cells_m, minlength=65 * starts_g.size).reshape(-1, 65).cumsum(axis=1)
+    fits_gs = distinct_g[:, None] - joined_gs <= budget
+    raised_o: Shifts = shifts_o.copy()
+    raised_o[present_g] = np.maximum(shifts_o[present_g], fits_gs.argmax(axis=1))
+    return raised_o
+
+
+def _budget(distinct_g: Counts) -> int:
+    """Return the largest 2**j <= CAP with sum of min(2**j, distinct) <= CAP."""
+    budgets_j = 2 ** np.arange(CAP.bit_length())
+    totals_j = np.minimum(distinct_g, budgets_j[:, None]).sum(axis=1)
+    return int(budgets_j[np.count_nonzero(totals_j <= CAP) - 1])
+
+
+def _build_index(edges_b: Keys, counts_b: Counts, shifts_o: Shifts) -> _Index:
+    slot_bits = max(6, edges_b.size.bit_length() + 4)
+    hash_shift = np.uint64(64 - slot_bits)
+    slots_s = np.zeros(1 << slot_bits, np.int16)
+    # Of buckets that share a slot the fullest, written last, is found at once; the keys of the
+    # others are gathered and sorted.
+    order_b = np.argsort(counts_b, kind="stable")
+    slots_s[_slots(edges_b[order_b], hash_shift)] = order_b
+    return _Index(~_widths(shifts_o), edges_b, slots_s, hash_shift)
+
+
+def _check(buckets: Buckets, shifts_b: Shifts, key_range: tuple[int, int] | None) -> None:
+    edges_b = buckets.first_keys_b
+    if (key_range is None) != (edges_b.size == 0):
+        raise ValueError("buckets and the range of values must be both there or both missing")
+    if key_range is None:
+        return
+    if np.any(edges_b >> buckets.shifts_b != buckets.prefixes_b):
+        raise ValueError("a bucket's prefix is longer than its shift allows")
+    if np.any(shifts_b != buckets.shifts_b):
+        raise ValueError("an octave has two shifts")
+    if np.any(edges_b[1:] <= edges_b[:-1]) or np.any(buckets.counts_b <= 0):
+        raise ValueError("buckets must ascend and hold at least one value each")
+    last_keys_b = buckets.last_keys_b
+    ends = [(key_range[0], 0), (key_range[1], -1)]
+    if not all(int(edges_b[b]) <= key <= int(last_keys_b[b]) for key, b in ends):
+        raise ValueError("minimum or maximum lie outside the first or last bucket")

@@ -1,0 +1,182 @@
+"""Test the histogram against its definition, its exactness and its accuracy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from batchscore.drift.histogram import CAP, Buckets, Histogram
+from batchscore.drift.keys import FLOAT, SIGNED, UNSIGNED, Keys, KeySpace
+
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def sample(space: KeySpace, seed: int) -> Keys:
+    """Return keys of a random mixture: few or many distinct values, narrow or wide, extremes."""
+    chance = np.random.default_rng(seed)
+    pieces = []
+    for _ in range(chance.integers(1, 4)):
+        size = int(chance.choice([1, 50, 3000, 30_000]))
+        scale = 10.0 ** chance.uniform(-3, 17)
+        values_n = chance.normal(chance.choice([0, 1, 100]), 1, size) * scale
+        if chance.random() < 0.4:
+            values_n = np.exp(chance.uniform(-60, 60, size)) * chance.choice([-1, 1], size)
+        if space is not FLOAT:
+            low, high = (0, 2**64 - 2048) if space is UNSIGNED else (-(2**63), 2**63 - 1024)
+            values_n = np.clip(values_n, float(low), float(high))
+        pieces.append(values_n.astype(space.dtype))
+    if space is FLOAT:
+        pieces.append(np.array([0.0, -0.0, 5e-324, -5e-324, 1.7976931348623157e308]))
+    else:
+        bounds = np.iinfo(space.dtype)
+        pieces.append(np.array([bounds.min, 0, 1, bounds.max], space.dtype))
+    return chance.permutation(space.encode(np.concatenate(pieces)))
+
+
+def by_definition(space: KeySpace, keys_n: Keys) -> tuple[list[int], list[int], list[int]]:
+    """Return shifts, prefixes and counts straight from the definition, over all keys at once."""
+    octaves = {}
+    distinct_n, counts_n = np.unique(keys_n, return_counts=True)
+    octaves_n = space.octave(distinct_n)
+    for octave in dict.fromkeys(octaves_n.tolist()):
+        octaves[octave] = octaves_n == octave
+    sizes = [int(rows.sum()) for rows in octaves.values()]
+    budget = max(b for b in (2**j for j in range(13)) if sum(min(b, d) for d in sizes) <= CAP)
+    shifts: list[int] = []
+    prefixes: list[int] = []
+    counts: list[int] = []
+    for rows in octaves.values():
+        shift = 0
+        while np.unique(distinct_n[rows] >> np.uint64(shift)).size > budget:
+            shift += 1
+        found_b, where_n = np.unique(distinct_n[rows] >> np.uint64(shift), return_inverse=True)
+        shifts += [shift] * found_b.size
+        prefixes += found_b.tolist()
+        counts += np.bincount(where_n, counts_n[rows]).astype(int).tolist()
+    return shifts, prefixes, counts
+
+
+def as_lists(buckets: Buckets) -> tuple[list[int], list[int], list[int]]:
+    """Return buckets in a form that compares."""
+    return buckets.shifts_b.tolist(), buckets.prefixes_b.tolist(), buckets.counts_b.tolist()
+
+
+@pytest.mark.parametrize("space", [FLOAT, SIGNED, UNSIGNED], ids=lambda space: space.name)
+@settings(deadline=None, max_examples=20)
+@given(seed=SEEDS)
+def test_any_way_of_counting_gives_the_definition(space: KeySpace, seed: int) -> None:
+    """Split, counted and merged in any way, the buckets are those of the definition."""
+    keys_n = sample(space, seed)
+    chance = np.random.default_rng(seed)
+    cuts = np.sort(chance.integers(0, keys_n.size + 1, chance.integers(0, 12)))
+    parts = [Histogram(space)]
+    for part_n in np.split(keys_n, cuts):
+        if chance.random() < 0.5:
+            parts.append(Histogram(space))
+        parts[-1].update(part_n)
+    while len(parts) > 1:
+        merged = parts.pop(int(chance.integers(1, len(parts))))
+        parts[int(chance.integers(len(parts)))].merge(merged)
+    assert as_lists(parts[0].buckets()) == by_definition(space, keys_n)
+    assert parts[0].n == keys_n.size
+    assert parts[0].key_range == (int(keys_n.min()), int(keys_n.max()))
+
+
+@pytest.mark.parametrize("space", [FLOAT, SIGNED, UNSIGNED], ids=lambda space: space.name)
+def test_cap_distinct_values_are_exact(space: KeySpace) -> None:
+    """Up to 4096 distinct values, however far apart, each keeps a bucket of its own."""
+    chance = np.random.default_rng(1)
+    values_b = np.unique((2.0 ** chance.uniform(0, 63, CAP)).astype(space.dtype))
+    keys_n = chance.permutation(np.repeat(space.encode(values_b), 40))
+    histogram = Histogram(space)
+    histogram.update(keys_n)
+    buckets = histogram.buckets()
+    assert not buckets.shifts_b.any()
+    np.testing.assert_array_equal(space.decode(buckets.first_keys_b), values_b)
+    assert (buckets.counts_b == 40).all()
+
+
+def test_every_float_octave_fits() -> None:
+    """With all octaves of float64 occupied, each still has its bucket."""
+    exponents_g = np.arange(2046, dtype=np.uint64) << np.uint64(52)
+    values_n = np.r_[exponents_g, exponents_g + np.uint64(1)].view(np.float64)
+    histogram = Histogram(FLOAT)
+    histogram.update(FLOAT.encode(np.r_[values_n, -values_n]))
+    buckets = histogram.buckets()
+    octaves_b = FLOAT.octave(buckets.first_keys_b)
+    assert np.unique(octaves_b).size == octaves_b.size == 2 * 2046
+    assert buckets.counts_b.sum() == values_n.size * 2
+
+
+def test_integers_of_many_magnitudes_keep_their_resolution() -> None:
+    """Log-uniform integers up to 10**15 have no bucket with more than .2 % of the rows.
+
+    With the octave key >> 52 all of them lie in one, and one bucket holds over half of the rows.
+    """
+    chance = np.random.default_rng(2)
+    values_n = np.exp(chance.uniform(0, np.log(1e15), 200_000)).astype(np.int64)
+    histogram = Histogram(SIGNED)
+    histogram.update(SIGNED.encode(values_n[values_n > 1000]))
+    assert histogram.buckets().counts_b.max() < 0.002 * values_n.size
+    distinct_n = np.unique(values_n)
+    shift = next(s for s in range(64) if np.unique(distinct_n >> s).size <= CAP)
+    assert np.count_nonzero(values_n >> shift == 0) > 0.5 * values_n.size
+
+
+def test_a_mixture_keeps_the_resolution_of_both_parts() -> None:
+    """A narrow peak at 1e9 keeps many buckets beside a wide log-normal."""
+    chance = np.random.default_rng(3)
+    values_n = np.r_[1e9 + chance.normal(size=90_000), chance.lognormal(size=10_000)]
+    histogram = Histogram(FLOAT)
+    histogram.update(FLOAT.encode(values_n))
+    assert histogram.buckets().counts_b.max() < 0.1 * values_n.size
+
+
+@pytest.mark.parametrize(
+    ("name", "worst"),
+    [("normal", 0.0079), ("lognormal", 0.006), ("uniform", 0.0034), ("1e9", 0.001)],
+)
+def test_quantiles_are_accurate(name: str, worst: float) -> None:
+    """Over a million rows no percentile is off by more than a known part of sigma."""
+    chance = np.random.default_rng(4)
+    values_n: NDArray[np.float64] = {
+        "normal": lambda: chance.normal(size=10**6),
+        "lognormal": lambda: chance.lognormal(size=10**6),
+        "uniform": lambda: chance.random(10**6),
+        "1e9": lambda: 1e9 + chance.normal(size=10**6),
+    }[name]()
+    histogram = Histogram(FLOAT)
+    histogram.update(FLOAT.encode(values_n))
+    buckets = histogram.buckets()
+    lows_b, highs_b = FLOAT.decode(buckets.first_keys_b), FLOAT.decode(buckets.last_keys_b)
+    ranks = np.arange(1, 100) * 10**4
+    found = ((lows_b + highs_b) / 2)[np.searchsorted(buckets.counts_b.cumsum(), ranks)]
+    errors = np.abs(found - np.sort(values_n)[ranks - 1]) / values_n.std()
+    assert errors.max() < worst
+
+
+def test_merging_leaves_the_other_as_it_was() -> None:
+    """The merged histogram has the same buckets afterwards, and does not follow the first."""
+    first, second = Histogram(FLOAT), Histogram(FLOAT)
+    second.update(FLOAT.encode(np.array([1.0, 2.0])))
+    before = as_lists(second.buckets())
+    first.merge(second)
+    first.update(FLOAT.encode(np.linspace(1, 2, 10_000)))
+    assert as_lists(second.buckets()) == before
+
+
+@given(st.integers(0, 255), st.integers(0, 2**64 - 1), st.integers(-3, 2**63 - 1))
+def test_impossible_buckets_are_refused(shift: int, prefix: int, count: int) -> None:
+    """A bucket that no histogram can have raises ValueError, one that it can have is restored."""
+    bucket = Buckets(np.array([shift], "u1"), np.array([prefix], "u8"), np.array([count], "i8"))
+    key = (prefix << shift) % 2**64
+    octaves = SIGNED.octave(np.array([key, key | ((1 << shift) - 1) % 2**64], np.uint64))
+    if count > 0 and prefix << shift < 2**64 and octaves[0] == octaves[1]:
+        restored = Histogram.from_buckets(SIGNED, bucket, (key, key))
+        assert as_lists(restored.buckets()) == ([shift], [prefix], [count])
+    else:
+        with pytest.raises(ValueError, match="bucket"):
+            Histogram.from_buckets(SIGNED, bucket, (key, key))

@@ -1,0 +1,234 @@
+"""Test that profiles are canonical, count what they should, and read Arrow as it is."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from datetime import date, datetime, timezone
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batchscore.drift.profile import ColumnProfile, TableProfile
+from batchscore.errors import InputError
+from tests.drift.laws import assert_canonical, profile_of
+
+ODD_FLOATS = [0.0, -0.0, 5e-324, -5e-324, 1e-310, float("nan"), float("inf"), float("-inf")]
+FLOATS = st.one_of(st.none(), st.sampled_from(ODD_FLOATS), st.floats())
+COLUMNS: dict[str, tuple[pa.DataType, st.SearchStrategy[Any]]] = {
+    "float64": (pa.float64(), FLOATS),
+    "float32": (pa.float32(), st.one_of(st.none(), st.floats(width=32))),
+    "int64": (pa.int64(), st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1))),
+    "uint64": (pa.uint64(), st.one_of(st.none(), st.integers(0, 2**64 - 1))),
+    "bool": (pa.bool_(), st.one_of(st.none(), st.booleans())),
+    "time": (pa.timestamp("us"), st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1))),
+    "text": (pa.string(), st.one_of(st.none(), st.text(max_size=70))),
+    "empty": (pa.float64(), st.none()),
+    "list": (pa.list_(pa.int8()), st.one_of(st.none(), st.just([1, None]))),
+}
+ROWS = st.lists(st.tuples(*(values for _, values in COLUMNS.values())), max_size=12)
+
+
+def batch_of(rows: list[tuple[Any, ...]]) -> pa.RecordBatch:
+    """Return rows as a batch with all of COLUMNS."""
+    columns = zip(*rows, strict=True) if rows else [()] * len(COLUMNS)
+    arrays = [
+        pa.array(list(values), type_)
+        for values, (type_, _) in zip(columns, COLUMNS.values(), strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(arrays, names=list(COLUMNS))
+
+
+def column_of(array: pa.Array) -> dict[str, Any]:
+    """Return the summary of one array."""
+    return profile_of([pa.RecordBatch.from_arrays([array], ["x"])]).summary()["x"]
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(ROWS, max_size=6), st.integers(0, 1000))
+def test_small_parts_are_canonical(parts: list[list[tuple[Any, ...]]], seed: int) -> None:
+    """Empty, one-row and all-null parts of every type give one profile in any way."""
+    assert_canonical([batch_of(rows) for rows in parts], seed)
+
+
+@settings(deadline=None, max_examples=8)
+@given(st.integers(0, 2**32 - 1))
+def test_large_parts_are_canonical(seed: int) -> None:
+    """Far more distinct values than buckets give one profile in any way."""
+    chance = np.random.default_rng(seed)
+    wide_n = np.exp(chance.uniform(-300, 300, 40_000))
+    wide_n[chance.random(wide_n.size) < 0.01] = chance.choice(ODD_FLOATS)
+    narrow_n = (1e9 + chance.normal(size=wide_n.size)).astype(np.float32)
+    times_n = (chance.normal(size=wide_n.size) * 10.0 ** chance.integers(2, 18)).astype(np.int64)
+    table = pa.RecordBatch.from_pydict({"a": wide_n, "b": narrow_n, "c": times_n})
+    cuts = [0, *sorted(chance.integers(0, wide_n.size, 5).tolist()), wide_n.size]
+    parts = [table.slice(low, high - low) for low, high in pairwise(cuts)]
+    assert_canonical(parts, seed)
+
+
+def test_every_kind_of_number_is_counted_apart() -> None:
+    """Nulls, NaN, both infinities and both zeros have their own counts."""
+    summary = column_of(pa.array([None, float("nan"), float("inf"), float("-inf"), 0.0, -0.0, 2.0]))
+    kinds = ["count", "nulls", "nan", "pos_inf", "neg_inf", "zeros", "min", "max"]
+    assert [summary[kind] for kind in kinds] == [7, 1, 1, 1, 1, 2, 0.0, 2.0]
+
+
+def test_few_distinct_values_are_exact() -> None:
+    """With few distinct values quantiles, mean and sigma equal those of the rows."""
+    values_n = np.random.default_rng(5).integers(-500, 500, 20_000)
+    summary = column_of(pa.array(values_n))
+    assert summary["mean"] == pytest.approx(values_n.mean(), rel=1e-12)
+    assert summary["sigma"] == pytest.approx(values_n.std(), rel=1e-12)
+    for percent in (1, 50, 99):
+        expected = np.percentile(values_n, percent, method="inverted_cdf")
+        assert summary[f"p{percent:02d}"] == expected
+
+
+def test_mean_and_sigma_are_close_with_many_distinct_values() -> None:
+    """Mean and sigma from bucket middles are within .5 % of those of the rows."""
+    values_n = np.random.default_rng(6).normal(3, 2, 10**5)
+    summary = column_of(pa.array(values_n))
+    assert summary["mean"] == pytest.approx(values_n.mean(), abs=0.005)
+    assert summary["sigma"] == pytest.approx(values_n.std(), rel=0.005)
+
+
+def test_large_integers_keep_their_spread() -> None:
+    """Nanoseconds within one microsecond have their own sigma, not that of float rounding."""
+    start = 1_700_000_000_000_000_000
+    summary = column_of(pa.array([start, start + 1, start + 2], pa.timestamp("ns")))
+    assert summary["mean"] == "2023-11-14T22:13:20.000000001"
+    assert summary["sigma"] == pytest.approx((2 / 3) ** 0.5)
+
+
+def test_constant_columns_have_no_spread() -> None:
+    """A constant has itself as mean and quantiles and exactly no sigma."""
+    summary = column_of(pa.array([0.1] * 3000))
+    assert summary["mean"] == summary["p50"] == summary["max"] == 0.1
+    assert summary["sigma"] == 0.0
+
+
+def test_extremes_do_not_overflow() -> None:
+    """The largest floats of both signs give finite statistics."""
+    largest = sys.float_info.max
+    summary = column_of(pa.array([largest, -largest]))
+    assert (summary["mean"], summary["sigma"]) == (0.0, largest)
+
+
+def test_dates_are_iso() -> None:
+    """Dates and timestamps appear in ISO 8601, with Z where the type has a zone."""
+    noon = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
+    assert column_of(pa.array([date(2026, 3, 1)]))["max"] == "2026-03-01"
+    assert column_of(pa.array([date(2026, 3, 1)], pa.date64()))["max"] == "2026-03-01"
+    assert column_of(pa.array([noon], pa.timestamp("s", "UTC")))["min"] == "2026-03-01T12:00:00Z"
+    assert column_of(pa.array([-(2**63)], pa.timestamp("s")))["min"] == -(2**63)
+
+
+@pytest.mark.parametrize(
+    "type_", ["double", "float", "int8", "uint16", "int64", "uint64", "bool", "date32", "string"]
+)
+def test_slices_are_read_at_their_offset(type_: str) -> None:
+    """A slice with nulls has the summary of the same values in an array of their own."""
+    raw: list[Any] = [None if i % 5 == 0 else i % 2 for i in range(100)]
+    if type_ == "string":
+        raw = [None if value is None else f"text {value}" for value in raw]
+    array = pa.array(raw, "int32" if type_ == "date32" else None).cast(type_)
+    for start, size in [(0, 0), (3, 1), (7, 50), (13, 87)]:
+        own = pa.array(array[start : start + size].to_pylist(), array.type)
+        assert column_of(array.slice(start, size)) == column_of(own)
+
+
+def test_dictionaries_are_profiled_like_their_values() -> None:
+    """A dictionary column has the type and the summary of its values, and merges with them."""
+    array = pa.array([1.5, None, 1.5, 2.0])
+    encoded = array.dictionary_encode()
+    assert column_of(encoded) == column_of(array)
+    profile_of([pa.RecordBatch.from_arrays([part], ["x"]) for part in (array, encoded)])
+
+
+def test_text_is_cut() -> None:
+    """Smallest and largest strings are kept up to 64 bytes, without half a character."""
+    summary = column_of(pa.array(["b", "é" * 40, "x" + "é" * 40, None]))
+    assert (summary["min"], summary["max"]) == ("b", "é" * 32)
+    assert column_of(pa.array(["x" + "é" * 40]))["max"] == "x" + "é" * 31
+    assert column_of(pa.array([b"\xff\x00"], pa.binary(2)))["min"] == "ff00"
+    assert column_of(pa.array(["a"], pa.string_view()))["max"] == "a"
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        pa.array([[1.0, 2.0], None], pa.list_(pa.float32(), 2)),
+        pa.array([[1], None]),
+        pa.array([{"a": 1}, None]),
+        pa.array([1, None], pa.decimal128(9, 2)),
+        pa.array([None, {"a": 2}]),
+    ],
+    ids=lambda array: str(array.type),
+)
+def test_other_types_have_counts_only(array: pa.Array) -> None:
+    """Vectors, lists, structs and decimals are counted, with their nulls."""
+    assert column_of(array) == {"type": str(array.type), "count": 2, "nulls": 1}
+
+
+def test_a_changed_type_is_refused_and_nothing_is_added() -> None:
+    """A column of another type raises an error that names column and types, before any change."""
+    profile = profile_of([pa.RecordBatch.from_pydict({"a": [1], "b": [1.0]})])
+    batch = pa.RecordBatch.from_pydict({"a": [2], "b": pa.array([1.0], pa.float32())})
+    before = profile.summary()
+    with pytest.raises(InputError, match="column 'b' is float, but was double"):
+        profile.update(batch)
+    with pytest.raises(InputError, match="column 'b' is float, but was double"):
+        profile.merge(profile_of([batch]))
+    assert profile.summary() == before
+
+
+def test_two_columns_of_one_name_are_refused() -> None:
+    """A batch with a repeated name raises an error that names it."""
+    batch = pa.RecordBatch.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"])
+    with pytest.raises(InputError, match="'a' is there twice"):
+        TableProfile.empty().update(batch)
+
+
+@given(ROWS)
+@settings(deadline=None)
+def test_summaries_are_json(rows: list[tuple[Any, ...]]) -> None:
+    """Every summary is JSON without NaN or infinities."""
+    json.dumps(profile_of([batch_of(rows)]).summary(), allow_nan=False)
+
+
+def test_pandas_is_not_imported() -> None:
+    """Profiling, storing and reading leave pandas alone, whose import takes a second."""
+    code = """
+import sys
+import pyarrow as pa
+from batchscore.drift.profile import TableProfile
+from batchscore.drift.storage import read_table, write_table
+data = pa.py_buffer(bytes(range(80)))
+valid = pa.py_buffer(bytes([0b1010101]))
+types = [pa.float64(), pa.int32(), pa.bool_(), pa.timestamp("s")]
+arrays = [pa.Array.from_buffers(type_, 8, [valid, data]) for type_ in types]
+arrays.append(pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(bytes(8)), data]))
+profile = TableProfile.empty()
+profile.update(pa.RecordBatch.from_arrays([array.slice(0, 1) for array in arrays], list("abcde")))
+read_table(write_table(profile, {}))[0].summary()
+assert "pandas" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_columns_may_come_later() -> None:
+    """A column that only some batches have is profiled over those."""
+    batches = [pa.RecordBatch.from_pydict({"a": [1]}), pa.RecordBatch.from_pydict({"b": [1]})]
+    assert_canonical(batches, 0)
+    assert profile_of(batches).columns["b"].count == 1
+
+
+def test_types_that_only_look_like_times_are_not_numbers() -> None:
+    """A type name from a damaged file that is no Arrow type has no histogram."""
+    assert ColumnProfile("timestamp[fortnight]").histogram is None

@@ -1,0 +1,165 @@
+"""Test that stored profiles come back, are small and deterministic, and that damage is found."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batchscore.drift.profile import TableProfile
+from batchscore.drift.storage import PROFILE_KEY, RECORD_KEY, read_table, write_table
+from batchscore.errors import RecordError
+from tests.drift.laws import profile_of
+
+META: dict[str, Any] = {"unit": "00ff", "rows": {"read": 3}}
+
+
+def example() -> TableProfile:
+    """Return a profile of all kinds of column, one of them coarsened."""
+    chance = np.random.default_rng(7)
+    columns = {
+        "normal": chance.normal(size=20_000),
+        "empty": pa.nulls(20_000, pa.float64()),
+        "id": chance.integers(2**63, 2**64 - 1, 20_000, dtype=np.uint64),
+        "text": pa.array(["a", "b"] * 10_000),
+        "list": pa.array([[1], None] * 10_000),
+    }
+    return profile_of([pa.RecordBatch.from_pydict(columns)])
+
+
+def edited(change: Any, **metadata: Any) -> bytes:
+    """Return the example's file with its rows changed by `change` and JSON of its metadata."""
+    table = pq.read_table(pa.BufferReader(write_table(example(), META)))
+    texts = dict(table.schema.metadata) | {
+        f"batchscore.{key}".encode(): json.dumps(value).encode() for key, value in metadata.items()
+    }
+    sink = io.BytesIO()
+    pq.write_table(change(table).replace_schema_metadata(texts), sink)
+    return sink.getvalue()
+
+
+def with_column(name: str, first: int) -> Any:
+    """Return a change that replaces the first value of a column."""
+
+    def change(table: pa.Table) -> pa.Table:
+        values = [first, *table[name].to_pylist()[1:]]
+        place = table.schema.get_field_index(name)
+        return table.set_column(place, name, pa.array(values, table.schema.field(name).type))
+
+    return change
+
+
+def test_what_was_written_is_read() -> None:
+    """Profile and meta come back, and give the same bytes again."""
+    profile = example()
+    data = write_table(profile, META)
+    read, meta = read_table(data)
+    assert meta == META
+    assert read.summary() == profile.summary()
+    assert write_table(read, meta) == data
+
+
+def test_a_read_profile_goes_on() -> None:
+    """A profile that was read counts further rows like the one that was written."""
+    batch = pa.RecordBatch.from_pydict({"normal": np.linspace(-9, 9, 50_000)})
+    whole, (read, _) = example(), read_table(write_table(example(), {}))
+    whole.update(batch)
+    read.update(batch)
+    assert write_table(read, {}) == write_table(whole, {})
+
+
+def test_no_columns_are_stored_too() -> None:
+    """The profile of nothing comes back."""
+    profile, meta = read_table(write_table(TableProfile.empty(), META))
+    assert (profile.columns, meta) == ({}, META)
+
+
+@given(st.lists(st.text(), unique=True, max_size=5))
+@settings(deadline=None, max_examples=30)
+def test_hostile_names_are_data(names: list[str]) -> None:
+    """Any column name comes back as it was."""
+    batch = pa.RecordBatch.from_arrays([pa.array([1.0])] * len(names), names=names)
+    read, _ = read_table(write_table(profile_of([batch]), {}))
+    assert sorted(read.columns) == sorted(names)
+
+
+def test_a_column_takes_a_few_kilobytes() -> None:
+    """Over columns of several shapes, 300,000 rows take less than 5 KB a column."""
+    chance, rows = np.random.default_rng(8), 300_000
+    columns = {
+        "normal": chance.normal(size=rows),
+        "lognormal": chance.lognormal(size=rows),
+        "uniform": chance.random(rows),
+        "integers": chance.integers(0, rows, rows),
+        "few": chance.integers(0, 5, rows),
+    }
+    data = write_table(profile_of([pa.RecordBatch.from_pydict(columns)]), {})
+    assert len(data) < 5000 * len(columns)
+
+
+def test_any_tool_reads_the_buckets() -> None:
+    """The file is plain Parquet with a row a bucket and JSON in its metadata."""
+    table = pq.read_table(pa.BufferReader(write_table(example(), META)))
+    assert table.column_names == ["column", "shift", "prefix", "count"]
+    assert json.loads(table.schema.metadata[RECORD_KEY]) == META
+    names = [record["name"] for record in json.loads(table.schema.metadata[PROFILE_KEY])]
+    assert names == sorted(example().columns)
+
+
+@given(st.integers(0, 10**9), st.binary(min_size=1, max_size=8))
+@settings(deadline=None, max_examples=60)
+def test_damaged_bytes_are_an_error_or_harmless(place: int, junk: bytes) -> None:
+    """Bytes that were cut or overwritten raise RecordError, never anything else."""
+    data = write_table(example(), META)
+    place %= len(data)
+    for damaged in (data[:place], data[:place] + junk + data[place + len(junk) :]):
+        try:
+            read_table(damaged)
+        except RecordError as error:
+            assert "cannot be read" in str(error)  # noqa: PT017
+
+
+ONE = {"name": "a", "type": "double", "count": 1, "nulls": 1}
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "ArrowInvalid"),
+        (b"PAR1 nothing PAR1", "Arrow|OSError"),
+        (edited(with_column("shift", 64)), "octave|ascend|prefix"),
+        (edited(with_column("count", 0)), "at least one value"),
+        (edited(with_column("count", 10**6)), "do not add up"),
+        (edited(with_column("count", None)), "missing values"),  # type: ignore[arg-type]
+        (edited(with_column("column", -1)), "belong to no column"),
+        (edited(with_column("column", 9)), "belong to no column"),
+        (edited(lambda table: table.slice(1)), "first or last bucket|prefix"),
+        (edited(lambda table: table.slice(0, 0)), "both there or both missing"),
+        (edited(lambda table: table.drop_columns(["shift"])), "not those of a profile"),
+        (edited(lambda table: table, record=[]), "not a JSON object"),
+        (edited(lambda table: table, profile=[]), "too many"),
+        (edited(lambda table: table.slice(0, 0), profile=[ONE | {"min": "x"}]), "wrong kind"),
+        (edited(lambda table: table.slice(0, 0), profile=[ONE | {"nan": -1}]), "nan"),
+        (edited(lambda table: table.slice(0, 0), profile=[ONE | {"more": 1}]), "more"),
+        (edited(lambda table: table.slice(0, 0), profile=[ONE, ONE]), "two columns have one name"),
+        (edited(lambda table: table.slice(0, 0), profile=[ONE | {"count": 0}]), "do not add up"),
+    ],
+)
+def test_impossible_contents_are_refused(data: bytes, reason: str) -> None:
+    """Contents that no profile has raise RecordError with the reason and the remedy."""
+    with pytest.raises(RecordError, match=reason) as caught:
+        read_table(data)
+    assert "run its job again" in str(caught.value)
+
+
+def test_meta_must_be_json() -> None:
+    """Meta with NaN is refused, since no other reader of JSON would take it."""
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_table(TableProfile.empty(), {"x": float("nan")})
