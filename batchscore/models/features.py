@@ -1,0 +1,393 @@
+"""The fitted preprocessing: readable JSON that turns raw columns into a model's inputs."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pydantic
+from numpy.typing import NDArray
+
+from batchscore.arrays import to_arrow, to_numpy
+from batchscore.errors import InputError, ModelError, StepError
+from batchscore.models.validate import Frozen, validated
+
+MISSING, UNSEEN, FIRST_KNOWN = 0, 1, 2
+
+Part = Literal["month", "day", "weekday", "week", "day_of_year", "hour", "minute"]
+
+# part -> (first value, number of values)
+_RANGES = {
+    "month": (1, 12),
+    "day": (1, 31),
+    "weekday": (0, 7),
+    "week": (1, 53),
+    "day_of_year": (1, 366),
+    "hour": (0, 24),
+    "minute": (0, 60),
+}
+_EXTRACT = {
+    "month": pc.month,
+    "day": pc.day,
+    "weekday": pc.day_of_week,
+    "week": pc.iso_week,
+    "day_of_year": pc.day_of_year,
+    "hour": pc.hour,
+    "minute": pc.minute,
+}
+# Columns are laid side by side in blocks of this many rows, so that a block stays in cache.
+_BLOCK_ROWS = 4096
+
+
+class Numeric(Frozen):
+    """A number, standardised: one float32, `(clip(value or impute) - mean) / std`.
+
+    Null and NaN count as missing and become `impute`. Infinities are clipped like any other value.
+    """
+
+    kind: Literal["numeric"] = "numeric"
+    column: str
+    impute: float
+    mean: float
+    std: Annotated[float, pydantic.Field(gt=0)]
+    clip: tuple[float, float] | None = None
+
+    @pydantic.field_validator("clip")
+    @classmethod
+    def _ordered(cls, clip: tuple[float, float] | None) -> tuple[float, float] | None:
+        if clip is not None and clip[0] > clip[1]:
+            raise ValueError(f"the lower bound {clip[0]} is above the upper bound {clip[1]}")
+        return clip
+
+
+class Categorical(Frozen):
+    """A category: one int64 index, 0 missing, 1 unseen, 2 and up the vocabulary in its order."""
+
+    kind: Literal["categorical"] = "categorical"
+    column: str
+    vocabulary: tuple[pydantic.StrictStr, ...] | tuple[pydantic.StrictInt, ...]
+
+    @pydantic.field_validator("vocabulary")
+    @classmethod
+    def _distinct(cls, vocabulary: tuple[str | int, ...]) -> tuple[str | int, ...]:
+        if not vocabulary or len(set(vocabulary)) != len(vocabulary):
+            raise ValueError("needs at least one value, and each only once")
+        if any(isinstance(value, int) and not -(2**63) <= value < 2**63 for value in vocabulary):
+            raise ValueError("holds an integer that does not fit 64 bits")
+        return vocabulary
+
+    @functools.cached_property
+    def value_set(self) -> Any:
+        """The vocabulary as an Arrow array (string or int64), built once."""
+        if isinstance(self.vocabulary[0], int):
+            return to_arrow(np.array(self.vocabulary, np.int64))
+        texts = [str(value).encode() for value in self.vocabulary]
+        ends = np.cumsum([0, *map(len, texts)], dtype=np.int64)
+        buffers = [None, pa.py_buffer(ends), pa.py_buffer(b"".join(texts))]
+        # pa.array would import pandas, which costs a second.
+        return pa.Array.from_buffers(pa.large_string(), len(texts), buffers).cast(pa.string())
+
+    @property
+    def size(self) -> int:
+        """How many indices there are: the rows that an embedding table needs."""
+        return FIRST_KNOWN + len(self.vocabulary)
+
+
+class Calendar(Frozen):
+    """A part of a date or time; weeks begin on Monday (weekday 0).
+
+    With a `timezone` the part is local time there, else the time as the column's own zone tells it.
+    `cyclic` gives two float32, sine and cosine of the part as an angle, and (0, 0) where it is
+    missing. `scaled` gives one float32 from 0 (first) to 1 (last), and 0.5 where it is missing.
+    An integer column is read as the part itself; a value out of the part's range is missing.
+    """
+
+    kind: Literal["calendar"] = "calendar"
+    column: str
+    part: Part
+    encoding: Literal["cyclic", "scaled"] = "cyclic"
+    timezone: str | None = None
+
+    @pydantic.field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, timezone: str | None) -> str | None:
+        try:
+            return timezone and ZoneInfo(timezone).key
+        except (KeyError, OSError, ValueError) as error:
+            raise ValueError(f"{timezone!r} is no zone of this machine's tz database") from error
+
+
+Feature = Annotated[Numeric | Categorical | Calendar, pydantic.Field(discriminator="kind")]
+
+
+class Features(Frozen):
+    """Which features make up each model input, in order; the features of an input share a dtype."""
+
+    inputs: dict[str, tuple[Feature, ...]]
+
+    @pydantic.field_validator("inputs")
+    @classmethod
+    def _one_dtype(cls, inputs: dict[str, tuple[Feature, ...]]) -> dict[str, tuple[Feature, ...]]:
+        if not inputs:
+            raise ValueError("needs at least one model input")
+        for name, features in inputs.items():
+            if len({_is_index(feature) for feature in features}) != 1:
+                raise ValueError(
+                    f"input {name!r} needs one or more features, all categorical (int64) or none "
+                    "(float32); put categories into an input of their own"
+                )
+        return inputs
+
+
+def load_features(text: str | bytes) -> Features:
+    """Return the features that `dump_features` wrote; ModelError says what is wrong with `text`."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ModelError(
+            f"preprocessing is not JSON: {error}; write it with dump_features"
+        ) from error
+    if not isinstance(found, dict):
+        raise ModelError(f"preprocessing must be a JSON object, found {type(found).__name__}")
+    return validated(Features, found, "preprocessing")
+
+
+def dump_features(features: Features) -> str:
+    """Return `features` as JSON with one feature a line; the same features give the same text."""
+    blocks = []
+    for name, members in features.inputs.items():
+        plain = [member.model_dump(exclude_none=True) for member in members]
+        lines = [json.dumps(each, ensure_ascii=False) for each in plain]
+        blocks.append(f"    {json.dumps(name)}: [\n      " + ",\n      ".join(lines) + "\n    ]")
+    return '{\n  "inputs": {\n' + ",\n".join(blocks) + "\n  }\n}\n"
+
+
+def required_columns(features: Features) -> tuple[str, ...]:
+    """Return the raw columns that `encode` reads, each once, in order of first use."""
+    return tuple(dict.fromkeys(f.column for members in features.inputs.values() for f in members))
+
+
+def input_shapes(features: Features) -> dict[str, tuple[str, int]]:
+    """Return each model input's dtype (`float32` or `int64`) and width in values a row."""
+    return {
+        name: ("int64" if _is_index(members[0]) else "float32", sum(map(_width, members)))
+        for name, members in features.inputs.items()
+    }
+
+
+def check_schema(features: Features, schema: pa.Schema) -> None:
+    """Raise InputError for a column that is missing, there twice, or of a type that cannot be read.
+
+    A column of Arrow's null type is fine: all of it is missing.
+    """
+    for members in features.inputs.values():
+        for feature in members:
+            _check_column(feature, schema)
+
+
+def encode(features: Features, batch: pa.RecordBatch) -> dict[str, pa.FixedSizeListArray]:
+    """Return each model input as a FixedSizeList column: b rows of f float32 or int64, never null.
+
+    The values lie in one contiguous buffer, which torch can take without a copy. What a row becomes
+    does not depend, to the bit, on the batch that it is in. Raises InputError where the batch's
+    schema does not fit, StepError where a column's values cannot be read.
+    """
+    check_schema(features, batch.schema)
+    return {
+        name: to_arrow(_side_by_side([c for f in members for c in _encoded(f, batch)]))
+        for name, members in features.inputs.items()
+    }
+
+
+def fit_numeric(
+    table: pa.Table, column: str, clip_quantiles: tuple[float, float] | None = (0.001, 0.999)
+) -> Numeric:
+    """Fit a Numeric: the median fills gaps, the quantiles clip; mean and deviation come after both.
+
+    Raises InputError where the column has no finite value.
+    """
+    values_b = _floats(table.column(column))
+    known_b = values_b[np.isfinite(values_b)]
+    if not len(known_b):
+        raise InputError(f"column {column!r} has no finite value to fit; leave the feature out")
+    impute = float(np.median(known_b))
+    clip = None
+    if clip_quantiles is not None:
+        low, high = np.quantile(known_b, clip_quantiles)
+        clip = (float(low), float(high))
+    filled_b = np.where(np.isfinite(values_b), values_b, impute)
+    used_b = filled_b if clip is None else np.clip(filled_b, *clip)
+    # A constant column has no deviation; it then encodes as zeros.
+    std = float(used_b.std()) or 1.0
+    return Numeric(column=column, impute=impute, mean=float(used_b.mean()), std=std, clip=clip)
+
+
+def fit_categorical(
+    table: pa.Table, column: str, max_size: int = 1000, min_count: int = 1
+) -> Categorical:
+    """Fit a Categorical: values seen `min_count` times, the `max_size` most frequent, ties sorted.
+
+    Raises InputError where no value is frequent enough.
+    """
+    values = _plain(table.column(column).combine_chunks()).drop_null()
+    if not (pa.types.is_string(values.type) or pa.types.is_integer(values.type)):
+        raise InputError(f"column {column!r} is {values.type}, expected string or integer; cast it")
+    counted = pc.value_counts(values)
+    pairs = zip(
+        counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True
+    )
+    frequent = sorted((-count, value) for value, count in pairs if count >= min_count)
+    if not frequent:
+        raise InputError(f"column {column!r} has no value seen {min_count} times; lower min_count")
+    return Categorical(column=column, vocabulary=tuple(value for _, value in frequent[:max_size]))
+
+
+def _is_index(feature: Feature) -> bool:
+    return isinstance(feature, Categorical)
+
+
+def _width(feature: Feature) -> int:
+    return 2 if isinstance(feature, Calendar) and feature.encoding == "cyclic" else 1
+
+
+def _check_column(feature: Feature, schema: pa.Schema) -> None:
+    found = schema.get_all_field_indices(feature.column)
+    if len(found) != 1:
+        raise InputError(
+            f"column {feature.column!r} is in the batch {len(found)} times, expected once; "
+            f"the model reads it as {feature.kind}. There are: {', '.join(schema.names[:40])}"
+        )
+    dtype = schema.field(found[0]).type
+    plain = dtype.value_type if pa.types.is_dictionary(dtype) else dtype
+    expected, fits = _expected(feature)
+    if not pa.types.is_null(plain) and not any(test(plain) for test in fits):
+        raise InputError(
+            f"column {feature.column!r} has type {dtype}, expected {expected} for a "
+            f"{feature.kind} feature; cast it in the job's preprocess function"
+        )
+
+
+def _expected(feature: Feature) -> tuple[str, list[Any]]:
+    """Return the kinds of column that `feature` can read, in words and as tests of a type."""
+    t = pa.types
+    if isinstance(feature, Numeric):
+        return "a number or boolean", [t.is_integer, t.is_floating, t.is_decimal, t.is_boolean]
+    if isinstance(feature, Calendar):
+        if feature.timezone:
+            zoned = "timestamp with a time zone"
+            return zoned, [lambda dtype: t.is_timestamp(dtype) and dtype.tz is not None]
+        if feature.part in ("hour", "minute"):
+            return "timestamp, time or integer", [t.is_timestamp, t.is_time, t.is_integer]
+        return "timestamp, date or integer", [t.is_timestamp, t.is_date, t.is_integer]
+    if isinstance(feature.vocabulary[0], str):
+        return "string", [t.is_string, t.is_large_string, t.is_string_view]
+    return "integer or boolean", [t.is_integer, t.is_boolean]
+
+
+def _encoded(feature: Feature, batch: pa.RecordBatch) -> list[NDArray[Any]]:
+    """Return the feature's values, one array of b rows for each value that it has a row."""
+    column = batch.column(feature.column)
+    try:
+        if isinstance(feature, Numeric):
+            return [_standardised(feature, _floats(column))]
+        if isinstance(feature, Categorical):
+            return [_index_of(feature, _plain(column))]
+        table_pk = _calendar_table(feature.part, feature.encoding)
+        position_b = _positions(feature, _plain(column))
+        return [table_k[position_b] for table_k in table_pk.T]
+    except pa.ArrowException as error:
+        raise StepError(
+            f"column {feature.column!r} ({column.type}) cannot be read as {feature.kind}: {error}; "
+            "repair the shard, or cast the column in the job's preprocess function"
+        ) from error
+
+
+def _standardised(feature: Numeric, values_b: NDArray[np.float64]) -> NDArray[np.float32]:
+    filled_b = np.where(np.isnan(values_b), feature.impute, values_b)
+    if feature.clip is not None:
+        np.clip(filled_b, *feature.clip, out=filled_b)
+    filled_b -= feature.mean
+    filled_b /= feature.std
+    with np.errstate(over="ignore"):
+        return filled_b.astype(np.float32)
+
+
+def _index_of(feature: Categorical, column: pa.Array) -> NDArray[np.int64]:
+    values = feature.value_set
+    if pa.types.is_null(column.type):
+        column = column.cast(values.type)
+    elif pa.types.is_uint64(column.type):
+        # Decimals hold both ranges; a cast to int64 would make large values negative ones.
+        column, values = column.cast(pa.decimal128(20, 0)), values.cast(pa.decimal128(20, 0))
+    elif values.type == pa.int64():
+        column = column.cast(pa.int64())
+    elif pa.types.is_string_view(column.type):
+        column = column.cast(pa.string())
+    known = pc.index_in(column, value_set=values.cast(column.type))
+    index_b = _filled(known, np.int32, UNSEEN - FIRST_KNOWN).astype(np.int64) + FIRST_KNOWN
+    if column.null_count:
+        index_b[to_numpy(column.is_null())] = MISSING
+    return index_b
+
+
+def _positions(feature: Calendar, column: pa.Array) -> NDArray[np.int64]:
+    """Return each row's position in the part's table; the last position stands for missing."""
+    first, count = _RANGES[feature.part]
+    if feature.timezone and pa.types.is_timestamp(column.type):
+        column = column.cast(pa.timestamp(column.type.unit, feature.timezone))
+    if pa.types.is_temporal(column.type):
+        column = _EXTRACT[feature.part](column)
+    # uint64 wraps below zero here, out of every part's range.
+    value_b = _filled(column.cast(pa.int64(), safe=False), np.int64, first - 1)
+    known_b = (value_b >= first) & (value_b < first + count)
+    return np.where(known_b, value_b - first, count)
+
+
+@functools.cache
+def _calendar_table(part: Part, encoding: str) -> NDArray[np.float32]:
+    """Return p positions (the last one missing) by k values; looked up, so equal on every batch."""
+    _, count = _RANGES[part]
+    if encoding == "scaled":
+        rows = [[position / (count - 1)] for position in range(count)] + [[0.5]]
+    else:
+        angles = [2 * math.pi * position / count for position in range(count)]
+        rows = [[math.sin(angle), math.cos(angle)] for angle in angles] + [[0.0, 0.0]]
+    return np.array(rows, dtype=np.float32)
+
+
+def _floats(column: pa.Array | pa.ChunkedArray) -> NDArray[np.float64]:
+    """Return numbers as float64, missing ones as NaN."""
+    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return _filled(_plain(whole).cast(pa.float64(), safe=False), np.float64, math.nan)
+
+
+def _plain(column: pa.Array) -> pa.Array:
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+
+
+def _filled(column: pa.Array, dtype: Any, missing: float) -> NDArray[Any]:
+    """Return numbers as NumPy with `missing` for null; `fill_null` would import pandas."""
+    offset = column.offset * np.dtype(dtype).itemsize
+    if not len(column):
+        return np.empty(0, dtype)
+    values = np.frombuffer(column.buffers()[1], dtype, len(column), offset)
+    if not column.null_count:
+        return values
+    return np.where(to_numpy(column.is_null()), missing, values)
+
+
+def _side_by_side(columns: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Return f arrays of b rows as one row-major array of b rows and f values."""
+    rows = len(columns[0])
+    values_bf = np.empty((rows, len(columns)), columns[0].dtype)
+    for start in range(0, rows, _BLOCK_ROWS):
+        block = slice(start, start + _BLOCK_ROWS)
+        np.stack([column[block] for column in columns], axis=1, out=values_bf[block])
+    return values_bf

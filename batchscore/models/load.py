@@ -1,0 +1,165 @@
+"""A verified model to a network in memory, on the device that was asked for."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+
+from batchscore.errors import DeviceError, ModelError
+from batchscore.models.code import load_object
+from batchscore.models.folder import Model, localize
+
+
+@dataclass(frozen=True)
+class Network:
+    """A loaded network, ready to be called with one tensor by model input."""
+
+    module: torch.nn.Module
+    inputs: tuple[str, ...]
+    device: str
+
+    def __call__(self, tensors: Mapping[str, torch.Tensor]) -> Any:
+        """Calls the network: a single input by position, several by their names."""
+        if len(self.inputs) == 1:
+            return self.module(tensors[self.inputs[0]])
+        return self.module(**{name: tensors[name] for name in self.inputs})
+
+
+def resolve_device(requested: str) -> str:
+    """Returns `cpu`, `cuda` or `cuda:N`; `auto` is a GPU where there is one.
+
+    Raises:
+        DeviceError: a GPU was asked for that is not there.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if requested == "auto":
+        return "cuda" if count else "cpu"
+    index = int(requested.partition(":")[2] or 0)
+    if requested.startswith("cuda") and index >= count:
+        raise DeviceError(
+            f"runtime.device {requested!r}: this machine has {count} usable GPUs; "
+            "run it where there is one, or set runtime.device to auto or cpu"
+        )
+    return requested
+
+
+def describe_device(device: str) -> str:
+    """Returns a device with its hardware's name, for people."""
+    if device.startswith("cuda"):
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return device
+
+
+def load_network(model: Model, device: str) -> Network:
+    """Loads a model's weights into its architecture, mapped from disk instead of copied.
+
+    Torch is set to one thread within an operation: rows go side by side in tiles instead, so that
+    their bits stay the same.
+
+    Raises:
+        ModelError: the weights cannot be read, want to run code, or do not fit the architecture.
+        FunctionError: the architecture cannot be imported.
+    """
+    torch.set_num_threads(1)
+    folder = localize(model)
+    build = _architecture(model, folder)
+    state = _read_weights(folder / model.weights, model.format)
+    module = _fill(build, model, state)
+    module.eval().requires_grad_(False)
+    names = tuple(each.name for each in model.inputs)
+    _check_signature(module, names, model.architecture)
+    return Network(module.to(device), names, device)
+
+
+def _architecture(model: Model, folder: Path) -> Any:
+    if model.code is None:
+        return load_object(model.architecture, str(folder), tuple(model.sha256))
+    return load_object(model.architecture, model.code)
+
+
+def _read_weights(path: Path, format_: str) -> dict[str, torch.Tensor]:
+    try:
+        if format_ == "safetensors":
+            return dict(safetensors.torch.load_file(path))
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"weights {path.name}: hold more than tensors and were not read, since reading them "
+            "could run code; save the state_dict alone, best as safetensors"
+        ) from error
+    except (safetensors.SafetensorError, RuntimeError, OSError, EOFError, ValueError) as error:
+        raise ModelError(
+            f"weights {path.name}: not readable as {format_} ({_brief(error)}); write them again"
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise ModelError(f"weights {path.name}: expected a state_dict, names to tensors")
+    return state
+
+
+def _is_zip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"PK"
+
+
+def _fill(build: Any, model: Model, state: dict[str, torch.Tensor]) -> torch.nn.Module:
+    module = _build(build, model, "meta")
+    _assign(module, state, model)
+    parts = [*module.parameters(), *module.buffers()]
+    if any(part.is_meta for part in parts):
+        # Buffers that are not part of the weights were only computed on paper.
+        module = _build(build, model, "cpu")
+        _assign(module, state, model)
+    return module
+
+
+def _build(build: Any, model: Model, device: str) -> torch.nn.Module:
+    try:
+        with torch.device(device):
+            module = build(**model.architecture_args)
+    except Exception as error:
+        raise ModelError(
+            f"architecture {model.architecture}: could not be built with "
+            f"{dict(model.architecture_args)} ({type(error).__name__}: {_brief(error)})"
+        ) from error
+    if not isinstance(module, torch.nn.Module):
+        raise ModelError(
+            f"architecture {model.architecture}: is a {type(module).__name__}; "
+            "expected a torch.nn.Module"
+        )
+    return module
+
+
+def _assign(module: torch.nn.Module, state: dict[str, torch.Tensor], model: Model) -> None:
+    try:
+        module.load_state_dict(state, strict=True, assign=True)
+    except RuntimeError as error:
+        raise ModelError(
+            f"weights {model.weights}: do not fit {model.architecture} ({_brief(error)}); "
+            "give the architecture and the arguments that they were trained with"
+        ) from error
+
+
+def _check_signature(module: torch.nn.Module, names: tuple[str, ...], architecture: str) -> None:
+    signature = inspect.signature(module.forward)
+    try:
+        if len(names) == 1:
+            signature.bind(None)
+        else:
+            signature.bind(**dict.fromkeys(names))
+    except TypeError as error:
+        raise ModelError(
+            f"architecture {architecture}: forward{signature} cannot be called with the model "
+            f"inputs {list(names)} ({error}); name the inputs as forward names its arguments"
+        ) from error
+
+
+def _brief(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]

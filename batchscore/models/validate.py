@@ -1,0 +1,73 @@
+"""Turns what pydantic finds wrong in a model's files into a ModelError that names the remedy."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import pydantic
+
+from batchscore.errors import ModelError
+
+Checked = TypeVar("Checked", bound=pydantic.BaseModel)
+
+
+class Frozen(pydantic.BaseModel):
+    """A frozen model that refuses unknown keys and numbers that are not finite."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def nearest(found: str, known: list[str]) -> str:
+    """Return the remedy for the unknown name `found`: the nearest known one, or all of them."""
+    close = difflib.get_close_matches(found, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"use one of {', '.join(sorted(known))}"
+
+
+def validated(kind: type[Checked], found: Mapping[str, Any], what: str) -> Checked:
+    """Return `found` as `kind`; `what` names the file in the message.
+
+    Raises ModelError with every wrong key, what was expected, and the nearest right key.
+    """
+    try:
+        return kind.model_validate(found)
+    except pydantic.ValidationError as error:
+        problems = "; ".join(_problem(detail, kind) for detail in error.errors(include_url=False))
+        raise ModelError(f"{what} is not valid: {problems}") from error
+
+
+def _problem(detail: Any, kind: type[pydantic.BaseModel]) -> str:
+    where = ".".join(str(part) for part in detail["loc"]) or "the whole"
+    if detail["type"] != "extra_forbidden":
+        return f"{where}: {detail['msg']}, found {_short(detail['input'])}"
+    known = _known_keys(kind, detail["loc"])
+    return f"{where}: unknown key, {nearest(str(detail['loc'][-1]), known)}"
+
+
+def _known_keys(kind: type[pydantic.BaseModel], loc: tuple[Any, ...]) -> list[str]:
+    """Return the keys of the model that an unknown key at `loc` stands in."""
+    definitions = kind.model_json_schema()
+    models = {kind.__name__: definitions, **definitions.get("$defs", {})}
+    by_tag = {
+        model["properties"]["kind"].get("const"): name
+        for name, model in models.items()
+        if "kind" in model.get("properties", {})
+    }
+    owner = kind.__name__
+    for part in loc[:-1]:
+        owner = by_tag.get(part) or _reference(models[owner], part) or owner
+    return list(models[owner]["properties"])
+
+
+def _reference(schema: Any, key: object) -> str | None:
+    """Return the model that the property `key` holds, directly or as a mapping's values."""
+    held = schema.get("properties", {}).get(key, {})
+    address = held.get("$ref") or held.get("additionalProperties", {}).get("$ref")
+    return str(address).rpartition("/")[2] if address else None
+
+
+def _short(value: object) -> str:
+    if isinstance(value, (dict, list, tuple, set)):
+        return f"a {type(value).__name__} of {len(value)}"
+    return repr(value)[:80]
