@@ -1,0 +1,85 @@
+"""NumPy arrays to and from Arrow ones, without a copy and without importing pandas."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# What Arrow and NumPy call differently. Arrow's own to_pandas_dtype() imports pandas.
+_DTYPES = {"halffloat": "float16", "float": "float32", "double": "float64"}
+
+
+def to_arrow(values: Array) -> pa.Array:
+    """Wraps an array of shape (b,) or (b, …) as a column of b rows.
+
+    The trailing dimensions become nested FixedSizeLists. A bool array is copied, since Arrow packs
+    its bits; all else shares memory.
+    """
+    flat = np.ascontiguousarray(values).reshape(-1)
+    if flat.dtype == np.bool_:
+        bits = np.packbits(flat, bitorder="little")
+        column = pa.Array.from_buffers(pa.bool_(), len(flat), [None, pa.py_buffer(bits)])
+    else:
+        kind = pa.from_numpy_dtype(flat.dtype)
+        column = pa.Array.from_buffers(kind, len(flat), [None, pa.py_buffer(flat)])
+    for width in reversed(values.shape[1:]):
+        column = pa.FixedSizeListArray.from_arrays(column, width)
+    return column
+
+
+def to_numpy(column: pa.Array) -> Array:
+    """Views a column without nulls as an array: (b,), or (b, …) for FixedSizeLists.
+
+    Raises:
+        ValueError: the column holds nulls, or its type is not a number, bool or FixedSizeList.
+    """
+    if column.null_count:
+        raise ValueError(f"column of type {column.type} holds {column.null_count} nulls")
+    shape, rows = [], len(column)
+    while pa.types.is_fixed_size_list(column.type):
+        shape.append(column.type.list_size)
+        column = column.flatten()
+    return _flat_numpy(column).reshape(rows, *shape)
+
+
+def _flat_numpy(column: pa.Array) -> Array:
+    if column.null_count:
+        raise ValueError(f"column of type {column.type} holds {column.null_count} nulls")
+    data = column.buffers()[1]
+    if pa.types.is_boolean(column.type):
+        return _unpack_bits(data, column.offset, len(column))
+    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+        raise ValueError(f"column of type {column.type} is not made of numbers")
+    dtype = np.dtype(_DTYPES.get(str(column.type), str(column.type)))
+    if data is None:
+        return np.empty(0, dtype)
+    return np.frombuffer(data, dtype, len(column), column.offset * dtype.itemsize)
+
+
+def _unpack_bits(data: pa.Buffer | None, offset: int, length: int) -> Array:
+    if data is None:
+        return np.empty(0, np.bool_)
+    packed = np.frombuffer(data, np.uint8)
+    return np.unpackbits(packed, count=offset + length, bitorder="little")[offset:].astype(np.bool_)
+
+
+def finite_rows(values: pa.RecordBatch) -> Array:
+    """Returns a mask (b,) of the rows whose floats are all finite, in every column; null is not."""
+    mask_b = np.ones(values.num_rows, np.bool_)
+    for column in values.columns:
+        mask_b &= _finite(column)
+    return mask_b
+
+
+def _finite(column: pa.Array) -> Array:
+    kind = column.type
+    while pa.types.is_fixed_size_list(kind):
+        kind = kind.value_type
+    if not pa.types.is_floating(kind):
+        return np.ones(len(column), np.bool_)
+    array = np.isfinite(to_numpy(column))
+    return np.asarray(array.reshape(len(column), -1).all(axis=1))

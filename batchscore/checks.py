@@ -1,0 +1,96 @@
+"""What `batchscore check` does: a plan, one batch through all stages, and what a run would do."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from batchscore.errors import OutputError
+from batchscore.job import load_job
+from batchscore.launch import last_same
+from batchscore.plan import Plan, make_plan
+from batchscore.rehearsal import Rehearsal, estimate_seconds, rehearse
+from batchscore.runs import layout
+from batchscore.storage import Store
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was found.
+
+    Args:
+        plan: what a run would do.
+        rehearsal: what became of one batch; None where no row is left to score.
+        seconds: that scoring is expected to take.
+        same: the manifest of a run that published the same already, or None.
+    """
+
+    plan: Plan
+    rehearsal: Rehearsal | None
+    seconds: float | None
+    same: dict[str, Any] | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the findings as JSON-able values."""
+        plan = self.plan
+        return {
+            "status": "ok",
+            "exit_code": 0,
+            "slice": plan.spec.slice,
+            "output": plan.spec.output.address,
+            "shards": len(plan.shards),
+            "rows": sum(shard.rows for shard in plan.shards),
+            "pruned_rows": plan.pruned_rows,
+            "bytes": plan.input_bytes,
+            "units": len(plan.units),
+            "unit_rows": plan.unit_rows,
+            "workers": plan.workers,
+            "choices": plan.choices,
+            "estimated_seconds": self.seconds,
+            "published_by": self.same["run"] if self.same else None,
+            "batch": None if self.rehearsal is None else _jsonable(asdict(self.rehearsal)),
+        }
+
+
+def _jsonable(facts: dict[str, Any]) -> dict[str, Any]:
+    example = {name: _plain(value) for name, value in facts["example"].items()}
+    return {**facts, "example": example}
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, (int, float, str, list, type(None))) else str(value)
+
+
+def check_job(path: str, params: Sequence[str], overrides: Sequence[str], probe: bool) -> Checked:
+    """Plans a job and rehearses one batch; writes nothing, but for `probe` one object for a moment.
+
+    Raises:
+        InvalidError: something is wrong.
+        RetryError: the input is not ready.
+    """
+    plan = make_plan(load_job(path, params, overrides))
+    if probe:
+        probe_output(plan.spec.output)
+    rehearsal = rehearse(plan)
+    return Checked(plan, rehearsal, estimate_seconds(plan, rehearsal), last_same(plan))
+
+
+def probe_output(output: Store) -> None:
+    """Puts one object into an output and removes it, and the folder if it was not there.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    existed = output.exists()
+    path = f"{layout.HOME}/probe-{secrets.token_hex(4)}" if existed else "probe"
+    try:
+        output.write(path, b"")
+        output.remove(path if existed else "")
+        output.prune_empty([layout.HOME] if existed else [])
+    except OSError as error:
+        raise OutputError(
+            f"output {output.address}: cannot be written ({error}); "
+            "grant the permission, or choose another folder"
+        ) from error

@@ -1,0 +1,1 @@
+"""What is particular to each engine that runs the pipeline."""

@@ -1,0 +1,148 @@
+"""The direct runner: in this process, or on worker processes forked from a preloaded server."""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import multiprocessing.process
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import apache_beam as beam
+import grpc
+from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
+from apache_beam.portability.api import (
+    beam_fn_api_pb2,
+    beam_fn_api_pb2_grpc,
+)
+from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
+from apache_beam.runners.worker import sdk_worker
+from apache_beam.transforms.environments import ExternalEnvironment
+from apache_beam.utils.thread_pool_executor import shared_unbounded_instance
+
+from batchscore.errors import JobFileError
+
+_PRELOADED = ("batchscore.transforms", "batchscore.engines.direct")
+_OURS = ("direct_num_workers", "direct_running_mode", "runner")
+
+
+def parse_options(flags: Sequence[str]) -> PipelineOptions:
+    """Returns Beam's options of a command line.
+
+    Raises:
+        JobFileError: Beam does not know a flag, or the flag is set by the job file.
+    """
+    parser = _BeamArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for kind in PipelineOptions.__subclasses__():
+        kind._add_argparse_args(parser)
+    try:
+        _, unknown = parser.parse_known_args(list(flags))
+    except (argparse.ArgumentError, SystemExit) as error:
+        raise JobFileError(f"Beam options {' '.join(flags)!r}: {error}") from error
+    if unknown:
+        raise JobFileError(
+            f"Beam option {unknown[0]!r}: Beam has no such option; batchscore's own options "
+            "stand before the --"
+        )
+    for name in _OURS:
+        if any(flag.split("=")[0] == f"--{name}" for flag in flags):
+            raise JobFileError(
+                f"Beam option '--{name}': is set by runtime.engine and runtime.workers; "
+                "give it there, in the job file or with --set"
+            )
+    return PipelineOptions(list(flags))
+
+
+def run(
+    build: Callable[[beam.Pipeline], None], options: PipelineOptions, workers: int
+) -> list[dict[str, Any]]:
+    """Runs a pipeline to its end and returns Beam's metrics.
+
+    Args:
+        build: adds the steps.
+        workers: 1 runs in this process; more run in processes of their own.
+    """
+    if workers == 1:
+        return _metrics(_run(build, FnApiRunner(), options))
+    with WorkerPool() as pool:
+        options = PipelineOptions(direct_num_workers=workers, **options.get_all_options(True))
+        return _metrics(_run(build, FnApiRunner(ExternalEnvironment(pool.address)), options))
+
+
+def _run(
+    build: Callable[[beam.Pipeline], None], runner: FnApiRunner, options: PipelineOptions
+) -> Any:
+    pipeline = beam.Pipeline(runner=runner, options=options)
+    build(pipeline)
+    result = pipeline.run()
+    result.wait_until_finish()
+    return result
+
+
+def _metrics(result: Any) -> list[dict[str, Any]]:
+    found = result.metrics().query()
+    counters = [
+        {"step": m.key.step, "name": m.key.metric.name, "value": m.committed}
+        for m in found["counters"]
+    ]
+    distributions = [
+        {
+            "step": m.key.step,
+            "name": m.key.metric.name,
+            "count": m.committed.count,
+            "sum": m.committed.sum,
+            "min": m.committed.min,
+            "max": m.committed.max,
+        }
+        for m in found["distributions"]
+    ]
+    return sorted(counters + distributions, key=lambda m: (m["step"], m["name"]))
+
+
+def _work(control: str, worker: str) -> None:
+    """Serves one worker's requests until the runner closes the connection."""
+    sdk_worker.SdkHarness(control, worker_id=worker, state_cache_size=0).run()
+
+
+class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
+    """Starts Beam workers by forking a server that has imported Beam and torch once.
+
+    Beam's own pool starts each through a shell, and imports everything anew.
+    """
+
+    def __init__(self) -> None:
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(list(_PRELOADED))
+        self._processes: list[multiprocessing.process.BaseProcess] = []
+        self._lock = threading.Lock()
+        self.address = ""
+
+    def __enter__(self) -> WorkerPool:
+        self._server = grpc.server(shared_unbounded_instance())
+        beam_fn_api_pb2_grpc.add_BeamFnExternalWorkerPoolServicer_to_server(self, self._server)
+        self.address = f"localhost:{self._server.add_insecure_port('localhost:0')}"
+        self._server.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.stop(None)
+        for process in self._processes:
+            process.terminate()
+        for process in self._processes:
+            process.join()
+
+    def StartWorker(  # noqa: N802 - the name is the protocol's
+        self, request: Any, _context: Any
+    ) -> Any:
+        """Forks a worker for the runner."""
+        target = (request.control_endpoint.url, request.worker_id)
+        process = self._context.Process(target=_work, args=target, daemon=True)
+        with self._lock:
+            process.start()
+            self._processes.append(process)
+        return beam_fn_api_pb2.StartWorkerResponse()
+
+    def StopWorker(self, _request: Any, _context: Any) -> Any:  # noqa: N802
+        """Workers end when the pool does."""
+        return beam_fn_api_pb2.StopWorkerResponse()

@@ -1,0 +1,50 @@
+"""The Beam graph of a run, on one screen.
+
+units ─► read ─► preprocess ─► infer ─► postprocess ─► write ─► collect ─► finish
+         └────────────── one fused stage: blocks of rows ─────┘  addresses of records only
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import apache_beam as beam
+from apache_beam.ml.inference.base import RunInference
+from apache_beam.pvalue import PCollection
+from apache_beam.transforms.combiners import ToList
+
+from batchscore.spec import RunSpec
+from batchscore.stages.block import Block
+from batchscore.transforms import (
+    Finish,
+    NetworkHandler,
+    Postprocess,
+    Preprocess,
+    ReadUnits,
+    WriteUnits,
+)
+from batchscore.units import Unit
+
+
+def build(pipeline: beam.Pipeline, spec: RunSpec, units: Sequence[Unit]) -> None:
+    """Adds a run to a pipeline; without units the model is not even loaded."""
+    addresses = _score(pipeline, spec, units) if units else pipeline | "Nothing" >> beam.Create([])
+    (
+        addresses
+        | "Collect" >> ToList().with_output_types(list[str])
+        | "Finish" >> beam.ParDo(Finish(spec))
+    )
+
+
+def _score(pipeline: beam.Pipeline, spec: RunSpec, units: Sequence[Unit]) -> PCollection[str]:
+    addresses: PCollection[str] = (
+        pipeline
+        | "Units" >> beam.Create(units)
+        | "Spread" >> beam.Reshuffle()
+        | "Read" >> beam.ParDo(ReadUnits(spec)).with_output_types(Block)
+        | "Preprocess" >> beam.ParDo(Preprocess(spec)).with_output_types(Block)
+        | "Infer" >> RunInference(NetworkHandler(spec)).with_output_types(Block)
+        | "Postprocess" >> beam.ParDo(Postprocess(spec)).with_output_types(Block)
+        | "Write" >> beam.ParDo(WriteUnits(spec)).with_output_types(str)
+    )
+    return addresses

@@ -1,0 +1,122 @@
+"""One batch through the whole way of a row, without Beam and without writing to the output."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, replace
+from typing import Any
+
+from batchscore.errors import FailedError, InvalidError
+from batchscore.finish import encode_record
+from batchscore.plan import Plan
+from batchscore.scoring import (
+    infer_step,
+    load,
+    open_unit,
+    postprocess_step,
+    preprocess_step,
+)
+from batchscore.spec import RunSpec
+from batchscore.stages.block import Block, End
+from batchscore.stages.read import read_unit
+from batchscore.storage import Store
+from batchscore.telemetry import THREADS
+from batchscore.units import Piece, Unit
+
+_ROUNDS = 2
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What became of one batch.
+
+    Args:
+        rows: that went in.
+        scored: that came out with scores.
+        reject_reasons: of the others.
+        seconds: by stage, warm.
+        columns: name and type of each output column.
+        example: the first row's scores.
+    """
+
+    rows: int
+    scored: int
+    reject_reasons: dict[str, int]
+    seconds: dict[str, float]
+    columns: tuple[tuple[str, str], ...]
+    example: dict[str, Any]
+
+
+def rehearse(plan: Plan) -> Rehearsal | None:
+    """Puts the first batch that the filter keeps through all stages, twice, and times the second.
+
+    Returns None where there is no row to score.
+
+    Raises:
+        InvalidError: a stage cannot do its work on the batch.
+    """
+    try:
+        block = _first_block(plan)
+        if block is None:
+            return None
+        memory = Store(f"memory://batchscore-check-{secrets.token_hex(4)}")
+        spec = replace(plan.spec, output=memory)
+        try:
+            return [_score(spec, block) for _ in range(_ROUNDS)][-1]
+        finally:
+            memory.remove("")
+    except FailedError as error:
+        raise InvalidError(str(error)) from error
+
+
+def _first_block(plan: Plan) -> Block | None:
+    for unit in plan.units:
+        blocks = read_unit(unit, plan.spec.source)
+        first = next(blocks)
+        if first.end is None:
+            return first
+    return None
+
+
+def _score(spec: RunSpec, block: Block) -> Rehearsal:
+    network = load(spec)
+    unit = _unit_of(block)
+    scored = replace(block, unit=unit)
+    for step in (preprocess_step(spec), infer_step(spec, network), postprocess_step(spec)):
+        scored = step(scored)
+    output = open_unit(spec, unit, "check", "check")
+    output.writer.add(scored)
+    record = output.writer.finish(End(len(block), 0, 1))
+    encode_record(record, output.profile)
+    return Rehearsal(
+        len(block),
+        record.scored,
+        record.reject_reasons,
+        record.seconds,
+        record.columns,
+        _first_row(scored),
+    )
+
+
+def _unit_of(block: Block) -> Unit:
+    """A unit that promises just the block's rows."""
+    shard = block.unit.pieces[0].shard
+    return Unit("check", (Piece(shard, (0,), (0,), (len(block),)),))
+
+
+def _first_row(block: Block) -> dict[str, Any]:
+    if block.values is None or not len(block):
+        return {}
+    return dict(block.values.slice(0, 1).to_pylist()[0])
+
+
+def estimate_seconds(plan: Plan, rehearsal: Rehearsal | None) -> float | None:
+    """Returns about how long scoring will take: the busiest thread's share of all rows.
+
+    Starting Python, Beam and torch comes on top. None where nothing was rehearsed.
+    """
+    if rehearsal is None:
+        return None
+    spent = rehearsal.seconds
+    slowest = max(sum(spent.get(stage, 0.0) for stage in stages) for stages in THREADS)
+    return slowest / rehearsal.rows * plan.unit_rows / plan.workers

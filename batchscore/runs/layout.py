@@ -1,0 +1,94 @@
+"""Where everything lies within an output, and what names slices and runs."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import Any
+from urllib.parse import quote
+
+from batchscore.errors import OutputError
+from batchscore.storage import Store
+
+DATA = "data"
+HOME = "_batchscore"
+_FORMAT = f"{HOME}/format.json"
+_NAME_LENGTH = 100
+
+
+def slice_id(job: str, params: Mapping[str, Any]) -> str:
+    """Names a slice, a job with its parameters, as one folder: `job` or `job,date=2026-11-20`."""
+    parts = [f"{quote(k, safe='')}={quote(str(v), safe='')}" for k, v in sorted(params.items())]
+    name = ",".join([quote(job, safe=""), *parts])
+    if len(name) <= _NAME_LENGTH:
+        return name
+    return f"{name[: _NAME_LENGTH - 13]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+
+
+def new_run_id(store: Store) -> str:
+    """Returns a name that no run of the output has: the day in UTC and four hex digits."""
+    taken = set(store.names(f"{HOME}/runs"))
+    day = datetime.now(timezone.utc).strftime("%Y%m%d")
+    while (run := f"{day}-{secrets.token_hex(2)}") in taken:
+        continue
+    return run
+
+
+def staging(run: str) -> str:
+    """Folder of what a run has not published."""
+    return f"{HOME}/staging/{run}"
+
+
+def records(run: str) -> str:
+    """Folder of the records that a run's attempts wrote."""
+    return f"{staging(run)}/records"
+
+
+def failures(run: str) -> str:
+    """Folder of the errors that a run's workers met."""
+    return f"{staging(run)}/failures"
+
+
+def progress(run: str) -> str:
+    """Folder of the counts that a run's workers write while they work."""
+    return f"{staging(run)}/progress"
+
+
+def run_file(run: str, name: str) -> str:
+    """Path of a file that a run leaves for good, such as `manifest.json`."""
+    return f"{HOME}/runs/{run}/{name}"
+
+
+def slice_file(slice_: str, name: str) -> str:
+    """Path of a file of a slice, such as `current.txt`."""
+    return f"{HOME}/slices/{slice_}/{name}"
+
+
+def retired(run: str, path: str) -> str:
+    """Where a published file goes when `run` replaces it."""
+    return f"{HOME}/retired/{run}/{path}"
+
+
+def claim_output(store: Store) -> None:
+    """Marks an output as batchscore's.
+
+    Raises:
+        OutputError: it holds files and is not batchscore's, or is of another format.
+    """
+    check_output(store)
+    if not store.exists(_FORMAT):
+        store.write_json(_FORMAT, {"batchscore_output": 1})
+
+
+def check_output(store: Store) -> None:
+    """Raises OutputError when an output holds files that batchscore did not make."""
+    if store.exists(_FORMAT):
+        return
+    found = store.names()
+    if found:
+        raise OutputError(
+            f"output {store.address}: holds {found[0]!r} and is not an output of batchscore; "
+            "choose an empty or a new folder"
+        )

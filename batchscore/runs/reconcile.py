@@ -1,0 +1,83 @@
+"""The records of all units, put together: one attempt each, and every row accounted for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from batchscore.errors import FailedError
+from batchscore.records import UnitRecord
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a run; `input` is always the sum of the others."""
+
+    input: int
+    filtered: int
+    scored: int
+    rejected: int
+    reused: int = 0
+
+
+def choose_attempts(records: Iterable[UnitRecord]) -> dict[str, UnitRecord]:
+    """Returns one record a unit: of several attempts the first by name, so that all agree on it."""
+    chosen: dict[str, UnitRecord] = {}
+    for record in sorted(records, key=lambda record: record.attempt):
+        chosen.setdefault(record.unit, record)
+    return chosen
+
+
+def reconcile(
+    records: Mapping[str, UnitRecord], planned: Mapping[str, int], pruned: int, shard_rows: int
+) -> Rows:
+    """Adds up all units and proves that every row of the input ended exactly once.
+
+    Args:
+        records: the chosen attempt of each unit.
+        planned: rows of each unit, by the footers.
+        pruned: rows of the row groups that no unit reads, since the filter excludes them.
+        shard_rows: rows of all shards, by the footers.
+
+    Raises:
+        FailedError: a unit is missing or strange, or rows do not add up.
+    """
+    if set(records) != set(planned):
+        missing, strange = set(planned) - set(records), set(records) - set(planned)
+        raise FailedError(
+            f"{len(missing)} planned units have no record and {len(strange)} records were not "
+            f"planned ({sorted(missing | strange)[:3]}); nothing was published: run again"
+        )
+    for unit, record in records.items():
+        _reconcile_unit(record, planned[unit])
+    rows = Rows(
+        shard_rows,
+        pruned + sum(r.filtered for r in records.values()),
+        sum(r.scored for r in records.values()),
+        sum(r.rejected for r in records.values()),
+    )
+    if rows.input != rows.filtered + rows.scored + rows.rejected:
+        raise FailedError(f"rows do not add up: {rows}; nothing was published: run again")
+    _same_columns(records)
+    return rows
+
+
+def _reconcile_unit(record: UnitRecord, planned: int) -> None:
+    written = sum(file.rows for file in record.files)
+    ended = record.filtered + record.scored + record.rejected
+    if not planned == record.read == ended or written != record.scored:
+        raise FailedError(
+            f"unit {record.unit}: {planned:,} rows planned, {record.read:,} read, {ended:,} ended, "
+            f"{record.scored:,} scored, {written:,} written; nothing was published: run again"
+        )
+
+
+def _same_columns(records: Mapping[str, UnitRecord]) -> None:
+    kinds = Counter(record.columns for record in records.values() if record.scored)
+    if len(kinds) > 1:
+        first, second = [", ".join(" ".join(c) for c in columns) for columns in list(kinds)[:2]]
+        raise FailedError(
+            f"units have different columns: {first}; and {second}. "
+            "A function must return the same columns and types for every batch"
+        )

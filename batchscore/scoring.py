@@ -1,0 +1,99 @@
+"""The stages of one run as functions of a block, bound to what the run's spec says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+from batchscore.drift.profile import TableProfile
+from batchscore.errors import FunctionError
+from batchscore.job_sections import Preprocess, UserFunction
+from batchscore.models.code import load_object
+from batchscore.models.features import encode
+from batchscore.models.folder import Model
+from batchscore.models.load import Network, load_network
+from batchscore.spec import RunSpec
+from batchscore.stages.block import Block, timed
+from batchscore.stages.call import UserCall, batch_kind
+from batchscore.stages.infer import Forward, OutputSpec, infer
+from batchscore.stages.postprocess import postprocess
+from batchscore.stages.preprocess import encode_features, stack_columns
+from batchscore.stages.write import UnitWriter
+from batchscore.storage import is_local
+from batchscore.units import Unit
+
+BlockStep = Callable[[Block], Block]
+
+
+def load_call(section: Preprocess | UserFunction, base: str) -> UserCall:
+    """Imports a user's function.
+
+    Raises:
+        FunctionError: it cannot be imported, or is not a function.
+    """
+    if not is_local(base):
+        raise FunctionError(
+            f"function {section.function}: the job file lies at {base}, and user code is only "
+            "taken from a local folder; bring job file and code to this machine"
+        )
+    function = load_object(section.function, base)
+    if not callable(function):
+        raise FunctionError(
+            f"function {section.function}: is a {type(function).__name__}; expected a function "
+            "that takes a batch and returns one"
+        )
+    kind = section.batch or batch_kind(function)
+    return UserCall(section.function, cast(Callable[[Any], Any], function), kind)
+
+
+def preprocess_step(spec: RunSpec) -> BlockStep:
+    """Returns the step that makes model inputs: a user's function, fitted features, or columns."""
+    features = spec.model.features
+    if spec.preprocess is None and features is not None:
+        step: BlockStep = partial(encode_features, encode=partial(encode, features))
+    else:
+        call = load_call(spec.preprocess, spec.base) if spec.preprocess else None
+        step = partial(stack_columns, inputs=spec.inputs, function=call)
+    return partial(timed, "preprocess", step)
+
+
+def infer_step(spec: RunSpec, network: Network) -> BlockStep:
+    """Returns the step that calls the network."""
+    forward = Forward(network, output_specs(spec.model), spec.device, spec.tile_threads)
+    return partial(timed, "infer", partial(infer, forward=forward))
+
+
+def output_specs(model: Model) -> tuple[OutputSpec, ...]:
+    """Returns the declared outputs as the stage takes them."""
+    return tuple(OutputSpec(each.name, each.dtype, each.shape) for each in model.outputs)
+
+
+def postprocess_step(spec: RunSpec) -> BlockStep:
+    """Returns the step that makes scores of model outputs."""
+    steps = tuple(
+        load_call(step, spec.base) if isinstance(step, UserFunction) else step
+        for step in spec.postprocess
+    )
+    return partial(timed, "postprocess", partial(postprocess, steps=steps))
+
+
+def load(spec: RunSpec) -> Network:
+    """Loads the run's model to its device."""
+    return load_network(spec.model, spec.device)
+
+
+@dataclass(frozen=True)
+class UnitOutput:
+    """What writes one attempt at a unit, and the profile that grows with it."""
+
+    writer: UnitWriter
+    profile: TableProfile
+
+
+def open_unit(spec: RunSpec, unit: Unit, attempt: str, folder: str) -> UnitOutput:
+    """Begins an attempt at a unit; its files lie in `folder`, which no other attempt uses."""
+    profile = TableProfile.empty()
+    writer = UnitWriter(spec.output, folder, unit, attempt, spec.target, profile.update)
+    return UnitOutput(writer, profile)

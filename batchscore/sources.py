@@ -1,0 +1,123 @@
+"""A job's model section to a verified model, and its inputs to columns of the schema."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pyarrow as pa
+
+from batchscore.errors import InputError, ModelError
+from batchscore.inputs import Footer, suggest
+from batchscore.job import Job
+from batchscore.job_sections import ModelSection
+from batchscore.models.features import check_schema
+from batchscore.models.folder import (
+    Model,
+    ModelInput,
+    ModelOutput,
+    map_inputs,
+    read_model_folder,
+    single_file_model,
+)
+from batchscore.stages.preprocess import InputColumns, is_list
+from batchscore.storage import open_filesystem
+
+
+def resolve_model(section: ModelSection, base: str) -> Model:
+    """Returns the model that a job names: a folder, or one weights file described in the job.
+
+    Raises:
+        ModelError: it is missing, damaged, not what its hashes say, or described in part only.
+    """
+    if section.format is None:
+        _check_folder(section.path)
+        model = read_model_folder(section.path)
+        columns = {name: _listed(given) for name, given in section.inputs.items()}
+        return map_inputs(model, columns)
+    assert section.architecture is not None
+    return single_file_model(
+        section.path,
+        format=section.format,
+        architecture=section.architecture,
+        inputs=[_declared_input(name, given) for name, given in section.inputs.items()],
+        outputs=[ModelOutput(k, v.type, tuple(v.shape)) for k, v in section.outputs.items()],
+        base=base,
+        architecture_args=section.architecture_args,
+        sha256=section.sha256,
+        version=section.version,
+    )
+
+
+def _check_folder(path: str) -> None:
+    filesystem, inner = open_filesystem(path)
+    if filesystem.isfile(inner):
+        raise ModelError(
+            f"model.path {path}: is a file; expected a model folder, or beside the path its "
+            "format, architecture, inputs and sha256"
+        )
+    if not filesystem.exists(inner):
+        raise ModelError(f"model.path {path}: no such model folder; correct the path")
+
+
+def _listed(given: str | Sequence[str]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def _declared_input(name: str, given: str | Sequence[str]) -> ModelInput:
+    columns = _listed(given)
+    shape = () if isinstance(given, str) else (len(columns),)
+    return ModelInput(name, "float32", shape, columns)
+
+
+def model_inputs(
+    job: Job, model: Model, schema: pa.Schema, footers: Sequence[Footer]
+) -> tuple[InputColumns, ...]:
+    """Returns the columns that model inputs are stacked from; none where features make them.
+
+    Raises:
+        InputError: a column has a type that the model cannot take.
+    """
+    if not footers:
+        return ()
+    if job.preprocess is None and model.features is not None:
+        check_schema(model.features, schema)
+        return ()
+    if job.preprocess is not None:
+        return tuple(_after_function(each, model) for each in model.inputs)
+    return tuple(_from_columns(each, schema) for each in model.inputs)
+
+
+def _after_function(each: ModelInput, model: Model) -> InputColumns:
+    columns = (each.name,) if model.features is not None else each.columns
+    return InputColumns(each.name, each.dtype, each.shape, columns)
+
+
+def _from_columns(each: ModelInput, schema: pa.Schema) -> InputColumns:
+    for name in each.columns:
+        if name not in schema.names:
+            raise InputError(f"model input {each.name!r}: {suggest(name, schema.names)}")
+        _check_numbers(each, name, schema.field(name).type)
+    if len(each.columns) == 1 and not each.shape:
+        each = replace(each, shape=_own_shape(schema.field(each.columns[0]).type))
+    return InputColumns(each.name, each.dtype, each.shape, each.columns)
+
+
+def _own_shape(kind: pa.DataType) -> tuple[int, ...]:
+    return (kind.list_size,) if pa.types.is_fixed_size_list(kind) else ()
+
+
+def _check_numbers(each: ModelInput, name: str, kind: pa.DataType) -> None:
+    inner = kind.value_type if is_list(kind) else kind
+    types = pa.types
+    families = (types.is_integer, types.is_floating, types.is_boolean, types.is_decimal)
+    if not any(family(inner) for family in families):
+        raise InputError(
+            f"model input {each.name!r}: column {name!r} is {kind}, expected numbers; "
+            "encode it with preprocess.function, or with the model folder's preprocessing"
+        )
+    if is_list(kind) and (len(each.columns) > 1 or not (each.shape or _own_shape(kind))):
+        raise InputError(
+            f"model input {each.name!r}: column {name!r} is {kind}; a list must be the input's "
+            "only column, and the model must say how long it is"
+        )

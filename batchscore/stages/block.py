@@ -1,0 +1,168 @@
+"""The element that flows between the stages: one block of rows, with what is known about them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchscore.units import Unit
+
+
+@dataclass(frozen=True)
+class End:
+    """What the reader counted of a whole unit; rides on the unit's last, empty block."""
+
+    read: int
+    filtered: int
+    blocks: int
+
+
+@dataclass(frozen=True)
+class Reject:
+    """Rows that a stage could not take, and why.
+
+    Args:
+        stage: where they failed.
+        error: the error's class.
+        message: what is wrong with them.
+        rows_r: int64 numbers of the rows within the unit.
+        batch: the rows' source columns.
+    """
+
+    stage: str
+    error: str
+    message: str
+    rows_r: pa.Array
+    batch: pa.RecordBatch
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some rows of one unit.
+
+    Args:
+        unit: whose rows they are.
+        sequence: its place in the unit, from 0.
+        rows_b: int64 numbers of the rows within the unit, filtered ones counted.
+        batch: the rows' source columns.
+        values: model inputs, then model outputs, then scores, as the stages replace them.
+        rejects: rows that left on the way.
+        seconds: busy seconds by stage.
+        end: set on the unit's last block, which has no rows.
+    """
+
+    unit: Unit
+    sequence: int
+    rows_b: pa.Array
+    batch: pa.RecordBatch
+    values: pa.RecordBatch | None = None
+    rejects: tuple[Reject, ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
+    end: End | None = None
+
+    def __len__(self) -> int:
+        return int(self.batch.num_rows)
+
+    def __bool__(self) -> bool:
+        return True
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the rows, a slice's share only."""
+        values = self.values.nbytes if self.values is not None else 0
+        return int(self.batch.nbytes + values)
+
+
+Step = Callable[[Block], Block]
+
+
+def timed(stage: str, step: Step, block: Block) -> Block:
+    """Runs a step on a block and adds the seconds that it took; an end marker passes untouched."""
+    if block.end is not None:
+        return block
+    start = time.perf_counter()
+    done = step(block)
+    spent = done.seconds.get(stage, 0.0) + time.perf_counter() - start
+    return replace(done, seconds={**done.seconds, stage: spent})
+
+
+@contextmanager
+def stopwatch(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Adds the seconds spent inside to a stage's."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - start
+
+
+def reject_rows(block: Block, bad_b: pa.Array, stage: str, error: str, message: str) -> Block:
+    """Takes the rows where the boolean array (b,) is true out of the block, into its rejects."""
+    keep_b = pc.invert(bad_b)
+    reject = Reject(stage, error, message, block.rows_b.filter(bad_b), block.batch.filter(bad_b))
+    return replace(
+        block,
+        rows_b=block.rows_b.filter(keep_b),
+        batch=block.batch.filter(keep_b),
+        values=block.values.filter(keep_b) if block.values is not None else None,
+        rejects=(*block.rejects, reject),
+    )
+
+
+def encode_block(block: Block) -> bytes:
+    """Packs a block as Arrow IPC streams behind a JSON header; a slice takes its own rows only."""
+    parts = [pa.record_batch([block.rows_b], names=["row"]), block.batch]
+    parts += [] if block.values is None else [block.values]
+    for reject in block.rejects:
+        parts += [pa.record_batch([reject.rows_r], names=["row"]), reject.batch]
+    blobs = [_encode_batch(part) for part in parts]
+    header = {
+        "unit": block.unit.to_json(),
+        "sequence": block.sequence,
+        "values": block.values is not None,
+        "rejects": [[r.stage, r.error, r.message] for r in block.rejects],
+        "seconds": block.seconds,
+        "end": None if block.end is None else vars(block.end),
+        "sizes": [len(blob) for blob in blobs],
+    }
+    text = json.dumps(header).encode()
+    return b"".join([len(text).to_bytes(4, "little"), text, *blobs])
+
+
+def decode_block(data: bytes) -> Block:
+    """Reverses `encode_block`."""
+    length = int.from_bytes(data[:4], "little")
+    header: dict[str, Any] = json.loads(data[4 : 4 + length])
+    parts = list(_decode_batches(memoryview(data)[4 + length :], header["sizes"]))
+    rows, batch = parts[0].column(0), parts[1]
+    values = parts[2] if header["values"] else None
+    pairs = parts[2 + header["values"] :]
+    rejects = tuple(
+        Reject(stage, error, message, pairs[2 * i].column(0), pairs[2 * i + 1])
+        for i, (stage, error, message) in enumerate(header["rejects"])
+    )
+    end = End(**header["end"]) if header["end"] else None
+    unit = Unit.from_json(header["unit"])
+    return Block(unit, header["sequence"], rows, batch, values, rejects, header["seconds"], end)
+
+
+def _encode_batch(batch: pa.RecordBatch) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return bytes(sink.getvalue())
+
+
+def _decode_batches(data: memoryview, sizes: list[int]) -> Iterator[pa.RecordBatch]:
+    start = 0
+    for size in sizes:
+        with pa.ipc.open_stream(pa.py_buffer(data[start : start + size])) as reader:
+            yield reader.read_next_batch()
+        start += size

@@ -1,0 +1,94 @@
+"""Calling a user's function on a record batch, as Arrow or pandas, and checking what it returns."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from batchscore.errors import StepError
+
+
+@dataclass(frozen=True)
+class UserCall:
+    """A user's function, the reference that named it, and the batches it takes: arrow or pandas."""
+
+    reference: str
+    function: Callable[[Any], Any]
+    batch: str
+
+    def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Calls the function and returns its result as a record batch of as many rows.
+
+        Raises:
+            StepError: it raised, returned something else, or another number of rows.
+        """
+        given = batch.to_pandas() if self.batch == "pandas" else batch
+        try:
+            result = self.function(given)
+        except Exception as error:
+            raise StepError(
+                f"function {self.reference} raised {type(error).__name__}: "
+                f"{_shorten(str(error))} ({_last_line(error)})"
+            ) from error
+        made = self._as_batch(result)
+        if made.num_rows != batch.num_rows:
+            raise StepError(
+                f"function {self.reference} returned {made.num_rows} rows for a batch of "
+                f"{batch.num_rows}; expected one row for each, in the same order"
+            )
+        return made
+
+    def _as_batch(self, result: Any) -> pa.RecordBatch:
+        try:
+            return _to_batch(result)
+        except (TypeError, pa.ArrowException) as error:
+            raise StepError(
+                f"function {self.reference} returned {_shorten(repr(type(result)))}, which is not "
+                f"a batch ({_shorten(str(error))}); expected a pyarrow RecordBatch or Table, "
+                "or a pandas DataFrame"
+            ) from error
+
+
+def batch_kind(function: Callable[..., Any]) -> str:
+    """Reads from a function's first annotation whether it takes pandas batches; else arrow."""
+    hints = list(getattr(function, "__annotations__", {}).items())
+    first = str(hints[0][1]) if hints and hints[0][0] != "return" else ""
+    return "pandas" if "DataFrame" in first else "arrow"
+
+
+def _to_batch(result: Any) -> pa.RecordBatch:
+    if isinstance(result, pa.RecordBatch):
+        return result
+    if isinstance(result, pa.Table):
+        return _one_batch(result)
+    pandas = sys.modules.get("pandas")
+    if pandas is not None and isinstance(result, pandas.DataFrame):
+        return _one_batch(pa.Table.from_pandas(result, preserve_index=False))
+    raise TypeError("unknown type")
+
+
+def _one_batch(table: pa.Table) -> pa.RecordBatch:
+    fields = [pa.field(f.name, f.type) for f in table.schema]
+    columns = [_one_array(column) for column in table.columns]
+    return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))
+
+
+def _one_array(column: pa.ChunkedArray) -> pa.Array:
+    combined = column.combine_chunks()
+    return combined.chunk(0) if isinstance(combined, pa.ChunkedArray) else combined
+
+
+def _last_line(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    last = frames[-1]
+    return f"{last.filename.rsplit('/', 1)[-1]} line {last.lineno}"
+
+
+def _shorten(text: str) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= 300 else flat[:297] + "..."

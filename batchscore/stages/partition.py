@@ -1,0 +1,204 @@
+"""Record batches to growing Parquet files, one a hive partition, all within fixed bounds."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import IO, Any
+from urllib.parse import quote
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from batchscore.arrays import Array, to_arrow, to_numpy
+from batchscore.errors import StepError
+from batchscore.records import StagedFile
+from batchscore.storage import Store
+
+HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
+ROW_GROUP_ROWS = 131_072
+FILE_BYTES = 256 << 20
+BUFFER_BYTES = 64 << 20
+OPEN_FILES = 64
+UNIT_PARTITIONS = 1_000
+
+
+def split_partitions(
+    batch: pa.RecordBatch, partition_by: tuple[str, ...]
+) -> list[tuple[str, pa.RecordBatch]]:
+    """Splits a batch by the columns that live in the path, keeping the rows' order in each part.
+
+    Returns pairs of a relative folder such as `month=9`, percent-encoded so that no value can
+    leave it, and a copy of the rows without these columns (a slice would keep the batch alive).
+    """
+    rest = [name for name in batch.schema.names if name not in partition_by]
+    if not partition_by or not batch.num_rows:
+        return [("", batch.select(rest))] if batch.num_rows else []
+    codes_b, folders = _partition_codes(batch, partition_by)
+    kept = batch.select(rest)
+    if len(folders) == 1:
+        return [(folders[0], kept)]
+    order_b = np.argsort(codes_b, kind="stable")
+    ends = np.cumsum(np.bincount(codes_b, minlength=len(folders)))
+    parts = np.split(order_b, ends[:-1])
+    return [(folder, kept.take(to_arrow(p))) for folder, p in zip(folders, parts, strict=True)]
+
+
+def _partition_codes(
+    batch: pa.RecordBatch, partition_by: tuple[str, ...]
+) -> tuple[Array, list[str]]:
+    codes_b = np.zeros(batch.num_rows, np.int64)
+    folders = [""]
+    for name in partition_by:
+        encoded = batch.column(name).dictionary_encode(null_encoding="encode")
+        texts = [f"{quote(name, safe='')}={_path_value(v)}" for v in encoded.dictionary.to_pylist()]
+        codes_b = codes_b * len(texts) + to_numpy(encoded.indices).astype(np.int64)
+        folders = [f"{a}/{b}" if a else b for a in folders for b in texts]
+        used, codes_b = np.unique(codes_b, return_inverse=True)
+        folders = [folders[int(code)] for code in used]
+    return codes_b, folders
+
+
+def _path_value(value: Any) -> str:
+    if value is None:
+        return HIVE_NULL
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return quote(text, safe=" ")
+
+
+class HashingSink:
+    """A file being written whose bytes are counted and hashed as they pass."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._hash = hashlib.sha256()
+        self.bytes = 0
+        self.closed = False
+
+    def write(self, data: Any) -> int:
+        """Writes bytes through."""
+        view = memoryview(data)
+        self._hash.update(view)
+        self.bytes += view.nbytes
+        self._file.write(view)
+        return view.nbytes
+
+    def flush(self) -> None:
+        """Flushes the file beneath."""
+        self._file.flush()
+
+    def close(self) -> None:
+        """Closes the file beneath."""
+        if not self.closed:
+            self.closed = True
+            self._file.close()
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of all bytes so far."""
+        return self._hash.hexdigest()
+
+
+@dataclass
+class _Partition:
+    folder: str
+    pending: list[pa.RecordBatch] = field(default_factory=list)
+    pending_rows: int = 0
+    pending_bytes: int = 0
+    writer: pq.ParquetWriter | None = None
+    sink: HashingSink | None = None
+    staged: str = ""
+    rows: int = 0
+
+
+class PartitionFiles:
+    """Writes batches to one growing file a partition; buffers and open files are bounded."""
+
+    def __init__(self, store: Store, folder: str, file_bytes: int) -> None:
+        self._store = store
+        self._folder = folder
+        self._file_bytes = file_bytes
+        self._partitions: dict[str, _Partition] = {}
+        self._started = 0
+        self.files: list[StagedFile] = []
+
+    def add(self, folder: str, batch: pa.RecordBatch) -> None:
+        """Buffers rows of a partition; writes row groups and closes files as the bounds demand."""
+        part = self._partitions.setdefault(folder, _Partition(folder))
+        if len(self._partitions) > UNIT_PARTITIONS:
+            raise StepError(
+                f"output.partition_by makes more than {UNIT_PARTITIONS:,} partitions of one unit; "
+                "partition by a column with fewer values"
+            )
+        part.pending.append(batch)
+        part.pending_rows += batch.num_rows
+        part.pending_bytes += batch.nbytes
+        if part.pending_rows >= ROW_GROUP_ROWS:
+            self._write_row_group(part)
+        if sum(p.pending_bytes for p in self._partitions.values()) > BUFFER_BYTES:
+            for other in self._partitions.values():
+                self._write_row_group(other)
+
+    def close(self) -> None:
+        """Writes what is buffered and closes every file."""
+        for part in self._partitions.values():
+            self._write_row_group(part)
+            self._close_file(part)
+
+    def abort(self) -> None:
+        """Lets go of every open file; what was written stays behind, unlisted."""
+        for part in self._partitions.values():
+            if part.sink is not None:
+                with suppress(Exception):
+                    part.sink.close()
+
+    def _write_row_group(self, part: _Partition) -> None:
+        if not part.pending:
+            return
+        table = pa.Table.from_batches(part.pending)
+        writer = part.writer or self._open_file(part, table.schema)
+        writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+        part.rows += table.num_rows
+        part.pending, part.pending_rows, part.pending_bytes = [], 0, 0
+        if part.sink is not None and part.sink.bytes >= self._file_bytes:
+            self._close_file(part)
+
+    def _open_file(self, part: _Partition, schema: pa.Schema) -> pq.ParquetWriter:
+        opened = [p for p in self._partitions.values() if p.writer is not None]
+        if len(opened) >= OPEN_FILES:
+            self._close_file(opened[0])
+        part.staged = f"{self._folder}/{self._started:04d}.parquet"
+        self._started += 1
+        part.sink = HashingSink(self._store.create(part.staged))
+        part.writer = pq.ParquetWriter(
+            pa.PythonFile(part.sink, mode="w"), schema, **encoding(schema)
+        )
+        return part.writer
+
+    def _close_file(self, part: _Partition) -> None:
+        if part.writer is None or part.sink is None:
+            return
+        part.writer.close()
+        part.sink.close()
+        done = StagedFile(part.staged, part.folder, part.rows, part.sink.bytes, part.sink.sha256)
+        self.files.append(done)
+        part.writer, part.sink, part.rows = None, None, 0
+
+
+def encoding(schema: pa.Schema) -> dict[str, Any]:
+    """Returns the Parquet options of a schema: dictionaries where they pay, not on floats."""
+    texts = [f.name for f in schema if _repeats(f.type)]
+    return {"compression": "zstd", "compression_level": 1, "use_dictionary": texts or False}
+
+
+def _repeats(kind: pa.DataType) -> bool:
+    types = pa.types
+    return bool(
+        types.is_string(kind)
+        or types.is_large_string(kind)
+        or types.is_integer(kind)
+        or types.is_temporal(kind)
+        or types.is_boolean(kind)
+    )

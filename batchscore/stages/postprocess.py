@@ -1,0 +1,198 @@
+"""Model outputs to scores: sigmoid, softmax, top-k, threshold, labels, or a user's function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from batchscore.arrays import Array, finite_rows, to_arrow, to_numpy
+from batchscore.errors import StepError
+from batchscore.job_sections import AnyStep, Labels, Sigmoid, Softmax, Threshold, TopK
+from batchscore.stages.block import Block, reject_rows
+
+Columns = dict[str, pa.Array]
+Call = Callable[[pa.RecordBatch], pa.RecordBatch]
+
+_SCORE_NAMES = {"logit": "score", "logits": "scores"}
+
+
+def postprocess(block: Block, steps: Sequence[AnyStep | Call]) -> Block:
+    """Replaces a block's model outputs by what the steps make of them, one after the other.
+
+    Rows for which a step makes a NaN or an infinity are rejected.
+
+    Args:
+        steps: of the job file; a user's function stands as what calls it.
+
+    Raises:
+        StepError: a step does not fit the outputs, or a user's function failed.
+    """
+    if block.values is None or not len(block) or not steps:
+        return block
+    columns = dict(zip(block.values.schema.names, block.values.columns, strict=True))
+    for step in steps:
+        columns = _apply(step, columns)
+    values = pa.record_batch(list(columns.values()), names=list(columns))
+    return _reject_non_finite(replace(block, values=values))
+
+
+def _reject_non_finite(block: Block) -> Block:
+    assert block.values is not None
+    bad_b = ~finite_rows(block.values)
+    if not bad_b.any():
+        return block
+    message = "postprocessing made NaN or infinity"
+    return reject_rows(block, to_arrow(bad_b), "postprocess", "NonFiniteScore", message)
+
+
+def _apply(step: AnyStep | Call, columns: Columns) -> Columns:
+    if isinstance(step, (Sigmoid, Softmax)):
+        return _activate(step, columns)
+    if isinstance(step, TopK):
+        return _top_k(step, columns)
+    if isinstance(step, Threshold):
+        name = _chosen(step.output, columns)
+        scores = _floats(name, columns[name])
+        return {**columns, step.name: to_arrow(scores >= step.at)}
+    if isinstance(step, Labels):
+        name = _chosen(step.output, columns)
+        return {**columns, step.name: _label(name, columns[name], step.labels)}
+    assert callable(step)
+    made = step(pa.record_batch(list(columns.values()), names=list(columns)))
+    return dict(zip(made.schema.names, made.columns, strict=True))
+
+
+def _chosen(wanted: str | None, columns: Columns) -> str:
+    if wanted is None and len(columns) == 1:
+        return next(iter(columns))
+    if wanted in columns:
+        return str(wanted)
+    raise StepError(
+        f"postprocess: output {wanted!r} is not there"
+        if wanted
+        else f"postprocess: name an output; the outputs so far are {list(columns)}"
+    )
+
+
+def _activate(step: Sigmoid | Softmax, columns: Columns) -> Columns:
+    name = _chosen(step.output, columns)
+    logits = _floats(name, columns[name])
+    scores = sigmoid(logits) if isinstance(step, Sigmoid) else softmax(_classes(name, logits))
+    new = step.name or _SCORE_NAMES.get(name, name)
+    return {(new if key == name else key): value for key, value in columns.items()} | {
+        new: to_arrow(scores)
+    }
+
+
+def sigmoid(logits: Array) -> Array:
+    """Returns 1 / (1 + e^-x) without overflow, element by element, in the type given."""
+    decay = np.exp(-np.abs(logits))
+    return np.asarray(np.where(logits >= 0, 1, decay) / (1 + decay), logits.dtype)
+
+
+def softmax(logits_bc: Array) -> Array:
+    """Returns each row's probabilities (b, c), without overflow, in the type given."""
+    powers_bc = np.exp(logits_bc - logits_bc.max(axis=1, keepdims=True))
+    # Added class by class: a row's sum must not depend on how NumPy blocks the array.
+    total_b = powers_bc[:, 0].copy()
+    for column_b in powers_bc.T[1:]:
+        total_b += column_b
+    return np.asarray(powers_bc / total_b[:, None])
+
+
+def _top_k(step: TopK, columns: Columns) -> Columns:
+    name = _chosen(step.output, columns)
+    scores_bc = _classes(name, _floats(name, columns[name]))
+    classes = scores_bc.shape[1]
+    if step.k > classes or (step.labels and len(step.labels) != classes):
+        raise StepError(
+            f"postprocess: top_k of output {name!r} has {classes} classes; "
+            f"k is {step.k} and there are {len(step.labels or ())} labels"
+        )
+    best_bk = np.argsort(-scores_bc, axis=1, kind="stable")[:, : step.k]
+    top_bk = np.take_along_axis(scores_bc, best_bk, axis=1)
+    kept = {key: value for key, value in columns.items() if key != name}
+    return {
+        **kept,
+        f"{step.name}_labels": _take_labels(best_bk, step.labels),
+        f"{step.name}_scores": to_arrow(top_bk),
+    }
+
+
+def _take_labels(index_bk: Array, labels: Sequence[str] | None) -> pa.Array:
+    index_bk = index_bk.astype(np.int64)
+    if labels is None:
+        return to_arrow(index_bk)
+    texts = pa.array(labels, pa.string()).take(to_arrow(index_bk.reshape(-1)))
+    return pa.FixedSizeListArray.from_arrays(texts, index_bk.shape[1])
+
+
+def _label(name: str, column: pa.Array, labels: Sequence[str]) -> pa.Array:
+    values = _numbers(name, column)
+    if values.ndim == 2:
+        if values.shape[1] != len(labels):
+            raise StepError(
+                f"postprocess: output {name!r} has {values.shape[1]} classes, "
+                f"but there are {len(labels)} labels"
+            )
+        index_b = values.argmax(axis=1)
+    elif values.ndim == 1 and values.dtype.kind in "bui":
+        index_b = values
+    else:
+        raise StepError(
+            f"postprocess: labels of output {name!r}, a column of {column.type}: expected class "
+            "scores, a boolean or an integer class; put a threshold before it"
+        )
+    outside = (index_b < 0) | (index_b >= len(labels))
+    if outside.any():
+        raise StepError(
+            f"postprocess: output {name!r} holds class {index_b[outside][0]}, "
+            f"but there are {len(labels)} labels"
+        )
+    return pa.array(labels, pa.string()).take(to_arrow(index_b.astype(np.int64)))
+
+
+def _classes(name: str, values: Array) -> Array:
+    if values.ndim != 2:
+        raise StepError(
+            f"postprocess: output {name!r} has shape {list(values.shape[1:])} a row; "
+            "expected one score for each class"
+        )
+    return values
+
+
+def _floats(name: str, column: pa.Array) -> Array:
+    values = _numbers(name, column)
+    return values if values.dtype.kind == "f" else values.astype(np.float64)
+
+
+def _numbers(name: str, column: pa.Array) -> Array:
+    try:
+        return to_numpy(column)
+    except ValueError as error:
+        raise StepError(f"postprocess: output {name!r}: {error}; expected numbers") from error
+
+
+def output_names(names: Sequence[str], steps: Sequence[Any]) -> list[str] | None:
+    """Returns the names of the scores that steps make of outputs; None where a function decides."""
+    columns = list(names)
+    for step in steps:
+        if isinstance(step, (Sigmoid, Softmax, TopK)):
+            old = step.output or columns[0]
+            columns = [name for name in columns if name != old]
+            columns += _new_names(step, old)
+        elif isinstance(step, (Threshold, Labels)):
+            columns.append(step.name)
+        else:
+            return None
+    return columns
+
+
+def _new_names(step: Sigmoid | Softmax | TopK, old: str) -> list[str]:
+    if isinstance(step, TopK):
+        return [f"{step.name}_labels", f"{step.name}_scores"]
+    return [step.name or _SCORE_NAMES.get(old, old)]

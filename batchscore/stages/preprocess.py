@@ -1,0 +1,130 @@
+"""Source columns to model inputs: by fitted features, by a user's function, or as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchscore.arrays import Array, to_arrow, to_numpy
+from batchscore.errors import StepError
+from batchscore.stages.block import Block, reject_rows
+
+_CACHE_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class InputColumns:
+    """A model input and the columns that it is stacked from.
+
+    Args:
+        name: the model input.
+        dtype: NumPy's name of its type.
+        shape: of one row; `(len(columns),)`, or of the one list column.
+        columns: names, in order.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    columns: tuple[str, ...]
+
+    @property
+    def width(self) -> int:
+        """Numbers in one row."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+
+Encode = Callable[[pa.RecordBatch], dict[str, pa.Array]]
+
+
+def encode_features(block: Block, encode: Encode) -> Block:
+    """Sets a block's values to the model inputs that fitted features make of its columns."""
+    arrays = encode(block.batch)
+    return replace(block, values=pa.record_batch(list(arrays.values()), names=list(arrays)))
+
+
+def stack_columns(
+    block: Block,
+    inputs: Sequence[InputColumns],
+    function: Callable[[pa.RecordBatch], pa.RecordBatch] | None = None,
+) -> Block:
+    """Sets a block's values to its columns, or a user's function's, stacked to model inputs.
+
+    The values are a copy: a network that writes to its inputs cannot reach the source columns.
+    A row with a null, or a list of another length, in one of these columns is rejected.
+
+    Raises:
+        StepError: the function failed, or a column is missing or not made of numbers.
+    """
+    made = function(block.batch) if function else block.batch
+    columns = [name for wanted in inputs for name in wanted.columns]
+    missing = sorted(set(columns) - set(made.schema.names))
+    if missing:
+        raise StepError(f"model inputs need columns {missing}; there are {made.schema.names}")
+    bad_b = _bad_rows(made, inputs)
+    if bad_b.any():
+        mask = to_arrow(bad_b)
+        message = "a model input's column holds a null or a list of another length"
+        block = reject_rows(block, mask, "preprocess", "NullInput", message)
+        made = made.filter(pc.invert(mask))
+    arrays = [to_arrow(_stack(made, wanted)) for wanted in inputs]
+    return replace(block, values=pa.record_batch(arrays, names=[i.name for i in inputs]))
+
+
+def _bad_rows(batch: pa.RecordBatch, inputs: Sequence[InputColumns]) -> Array:
+    bad_b = np.zeros(batch.num_rows, np.bool_)
+    for wanted in inputs:
+        for name in wanted.columns:
+            column = batch.column(name)
+            if column.null_count:
+                bad_b |= to_numpy(column.is_null())
+            if is_list(column.type):
+                bad_b |= _bad_lists(column, wanted.width)
+    return bad_b
+
+
+def _bad_lists(column: pa.Array, width: int) -> Array:
+    lengths = pc.fill_null(pc.list_value_length(column), 0)
+    bad_b = np.asarray(to_numpy(lengths) != width)
+    if not bad_b.any() and column.flatten().null_count:
+        nulls = to_numpy(column.flatten().is_null()).reshape(-1, width)
+        bad_b = np.asarray(nulls.any(axis=1))
+    return bad_b
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Tells whether a column holds a list of numbers a row."""
+    return bool(
+        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    )
+
+
+def _stack(batch: pa.RecordBatch, wanted: InputColumns) -> Array:
+    columns = [batch.column(name) for name in wanted.columns]
+    rows = batch.num_rows
+    if len(columns) == 1:
+        column = columns[0]
+        flat = column.flatten() if is_list(column.type) else column
+        values = _numbers(flat, wanted.dtype, wanted.columns[0])
+        return np.asarray(values.reshape(rows, *wanted.shape))
+    arrays = [_numbers(c, None, n) for c, n in zip(columns, wanted.columns, strict=True)]
+    stacked_bf = np.empty((rows, len(arrays)), wanted.dtype)
+    for start in range(0, rows, _CACHE_ROWS):
+        part = slice(start, start + _CACHE_ROWS)
+        for index, array in enumerate(arrays):
+            stacked_bf[part, index] = array[part]
+    return stacked_bf.reshape(rows, *wanted.shape)
+
+
+def _numbers(column: pa.Array, dtype: str | None, name: str) -> Array:
+    if pa.types.is_decimal(column.type):
+        column = column.cast(pa.float64())
+    try:
+        values = to_numpy(column)
+    except ValueError as error:
+        raise StepError(f"model input column {name!r}: {error}; expected numbers") from error
+    return values if dtype is None else np.asarray(values.astype(dtype))

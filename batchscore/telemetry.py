@@ -1,0 +1,43 @@
+"""Every timing and counter that a run reports: its name, its unit and what it means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One figure of a run."""
+
+    name: str
+    unit: str
+    meaning: str
+
+
+STAGES = (
+    Measure("read", "s", "decoding row groups, casting, filtering; on a thread that reads ahead"),
+    Measure("preprocess", "s", "source columns to model inputs"),
+    Measure("infer", "s", "tiles through the network, and the check that scores are finite"),
+    Measure("postprocess", "s", "model outputs to scores"),
+    Measure("profile", "s", "statistics of every column; on the thread that writes behind"),
+    Measure("write", "s", "partitioning, encoding, compressing, hashing, writing"),
+)
+"""Busy seconds, added up over all workers; stages on different threads overlap."""
+
+COUNTERS = (
+    Measure("input", "rows", "rows of all shards that input.path names"),
+    Measure("filtered", "rows", "left out by input.filters, whole row groups among them"),
+    Measure("scored", "rows", "written with their scores"),
+    Measure("rejected", "rows", "taken out by a stage, kept with a reason"),
+    Measure("reused", "rows", "scored by an earlier run and still valid"),
+)
+
+THREADS = (("read",), ("preprocess", "infer", "postprocess"), ("profile", "write"))
+"""Stages that share a thread of a worker."""
+
+
+def limiting_stage(seconds: Mapping[str, float]) -> str:
+    """Names the busiest stage of the busiest thread: what to speed up first."""
+    busiest = max(THREADS, key=lambda stages: sum(seconds.get(stage, 0.0) for stage in stages))
+    return max(busiest, key=lambda stage: seconds.get(stage, 0.0))

@@ -1,0 +1,186 @@
+"""Beam's side of the stages: DoFns, the model handler and the coder, without logic of their own."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.coders.coders import Coder
+from apache_beam.coders.typecoders import registry
+from apache_beam.ml.inference.base import ModelHandler
+
+from batchscore.finish import encode_record, finish_run
+from batchscore.models.load import Network
+from batchscore.runs import layout
+from batchscore.runs.failures import recorded
+from batchscore.runs.progress import Pulse
+from batchscore.scoring import (
+    UnitOutput,
+    infer_step,
+    load,
+    open_unit,
+    postprocess_step,
+    preprocess_step,
+)
+from batchscore.spec import RunSpec
+from batchscore.stages.ahead import read_ahead
+from batchscore.stages.block import Block, decode_block, encode_block
+from batchscore.stages.read import read_unit
+from batchscore.units import Unit
+
+_BLOCKS_AHEAD = 2
+
+
+class BlockCoder(Coder):
+    """Arrow IPC for blocks, should an engine ever cut the fused stage apart."""
+
+    def encode(self, value: Block) -> bytes:
+        """Packs a block."""
+        return encode_block(value)
+
+    def decode(self, encoded: bytes) -> Block:
+        """Unpacks a block."""
+        return decode_block(encoded)
+
+    def is_deterministic(self) -> bool:
+        """Blocks are never keys."""
+        return False
+
+
+registry.register_coder(Block, BlockCoder)
+
+
+class SpecDoFn(beam.DoFn):
+    """A DoFn of one run; an error that leaves it is written down for the launcher."""
+
+    def __init__(self, spec: RunSpec) -> None:
+        self._spec = spec
+
+    def _recorded(self) -> Any:
+        return recorded(self._spec.output, self._spec.run)
+
+
+class ReadUnits(SpecDoFn):
+    """A unit to its blocks, decoded ahead on a thread."""
+
+    def process(self, unit: Unit) -> Iterator[Block]:
+        """Yields the unit's blocks in order, then its end."""
+        with (
+            self._recorded(),
+            closing(read_ahead(read_unit(unit, self._spec.source), _BLOCKS_AHEAD)) as blocks,
+        ):
+            yield from blocks
+
+
+class Preprocess(SpecDoFn):
+    """A block's columns to model inputs."""
+
+    def setup(self) -> None:
+        """Loads the user's function."""
+        with self._recorded():
+            self._step = preprocess_step(self._spec)
+
+    def process(self, block: Block) -> Sequence[Block]:
+        """Returns the block with its model inputs."""
+        with self._recorded():
+            return [self._step(block)]
+
+
+class NetworkHandler(ModelHandler[Block, Block, Network]):
+    """Calls the network on whole blocks; Beam's batching is left out, its metrics count rows."""
+
+    def __init__(self, spec: RunSpec) -> None:
+        super().__init__()
+        self._spec = spec
+
+    def load_model(self) -> Network:
+        """Loads the weights, once a process."""
+        with recorded(self._spec.output, self._spec.run):
+            return load(self._spec)
+
+    def run_inference(
+        self,
+        batch: Block,  # type: ignore[override]
+        model: Network,
+        inference_args: dict[str, Any] | None = None,
+    ) -> list[Block]:
+        """Returns the block with model outputs in place of model inputs."""
+        with recorded(self._spec.output, self._spec.run):
+            return [infer_step(self._spec, model)(batch)]
+
+    def should_skip_batching(self) -> bool:
+        """A block is a batch already."""
+        return True
+
+    def get_num_bytes(self, batch: Block) -> int:  # type: ignore[override]
+        """Bytes of the block, without pickling it."""
+        return batch.nbytes
+
+    def get_metrics_namespace(self) -> str:
+        """Under which Beam counts inferences, latencies and bytes."""
+        return "batchscore"
+
+
+class Postprocess(SpecDoFn):
+    """A block's model outputs to scores."""
+
+    def setup(self) -> None:
+        """Loads the user's functions."""
+        with self._recorded():
+            self._step = postprocess_step(self._spec)
+
+    def process(self, block: Block) -> Sequence[Block]:
+        """Returns the block with its scores."""
+        with self._recorded():
+            return [self._step(block)]
+
+
+class WriteUnits(SpecDoFn):
+    """Blocks to staged files and a profile; at a unit's end, the address of its record."""
+
+    def setup(self) -> None:
+        """Begins to count rows for the launcher."""
+        self._pulse = Pulse(self._spec.output, self._spec.run)
+        self._open: dict[str, tuple[str, UnitOutput]] = {}
+
+    def process(self, block: Block) -> Iterator[str]:
+        """Yields the address of a record once its unit is whole."""
+        with self._recorded():
+            attempt, output = self._output(block)
+            if block.end is None:
+                output.writer.add(block)
+                self._pulse.add(len(block) + sum(len(r.rows_r) for r in block.rejects))
+                return
+            record = output.writer.finish(block.end)
+            del self._open[block.unit.id]
+            address = f"{layout.records(self._spec.run)}/{attempt}.parquet"
+            self._spec.output.write(address, encode_record(record, output.profile))
+            yield address
+
+    def teardown(self) -> None:
+        """Lets go of attempts that a failure left open."""
+        for _, output in self._open.values():
+            output.writer.abort()
+
+    def _output(self, block: Block) -> tuple[str, UnitOutput]:
+        unit = block.unit
+        if block.sequence == 0 and unit.id in self._open:
+            # The engine does the unit again from its start: what was begun counts for nothing.
+            self._open.pop(unit.id)[1].writer.abort()
+        if unit.id not in self._open:
+            attempt = f"{unit.id}-{secrets.token_hex(4)}"
+            folder = f"{layout.staging(self._spec.run)}/{attempt}"
+            self._open[unit.id] = attempt, open_unit(self._spec, unit, attempt, folder)
+        return self._open[unit.id]
+
+
+class Finish(SpecDoFn):
+    """All records' addresses to a published run."""
+
+    def process(self, addresses: Sequence[str]) -> Sequence[dict[str, Any]]:
+        """Returns the manifest that was written."""
+        with self._recorded():
+            return [finish_run(self._spec, addresses)]
