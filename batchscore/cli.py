@@ -19,7 +19,7 @@ from batchscore import __version__
 from batchscore.errors import BatchscoreError
 
 if TYPE_CHECKING:
-    from batchscore.launch import Progress, Stop
+    from batchscore.commands.run import Progress, Stop
     from batchscore.storage import Store
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -145,7 +145,7 @@ def check(
     """Try all that can fail, and one batch through the whole way; writes nothing."""
     with _told(as_json, debug):
         from batchscore import render
-        from batchscore.checks import check_job
+        from batchscore.commands.check import check_job
 
         found = check_job(job, params, overrides, probe)
         if as_json:
@@ -176,8 +176,8 @@ def run(
     """Score a job's input and publish the result, or say why not."""
     with _told(as_json, debug), _signals() as stop:
         from batchscore import render
+        from batchscore.commands.run import run_plan
         from batchscore.job import load_job
-        from batchscore.launch import run_plan
         from batchscore.plan import make_plan
 
         if engine is not None:
@@ -310,7 +310,7 @@ def _where(
 @contextmanager
 def _signals() -> Iterator[Stop]:
     """Turns the first Ctrl-C or SIGTERM into a request to stop; the second ends at once."""
-    from batchscore.launch import Stop
+    from batchscore.commands.run import Stop
 
     stop = Stop()
 

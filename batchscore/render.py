@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from batchscore.plan import Plan
-from batchscore.rehearsal import Rehearsal
+from batchscore.plan.rehearsal import Rehearsal
 from batchscore.telemetry import STAGES
 
 _PROFILE = ("count", "nulls", "min", "p05", "p50", "p95", "max")

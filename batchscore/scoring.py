@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from batchscore.drift.profile import TableProfile
 from batchscore.errors import FunctionError
-from batchscore.job_sections import Preprocess, UserFunction
+from batchscore.job import Preprocess, UserFunction
 from batchscore.models.code import load_object
 from batchscore.models.features import encode
 from batchscore.models.folder import Model

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from batchscore.job_sections import AnyStep, Preprocess
+from batchscore.job import AnyStep, Preprocess
 from batchscore.models.folder import Model
 from batchscore.stages.preprocess import InputColumns
 from batchscore.stages.read import Source

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from batchscore.job import job_schema
-from batchscore.job_sections import STEPS
+from batchscore.job.sections import STEPS
 
 PAGE = Path(__file__).with_name("job-file.md")
 SECTIONS = {
     "params.<name>": "Parameter",
     "input": "Input",
     "model": "ModelSection",
+    "model.inputs.<name>": "InputSpec",
     "model.outputs.<name>": "TensorSpec",
     "preprocess": "Preprocess",
     "output": "Output",
@@ -23,7 +24,7 @@ SECTIONS = {
 INTRODUCTION = """\
 # The job file
 
-<!-- Made by docs/make_job_reference.py from the models in batchscore/job.py; change it there. -->
+<!-- Made by docs/make_job_reference.py from the models in batchscore/job; change it there. -->
 
 One YAML file describes a job. `name`, `input.path`, `model` and `output.path` are all that is
 needed:

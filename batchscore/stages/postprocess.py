@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from batchscore.arrays import Array, finite_rows, to_arrow, to_numpy
 from batchscore.errors import StepError
-from batchscore.job_sections import AnyStep, Labels, Sigmoid, Softmax, Threshold, TopK
+from batchscore.job import AnyStep, Labels, Sigmoid, Softmax, Threshold, TopK
 from batchscore.stages.block import Block, reject_rows
 
 Columns = dict[str, pa.Array]

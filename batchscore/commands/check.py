@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from batchscore.commands.run import last_same
 from batchscore.errors import OutputError
 from batchscore.job import load_job
-from batchscore.launch import last_same
 from batchscore.plan import Plan, make_plan
-from batchscore.rehearsal import Rehearsal, estimate_seconds, rehearse
+from batchscore.plan.rehearsal import Rehearsal, estimate_seconds, rehearse
 from batchscore.runs import layout
 from batchscore.storage import Store
 

@@ -11,36 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
 
 from batchscore.errors import JobFileError
-from batchscore.job_sections import (
-    PATTERN_MEANINGS,
-    SHORT_STEPS,
-    STEPS,
-    Input,
-    JobName,
-    Labels,
-    ModelSection,
-    Output,
-    ParameterName,
-    Preprocess,
-    Rejects,
-    Runtime,
-    Section,
-    Sigmoid,
-    Softmax,
-    Steps,
-    TensorSpec,
-    Threshold,
-    TopK,
-    UserFunction,
-)
-from batchscore.job_text import (
-    absolute_address,
-    folder_of,
-    parse_yaml,
-    read_job_file,
-    shown_path,
-)
-from batchscore.parameters import (
+from batchscore.job.parameters import (
     Location,
     Parameter,
     ParameterValue,
@@ -52,28 +23,30 @@ from batchscore.parameters import (
     shown,
     substitute,
 )
-
-__all__ = [
-    "Input",
-    "Job",
-    "Labels",
-    "LoadedJob",
-    "ModelSection",
-    "Output",
-    "Parameter",
-    "ParameterValue",
-    "Preprocess",
-    "Rejects",
-    "Runtime",
-    "Sigmoid",
-    "Softmax",
-    "TensorSpec",
-    "Threshold",
-    "TopK",
-    "UserFunction",
-    "job_schema",
-    "load_job",
-]
+from batchscore.job.sections import (
+    PATTERN_MEANINGS,
+    SHORT_STEPS,
+    STEPS,
+    Input,
+    InputSpec,
+    JobName,
+    ModelSection,
+    Output,
+    ParameterName,
+    Preprocess,
+    Rejects,
+    Runtime,
+    Section,
+    Steps,
+    TensorSpec,
+)
+from batchscore.job.text import (
+    absolute_address,
+    folder_of,
+    parse_yaml,
+    read_job_file,
+    shown_path,
+)
 
 MAX_PROBLEMS = 50
 MAX_KEY_PARTS = 20
@@ -399,15 +372,17 @@ def _model_at(loc: tuple[str | int, ...]) -> type[BaseModel]:
         return Parameter
     if loc[0] == "postprocess":
         return STEPS[str(loc[2])]
-    sections = {
+    sections: dict[str, type[BaseModel]] = {
         "input": Input,
-        "model": ModelSection if len(loc) == 1 else TensorSpec,
+        "model": ModelSection,
+        "model.inputs": InputSpec,
+        "model.outputs": TensorSpec,
         "preprocess": Preprocess,
         "output": Output,
         "rejects": Rejects,
         "runtime": Runtime,
     }
-    return sections[str(loc[0])]
+    return sections[".".join(map(str, loc[:2] if len(loc) > 2 else loc[:1]))]
 
 
 def _line(problem: Problem, source: str, typed_here: frozenset[Location]) -> str:

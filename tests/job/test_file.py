@@ -461,7 +461,7 @@ def test_every_key_is_described() -> None:
 
 def test_the_reference_page_is_up_to_date() -> None:
     """docs/job-file.md is what docs/make_job_reference.py makes of the models."""
-    script = Path(__file__).parents[1] / "docs" / "make_job_reference.py"
+    script = Path(__file__).parents[2] / "docs" / "make_job_reference.py"
     specification = importlib.util.spec_from_file_location("make_job_reference", script)
     assert specification is not None
     assert specification.loader is not None

@@ -17,7 +17,9 @@ import pyarrow as pa
 
 from batchscore import __version__
 from batchscore.errors import InputError, OutputError, RetryError
-from batchscore.inputs import (
+from batchscore.job import LoadedJob, Preprocess, UserFunction
+from batchscore.models.load import describe_device, load_network, resolve_device
+from batchscore.plan.inputs import (
     Footer,
     filter_condition,
     find_shards,
@@ -26,12 +28,9 @@ from batchscore.inputs import (
     suggest,
     unify_schemas,
 )
-from batchscore.job import LoadedJob
-from batchscore.job_sections import Preprocess, UserFunction
-from batchscore.models.load import describe_device, load_network, resolve_device
+from batchscore.plan.model import model_inputs, resolve_model
 from batchscore.runs import layout
 from batchscore.scoring import load_call, postprocess_step, preprocess_step
-from batchscore.sources import model_inputs, resolve_model
 from batchscore.spec import RunSpec
 from batchscore.stages.infer import DEFAULT_OUTPUT, TILE_ROWS
 from batchscore.stages.postprocess import output_names

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchscore.parameters import (
+from batchscore.job.parameters import (
     Parameter,
     ParameterValue,
     Problem,

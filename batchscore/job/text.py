@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from batchscore.errors import JobFileError
-from batchscore.parameters import printable, redacted_address, shown
+from batchscore.job.parameters import printable, redacted_address, shown
 
 MAX_BYTES = 1 << 20
 MAX_NODES = 100_000

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchscore.errors import JobFileError
-from batchscore.job_text import MAX_BYTES, absolute_address, parse_yaml, read_job_file
+from batchscore.job.text import MAX_BYTES, absolute_address, parse_yaml, read_job_file
 
 TEXTS = st.text("abyn~:#é☃ '\"-*&!|>{}[],\n")
 NUMBERS = st.integers(-(10**18) + 1, 10**18 - 1) | st.floats(allow_nan=False, allow_infinity=False)

@@ -24,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from batchscore.parameters import nearest, shown
+from batchscore.job.parameters import nearest, shown
 
 OPERATORS = ("==", "=", "!=", "<", ">", "<=", ">=", "in", "not in")
 
@@ -170,8 +170,9 @@ class Input(Section):
     )
     allow_empty: bool = Field(
         default=False,
-        description="Whether no shards at all is a result with nothing to do (`empty`, exit 0) "
-        "instead of an error. Off, since an empty input is most often a mistyped path.",
+        description="Whether no rows to score is a result, published as `empty` (exit 0). Off, "
+        "since it is most often a mistake upstream: no shard at all is an error then (exit 2), and "
+        "a filter that keeps no row holds the run (exit 3).",
     )
     ready: Address | None = Field(
         default=None,
@@ -194,6 +195,17 @@ class TensorSpec(Section):
     )
 
 
+class InputSpec(Section):
+    """The columns of one model input, and the type that the network takes."""
+
+    columns: Text | OneOrMore = Field(description="The column, or the columns in order.")
+    type: Literal["float32", "float64", "int32", "int64", "bool"] = Field(
+        default="float32",
+        description="The type of its numbers, as the network takes them; `int64` for what an "
+        "embedding looks up.",
+    )
+
+
 class ModelSection(Section):
     """The model; in short just its path. All but `path` and `inputs` is for one weights file."""
 
@@ -201,11 +213,13 @@ class ModelSection(Section):
         description="A model folder (with `model.yaml`) or one weights file, local or any fsspec "
         "address. A relative path starts from the job file's folder."
     )
-    inputs: dict[Text, Text | OneOrMore] = Field(
+    inputs: dict[Text, Text | OneOrMore | InputSpec] = Field(
         default_factory=dict,
         description="Each model input's column, or columns in order. For a model folder only where "
-        "they differ from what its `model.yaml` says; required for a weights file. The columns are "
-        "those after `preprocess`.",
+        "they differ from what its `model.yaml` says; required for a weights file, where a mapping "
+        "of `columns` and `type` makes it another type than float32. The columns are those after "
+        "`preprocess`. A list of columns makes a vector a row; a single name makes a number, or a "
+        "vector where the column holds lists of one fixed size.",
     )
     format: Literal["safetensors", "pt"] | None = Field(
         default=None,
@@ -230,7 +244,8 @@ class ModelSection(Section):
     outputs: dict[Text, TensorSpec] = Field(
         default_factory=dict,
         description="Name, type and shape of each output, in the order that the module returns "
-        "them; none given means one `score` of one float32 a row. Needs `format`.",
+        "them; none given means one output, `score`, of the shape that the module returns. Needs "
+        "`format`.",
     )
     version: Text | None = Field(
         default=None,
@@ -430,8 +445,8 @@ class Rejects(Section):
         ge=0,
         le=1,
         description="The largest share of rejected rows, of those not filtered, that is still "
-        "published; over it the run is held (exit 3). One in a thousand lets stray bad rows "
-        "pass and stops a broken column; 0 allows none.",
+        "published; over it the run fails (exit 1). One in a thousand lets stray bad rows pass and "
+        "stops a broken column; 0 allows none.",
     )
 
 

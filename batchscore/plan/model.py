@@ -8,9 +8,7 @@ from dataclasses import replace
 import pyarrow as pa
 
 from batchscore.errors import InputError, ModelError
-from batchscore.inputs import Footer, suggest
-from batchscore.job import Job
-from batchscore.job_sections import ModelSection
+from batchscore.job import InputSpec, Job, ModelSection
 from batchscore.models.features import check_schema
 from batchscore.models.folder import (
     Model,
@@ -20,6 +18,7 @@ from batchscore.models.folder import (
     read_model_folder,
     single_file_model,
 )
+from batchscore.plan.inputs import Footer, suggest
 from batchscore.stages.preprocess import InputColumns, is_list
 from batchscore.storage import open_filesystem
 
@@ -33,7 +32,7 @@ def resolve_model(section: ModelSection, base: str) -> Model:
     if section.format is None:
         _check_folder(section.path)
         model = read_model_folder(section.path)
-        columns = {name: _listed(given) for name, given in section.inputs.items()}
+        columns = {name: _listed(_columns(given)) for name, given in section.inputs.items()}
         return map_inputs(model, columns)
     assert section.architecture is not None
     return single_file_model(
@@ -64,10 +63,15 @@ def _listed(given: str | Sequence[str]) -> tuple[str, ...]:
     return (given,) if isinstance(given, str) else tuple(given)
 
 
-def _declared_input(name: str, given: str | Sequence[str]) -> ModelInput:
-    columns = _listed(given)
-    shape = () if isinstance(given, str) else (len(columns),)
-    return ModelInput(name, "float32", shape, columns)
+def _columns(given: str | Sequence[str] | InputSpec) -> str | Sequence[str]:
+    return given.columns if isinstance(given, InputSpec) else given
+
+
+def _declared_input(name: str, given: str | Sequence[str] | InputSpec) -> ModelInput:
+    columns = _columns(given)
+    dtype = given.type if isinstance(given, InputSpec) else "float32"
+    shape = () if isinstance(columns, str) else (len(columns),)
+    return ModelInput(name, dtype, shape, _listed(columns))
 
 
 def model_inputs(

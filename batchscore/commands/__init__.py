@@ -1,0 +1,1 @@
+"""What the commands that work on a job do; the command line only calls them."""
