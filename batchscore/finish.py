@@ -14,7 +14,7 @@ from batchscore.drift.storage import read_table, write_table
 from batchscore.errors import BatchscoreError
 from batchscore.records import UnitRecord
 from batchscore.runs import layout
-from batchscore.runs.publish import final_path, publish, snapshot
+from batchscore.runs.publish import final_path, publish, roll_forward, snapshot
 from batchscore.runs.reconcile import Rows, choose_attempts, reconcile
 from batchscore.spec import RunSpec
 from batchscore.telemetry import STAGES, limiting_stage
@@ -50,6 +50,9 @@ def finish_run(spec: RunSpec, addresses: Iterable[str]) -> dict[str, Any]:
     that fails a check, or whose rows do not add up, writes its outcome and returns normally; an
     exception would make the engine try it again.
     """
+    done = _earlier_outcome(spec)
+    if done is not None:
+        return done
     store = spec.output
     plan = store.read_json(layout.run_file(spec.run, "plan.json"))
     try:
@@ -72,6 +75,16 @@ def finish_run(spec: RunSpec, addresses: Iterable[str]) -> dict[str, Any]:
         publish(store, spec.slice, spec.run, moves, manifest)
     else:
         store.write_json(layout.run_file(spec.run, "manifest.json"), manifest)
+    return manifest
+
+
+def _earlier_outcome(spec: RunSpec) -> dict[str, Any] | None:
+    """Returns the manifest that this step wrote before, its publication finished, or None."""
+    roll_forward(spec.output, spec.slice)
+    path = layout.run_file(spec.run, "manifest.json")
+    if not spec.output.exists(path):
+        return None
+    manifest: dict[str, Any] = spec.output.read_json(path)
     return manifest
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from batchscore.plan import Plan
-from batchscore.plan.rehearsal import Rehearsal
 from batchscore.telemetry import STAGES
+
+if TYPE_CHECKING:
+    from batchscore.plan import Plan
+    from batchscore.plan.rehearsal import Rehearsal
 
 _PROFILE = ("count", "nulls", "min", "p05", "p50", "p95", "max")
 

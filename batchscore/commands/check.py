@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from batchscore.commands.run import last_same
-from batchscore.errors import OutputError
 from batchscore.job import load_job
 from batchscore.plan import Plan, make_plan
+from batchscore.plan.places import probe_output
 from batchscore.plan.rehearsal import Rehearsal, estimate_seconds, rehearse
-from batchscore.runs import layout
-from batchscore.storage import Store
+from batchscore.plan.verify import verify
 
 
 @dataclass(frozen=True)
@@ -70,27 +68,8 @@ def check_job(path: str, params: Sequence[str], overrides: Sequence[str], probe:
         InvalidError: something is wrong.
         RetryError: the input is not ready.
     """
-    plan = make_plan(load_job(path, params, overrides))
+    plan = verify(make_plan(load_job(path, params, overrides)))
     if probe:
         probe_output(plan.spec.output)
     rehearsal = rehearse(plan)
     return Checked(plan, rehearsal, estimate_seconds(plan, rehearsal), last_same(plan))
-
-
-def probe_output(output: Store) -> None:
-    """Puts one object into an output and removes it, and the folder if it was not there.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    existed = output.exists()
-    path = f"{layout.HOME}/probe-{secrets.token_hex(4)}" if existed else "probe"
-    try:
-        output.write(path, b"")
-        output.remove(path if existed else "")
-        output.prune_empty([layout.HOME] if existed else [])
-    except OSError as error:
-        raise OutputError(
-            f"output {output.address}: cannot be written ({error}); "
-            "grant the permission, or choose another folder"
-        ) from error

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
-from batchscore.engines import direct
 from batchscore.errors import BatchscoreError, FailedError, OutputError, StoppedError
 from batchscore.finish import failed_manifest
-from batchscore.pipeline import build
 from batchscore.plan import Plan, plan_facts
 from batchscore.runs import layout
 from batchscore.runs.failures import describe, read_failure
@@ -71,17 +70,26 @@ def run_plan(
     Raises:
         BatchscoreError: the run failed or was stopped; nothing was published, its manifest says so.
     """
-    options = direct.parse_options(flags)
-    _claim(plan.spec)
+    # Beam and torch take seconds to import: a run that has nothing to do is spared them.
+    if flags:
+        from batchscore.engines import direct
+
+        direct.parse_options(flags)
+    _repair(plan.spec)
     same = None if rescore else last_same(plan)
     if same is not None:
         return {**same, "status": "unchanged"}
+    from batchscore.plan.verify import verify
+
+    plan = verify(plan)
+    with _writable(plan.spec):
+        layout.claim_output(plan.spec.output)
     run = layout.new_run_id(plan.spec.output)
     plan = replace(plan, spec=replace(plan.spec, run=run))
     facts = plan_facts(plan, datetime.now(timezone.utc).isoformat(timespec="milliseconds"))
     plan.spec.output.write_json(layout.run_file(run, "plan.json"), facts)
     try:
-        metrics = _watched(plan, options, watch, stop)
+        metrics = _watched(plan, flags, watch, stop)
         return _close(plan.spec, metrics)
     except BatchscoreError as error:
         _record_failure(plan.spec, facts, error)
@@ -91,10 +99,18 @@ def run_plan(
             plan.spec.output.remove(layout.staging(run))
 
 
-def _claim(spec: RunSpec) -> None:
+def _repair(spec: RunSpec) -> None:
+    """Finishes a publication that an earlier run began."""
+    with _writable(spec):
+        run = roll_forward(spec.output, spec.slice)
+        if run is not None:
+            spec.output.remove(layout.staging(run))
+
+
+@contextmanager
+def _writable(spec: RunSpec) -> Iterator[None]:
     try:
-        layout.claim_output(spec.output)
-        roll_forward(spec.output, spec.slice)
+        yield
     except OSError as error:
         raise OutputError(
             f"output {spec.output.address}: cannot be written ({error}); "
@@ -105,26 +121,30 @@ def _claim(spec: RunSpec) -> None:
 class _Work(threading.Thread):
     """The engine on a thread of its own, so that this one can watch and be interrupted."""
 
-    def __init__(self, plan: Plan, options: Any) -> None:
+    def __init__(self, plan: Plan, flags: Sequence[str]) -> None:
         super().__init__(daemon=True)
-        self._plan, self._options = plan, options
+        self._plan, self._flags = plan, flags
         self.metrics: list[dict[str, Any]] = []
         self.error: BaseException | None = None
 
     def run(self) -> None:
         """Runs the pipeline to its end."""
         try:
+            from batchscore.engines import direct
+            from batchscore.pipeline import build
+
             spec, units, workers = self._plan.spec, self._plan.units, self._plan.workers
-            self.metrics = direct.run(lambda p: build(p, spec, units), self._options, workers)
+            options = direct.parse_options(self._flags)
+            self.metrics = direct.run(lambda p: build(p, spec, units), options, workers)
         except BaseException as error:
             self.error = error
 
 
 def _watched(
-    plan: Plan, options: Any, watch: Callable[[Progress], None], stop: Stop
+    plan: Plan, flags: Sequence[str], watch: Callable[[Progress], None], stop: Stop
 ) -> list[dict[str, Any]]:
     spec = plan.spec
-    work = _Work(plan, options)
+    work = _Work(plan, flags)
     started = time.monotonic()
     work.start()
     while work.is_alive():

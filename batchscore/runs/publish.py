@@ -83,7 +83,6 @@ def roll_forward(store: Store, slice_: str) -> str | None:
     store.write_json(layout.run_file(run, "manifest.json"), journal["manifest"])
     store.write(layout.slice_file(slice_, MARKER), f"{run}\n".encode())
     store.remove(journal_path)
-    store.remove(layout.staging(run))
     return run
 
 

@@ -14,6 +14,9 @@ import pyarrow.compute as pc
 
 from batchscore.units import Unit
 
+# Rows of a tile, what the network sees at once: a block takes no less time than one.
+TILE_ROWS = 1024
+
 
 @dataclass(frozen=True)
 class End:

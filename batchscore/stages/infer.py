@@ -15,9 +15,8 @@ import torch
 
 from batchscore.arrays import Array, finite_rows, to_arrow, to_numpy
 from batchscore.errors import BatchscoreError, StepError
-from batchscore.stages.block import Block, reject_rows
+from batchscore.stages.block import TILE_ROWS, Block, reject_rows
 
-TILE_ROWS = 1024
 DEFAULT_OUTPUT = "score"
 _SYSTEMATIC_ROWS = 256
 

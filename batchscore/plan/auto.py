@@ -1,0 +1,56 @@
+"""What `auto` comes to in the job's runtime section, and why, in a few words."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from batchscore.errors import OutputError
+from batchscore.plan.inputs import Footer
+from batchscore.stages.block import TILE_ROWS
+from batchscore.storage import Store
+from batchscore.units import Unit
+
+MANY_ROWS = 4_000_000
+BLOCK_BYTES = 16 << 20
+BLOCK_ROWS = (TILE_ROWS, 65_536)
+
+
+def count_cores() -> int:
+    """Returns the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def choose_workers(asked: int | str, units: Sequence[Unit], output: Store) -> tuple[int, str]:
+    """Returns how many worker processes a run has; OutputError if its output forbids it."""
+    if output.address.startswith("memory:"):
+        if isinstance(asked, int) and asked > 1:
+            raise OutputError(
+                f"output.path {output.address}: memory is not shared by {asked} processes; "
+                "set runtime.workers: 1"
+            )
+        return 1, "1, since the output is this process's memory"
+    if isinstance(asked, int):
+        return asked, f"{asked}, as asked for"
+    rows = sum(unit.rows for unit in units)
+    if rows < MANY_ROWS:
+        return 1, f"1, since {rows:,} rows are soon done"
+    count = min(count_cores(), len(units))
+    return count, f"{count}, for {count_cores()} cores and {len(units)} units"
+
+
+def choose_batch_rows(
+    asked: int | str, footers: Sequence[Footer], schema: pa.Schema
+) -> tuple[int, str]:
+    """Returns the rows of a block: of about 16 MB, 65,536 at most, in whole tiles."""
+    if isinstance(asked, int):
+        return asked, f"{asked:,}, as asked for"
+    rows = sum(footer.shard.rows for footer in footers)
+    width = sum(footer.bytes for footer in footers) / rows if rows else 0.0
+    share = len(schema) / max(1, len(footers[0].schema)) if footers else 0.0
+    row_bytes = max(1.0, width * share)
+    fitting = int(BLOCK_BYTES / row_bytes) // TILE_ROWS * TILE_ROWS
+    chosen = min(max(fitting, BLOCK_ROWS[0]), BLOCK_ROWS[1])
+    return chosen, f"{chosen:,}, for about {row_bytes:,.0f} bytes a row"

@@ -1,0 +1,79 @@
+"""The columns of a run: those that are read, and those that are written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from batchscore.errors import InputError, OutputError
+from batchscore.job import Job
+from batchscore.models.folder import Model
+from batchscore.plan.inputs import Footer, filter_condition, suggest, unify_schemas
+from batchscore.stages.write import Target
+
+
+def read_filters(job: Job) -> list[list[tuple[Any, ...]]] | None:
+    """Returns the job's filters in pyarrow's own form, or None."""
+    groups = job.input.filters
+    return [
+        [(c, op, list(v) if isinstance(v, tuple) else v) for c, op, v in g] for g in groups
+    ] or None
+
+
+def read_schema(job: Job, footers: Sequence[Footer], model: Model) -> pa.Schema:
+    """Returns the columns to read: all, or those that something needs.
+
+    Raises:
+        InputError: a column is missing, or has types that do not fit.
+    """
+    if not footers:
+        return pa.schema([])
+    if job.preprocess is not None:
+        scored: Sequence[str] | None = job.preprocess.columns
+    else:
+        scored = [column for each in model.inputs for column in each.columns]
+    groups: dict[str, Sequence[str] | None] = {
+        "output.columns": job.output.columns,
+        "preprocess.columns" if job.preprocess else "the model": scored,
+        "output.partition_by": job.output.partition_by,
+        "input.filters": [c for group in job.input.filters for c, _, _ in group],
+    }
+    for key, names in groups.items():
+        _check_known(key, names or (), footers[0])
+    every = any(names is None for names in groups.values())
+    wanted = None if every else [name for names in groups.values() for name in names or ()]
+    schema = unify_schemas(footers, wanted)
+    if job.input.filters:
+        filter_condition(read_filters(job), schema)
+    return schema
+
+
+def _check_known(key: str, names: Iterable[str], footer: Footer) -> None:
+    for name in names:
+        if name not in footer.schema.names:
+            raise InputError(
+                f"{key}: column {name!r} is not in shard {footer.shard.path}; "
+                f"{suggest(name, footer.schema.names)}"
+            )
+
+
+def written_columns(job: Job, schema: pa.Schema, version: str) -> Target:
+    """Returns what is passed through, and what lives in the path; OutputError for a bad type."""
+    output = job.output
+    kept = schema.names if output.columns is None else output.columns
+    for name in output.partition_by:
+        if schema.names and not _partitions(schema.field(name).type):
+            raise OutputError(
+                f"output.partition_by: column {name!r} is {schema.field(name).type}; expected "
+                "whole numbers, strings, booleans, dates or timestamps"
+            )
+    columns = tuple(dict.fromkeys([*kept, *output.partition_by])) if schema.names else ()
+    return Target(columns, tuple(output.partition_by), version)
+
+
+def _partitions(kind: pa.DataType) -> bool:
+    types = pa.types
+    families = (types.is_integer, types.is_string, types.is_large_string, types.is_boolean)
+    return any(family(kind) for family in (*families, types.is_date, types.is_timestamp))

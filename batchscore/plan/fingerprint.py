@@ -1,0 +1,55 @@
+"""What decides whether a run would publish the same rows again, and what it ran with."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+from batchscore import __version__
+from batchscore.job import LoadedJob, Preprocess, UserFunction
+from batchscore.spec import RunSpec
+from batchscore.storage import is_local
+from batchscore.units import Unit
+
+_PACKAGES = ("apache-beam", "pyarrow", "numpy", "pandas", "torch", "safetensors")
+
+
+def fingerprint(loaded: LoadedJob, spec: RunSpec, units: Sequence[Unit]) -> str:
+    """Returns a hash of all that the published rows depend on: job, code, model, and input."""
+    job = loaded.job
+    sections = job.model_dump(mode="json", include={"preprocess", "postprocess"})
+    facts = {
+        "version": __version__,
+        "model": spec.model.identity,
+        "sections": sections,
+        "filters": str(spec.source.filters),
+        "code": _code_hashes(loaded),
+        "schema": str(spec.source.schema),
+        "columns": [spec.target.columns, spec.target.partition_by],
+        "max_ratio": job.rejects.max_ratio,
+        "units": [unit.id for unit in units],
+    }
+    return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()
+
+
+def _code_hashes(loaded: LoadedJob) -> dict[str, str]:
+    """Every Python file beside the job file, if the job calls one: they may import each other."""
+    job = loaded.job
+    steps = (job.preprocess, *job.postprocess)
+    calls = [step for step in steps if isinstance(step, (Preprocess, UserFunction))]
+    if not calls or not is_local(loaded.base):
+        return {}
+    files = {call.function.partition(":")[0] for call in calls}
+    base = Path(loaded.base)
+    paths = sorted({*(base / file for file in files), *base.glob("*.py")})
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def package_versions() -> dict[str, str]:
+    """Returns the versions of Python and of the packages that scores depend on."""
+    found = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {"batchscore": __version__, "python": platform.python_version(), **found}
