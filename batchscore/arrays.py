@@ -71,15 +71,23 @@ def finite_rows(values: pa.RecordBatch) -> Array:
     """Returns a mask (b,) of the rows whose floats are all finite, in every column; null is not."""
     mask_b = np.ones(values.num_rows, np.bool_)
     for column in values.columns:
-        mask_b &= _finite(column)
+        if _holds_floats(column.type):
+            mask_b &= _finite(column)
     return mask_b
 
 
-def _finite(column: pa.Array) -> Array:
-    kind = column.type
+def _holds_floats(kind: pa.DataType) -> bool:
     while pa.types.is_fixed_size_list(kind):
         kind = kind.value_type
-    if not pa.types.is_floating(kind):
-        return np.ones(len(column), np.bool_)
-    array = np.isfinite(to_numpy(column))
-    return np.asarray(array.reshape(len(column), -1).all(axis=1))
+    return bool(pa.types.is_floating(kind))
+
+
+def _finite(column: pa.Array) -> Array:
+    if column.null_count:
+        mask_b = to_numpy(column.is_valid())
+        mask_b[mask_b] = _finite(column.drop_null())
+        return mask_b
+    if not pa.types.is_fixed_size_list(column.type):
+        return np.asarray(np.isfinite(to_numpy(column)))
+    flat = _finite(column.flatten())
+    return np.asarray(flat.reshape(len(column), column.type.list_size).all(axis=1))

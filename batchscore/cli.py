@@ -160,7 +160,7 @@ def check(
 @click.argument("job")
 @_job_options
 @click.option("--rescore", is_flag=True, help="Score even what would come out the same.")
-@click.option("--engine", metavar="ENGINE", help="Another runtime.engine than the job file's.")
+@click.option("--engine", metavar="ENGINE", help="Short for --set runtime.engine=ENGINE.")
 @click.argument("beam_options", nargs=-1, type=click.UNPROCESSED, metavar="[-- BEAM OPTIONS]")
 @_options
 def run(
@@ -189,16 +189,20 @@ def run(
         where = " ".join([job, *(f"--param {p}" for p in params)])
         where = output if overrides else where
         if as_json:
-            _print_json({**manifest, "output": output, "exit_code": _exit_code(manifest)})
+            _print_json({**manifest, "output": output, **_outcome(manifest)})
         elif manifest["status"] == "unchanged":
             _print_lines(render.unchanged(manifest, output, where))
         else:
             _print_lines(render.summary(manifest, output, where))
-    raise click.exceptions.Exit(_exit_code(manifest))
+    raise click.exceptions.Exit(_outcome(manifest)["exit_code"])
 
 
-def _exit_code(manifest: dict[str, Any]) -> int:
-    return {"failed": 1, "held": 3}.get(manifest["status"], 0)
+def _outcome(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Returns the exit code of a run, and why it is not 0."""
+    code = {"failed": 1, "held": 3}.get(manifest["status"], 0)
+    failed = [f"{c['name']}: {c['detail']}" for c in manifest.get("checks", ()) if not c["passed"]]
+    why = manifest.get("error", "; ".join(failed))
+    return {"exit_code": code, "error": why} if code else {"exit_code": code}
 
 
 @cli.command()

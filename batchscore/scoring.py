@@ -38,11 +38,14 @@ def load_call(section: Preprocess | UserFunction, base: str) -> UserCall:
             f"function {section.function}: the job file lies at {base}, and user code is only "
             "taken from a local folder; bring job file and code to this machine"
         )
-    function = load_object(section.function, base)
+    try:
+        function = load_object(section.function, base)
+    except FunctionError as error:
+        raise FunctionError(f"function {section.function}: {error}") from error
     if not callable(function):
         raise FunctionError(
-            f"function {section.function}: is a {type(function).__name__}; expected a function "
-            "that takes a batch and returns one"
+            f"function {section.function}: is of type {type(function).__name__}; expected a "
+            "function that takes a batch and returns one"
         )
     kind = section.batch or batch_kind(function)
     return UserCall(section.function, cast(Callable[[Any], Any], function), kind)

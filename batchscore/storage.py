@@ -6,7 +6,9 @@ import json
 import os
 import posixpath
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, cast
@@ -29,7 +31,9 @@ def is_local(address: str) -> bool:
 def modification_mark(info: dict[str, Any]) -> str:
     """Returns what changes when a file is rewritten: etag, hash or modification time."""
     names = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "updated", "created")
-    return next((str(info[name]) for name in names if info.get(name) is not None), "")
+    found = next((info[name] for name in names if info.get(name) is not None), "")
+    # A listing may tell as a number the time that a look at one file tells as a date.
+    return str(found.timestamp() if isinstance(found, datetime) else found)
 
 
 @dataclass(frozen=True)
@@ -114,16 +118,22 @@ class Store:
         if not self._filesystem.exists(old) and self._filesystem.exists(new):
             return
         self._make_parent(new)
-        if self.is_local:
-            Path(old).replace(new)
-        else:
-            self._filesystem.mv(old, new)
+        try:
+            if self.is_local:
+                Path(old).replace(new)
+            else:
+                self._filesystem.mv(old, new)
+        except FileNotFoundError:
+            # Whoever does the same at the same time may have been faster.
+            if not self._filesystem.exists(new):
+                raise
 
     def remove(self, relative: str) -> None:
         """Removes a file or a folder with all it holds; nothing there is fine."""
         path = self.path(relative)
         if self._filesystem.exists(path):
-            self._filesystem.rm(path, recursive=True)
+            with suppress(FileNotFoundError):
+                self._filesystem.rm(path, recursive=True)
 
     def _make_parent(self, path: str) -> None:
         self._filesystem.makedirs(posixpath.dirname(path), exist_ok=True)
@@ -134,6 +144,8 @@ class Store:
             return
         for folder in folders:
             current = folder
-            while current and not any(Path(self.path(current)).glob("*")):
-                Path(self.path(current)).rmdir()
-                current = posixpath.dirname(current)
+            # One that was filled, or removed, meanwhile is not empty, or needs no more.
+            with suppress(OSError):
+                while current and not any(Path(self.path(current)).glob("*")):
+                    Path(self.path(current)).rmdir()
+                    current = posixpath.dirname(current)

@@ -45,6 +45,10 @@ class BlockCoder(Coder):
         """Unpacks a block."""
         return decode_block(encoded)
 
+    def estimate_size(self, value: Block) -> int:
+        """Bytes of the block; Beam samples sizes between fused steps too, and would pack it."""
+        return value.nbytes
+
     def is_deterministic(self) -> bool:
         """Blocks are never keys."""
         return False

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
+from batchscore.engines.workers import start_server
 from batchscore.errors import BatchscoreError, FailedError, OutputError, StoppedError
 from batchscore.finish import failed_manifest
 from batchscore.plan import Plan, plan_facts
@@ -79,6 +80,8 @@ def run_plan(
     same = None if rescore else last_same(plan)
     if same is not None:
         return {**same, "status": "unchanged"}
+    if plan.workers > 1:
+        start_server()
     from batchscore.plan.verify import verify
 
     plan = verify(plan)
@@ -126,6 +129,7 @@ class _Work(threading.Thread):
         self._plan, self._flags = plan, flags
         self.metrics: list[dict[str, Any]] = []
         self.error: BaseException | None = None
+        self.lost: str | None = None
 
     def run(self) -> None:
         """Runs the pipeline to its end."""
@@ -135,9 +139,14 @@ class _Work(threading.Thread):
 
             spec, units, workers = self._plan.spec, self._plan.units, self._plan.workers
             options = direct.parse_options(self._flags)
-            self.metrics = direct.run(lambda p: build(p, spec, units), options, workers)
+            self.metrics = direct.run(
+                lambda p: build(p, spec, units), options, workers, self._note_lost
+            )
         except BaseException as error:
             self.error = error
+
+    def _note_lost(self, reason: str) -> None:
+        self.lost = reason
 
 
 def _watched(
@@ -151,6 +160,11 @@ def _watched(
         work.join(_LOOK_SECONDS)
         if stop.signal is not None:
             _stop(spec, work, stop.signal)
+        if work.lost is not None and work.is_alive():
+            raise FailedError(
+                f"{work.lost}; nothing was published. Where memory ran out, lower "
+                "runtime.workers or runtime.batch_rows, and run again"
+            )
         watch(
             Progress(read_rows(spec.output, spec.run), plan.unit_rows, time.monotonic() - started)
         )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import multiprocessing
+import logging
 import multiprocessing.process
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,9 +22,9 @@ from apache_beam.runners.worker import sdk_worker
 from apache_beam.transforms.environments import ExternalEnvironment
 from apache_beam.utils.thread_pool_executor import shared_unbounded_instance
 
+from batchscore.engines.workers import start_server
 from batchscore.errors import JobFileError
 
-_PRELOADED = ("batchscore.transforms", "batchscore.engines.direct")
 _OURS = ("direct_num_workers", "direct_running_mode", "runner")
 
 
@@ -55,17 +56,21 @@ def parse_options(flags: Sequence[str]) -> PipelineOptions:
 
 
 def run(
-    build: Callable[[beam.Pipeline], None], options: PipelineOptions, workers: int
+    build: Callable[[beam.Pipeline], None],
+    options: PipelineOptions,
+    workers: int,
+    on_lost: Callable[[str], None],
 ) -> list[dict[str, Any]]:
     """Runs a pipeline to its end and returns Beam's metrics.
 
     Args:
         build: adds the steps.
         workers: 1 runs in this process; more run in processes of their own.
+        on_lost: is told when one of these ends too early; this call then never returns.
     """
     if workers == 1:
         return _metrics(_run(build, FnApiRunner(), options))
-    with WorkerPool() as pool:
+    with WorkerPool(on_lost) as pool:
         options = PipelineOptions(direct_num_workers=workers, **options.get_all_options(True))
         return _metrics(_run(build, FnApiRunner(ExternalEnvironment(pool.address)), options))
 
@@ -100,9 +105,33 @@ def _metrics(result: Any) -> list[dict[str, Any]]:
     return sorted(counters + distributions, key=lambda m: (m["step"], m["name"]))
 
 
-def _work(control: str, worker: str) -> None:
+def _work(control: str, worker: str, log_level: int) -> None:
     """Serves one worker's requests until the runner closes the connection."""
-    sdk_worker.SdkHarness(control, worker_id=worker, state_cache_size=0).run()
+    logging.getLogger("apache_beam").setLevel(log_level)
+    kind = sdk_worker.SdkHarness if log_level <= logging.ERROR else QuietHarness
+    kind(control, worker_id=worker, state_cache_size=0).run()
+
+
+class QuietHarness(sdk_worker.SdkHarness):
+    """Answers an error with its traceback, as Beam's harness does, but does not print it too."""
+
+    def _execute(self, task: Callable[[], Any], request: Any) -> None:
+        def answer() -> Any:
+            try:
+                return task()
+            except BaseException:
+                text = traceback.format_exc()
+                return beam_fn_api_pb2.InstructionResponse(
+                    instruction_id=request.instruction_id, error=text
+                )
+
+        super()._execute(answer, request)
+
+
+def _without_lost_connections(failed: threading.ExceptHookArgs) -> None:
+    """Keeps quiet of Beam's reader threads whose worker is gone: the pool tells of that itself."""
+    if not issubclass(failed.exc_type, grpc.RpcError):
+        threading.__excepthook__(failed)
 
 
 class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
@@ -111,14 +140,16 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
     Beam's own pool starts each through a shell, and imports everything anew.
     """
 
-    def __init__(self) -> None:
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(list(_PRELOADED))
+    def __init__(self, on_lost: Callable[[str], None]) -> None:
+        self._on_lost = on_lost
+        self._closing = False
+        self._context = start_server()
         self._processes: list[multiprocessing.process.BaseProcess] = []
         self._lock = threading.Lock()
         self.address = ""
 
     def __enter__(self) -> WorkerPool:
+        threading.excepthook = _without_lost_connections
         self._server = grpc.server(shared_unbounded_instance())
         beam_fn_api_pb2_grpc.add_BeamFnExternalWorkerPoolServicer_to_server(self, self._server)
         self.address = f"localhost:{self._server.add_insecure_port('localhost:0')}"
@@ -126,6 +157,7 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._closing = True
         self._server.stop(None)
         for process in self._processes:
             process.terminate()
@@ -136,12 +168,20 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         self, request: Any, _context: Any
     ) -> Any:
         """Forks a worker for the runner."""
-        target = (request.control_endpoint.url, request.worker_id)
+        log_level = logging.getLogger("apache_beam").getEffectiveLevel()
+        target = (request.control_endpoint.url, request.worker_id, log_level)
         process = self._context.Process(target=_work, args=target, daemon=True)
         with self._lock:
             process.start()
             self._processes.append(process)
+        threading.Thread(target=self._watch, args=(process,), daemon=True).start()
         return beam_fn_api_pb2.StartWorkerResponse()
+
+    def _watch(self, process: multiprocessing.process.BaseProcess) -> None:
+        """Tells of a worker that ends before the pool does: the runner would wait for ever."""
+        process.join()
+        if not self._closing:
+            self._on_lost(f"worker process {process.pid} ended with exit code {process.exitcode}")
 
     def StopWorker(self, _request: Any, _context: Any) -> Any:  # noqa: N802
         """Workers end when the pool does."""

@@ -322,7 +322,7 @@ def _parse_card(text: bytes) -> dict[str, Any]:
             raise ModelError(f"{CARD} uses a YAML alias, which is not allowed; write it out")
         card = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ModelError(f"{CARD} is not YAML: {error}") from error
+        raise ModelError(f"{CARD} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(card, dict) or not all(isinstance(key, str) for key in card):
         raise ModelError(f"{CARD} must hold keys and values, found {type(card).__name__}")
     return card

@@ -71,7 +71,7 @@ def load_network(model: Model, device: str) -> Network:
     torch.set_num_threads(1)
     folder = localize(model)
     build = _architecture(model, folder)
-    state = _read_weights(folder / model.weights, model.format)
+    state = _read_weights(folder / model.weights, model)
     module = _fill(build, model, state)
     module.eval().requires_grad_(False)
     names = tuple(each.name for each in model.inputs)
@@ -85,23 +85,31 @@ def _architecture(model: Model, folder: Path) -> Any:
     return load_object(model.architecture, model.code)
 
 
-def _read_weights(path: Path, format_: str) -> dict[str, torch.Tensor]:
+def _read_weights(path: Path, model: Model) -> dict[str, torch.Tensor]:
     try:
-        if format_ == "safetensors":
+        if model.format == "safetensors":
             return dict(safetensors.torch.load_file(path))
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
     except pickle.UnpicklingError as error:
         raise ModelError(
-            f"weights {path.name}: hold more than tensors and were not read, since reading them "
-            "could run code; save the state_dict alone, best as safetensors"
+            f"weights {_address(model)}: are damaged or hold more than tensors; they were not "
+            "read, since that could run code: save the state_dict alone, best as safetensors"
         ) from error
-    except (safetensors.SafetensorError, RuntimeError, OSError, EOFError, ValueError) as error:
+    except Exception as error:  # a damaged file may make torch raise anything
         raise ModelError(
-            f"weights {path.name}: not readable as {format_} ({_brief(error)}); write them again"
+            f"weights {_address(model)}: not readable as {model.format} ({_brief(error)}); "
+            "write them again"
         ) from error
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise ModelError(f"weights {path.name}: expected a state_dict, names to tensors")
+        raise ModelError(
+            f"weights {_address(model)}: hold a {type(state).__name__}; expected a state_dict, "
+            "names to tensors: save it with torch.save(module.state_dict(), …)"
+        )
     return state
+
+
+def _address(model: Model) -> str:
+    return f"{model.folder}/{model.weights}"
 
 
 def _is_zip(path: Path) -> bool:
@@ -127,11 +135,12 @@ def _build(build: Any, model: Model, device: str) -> torch.nn.Module:
     except Exception as error:
         raise ModelError(
             f"architecture {model.architecture}: could not be built with "
-            f"{dict(model.architecture_args)} ({type(error).__name__}: {_brief(error)})"
+            f"{dict(model.architecture_args)} ({type(error).__name__}: {_brief(error)}); "
+            "correct architecture_args"
         ) from error
     if not isinstance(module, torch.nn.Module):
         raise ModelError(
-            f"architecture {model.architecture}: is a {type(module).__name__}; "
+            f"architecture {model.architecture}: is of type {type(module).__name__}; "
             "expected a torch.nn.Module"
         )
     return module
@@ -142,7 +151,7 @@ def _assign(module: torch.nn.Module, state: dict[str, torch.Tensor], model: Mode
         module.load_state_dict(state, strict=True, assign=True)
     except RuntimeError as error:
         raise ModelError(
-            f"weights {model.weights}: do not fit {model.architecture} ({_brief(error)}); "
+            f"weights {_address(model)}: do not fit {model.architecture} ({_brief(error)}); "
             "give the architecture and the arguments that they were trained with"
         ) from error
 
@@ -162,4 +171,4 @@ def _check_signature(module: torch.nn.Module, names: tuple[str, ...], architectu
 
 
 def _brief(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
+    return " ".join(str(error).split())[:300] or type(error).__name__

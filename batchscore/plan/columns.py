@@ -36,7 +36,7 @@ def read_schema(job: Job, footers: Sequence[Footer], model: Model) -> pa.Schema:
         scored = [column for each in model.inputs for column in each.columns]
     groups: dict[str, Sequence[str] | None] = {
         "output.columns": job.output.columns,
-        "preprocess.columns" if job.preprocess else "the model": scored,
+        _scored_key(job, model): scored,
         "output.partition_by": job.output.partition_by,
         "input.filters": [c for group in job.input.filters for c, _, _ in group],
     }
@@ -48,6 +48,12 @@ def read_schema(job: Job, footers: Sequence[Footer], model: Model) -> pa.Schema:
     if job.input.filters:
         filter_condition(read_filters(job), schema)
     return schema
+
+
+def _scored_key(job: Job, model: Model) -> str:
+    if job.preprocess is not None:
+        return "preprocess.columns"
+    return "model.inputs" if model.features is None else "the model's preprocessing"
 
 
 def _check_known(key: str, names: Iterable[str], footer: Footer) -> None:

@@ -37,16 +37,21 @@ def fingerprint(loaded: LoadedJob, spec: RunSpec, units: Sequence[Unit]) -> str:
 
 
 def _code_hashes(loaded: LoadedJob) -> dict[str, str]:
-    """Every Python file beside the job file, if the job calls one: they may import each other."""
+    """Every Python file beside those that the job calls: they may import each other.
+
+    One that is missing is left out here; loading it says so.
+    """
     job = loaded.job
     steps = (job.preprocess, *job.postprocess)
     calls = [step for step in steps if isinstance(step, (Preprocess, UserFunction))]
     if not calls or not is_local(loaded.base):
         return {}
-    files = {call.function.partition(":")[0] for call in calls}
     base = Path(loaded.base)
-    paths = sorted({*(base / file for file in files), *base.glob("*.py")})
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    folders = {(base / call.function.partition(":")[0]).parent for call in calls}
+    paths = sorted({path for folder in folders for path in folder.glob("*.py") if path.is_file()})
+    return {
+        str(path.relative_to(base)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths
+    }
 
 
 def package_versions() -> dict[str, str]:

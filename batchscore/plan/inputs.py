@@ -222,10 +222,11 @@ def _column_type(footer: Footer, name: str, all_columns: bool) -> pa.DataType:
     index = footer.schema.get_field_index(name)
     if index >= 0:
         return footer.schema.field(index).type
-    remedy = "; or name the columns to keep in output.columns" if all_columns else ""
+    remedy = ", or, where it is not needed, name those to keep in output.columns"
     raise InputError(
-        f"shard {footer.shard.path}: has no column {name!r}; "
-        f"{suggest(name, footer.schema.names)}{remedy}"
+        f"shard {footer.shard.path}: has no column {name!r} as the shards before it; "
+        f"{suggest(name, footer.schema.names)}; write it again or take it out of input.path"
+        f"{remedy if all_columns else ''}"
     )
 
 

@@ -4,26 +4,57 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 import secrets
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from batchscore.errors import OutputError, RetryError
+from batchscore.errors import InputError, InvalidError, OutputError, RetryError
 from batchscore.runs import layout
 from batchscore.storage import Store, open_filesystem
 
 
 def check_apart(output: str, inputs: Iterable[str]) -> None:
-    """Raises OutputError when an output and an input lie within one another."""
-    target = open_filesystem(output)[1]
+    """Raises OutputError when an output and an input lie within one another.
+
+    InputError or OutputError for an address of no known kind.
+    """
+    target = _path(output, f"output.path {output}", OutputError)
     for address in inputs:
-        source = open_filesystem(address)[1].split("*")[0].rstrip("/")
-        for inner, outer in ((target, source), (source, target)):
+        source = _fixed_part(_path(address, f"input.path {address}", InputError))
+        for inner, outer, how in ((target, source, "lies within"), (source, target, "holds")):
             if inner == outer or inner.startswith(f"{outer}/"):
                 raise OutputError(
-                    f"output.path {output}: lies within input.path {address}, or the other way "
-                    "round, so that a run would read what it wrote; choose another folder"
+                    f"output.path {output}: {how} input.path {address}, so that a run would read "
+                    "what it wrote; choose another folder"
                 )
+
+
+def check_unpublished(output: str, shards: Iterable[str]) -> None:
+    """Raises OutputError when a glob of the input found a file of the output."""
+    root = open_filesystem(output)[1].strip("/")
+    for path in shards:
+        if (path.partition("://")[2] or path).strip("/").startswith(f"{root}/"):
+            raise OutputError(
+                f"output.path {output}: holds shard {path}, which input.path found, so that a run "
+                "would read what it wrote; choose another folder, or a narrower input.path"
+            )
+
+
+def _path(address: str, what: str, kind: type[InvalidError]) -> str:
+    try:
+        return open_filesystem(address)[1]
+    except (ImportError, ValueError) as error:
+        raise kind(
+            f"{what}: cannot be opened ({error}); correct the address, or install what it needs"
+        ) from error
+
+
+def _fixed_part(path: str) -> str:
+    """The part of a path before its first wildcard."""
+    return re.split(r"[*?\[]", path, maxsplit=1)[0].rstrip("/")
 
 
 def check_writable(output: Store) -> None:
@@ -51,7 +82,7 @@ def check_ready(marker: str | None, inputs: Sequence[str]) -> None:
         return
     address = marker
     if "://" not in marker and not marker.startswith("/"):
-        folder = inputs[0].split("*")[0].rstrip("/")
+        folder = _fixed_part(inputs[0])
         filesystem, path = open_filesystem(folder)
         at = folder if filesystem.isdir(path) else posixpath.dirname(folder)
         address = posixpath.join(at, marker)
@@ -63,19 +94,32 @@ def check_ready(marker: str | None, inputs: Sequence[str]) -> None:
 
 
 def probe_output(output: Store) -> None:
-    """Puts one object into an output and removes it, and the folder if it was not there.
+    """Puts one object into an output and removes it, and all folders that were not there.
 
     Raises:
         OutputError: it cannot be written.
     """
-    existed = output.exists()
-    path = f"{layout.HOME}/probe-{secrets.token_hex(4)}" if existed else "probe"
+    path = f"{layout.HOME}/probe-{secrets.token_hex(4)}"
+    filesystem, home = open_filesystem(output.url(layout.HOME))
     try:
+        missing = _missing_folders(filesystem, home)
         output.write(path, b"")
-        output.remove(path if existed else "")
-        output.prune_empty([layout.HOME] if existed else [])
+        output.remove(path)
+        for folder in missing:
+            with suppress(OSError):
+                # Removes nothing but an empty folder; object stores have none.
+                filesystem.rmdir(folder)
     except OSError as error:
         raise OutputError(
             f"output {output.address}: cannot be written ({error}); "
             "grant the permission, or choose another folder"
         ) from error
+
+
+def _missing_folders(filesystem: Any, path: str) -> list[str]:
+    """Returns the folders of a path that do not exist, the innermost first."""
+    missing = []
+    while path not in ("", "/") and not filesystem.exists(path):
+        missing.append(path)
+        path = posixpath.dirname(path)
+    return missing

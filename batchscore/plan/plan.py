@@ -12,7 +12,7 @@ from batchscore.plan.columns import read_filters, read_schema, written_columns
 from batchscore.plan.fingerprint import fingerprint, package_versions
 from batchscore.plan.inputs import Footer, find_shards, keep_row_groups, read_footers
 from batchscore.plan.model import model_inputs, resolve_model
-from batchscore.plan.places import check_apart, check_ready, check_writable
+from batchscore.plan.places import check_apart, check_ready, check_unpublished, check_writable
 from batchscore.runs import layout
 from batchscore.spec import RunSpec
 from batchscore.stages.block import TILE_ROWS
@@ -110,6 +110,7 @@ def _read_input(loaded: LoadedJob) -> list[Footer]:
             f"input.path {', '.join(loaded.job.input.path)}: no shard is there; correct the path, "
             "or set input.allow_empty: true where nothing to score is a result"
         )
+    check_unpublished(loaded.job.output.path, (shard.path for shard in found))
     return read_footers(found)
 
 

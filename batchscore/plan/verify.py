@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from batchscore.errors import OutputError
@@ -33,9 +34,16 @@ def _check_steps(spec: RunSpec) -> None:
     postprocess_step(spec)
     names = [output.name for output in spec.model.outputs] or [DEFAULT_OUTPUT]
     scores = output_names(names, spec.postprocess)
-    clashes = sorted({*(scores or ()), MODEL_VERSION} & set(spec.target.columns))
+    _check_names(spec, scores or ())
+
+
+def _check_names(spec: RunSpec, scores: Iterable[str]) -> None:
+    # Scores are profiled beside all columns that are read, also those that are not written.
+    taken = {MODEL_VERSION} & set(spec.target.columns)
+    clashes = sorted(taken | (set(scores) & set(spec.source.schema.names)))
     if clashes:
         raise OutputError(
-            f"output.columns: {clashes[0]!r} is the name of a score, too; rename the score in "
-            "postprocess (name: …), or leave the column out of output.columns"
+            f"output.columns: {clashes[0]!r} is the name of an input column and of a score; "
+            "rename the score in postprocess (name: …), or take the column out of whatever reads "
+            "it: output.columns, preprocess.columns, input.filters"
         )

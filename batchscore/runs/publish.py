@@ -67,12 +67,13 @@ def publish(
 def roll_forward(store: Store, slice_: str) -> str | None:
     """Finishes the publication that the slice's journal describes, if there is one.
 
-    Returns the run that was published by it. Each step can be done again.
+    Returns the run that was published by it. Each step can be done again, also at the same time.
     """
     journal_path = layout.slice_file(slice_, _JOURNAL)
-    if not store.exists(journal_path):
+    try:
+        journal = _read_journal(store, journal_path)
+    except FileNotFoundError:
         return None
-    journal = _read_journal(store, journal_path)
     run = str(journal["run"])
     store.remove(layout.slice_file(slice_, MARKER))
     for staged, final in journal["moves"]:

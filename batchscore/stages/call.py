@@ -25,12 +25,12 @@ class UserCall:
         """Calls the function and returns its result as a record batch of as many rows.
 
         Raises:
-            StepError: it raised, returned something else, or another number of rows.
+            StepError: it raised, returned something else, another number of rows, or a name twice.
         """
         given = batch.to_pandas() if self.batch == "pandas" else batch
         try:
             result = self.function(given)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise StepError(
                 f"function {self.reference} raised {type(error).__name__}: "
                 f"{_shorten(str(error))} ({_last_line(error)})"
@@ -41,6 +41,12 @@ class UserCall:
                 f"function {self.reference} returned {made.num_rows} rows for a batch of "
                 f"{batch.num_rows}; expected one row for each, in the same order"
             )
+        names = made.schema.names
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise StepError(
+                f"function {self.reference} returned column {twice!r} twice; rename one"
+            )
         return made
 
     def _as_batch(self, result: Any) -> pa.RecordBatch:
@@ -48,9 +54,8 @@ class UserCall:
             return _to_batch(result)
         except (TypeError, pa.ArrowException) as error:
             raise StepError(
-                f"function {self.reference} returned {_shorten(repr(type(result)))}, which is not "
-                f"a batch ({_shorten(str(error))}); expected a pyarrow RecordBatch or Table, "
-                "or a pandas DataFrame"
+                f"function {self.reference} returned a {type(result).__name__}"
+                f"{_reason(error)}; expected a pyarrow RecordBatch or Table, or a pandas DataFrame"
             ) from error
 
 
@@ -69,7 +74,7 @@ def _to_batch(result: Any) -> pa.RecordBatch:
     pandas = sys.modules.get("pandas")
     if pandas is not None and isinstance(result, pandas.DataFrame):
         return _one_batch(pa.Table.from_pandas(result, preserve_index=False))
-    raise TypeError("unknown type")
+    raise TypeError
 
 
 def _one_batch(table: pa.Table) -> pa.RecordBatch:
@@ -81,6 +86,10 @@ def _one_batch(table: pa.Table) -> pa.RecordBatch:
 def _one_array(column: pa.ChunkedArray) -> pa.Array:
     combined = column.combine_chunks()
     return combined.chunk(0) if isinstance(combined, pa.ChunkedArray) else combined
+
+
+def _reason(error: BaseException) -> str:
+    return f" that cannot be one batch ({_shorten(str(error))})" if str(error) else ""
 
 
 def _last_line(error: BaseException) -> str:

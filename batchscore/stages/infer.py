@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import warnings
 from collections.abc import Callable, Sequence
@@ -19,6 +20,10 @@ from batchscore.stages.block import TILE_ROWS, Block, reject_rows
 
 DEFAULT_OUTPUT = "score"
 _SYSTEMATIC_ROWS = 256
+
+# Left alone, MKL chooses its kernels by a matrix's address and shape, so that a row's bits change
+# with its place in a tile. It reads this once, before its first call in the process.
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 # Arrow's buffers are read-only, and torch says so once; what they hold is the stage's own copy.
 warnings.filterwarnings("ignore", message="The given NumPy array is not writable")

@@ -23,6 +23,7 @@ FILE_BYTES = 256 << 20
 BUFFER_BYTES = 64 << 20
 OPEN_FILES = 64
 UNIT_PARTITIONS = 1_000
+NAME_BYTES = 255  # of one file or folder, on Linux and macOS
 
 
 def split_partitions(
@@ -53,7 +54,7 @@ def _partition_codes(
     folders = [""]
     for name in partition_by:
         encoded = batch.column(name).dictionary_encode(null_encoding="encode")
-        texts = [f"{quote(name, safe='')}={_path_value(v)}" for v in encoded.dictionary.to_pylist()]
+        texts = [_folder_name(name, value) for value in encoded.dictionary.to_pylist()]
         codes_b = codes_b * len(texts) + to_numpy(encoded.indices).astype(np.int64)
         folders = [f"{a}/{b}" if a else b for a in folders for b in texts]
         used, codes_b = np.unique(codes_b, return_inverse=True)
@@ -61,9 +62,31 @@ def _partition_codes(
     return codes_b, folders
 
 
-def _path_value(value: Any) -> str:
+def _folder_name(column: str, value: Any) -> str:
+    name = f"{_path_key(column)}={_path_value(column, value)}"
+    if len(name) > NAME_BYTES:
+        raise StepError(
+            f"output.partition_by: column {column!r} has a value of {len(str(value)):,} "
+            f"characters, {str(value)[:32]!r}…, which is no folder's name: it takes more than "
+            f"{NAME_BYTES} bytes; partition by a column with short values"
+        )
+    return name
+
+
+def _path_key(column: str) -> str:
+    text = quote(column, safe="")
+    # Readers take a folder whose name begins with one of these for hidden.
+    return f"%{ord(text[0]):02X}{text[1:]}" if text[0] in "._" else text
+
+
+def _path_value(column: str, value: Any) -> str:
     if value is None:
         return HIVE_NULL
+    if value == HIVE_NULL:
+        raise StepError(
+            f"output.partition_by: column {column!r} holds the text {HIVE_NULL!r}, which readers "
+            "of a hive folder take for null; make it null, or partition by another column"
+        )
     text = str(value).lower() if isinstance(value, bool) else str(value)
     return quote(text, safe=" ")
 
@@ -150,9 +173,11 @@ class PartitionFiles:
     def abort(self) -> None:
         """Lets go of every open file; what was written stays behind, unlisted."""
         for part in self._partitions.values():
-            if part.sink is not None:
-                with suppress(Exception):
-                    part.sink.close()
+            # A writer that is not closed would write its footer when it is collected.
+            for each in (part.writer, part.sink):
+                if each is not None:
+                    with suppress(Exception):
+                        each.close()
 
     def _write_row_group(self, part: _Partition) -> None:
         if not part.pending:

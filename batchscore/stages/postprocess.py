@@ -57,13 +57,23 @@ def _apply(step: AnyStep | Call, columns: Columns) -> Columns:
     if isinstance(step, Threshold):
         name = _chosen(step.output, columns)
         scores = _floats(name, columns[name])
-        return {**columns, step.name: to_arrow(scores >= step.at)}
+        return _merged(columns, {step.name: to_arrow(scores >= step.at)})
     if isinstance(step, Labels):
         name = _chosen(step.output, columns)
-        return {**columns, step.name: _label(name, columns[name], step.labels)}
+        return _merged(columns, {step.name: _label(name, columns[name], step.labels)})
     assert callable(step)
     made = step(pa.record_batch(list(columns.values()), names=list(columns)))
     return dict(zip(made.schema.names, made.columns, strict=True))
+
+
+def _merged(columns: Columns, new: Columns) -> Columns:
+    clash = next((name for name in new if name in columns), None)
+    if clash is not None:
+        raise StepError(
+            f"postprocess: {clash!r} would stand twice, the outputs so far are {list(columns)}; "
+            "give the step another name"
+        )
+    return {**columns, **new}
 
 
 def _chosen(wanted: str | None, columns: Columns) -> str:
@@ -83,9 +93,9 @@ def _activate(step: Sigmoid | Softmax, columns: Columns) -> Columns:
     logits = _floats(name, columns[name])
     scores = sigmoid(logits) if isinstance(step, Sigmoid) else softmax(_classes(name, logits))
     new = step.name or _SCORE_NAMES.get(name, name)
-    return {(new if key == name else key): value for key, value in columns.items()} | {
-        new: to_arrow(scores)
-    }
+    others = {key: value for key, value in columns.items() if key != name}
+    done = _merged(others, {new: to_arrow(scores)})
+    return {key: done[key] for key in (new if key == name else key for key in columns)}
 
 
 def sigmoid(logits: Array) -> Array:
@@ -116,11 +126,11 @@ def _top_k(step: TopK, columns: Columns) -> Columns:
     best_bk = np.argsort(-scores_bc, axis=1, kind="stable")[:, : step.k]
     top_bk = np.take_along_axis(scores_bc, best_bk, axis=1)
     kept = {key: value for key, value in columns.items() if key != name}
-    return {
-        **kept,
+    best = {
         f"{step.name}_labels": _take_labels(best_bk, step.labels),
         f"{step.name}_scores": to_arrow(top_bk),
     }
+    return _merged(kept, best)
 
 
 def _take_labels(index_bk: Array, labels: Sequence[str] | None) -> pa.Array:

@@ -64,7 +64,10 @@ def stack_columns(
     columns = [name for wanted in inputs for name in wanted.columns]
     missing = sorted(set(columns) - set(made.schema.names))
     if missing:
-        raise StepError(f"model inputs need columns {missing}; there are {made.schema.names}")
+        raise StepError(
+            f"preprocess.function returned no column {missing[0]!r}, which the model needs; it "
+            f"returned {', '.join(made.schema.names) or 'none'}: return it, or correct model.inputs"
+        )
     bad_b = _bad_rows(made, inputs)
     if bad_b.any():
         mask = to_arrow(bad_b)
@@ -90,9 +93,9 @@ def _bad_rows(batch: pa.RecordBatch, inputs: Sequence[InputColumns]) -> Array:
 def _bad_lists(column: pa.Array, width: int) -> Array:
     lengths = pc.fill_null(pc.list_value_length(column), 0)
     bad_b = np.asarray(to_numpy(lengths) != width)
-    if not bad_b.any() and column.flatten().null_count:
-        nulls = to_numpy(column.flatten().is_null()).reshape(-1, width)
-        bad_b = np.asarray(nulls.any(axis=1))
+    numbers = column.filter(to_arrow(~bad_b)).flatten()
+    if numbers.null_count:
+        bad_b[~bad_b] = to_numpy(numbers.is_null()).reshape(-1, width).any(axis=1)
     return bad_b
 
 
@@ -126,5 +129,8 @@ def _numbers(column: pa.Array, dtype: str | None, name: str) -> Array:
     try:
         values = to_numpy(column)
     except ValueError as error:
-        raise StepError(f"model input column {name!r}: {error}; expected numbers") from error
+        raise StepError(
+            f"model input column {name!r}: {error}; expected numbers: encode it in "
+            "preprocess.function"
+        ) from error
     return values if dtype is None else np.asarray(values.astype(dtype))

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
@@ -84,7 +85,7 @@ class UnitWriter:
         self._store, self._folder, self._unit, self._attempt = store, folder, unit, attempt
         self._target, self._profile = target, profile
         self._files = PartitionFiles(store, folder, target.file_bytes)
-        self._rejects: pq.ParquetWriter | None = None
+        self._rejects: tuple[pq.ParquetWriter, IO[bytes]] | None = None
         self._reasons: Counter[str] = Counter()
         self._seconds: dict[str, float] = {}
         self._schema: pa.Schema | None = None
@@ -117,8 +118,7 @@ class UnitWriter:
         self._behind.close()
         with stopwatch(self._seconds, "write"):
             self._files.close()
-            if self._rejects is not None:
-                self._rejects.close()
+            self._close_rejects()
         rejected = sum(self._reasons.values())
         self._reconcile(end, rejected)
         return UnitRecord(
@@ -139,6 +139,8 @@ class UnitWriter:
         """Ends the thread and lets go of the files of an attempt that failed."""
         with suppress(Exception):
             self._behind.close()
+        with suppress(Exception):
+            self._close_rejects()
         self._files.abort()
 
     def _reconcile(self, end: End, rejected: int) -> None:
@@ -181,8 +183,13 @@ class UnitWriter:
         table = reject_table(reject, self._unit)
         if self._rejects is None:
             file = self._store.create(f"{self._folder}/rejects.parquet")
-            self._rejects = pq.ParquetWriter(pa.PythonFile(file, mode="w"), table.schema)
-        self._rejects.write_batch(table)
+            self._rejects = pq.ParquetWriter(pa.PythonFile(file, mode="w"), table.schema), file
+        self._rejects[0].write_batch(table)
+
+    def _close_rejects(self) -> None:
+        # The writer does not close a file that it was given.
+        for each in self._rejects or ():
+            each.close()
 
 
 def reject_table(reject: Reject, unit: Unit) -> pa.RecordBatch:
