@@ -163,8 +163,10 @@ def _manifest(
     status = _status(rows, checks)
     published = status in ("published", "empty")
     old = set(snapshot(spec.output, spec.slice)) - {str(file["path"]) for file in files}
+    head = _head(spec, plan, status)
+    limit = limiting_stage(seconds, head["seconds"], head["workers"]) if records else None
     return {
-        **_head(spec, plan, status),
+        **head,
         "rows": asdict(rows),
         "columns": [list(c) for c in next((r.columns for r in records if r.scored), ())],
         "files": files if published else [],
@@ -173,7 +175,7 @@ def _manifest(
         "checks": [asdict(check) for check in checks],
         "profile": profile.summary(),
         "stage_seconds": seconds,
-        "limited_by": limiting_stage(seconds) if records else None,
+        "limited_by": limit,
         "units": [_unit_facts(record) for record in records],
         "inputs": plan["inputs"],
     }

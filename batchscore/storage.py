@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import posixpath
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from typing import IO, Any, cast
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
+
+# How `write` names a file before it replaces the one that is meant.
+_UNFINISHED = re.compile(r"\.[0-9]+-[0-9a-f]{8}\.tmp$")
 
 
 def open_filesystem(address: str) -> tuple[Any, str]:
@@ -76,12 +80,16 @@ class Store:
         return bool(self._filesystem.exists(self.path(relative)))
 
     def names(self, relative: str = "") -> list[str]:
-        """Returns the sorted names in a folder; none if there is no such folder."""
+        """Returns the sorted names in a folder, without files that are still being written.
+
+        None if there is no such folder.
+        """
         try:
             listed = self._filesystem.ls(self.path(relative), detail=False, refresh=True)
         except (FileNotFoundError, NotADirectoryError):
             return []
-        return sorted(posixpath.basename(str(path).rstrip("/")) for path in listed)
+        names = (posixpath.basename(str(path).rstrip("/")) for path in listed)
+        return sorted(name for name in names if not _UNFINISHED.search(name))
 
     def read(self, relative: str) -> bytes:
         """Returns a file's bytes; FileNotFoundError if it is not there."""
@@ -99,8 +107,12 @@ class Store:
             self._filesystem.pipe_file(path, data)
             return
         staged = Path(f"{path}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
-        staged.write_bytes(data)
-        staged.replace(path)
+        try:
+            staged.write_bytes(data)
+            staged.replace(path)
+        except BaseException:
+            staged.unlink(missing_ok=True)
+            raise
 
     def write_json(self, relative: str, value: Any) -> None:
         """Replaces a file in one step by a value as readable JSON."""

@@ -37,7 +37,16 @@ THREADS = (("read",), ("preprocess", "infer", "postprocess"), ("profile", "write
 """Stages that share a thread of a worker."""
 
 
-def limiting_stage(seconds: Mapping[str, float]) -> str:
-    """Names the busiest stage of the busiest thread: what to speed up first."""
+def limiting_stage(seconds: Mapping[str, float], wall: float, workers: int) -> str:
+    """Names what to speed up first: the busiest stage of the busiest thread, or `start-up`.
+
+    Args:
+        seconds: busy seconds by stage, over all workers.
+        wall: seconds from start to end, in which each worker's busiest thread did not even work
+            half of the time where start-up is named.
+    """
+    loads = [sum(seconds.get(stage, 0.0) for stage in stages) for stages in THREADS]
+    if max(loads) < wall * workers / 2:
+        return "start-up"
     busiest = max(THREADS, key=lambda stages: sum(seconds.get(stage, 0.0) for stage in stages))
     return max(busiest, key=lambda stage: seconds.get(stage, 0.0))

@@ -61,14 +61,10 @@ def describe_device(device: str) -> str:
 def load_network(model: Model, device: str) -> Network:
     """Loads a model's weights into its architecture, mapped from disk instead of copied.
 
-    Torch is set to one thread within an operation: rows go side by side in tiles instead, so that
-    their bits stay the same.
-
     Raises:
         ModelError: the weights cannot be read, want to run code, or do not fit the architecture.
         FunctionError: the architecture cannot be imported.
     """
-    torch.set_num_threads(1)
     folder = localize(model)
     build = _architecture(model, folder)
     state = _read_weights(folder / model.weights, model)

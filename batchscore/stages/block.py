@@ -9,9 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from batchscore.arrays import Array, to_arrow, to_numpy
+from batchscore.errors import StepError
 from batchscore.units import Unit
 
 # Rows of a tile, what the network sees at once: a block takes no less time than one.
@@ -87,13 +90,42 @@ Step = Callable[[Block], Block]
 
 
 def timed(stage: str, step: Step, block: Block) -> Block:
-    """Runs a step on a block and adds the seconds that it took; an end marker passes untouched."""
+    """Runs a step on a block and adds the seconds that it took; an end marker passes untouched.
+
+    Raises:
+        StepError: the step's, with the place of the block in the input.
+    """
     if block.end is not None:
         return block
     start = time.perf_counter()
-    done = step(block)
+    try:
+        done = step(block)
+    except StepError as error:
+        raise StepError(f"{error} ({_place(block)})") from error
     spent = done.seconds.get(stage, 0.0) + time.perf_counter() - start
     return replace(done, seconds={**done.seconds, stage: spent})
+
+
+def _place(block: Block) -> str:
+    if not len(block):
+        return f"in an empty batch of unit {block.unit.id}"
+    shards, rows = locate_rows(block.unit, to_numpy(block.rows_b[:1]))
+    return f"in the batch of {len(block):,} rows from row {rows[0]} of shard {shards[0]}"
+
+
+def locate_rows(unit: Unit, rows_n: Array) -> tuple[pa.Array, pa.Array]:
+    """Returns the shard path and the row number within it of rows (n,) numbered by unit."""
+    groups = [
+        (piece.shard.path, start, size)
+        for piece in unit.pieces
+        for start, size in zip(piece.starts, piece.sizes, strict=True)
+    ]
+    begins = np.cumsum([0, *(size for _, _, size in groups)])[:-1]
+    index_n = np.searchsorted(begins, rows_n, side="right") - 1
+    starts = np.array([start for _, start, _ in groups], np.int64)
+    shards = pa.array([path for path, _, _ in groups], pa.string())
+    row_n = rows_n - begins[index_n] + starts[index_n]
+    return shards.take(to_arrow(index_n.astype(np.int64))), to_arrow(row_n.astype(np.int64))
 
 
 @contextmanager

@@ -125,17 +125,24 @@ def _run_tile(
     inputs: dict[str, Array], start: int, rows: int, forward: Forward
 ) -> dict[str, Array]:
     kept = min(TILE_ROWS, rows - start)
+    _use_one_thread()
     tensors = {name: _tile(array, start, kept).to(forward.device) for name, array in inputs.items()}
     try:
         with torch.inference_mode():
             result = forward.call(tensors)
     except BatchscoreError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         text = " ".join(str(error).split())[:300]
         raise StepError(f"the model raised {type(error).__name__}: {text}") from error
     named = name_outputs(result, forward.outputs)
     return {name: _row_values(name, t, forward.outputs)[:kept] for name, t in named.items()}
+
+
+def _use_one_thread() -> None:
+    """Keeps operations to one thread, a setting that torch holds apart for each calling thread."""
+    if torch.get_num_threads() != 1:
+        torch.set_num_threads(1)
 
 
 def _tile(array: Array, start: int, kept: int) -> torch.Tensor:

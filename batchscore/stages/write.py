@@ -8,15 +8,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchscore.arrays import Array, to_arrow, to_numpy
+from batchscore.arrays import to_numpy
 from batchscore.errors import StepError
 from batchscore.records import UnitRecord
 from batchscore.stages.ahead import WriteBehind
-from batchscore.stages.block import Block, End, Reject, stopwatch
+from batchscore.stages.block import Block, End, Reject, locate_rows, stopwatch
 from batchscore.stages.partition import FILE_BYTES, PartitionFiles, split_partitions
 from batchscore.storage import Store
 from batchscore.units import Unit
@@ -202,21 +201,6 @@ def reject_table(reject: Reject, unit: Unit) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(
         [*columns, *reject.batch.columns], names=[*names, *reject.batch.schema.names]
     )
-
-
-def locate_rows(unit: Unit, rows_n: Array) -> tuple[pa.Array, pa.Array]:
-    """Returns the shard path and the row number within it of rows (n,) numbered by unit."""
-    groups = [
-        (piece.shard.path, start, size)
-        for piece in unit.pieces
-        for start, size in zip(piece.starts, piece.sizes, strict=True)
-    ]
-    begins = np.cumsum([0, *(size for _, _, size in groups)])[:-1]
-    index_n = np.searchsorted(begins, rows_n, side="right") - 1
-    starts = np.array([start for _, start, _ in groups], np.int64)
-    shards = pa.array([path for path, _, _ in groups], pa.string())
-    row_n = rows_n - begins[index_n] + starts[index_n]
-    return shards.take(to_arrow(index_n.astype(np.int64))), to_arrow(row_n.astype(np.int64))
 
 
 def _with_values(block: Block) -> pa.RecordBatch:

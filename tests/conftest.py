@@ -1,0 +1,55 @@
+"""What several test modules share: one published run of the flights job."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import factory
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Published:
+    """An output that a run published, and what the run printed as JSON; not to be written to."""
+
+    output: Path
+    manifest: dict[str, Any]
+
+    @property
+    def data(self) -> Path:
+        """The folder that readers read."""
+        return self.output / "data"
+
+    @property
+    def current(self) -> list[Path]:
+        """The files that the slice's snapshot lists."""
+        path = self.output / "_batchscore/slices" / self.manifest["slice"] / "current.txt"
+        return [self.output / line for line in path.read_text().splitlines()]
+
+
+@pytest.fixture(scope="session")
+def flights(tmp_path_factory: pytest.TempPathFactory) -> Published:
+    """The flights job, published once for all tests that only read."""
+    output = tmp_path_factory.mktemp("flights") / "out"
+    job = ROOT / "jobs/flight_delays/job.yaml"
+    return Published(output, factory.run_json("run", job, "--set", f"output.path={output}"))
+
+
+@pytest.fixture(scope="session")
+def scored_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of `factory.write_job`, whose job was run; not to be written to."""
+    folder = tmp_path_factory.mktemp("job")
+    assert factory.run_cli("run", factory.write_job(folder)).exit_code == 0
+    return folder
+
+
+@pytest.fixture
+def scored_job(scored_template: Path, tmp_path: Path) -> Path:
+    """A copy of a job's folder and of its published output, to be changed."""
+    return Path(shutil.copytree(scored_template, tmp_path / "job"))
