@@ -151,9 +151,8 @@ def check(
         if as_json:
             _print_json(found.to_json())
         else:
-            _print_lines(
-                render.checked(found.plan, found.rehearsal, found.seconds, found.same, probe)
-            )
+            _print_lines(render.checked(found, probe))
+    raise click.exceptions.Exit(found.exit_code)
 
 
 @cli.command()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from batchscore.telemetry import STAGES
 
 if TYPE_CHECKING:
+    from batchscore.commands.check import Checked
     from batchscore.plan import Plan
     from batchscore.plan.rehearsal import Rehearsal
 
@@ -205,17 +206,12 @@ def history(manifests: Sequence[Mapping[str, Any]]) -> list[str]:
     return table(header, rows, left=5) if rows else ["no runs yet"]
 
 
-def checked(
-    plan: Plan,
-    rehearsal: Rehearsal | None,
-    seconds: float | None,
-    same: Mapping[str, Any] | None,
-    probed: bool,
-) -> list[str]:
+def checked(found: Checked, probed: bool) -> list[str]:
     """Returns what `check` found."""
+    plan, rehearsal = found.plan, found.rehearsal
     spec = plan.spec
     lines = [
-        f"OK   {printable(spec.slice)}   nothing was written",
+        f"{found.status.upper()}   {printable(spec.slice)}   nothing was written",
         f"input   {len(plan.shards)} shards, {count(sum(s.rows for s in plan.shards))} rows, "
         f"{size(plan.input_bytes)}; the filter skips {count(plan.pruned_rows)} rows unread",
         f"units   {len(plan.units)}, {count(plan.unit_rows)} rows",
@@ -226,8 +222,9 @@ def checked(
         *(f"{key:<10}  {value}" for key, value in plan.choices.items()),
         "",
         *_rehearsed(rehearsal),
+        *_many_rejects(plan, rehearsal),
     ]
-    return [*lines, "", *_verdict(plan, rehearsal, seconds, same)]
+    return [*lines, "", _verdict(found)]
 
 
 def _rehearsed(rehearsal: Rehearsal | None) -> list[str]:
@@ -258,20 +255,25 @@ def _stage_rate(rehearsal: Rehearsal, stage: str) -> str:
     return rate(rehearsal.rows, rehearsal.seconds.get(stage, 0.0))
 
 
-def _verdict(
-    plan: Plan,
-    rehearsal: Rehearsal | None,
-    seconds: float | None,
-    same: Mapping[str, Any] | None,
-) -> list[str]:
-    if same is not None:
-        return [f"a run would do nothing: run {same['run']} published the same already"]
-    if rehearsal is None or seconds is None:
-        outcome = (
-            "publish an empty result" if plan.spec.allow_empty else "be held: no rows (exit 3)"
-        )
-        return [f"a run would {outcome}"]
+def _many_rejects(plan: Plan, rehearsal: Rehearsal | None) -> list[str]:
+    if rehearsal is None:
+        return []
+    ratio, allowed = 1 - rehearsal.scored / rehearsal.rows, plan.spec.max_reject_ratio
+    if ratio <= allowed:
+        return []
     return [
-        f"a run would score about {count(plan.unit_rows)} rows in {duration(seconds)}, "
-        "and start Python, Beam and torch before"
+        f"WARNING  {ratio:.2%} of the batch is rejected, and rejects.max_ratio is {allowed:.2%}"
     ]
+
+
+def _verdict(found: Checked) -> str:
+    if found.same is not None:
+        return f"a run would do nothing: run {found.same['run']} published the same already"
+    if found.status == "held":
+        return "a run would be held: no row is left to score (exit 3)"
+    if found.seconds is None:
+        return "a run would publish an empty result"
+    return (
+        f"a run would score about {count(found.plan.unit_rows)} rows in "
+        f"{duration(found.seconds)}, and start Python, Beam and torch before"
+    )

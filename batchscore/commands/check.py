@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from batchscore.commands.run import last_same
+from batchscore.errors import HeldError
 from batchscore.job import load_job
 from batchscore.plan import Plan, make_plan
 from batchscore.plan.places import probe_output
@@ -30,12 +31,23 @@ class Checked:
     seconds: float | None
     same: dict[str, Any] | None
 
+    @property
+    def status(self) -> str:
+        """`held` where a run would be held for want of rows, else `ok`."""
+        empty = self.rehearsal is None and not self.plan.spec.allow_empty
+        return "held" if empty and self.same is None else "ok"
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code that a run would be held with, or 0."""
+        return HeldError.exit_code if self.status == "held" else 0
+
     def to_json(self) -> dict[str, Any]:
         """Returns the findings as JSON-able values."""
         plan = self.plan
         return {
-            "status": "ok",
-            "exit_code": 0,
+            "status": self.status,
+            "exit_code": self.exit_code,
             "slice": plan.spec.slice,
             "output": plan.spec.output.address,
             "shards": len(plan.shards),

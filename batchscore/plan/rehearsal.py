@@ -56,17 +56,20 @@ def rehearse(plan: Plan) -> Rehearsal | None:
         InvalidError: a stage cannot do its work on the batch.
     """
     try:
-        block = _first_block(plan)
-        if block is None:
-            return None
-        memory = Store(f"memory://batchscore-check-{secrets.token_hex(4)}")
-        spec = replace(plan.spec, output=memory)
-        try:
-            return [_score(spec, block) for _ in range(_ROUNDS)][-1]
-        finally:
-            memory.remove("")
+        return [_rehearse_once(plan) for _ in range(_ROUNDS)][-1]
     except FailedError as error:
         raise InvalidError(str(error)) from error
+
+
+def _rehearse_once(plan: Plan) -> Rehearsal | None:
+    block = _first_block(plan)
+    if block is None:
+        return None
+    memory = Store(f"memory://batchscore-check-{secrets.token_hex(4)}")
+    try:
+        return _score(replace(plan.spec, output=memory), block)
+    finally:
+        memory.remove("")
 
 
 def _first_block(plan: Plan) -> Block | None:
