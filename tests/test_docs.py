@@ -1,0 +1,111 @@
+"""Test that the README's sessions, job file and code are true: they are run, here, in its order."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from batchscore.cli import cli
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+ARCHITECTURE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    """Returns the README's code blocks of a language."""
+    return re.findall(rf"```{language}\n(.*?)```", README, re.S)
+
+
+def sessions() -> list[tuple[str, list[str]]]:
+    """Returns each command of the README's sessions with the lines that it is said to print."""
+    found: list[tuple[str, list[str]]] = []
+    for line in "".join(blocks("console")).splitlines():
+        if line.startswith("$ "):
+            found.append((line[2:], []))
+        else:
+            found[-1][1].append(line)
+    return found
+
+
+def shape(line: str) -> str:
+    """Returns a line without what differs from run to run; the equation of rows stays as it is."""
+    line = re.sub(r"\s+", " ", line.strip())
+    if line.startswith("read "):
+        return line
+    line = re.sub(r"\b\d{8}-[0-9a-f]{4}\b", "RUN", line)
+    line = re.sub(r"limited by [\w-]+|in \S+/data$", "…", line)
+    return re.sub(r"\d{4}-\d\d-\d\dT[\d:]+|[\d.,]*\d[kM]?", "#", line)
+
+
+def arguments(command: str) -> list[str] | None:
+    """Returns a batchscore command's arguments, the Makefile's for `make demo`; else None."""
+    if command == "make demo":
+        recipe = re.search(r"^demo:.*\n\t\$\(BIN\)/(.*)$", (ROOT / "Makefile").read_text(), re.M)
+        assert recipe is not None
+        command = recipe[1]
+    words = shlex.split(command)
+    return words[1:] if words[0] == "batchscore" else None
+
+
+@pytest.fixture
+def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that holds what the README's commands need, and is the current one."""
+    shutil.copytree(ROOT / "jobs", tmp_path / "jobs")
+    (tmp_path / "data").symlink_to(ROOT / "data")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_the_sessions_and_the_code_do_what_the_readme_says(clone: Path) -> None:
+    """Every command ends with 0 and prints the lines shown; what it wrote is read as shown."""
+    for command, expected in sessions():
+        words = arguments(command)
+        if words is None:
+            continue
+        done = CliRunner().invoke(cli, words)
+        assert done.exit_code == 0, done.output
+        printed = [shape(line) for line in done.output.splitlines()]
+        assert [shape(line) for line in expected if shape(line) not in printed] == []
+    for code in blocks("python"):
+        names: dict[str, object] = {}
+        exec(code, names)
+        assert len(names["late"].fetchall()) == 3  # type: ignore[attr-defined]
+
+
+def test_each_session_is_one_that_is_run() -> None:
+    """All commands are batchscore's own, but for the tests' own `make test`."""
+    others = [command for command, _ in sessions() if arguments(command) is None]
+    assert others == ["make test"]
+
+
+def test_the_job_shown_is_the_job_that_is_run() -> None:
+    """The README's job file says what jobs/flight_delays/job_day.yaml says."""
+    shown = yaml.safe_load(blocks("yaml")[0])
+    file = yaml.safe_load((ROOT / "jobs/flight_delays/job_day.yaml").read_text(encoding="utf-8"))
+    assert {"batchscore": 1, **shown} == file
+
+
+def test_links_lead_somewhere() -> None:
+    """Every relative link of the README and the pages in docs/ names a file that is there."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    for page in pages:
+        for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_the_architecture_names_every_module_and_no_other() -> None:
+    """The table of places holds each module and package of batchscore, and nothing that is gone."""
+    table = ARCHITECTURE.partition("## Where things are")[2].partition("\n\nImports")[0]
+    named = set(re.findall(r"`([\w/]+(?:\.py|/))`", table))
+    package = ROOT / "batchscore"
+    modules = {path.name for path in package.glob("*.py") if not path.name.startswith("__")}
+    packages = {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
+    assert named == modules | packages
