@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from batchscore.telemetry import STAGES
+from batchscore.wording import one_line
 
 if TYPE_CHECKING:
     from batchscore.commands.check import Checked
@@ -58,12 +59,6 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -
     ]
 
 
-def printable(text: object, width: int = 80) -> str:
-    """Returns a text from outside as one line without control characters, shortened."""
-    line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text))
-    return line if len(line) <= width else f"{line[: width - 1]}…"
-
-
 def row_equation(rows: Mapping[str, int]) -> str:
     """Returns where every row of the input went."""
     return (
@@ -83,8 +78,8 @@ def title(manifest: Mapping[str, Any]) -> str:
     job = f"{manifest['job']} {params}".strip()
     model = manifest["model"]
     return (
-        f"{manifest['status'].upper()} run {manifest['run']}   {printable(job)}   "
-        f"model {printable(model['name'])} {printable(model['version'])}"
+        f"{manifest['status'].upper()} run {manifest['run']}   {one_line(job)}   "
+        f"model {one_line(model['name'])} {one_line(model['version'])}"
     )
 
 
@@ -114,7 +109,7 @@ def summary(manifest: Mapping[str, Any], output: str, where: str) -> list[str]:
 
 def _rejects(manifest: Mapping[str, Any], output: str) -> list[str]:
     reasons = manifest["rejects"]["reasons"]
-    lines = [f"rejected {count(n)}  {printable(reason, 160)}" for reason, n in reasons.items()]
+    lines = [f"rejected {count(n)}  {one_line(reason, 160)}" for reason, n in reasons.items()]
     return [*lines, f"rejects in {output}/_batchscore/rejects/{manifest['run']}"] if lines else []
 
 
@@ -172,7 +167,7 @@ def profile_table(profile: Mapping[str, Mapping[str, Any]]) -> list[str]:
     for name, column in profile.items():
         figures = {**column, **column.get("quantiles", {})}
         cells = [_figure(figures.get(key)) for key in _PROFILE]
-        rows.append([printable(name, 32), printable(column["type"], 24), *cells])
+        rows.append([one_line(name, 32), one_line(column["type"], 24), *cells])
     return table(("column", "type", *_PROFILE), rows, left=2)
 
 
@@ -180,7 +175,7 @@ def _figure(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, bool | str):
-        return printable(value, 20)
+        return one_line(value, 20)
     if isinstance(value, int):
         return count(value) if abs(value) >= 10_000 else str(value)
     return f"{value:.4g}"
@@ -193,8 +188,8 @@ def history(manifests: Sequence[Mapping[str, Any]]) -> list[str]:
         (
             m["run"],
             m["status"],
-            printable(m["slice"], 48),
-            printable(m["model"]["version"], 16),
+            one_line(m["slice"], 48),
+            one_line(m["model"]["version"], 16),
             m["started"][:19],
             f"{m['seconds']:.1f}",
             count(m["rows"]["input"]),
@@ -211,11 +206,11 @@ def checked(found: Checked, probed: bool) -> list[str]:
     plan, rehearsal = found.plan, found.rehearsal
     spec = plan.spec
     lines = [
-        f"{found.status.upper()}   {printable(spec.slice)}   nothing was written",
+        f"{found.status.upper()}   {one_line(spec.slice)}   nothing was written",
         f"input   {len(plan.shards)} shards, {count(sum(s.rows for s in plan.shards))} rows, "
         f"{size(plan.input_bytes)}; the filter skips {count(plan.pruned_rows)} rows unread",
         f"units   {len(plan.units)}, {count(plan.unit_rows)} rows",
-        f"model   {printable(spec.model.name)} {printable(spec.model.version)}, "
+        f"model   {one_line(spec.model.name)} {one_line(spec.model.version)}, "
         f"{len(spec.model.sha256)} files, SHA-256 as pinned",
         f"output  {spec.output.address}, "
         + ("an object was put and removed" if probed else "may be written (--probe tries it)"),
@@ -239,14 +234,14 @@ def _rehearsed(rehearsal: Rehearsal | None) -> list[str]:
         for stage in STAGES
     ]
     reasons = [
-        f"rejected {count(n)}  {printable(r, 160)}" for r, n in rehearsal.reject_reasons.items()
+        f"rejected {count(n)}  {one_line(r, 160)}" for r, n in rehearsal.reject_reasons.items()
     ]
-    example = "  ".join(f"{k}={printable(v)}" for k, v in rehearsal.example.items())
+    example = "  ".join(f"{k}={one_line(v)}" for k, v in rehearsal.example.items())
     return [
         f"one batch of {count(rehearsal.rows)} rows: {count(rehearsal.scored)} scored",
         *reasons,
         *table(("stage", "ms", "speed"), rows),
-        f"columns {', '.join(f'{printable(n)} {k}' for n, k in rehearsal.columns)}",
+        f"columns {', '.join(f'{one_line(n)} {k}' for n, k in rehearsal.columns)}",
         f"first row's scores {example}",
     ]
 
@@ -270,7 +265,10 @@ def _verdict(found: Checked) -> str:
     if found.same is not None:
         return f"a run would do nothing: run {found.same['run']} published the same already"
     if found.status == "held":
-        return "a run would be held: no row is left to score (exit 3)"
+        return (
+            "a run would be held (exit 3): 0 rows to score; input.allow_empty: true would "
+            "publish an empty result"
+        )
     if found.seconds is None:
         return "a run would publish an empty result"
     return (

@@ -36,7 +36,9 @@ def test_the_limiting_stage_is_of_the_busiest_thread(seconds: dict[str, float]) 
 
 def test_two_short_stages_of_one_thread_outweigh_a_longer_one() -> None:
     """What shares a thread adds up: profile and write together are slower than infer."""
-    assert limiting_stage({"infer": 3.0, "profile": 2.0, "write": 2.5, "read": 1.0}, 6.0, 1) == "write"
+    assert (
+        limiting_stage({"infer": 3.0, "profile": 2.0, "write": 2.5, "read": 1.0}, 6.0, 1) == "write"
+    )
 
 
 def test_start_up_limits_a_run_whose_threads_were_idle() -> None:

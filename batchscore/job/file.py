@@ -17,7 +17,6 @@ from batchscore.job.parameters import (
     ParameterValue,
     Problem,
     is_secret,
-    nearest,
     printable,
     read_parameters,
     shown,
@@ -47,6 +46,7 @@ from batchscore.job.text import (
     read_job_file,
     shown_path,
 )
+from batchscore.wording import nearest
 
 MAX_PROBLEMS = 50
 MAX_KEY_PARTS = 20

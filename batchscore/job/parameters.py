@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from batchscore.wording import nearest
 
 ParameterValue = str | int | float | bool | date
 Location = tuple[str | int, ...]
@@ -133,15 +134,6 @@ def substitute(
         return node
 
     return fill(tree, ()), problems
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Say which known name is most like `name`, or list the known names."""
-    names = sorted(known)
-    matches = difflib.get_close_matches(name[:SHOWN_CHARACTERS], names, n=1)
-    if matches:
-        return f"nearest: {matches[0]!r}"
-    return f"expected one of {', '.join(names)}" if names else "there are none"
 
 
 def is_secret(name: str | int) -> bool:

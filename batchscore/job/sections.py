@@ -24,7 +24,8 @@ from pydantic import (
     model_validator,
 )
 
-from batchscore.job.parameters import nearest, shown
+from batchscore.job.parameters import shown
+from batchscore.wording import nearest
 
 OPERATORS = ("==", "=", "!=", "<", ">", "<=", ">=", "in", "not in")
 

@@ -21,7 +21,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 from batchscore.errors import ModelError
 from batchscore.models.features import Features, input_shapes, load_features, required_columns
-from batchscore.models.validate import Frozen, nearest, validated
+from batchscore.models.validate import Frozen, validated
+from batchscore.wording import nearest
 
 CARD = "model.yaml"
 DType = Literal["float16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64", "bool"]

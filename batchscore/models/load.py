@@ -16,6 +16,7 @@ import torch
 from batchscore.errors import DeviceError, ModelError
 from batchscore.models.code import load_object
 from batchscore.models.folder import Model, localize
+from batchscore.wording import reason
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def _read_weights(path: Path, model: Model) -> dict[str, torch.Tensor]:
         ) from error
     except Exception as error:  # a damaged file may make torch raise anything
         raise ModelError(
-            f"weights {_address(model)}: not readable as {model.format} ({_brief(error)}); "
+            f"weights {_address(model)}: not readable as {model.format} ({reason(error)}); "
             "write them again"
         ) from error
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
@@ -131,7 +132,7 @@ def _build(build: Any, model: Model, device: str) -> torch.nn.Module:
     except Exception as error:
         raise ModelError(
             f"architecture {model.architecture}: could not be built with "
-            f"{dict(model.architecture_args)} ({type(error).__name__}: {_brief(error)}); "
+            f"{dict(model.architecture_args)} ({type(error).__name__}: {reason(error)}); "
             "correct architecture_args"
         ) from error
     if not isinstance(module, torch.nn.Module):
@@ -147,7 +148,7 @@ def _assign(module: torch.nn.Module, state: dict[str, torch.Tensor], model: Mode
         module.load_state_dict(state, strict=True, assign=True)
     except RuntimeError as error:
         raise ModelError(
-            f"weights {_address(model)}: do not fit {model.architecture} ({_brief(error)}); "
+            f"weights {_address(model)}: do not fit {model.architecture} ({reason(error)}); "
             "give the architecture and the arguments that they were trained with"
         ) from error
 
@@ -164,7 +165,3 @@ def _check_signature(module: torch.nn.Module, names: tuple[str, ...], architectu
             f"architecture {architecture}: forward{signature} cannot be called with the model "
             f"inputs {list(names)} ({error}); name the inputs as forward names its arguments"
         ) from error
-
-
-def _brief(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

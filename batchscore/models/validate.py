@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import pydantic
 
 from batchscore.errors import ModelError
+from batchscore.wording import nearest
 
 Checked = TypeVar("Checked", bound=pydantic.BaseModel)
 
@@ -17,12 +17,6 @@ class Frozen(pydantic.BaseModel):
     """A frozen model that refuses unknown keys and numbers that are not finite."""
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-def nearest(found: str, known: list[str]) -> str:
-    """Return the remedy for the unknown name `found`: the nearest known one, or all of them."""
-    close = difflib.get_close_matches(found, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"use one of {', '.join(sorted(known))}"
 
 
 def validated(kind: type[Checked], found: Mapping[str, Any], what: str) -> Checked:

@@ -10,8 +10,9 @@ import pyarrow as pa
 from batchscore.errors import InputError, OutputError
 from batchscore.job import Job
 from batchscore.models.folder import Model
-from batchscore.plan.inputs import Footer, filter_condition, suggest, unify_schemas
+from batchscore.plan.inputs import Footer, filter_condition, unify_schemas
 from batchscore.stages.write import Target
+from batchscore.wording import nearest
 
 
 def read_filters(job: Job) -> list[list[tuple[Any, ...]]] | None:
@@ -61,7 +62,7 @@ def _check_known(key: str, names: Iterable[str], footer: Footer) -> None:
         if name not in footer.schema.names:
             raise InputError(
                 f"{key}: column {name!r} is not in shard {footer.shard.path}; "
-                f"{suggest(name, footer.schema.names)}"
+                f"{nearest(name, footer.schema.names)}"
             )
 
 

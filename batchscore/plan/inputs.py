@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import posixpath
 import re
 from collections.abc import Iterable, Sequence
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 from batchscore.errors import InputError
 from batchscore.storage import modification_mark, open_filesystem
 from batchscore.units import KeyValue, Piece, Shard
+from batchscore.wording import nearest, reason
 
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 _FOOTER_THREADS = 16
@@ -141,9 +141,8 @@ def _read_footer(found: Found, kinds: dict[str, pa.DataType]) -> Footer:
         fragment = _fragment(found.path, keys, kinds)
         metadata, schema = fragment.metadata, fragment.physical_schema
     except (pa.ArrowException, OSError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise InputError(
-            f"shard {found.path}: not a readable Parquet file ({reason}); "
+            f"shard {found.path}: not a readable Parquet file ({reason(error)}); "
             "write it again or take it out of input.path"
         ) from error
     _no_duplicates(found.path, schema)
@@ -225,17 +224,9 @@ def _column_type(footer: Footer, name: str, all_columns: bool) -> pa.DataType:
     remedy = ", or, where it is not needed, name those to keep in output.columns"
     raise InputError(
         f"shard {footer.shard.path}: has no column {name!r} as the shards before it; "
-        f"{suggest(name, footer.schema.names)}; write it again or take it out of input.path"
+        f"{nearest(name, footer.schema.names)}; write it again or take it out of input.path"
         f"{remedy if all_columns else ''}"
     )
-
-
-def suggest(name: str, known: Sequence[str]) -> str:
-    """Returns the nearest known name, or the known names."""
-    near = difflib.get_close_matches(name, known, n=1)
-    if near:
-        return f"the nearest is {near[0]!r}"
-    return f"it has {', '.join(known[:20])}{', …' if len(known) > 20 else ''}"
 
 
 def _no_extra_columns(footers: Sequence[Footer], names: Sequence[str]) -> None:
@@ -296,9 +287,8 @@ def filter_condition(filters: Any, schema: pa.Schema) -> Any:
     try:
         schema.empty_table().filter(condition)
     except (pa.ArrowException, NotImplementedError) as error:
-        reason = str(error).splitlines()[0][:200]
         raise InputError(
-            f"input.filters {condition}: does not fit the columns' types ({reason}); "
+            f"input.filters {condition}: does not fit the columns' types ({reason(error)}); "
             f"they are {', '.join(f'{f.name} {f.type}' for f in schema)}"
         ) from error
     return condition

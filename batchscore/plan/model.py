@@ -18,9 +18,10 @@ from batchscore.models.folder import (
     read_model_folder,
     single_file_model,
 )
-from batchscore.plan.inputs import Footer, suggest
+from batchscore.plan.inputs import Footer
 from batchscore.stages.preprocess import InputColumns, is_list
 from batchscore.storage import open_filesystem
+from batchscore.wording import nearest
 
 
 def resolve_model(section: ModelSection, base: str) -> Model:
@@ -100,7 +101,7 @@ def _after_function(each: ModelInput, model: Model) -> InputColumns:
 def _from_columns(each: ModelInput, schema: pa.Schema) -> InputColumns:
     for name in each.columns:
         if name not in schema.names:
-            raise InputError(f"model input {each.name!r}: {suggest(name, schema.names)}")
+            raise InputError(f"model input {each.name!r}: {nearest(name, schema.names)}")
         _check_numbers(each, name, schema.field(name).type)
     if len(each.columns) == 1 and not each.shape:
         each = replace(each, shape=_own_shape(schema.field(each.columns[0]).type))

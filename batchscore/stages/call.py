@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from batchscore.errors import StepError
+from batchscore.wording import reason
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class UserCall:
         except (Exception, SystemExit) as error:
             raise StepError(
                 f"function {self.reference} raised {type(error).__name__}: "
-                f"{_shorten(str(error))} ({_last_line(error)})"
+                f"{reason(error)} ({_last_line(error)})"
             ) from error
         made = self._as_batch(result)
         if made.num_rows != batch.num_rows:
@@ -89,15 +90,10 @@ def _one_array(column: pa.ChunkedArray) -> pa.Array:
 
 
 def _reason(error: BaseException) -> str:
-    return f" that cannot be one batch ({_shorten(str(error))})" if str(error) else ""
+    return f" that cannot be one batch ({reason(error)})" if str(error) else ""
 
 
 def _last_line(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     last = frames[-1]
     return f"{last.filename.rsplit('/', 1)[-1]} line {last.lineno}"
-
-
-def _shorten(text: str) -> str:
-    flat = " ".join(text.split())
-    return flat if len(flat) <= 300 else flat[:297] + "..."

@@ -17,6 +17,7 @@ import torch
 from batchscore.arrays import Array, finite_rows, to_arrow, to_numpy
 from batchscore.errors import BatchscoreError, StepError
 from batchscore.stages.block import TILE_ROWS, Block, reject_rows
+from batchscore.wording import reason
 
 DEFAULT_OUTPUT = "score"
 _SYSTEMATIC_ROWS = 256
@@ -133,8 +134,7 @@ def _run_tile(
     except BatchscoreError:
         raise
     except (Exception, SystemExit) as error:
-        text = " ".join(str(error).split())[:300]
-        raise StepError(f"the model raised {type(error).__name__}: {text}") from error
+        raise StepError(f"the model raised {type(error).__name__}: {reason(error)}") from error
     named = name_outputs(result, forward.outputs)
     return {name: _row_values(name, t, forward.outputs)[:kept] for name, t in named.items()}
 

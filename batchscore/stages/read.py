@@ -16,6 +16,7 @@ from batchscore.errors import InputError, StepError
 from batchscore.stages.block import Block, End
 from batchscore.storage import modification_mark, open_filesystem
 from batchscore.units import Piece, Shard, Unit
+from batchscore.wording import reason
 
 _READ_BUFFER_BYTES = 1 << 20
 
@@ -52,15 +53,9 @@ def open_parquet(path: str) -> pq.ParquetFile:
         raise InputError(f"shard {path}: no such file; was it removed meanwhile?") from error
     except (pa.ArrowException, OSError) as error:
         raise InputError(
-            f"shard {path}: not a readable Parquet file ({first_line(error)}); "
+            f"shard {path}: not a readable Parquet file ({reason(error)}); "
             "write it again or take it out of input.path"
         ) from error
-
-
-def first_line(error: BaseException) -> str:
-    """Returns the first line of an error's text, shortened to 200 characters."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200]
 
 
 def read_unit(unit: Unit, source: Source) -> Iterator[Block]:
@@ -118,7 +113,7 @@ def _read_piece(piece: Piece, source: Source) -> Iterator[pa.RecordBatch]:
                 yield conform(batch, source.schema, keys)
         except (pa.ArrowException, OSError) as error:
             raise StepError(
-                f"shard {shard.path}: cannot be read to its end ({first_line(error)}); "
+                f"shard {shard.path}: cannot be read to its end ({reason(error)}); "
                 "write it again or take it out of input.path"
             ) from error
 

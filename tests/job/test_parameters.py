@@ -12,12 +12,12 @@ from batchscore.job.parameters import (
     Parameter,
     ParameterValue,
     Problem,
-    nearest,
     printable,
     read_parameters,
     shown,
     substitute,
 )
+from batchscore.wording import nearest
 
 DECLARED = {
     "date": Parameter(type="date"),

@@ -213,12 +213,12 @@ def numeric_json(**changes: object) -> str:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (numeric_json(clipp=[0, 1]), "did you mean 'clip'"),
+        (numeric_json(clipp=[0, 1]), "nearest: 'clip'"),
         (numeric_json(std=0), "greater than 0"),
         (numeric_json(mean=math.nan), "finite"),
         (numeric_json(clip=[2, 1]), "above the upper"),
         (numeric_json(kind="numerical"), "'numeric'"),
-        ('{"inputs": {}, "input": 1}', "did you mean 'inputs'"),
+        ('{"inputs": {}, "input": 1}', "nearest: 'inputs'"),
         ('{"inputs": {}}', "at least one model input"),
         ('{"inputs": {"i": []}}', "one or more features"),
         ("[" * 100_000, "not JSON"),

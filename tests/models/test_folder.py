@@ -139,8 +139,8 @@ def test_missing_and_odd_files_are_refused(folder: Path, tmp_path: Path) -> None
         ({"weights": "unlisted.bin"}, "does not list it"),
         ({"architecture": "other.py:Net"}, "does not list it"),
         ({"architecture": "a/b.py:Net"}, "architecture"),
-        ({"architectur": "x"}, "did you mean 'architecture'"),
-        ({"inputs": {"x": {"type": "float32", "shap": [1]}}}, "did you mean 'shape'"),
+        ({"architectur": "x"}, "nearest: 'architecture'"),
+        ({"inputs": {"x": {"type": "float32", "shap": [1]}}}, "nearest: 'shape'"),
         ({"inputs": {"x": {"type": "float31"}}}, "float32"),
         ({"outputs": {}}, "outputs"),
         ({"batchscore_model": 2}, "batchscore_model"),
@@ -271,7 +271,7 @@ def test_inputs_are_mapped_to_columns(tmp_path: Path, folder: Path) -> None:
     model = single(tmp_path)
     assert map_inputs(model, {"features": ["p", "q"]}).inputs[0].columns == ("p", "q")
     assert map_inputs(model, {"features": ["vector"]}).identity != model.identity
-    with pytest.raises(ModelError, match="did you mean 'features'"):
+    with pytest.raises(ModelError, match="nearest: 'features'"):
         map_inputs(model, {"feature": ["p"]})
     with pytest.raises(ModelError, match="takes 2 values a row, found 3"):
         map_inputs(model, {"features": ["p", "q", "r"]})

@@ -1,0 +1,33 @@
+"""How messages put what comes from outside: on one line, shortened, with the nearest name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+_NAMES_SHOWN = 20
+_COMPARED_CHARACTERS = 80
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Says which known name is most like `name`, or lists the known names."""
+    names = sorted(known)
+    matches = difflib.get_close_matches(name[:_COMPARED_CHARACTERS], names, n=1)
+    if matches:
+        return f"nearest: {one_line(repr(matches[0]))}"
+    if not names:
+        return "there are none"
+    more = ", …" if len(names) > _NAMES_SHOWN else ""
+    return f"expected one of {', '.join(one_line(each) for each in names[:_NAMES_SHOWN])}{more}"
+
+
+def one_line(text: object, width: int = 80) -> str:
+    """Returns a text as one line without control characters, of at most `width` characters."""
+    flat = " ".join(str(text).split())
+    line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in flat)
+    return line if len(line) <= width else f"{line[: width - 1]}…"
+
+
+def reason(error: BaseException) -> str:
+    """Returns an error's text on one line of at most 300 characters; else its class."""
+    return one_line(error, 300) or type(error).__name__
