@@ -35,6 +35,7 @@ def main() -> None:
         error.show()
         code = error.exit_code
     except click.Abort:
+        click.echo("INTERRUPTED  stopped before anything was begun", err=True)
         code = 130
     sys.stdout.flush()
     sys.exit(code)

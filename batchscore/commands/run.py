@@ -124,9 +124,10 @@ def _writable(spec: RunSpec) -> Iterator[None]:
 class _Work(threading.Thread):
     """The engine on a thread of its own, so that this one can watch and be interrupted."""
 
-    def __init__(self, plan: Plan, flags: Sequence[str]) -> None:
+    def __init__(self, plan: Plan, flags: Sequence[str], stop: Stop) -> None:
         super().__init__(daemon=True)
-        self._plan, self._flags = plan, flags
+        self._plan, self._flags, self._request = plan, flags, stop
+        self.begun = False
         self.metrics: list[dict[str, Any]] = []
         self.error: BaseException | None = None
         self.lost: str | None = None
@@ -137,6 +138,9 @@ class _Work(threading.Thread):
             from batchscore.engines import direct
             from batchscore.pipeline import build
 
+            if self._request.signal is not None:
+                return
+            self.begun = True
             spec, units, workers = self._plan.spec, self._plan.units, self._plan.workers
             options = direct.parse_options(self._flags)
             self.metrics = direct.run(
@@ -153,7 +157,7 @@ def _watched(
     plan: Plan, flags: Sequence[str], watch: Callable[[Progress], None], stop: Stop
 ) -> list[dict[str, Any]]:
     spec = plan.spec
-    work = _Work(plan, flags)
+    work = _Work(plan, flags, stop)
     started = time.monotonic()
     work.start()
     while work.is_alive():
@@ -174,9 +178,11 @@ def _watched(
 
 
 def _stop(spec: RunSpec, work: _Work, signal: int) -> None:
-    request_stop(spec.output, spec.run)
-    work.join(_GRACE_SECONDS)
-    if work.is_alive() or work.error is not None:
+    """Waits for the workers to stop; a run that had just been published is not stopped."""
+    if work.begun:
+        request_stop(spec.output, spec.run)
+        work.join(_GRACE_SECONDS)
+    if not work.begun or work.is_alive() or work.error is not None:
         raise stopped(signal)
 
 
