@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import secrets
 import time
@@ -48,7 +47,7 @@ def read_rows(store: Store, run: str) -> int:
     folder = layout.progress(run)
     total = 0
     for name in store.names(folder):
-        with contextlib.suppress(OSError, json.JSONDecodeError, KeyError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             total += int(store.read_json(f"{folder}/{name}")["rows"])
     return total
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import posixpath
 from collections.abc import Sequence
 from typing import Any
@@ -102,8 +101,10 @@ def _retire(store: Store, run: str, paths: Sequence[str]) -> None:
 def _read_journal(store: Store, path: str) -> dict[str, Any]:
     try:
         journal = store.read_json(path)
-        {key: journal[key] for key in ("run", "moves", "retire", "manifest")}
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        paths = [*(path for move in journal["moves"] for path in move), *journal["retire"]]
+        {store.path(path) for path in paths}
+        {key: journal[key] for key in ("run", "manifest")}
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise RecordError(
             f"journal {store.url(path)}: damaged ({error}); the slice stays unpublished until it "
             "is repaired or removed by hand"

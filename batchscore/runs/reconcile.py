@@ -65,11 +65,15 @@ def reconcile(
 
 def _reconcile_unit(record: UnitRecord, planned: int) -> None:
     written = sum(file.rows for file in record.files)
-    ended = record.filtered + record.scored + record.rejected
-    if not planned == record.read == ended or written != record.scored:
+    reasoned = sum(record.reject_reasons.values())
+    counts = (record.filtered, record.scored, record.rejected)
+    adds_up = planned == record.read == sum(counts) and min(counts) >= 0
+    if not adds_up or written != record.scored or reasoned != record.rejected:
         raise FailedError(
-            f"unit {record.unit}: {planned:,} rows planned, {record.read:,} read, {ended:,} ended, "
-            f"{record.scored:,} scored, {written:,} written; nothing was published: run again"
+            f"unit {record.unit}: {planned:,} rows planned, {record.read:,} read, "
+            f"{record.filtered:,} filtered, {record.scored:,} scored and {written:,} of them "
+            f"written, {record.rejected:,} rejected and {reasoned:,} of them with a reason; "
+            "nothing was published: run again"
         )
 
 

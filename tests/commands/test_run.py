@@ -1,0 +1,235 @@
+"""What `run` leaves in an output, when it does nothing, and how it is stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from batchscore import cli as command_line
+from batchscore.commands.run import Progress, Stop, run_plan
+from batchscore.errors import StoppedError
+from batchscore.job import load_job
+from batchscore.plan import make_plan
+from tests import factory
+from tests.conftest import Published
+
+SLEEPY = """import time
+
+
+def sleep(batch):
+    time.sleep(0.05)
+    return batch
+"""
+
+
+def write_sleepy_job(folder: Path) -> Path:
+    """A job of 50 batches that take two and a half seconds."""
+    (folder / "sleepy.py").write_text(SLEEPY)
+    runtime = {"batch_rows": 10, "workers": 1}
+    changes = {"preprocess": {"function": "sleepy.py:sleep"}, "runtime": runtime}
+    return factory.write_job(folder, changes)
+
+
+def write_daily_job(folder: Path) -> Path:
+    """A job for one day of a hive folder with two."""
+    changes: dict[str, Any] = {
+        "params": {"date": {"type": "date"}},
+        "input": {"path": "days/date=${date}"},
+    }
+    factory.write_shard(folder / "days/date=2026-11-20/x.parquet")
+    factory.write_shard(folder / "days/date=2026-11-21/x.parquet", factory.make_rows(200, 300))
+    return factory.write_job(folder, changes)
+
+
+def current(output: Path, slice_: str = "small") -> list[str]:
+    """The lines of a slice's snapshot."""
+    return (output / f"_batchscore/slices/{slice_}/current.txt").read_text().splitlines()
+
+
+def metric(manifest: dict[str, Any], name: str) -> dict[str, Any]:
+    """One of Beam's metrics."""
+    return next(m for m in manifest["beam_metrics"] if m["name"] == name)
+
+
+def test_beams_metrics_stand_in_the_manifest(flights: Published) -> None:
+    """Beam counts as many inferences as there are rows, and the latency of each batch."""
+    assert metric(flights.manifest, "num_inferences")["value"] == 309_772
+    sizes = metric(flights.manifest, "inference_request_batch_size")
+    assert (sizes["sum"], sizes["max"]) == (309_772, flights.manifest["batch_rows"])
+    latency = metric(flights.manifest, "inference_batch_latency_micro_secs")
+    assert latency["count"] == sizes["count"]
+    assert 0 < latency["max"] <= latency["sum"]
+    assert metric(flights.manifest, "load_model_latency_milli_secs")["count"] == 1
+
+
+def test_the_manifest_describes_each_file(flights: Published) -> None:
+    """Every published file stands in the manifest with its rows, bytes, hash and unit."""
+    units = {unit["unit"] for unit in flights.manifest["units"]}
+    described = {str(flights.output / f["path"]): f for f in flights.manifest["files"]}
+    assert set(described) == {str(path) for path in flights.data.rglob("*") if path.is_file()}
+    for path, facts in described.items():
+        data = Path(path).read_bytes()
+        assert facts["rows"] == pq.read_metadata(path).num_rows
+        assert (facts["bytes"], facts["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
+        assert facts["unit"] in units
+
+
+def test_the_manifest_says_how_the_run_was_made(flights: Published) -> None:
+    """Job, model, inputs, engine, versions, checks and times can be read from the manifest."""
+    manifest = flights.manifest
+    assert (manifest["job"], manifest["slice"], manifest["params"]) == (
+        "flight_delays",
+        "flight_delays",
+        {},
+    )
+    assert (manifest["engine"], manifest["tile_rows"]) == ("direct", 1024)
+    assert manifest["model"]["version"] == "1.0.0"
+    assert len(manifest["inputs"]) == 24
+    assert all(set(shard) == {"path", "size", "mark", "rows"} for shard in manifest["inputs"])
+    assert {"batchscore", "python", "apache-beam", "torch", "pyarrow"} <= set(manifest["packages"])
+    assert {check["name"]: check["passed"] for check in manifest["checks"]} == {
+        "rows": True,
+        "rejects": True,
+        "not_empty": True,
+    }
+    assert set(manifest["profile"]) > {"score", "month", "distance"}
+    assert all(seconds >= 0 for seconds in manifest["stage_seconds"].values())
+
+
+def test_snapshot_and_marker_name_what_is_published(flights: Published) -> None:
+    """current.txt lists the manifest's files, sorted, and _SUCCESS holds the run."""
+    home = flights.output / "_batchscore"
+    assert current(flights.output, "flight_delays") == sorted(
+        file["path"] for file in flights.manifest["files"]
+    )
+    marker = (home / "slices/flight_delays/_SUCCESS").read_text()
+    assert marker == f"{flights.manifest['run']}\n"
+    names = {path.name for path in (home / f"runs/{marker.strip()}").iterdir()}
+    assert names == {"manifest.json", "plan.json", "profile.parquet"}
+    assert not list((home / "staging").glob("*"))
+
+
+def test_a_second_run_has_nothing_to_do(tmp_path: Path) -> None:
+    """The same job again says so, exits 0, and leaves every file of the output as it was."""
+    job = factory.write_job(tmp_path)
+    first = factory.run_json("run", job)
+    before = factory.read_tree(tmp_path)
+    second = factory.run_json("run", job)
+    assert (second["status"], second["exit_code"], second["run"]) == ("unchanged", 0, first["run"])
+    assert "nothing to do" in factory.run_cli("run", job).stdout
+    assert factory.read_tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("key", ["input", "model", "job", "file"])
+def test_a_change_is_scored_anew(key: str, tmp_path: Path) -> None:
+    """A new shard, a new model, a changed job, or a lost file makes the job run again."""
+    job = factory.write_job(tmp_path)
+    first = factory.run_json("run", job)
+    if key == "input":
+        factory.write_shard(tmp_path / "in/2.parquet", factory.make_rows(10, 500))
+    elif key == "model":
+        factory.write_model(tmp_path / "model", version="1.1")
+    elif key == "job":
+        factory.change_job(tmp_path, {"postprocess": None})
+    else:
+        (tmp_path / "out" / first["files"][0]["path"]).unlink()
+    second = factory.run_json("run", job)
+    assert second["status"] == "published"
+    assert second["run"] != first["run"]
+    assert len(factory.published(tmp_path / "out")) == (510 if key == "input" else 500)
+
+
+def test_rescore_replaces_and_retires(tmp_path: Path) -> None:
+    """--rescore publishes new files of the same rows and moves the old ones out of data/."""
+    job, output = factory.write_job(tmp_path), tmp_path / "out"
+    first = factory.run_json("run", job)
+    rows = factory.published(output)
+    second = factory.run_json("run", job, "--rescore")
+    old, new = first["files"][0], second["files"][0]
+    assert second["status"] == "published"
+    assert second["replaced"] == [old["path"]]
+    assert current(output) == [new["path"]]
+    assert [str(p.relative_to(output)) for p in (output / "data").iterdir()] == [new["path"]]
+    retired = output / "_batchscore/retired" / second["run"] / old["path"]
+    assert hashlib.sha256(retired.read_bytes()).hexdigest() == old["sha256"]
+    assert factory.published(output).equals(rows)
+
+
+def test_dates_of_one_output_do_not_see_each_other(tmp_path: Path) -> None:
+    """Each date is a slice of its own: scoring one anew leaves the other's files and snapshot."""
+    job, output = write_daily_job(tmp_path), tmp_path / "out"
+    first = factory.run_json("run", job, "--param", "date=2026-11-20")
+    second = factory.run_json("run", job, "--param", "date=2026-11-21")
+    assert factory.published(output)["id"].to_pylist() == list(range(500))
+    assert second["replaced"] == []
+    theirs = (output / second["files"][0]["path"]).read_bytes()
+    factory.run_json("run", job, "--param", "date=2026-11-20", "--rescore")
+    assert factory.published(output)["id"].to_pylist() == list(range(500))
+    assert current(output, first["slice"]) != [first["files"][0]["path"]]
+    assert current(output, second["slice"]) == [second["files"][0]["path"]]
+    assert (output / second["files"][0]["path"]).read_bytes() == theirs
+    again = factory.run_json("run", job, "--param", "date=2026-11-21")
+    assert again["status"] == "unchanged"
+
+
+def test_a_run_tells_how_far_it_is(tmp_path: Path) -> None:
+    """The watcher sees rows grow from nothing to at most all, and the seconds that passed."""
+    plan = make_plan(load_job(str(write_sleepy_job(tmp_path)), (), ()))
+    seen: list[Progress] = []
+    run_plan(plan, (), False, seen.append, Stop())
+    rows = [progress.rows for progress in seen]
+    assert {progress.total for progress in seen} == {500}
+    assert rows == sorted(rows)
+    assert any(0 < count < 500 for count in rows)
+    assert seen[-1].seconds > seen[0].seconds
+
+
+def test_progress_is_plain_lines_without_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where stderr is no terminal, a line now and then tells rows, share, speed and time left."""
+    monkeypatch.setattr(command_line, "_LINE_SECONDS", 0.0)
+    done = factory.run_cli("run", write_sleepy_job(tmp_path))
+    lines = [line for line in done.stderr.splitlines() if "scored" in line]
+    assert done.exit_code == 0
+    assert len(lines) >= 3
+    assert "of 500 rows (" in lines[0]
+    assert any("rows/s, about" in line and "s left" in line for line in lines)
+    assert "\x1b" not in done.stderr
+    assert "scored" not in done.stdout.partition("\n")[0]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_between_batches(number: int, tmp_path: Path) -> None:
+    """A stopped run publishes nothing and says so; what was published before stands."""
+    job, output = write_sleepy_job(tmp_path), tmp_path / "out"
+    plan = make_plan(load_job(str(job), (), ()))
+    stop = Stop()
+
+    def interrupt(progress: Progress) -> None:
+        if progress.rows:
+            stop.signal = number
+
+    with pytest.raises(StoppedError, match="nothing was published") as caught:
+        run_plan(plan, (), False, interrupt, stop)
+    assert caught.value.exit_code == 128 + number
+    assert not (output / "data").exists()
+    assert not list((output / "_batchscore/staging").iterdir())
+    assert factory.run_json("runs", output)[0]["status"] == "interrupted"  # type: ignore[index]
+
+
+def test_a_signal_before_the_first_batch(tmp_path: Path) -> None:
+    """A run that is stopped while it starts up builds no graph, publishes nothing and says so."""
+    plan = make_plan(load_job(str(factory.write_job(tmp_path)), (), ()))
+    stop = Stop()
+    stop.signal = signal.SIGINT
+    with pytest.raises(StoppedError) as caught:
+        run_plan(plan, (), False, lambda _: None, stop)
+    assert caught.value.exit_code == 130
+    assert not (tmp_path / "out/data").exists()
+    assert factory.run_json("run", tmp_path / "job.yaml")["status"] == "published"

@@ -1,0 +1,100 @@
+"""The direct runner: Beam's options, and worker processes that end with the run."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import apache_beam as beam
+import psutil
+import pytest
+from apache_beam.metrics.metric import Metrics
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
+
+from batchscore.engines.direct import parse_options, run
+from batchscore.errors import JobFileError
+
+
+def leave_pid(folder: str, element: int) -> int:
+    """Leave a file that is named after this process."""
+    Metrics.counter("test", "elements").inc()
+    Metrics.distribution("test", "value").update(element)
+    (Path(folder) / f"{os.getpid()}-{uuid.uuid4().hex}").touch()
+    if element < 0:
+        raise ValueError(f"element {element} is negative")
+    return element
+
+
+def graph(folder: Path, elements: list[int]) -> Callable[[beam.Pipeline], None]:
+    """A pipeline over elements that tells which processes worked on it."""
+
+    def build(pipeline: beam.Pipeline) -> None:
+        spread = pipeline | beam.Create(elements) | beam.Reshuffle()
+        _ = spread | "Leave" >> beam.Map(lambda element: leave_pid(str(folder), element))
+
+    return build
+
+
+def lost(reason: str) -> None:
+    """Fail where a worker ends too early."""
+    raise AssertionError(reason)
+
+
+def pids(folder: Path) -> set[int]:
+    """The processes that worked."""
+    return {int(path.name.partition("-")[0]) for path in folder.iterdir()}
+
+
+def test_options_of_beam_are_passed_on() -> None:
+    """A flag that Beam knows is set."""
+    options = parse_options(["--direct_runner_bundle_repeat=2"])
+    assert options.view_as(DirectOptions).direct_runner_bundle_repeat == 2
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--direct_runner_bundel_repeat=2", ("--direct_runner_bundel_repeat=2", "no such option")),
+        ("--direct_runner_bundle=2", ("--direct_runner_bundle=2", "no such option")),
+        ("--direct_num_workers=4", ("direct_num_workers", "runtime.workers")),
+        ("--runner=FlinkRunner", ("runner", "runtime.engine")),
+        ("--direct_runner_bundle_repeat=many", ("direct_runner_bundle_repeat=many",)),
+    ],
+)
+def test_other_options_are_errors(flag: str, words: tuple[str, ...]) -> None:
+    """A flag that Beam does not know, cuts short, or that the job file sets, is named."""
+    with pytest.raises(JobFileError) as caught:
+        parse_options([flag])
+    assert all(word in str(caught.value) for word in words)
+
+
+def test_one_worker_is_this_process(tmp_path: Path) -> None:
+    """One worker runs in this process, and Beam's metrics come back sorted by step and name."""
+    metrics = run(graph(tmp_path, [1, 2, 3]), PipelineOptions([]), 1, pytest.fail)
+    assert pids(tmp_path) == {os.getpid()}
+    ours = [{k: v for k, v in m.items() if k != "step"} for m in metrics if m["step"] == "Leave"]
+    assert ours == [
+        {"name": "elements", "value": 3},
+        {"name": "value", "count": 3, "sum": 6, "min": 1, "max": 3},
+    ]
+
+
+@pytest.mark.slow
+def test_workers_end_with_the_run(tmp_path: Path) -> None:
+    """Several workers are processes of their own, and none is left when the run is over."""
+    run(graph(tmp_path, list(range(40))), PipelineOptions([]), 2, pytest.fail)
+    workers = pids(tmp_path)
+    assert len(workers) == 2
+    assert os.getpid() not in workers
+    assert not [pid for pid in workers if psutil.pid_exists(pid)]
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_failure(tmp_path: Path) -> None:
+    """A step that fails in a worker fails the run with its words, and no worker is left."""
+    with pytest.raises(RuntimeError, match="element -1 is negative"):
+        run(graph(tmp_path, [-1, 1]), PipelineOptions([]), 2, pytest.fail)
+    assert pids(tmp_path)
+    assert not [pid for pid in pids(tmp_path) if psutil.pid_exists(pid)]

@@ -1,0 +1,154 @@
+"""Test that weights become a network, or one clear error, and that no code hides in them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from batchscore.errors import DeviceError, FunctionError, ModelError
+from batchscore.models.folder import Model, ModelInput, read_model_folder, single_file_model
+from batchscore.models.load import load_network, resolve_device
+from tests.factory import NET, STATE, write_model, write_weights
+
+BUFFERED = """
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(2, 1)
+        self.register_buffer("scale", torch.arange(1.0, 3.0), persistent=False)
+
+    def forward(self, x):
+        return self.linear(x * self.scale)
+"""
+
+
+def single(folder: Path, weights: str, net: str = NET, **changes: Any) -> Model:
+    """A model of one weights file with its network beside it."""
+    (folder / "net.py").write_text(net)
+    facts: dict[str, Any] = {
+        "format": "safetensors",
+        "architecture": "net.py:Net",
+        "inputs": [ModelInput("x", "float32", (2,), ("a", "b"))],
+        "outputs": [],
+        "base": str(folder),
+    }
+    return single_file_model(str(folder / weights), **{**facts, **changes})
+
+
+def score(model: Model) -> list[float]:
+    """The outputs for two rows."""
+    x = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    network = load_network(model, "cpu")
+    with torch.inference_mode():
+        return [float(value) for value in network({"x": x}).reshape(-1)]
+
+
+def test_all_forms_of_the_same_weights_score_the_same(tmp_path: Path) -> None:
+    """A model folder, a safetensors file and a .pt file of the same weights agree."""
+    folder = read_model_folder(str(write_model(tmp_path / "model")))
+    write_weights(tmp_path / "w.safetensors")
+    digest = write_weights(tmp_path / "w.pt")
+    plain = single(tmp_path, "w.safetensors")
+    pickled = single(tmp_path, "w.pt", format="pt", sha256=digest)
+    assert score(folder) == score(plain) == score(pickled) == [0.125, 0.625]
+
+
+def test_the_older_form_of_pt_is_read(tmp_path: Path) -> None:
+    """A .pt that is not a zip archive is read, too."""
+    torch.save(STATE, tmp_path / "w.pt", _use_new_zipfile_serialization=False)
+    model = single(tmp_path, "w.pt", format="pt", sha256=_sha(tmp_path / "w.pt"))
+    assert score(model) == [0.125, 0.625]
+
+
+def _sha(path: Path) -> str:
+    import hashlib
+
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_buffers_that_are_no_weights_are_computed(tmp_path: Path) -> None:
+    """A buffer that the weights do not hold has its values, not the emptiness of a meta tensor."""
+    write_weights(tmp_path / "w.safetensors")
+    assert score(single(tmp_path, "w.safetensors", BUFFERED)) == [-0.375, -0.375]
+
+
+def test_a_network_is_ready_to_infer(tmp_path: Path) -> None:
+    """It is in evaluation mode, and keeps no gradients."""
+    network = load_network(read_model_folder(str(write_model(tmp_path))), "cpu")
+    assert not network.module.training
+    assert not any(p.requires_grad for p in network.module.parameters())
+
+
+class _Bomb:
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.mkdir, ("exploded",)
+
+
+def test_weights_that_would_run_code_are_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A .pt with more than tensors is refused, and what hides in it does not run."""
+    monkeypatch.chdir(tmp_path)
+    torch.save({"linear.weight": _Bomb()}, tmp_path / "w.pt")
+    model = single(tmp_path, "w.pt", format="pt", sha256=_sha(tmp_path / "w.pt"))
+    with pytest.raises(ModelError, match="could run code"):
+        load_network(model, "cpu")
+    assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ({"linear.weight": torch.zeros(1, 2)}, "linear.bias"),
+        ({**STATE, "more": torch.zeros(1)}, "more"),
+        ({**STATE, "linear.weight": torch.zeros(1, 3)}, "size mismatch"),
+    ],
+    ids=["missing", "unexpected", "shape"],
+)
+def test_weights_that_do_not_fit_are_named(
+    tmp_path: Path, state: dict[str, torch.Tensor], words: str
+) -> None:
+    """What is missing, too much or of another shape stands in the error."""
+    safetensors.torch.save_file(state, tmp_path / "w.safetensors")
+    with pytest.raises(ModelError, match=words):
+        load_network(single(tmp_path, "w.safetensors"), "cpu")
+
+
+@pytest.mark.parametrize(
+    ("net", "error", "words"),
+    [
+        ("Net = 1", ModelError, "could not be built"),
+        ("Net = dict", ModelError, "is of type dict; expected a torch.nn.Module"),
+        ("import nosuchmodule", FunctionError, "nosuchmodule"),
+        ("def", FunctionError, "not valid Python"),
+        (NET.replace("x: torch.Tensor)", "x, y)"), ModelError, "cannot be called"),
+    ],
+    ids=["number", "dict", "import", "syntax", "arguments"],
+)
+def test_architectures_that_cannot_be_used(
+    tmp_path: Path, net: str, error: type[Exception], words: str
+) -> None:
+    """An architecture that is no module, does not build, or takes other inputs is an error."""
+    write_weights(tmp_path / "w.safetensors")
+    with pytest.raises(error, match=words):
+        load_network(single(tmp_path, "w.safetensors", net), "cpu")
+
+
+def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`auto` takes a GPU where there is one; one that is not there is an error, not a slow run."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert (resolve_device("auto"), resolve_device("cpu")) == ("cpu", "cpu")
+    with pytest.raises(DeviceError, match="has 0 usable GPUs"):
+        resolve_device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert (resolve_device("auto"), resolve_device("cuda:1")) == ("cuda", "cuda:1")
+    with pytest.raises(DeviceError, match="'cuda:2'"):
+        resolve_device("cuda:2")

@@ -1,0 +1,198 @@
+"""Test that shards are found, their schemas made one, and row groups kept, or named in an error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchscore.errors import InputError
+from batchscore.plan.inputs import (
+    find_shards,
+    hive_keys,
+    keep_row_groups,
+    read_footers,
+    unify_schemas,
+)
+from batchscore.storage import Store
+from tests.factory import write_shard
+
+
+def names(folder: Path, *addresses: str) -> list[str]:
+    """The shards that addresses below a folder name, relative to it."""
+    found = find_shards([str(folder / address) for address in addresses])
+    return [str(Path(shard.path).relative_to(folder)) for shard in found]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Shards in hive folders, one beside them, and files that are no shards."""
+    for path in ("m=1/a.parquet", "m=1/b.parquet", "m=2/a.parquet", "x.parquet"):
+        write_shard(tmp_path / path)
+    for path in ("m=1/_SUCCESS", "m=1/.a.crc", "_temporary/c.parquet", ".hidden/d.parquet"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_bytes(b"x")
+    return tmp_path
+
+
+def test_shards_by_file_glob_folder_and_list(folder: Path) -> None:
+    """Each form names its files, sorted, each once; hidden ones and markers are no shards."""
+    every = ["m=1/a.parquet", "m=1/b.parquet", "m=2/a.parquet", "x.parquet"]
+    assert names(folder, "x.parquet") == ["x.parquet"]
+    assert names(folder, "m=*/a.parquet") == ["m=1/a.parquet", "m=2/a.parquet"]
+    assert names(folder, ".") == every
+    assert names(folder, "m=2", "x.parquet", "m=*/*.parquet", "m=2/a.parquet") == every
+    assert names(folder, "nothing", "no*") == []
+
+
+def test_shards_of_a_store_in_memory() -> None:
+    """An fsspec address lists as a folder does, and gives addresses that can be opened."""
+    store = Store("memory://inputs-test")
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({"a": [1]}), sink)
+    store.write("m=3/a.parquet", bytes(sink.getvalue()))
+    (shard,) = find_shards(["memory://inputs-test"])
+    (footer,) = read_footers([shard])
+    assert footer.shard.path.startswith("memory://")
+    assert (footer.shard.rows, footer.shard.keys) == (1, (("m", 3),))
+    store.remove("")
+
+
+@pytest.mark.parametrize(
+    ("path", "keys"),
+    [
+        ("/x/month=9/a.parquet", (("month", "9"),)),
+        ("/x/y=1/m=a%2Fb/a.parquet", (("y", "1"), ("m", "a/b"))),
+        ("/env=prod/flights/month=9/a.parquet", (("month", "9"),)),
+        ("/x/m=__HIVE_DEFAULT_PARTITION__/a.parquet", (("m", None),)),
+        ("/x/=1/a.parquet", ()),
+        ("/x/a=b.parquet", ()),
+    ],
+)
+def test_hive_keys(path: str, keys: tuple[tuple[str, str | None], ...]) -> None:
+    """Keys are the unbroken run of folders right above the file, decoded."""
+    assert hive_keys(path) == keys
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [(["1", "12"], pa.int64()), (["01", "12"], pa.int64()), (["1", "x"], pa.string())],
+)
+def test_hive_keys_have_one_type(tmp_path: Path, values: list[str], kind: pa.DataType) -> None:
+    """A key is a number where all of its values are."""
+    for value in values:
+        write_shard(tmp_path / f"k={value}/a.parquet")
+    footers = read_footers(find_shards([str(tmp_path)]))
+    assert unify_schemas(footers, ["k"]).field("k").type == kind
+
+
+def test_other_hive_keys_are_named(folder: Path) -> None:
+    """A shard that is laid out differently is an error, since its column would be missing."""
+    with pytest.raises(InputError, match=r"x\.parquet: has hive keys \[\], expected \['m'\]"):
+        read_footers(find_shards([str(folder)]))
+
+
+def schema_of(tmp_path: Path, *kinds: pa.DataType) -> pa.DataType:
+    """The type that shards with these types of one column get."""
+    for number, kind in enumerate(kinds):
+        table = pa.table({"c": pa.array([None, None], pa.null()).cast(kind)})
+        write_shard(tmp_path / f"{number}.parquet", table)
+    return unify_schemas(read_footers(find_shards([str(tmp_path)])), None).field("c").type
+
+
+DICTIONARY = pa.dictionary(pa.int32(), pa.string())
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "wanted"),
+    [
+        (pa.int32(), pa.int64(), pa.int64()),
+        (pa.int16(), pa.int8(), pa.int16()),
+        (pa.uint8(), pa.uint32(), pa.uint32()),
+        (pa.float32(), pa.float64(), pa.float64()),
+        (pa.string(), DICTIONARY, pa.string()),
+        (pa.large_string(), pa.string(), pa.large_string()),
+        (pa.null(), pa.int32(), pa.int32()),
+        (pa.timestamp("ms"), pa.timestamp("us"), pa.timestamp("us")),
+    ],
+    ids=str,
+)
+def test_types_that_fit(
+    tmp_path: Path, first: pa.DataType, second: pa.DataType, wanted: pa.DataType
+) -> None:
+    """Widths, dictionaries and null columns give one type, whichever shard comes first."""
+    assert schema_of(tmp_path / "a", first, second) == wanted
+    assert schema_of(tmp_path / "b", second, first) == wanted
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (pa.int32(), pa.string()),
+        (pa.int64(), pa.float64()),
+        (pa.int8(), pa.uint8()),
+        (pa.timestamp("us"), pa.timestamp("us", "UTC")),
+        (pa.date32(), pa.timestamp("us")),
+        (pa.list_(pa.field("element", pa.int32())), pa.int32()),
+    ],
+    ids=str,
+)
+def test_types_that_do_not_fit(tmp_path: Path, first: pa.DataType, second: pa.DataType) -> None:
+    """The error names shard, column, the expected and the found type."""
+    with pytest.raises(InputError) as caught:
+        schema_of(tmp_path, first, second)
+    words = ("1.parquet", "'c'", f"is {second}", f"expected {first}")
+    assert all(word in str(caught.value) for word in words)
+
+
+def test_order_of_columns_does_not_matter_but_their_presence_does(tmp_path: Path) -> None:
+    """Columns are found by name; one that only some shards have is an error that names both."""
+    write_shard(tmp_path / "0.parquet", pa.table({"a": [1], "b": [2]}))
+    write_shard(tmp_path / "1.parquet", pa.table({"b": [2], "a": [1]}))
+    footers = read_footers(find_shards([str(tmp_path)]))
+    assert unify_schemas(footers, None).names == ["a", "b"]
+    write_shard(tmp_path / "2.parquet", pa.table({"b": [2], "a": [1], "c": [3]}))
+    footers = read_footers(find_shards([str(tmp_path)]))
+    with pytest.raises(InputError, match=r"2\.parquet: has a column 'c'.*name the columns"):
+        unify_schemas(footers, None)
+    assert unify_schemas(footers, ["b"]).names == ["b"]
+
+
+@given(
+    groups=st.lists(st.integers(1, 5), min_size=1, max_size=6),
+    bound=st.integers(-1, 30),
+    key=st.sampled_from([1, 2, 3]),
+)
+def test_a_filter_keeps_every_row_group_that_may_match(
+    tmp_path_factory: pytest.TempPathFactory, groups: list[int], bound: int, key: int
+) -> None:
+    """No row that the filter keeps lies in a row group that is left out, hive keys among them."""
+    folder = tmp_path_factory.mktemp("groups")
+    for month in (1, 2):
+        path = folder / f"m={month}/a.parquet"
+        path.parent.mkdir()
+        table = pa.table({"v": range(sum(groups))})
+        with pq.ParquetWriter(path, table.schema) as writer:
+            for index, size in enumerate(groups):
+                writer.write_table(table.slice(sum(groups[:index]), size))
+    footers = read_footers(find_shards([str(folder)]))
+    schema = unify_schemas(footers, None)
+    filters = [[("v", ">=", bound), ("m", "==", key)]]
+    pieces = keep_row_groups(footers, schema, filters)
+    wanted = ds.dataset(folder, partitioning="hive").count_rows(
+        filter=(ds.field("v") >= bound) & (ds.field("m") == key)
+    )
+    rows = [
+        (dict(piece.shard.keys)["m"], row)
+        for piece in pieces
+        for start, size in zip(piece.starts, piece.sizes, strict=True)
+        for row in range(start, start + size)
+    ]
+    assert len([1 for month, row in rows if row >= bound and month == key]) == wanted
+    assert all(month == key for month, _ in rows)
+    assert len(rows) <= wanted + max(groups)

@@ -1,0 +1,113 @@
+"""Test that an error in a worker is written down once and comes back as what it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from batchscore import errors
+from batchscore.errors import BatchscoreError, FailedError, StepError, StoppedError
+from batchscore.runs import layout
+from batchscore.runs.failures import describe, read_failure, recorded
+from batchscore.storage import Store
+
+KINDS = [
+    kind
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, BatchscoreError) and kind is not BatchscoreError
+]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """An output."""
+    return Store(str(tmp_path))
+
+
+def _record(store: Store, error: Exception, run: str = "r") -> None:
+    with pytest.raises(type(error)), recorded(store, run):
+        raise error
+
+
+def test_without_a_failure_there_is_none(store: Store) -> None:
+    """A run whose workers wrote nothing down has no failure, and nothing is written for it."""
+    with recorded(store, "r"):
+        pass
+    assert read_failure(store, "r") is None
+    assert store.names() == []
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_our_errors_come_back(store: Store, kind: type[BatchscoreError]) -> None:
+    """Class, exit code, message and trace survive; a wrong job is a failure by now."""
+    _record(store, kind("the message"))
+    found = read_failure(store, "r")
+    assert found is not None
+    error, trace = found
+    expected = FailedError if kind.exit_code == 2 else kind
+    assert type(error) is expected
+    assert error.exit_code == expected.exit_code
+    assert str(error) == "the message"
+    assert "test_failures.py" in trace
+
+
+def test_a_foreign_error_is_named(store: Store) -> None:
+    """An error that is not ours comes back as a failure that says what it was."""
+    _record(store, ZeroDivisionError("by zero"))
+    found = read_failure(store, "r")
+    assert found is not None
+    assert type(found[0]) is FailedError
+    assert str(found[0]) == "unexpected ZeroDivisionError: by zero"
+
+
+def test_an_error_that_passes_several_steps_is_written_once(store: Store) -> None:
+    """Beam hands an error through every step; it makes one record."""
+    with pytest.raises(StepError), recorded(store, "r"), recorded(store, "r"):
+        raise StepError("once")
+    assert len(store.names(layout.failures("r"))) == 1
+
+
+def test_a_failure_is_told_before_a_stop(store: Store) -> None:
+    """Of several workers' errors, that they were told to stop comes last."""
+    for _ in range(5):
+        _record(store, StoppedError("stopped"))
+    _record(store, StepError("the cause"))
+    found = read_failure(store, "r")
+    assert found is not None
+    assert str(found[0]) == "the cause"
+
+
+def test_runs_do_not_see_each_others_failures(store: Store) -> None:
+    """A failure belongs to the run that met it."""
+    _record(store, StepError("other"), run="other")
+    assert read_failure(store, "r") is None
+
+
+def test_an_output_that_cannot_be_written_hides_no_error(tmp_path: Path) -> None:
+    """When even the record fails, the error itself still goes on."""
+    (tmp_path / "file").write_bytes(b"")
+    _record(Store(str(tmp_path / "file")), StepError("the cause"))
+
+
+def test_a_record_left_half_written_is_passed_over(store: Store) -> None:
+    """What a killed worker left of a record does not hide the others' errors."""
+    _record(store, StepError("the cause"))
+    name = store.names(layout.failures("r"))[0]
+    store.write(f"{layout.failures('r')}/{name}.99-0123abcd.tmp", b'{"type": "St')
+    found = read_failure(store, "r")
+    assert found is not None
+    assert str(found[0]) == "the cause"
+
+
+def test_a_description_has_the_cause_too() -> None:
+    """The trace holds the chain of errors down to the first."""
+    try:
+        try:
+            raise KeyError("deep")
+        except KeyError as error:
+            raise StepError("shown") from error
+    except StepError as error:
+        facts = describe(error)
+    assert (facts["type"], facts["message"]) == ("StepError", "shown")
+    assert "KeyError: 'deep'" in facts["trace"]

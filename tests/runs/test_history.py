@@ -1,0 +1,84 @@
+"""Test what an output tells of its runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from batchscore.errors import InvalidError, OutputError, RecordError
+from batchscore.runs import layout
+from batchscore.runs.history import (
+    newest,
+    published_files,
+    read_history,
+    read_manifest,
+    require_output,
+)
+from batchscore.storage import Store
+
+
+def add_run(store: Store, run: str, started: str, slice_: str = "job") -> None:
+    manifest = {"run": run, "status": "published", "started": started, "rows": {}, "slice": slice_}
+    store.write_json(layout.run_file(run, "manifest.json"), manifest)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """An output with three runs of two slices, and one that left no manifest."""
+    store = Store(str(tmp_path))
+    layout.claim_output(store)
+    add_run(store, "20261120-aaaa", "2026-11-20T01:00:00")
+    add_run(store, "20261119-bbbb", "2026-11-19T01:00:00")
+    add_run(store, "20261121-cccc", "2026-11-21T01:00:00", "job,date=1")
+    store.write_json(layout.run_file("20261121-dddd", "plan.json"), {})
+    return store
+
+
+def test_runs_are_told_newest_first(store: Store) -> None:
+    """All slices' runs, or one's, by their start; one without a manifest is not among them."""
+    assert [m["run"][-4:] for m in read_history(store)] == ["cccc", "aaaa", "bbbb"]
+    assert [m["run"][-4:] for m in read_history(store, "job")] == ["aaaa", "bbbb"]
+    assert newest(store, "job")["run"] == "20261120-aaaa"
+
+
+def test_a_slice_without_runs_is_an_error(store: Store) -> None:
+    """The slice is named, and what to do."""
+    with pytest.raises(InvalidError, match=r"'job,date=2'.*has no run yet; run the job first"):
+        newest(store, "job,date=2")
+
+
+@pytest.mark.parametrize("run", ["20200101-0000", "../runs/20261120-aaaa", "", "a/b"])
+def test_an_unknown_run_is_an_error(store: Store, run: str) -> None:
+    """The run is named beside the newest ones; a path is no run."""
+    with pytest.raises(InvalidError, match=r"has no such run; the newest are .*20261121-cccc"):
+        read_manifest(store, run)
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"run": 1}', b"\xff\xfe"])
+def test_a_damaged_manifest_is_an_error(store: Store, data: bytes) -> None:
+    """The file is named."""
+    store.write(layout.run_file("20261120-aaaa", "manifest.json"), data)
+    with pytest.raises(RecordError, match=r"20261120-aaaa/manifest\.json: damaged"):
+        read_manifest(store, "20261120-aaaa")
+
+
+def test_published_files_of_one_slice_or_all(store: Store) -> None:
+    """The lists of all slices together, or of one alone."""
+    store.write(layout.slice_file("job", "current.txt"), b"data/b\ndata/a\n")
+    store.write(layout.slice_file("job,date=1", "current.txt"), b"data/c\n")
+    assert published_files(store, None) == ["data/a", "data/b", "data/c"]
+    assert published_files(store, "job,date=1") == ["data/c"]
+
+
+def test_a_folder_that_is_no_output(tmp_path: Path) -> None:
+    """A folder with other files, an empty one and a missing one are told apart from an output."""
+    for folder, words in (("empty", "nothing was ever published"), ("none", "nothing was ever")):
+        if folder == "empty":
+            (tmp_path / folder).mkdir()
+        with pytest.raises(OutputError, match=words):
+            require_output(Store(str(tmp_path / folder)))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/file").write_text("x")
+    with pytest.raises(OutputError, match="'file'"):
+        require_output(Store(str(tmp_path / "other")))

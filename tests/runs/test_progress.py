@@ -1,0 +1,89 @@
+"""Test that workers' counts add up, are written seldom, and that a stop is heeded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from batchscore.errors import StoppedError
+from batchscore.runs import layout, progress
+from batchscore.runs.progress import Pulse, read_rows, request_stop
+from batchscore.storage import Store
+from tests.factory import FaultyStore
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """An output."""
+    return Store(str(tmp_path))
+
+
+class Clock:
+    """A clock that stands until it is set."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def monotonic(self) -> float:
+        """Seconds."""
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock that pulses go by."""
+    made = Clock()
+    monkeypatch.setattr(progress, "time", made)
+    return made
+
+
+def test_the_counts_of_all_workers_add_up(store: Store, clock: Clock) -> None:
+    """Rows are added over the workers of one run and no other."""
+    first, second, other = Pulse(store, "r"), Pulse(store, "r"), Pulse(store, "other")
+    for pulse, rows in ((first, 10), (second, 5), (other, 100)):
+        pulse.add(rows)
+    clock.now += 1.5
+    first.add(20)
+    assert read_rows(store, "r") == 35
+    assert read_rows(store, "none") == 0
+
+
+def test_a_worker_writes_at_most_once_a_second(tmp_path: Path, clock: Clock) -> None:
+    """A thousand blocks in less than a second make one small file; what was counted is not lost."""
+    store = FaultyStore(str(tmp_path))
+    pulse = Pulse(store, "r")
+    for _ in range(1_000):
+        pulse.add(1)
+    assert (store.__dict__["changes"], read_rows(store, "r")) == (1, 1)
+    clock.now += 1.0
+    pulse.add(1)
+    assert (store.__dict__["changes"], read_rows(store, "r")) == (2, 1_001)
+
+
+def test_a_stop_is_heeded_at_the_next_tick(store: Store, clock: Clock) -> None:
+    """Within the second work goes on; after it the worker is stopped."""
+    pulse = Pulse(store, "r")
+    pulse.add(1)
+    request_stop(store, "r")
+    pulse.add(1)
+    clock.now += 1.0
+    with pytest.raises(StoppedError):
+        pulse.add(1)
+    Pulse(store, "other").add(1)
+
+
+@pytest.mark.parametrize("content", [b"", b'{"ro', b"{}", b"\xff"])
+def test_a_count_that_cannot_be_read_is_left_out(
+    store: Store, clock: Clock, content: bytes
+) -> None:
+    """A damaged count makes the bar wrong for a second, and nothing else."""
+    Pulse(store, "r").add(7)
+    store.write(f"{layout.progress('r')}/0.json", content)
+    assert read_rows(store, "r") == 7
+
+
+def test_a_count_that_cannot_be_written_is_left_out(tmp_path: Path) -> None:
+    """A worker goes on when its count finds no place."""
+    (tmp_path / "_batchscore").write_bytes(b"a file where a folder should be")
+    Pulse(Store(str(tmp_path)), "r").add(7)

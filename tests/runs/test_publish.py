@@ -1,0 +1,161 @@
+"""Test that a publication is whole, or not there, wherever it is interrupted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchscore.errors import RecordError
+from batchscore.records import StagedFile
+from batchscore.runs import layout
+from batchscore.runs.publish import (
+    final_path,
+    is_pending,
+    publish,
+    published_run,
+    roll_forward,
+    snapshot,
+)
+from batchscore.storage import Store
+from tests.factory import FaultyStore, Killed, read_tree
+
+SLICE = "job,date=2013-09-20"
+OLD = {"data/day=1/r1-u-0.parquet": b"old one", "data/day=2/r1-u-0.parquet": b"old two"}
+NEW = {"data/day=1/r2-u-0.parquet": b"new one", "data/day=3/r2-u-0.parquet": b"new three"}
+OTHER = "data/day=1/other-slice.parquet"
+
+
+def stage(store: Store, run: str, files: dict[str, bytes]) -> list[tuple[str, str]]:
+    """Stages files and returns their moves."""
+    moves = []
+    for number, (final, data) in enumerate(files.items()):
+        staged = f"{layout.staging(run)}/u/{number}.parquet"
+        store.write(staged, data)
+        moves.append((staged, final))
+    return moves
+
+
+def begin(folder: Path) -> list[tuple[str, str]]:
+    """An output with a published run and another slice's file; returns the next run's moves."""
+    store = Store(str(folder))
+    store.write(OTHER, b"another slice")
+    publish(store, SLICE, "r1", stage(store, "r1", OLD), {"run": "r1"})
+    return stage(store, "r2", NEW)
+
+
+def visible(folder: Path) -> dict[str, bytes]:
+    """The files below data/, with their bytes."""
+    return {f"data/{path}": data for path, data in read_tree(folder / "data").items()}
+
+
+def changes_of_a_publication(folder: Path) -> int:
+    """How many changes an undisturbed publication makes."""
+    store = FaultyStore(str(folder))
+    publish(store, SLICE, "r2", begin(folder), {"run": "r2"})
+    return int(store.__dict__["changes"])
+
+
+def test_a_run_replaces_the_one_before(tmp_path: Path) -> None:
+    """New files stand, old ones are retired, and list, marker and manifest name the new run."""
+    store = Store(str(tmp_path))
+    publish(store, SLICE, "r2", begin(tmp_path), {"run": "r2"})
+    assert visible(tmp_path) == {**NEW, OTHER: b"another slice"}
+    assert snapshot(store, SLICE) == sorted(NEW)
+    assert published_run(store, SLICE) == "r2"
+    assert store.read_json(layout.run_file("r2", "manifest.json")) == {"run": "r2"}
+    assert {path: store.read(layout.retired("r2", path)) for path in OLD} == OLD
+    assert not is_pending(store, SLICE)
+    assert not (tmp_path / "data/day=2").exists()
+
+
+@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
+def test_a_publication_killed_anywhere_is_finished_by_the_next_run(
+    tmp_path: Path, done: bool
+) -> None:
+    """Killed before or after any change, it is rolled forward to the same bytes, or not begun."""
+    whole = tmp_path / "whole"
+    count = changes_of_a_publication(whole)
+    assert count > 10
+    for at in range(count):
+        folder = tmp_path / f"killed-{at}"
+        moves = begin(folder)
+        before = read_tree(folder)
+        with pytest.raises(Killed):
+            publish(FaultyStore(str(folder), at, done), SLICE, "r2", moves, {"run": "r2"})
+        store = Store(str(folder))
+        if not is_pending(store, SLICE) and published_run(store, SLICE) == "r1":
+            assert read_tree(folder) == before
+            publish(store, SLICE, "r2", moves, {"run": "r2"})
+        roll_forward(store, SLICE)
+        assert read_tree(folder) == read_tree(whole), f"killed at change {at}"
+
+
+@pytest.mark.parametrize("at", range(0, 12, 3))
+def test_a_publication_killed_twice_is_finished(tmp_path: Path, at: int) -> None:
+    """A roll-forward that is killed itself is rolled forward, too."""
+    changes_of_a_publication(tmp_path / "whole")
+    folder = tmp_path / "killed"
+    with pytest.raises(Killed):
+        publish(FaultyStore(str(folder), 4), SLICE, "r2", begin(folder), {"run": "r2"})
+    try:
+        roll_forward(FaultyStore(str(folder), at), SLICE)
+    except Killed:
+        roll_forward(Store(str(folder)), SLICE)
+    assert read_tree(folder) == read_tree(tmp_path / "whole")
+
+
+def test_readers_of_the_snapshot_see_one_run(tmp_path: Path) -> None:
+    """Before each change current.txt names the old files or the new ones, and each is there."""
+    seen: list[list[str]] = []
+
+    def look() -> None:
+        names = snapshot(Store(str(tmp_path)), SLICE)
+        seen.append(names)
+        if published_run(Store(str(tmp_path)), SLICE) is not None:
+            assert all((tmp_path / name).exists() for name in names)
+
+    moves = begin(tmp_path)
+    publish(FaultyStore(str(tmp_path), look=look), SLICE, "r2", moves, {"run": "r2"})
+    assert {tuple(names) for names in seen} == {tuple(sorted(OLD)), tuple(sorted(NEW))}
+
+
+def test_nothing_to_roll_forward(tmp_path: Path) -> None:
+    """Without a journal nothing is done, and nothing is written."""
+    assert roll_forward(Store(str(tmp_path)), SLICE) is None
+    assert read_tree(tmp_path) == {}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"run": "r"}', "null", "\xff"])
+def test_a_damaged_journal_is_named(tmp_path: Path, text: str) -> None:
+    """What is no journal ends in an error that names the file, and changes nothing."""
+    store = Store(str(tmp_path))
+    store.write(layout.slice_file(SLICE, "journal.json"), text.encode("latin-1"))
+    before = read_tree(tmp_path)
+    with pytest.raises(RecordError, match="journal"):
+        roll_forward(store, SLICE)
+    assert read_tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("path", ["../outside", "/etc/outside", "data/../../outside"])
+def test_a_journal_cannot_leave_the_output(tmp_path: Path, path: str) -> None:
+    """A journal whose moves lead out of the output moves nothing."""
+    store = Store(str(tmp_path / "out"))
+    store.write("staged", b"x")
+    journal: dict[str, Any] = {"run": "r", "moves": [["staged", path]], "retire": []}
+    store.write_json(layout.slice_file(SLICE, "journal.json"), {**journal, "manifest": {}})
+    with pytest.raises(RecordError, match="leaves the folder"):
+        roll_forward(store, SLICE)
+    assert json.loads(store.read(layout.slice_file(SLICE, "journal.json")))
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@given(st.lists(st.tuples(st.text("ab", max_size=2), st.integers(0, 3)), unique=True))
+def test_final_names_differ_where_staged_ones_do(staged: list[tuple[str, int]]) -> None:
+    """Files of one unit never get the same final name, whatever their partitions."""
+    files = [StagedFile(f"s/{n:04d}.parquet", f"k={part}", 1, 1, "") for part, n in staged]
+    assert len({final_path(file, "r", "u") for file in files}) == len(files)

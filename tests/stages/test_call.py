@@ -1,0 +1,107 @@
+"""Test calling a user's function: what it is given, what is made of its result, what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from batchscore.errors import StepError
+from batchscore.stages.call import UserCall, batch_kind
+from tests.factory import make_batch
+
+BATCH = make_batch(x=[1.0, 2.0, 3.0], t=["a", "b", None])
+
+
+def _call(function: Any, batch: str = "arrow") -> pa.RecordBatch:
+    return UserCall("f.py:f", function, batch)(BATCH)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda batch: batch,
+        lambda batch: pa.Table.from_batches([batch]),
+        lambda batch: pa.Table.from_batches([batch[:1], batch[1:]]),
+        lambda batch: batch.to_pandas().set_index(pd.Index([7, 8, 9])),
+    ],
+    ids=["batch", "table", "chunked table", "frame with an index of its own"],
+)
+def test_any_table_of_the_same_rows_is_taken(function: Any) -> None:
+    """A record batch, a table in chunks and a data frame give the same batch, without an index."""
+    assert _call(function).to_pydict() == BATCH.to_pydict()
+
+
+def test_a_pandas_function_is_given_a_frame() -> None:
+    """With batch: pandas the function sees a data frame, and its result becomes Arrow."""
+
+    def double(frame: pd.DataFrame) -> pd.DataFrame:
+        return pd.DataFrame({"y": frame["x"] * 2})
+
+    assert _call(double, "pandas").to_pydict() == {"y": [2.0, 4.0, 6.0]}
+
+
+def test_an_empty_chunked_column_is_taken() -> None:
+    """A table without rows, and so without chunks, is a batch without rows."""
+    call = UserCall("f.py:f", lambda b: pa.table({"y": pa.chunked_array([], pa.int8())}), "arrow")
+    assert call(BATCH[:0]).num_rows == 0
+
+
+def _frame(batch: pd.DataFrame) -> None: ...
+def _quoted(batch: "pd.DataFrame") -> None: ...  # noqa: UP037
+def _arrow(batch: pa.RecordBatch, other: pd.DataFrame) -> None: ...
+def _returns(batch) -> pd.DataFrame: ...  # type: ignore[no-untyped-def]
+
+
+@pytest.mark.parametrize(
+    ("function", "kind"),
+    [
+        (_frame, "pandas"),
+        (_quoted, "pandas"),
+        (_arrow, "arrow"),
+        (_returns, "arrow"),
+        (len, "arrow"),
+    ],
+)
+def test_the_first_annotation_says_which_batch(function: Any, kind: str) -> None:
+    """Only a first argument annotated as a data frame makes a function a pandas one."""
+    assert batch_kind(function) == kind
+
+
+def _raise(_: Any) -> Any:
+    raise KeyError("no such\n column")
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (_raise, r"f\.py:f raised KeyError: .*no such.*test_call\.py line \d+"),
+        (lambda batch: batch[:2], "returned 2 rows for a batch of 3"),
+        (lambda batch: None, "NoneType.*expected a pyarrow RecordBatch"),
+        (lambda batch: batch.to_pydict(), "dict.*expected a pyarrow RecordBatch"),
+        (lambda batch: pd.DataFrame({"y": [1, "a", {}]}), "cannot be one batch"),
+        (
+            lambda b: pa.RecordBatch.from_arrays([b["x"], b["x"]], names=["y", "y"]),
+            "returned column 'y' twice",
+        ),
+    ],
+    ids=["raises", "too few rows", "nothing", "a dict", "mixed objects", "twice"],
+)
+def test_each_misfit_is_one_clear_error(function: Any, words: str) -> None:
+    """What a function does wrong is told with its name and what was expected."""
+    with pytest.raises(StepError, match=words) as caught:
+        _call(function)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_long_message_is_shortened() -> None:
+    """An error's text of a megabyte does not fill the screen."""
+
+    def fail(_: Any) -> Any:
+        raise ValueError("x" * 1_000_000)
+
+    with pytest.raises(StepError) as caught:
+        _call(fail)
+    assert len(str(caught.value)) < 500

@@ -1,0 +1,218 @@
+"""Test that partitions part the rows, and that files, buffers and handles stay within bounds."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+from collections.abc import Callable
+from datetime import date, datetime, timezone
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batchscore.errors import StepError
+from batchscore.stages import partition
+from batchscore.stages.partition import HIVE_NULL, PartitionFiles, split_partitions
+from batchscore.storage import Store
+from tests.factory import make_batch
+
+TEXTS = st.none() | st.text(st.characters(codec="utf-8"), max_size=5) | st.sampled_from(
+    ["..", "/", "a/b", "=", "%2F", "\n", " ", "é", "\0", "x&y"]
+)  # fmt: skip
+
+
+def _value(text: str) -> str | None:
+    return None if text == HIVE_NULL else unquote(text)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(TEXTS, st.none() | st.integers(-2, 2), st.booleans()), max_size=30))
+def test_splitting_parts_the_rows(rows: list[tuple[str | None, int | None, bool]]) -> None:
+    """Each row is in one part, in its order, in the folder that holds its encoded values."""
+    texts, numbers, flags = ([row[i] for row in rows] for i in range(3))
+    batch = make_batch(
+        **{"t/=": pa.array(texts, pa.string())},
+        n=pa.array(numbers, pa.int64()),
+        id=pa.array(range(len(rows)), pa.int64()),
+        b=pa.array(flags, pa.bool_()),
+    )
+    parts = split_partitions(batch, ("t/=", "n", "b"))
+    found: dict[int, tuple[str | None, ...]] = {}
+    for folder, part in parts:
+        assert part.schema.names == ["id"]
+        assert part.num_rows
+        levels = [level.split("=") for level in folder.split("/")]
+        assert [unquote(name) for name, _ in levels] == ["t/=", "n", "b"]
+        assert folder.isascii()
+        assert folder.isprintable()
+        ids = part.column("id").to_pylist()
+        assert ids == sorted(ids)
+        found |= dict.fromkeys(ids, tuple(_value(text) for _, text in levels))
+    wanted = [(t, None if n is None else str(n), str(b).lower()) for t, n, b in rows]
+    assert found == dict(enumerate(wanted))
+    assert sum(part.num_rows for _, part in parts) == len(rows)
+    assert len({folder for folder, _ in parts}) == len(parts) == len(set(wanted))
+
+
+@pytest.mark.parametrize(
+    ("column", "folder"),
+    [
+        (pa.array([date(2013, 9, 1)]), "c=2013-09-01"),
+        (
+            pa.array([datetime(2013, 9, 1, 5, tzinfo=timezone.utc)]),
+            "c=2013-09-01 05%3A00%3A00%2B00",
+        ),
+        (pa.array([1_000_000_001], pa.timestamp("ns")), "c=1970-01-01 00%3A00%3A01.000000001"),
+        (pa.array([None], pa.int8()), f"c={HIVE_NULL}"),
+        (pa.array([True]), "c=true"),
+    ],
+    ids=["day", "moment", "nanosecond", "null", "bool"],
+)
+def test_values_read_as_hive_writes_them(column: pa.Array, folder: str) -> None:
+    """Dates and times are ISO 8601, booleans lower case, and a null has Hive's own name."""
+    ((found, part),) = split_partitions(make_batch(c=column, x=[1]), ("c",))
+    assert found.startswith(folder)
+    assert part.to_pydict() == {"x": [1]}
+
+
+def test_without_partitions_there_is_one_part_or_none() -> None:
+    """All rows go to the folder itself; no rows make no part."""
+    batch = make_batch(x=[1, 2])
+    assert split_partitions(batch, ()) == [("", batch)]
+    assert split_partitions(batch[:0], ()) == []
+    assert split_partitions(batch[:0], ("x",)) == []
+
+
+def test_a_part_does_not_keep_the_batch_alive() -> None:
+    """One row of a large batch takes one row's memory while it waits."""
+    batch = make_batch(k=np.arange(100_000) == 7, x=np.ones(100_000))
+    small = dict(split_partitions(batch, ("k",)))["k=true"]
+    assert small.get_total_buffer_size() < 1_000
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Callable[..., PartitionFiles]:
+    """Makes the files of one attempt."""
+    return lambda file_bytes=1 << 30: PartitionFiles(Store(str(tmp_path)), "s", file_bytes)
+
+
+def _batch(first: int, rows: int) -> pa.RecordBatch:
+    rng = np.random.default_rng(first)
+    return make_batch(id=np.arange(first, first + rows), x=rng.random(rows))
+
+
+def test_closed_files_are_what_they_say(
+    files: Callable[..., PartitionFiles], tmp_path: Path
+) -> None:
+    """Rows, bytes, hash and partition of each file are those of the file on disk."""
+    made = files()
+    for number in range(6):
+        made.add(f"p={number % 2}", _batch(number * 10, 10))
+    made.close()
+    assert [file.partition for file in made.files] == ["p=0", "p=1"]
+    for file in made.files:
+        data = (tmp_path / file.staged).read_bytes()
+        assert file.bytes == len(data)
+        assert file.sha256 == hashlib.sha256(data).hexdigest()
+        assert file.rows == pq.read_metadata(tmp_path / file.staged).num_rows == 30
+    ids = pq.read_table(tmp_path / made.files[1].staged)["id"].to_pylist()
+    assert ids == [*range(10, 20), *range(30, 40), *range(50, 60)]
+
+
+def test_a_file_is_closed_at_its_size(
+    files: Callable[..., PartitionFiles], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that has reached file_bytes is closed, the next begins, and rows keep their order."""
+    monkeypatch.setattr(partition, "ROW_GROUP_ROWS", 1_000)
+    made = files(20_000)
+    for number in range(20):
+        made.add("", _batch(number * 500, 500))
+    assert made.files
+    made.close()
+    assert all(20_000 <= file.bytes < 40_000 for file in made.files[:-1])
+    tables = [pq.read_table(tmp_path / file.staged) for file in made.files]
+    assert pa.concat_tables(tables)["id"].to_pylist() == list(range(10_000))
+    assert len({file.staged for file in made.files}) == len(made.files) > 3
+    sizes = [
+        meta.row_group(group).num_rows
+        for meta in (pq.read_metadata(tmp_path / file.staged) for file in made.files)
+        for group in range(meta.num_row_groups)
+    ]
+    assert max(sizes) == 1_000
+
+
+def _opened(folder: Path) -> int:
+    links = [link for link in Path("/proc/self/fd").iterdir() if link.exists()]
+    return sum(link.resolve().is_relative_to(folder) for link in links)
+
+
+def test_handles_and_buffers_are_bounded(
+    files: Callable[..., PartitionFiles], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With many partitions no more files are open, nor more rows wait, than the bounds allow."""
+    monkeypatch.setattr(partition, "OPEN_FILES", 3)
+    monkeypatch.setattr(partition, "BUFFER_BYTES", 8_000)
+    made = files()
+    opened, waiting = [], []
+    for number in range(60):
+        made.add(f"p={number % 10}", _batch(number * 100, 100))
+        opened.append(_opened(tmp_path))
+        waiting.append(sum(part.pending_bytes for part in made._partitions.values()))
+    made.close()
+    assert max(opened) == 3
+    assert 0 < max(waiting) <= 8_000
+    assert _opened(tmp_path) == 0
+    rows = ds.dataset([str(tmp_path / file.staged) for file in made.files]).to_table()
+    assert sorted(rows["id"].to_pylist()) == list(range(6_000))
+    assert {file.partition for file in made.files} == {f"p={number}" for number in range(10)}
+
+
+def test_too_many_partitions_are_refused(
+    files: Callable[..., PartitionFiles], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A column with a value a row ends in one clear error, not in a file a row."""
+    monkeypatch.setattr(partition, "UNIT_PARTITIONS", 5)
+    made = files()
+    with pytest.raises(StepError, match="more than 5 partitions"):
+        for number in range(6):
+            made.add(f"p={number}", _batch(number, 1))
+    made.abort()
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+def test_an_abandoned_attempt_holds_no_file_open(
+    files: Callable[..., PartitionFiles], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After abort every handle is closed, and what was written is listed nowhere."""
+    monkeypatch.setattr(partition, "ROW_GROUP_ROWS", 10)
+    made = files()
+    made.add("", _batch(0, 20))
+    assert _opened(tmp_path) == 1
+    made.abort()
+    assert _opened(tmp_path) == 0
+    assert made.files == []
+    del made
+    gc.collect()
+
+
+@pytest.mark.parametrize(
+    ("kind", "dictionary"), [("float32", False), ("string", True), ("int64", True)]
+)
+def test_dictionaries_are_used_where_they_pay(
+    files: Callable[..., PartitionFiles], tmp_path: Path, kind: str, dictionary: bool
+) -> None:
+    """Texts and whole numbers are dictionary-encoded, floats are not; all is zstd."""
+    made = files()
+    made.add("", make_batch(x=pa.array([1, 1, 2]).cast(kind)))
+    made.close()
+    column: Any = pq.read_metadata(tmp_path / made.files[0].staged).row_group(0).column(0)
+    assert column.has_dictionary_page == dictionary
+    assert column.compression == "ZSTD"

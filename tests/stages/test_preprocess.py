@@ -1,0 +1,171 @@
+"""Test that model inputs are the columns' numbers, and that rows which have none are rejected."""
+
+from __future__ import annotations
+
+import decimal
+import math
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batchscore.arrays import to_arrow, to_numpy
+from batchscore.errors import StepError
+from batchscore.stages.preprocess import InputColumns, encode_features, stack_columns
+from tests.factory import make_batch, make_block
+
+AB = InputColumns("x", "float32", (2,), ("a", "b"))
+
+
+def _values(block: Any, name: str = "x") -> Any:
+    return to_numpy(block.values.column(name))
+
+
+def _rejected(block: Any) -> list[int]:
+    return [row for reject in block.rejects for row in reject.rows_r.to_pylist()]
+
+
+@pytest.mark.parametrize("rows", [1, 4095, 4096, 4097, 9000])
+def test_columns_are_stacked_side_by_side(rows: int) -> None:
+    """Row by row the input holds the columns' numbers in the declared order and type."""
+    a, b = np.arange(rows, dtype=np.int16) % 99, np.linspace(0, 1, rows)
+    block = stack_columns(make_block(make_batch(b=b, a=a)), [AB])
+    expected = np.stack([a.astype(np.float32), b.astype(np.float32)], axis=1)
+    assert _values(block).tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [
+        (pa.array([True, False]), [1, 0]),
+        (pa.array([1, 2], pa.uint8()), [1, 2]),
+        (pa.array([1.5, 2.5], pa.float16()), [1.5, 2.5]),
+        (pa.array([decimal.Decimal("1.25"), decimal.Decimal("-3")]), [1.25, -3]),
+    ],
+    ids=["bool", "uint8", "float16", "decimal"],
+)
+def test_any_numbers_become_the_declared_type(column: pa.Array, expected: list[float]) -> None:
+    """Booleans, integers, floats and decimals are cast, alone and beside another column."""
+    batch = make_batch(a=column, b=[0.0, 0.0])
+    alone = stack_columns(make_block(batch), [InputColumns("x", "float32", (), ("a",))])
+    assert _values(alone).dtype == np.float32
+    assert _values(alone).tolist() == expected
+    assert _values(stack_columns(make_block(batch), [AB]))[:, 0].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pa.list_(pa.float64()), pa.large_list(pa.float64()), pa.list_(pa.float64(), 4)],
+    ids=str,
+)
+def test_a_list_column_is_reshaped(kind: pa.DataType) -> None:
+    """A list of four numbers a row is an input of shape 2 by 2, also from a slice."""
+    whole = pa.array([[float(4 * r + c) for c in range(4)] for r in range(6)], kind)
+    block = make_block(make_batch(v=whole)[2:5])
+    done = stack_columns(block, [InputColumns("x", "float32", (2, 2), ("v",))])
+    assert _values(done).tolist() == np.arange(8, 20).reshape(3, 2, 2).tolist()
+
+
+def test_columns_make_an_input_of_any_shape() -> None:
+    """Four columns fill an input of shape 2 by 2 row by row."""
+    batch = make_batch(**{name: [float(i)] for i, name in enumerate("abcd")})
+    done = stack_columns(make_block(batch), [InputColumns("x", "float64", (2, 2), tuple("abcd"))])
+    assert _values(done).tolist() == [[[0, 1], [2, 3]]]
+
+
+def test_inputs_are_a_copy() -> None:
+    """A network that writes to its inputs cannot reach what is passed through."""
+    numbers = np.zeros(3, np.float32)
+    block = make_block(make_batch(a=to_arrow(numbers)))
+    done = stack_columns(block, [InputColumns("x", "float32", (), ("a",))])
+    assert _values(done).ctypes.data != numbers.ctypes.data
+
+
+LISTS = st.one_of(
+    st.none(),
+    st.lists(st.none() | st.floats(-9, 9), min_size=2, max_size=2),
+    st.lists(st.floats(-9, 9), max_size=3),
+)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.none() | st.integers(0, 9), LISTS), max_size=12), st.integers(0, 3))
+def test_rows_without_all_numbers_are_rejected_and_no_others(
+    rows: list[tuple[int | None, list[float | None] | None]], skip: int
+) -> None:
+    """A null, a null list, a list of another length or with a null rejects its own row only."""
+    batch = make_batch(
+        a=pa.array([a for a, _ in rows], pa.int64()),
+        v=pa.array([v for _, v in rows], pa.list_(pa.float64())),
+    )[skip:]
+    rows = rows[skip:]
+    inputs = [InputColumns("x", "float32", (), ("a",)), InputColumns("y", "float64", (2,), ("v",))]
+    done = stack_columns(make_block(batch), inputs)
+    good = [
+        number
+        for number, (a, v) in enumerate(rows)
+        if a is not None and v is not None and len(v) == 2 and None not in v
+    ]
+    assert done.rows_b.to_pylist() == good
+    assert _rejected(done) == [n for n in range(len(rows)) if n not in good]
+    assert _values(done, "x").tolist() == [rows[n][0] for n in good]
+    assert _values(done, "y").tolist() == [rows[n][1] for n in good]
+
+
+@pytest.mark.parametrize(
+    "lists",
+    [[None, [1.0, 2.0]], [[None, 1.0], [1.0, 2.0]], [None, [1.0, None], [3.0, 4.0]]],
+    ids=str,
+)
+def test_nulls_in_fixed_lists_reject_their_rows(lists: list[Any]) -> None:
+    """A fixed-size list that is null, or holds a null, is rejected; the others keep their place."""
+    batch = make_batch(v=pa.array(lists, pa.list_(pa.float32(), 2)))
+    done = stack_columns(make_block(batch), [InputColumns("x", "float32", (2,), ("v",))])
+    assert _values(done).tolist() == lists[-1:]
+    assert _rejected(done) == list(range(len(lists) - 1))
+
+
+def test_nan_is_left_to_the_model() -> None:
+    """A NaN is a number: what it does to a score is checked once there is one."""
+    block = make_block(make_batch(a=[math.nan, 1.0], b=[0.0, 0.0]))
+    done = stack_columns(block, [AB])
+    assert len(done) == 2
+    assert not done.rejects
+
+
+def test_a_function_stands_before_the_stacking() -> None:
+    """Columns are taken from what the function returned, the block's own stay as they were."""
+
+    def make(batch: pa.RecordBatch) -> pa.RecordBatch:
+        return make_batch(a=[None, 2, 3], b=[1, 2, 3])
+
+    block = make_block(make_batch(t=["u", "v", "w"]))
+    done = stack_columns(block, [AB], make)
+    assert _values(done).tolist() == [[2, 2], [3, 3]]
+    assert done.batch.to_pydict() == {"t": ["v", "w"]}
+    assert done.rejects[0].batch.to_pydict() == {"t": ["u"]}
+    assert done.rejects[0].stage == "preprocess"
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [({"a": [1]}, "'b'"), ({"a": [1], "b": ["text"]}, "'b'.*expected numbers")],
+    ids=["missing", "text"],
+)
+def test_what_a_function_left_out_or_made_of_text_is_named(
+    columns: dict[str, list[Any]], words: str
+) -> None:
+    """A column that is missing, or not made of numbers, is a StepError with its name."""
+    with pytest.raises(StepError, match=words):
+        stack_columns(make_block(make_batch(t=["u"])), [AB], lambda _: make_batch(**columns))
+
+
+def test_fitted_features_become_the_inputs() -> None:
+    """What the encoder returns by name are the block's values; its rows stay."""
+    block = make_block(make_batch(a=[1.0, 2.0]))
+    done = encode_features(block, lambda batch: {"x": batch.column("a"), "y": pa.array([7, 8])})
+    assert done.values.to_pydict() == {"x": [1.0, 2.0], "y": [7, 8]}  # type: ignore[union-attr]
+    assert done.batch == block.batch

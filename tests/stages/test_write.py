@@ -1,0 +1,225 @@
+"""Test that a unit's writer accounts for every row and keeps rejects with their place."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchscore.arrays import to_arrow, to_numpy
+from batchscore.errors import StepError
+from batchscore.records import UnitRecord
+from batchscore.stages.block import Block, End, locate_rows, reject_rows
+from batchscore.stages.write import Target, UnitWriter, scored_batch
+from batchscore.storage import Store
+from batchscore.units import Piece, Shard, Unit
+from tests.factory import make_batch, make_block, make_unit
+
+TARGET = Target(("id", "part"), ("part",), "1.0")
+
+
+def _block(unit: Unit, sequence: int, first: int, rows: int, bad: tuple[int, ...] = ()) -> Block:
+    numbers = np.arange(first, first + rows)
+    block = make_block(
+        make_batch(id=numbers, part=[f"p{n % 2}" for n in numbers]),
+        unit=unit,
+        sequence=sequence,
+        rows_b=to_arrow(numbers),
+        values=make_batch(score=np.linspace(0, 1, rows, dtype=np.float32)),
+        seconds={"infer": 1.0},
+    )
+    marks = pa.array([row in bad for row in range(rows)])
+    return reject_rows(block, marks, "infer", "NonFiniteScore", "NaN") if bad else block
+
+
+def _writer(store: Store, unit: Unit, profiled: list[pa.RecordBatch] | None = None) -> UnitWriter:
+    seen = [] if profiled is None else profiled
+    return UnitWriter(store, "s/attempt", unit, "attempt", TARGET, seen.append)
+
+
+@pytest.fixture(params=["local", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """An output on disk and one in memory."""
+    if request.param == "local":
+        yield Store(str(tmp_path))
+        return
+    yield Store("memory://write-test")
+    fsspec.filesystem("memory").rm("/write-test", recursive=True)
+
+
+def _table(store: Store, path: str) -> pa.Table:
+    return pq.read_table(pa.BufferReader(store.read(path)))
+
+
+def _written(store: Store) -> tuple[UnitRecord, list[pa.RecordBatch]]:
+    unit, profiled = make_unit(12), list[pa.RecordBatch]()
+    writer = _writer(store, unit, profiled)
+    writer.add(_block(unit, 0, 0, 5, bad=(1, 4)))
+    writer.add(_block(unit, 1, 5, 5))
+    return writer.finish(End(12, 2, 2)), profiled
+
+
+def test_a_record_accounts_for_every_row(store: Store) -> None:
+    """Read, filtered, scored and rejected rows, reasons, columns and busy seconds are recorded."""
+    record, _ = _written(store)
+    assert (record.read, record.filtered, record.scored, record.rejected) == (12, 2, 8, 2)
+    assert record.reject_reasons == {"infer: NonFiniteScore: NaN": 2}
+    assert [name for name, _ in record.columns] == ["id", "part", "score", "model_version"]
+    assert record.seconds["infer"] == 2.0
+    assert {"write", "profile"} <= set(record.seconds)
+    assert sum(file.rows for file in record.files) == 8
+
+
+def test_the_files_hold_the_scored_rows(store: Store) -> None:
+    """Each file has the passed-through columns, scores and version of its partition's rows."""
+    record, _ = _written(store)
+    assert [file.partition for file in record.files] == ["part=p0", "part=p1"]
+    tables = [_table(store, file.staged) for file in record.files]
+    assert [table["id"].to_pylist() for table in tables] == [[0, 2, 6, 8], [3, 5, 7, 9]]
+    assert tables[0].schema.names == ["id", "score", "model_version"]
+    assert tables[0]["model_version"].unique().to_pylist() == ["1.0"]
+
+
+def test_the_rejects_are_whole_when_the_record_is_there(store: Store) -> None:
+    """A rejected row stands with its source columns, shard, row, stage and reason, readable."""
+    record, _ = _written(store)
+    assert record.rejects_file is not None
+    rejects = _table(store, record.rejects_file).to_pylist()
+    assert [row["id"] for row in rejects] == [1, 4]
+    assert [row["_row"] for row in rejects] == [1, 4]
+    assert rejects[0]["_shard"] == "x.parquet"
+    assert (rejects[0]["_stage"], rejects[0]["_error"]) == ("infer", "NonFiniteScore")
+
+
+def test_what_is_scored_is_profiled(store: Store) -> None:
+    """The profile sees source columns and scores of the rows that are written, and no others."""
+    _, profiled = _written(store)
+    assert [batch.num_rows for batch in profiled] == [3, 5]
+    assert profiled[0].schema.names == ["id", "part", "score"]
+
+
+def test_a_unit_that_keeps_no_row_has_no_file(store: Store) -> None:
+    """All rows filtered, or rejected, leave a record without files of scores."""
+    unit = make_unit(3)
+    filtered = _writer(store, unit).finish(End(3, 3, 0))
+    assert (filtered.files, filtered.rejects_file, filtered.columns) == ((), None, ())
+    writer = _writer(store, unit)
+    writer.add(_block(unit, 0, 0, 3, bad=(0, 1, 2)))
+    rejected = writer.finish(End(3, 0, 1))
+    assert (rejected.files, rejected.rejected) == ((), 3)
+    assert rejected.rejects_file is not None
+
+
+@pytest.mark.parametrize(
+    "end",
+    [End(11, 2, 2), End(12, 1, 2), End(12, 3, 2), End(12, 2, 1), End(12, 2, 3)],
+    ids=["read", "filtered less", "filtered more", "blocks less", "blocks more"],
+)
+def test_an_end_that_does_not_add_up_is_refused(tmp_path: Path, end: End) -> None:
+    """A count of the reader's that differs from what came is an error, and no record is made."""
+    unit = make_unit(12)
+    writer = _writer(Store(str(tmp_path)), unit)
+    writer.add(_block(unit, 0, 0, 5))
+    writer.add(_block(unit, 1, 5, 5))
+    with pytest.raises(StepError, match="rows"):
+        writer.finish(end)
+
+
+@pytest.mark.parametrize("sequences", [[1], [0, 0], [0, 2], [0, 1, 0]], ids=str)
+def test_a_block_out_of_turn_is_refused(tmp_path: Path, sequences: list[int]) -> None:
+    """A block that is missing, doubled or late tells that the stages were torn apart."""
+    unit = make_unit(10)
+    writer = _writer(Store(str(tmp_path)), unit)
+    *good, last = sequences
+    for sequence in good:
+        writer.add(_block(unit, sequence, 0, 2))
+    with pytest.raises(StepError, match=f"block {last} came where {len(good)} was expected"):
+        writer.add(_block(unit, last, 0, 2))
+    writer.abort()
+
+
+def test_scores_that_change_their_type_are_refused(tmp_path: Path) -> None:
+    """A column that is a float in one block and an integer in the next is an error."""
+    unit = make_unit(4)
+    writer = _writer(Store(str(tmp_path)), unit)
+    writer.add(_block(unit, 0, 0, 2))
+    writer.add(replace(_block(unit, 1, 2, 2), values=make_batch(score=[1, 2])))
+    with pytest.raises(StepError, match=r"score float.*score int64"):
+        writer.finish(End(4, 0, 2))
+    writer.abort()
+
+
+@pytest.mark.parametrize("name", ["id", "model_version"])
+def test_a_score_with_another_columns_name_is_refused(name: str) -> None:
+    """Neither a passed-through column nor the version is overwritten by a score."""
+    block = make_block(make_batch(id=[1], part=["p"]), values=make_batch(**{name: [0.5]}))
+    with pytest.raises(StepError, match=f"'{name}' would stand twice"):
+        scored_batch(block, TARGET)
+
+
+def _opened(folder: Path) -> int:
+    links = [link for link in Path("/proc/self/fd").iterdir() if link.exists()]
+    return sum(link.resolve().is_relative_to(folder) for link in links)
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("finish", [True, False])
+def test_no_file_stays_open(tmp_path: Path, finish: bool) -> None:
+    """After finish and after abort every handle is closed, the rejects' among them."""
+    unit = make_unit(5)
+    writer = _writer(Store(str(tmp_path)), unit)
+    writer.add(_block(unit, 0, 0, 5, bad=(1,)))
+    if finish:
+        writer.finish(End(5, 0, 1))
+    else:
+        writer.abort()
+    assert _opened(tmp_path) == 0
+    del writer
+    gc.collect()
+
+
+def test_an_error_of_the_thread_is_raised(tmp_path: Path) -> None:
+    """What fails behind the stages, here the profile, fails the unit; abort ends it quietly."""
+    unit = make_unit(5)
+
+    def fail(_: pa.RecordBatch) -> None:
+        raise OSError("no space left")
+
+    writer = UnitWriter(Store(str(tmp_path)), "s", unit, "a", TARGET, fail)
+    writer.add(_block(unit, 0, 0, 5))
+    with pytest.raises(OSError, match="no space left"):
+        writer.finish(End(5, 0, 1))
+    writer.abort()
+
+
+GROUPS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 6)), min_size=1, max_size=8)
+
+
+@given(st.lists(GROUPS, min_size=1, max_size=3))
+def test_a_rows_number_leads_to_its_shard_and_row(layout: list[list[tuple[int, int]]]) -> None:
+    """Counting through any row groups, empty and pruned ones among them, finds every row again."""
+    pieces, expected = [], list[tuple[str, int]]()
+    for number, groups in enumerate(layout):
+        starts, sizes, row = [], [], 0
+        for skipped, size in groups:
+            row += skipped
+            starts.append(row)
+            sizes.append(size)
+            expected += [(f"{number}", row + index) for index in range(size)]
+            row += size
+        shard = Shard(f"{number}", 1, "m", row)
+        pieces.append(Piece(shard, tuple(range(len(groups))), tuple(starts), tuple(sizes)))
+    unit = Unit("u", tuple(pieces))
+    shards, rows = locate_rows(unit, np.arange(unit.rows))
+    found: list[Any] = list(zip(shards.to_pylist(), to_numpy(rows).tolist(), strict=True))
+    assert found == expected

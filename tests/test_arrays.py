@@ -1,0 +1,108 @@
+"""Test that arrays go to Arrow and back with their bits, and without a copy where there is none."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from batchscore.arrays import finite_rows, to_arrow, to_numpy
+
+DTYPES = ["bool", "int8", "uint8", "int16", "int32", "int64", "uint64"]
+DTYPES += ["float16", "float32", "float64"]
+SHAPES = hnp.array_shapes(min_dims=1, max_dims=3, min_side=1, max_side=6)
+
+
+@given(st.sampled_from(DTYPES).flatmap(lambda kind: hnp.arrays(kind, SHAPES)), st.data())
+def test_arrays_come_back_bitwise_from_whole_and_sliced_columns(
+    values: np.ndarray[Any, Any], data: st.DataObject
+) -> None:
+    """An array of any shape equals its column, and a slice of the column a slice of it."""
+    column = to_arrow(values)
+    assert len(column) == len(values)
+    start = data.draw(st.integers(0, len(values)))
+    length = data.draw(st.integers(0, len(values) - start))
+    back = to_numpy(column.slice(start, length))
+    assert back.dtype == values.dtype
+    assert back.shape == (length, *values.shape[1:])
+    assert back.tobytes() == values[start : start + length].tobytes()
+
+
+@pytest.mark.parametrize("kind", DTYPES)
+def test_no_rows_keep_type_and_shape(kind: str) -> None:
+    """An empty array comes back empty, with its type and the shape of a row."""
+    back = to_numpy(to_arrow(np.empty((0, 3, 2), kind)))
+    assert back.dtype == np.dtype(kind)
+    assert back.shape == (0, 3, 2)
+
+
+def test_numbers_share_memory() -> None:
+    """A column points at its array's bytes, and the array taken from it at the same."""
+    values = np.arange(12, dtype=np.float32).reshape(4, 3)
+    column = to_arrow(values)
+    assert column.flatten().buffers()[1].address == values.ctypes.data
+    assert to_numpy(column).ctypes.data == values.ctypes.data
+
+
+def test_a_strided_array_is_laid_out_anew() -> None:
+    """A view that skips and turns round gives a column of the values that it shows."""
+    values = np.arange(12).reshape(3, 4)[::-1, ::2]
+    assert to_arrow(values).to_pylist() == [[8, 10], [4, 6], [0, 2]]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([1.0, None]),
+        pa.array([[1.0, 2.0], None], pa.list_(pa.float32(), 2)),
+        pa.array([[1.0, None]], pa.list_(pa.float32(), 2)),
+        pa.array(["a"]),
+        pa.array([[1.0]], pa.list_(pa.float32())),
+        pa.array([0], pa.timestamp("s")),
+    ],
+    ids=["null", "null list", "null in a list", "text", "list", "time"],
+)
+def test_what_is_not_plain_numbers_is_refused(column: pa.Array) -> None:
+    """Nulls and types that are not numbers are ValueErrors, never zeros or garbage."""
+    with pytest.raises(ValueError, match="column of type"):
+        to_numpy(column)
+
+
+def test_pandas_is_not_imported() -> None:
+    """Arrays are converted without loading pandas, which takes a second."""
+    code = (
+        "import sys, numpy as np; from batchscore.arrays import to_arrow, to_numpy, finite_rows;"
+        "import pyarrow as pa; column = to_arrow(np.ones((3, 2), 'f4')); to_numpy(column);"
+        "finite_rows(pa.record_batch([column], names=['x'])); sys.exit('pandas' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@given(hnp.arrays("float32", (7, 2)), st.lists(st.booleans(), min_size=7, max_size=7))
+def test_finite_rows_are_those_without_nan_infinity_or_null(
+    values: np.ndarray[Any, Any], nulls: list[bool]
+) -> None:
+    """A row is finite if each float of each column is; other types do not matter."""
+    column = to_arrow(values)
+    single = pa.array([None if null else 1.0 for null in nulls], pa.float64())
+    text = pa.array([None, *"abcdef"])
+    batch = pa.record_batch([column, single, text], names=["a", "b", "c"])
+    expected = np.isfinite(values).all(axis=1) & ~np.array(nulls)
+    assert finite_rows(batch).tolist() == expected.tolist()
+
+
+def test_null_lists_and_nulls_in_lists_are_not_finite() -> None:
+    """A null list, or a list that holds a null, is no score."""
+    kind = pa.list_(pa.float32(), 2)
+    column = pa.array([[1, 2], None, [None, 1], [float("inf"), 1], [3, 4]], kind)
+    batch = pa.record_batch([column], names=["a"])
+    assert finite_rows(batch).tolist() == [True, False, False, False, True]
+    assert finite_rows(batch[3:]).tolist() == [False, True]
+    assert finite_rows(batch[:0]).tolist() == []

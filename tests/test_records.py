@@ -1,0 +1,56 @@
+"""Test that records survive JSON and that damage to them is told."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from batchscore.errors import RecordError
+from batchscore.records import StagedFile, UnitRecord
+
+RECORD = UnitRecord(
+    unit="u",
+    attempt="u-1",
+    read=10,
+    filtered=2,
+    scored=7,
+    rejected=1,
+    reject_reasons={"infer: NonFiniteScore: NaN": 1},
+    rejects_file="staging/rejects.parquet",
+    files=(StagedFile("staging/0.parquet", "month=9", 7, 100, "ab"),),
+    columns=(("id", "int64"), ("score", "float")),
+    seconds={"read": 0.5},
+)
+
+
+def test_a_record_survives_json() -> None:
+    """A record comes back equal from JSON text."""
+    assert UnitRecord.from_json(json.loads(json.dumps(RECORD.to_json()))) == RECORD
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"files": None},
+        {"files": [{"staged": "x"}]},
+        {"columns": [["one"]]},
+        {"columns": 3},
+        {"more": 1},
+    ],
+    ids=str,
+)
+def test_damage_is_a_record_error(change: dict[str, Any]) -> None:
+    """Facts of another form are a RecordError that says what to do."""
+    with pytest.raises(RecordError, match="run again"):
+        UnitRecord.from_json({**RECORD.to_json(), **change})
+
+
+@pytest.mark.parametrize("key", sorted(RECORD.to_json()))
+def test_each_missing_fact_is_a_record_error(key: str) -> None:
+    """No fact of a record has a default that would hide its loss."""
+    facts = RECORD.to_json()
+    del facts[key]
+    with pytest.raises(RecordError, match=key):
+        UnitRecord.from_json(facts)
