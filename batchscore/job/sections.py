@@ -24,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from batchscore.job.parameters import shown
+from batchscore.job.parameters import redacted_address, shown
 from batchscore.wording import nearest
 
 OPERATORS = ("==", "=", "!=", "<", ">", "<=", ">=", "in", "not in")
@@ -134,7 +134,18 @@ PATTERN_MEANINGS = {
 
 JobName = Annotated[str, StringConstraints(pattern=NAME, max_length=64)]
 ParameterName = Annotated[str, StringConstraints(pattern=PARAMETER_NAME, max_length=64)]
-Address = Annotated[str, StringConstraints(pattern=ADDRESS)]
+
+
+def _without_credentials(address: str) -> str:
+    if redacted_address(address) != address:
+        raise ValueError(
+            "holds a user, password or key, which manifests and logs would show; give them by the "
+            "environment, or by fsspec's own configuration files"
+        )
+    return address
+
+
+Address = Annotated[str, StringConstraints(pattern=ADDRESS), AfterValidator(_without_credentials)]
 Addresses = Annotated[tuple[Address, ...], Field(min_length=1), BeforeValidator(_one_or_more)]
 Filters = Annotated[
     tuple[tuple[Condition, ...], ...],
