@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -49,6 +50,11 @@ def to_numpy(column: pa.Array) -> Array:
 def _flat_numpy(column: pa.Array) -> Array:
     if column.null_count:
         raise ValueError(f"column of type {column.type} holds {column.null_count} nulls")
+    return _raw_numpy(column)
+
+
+def _raw_numpy(column: pa.Array) -> Array:
+    """Views a flat column's values; what stands in place of nulls is anything."""
     data = column.buffers()[1]
     if pa.types.is_boolean(column.type):
         return _unpack_bits(data, column.offset, len(column))
@@ -68,26 +74,31 @@ def _unpack_bits(data: pa.Buffer | None, offset: int, length: int) -> Array:
 
 
 def finite_rows(values: pa.RecordBatch) -> Array:
-    """Returns a mask (b,) of the rows whose floats are all finite, in every column; null is not."""
+    """Returns a mask (b,) of the rows whose floats are all finite, in every column and list.
+
+    A null in place of floats is not finite: pandas makes nulls of NaN.
+    """
     mask_b = np.ones(values.num_rows, np.bool_)
     for column in values.columns:
-        if _holds_floats(column.type):
-            mask_b &= _finite(column)
+        mask_b[_spoiled_rows(column)] = False
     return mask_b
 
 
-def _holds_floats(kind: pa.DataType) -> bool:
-    while pa.types.is_fixed_size_list(kind):
-        kind = kind.value_type
-    return bool(pa.types.is_floating(kind))
+def _spoiled_rows(column: pa.Array) -> Array:
+    """The numbers (n,) of rows that hold, at any depth, a null or a float that is not finite."""
+    leaf, rows_n, spoiled = column.type, np.arange(len(column), dtype=np.int64), []
+    while _is_list(leaf):
+        leaf = leaf.value_type
+    if not pa.types.is_floating(leaf):
+        return rows_n[:0]
+    while _is_list(column.type):
+        spoiled.append(rows_n[~to_numpy(column.is_valid())])
+        rows_n = rows_n[to_numpy(pc.list_parent_indices(column)).astype(np.int64)]
+        column = column.flatten()
+    finite_n = np.isfinite(_raw_numpy(column)) & to_numpy(column.is_valid())
+    return np.concatenate([*spoiled, rows_n[~finite_n]])
 
 
-def _finite(column: pa.Array) -> Array:
-    if column.null_count:
-        mask_b = to_numpy(column.is_valid())
-        mask_b[mask_b] = _finite(column.drop_null())
-        return mask_b
-    if not pa.types.is_fixed_size_list(column.type):
-        return np.asarray(np.isfinite(to_numpy(column)))
-    flat = _finite(column.flatten())
-    return np.asarray(flat.reshape(len(column), column.type.list_size).all(axis=1))
+def _is_list(kind: pa.DataType) -> bool:
+    types = pa.types
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))

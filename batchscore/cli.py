@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -32,11 +33,16 @@ def main() -> None:
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:
-        error.show()
         code = error.exit_code
+        if "--json" in sys.argv:
+            _print_json(_failure("invalid", code, error.format_message()))
+        else:
+            error.show()
     except click.Abort:
-        click.echo("INTERRUPTED  stopped before anything was begun", err=True)
-        code = 130
+        code, message = 130, "stopped before anything was begun"
+        if "--json" in sys.argv:
+            _print_json(_failure("interrupted", code, message))
+        click.echo(f"INTERRUPTED  {message}", err=True)
     sys.stdout.flush()
     sys.exit(code)
 
@@ -95,10 +101,14 @@ def _tell(
     if debug:
         traceback.print_exception(type(error), error, error.__traceback__)
     if as_json:
-        _print_json({"status": status, "exit_code": code, "error": message})
+        _print_json(_failure(status, code, message))
     else:
         click.echo(f"{status.upper()}  {message}", err=True)
     raise click.exceptions.Exit(code)
+
+
+def _failure(status: str, code: int, message: str) -> dict[str, Any]:
+    return {"status": status, "exit_code": code, "error": message}
 
 
 def _set_up_logging(debug: bool) -> None:
@@ -148,7 +158,8 @@ def check(
         from batchscore import render
         from batchscore.commands.check import check_job
 
-        found = check_job(job, params, overrides, probe)
+        with redirect_stdout(sys.stderr):
+            found = check_job(job, params, overrides, probe)
         if as_json:
             _print_json(found.to_json())
         else:
@@ -183,11 +194,11 @@ def run(
         if engine is not None:
             overrides = (*overrides, f"runtime.engine={engine}")
         plan = make_plan(load_job(job, params, overrides))
-        with _progress(as_json) as watch:
+        with _progress(as_json) as watch, redirect_stdout(sys.stderr):
             manifest = run_plan(plan, beam_options, rescore, watch, stop)
         output = plan.spec.output.address
-        where = " ".join([job, *(f"--param {p}" for p in params)])
-        where = output if overrides else where
+        where = shlex.join([job, *(word for p in params for word in ("--param", p))])
+        where = shlex.quote(output) if overrides else where
         if as_json:
             _print_json({**manifest, "output": output, **_outcome(manifest)})
         elif manifest["status"] == "unchanged":
@@ -254,7 +265,7 @@ def show(
         if as_json:
             _print_json(manifest)
         else:
-            _print_lines(render.details(manifest, store.address, where))
+            _print_lines(render.details(manifest, store.address))
 
 
 @cli.command()

@@ -124,6 +124,12 @@ def judge(rows: Rows, records: Sequence[UnitRecord], spec: RunSpec) -> list[Chec
             "failed",
         ),
         Check(
+            "scored",
+            rows.scored > 0 or not kept,
+            f"{rows.scored:,} of {kept:,} rows were scored{worst}",
+            "failed",
+        ),
+        Check(
             "not_empty",
             kept > 0 or spec.allow_empty,
             f"{kept:,} rows to score"

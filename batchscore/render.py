@@ -24,7 +24,7 @@ def count(number: float) -> str:
 def size(number: float) -> str:
     """Returns bytes in the largest fitting unit: 6.7 MB."""
     for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000:
+        if round(number, 1) < 1000:
             return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
         number /= 1000
     return f"{number:.1f} TB"
@@ -33,7 +33,7 @@ def size(number: float) -> str:
 def rate(rows: float, seconds: float) -> str:
     """Returns rows a second, short: 49k rows/s."""
     value = rows / seconds if seconds > 0 else 0.0
-    if value >= 1e6:
+    if value >= 999_500:
         return f"{value / 1e6:.1f}M rows/s"
     return f"{value / 1e3:.0f}k rows/s" if value >= 1e4 else f"{value:,.0f} rows/s"
 
@@ -90,6 +90,11 @@ def summary(manifest: Mapping[str, Any], output: str, where: str) -> list[str]:
         output: the output's address.
         where: how the user named the job or the output, for the next command.
     """
+    lines = _ended(manifest, output)
+    return lines if "error" in manifest else [*lines, f"next   batchscore show {where}"]
+
+
+def _ended(manifest: Mapping[str, Any], output: str) -> list[str]:
     lines = [title(manifest)]
     if "error" in manifest:
         return [*lines, f"error  {manifest['error']}"]
@@ -99,12 +104,13 @@ def summary(manifest: Mapping[str, Any], output: str, where: str) -> list[str]:
     limit = f", limited by {manifest['limited_by']}" if manifest["limited_by"] else ""
     lines.append(f"{duration(seconds)}, {speed}{limit}, {manifest['device'].partition(',')[0]}")
     lines.append(f"busy seconds  {stage_seconds(manifest['stage_seconds'])}")
-    lines += [
-        f"CHECK FAILED  {c['name']}: {c['detail']}" for c in manifest["checks"] if not c["passed"]
-    ]
+    lines += [f"CHECK FAILED  {_check(c)}" for c in manifest["checks"] if not c["passed"]]
     lines += _rejects(manifest, output)
-    lines += _files(manifest, output)
-    return [*lines, f"next   batchscore show {where}"]
+    return [*lines, *_files(manifest, output)]
+
+
+def _check(check: Mapping[str, Any]) -> str:
+    return f"{check['name']}: {one_line(check['detail'], 300)}"
 
 
 def _rejects(manifest: Mapping[str, Any], output: str) -> list[str]:
@@ -132,9 +138,9 @@ def unchanged(manifest: Mapping[str, Any], output: str, where: str) -> list[str]
     ]
 
 
-def details(manifest: Mapping[str, Any], output: str, where: str) -> list[str]:
+def details(manifest: Mapping[str, Any], output: str) -> list[str]:
     """Returns all that `show` tells of a run."""
-    lines = summary(manifest, output, where)[:-1]
+    lines = _ended(manifest, output)
     facts = [
         ("started", manifest["started"]),
         ("engine", f"{manifest['engine']}, workers {manifest['workers']}"),
@@ -150,7 +156,7 @@ def details(manifest: Mapping[str, Any], output: str, where: str) -> list[str]:
         marks = {True: "ok    ", False: "FAILED"}
         lines += [
             "",
-            *(f"{marks[c['passed']]} {c['name']}: {c['detail']}" for c in manifest["checks"]),
+            *(f"{marks[c['passed']]} {_check(c)}" for c in manifest["checks"]),
         ]
     if manifest.get("profile"):
         lines += ["", *profile_table(manifest["profile"])]

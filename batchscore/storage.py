@@ -82,7 +82,7 @@ class Store:
     def names(self, relative: str = "") -> list[str]:
         """Returns the sorted names in a folder, without files that are still being written.
 
-        None if there is no such folder.
+        A folder that is not there has none.
         """
         try:
             listed = self._filesystem.ls(self.path(relative), detail=False, refresh=True)

@@ -276,7 +276,7 @@ MODEL = [
     Case(
         "model-returns-nan",
         network("self.linear(x).squeeze(1) * float('nan')"),
-        ("NaN", "each of 500 rows", "check the weights and inputs"),
+        ("NaN", "none of 500 rows", "check the weights"),
         run=1,
     ),
     Case("model-raises", network("x[:, 7]"), ("the model raised IndexError",), run=1),

@@ -10,11 +10,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 
-from tests.factory import run_cli
+from tests import factory
+from tests.factory import make_rows, run_cli, write_shard
 from tests.spoils import (
     ROWS,
     Spoil,
@@ -131,3 +133,56 @@ def test_a_process_of_its_own_ends_with_one_message(scored_template: Path, tmp_p
         printed = [line for line in stderr.splitlines() if not PROGRESS.match(line)]
         assert len(printed) == (name != "nan"), stderr
         assert published_bytes(tmp_path / name) == published_bytes(scored_template)
+
+
+def test_what_user_code_prints_is_no_part_of_the_result(scored_job: Path) -> None:
+    """With --json standard output is one document, whatever a function prints, or Click refuses."""
+    (scored_job / "noisy.py").write_text("def f(batch):\n    print('noise')\n    return batch\n")
+    factory.change_job(scored_job, {"postprocess": {"function": "noisy.py:f"}})
+    for command in ("check", "run"):
+        done = run_cli(command, "--json", scored_job / "job.yaml")
+        assert done.exit_code == 0, done.output
+        assert json.loads(done.stdout)["exit_code"] == 0
+        assert "noise" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words", [["run", "--json"], ["run", "--json", "--bogus"], ["no", "--json"]]
+)
+def test_a_wrong_command_line_is_json_too(words: list[str]) -> None:
+    """Arguments that are missing or unknown are told as JSON where that was asked for."""
+    command = [sys.executable, "-m", "batchscore", *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["status"] == "invalid"
+
+
+def test_a_file_that_a_function_reads_is_watched(scored_job: Path) -> None:
+    """A changed data file beside a function is scored anew."""
+    code = "import json, pathlib\nK = json.loads(pathlib.Path(__file__).with_name('k.json').read_text())"
+    (scored_job / "scaled.py").write_text(f"{code}\ndef f(batch):\n    return batch\n")
+    (scored_job / "k.json").write_text("1")
+    job = factory.change_job(scored_job, {"postprocess": {"function": "scaled.py:f"}})
+    assert factory.run_json("run", job)["status"] == "published"
+    assert factory.run_json("run", job)["status"] == "unchanged"
+    (scored_job / "k.json").write_text("2")
+    assert factory.run_json("run", job)["status"] == "published"
+
+
+def test_an_output_whose_first_run_ended_early_can_be_used(tmp_path: Path) -> None:
+    """An output of which there is but an empty folder is no stranger's."""
+    job = factory.write_job(tmp_path)
+    (tmp_path / "out/_batchscore").mkdir(parents=True)
+    assert factory.run_json("run", job)["status"] == "published"
+
+
+def test_rows_that_were_all_rejected_are_no_result(scored_job: Path) -> None:
+    """However many rejects are allowed, a run without a score fails."""
+    write_shard(
+        scored_job / "in/0.parquet", make_rows(9).set_column(1, "a", pa.nulls(9, pa.float32()))
+    )
+    job = factory.change_job(scored_job, {"input.path": "in/0.parquet", "rejects.max_ratio": 1.0})
+    done = factory.run_json("run", job)
+    assert (done["exit_code"], done["status"]) == (1, "failed")
+    assert "0 of 9 rows were scored" in done["error"]

@@ -144,8 +144,8 @@ def read_files(files: list[Path]) -> pd.DataFrame:
 
 def score_bytes(output: Path) -> bytes:
     """The scores' bits in the order of the rows' ids."""
-    scores = factory.published(output)["score"].combine_chunks()
-    return bytes(np.asarray(scores).tobytes())
+    scores = factory.published(output)["score"].to_numpy()
+    return bytes(scores.tobytes())
 
 
 def profile_of(folder: Path, manifest: dict[str, Any]) -> bytes:

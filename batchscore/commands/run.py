@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
@@ -174,6 +174,8 @@ def _watched(
         )
     if work.error is not None:
         raise _explained(spec, work.error)
+    if stop.signal is not None and not work.begun:
+        raise stopped(stop.signal)
     return work.metrics
 
 
@@ -215,4 +217,6 @@ def _close(spec: RunSpec, metrics: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _record_failure(spec: RunSpec, facts: dict[str, Any], error: BatchscoreError) -> None:
     manifest = failed_manifest(spec, facts, error.status, str(error))
-    spec.output.write_json(layout.run_file(spec.run, "manifest.json"), manifest)
+    # Where even this cannot be written, the error itself must still be told.
+    with suppress(OSError):
+        spec.output.write_json(layout.run_file(spec.run, "manifest.json"), manifest)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import multiprocessing.process
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
@@ -26,6 +27,8 @@ from batchscore.engines.workers import start_server
 from batchscore.errors import JobFileError
 
 _OURS = ("direct_num_workers", "direct_running_mode", "runner")
+_RELEASED = 64
+"""Exit code of a worker that the runner let go; no other end of a process has it."""
 
 
 def parse_options(flags: Sequence[str]) -> PipelineOptions:
@@ -107,9 +110,12 @@ def _metrics(result: Any) -> list[dict[str, Any]]:
 
 def _work(control: str, worker: str, log_level: int) -> None:
     """Serves one worker's requests until the runner closes the connection."""
+    # What user code prints must not mix with the result on standard output.
+    sys.stdout = sys.stderr
     logging.getLogger("apache_beam").setLevel(log_level)
     kind = sdk_worker.SdkHarness if log_level <= logging.ERROR else QuietHarness
     kind(control, worker_id=worker, state_cache_size=0).run()
+    sys.exit(_RELEASED)
 
 
 class QuietHarness(sdk_worker.SdkHarness):
@@ -180,7 +186,7 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
     def _watch(self, process: multiprocessing.process.BaseProcess) -> None:
         """Tells of a worker that ends before the pool does: the runner would wait for ever."""
         process.join()
-        if not self._closing:
+        if not self._closing and process.exitcode != _RELEASED:
             self._on_lost(f"worker process {process.pid} ended with exit code {process.exitcode}")
 
     def StopWorker(self, _request: Any, _context: Any) -> Any:  # noqa: N802

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import pickle
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,14 +116,22 @@ def _is_zip(path: Path) -> bool:
 
 
 def _fill(build: Any, model: Model, state: dict[str, torch.Tensor]) -> torch.nn.Module:
-    module = _build(build, model, "meta")
-    _assign(module, state, model)
-    parts = [*module.parameters(), *module.buffers()]
-    if any(part.is_meta for part in parts):
-        # Buffers that are not part of the weights were only computed on paper.
-        module = _build(build, model, "cpu")
+    """Builds on paper, so that weights are never allocated twice, or for real where it must be."""
+    with suppress(ModelError):
+        module = _build(build, model, "meta")
         _assign(module, state, model)
+        if not _has_meta_tensors(module):
+            return module
+    module = _build(build, model, "cpu")
+    _assign(module, state, model)
     return module
+
+
+def _has_meta_tensors(module: torch.nn.Module) -> bool:
+    """Tells whether buffers, or tensors in plain attributes, were only computed on paper."""
+    plain = [value for part in module.modules() for value in vars(part).values()]
+    tensors = [*module.parameters(), *module.buffers(), *plain]
+    return any(isinstance(each, torch.Tensor) and each.is_meta for each in tensors)
 
 
 def _build(build: Any, model: Model, device: str) -> torch.nn.Module:

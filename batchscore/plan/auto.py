@@ -7,10 +7,9 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from batchscore.errors import OutputError
+from batchscore.errors import InvalidError
 from batchscore.plan.inputs import Footer
 from batchscore.stages.block import TILE_ROWS
-from batchscore.storage import Store
 from batchscore.units import Unit
 
 MANY_ROWS = 4_000_000
@@ -23,15 +22,18 @@ def count_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def choose_workers(asked: int | str, units: Sequence[Unit], output: Store) -> tuple[int, str]:
-    """Returns how many worker processes a run has; OutputError if its output forbids it."""
-    if output.address.startswith("memory:"):
-        if isinstance(asked, int) and asked > 1:
-            raise OutputError(
-                f"output.path {output.address}: memory is not shared by {asked} processes; "
-                "set runtime.workers: 1"
-            )
-        return 1, "1, since the output is this process's memory"
+def choose_workers(
+    asked: int | str, units: Sequence[Unit], addresses: Sequence[str]
+) -> tuple[int, str]:
+    """Returns how many worker processes a run has; InvalidError if an address forbids it."""
+    in_memory = [address for address in addresses if address.startswith("memory:")]
+    if in_memory and asked not in ("auto", 1):
+        raise InvalidError(
+            f"runtime.workers {asked}: {in_memory[0]} is the memory of one process, which others "
+            "do not see; set runtime.workers: 1"
+        )
+    if in_memory:
+        return 1, f"1, since {in_memory[0]} is this process's memory"
     if isinstance(asked, int):
         return asked, f"{asked}, as asked for"
     rows = sum(unit.rows for unit in units)

@@ -15,6 +15,8 @@ from batchscore.spec import RunSpec
 from batchscore.storage import is_local
 from batchscore.units import Unit
 
+# A larger file beside a function is no part of its code.
+_READ_BYTES = 16 << 20
 _PACKAGES = ("apache-beam", "pyarrow", "numpy", "pandas", "torch", "safetensors")
 
 
@@ -37,7 +39,7 @@ def fingerprint(loaded: LoadedJob, spec: RunSpec, units: Sequence[Unit]) -> str:
 
 
 def _code_hashes(loaded: LoadedJob) -> dict[str, str]:
-    """Every Python file beside those that the job calls: they may import each other.
+    """The files beside those that the job calls, which may import or read them; not job files.
 
     One that is missing is left out here; loading it says so.
     """
@@ -48,10 +50,15 @@ def _code_hashes(loaded: LoadedJob) -> dict[str, str]:
         return {}
     base = Path(loaded.base)
     folders = {(base / call.function.partition(":")[0]).parent for call in calls}
-    paths = sorted({path for folder in folders for path in folder.glob("*.py") if path.is_file()})
+    paths = sorted({path for folder in folders for path in folder.glob("*") if _may_be_read(path)})
     return {
         str(path.relative_to(base)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths
     }
+
+
+def _may_be_read(path: Path) -> bool:
+    visible = not path.name.startswith(".") and path.suffix not in (".yaml", ".yml")
+    return visible and path.is_file() and path.stat().st_size <= _READ_BYTES
 
 
 def package_versions() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
 from collections.abc import Iterable, Sequence
@@ -46,49 +47,83 @@ class Found:
     keys: tuple[tuple[str, str | None], ...]
 
 
-def find_shards(addresses: Sequence[str]) -> list[Found]:
+def find_shards(addresses: Sequence[str], allow_empty: bool = False) -> list[Found]:
     """Lists the files that addresses name: files, globs, and folders with all below them.
 
-    In a folder, names that start with `_` or `.` are left out, as Hive and Spark do. Sorted by
-    path, each once.
+    In a folder, names that start with `_` or `.` are left out, as Hive and Spark do; links are
+    followed. Sorted by path, each file once, however it is named.
 
     Raises:
-        InputError: an address names nothing.
+        InputError: an address names no file, unless `allow_empty`, or cannot be listed.
     """
-    found = [shard for address in addresses for shard in _find(address)]
-    unique = {shard.path: shard for shard in found}
-    return [unique[path] for path in sorted(unique)]
+    found: dict[str, Found] = {}
+    for address in addresses:
+        shards = _find(address)
+        if not shards and not allow_empty:
+            raise InputError(
+                f"input.path {address}: no shard is there; correct the path, or set "
+                "input.allow_empty: true where nothing to score is a result"
+            )
+        found.update({shard.path: shard for shard in shards})
+    return [found[path] for path in sorted(found)]
 
 
 def _find(address: str) -> list[Found]:
+    if "::" in address:
+        raise InputError(
+            f"input.path {address}: a chain of file systems cannot be listed; "
+            "unpack it, or copy it to a folder"
+        )
     try:
         filesystem, path = open_filesystem(address)
-        infos, root = _listing(filesystem, path)
-    except (OSError, ValueError, ImportError) as error:
-        raise InputError(f"input.path {address!r}: cannot be listed ({error})") from error
-    visible = [info for info in infos if _is_visible(info["name"], root)]
-    return [_found(filesystem, info) for info in visible if info["type"] == "file"]
+        prefix = address[: -len(path)] if address.endswith(path) else None
+        infos = [info for name in _entries(filesystem, path) for info in _files(filesystem, name)]
+    except Exception as error:  # a store's client raises errors of its own
+        raise InputError(f"input.path {address}: cannot be listed ({reason(error)})") from error
+    return [_found(filesystem, info, prefix) for info in infos]
 
 
-def _listing(filesystem: Any, path: str) -> tuple[list[dict[str, Any]], str]:
-    if any(character in path for character in "*?["):
-        return list(filesystem.glob(path, detail=True).values()), ""
-    if filesystem.isdir(path):
-        return list(filesystem.find(path, detail=True).values()), path
-    return ([filesystem.info(path)], "") if filesystem.exists(path) else ([], "")
+def _entries(filesystem: Any, path: str) -> list[str]:
+    """What a path names as it stands, or as a pattern where nothing has that name."""
+    if filesystem.exists(path):
+        return [path]
+    is_pattern = any(character in path for character in "*?[")
+    return sorted(filesystem.glob(path)) if is_pattern else []
 
 
-def _is_visible(path: str, root: str) -> bool:
-    if not root:
-        return True
-    below = path[len(root) :].strip("/")
-    return not any(part.startswith(("_", ".")) and "=" not in part for part in below.split("/"))
+def _files(filesystem: Any, path: str) -> list[dict[str, Any]]:
+    if not filesystem.isdir(path):
+        return [filesystem.info(path)]
+    if "file" in filesystem.protocol:
+        return [filesystem.info(name) for name in _walk(path)]
+    infos = filesystem.find(path, detail=True).values()
+    return [info for info in infos if _is_visible(str(info["name"])[len(path) :])]
 
 
-def _found(filesystem: Any, info: dict[str, Any]) -> Found:
+def _walk(folder: str) -> list[str]:
+    """All visible files below a local folder, links followed, but for one that leads back up."""
+    names = []
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        above = f"{os.path.realpath(parent)}/"
+        down = [(name, f"{os.path.realpath(os.path.join(parent, name))}/") for name in folders]
+        folders[:] = [n for n, real in down if _is_visible(n) and not above.startswith(real)]
+        names += [os.path.join(parent, name) for name in files if _is_visible(name)]
+    return names
+
+
+def _is_visible(path: str) -> bool:
+    parts = path.strip("/").split("/")
+    return not any(part.startswith(("_", ".")) and "=" not in part for part in parts)
+
+
+def _found(filesystem: Any, info: dict[str, Any], prefix: str | None) -> Found:
     path = str(info["name"])
-    local = "file" in filesystem.protocol
-    address = path if local else filesystem.unstrip_protocol(path)
+    if "file" in filesystem.protocol:
+        address = os.path.realpath(path)
+    elif prefix is not None:
+        address = prefix + path
+    else:
+        address = filesystem.unstrip_protocol(path)
     return Found(address, int(info["size"]), modification_mark(info), hive_keys(path))
 
 
@@ -272,13 +307,23 @@ def keep_row_groups(footers: Sequence[Footer], schema: pa.Schema, filters: Any) 
     if not filters:
         filled = [footer for footer in footers if footer.row_groups]
         return [_piece(footer, range(len(footer.row_groups))) for footer in filled]
-    condition = filter_condition(filters, schema)
+    filter_condition(filters, schema)
+    condition = _prunable(filters)
     pieces = []
     for footer in footers:
-        kept = footer.fragment.subset(filter=condition, schema=schema).row_groups
+        fragment = footer.fragment
+        if condition is not None:
+            fragment = fragment.subset(filter=condition, schema=schema)
+        kept = fragment.row_groups
         if kept:
             pieces.append(_piece(footer, [group.id for group in kept]))
     return pieces
+
+
+def _prunable(filters: Any) -> Any:
+    """The part of a filter that statistics can decide: they know of no NaN, which `!=` keeps."""
+    groups = [[c for c in group if c[1] not in ("!=", "not in")] for group in filters]
+    return pq.filters_to_expression(groups) if all(groups) else None
 
 
 def filter_condition(filters: Any, schema: pa.Schema) -> Any:

@@ -19,7 +19,7 @@ from batchscore.models.folder import (
     single_file_model,
 )
 from batchscore.plan.inputs import Footer
-from batchscore.stages.preprocess import InputColumns, is_list
+from batchscore.stages.preprocess import InputColumns, check_kind, is_list
 from batchscore.storage import open_filesystem
 from batchscore.wording import nearest
 
@@ -120,6 +120,11 @@ def _check_numbers(each: ModelInput, name: str, kind: pa.DataType) -> None:
         raise InputError(
             f"model input {each.name!r}: column {name!r} is {kind}, expected numbers; "
             "encode it with preprocess.function, or with the model folder's preprocessing"
+        )
+    if not check_kind(kind, each.dtype):
+        raise InputError(
+            f"model input {each.name!r}: column {name!r} is {kind}, and the input takes "
+            f"{each.dtype}; declare another type, or cast it in preprocess.function"
         )
     if is_list(kind) and (len(each.columns) > 1 or not (each.shape or _own_shape(kind))):
         raise InputError(

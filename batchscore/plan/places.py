@@ -14,6 +14,7 @@ from typing import Any
 from batchscore.errors import InputError, InvalidError, OutputError, RetryError
 from batchscore.runs import layout
 from batchscore.storage import Store, open_filesystem
+from batchscore.wording import reason
 
 
 def check_apart(output: str, inputs: Iterable[str]) -> None:
@@ -34,7 +35,7 @@ def check_apart(output: str, inputs: Iterable[str]) -> None:
 
 def check_unpublished(output: str, shards: Iterable[str]) -> None:
     """Raises OutputError when a glob of the input found a file of the output."""
-    root = open_filesystem(output)[1].strip("/")
+    root = _real(open_filesystem(output)[0], open_filesystem(output)[1]).strip("/")
     for path in shards:
         if (path.partition("://")[2] or path).strip("/").startswith(f"{root}/"):
             raise OutputError(
@@ -45,11 +46,17 @@ def check_unpublished(output: str, shards: Iterable[str]) -> None:
 
 def _path(address: str, what: str, kind: type[InvalidError]) -> str:
     try:
-        return open_filesystem(address)[1]
-    except (ImportError, ValueError) as error:
+        return _real(*open_filesystem(address))
+    except Exception as error:  # a store's client raises errors of its own
         raise kind(
-            f"{what}: cannot be opened ({error}); correct the address, or install what it needs"
+            f"{what}: cannot be opened ({reason(error)}); "
+            "correct the address, or install what it needs"
         ) from error
+
+
+def _real(filesystem: Any, path: str) -> str:
+    """A local path without links, so that two names of one folder are seen to be one."""
+    return os.path.realpath(path) if "file" in filesystem.protocol else path
 
 
 def _fixed_part(path: str) -> str:

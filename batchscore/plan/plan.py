@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from batchscore.errors import InputError
 from batchscore.job import LoadedJob
 from batchscore.plan.auto import choose_batch_rows, choose_workers, count_cores
 from batchscore.plan.columns import read_filters, read_schema, written_columns
@@ -72,7 +71,9 @@ def make_plan(loaded: LoadedJob) -> Plan:
     schema = read_schema(job, footers, model)
     pieces = keep_row_groups(footers, schema, read_filters(job)) if footers else []
     units = tuple(pack_units(pieces, UNIT_ROWS))
-    workers, why_workers = choose_workers(job.runtime.workers, units, output)
+    workers, why_workers = choose_workers(
+        job.runtime.workers, units, [job.output.path, job.model.path, *job.input.path]
+    )
     batch_rows, why_rows = choose_batch_rows(job.runtime.batch_rows, footers, schema)
     spec = RunSpec(
         run="",
@@ -104,12 +105,7 @@ def make_plan(loaded: LoadedJob) -> Plan:
 
 
 def _read_input(loaded: LoadedJob) -> list[Footer]:
-    found = find_shards(loaded.job.input.path)
-    if not found and not loaded.job.input.allow_empty:
-        raise InputError(
-            f"input.path {', '.join(loaded.job.input.path)}: no shard is there; correct the path, "
-            "or set input.allow_empty: true where nothing to score is a result"
-        )
+    found = find_shards(loaded.job.input.path, loaded.job.input.allow_empty)
     check_unpublished(loaded.job.output.path, (shard.path for shard in found))
     return read_footers(found)
 

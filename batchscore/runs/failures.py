@@ -29,8 +29,14 @@ def recorded(store: Store, run: str) -> Iterator[None]:
 
 def describe(error: BaseException) -> dict[str, str]:
     """Returns an error's class, message and trace; a foreign class is named in the message."""
-    known = isinstance(error, BatchscoreError)
-    message = str(error) if known else f"unexpected {type(error).__name__}: {error}"
+    message = f"unexpected {type(error).__name__}: {error}"
+    if isinstance(error, BatchscoreError):
+        message = str(error)
+    elif isinstance(error, OSError):
+        message = (
+            f"a file could not be read or written ({error}); nothing was published: "
+            "make room, or see to the permissions, and run again"
+        )
     trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     return {"type": type(error).__name__, "message": message, "trace": trace}
 

@@ -13,11 +13,11 @@ from batchscore.storage import Store
 
 def require_output(store: Store) -> None:
     """Raises OutputError when the folder is not an output of batchscore."""
-    layout.check_output(store)
     if not store.exists(layout.HOME):
+        found = store.names()
+        what = f"holds {found[0]!r} and is no output of batchscore" if found else "holds no run yet"
         raise OutputError(
-            f"output {store.address}: nothing was ever published there; "
-            "check the address, or run the job first"
+            f"output {store.address}: {what}; check the address, or run the job first"
         )
 
 
@@ -25,7 +25,7 @@ def read_manifest(store: Store, run: str) -> dict[str, Any]:
     """Returns a run's manifest.
 
     Raises:
-        InvalidError: the output has no such run.
+        InvalidError: the output has no such run, or it left no manifest.
         RecordError: the manifest is damaged.
     """
     if "/" in run or run not in store.names(f"{layout.HOME}/runs"):
@@ -38,6 +38,11 @@ def read_manifest(store: Store, run: str) -> dict[str, Any]:
     try:
         manifest = store.read_json(path)
         {key: manifest[key] for key in ("run", "status", "started", "rows")}
+    except FileNotFoundError as error:
+        raise InvalidError(
+            f"run {run!r}: left no manifest; it has not ended yet, or was killed: look again "
+            "later, or run the job again"
+        ) from error
     except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RecordError(
             f"manifest {store.url(path)}: damaged ({error}); restore it from a copy"

@@ -87,7 +87,8 @@ def check_output(store: Store) -> None:
     if store.exists(_FORMAT):
         return
     found = store.names()
-    if found:
+    begun = found == [HOME] and not store.names(HOME)
+    if found and not begun:
         raise OutputError(
             f"output {store.address}: holds {found[0]!r} and is not an output of batchscore; "
             "choose an empty or a new folder"

@@ -51,12 +51,17 @@ def publish(
         moves: staged and final path of each file.
         manifest: written once the files stand.
 
-    What is to be done is written down first; `roll_forward` finishes it after a crash.
+    What is to be done is written down first; `roll_forward` finishes it after a crash. A run
+    that is published, or is being published, is only rolled forward.
     """
+    before = snapshot(store, slice_)
+    # Asked after the look at the snapshot, which could be this run's own otherwise.
+    if roll_forward(store, slice_) == run or store.exists(layout.run_file(run, "manifest.json")):
+        return
     journal = {
         "run": run,
         "moves": list(moves),
-        "retire": sorted(set(snapshot(store, slice_)) - {final for _, final in moves}),
+        "retire": sorted(set(before) - {final for _, final in moves}),
         "manifest": manifest,
     }
     store.write_json(layout.slice_file(slice_, _JOURNAL), journal)

@@ -36,6 +36,7 @@ class UserCall:
                 f"function {self.reference} raised {type(error).__name__}: "
                 f"{reason(error)} ({_last_line(error)})"
             ) from error
+        self._check_index(given, result)
         made = self._as_batch(result)
         if made.num_rows != batch.num_rows:
             raise StepError(
@@ -49,6 +50,15 @@ class UserCall:
                 f"function {self.reference} returned column {twice!r} twice; rename one"
             )
         return made
+
+    def _check_index(self, given: Any, result: Any) -> None:
+        """A frame whose index changed was sorted or filtered: its rows are not those given."""
+        same = not hasattr(result, "index") or self.batch != "pandas"
+        if not (same or result.index.equals(given.index)):
+            raise StepError(
+                f"function {self.reference} returned a frame with another index; expected the rows "
+                "in the order given: undo sorting, or set the index of the given frame again"
+            )
 
     def _as_batch(self, result: Any) -> pa.RecordBatch:
         try:

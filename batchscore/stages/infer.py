@@ -20,7 +20,6 @@ from batchscore.stages.block import TILE_ROWS, Block, reject_rows
 from batchscore.wording import reason
 
 DEFAULT_OUTPUT = "score"
-_SYSTEMATIC_ROWS = 256
 
 # Left alone, MKL chooses its kernels by a matrix's address and shape, so that a row's bits change
 # with its place in a tile. It reads this once, before its first call in the process.
@@ -63,8 +62,7 @@ def infer(block: Block, forward: Forward) -> Block:
     inputs, whatever the block's size and the number of threads.
 
     Raises:
-        StepError: the network raised, or returned something of another shape or name, or a whole
-            block of 256 rows or more is not finite.
+        StepError: the network raised, or returned something of another shape, type or name.
     """
     if block.values is None or not len(block):
         return block
@@ -82,11 +80,6 @@ def _reject_non_finite(block: Block) -> Block:
     bad_b = ~finite_rows(block.values)
     if not bad_b.any():
         return block
-    if bad_b.all() and len(block) >= _SYSTEMATIC_ROWS:
-        raise StepError(
-            f"the model returned NaN or infinity for each of {len(block):,} rows of a block; "
-            "that is the model or its preprocessing, not these rows: check the weights and inputs"
-        )
     message = "the model returned NaN or infinity"
     return reject_rows(block, to_arrow(bad_b), "infer", "NonFiniteScore", message)
 
@@ -195,4 +188,19 @@ def _row_values(name: str, tensor: torch.Tensor, declared: Sequence[OutputSpec])
     if tensor.dtype in (torch.bfloat16, torch.float16):
         tensor = tensor.float()
     array = tensor.detach().cpu().numpy()
-    return array.astype(spec.dtype, copy=False) if spec else array
+    return _as_declared(array, spec) if spec else array
+
+
+def _as_declared(array: Array, spec: OutputSpec) -> Array:
+    """Casts an output to its declared type; StepError where that would change what it says."""
+    if array.dtype == spec.dtype:
+        return array
+    kinds = "biuf"
+    narrower = kinds.index(np.dtype(spec.dtype).kind) < kinds.index(array.dtype.kind)
+    cast = array if narrower else array.astype(spec.dtype)
+    if narrower or (array.dtype.kind in "iu" and not (cast == array).all()):
+        raise StepError(
+            f"the model returned {array.dtype} for output {spec.name!r}, declared as {spec.dtype}, "
+            "which cannot hold it; declare the type that the network returns, or cast there"
+        )
+    return cast

@@ -63,6 +63,8 @@ def _apply(step: AnyStep | Call, columns: Columns) -> Columns:
         return _merged(columns, {step.name: _label(name, columns[name], step.labels)})
     assert callable(step)
     made = step(pa.record_batch(list(columns.values()), names=list(columns)))
+    if not made.num_columns:
+        raise StepError("postprocess: a function returned no columns; expected at least one score")
     return dict(zip(made.schema.names, made.columns, strict=True))
 
 

@@ -55,7 +55,8 @@ def stack_columns(
     """Sets a block's values to its columns, or a user's function's, stacked to model inputs.
 
     The values are a copy: a network that writes to its inputs cannot reach the source columns.
-    A row with a null, or a list of another length, in one of these columns is rejected.
+    A row with a null, a list of another length, or an integer that the input's type cannot hold,
+    in one of these columns is rejected.
 
     Raises:
         StepError: the function failed, or a column is missing or not made of numbers.
@@ -71,8 +72,10 @@ def stack_columns(
     bad_b = _bad_rows(made, inputs)
     if bad_b.any():
         mask = to_arrow(bad_b)
-        message = "a model input's column holds a null or a list of another length"
-        block = reject_rows(block, mask, "preprocess", "NullInput", message)
+        message = (
+            "a model input's column holds a null, a list of another length, or a too large integer"
+        )
+        block = reject_rows(block, mask, "preprocess", "InvalidInput", message)
         made = made.filter(pc.invert(mask))
     arrays = [to_arrow(_stack(made, wanted)) for wanted in inputs]
     return replace(block, values=pa.record_batch(arrays, names=[i.name for i in inputs]))
@@ -87,7 +90,22 @@ def _bad_rows(batch: pa.RecordBatch, inputs: Sequence[InputColumns]) -> Array:
                 bad_b |= to_numpy(column.is_null())
             if is_list(column.type):
                 bad_b |= _bad_lists(column, wanted.width)
+            elif _may_overflow(column.type, wanted.dtype):
+                bad_b |= _out_of_range(column, wanted.dtype)
     return bad_b
+
+
+def _may_overflow(kind: pa.DataType, dtype: str) -> bool:
+    wanted = np.dtype(dtype)
+    return (
+        pa.types.is_integer(kind) and wanted.kind in "iu" and kind.bit_width > 8 * wanted.itemsize
+    )
+
+
+def _out_of_range(column: pa.Array, dtype: str) -> Array:
+    values_b = to_numpy(pc.fill_null(column, 0))
+    limits = np.iinfo(dtype)
+    return np.asarray((values_b < limits.min) | (values_b > limits.max))
 
 
 def _bad_lists(column: pa.Array, width: int) -> Array:
@@ -109,6 +127,12 @@ def is_list(kind: pa.DataType) -> bool:
 def _stack(batch: pa.RecordBatch, wanted: InputColumns) -> Array:
     columns = [batch.column(name) for name in wanted.columns]
     rows = batch.num_rows
+    for name, column in zip(wanted.columns, columns, strict=True):
+        if not check_kind(column.type, wanted.dtype):
+            raise StepError(
+                f"model input {wanted.name!r}: column {name!r} is {column.type}, and the input "
+                f"takes {wanted.dtype}; cast it in preprocess.function"
+            )
     if len(columns) == 1:
         column = columns[0]
         flat = column.flatten() if is_list(column.type) else column
@@ -121,6 +145,16 @@ def _stack(batch: pa.RecordBatch, wanted: InputColumns) -> Array:
         for index, array in enumerate(arrays):
             stacked_bf[part, index] = array[part]
     return stacked_bf.reshape(rows, *wanted.shape)
+
+
+def check_kind(kind: pa.DataType, dtype: str) -> bool:
+    """Tells whether a column's numbers can become an input's type: a fraction is no integer."""
+    inner = kind.value_type if is_list(kind) else kind
+    wanted = np.dtype(dtype).kind
+    if wanted == "b":
+        return bool(pa.types.is_boolean(inner))
+    whole = pa.types.is_integer(inner) or pa.types.is_boolean(inner)
+    return bool(whole or wanted == "f")
 
 
 def _numbers(column: pa.Array, dtype: str | None, name: str) -> Array:

@@ -20,6 +20,7 @@ from batchscore.stages.partition import FILE_BYTES, PartitionFiles, split_partit
 from batchscore.storage import Store
 from batchscore.units import Unit
 
+SYSTEMATIC_ROWS = 256
 _BLOCKS_BEHIND = 2
 MODEL_VERSION = "model_version"
 
@@ -112,7 +113,8 @@ class UnitWriter:
         """Closes all files and accounts for every row.
 
         Raises:
-            StepError: rows read, filtered, scored and rejected do not add up.
+            StepError: rows read, filtered, scored and rejected do not add up; or of 256 rows or
+            more not one was scored.
         """
         self._behind.close()
         with stopwatch(self._seconds, "write"):
@@ -120,6 +122,7 @@ class UnitWriter:
             self._close_rejects()
         rejected = sum(self._reasons.values())
         self._reconcile(end, rejected)
+        self._check_some_scored(rejected)
         return UnitRecord(
             unit=self._unit.id,
             attempt=self._attempt,
@@ -141,6 +144,15 @@ class UnitWriter:
         with suppress(Exception):
             self._close_rejects()
         self._files.abort()
+
+    def _check_some_scored(self, rejected: int) -> None:
+        if rejected >= SYSTEMATIC_ROWS and not self._scored:
+            reason, count = self._reasons.most_common(1)[0]
+            raise StepError(
+                f"none of {rejected:,} rows of a unit was scored, {count:,} for one reason: "
+                f"{reason}. That is the model or the code, not these rows: check the weights, the "
+                "preprocessing and the inputs"
+            )
 
     def _reconcile(self, end: End, rejected: int) -> None:
         kept = end.read - end.filtered

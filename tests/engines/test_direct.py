@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import queue
+import threading
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +15,10 @@ import psutil
 import pytest
 from apache_beam.metrics.metric import Metrics
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
+from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
+from apache_beam.transforms.environments import ExternalEnvironment
 
-from batchscore.engines.direct import parse_options, run
+from batchscore.engines.direct import WorkerPool, parse_options, run
 from batchscore.errors import JobFileError
 
 
@@ -35,11 +40,6 @@ def graph(folder: Path, elements: list[int]) -> Callable[[beam.Pipeline], None]:
         _ = spread | "Leave" >> beam.Map(lambda element: leave_pid(str(folder), element))
 
     return build
-
-
-def lost(reason: str) -> None:
-    """Fail where a worker ends too early."""
-    raise AssertionError(reason)
 
 
 def pids(folder: Path) -> set[int]:
@@ -84,17 +84,61 @@ def test_one_worker_is_this_process(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_workers_end_with_the_run(tmp_path: Path) -> None:
     """Several workers are processes of their own, and none is left when the run is over."""
-    run(graph(tmp_path, list(range(40))), PipelineOptions([]), 2, pytest.fail)
+    lost: list[str] = []
+    run(graph(tmp_path, list(range(40))), PipelineOptions([]), 2, lost.append)
     workers = pids(tmp_path)
     assert len(workers) == 2
     assert os.getpid() not in workers
     assert not [pid for pid in workers if psutil.pid_exists(pid)]
+    assert lost == []
 
 
 @pytest.mark.slow
 def test_workers_end_with_a_failure(tmp_path: Path) -> None:
     """A step that fails in a worker fails the run with its words, and no worker is left."""
+    lost: list[str] = []
     with pytest.raises(RuntimeError, match="element -1 is negative"):
-        run(graph(tmp_path, [-1, 1]), PipelineOptions([]), 2, pytest.fail)
+        run(graph(tmp_path, [-1, 1]), PipelineOptions([]), 2, lost.append)
     assert pids(tmp_path)
     assert not [pid for pid in pids(tmp_path) if psutil.pid_exists(pid)]
+    assert lost == []
+
+
+def pipeline_on(pool: WorkerPool) -> beam.Pipeline:
+    """An empty pipeline for two workers of a pool."""
+    runner = FnApiRunner(ExternalEnvironment(pool.address))
+    return beam.Pipeline(runner=runner, options=PipelineOptions(direct_num_workers=2))
+
+
+def die_early(code: int) -> None:
+    """End this process at once."""
+    os._exit(code)
+
+
+@pytest.mark.slow
+def test_a_worker_that_the_runner_let_go_is_not_lost(tmp_path: Path) -> None:
+    """When the runner is done before the pool ends, its workers end, and are not told as lost."""
+    lost: list[str] = []
+    with WorkerPool(lost.append) as pool:
+        pipeline = pipeline_on(pool)
+        graph(tmp_path, [1, 2, 3, 4])(pipeline)
+        pipeline.run().wait_until_finish()
+        end = time.monotonic() + 30
+        while any(psutil.pid_exists(pid) for pid in pids(tmp_path)):
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        time.sleep(0.2)
+    assert lost == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", [0, 7])
+def test_a_worker_that_ends_by_itself_is_lost(code: int) -> None:
+    """A worker that ends before the runner is done is told with its exit code, 0 as well."""
+    lost: queue.SimpleQueue[str] = queue.SimpleQueue()
+    with WorkerPool(lost.put) as pool:
+        pipeline = pipeline_on(pool)
+        _ = pipeline | beam.Create([code]) | beam.Map(die_early)
+        # The runner waits for ever for such a worker, so the thread is left behind.
+        threading.Thread(target=pipeline.run, daemon=True).start()
+        assert lost.get(timeout=30).endswith(f"ended with exit code {code}")

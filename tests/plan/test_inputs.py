@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -47,7 +48,27 @@ def test_shards_by_file_glob_folder_and_list(folder: Path) -> None:
     assert names(folder, "m=*/a.parquet") == ["m=1/a.parquet", "m=2/a.parquet"]
     assert names(folder, ".") == every
     assert names(folder, "m=2", "x.parquet", "m=*/*.parquet", "m=2/a.parquet") == every
-    assert names(folder, "nothing", "no*") == []
+    assert names(folder, "m=*") == every[:3]
+    for nothing in ("nothing", "no*"):
+        with pytest.raises(InputError, match=r"no shard is there; correct the path"):
+            names(folder, "x.parquet", nothing)
+        assert find_shards([str(folder / nothing)], allow_empty=True) == []
+
+
+def test_links_are_followed_and_count_once(folder: Path) -> None:
+    """A linked folder is read, a file of two names once, a link that leads back up not at all."""
+    (folder / "m=1/up").symlink_to(folder)
+    (folder / "m=2/more").symlink_to(folder / "m=1")
+    (folder / "again.parquet").symlink_to(folder / "x.parquet")
+    found = names(folder, ".")
+    assert found == ["m=1/a.parquet", "m=1/b.parquet", "m=2/a.parquet", "x.parquet"]
+    assert names(folder, "again.parquet") == ["x.parquet"]
+
+
+def test_brackets_in_a_name_are_no_pattern_where_it_is_there(tmp_path: Path) -> None:
+    """A path that names a file as it stands is that file."""
+    write_shard(tmp_path / "a[1].parquet")
+    assert names(tmp_path, "a[1].parquet") == ["a[1].parquet"]
 
 
 def test_shards_of_a_store_in_memory() -> None:
@@ -196,3 +217,11 @@ def test_a_filter_keeps_every_row_group_that_may_match(
     assert len([1 for month, row in rows if row >= bound and month == key]) == wanted
     assert all(month == key for month, _ in rows)
     assert len(rows) <= wanted + max(groups)
+
+
+@pytest.mark.parametrize("filters", [[[("x", "!=", 5.0)]], [[("x", "not in", [5.0])]]])
+def test_statistics_do_not_decide_what_they_do_not_know(tmp_path: Path, filters: Any) -> None:
+    """A row group of one value and a NaN, which the filter keeps, is read."""
+    write_shard(tmp_path / "a.parquet", pa.table({"x": [5.0, 5.0, float("nan"), 5.0]}))
+    footers = read_footers(find_shards([str(tmp_path)]))
+    assert len(keep_row_groups(footers, unify_schemas(footers, None), filters)) == 1

@@ -55,6 +55,12 @@ def test_an_unknown_run_is_an_error(store: Store, run: str) -> None:
         read_manifest(store, run)
 
 
+def test_a_run_without_a_manifest_is_an_error(store: Store) -> None:
+    """A run that goes on, or was killed, is told from one that never was."""
+    with pytest.raises(InvalidError, match="20261121-dddd': left no manifest"):
+        read_manifest(store, "20261121-dddd")
+
+
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"run": 1}', b"\xff\xfe"])
 def test_a_damaged_manifest_is_an_error(store: Store, data: bytes) -> None:
     """The file is named."""
@@ -73,7 +79,7 @@ def test_published_files_of_one_slice_or_all(store: Store) -> None:
 
 def test_a_folder_that_is_no_output(tmp_path: Path) -> None:
     """A folder with other files, an empty one and a missing one are told apart from an output."""
-    for folder, words in (("empty", "nothing was ever published"), ("none", "nothing was ever")):
+    for folder, words in (("empty", "holds no run yet"), ("none", "holds no run yet")):
         if folder == "empty":
             (tmp_path / folder).mkdir()
         with pytest.raises(OutputError, match=words):

@@ -95,6 +95,20 @@ def test_a_publication_killed_anywhere_is_finished_by_the_next_run(
         assert read_tree(folder) == read_tree(whole), f"killed at change {at}"
 
 
+@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
+def test_a_publication_can_be_asked_for_again(tmp_path: Path, done: bool) -> None:
+    """Killed before or after any change and published again, it ends in the same bytes."""
+    whole = tmp_path / "whole"
+    for at in range(changes_of_a_publication(whole)):
+        folder = tmp_path / f"killed-{at}"
+        moves = begin(folder)
+        with pytest.raises(Killed):
+            publish(FaultyStore(str(folder), at, done), SLICE, "r2", moves, {"run": "r2"})
+        for _ in range(2):
+            publish(Store(str(folder)), SLICE, "r2", moves, {"run": "r2"})
+        assert read_tree(folder) == read_tree(whole), f"killed at change {at}"
+
+
 @pytest.mark.parametrize("at", range(0, 12, 3))
 def test_a_publication_killed_twice_is_finished(tmp_path: Path, at: int) -> None:
     """A roll-forward that is killed itself is rolled forward, too."""

@@ -105,3 +105,19 @@ def test_a_long_message_is_shortened() -> None:
     with pytest.raises(StepError) as caught:
         _call(fail)
     assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda frame: frame.sort_values("a", ascending=False),
+        lambda frame: frame.set_index("a", drop=False),
+        lambda frame: frame.iloc[::-1],
+    ],
+    ids=["sorted", "reindexed", "reversed"],
+)
+def test_a_frame_whose_rows_moved_is_refused(function: Any) -> None:
+    """Rows that a pandas function put in another order would get each other's scores."""
+    batch = pa.record_batch({"a": [1, 3, 2]})
+    with pytest.raises(StepError, match="another index; expected the rows in the order given"):
+        UserCall("f.py:f", function, "pandas")(batch)

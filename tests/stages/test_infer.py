@@ -262,13 +262,32 @@ def test_rows_without_a_finite_score_are_rejected(scores: list[float]) -> None:
     assert rejected == [row for row in range(len(scores)) if row not in good]
 
 
-def test_a_model_that_gives_nothing_but_nan_fails_the_run() -> None:
-    """256 rows without one finite score are the model's fault; 255 are rejected one by one."""
-    few = make_batch(x=np.full(255, np.nan, np.float32))
-    assert len(infer(_block(few), _forward(lambda x: x))) == 0
-    many = make_batch(x=np.full(256, np.nan, np.float32))
-    with pytest.raises(StepError, match="each of 256 rows"):
-        infer(_block(many), _forward(lambda x: x))
+@pytest.mark.parametrize(
+    ("returned", "declared"),
+    [
+        (torch.full((1024,), torch.nan), "int64"),
+        (torch.full((1024,), 0.7), "int32"),
+        (torch.full((1024,), torch.nan), "bool"),
+        (torch.full((1024,), 2**40), "int32"),
+        (torch.full((1024,), 2), "bool"),
+    ],
+    ids=["nan-int", "float-int", "nan-bool", "wide-int", "int-bool"],
+)
+def test_an_output_that_its_declared_type_cannot_hold(
+    returned: torch.Tensor, declared: str
+) -> None:
+    """A cast that would lose what the network said is an error, never a score."""
+    block = _block(make_batch(x=np.zeros(3, np.float32)))
+    with pytest.raises(StepError, match=f"declared as {declared}"):
+        infer(block, _forward(lambda _: returned, OutputSpec("score", declared, ())))
+
+
+def test_an_output_is_widened_to_its_declared_type() -> None:
+    """A cast that keeps every value is done."""
+    block = _block(make_batch(x=np.zeros(3, np.float32)))
+    done = infer(block, _forward(lambda _: torch.full((1024,), 7), OutputSpec("n", "int32", ())))
+    assert done.values is not None
+    assert done.values.column("n").equals(pa.array([7, 7, 7], pa.int32()))
 
 
 def test_an_empty_block_does_not_reach_the_network() -> None:

@@ -169,3 +169,32 @@ def test_fitted_features_become_the_inputs() -> None:
     done = encode_features(block, lambda batch: {"x": batch.column("a"), "y": pa.array([7, 8])})
     assert done.values.to_pydict() == {"x": [1.0, 2.0], "y": [7, 8]}  # type: ignore[union-attr]
     assert done.batch == block.batch
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "kept"),
+    [([1, 2**31, -(2**31), 2**40], "int32", [1, -(2**31)]), ([-1, 255, 256], "uint8", [255])],
+)
+def test_integers_that_the_input_cannot_hold_are_rejected(
+    values: list[int], dtype: str, kept: list[int]
+) -> None:
+    """A number never wraps round into another: its row is rejected."""
+    block = make_block(make_batch(a=pa.array(values, pa.int64())))
+    done = stack_columns(block, [InputColumns("x", dtype, (), ("a",))])
+    assert _values(done).tolist() == kept
+    assert len(_rejected(done)) == len(values) - len(kept)
+
+
+@pytest.mark.parametrize(
+    ("column", "dtype"),
+    [([1.5], "int64"), ([1], "bool"), ([True], "int8")],
+    ids=["float-int", "int-bool", "bool-int"],
+)
+def test_kinds_of_numbers(column: list[Any], dtype: str) -> None:
+    """A fraction is no integer, and a number no boolean; a boolean is 0 or 1."""
+    block, wanted = make_block(make_batch(a=column)), [InputColumns("x", dtype, (), ("a",))]
+    if dtype == "int8":
+        assert _values(stack_columns(block, wanted)).tolist() == [1]
+        return
+    with pytest.raises(StepError, match=f"takes {dtype}; cast it"):
+        stack_columns(block, wanted)

@@ -223,3 +223,16 @@ def test_a_rows_number_leads_to_its_shard_and_row(layout: list[list[tuple[int, i
     shards, rows = locate_rows(unit, np.arange(unit.rows))
     found: list[Any] = list(zip(shards.to_pylist(), to_numpy(rows).tolist(), strict=True))
     assert found == expected
+
+
+@pytest.mark.parametrize("rows", [255, 256])
+def test_a_unit_of_which_nothing_was_scored(store: Store, rows: int) -> None:
+    """256 rows without a score are the model's fault, in whatever blocks; 255 are not."""
+    writer = _writer(store, make_unit(rows))
+    writer.add(_block(writer._unit, 0, 0, 100, bad=tuple(range(100))))
+    writer.add(_block(writer._unit, 1, 100, rows - 100, bad=tuple(range(rows - 100))))
+    if rows < 256:
+        assert writer.finish(End(rows, 0, 2)).rejected == rows
+        return
+    with pytest.raises(StepError, match=r"none of 256 rows of a unit was scored.*NonFiniteScore"):
+        writer.finish(End(rows, 0, 2))

@@ -1,0 +1,288 @@
+"""Test a run's last step: what it publishes, what it holds back, and that it can be repeated."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from batchscore.drift.storage import read_table, write_table
+from batchscore.errors import RecordError
+from batchscore.finish import decode_record, encode_record, finish_run
+from batchscore.job import load_job
+from batchscore.plan import make_plan, plan_facts
+from batchscore.plan import plan as planning
+from batchscore.plan.verify import verify
+from batchscore.runs import layout
+from batchscore.runs.publish import published_run, snapshot
+from batchscore.scoring import infer_step, load, open_unit, postprocess_step, preprocess_step
+from batchscore.spec import RunSpec
+from batchscore.stages.read import read_unit
+from batchscore.storage import Store
+from batchscore.units import Unit
+from tests.drift.laws import profile_of
+from tests.factory import (
+    FaultyStore,
+    Killed,
+    make_rows,
+    published,
+    read_tree,
+    write_job,
+    write_shard,
+)
+
+STARTED = "2026-11-20T01:00:00+00:00"
+NEW = "20261120-bbbb"
+ROWS = {"input": 500, "filtered": 0, "scored": 500, "rejected": 0, "reused": 0}
+
+
+def _score(spec: RunSpec, unit: Unit, attempt: str) -> str:
+    """Does with a unit what a worker does; returns its record's address."""
+    steps = (preprocess_step(spec), infer_step(spec, load(spec)), postprocess_step(spec))
+    output = open_unit(spec, unit, attempt, f"{layout.staging(spec.run)}/{attempt}")
+    *blocks, last = read_unit(unit, spec.source)
+    for block in blocks:
+        for step in steps:
+            block = step(block)
+        output.writer.add(block)
+    assert last.end is not None
+    record = output.writer.finish(last.end)
+    address = f"{layout.records(spec.run)}/{attempt}.parquet"
+    spec.output.write(address, encode_record(record, output.profile))
+    return address
+
+
+class Scored:
+    """A run whose units are scored, up to its last step."""
+
+    def __init__(self, job: Path, run: str, attempts: int = 1) -> None:
+        plan = verify(make_plan(load_job(str(job))))
+        self.spec = replace(plan.spec, run=run)
+        self.units = plan.units
+        layout.claim_output(self.spec.output)
+        facts = plan_facts(replace(plan, spec=self.spec), STARTED)
+        self.spec.output.write_json(layout.run_file(run, "plan.json"), facts)
+        self.addresses = [
+            _score(self.spec, unit, f"{unit.id}-{number}")
+            for unit in plan.units
+            for number in range(attempts)
+        ]
+
+    def finish(self, addresses: Sequence[str] | None = None) -> dict[str, Any]:
+        """Does the last step."""
+        return finish_run(self.spec, self.addresses if addresses is None else addresses)
+
+
+@pytest.fixture(autouse=True)
+def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes a unit of each shard."""
+    monkeypatch.setattr(planning, "UNIT_ROWS", 300)
+
+
+Make = Callable[..., Scored]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """Scores the small job, with other values by dotted key."""
+
+    def made(changes: dict[str, Any] | None = None, run: str = NEW, **facts: Any) -> Scored:
+        return Scored(write_job(tmp_path, changes), run, **facts)
+
+    return made
+
+
+def test_a_record_survives_its_file(make: Make) -> None:
+    """A record and its profile come back equal, and damaged bytes are a RecordError."""
+    scored = make()
+    data = scored.spec.output.read(scored.addresses[0])
+    record, profile = decode_record(data)
+    assert encode_record(record, profile) == data
+    with pytest.raises(RecordError):
+        decode_record(data[:-20])
+
+
+def test_what_was_scored_is_published(make: Make, tmp_path: Path) -> None:
+    """Each row stands once, and the manifest has the files' rows, bytes, hashes and units."""
+    scored = make({"output.partition_by": ["part"]})
+    manifest = scored.finish()
+    assert manifest["status"] == "published"
+    assert manifest["rows"] == ROWS
+    assert published(tmp_path / "out")["id"].to_pylist() == list(range(500))
+    assert len(scored.units) == 2
+    assert {file["unit"] for file in manifest["files"]} == {unit.id for unit in scored.units}
+    for file in manifest["files"]:
+        path = tmp_path / "out" / file["path"]
+        assert file["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert file["bytes"] == path.stat().st_size
+        assert file["rows"] == pq.read_metadata(path).num_rows
+    assert snapshot(scored.spec.output, "small") == sorted(f["path"] for f in manifest["files"])
+
+
+def test_the_profile_is_that_of_all_rows(make: Make, tmp_path: Path) -> None:
+    """Merged from the units, in any order of their records, it is bitwise that of the whole."""
+    scored = make()
+    scored.finish(scored.addresses[::-1])
+    found, _ = read_table(scored.spec.output.read(layout.run_file(NEW, "profile.parquet")))
+    rows = published(tmp_path / "out").drop_columns(["model_version"]).combine_chunks()
+    assert write_table(found, {}) == write_table(profile_of(rows.to_batches()), {})
+
+
+def test_two_attempts_share_no_file(make: Make) -> None:
+    """What attempts at one unit write lies apart, and one does not change what another wrote."""
+    scored = make({"output.partition_by": ["part"]}, attempts=2)
+    records = [decode_record(scored.spec.output.read(path))[0] for path in scored.addresses]
+    staged = [file.staged for record in records for file in record.files]
+    assert len(set(staged)) == len(staged) == 4 * 3
+    for record in records:
+        for file in record.files:
+            data = scored.spec.output.read(file.staged)
+            assert hashlib.sha256(data).hexdigest() == file.sha256
+
+
+def test_of_several_attempts_one_counts(make: Make, tmp_path: Path) -> None:
+    """A unit that was scored three times is published once, whatever order records arrive in."""
+    scored = make(attempts=3)
+    copy = tmp_path / "copy"
+    shutil.copytree(tmp_path / "out", copy)
+    first = scored.finish()
+    other = finish_run(
+        replace(scored.spec, output=Store(str(copy))), [*scored.addresses[::-1], *scored.addresses]
+    )
+    assert published(tmp_path / "out")["id"].to_pylist() == list(range(500))
+    assert read_tree(tmp_path / "out/data") == read_tree(copy / "data")
+    assert first["units"] == other["units"]
+
+
+def _stands(spec: RunSpec, before: dict[str, bytes], output: Path) -> bool:
+    slices = read_tree(output / "_batchscore/slices")
+    return published_run(spec.output, "small") == "old" and before == {
+        **read_tree(output / "data"),
+        **slices,
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "spoil", "status", "words"),
+    [
+        ({}, "missing", "failed", "1 planned units have no record"),
+        ({}, "damaged", "failed", "run its job again"),
+        ({"input.filters": [["id", ">", 900]]}, "", "held", "0 rows to score"),
+        ({"input.path": "nan", "rejects.max_ratio": 0.01}, "", "failed", "5 of 100 rows were rej"),
+    ],
+    ids=["missing record", "damaged record", "no rows", "rejects"],
+)
+def test_what_does_not_pass_leaves_the_old_snapshot(
+    make: Make, tmp_path: Path, changes: dict[str, Any], spoil: str, status: str, words: str
+) -> None:
+    """The outcome is written and returned, not raised, and what was published before stands."""
+    make(run="old").finish()
+    table = make_rows(100).drop_columns(["a"])
+    spoiled = [float("nan")] * 5 + [0.0] * 95
+    write_shard(tmp_path / "nan/0.parquet", table.append_column("a", [spoiled]))
+    output = tmp_path / "out"
+    before = {**read_tree(output / "data"), **read_tree(output / "_batchscore/slices")}
+    scored = make(changes)
+    if spoil == "damaged":
+        scored.spec.output.write(scored.addresses[0], b"PAR1")
+    manifest = scored.finish(scored.addresses[1:] if spoil == "missing" else None)
+    assert manifest["status"] == status
+    details = [c["detail"] for c in manifest.get("checks", []) if not c["passed"]]
+    assert words in manifest.get("error", " ".join(details))
+    assert scored.spec.output.read_json(layout.run_file(NEW, "manifest.json")) == manifest
+    assert (manifest["files"], manifest["run"]) == ([], NEW)
+    assert _stands(scored.spec, before, output)
+
+
+def test_no_rows_are_published_as_empty_where_allowed(make: Make, tmp_path: Path) -> None:
+    """With allow_empty the old files are retired and the snapshot is an empty list."""
+    make(run="old").finish()
+    scored = make({"input.filters": [["id", ">", 900]], "input.allow_empty": True})
+    manifest = scored.finish()
+    assert (manifest["status"], manifest["rows"]["filtered"]) == ("empty", 500)
+    assert len(manifest["replaced"]) == 2
+    assert snapshot(scored.spec.output, "small") == []
+    assert published_run(scored.spec.output, "small") == NEW
+    assert not list(tmp_path.glob("out/data/**/*.parquet"))
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> tuple[Path, Scored]:
+    """An output with a published run, and another one that replaces it up to its last step."""
+    job = write_job(tmp_path, {"output.partition_by": ["part"], "rejects.max_ratio": 0.5})
+    Scored(job, "old").finish()
+    table = make_rows(200, 300).drop_columns(["a"])
+    write_shard(
+        tmp_path / "in/1.parquet", table.append_column("a", [[float("nan")] * 3 + [1] * 197])
+    )
+    return tmp_path, Scored(job, NEW)
+
+
+def _outcome(output: Path) -> dict[str, Any]:
+    """What a run leaves, without its staging and the times."""
+    tree = read_tree(output)
+    manifest = Store(str(output)).read_json(layout.run_file(NEW, "manifest.json"))
+    timeless = {k: v for k, v in manifest.items() if k not in ("finished", "seconds", "limited_by")}
+    staged = (f"{layout.HOME}/staging/", f"{layout.HOME}/runs/{NEW}/manifest")
+    return {k: v for k, v in tree.items() if not k.startswith(staged)} | {"manifest": timeless}
+
+
+def _whole(folder: Path, scored: Scored) -> tuple[dict[str, Any], int]:
+    """The outcome of a last step that nothing disturbs, and the changes that it makes."""
+    shutil.copytree(folder / "out", folder / "whole")
+    store = FaultyStore(str(folder / "whole"))
+    finish_run(replace(scored.spec, output=store), scored.addresses)
+    return _outcome(folder / "whole"), int(store.__dict__["changes"])
+
+
+@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
+def test_a_last_step_killed_anywhere_is_repeated_to_the_same_end(
+    prepared: tuple[Path, Scored], done: bool
+) -> None:
+    """Killed before or after any change and done again, files, lists and manifest are the same."""
+    folder, scored = prepared
+    expected, changes = _whole(folder, scored)
+    assert expected["manifest"]["rows"]["rejected"] == 3
+    assert len(expected["manifest"]["replaced"]) == 6
+    assert changes > 15
+    for at in range(changes):
+        output = folder / f"killed-{at}"
+        shutil.copytree(folder / "out", output)
+        with pytest.raises(Killed):
+            finish_run(
+                replace(scored.spec, output=FaultyStore(str(output), at, done)), scored.addresses
+            )
+        finish_run(replace(scored.spec, output=Store(str(output))), scored.addresses)
+        assert _outcome(output) == expected, f"killed at change {at}"
+
+
+def test_a_last_step_can_be_done_again_and_at_the_same_time(
+    prepared: tuple[Path, Scored],
+) -> None:
+    """Four at once, and one more, all return, and leave what a single one leaves."""
+    folder, scored = prepared
+    expected, _ = _whole(folder, scored)
+    for round_ in range(8):
+        output = folder / f"round-{round_}"
+        shutil.copytree(folder / "out", output)
+        spec = replace(scored.spec, output=Store(str(output)))
+        statuses: list[str] = []
+
+        def finish(spec: RunSpec = spec, statuses: list[str] = statuses) -> None:
+            statuses.append(finish_run(spec, scored.addresses)["status"])
+
+        threads = [threading.Thread(target=finish) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        finish()
+        assert statuses == ["published"] * 5
+        assert _outcome(output) == expected

@@ -1,0 +1,166 @@
+"""Test how results read: figures with units, aligned tables, and every outcome with its reason."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchscore import render
+from batchscore.telemetry import STAGES
+from tests.factory import run_json, write_job
+
+CELLS = st.text("abc 1,.", min_size=1, max_size=8).map(str.strip).filter(bool)
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (render.count(336_776), "336,776"),
+        (render.size(0), "0 B"),
+        (render.size(999), "999 B"),
+        (render.size(1_000), "1.0 kB"),
+        (render.size(999_949), "999.9 kB"),
+        (render.size(999_999), "1.0 MB"),
+        (render.size(6_700_000), "6.7 MB"),
+        (render.size(3.5e12), "3.5 TB"),
+        (render.size(5e16), "50000.0 TB"),
+        (render.rate(10, 0), "0 rows/s"),
+        (render.rate(9_999, 1), "9,999 rows/s"),
+        (render.rate(49_000, 1), "49k rows/s"),
+        (render.rate(999_600, 1), "1.0M rows/s"),
+        (render.rate(4_100_000, 2), "2.0M rows/s"),
+        (render.duration(0.04), "0.0 s"),
+        (render.duration(9.94), "9.9 s"),
+        (render.duration(9.96), "10 s"),
+        (render.duration(99.4), "99 s"),
+        (render.duration(99.6), "2 min"),
+        (render.duration(7_080), "118 min"),
+        (render.duration(7_200), "2 h 0 min"),
+        (render.duration(9_000), "2 h 30 min"),
+    ],
+)
+def test_figures_are_short_and_have_their_unit(shown: str, expected: str) -> None:
+    """Counts mark thousands; bytes, rates and times take the unit that keeps them short."""
+    assert shown == expected
+
+
+@given(st.lists(st.lists(CELLS, min_size=3, max_size=3), min_size=1, max_size=6), st.integers(0, 3))
+def test_tables_align(rows: list[list[str]], left: int) -> None:
+    """Each cell starts or ends where the others of its column do, and none is lost."""
+    lines = render.table(rows[0], rows[1:], left)
+    assert len(lines) == len(rows)
+    widths = [max(len(row[index]) for row in rows) for index in range(3)]
+    for line, row in zip(lines, rows, strict=True):
+        start = 0
+        for index, (cell, width) in enumerate(zip(row, widths, strict=True)):
+            part = line[start : start + width].ljust(width)
+            assert part == (cell.ljust(width) if index < left else cell.rjust(width))
+            start += width + 2
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a real run wrote."""
+    return run_json("run", write_job(tmp_path_factory.mktemp("render")))
+
+
+def _failed(manifest: dict[str, Any]) -> dict[str, Any]:
+    kept = "run job slice params model started seconds engine device workers batch_rows tile_rows"
+    facts = {key: manifest[key] for key in f"{kept} rows inputs job_sha256 packages".split()}
+    return {**facts, "status": "failed", "error": "shard x: is torn", "files": []}
+
+
+def test_a_published_run_says_where_every_row_went(manifest: dict[str, Any]) -> None:
+    """Title, equation, speed, stages, files and the next command are there, in that order."""
+    lines = render.summary(manifest, "/out", "job.yaml")
+    expected = [
+        rf"PUBLISHED run {manifest['run']}   small   model small 1\.0",
+        r"read 500 = scored 500 \+ rejected 0 \+ filtered 0      \(reused 0\)",
+        r"[\d.]+ s, .* rows/s, limited by .*, cpu",
+        "busy seconds  " + "  ".join(rf"{stage.name} [\d.]+" for stage in STAGES),
+        r"files: 1 added, 0 replaced, [\d.]+ kB   in /out/data",
+        r"next   batchscore show job\.yaml",
+    ]
+    assert len(lines) == len(expected)
+    for line, pattern in zip(lines, expected, strict=True):
+        assert re.fullmatch(pattern, line), line
+
+
+def test_a_held_run_says_which_check_and_that_nothing_changed(manifest: dict[str, Any]) -> None:
+    """A check that did not pass stands with its figures, rejects with their reasons and place."""
+    held = {**manifest, "status": "held", "files": [], "replaced": []}
+    held["checks"] = [{"name": "rejects", "passed": False, "detail": "9 of 10", "status": "held"}]
+    held["rejects"] = {"reasons": {"infer: NonFiniteScore: NaN": 1_234}, "files": ["x"]}
+    lines = render.summary(held, "/out", "job.yaml")
+    assert lines[0].startswith("HELD run ")
+    assert "CHECK FAILED  rejects: 9 of 10" in lines
+    assert "rejected 1,234  infer: NonFiniteScore: NaN" in lines
+    assert f"rejects in /out/_batchscore/rejects/{held['run']}" in lines
+    assert "nothing was published; what was published before stands" in lines
+
+
+def test_a_failed_run_says_why(manifest: dict[str, Any]) -> None:
+    """The error stands in what the run ends with, and in what `show` tells of it later."""
+    failed = _failed(manifest)
+    assert render.summary(failed, "/out", "job.yaml")[1:] == ["error  shard x: is torn"]
+    lines = render.details(failed, "/out")
+    assert lines[:2] == [render.title(failed), "error  shard x: is torn"]
+    assert any(line.startswith("input     2 shards") for line in lines)
+
+
+def test_details_hold_checks_facts_and_profiles(manifest: dict[str, Any]) -> None:
+    """What `show` tells: the summary, then the facts, each check, and a line a column."""
+    lines = render.details(manifest, "/out")
+    assert lines[:5] == render.summary(manifest, "/out", "x")[:-1]
+    assert "device    cpu, asked for auto" in lines
+    assert sum(line.startswith("ok     ") for line in lines) == len(manifest["checks"])
+    header = next(number for number, line in enumerate(lines) if line.startswith("column"))
+    names = [line.split()[0] for line in lines[header + 1 :]]
+    assert names == ["a", "b", "id", "part", "score"]
+
+
+def test_nothing_to_do_names_the_run_that_stands(manifest: dict[str, Any]) -> None:
+    """An unchanged run says which run published, how many files, and how to score again."""
+    text = "\n".join(render.unchanged({**manifest, "status": "unchanged"}, "/out", "job.yaml"))
+    assert text.startswith("UNCHANGED run ")
+    assert f"run {manifest['run']} published these rows at {manifest['finished']}" in text
+    assert "--rescore" in text
+
+
+def test_history_is_a_line_a_run(manifest: dict[str, Any]) -> None:
+    """Runs of every outcome stand below one another; without any there is a line, too."""
+    lines = render.history([manifest, _failed(manifest)])
+    assert [line.split()[1] for line in lines] == ["status", "published", "failed"]
+    assert render.history([]) == ["no runs yet"]
+
+
+def test_a_profile_shows_what_it_has() -> None:
+    """A type without figures shows dashes; large counts mark thousands, floats four digits."""
+    profile = {
+        "t": {"type": "list", "count": 20_000, "nulls": 3},
+        "x": {"type": "double", "count": 5, "nulls": 0, "min": 0.123456, "max": 2.0, "p50": 1.5},
+    }
+    lines = render.profile_table(profile)
+    assert lines[1].split() == ["t", "list", "20,000", "3", "-", "-", "-", "-", "-"]
+    assert lines[2].split() == ["x", "double", "5", "0", "0.1235", "-", "1.5", "-", "2"]
+
+
+def test_no_control_character_reaches_a_terminal(manifest: dict[str, Any]) -> None:
+    """Names and reasons from outside are shown without escapes, and a line stays a line."""
+    evil = "\x1b[2J\nred"
+    spoiled = {**manifest, "job": evil, "params": {"p": evil}, "slice": evil}
+    spoiled["model"] = {**manifest["model"], "name": evil, "version": evil}
+    spoiled["rejects"] = {"reasons": {evil: 1}, "files": []}
+    spoiled["checks"] = [{"name": "rejects", "passed": False, "detail": evil, "status": "failed"}]
+    spoiled["profile"] = {evil: {"type": "string", "count": 1, "nulls": 0, "min": evil}}
+    for lines in (
+        render.details(spoiled, "/out"),
+        render.history([spoiled]),
+        render.unchanged(spoiled, "/out", str(Path("job.yaml"))),
+    ):
+        assert all("\x1b" not in line and "\n" not in line for line in lines)
