@@ -155,17 +155,7 @@ def _manifest(
     profile: TableProfile,
 ) -> dict[str, Any]:
     seconds = _stage_seconds(records)
-    files = [
-        {
-            "path": final_path(file, spec.run, record.unit),
-            "rows": file.rows,
-            "bytes": file.bytes,
-            "sha256": file.sha256,
-            "unit": record.unit,
-        }
-        for record in records
-        for file in record.files
-    ]
+    files = _file_facts(spec, records)
     status = _status(rows, checks)
     published = status in ("published", "empty")
     old = set(snapshot(spec.output, spec.slice)) - {str(file["path"]) for file in files}
@@ -185,6 +175,20 @@ def _manifest(
         "units": [_unit_facts(record) for record in records],
         "inputs": plan["inputs"],
     }
+
+
+def _file_facts(spec: RunSpec, records: Sequence[UnitRecord]) -> list[dict[str, Any]]:
+    return [
+        {
+            "path": final_path(file, spec.run, record.unit),
+            "rows": file.rows,
+            "bytes": file.bytes,
+            "sha256": file.sha256,
+            "unit": record.unit,
+        }
+        for record in records
+        for file in record.files
+    ]
 
 
 def _head(spec: RunSpec, plan: dict[str, Any], status: str) -> dict[str, Any]:

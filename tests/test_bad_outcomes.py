@@ -160,7 +160,7 @@ def test_a_wrong_command_line_is_json_too(words: list[str]) -> None:
 
 def test_a_file_that_a_function_reads_is_watched(scored_job: Path) -> None:
     """A changed data file beside a function is scored anew."""
-    code = "import json, pathlib\nK = json.loads(pathlib.Path(__file__).with_name('k.json').read_text())"
+    code = "from pathlib import Path\nK = Path(__file__).with_name('k.json').read_text()\n"
     (scored_job / "scaled.py").write_text(f"{code}\ndef f(batch):\n    return batch\n")
     (scored_job / "k.json").write_text("1")
     job = factory.change_job(scored_job, {"postprocess": {"function": "scaled.py:f"}})

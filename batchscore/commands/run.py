@@ -84,13 +84,18 @@ def run_plan(
         start_server()
     from batchscore.plan.verify import verify
 
-    plan = verify(plan)
+    return _run(verify(plan), flags, watch, stop)
+
+
+def _run(
+    plan: Plan, flags: Sequence[str], watch: Callable[[Progress], None], stop: Stop
+) -> dict[str, Any]:
     with _writable(plan.spec):
         layout.claim_output(plan.spec.output)
-    run = layout.new_run_id(plan.spec.output)
-    plan = replace(plan, spec=replace(plan.spec, run=run))
-    facts = plan_facts(plan, datetime.now(timezone.utc).isoformat(timespec="milliseconds"))
-    plan.spec.output.write_json(layout.run_file(run, "plan.json"), facts)
+        run = layout.new_run_id(plan.spec.output)
+        plan = replace(plan, spec=replace(plan.spec, run=run))
+        facts = plan_facts(plan, datetime.now(timezone.utc).isoformat(timespec="milliseconds"))
+        plan.spec.output.write_json(layout.run_file(run, "plan.json"), facts)
     try:
         metrics = _watched(plan, flags, watch, stop)
         return _close(plan.spec, metrics)

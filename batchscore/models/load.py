@@ -54,10 +54,10 @@ def resolve_device(requested: str) -> str:
 
 
 def describe_device(device: str) -> str:
-    """Returns a device with its hardware's name, for people."""
+    """Returns a device with what its bits depend on: the GPU's name, or the CPU's instructions."""
     if device.startswith("cuda"):
-        return f"{device} ({torch.cuda.get_device_name(device)})"
-    return device
+        return f"{device}, {torch.cuda.get_device_name(device)}"
+    return f"{device}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def load_network(model: Model, device: str) -> Network:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from batchscore.job import LoadedJob
+from batchscore.models.folder import Model
 from batchscore.plan.auto import choose_batch_rows, choose_workers, count_cores
 from batchscore.plan.columns import read_filters, read_schema, written_columns
 from batchscore.plan.fingerprint import fingerprint, package_versions
@@ -15,6 +16,7 @@ from batchscore.plan.places import check_apart, check_ready, check_unpublished, 
 from batchscore.runs import layout
 from batchscore.spec import RunSpec
 from batchscore.stages.block import TILE_ROWS
+from batchscore.stages.preprocess import InputColumns
 from batchscore.stages.read import Source
 from batchscore.storage import Store
 from batchscore.units import Shard, Unit, pack_units
@@ -62,35 +64,20 @@ def make_plan(loaded: LoadedJob) -> Plan:
         RetryError: the input is not ready.
     """
     job = loaded.job
-    output = Store(job.output.path)
     check_apart(job.output.path, job.input.path)
-    check_writable(output)
+    check_writable(Store(job.output.path))
     check_ready(job.input.ready, job.input.path)
     footers = _read_input(loaded)
     model = resolve_model(job.model, loaded.base)
     schema = read_schema(job, footers, model)
     pieces = keep_row_groups(footers, schema, read_filters(job)) if footers else []
     units = tuple(pack_units(pieces, UNIT_ROWS))
-    workers, why_workers = choose_workers(
-        job.runtime.workers, units, [job.output.path, job.model.path, *job.input.path]
-    )
+    addresses = [job.output.path, job.model.path, *job.input.path]
+    workers, why_workers = choose_workers(job.runtime.workers, units, addresses)
     batch_rows, why_rows = choose_batch_rows(job.runtime.batch_rows, footers, schema)
-    spec = RunSpec(
-        run="",
-        slice=layout.slice_id(job.name, loaded.params),
-        base=loaded.base,
-        output=output,
-        source=Source(schema, read_filters(job), batch_rows, threads=workers == 1),
-        model=model,
-        inputs=model_inputs(job, model, schema, footers),
-        preprocess=job.preprocess,
-        postprocess=job.postprocess,
-        target=written_columns(job, schema, model.version),
-        device=job.runtime.device,
-        tile_threads=max(1, count_cores() // workers),
-        max_reject_ratio=job.rejects.max_ratio,
-        allow_empty=job.input.allow_empty,
-    )
+    source = Source(schema, read_filters(job), batch_rows, threads=workers == 1)
+    inputs = model_inputs(job, model, schema, footers)
+    spec = _make_spec(loaded, source, model, inputs, max(1, count_cores() // workers))
     return Plan(
         loaded=loaded,
         spec=spec,
@@ -101,6 +88,32 @@ def make_plan(loaded: LoadedJob) -> Plan:
         workers=workers,
         choices={"workers": why_workers, "batch_rows": why_rows},
         fingerprint=fingerprint(loaded, spec, units),
+    )
+
+
+def _make_spec(
+    loaded: LoadedJob,
+    source: Source,
+    model: Model,
+    inputs: tuple[InputColumns, ...],
+    tile_threads: int,
+) -> RunSpec:
+    job = loaded.job
+    return RunSpec(
+        run="",
+        slice=layout.slice_id(job.name, loaded.params),
+        base=loaded.base,
+        output=Store(job.output.path),
+        source=source,
+        model=model,
+        inputs=inputs,
+        preprocess=job.preprocess,
+        postprocess=job.postprocess,
+        target=written_columns(job, source.schema, model.version),
+        device=job.runtime.device,
+        tile_threads=tile_threads,
+        max_reject_ratio=job.rejects.max_ratio,
+        allow_empty=job.input.allow_empty,
     )
 
 

@@ -95,6 +95,7 @@ def test_the_manifest_says_how_the_run_was_made(flights: Published) -> None:
     assert {check["name"]: check["passed"] for check in manifest["checks"]} == {
         "rows": True,
         "rejects": True,
+        "scored": True,
         "not_empty": True,
     }
     assert set(manifest["profile"]) > {"score", "month", "distance"}
