@@ -17,6 +17,7 @@ from typing import IO, Any, cast
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+_MOVE_TRIES = 5
 # How `write` names a file before it replaces the one that is meant.
 _UNFINISHED = re.compile(r"\.[0-9]+-[0-9a-f]{8}\.tmp$")
 
@@ -129,16 +130,23 @@ class Store:
         old, new = self.path(source), self.path(target)
         if not self._filesystem.exists(old) and self._filesystem.exists(new):
             return
-        self._make_parent(new)
-        try:
-            if self.is_local:
-                Path(old).replace(new)
-            else:
-                self._filesystem.mv(old, new)
-        except FileNotFoundError:
-            # Whoever does the same at the same time may have been faster.
-            if not self._filesystem.exists(new):
-                raise
+        for left in reversed(range(_MOVE_TRIES)):
+            self._make_parent(new)
+            try:
+                return self._move(old, new)
+            except FileNotFoundError:
+                # Whoever does the same may have been faster, or has pruned the folder just made.
+                if self._filesystem.exists(new):
+                    return None
+                if not left:
+                    raise
+        return None
+
+    def _move(self, old: str, new: str) -> None:
+        if self.is_local:
+            Path(old).replace(new)
+        else:
+            self._filesystem.mv(old, new)
 
     def remove(self, relative: str) -> None:
         """Removes a file or a folder with all it holds; nothing there is fine."""

