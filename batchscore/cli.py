@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shlex
+import shutil
 import signal
 import sys
 import time
@@ -202,10 +203,17 @@ def run(
         if as_json:
             _print_json({**manifest, "output": output, **_outcome(manifest)})
         elif manifest["status"] == "unchanged":
-            _print_lines(render.unchanged(manifest, output, where))
+            _print_lines(render.unchanged(manifest, output, where, _program()))
         else:
-            _print_lines(render.summary(manifest, output, where))
+            _print_lines(render.summary(manifest, output, where, _program()))
     raise click.exceptions.Exit(_outcome(manifest)["exit_code"])
+
+
+def _program() -> str:
+    """Returns how this program can be started again: by its name where the shell finds it."""
+    started = sys.argv[0]
+    hidden = os.path.basename(started) == "batchscore" and shutil.which("batchscore") is None
+    return shlex.quote(os.path.relpath(started)) if hidden else "batchscore"
 
 
 def _outcome(manifest: dict[str, Any]) -> dict[str, Any]:
@@ -306,10 +314,13 @@ def _where(
     """Returns the output that a job file or an address names, and the slice if it is a job's."""
     from batchscore.errors import JobFileError
     from batchscore.job import load_job
+    from batchscore.job.parameters import redacted_address
     from batchscore.runs.history import require_output
     from batchscore.runs.layout import slice_id
     from batchscore.storage import Store
 
+    if redacted_address(where) != where:
+        raise JobFileError(f"{redacted_address(where)}: credentials belong into the environment")
     slice_ = None
     if where.endswith((".yaml", ".yml", ".json")):
         loaded = load_job(where, params, overrides)

@@ -15,8 +15,9 @@ from batchscore.errors import BatchscoreError
 from batchscore.records import UnitRecord
 from batchscore.runs import layout
 from batchscore.runs.publish import final_path, publish, roll_forward, snapshot
-from batchscore.runs.reconcile import Rows, choose_attempts, reconcile
+from batchscore.runs.reconcile import Rows, reconcile
 from batchscore.spec import RunSpec
+from batchscore.storage import Store
 from batchscore.telemetry import STAGES, limiting_stage
 
 _READ_THREADS = 16
@@ -56,17 +57,12 @@ def finish_run(spec: RunSpec, addresses: Iterable[str]) -> dict[str, Any]:
     store = spec.output
     plan = store.read_json(layout.run_file(spec.run, "plan.json"))
     try:
-        units = _read_records(spec, addresses)
-        rows = reconcile(
-            {unit: record for unit, (record, _) in units.items()},
-            plan["units"],
-            plan["pruned_rows"],
-            sum(shard["rows"] for shard in plan["inputs"]),
-        )
+        units, profile = merge_records(store, addresses)
+        shard_rows = sum(shard["rows"] for shard in plan["inputs"])
+        rows = reconcile(units, plan["units"], plan["pruned_rows"], shard_rows)
     except BatchscoreError as error:
         return _write_failed(spec, plan, error)
-    chosen = [record for record, _ in units.values()]
-    profile = _merge_profiles([profile for _, profile in units.values()])
+    chosen = [record for _, record in sorted(units.items())]
     store.write(layout.run_file(spec.run, "profile.parquet"), write_table(profile, {}))
     checks = judge(rows, chosen, spec)
     manifest = _manifest(spec, plan, rows, chosen, checks, profile)
@@ -88,21 +84,24 @@ def _earlier_outcome(spec: RunSpec) -> dict[str, Any] | None:
     return manifest
 
 
-def _read_records(
-    spec: RunSpec, addresses: Iterable[str]
-) -> dict[str, tuple[UnitRecord, TableProfile]]:
-    with ThreadPoolExecutor(_READ_THREADS) as pool:
-        pairs = list(pool.map(lambda path: decode_record(spec.output.read(path)), addresses))
-    profiles = {record.attempt: profile for record, profile in pairs}
-    chosen = choose_attempts(record for record, _ in pairs)
-    return {unit: (record, profiles[record.attempt]) for unit, record in sorted(chosen.items())}
+def merge_records(
+    store: Store, addresses: Iterable[str]
+) -> tuple[dict[str, UnitRecord], TableProfile]:
+    """Returns one record a unit, and their profiles as one; some are in memory at a time.
 
-
-def _merge_profiles(profiles: Sequence[TableProfile]) -> TableProfile:
+    Of several attempts at a unit the first by address counts, so that all who merge agree on it.
+    """
+    chosen: dict[str, UnitRecord] = {}
     merged = TableProfile.empty()
-    for profile in profiles:
-        merged.merge(profile)
-    return merged
+    paths = sorted(addresses)
+    with ThreadPoolExecutor(_READ_THREADS) as pool:
+        for start in range(0, len(paths), _READ_THREADS):
+            for data in pool.map(store.read, paths[start : start + _READ_THREADS]):
+                record, profile = decode_record(data)
+                if record.unit not in chosen:
+                    chosen[record.unit] = record
+                    merged.merge(profile)
+    return chosen, merged
 
 
 def judge(rows: Rows, records: Sequence[UnitRecord], spec: RunSpec) -> list[Check]:

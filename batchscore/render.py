@@ -83,15 +83,18 @@ def title(manifest: Mapping[str, Any]) -> str:
     )
 
 
-def summary(manifest: Mapping[str, Any], output: str, where: str) -> list[str]:
+def summary(
+    manifest: Mapping[str, Any], output: str, where: str, program: str = "batchscore"
+) -> list[str]:
     """Returns the lines that a run ends with.
 
     Args:
         output: the output's address.
         where: how the user named the job or the output, for the next command.
+        program: how the shell finds this program.
     """
     lines = _ended(manifest, output)
-    return lines if "error" in manifest else [*lines, f"next   batchscore show {where}"]
+    return lines if "error" in manifest else [*lines, f"next   {program} show {where}"]
 
 
 def _ended(manifest: Mapping[str, Any], output: str) -> list[str]:
@@ -127,14 +130,16 @@ def _files(manifest: Mapping[str, Any], output: str) -> list[str]:
     return ["nothing was published; what was published before stands"]
 
 
-def unchanged(manifest: Mapping[str, Any], output: str, where: str) -> list[str]:
+def unchanged(
+    manifest: Mapping[str, Any], output: str, where: str, program: str = "batchscore"
+) -> list[str]:
     """Returns the lines of a run that had nothing to do."""
     return [
         title(manifest),
         f"nothing to do: run {manifest['run']} published these rows at {manifest['finished']}, and "
         "job, input and model are the same",
         f"files: {len(manifest['files'])} stand in {output}/data   (--rescore scores them again)",
-        f"next   batchscore show {where}",
+        f"next   {program} show {where}",
     ]
 
 

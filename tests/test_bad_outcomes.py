@@ -186,3 +186,52 @@ def test_rows_that_were_all_rejected_are_no_result(scored_job: Path) -> None:
     done = factory.run_json("run", job)
     assert (done["exit_code"], done["status"]) == (1, "failed")
     assert "0 of 9 rows were scored" in done["error"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="limits file sizes by a Linux shell")
+def test_a_full_disk_is_told_and_recorded(scored_job: Path) -> None:
+    """What cannot be written fails the run with the system's words, and nothing is published."""
+    before = published_bytes(scored_job)
+    code = f'ulimit -f 2; exec "{sys.executable}" -m batchscore run job.yaml --rescore'
+    done = subprocess.run(
+        ["bash", "-c", f"trap '' XFSZ; {code}"],
+        cwd=scored_job,
+        capture_output=True,
+        text=True,
+        timeout=MANY_SECONDS,
+        check=False,
+    )
+    assert done.returncode in (1, 2), done.stderr
+    assert "File too large" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "defect" not in done.stderr
+    assert published_bytes(scored_job) == before
+
+
+def test_a_list_of_mixed_values_is_a_wrong_filter(scored_job: Path) -> None:
+    """Values that no column could hold together are found before any work."""
+    change(input__filters=[["id", "in", [1, "x"]]])(scored_job)
+    done = run_cli("run", scored_job / "job.yaml")
+    assert done.exit_code == 2
+    assert "does not fit the columns' types" in done.output
+
+
+def test_credentials_in_an_output_are_not_shown() -> None:
+    """An address given on the command line is held to the same rule as one in a job."""
+    done = run_cli("runs", "s3://me:hunter2@bucket/x")
+    assert done.exit_code == 2
+    assert "hunter2" not in done.output
+
+
+def test_code_beside_an_architecture_is_watched(scored_job: Path) -> None:
+    """A module that the network's file imports is a part of the model."""
+    one_file()(scored_job)
+    net = (scored_job / "net.py").read_text()
+    (scored_job / "net.py").write_text(f"{net}\nimport helper\n")
+    (scored_job / "helper.py").write_text("K = 1\n")
+    job = scored_job / "job.yaml"
+    assert factory.run_json("run", job)["status"] == "published"
+    assert factory.run_json("run", job)["status"] == "unchanged"
+    (scored_job / "helper.py").write_text("K = 2\n")
+    assert factory.run_json("run", job)["status"] == "published"

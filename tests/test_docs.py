@@ -39,6 +39,7 @@ def shape(line: str) -> str:
     line = re.sub(r"\s+", " ", line.strip())
     if line.startswith("read "):
         return line
+    line = line.replace(".venv/bin/", "")
     line = re.sub(r"\b\d{8}-[0-9a-f]{4}\b", "RUN", line)
     line = re.sub(r"limited by [\w-]+|in \S+/data$", "…", line)
     return re.sub(r"\d{4}-\d\d-\d\dT[\d:]+|[\d.,]*\d[kM]?", "#", line)

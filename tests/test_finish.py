@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import threading
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,14 +13,18 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from batchscore.drift.profile import TableProfile
 from batchscore.drift.storage import read_table, write_table
 from batchscore.errors import RecordError
-from batchscore.finish import decode_record, encode_record, finish_run
+from batchscore.finish import decode_record, encode_record, finish_run, merge_records
 from batchscore.job import load_job
 from batchscore.plan import make_plan, plan_facts
 from batchscore.plan import plan as planning
 from batchscore.plan.verify import verify
+from batchscore.records import UnitRecord
 from batchscore.runs import layout
 from batchscore.runs.publish import published_run, snapshot
 from batchscore.scoring import infer_step, load, open_unit, postprocess_step, preprocess_step
@@ -286,3 +291,22 @@ def test_a_last_step_can_be_done_again_and_at_the_same_time(
         finish()
         assert statuses == ["published"] * 5
         assert _outcome(output) == expected
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9)), unique=True), st.randoms())
+def test_which_attempts_count_does_not_depend_on_order(
+    attempts: list[tuple[str, int]], chance: Any
+) -> None:
+    """However addresses arrive, and however often, each unit has one record, and the same."""
+    store = Store(f"memory://finish-{uuid.uuid4().hex}")
+    for unit, n in attempts:
+        made = UnitRecord(unit, f"{unit}-{n}", n, 0, n, 0, {}, None, (), (), {})
+        store.write(f"{made.attempt}.parquet", encode_record(made, TableProfile.empty()))
+    addresses = [f"{unit}-{n}.parquet" for unit, n in attempts]
+    chosen, _ = merge_records(store, addresses)
+    assert {u: r.attempt for u, r in chosen.items()} == {
+        u: min(f"{unit}-{n}" for unit, n in attempts if unit == u) for u, _ in attempts
+    }
+    shuffled = [*addresses, *addresses]
+    chance.shuffle(shuffled)
+    assert merge_records(store, shuffled)[0] == chosen

@@ -103,11 +103,17 @@ def _run(
         if plan.spec.output.exists(layout.run_file(run, "manifest.json")):
             # The last step was done before things went wrong: its outcome stands.
             return _close(plan.spec, [])
+        _remove_staging(plan.spec)
         _record_failure(plan.spec, facts, error)
         raise
     finally:
-        if not is_pending(plan.spec.output, plan.spec.slice):
-            plan.spec.output.remove(layout.staging(run))
+        _remove_staging(plan.spec)
+
+
+def _remove_staging(spec: RunSpec) -> None:
+    """Removes what was not published; what a journal still needs stays."""
+    if not is_pending(spec.output, spec.slice):
+        spec.output.remove(layout.staging(spec.run))
 
 
 def _repair(spec: RunSpec) -> None:
@@ -209,11 +215,19 @@ def _explained(spec: RunSpec, error: BaseException) -> BatchscoreError:
         failure, trace = found
         failure.__cause__ = RuntimeError(trace)
         return failure
-    if isinstance(error, BatchscoreError):
-        return error
-    failure = FailedError(describe(error)["message"])
+    cause = _first_cause(error)
+    if isinstance(cause, BatchscoreError):
+        return cause
+    failure = FailedError(describe(cause)["message"])
     failure.__cause__ = error
     return failure
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    """Returns what an engine wrapped, where workers could not write it down."""
+    while not isinstance(error, (BatchscoreError, OSError)) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def _close(spec: RunSpec, metrics: list[dict[str, Any]]) -> dict[str, Any]:

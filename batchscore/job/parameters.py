@@ -49,7 +49,7 @@ _NUMBER_FORMAT = {
 }
 _SECRET = re.compile(r"key|secret|token|password|passwd|credential|signature", re.IGNORECASE)
 _SECRET_IN_ADDRESS = re.compile(
-    r"(?<=://)[^/@\s]+(?=@)|(?<=key=|ret=|ken=|ord=|ure=|sig=)[^&\s]+", re.IGNORECASE
+    r"(?<=://)[^/@\s:]*:[^/@\s]+(?=@)|(?<=key=|ret=|ken=|ord=|ure=|sig=)[^&\s]+", re.IGNORECASE
 )
 
 

@@ -39,18 +39,20 @@ def fingerprint(loaded: LoadedJob, spec: RunSpec, units: Sequence[Unit]) -> str:
 
 
 def _code_hashes(loaded: LoadedJob) -> dict[str, str]:
-    """The files beside those that the job calls, which may import or read them; not job files.
+    """The files beside those that the job calls, and code below: they may be imported or read.
 
     One that is missing is left out here; loading it says so.
     """
     job = loaded.job
     steps = (job.preprocess, *job.postprocess)
-    calls = [step for step in steps if isinstance(step, (Preprocess, UserFunction))]
+    calls = [step.function for step in steps if isinstance(step, (Preprocess, UserFunction))]
+    calls += [job.model.architecture] if job.model.architecture else []
     if not calls or not is_local(loaded.base):
         return {}
     base = Path(loaded.base)
-    folders = {(base / call.function.partition(":")[0]).parent for call in calls}
-    paths = sorted({path for folder in folders for path in folder.glob("*") if _may_be_read(path)})
+    folders = {(base / call.partition(":")[0]).parent for call in calls}
+    found = {path for folder in folders for path in (*folder.glob("*"), *folder.rglob("*.py"))}
+    paths = sorted(path for path in found if _may_be_read(path))
     return {
         str(path.relative_to(base)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths
     }

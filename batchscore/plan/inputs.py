@@ -328,8 +328,9 @@ def _prunable(filters: Any) -> Any:
 
 def filter_condition(filters: Any, schema: pa.Schema) -> Any:
     """Returns the Arrow expression of a filter, tried on the schema; InputError if it misfits."""
-    condition = pq.filters_to_expression(filters)
+    condition: Any = filters
     try:
+        condition = pq.filters_to_expression(filters)
         schema.empty_table().filter(condition)
     except (pa.ArrowException, NotImplementedError) as error:
         raise InputError(

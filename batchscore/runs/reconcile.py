@@ -1,9 +1,9 @@
-"""The records of all units, put together: one attempt each, and every row accounted for."""
+"""The records of all units, held against the plan: every row is accounted for."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from batchscore.errors import FailedError
@@ -19,14 +19,6 @@ class Rows:
     scored: int
     rejected: int
     reused: int = 0
-
-
-def choose_attempts(records: Iterable[UnitRecord]) -> dict[str, UnitRecord]:
-    """Returns one record a unit: of several attempts the first by name, so that all agree on it."""
-    chosen: dict[str, UnitRecord] = {}
-    for record in sorted(records, key=lambda record: record.attempt):
-        chosen.setdefault(record.unit, record)
-    return chosen
 
 
 def reconcile(

@@ -67,7 +67,7 @@ class WriteBehind(Generic[T]):
     """
 
     def __init__(self, work: Callable[[T], None], depth: int) -> None:
-        self._work = work
+        self._work: Callable[[T], None] | None = work
         self._items: queue.Queue[T | _Done] = queue.Queue(depth)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._drain, daemon=True)
@@ -83,6 +83,8 @@ class WriteBehind(Generic[T]):
         if self._thread.is_alive():
             self._items.put(_Done())
             self._thread.join()
+        # The owner's method holds the owner, and all it wrote, until a cycle is collected.
+        self._work = None
         self._raise()
 
     def _raise(self) -> None:
@@ -91,7 +93,7 @@ class WriteBehind(Generic[T]):
 
     def _drain(self) -> None:
         while not isinstance(item := self._items.get(), _Done):
-            if self._error is not None:
+            if self._error is not None or self._work is None:
                 continue
             try:
                 self._work(item)

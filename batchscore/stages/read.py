@@ -102,20 +102,33 @@ def _read_piece(piece: Piece, source: Source) -> Iterator[pa.RecordBatch]:
     keys = dict(shard.keys)
     columns = [name for name in source.schema.names if name not in keys]
     with open_parquet(shard.path) as file:
-        batches = file.iter_batches(
-            source.batch_rows,
-            row_groups=list(piece.row_groups),
-            columns=columns,
-            use_threads=source.threads,
-        )
         try:
-            for batch in batches:
-                yield conform(batch, source.schema, keys)
+            for row_groups in _groups(piece, source.batch_rows):
+                for batch in file.iter_batches(
+                    source.batch_rows, row_groups, columns, use_threads=source.threads
+                ):
+                    yield conform(batch, source.schema, keys)
         except (pa.ArrowException, OSError) as error:
             raise StepError(
                 f"shard {shard.path}: cannot be read to its end ({reason(error)}); "
                 "write it again or take it out of input.path"
             ) from error
+
+
+def _groups(piece: Piece, batch_rows: int) -> Iterator[list[int]]:
+    """Yields row groups to open at a time: about a block of small ones, or a single large one.
+
+    Arrow keeps the read buffers of all that were opened together until the last is done.
+    """
+    pending, rows = list[int](), 0
+    for row_group, size in zip(piece.row_groups, piece.sizes, strict=True):
+        if pending and rows + size > batch_rows:
+            yield pending
+            pending, rows = [], 0
+        pending.append(row_group)
+        rows += size
+    if pending:
+        yield pending
 
 
 def check_unchanged(shard: Shard) -> None:

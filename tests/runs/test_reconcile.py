@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from batchscore.errors import FailedError
 from batchscore.records import StagedFile, UnitRecord
-from batchscore.runs.reconcile import Rows, choose_attempts, reconcile
+from batchscore.runs.reconcile import Rows, reconcile
 
 COUNTS = st.integers(0, 10**9)
 
@@ -126,19 +126,3 @@ def test_units_of_different_columns_are_refused() -> None:
     assert reconcile(fitting, planned, 0, 5) == Rows(5, 0, 5, 0)
     with pytest.raises(FailedError, match="score float; and score double"):
         reconcile({**fitting, "c": record("c", 3, "double")}, planned, 0, 5)
-
-
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9)), unique=True), st.randoms())
-def test_the_choice_of_attempts_does_not_depend_on_order(
-    attempts: list[tuple[str, int]], chance: Any
-) -> None:
-    """However records arrive, each unit has one, and the same."""
-    made = [
-        UnitRecord(unit, f"{unit}-{n}", n, 0, n, 0, {}, None, (), (), {}) for unit, n in attempts
-    ]
-    chosen = choose_attempts(made)
-    assert set(chosen) == {unit for unit, _ in attempts}
-    assert all(record.unit == unit for unit, record in chosen.items())
-    shuffled = [*made, *made]
-    chance.shuffle(shuffled)
-    assert choose_attempts(shuffled) == chosen
