@@ -1,4 +1,4 @@
-"""Every timing and counter that a run reports: its name, its unit and what it means."""
+"""The timings that a run reports: their names, units and meaning, and which stage limits it."""
 
 from __future__ import annotations
 
@@ -24,14 +24,6 @@ STAGES = (
     Measure("write", "s", "partitioning, encoding, compressing, hashing, writing"),
 )
 """Busy seconds, added up over all workers; stages on different threads overlap."""
-
-COUNTERS = (
-    Measure("input", "rows", "rows of all shards that input.path names"),
-    Measure("filtered", "rows", "left out by input.filters, whole row groups among them"),
-    Measure("scored", "rows", "written with their scores"),
-    Measure("rejected", "rows", "taken out by a stage, kept with a reason"),
-    Measure("reused", "rows", "scored by an earlier run and still valid"),
-)
 
 THREADS = (("read",), ("preprocess", "infer", "postprocess"), ("profile", "write"))
 """Stages that share a thread of a worker."""

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchscore.runs.reconcile import Rows
-from batchscore.telemetry import COUNTERS, STAGES, THREADS, limiting_stage
+from batchscore.telemetry import STAGES, THREADS, limiting_stage
 
 NAMES = [stage.name for stage in STAGES]
 
@@ -16,12 +13,6 @@ NAMES = [stage.name for stage in STAGES]
 def test_each_stage_is_on_one_thread() -> None:
     """The threads hold every stage once, in the order that a row passes them."""
     assert [name for thread in THREADS for name in thread] == NAMES
-
-
-def test_the_counters_are_the_rows_of_a_manifest() -> None:
-    """Each field of a manifest's rows has a counter that explains it."""
-    assert [counter.name for counter in COUNTERS] == [field.name for field in fields(Rows)]
-    assert all(measure.unit and measure.meaning for measure in (*COUNTERS, *STAGES))
 
 
 @given(st.dictionaries(st.sampled_from(NAMES), st.floats(0, 1e6)))

@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from batchscore import __version__
 from batchscore.job import LoadedJob, Preprocess, UserFunction
+from batchscore.runs.layout import HOME
 from batchscore.spec import RunSpec
 from batchscore.storage import is_local
 from batchscore.units import Unit
 
 # A larger file beside a function is no part of its code.
 _READ_BYTES = 16 << 20
+_NOT_READ = (".yaml", ".yml", ".md", ".log")
 _PACKAGES = ("apache-beam", "pyarrow", "numpy", "pandas", "torch", "safetensors")
 
 
@@ -51,15 +54,28 @@ def _code_hashes(loaded: LoadedJob) -> dict[str, str]:
         return {}
     base = Path(loaded.base)
     folders = {(base / call.partition(":")[0]).parent for call in calls}
-    found = {path for folder in folders for path in (*folder.glob("*"), *folder.rglob("*.py"))}
+    found = {path for folder in folders for path in (*folder.glob("*"), *_code_below(folder))}
     paths = sorted(path for path in found if _may_be_read(path))
     return {
         str(path.relative_to(base)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths
     }
 
 
+def _code_below(folder: Path) -> Iterator[Path]:
+    """Yields Python files of a folder and those in it, but for environments, outputs and caches."""
+    for parent, folders, files in os.walk(folder):
+        paths = {name: Path(parent, name) for name in folders}
+        folders[:] = [name for name, path in paths.items() if _may_hold_code(path)]
+        yield from (Path(parent, name) for name in files if name.endswith(".py"))
+
+
+def _may_hold_code(folder: Path) -> bool:
+    foreign = (folder / "pyvenv.cfg", folder / HOME)
+    return not folder.name.startswith((".", "__")) and not any(path.exists() for path in foreign)
+
+
 def _may_be_read(path: Path) -> bool:
-    visible = not path.name.startswith(".") and path.suffix not in (".yaml", ".yml")
+    visible = not path.name.startswith(".") and path.suffix not in _NOT_READ
     return visible and path.is_file() and path.stat().st_size <= _READ_BYTES
 
 

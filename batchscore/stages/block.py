@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchscore.arrays import Array, to_arrow, to_numpy
+from batchscore.arrays import Array, finite_rows, to_arrow, to_numpy
 from batchscore.errors import StepError
 from batchscore.units import Unit
 
@@ -149,6 +149,15 @@ def reject_rows(block: Block, bad_b: pa.Array, stage: str, error: str, message: 
         values=block.values.filter(keep_b) if block.values is not None else None,
         rejects=(*block.rejects, reject),
     )
+
+
+def reject_non_finite(block: Block, stage: str, message: str) -> Block:
+    """Takes rows whose values are not all finite out of a block that has values."""
+    assert block.values is not None
+    bad_b = ~finite_rows(block.values)
+    if not bad_b.any():
+        return block
+    return reject_rows(block, to_arrow(bad_b), stage, "NonFiniteScore", message)
 
 
 def encode_block(block: Block) -> bytes:

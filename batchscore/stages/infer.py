@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from batchscore.arrays import Array, finite_rows, to_arrow, to_numpy
+from batchscore.arrays import Array, to_arrow, to_numpy
 from batchscore.errors import BatchscoreError, StepError
-from batchscore.stages.block import TILE_ROWS, Block, reject_rows
+from batchscore.stages.block import TILE_ROWS, Block, reject_non_finite
 from batchscore.wording import reason
 
 DEFAULT_OUTPUT = "score"
@@ -72,16 +72,8 @@ def infer(block: Block, forward: Forward) -> Block:
     }
     outputs = run_tiles(arrays, len(block), forward)
     columns = [to_arrow(array) for array in outputs.values()]
-    return _reject_non_finite(replace(block, values=pa.record_batch(columns, names=list(outputs))))
-
-
-def _reject_non_finite(block: Block) -> Block:
-    assert block.values is not None
-    bad_b = ~finite_rows(block.values)
-    if not bad_b.any():
-        return block
-    message = "the model returned NaN or infinity"
-    return reject_rows(block, to_arrow(bad_b), "infer", "NonFiniteScore", message)
+    done = replace(block, values=pa.record_batch(columns, names=list(outputs)))
+    return reject_non_finite(done, "infer", "the model returned NaN or infinity")
 
 
 def run_tiles(inputs: dict[str, Array], rows: int, forward: Forward) -> dict[str, Array]:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from batchscore.arrays import Array, finite_rows, to_arrow, to_numpy
+from batchscore.arrays import Array, to_arrow, to_numpy
 from batchscore.errors import StepError
 from batchscore.job import AnyStep, Labels, Sigmoid, Softmax, Threshold, TopK
-from batchscore.stages.block import Block, reject_rows
+from batchscore.stages.block import Block, reject_non_finite
 
 Columns = dict[str, pa.Array]
 Call = Callable[[pa.RecordBatch], pa.RecordBatch]
@@ -37,16 +37,8 @@ def postprocess(block: Block, steps: Sequence[AnyStep | Call]) -> Block:
     for step in steps:
         columns = _apply(step, columns)
     values = pa.record_batch(list(columns.values()), names=list(columns))
-    return _reject_non_finite(replace(block, values=values))
-
-
-def _reject_non_finite(block: Block) -> Block:
-    assert block.values is not None
-    bad_b = ~finite_rows(block.values)
-    if not bad_b.any():
-        return block
-    message = "postprocessing made NaN or infinity"
-    return reject_rows(block, to_arrow(bad_b), "postprocess", "NonFiniteScore", message)
+    done = replace(block, values=values)
+    return reject_non_finite(done, "postprocess", "postprocessing made NaN or infinity")
 
 
 def _apply(step: AnyStep | Call, columns: Columns) -> Columns:
