@@ -1,31 +1,46 @@
-"""Files by address, local or any fsspec one: open, list, write atomically, move."""
+"""Files by address, local or any fsspec one: open, list, write atomically, exchange, move."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import posixpath
 import re
-from collections.abc import Iterable
-from contextlib import suppress
+import secrets
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, TypeVar, cast
 
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from batchscore import remote
+from batchscore.processes import machine_tag, start_of
+
+Result = TypeVar("Result")
+
 _MOVE_TRIES = 5
-# How `write` names a file before it replaces the one that is meant.
-_UNFINISHED = re.compile(r"\.[0-9]+-[0-9a-f]{8}\.tmp$")
+_THREADS = 16
+# How a file is named before it replaces the one that is meant, and the lock of an exchange.
+_UNFINISHED = re.compile(r"\.([0-9a-f]{8})-([0-9]+)-[0-9a-f]{8}\.tmp$")
+_HIDDEN = re.compile(rf"{_UNFINISHED.pattern}|^\..+\.lock$")
+# Of a machine whose processes cannot be asked, what is older was left behind.
+_FOREIGN_SECONDS = 24 * 3600.0
 
 
 def open_filesystem(address: str) -> tuple[Any, str]:
-    """Returns the fsspec filesystem of an address and the path within it."""
-    filesystem, path = fsspec.core.url_to_fs(address)
-    return filesystem, str(path).rstrip("/") or "/"
+    """Returns the fsspec filesystem of an address and the path within it.
+
+    That of an object store keeps no listings, so that each look sees what is there.
+    """
+    return remote.connect(address)
 
 
 def is_local(address: str) -> bool:
@@ -41,9 +56,30 @@ def modification_mark(info: dict[str, Any]) -> str:
     return str(found.timestamp() if isinstance(found, datetime) else found)
 
 
+def encode_json(value: Any) -> bytes:
+    """Returns JSON that people can read: of a mapping, and of its lists, a line for each item."""
+    if not isinstance(value, dict):
+        return f"{_compact(value)}\n".encode()
+    entries = [f"{_compact(key)}: {_lines(item)}" for key, item in value.items()]
+    return "{{\n{}\n}}\n".format(",\n".join(entries)).encode()
+
+
+def _lines(value: Any) -> str:
+    if not (isinstance(value, list | tuple) and any(isinstance(i, dict) for i in value)):
+        return _compact(value)
+    return "[\n  {}\n ]".format(",\n  ".join(map(_compact, value)))
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
 @dataclass(frozen=True)
 class Store:
     """A folder at an address; every path given to it is relative and stays inside.
+
+    A remote store's passing troubles are waited out for about a minute; what does not pass is an
+    OSError that names the address and the cause. Each look sees the store as it is.
 
     Pickles as its address, so that a worker opens its own connection.
     """
@@ -55,11 +91,14 @@ class Store:
 
     @cached_property
     def _filesystem(self) -> Any:
-        return open_filesystem(self.address)[0]
+        return remote.connect(self.address, once=True)[0]
 
     @cached_property
     def _root(self) -> str:
         return open_filesystem(self.address)[1]
+
+    def _call(self, relative: str, action: Callable[[], Result]) -> Result:
+        return action() if self.is_local else remote.patiently(self.url(relative), action)
 
     @property
     def is_local(self) -> bool:
@@ -78,23 +117,50 @@ class Store:
 
     def exists(self, relative: str = "") -> bool:
         """Tells whether there is a file or folder at the path."""
-        return bool(self._filesystem.exists(self.path(relative)))
+        path = self.path(relative)
+        if self.is_local:
+            return os.path.exists(path)
+        try:
+            self._call(relative, lambda: self._filesystem.info(path))
+        except FileNotFoundError:
+            return False
+        return True
 
     def names(self, relative: str = "") -> list[str]:
         """Returns the sorted names in a folder, without files that are still being written.
 
         A folder that is not there has none.
         """
+        path = self.path(relative)
         try:
-            listed = self._filesystem.ls(self.path(relative), detail=False, refresh=True)
+            listed = self._call(
+                relative, lambda: self._filesystem.ls(path, detail=False, refresh=True)
+            )
         except (FileNotFoundError, NotADirectoryError):
             return []
-        names = (posixpath.basename(str(path).rstrip("/")) for path in listed)
-        return sorted(name for name in names if not _UNFINISHED.search(name))
+        names = (posixpath.basename(str(entry).rstrip("/")) for entry in listed)
+        return sorted(name for name in names if not _HIDDEN.search(name))
+
+    def missing(self, relatives: Iterable[str]) -> set[str]:
+        """Returns those of the files that are not there; each of their folders is listed once."""
+        folders = defaultdict[str, set[str]](set)
+        for path in relatives:
+            folders[posixpath.dirname(path)].add(posixpath.basename(path))
+        with ThreadPoolExecutor(_THREADS) as pool:
+            listed = pool.map(lambda folder: set(self.names(folder)), folders)
+            pairs = zip(folders.items(), listed, strict=True)
+            return {
+                posixpath.join(folder, name)
+                for (folder, names), there in pairs
+                for name in names - there
+            }
 
     def read(self, relative: str) -> bytes:
         """Returns a file's bytes; FileNotFoundError if it is not there."""
-        return cast(bytes, self._filesystem.cat_file(self.path(relative)))
+        path = self.path(relative)
+        # In one request, so that what is replaced meanwhile is read old or new.
+        options = {"max_concurrency": 1} if remote.is_s3(self.address) else {}
+        return cast(bytes, self._call(relative, lambda: self._filesystem.cat_file(path, **options)))
 
     def read_json(self, relative: str) -> Any:
         """Returns a file's JSON value; ValueError if it is not JSON."""
@@ -103,60 +169,145 @@ class Store:
     def write(self, relative: str, data: bytes) -> None:
         """Replaces a file in one step: a reader sees the old bytes or the new, never a part."""
         path = self.path(relative)
-        self._make_parent(path)
+        self._make_parent(relative)
         if not self.is_local:
-            self._filesystem.pipe_file(path, data)
+            self._call(relative, lambda: self._filesystem.pipe_file(path, data))
             return
-        staged = Path(f"{path}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
-        try:
-            staged.write_bytes(data)
+        with _staged(path, data) as staged:
             staged.replace(path)
-        except BaseException:
-            staged.unlink(missing_ok=True)
-            raise
+
+    def create_new(self, relative: str, data: bytes) -> bool:
+        """Puts a file where there is none; False if there is one.
+
+        Of many callers at once one gets True, on local disks, S3 and Google Cloud Storage; the
+        file is seen whole or not at all. On other stores it is looked for, then written. Where an
+        answer was lost, only S3 tells whether it was True.
+        """
+        path = self.path(relative)
+        self._make_parent(relative)
+        if not self.is_local:
+            return self._call(relative, self._put_new(path, data))
+        with _staged(path, data) as staged:
+            try:
+                os.link(staged, path)
+            except FileExistsError:
+                return False
+        return True
+
+    def _put_new(self, path: str, data: bytes) -> Callable[[], bool]:
+        if remote.is_s3(self.address):
+            from batchscore import s3  # late: its libraries are an extra
+
+            return partial(s3.put_new, self._filesystem, path, data, secrets.token_hex(8))
+
+        def put() -> bool:
+            try:
+                self._filesystem.pipe_file(path, data, mode="create")
+            except FileExistsError:
+                return False
+            return True
+
+        return put
+
+    def exchange(self, relative: str, old: bytes | None, new: bytes) -> bool:
+        """Replaces a file that still holds `old`, or is absent where that is None; else False.
+
+        Of many callers at once one gets True, on local disks, where a hidden lock lies beside the
+        file, and on S3. On other stores the file is read, then written.
+        """
+        if old is None:
+            return self.create_new(relative, new)
+        path = self.path(relative)
+        if remote.is_s3(self.address):
+            from batchscore import s3  # late: its libraries are an extra
+
+            mark = secrets.token_hex(8)
+            put = partial(s3.put_matching, self._filesystem, path, old, new, mark)
+            return self._call(relative, put)
+        with suppress(FileNotFoundError), _locked(path) if self.is_local else nullcontext():
+            if self.read(relative) == old:
+                self.write(relative, new)
+                return True
+        return False
 
     def write_json(self, relative: str, value: Any) -> None:
-        """Replaces a file in one step by a value as readable JSON."""
-        self.write(relative, json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n")
+        """Replaces a file in one step by a value as JSON."""
+        self.write(relative, encode_json(value))
 
     def create(self, relative: str) -> IO[bytes]:
         """Opens a new file for writing; it may be seen half-written until it is closed."""
         path = self.path(relative)
-        self._make_parent(path)
-        return cast(IO[bytes], self._filesystem.open(path, "wb"))
+        self._make_parent(relative)
+        if self.is_local:
+            return cast(IO[bytes], self._filesystem.open(path, "wb"))
+        # Parts that were sent cannot be sent again from here: the client itself must be patient.
+        patient = open_filesystem(self.address)[0]
+        file = self._call(relative, lambda: patient.open(path, "wb"))
+        return cast(IO[bytes], remote.Upload(file, self.url(relative)))
 
     def move(self, source: str, target: str) -> None:
         """Moves a file; done already (target there, source gone) is fine, so it can be repeated."""
-        old, new = self.path(source), self.path(target)
-        if not self._filesystem.exists(old) and self._filesystem.exists(new):
+        if not self.exists(source) and self.exists(target):
             return
         for left in reversed(range(_MOVE_TRIES)):
-            self._make_parent(new)
+            self._make_parent(target)
             try:
-                return self._move(old, new)
+                return self._move(source, target)
             except FileNotFoundError:
                 # Whoever does the same may have been faster, or has pruned the folder just made.
-                if self._filesystem.exists(new):
+                if self.exists(target):
                     return None
                 if not left:
                     raise
         return None
 
-    def _move(self, old: str, new: str) -> None:
+    def move_all(self, moves: Sequence[tuple[str, str]]) -> None:
+        """Moves files, on an object store side by side, where each takes a request or two."""
+        if self.is_local:
+            for source, target in moves:
+                self.move(source, target)
+            return
+        with ThreadPoolExecutor(_THREADS) as pool:
+            list(pool.map(lambda move: self.move(*move), moves))
+
+    def _move(self, source: str, target: str) -> None:
+        old, new = self.path(source), self.path(target)
         if self.is_local:
             Path(old).replace(new)
-        else:
-            self._filesystem.mv(old, new)
+            return
+        self._call(source, lambda: self._filesystem.cp_file(old, new))
+        self._call(source, lambda: self._filesystem.rm_file(old))
 
     def remove(self, relative: str) -> None:
         """Removes a file or a folder with all it holds; nothing there is fine."""
-        path = self.path(relative)
-        if self._filesystem.exists(path):
-            with suppress(FileNotFoundError):
+        self._call(relative, partial(self._remove, self.path(relative)))
+
+    def _remove(self, path: str) -> None:
+        with suppress(FileNotFoundError):
+            if self._filesystem.info(path)["type"] == "file":
+                # S3's way to remove many at once would keep an error to itself.
+                self._filesystem.rm_file(path)
+            else:
                 self._filesystem.rm(path, recursive=True)
 
-    def _make_parent(self, path: str) -> None:
-        self._filesystem.makedirs(posixpath.dirname(path), exist_ok=True)
+    def sweep_unfinished(self, pattern: str) -> None:
+        """Removes what processes that are dead left half-written in local folders of a pattern.
+
+        Of other machines, whose processes cannot be asked, what is older than a day.
+        """
+        if not self.is_local:
+            return
+        for path in Path(self.path("")).glob(f"{pattern}/*.tmp"):
+            found = _UNFINISHED.search(path.name)
+            with suppress(OSError):
+                if found and _is_abandoned(path, *found.groups()):
+                    path.unlink(missing_ok=True)
+
+    def _make_parent(self, relative: str) -> None:
+        if remote.is_object_store(self.address):
+            return
+        folder = posixpath.dirname(self.path(relative))
+        self._call(relative, lambda: self._filesystem.makedirs(folder, exist_ok=True))
 
     def prune_empty(self, folders: Iterable[str]) -> None:
         """Removes local folders, and their parents below the root, that hold nothing."""
@@ -169,3 +320,29 @@ class Store:
                 while current and not any(Path(self.path(current)).glob("*")):
                     Path(self.path(current)).rmdir()
                     current = posixpath.dirname(current)
+
+
+def _is_abandoned(path: Path, tag: str, pid: str) -> bool:
+    if tag == machine_tag():
+        return start_of(int(pid)) is None
+    return time.time() - path.stat().st_mtime > _FOREIGN_SECONDS
+
+
+@contextmanager
+def _staged(path: str, data: bytes) -> Iterator[Path]:
+    """Yields a file of the bytes beside `path`, and removes what is left of it."""
+    staged = Path(f"{path}.{machine_tag()}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        staged.write_bytes(data)
+        yield staged
+    finally:
+        staged.unlink(missing_ok=True)
+
+
+@contextmanager
+def _locked(path: str) -> Iterator[None]:
+    """Lets one at a time in, of all processes of the machine; one that is killed lets go."""
+    folder, name = posixpath.split(path)
+    with open(posixpath.join(folder, f".{name}.lock"), "wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -93,6 +96,7 @@ def test_no_operation_leaves_the_folder(store: Store, path: str) -> None:
     """A path that is absolute or goes up is refused by everything that takes one."""
     store.write("inside", b"x")
     actions: list[Any] = [store.read, store.exists, store.names, store.create, store.remove]
+    actions += [lambda p: store.create_new(p, b""), lambda p: store.exchange(p, b"x", b"")]
     actions += [store.read_json, lambda p: store.write(p, b""), lambda p: store.move("inside", p)]
     actions += [lambda p: store.move(p, "inside"), lambda p: store.write_json(p, 1)]
     for action in actions:
@@ -161,6 +165,76 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="folder"):
         store.write("folder", b"data")
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_new_file_is_put_once(store: Store) -> None:
+    """A file is created where there is none; one that is there stays as it is."""
+    assert store.create_new("a/x", b"first")
+    assert not store.create_new("a/x", b"second")
+    assert not store.create_new("a/x", b"first")
+    assert (store.read("a/x"), store.names("a")) == (b"first", ["x"])
+
+
+def test_a_file_is_exchanged_by_who_knows_it(store: Store) -> None:
+    """A file is replaced by those only who name what it holds; None stands for no file."""
+    assert not store.exchange("a/x", b"0", b"1")
+    assert store.exchange("a/x", None, b"0")
+    assert not store.exchange("a/x", None, b"1")
+    assert not store.exchange("a/x", b"other", b"1")
+    assert store.exchange("a/x", b"0", b"1")
+    assert (store.read("a/x"), store.names("a")) == (b"1", ["x"])
+
+
+def test_one_of_many_creates_and_exchanges(tmp_path: Path) -> None:
+    """Of eight at once one is told that it was first, and that one's bytes are there, whole."""
+    store = Store(str(tmp_path))
+    for turn in range(20):
+        old = None if turn % 5 == 0 else store.read("f")
+        if old is None:
+            store.remove("f")
+        versions = [bytes([number]) * 100_000 + bytes([turn]) for number in range(8)]
+        gate = threading.Barrier(8)
+
+        def put(new: bytes, old: bytes | None = old, gate: threading.Barrier = gate) -> bool:
+            gate.wait()
+            return store.exchange("f", old, new)
+
+        with ThreadPoolExecutor(8) as pool:
+            won = list(pool.map(put, versions))
+        assert won.count(True) == 1
+        assert store.read("f") == versions[won.index(True)]
+    assert store.names() == ["f"]
+
+
+ADDER = """
+import sys
+from batchscore.storage import Store
+
+store = Store(sys.argv[1])
+print("ready", flush=True)
+while True:
+    old = store.read("count")
+    store.exchange("count", old, b"%d" % (int(old) + 1))
+"""
+
+
+def test_a_killed_process_keeps_nobody_from_exchanging(tmp_path: Path) -> None:
+    """Processes that count up and are killed in the middle leave a number, and let others go on."""
+    store = Store(str(tmp_path))
+    store.write("count", b"0")
+    command = [sys.executable, "-c", ADDER, store.address]
+    for _ in range(2):
+        adders = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(2)]
+        for adder in adders:
+            assert adder.stdout is not None
+            assert adder.stdout.readline() == b"ready\n"
+        before = int(store.read("count"))
+        while int(store.read("count")) < before + 20:
+            continue
+        for adder in adders:
+            adder.kill()
+            adder.communicate()
+    assert store.exchange("count", store.read("count"), b"done")
 
 
 def test_empty_folders_are_removed_up_to_the_root(tmp_path: Path) -> None:

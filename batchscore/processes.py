@@ -1,0 +1,42 @@
+"""Which process of which machine something is of, and whether it is still there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from functools import cache
+from pathlib import Path
+
+
+@cache
+def machine() -> str:
+    """Names a boot of this machine and its space of process ids; elsewhere than Linux its name."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return platform.node()
+
+
+@cache
+def machine_tag() -> str:
+    """Returns eight hexadecimal digits of the machine's name."""
+    return hashlib.sha256(machine().encode()).hexdigest()[:8]
+
+
+def start_of(pid: int) -> str | None:
+    """Returns when a process of this machine began, "" where that is not told, None if it ended."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        pass  # somebody else's, and alive
+    try:
+        # The name, in parentheses, may hold anything.
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        state, start = fields[0], fields[19]
+    except (OSError, IndexError):
+        return ""
+    return None if state in (b"Z", b"X") else start.decode()

@@ -1,0 +1,181 @@
+"""Troubles of a remote store: waited out where they pass, told as Python's own errors."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import fsspec
+from tenacity import (
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    stop_after_delay,
+    wait_exponential,
+    wait_random,
+)
+
+Result = TypeVar("Result")
+
+_TRIES = 5
+_TRY_SECONDS = 60.0
+# About 0.5, 1.5, 4.5 and 13.5 s; the jitter keeps workers from coming back all at once.
+_WAIT = wait_exponential(multiplier=0.5, exp_base=3) + wait_random(0, 0.5)
+_OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"})
+_LASTING = (
+    FileNotFoundError,
+    FileExistsError,
+    PermissionError,
+    IsADirectoryError,
+    NotADirectoryError,
+)
+_PASSING = (ConnectionError, TimeoutError, asyncio.TimeoutError)
+# By name, since not all of botocore, aiohttp, requests, google.auth and azure are installed.
+_PASSING_NAMES = frozenset(
+    {
+        "ConnectionError",
+        "HTTPClientError",
+        "ResponseParserError",
+        "IncompleteReadError",
+        "IncompleteRead",
+        "ClientConnectionError",
+        "ClientPayloadError",
+        "ChunkedEncodingError",
+        "TransportError",
+        "ServiceRequestError",
+    }
+)
+# Timeout, a conditional put that met another one, too early, too many.
+_PASSING_ANSWERS = frozenset({408, 409, 425, 429, *range(500, 600)}) - {501}
+
+
+def is_object_store(address: str) -> bool:
+    """Tells whether an address is of a store of objects, which has no folders to be made."""
+    return "::" not in address and fsspec.core.split_protocol(address)[0] in _OBJECT_STORES
+
+
+def is_s3(address: str) -> bool:
+    """Tells whether an address is of S3 or of a store that speaks its language."""
+    return is_object_store(address) and address.startswith(("s3:", "s3a:"))
+
+
+def connect(address: str, once: bool = False) -> tuple[Any, str]:
+    """Returns the fsspec filesystem of an address and the path within it.
+
+    That of an object store keeps no listings, so that each look sees what is there.
+
+    Args:
+        address: local or any fsspec one.
+        once: on S3, tries each request once, for a caller that tries again by itself.
+
+    Raises:
+        OSError: the library that speaks to the store is not installed.
+    """
+    try:
+        return _connect(address, once)
+    except ImportError as error:
+        raise OSError(
+            f"{address}: {error}; the extras batchscore[s3] and batchscore[gcp] install it"
+        ) from error
+
+
+def _connect(address: str, once: bool) -> tuple[Any, str]:
+    if not is_s3(address):
+        return _open(address, {"use_listings_cache": False} if is_object_store(address) else {})
+    from batchscore import s3  # late: its libraries are an extra
+
+    filesystem, path = _open(address, s3.options(once))
+    if once:
+        filesystem.retries = 1
+    return filesystem, path
+
+
+def _open(address: str, options: dict[str, Any]) -> tuple[Any, str]:
+    filesystem, path = fsspec.core.url_to_fs(address, **options)
+    return filesystem, str(path).rstrip("/") or "/"
+
+
+def patiently(url: str, action: Callable[[], Result]) -> Result:
+    """Returns what `action` returns, which must be repeatable.
+
+    Trouble that passes by itself (an overloaded store, a lost connection, a timeout) is waited
+    out: 5 tries within about a minute.
+
+    Raises:
+        OSError: it did not pass, or is of another kind; names `url`, the class and the cause.
+    """
+    waiting = Retrying(
+        retry=retry_if_exception(is_passing),
+        stop=stop_after_attempt(_TRIES) | stop_after_delay(_TRY_SECONDS),
+        wait=_WAIT,
+        reraise=True,
+    )
+    with told(url):
+        return waiting(action)
+
+
+@contextmanager
+def told(url: str) -> Iterator[None]:
+    """Raises what leaves the block as an OSError that names `url`, the class and the cause."""
+    try:
+        yield
+    except Exception as error:
+        kind = next((kind for kind in _LASTING if isinstance(error, kind)), OSError)
+        cause = error.__cause__ or error
+        remedy = "; the store did not recover: run again later" if is_passing(error) else ""
+        raise kind(f"{url}: {type(cause).__name__}: {cause}{remedy}") from error
+
+
+def is_passing(error: BaseException) -> bool:
+    """Tells whether an error of a store may be gone when the same is tried again."""
+    if isinstance(error, _LASTING):
+        return False
+    status = answer(error)
+    if isinstance(error, _PASSING) or status in _PASSING_ANSWERS:
+        return True
+    return not _PASSING_NAMES.isdisjoint(kind.__name__ for kind in type(error).__mro__)
+
+
+def answer(error: BaseException | None) -> int | None:
+    """Returns the HTTP status that an error, or what caused it, was answered with."""
+    while error is not None:
+        response = getattr(error, "response", None)
+        if isinstance(response, dict):
+            return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        for name in ("status", "status_code", "code"):
+            if isinstance(status := getattr(error, name, None), int):
+                return status
+        error = error.__cause__
+    return None
+
+
+class Upload(io.BufferedIOBase):
+    """A remote file being written, whose errors are Python's own."""
+
+    def __init__(self, file: Any, url: str) -> None:
+        self._file = file
+        self._url = url
+
+    def writable(self) -> bool:
+        """Tells that it is there to be written."""
+        return True
+
+    def tell(self) -> int:
+        """Returns the bytes written so far."""
+        return int(self._file.tell())
+
+    def write(self, data: Any, /) -> int:
+        """Writes bytes; OSError if the store does not take them."""
+        with told(self._url):
+            return int(self._file.write(data))
+
+    def close(self) -> None:
+        """Ends the file, after which it is seen; OSError if the store does not take it."""
+        if self.closed:
+            return
+        super().close()
+        with told(self._url):
+            self._file.close()

@@ -1,0 +1,221 @@
+"""Real servers on loopback for tests: an S3 store, and a proxy before it that misbehaves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import fsspec
+import pytest
+
+ROOT = Path(__file__).parents[1]
+_KEY, _SECRET = "batchscore", "loopback-only"
+_START_SECONDS = 20.0
+_HOST = "127.0.0.1"
+
+Fault = Literal["500", "503", "drop", "stall", "lose", "cut"]
+"""Two answers; no answer, at once or never; the answer lost, or cut, after the store has acted."""
+
+
+@dataclass(frozen=True)
+class S3:
+    """An S3 server: its port, and the folder whose folders are its buckets."""
+
+    port: int
+    folder: Path
+
+    def make_bucket(self, name: str) -> str:
+        """Makes a bucket and returns its address."""
+        (self.folder / name).mkdir()
+        return f"s3://{name}"
+
+
+@contextmanager
+def running_s3() -> Iterator[S3]:
+    """Starts an S3 server on a free port over a temporary folder, and ends it.
+
+    Skips the test where versitygw is not installed, unless BATCHSCORE_REQUIRE is `all`.
+    """
+    binary = _find_tool("versitygw")
+    with tempfile.TemporaryDirectory(prefix="s3-") as home:
+        for name in ("buckets", "marks"):
+            (Path(home) / name).mkdir()
+        port = free_port()
+        command = [binary, "--quiet", "--port", f"{_HOST}:{port}", "posix"]
+        command += ["--sidecar", f"{home}/marks", f"{home}/buckets"]
+        environment = {**os.environ, "ROOT_ACCESS_KEY": _KEY, "ROOT_SECRET_KEY": _SECRET}
+        with open(f"{home}/log", "wb") as log:
+            server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        try:
+            _await_port(server, port, Path(home) / "log")
+            yield S3(port, Path(home) / "buckets")
+        finally:
+            server.terminate()
+            server.wait()
+
+
+def s3_options(port: int, **config: Any) -> dict[str, Any]:
+    """Returns what s3fs needs for a server on loopback, with botocore's `config` beside."""
+    return {
+        "key": _KEY,
+        "secret": _SECRET,
+        "endpoint_url": f"http://{_HOST}:{port}",
+        "client_kwargs": {"region_name": "us-east-1"},
+        "config_kwargs": config,
+    }
+
+
+@contextmanager
+def s3_at(port: int, **config: Any) -> Iterator[None]:
+    """Lets `s3://` mean the server on a port, in this process and in those that it starts."""
+    options = s3_options(port, **config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(fsspec.config.conf, "s3", options)
+        patch.setenv("FSSPEC_S3", json.dumps(options))
+        yield
+
+
+def free_port() -> int:
+    """Returns a port of loopback that was free a moment ago."""
+    with socket.create_server((_HOST, 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def _find_tool(name: str) -> str:
+    found = shutil.which(name, path=f"{ROOT}/.tools/bin{os.pathsep}{os.environ.get('PATH', '')}")
+    if found:
+        return found
+    message = f"{name} is not installed: sh tools/install_{name}.sh"
+    if os.environ.get("BATCHSCORE_REQUIRE") == "all":
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+def _await_port(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    end = time.monotonic() + _START_SECONDS
+    while time.monotonic() < end and server.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection((_HOST, port), 1):
+            return
+        time.sleep(0.05)
+    pytest.fail(f"versitygw did not start: {log.read_text()}")
+
+
+@dataclass
+class _Rule:
+    fault: Fault
+    times: int
+    method: str
+    path: str
+
+
+class Proxy:
+    """Passes requests on to a port of loopback, save those that it was told to fail."""
+
+    def __init__(self, upstream: int) -> None:
+        self.port = 0
+        self.seen: list[str] = []
+        """Method and path of each request."""
+        self._upstream = upstream
+        self._rules: list[_Rule] = []
+
+    def fail(self, fault: Fault, times: int, method: str = "", path: str = "") -> None:
+        """Fails the next requests of a method, with a text in their path."""
+        self._rules.append(_Rule(fault, times, method, path))
+
+    def reset(self) -> None:
+        """Forgets what it was told to fail and what it has seen."""
+        self._rules.clear()
+        self.seen.clear()
+
+    async def serve(self, ready: threading.Event) -> None:
+        """Listens until `stop` is called."""
+        self._stopped = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        server = await asyncio.start_server(self._handle, _HOST, 0)
+        self.port = int(server.sockets[0].getsockname()[1])
+        ready.set()
+        await self._stopped.wait()
+        server.close()
+
+    def stop(self) -> None:
+        """Ends `serve`, from another thread."""
+        self._loop.call_soon_threadsafe(self._stopped.set)
+
+    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            head = await reader.readuntil(b"\r\n\r\n")
+            method, path, _ = head.split(b"\r\n", 1)[0].decode().split(" ")
+            self.seen.append(f"{method} {path}")
+            fault = self._next_fault(method, path)
+            if fault == "stall":
+                await asyncio.sleep(3600)
+            elif fault in ("500", "503"):
+                writer.write(_ANSWER % fault.encode())
+                await writer.drain()
+            elif fault != "drop":
+                await self._pass_on(head, reader, writer, fault)
+        writer.close()
+
+    def _next_fault(self, method: str, path: str) -> Fault | None:
+        for rule in self._rules:
+            if rule.times > 0 and rule.method in ("", method) and rule.path in path:
+                rule.times -= 1
+                return rule.fault
+        return None
+
+    async def _pass_on(
+        self,
+        head: bytes,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        fault: Fault | None,
+    ) -> None:
+        answer, request = await asyncio.open_connection(_HOST, self._upstream)
+        # One request a connection: the server ends it, so that nothing here has to be parsed.
+        request.write(head.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
+        sending = asyncio.create_task(_copy(reader, request))
+        await _copy(answer, writer, fault)
+        sending.cancel()
+        request.close()
+
+
+_ANSWER = b"HTTP/1.1 %s Failed\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+async def _copy(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, fault: Fault | None = None
+) -> None:
+    while data := await reader.read(1 << 16):
+        # That a body may be sent has to be told, or the store would not act.
+        if fault is not None and not data.startswith(b"HTTP/1.1 100 "):
+            data = data[:-1] if fault == "cut" else b""
+        writer.write(data)
+        await writer.drain()
+
+
+@contextmanager
+def running_proxy(upstream: int) -> Iterator[Proxy]:
+    """Starts a proxy on a thread of its own, and ends it with all its connections."""
+    proxy, ready = Proxy(upstream), threading.Event()
+    # Once `serve` is over, connections that hang are cancelled with the loop.
+    thread = threading.Thread(target=lambda: asyncio.run(proxy.serve(ready)), daemon=True)
+    thread.start()
+    ready.wait()
+    try:
+        yield proxy
+    finally:
+        proxy.stop()
+        thread.join()
