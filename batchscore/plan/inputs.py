@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 from urllib.parse import unquote
 
@@ -17,24 +19,40 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 
 from batchscore.errors import InputError
+from batchscore.stages.read import is_gone, unreadable
 from batchscore.storage import modification_mark, open_filesystem
 from batchscore.units import KeyValue, Piece, Shard
 from batchscore.wording import nearest, reason
 
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
-_FOOTER_THREADS = 16
+# Decoding a footer holds the interpreter for long: more threads pay where a store takes its time.
+_LOCAL_THREADS, _STORE_THREADS = 2, 16
+_CHUNK_FILES = 32
+_BAD_SHOWN = 3
+_REMEDY = "write it again or take it out of input.path"
+Kinds = dict[str, pa.DataType]
+Keys = tuple[tuple[str, KeyValue], ...]
+
 _WHOLE_NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,17})$|0[0-9]{1,17}$")
 
 
 @dataclass(frozen=True)
 class Footer:
-    """What a shard's footer says: its schema, its row groups' rows, and its uncompressed bytes."""
+    """What a shard's footer says.
+
+    Args:
+        shard: whose it is.
+        schema: its columns in plain types, hive keys among them; one object where shards are alike.
+        row_groups: rows of each.
+        kept: the indices of those that may hold rows the filter keeps.
+        bytes: uncompressed, of all row groups.
+    """
 
     shard: Shard
     schema: pa.Schema
     row_groups: tuple[int, ...]
+    kept: tuple[int, ...]
     bytes: int
-    fragment: Any
 
 
 @dataclass(frozen=True)
@@ -45,6 +63,24 @@ class Found:
     size: int
     mark: str
     keys: tuple[tuple[str, str | None], ...]
+
+
+@dataclass(frozen=True)
+class BadFile:
+    """A file of the input that cannot be opened as a shard, and why."""
+
+    path: str
+    size: int
+    mark: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Footers:
+    """The shards of the input, and the files that were left out."""
+
+    good: list[Footer]
+    bad: list[BadFile]
 
 
 def find_shards(addresses: Sequence[str], allow_empty: bool = False) -> list[Found]:
@@ -87,8 +123,20 @@ def _entries(filesystem: Any, path: str) -> list[str]:
     """What a path names as it stands, or as a pattern where nothing has that name."""
     if filesystem.exists(path):
         return [path]
-    is_pattern = any(character in path for character in "*?[")
-    return sorted(filesystem.glob(path)) if is_pattern else []
+    if any(character in path for character in "*?["):
+        return sorted(filesystem.glob(path))
+    with suppress(FileNotFoundError, NotADirectoryError):
+        _ask(filesystem, path)
+    return []
+
+
+def _ask(filesystem: Any, path: str) -> None:
+    """Raises what kept a server from answering, which an HTTP one reports as not found."""
+    try:
+        filesystem.info(path)
+    except FileNotFoundError as error:
+        if error.__cause__ is not None and not is_gone(error):
+            raise OSError(reason(error.__cause__)) from error
 
 
 def _files(filesystem: Any, path: str) -> list[dict[str, Any]]:
@@ -138,18 +186,151 @@ def hive_keys(path: str) -> tuple[tuple[str, str | None], ...]:
     return tuple(reversed(keys))
 
 
-def read_footers(found: Sequence[Found]) -> list[Footer]:
-    """Opens all shards, 16 at a time, and reads their footers; hive values become their types.
+def read_footers(found: Sequence[Found], max_bad_shards: int = 0, filters: Any = None) -> Footers:
+    """Opens all shards, some at a time, and reads their footers; hive values become their types.
+
+    Args:
+        max_bad_shards: files that may be empty of bytes, not Parquet, cut off, or gone.
+        filters: pyarrow's DNF form, or None; excludes row groups by their statistics.
 
     Raises:
-        InputError: a shard is empty of bytes, not Parquet, or cut off; or hive keys differ.
+        InputError: one file more is so, or every one; hive keys differ; or a column stands twice.
     """
-    kinds = _key_types(found)
-    with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
-        return list(pool.map(lambda shard: _read_footer(shard, kinds), found))
+    footers = Footers([], [])
+    with closing(_read_all(found, _Reading(_key_types(found), filters))) as read:
+        for shard, footer in zip(found, read, strict=True):
+            if isinstance(footer, Footer):
+                footers.good.append(footer)
+            else:
+                footers.bad.append(_bad_file(shard, footer))
+                _check_count(footers.bad, max_bad_shards, footer)
+    if footers.bad and not footers.good:
+        raise InputError(f"input.path: none of {_listed(footers.bad)} can be read; {_REMEDY}")
+    return footers
 
 
-def _key_types(found: Sequence[Found]) -> dict[str, pa.DataType]:
+class _Reading:
+    """What all footers are read by, and the plain schema of the last that was read."""
+
+    def __init__(self, kinds: Kinds, filters: Any) -> None:
+        self.kinds = kinds
+        self.condition = _prunable(filters)
+        self.filtered = {condition[0] for group in filters or () for condition in group}
+        self._last: tuple[pa.Schema, pa.Schema] | None = None
+
+    def plain_schema(self, path: str, raw: pa.Schema) -> pa.Schema:
+        """Returns a schema in plain types, the last one's where the shards are alike."""
+        last = self._last
+        if last is None or not raw.equals(last[0]):
+            _no_duplicates(path, raw)
+            own = [pa.field(f.name, _plain_type(f.type)) for f in raw if f.name not in self.kinds]
+            hive = [pa.field(name, kind) for name, kind in self.kinds.items()]
+            self._last = last = raw, pa.schema(own + hive)
+        return last[1]
+
+
+def _read_all(
+    found: Sequence[Found], reading: _Reading
+) -> Generator[Footer | Exception, None, None]:
+    local = all(_is_local(shard.path) for shard in found)
+    threads = _LOCAL_THREADS if local else _STORE_THREADS
+    size = max(1, min(_CHUNK_FILES, len(found) // threads))
+    chunks = [found[start : start + size] for start in range(0, len(found), size)]
+    with ThreadPoolExecutor(threads) as pool:
+        for read in pool.map(lambda chunk: [_read_footer(s, reading) for s in chunk], chunks):
+            yield from read
+
+
+def _read_footer(found: Found, reading: _Reading) -> Footer | Exception:
+    """Returns what a footer says, or the error that kept it from being read.
+
+    Arrow's own form of it takes some ten times the memory of its bytes and is let go.
+    """
+    keys = tuple((name, _key_value(value, reading.kinds[name])) for name, value in found.keys)
+    try:
+        filesystem, inner = _arrow_filesystem(found.path)
+        with filesystem.open_input_file(inner) as file:
+            return _footer(found, keys, file, reading)
+    except InputError:
+        raise
+    except Exception as error:  # a store's client raises errors of its own
+        return error
+
+
+def _footer(found: Found, keys: Keys, file: pa.NativeFile, reading: _Reading) -> Footer:
+    fragment = ds.ParquetFileFormat().make_fragment(
+        file, partition_expression=_place(keys, reading) if reading.condition is not None else None
+    )
+    metadata = fragment.metadata
+    # A column's part of the footer is not looked at: Arrow ends the process if it is encrypted.
+    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+    sizes = tuple(group.num_rows for group in groups)
+    _check_rows(metadata.num_rows, sizes)
+    schema = reading.plain_schema(found.path, fragment.physical_schema)
+    kept = tuple(range(len(sizes)))
+    if reading.condition is not None:
+        # What statistics cannot tell, damaged or of another type, the reader's filter does.
+        with suppress(pa.ArrowException, OSError):
+            _check_columns(file, metadata, reading.filtered)
+            subset = fragment.subset(filter=reading.condition, schema=schema)
+            kept = tuple(group.id for group in subset.row_groups)
+    shard = Shard(found.path, found.size, found.mark, metadata.num_rows, keys)
+    return Footer(shard, schema, sizes, kept, sum(group.total_byte_size for group in groups))
+
+
+def _check_columns(file: pa.NativeFile, metadata: pq.FileMetaData, names: Collection[str]) -> None:
+    """Raises OSError for columns that are encrypted or damaged in the footer.
+
+    Over their statistics Arrow would end the process; its reader, which opens them here without
+    reading a row, raises.
+    """
+    leaves = [metadata.schema.column(index).path for index in range(metadata.num_columns)]
+    indices = [i for i, path in enumerate(leaves) if path.partition(".")[0] in names]
+    reader = pq.ParquetFile(file, metadata=metadata, buffer_size=1, pre_buffer=False).reader
+    for group in range(metadata.num_row_groups if indices else 0):
+        list(reader.iter_batches(0, [group], indices, use_threads=False))
+
+
+def _place(keys: Keys, reading: _Reading) -> Any:
+    """The expression that holds for every row of a shard in these hive folders."""
+    place = ds.scalar(True)
+    for name, value in keys:
+        field, kind = ds.field(name), reading.kinds[name]
+        place &= field.is_null() if value is None else field == pa.scalar(value, kind)
+    return place
+
+
+def _check_rows(rows: int, sizes: Sequence[int]) -> None:
+    """Raises ValueError where a footer contradicts itself."""
+    if sum(sizes) != rows or min(sizes, default=0) < 0:
+        raise ValueError(f"its footer counts {rows:,} rows, its row groups {sum(sizes):,}")
+
+
+def _bad_file(found: Found, error: Exception) -> BadFile:
+    problem = unreadable(error)
+    if found.size == 0:
+        problem = "is empty of bytes, expected a Parquet file"
+    return BadFile(found.path, found.size, found.mark, problem)
+
+
+def _check_count(bad: Sequence[BadFile], allowed: int, cause: Exception) -> None:
+    if len(bad) <= allowed:
+        return
+    if not allowed:
+        raise InputError(f"shard {bad[0].path}: {bad[0].reason}; {_REMEDY}") from cause
+    raise InputError(
+        f"input.path: {_listed(bad)} cannot be read, and input.max_bad_shards allows {allowed}; "
+        "write them again, or take them out"
+    ) from cause
+
+
+def _listed(bad: Sequence[BadFile]) -> str:
+    shown = "; ".join(f"{each.path}: {each.reason}" for each in bad[:_BAD_SHOWN])
+    more = "; …" if len(bad) > _BAD_SHOWN else ""
+    return f"{len(bad):,} shards ({shown}{more})"
+
+
+def _key_types(found: Sequence[Found]) -> Kinds:
     """An int64 where every value of a key is a whole number, else a string."""
     names = [name for name, _ in found[0].keys] if found else []
     for shard in found:
@@ -165,51 +346,20 @@ def _key_types(found: Sequence[Found]) -> dict[str, pa.DataType]:
     }
 
 
-def _read_footer(found: Found, kinds: dict[str, pa.DataType]) -> Footer:
-    if found.size == 0:
-        raise InputError(
-            f"shard {found.path}: is empty of bytes; expected a Parquet file: "
-            "write it again or take it out of input.path"
-        )
-    keys = tuple((name, _key_value(value, kinds[name])) for name, value in found.keys)
-    try:
-        fragment = _fragment(found.path, keys, kinds)
-        metadata, schema = fragment.metadata, fragment.physical_schema
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(
-            f"shard {found.path}: not a readable Parquet file ({reason(error)}); "
-            "write it again or take it out of input.path"
-        ) from error
-    _no_duplicates(found.path, schema)
-    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
-    shard = Shard(found.path, found.size, found.mark, metadata.num_rows, keys)
-    plain = pa.schema(
-        [pa.field(f.name, _plain_type(f.type)) for f in schema if f.name not in kinds]
-        + [pa.field(name, kind) for name, kind in kinds.items()]
-    )
-    sizes = tuple(group.num_rows for group in groups)
-    return Footer(shard, plain, sizes, sum(g.total_byte_size for g in groups), fragment)
-
-
 def _key_value(text: str | None, kind: pa.DataType) -> KeyValue:
     return int(text) if text is not None and pa.types.is_integer(kind) else text
 
 
-def _fragment(
-    path: str, keys: tuple[tuple[str, KeyValue], ...], kinds: dict[str, pa.DataType]
-) -> Any:
+def _is_local(path: str) -> bool:
+    return path.startswith("/")
+
+
+def _arrow_filesystem(path: str) -> tuple[Any, str]:
+    # Taking an address apart takes as long as reading a local footer.
+    if _is_local(path):
+        return pyarrow.fs.LocalFileSystem(), path
     filesystem, inner = open_filesystem(path)
-    if "file" in filesystem.protocol:
-        arrow = pyarrow.fs.LocalFileSystem()
-    else:
-        arrow = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(filesystem))
-    place = ds.scalar(True)
-    for name, value in keys:
-        field = ds.field(name)
-        place &= field.is_null() if value is None else field == pa.scalar(value, kinds[name])
-    fragment = ds.ParquetFileFormat().make_fragment(inner, arrow, partition_expression=place)
-    fragment.ensure_complete_metadata()
-    return fragment
+    return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(filesystem)), inner
 
 
 def _no_duplicates(path: str, schema: pa.Schema) -> None:
@@ -239,8 +389,9 @@ def unify_schemas(footers: Sequence[Footer], wanted: Iterable[str] | None) -> pa
         InputError: a shard lacks a column, or has another type of it.
     """
     names = list(dict.fromkeys(footers[0].schema.names if wanted is None else wanted))
-    kinds: dict[str, pa.DataType] = {}
-    for footer in footers:
+    kinds: Kinds = {}
+    distinct = _first_of_each_schema(footers)
+    for footer in distinct:
         for name in names:
             found = _column_type(footer, name, wanted is None)
             expected = kinds.setdefault(name, found)
@@ -248,8 +399,15 @@ def unify_schemas(footers: Sequence[Footer], wanted: Iterable[str] | None) -> pa
                 continue
             kinds[name] = _widest(expected, found) or _conflict(footer, name, expected, found)
     if wanted is None:
-        _no_extra_columns(footers, names)
+        _no_extra_columns(distinct, names)
     return pa.schema([pa.field(name, kinds[name]) for name in names])
+
+
+def _first_of_each_schema(footers: Sequence[Footer]) -> list[Footer]:
+    first: dict[int, Footer] = {}
+    for footer in footers:
+        first.setdefault(id(footer.schema), footer)
+    return list(first.values())
 
 
 def _column_type(footer: Footer, name: str, all_columns: bool) -> pa.DataType:
@@ -298,32 +456,20 @@ def _widest(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
     return None
 
 
-def keep_row_groups(footers: Sequence[Footer], schema: pa.Schema, filters: Any) -> list[Piece]:
-    """Returns the row groups of each shard that may hold rows the filter keeps.
-
-    Raises:
-        InputError: the filter does not fit the columns' types.
-    """
-    if not filters:
-        filled = [footer for footer in footers if footer.row_groups]
-        return [_piece(footer, range(len(footer.row_groups))) for footer in filled]
-    filter_condition(filters, schema)
-    condition = _prunable(filters)
-    pieces = []
-    for footer in footers:
-        fragment = footer.fragment
-        if condition is not None:
-            fragment = fragment.subset(filter=condition, schema=schema)
-        kept = fragment.row_groups
-        if kept:
-            pieces.append(_piece(footer, [group.id for group in kept]))
-    return pieces
+def keep_row_groups(footers: Sequence[Footer]) -> list[Piece]:
+    """Returns the row groups of each shard that may hold rows the filter keeps."""
+    return [_piece(footer) for footer in footers if footer.kept]
 
 
 def _prunable(filters: Any) -> Any:
-    """The part of a filter that statistics can decide: they know of no NaN, which `!=` keeps."""
-    groups = [[c for c in group if c[1] not in ("!=", "not in")] for group in filters]
-    return pq.filters_to_expression(groups) if all(groups) else None
+    """The part of a filter that statistics can decide: they know of no NaN, which `!=` keeps.
+
+    Returns None where there is no such part, or the filter misfits, as `filter_condition` tells.
+    """
+    groups = [[c for c in group if c[1] not in ("!=", "not in")] for group in filters or ()]
+    with suppress(pa.ArrowException, NotImplementedError):
+        return pq.filters_to_expression(groups) if groups and all(groups) else None
+    return None
 
 
 def filter_condition(filters: Any, schema: pa.Schema) -> Any:
@@ -340,14 +486,8 @@ def filter_condition(filters: Any, schema: pa.Schema) -> Any:
     return condition
 
 
-def _piece(footer: Footer, kept: Iterable[int]) -> Piece:
-    starts = [0]
-    for size in footer.row_groups:
-        starts.append(starts[-1] + size)
-    ids = tuple(kept)
-    return Piece(
-        footer.shard,
-        ids,
-        tuple(starts[i] for i in ids),
-        tuple(footer.row_groups[i] for i in ids),
-    )
+def _piece(footer: Footer) -> Piece:
+    starts = tuple(accumulate(footer.row_groups, initial=0))
+    kept = footer.kept
+    sizes = tuple(footer.row_groups[i] for i in kept)
+    return Piece(footer.shard, kept, tuple(starts[i] for i in kept), sizes)

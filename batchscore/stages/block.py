@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from batchscore.arrays import Array, finite_rows, to_arrow, to_numpy
 from batchscore.errors import StepError
+from batchscore.records import BadShard
 from batchscore.units import Unit
 
 # Rows of a tile, what the network sees at once: a block takes no less time than one.
@@ -23,11 +24,26 @@ TILE_ROWS = 1024
 
 @dataclass(frozen=True)
 class End:
-    """What the reader counted of a whole unit; rides on the unit's last, empty block."""
+    """What the reader counted of a whole unit; rides on the unit's last, empty block.
+
+    Args:
+        read: rows that came out of the shards.
+        filtered: of these, rows that the filter left out.
+        blocks: blocks before this one.
+        bad_shards: what was left out, its rows not among `read`.
+        done: the unit was finished before, and nothing was read.
+    """
 
     read: int
     filtered: int
     blocks: int
+    bad_shards: tuple[BadShard, ...] = ()
+    done: bool = False
+
+    @staticmethod
+    def from_json(facts: dict[str, Any]) -> End:
+        """Reverses `asdict`."""
+        return End(**{**facts, "bad_shards": tuple(BadShard(**s) for s in facts["bad_shards"])})
 
 
 @dataclass(frozen=True)
@@ -173,7 +189,7 @@ def encode_block(block: Block) -> bytes:
         "values": block.values is not None,
         "rejects": [[r.stage, r.error, r.message] for r in block.rejects],
         "seconds": block.seconds,
-        "end": None if block.end is None else vars(block.end),
+        "end": None if block.end is None else asdict(block.end),
         "sizes": [len(blob) for blob in blobs],
     }
     text = json.dumps(header).encode()
@@ -192,7 +208,7 @@ def decode_block(data: bytes) -> Block:
         Reject(stage, error, message, pairs[2 * i].column(0), pairs[2 * i + 1])
         for i, (stage, error, message) in enumerate(header["rejects"])
     )
-    end = End(**header["end"]) if header["end"] else None
+    end = End.from_json(header["end"]) if header["end"] else None
     unit = Unit.from_json(header["unit"])
     return Block(unit, header["sequence"], rows, batch, values, rejects, header["seconds"], end)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,9 +27,10 @@ class UserCall:
         """Calls the function and returns its result as a record batch of as many rows.
 
         Raises:
-            StepError: it raised, returned something else, another number of rows, or a name twice.
+            StepError: it raised, returned something else, another number of rows, or a name twice;
+                or pandas cannot hold a value of the batch. The cause is the error that was raised.
         """
-        given = batch.to_pandas() if self.batch == "pandas" else batch
+        given = self._given(batch)
         try:
             result = self.function(given)
         except (Exception, SystemExit) as error:
@@ -43,27 +45,41 @@ class UserCall:
                 f"function {self.reference} returned {made.num_rows} rows for a batch of "
                 f"{batch.num_rows}; expected one row for each, in the same order"
             )
-        names = made.schema.names
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
-            raise StepError(
-                f"function {self.reference} returned column {twice!r} twice; rename one"
-            )
+        self._check_names(made.schema.names)
         return made
+
+    def _given(self, batch: pa.RecordBatch) -> Any:
+        if self.batch != "pandas":
+            return batch
+        try:
+            return batch.to_pandas()
+        except Exception as error:
+            raise StepError(
+                f"function {self.reference}: the batch cannot become a pandas DataFrame "
+                f"({reason(error)}); take the rows out of the input, or take Arrow batches"
+            ) from error
 
     def _check_index(self, given: Any, result: Any) -> None:
         """A frame whose index changed was sorted or filtered: its rows are not those given."""
-        same = not hasattr(result, "index") or self.batch != "pandas"
-        if not (same or result.index.equals(given.index)):
+        if self.batch == "pandas" and _is_frame(result) and not result.index.equals(given.index):
             raise StepError(
                 f"function {self.reference} returned a frame with another index; expected the rows "
                 "in the order given: undo sorting, or set the index of the given frame again"
             )
 
+    def _check_names(self, names: Sequence[Any]) -> None:
+        twice = next((name for name, count in Counter(names).items() if count > 1), None)
+        if twice is not None:
+            raise StepError(
+                f"function {self.reference} returned column {twice!r} twice; rename one"
+            )
+
     def _as_batch(self, result: Any) -> pa.RecordBatch:
+        if _is_frame(result):
+            self._check_names(list(result.columns))
         try:
             return _to_batch(result)
-        except (TypeError, pa.ArrowException) as error:
+        except Exception as error:
             raise StepError(
                 f"function {self.reference} returned a {type(result).__name__}"
                 f"{_reason(error)}; expected a pyarrow RecordBatch or Table, or a pandas DataFrame"
@@ -82,10 +98,14 @@ def _to_batch(result: Any) -> pa.RecordBatch:
         return result
     if isinstance(result, pa.Table):
         return _one_batch(result)
-    pandas = sys.modules.get("pandas")
-    if pandas is not None and isinstance(result, pandas.DataFrame):
+    if _is_frame(result):
         return _one_batch(pa.Table.from_pandas(result, preserve_index=False))
     raise TypeError
+
+
+def _is_frame(result: Any) -> bool:
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and isinstance(result, pandas.DataFrame)
 
 
 def _one_batch(table: pa.Table) -> pa.RecordBatch:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from batchscore.arrays import Array, to_arrow, to_numpy
 from batchscore.errors import StepError
 from batchscore.records import StagedFile
+from batchscore.stages.lineage import RowsFile
 from batchscore.storage import Store
 
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
@@ -26,25 +27,48 @@ UNIT_PARTITIONS = 1_000
 NAME_BYTES = 255  # of one file or folder, on Linux and macOS
 
 
-def split_partitions(
-    batch: pa.RecordBatch, partition_by: tuple[str, ...]
-) -> list[tuple[str, pa.RecordBatch]]:
-    """Splits a batch by the columns that live in the path, keeping the rows' order in each part.
+@dataclass(frozen=True)
+class Part:
+    """Rows of one partition.
 
-    Returns pairs of a relative folder such as `month=9`, percent-encoded so that no value can
-    leave it, and a copy of the rows without these columns (a slice would keep the batch alive).
+    Args:
+        folder: such as `month=9`, percent-encoded so that no value can leave it.
+        batch: the rows, without the columns that live in the path.
+        rows_p: their int64 numbers within the unit.
     """
-    rest = [name for name in batch.schema.names if name not in partition_by]
-    if not partition_by or not batch.num_rows:
-        return [("", batch.select(rest))] if batch.num_rows else []
+
+    folder: str
+    batch: pa.RecordBatch
+    rows_p: pa.Array
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the rows and their numbers."""
+        return int(self.batch.nbytes + self.rows_p.nbytes)
+
+
+def split_partitions(
+    batch: pa.RecordBatch, rows_b: pa.Array, partition_by: tuple[str, ...]
+) -> list[Part]:
+    """Splits rows by the columns that live in the path, keeping their order in each part.
+
+    Of several parts each is a copy of its rows: a slice would keep the batch alive.
+    """
+    kept = batch.select([name for name in batch.schema.names if name not in partition_by])
+    if not batch.num_rows:
+        return []
+    if not partition_by:
+        return [Part("", kept, rows_b)]
     codes_b, folders = _partition_codes(batch, partition_by)
-    kept = batch.select(rest)
     if len(folders) == 1:
-        return [(folders[0], kept)]
+        return [Part(folders[0], kept, rows_b)]
     order_b = np.argsort(codes_b, kind="stable")
     ends = np.cumsum(np.bincount(codes_b, minlength=len(folders)))
-    parts = np.split(order_b, ends[:-1])
-    return [(folder, kept.take(to_arrow(p))) for folder, p in zip(folders, parts, strict=True)]
+    taken = [to_arrow(taken_p) for taken_p in np.split(order_b, ends[:-1])]
+    return [
+        Part(folder, kept.take(taken_p), rows_b.take(taken_p))
+        for folder, taken_p in zip(folders, taken, strict=True)
+    ]
 
 
 def _partition_codes(
@@ -127,37 +151,46 @@ class HashingSink:
 @dataclass
 class _Partition:
     folder: str
-    pending: list[pa.RecordBatch] = field(default_factory=list)
+    pending: list[Part] = field(default_factory=list)
     pending_rows: int = 0
     pending_bytes: int = 0
     writer: pq.ParquetWriter | None = None
     sink: HashingSink | None = None
+    number: int = 0
     staged: str = ""
     rows: int = 0
 
 
 class PartitionFiles:
-    """Writes batches to one growing file a partition; buffers and open files are bounded."""
+    """Writes parts to one growing file a partition; buffers and open files are bounded.
 
-    def __init__(self, store: Store, folder: str, file_bytes: int) -> None:
+    Args:
+        store: the output.
+        folder: where the files go, named 0000.parquet and so on.
+        file_bytes: a file is closed once it is this large.
+        lineage: is told of each row as it is written.
+    """
+
+    def __init__(self, store: Store, folder: str, file_bytes: int, lineage: RowsFile) -> None:
         self._store = store
         self._folder = folder
         self._file_bytes = file_bytes
+        self._lineage = lineage
         self._partitions: dict[str, _Partition] = {}
         self._started = 0
         self.files: list[StagedFile] = []
 
-    def add(self, folder: str, batch: pa.RecordBatch) -> None:
+    def add(self, added: Part) -> None:
         """Buffers rows of a partition; writes row groups and closes files as the bounds demand."""
-        part = self._partitions.setdefault(folder, _Partition(folder))
+        part = self._partitions.setdefault(added.folder, _Partition(added.folder))
         if len(self._partitions) > UNIT_PARTITIONS:
             raise StepError(
                 f"output.partition_by makes more than {UNIT_PARTITIONS:,} partitions of one unit; "
                 "partition by a column with fewer values"
             )
-        part.pending.append(batch)
-        part.pending_rows += batch.num_rows
-        part.pending_bytes += batch.nbytes
+        part.pending.append(added)
+        part.pending_rows += added.batch.num_rows
+        part.pending_bytes += added.nbytes
         if part.pending_rows >= ROW_GROUP_ROWS:
             self._write_row_group(part)
         if sum(p.pending_bytes for p in self._partitions.values()) > BUFFER_BYTES:
@@ -182,9 +215,10 @@ class PartitionFiles:
     def _write_row_group(self, part: _Partition) -> None:
         if not part.pending:
             return
-        table = pa.Table.from_batches(part.pending)
+        table = pa.Table.from_batches([each.batch for each in part.pending])
         writer = part.writer or self._open_file(part, table.schema)
         writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+        self._lineage.add(part.number, [each.rows_p for each in part.pending])
         part.rows += table.num_rows
         part.pending, part.pending_rows, part.pending_bytes = [], 0, 0
         if part.sink is not None and part.sink.bytes >= self._file_bytes:
@@ -194,7 +228,8 @@ class PartitionFiles:
         opened = [p for p in self._partitions.values() if p.writer is not None]
         if len(opened) >= OPEN_FILES:
             self._close_file(opened[0])
-        part.staged = f"{self._folder}/{self._started:04d}.parquet"
+        part.number = self._started
+        part.staged = f"{self._folder}/{part.number:04d}.parquet"
         self._started += 1
         part.sink = HashingSink(self._store.create(part.staged))
         part.writer = pq.ParquetWriter(

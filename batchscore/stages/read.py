@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -12,13 +14,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchscore.arrays import to_arrow
-from batchscore.errors import InputError, StepError
+from batchscore.errors import ShardError
+from batchscore.records import BadShard
 from batchscore.stages.block import Block, End
 from batchscore.storage import modification_mark, open_filesystem
 from batchscore.units import Piece, Shard, Unit
-from batchscore.wording import reason
+from batchscore.wording import one_line, reason
 
 _READ_BUFFER_BYTES = 1 << 20
+_RETRY_SECONDS = 1.0
+_OPENED_AS = re.compile(r"^Could not open Parquet input source '.*?': ")
+_ENCRYPTED = re.compile("no decryption found|Cannot decrypt")
+_REMEDY = "write it again or take it out of input.path"
 
 
 @dataclass(frozen=True)
@@ -41,55 +48,131 @@ class Source:
 def open_parquet(path: str) -> pq.ParquetFile:
     """Opens a shard so that a row group is read page by page, not as a whole.
 
+    Pages that carry a checksum are held against it.
+
     Raises:
-        InputError: it is not there, not Parquet, cut off, or empty.
+        ShardError: it is not there, not Parquet, cut off, or empty.
     """
     try:
         filesystem, inner = open_filesystem(path)
         local = "file" in filesystem.protocol
         source = inner if local else filesystem.open(inner, "rb", cache_type="readahead")
-        return pq.ParquetFile(source, pre_buffer=False, buffer_size=_READ_BUFFER_BYTES)
+        return pq.ParquetFile(
+            source,
+            pre_buffer=False,
+            buffer_size=_READ_BUFFER_BYTES,
+            page_checksum_verification=True,
+        )
     except FileNotFoundError as error:
-        raise InputError(f"shard {path}: no such file; was it removed meanwhile?") from error
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(
-            f"shard {path}: not a readable Parquet file ({reason(error)}); "
-            "write it again or take it out of input.path"
-        ) from error
+        raise ShardError(path, "no such file; was it removed meanwhile?") from error
+    except Exception as error:  # a store's client raises errors of its own
+        raise ShardError(path, f"{unreadable(error)}; {_REMEDY}") from error
 
 
-def read_unit(unit: Unit, source: Source) -> Iterator[Block]:
+def unreadable(error: Exception, what: str = "not a readable Parquet file") -> str:
+    """Says what is wrong with a shard and why, in Arrow's words without the shard's path."""
+    text = _OPENED_AS.sub("", str(error))
+    if _ENCRYPTED.search(text):
+        return "is encrypted, which cannot be read here"
+    return f"{what} ({one_line(text, 300) or type(error).__name__})"
+
+
+def read_unit(unit: Unit, source: Source, max_bad_shards: int = 0) -> Iterator[Block]:
     """Yields a unit's blocks of `batch_rows` kept rows (the last may have fewer), then its end.
 
-    Rows keep their order; blocks go on across the shards of a pack. Busy seconds stand in
-    each block under `read`.
+    Rows keep their order and are numbered by the rows that were planned; blocks go on across the
+    shards of a pack. Busy seconds stand in each block under `read`.
+
+    The blocks may begin anew with number 0, and those before then count for nothing: once for
+    each shard whose input or output failed, after a second, and for each bad shard, without it.
+
+    Args:
+        max_bad_shards: shards that may be left out, which the end lists.
 
     Raises:
-        InputError, StepError: a shard cannot be read, or changed since it was planned.
+        ShardError: one shard more cannot be read, or changed since it was planned.
     """
+    bad: dict[str, BadShard] = {}
+    retried: set[str] = set()
+    while True:
+        try:
+            yield from _read_once(unit, source, bad)
+            return
+        except ShardError as error:
+            if error.path not in retried and _may_pass(error):
+                retried.add(error.path)
+                time.sleep(_RETRY_SECONDS)
+            else:
+                bad[error.path] = _leave_out(unit, error, len(bad), max_bad_shards)
+
+
+def _may_pass(error: ShardError) -> bool:
+    """Tells an I/O error from corrupt data, which Arrow reports as an OSError without a number."""
+    cause = error.__cause__
+    if cause is None or is_gone(cause):
+        return False
+    corrupt = isinstance(cause, pa.ArrowException) and not isinstance(cause, MemoryError)
+    bare = type(cause) is OSError and cause.errno is None
+    return not corrupt and not bare
+
+
+def is_gone(error: BaseException) -> bool:
+    """Tells a file that is not there from an HTTP server that cannot be asked for it."""
+    cause = error.__cause__
+    unreachable = isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError)
+    refused = getattr(cause, "status", 404) != 404
+    return isinstance(error, FileNotFoundError) and not unreachable and not refused
+
+
+def _leave_out(unit: Unit, error: ShardError, count: int, allowed: int) -> BadShard:
+    if not allowed:
+        raise error
+    if count >= allowed:
+        raise ShardError(
+            error.path,
+            f"{error.problem}; {count} shards of unit {unit.id} were left out before it, and "
+            f"input.max_bad_shards allows {allowed}",
+        ) from error
+    rows = sum(piece.rows for piece in unit.pieces if piece.shard.path == error.path)
+    return BadShard(error.path, rows, error.problem)
+
+
+def _read_once(unit: Unit, source: Source, bad: Mapping[str, BadShard]) -> Iterator[Block]:
     counts = {"read": 0, "blocks": 0, "kept": 0}
     start = time.perf_counter()
-    for rows, batch in _cut(_kept_rows(unit, source, counts), source.batch_rows):
+    for rows, batch in _cut(_kept_rows(unit, source, bad, counts), source.batch_rows):
         spent = time.perf_counter() - start
         yield Block(unit, counts["blocks"], rows, batch, seconds={"read": spent})
         counts["blocks"] += 1
         counts["kept"] += batch.num_rows
         start = time.perf_counter()
-    end = End(counts["read"], counts["read"] - counts["kept"], counts["blocks"])
+    read, blocks = counts["read"], counts["blocks"]
+    yield _end_block(unit, source, End(read, read - counts["kept"], blocks, tuple(bad.values())))
+
+
+def done_block(unit: Unit, source: Source) -> Block:
+    """Returns all that is to be told of a unit that was finished before."""
+    return _end_block(unit, source, End(0, 0, 0, done=True))
+
+
+def _end_block(unit: Unit, source: Source, end: End) -> Block:
     empty = source.schema.empty_table().to_batches(max_chunksize=1)
     batch = empty[0] if empty else pa.RecordBatch.from_pylist([], schema=source.schema)
-    yield Block(unit, counts["blocks"], to_arrow(np.empty(0, np.int64)), batch, end=end)
+    return Block(unit, end.blocks, to_arrow(np.empty(0, np.int64)), batch, end=end)
 
 
 def _kept_rows(
-    unit: Unit, source: Source, counts: dict[str, int]
+    unit: Unit, source: Source, bad: Collection[str], counts: dict[str, int]
 ) -> Iterator[tuple[pa.Array, pa.RecordBatch]]:
     condition = pq.filters_to_expression(source.filters) if source.filters else None
-    for piece in unit.pieces:
+    starts = accumulate((piece.rows for piece in unit.pieces), initial=0)
+    for piece, first in zip(unit.pieces, starts, strict=False):
+        if piece.shard.path in bad:
+            continue
         for batch in _read_piece(piece, source):
-            first = counts["read"]
             counts["read"] += batch.num_rows
             rows = to_arrow(np.arange(first, first + batch.num_rows, dtype=np.int64))
+            first += batch.num_rows
             if condition is not None:
                 numbered = batch.append_column("", rows).filter(condition)
                 rows, batch = numbered.columns[-1], numbered.select(range(batch.num_columns))
@@ -97,22 +180,54 @@ def _kept_rows(
 
 
 def _read_piece(piece: Piece, source: Source) -> Iterator[pa.RecordBatch]:
-    shard = piece.shard
-    check_unchanged(shard)
-    keys = dict(shard.keys)
+    check_unchanged(piece.shard)
+    try:
+        yield from _decode(piece, source)
+    except ShardError:
+        # That it is being rewritten is the better reason.
+        check_unchanged(piece.shard)
+        raise
+    check_unchanged(piece.shard)
+
+
+def _decode(piece: Piece, source: Source) -> Iterator[pa.RecordBatch]:
+    path, keys = piece.shard.path, dict(piece.shard.keys)
     columns = [name for name in source.schema.names if name not in keys]
-    with open_parquet(shard.path) as file:
+    rows = 0
+    with open_parquet(path) as file:
+        _check_footer(file.metadata, piece)
         try:
-            for row_groups in _groups(piece, source.batch_rows):
-                for batch in file.iter_batches(
-                    source.batch_rows, row_groups, columns, use_threads=source.threads
-                ):
-                    yield conform(batch, source.schema, keys)
-        except (pa.ArrowException, OSError) as error:
-            raise StepError(
-                f"shard {shard.path}: cannot be read to its end ({reason(error)}); "
-                "write it again or take it out of input.path"
-            ) from error
+            for batch in _batches(file, piece, columns, source):
+                rows += batch.num_rows
+                if rows > piece.rows:
+                    break
+                yield conform(batch, source.schema, keys)
+        except Exception as error:  # a store's client raises errors of its own
+            problem = unreadable(error, "cannot be read to its end")
+            raise ShardError(path, f"{problem}; {_REMEDY}") from error
+    if rows != piece.rows:
+        promised = f"{rows:,} rows were read where its footer promises {piece.rows:,}"
+        raise ShardError(path, f"{promised}; {_REMEDY}")
+
+
+def _batches(
+    file: pq.ParquetFile, piece: Piece, columns: list[str], source: Source
+) -> Iterator[pa.RecordBatch]:
+    for row_groups in _groups(piece, source.batch_rows):
+        yield from file.iter_batches(
+            source.batch_rows, row_groups, columns, use_threads=source.threads
+        )
+
+
+def _check_footer(metadata: pq.FileMetaData, piece: Piece) -> None:
+    count = metadata.num_row_groups
+    sizes = tuple(metadata.row_group(i).num_rows for i in piece.row_groups if i < count)
+    if sizes != piece.sizes:
+        raise ShardError(
+            piece.shard.path,
+            f"its footer changed after planning: {sum(sizes):,} rows in {len(sizes)} row groups "
+            f"where {piece.rows:,} in {len(piece.sizes)} were planned; run again",
+        )
 
 
 def _groups(piece: Piece, batch_rows: int) -> Iterator[list[int]]:
@@ -132,14 +247,18 @@ def _groups(piece: Piece, batch_rows: int) -> Iterator[list[int]]:
 
 
 def check_unchanged(shard: Shard) -> None:
-    """Raises StepError when a shard is not the file any more that was planned."""
-    filesystem, inner = open_filesystem(shard.path)
+    """Raises ShardError when a shard is not the file any more that was planned."""
     try:
+        filesystem, inner = open_filesystem(shard.path)
+        # A store remembers what it listed.
+        filesystem.invalidate_cache(inner)
         info = filesystem.info(inner)
-    except FileNotFoundError as error:
-        raise StepError(f"shard {shard.path}: was removed after planning; run again") from error
+    except Exception as error:  # a store's client raises errors of its own
+        unseen = f"cannot be looked at ({reason(error.__cause__ or error)}); run again"
+        problem = "was removed after planning; run again" if is_gone(error) else unseen
+        raise ShardError(shard.path, problem) from error
     if (info["size"], modification_mark(info)) != (shard.size, shard.mark):
-        raise StepError(f"shard {shard.path}: was rewritten after planning; run again")
+        raise ShardError(shard.path, "was rewritten after planning; run again")
 
 
 def conform(batch: pa.RecordBatch, schema: pa.Schema, keys: dict[str, Any]) -> pa.RecordBatch:

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import IO
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from batchscore.arrays import to_numpy
+from batchscore.arrays import to_arrow, to_numpy
 from batchscore.errors import StepError
 from batchscore.records import UnitRecord
 from batchscore.stages.ahead import WriteBehind
 from batchscore.stages.block import Block, End, Reject, locate_rows, stopwatch
+from batchscore.stages.keys import KeysFile
+from batchscore.stages.lineage import RowsFile
 from batchscore.stages.partition import FILE_BYTES, PartitionFiles, split_partitions
+from batchscore.stages.sidecar import Sidecar
 from batchscore.storage import Store
 from batchscore.units import Unit
 
 SYSTEMATIC_ROWS = 256
+REASONS = 50
 _BLOCKS_BEHIND = 2
 MODEL_VERSION = "model_version"
 
@@ -34,12 +37,48 @@ class Target:
         partition_by: columns that live in the path.
         model_version: value of the column of that name.
         file_bytes: a file is closed once it is this large.
+        unique: columns that together name a row, whose hashes are kept; none if empty.
     """
 
     columns: tuple[str, ...]
     partition_by: tuple[str, ...]
     model_version: str
     file_bytes: int = FILE_BYTES
+    unique: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try at a unit, and where its files go.
+
+    Args:
+        unit: what is written, with the rows that its footers promise.
+        name: names the attempt; no other attempt has it.
+        run: the run that makes it.
+        folder: where scored and rejected rows are staged; the attempt's own.
+        ledger: where its sidecars go, beside the records of finished units.
+    """
+
+    unit: Unit
+    name: str
+    run: str
+    folder: str
+    ledger: str
+
+    @property
+    def rejects_file(self) -> str:
+        """Path of the rejected rows."""
+        return f"{self.folder}/rejects.parquet"
+
+    @property
+    def rows_file(self) -> str:
+        """Path of the file that tells which row of the unit each written row is."""
+        return f"{self.ledger}/{self.name}.rows.parquet"
+
+    @property
+    def keys_file(self) -> str:
+        """Path of the sorted key hashes."""
+        return f"{self.ledger}/{self.name}.keys.parquet"
 
 
 def scored_batch(block: Block, target: Target) -> pa.RecordBatch:
@@ -66,9 +105,7 @@ class UnitWriter:
 
     Args:
         store: the output.
-        folder: where this attempt's files go; new for each attempt.
-        unit: what is written, with the rows that its footers promise.
-        attempt: names the attempt.
+        attempt: what is written, and where.
         target: what is written of a block.
         profile: is called with the source columns and scores of each block.
     """
@@ -76,17 +113,18 @@ class UnitWriter:
     def __init__(
         self,
         store: Store,
-        folder: str,
-        unit: Unit,
-        attempt: str,
+        attempt: Attempt,
         target: Target,
         profile: Callable[[pa.RecordBatch], None],
     ) -> None:
-        self._store, self._folder, self._unit, self._attempt = store, folder, unit, attempt
+        self._store, self._attempt, self._unit = store, attempt, attempt.unit
         self._target, self._profile = target, profile
-        self._files = PartitionFiles(store, folder, target.file_bytes)
-        self._rejects: tuple[pq.ParquetWriter, IO[bytes]] | None = None
+        self._lineage = RowsFile(store, attempt.rows_file)
+        self._files = PartitionFiles(store, attempt.folder, target.file_bytes, self._lineage)
+        self._keys = KeysFile(store, attempt.keys_file, target.unique)
+        self._rejects = Sidecar(store, attempt.rejects_file)
         self._reasons: Counter[str] = Counter()
+        self._ranges: dict[str, tuple[float, float]] = {}
         self._seconds: dict[str, float] = {}
         self._schema: pa.Schema | None = None
         self._scored = self._sequence = 0
@@ -96,17 +134,22 @@ class UnitWriter:
         """Takes the unit's next block.
 
         Raises:
-            StepError: a block is missing or came twice, so the stage was not fused.
+            StepError: a block is missing or came twice, so the stage was not fused; or the first
+            256 rows or more were all rejected for one reason.
         """
         if block.sequence != self._sequence:
             raise StepError(
-                f"unit {block.unit.id}: block {block.sequence} came where {self._sequence} was "
+                f"unit {self._unit.id}: block {block.sequence} came where {self._sequence} was "
                 "expected; the engine did not keep the stages of a unit together"
             )
         self._sequence += 1
         for stage, spent in block.seconds.items():
             self._seconds[stage] = self._seconds.get(stage, 0.0) + spent
+        for reject in block.rejects:
+            self._reasons[self._reason(reject)] += len(reject.rows_r)
         self._scored += len(block)
+        if len(self._reasons) == 1:
+            self._check_some_scored()
         self._behind.put(block)
 
     def finish(self, end: End) -> UnitRecord:
@@ -118,67 +161,101 @@ class UnitWriter:
         """
         self._behind.close()
         with stopwatch(self._seconds, "write"):
-            self._files.close()
-            self._close_rejects()
-        rejected = sum(self._reasons.values())
-        self._reconcile(end, rejected)
-        self._check_some_scored(rejected)
+            for files in self._outputs:
+                files.close()
+        self._reconcile(end)
+        self._check_some_scored()
         return UnitRecord(
             unit=self._unit.id,
-            attempt=self._attempt,
+            attempt=self._attempt.name,
+            run=self._attempt.run,
+            pieces=self._unit.pieces,
             read=end.read,
             filtered=end.filtered,
             scored=self._scored,
-            rejected=rejected,
+            rejected=self._rejected,
             reject_reasons=dict(self._reasons),
-            rejects_file=f"{self._folder}/rejects.parquet" if rejected else None,
+            rejects_file=self._rejects.written,
             files=tuple(self._files.files),
             columns=tuple((field.name, str(field.type)) for field in self._schema or ()),
             seconds=self._seconds,
+            bad_shards=end.bad_shards,
+            rows_file=self._lineage.written,
+            keys_file=self._keys.written,
+            keys_columns=self._target.unique,
+            score_ranges=self._ranges,
         )
 
     def abort(self) -> None:
         """Ends the thread and lets go of the files of an attempt that failed."""
         with suppress(Exception):
             self._behind.close()
-        with suppress(Exception):
-            self._close_rejects()
-        self._files.abort()
+        for files in self._outputs:
+            files.abort()
 
-    def _check_some_scored(self, rejected: int) -> None:
-        if rejected >= SYSTEMATIC_ROWS and not self._scored:
+    def discard(self) -> None:
+        """Ends an attempt that counts for nothing and removes all that it wrote."""
+        self.abort()
+        for path in (self._attempt.folder, self._attempt.rows_file, self._attempt.keys_file):
+            self._store.remove(path)
+
+    @property
+    def _outputs(self) -> tuple[PartitionFiles | RowsFile | KeysFile | Sidecar, ...]:
+        # The scored files tell their last rows to the lineage, which is closed after them.
+        return self._files, self._lineage, self._keys, self._rejects
+
+    @property
+    def _rejected(self) -> int:
+        return sum(self._reasons.values())
+
+    def _reason(self, reject: Reject) -> str:
+        """Says why rows were rejected, in one of a bounded number of texts."""
+        head = f"{reject.stage}: {reject.error}"
+        for most, text in ((REASONS, reject.message), (2 * REASONS, "other messages")):
+            if f"{head}: {text}" in self._reasons or len(self._reasons) < most:
+                return f"{head}: {text}"
+        return f"{reject.stage}: other errors"
+
+    def _check_some_scored(self) -> None:
+        if self._rejected >= SYSTEMATIC_ROWS and not self._scored:
             reason, count = self._reasons.most_common(1)[0]
             raise StepError(
-                f"none of {rejected:,} rows of a unit was scored, {count:,} for one reason: "
+                f"none of {self._rejected:,} rows of a unit was scored, {count:,} for one reason: "
                 f"{reason}. That is the model or the code, not these rows: check the weights, the "
                 "preprocessing and the inputs"
             )
 
-    def _reconcile(self, end: End, rejected: int) -> None:
-        kept = end.read - end.filtered
-        if end.read != self._unit.rows:
+    def _reconcile(self, end: End) -> None:
+        kept, bad = end.read - end.filtered, sum(shard.rows for shard in end.bad_shards)
+        if end.read + bad != self._unit.rows:
+            left_out = f" and {bad:,} left out" if bad else ""
             raise StepError(
-                f"unit {self._unit.id}: {end.read:,} rows were read where the footers promise "
-                f"{self._unit.rows:,}; write the shard again"
+                f"unit {self._unit.id}: {end.read:,} rows were read{left_out} where the footers "
+                f"promise {self._unit.rows:,}; write the shard again"
             )
-        if end.blocks != self._sequence or self._scored + rejected != kept:
+        if end.blocks != self._sequence or self._scored + self._rejected != kept:
             raise StepError(
                 f"unit {self._unit.id}: {kept:,} rows in {end.blocks} blocks were kept, but "
-                f"{self._scored:,} scored and {rejected:,} rejected in {self._sequence} blocks"
+                f"{self._scored:,} scored and {self._rejected:,} rejected in {self._sequence} "
+                "blocks"
             )
 
     def _write(self, block: Block) -> None:
-        for reject in block.rejects:
-            self._write_reject(reject)
-        if not len(block):
+        if block.rejects:
+            table = reject_table(block.rejects, self._unit)
+            self._rejects.write(table, table.num_rows)
+        if not len(block) or block.values is None:
             return
         batch = scored_batch(block, self._target)
         self._check_schema(batch.schema)
         with stopwatch(self._seconds, "profile"):
             self._profile(_with_values(block))
+            widen_ranges(self._ranges, block.values)
         with stopwatch(self._seconds, "write"):
-            for folder, part in split_partitions(batch, self._target.partition_by):
-                self._files.add(folder, part)
+            if self._target.unique:
+                self._keys.add(batch, block.rows_b)
+            for part in split_partitions(batch, block.rows_b, self._target.partition_by):
+                self._files.add(part)
 
     def _check_schema(self, schema: pa.Schema) -> None:
         if self._schema is None:
@@ -189,30 +266,39 @@ class UnitWriter:
                 f"{_columns(schema)}; a function must return the same columns and types each time"
             )
 
-    def _write_reject(self, reject: Reject) -> None:
-        self._reasons[f"{reject.stage}: {reject.error}: {reject.message}"] += len(reject.rows_r)
-        table = reject_table(reject, self._unit)
-        if self._rejects is None:
-            file = self._store.create(f"{self._folder}/rejects.parquet")
-            self._rejects = pq.ParquetWriter(pa.PythonFile(file, mode="w"), table.schema), file
-        self._rejects[0].write_batch(table)
 
-    def _close_rejects(self) -> None:
-        # The writer does not close a file that it was given.
-        for each in self._rejects or ():
-            each.close()
-
-
-def reject_table(reject: Reject, unit: Unit) -> pa.RecordBatch:
+def reject_table(rejects: Sequence[Reject], unit: Unit) -> pa.Table:
     """Returns rejected rows with their source columns, shard, row number, stage and reason."""
-    shard_r, row_r = locate_rows(unit, to_numpy(reject.rows_r))
-    count = len(reject.rows_r)
-    constants = [reject.stage, reject.error, reject.message]
-    columns = [shard_r, row_r, *(pa.repeat(pa.scalar(text), count) for text in constants)]
-    names = ["_shard", "_row", "_stage", "_error", "_message"]
-    return pa.RecordBatch.from_arrays(
-        [*columns, *reject.batch.columns], names=[*names, *reject.batch.schema.names]
-    )
+    rows_r = pa.concat_arrays([reject.rows_r for reject in rejects])
+    shard_r, row_r = locate_rows(unit, to_numpy(rows_r))
+    sizes = [len(reject.rows_r) for reject in rejects]
+    which_r = to_arrow(np.repeat(np.arange(len(rejects)), sizes))
+    reasons = [(reject.stage, reject.error, reject.message) for reject in rejects]
+    texts = [pa.array(text, pa.string()).take(which_r) for text in zip(*reasons, strict=True)]
+    source = pa.Table.from_batches([reject.batch for reject in rejects])
+    names = ["_shard", "_row", "_stage", "_error", "_message", *source.schema.names]
+    return pa.Table.from_arrays([shard_r, row_r, *texts, *source.columns], names=names)
+
+
+def widen_ranges(ranges: dict[str, tuple[float, float]], values: pa.RecordBatch) -> None:
+    """Widens the ranges, in place, to hold the values, all finite, of each column of numbers.
+
+    Lists count by their numbers; booleans, texts and nulls do not.
+    """
+    for name, column in zip(values.schema.names, values.columns, strict=True):
+        while _is_list(column.type):
+            column = column.flatten()
+        numbers = column.drop_null()
+        numeric = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
+        if numeric and len(numbers):
+            numbers_n = to_numpy(numbers)
+            low, high = ranges.get(name, (np.inf, -np.inf))
+            ranges[name] = min(low, float(numbers_n.min())), max(high, float(numbers_n.max()))
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    types = pa.types
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
 
 
 def _with_values(block: Block) -> pa.RecordBatch:

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +20,7 @@ from hypothesis import strategies as st
 
 from batchscore.errors import InputError
 from batchscore.plan.inputs import (
+    Found,
     find_shards,
     hive_keys,
     keep_row_groups,
@@ -21,7 +28,8 @@ from batchscore.plan.inputs import (
     unify_schemas,
 )
 from batchscore.storage import Store
-from tests.factory import write_shard
+from tests.factory import make_rows, write_shard
+from tests.parquet_faults import claim_rows
 
 
 def names(folder: Path, *addresses: str) -> list[str]:
@@ -78,7 +86,7 @@ def test_shards_of_a_store_in_memory() -> None:
     pq.write_table(pa.table({"a": [1]}), sink)
     store.write("m=3/a.parquet", bytes(sink.getvalue()))
     (shard,) = find_shards(["memory://inputs-test"])
-    (footer,) = read_footers([shard])
+    (footer,) = read_footers([shard]).good
     assert footer.shard.path.startswith("memory://")
     assert (footer.shard.rows, footer.shard.keys) == (1, (("m", 3),))
     store.remove("")
@@ -108,7 +116,7 @@ def test_hive_keys_have_one_type(tmp_path: Path, values: list[str], kind: pa.Dat
     """A key is a number where all of its values are."""
     for value in values:
         write_shard(tmp_path / f"k={value}/a.parquet")
-    footers = read_footers(find_shards([str(tmp_path)]))
+    footers = read_footers(find_shards([str(tmp_path)])).good
     assert unify_schemas(footers, ["k"]).field("k").type == kind
 
 
@@ -123,7 +131,8 @@ def schema_of(tmp_path: Path, *kinds: pa.DataType) -> pa.DataType:
     for number, kind in enumerate(kinds):
         table = pa.table({"c": pa.array([None, None], pa.null()).cast(kind)})
         write_shard(tmp_path / f"{number}.parquet", table)
-    return unify_schemas(read_footers(find_shards([str(tmp_path)])), None).field("c").type
+    footers = read_footers(find_shards([str(tmp_path)])).good
+    return unify_schemas(footers, None).field("c").type
 
 
 DICTIONARY = pa.dictionary(pa.int32(), pa.string())
@@ -175,10 +184,10 @@ def test_order_of_columns_does_not_matter_but_their_presence_does(tmp_path: Path
     """Columns are found by name; one that only some shards have is an error that names both."""
     write_shard(tmp_path / "0.parquet", pa.table({"a": [1], "b": [2]}))
     write_shard(tmp_path / "1.parquet", pa.table({"b": [2], "a": [1]}))
-    footers = read_footers(find_shards([str(tmp_path)]))
+    footers = read_footers(find_shards([str(tmp_path)])).good
     assert unify_schemas(footers, None).names == ["a", "b"]
     write_shard(tmp_path / "2.parquet", pa.table({"b": [2], "a": [1], "c": [3]}))
-    footers = read_footers(find_shards([str(tmp_path)]))
+    footers = read_footers(find_shards([str(tmp_path)])).good
     with pytest.raises(InputError, match=r"2\.parquet: has a column 'c'.*name the columns"):
         unify_schemas(footers, None)
     assert unify_schemas(footers, ["b"]).names == ["b"]
@@ -201,10 +210,8 @@ def test_a_filter_keeps_every_row_group_that_may_match(
         with pq.ParquetWriter(path, table.schema) as writer:
             for index, size in enumerate(groups):
                 writer.write_table(table.slice(sum(groups[:index]), size))
-    footers = read_footers(find_shards([str(folder)]))
-    schema = unify_schemas(footers, None)
     filters = [[("v", ">=", bound), ("m", "==", key)]]
-    pieces = keep_row_groups(footers, schema, filters)
+    pieces = keep_row_groups(read_footers(find_shards([str(folder)]), 0, filters).good)
     wanted = ds.dataset(folder, partitioning="hive").count_rows(
         filter=(ds.field("v") >= bound) & (ds.field("m") == key)
     )
@@ -223,5 +230,129 @@ def test_a_filter_keeps_every_row_group_that_may_match(
 def test_statistics_do_not_decide_what_they_do_not_know(tmp_path: Path, filters: Any) -> None:
     """A row group of one value and a NaN, which the filter keeps, is read."""
     write_shard(tmp_path / "a.parquet", pa.table({"x": [5.0, 5.0, float("nan"), 5.0]}))
-    footers = read_footers(find_shards([str(tmp_path)]))
-    assert len(keep_row_groups(footers, unify_schemas(footers, None), filters)) == 1
+    assert len(keep_row_groups(read_footers(find_shards([str(tmp_path)]), 0, filters).good)) == 1
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [[[("x", ">", "text")]], [[("y", "==", 1)]], [[("x", "in", [1, "a"])]]],
+)
+def test_a_filter_that_misfits_excludes_nothing(tmp_path: Path, filters: Any) -> None:
+    """Where statistics cannot be held against a filter, as of another type, all is kept."""
+    write_shard(tmp_path / "a.parquet", pa.table({"x": [5.0, 6.0]}))
+    (footer,) = read_footers(find_shards([str(tmp_path)]), 0, filters).good
+    assert footer.kept == (0,)
+
+
+def test_shards_that_are_alike_share_one_schema(tmp_path: Path) -> None:
+    """What is told of columns holds for each shard, while equal schemas are compared once."""
+    tables = [pa.table({"a": [1]}), pa.table({"a": [1.5]}), pa.table({"a": [2.5]})]
+    for number, table in enumerate(tables):
+        write_shard(tmp_path / f"{number}.parquet", table)
+    footers = read_footers(find_shards([str(tmp_path / "[12].parquet")])).good
+    assert footers[0].schema is footers[1].schema
+    footers = read_footers(find_shards([str(tmp_path)])).good
+    assert [footer.schema.field("a").type for footer in footers] == [
+        pa.int64(),
+        pa.float64(),
+        pa.float64(),
+    ]
+
+
+BAD_FILES = {
+    "empty": (b"", "is empty of bytes"),
+    "text": (b"id,a,b\n1,2,3\n", "not a readable Parquet file"),
+    "cut": (None, "not a readable Parquet file"),
+    "gone": (None, "not a readable Parquet file"),
+}
+
+
+def _with_bad_files(folder: Path) -> list[Found]:
+    """Good shards between bad ones, listed before one is removed."""
+    for name, (content, _) in BAD_FILES.items():
+        path = write_shard(folder / f"{name}.parquet")
+        if content is not None:
+            path.write_bytes(content)
+    for number in range(3):
+        write_shard(folder / f"{number}.parquet", make_rows(10 + number))
+    os.truncate(folder / "cut.parquet", 900)
+    found = find_shards([str(folder)])
+    (folder / "gone.parquet").unlink()
+    return found
+
+
+def test_bad_files_are_left_out_where_that_is_allowed(tmp_path: Path) -> None:
+    """Quarantine tells path, size, mark and reason of each file, and keeps the others in order."""
+    found = _with_bad_files(tmp_path)
+    footers = read_footers(found, max_bad_shards=4)
+    assert [footer.shard.rows for footer in footers.good] == [10, 11, 12]
+    by_name = {Path(bad.path).stem: bad for bad in footers.bad}
+    assert set(by_name) == set(BAD_FILES)
+    for name, (_, words) in BAD_FILES.items():
+        assert words in by_name[name].reason
+    listed = {shard.path: (shard.size, shard.mark) for shard in found}
+    assert all((bad.size, bad.mark) == listed[bad.path] for bad in footers.bad)
+
+
+def test_more_bad_files_than_allowed_are_an_error(tmp_path: Path) -> None:
+    """The error has the figures and the first few files; where none is allowed, the first file."""
+    found = _with_bad_files(tmp_path)
+    with pytest.raises(InputError) as caught:
+        read_footers(found, max_bad_shards=3)
+    words = ("4 shards", "max_bad_shards allows 3", "cut.parquet", "empty.parquet", "; …")
+    assert [word for word in words if word not in str(caught.value)] == []
+    with pytest.raises(InputError, match=r"^shard .*cut\.parquet: not a readable .*; write"):
+        read_footers(found)
+
+
+def test_an_input_of_bad_files_alone_is_an_error(tmp_path: Path) -> None:
+    """With no good shard left there is nothing to score, however many may be bad."""
+    (tmp_path / "a.parquet").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"none of 1 shards \(.*a\.parquet: not a readable"):
+        read_footers(find_shards([str(tmp_path)]), max_bad_shards=10)
+
+
+@pytest.mark.parametrize(("field", "rows"), [("file", 1 << 40), ("group", 1 << 40), ("group", 7)])
+def test_a_footer_that_contradicts_itself_is_not_believed(
+    tmp_path: Path, field: str, rows: int
+) -> None:
+    """Rows of the file are those of its row groups, and a row group has a value for each."""
+    path = write_shard(tmp_path / "a.parquet")
+    path.write_bytes(claim_rows(path.read_bytes(), field, rows))
+    with pytest.raises(InputError, match=r"a\.parquet: not a readable .*(its footer|a row group)"):
+        read_footers(find_shards([str(path)]))
+
+
+def test_a_server_that_does_not_answer_is_told_from_a_file_that_is_not_there() -> None:
+    """An address of a server that cannot be reached says so; one that answers 404 has no shard."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        unused = server.getsockname()[1]
+    with pytest.raises(InputError, match=r"a\.parquet: cannot be listed \(.*[Cc]onnect"):
+        find_shards([f"http://127.0.0.1:{unused}/a.parquet"])
+    with _serve(404) as port, pytest.raises(InputError, match="no shard is there"):
+        find_shards([f"http://127.0.0.1:{port}/a.parquet"])
+    with _serve(503) as port, pytest.raises(InputError, match=r"cannot be listed \(503"):
+        find_shards([f"http://127.0.0.1:{port}/a.parquet"])
+
+
+@contextmanager
+def _serve(status: int) -> Iterator[int]:
+    """A server that answers everything with one status; its port."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(status)
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()

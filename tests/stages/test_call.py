@@ -86,8 +86,16 @@ def _raise(_: Any) -> Any:
             lambda b: pa.RecordBatch.from_arrays([b["x"], b["x"]], names=["y", "y"]),
             "returned column 'y' twice",
         ),
+        (lambda b: pa.Table.from_arrays([b["x"], b["x"]], names=["y", "y"]), "column 'y' twice"),
+        (lambda b: pd.DataFrame([[1, 2]] * 3, columns=["y", "y"]), "returned column 'y' twice"),
+        (lambda b: pd.DataFrame([[1, 2]] * 3, columns=[0, "0"]), "returned column '0' twice"),
+        (lambda b: pd.DataFrame({"y": [2**70] * 3}), "cannot be one batch.*too large"),
+        (lambda b: pd.Series([1, 2, 3]), "Series.*expected a pyarrow RecordBatch"),
     ],
-    ids=["raises", "too few rows", "nothing", "a dict", "mixed objects", "twice"],
+    ids=[
+        *("raises", "too few rows", "nothing", "a dict", "mixed objects", "twice"),
+        *("twice in a table", "twice in a frame", "twice as text", "huge number", "a series"),
+    ],
 )
 def test_each_misfit_is_one_clear_error(function: Any, words: str) -> None:
     """What a function does wrong is told with its name and what was expected."""
@@ -121,3 +129,33 @@ def test_a_frame_whose_rows_moved_is_refused(function: Any) -> None:
     batch = pa.record_batch({"a": [1, 3, 2]})
     with pytest.raises(StepError, match="another index; expected the rows in the order given"):
         UserCall("f.py:f", function, "pandas")(batch)
+
+
+@pytest.mark.parametrize("result", [[1, 2, 3], "abc", pd.Series([1, 2, 3], [7, 8, 9])])
+def test_what_only_has_an_index_is_no_frame(result: Any) -> None:
+    """A pandas function that returns a list, a text or a series is told what was expected."""
+    with pytest.raises(StepError, match="expected a pyarrow RecordBatch"):
+        _call(lambda frame: result, "pandas")
+
+
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        (pa.array([9, 2**30], pa.int32()).cast(pa.date32()), "year 2941775 is out of range"),
+        (pa.array([9, 2**62], pa.time64("us")), "hour must be in"),
+    ],
+    ids=["date", "time"],
+)
+def test_a_value_that_pandas_cannot_hold_is_told(column: pa.Array, words: str) -> None:
+    """What fails before the function is called is an error of the step as well."""
+    call = UserCall("f.py:f", lambda frame: frame, "pandas")
+    with pytest.raises(StepError, match=f"cannot become a pandas DataFrame.*{words}"):
+        call(pa.record_batch([column], names=["a"]))
+    assert call(pa.record_batch([column[:1]], names=["a"])).num_rows == 1
+
+
+def test_the_functions_own_error_is_the_cause() -> None:
+    """The class and words of what a function raised can be told of the row that it raised on."""
+    with pytest.raises(StepError) as caught:
+        _call(_raise)
+    assert isinstance(caught.value.__cause__, KeyError)

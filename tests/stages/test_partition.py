@@ -18,9 +18,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batchscore.arrays import to_arrow
 from batchscore.errors import StepError
 from batchscore.stages import partition
-from batchscore.stages.partition import HIVE_NULL, PartitionFiles, split_partitions
+from batchscore.stages.lineage import RowsFile
+from batchscore.stages.partition import HIVE_NULL, Part, PartitionFiles, split_partitions
 from batchscore.storage import Store
 from tests.factory import make_batch
 
@@ -44,22 +46,24 @@ def test_splitting_parts_the_rows(rows: list[tuple[str | None, int | None, bool]
         id=pa.array(range(len(rows)), pa.int64()),
         b=pa.array(flags, pa.bool_()),
     )
-    parts = split_partitions(batch, ("t/=", "n", "b"))
+    numbers_b = to_arrow(np.arange(len(rows)) + 7)
+    parts = split_partitions(batch, numbers_b, ("t/=", "n", "b"))
     found: dict[int, tuple[str | None, ...]] = {}
-    for folder, part in parts:
-        assert part.schema.names == ["id"]
-        assert part.num_rows
-        levels = [level.split("=") for level in folder.split("/")]
+    for part in parts:
+        assert part.batch.schema.names == ["id"]
+        assert part.batch.num_rows
+        levels = [level.split("=") for level in part.folder.split("/")]
         assert [unquote(name) for name, _ in levels] == ["t/=", "n", "b"]
-        assert folder.isascii()
-        assert folder.isprintable()
-        ids = part.column("id").to_pylist()
+        assert part.folder.isascii()
+        assert part.folder.isprintable()
+        ids = part.batch.column("id").to_pylist()
         assert ids == sorted(ids)
+        assert part.rows_p.to_pylist() == [number + 7 for number in ids]
         found |= dict.fromkeys(ids, tuple(_value(text) for _, text in levels))
     wanted = [(t, None if n is None else str(n), str(b).lower()) for t, n, b in rows]
     assert found == dict(enumerate(wanted))
-    assert sum(part.num_rows for _, part in parts) == len(rows)
-    assert len({folder for folder, _ in parts}) == len(parts) == len(set(wanted))
+    assert sum(part.batch.num_rows for part in parts) == len(rows)
+    assert len({part.folder for part in parts}) == len(parts) == len(set(wanted))
 
 
 @pytest.mark.parametrize(
@@ -78,35 +82,49 @@ def test_splitting_parts_the_rows(rows: list[tuple[str | None, int | None, bool]
 )
 def test_values_read_as_hive_writes_them(column: pa.Array, folder: str) -> None:
     """Dates and times are ISO 8601, booleans lower case, and a null has Hive's own name."""
-    ((found, part),) = split_partitions(make_batch(c=column, x=[1]), ("c",))
-    assert found.startswith(folder)
-    assert part.to_pydict() == {"x": [1]}
+    (part,) = split_partitions(make_batch(c=column, x=[1]), _numbers(1), ("c",))
+    assert part.folder.startswith(folder)
+    assert part.batch.to_pydict() == {"x": [1]}
 
 
 def test_without_partitions_there_is_one_part_or_none() -> None:
     """All rows go to the folder itself; no rows make no part."""
     batch = make_batch(x=[1, 2])
-    assert split_partitions(batch, ()) == [("", batch)]
-    assert split_partitions(batch[:0], ()) == []
-    assert split_partitions(batch[:0], ("x",)) == []
+    assert split_partitions(batch, _numbers(2), ()) == [Part("", batch, _numbers(2))]
+    assert split_partitions(batch[:0], _numbers(0), ()) == []
+    assert split_partitions(batch[:0], _numbers(0), ("x",)) == []
 
 
 def test_a_part_does_not_keep_the_batch_alive() -> None:
     """One row of a large batch takes one row's memory while it waits."""
     batch = make_batch(k=np.arange(100_000) == 7, x=np.ones(100_000))
-    small = dict(split_partitions(batch, ("k",)))["k=true"]
-    assert small.get_total_buffer_size() < 1_000
+    parts = split_partitions(batch, _numbers(100_000), ("k",))
+    (small,) = [part for part in parts if part.folder == "k=true"]
+    assert small.batch.get_total_buffer_size() < 1_000
+    assert small.rows_p.get_total_buffer_size() < 1_000
+
+
+def _numbers(rows: int, first: int = 0) -> pa.Array:
+    return to_arrow(np.arange(first, first + rows))
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> Callable[..., PartitionFiles]:
+def lineage(tmp_path: Path) -> RowsFile:
+    """What is told which rows are written."""
+    return RowsFile(Store(str(tmp_path)), "rows.parquet")
+
+
+@pytest.fixture
+def files(tmp_path: Path, lineage: RowsFile) -> Callable[..., PartitionFiles]:
     """Makes the files of one attempt."""
-    return lambda file_bytes=1 << 30: PartitionFiles(Store(str(tmp_path)), "s", file_bytes)
+    store = Store(str(tmp_path))
+    return lambda file_bytes=1 << 30: PartitionFiles(store, "s", file_bytes, lineage)
 
 
-def _batch(first: int, rows: int) -> pa.RecordBatch:
+def _part(folder: str, first: int, rows: int) -> Part:
     rng = np.random.default_rng(first)
-    return make_batch(id=np.arange(first, first + rows), x=rng.random(rows))
+    batch = make_batch(id=np.arange(first, first + rows), x=rng.random(rows))
+    return Part(folder, batch, _numbers(rows, first))
 
 
 def test_closed_files_are_what_they_say(
@@ -115,7 +133,7 @@ def test_closed_files_are_what_they_say(
     """Rows, bytes, hash and partition of each file are those of the file on disk."""
     made = files()
     for number in range(6):
-        made.add(f"p={number % 2}", _batch(number * 10, 10))
+        made.add(_part(f"p={number % 2}", number * 10, 10))
     made.close()
     assert [file.partition for file in made.files] == ["p=0", "p=1"]
     for file in made.files:
@@ -134,7 +152,7 @@ def test_a_file_is_closed_at_its_size(
     monkeypatch.setattr(partition, "ROW_GROUP_ROWS", 1_000)
     made = files(20_000)
     for number in range(20):
-        made.add("", _batch(number * 500, 500))
+        made.add(_part("", number * 500, 500))
     assert made.files
     made.close()
     assert all(20_000 <= file.bytes < 40_000 for file in made.files[:-1])
@@ -163,7 +181,7 @@ def test_handles_and_buffers_are_bounded(
     made = files()
     opened, waiting = [], []
     for number in range(60):
-        made.add(f"p={number % 10}", _batch(number * 100, 100))
+        made.add(_part(f"p={number % 10}", number * 100, 100))
         opened.append(_opened(tmp_path))
         waiting.append(sum(part.pending_bytes for part in made._partitions.values()))
     made.close()
@@ -183,7 +201,7 @@ def test_too_many_partitions_are_refused(
     made = files()
     with pytest.raises(StepError, match="more than 5 partitions"):
         for number in range(6):
-            made.add(f"p={number}", _batch(number, 1))
+            made.add(_part(f"p={number}", number, 1))
     made.abort()
 
 
@@ -194,7 +212,7 @@ def test_an_abandoned_attempt_holds_no_file_open(
     """After abort every handle is closed, and what was written is listed nowhere."""
     monkeypatch.setattr(partition, "ROW_GROUP_ROWS", 10)
     made = files()
-    made.add("", _batch(0, 20))
+    made.add(_part("", 0, 20))
     assert _opened(tmp_path) == 1
     made.abort()
     assert _opened(tmp_path) == 0
@@ -211,8 +229,31 @@ def test_dictionaries_are_used_where_they_pay(
 ) -> None:
     """Texts and whole numbers are dictionary-encoded, floats are not; all is zstd."""
     made = files()
-    made.add("", make_batch(x=pa.array([1, 1, 2]).cast(kind)))
+    made.add(Part("", make_batch(x=pa.array([1, 1, 2]).cast(kind)), _numbers(3)))
     made.close()
     column: Any = pq.read_metadata(tmp_path / made.files[0].staged).row_group(0).column(0)
     assert column.has_dictionary_page == dictionary
     assert column.compression == "ZSTD"
+
+
+def test_the_rows_file_follows_every_written_row(
+    files: Callable[..., PartitionFiles],
+    lineage: RowsFile,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The k-th entry of a file's number is the k-th row of that file, as files come and go."""
+    monkeypatch.setattr(partition, "ROW_GROUP_ROWS", 70)
+    monkeypatch.setattr(partition, "OPEN_FILES", 2)
+    made = files(2_000)
+    for number in range(40):
+        made.add(_part(f"p={number % 3}", number * 50, 50))
+    made.close()
+    lineage.close()
+    assert len(made.files) > 6
+    entries = pq.read_table(tmp_path / "rows.parquet").to_pandas()
+    assert len(entries) == 2_000
+    for file in made.files:
+        path = tmp_path / file.staged
+        mine = entries.row[entries.file == int(path.stem)]
+        assert mine.tolist() == pq.read_table(path)["id"].to_pylist()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import accumulate, chain, pairwise
@@ -20,11 +21,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchscore.arrays import to_numpy
-from batchscore.errors import InputError, StepError
+from batchscore.errors import ShardError
+from batchscore.records import BadShard
 from batchscore.stages.block import Block, locate_rows
 from batchscore.stages.read import Source, conform, open_parquet, read_unit
 from batchscore.units import Unit
 from tests.factory import make_batch, make_rows, plan_units, write_shard
+from tests.parquet_faults import claim_rows, write_bytes
 
 FILTERS = [None, [[("v", "<", 5)]], [[("v", ">", 8)]], [[("part", "==", 1), ("v", "!=", 0)]]]
 
@@ -181,38 +184,226 @@ def test_conforming_leaves_a_fitting_column_where_it_is() -> None:
     assert done.column("a").buffers()[1].address == batch.column("a").buffers()[1].address
 
 
+def _change(path: Path, change: str) -> None:
+    """Removes a shard, or writes other rows, or the same rows as another file."""
+    path.unlink()
+    if change != "removed":
+        write_shard(path, None if change == "rewritten" else make_rows(301))
+        os.utime(path, (1, 1))
+
+
 @pytest.mark.parametrize("change", ["rewritten", "removed"])
 def test_a_shard_that_changed_after_planning_is_an_error(tmp_path: Path, change: str) -> None:
     """What was planned and what is read are never of two versions of a file."""
     path = write_shard(tmp_path / "0.parquet")
     (unit,), schema = plan_units([tmp_path])
-    path.unlink()
-    if change == "rewritten":
-        write_shard(path)
-        os.utime(path, (1, 1))
-    with pytest.raises(StepError, match=f"was {change} after planning"):
+    _change(path, change)
+    with pytest.raises(ShardError, match=f"was {change} after planning") as caught:
         next(iter(read_unit(unit, Source(schema, None, 10))))
+    assert caught.value.path == str(path)
+    assert caught.value.problem == f"was {change} after planning; run again"
+
+
+@pytest.mark.parametrize("change", ["rewritten", "removed"])
+def test_a_shard_that_changes_while_it_is_read_is_an_error(tmp_path: Path, change: str) -> None:
+    """A shard is looked at once more after its last row, before the unit is told to be whole."""
+    path = write_shard(tmp_path / "0.parquet")
+    (unit,), schema = plan_units([tmp_path])
+    blocks = read_unit(unit, Source(schema, None, 10))
+    next(blocks)
+    _change(path, change)
+    with pytest.raises(ShardError, match=f"was {change} after planning"):
+        list(blocks)
+
+
+def test_a_shard_overwritten_in_place_is_told_as_rewritten(tmp_path: Path) -> None:
+    """Pages that do not decode, since somebody writes over them, are not called corrupt."""
+    path = write_shard(tmp_path / "0.parquet", make_rows(300_000))
+    (unit,), schema = plan_units([tmp_path])
+    blocks = read_unit(unit, Source(schema, None, 1000))
+    next(blocks)
+    path.write_bytes(bytes(path.stat().st_size))
+    with pytest.raises(ShardError, match="was rewritten after planning"):
+        list(blocks)
+
+
+def test_a_footer_that_changed_unseen_is_an_error(tmp_path: Path) -> None:
+    """Where size and mark stay as they were, other row groups give the change away."""
+    path = tmp_path / "0.parquet"
+    path.write_bytes(write_bytes(make_rows(), row_group_size=100))
+    (unit,), schema = plan_units([tmp_path])
+    before = path.stat()
+    data = write_bytes(make_rows(), row_group_size=300)
+    # Thrift does not read what lies behind a footer's own end.
+    gap = bytes(before.st_size - len(data))
+    length = int.from_bytes(data[-8:-4], "little") + len(gap)
+    path.write_bytes(data[:-8] + gap + length.to_bytes(4, "little") + b"PAR1")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(ShardError, match="its footer changed after planning: 300 rows in 1 row"):
+        list(read_unit(unit, Source(schema, None, 10)))
+
+
+def test_fewer_rows_than_the_footer_promises_are_an_error(tmp_path: Path) -> None:
+    """A shard that ends before the rows that were planned is bad."""
+    path = write_shard(tmp_path / "0.parquet", make_rows(300).select(["id"]))
+    path.write_bytes(claim_rows(path.read_bytes(), "both", 350))
+    (unit,), schema = plan_units([tmp_path])
+    with pytest.raises(ShardError, match="300 rows were read where its footer promises 350"):
+        list(read_unit(unit, Source(schema, None, 100)))
+
+
+def _damage(path: Path) -> None:
+    """Overwrites pages, so that the footer is fine and reading fails."""
+    data = bytearray(path.read_bytes())
+    data[4:3000] = bytes(2996)
+    path.write_bytes(data)
 
 
 def test_a_shard_damaged_within_is_an_error(tmp_path: Path) -> None:
     """Pages that do not decode are told with the shard, though its footer was fine."""
     path = write_shard(tmp_path / "0.parquet")
-    data = bytearray(path.read_bytes())
-    data[4:3000] = bytes(2996)
-    path.write_bytes(data)
+    _damage(path)
     (unit,), schema = plan_units([tmp_path])
-    with pytest.raises(StepError, match=r"0\.parquet: cannot be read to its end"):
+    with pytest.raises(ShardError, match=r"0\.parquet: cannot be read to its end"):
         list(read_unit(unit, Source(schema, None, 10)))
+
+
+def test_a_page_with_another_checksum_is_an_error(tmp_path: Path) -> None:
+    """Where a shard has checksums, a flipped bit that would still decode is found."""
+    table = pa.table({"x": pa.array(np.arange(300.0))})
+    how = {"compression": "none", "use_dictionary": False, "write_page_checksum": True}
+    data = write_bytes(table, **how)
+    place = data.index(np.float64(150).tobytes())
+    (tmp_path / "0.parquet").write_bytes(data[:place] + b"\1" + data[place + 1 :])
+    (unit,), schema = plan_units([tmp_path])
+    with pytest.raises(ShardError, match="CRC checksum verification failed"):
+        list(read_unit(unit, Source(schema, None, 100)))
 
 
 @pytest.mark.parametrize("content", [None, b"", b"PAR1", b"x" * 100], ids=str)
 def test_what_is_not_a_parquet_file_is_an_error(tmp_path: Path, content: bytes | None) -> None:
-    """A file that is missing, empty, cut off or of another kind is an InputError with its path."""
+    """A file that is missing, empty, cut off or of another kind is an error with its path."""
     path = tmp_path / "0.parquet"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(InputError, match=r"0\.parquet: (no such file|not a readable)"):
+    with pytest.raises(ShardError, match=r"0\.parquet: (no such file|not a readable)"):
         open_parquet(str(path))
+
+
+BAD = ["damaged", "removed", "rewritten"]
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    sizes=st.lists(st.integers(1, 700), min_size=1, max_size=6),
+    bad=st.lists(st.one_of(st.none(), st.sampled_from(BAD)), min_size=6, max_size=6),
+    batch_rows=st.integers(1, 300),
+    allowed=st.integers(1, 6),
+)
+def test_bad_shards_are_left_out_and_shift_nothing(
+    sizes: list[int], bad: list[str | None], batch_rows: int, allowed: int
+) -> None:
+    """The blocks from the last number 0 on are those of the good shards, each row in its place.
+
+    The end lists each bad shard with its rows; one more than allowed is an error.
+    """
+    with _folder() as folder:
+        paths = [folder / f"{number}.parquet" for number in range(len(sizes))]
+        for number, size in enumerate(sizes):
+            write_shard(paths[number], make_rows(size, 1000 * number))
+        (unit,), schema = plan_units([folder])
+        spoilt = {str(paths[n]): bad[n] for n in range(len(sizes)) if bad[n]}
+        for path, how in spoilt.items():
+            _spoil(Path(path), str(how))
+        source = Source(schema, None, batch_rows)
+        if len(spoilt) > allowed:
+            with pytest.raises(ShardError, match=f"max_bad_shards allows {allowed}"):
+                list(read_unit(unit, source, allowed))
+            return
+        *blocks, last = _last_attempt(list(read_unit(unit, source, allowed)))
+        rows = [row for block in blocks for row in _located(unit, block)]
+    ids = [1000 * n + k for n, size in enumerate(sizes) if not bad[n] for k in range(size)]
+    assert [row["id"] for row in rows] == ids
+    assert [row["row"] for row in rows] == [each % 1000 for each in ids]
+    assert [row["shard"] for row in rows] == [str(paths[each // 1000]) for each in ids]
+    assert last.end is not None
+    assert (last.end.read, last.end.blocks) == (len(ids), len(blocks))
+    found = {each.path: each.rows for each in last.end.bad_shards}
+    assert found == {path: sizes[paths.index(Path(path))] for path in spoilt}
+
+
+def _spoil(path: Path, how: str) -> None:
+    if how == "damaged":
+        before = path.stat()
+        footer = int.from_bytes(path.read_bytes()[-8:-4], "little")
+        with path.open("r+b") as file:
+            file.seek(4)
+            file.write(bytes(before.st_size - footer - 12))
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    else:
+        _change(path, how)
+
+
+def _last_attempt(blocks: list[Block]) -> list[Block]:
+    """The blocks from the last with number 0 on; all before are numbered from 0 each time, too."""
+    begins = [index for index, block in enumerate(blocks) if block.sequence == 0]
+    for start, stop in pairwise([*begins, len(blocks)]):
+        assert [block.sequence for block in blocks[start:stop]] == list(range(stop - start))
+    return blocks[begins[-1] :]
+
+
+def test_a_unit_whose_every_shard_is_bad_ends_with_no_rows(tmp_path: Path) -> None:
+    """The end alone comes, with what was left out and why."""
+    path = write_shard(tmp_path / "0.parquet")
+    (unit,), schema = plan_units([tmp_path])
+    path.unlink()
+    (last,) = read_unit(unit, Source(schema, None, 100), 1)
+    assert last.end is not None
+    assert (last.sequence, last.end.read, last.end.blocks) == (0, 0, 0)
+    gone = BadShard(str(path), 300, "was removed after planning; run again")
+    assert last.end.bad_shards == (gone,)
+
+
+@pytest.mark.parametrize("max_bad_shards", [0, 1])
+def test_a_shard_whose_input_fails_once_is_read_the_second_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_bad_shards: int
+) -> None:
+    """An I/O error is tried again after a while before the shard is given up."""
+    path = write_shard(tmp_path / "0.parquet")
+    (unit,), schema = plan_units([tmp_path])
+    waited: list[float] = []
+
+    def mend(seconds: float) -> None:
+        waited.append(seconds)
+        path.with_suffix(".away").rename(path)
+
+    path.rename(path.with_suffix(".away"))
+    path.symlink_to(path)
+    monkeypatch.setattr(time, "sleep", mend)
+    *_, last = read_unit(unit, Source(schema, None, 100), max_bad_shards)
+    assert waited == [1.0]
+    assert last.end is not None
+    assert (last.end.read, last.end.bad_shards) == (300, ())
+
+
+def test_a_shard_whose_input_fails_twice_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An I/O error that stays is a bad shard; corrupt data is not tried again."""
+    first, second = (write_shard(tmp_path / f"{number}.parquet") for number in range(2))
+    _damage(second)
+    (unit,), schema = plan_units([tmp_path])
+    first.unlink()
+    first.symlink_to(first)
+    waited: list[float] = []
+    monkeypatch.setattr(time, "sleep", waited.append)
+    *_, last = read_unit(unit, Source(schema, None, 100), 2)
+    assert waited == [1.0]
+    assert last.end is not None
+    assert [each.reason.partition(" (")[0] for each in last.end.bad_shards] == [
+        "cannot be looked at",
+        "cannot be read to its end",
+    ]
 
 
 def test_closing_in_the_middle_closes_the_shard(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Test that a unit's writer accounts for every row and keeps rejects with their place."""
+"""Test that a unit's writer accounts for every row and tells where each one came from."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ from hypothesis import strategies as st
 
 from batchscore.arrays import to_arrow, to_numpy
 from batchscore.errors import StepError
-from batchscore.records import UnitRecord
+from batchscore.records import BadShard, UnitRecord
+from batchscore.runs.lineage import source_rows
+from batchscore.runs.unique import Duplicates, Scratch, find_duplicates, read_keys
 from batchscore.stages.block import Block, End, locate_rows, reject_rows
-from batchscore.stages.write import Target, UnitWriter, scored_batch
+from batchscore.stages.write import REASONS, Attempt, Target, UnitWriter, scored_batch
 from batchscore.storage import Store
 from batchscore.units import Piece, Shard, Unit
 from tests.factory import make_batch, make_block, make_unit
@@ -44,7 +46,11 @@ def _block(unit: Unit, sequence: int, first: int, rows: int, bad: tuple[int, ...
 
 def _writer(store: Store, unit: Unit, profiled: list[pa.RecordBatch] | None = None) -> UnitWriter:
     seen = [] if profiled is None else profiled
-    return UnitWriter(store, "s/attempt", unit, "attempt", TARGET, seen.append)
+    return UnitWriter(store, _attempt(unit), TARGET, seen.append)
+
+
+def _attempt(unit: Unit) -> Attempt:
+    return Attempt(unit, "attempt", "run", "s/attempt", "ledger")
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -78,6 +84,9 @@ def test_a_record_accounts_for_every_row(store: Store) -> None:
     assert record.seconds["infer"] == 2.0
     assert {"write", "profile"} <= set(record.seconds)
     assert sum(file.rows for file in record.files) == 8
+    assert (record.unit, record.attempt, record.run) == ("unit12", "attempt", "run")
+    assert (record.planned, record.pieces) == (12, make_unit(12).pieces)
+    assert (record.bad_shards, record.keys_file, record.keys_columns) == ((), None, ())
 
 
 def test_the_files_hold_the_scored_rows(store: Store) -> None:
@@ -113,6 +122,7 @@ def test_a_unit_that_keeps_no_row_has_no_file(store: Store) -> None:
     unit = make_unit(3)
     filtered = _writer(store, unit).finish(End(3, 3, 0))
     assert (filtered.files, filtered.rejects_file, filtered.columns) == ((), None, ())
+    assert (filtered.rows_file, filtered.keys_file, filtered.score_ranges) == (None, None, {})
     writer = _writer(store, unit)
     writer.add(_block(unit, 0, 0, 3, bad=(0, 1, 2)))
     rejected = writer.finish(End(3, 0, 1))
@@ -195,7 +205,7 @@ def test_an_error_of_the_thread_is_raised(tmp_path: Path) -> None:
     def fail(_: pa.RecordBatch) -> None:
         raise OSError("no space left")
 
-    writer = UnitWriter(Store(str(tmp_path)), "s", unit, "a", TARGET, fail)
+    writer = UnitWriter(Store(str(tmp_path)), _attempt(unit), TARGET, fail)
     writer.add(_block(unit, 0, 0, 5))
     with pytest.raises(OSError, match="no space left"):
         writer.finish(End(5, 0, 1))
@@ -227,12 +237,174 @@ def test_a_rows_number_leads_to_its_shard_and_row(layout: list[list[tuple[int, i
 
 @pytest.mark.parametrize("rows", [255, 256])
 def test_a_unit_of_which_nothing_was_scored(store: Store, rows: int) -> None:
-    """256 rows without a score are the model's fault, in whatever blocks; 255 are not."""
-    writer = _writer(store, make_unit(rows))
-    writer.add(_block(writer._unit, 0, 0, 100, bad=tuple(range(100))))
-    writer.add(_block(writer._unit, 1, 100, rows - 100, bad=tuple(range(rows - 100))))
+    """256 rows without a score are the model's fault, for whatever reasons; 255 are not."""
+    unit = make_unit(rows)
+    writer = _writer(store, unit)
+    writer.add(_block(unit, 0, 0, 100, bad=tuple(range(100))))
+    writer.add(_relabelled(_block(unit, 1, 100, rows - 100, bad=tuple(range(rows - 100))), "odd"))
     if rows < 256:
         assert writer.finish(End(rows, 0, 2)).rejected == rows
         return
-    with pytest.raises(StepError, match=r"none of 256 rows of a unit was scored.*NonFiniteScore"):
+    with pytest.raises(StepError, match=r"none of 256 rows of a unit was scored.*156 for one"):
         writer.finish(End(rows, 0, 2))
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_a_model_that_rejects_all_is_stopped_early(store: Store, before: int) -> None:
+    """256 rows rejected for one reason end the unit at once, unless a row was scored before."""
+    unit = make_unit(10_000)
+    writer = _writer(store, unit)
+    writer.add(_block(unit, 0, 0, 100 + before, bad=tuple(range(100))))
+    last = _block(unit, 1, 100 + before, 156, bad=tuple(range(156)))
+    if before:
+        writer.add(last)
+    else:
+        with pytest.raises(StepError, match=r"none of 256 rows of a unit was scored"):
+            writer.add(last)
+    writer.abort()
+
+
+def _relabelled(block: Block, *messages: str) -> Block:
+    """The block with each reject's rows dealt out to rejects with other messages."""
+    (whole,) = block.rejects
+    size = len(whole.rows_r) // len(messages)
+    cuts = [slice(i * size, (i + 1) * size) for i in range(len(messages))]
+    return replace(
+        block,
+        rejects=tuple(
+            replace(whole, message=m, rows_r=whole.rows_r[c], batch=whole.batch[c])
+            for m, c in zip(messages, cuts, strict=True)
+        ),
+    )
+
+
+def test_reasons_are_bounded_and_the_file_keeps_every_message(store: Store) -> None:
+    """Beyond 50 messages rows are counted by their error, and beyond 100 texts by their stage."""
+    unit = make_unit(800)
+    writer = _writer(store, unit)
+    for sequence, errors in enumerate((["E0"] * 60, [f"E{n}" for n in range(1, 61)])):
+        block = _block(unit, sequence, sequence * 400, 400, bad=tuple(range(60)))
+        block = _relabelled(block, *(f"m{n}" for n in range(60)))
+        rejects = zip(block.rejects, errors, strict=True)
+        named = tuple(replace(reject, error=error) for reject, error in rejects)
+        writer.add(replace(block, rejects=named))
+    record = writer.finish(End(800, 0, 2))
+    reasons = record.reject_reasons
+    assert [reasons[f"infer: E0: m{n}"] for n in range(50)] == [1] * 50
+    assert reasons["infer: E0: other messages"] == 10
+    assert reasons["infer: E49: other messages"] == 1
+    assert reasons["infer: other errors"] == 11
+    assert len(reasons) == 2 * REASONS + 1
+    assert sum(reasons.values()) == record.rejected == 120
+    assert record.rejects_file is not None
+    messages = _table(store, record.rejects_file)["_message"].to_pylist()
+    assert messages == [f"m{n}" for n in range(60)] * 2
+    rejects_file = pq.ParquetFile(pa.BufferReader(store.read(record.rejects_file)))
+    assert rejects_file.num_row_groups == 2
+
+
+def test_rejects_of_one_block_keep_their_own_facts(store: Store) -> None:
+    """Rows rejected for several reasons stand with their own row, source columns and message."""
+    unit = make_unit(10)
+    writer = _writer(store, unit)
+    writer.add(_relabelled(_block(unit, 0, 0, 10, bad=(2, 3, 5, 8)), "a", "b"))
+    record = writer.finish(End(10, 0, 1))
+    assert record.rejects_file is not None
+    rejects = _table(store, record.rejects_file).to_pylist()
+    found = [(row["_row"], row["id"], row["_message"]) for row in rejects]
+    assert found == [(2, 2, "a"), (3, 3, "a"), (5, 5, "b"), (8, 8, "b")]
+
+
+def test_rows_of_shards_left_out_are_reconciled(store: Store) -> None:
+    """Rows read and rows of bad shards together are what the footers promise, else an error."""
+    bad = (BadShard("y.parquet", 4, "cut off"), BadShard("z.parquet", 3, "gone"))
+    for rows in (12, 13):
+        unit = make_unit(rows)
+        writer = _writer(store, unit)
+        writer.add(_block(unit, 0, 0, 5))
+        if rows == 12:
+            assert writer.finish(End(5, 0, 1, bad)).bad_shards == bad
+        else:
+            with pytest.raises(StepError, match=r"5 rows were read and 7 left out where .* 13;"):
+                writer.finish(End(5, 0, 1, bad))
+
+
+def test_written_rows_lead_to_their_source_rows(store: Store) -> None:
+    """Every row of every file has its number within the unit, rejected and filtered rows or not."""
+    record, _ = _written(store)
+    assert record.rows_file == "ledger/attempt.rows.parquet"
+    for file in record.files:
+        numbers = np.concatenate(list(source_rows(store, record, file.staged)))
+        assert numbers.tolist() == _table(store, file.staged)["id"].to_pylist()
+
+
+def test_the_key_of_every_written_row_is_kept(store: Store) -> None:
+    """Two rows with one key are found by their numbers, whatever partitions they went to."""
+    unit = make_unit(10)
+    target = replace(TARGET, unique=("id",))
+    writer = UnitWriter(store, _attempt(unit), target, lambda _: None)
+    writer.add(_block(unit, 0, 0, 5, bad=(1,)))
+    again = _block(unit, 1, 4, 5)
+    writer.add(replace(again, rows_b=to_arrow(np.arange(5, 10))))
+    record = writer.finish(End(10, 0, 2))
+    assert (record.keys_file, record.keys_columns) == ("ledger/attempt.keys.parquet", ("id",))
+    assert record.keys_file is not None
+    with Scratch() as scratch:
+        found = find_duplicates(read_keys(store, record.keys_file, "u"), scratch)
+    assert found == Duplicates(1, ((("u", 4), ("u", 5)),))
+
+
+def test_the_range_of_every_score_of_numbers_is_kept(store: Store) -> None:
+    """Smallest and largest of integers, floats and lists of them, over all blocks."""
+    unit = make_unit(4)
+    writer = _writer(store, unit)
+    for sequence, first in enumerate((1, -7)):
+        values = make_batch(
+            whole=pa.array([first, None], pa.int32()),
+            half=pa.array([first / 2, 0], pa.float16()),
+            lists=[[0.25], [first, 3.5]],
+            fixed=pa.array([[1, first], [2, 3]], pa.list_(pa.float32(), 2)),
+            label=["a", "b"],
+            flag=[True, False],
+            empty=pa.array([[], None], pa.list_(pa.int8())),
+        )
+        block = _block(unit, sequence, 2 * sequence, 4)
+        kept = replace(block, batch=block.batch[2:], rows_b=block.rows_b[2:], values=values)
+        writer.add(kept)
+    ranges = writer.finish(End(4, 0, 2)).score_ranges
+    assert ranges == {
+        "whole": (-7.0, 1.0),
+        "half": (-3.5, 0.5),
+        "lists": (-7.0, 3.5),
+        "fixed": (-7.0, 3.0),
+    }
+    assert {type(bound) for pair in ranges.values() for bound in pair} == {float}
+
+
+def test_a_discarded_attempt_leaves_nothing(tmp_path: Path) -> None:
+    """Files, sidecars and handles of an attempt go, in its middle or done; others' files stay."""
+    store = Store(str(tmp_path))
+    store.write("ledger/other.rows.parquet", b"")
+    unit = make_unit(5)
+    for finish in (False, True):
+        target = replace(TARGET, unique=("id",))
+        writer = UnitWriter(store, _attempt(unit), target, lambda _: None)
+        writer.add(_block(unit, 0, 0, 5, bad=(1,)))
+        if finish:
+            record = writer.finish(End(5, 0, 1))
+            written = [f.staged for f in record.files]
+            assert store.exists(str(record.rows_file))
+            assert store.exists(str(record.keys_file))
+            assert all(store.exists(path) for path in written)
+        writer.discard()
+        assert _opened(tmp_path) == 0
+        assert store.names("s") == []
+        assert store.names("ledger") == ["other.rows.parquet"]
+
+
+def test_a_discarded_attempt_that_wrote_nothing_is_fine(store: Store) -> None:
+    """Discarding before the first block, and twice, is no error."""
+    writer = _writer(store, make_unit(5))
+    store.write("ledger/x", b"")
+    writer.discard()
+    writer.discard()

@@ -1,0 +1,224 @@
+"""Hashes of the columns that together name a row, and the sorted file of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+
+from batchscore.arrays import Array, to_numpy
+from batchscore.errors import StepError
+from batchscore.stages.sidecar import Sidecar
+from batchscore.storage import Store
+
+RUN_ROWS = 1_000_000
+ROW_GROUP_ROWS = 65_536
+
+_SEEDS = (np.uint64(0x243F6A8885A308D3), np.uint64(0x13198A2E03707344))
+_NULLS = (np.uint64(0xA4093822299F31D0), np.uint64(0x082EFA98EC4E6C89))
+_TEXT_SEEDS = ("batchscore keys1", "batchscore keys2")
+_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+_DAY_MILLISECONDS = 86_400_000
+_OPTIONS = {
+    "compression": "zstd",
+    "use_dictionary": False,
+    "column_encoding": {"hi": "DELTA_BINARY_PACKED", "lo": "PLAIN", "row": "DELTA_BINARY_PACKED"},
+    "write_statistics": False,
+}
+
+
+class KeysFile:
+    """Writes the key hashes of an attempt's rows in sorted runs; one run is in memory at a time.
+
+    Its columns are `hi` and `lo`, the halves of the hash, and `row`, the row's number within the
+    unit. A run is sorted by all three. The footer's `runs` is a JSON list of the row groups at
+    which runs begin, and the number of all row groups.
+
+    Args:
+        store: the output.
+        path: where the file lies within; it is created with the first row.
+        columns: the key.
+    """
+
+    def __init__(self, store: Store, path: str, columns: tuple[str, ...]) -> None:
+        self._columns = columns
+        self._sidecar = Sidecar(store, path, **_OPTIONS)
+        self._pending: list[tuple[Array, Array, Array]] = []
+        self._rows = 0
+        self._runs = [0]
+
+    @property
+    def written(self) -> str | None:
+        """The file's path, or None where no row was written."""
+        return self._sidecar.written
+
+    def add(self, batch: pa.RecordBatch, rows_b: pa.Array) -> None:
+        """Takes the next rows and their int64 numbers within the unit, which ascend.
+
+        Raises:
+            StepError: a key column is not there or holds lists or structs.
+        """
+        if self._rows + batch.num_rows > RUN_ROWS:
+            self._write_run()
+        self._pending.append((*hash_keys(batch, self._columns), to_numpy(rows_b)))
+        self._rows += batch.num_rows
+
+    def close(self) -> None:
+        """Completes the file."""
+        self._write_run()
+        self._sidecar.close({"runs": json.dumps(self._runs)})
+
+    def abort(self) -> None:
+        """Lets go of the file; what was written stays behind."""
+        self._sidecar.abort()
+
+    def _write_run(self) -> None:
+        if not self._rows:
+            return
+        hi_n, lo_n, row_n = (np.concatenate(part) for part in zip(*self._pending, strict=True))
+        self._pending, self._rows = [], 0
+        order_n = _sort_order(hi_n, lo_n)
+        columns = {"hi": hi_n[order_n], "lo": lo_n[order_n], "row": row_n[order_n]}
+        self._sidecar.write(pa.table(columns), ROW_GROUP_ROWS)
+        self._runs.append(self._runs[-1] - (-len(hi_n) // ROW_GROUP_ROWS))
+
+
+def hash_keys(batch: pa.RecordBatch, columns: tuple[str, ...]) -> tuple[Array, Array]:
+    """Returns the two halves (b,), uint64, of each row's hash over the key columns, in order.
+
+    Equal values hash alike whatever the width of their type: integers, floats (0.0 and -0.0, and
+    all NaN, are one value), texts and binaries, times of any unit, and dictionaries of these.
+    Decimals hash alike at one scale. Unlike in SQL a null equals a null: two rows with the same
+    null key are duplicates.
+
+    Raises:
+        StepError: a column is not there or holds lists or structs.
+    """
+    hi_b, lo_b = (np.full(batch.num_rows, seed) for seed in _SEEDS)
+    for name in columns:
+        if name not in batch.schema.names:
+            raise StepError(
+                f"checks.unique: column {name!r} is not among what is written, "
+                f"{', '.join(batch.schema.names)}; add it to output.columns"
+            )
+        column_hi_b, column_lo_b = _hash_column(name, batch.column(name))
+        hi_b, lo_b = _fold(hi_b, column_hi_b), _fold(lo_b, column_lo_b)
+    return hi_b, lo_b
+
+
+def _hash_column(name: str, column: pa.Array) -> tuple[Array, Array]:
+    if isinstance(column, pa.ExtensionArray):
+        column = column.storage
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if _is_text(column.type):
+        column = column.cast(pa.large_binary())
+    valid_b = to_numpy(column.is_valid())
+    words = _words(name, column.drop_null())
+    hi_b, lo_b = (np.full(len(column), null) for null in _NULLS)
+    for hash_b, seed in zip((hi_b, lo_b), _SEEDS, strict=True):
+        hash_n = np.full(np.count_nonzero(valid_b), seed)
+        for word_n in words:
+            hash_n = _fold(hash_n, word_n)
+        hash_b[valid_b] = hash_n
+    return hi_b, lo_b
+
+
+def _fold(hash_n: Array, word_n: Array) -> Array:
+    """Mixes a 64-bit word into each hash (n,), by SplitMix64's finalizer; order matters."""
+    mixed_n = (hash_n ^ word_n) + np.uint64(0x9E3779B97F4A7C15)
+    mixed_n = (mixed_n ^ (mixed_n >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed_n = (mixed_n ^ (mixed_n >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    folded_n: Array = mixed_n ^ (mixed_n >> np.uint64(31))
+    return folded_n
+
+
+def _words(name: str, column: pa.Array) -> list[Array]:
+    """Returns 64-bit words (n,) that are equal where the values of a column without nulls are."""
+    for belongs, words in _FAMILIES:
+        if belongs(column.type):
+            return words(column)
+    raise StepError(
+        f"checks.unique: column {name!r} is {column.type}, which cannot be part of a key; name "
+        "columns of numbers, texts, binaries, booleans, dates or times"
+    )
+
+
+def _integer_words(column: pa.Array) -> list[Array]:
+    return [to_numpy(column).astype(np.int64).view(np.uint64)]
+
+
+def _float_words(column: pa.Array) -> list[Array]:
+    # Adding zero turns -0.0 into 0.0.
+    numbers_n = to_numpy(column).astype(np.float64) + 0.0
+    numbers_n[np.isnan(numbers_n)] = np.nan
+    return [numbers_n.view(np.uint64)]
+
+
+def _text_words(column: pa.Array) -> list[Array]:
+    from pandas.util import hash_array
+
+    texts_n = column.to_numpy(zero_copy_only=False)
+    return [hash_array(texts_n, hash_key=seed, categorize=False) for seed in _TEXT_SEEDS]
+
+
+def _date_words(column: pa.Array) -> list[Array]:
+    if pa.types.is_date32(column.type):
+        return _integer_words(column.view(pa.int32()))
+    return [(to_numpy(column.view(pa.int64())) // _DAY_MILLISECONDS).view(np.uint64)]
+
+
+def _time_words(column: pa.Array) -> list[Array]:
+    per_second = _PER_SECOND[column.type.unit]
+    kind = pa.int32() if pa.types.is_time32(column.type) else pa.int64()
+    seconds_n, rest_n = np.divmod(to_numpy(column.view(kind)).astype(np.int64), per_second)
+    return [seconds_n.view(np.uint64), (rest_n * (10**9 // per_second)).view(np.uint64)]
+
+
+def _decimal_words(column: pa.Array) -> list[Array]:
+    if not len(column):
+        return []
+    wide = column.cast(pa.decimal256(76, column.type.scale))
+    words_nw = np.frombuffer(wide.buffers()[1], np.uint64, 4 * len(wide), 32 * wide.offset)
+    scale_n = np.full(len(wide), column.type.scale, np.int64).view(np.uint64)
+    return [scale_n, *words_nw.reshape(-1, 4).T]
+
+
+def _no_words(_: pa.Array) -> list[Array]:
+    return []
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    types = pa.types
+    texts = (types.is_string, types.is_large_string, types.is_string_view)
+    binaries = (types.is_binary, types.is_large_binary, types.is_binary_view)
+    return any(each(kind) for each in (*texts, *binaries, types.is_fixed_size_binary))
+
+
+def _is_time(kind: pa.DataType) -> bool:
+    types = pa.types
+    return bool(types.is_timestamp(kind) or types.is_time(kind) or types.is_duration(kind))
+
+
+_FAMILIES: tuple[tuple[Callable[[pa.DataType], bool], Callable[[pa.Array], list[Array]]], ...] = (
+    (pa.types.is_null, _no_words),
+    (pa.types.is_boolean, _integer_words),
+    (pa.types.is_integer, _integer_words),
+    (pa.types.is_floating, _float_words),
+    (pa.types.is_large_binary, _text_words),
+    (pa.types.is_date, _date_words),
+    (_is_time, _time_words),
+    (pa.types.is_decimal, _decimal_words),
+)
+
+
+def _sort_order(hi_n: Array, lo_n: Array) -> Array:
+    """Returns the stable order (n,) of hashes by both halves."""
+    order_n = np.argsort(hi_n, kind="stable")
+    hi_n, lo_n = hi_n[order_n], lo_n[order_n]
+    # Hashes that share one half alone are rarer than a fault of the machine.
+    if not ((hi_n[1:] == hi_n[:-1]) & (lo_n[1:] < lo_n[:-1])).any():
+        return order_n
+    return order_n[np.lexsort((lo_n, hi_n))]

@@ -1,0 +1,58 @@
+"""A Parquet file that an attempt writes beside the scored ones, begun with its first rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from batchscore.storage import Store
+
+
+class Sidecar:
+    """Writes one file; without rows there is none.
+
+    Args:
+        store: the output.
+        path: where it lies within.
+        options: Parquet's.
+    """
+
+    def __init__(self, store: Store, path: str, **options: Any) -> None:
+        self._store, self._path, self._options = store, path, options
+        self._file: IO[bytes] | None = None
+        self._writer: pq.ParquetWriter | None = None
+
+    @property
+    def written(self) -> str | None:
+        """The file's path once it holds rows, else None."""
+        return None if self._writer is None else self._path
+
+    def write(self, table: pa.Table, row_group_rows: int) -> None:
+        """Writes rows, if there are any, as row groups of their own."""
+        if not table.num_rows:
+            return
+        if self._writer is None:
+            self._file = self._store.create(self._path)
+            sink = pa.PythonFile(self._file, mode="w")
+            self._writer = pq.ParquetWriter(sink, table.schema, **self._options)
+        self._writer.write_table(table, row_group_size=row_group_rows)
+
+    def close(self, metadata: Mapping[str, str] | None = None) -> None:
+        """Completes the file, with more key-value metadata in its footer."""
+        if self._writer is not None and self._file is not None:
+            if metadata:
+                self._writer.add_key_value_metadata(metadata)
+            self._writer.close()
+            # The writer does not close a file that it was given.
+            self._file.close()
+
+    def abort(self) -> None:
+        """Lets go of the file; what was written stays behind."""
+        for each in (self._writer, self._file):
+            if each is not None:
+                with suppress(Exception):
+                    each.close()
