@@ -4,15 +4,16 @@ BIN := .venv/bin
 READY := .venv/.ready
 UV := $(BIN)/uv
 UV_INSTALL := $(UV) pip install --quiet --python $(BIN)/python
-CHECKED := $(wildcard batchscore tests data docs jobs benchmarks)
+CHECKED := $(wildcard batchscore tests data docs jobs benchmarks tools)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env demo test check lint format constraints clean
+.PHONY: help env demo test faults check lint format constraints clean
 
 help:
 	@echo "make demo         score the sample flights"
 	@echo "make test         all checks, then all tests with coverage"
+	@echo "make faults       kill 200 runs at random, and see that nothing is lost or twice"
 	@echo "make check        formatter, linter, types, import rules"
 	@echo "make lint         formatter and linter only"
 	@echo "make format       let the formatter and the linter mend what they can"
@@ -26,6 +27,9 @@ demo: $(READY)
 
 test: check
 	$(BIN)/pytest --cov --cov-report=term
+
+faults: $(READY)
+	$(BIN)/python -m tests.faults --kills 200
 
 check: lint
 	$(BIN)/mypy $(CHECKED)

@@ -10,6 +10,7 @@ BatchscoreError                1   root; never raised itself
 │   └── OutputError                the output: not writable, not ours, clash of names
 ├── FailedError                1   something went wrong while scoring or publishing
 │   ├── StepError                  a stage could not do its work on a block of rows
+│   │   └── ShardError             a shard cannot be read to its end, or changed meanwhile
 │   └── RecordError                a record, manifest or journal is missing or damaged
 ├── HeldError                  3   a check did not pass; a person decides
 ├── RetryError                 4   not yet: input not ready, output in use
@@ -63,6 +64,15 @@ class FailedError(BatchscoreError):
 
 class StepError(FailedError):
     """A stage could not do its work on a block of rows."""
+
+
+class ShardError(StepError):
+    """A shard cannot be read to its end, was removed, or changed since it was planned."""
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(f"shard {path}: {problem}")
+        self.path = path
+        self.problem = problem
 
 
 class RecordError(FailedError):

@@ -3,45 +3,50 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
 from batchscore.drift.profile import TableProfile
 from batchscore.drift.storage import read_table, write_table
-from batchscore.errors import BatchscoreError
+from batchscore.errors import BatchscoreError, FailedError, RecordError
+from batchscore.judge import judge
+from batchscore.ledger import merge_records
 from batchscore.records import UnitRecord
 from batchscore.runs import layout
-from batchscore.runs.publish import final_path, publish, roll_forward, snapshot
+from batchscore.runs.checks import Check, outcome
+from batchscore.runs.history import read_manifest
+from batchscore.runs.lease import holds
+from batchscore.runs.manifest import encode_units, final_path, is_published, published_records
+from batchscore.runs.publish import Publication, publish, roll_forward
 from batchscore.runs.reconcile import Rows, reconcile
 from batchscore.spec import RunSpec
-from batchscore.storage import Store
 from batchscore.telemetry import STAGES, limiting_stage
 
-_READ_THREADS = 16
+_REASONS = 50
+HELD = "held.json"
 
 
 @dataclass(frozen=True)
-class Check:
-    """One check before publishing: its name, whether it passed, its figures, and what it holds."""
+class Result:
+    """All units of a run, scored by it or before it.
 
-    name: str
-    passed: bool
-    detail: str
-    status: str
+    Args:
+        plan: what the run was planned to do.
+        base: the manifest of what is published, or None.
+        records: of all units, in the order of their names.
+        fresh: names of those that this run scored.
+        profile: of all units' rows.
+        rows: where every row went.
+    """
 
-
-def encode_record(record: UnitRecord, profile: TableProfile) -> bytes:
-    """Returns a unit's record and profile as the bytes of one file."""
-    return write_table(profile, record.to_json())
-
-
-def decode_record(data: bytes) -> tuple[UnitRecord, TableProfile]:
-    """Reverses `encode_record`; RecordError if the bytes are damaged."""
-    profile, meta = read_table(data)
-    return UnitRecord.from_json(meta), profile
+    plan: dict[str, Any]
+    base: dict[str, Any] | None
+    records: tuple[UnitRecord, ...]
+    fresh: frozenset[str]
+    profile: TableProfile
+    rows: Rows
 
 
 def finish_run(spec: RunSpec, addresses: Iterable[str]) -> dict[str, Any]:
@@ -54,24 +59,14 @@ def finish_run(spec: RunSpec, addresses: Iterable[str]) -> dict[str, Any]:
     done = _earlier_outcome(spec)
     if done is not None:
         return done
-    store = spec.output
-    plan = store.read_json(layout.run_file(spec.run, "plan.json"))
+    plan = spec.output.read_json(layout.plan_file(spec.run))
     try:
-        units, profile = merge_records(store, addresses)
-        shard_rows = sum(shard["rows"] for shard in plan["inputs"])
-        rows = reconcile(units, plan["units"], plan["pruned_rows"], shard_rows)
+        _require_lease(spec)
+        result = _gather(spec, plan, sorted(set(addresses)))
+        checks = judge(spec, result.rows, result.records, _bad_shards(result), result.base)
+        return _conclude(spec, result, checks)
     except BatchscoreError as error:
         return _write_failed(spec, plan, error)
-    chosen = [record for _, record in sorted(units.items())]
-    store.write(layout.run_file(spec.run, "profile.parquet"), write_table(profile, {}))
-    checks = judge(rows, chosen, spec)
-    manifest = _manifest(spec, plan, rows, chosen, checks, profile)
-    if manifest["status"] in ("published", "empty"):
-        moves = [(f.staged, final_path(f, spec.run, r.unit)) for r in chosen for f in r.files]
-        publish(store, spec.slice, spec.run, moves, manifest)
-    else:
-        store.write_json(layout.run_file(spec.run, "manifest.json"), manifest)
-    return manifest
 
 
 def _earlier_outcome(spec: RunSpec) -> dict[str, Any] | None:
@@ -84,118 +79,143 @@ def _earlier_outcome(spec: RunSpec) -> dict[str, Any] | None:
     return manifest
 
 
-def merge_records(
-    store: Store, addresses: Iterable[str]
-) -> tuple[dict[str, UnitRecord], TableProfile]:
-    """Returns one record a unit, and their profiles as one; some are in memory at a time.
-
-    Of several attempts at a unit the first by address counts, so that all who merge agree on it.
-    """
-    chosen: dict[str, UnitRecord] = {}
-    merged = TableProfile.empty()
-    paths = sorted(addresses)
-    with ThreadPoolExecutor(_READ_THREADS) as pool:
-        for start in range(0, len(paths), _READ_THREADS):
-            for data in pool.map(store.read, paths[start : start + _READ_THREADS]):
-                record, profile = decode_record(data)
-                if record.unit not in chosen:
-                    chosen[record.unit] = record
-                    merged.merge(profile)
-    return chosen, merged
+def _require_lease(spec: RunSpec) -> None:
+    if not holds(spec.output, spec.slice, spec.lease):
+        raise FailedError(
+            f"run {spec.run} does not hold slice {spec.slice!r} any more: another run took it over "
+            "when this one seemed dead; nothing was published, its finished units are kept"
+        )
 
 
-def judge(rows: Rows, records: Sequence[UnitRecord], spec: RunSpec) -> list[Check]:
-    """Returns every check of a run whose rows were reconciled."""
-    kept = rows.scored + rows.rejected
-    ratio = rows.rejected / kept if kept else 0.0
-    reasons = Counter[str]()
-    for record in records:
-        reasons.update(record.reject_reasons)
-    worst = "".join(f"; most often {reason}" for reason, _ in reasons.most_common(1))
-    equation = f"{rows.input:,} = {rows.scored:,} + {rows.rejected:,} + {rows.filtered:,}"
-    return [
-        Check("rows", True, f"input {equation} scored, rejected, filtered", "failed"),
-        Check(
-            "rejects",
-            ratio <= spec.max_reject_ratio,
-            f"{rows.rejected:,} of {kept:,} rows were rejected, {ratio:.4%}; "
-            f"rejects.max_ratio allows {spec.max_reject_ratio:.4%}{worst}",
-            "failed",
-        ),
-        Check(
-            "scored",
-            rows.scored > 0 or not kept,
-            f"{rows.scored:,} of {kept:,} rows were scored{worst}",
-            "failed",
-        ),
-        Check(
-            "not_empty",
-            kept > 0 or spec.allow_empty,
-            f"{kept:,} rows to score"
-            + ("" if kept else "; input.allow_empty: true would publish an empty result"),
-            "held",
-        ),
+def _gather(spec: RunSpec, plan: dict[str, Any], addresses: Sequence[str]) -> Result:
+    base = read_manifest(spec.output, plan["base"]) if plan["base"] else None
+    kept = _kept_records(base, plan["kept"])
+    profile = _kept_profile(spec, base, kept)
+    resumed = [layout.record(spec.slice, spec.score, unit) for unit in plan["resumed"]]
+    made = merge_records(spec.output, [*addresses, *resumed], profile)
+    records = {**kept, **{unit: _settle_rejects(spec, record) for unit, record in made.items()}}
+    planned = {
+        **plan["units"],
+        **{u: r.planned for u, r in records.items() if u not in plan["units"]},
+    }
+    reused = sum(record.planned for unit, record in records.items() if unit not in plan["units"])
+    shard_rows = sum(shard["rows"] for shard in plan["inputs"])
+    rows = reconcile(records, planned, plan["pruned_rows"], shard_rows, reused)
+    ordered = tuple(record for _, record in sorted(records.items()))
+    return Result(plan, base, ordered, frozenset(plan["units"]), profile, rows)
+
+
+def _kept_records(base: dict[str, Any] | None, kept: Sequence[str]) -> dict[str, UnitRecord]:
+    published = published_records(base) if base and kept else {}
+    return {unit: published[unit] for unit in kept}
+
+
+def _kept_profile(
+    spec: RunSpec, base: dict[str, Any] | None, kept: Mapping[str, UnitRecord]
+) -> TableProfile:
+    """Returns the profile of published units that stay: the base's own where all of them do."""
+    if base is not None and kept and len(kept) == len(base["units"]):
+        path = layout.run_file(base["run"], "profile.parquet")
+        try:
+            return read_table(spec.output.read(path))[0]
+        except (FileNotFoundError, RecordError) as error:
+            raise RecordError(
+                f"profile {spec.output.url(path)}: missing or damaged ({error}); restore it, or "
+                "score the slice anew with --rescore"
+            ) from error
+    profile = TableProfile.empty()
+    merge_records(spec.output, [layout.record(spec.slice, spec.score, u) for u in kept], profile)
+    return profile
+
+
+def _settle_rejects(spec: RunSpec, record: UnitRecord) -> UnitRecord:
+    """Moves a unit's rejected rows to their place for good."""
+    if record.rejects_file is None:
+        return record
+    path = layout.rejects(record.run, record.unit)
+    spec.output.move(record.rejects_file, path)
+    return replace(record, rejects_file=path)
+
+
+def _bad_shards(result: Result) -> list[tuple[str, str]]:
+    found = {str(bad["path"]): str(bad["reason"]) for bad in result.plan["bad_files"]}
+    found |= {bad.path: bad.reason for record in result.records for bad in record.bad_shards}
+    return sorted(found.items())
+
+
+def _conclude(spec: RunSpec, result: Result, checks: Sequence[Check]) -> dict[str, Any]:
+    """Writes a run's outcome; one that passed its checks is published."""
+    store, run = spec.output, spec.run
+    store.write(layout.run_file(run, "profile.parquet"), write_table(result.profile, {}))
+    status = outcome(result.rows, checks)
+    manifest = _manifest(spec, result, checks, status)
+    good = {**manifest, "status": "published" if result.rows.scored else "empty"}
+    publication = _publication(spec, result, good)
+    if status in ("published", "empty"):
+        publish(store, spec.slice, publication)
+        return good
+    if status == "held":
+        store.write_json(layout.run_file(run, HELD), publication.to_json())
+    unpublished = {**manifest, "files": [], "replaced": []}
+    store.write_json(layout.run_file(run, "manifest.json"), unpublished)
+    return unpublished
+
+
+def _publication(spec: RunSpec, result: Result, manifest: dict[str, Any]) -> Publication:
+    files = sorted(str(file["path"]) for file in manifest["files"])
+    moves = [
+        (file.staged, final_path(file, spec.run, record.unit))
+        for record in result.records
+        for file in record.files
+        if not is_published(file)
     ]
-
-
-def _status(rows: Rows, checks: Sequence[Check]) -> str:
-    failed = [check.status for check in checks if not check.passed]
-    if failed:
-        return "failed" if "failed" in failed else "held"
-    return "published" if rows.scored else "empty"
+    return Publication(
+        run=spec.run,
+        base=result.plan["base"],
+        before=tuple(result.plan["before"]),
+        files=tuple(files),
+        moves=tuple(moves),
+        retire=tuple(manifest["replaced"]),
+        documents=((layout.run_file(spec.run, "manifest.json"), manifest),),
+    )
 
 
 def _manifest(
-    spec: RunSpec,
-    plan: dict[str, Any],
-    rows: Rows,
-    records: Sequence[UnitRecord],
-    checks: Sequence[Check],
-    profile: TableProfile,
+    spec: RunSpec, result: Result, checks: Sequence[Check], status: str
 ) -> dict[str, Any]:
-    seconds = _stage_seconds(records)
-    files = _file_facts(spec, records)
-    status = _status(rows, checks)
-    published = status in ("published", "empty")
-    old = set(snapshot(spec.output, spec.slice)) - {str(file["path"]) for file in files}
-    head = _head(spec, plan, status)
-    limit = limiting_stage(seconds, head["seconds"], head["workers"]) if records else None
+    records, plan = result.records, result.plan
+    fresh = [record for record in records if record.unit in result.fresh]
+    seconds = _stage_seconds(fresh)
+    head = _head(spec.run, plan, status)
+    units, files, shards = encode_units(records, spec.run)
+    standing = set(plan["before"]) | {f["path"] for f in (result.base or {}).get("files", ())}
+    bad = [{"path": path, "reason": reason} for path, reason in _bad_shards(result)]
     return {
         **head,
-        "rows": asdict(rows),
+        "base": plan["base"],
+        "rows": asdict(result.rows),
         "columns": [list(c) for c in next((r.columns for r in records if r.scored), ())],
-        "files": files if published else [],
-        "replaced": sorted(old) if published else [],
-        "rejects": _rejects(spec, records),
+        "files": files,
+        "replaced": sorted(standing - {str(file["path"]) for file in files}),
+        "rejects": _rejects(records),
+        "bad_shards": bad,
         "checks": [asdict(check) for check in checks],
-        "profile": profile.summary(),
+        "profile": result.profile.summary(),
         "stage_seconds": seconds,
-        "limited_by": limit,
-        "units": [_unit_facts(record) for record in records],
+        "limited_by": limiting_stage(seconds, head["seconds"], head["workers"]) if fresh else None,
+        "reused_units": len(records) - len(fresh),
+        "units": units,
+        "shards": shards,
         "inputs": plan["inputs"],
     }
 
 
-def _file_facts(spec: RunSpec, records: Sequence[UnitRecord]) -> list[dict[str, Any]]:
-    return [
-        {
-            "path": final_path(file, spec.run, record.unit),
-            "rows": file.rows,
-            "bytes": file.bytes,
-            "sha256": file.sha256,
-            "unit": record.unit,
-        }
-        for record in records
-        for file in record.files
-    ]
-
-
-def _head(spec: RunSpec, plan: dict[str, Any], status: str) -> dict[str, Any]:
+def _head(run: str, plan: dict[str, Any], status: str) -> dict[str, Any]:
     now = datetime.now(timezone.utc)
     started = datetime.fromisoformat(plan["facts"]["started"])
     return {
         "batchscore_manifest": 1,
-        "run": spec.run,
+        "run": run,
         "status": status,
         **plan["facts"],
         "finished": now.isoformat(timespec="milliseconds"),
@@ -204,18 +224,24 @@ def _head(spec: RunSpec, plan: dict[str, Any], status: str) -> dict[str, Any]:
 
 
 def _write_failed(spec: RunSpec, plan: dict[str, Any], error: BatchscoreError) -> dict[str, Any]:
-    manifest = failed_manifest(spec, plan, "failed", str(error))
+    manifest = failed_manifest(spec.run, plan, "failed", str(error))
     spec.output.write_json(layout.run_file(spec.run, "manifest.json"), manifest)
     return manifest
 
 
-def failed_manifest(
-    spec: RunSpec, plan: dict[str, Any], status: str, message: str
-) -> dict[str, Any]:
+def failed_manifest(run: str, plan: dict[str, Any], status: str, message: str) -> dict[str, Any]:
     """Returns the manifest of a run that ended without a result, and why."""
-    head = _head(spec, plan, status)
+    head = _head(run, plan, status)
     rows = asdict(Rows(sum(shard["rows"] for shard in plan["inputs"]), 0, 0, 0))
     return {**head, "error": message, "rows": rows, "files": [], "inputs": plan["inputs"]}
+
+
+def held_manifest(run: str, plan: dict[str, Any], checks: Sequence[Check]) -> dict[str, Any]:
+    """Returns the manifest of a run that was held before it scored anything."""
+    failed = failed_manifest(run, plan, "held", "")
+    del failed["error"]
+    rest = {"replaced": [], "rejects": {"reasons": {}, "files": []}, "stage_seconds": {}}
+    return {**failed, **rest, "limited_by": None, "checks": [asdict(check) for check in checks]}
 
 
 def _stage_seconds(records: Sequence[UnitRecord]) -> dict[str, float]:
@@ -225,21 +251,11 @@ def _stage_seconds(records: Sequence[UnitRecord]) -> dict[str, float]:
     }
 
 
-def _rejects(spec: RunSpec, records: Sequence[UnitRecord]) -> dict[str, Any]:
-    """Moves rejected rows to their place for good and tells what they are."""
+def _rejects(records: Sequence[UnitRecord]) -> dict[str, Any]:
     reasons = Counter[str]()
-    files = []
     for record in records:
         reasons.update(record.reject_reasons)
-        if record.rejects_file is not None:
-            path = f"{layout.HOME}/rejects/{spec.run}/{record.unit}.parquet"
-            spec.output.move(record.rejects_file, path)
-            files.append(path)
-    return {"reasons": dict(reasons), "files": files}
-
-
-def _unit_facts(record: UnitRecord) -> dict[str, Any]:
-    facts = record.to_json()
-    return {
-        key: facts[key] for key in ("unit", "attempt", "read", "filtered", "scored", "rejected")
-    }
+    common = dict(reasons.most_common(_REASONS))
+    if len(reasons) > _REASONS:
+        common["other reasons"] = reasons.total() - sum(common.values())
+    return {"reasons": common, "files": [r.rejects_file for r in records if r.rejects_file]}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from batchscore.errors import RecordError
+from batchscore.units import Piece, piece_from_json
 
 
 @dataclass(frozen=True)
@@ -20,25 +21,43 @@ class StagedFile:
 
 
 @dataclass(frozen=True)
+class BadShard:
+    """A shard that could not be read and was left out: its path, its rows in the unit, and why."""
+
+    path: str
+    rows: int
+    reason: str
+
+
+@dataclass(frozen=True)
 class UnitRecord:
-    """One attempt at one unit.
+    """One attempt at one unit: what the ledger keeps of it.
 
     Args:
         unit: the unit's id.
         attempt: names the attempt; the files of two attempts never share a name.
+        run: the run that scored it, which need not be the one that publishes it.
+        pieces: what the unit reads.
         read: rows that came out of the shards' row groups.
         filtered: of these, rows that the job's filter left out.
         scored: rows written to `files`.
         rejected: rows written to `rejects_file`.
         reject_reasons: rejected rows by stage, error and message.
-        rejects_file: relative to the output, or None.
+        rejects_file: where the attempt left them, relative to the output, or None.
         files: closed and staged.
         columns: name and type of each column of the files, partition columns among them.
         seconds: busy seconds by stage.
+        bad_shards: shards of the unit that were left out; their rows are not among `read`.
+        rows_file: which row of the unit each written row is, or None where nothing was written.
+        keys_file: sorted hashes of the key that must be unique, or None where none is wanted.
+        keys_columns: the columns of that key.
+        score_ranges: smallest and largest number of each score column that holds numbers.
     """
 
     unit: str
     attempt: str
+    run: str
+    pieces: tuple[Piece, ...]
     read: int
     filtered: int
     scored: int
@@ -48,17 +67,40 @@ class UnitRecord:
     files: tuple[StagedFile, ...]
     columns: tuple[tuple[str, str], ...]
     seconds: dict[str, float]
+    bad_shards: tuple[BadShard, ...] = ()
+    rows_file: str | None = None
+    keys_file: str | None = None
+    keys_columns: tuple[str, ...] = ()
+    score_ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    @property
+    def planned(self) -> int:
+        """Rows that the footers promise."""
+        return sum(piece.rows for piece in self.pieces)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the record as JSON-able values."""
-        return asdict(self)
+        facts = asdict(self)
+        facts["score_ranges"] = {name: [*ends] for name, ends in self.score_ranges.items()}
+        return {key: [*v] if isinstance(v, tuple) else v for key, v in facts.items()}
 
     @staticmethod
     def from_json(facts: dict[str, Any]) -> UnitRecord:
         """Reverses `to_json`; RecordError if the facts are not a record's."""
         try:
+            {each.name: facts[each.name] for each in fields(UnitRecord)}
             files = tuple(StagedFile(**file) for file in facts["files"])
             columns = tuple((str(name), str(kind)) for name, kind in facts["columns"])
-            return UnitRecord(**{**facts, "files": files, "columns": columns})
-        except (KeyError, TypeError, ValueError) as error:
+            typed = {
+                "files": files,
+                "columns": columns,
+                "pieces": tuple(piece_from_json(piece) for piece in facts["pieces"]),
+                "bad_shards": tuple(BadShard(**shard) for shard in facts["bad_shards"]),
+                "keys_columns": tuple(facts["keys_columns"]),
+                "score_ranges": {
+                    k: (low, high) for k, (low, high) in facts["score_ranges"].items()
+                },
+            }
+            return UnitRecord(**{**facts, **typed})
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise RecordError(f"a unit's record is damaged ({error}); run again") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from batchscore.telemetry import STAGES
@@ -10,9 +10,12 @@ from batchscore.wording import one_line
 
 if TYPE_CHECKING:
     from batchscore.commands.check import Checked
+    from batchscore.commands.trace import Match, Traced
+    from batchscore.commands.verify import SliceVerified, Verified
     from batchscore.plan import Plan
     from batchscore.plan.rehearsal import Rehearsal
 
+_REASONS = 5
 _PROFILE = ("count", "nulls", "min", "p05", "p50", "p95", "max")
 
 
@@ -61,9 +64,11 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -
 
 def row_equation(rows: Mapping[str, int]) -> str:
     """Returns where every row of the input went."""
+    left_out = rows.get("quarantined", 0)
     return (
         f"read {count(rows['input'])} = scored {count(rows['scored'])} "
         f"+ rejected {count(rows['rejected'])} + filtered {count(rows['filtered'])}"
+        + (f" + quarantined {count(left_out)}" if left_out else "")
     )
 
 
@@ -94,39 +99,82 @@ def summary(
         program: how the shell finds this program.
     """
     lines = _ended(manifest, output)
-    return lines if "error" in manifest else [*lines, f"next   {program} show {where}"]
+    if "error" in manifest:
+        return lines
+    run = manifest["run"]
+    look = f"{program} show {where}"
+    if manifest["status"] != "held":
+        undo = f"{program} rollback {where} --undo {run}"
+        return [*lines, f"next   {look}", f"undo   {undo}"]
+    if "units" not in manifest:
+        return [*lines, f"look   {look} {run}"]
+    return [
+        *lines,
+        f"look     {look} {run}",
+        f"release  {program} release {where} {run} --reason …",
+        f"discard  {program} discard {where} {run}",
+    ]
 
 
 def _ended(manifest: Mapping[str, Any], output: str) -> list[str]:
     lines = [title(manifest)]
     if "error" in manifest:
         return [*lines, f"error  {manifest['error']}"]
-    rows, seconds = manifest["rows"], manifest["seconds"]
-    lines.append(f"{row_equation(rows)}      (reused {count(rows['reused'])})")
-    speed = rate(rows["scored"], seconds)
-    limit = f", limited by {manifest['limited_by']}" if manifest["limited_by"] else ""
-    lines.append(f"{duration(seconds)}, {speed}{limit}, {manifest['device'].partition(',')[0]}")
-    lines.append(f"busy seconds  {stage_seconds(manifest['stage_seconds'])}")
+    if "units" in manifest:
+        lines += _worked(manifest)
+    for kind in ("released", "discarded", "rollback", "revoked"):
+        if kind in manifest:
+            lines.append(f"{kind} by {one_line(decided(manifest[kind]), 200)}")
     lines += [f"CHECK FAILED  {_check(c)}" for c in manifest["checks"] if not c["passed"]]
     lines += _rejects(manifest, output)
+    lines += [
+        f"BAD SHARD  {one_line(bad['path'], 120)}: {one_line(bad['reason'], 200)}"
+        for bad in manifest.get("bad_shards", ())
+    ]
     return [*lines, *_files(manifest, output)]
 
 
+def decided(decision: Mapping[str, str]) -> str:
+    """Returns who decided something, when, and why."""
+    why = f": {decision['reason']}" if decision.get("reason") else ""
+    return f"{decision['by']} at {decision['at']}{why}"
+
+
+def _worked(manifest: Mapping[str, Any]) -> list[str]:
+    rows, seconds = manifest["rows"], manifest["seconds"]
+    units = manifest["reused_units"]
+    reused = f"reused {count(rows['reused'])}" + (f" in {_counted(units, 'unit')}" if units else "")
+    speed = rate(rows["input"] - rows["reused"] if units else rows["scored"], seconds)
+    limit = f", limited by {manifest['limited_by']}" if manifest["limited_by"] else ""
+    return [
+        f"{row_equation(rows)}      ({reused})",
+        f"{duration(seconds)}, {speed}{limit}, {manifest['device'].partition(',')[0]}",
+        f"busy seconds  {stage_seconds(manifest['stage_seconds'])}",
+    ]
+
+
 def _check(check: Mapping[str, Any]) -> str:
-    return f"{check['name']}: {one_line(check['detail'], 300)}"
+    return f"{check['name']}: {one_line(check['detail'], 600)}"
 
 
 def _rejects(manifest: Mapping[str, Any], output: str) -> list[str]:
     reasons = manifest["rejects"]["reasons"]
-    lines = [f"rejected {count(n)}  {one_line(reason, 160)}" for reason, n in reasons.items()]
-    return [*lines, f"rejects in {output}/_batchscore/rejects/{manifest['run']}"] if lines else []
+    shown = list(reasons.items())[:_REASONS]
+    lines = [f"rejected {count(n)}  {one_line(reason, 160)}" for reason, n in shown]
+    if len(reasons) > _REASONS:
+        lines.append(f"rejected for {len(reasons) - _REASONS} more reasons")
+    folders = sorted({path.rpartition("/")[0] for path in manifest["rejects"]["files"]})
+    return [*lines, *(f"rejects in {output}/{folder}" for folder in folders[:_REASONS])]
 
 
 def _files(manifest: Mapping[str, Any], output: str) -> list[str]:
     if manifest["status"] in ("published", "empty"):
-        added, replaced = len(manifest["files"]), len(manifest["replaced"])
+        mine = f"/{manifest['run']}-"
+        added = sum(mine in f"/{file['path']}" for file in manifest["files"])
+        stand, replaced = len(manifest["files"]) - added, len(manifest["replaced"])
         total = size(sum(file["bytes"] for file in manifest["files"]))
-        return [f"files: {added} added, {replaced} replaced, {total}   in {output}/data"]
+        kept = f"{stand} kept, " if stand else ""
+        return [f"files: {added} added, {kept}{replaced} replaced, {total}   in {output}/data"]
     return ["nothing was published; what was published before stands"]
 
 
@@ -141,6 +189,11 @@ def unchanged(
         f"files: {len(manifest['files'])} stand in {output}/data   (--rescore scores them again)",
         f"next   {program} show {where}",
     ]
+
+
+def details_head(manifest: Mapping[str, Any], output: str) -> list[str]:
+    """Returns what a run came to, without its figures."""
+    return _ended(manifest, output)
 
 
 def details(manifest: Mapping[str, Any], output: str) -> list[str]:
@@ -192,45 +245,80 @@ def _figure(value: Any) -> str:
     return f"{value:.4g}"
 
 
-def history(manifests: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Returns a line a run, newest first."""
-    header = ("run", "status", "slice", "model", "started", "seconds", "read", "scored", "rejected")
-    rows = [
-        (
-            m["run"],
-            m["status"],
-            one_line(m["slice"], 48),
-            one_line(m["model"]["version"], 16),
-            m["started"][:19],
-            f"{m['seconds']:.1f}",
-            count(m["rows"]["input"]),
-            count(m["rows"]["scored"]),
-            count(m["rows"]["rejected"]),
-        )
-        for m in manifests
+def history(manifests: Sequence[Mapping[str, Any]], current: Container[str]) -> list[str]:
+    """Returns a line a run, newest first; those of `current` are what is published."""
+    header = (
+        *("run", "status", "slice", "model", "by", "started"),
+        *("seconds", "read", "scored", "rejected", "reused"),
+    )
+    rows = [_history_row(m, str(m["run"]) in current) for m in manifests]
+    return table(header, rows, left=6) if rows else ["no runs yet"]
+
+
+def _history_row(m: Mapping[str, Any], current: bool) -> list[str]:
+    rows = m.get("rows", {})
+    failed = ",".join(c["name"] for c in m.get("checks", ()) if not c["passed"])
+    status = f"{m['status']}{' *' if current else ''}{f' ({failed})' if failed else ''}"
+    return [
+        str(m["run"]),
+        one_line(status, 48),
+        one_line(m.get("slice", "-"), 48),
+        one_line(m["model"]["version"] if "model" in m else "-", 16),
+        one_line(m.get("actor", "-"), 24),
+        str(m["started"])[:19],
+        f"{m['seconds']:.1f}" if "seconds" in m else "-",
+        *(
+            count(rows[key]) if key in rows else "-"
+            for key in ("input", "scored", "rejected", "reused")
+        ),
     ]
-    return table(header, rows, left=5) if rows else ["no runs yet"]
 
 
 def checked(found: Checked, probed: bool) -> list[str]:
     """Returns what `check` found."""
-    plan, rehearsal = found.plan, found.rehearsal
+    plan, work, rehearsal = found.plan, found.work, found.rehearsal
     spec = plan.spec
     lines = [
         f"{found.status.upper()}   {one_line(spec.slice)}   nothing was written",
         f"input   {len(plan.shards)} shards, {count(sum(s.rows for s in plan.shards))} rows, "
         f"{size(plan.input_bytes)}; the filter skips {count(plan.pruned_rows)} rows unread",
-        f"units   {len(plan.units)}, {count(plan.unit_rows)} rows",
+        f"units   {len(work.units)} to score, {count(work.unit_rows)} rows; "
+        f"{len(work.kept) + len(work.resumed)} reused, {count(work.reused_rows)} rows",
         f"model   {one_line(spec.model.name)} {one_line(spec.model.version)}, "
         f"{len(spec.model.sha256)} files, SHA-256 as pinned",
         f"output  {spec.output.address}, "
         + ("an object was put and removed" if probed else "may be written (--probe tries it)"),
         *(f"{key:<10}  {value}" for key, value in plan.choices.items()),
+        *(
+            f"bad shard   {one_line(b.path, 120)}: {one_line(b.reason, 200)}"
+            for b in plan.bad_files
+        ),
+        *_changes(found),
         "",
         *_rehearsed(rehearsal),
         *_many_rejects(plan, rehearsal),
     ]
     return [*lines, "", _verdict(found)]
+
+
+def _changes(found: Checked) -> list[str]:
+    lines = [
+        f"{'change    ' if check.passed else 'HELD      '}  {_check(vars(check))}"
+        for check in found.work.checks
+    ]
+    if found.pending is not None:
+        lines.append(f"pending     {interrupted(found.pending)}")
+    if found.held_by is not None:
+        lines.append(f"in use      {found.held_by}")
+    return lines
+
+
+def interrupted(run: str) -> str:
+    """Says that a publication was begun and not finished."""
+    return (
+        f"a publication of run {run} was interrupted or is under way; the next run, release, "
+        "discard or rollback finishes it"
+    )
 
 
 def _rehearsed(rehearsal: Rehearsal | None) -> list[str]:
@@ -247,10 +335,13 @@ def _rehearsed(rehearsal: Rehearsal | None) -> list[str]:
     reasons = [
         f"rejected {count(n)}  {one_line(r, 160)}" for r, n in rehearsal.reject_reasons.items()
     ]
+    marks = {True: "golden rows ok", False: "HELD"}
+    golden = [f"{marks[check.passed]}  {_check(vars(check))}" for check in rehearsal.golden]
     example = "  ".join(f"{k}={one_line(v)}" for k, v in rehearsal.example.items())
     return [
         f"one batch of {count(rehearsal.rows)} rows: {count(rehearsal.scored)} scored",
         *reasons,
+        *golden,
         *table(("stage", "ms", "speed"), rows),
         f"columns {', '.join(f'{one_line(n)} {k}' for n, k in rehearsal.columns)}",
         f"first row's scores {example}",
@@ -264,7 +355,7 @@ def _stage_rate(rehearsal: Rehearsal, stage: str) -> str:
 def _many_rejects(plan: Plan, rehearsal: Rehearsal | None) -> list[str]:
     if rehearsal is None:
         return []
-    ratio, allowed = 1 - rehearsal.scored / rehearsal.rows, plan.spec.max_reject_ratio
+    ratio, allowed = 1 - rehearsal.scored / rehearsal.rows, plan.spec.rejects.max_ratio
     if ratio <= allowed:
         return []
     return [
@@ -273,16 +364,69 @@ def _many_rejects(plan: Plan, rehearsal: Rehearsal | None) -> list[str]:
 
 
 def _verdict(found: Checked) -> str:
-    if found.same is not None:
-        return f"a run would do nothing: run {found.same['run']} published the same already"
+    work = found.work
+    if work.unchanged and work.base is not None:
+        return f"a run would do nothing: run {work.base['run']} published the same already"
+    if work.held:
+        return "a run would be held (exit 3) and score nothing, for what stands under HELD"
     if found.status == "held":
         return (
             "a run would be held (exit 3): 0 rows to score; input.allow_empty: true would "
             "publish an empty result"
         )
     if found.seconds is None:
-        return "a run would publish an empty result"
+        return "a run would score nothing, and check and publish what was scored before"
     return (
-        f"a run would score about {count(found.plan.unit_rows)} rows in "
+        f"a run would score about {count(work.unit_rows)} rows in "
         f"{duration(found.seconds)}, and start Python, Beam and torch before"
     )
+
+
+def verified(found: Verified) -> list[str]:
+    """Returns what `verify` found: a line a problem, and one for each slice at the end."""
+    problems = [f"{each.kind:<10}  {each.path}  {each.detail}" for each in found.problems]
+    return [*problems, *(_verified(each) for each in found.slices)]
+
+
+def _verified(found: SliceVerified) -> str:
+    status, slice_ = found.status.upper(), one_line(found.slice)
+    if found.run is None:
+        return f"{status}  what is published cannot be told   {slice_}"
+    number = len(found.problems)
+    problems = f", {_counted(number, 'problem')}" if number else ""
+    return (
+        f"{status}  {_counted(found.files, 'file')}, {count(found.rows)} rows, {size(found.bytes)} "
+        f"as published by run {found.run} at {found.finished}{problems}   {slice_}"
+    )
+
+
+def traced(found: Traced) -> list[str]:
+    """Returns what `trace` found: a block of lines a row."""
+    lines = [line for match in found.matches for line in [*_traced(match), ""]]
+    looked = f"{count(found.published_rows)} published and {count(found.rejected_rows)} rejected"
+    if found.more:
+        shown = count(len(found.matches))
+        return [*lines, f"{shown} rows are shown, and there are more; name more columns"]
+    return [*lines, f"found {_counted(len(found.matches), 'row')}, of {looked}"]
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{count(number)} {noun}{'' if number == 1 else 's'}"
+
+
+def _traced(match: Match) -> list[str]:
+    values = "  ".join(f"{one_line(k)}={one_line(v)}" for k, v in match.values.items())
+    reject = match.reject
+    why = [("reason", "{stage}: {error}: {message}".format(**reject))] if reject else []
+    published = f", published by {match.published_by} at {match.published_at}"
+    facts = [
+        ("source", f"{match.shard}  row {count(match.shard_row)}"),
+        ("file", f"{match.file}  row {count(match.file_row)}"),
+        *why,
+        ("values", values),
+        ("run", f"scored by {match.scored_by}{published if match.published_by else ''}"),
+        ("model", one_line("{name} {version} {identity}".format(**match.model), 200)),
+        ("job file", match.job_sha256),
+    ]
+    head = f"{match.status.upper()}   {one_line(match.slice)}   unit {match.unit}"
+    return [head, *(f"{name:<9} {value}" for name, value in facts)]

@@ -14,13 +14,15 @@ from batchscore.models.code import load_object
 from batchscore.models.features import encode
 from batchscore.models.folder import Model
 from batchscore.models.load import Network, load_network
+from batchscore.runs import layout
 from batchscore.spec import RunSpec
+from batchscore.stages.bisect import bisect
 from batchscore.stages.block import Block, timed
 from batchscore.stages.call import UserCall, batch_kind
 from batchscore.stages.infer import Forward, OutputSpec, infer
 from batchscore.stages.postprocess import postprocess
 from batchscore.stages.preprocess import encode_features, stack_columns
-from batchscore.stages.write import UnitWriter
+from batchscore.stages.write import Attempt, UnitWriter
 from batchscore.storage import is_local
 from batchscore.units import Unit
 
@@ -59,13 +61,13 @@ def preprocess_step(spec: RunSpec) -> BlockStep:
     else:
         call = load_call(spec.preprocess, spec.base) if spec.preprocess else None
         step = partial(stack_columns, inputs=spec.inputs, function=call)
-    return partial(timed, "preprocess", step)
+    return _rejecting(spec, "preprocess", step)
 
 
 def infer_step(spec: RunSpec, network: Network) -> BlockStep:
     """Returns the step that calls the network."""
     forward = Forward(network, output_specs(spec.model), spec.device, spec.tile_threads)
-    return partial(timed, "infer", partial(infer, forward=forward))
+    return _rejecting(spec, "infer", partial(infer, forward=forward))
 
 
 def output_specs(model: Model) -> tuple[OutputSpec, ...]:
@@ -79,7 +81,13 @@ def postprocess_step(spec: RunSpec) -> BlockStep:
         load_call(step, spec.base) if isinstance(step, UserFunction) else step
         for step in spec.postprocess
     )
-    return partial(timed, "postprocess", partial(postprocess, steps=steps))
+    return _rejecting(spec, "postprocess", partial(postprocess, steps=steps))
+
+
+def _rejecting(spec: RunSpec, stage: str, step: BlockStep) -> BlockStep:
+    """Returns a step that rejects the rows it fails on, and counts the seconds it takes."""
+    isolating = partial(bisect, stage=stage, step=step, limit=spec.rejects.max_rows)
+    return partial(timed, stage, isolating)
 
 
 def load(spec: RunSpec) -> Network:
@@ -95,8 +103,10 @@ class UnitOutput:
     profile: TableProfile
 
 
-def open_unit(spec: RunSpec, unit: Unit, attempt: str, folder: str) -> UnitOutput:
-    """Begins an attempt at a unit; its files lie in `folder`, which no other attempt uses."""
+def open_unit(spec: RunSpec, unit: Unit, name: str) -> UnitOutput:
+    """Begins an attempt at a unit under a name that no other attempt has."""
     profile = TableProfile.empty()
-    writer = UnitWriter(spec.output, folder, unit, attempt, spec.target, profile.update)
+    folder = f"{layout.staging(spec.slice)}/{name}"
+    attempt = Attempt(unit, name, spec.run, folder, layout.ledger(spec.slice, spec.score))
+    writer = UnitWriter(spec.output, attempt, spec.target, profile.update)
     return UnitOutput(writer, profile)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from batchscore.job import AnyStep, Preprocess
+from batchscore.job import AnyStep, Checks, Preprocess, Rejects
 from batchscore.models.folder import Model
 from batchscore.stages.preprocess import InputColumns
 from batchscore.stages.read import Source
@@ -18,7 +18,10 @@ class RunSpec:
 
     Args:
         run: names the run.
+        job: its name, which all of its slices share.
         slice: the job with its parameters.
+        score: hash of all that decides a row's scores; units scored one way share a ledger.
+        lease: the number under which the run holds its slice.
         base: folder that user code is relative to.
         output: where it is written.
         source: how units are read.
@@ -29,12 +32,17 @@ class RunSpec:
         target: what is written of each block.
         device: cpu or cuda, resolved.
         tile_threads: tiles side by side in one worker.
-        max_reject_ratio: of the rows that were not filtered.
+        rejects: how many rows may be rejected.
+        checks: what the result is held against.
         allow_empty: whether no rows to score is a result.
+        max_bad_shards: that may be left out; 0 where a bad shard fails the run.
     """
 
     run: str
+    job: str
     slice: str
+    score: str
+    lease: int
     base: str
     output: Store
     source: Source
@@ -45,5 +53,7 @@ class RunSpec:
     target: Target
     device: str
     tile_threads: int
-    max_reject_ratio: float
+    rejects: Rejects
+    checks: Checks
     allow_empty: bool
+    max_bad_shards: int

@@ -12,11 +12,15 @@ from apache_beam.coders.coders import Coder
 from apache_beam.coders.typecoders import registry
 from apache_beam.ml.inference.base import ModelHandler
 
-from batchscore.finish import encode_record, finish_run
+from batchscore.errors import StoppedError
+from batchscore.finish import finish_run
+from batchscore.golden import ensure_golden, record_golden
+from batchscore.ledger import enter
 from batchscore.models.load import Network
 from batchscore.runs import layout
 from batchscore.runs.failures import recorded
-from batchscore.runs.progress import Pulse
+from batchscore.runs.lease import holds
+from batchscore.runs.progress import Counts, Pulse
 from batchscore.scoring import (
     UnitOutput,
     infer_step,
@@ -28,7 +32,7 @@ from batchscore.scoring import (
 from batchscore.spec import RunSpec
 from batchscore.stages.ahead import read_ahead
 from batchscore.stages.block import Block, decode_block, encode_block
-from batchscore.stages.read import read_unit
+from batchscore.stages.read import done_block, read_unit
 from batchscore.units import Unit
 
 _BLOCKS_AHEAD = 2
@@ -71,12 +75,16 @@ class ReadUnits(SpecDoFn):
     """A unit to its blocks, decoded ahead on a thread."""
 
     def process(self, unit: Unit) -> Iterator[Block]:
-        """Yields the unit's blocks in order, then its end."""
-        with (
-            self._recorded(),
-            closing(read_ahead(read_unit(unit, self._spec.source), _BLOCKS_AHEAD)) as blocks,
-        ):
-            yield from blocks
+        """Yields the unit's blocks in order, begun anew after a bad shard, then its end."""
+        spec = self._spec
+        with self._recorded():
+            if spec.output.exists(layout.record(spec.slice, spec.score, unit.id)):
+                # The engine does its work again: a finished unit is not scored twice.
+                yield done_block(unit, spec.source)
+                return
+            read = read_unit(unit, spec.source, spec.max_bad_shards)
+            with closing(read_ahead(read, _BLOCKS_AHEAD)) as blocks:
+                yield from blocks
 
 
 class Preprocess(SpecDoFn):
@@ -101,9 +109,11 @@ class NetworkHandler(ModelHandler[Block, Block, Network]):
         self._spec = spec
 
     def load_model(self) -> Network:
-        """Loads the weights, once a process."""
+        """Loads the weights, once a process, and scores the golden rows with them."""
         with recorded(self._spec.output, self._spec.run):
-            return load(self._spec)
+            network = load(self._spec)
+            record_golden(self._spec, network)
+            return network
 
     def run_inference(
         self,
@@ -148,37 +158,59 @@ class WriteUnits(SpecDoFn):
     def setup(self) -> None:
         """Begins to count rows for the launcher."""
         self._pulse = Pulse(self._spec.output, self._spec.run)
-        self._open: dict[str, tuple[str, UnitOutput]] = {}
+        self._open: dict[str, UnitOutput] = {}
+        self._counts: dict[str, Counts] = {}
 
     def process(self, block: Block) -> Iterator[str]:
         """Yields the address of a record once its unit is whole."""
+        spec = self._spec
+        address = layout.record(spec.slice, spec.score, block.unit.id)
         with self._recorded():
-            attempt, output = self._output(block)
+            if block.end is not None and block.end.done:
+                yield address
+                return
+            output = self._output(block)
             if block.end is None:
                 output.writer.add(block)
-                self._pulse.add(len(block) + sum(len(r.rows_r) for r in block.rejects))
+                self._count(block)
                 return
             record = output.writer.finish(block.end)
-            del self._open[block.unit.id]
-            address = f"{layout.records(self._spec.run)}/{attempt}.parquet"
-            self._spec.output.write(address, encode_record(record, output.profile))
+            del self._open[block.unit.id], self._counts[block.unit.id]
+            self._require_lease()
+            if not enter(spec.output, address, record, output.profile):
+                output.writer.discard()
             yield address
 
     def teardown(self) -> None:
         """Lets go of attempts that a failure left open."""
-        for _, output in self._open.values():
+        for output in self._open.values():
             output.writer.abort()
 
-    def _output(self, block: Block) -> tuple[str, UnitOutput]:
+    def _output(self, block: Block) -> UnitOutput:
         unit = block.unit
         if block.sequence == 0 and unit.id in self._open:
-            # The engine does the unit again from its start: what was begun counts for nothing.
-            self._open.pop(unit.id)[1].writer.abort()
+            # The unit is done again from its start: what was begun counts for nothing.
+            self._open.pop(unit.id).writer.discard()
+            counted = self._counts.pop(unit.id)
+            self._pulse.add(-counted.rows, -counted.rejected)
         if unit.id not in self._open:
             attempt = f"{unit.id}-{secrets.token_hex(4)}"
-            folder = f"{layout.staging(self._spec.run)}/{attempt}"
-            self._open[unit.id] = attempt, open_unit(self._spec, unit, attempt, folder)
+            self._open[unit.id] = open_unit(self._spec, unit, attempt)
+            self._counts[unit.id] = Counts()
         return self._open[unit.id]
+
+    def _count(self, block: Block) -> None:
+        rejected = sum(len(reject.rows_r) for reject in block.rejects)
+        rows = len(block) + rejected
+        before = self._counts[block.unit.id]
+        self._counts[block.unit.id] = Counts(before.rows + rows, before.rejected + rejected)
+        self._pulse.add(rows, rejected)
+
+    def _require_lease(self) -> None:
+        """A worker that outlived its launcher leaves the ledger to whoever took the slice over."""
+        spec = self._spec
+        if not holds(spec.output, spec.slice, spec.lease):
+            raise StoppedError(f"run {spec.run} does not hold its slice any more")
 
 
 class Finish(SpecDoFn):
@@ -187,4 +219,5 @@ class Finish(SpecDoFn):
     def process(self, addresses: Sequence[str]) -> Sequence[dict[str, Any]]:
         """Returns the manifest that was written."""
         with self._recorded():
+            ensure_golden(self._spec)
             return [finish_run(self._spec, addresses)]

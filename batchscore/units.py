@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 KeyValue = str | int | None
@@ -50,7 +51,7 @@ class Unit:
     id: str
     pieces: tuple[Piece, ...]
 
-    @property
+    @cached_property
     def rows(self) -> int:
         """Rows that the footers promise."""
         return sum(piece.rows for piece in self.pieces)
@@ -62,21 +63,26 @@ class Unit:
     @staticmethod
     def from_json(facts: dict[str, Any]) -> Unit:
         """Reverses `to_json`."""
-        return Unit(facts["id"], tuple(_piece_from_json(piece) for piece in facts["pieces"]))
+        return Unit(facts["id"], tuple(piece_from_json(piece) for piece in facts["pieces"]))
 
 
-def _piece_from_json(facts: dict[str, Any]) -> Piece:
+def piece_from_json(facts: dict[str, Any]) -> Piece:
+    """Reverses `asdict` of a piece."""
     keys = tuple((name, value) for name, value in facts["shard"]["keys"])
     shard = Shard(**{**facts["shard"], "keys": keys})
     groups = (tuple(facts[name]) for name in ("row_groups", "starts", "sizes"))
     return Piece(shard, *groups)
 
 
-def make_unit(pieces: tuple[Piece, ...]) -> Unit:
-    """Names a unit after what it reads: paths, sizes, modification marks and row groups."""
-    facts = [
+def make_unit(pieces: tuple[Piece, ...], salt: str = "") -> Unit:
+    """Names a unit after what it reads: paths, sizes, modification marks and row groups.
+
+    With a salt the same pieces have another name, so that they can be scored once more.
+    """
+    facts: list[Any] = [
         [piece.shard.path, piece.shard.size, piece.shard.mark, piece.row_groups] for piece in pieces
     ]
+    facts += [salt] if salt else []
     return Unit(hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16], pieces)
 
 
@@ -87,11 +93,13 @@ def pack_units(pieces: list[Piece], unit_rows: int) -> list[Unit]:
     """
     units: list[Unit] = []
     pack: list[Piece] = []
+    rows = 0
     for piece in (part for whole in pieces for part in split_piece(whole, unit_rows)):
-        if pack and sum(p.rows for p in pack) + piece.rows > unit_rows:
+        if pack and rows + piece.rows > unit_rows:
             units.append(make_unit(tuple(pack)))
-            pack = []
+            pack, rows = [], 0
         pack.append(piece)
+        rows += piece.rows
     return [*units, make_unit(tuple(pack))] if pack else units
 
 

@@ -18,7 +18,10 @@ SECTIONS = {
     "model.outputs.<name>": "TensorSpec",
     "preprocess": "Preprocess",
     "output": "Output",
+    "on_change": "OnChange",
     "rejects": "Rejects",
+    "checks": "Checks",
+    "checks.rows": "RowsCheck",
     "runtime": "Runtime",
 }
 INTRODUCTION = """\

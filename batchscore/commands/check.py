@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from batchscore.commands.run import last_same
 from batchscore.errors import HeldError
 from batchscore.job import load_job
-from batchscore.plan import Plan, make_plan
+from batchscore.plan import Plan, Work, make_plan, settle, share_out
 from batchscore.plan.places import probe_output
 from batchscore.plan.rehearsal import Rehearsal, estimate_seconds, rehearse
 from batchscore.plan.verify import verify
+from batchscore.runs.lease import describe_holder, holder
+from batchscore.runs.publish import pending
 
 
 @dataclass(frozen=True)
@@ -20,22 +21,29 @@ class Checked:
     """What was found.
 
     Args:
-        plan: what a run would do.
+        plan: what the job comes to.
+        work: what of it is done, and what a run would do.
         rehearsal: what became of one batch; None where no row is left to score.
         seconds: that scoring is expected to take.
-        same: the manifest of a run that published the same already, or None.
+        held_by: who holds the slice at the moment, or None.
+        pending: a run whose publication was begun and not finished, or None.
     """
 
     plan: Plan
+    work: Work
     rehearsal: Rehearsal | None
     seconds: float | None
-    same: dict[str, Any] | None
+    held_by: str | None
+    pending: str | None
 
     @property
     def status(self) -> str:
-        """`held` where a run would be held for want of rows, else `ok`."""
+        """`held` where a run would be held, by a change or for want of rows, else `ok`."""
+        if self.work.unchanged:
+            return "ok"
         empty = self.rehearsal is None and not self.plan.spec.allow_empty
-        return "held" if empty and self.same is None else "ok"
+        checks = (*self.work.checks, *(self.rehearsal.golden if self.rehearsal else ()))
+        return "held" if empty or not all(check.passed for check in checks) else "ok"
 
     @property
     def exit_code(self) -> int:
@@ -44,7 +52,7 @@ class Checked:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the findings as JSON-able values."""
-        plan = self.plan
+        plan, work = self.plan, self.work
         return {
             "status": self.status,
             "exit_code": self.exit_code,
@@ -54,12 +62,19 @@ class Checked:
             "rows": sum(shard.rows for shard in plan.shards),
             "pruned_rows": plan.pruned_rows,
             "bytes": plan.input_bytes,
-            "units": len(plan.units),
-            "unit_rows": plan.unit_rows,
+            "units": len(work.units),
+            "unit_rows": work.unit_rows,
+            "reused_units": len(work.kept) + len(work.resumed),
+            "reused_rows": work.reused_rows,
+            "changes": asdict(work.changes),
+            "checks": [asdict(check) for check in work.checks],
+            "bad_shards": [{"path": b.path, "reason": b.reason} for b in plan.bad_files],
+            "held_by": self.held_by,
+            "pending": self.pending,
             "workers": plan.workers,
             "choices": plan.choices,
             "estimated_seconds": self.seconds,
-            "published_by": self.same["run"] if self.same else None,
+            "published_by": work.base["run"] if work.base and work.unchanged else None,
             "batch": None if self.rehearsal is None else _jsonable(asdict(self.rehearsal)),
         }
 
@@ -80,8 +95,20 @@ def check_job(path: str, params: Sequence[str], overrides: Sequence[str], probe:
         InvalidError: something is wrong.
         RetryError: the input is not ready.
     """
-    plan = verify(make_plan(load_job(path, params, overrides)))
+    plan = make_plan(load_job(path, params, overrides))
+    work = settle(plan)
+    plan = verify(share_out(plan, work.units))
+    store, slice_ = plan.spec.output, plan.spec.slice
     if probe:
-        probe_output(plan.spec.output)
+        probe_output(store)
     rehearsal = rehearse(plan)
-    return Checked(plan, rehearsal, estimate_seconds(plan, rehearsal), last_same(plan))
+    seconds = estimate_seconds(plan, work, rehearsal)
+    by, begun = holder(store, slice_), pending(store, slice_)
+    return Checked(
+        plan,
+        work,
+        rehearsal,
+        seconds,
+        describe_holder(store, slice_, by) if by else None,
+        begun.run if begun else None,
+    )

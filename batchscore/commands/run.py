@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,16 +11,21 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
+from batchscore.commands.tidy import purge, repair
 from batchscore.engines.workers import start_server
-from batchscore.errors import BatchscoreError, FailedError, OutputError, StoppedError
-from batchscore.finish import failed_manifest
-from batchscore.plan import Plan, plan_facts
+from batchscore.errors import BatchscoreError, FailedError, OutputError, RetryError, StoppedError
+from batchscore.finish import failed_manifest, held_manifest
+from batchscore.ledger import finished_units, sweep_attempts
+from batchscore.plan import Plan, Work, plan_facts, settle, share_out
 from batchscore.runs import layout
+from batchscore.runs.checks import rejects_allowed
 from batchscore.runs.failures import describe, read_failure
 from batchscore.runs.history import read_manifest
-from batchscore.runs.progress import read_rows, request_stop
-from batchscore.runs.publish import is_pending, published_run, roll_forward, snapshot
+from batchscore.runs.lease import acquire, describe_holder, holder
+from batchscore.runs.progress import read_counts, request_stop
+from batchscore.runs.publish import is_pending, snapshot
 from batchscore.spec import RunSpec
+from batchscore.storage import Store, encode_json
 
 _LOOK_SECONDS = 0.5
 _GRACE_SECONDS = 15.0
@@ -40,17 +46,18 @@ class Stop:
     signal: int | None = None
 
 
-def last_same(plan: Plan) -> dict[str, Any] | None:
-    """Returns the manifest of what is published if a run would publish the same again."""
-    spec = plan.spec
-    run = published_run(spec.output, spec.slice)
-    if run is None:
-        return None
-    manifest = read_manifest(spec.output, run)
-    files = {str(file["path"]) for file in manifest["files"]}
-    whole = set(snapshot(spec.output, spec.slice)) == files
-    whole = whole and all(spec.output.exists(path) for path in files)
-    return manifest if whole and manifest.get("fingerprint") == plan.fingerprint else None
+@dataclass(frozen=True)
+class Run:
+    """One run under way: its plan with the spec that workers are told, and what it has to do."""
+
+    plan: Plan
+    work: Work
+    facts: dict[str, Any]
+
+    @property
+    def spec(self) -> RunSpec:
+        """What workers are told."""
+        return self.plan.spec
 
 
 def run_plan(
@@ -69,6 +76,7 @@ def run_plan(
         stop: ends the run at the next batch once its signal is set.
 
     Raises:
+        RetryError: another run holds the slice.
         BatchscoreError: the run failed or was stopped; nothing was published, its manifest says so.
     """
     # Beam and torch take seconds to import: a run that has nothing to do is spared them.
@@ -76,61 +84,133 @@ def run_plan(
         from batchscore.engines import direct
 
         direct.parse_options(flags)
-    _repair(plan.spec)
-    same = None if rescore else last_same(plan)
-    if same is not None:
-        return {**same, "status": "unchanged"}
-    if plan.workers > 1:
+    spec = plan.spec
+    _require_free(spec.output, spec.slice)
+    # A first look without the lease: what is wrong is told, and what is done is seen, unwritten.
+    work = settle(plan, rescore)
+    if work.unchanged and not is_pending(spec.output, spec.slice):
+        return _unchanged(work)
+    plan = _verified(plan, work)
+    with _writable(spec.output):
+        layout.claim_output(spec.output)
+        run = layout.new_run_id(spec.output)
+        lease = acquire(spec.output, spec.slice, "run", run)
+    plan = replace(plan, spec=replace(plan.spec, run=run, lease=lease.number))
+    with lease:
+        return _run_held(plan, flags, rescore, watch, stop)
+
+
+def _run_held(
+    plan: Plan,
+    flags: Sequence[str],
+    rescore: bool,
+    watch: Callable[[Progress], None],
+    stop: Stop,
+) -> dict[str, Any]:
+    """Runs a plan whose slice is held."""
+    spec = plan.spec
+    with _writable(spec.output):
+        repair(spec.output, spec.slice)
+    work = settle(plan, rescore)
+    if work.unchanged:
+        return _unchanged(work)
+    with _writable(spec.output):
+        begun = begin(share_out(plan, work.units), work)
+    if work.held:
+        return _hold(begun)
+    return _score(begun, flags, watch, stop)
+
+
+def _require_free(store: Store, slice_: str) -> None:
+    found = holder(store, slice_)
+    if found is not None:
+        raise RetryError(describe_holder(store, slice_, found))
+
+
+def _verified(plan: Plan, work: Work) -> Plan:
+    """Tries model, device and functions, unless nothing is to be scored with them."""
+    if work.held:
+        return plan
+    if share_out(plan, work.units).workers > 1:
         start_server()
     from batchscore.plan.verify import verify
 
-    return _run(verify(plan), flags, watch, stop)
+    return verify(plan)
 
 
-def _run(
-    plan: Plan, flags: Sequence[str], watch: Callable[[Progress], None], stop: Stop
+def _unchanged(work: Work) -> dict[str, Any]:
+    assert work.base is not None
+    return {**work.base, "status": "unchanged"}
+
+
+def begin(plan: Plan, work: Work) -> Run:
+    """Opens a run: writes down what its last step needs.
+
+    Raises:
+        RetryError: another run took its name at the same moment.
+    """
+    store, run = plan.spec.output, plan.spec.run
+    started = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+    facts = {
+        **plan_facts(plan, started),
+        "units": {unit.id: unit.rows for unit in work.units},
+        "resumed": sorted(work.resumed),
+        "kept": sorted(work.kept),
+        "base": work.base["run"] if work.base else None,
+        "before": snapshot(store, plan.spec.slice),
+    }
+    if not store.create_new(layout.plan_file(run), encode_json(facts)):
+        raise RetryError(f"run {run}: another run took this name at the same moment; run again")
+    return Run(plan, work, facts)
+
+
+def _hold(run: Run) -> dict[str, Any]:
+    """Ends a run that its job does not let score what changed."""
+    store, name = run.spec.output, run.spec.run
+    manifest = held_manifest(name, run.facts, run.work.checks)
+    store.write_json(layout.run_file(name, "manifest.json"), manifest)
+    _remove_work(store, name)
+    return manifest
+
+
+def _remove_work(store: Store, run: str) -> None:
+    store.remove(layout.work(run))
+    store.prune_empty([posixpath.dirname(layout.work(run))])
+
+
+def _score(
+    run: Run, flags: Sequence[str], watch: Callable[[Progress], None], stop: Stop
 ) -> dict[str, Any]:
-    with _writable(plan.spec):
-        layout.claim_output(plan.spec.output)
-        run = layout.new_run_id(plan.spec.output)
-        plan = replace(plan, spec=replace(plan.spec, run=run))
-        facts = plan_facts(plan, datetime.now(timezone.utc).isoformat(timespec="milliseconds"))
-        plan.spec.output.write_json(layout.run_file(run, "plan.json"), facts)
+    spec = run.spec
     try:
-        metrics = _watched(plan, flags, watch, stop)
-        return _close(plan.spec, metrics)
+        metrics = _watched(run, flags, watch, stop)
+        return _close(run, metrics)
     except BatchscoreError as error:
-        if plan.spec.output.exists(layout.run_file(run, "manifest.json")):
+        if spec.output.exists(layout.run_file(spec.run, "manifest.json")):
             # The last step was done before things went wrong: its outcome stands.
-            return _close(plan.spec, [])
-        _remove_staging(plan.spec)
-        _record_failure(plan.spec, facts, error)
+            return _close(run, [])
+        _record_failure(run, error)
         raise
     finally:
-        _remove_staging(plan.spec)
+        _put_away(spec)
 
 
-def _remove_staging(spec: RunSpec) -> None:
-    """Removes what was not published; what a journal still needs stays."""
-    if not is_pending(spec.output, spec.slice):
-        spec.output.remove(layout.staging(spec.run))
-
-
-def _repair(spec: RunSpec) -> None:
-    """Finishes a publication that an earlier run began."""
-    with _writable(spec):
-        run = roll_forward(spec.output, spec.slice)
-        if run is not None:
-            spec.output.remove(layout.staging(run))
+def _put_away(spec: RunSpec) -> None:
+    """Removes what the run worked with, and attempts that it did not finish."""
+    # What cannot be removed is removed by the next run; it must not hide the error.
+    with suppress(OSError):
+        _remove_work(spec.output, spec.run)
+        if not is_pending(spec.output, spec.slice):
+            sweep_attempts(spec.output, spec.slice)
 
 
 @contextmanager
-def _writable(spec: RunSpec) -> Iterator[None]:
+def _writable(store: Store) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise OutputError(
-            f"output {spec.output.address}: cannot be written ({error}); "
+            f"output {store.address}: cannot be written ({error}); "
             "grant the permission, or choose another folder"
         ) from error
 
@@ -138,9 +218,9 @@ def _writable(spec: RunSpec) -> Iterator[None]:
 class _Work(threading.Thread):
     """The engine on a thread of its own, so that this one can watch and be interrupted."""
 
-    def __init__(self, plan: Plan, flags: Sequence[str], stop: Stop) -> None:
+    def __init__(self, run: Run, flags: Sequence[str], stop: Stop) -> None:
         super().__init__(daemon=True)
-        self._plan, self._flags, self._request = plan, flags, stop
+        self._run, self._flags, self._request = run, flags, stop
         self.begun = False
         self.metrics: list[dict[str, Any]] = []
         self.error: BaseException | None = None
@@ -155,7 +235,7 @@ class _Work(threading.Thread):
             if self._request.signal is not None:
                 return
             self.begun = True
-            spec, units, workers = self._plan.spec, self._plan.units, self._plan.workers
+            spec, units, workers = self._run.spec, self._run.work.units, self._run.plan.workers
             options = direct.parse_options(self._flags)
             self.metrics = direct.run(
                 lambda p: build(p, spec, units), options, workers, self._note_lost
@@ -168,45 +248,70 @@ class _Work(threading.Thread):
 
 
 def _watched(
-    plan: Plan, flags: Sequence[str], watch: Callable[[Progress], None], stop: Stop
+    run: Run, flags: Sequence[str], watch: Callable[[Progress], None], stop: Stop
 ) -> list[dict[str, Any]]:
-    spec = plan.spec
-    work = _Work(plan, flags, stop)
+    work = _Work(run, flags, stop)
     started = time.monotonic()
     work.start()
     while work.is_alive():
         work.join(_LOOK_SECONDS)
         if stop.signal is not None:
-            _stop(spec, work, stop.signal)
+            _stop(run, work, stop.signal)
         if work.lost is not None and work.is_alive():
             raise FailedError(
                 f"{work.lost}; nothing was published. Where memory ran out, lower "
-                "runtime.workers or runtime.batch_rows, and run again"
+                f"runtime.workers or runtime.batch_rows, and run again{_kept(run)}"
             )
-        watch(
-            Progress(read_rows(spec.output, spec.run), plan.unit_rows, time.monotonic() - started)
-        )
+        counts = read_counts(run.spec.output, run.spec.run)
+        watch(Progress(counts.rows, run.work.unit_rows, time.monotonic() - started))
+        _check_rejects(run, work, counts.rejected)
     if work.error is not None:
-        raise _explained(spec, work.error)
+        raise _explained(run.spec, work.error)
     if stop.signal is not None and not work.begun:
-        raise stopped(stop.signal)
+        raise stopped(run, stop.signal)
     return work.metrics
 
 
-def _stop(spec: RunSpec, work: _Work, signal: int) -> None:
+def _check_rejects(run: Run, work: _Work, rejected: int) -> None:
+    """Ends a run early whose rejects are too many already, whatever the rest brings."""
+    found = (*run.work.kept.values(), *run.work.resumed.values())
+    rejected += sum(record.rejected for record in found)
+    total = run.work.unit_rows + sum(record.scored + record.rejected for record in found)
+    allowed = rejects_allowed(run.spec.rejects, total)
+    if rejected <= allowed or not work.is_alive():
+        return
+    request_stop(run.spec.output, run.spec.run)
+    work.join(_GRACE_SECONDS)
+    raise FailedError(
+        f"{rejected:,} rows were rejected so far, and of {total:,} rows at most {allowed:,} may be "
+        "(rejects.max_ratio, rejects.max_rows), whatever the rest brings; nothing was published"
+    )
+
+
+def _stop(run: Run, work: _Work, signal: int) -> None:
     """Waits for the workers to stop; a run that had just been published is not stopped."""
     if work.begun:
-        request_stop(spec.output, spec.run)
+        request_stop(run.spec.output, run.spec.run)
         work.join(_GRACE_SECONDS)
     if not work.begun or work.is_alive() or work.error is not None:
-        raise stopped(signal)
+        raise stopped(run, signal)
 
 
-def stopped(signal: int) -> StoppedError:
+def stopped(run: Run, signal: int) -> StoppedError:
     """Returns the error of a run that a signal ended, with the exit code that shells expect."""
-    error = StoppedError("stopped; nothing was published. The same command starts it again")
+    error = StoppedError(
+        f"stopped; nothing was published. The same command goes on with what is left{_kept(run)}"
+    )
     error.exit_code = 128 + signal
     return error
+
+
+def _kept(run: Run) -> str:
+    """Says what the next run need not score again."""
+    spec = run.spec
+    done = finished_units(spec.output, spec.slice, spec.score) & {u.id for u in run.work.units}
+    rows = sum(unit.rows for unit in run.work.units if unit.id in done)
+    return f"; {len(done)} of {len(run.work.units)} units, {rows:,} rows, are finished and kept"
 
 
 def _explained(spec: RunSpec, error: BaseException) -> BatchscoreError:
@@ -230,15 +335,19 @@ def _first_cause(error: BaseException) -> BaseException:
     return error
 
 
-def _close(spec: RunSpec, metrics: list[dict[str, Any]]) -> dict[str, Any]:
+def _close(run: Run, metrics: list[dict[str, Any]]) -> dict[str, Any]:
+    spec = run.spec
     manifest = read_manifest(spec.output, spec.run)
     manifest["beam_metrics"] = metrics
     spec.output.write_json(layout.run_file(spec.run, "manifest.json"), manifest)
+    if manifest["status"] in ("published", "empty"):
+        purge(spec.output, spec.slice, run.plan.loaded.job.output.retention_days)
     return manifest
 
 
-def _record_failure(spec: RunSpec, facts: dict[str, Any], error: BatchscoreError) -> None:
-    manifest = failed_manifest(spec, facts, error.status, str(error))
+def _record_failure(run: Run, error: BatchscoreError) -> None:
+    spec = run.spec
+    manifest = failed_manifest(spec.run, run.facts, error.status, str(error))
     # Where even this cannot be written, the error itself must still be told.
     with suppress(OSError):
         spec.output.write_json(layout.run_file(spec.run, "manifest.json"), manifest)

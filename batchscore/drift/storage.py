@@ -105,6 +105,21 @@ def read_table(data: bytes) -> tuple[TableProfile, dict[str, Any]]:
     return TableProfile(columns), meta
 
 
+def read_record(data: bytes) -> dict[str, Any]:
+    """Return the `meta` that `write_table` was given, and decode nothing else.
+
+    RecordError: the bytes are not such a file, or are damaged.
+    """
+    try:
+        with pq.ParquetFile(pa.BufferReader(data)) as file:
+            meta = json.loads((file.metadata.metadata or {})[RECORD_KEY])
+        if not isinstance(meta, dict):
+            raise ValueError("its record is not a JSON object")
+    except _DAMAGE as error:
+        raise RecordError(f"a record of {len(data)} bytes cannot be read: {error}") from error
+    return meta
+
+
 def _reason(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors()[0]

@@ -3,10 +3,13 @@
 from batchscore.job.file import Job, LoadedJob, job_schema, load_job
 from batchscore.job.sections import (
     AnyStep,
+    Checks,
     InputSpec,
     Labels,
     ModelSection,
+    OnChange,
     Preprocess,
+    Rejects,
     Sigmoid,
     Softmax,
     Threshold,
@@ -16,12 +19,15 @@ from batchscore.job.sections import (
 
 __all__ = [
     "AnyStep",
+    "Checks",
     "InputSpec",
     "Job",
     "Labels",
     "LoadedJob",
     "ModelSection",
+    "OnChange",
     "Preprocess",
+    "Rejects",
     "Sigmoid",
     "Softmax",
     "Threshold",

@@ -26,14 +26,17 @@ from batchscore.job.sections import (
     PATTERN_MEANINGS,
     SHORT_STEPS,
     STEPS,
+    Checks,
     Input,
     InputSpec,
     JobName,
     ModelSection,
+    OnChange,
     Output,
     ParameterName,
     Preprocess,
     Rejects,
+    RowsCheck,
     Runtime,
     Section,
     Steps,
@@ -96,7 +99,11 @@ class Job(Section):
         "outputs.",
     )
     output: Output = Field(description="Where the scores go.")
-    rejects: Rejects = Field(default=Rejects(), description="What is held back.")
+    on_change: OnChange = Field(
+        default=OnChange(), description="What to do when input or model changed since."
+    )
+    rejects: Rejects = Field(default=Rejects(), description="How many rows may be rejected.")
+    checks: Checks = Field(default=Checks(), description="What must hold before publishing.")
     runtime: Runtime = Field(default=Runtime(), description="How to run.")
 
 
@@ -379,7 +386,10 @@ def _model_at(loc: tuple[str | int, ...]) -> type[BaseModel]:
         "model.outputs": TensorSpec,
         "preprocess": Preprocess,
         "output": Output,
+        "on_change": OnChange,
         "rejects": Rejects,
+        "checks": Checks,
+        "checks.rows": RowsCheck,
         "runtime": Runtime,
     }
     return sections[".".join(map(str, loc[:2] if len(loc) > 2 else loc[:1]))]

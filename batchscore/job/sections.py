@@ -192,6 +192,17 @@ class Input(Section):
         "without it the run ends with exit code 4, to be tried again later. A relative one is "
         "looked for in the folder that `path` names.",
     )
+    on_bad_shard: Literal["fail", "quarantine"] = Field(
+        default="fail",
+        description="What becomes of a shard that cannot be read, or is removed or rewritten while "
+        "the run reads: `fail` the run, or `quarantine` the shard: its rows are left out, it is "
+        "listed and counted, and the next run takes it up once it was mended.",
+    )
+    max_bad_shards: int = Field(
+        default=10,
+        ge=1,
+        description="How many shards `quarantine` may leave out; one more fails the run.",
+    )
 
 
 class TensorSpec(Section):
@@ -447,6 +458,85 @@ class Output(Section):
         description="Columns whose values become folders (`month=9/`) and leave the files. Each "
         "value makes files of its own, so choose columns with few.",
     )
+    retention_days: int = Field(
+        default=14,
+        ge=0,
+        description="How many days replaced files are kept, during which a run can be rolled back.",
+    )
+
+
+class OnChange(Section):
+    """What a run does when something changed since the slice was last published.
+
+    `hold` does nothing, publishes nothing, and ends with exit code 3 and the choices; with
+    `--set on_change.…` a person chooses for one run.
+    """
+
+    model: Literal["rescore", "hold"] = Field(
+        default="rescore",
+        description="When the model, or anything else in the job that decides scores, changed "
+        "(pre- and postprocessing, filters, code, columns, versions of torch, Arrow and NumPy): "
+        "`rescore` every row, or `hold`.",
+    )
+    removed_shards: Literal["hold", "remove"] = Field(
+        default="hold",
+        description="When shards whose rows are published are gone: `hold`, since it is most often "
+        "a mistake upstream, or `remove` their rows from what is published.",
+    )
+    rewritten_shards: Literal["hold", "rescore"] = Field(
+        default="hold",
+        description="When shards whose rows are published were written anew, or others stand in "
+        "their folder in their place, as after a compaction: `hold`, or `rescore` them.",
+    )
+    late_shards: Literal["add", "hold"] = Field(
+        default="add",
+        description="When there are new shards: `add` scores them alone and publishes them beside "
+        "the others; or `hold`.",
+    )
+
+
+class RowsCheck(Section):
+    """How many rows are to be expected: the slice's own, or those of the slices before it."""
+
+    min_ratio: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="The least rows, filtered ones not counted, against what is published of the "
+        "slice; on its first run against the median of the job's slices before it by name, seven "
+        "at most. Half-empty input is the commonest bad night; 0 never holds.",
+    )
+    max_ratio: float | None = Field(
+        default=None, ge=1, description="The most rows against the same; by default any number."
+    )
+
+
+Bounds = Annotated[tuple[float, float], BeforeValidator(_as_tuple)]
+
+
+def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] > bounds[1]:
+        raise ValueError(f"expected [smallest, largest], found {shown(list(bounds))}")
+    return bounds
+
+
+ScoreRange = Annotated[Bounds, AfterValidator(_ordered)]
+
+
+class Checks(Section):
+    """What must hold before anything is published; else the run is held (exit 3)."""
+
+    rows: RowsCheck = Field(default=RowsCheck(), description="The volume.")
+    unique: Columns = Field(
+        default=(),
+        description="Columns that together name a row: no two published rows of the slice may "
+        "agree in all of them. Each must be among what is written.",
+    )
+    score_range: ScoreRange | dict[Text, ScoreRange] | None = Field(
+        default=None,
+        description="`[smallest, largest]` allowed for every score that is a number, or a mapping "
+        "of score columns to such pairs.",
+    )
 
 
 class Rejects(Section):
@@ -458,7 +548,12 @@ class Rejects(Section):
         le=1,
         description="The largest share of rejected rows, of those not filtered, that is still "
         "published; over it the run fails (exit 1). One in a thousand lets stray bad rows pass and "
-        "stops a broken column; 0 allows none.",
+        "stops a broken column; 0 allows none. The run stops early once it cannot be met.",
+    )
+    max_rows: int | None = Field(
+        default=None,
+        ge=0,
+        description="The most rejected rows, beside `max_ratio`; by default any number.",
     )
 
 

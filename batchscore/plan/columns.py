@@ -77,7 +77,13 @@ def written_columns(job: Job, schema: pa.Schema, version: str) -> Target:
                 "whole numbers, strings, booleans, dates or timestamps"
             )
     columns = tuple(dict.fromkeys([*kept, *output.partition_by])) if schema.names else ()
-    return Target(columns, tuple(output.partition_by), version)
+    for name in job.checks.unique if columns else ():
+        if name not in columns:
+            raise OutputError(
+                f"checks.unique: column {name!r} is not written; {nearest(name, columns)}: add it "
+                "to output.columns, or take it out of the key"
+            )
+    return Target(columns, tuple(output.partition_by), version, unique=job.checks.unique)
 
 
 def _partitions(kind: pa.DataType) -> bool:

@@ -1,4 +1,4 @@
-"""What decides whether a run would publish the same rows again, and what it ran with."""
+"""What decides a row's scores, and whether a run would publish the same rows again."""
 
 from __future__ import annotations
 
@@ -7,38 +7,64 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from batchscore import __version__
 from batchscore.job import LoadedJob, Preprocess, UserFunction
 from batchscore.runs.layout import HOME
 from batchscore.spec import RunSpec
 from batchscore.storage import is_local
-from batchscore.units import Unit
+from batchscore.units import Piece
 
 # A larger file beside a function is no part of its code.
 _READ_BYTES = 16 << 20
 _NOT_READ = (".yaml", ".yml", ".md", ".log")
 _PACKAGES = ("apache-beam", "pyarrow", "numpy", "pandas", "torch", "safetensors")
+# Python and Beam carry rows but compute nothing of them.
+_NO_INFLUENCE = ("apache-beam", "python")
 
 
-def fingerprint(loaded: LoadedJob, spec: RunSpec, units: Sequence[Unit]) -> str:
-    """Returns a hash of all that the published rows depend on: job, code, model, and input."""
-    job = loaded.job
-    sections = job.model_dump(mode="json", include={"preprocess", "postprocess"})
+def score_facts(loaded: LoadedJob, spec: RunSpec) -> dict[str, str]:
+    """Returns all that scores depend on but the rows, by what a person would call it."""
+    sections = loaded.job.model_dump(mode="json", include={"preprocess", "postprocess"})
+    versions = package_versions()
     facts = {
-        "version": __version__,
         "model": spec.model.identity,
-        "sections": sections,
-        "filters": str(spec.source.filters),
-        "code": _code_hashes(loaded),
-        "schema": str(spec.source.schema),
-        "columns": [spec.target.columns, spec.target.partition_by],
-        "max_ratio": job.rejects.max_ratio,
-        "units": [unit.id for unit in units],
+        "model inputs": [str(each) for each in spec.inputs],
+        "preprocess": sections["preprocess"],
+        "postprocess": sections["postprocess"],
+        "input.filters": str(spec.source.filters),
+        "columns that are read": str(spec.source.schema),
+        "columns that are written": [spec.target.columns, spec.target.partition_by],
+        **{f"code {name}": value for name, value in _code_hashes(loaded).items()},
+        **{f"version of {k}": v for k, v in versions.items() if k not in _NO_INFLUENCE},
     }
-    return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()
+    return {
+        name: value if isinstance(value, str) else _hash(value) for name, value in facts.items()
+    }
+
+
+def score_hash(facts: Mapping[str, str]) -> str:
+    """Returns the hash under which units that were scored alike share a ledger."""
+    return _hash(facts)
+
+
+def fingerprint(
+    score: str, pieces: Sequence[Piece], bad_files: Sequence[tuple[str, int, str]]
+) -> str:
+    """Returns a hash of all that the published rows depend on, however it is cut into units."""
+    groups = defaultdict[tuple[str, int, str], list[int]](list)
+    for piece in pieces:
+        groups[piece.shard.path, piece.shard.size, piece.shard.mark] += piece.row_groups
+    read = sorted((*shard, sorted(found)) for shard, found in groups.items())
+    return _hash([score, read, sorted(bad_files)])
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _code_hashes(loaded: LoadedJob) -> dict[str, str]:

@@ -1,59 +1,64 @@
-"""Everything that can fail before a worker starts: a job to a run's units, schema and model."""
+"""Everything that can fail before a worker starts: a job to row groups, schema and model."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from batchscore.job import LoadedJob
+from batchscore.job import Job, LoadedJob
 from batchscore.models.folder import Model
 from batchscore.plan.auto import choose_batch_rows, choose_workers, count_cores
 from batchscore.plan.columns import read_filters, read_schema, written_columns
-from batchscore.plan.fingerprint import fingerprint, package_versions
-from batchscore.plan.inputs import Footer, find_shards, keep_row_groups, read_footers
+from batchscore.plan.fingerprint import fingerprint, package_versions, score_facts, score_hash
+from batchscore.plan.inputs import (
+    BadFile,
+    Footers,
+    find_shards,
+    keep_row_groups,
+    read_footers,
+)
 from batchscore.plan.model import model_inputs, resolve_model
 from batchscore.plan.places import check_apart, check_ready, check_unpublished, check_writable
 from batchscore.runs import layout
+from batchscore.runs.actor import actor
+from batchscore.runs.manifest import encode_shard
 from batchscore.spec import RunSpec
 from batchscore.stages.block import TILE_ROWS
 from batchscore.stages.preprocess import InputColumns
 from batchscore.stages.read import Source
 from batchscore.storage import Store
-from batchscore.units import Shard, Unit, pack_units
-
-UNIT_ROWS = 1_000_000
+from batchscore.units import Piece, Shard, Unit
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run would do; nothing of it was written anywhere.
+    """What a job comes to, whatever was scored before; nothing of it was written anywhere.
 
     Args:
         loaded: the job.
-        spec: what workers are told; its run's name is still empty.
-        units: what is to be scored.
-        shards: all of the input.
+        spec: what workers are told; its run's name and lease are still empty.
+        pieces: the row groups that may hold rows to score.
+        shards: all of the input that could be opened.
+        bad_files: files of the input that could not be opened and are left out.
         pruned_rows: rows of row groups that the filter excludes by their statistics.
         input_bytes: size of all shards.
         workers: processes.
         choices: what `auto` came to, and why, by key of the job file.
+        score_facts: all that scores depend on but the rows, by name.
         fingerprint: changes whenever the published rows could.
     """
 
     loaded: LoadedJob
     spec: RunSpec
-    units: tuple[Unit, ...]
+    pieces: tuple[Piece, ...]
     shards: tuple[Shard, ...]
+    bad_files: tuple[BadFile, ...]
     pruned_rows: int
     input_bytes: int
     workers: int
     choices: dict[str, str]
+    score_facts: dict[str, str]
     fingerprint: str
-
-    @property
-    def unit_rows(self) -> int:
-        """Rows that the units read."""
-        return sum(unit.rows for unit in self.units)
 
 
 def make_plan(loaded: LoadedJob) -> Plan:
@@ -67,41 +72,56 @@ def make_plan(loaded: LoadedJob) -> Plan:
     check_apart(job.output.path, job.input.path)
     check_writable(Store(job.output.path))
     check_ready(job.input.ready, job.input.path)
-    footers = _read_input(loaded)
+    found = _read_input(loaded)
+    footers = found.good
     model = resolve_model(job.model, loaded.base)
     schema = read_schema(job, footers, model)
-    pieces = keep_row_groups(footers, schema, read_filters(job)) if footers else []
-    units = tuple(pack_units(pieces, UNIT_ROWS))
-    addresses = [job.output.path, job.model.path, *job.input.path]
-    workers, why_workers = choose_workers(job.runtime.workers, units, addresses)
+    pieces = keep_row_groups(footers)
     batch_rows, why_rows = choose_batch_rows(job.runtime.batch_rows, footers, schema)
-    source = Source(schema, read_filters(job), batch_rows, threads=workers == 1)
-    inputs = model_inputs(job, model, schema, footers)
-    spec = _make_spec(loaded, source, model, inputs, max(1, count_cores() // workers))
+    source = Source(schema, read_filters(job), batch_rows)
+    spec = _make_spec(loaded, source, model, model_inputs(job, model, schema, footers))
+    facts = score_facts(loaded, spec)
+    score = score_hash(facts)
     return Plan(
         loaded=loaded,
-        spec=spec,
-        units=units,
+        spec=replace(spec, score=score),
+        pieces=tuple(pieces),
         shards=tuple(footer.shard for footer in footers),
+        bad_files=tuple(found.bad),
         pruned_rows=sum(f.shard.rows for f in footers) - sum(p.rows for p in pieces),
         input_bytes=sum(footer.shard.size for footer in footers),
-        workers=workers,
-        choices={"workers": why_workers, "batch_rows": why_rows},
-        fingerprint=fingerprint(loaded, spec, units),
+        workers=1,
+        choices={"batch_rows": why_rows},
+        score_facts=facts,
+        fingerprint=fingerprint(score, pieces, [(b.path, b.size, b.mark) for b in found.bad]),
     )
 
 
+def share_out(plan: Plan, units: tuple[Unit, ...]) -> Plan:
+    """Returns the plan with its workers chosen for the units that are to be scored.
+
+    Raises:
+        InvalidError: an address forbids the number that was asked for.
+    """
+    job = plan.loaded.job
+    addresses = [job.output.path, job.model.path, *job.input.path]
+    workers, why = choose_workers(job.runtime.workers, units, addresses)
+    source = replace(plan.spec.source, threads=workers == 1)
+    spec = replace(plan.spec, source=source, tile_threads=max(1, count_cores() // workers))
+    return replace(plan, spec=spec, workers=workers, choices={"workers": why, **plan.choices})
+
+
 def _make_spec(
-    loaded: LoadedJob,
-    source: Source,
-    model: Model,
-    inputs: tuple[InputColumns, ...],
-    tile_threads: int,
+    loaded: LoadedJob, source: Source, model: Model, inputs: tuple[InputColumns, ...]
 ) -> RunSpec:
     job = loaded.job
+    target = written_columns(job, source.schema, model.version)
     return RunSpec(
         run="",
+        job=job.name,
         slice=layout.slice_id(job.name, loaded.params),
+        score="",
+        lease=0,
         base=loaded.base,
         output=Store(job.output.path),
         source=source,
@@ -109,18 +129,25 @@ def _make_spec(
         inputs=inputs,
         preprocess=job.preprocess,
         postprocess=job.postprocess,
-        target=written_columns(job, source.schema, model.version),
+        target=target,
         device=job.runtime.device,
-        tile_threads=tile_threads,
-        max_reject_ratio=job.rejects.max_ratio,
+        tile_threads=1,
+        rejects=job.rejects,
+        checks=job.checks,
         allow_empty=job.input.allow_empty,
+        max_bad_shards=_max_bad_shards(job),
     )
 
 
-def _read_input(loaded: LoadedJob) -> list[Footer]:
-    found = find_shards(loaded.job.input.path, loaded.job.input.allow_empty)
-    check_unpublished(loaded.job.output.path, (shard.path for shard in found))
-    return read_footers(found)
+def _max_bad_shards(job: Job) -> int:
+    return job.input.max_bad_shards if job.input.on_bad_shard == "quarantine" else 0
+
+
+def _read_input(loaded: LoadedJob) -> Footers:
+    job = loaded.job
+    found = find_shards(job.input.path, job.input.allow_empty)
+    check_unpublished(job.output.path, (shard.path for shard in found))
+    return read_footers(found, _max_bad_shards(job), read_filters(job))
 
 
 def plan_facts(plan: Plan, started: str) -> dict[str, Any]:
@@ -131,13 +158,16 @@ def plan_facts(plan: Plan, started: str) -> dict[str, Any]:
         "slice": spec.slice,
         "params": {name: str(value) for name, value in plan.loaded.params.items()},
         "engine": job.runtime.engine,
-        "device": plan.choices["device"],
+        "device": plan.choices.get("device", job.runtime.device),
         "workers": plan.workers,
         "batch_rows": spec.source.batch_rows,
         "tile_rows": TILE_ROWS,
+        "actor": actor(),
         "started": started,
         "job_sha256": plan.loaded.text_sha256,
         "fingerprint": plan.fingerprint,
+        "score": spec.score,
+        "score_facts": plan.score_facts,
         "model": {
             "name": spec.model.name,
             "version": spec.model.version,
@@ -146,10 +176,9 @@ def plan_facts(plan: Plan, started: str) -> dict[str, Any]:
         },
         "packages": package_versions(),
     }
-    shards = [{"path": s.path, "size": s.size, "mark": s.mark, "rows": s.rows} for s in plan.shards]
     return {
         "facts": facts,
-        "units": {unit.id: unit.rows for unit in plan.units},
         "pruned_rows": plan.pruned_rows,
-        "inputs": shards,
+        "inputs": [encode_shard(shard) for shard in plan.shards],
+        "bad_files": [vars(bad) for bad in plan.bad_files],
     }

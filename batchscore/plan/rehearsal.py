@@ -7,8 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from batchscore.errors import FailedError, InvalidError
-from batchscore.finish import encode_record
-from batchscore.plan import Plan
+from batchscore.golden import measure_golden
+from batchscore.ledger import encode_record
+from batchscore.models.load import Network
+from batchscore.plan import Plan, Work
+from batchscore.runs.checks import Check, check_golden
 from batchscore.scoring import (
     infer_step,
     load,
@@ -21,9 +24,11 @@ from batchscore.stages.block import Block, End
 from batchscore.stages.read import read_unit
 from batchscore.storage import Store
 from batchscore.telemetry import THREADS
-from batchscore.units import Piece, Unit
+from batchscore.units import Piece, Unit, make_unit
 
 _ROUNDS = 2
+# Enough for a batch, unless they are tiny; then a smaller batch tells as much.
+_SHARDS = 64
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,7 @@ class Rehearsal:
         seconds: by stage, warm.
         columns: name and type of each output column.
         example: the first row's scores.
+        golden: the check of the model's golden rows, where it has some.
     """
 
     rows: int
@@ -45,6 +51,7 @@ class Rehearsal:
     seconds: dict[str, float]
     columns: tuple[tuple[str, str], ...]
     example: dict[str, Any]
+    golden: tuple[Check, ...]
 
 
 def rehearse(plan: Plan) -> Rehearsal | None:
@@ -73,9 +80,9 @@ def _rehearse_once(plan: Plan) -> Rehearsal | None:
 
 
 def _first_block(plan: Plan) -> Block | None:
-    for unit in plan.units:
-        blocks = read_unit(unit, plan.spec.source)
-        first = next(blocks)
+    for start in range(0, len(plan.pieces), _SHARDS):
+        unit = make_unit(plan.pieces[start : start + _SHARDS])
+        first = next(read_unit(unit, plan.spec.source, plan.spec.max_bad_shards))
         if first.end is None:
             return first
     return None
@@ -87,7 +94,7 @@ def _score(spec: RunSpec, block: Block) -> Rehearsal:
     scored = replace(block, unit=unit)
     for step in (preprocess_step(spec), infer_step(spec, network), postprocess_step(spec)):
         scored = step(scored)
-    output = open_unit(spec, unit, "check", "check")
+    output = open_unit(spec, unit, "check")
     output.writer.add(scored)
     record = output.writer.finish(End(len(block), 0, 1))
     encode_record(record, output.profile)
@@ -98,7 +105,15 @@ def _score(spec: RunSpec, block: Block) -> Rehearsal:
         record.seconds,
         record.columns,
         _first_row(scored),
+        _judge_golden(spec, network),
     )
+
+
+def _judge_golden(spec: RunSpec, network: Network) -> tuple[Check, ...]:
+    found = measure_golden(spec, network)
+    if found is None:
+        return ()
+    return tuple(check_golden([found["gaps"]], spec.model.tolerance, found["rows"]))
 
 
 def _unit_of(block: Block) -> Unit:
@@ -113,13 +128,14 @@ def _first_row(block: Block) -> dict[str, Any]:
     return dict(block.values.slice(0, 1).to_pylist()[0])
 
 
-def estimate_seconds(plan: Plan, rehearsal: Rehearsal | None) -> float | None:
+def estimate_seconds(plan: Plan, work: Work, rehearsal: Rehearsal | None) -> float | None:
     """Returns about how long scoring will take: the busiest thread's share of all rows.
 
-    Starting Python, Beam and torch comes on top. None where nothing was rehearsed.
+    Starting Python, Beam and torch comes on top. None where nothing was rehearsed
+    or nothing is to be scored.
     """
-    if rehearsal is None:
+    if rehearsal is None or not work.units:
         return None
     spent = rehearsal.seconds
     slowest = max(sum(spent.get(stage, 0.0) for stage in stages) for stages in THREADS)
-    return slowest / rehearsal.rows * plan.unit_rows / plan.workers
+    return slowest / rehearsal.rows * work.unit_rows / plan.workers

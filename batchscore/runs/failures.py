@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from batchscore import errors
-from batchscore.errors import BatchscoreError, FailedError, StoppedError
+from batchscore.errors import BatchscoreError, FailedError, ShardError, StepError, StoppedError
 from batchscore.runs import layout
 from batchscore.storage import Store
 
@@ -54,6 +54,8 @@ def read_failure(store: Store, run: str) -> tuple[BatchscoreError, str] | None:
 
 def _revive(facts: dict[str, Any]) -> tuple[BatchscoreError, str]:
     kind = getattr(errors, str(facts["type"]), FailedError)
+    if issubclass(kind, ShardError):  # which is made of more than its message
+        kind = StepError
     error: BatchscoreError = kind(facts["message"])
     if error.exit_code == 2:
         # Work had begun: whatever was wrong is a failure of the run now.

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 from batchscore.errors import InvalidError, OutputError, RecordError
 from batchscore.runs import layout
-from batchscore.runs.publish import snapshot
+from batchscore.runs.layout import slice_id
+from batchscore.runs.publish import pending, published_run, snapshot
 from batchscore.storage import Store
+
+_THREADS = 16
+_NEIGHBOURS = 7
 
 
 def require_output(store: Store) -> None:
@@ -28,26 +34,75 @@ def read_manifest(store: Store, run: str) -> dict[str, Any]:
         InvalidError: the output has no such run, or it left no manifest.
         RecordError: the manifest is damaged.
     """
-    if "/" in run or run not in store.names(f"{layout.HOME}/runs"):
-        known = list_runs(store)
-        raise InvalidError(
-            f"run {run!r}: {store.address} has no such run; "
-            f"the newest are {', '.join(known[-3:]) or 'none'}"
-        )
     path = layout.run_file(run, "manifest.json")
     try:
+        if "/" in run:
+            raise FileNotFoundError(run)
         manifest = store.read_json(path)
         {key: manifest[key] for key in ("run", "status", "started", "rows")}
     except FileNotFoundError as error:
-        raise InvalidError(
-            f"run {run!r}: left no manifest; it has not ended yet, or was killed: look again "
-            "later, or run the job again"
-        ) from error
+        raise _unknown(store, run) from error
     except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RecordError(
             f"manifest {store.url(path)}: damaged ({error}); restore it from a copy"
         ) from error
     return dict(manifest)
+
+
+def _unknown(store: Store, run: str) -> InvalidError:
+    if run in store.names(f"{layout.HOME}/work"):
+        return InvalidError(
+            f"run {run!r}: left no manifest; it has not ended yet, or was killed: look again "
+            "later, or run the job again"
+        )
+    known = sorted(list_runs(store))[-3:]
+    return InvalidError(
+        f"run {run!r}: {store.address} has no such run; the newest are {', '.join(known) or 'none'}"
+    )
+
+
+def published_manifest(store: Store, slice_: str) -> dict[str, Any] | None:
+    """Returns the manifest of what is published of a slice, or is just being published.
+
+    Raises:
+        RecordError: it is damaged, missing, or does not know how to be built upon.
+    """
+    run, found = _published(store, slice_)
+    if run is None:
+        return None
+    try:
+        {key: found[key] for key in _BUILT_UPON}
+    except (KeyError, TypeError) as error:
+        raise RecordError(
+            f"manifest of run {run}: damaged ({error!r}); restore it from a copy"
+        ) from error
+    return dict(found)
+
+
+def _published(store: Store, slice_: str) -> tuple[str | None, Any]:
+    begun = pending(store, slice_)
+    if begun is not None and snapshot(store, slice_) == list(begun.files):
+        path = layout.run_file(begun.run, "manifest.json")
+        return begun.run, dict(begun.documents).get(path)
+    run = published_run(store, slice_) if begun is None else begun.base
+    if run is None:
+        _check_unpublished(store, slice_)
+        return None, None
+    try:
+        return run, read_manifest(store, run)
+    except InvalidError as error:
+        raise RecordError(f"slice {slice_!r} is published by a run unknown: {error}") from error
+
+
+_BUILT_UPON = ("score", "score_facts", "fingerprint", "files", "units", "shards", "columns", "rows")
+
+
+def _check_unpublished(store: Store, slice_: str) -> None:
+    if snapshot(store, slice_):
+        raise RecordError(
+            f"slice {slice_!r} of {store.address}: files are published, but its marker _SUCCESS is "
+            "gone; write the published run's name into it again"
+        )
 
 
 def list_runs(store: Store) -> list[str]:
@@ -60,22 +115,87 @@ def list_runs(store: Store) -> list[str]:
 
 
 def read_history(store: Store, slice_: str | None = None) -> list[dict[str, Any]]:
-    """Returns the manifests of all runs, of one slice if it is given, newest first."""
-    manifests = [read_manifest(store, run) for run in list_runs(store)]
-    wanted = [m for m in manifests if slice_ is None or m.get("slice") == slice_]
+    """Returns the manifests of all runs, of one slice if it is given, newest first.
+
+    Of a run whose manifest is damaged, or that is under way or was killed, only what is known.
+    """
+    with ThreadPoolExecutor(_THREADS) as pool:
+        found = [*pool.map(lambda run: _manifest_or_stub(store, run), list_runs(store))]
+    found += unfinished(store)
+    wanted = [m for m in found if slice_ is None or m.get("slice", slice_) == slice_]
     return sorted(wanted, key=lambda m: (str(m["started"]), str(m["run"])), reverse=True)
+
+
+def _manifest_or_stub(store: Store, run: str) -> dict[str, Any]:
+    try:
+        return read_manifest(store, run)
+    except (RecordError, InvalidError) as error:
+        return {"run": run, "status": "damaged", "started": "", "error": str(error)}
+
+
+def unfinished(store: Store) -> list[dict[str, Any]]:
+    """Returns what is known of runs that left no manifest: under way, or killed."""
+    found = []
+    for run in store.names(f"{layout.HOME}/work"):
+        with suppress(FileNotFoundError, KeyError, TypeError, ValueError):
+            facts = store.read_json(layout.plan_file(run))["facts"]
+            if not store.exists(layout.run_file(run, "manifest.json")):
+                error = "has not ended: it is under way, or was killed"
+                found.append({**facts, "run": run, "status": "unfinished", "error": error})
+    return found
 
 
 def newest(store: Store, slice_: str | None) -> dict[str, Any]:
     """Returns the newest run's manifest, of one slice if it is given; InvalidError if none is."""
-    manifests = read_history(store, slice_)
+    manifests = [m for m in read_history(store, slice_) if "rows" in m]
     if not manifests:
         what = f"slice {slice_!r} of {store.address}" if slice_ else store.address
         raise InvalidError(f"{what}: has no run yet; run the job first")
     return manifests[0]
 
 
+def rows_before(store: Store, slice_: str, job: str) -> list[int]:
+    """Returns the rows to score of up to seven published slices of a job, those before by name.
+
+    Parameters are part of the name, so that these are the days before; where there is none before,
+    those after.
+    """
+    first = slice_id(job, {})
+    names = [n for n in store.names(f"{layout.HOME}/slices") if n.startswith(f"{first},")]
+    earlier = [name for name in names if name < slice_][-_NEIGHBOURS:]
+    near = earlier or [name for name in names if name > slice_][:_NEIGHBOURS]
+    rows = []
+    for name in near:
+        with suppress(RecordError):
+            manifest = published_manifest(store, name)
+            if manifest is not None:
+                rows.append(manifest["rows"]["scored"] + manifest["rows"]["rejected"])
+    return rows
+
+
 def published_files(store: Store, slice_: str | None) -> list[str]:
     """Returns the published files of an output, or of one of its slices, sorted."""
     slices = [slice_] if slice_ else store.names(f"{layout.HOME}/slices")
     return sorted(path for name in slices for path in snapshot(store, name))
+
+
+def current_runs(store: Store, slice_: str | None) -> set[str]:
+    """Returns the runs that are published, one a slice; of one slice if it is given."""
+    slices = [slice_] if slice_ else store.names(f"{layout.HOME}/slices")
+    found = {published_run(store, name) for name in slices}
+    return {run for run in found if run is not None}
+
+
+def pending_runs(store: Store, slice_: str | None) -> list[str | RecordError]:
+    """Returns the runs whose publication was begun and not finished; damaged journals' errors."""
+    slices = [slice_] if slice_ else store.names(f"{layout.HOME}/slices")
+    found = [_pending_run(store, name) for name in slices]
+    return [each for each in found if each is not None]
+
+
+def _pending_run(store: Store, slice_: str) -> str | RecordError | None:
+    try:
+        begun = pending(store, slice_)
+    except RecordError as error:
+        return error
+    return None if begun is None else begun.run

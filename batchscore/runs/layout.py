@@ -14,6 +14,7 @@ from batchscore.storage import Store
 
 DATA = "data"
 HOME = "_batchscore"
+GOLDEN = "golden-"
 _FORMAT = f"{HOME}/format.json"
 _NAME_LENGTH = 100
 
@@ -36,24 +37,53 @@ def new_run_id(store: Store) -> str:
     return run
 
 
-def staging(run: str) -> str:
-    """Folder of what a run has not published."""
-    return f"{HOME}/staging/{run}"
+def staging(slice_: str) -> str:
+    """Folder of a slice's attempts: files that were written and are not published."""
+    return f"{HOME}/staging/{slice_}"
 
 
-def records(run: str) -> str:
-    """Folder of the records that a run's attempts wrote."""
-    return f"{staging(run)}/records"
+def ledger(slice_: str, score: str) -> str:
+    """Folder of the records of a slice's finished units that were scored one way.
+
+    `UNIT.parquet` is a unit's record; `ATTEMPT.rows.parquet` and `ATTEMPT.keys.parquet` belong to
+    the attempt that the record names.
+    """
+    return f"{HOME}/ledger/{slice_}/{score[:16]}"
+
+
+def record(slice_: str, score: str, unit: str) -> str:
+    """Path of a finished unit's record."""
+    return f"{ledger(slice_, score)}/{unit}.parquet"
+
+
+def golden(slice_: str, score: str, golden_sha256: str) -> str:
+    """How the paths begin of what processes made of the golden rows of that hash."""
+    return f"{ledger(slice_, score)}/{GOLDEN}{golden_sha256[:12]}-"
+
+
+def work(run: str) -> str:
+    """Folder of what a run needs only while it works."""
+    return f"{HOME}/work/{run}"
+
+
+def plan_file(run: str) -> str:
+    """Path of what a run's last step needs of its plan; there while the run is open."""
+    return f"{work(run)}/plan.json"
 
 
 def failures(run: str) -> str:
     """Folder of the errors that a run's workers met."""
-    return f"{staging(run)}/failures"
+    return f"{work(run)}/failures"
 
 
 def progress(run: str) -> str:
     """Folder of the counts that a run's workers write while they work."""
-    return f"{staging(run)}/progress"
+    return f"{work(run)}/progress"
+
+
+def rejects(run: str, unit: str) -> str:
+    """Path of the rejected rows of a unit that `run` scored."""
+    return f"{HOME}/rejects/{run}/{unit}.parquet"
 
 
 def run_file(run: str, name: str) -> str:

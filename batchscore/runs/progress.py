@@ -6,6 +6,7 @@ import contextlib
 import os
 import secrets
 import time
+from dataclasses import dataclass
 
 from batchscore.errors import StoppedError
 from batchscore.runs import layout
@@ -15,43 +16,59 @@ _TICK_SECONDS = 1.0
 _STOP = "stop"
 
 
+@dataclass(frozen=True)
+class Counts:
+    """Rows that came to their end, and those of them that were rejected."""
+
+    rows: int = 0
+    rejected: int = 0
+
+
 class Pulse:
     """One worker's side: writes its rows at most once a second, and looks whether to stop."""
 
     def __init__(self, store: Store, run: str) -> None:
         self._store, self._run = store, run
         self._name = f"{os.getpid()}-{secrets.token_hex(4)}.json"
-        self._rows = 0
+        self._rows = self._rejected = 0
         self._last = 0.0
 
-    def add(self, rows: int) -> None:
-        """Counts rows.
+    def add(self, rows: int, rejected: int = 0) -> None:
+        """Counts rows, rejected ones among them; fewer than none takes back what was counted.
 
         Raises:
-            StoppedError: the launcher asked all workers to stop.
+            StoppedError: the launcher asked all workers to stop, or closed the run.
         """
         self._rows += rows
+        self._rejected += rejected
         if time.monotonic() - self._last < _TICK_SECONDS:
             return
         self._last = time.monotonic()
-        folder = layout.progress(self._run)
+        self._look()
         # A count that could not be written is no reason to fail a run.
         with contextlib.suppress(OSError):
-            self._store.write_json(f"{folder}/{self._name}", {"rows": self._rows})
-        if self._store.exists(f"{layout.staging(self._run)}/{_STOP}"):
+            counts = {"rows": self._rows, "rejected": self._rejected}
+            self._store.write_json(f"{layout.progress(self._run)}/{self._name}", counts)
+
+    def _look(self) -> None:
+        if self._store.exists(f"{layout.work(self._run)}/{_STOP}"):
             raise StoppedError("stopped on request")
+        if not self._store.exists(layout.plan_file(self._run)):
+            raise StoppedError(f"run {self._run} was closed; its launcher is gone")
 
 
-def read_rows(store: Store, run: str) -> int:
-    """Returns the rows that all workers have counted so far."""
+def read_counts(store: Store, run: str) -> Counts:
+    """Returns what all workers have counted so far."""
     folder = layout.progress(run)
-    total = 0
+    rows = rejected = 0
     for name in store.names(folder):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            total += int(store.read_json(f"{folder}/{name}")["rows"])
-    return total
+            found = store.read_json(f"{folder}/{name}")
+            rows += int(found["rows"])
+            rejected += int(found["rejected"])
+    return Counts(rows, rejected)
 
 
 def request_stop(store: Store, run: str) -> None:
     """Asks a run's workers to stop at their next tick."""
-    store.write(f"{layout.staging(run)}/{_STOP}", b"")
+    store.write(f"{layout.work(run)}/{_STOP}", b"")

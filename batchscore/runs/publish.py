@@ -4,16 +4,57 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from batchscore.errors import RecordError
-from batchscore.records import StagedFile
+from batchscore.errors import RecordError, RetryError
 from batchscore.runs import layout
-from batchscore.storage import Store
+from batchscore.storage import Store, encode_json
 
 CURRENT = "current.txt"
+JOURNAL = "journal.json"
 MARKER = "_SUCCESS"
-_JOURNAL = "journal.json"
+_REVOKED = "revoked.json"
+
+
+@dataclass(frozen=True)
+class Publication:
+    """How a slice's snapshot becomes another.
+
+    Args:
+        run: what is published by it.
+        base: the run that was published before, or None.
+        before: the snapshot that it was made for; onto another it is not put.
+        files: the snapshot that it makes.
+        moves: from where and to where files go, before the snapshot is replaced.
+        retire: published files that go to `retired/RUN/`, after it was.
+        documents: JSON files to write, by path; manifests among them.
+    """
+
+    run: str
+    base: str | None
+    before: tuple[str, ...]
+    files: tuple[str, ...]
+    moves: tuple[tuple[str, str], ...]
+    retire: tuple[str, ...]
+    documents: tuple[tuple[str, Any], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the publication as JSON-able values."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(facts: Any) -> Publication:
+        """Reverses `to_json`; KeyError, TypeError or ValueError if the facts are not one's."""
+        return Publication(
+            run=str(facts["run"]),
+            base=None if facts["base"] is None else str(facts["base"]),
+            before=tuple(facts["before"]),
+            files=tuple(facts["files"]),
+            moves=tuple((source, target) for source, target in facts["moves"]),
+            retire=tuple(facts["retire"]),
+            documents=tuple((path, value) for path, value in facts["documents"]),
+        )
 
 
 def snapshot(store: Store, slice_: str) -> list[str]:
@@ -32,86 +73,137 @@ def published_run(store: Store, slice_: str) -> str | None:
         return None
 
 
-def final_path(file: StagedFile, run: str, unit: str) -> str:
-    """Returns the immutable name under `data/` of a staged file."""
-    name = posixpath.basename(file.staged)
-    return posixpath.join(layout.DATA, file.partition, f"{run}-{unit}-{name}")
+def revocations(store: Store, slice_: str) -> list[dict[str, str]]:
+    """Returns what was taken back of a slice: run, fingerprint, by whom, when and why."""
+    path = layout.slice_file(slice_, _REVOKED)
+    try:
+        found = store.read_json(path)
+        return [{key: str(each[key]) for key in ("run", "fingerprint", *_WHO)} for each in found]
+    except FileNotFoundError:
+        return []
+    except (KeyError, TypeError, ValueError) as error:
+        raise RecordError(
+            f"{store.url(path)}: damaged ({error!r}); restore it, or remove it to forget what was "
+            "taken back"
+        ) from error
 
 
-def publish(
-    store: Store,
-    slice_: str,
-    run: str,
-    moves: Sequence[tuple[str, str]],
-    manifest: dict[str, Any],
-) -> None:
-    """Makes a run's files the slice's snapshot.
+_WHO = ("by", "at", "reason")
 
-    Args:
-        moves: staged and final path of each file.
-        manifest: written once the files stand.
+
+def revoked_path(slice_: str) -> str:
+    """Where a slice's revocations are written."""
+    return layout.slice_file(slice_, _REVOKED)
+
+
+def publish(store: Store, slice_: str, publication: Publication) -> None:
+    """Makes the publication's files the slice's snapshot.
 
     What is to be done is written down first; `roll_forward` finishes it after a crash. A run
     that is published, or is being published, is only rolled forward.
+
+    Raises:
+        RetryError: the slice was published by another meanwhile.
     """
-    before = snapshot(store, slice_)
-    # Asked after the look at the snapshot, which could be this run's own otherwise.
-    if roll_forward(store, slice_) == run or store.exists(layout.run_file(run, "manifest.json")):
+    done = layout.run_file(publication.run, "manifest.json")
+    if roll_forward(store, slice_) == publication.run or _has_status(store, done):
         return
-    journal = {
-        "run": run,
-        "moves": list(moves),
-        "retire": sorted(set(before) - {final for _, final in moves}),
-        "manifest": manifest,
-    }
-    store.write_json(layout.slice_file(slice_, _JOURNAL), journal)
-    roll_forward(store, slice_)
+    if sorted(snapshot(store, slice_)) != sorted(publication.before):
+        raise _overtaken(slice_, publication.run)
+    path = layout.slice_file(slice_, JOURNAL)
+    store.create_new(path, encode_json(publication.to_json()))
+    if roll_forward(store, slice_) != publication.run and not _has_status(store, done):
+        raise _overtaken(slice_, publication.run)
+
+
+def _has_status(store: Store, manifest: str) -> bool:
+    """Tells whether a run was published already; a held one may still be."""
+    try:
+        return store.read_json(manifest)["status"] not in ("held", "failed", "interrupted")
+    except FileNotFoundError:
+        return False
+
+
+def _overtaken(slice_: str, run: str) -> RetryError:
+    return RetryError(
+        f"slice {slice_!r} was published by another while run {run} was under way; nothing of it "
+        "was published: run again, its finished units are kept"
+    )
+
+
+def pending(store: Store, slice_: str) -> Publication | None:
+    """Returns the publication that was begun and not finished, or None.
+
+    Raises:
+        RecordError: the journal is damaged.
+    """
+    path = layout.slice_file(slice_, JOURNAL)
+    try:
+        publication = Publication.from_json(store.read_json(path))
+        moved = [place for move in publication.moves for place in move]
+        documents = [place for place, _ in publication.documents]
+        for place in (*moved, *publication.files, *publication.retire, *documents):
+            store.path(place)
+    except FileNotFoundError:
+        return None
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise RecordError(
+            f"journal {store.url(path)}: damaged ({error}); the slice stays unpublished until it "
+            "is repaired or removed by hand"
+        ) from error
+    return publication
 
 
 def roll_forward(store: Store, slice_: str) -> str | None:
     """Finishes the publication that the slice's journal describes, if there is one.
 
     Returns the run that was published by it. Each step can be done again, also at the same time.
+    A journal whose snapshot gave way to another's is dropped, and nothing is published.
     """
-    journal_path = layout.slice_file(slice_, _JOURNAL)
-    try:
-        journal = _read_journal(store, journal_path)
-    except FileNotFoundError:
+    publication = pending(store, slice_)
+    if publication is None:
         return None
-    run = str(journal["run"])
+    standing = snapshot(store, slice_)
+    fresh = standing != list(publication.files)
+    if fresh and sorted(standing) != sorted(publication.before):
+        store.remove(layout.slice_file(slice_, JOURNAL))
+        return None
     store.remove(layout.slice_file(slice_, MARKER))
-    for staged, final in journal["moves"]:
-        store.move(staged, final)
-    files = sorted(final for _, final in journal["moves"])
-    store.write(layout.slice_file(slice_, CURRENT), "".join(f"{f}\n" for f in files).encode())
-    _retire(store, run, journal["retire"])
-    store.write_json(layout.run_file(run, "manifest.json"), journal["manifest"])
-    store.write(layout.slice_file(slice_, MARKER), f"{run}\n".encode())
-    store.remove(journal_path)
-    return run
+    _move_all(store, publication.moves)
+    if fresh and not _replace(store, slice_, standing, publication.files):
+        return None
+    if is_pending(store, slice_):  # else whoever did the same has finished
+        _retire(store, publication.run, publication.retire)
+        for path, value in publication.documents:
+            store.write_json(path, value)
+    if snapshot(store, slice_) == list(publication.files):
+        store.write(layout.slice_file(slice_, MARKER), f"{publication.run}\n".encode())
+    store.remove(layout.slice_file(slice_, JOURNAL))
+    return publication.run
 
 
 def is_pending(store: Store, slice_: str) -> bool:
     """Tells whether a publication was begun and not finished; its staged files are needed."""
-    return store.exists(layout.slice_file(slice_, _JOURNAL))
+    return store.exists(layout.slice_file(slice_, JOURNAL))
+
+
+def _replace(store: Store, slice_: str, before: Sequence[str], files: Sequence[str]) -> bool:
+    """Replaces the snapshot in one step; False where neither the old nor the new one stands."""
+    path = layout.slice_file(slice_, CURRENT)
+    old = _lines(before) if store.exists(path) else None
+    return store.exchange(path, old, _lines(files)) or snapshot(store, slice_) == list(files)
+
+
+def _lines(files: Sequence[str]) -> bytes:
+    return "".join(f"{file}\n" for file in files).encode()
+
+
+def _move_all(store: Store, moves: Sequence[tuple[str, str]]) -> None:
+    store.move_all(moves)
+    store.prune_empty(sorted({posixpath.dirname(source) for source, _ in moves}))
 
 
 def _retire(store: Store, run: str, paths: Sequence[str]) -> None:
-    for path in paths:
-        if store.exists(path):
-            store.move(path, layout.retired(run, path))
+    standing = sorted(set(paths) - store.missing(paths))
+    store.move_all([(path, layout.retired(run, path)) for path in standing])
     store.prune_empty(sorted({posixpath.dirname(path) for path in paths}))
-
-
-def _read_journal(store: Store, path: str) -> dict[str, Any]:
-    try:
-        journal = store.read_json(path)
-        paths = [*(path for move in journal["moves"] for path in move), *journal["retire"]]
-        {store.path(path) for path in paths}
-        {key: journal[key] for key in ("run", "manifest")}
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise RecordError(
-            f"journal {store.url(path)}: damaged ({error}); the slice stays unpublished until it "
-            "is repaired or removed by hand"
-        ) from error
-    return dict(journal)

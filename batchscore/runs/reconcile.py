@@ -12,17 +12,26 @@ from batchscore.records import UnitRecord
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of a run; `input` is always the sum of the others."""
+    """Rows of a run; `input` is always the sum of filtered, scored, rejected and quarantined.
+
+    `quarantined` are rows of shards that were left out since they could not be read; `reused` are
+    rows, among the others, of units that were scored by an earlier run.
+    """
 
     input: int
     filtered: int
     scored: int
     rejected: int
+    quarantined: int = 0
     reused: int = 0
 
 
 def reconcile(
-    records: Mapping[str, UnitRecord], planned: Mapping[str, int], pruned: int, shard_rows: int
+    records: Mapping[str, UnitRecord],
+    planned: Mapping[str, int],
+    pruned: int,
+    shard_rows: int,
+    reused: int = 0,
 ) -> Rows:
     """Adds up all units and proves that every row of the input ended exactly once.
 
@@ -31,6 +40,7 @@ def reconcile(
         planned: rows of each unit, by the footers.
         pruned: rows of the row groups that no unit reads, since the filter excludes them.
         shard_rows: rows of all shards, by the footers.
+        reused: rows of units that an earlier run scored.
 
     Raises:
         FailedError: a unit is missing or strange, or rows do not add up.
@@ -48,8 +58,10 @@ def reconcile(
         pruned + sum(r.filtered for r in records.values()),
         sum(r.scored for r in records.values()),
         sum(r.rejected for r in records.values()),
+        sum(bad.rows for r in records.values() for bad in r.bad_shards),
+        reused,
     )
-    if rows.input != rows.filtered + rows.scored + rows.rejected:
+    if rows.input != rows.filtered + rows.scored + rows.rejected + rows.quarantined:
         raise FailedError(f"rows do not add up: {rows}; nothing was published: run again")
     _same_columns(records)
     return rows
@@ -59,7 +71,8 @@ def _reconcile_unit(record: UnitRecord, planned: int) -> None:
     written = sum(file.rows for file in record.files)
     reasoned = sum(record.reject_reasons.values())
     counts = (record.filtered, record.scored, record.rejected)
-    adds_up = planned == record.read == sum(counts) and min(counts) >= 0
+    read = planned - sum(bad.rows for bad in record.bad_shards)
+    adds_up = read == record.read == sum(counts) and min(counts) >= 0
     if not adds_up or written != record.scored or reasoned != record.rejected:
         raise FailedError(
             f"unit {record.unit}: {planned:,} rows planned, {record.read:,} read, "

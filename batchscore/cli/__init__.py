@@ -1,0 +1,15 @@
+"""The command line: arguments to a job, a job to a command, results to lines and exit codes."""
+
+from batchscore.cli.app import cli, main
+from batchscore.cli.decide import discard, release, rollback
+from batchscore.cli.read import files, runs, schema, show, trace, verify
+from batchscore.cli.score import check, run
+
+__all__ = ["cli", "main"]
+
+_SCORE = (check, run)
+_READ = (runs, show, files, verify, trace, schema)
+_DECIDE = (release, discard, rollback)
+
+for _command in (*_SCORE, *_READ, *_DECIDE):
+    cli.add_command(_command)

@@ -1,0 +1,329 @@
+"""What a person decides about runs: a held one is released or discarded, a published one undone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
+from typing import Any
+
+from batchscore.commands.tidy import repair
+from batchscore.drift.profile import TableProfile
+from batchscore.drift.storage import write_table
+from batchscore.errors import InvalidError, RecordError
+from batchscore.finish import HELD
+from batchscore.ledger import merge_records
+from batchscore.plan.fingerprint import fingerprint
+from batchscore.records import UnitRecord
+from batchscore.runs import layout
+from batchscore.runs.actor import actor
+from batchscore.runs.history import published_manifest, read_manifest
+from batchscore.runs.lease import acquire
+from batchscore.runs.manifest import encode_units, published_records
+from batchscore.runs.publish import (
+    Publication,
+    publish,
+    revocations,
+    revoked_path,
+    snapshot,
+)
+from batchscore.runs.reconcile import Rows
+from batchscore.storage import Store
+
+
+@contextmanager
+def _held_slice(
+    store: Store, run: str, slice_: str | None, command: str
+) -> Iterator[dict[str, Any]]:
+    """Takes the lease of a run's slice, puts the slice in order, and gives the run's manifest."""
+    manifest = read_manifest(store, run)
+    found = str(manifest.get("slice"))
+    if slice_ is not None and slice_ != found:
+        raise InvalidError(f"run {run!r}: is of slice {found!r}, not of {slice_!r}; name its own")
+    with acquire(store, found, command):
+        repair(store, found)
+        yield read_manifest(store, run)
+
+
+def _decision(reason: str | None) -> dict[str, str]:
+    now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+    return {"by": actor(), "at": now, "reason": reason or ""}
+
+
+def release(store: Store, run: str, slice_: str | None, reason: str) -> dict[str, Any]:
+    """Publishes a held run as it was scored, and records who decided so and why.
+
+    Raises:
+        InvalidError: the run is not held, was held before it scored, or what is published is not
+            any more what it was scored beside.
+        RetryError: another run holds the slice.
+    """
+    with _held_slice(store, run, slice_, f"release {run}") as manifest:
+        publication = _held_publication(store, manifest)
+        _check_current(store, manifest, publication)
+        path = layout.run_file(run, "manifest.json")
+        released = {
+            **dict(publication.documents)[path],
+            "checks": manifest["checks"],
+            "released": _decision(reason),
+        }
+        publish(
+            store,
+            manifest["slice"],
+            replace(publication, documents=((path, released),)),
+        )
+        store.remove(layout.run_file(run, HELD))
+        return released
+
+
+def _held_publication(store: Store, manifest: Mapping[str, Any]) -> Publication:
+    run, path = manifest["run"], layout.run_file(manifest["run"], HELD)
+    if manifest["status"] != "held":
+        raise InvalidError(
+            f"run {run!r}: is {manifest['status']}, and only a held one is decided on"
+        )
+    try:
+        return Publication.from_json(store.read_json(path))
+    except FileNotFoundError as error:
+        raise InvalidError(
+            f"run {run!r}: was held before it scored anything, so there is nothing to publish; "
+            "run the job again with the choice that its checks name"
+        ) from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise RecordError(
+            f"{store.url(path)}: damaged ({error!r}); run the job again, its units are kept"
+        ) from error
+
+
+def _check_current(store: Store, manifest: Mapping[str, Any], publication: Publication) -> None:
+    run, slice_ = manifest["run"], manifest["slice"]
+    if sorted(snapshot(store, slice_)) != sorted(publication.before):
+        raise InvalidError(
+            f"run {run!r}: slice {slice_!r} was published by another run since it was held; run "
+            "the job again, finished units are kept"
+        )
+    staged = {source for source, _ in publication.moves}
+    gone = store.missing(staged)
+    if gone:
+        raise InvalidError(
+            f"run {run!r}: {len(gone)} of its {len(staged)} scored files are gone "
+            f"({sorted(gone)[0]}), taken by a later run or removed; run the job again"
+        )
+
+
+def discard(store: Store, run: str, slice_: str | None, reason: str | None) -> dict[str, Any]:
+    """Drops a held run and what it scored; the next run scores it again.
+
+    Raises:
+        InvalidError: the run is not held.
+        RetryError: another run holds the slice.
+    """
+    with _held_slice(store, run, slice_, f"discard {run}") as manifest:
+        if manifest["status"] != "held":
+            raise InvalidError(
+                f"run {run!r}: is {manifest['status']}, and only a held one is discarded"
+            )
+        published = published_manifest(store, manifest["slice"])
+        kept = {unit["unit"] for unit in published["units"]} if published else set()
+        for unit in manifest.get("units", ()):
+            if unit["unit"] not in kept:
+                _drop(store, manifest, unit)
+        store.prune_empty([layout.staging(manifest["slice"])])
+        store.remove(layout.run_file(run, HELD))
+        # Last: until all is dropped the run can be discarded again.
+        dropped = {**manifest, "status": "discarded", "discarded": _decision(reason)}
+        store.write_json(layout.run_file(run, "manifest.json"), dropped)
+        return dropped
+
+
+def _drop(store: Store, manifest: Mapping[str, Any], unit: Mapping[str, Any]) -> None:
+    slice_, score, attempt = manifest["slice"], manifest["score"], unit["attempt"]
+    # The record first: without it, whatever a crash leaves of the attempt is nobody's.
+    store.remove(layout.record(slice_, score, unit["unit"]))
+    store.remove(f"{layout.staging(slice_)}/{attempt}")
+    for path in (unit.get("rows_file"), unit.get("keys_file"), unit.get("rejects_file")):
+        if path is not None:
+            store.remove(path)
+
+
+@dataclass(frozen=True)
+class _Undoing:
+    """What stands once a run is taken back.
+
+    Args:
+        manifest: of the run.
+        current: of what is published.
+        like: of the run that what stands was scored as.
+        records: units that stand.
+        back: files that come back, from where to where.
+        gone: published files that go.
+    """
+
+    manifest: dict[str, Any]
+    current: dict[str, Any]
+    like: dict[str, Any]
+    records: tuple[UnitRecord, ...]
+    back: tuple[tuple[str, str], ...]
+    gone: tuple[str, ...]
+
+
+def undo(store: Store, run: str, slice_: str | None, reason: str | None) -> dict[str, Any]:
+    """Takes back one run of a slice: what it added goes, what it replaced comes back.
+
+    What later runs published beside it stays. The run is marked revoked, and a run that would
+    publish the same again is held. Undoing the undo brings all of it back.
+
+    Raises:
+        InvalidError: the run did not publish, was taken back before, or a later run built on it.
+        RetryError: another run holds the slice.
+    """
+    with _held_slice(store, run, slice_, f"rollback --undo {run}") as manifest:
+        undoing = _find_undoing(store, manifest)
+        name = layout.new_run_id(store)
+        decision = _decision(reason)
+        profile = TableProfile.empty()
+        score = undoing.like["score"]
+        places = [layout.record(manifest["slice"], score, r.unit) for r in undoing.records]
+        merge_records(store, places, profile)
+        store.write(layout.run_file(name, "profile.parquet"), write_table(profile, {}))
+        made = _rollback_manifest(name, undoing, decision, profile)
+        publish(store, manifest["slice"], _rollback(store, undoing, made, decision))
+        return made
+
+
+def _find_undoing(store: Store, manifest: dict[str, Any]) -> _Undoing:
+    run, status = manifest["run"], manifest["status"]
+    current = published_manifest(store, manifest["slice"])
+    if status not in ("published", "empty") or current is None:
+        raise InvalidError(f"run {run!r}: is {status}, and only a published run can be taken back")
+    base = read_manifest(store, manifest["base"]) if manifest["base"] else None
+    before, after, now = (published_records(m) if m else {} for m in (base, manifest, current))
+    added, removed = set(after) - set(before), set(before) - set(after)
+    if not added <= set(now) or removed & set(now):
+        raise _built_upon(run, current, "replaced what it published")
+    others = {unit: record for unit, record in now.items() if unit not in added}
+    returned = {unit: before[unit] for unit in removed}
+    like = base if base is not None and (removed or not others) else current
+    if removed and others and like["score"] != current["score"]:
+        raise _built_upon(run, current, "published more that was scored as it was")
+    records = tuple(record for _, record in sorted({**others, **returned}.items()))
+    if _overlap(records):
+        raise _built_upon(run, current, "published rows of the same shards")
+    return _Undoing(
+        manifest,
+        current,
+        like,
+        records,
+        _returning(store, run, returned.values()),
+        tuple(sorted(file.staged for unit in added for file in after[unit].files)),
+    )
+
+
+def _built_upon(run: str, current: Mapping[str, Any], how: str) -> InvalidError:
+    last = current["run"]
+    return InvalidError(f"run {run!r}: a later run {how}; take back run {last!r} first")
+
+
+def _overlap(records: Sequence[UnitRecord]) -> bool:
+    groups = [(p.shard.path, group) for r in records for p in r.pieces for group in p.row_groups]
+    return len(set(groups)) < len(groups)
+
+
+def _returning(
+    store: Store, run: str, records: Iterable[UnitRecord]
+) -> tuple[tuple[str, str], ...]:
+    files = sorted(file.staged for record in records for file in record.files)
+    moves = tuple((layout.retired(run, path), path) for path in files)
+    gone = sorted(store.missing(source for source, _ in moves))
+    if gone:
+        raise InvalidError(
+            f"run {run!r}: {len(gone)} of the files that it replaced are gone ({gone[0]}); they "
+            "are kept for output.retention_days: score with the former model or input instead"
+        )
+    return moves
+
+
+# What tells how the units of a manifest were scored.
+_SCORED_AS = (
+    *("batchscore_manifest", "job", "slice", "params", "engine", "device", "workers"),
+    *("batch_rows", "tile_rows", "job_sha256", "score", "score_facts", "model", "packages"),
+)
+
+
+def _rollback_manifest(
+    name: str, undoing: _Undoing, decision: dict[str, str], profile: TableProfile
+) -> dict[str, Any]:
+    """Returns the manifest of what stands after a run was taken back."""
+    like, records = undoing.like, undoing.records
+    units, files, shards = encode_units(records, name)
+    pieces = [piece for record in records for piece in record.pieces]
+    rows = _rows(records)
+    return {
+        **{key: like[key] for key in _SCORED_AS},
+        "run": name,
+        "actor": decision["by"],
+        "status": "published" if rows.scored else "empty",
+        "started": decision["at"],
+        "finished": decision["at"],
+        "seconds": 0.0,
+        "fingerprint": fingerprint(like["score"], pieces, ()),
+        "undoes": undoing.manifest["run"],
+        "rollback": decision,
+        "base": undoing.current["run"],
+        "rows": asdict(rows),
+        "columns": [list(c) for c in next((r.columns for r in records if r.scored), ())],
+        "files": files,
+        "replaced": list(undoing.gone),
+        "rejects": {"reasons": {}, "files": [r.rejects_file for r in records if r.rejects_file]},
+        "bad_shards": [asdict(bad) for record in records for bad in record.bad_shards],
+        "checks": [],
+        "profile": profile.summary(),
+        "stage_seconds": {},
+        "limited_by": None,
+        "reused_units": len(units),
+        "units": units,
+        "shards": shards,
+        "inputs": shards,
+    }
+
+
+def _rows(records: Sequence[UnitRecord]) -> Rows:
+    planned = sum(record.planned for record in records)
+    return Rows(
+        planned,
+        sum(record.filtered for record in records),
+        sum(record.scored for record in records),
+        sum(record.rejected for record in records),
+        sum(bad.rows for record in records for bad in record.bad_shards),
+        planned,
+    )
+
+
+def _rollback(
+    store: Store, undoing: _Undoing, made: dict[str, Any], decision: dict[str, str]
+) -> Publication:
+    manifest, slice_ = undoing.manifest, undoing.manifest["slice"]
+    undone = {**manifest, "status": "revoked", "revoked": {**decision, "run": made["run"]}}
+    documents = [(_path(made), made), (_path(manifest), undone)]
+    revoked = revocations(store, slice_)
+    if "undoes" in manifest:
+        # What an undo took back stands again, and what it left was never published by itself.
+        revoked = [each for each in revoked if each["run"] != manifest["undoes"]]
+        again = {**read_manifest(store, manifest["undoes"]), "status": "published"}
+        documents.append((_path(again), again))
+    else:
+        revoked.append({"run": manifest["run"], "fingerprint": manifest["fingerprint"], **decision})
+    return Publication(
+        run=made["run"],
+        base=undoing.current["run"],
+        before=tuple(snapshot(store, slice_)),
+        files=tuple(sorted(str(file["path"]) for file in made["files"])),
+        moves=undoing.back,
+        retire=undoing.gone,
+        documents=(*documents, (revoked_path(slice_), revoked)),
+    )
+
+
+def _path(manifest: Mapping[str, Any]) -> str:
+    return layout.run_file(manifest["run"], "manifest.json")

@@ -1,0 +1,77 @@
+"""What is put in order under a slice's lease: interrupted publishes, killed runs, old files."""
+
+from __future__ import annotations
+
+import posixpath
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from batchscore.errors import BatchscoreError
+from batchscore.finish import failed_manifest
+from batchscore.ledger import finished_units, sweep_attempts, sweep_records
+from batchscore.runs import layout
+from batchscore.runs.history import published_manifest, read_manifest
+from batchscore.runs.publish import roll_forward
+from batchscore.storage import Store
+
+
+def repair(store: Store, slice_: str) -> None:
+    """Finishes what a crash interrupted: a publication, runs without an end, attempts of nobody."""
+    roll_forward(store, slice_)
+    for run in store.names(f"{layout.HOME}/work"):
+        close_killed(store, slice_, run)
+    sweep_attempts(store, slice_)
+    for folder in (
+        "",
+        f"slices/{slice_}",
+        f"slices/{slice_}/lease",
+        f"ledger/{slice_}/*",
+        "runs/*",
+    ):
+        store.sweep_unfinished(posixpath.join(layout.HOME, folder))
+
+
+def close_killed(store: Store, slice_: str, run: str) -> None:
+    """Writes the manifest of a slice's run that left none, and removes what it worked with."""
+    try:
+        plan = store.read_json(layout.plan_file(run))
+        theirs = plan["facts"]["slice"] != slice_
+    except FileNotFoundError:
+        plan, theirs = None, store.exists(layout.run_file(run, "manifest.json"))
+    except (KeyError, TypeError, ValueError):
+        plan, theirs = None, False
+    if theirs:
+        return
+    manifest = layout.run_file(run, "manifest.json")
+    if plan is not None and not store.exists(manifest):
+        kept = len(finished_units(store, slice_, plan["facts"]["score"]) & set(plan["units"]))
+        message = f"killed, or lost with its machine; {kept} of its units were finished and kept"
+        store.write_json(manifest, failed_manifest(run, plan, "failed", message))
+    store.remove(layout.work(run))
+
+
+def purge(store: Store, slice_: str, days: int) -> None:
+    """Removes a slice's retired files past retention, and records that nothing can need again."""
+    before = datetime.now(timezone.utc) - timedelta(days=days)
+    needed = _units(published_manifest(store, slice_))
+    for run in store.names(f"{layout.HOME}/retired"):
+        manifest = _manifest_of(store, run, slice_)
+        if manifest is None:
+            continue
+        if datetime.fromisoformat(manifest["finished"]) < before:
+            store.remove(f"{layout.HOME}/retired/{run}")
+        elif manifest["base"]:
+            needed |= _units(read_manifest(store, manifest["base"]))
+    sweep_records(store, slice_, needed)
+
+
+def _manifest_of(store: Store, run: str, slice_: str) -> dict[str, Any] | None:
+    try:
+        manifest = read_manifest(store, run)
+    except BatchscoreError:
+        return None
+    return manifest if manifest.get("slice") == slice_ else None
+
+
+def _units(manifest: dict[str, Any] | None) -> set[str]:
+    return {str(unit["unit"]) for unit in manifest["units"]} if manifest else set()

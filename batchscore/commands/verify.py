@@ -1,0 +1,433 @@
+"""What is published, read again and held against its manifests; writes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+
+from batchscore.drift.storage import read_table
+from batchscore.errors import InvalidError, RecordError, RetryError
+from batchscore.ledger import decode_record
+from batchscore.records import StagedFile, UnitRecord
+from batchscore.runs import layout
+from batchscore.runs.history import published_manifest
+from batchscore.runs.lineage import open_parquet
+from batchscore.runs.manifest import published_records
+from batchscore.runs.publish import CURRENT, JOURNAL, MARKER, pending, snapshot
+from batchscore.runs.reconcile import Rows
+from batchscore.storage import Store, open_filesystem
+from batchscore.wording import reason
+
+_THREADS = 8
+_CHUNK_BYTES = 1 << 20
+_BATCH_ROWS = 16_384
+_ANEW = "restore it from a copy, or score the slice anew with --rescore"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is not as it was published: of which kind, where, and what to do."""
+
+    kind: str
+    path: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class SliceVerified:
+    """What is published of one slice.
+
+    Args:
+        slice: the job with its parameters.
+        run: that published it; None where that cannot be told.
+        finished: when, in UTC.
+        files: in its manifest.
+        rows: of these.
+        bytes: of these.
+        problems: of this slice.
+    """
+
+    slice: str
+    run: str | None
+    finished: str | None
+    files: int
+    rows: int
+    bytes: int
+    problems: tuple[Problem, ...]
+
+    @property
+    def status(self) -> str:
+        """`ok` or `failed`."""
+        return "failed" if self.problems else "ok"
+
+
+@dataclass(frozen=True)
+class Verified:
+    """Slices that were verified, and the problems of the folder that they share."""
+
+    slices: tuple[SliceVerified, ...]
+    shared: tuple[Problem, ...]
+
+    @property
+    def problems(self) -> list[Problem]:
+        """All that was found, slice by slice."""
+        return [*(problem for each in self.slices for problem in each.problems), *self.shared]
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 1 where something is wrong."""
+        return 1 if self.problems else 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns it as JSON-able values."""
+        slices = [{**asdict(each), "status": each.status} for each in self.slices]
+        for each in slices:
+            del each["problems"]
+        return {
+            "status": "failed" if self.problems else "ok",
+            "exit_code": self.exit_code,
+            "slices": slices,
+            "problems": [asdict(problem) for problem in self.problems],
+        }
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A slice with what its manifest says, and the problems found on the way to it."""
+
+    name: str
+    manifest: Mapping[str, Any] | None
+    records: tuple[UnitRecord, ...]
+    problems: tuple[Problem, ...]
+
+    @property
+    def files(self) -> list[StagedFile]:
+        return [file for record in self.records for file in record.files]
+
+
+# What changes of a slice whenever it is published.
+_STATE = (CURRENT, MARKER, JOURNAL)
+# What the ledger tells of a unit as the manifest does; its files were moved when published.
+_SAME = ("attempt", "pieces", "read", "filtered", "scored", "rejected", "rows_file", "keys_file")
+
+_Look = Callable[[], Iterator[Problem]]
+
+
+def verify_output(store: Store, slice_: str | None) -> Verified:
+    """Reads everything that is published, and what belongs to it, and holds it against manifests.
+
+    Of a slice whose manifest is damaged only that is told; the others are verified.
+
+    Args:
+        store: the output.
+        slice_: the slice to verify, or None for all.
+
+    Raises:
+        InvalidError: nothing is published.
+        RetryError: a slice was published while it was read.
+    """
+    before = _states(store)
+    names = [slice_] if slice_ else sorted(before)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        shared = list(_look_at_folder(store, sorted(before)))
+        opened = [each for each in pool.map(partial(_open, store), names) if each is not None]
+        looks = [(each.name, look) for each in opened for look in _looks(store, each)]
+        found = defaultdict[str, list[Problem]](list)
+        for (name, _), problems in zip(looks, pool.map(_run, looks), strict=True):
+            found[name] += problems
+    slices = tuple(_conclude(each, found[each.name]) for each in opened)
+    verified = Verified(slices, tuple(shared))
+    _require_something(store, slice_, verified)
+    if verified.problems and _states(store) != before:
+        raise RetryError(f"output {store.address}: was published to meanwhile; verify again")
+    return verified
+
+
+def _run(look: tuple[str, _Look]) -> list[Problem]:
+    return list(look[1]())
+
+
+def _require_something(store: Store, slice_: str | None, verified: Verified) -> None:
+    if not verified.slices and not verified.problems:
+        what = f"slice {slice_!r} of {store.address}" if slice_ else store.address
+        raise InvalidError(f"{what}: nothing is published yet; run the job first")
+
+
+def _conclude(opened: _Opened, problems: Sequence[Problem]) -> SliceVerified:
+    manifest = opened.manifest or {}
+    return SliceVerified(
+        opened.name,
+        manifest.get("run"),
+        manifest.get("finished"),
+        len(opened.files),
+        sum(file.rows for file in opened.files),
+        sum(file.bytes for file in opened.files),
+        (*opened.problems, *problems),
+    )
+
+
+def _states(store: Store) -> dict[str, tuple[bytes | None, ...]]:
+    """Returns what tells of each slice whether it was published anew."""
+    return {
+        name: tuple(_read(store, layout.slice_file(name, file)) for file in _STATE)
+        for name in store.names(f"{layout.HOME}/slices")
+    }
+
+
+def _read(store: Store, path: str) -> bytes | None:
+    try:
+        return store.read(path)
+    except FileNotFoundError:
+        return None
+
+
+def _open(store: Store, name: str) -> _Opened | None:
+    """Reads a slice's manifest; None if nothing of it was ever published."""
+    try:
+        begun = pending(store, name)
+        manifest = published_manifest(store, name)
+        if manifest is None:
+            problems = _look_at_marker(store, name)
+            return _Opened(name, None, (), problems) if problems else None
+        records = tuple(published_records(manifest).values())
+        _check_paths(store, records)
+        problems = (*_look_at_snapshot(store, name, manifest), *_look_at_sums(manifest, records))
+    except (RecordError, ValueError, TypeError, KeyError, AttributeError) as error:
+        detail = str(error) if isinstance(error, RecordError) else f"damaged ({error!r}); {_ANEW}"
+        return _Opened(name, None, (), (Problem("manifest", layout.slice_file(name, ""), detail),))
+    if begun is not None:
+        detail = f"a publish of run {begun.run} was interrupted; the next run finishes it"
+        problems = (Problem("journal", layout.slice_file(name, JOURNAL), detail), *problems)
+    return _Opened(name, manifest, records, problems)
+
+
+def _check_paths(store: Store, records: Sequence[UnitRecord]) -> None:
+    """Raises ValueError where a path leaves the output."""
+    for record in records:
+        for path in (record.rows_file, record.keys_file, record.rejects_file):
+            store.path(path or "")
+        for file in record.files:
+            store.path(file.staged)
+
+
+def _look_at_marker(store: Store, name: str) -> tuple[Problem, ...]:
+    if not store.exists(layout.slice_file(name, CURRENT)):
+        return ()
+    detail = "is gone, and a snapshot is there; write the published run's name into it again"
+    return (Problem("marker", layout.slice_file(name, MARKER), detail),)
+
+
+def _look_at_snapshot(store: Store, name: str, manifest: Mapping[str, Any]) -> Iterator[Problem]:
+    """Holds the marker's run and the snapshot against each other."""
+    run, path = manifest["run"], layout.slice_file(name, CURRENT)
+    if manifest["slice"] != name or manifest["status"] not in ("published", "empty"):
+        detail = (
+            f"names run {run}, which is {manifest['status']} and of slice {manifest['slice']!r}; "
+            "write the published run's name into it again"
+        )
+        yield Problem("marker", layout.slice_file(name, MARKER), detail)
+    listed = Counter(snapshot(store, name))
+    described = Counter(str(file["path"]) for file in manifest["files"])
+    for file in sorted((listed - described) + (described - listed)):
+        detail = (
+            f"lists {file} {listed[file]} times, and run {run} published it {described[file]} "
+            f"times; write the manifest's files into it, one a line, or score anew with --rescore"
+        )
+        yield Problem("snapshot", path, detail)
+
+
+def _look_at_sums(manifest: Mapping[str, Any], records: Sequence[UnitRecord]) -> Iterator[Problem]:
+    """Adds up the files of each unit, and the units of the run."""
+    path, rows = layout.run_file(manifest["run"], "manifest.json"), Rows(**manifest["rows"])
+    went = rows.scored + rows.rejected + rows.filtered + rows.quarantined
+    sums = [
+        ("the files of all units", len(manifest["files"]), sum(len(r.files) for r in records)),
+        ("the rows of all units' scores", rows.scored, sum(r.scored for r in records)),
+        ("the rows of all units' rejects", rows.rejected, sum(r.rejected for r in records)),
+        ("the rows that were scored, rejected, filtered and left out", rows.input, went),
+        *(
+            (f"the rows of the files of unit {r.unit}", r.scored, sum(f.rows for f in r.files))
+            for r in records
+        ),
+    ]
+    for what, told, found in sums:
+        if told != found:
+            detail = f"{what} are {found:,}, and it counts {told:,}; {_ANEW}"
+            yield Problem("sum", path, detail)
+
+
+def _looks(store: Store, opened: _Opened) -> Iterator[_Look]:
+    """Yields what there is to look at of a slice, a file each, to be done side by side."""
+    manifest = opened.manifest
+    if manifest is None:
+        return
+    for file in opened.files:
+        yield partial(_look_at_file, store, file)
+    for record in opened.records:
+        address = layout.record(opened.name, manifest["score"], record.unit)
+        yield partial(_look_at_record, store, address, record)
+        yield partial(_look_at_lineage, store, address, record)
+        yield partial(_look_at_rejects, store, address, record)
+        if record.keys_file is not None:
+            yield partial(_look_at_table, store, "keys", record.keys_file, None)
+    yield partial(_look_at_profile, store, layout.run_file(manifest["run"], "profile.parquet"))
+
+
+def _look_at_file(store: Store, file: StagedFile) -> Iterator[Problem]:
+    """Holds a published file's bytes, hash and rows against the manifest."""
+    try:
+        size, sha256 = _digest(store, file.staged)
+    except FileNotFoundError:
+        yield Problem("missing", file.staged, f"{file.rows:,} rows were published in it; {_ANEW}")
+        return
+    except OSError as error:
+        yield Problem("unreadable", file.staged, f"cannot be read ({reason(error)}); try again")
+        return
+    if size != file.bytes:
+        detail = f"has {size:,} bytes, and {file.bytes:,} were published; {_ANEW}"
+        yield Problem("size", file.staged, detail)
+    elif sha256 != file.sha256:
+        detail = f"its SHA-256 is {sha256}, and {file.sha256} was published; {_ANEW}"
+        yield Problem("sha256", file.staged, detail)
+    yield from _look_at_table(store, "rows", file.staged, file.rows)
+
+
+def _digest(store: Store, path: str) -> tuple[int, str]:
+    """Returns a file's bytes and SHA-256."""
+    digest, size = hashlib.sha256(), 0
+    with open_filesystem(store.address)[0].open(store.path(path), "rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            size += len(chunk)
+    return size, digest.hexdigest()
+
+
+def _look_at_table(store: Store, kind: str, path: str, rows: int | None) -> Iterator[Problem]:
+    """Reads every page of a Parquet file, and counts its rows where a number is expected."""
+    try:
+        with open_parquet(store, path) as file:
+            promised, found = file.metadata.num_rows, 0
+            for batch in _batches(file):
+                found += batch.num_rows
+    except RecordError as error:
+        yield Problem("damaged" if kind == "rows" else kind, path, str(error))
+        return
+    expected = promised if rows is None else rows
+    if (promised, found) != (expected, expected):
+        detail = (
+            f"its footer promises {promised:,} rows and {found:,} can be read, where "
+            f"{expected:,} were written; {_ANEW}"
+        )
+        yield Problem(kind, path, detail)
+
+
+def _batches(file: Any, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """Yields a file's rows; of one row group after the other, whose buffers are then let go."""
+    for group in range(file.num_row_groups):
+        yield from file.iter_batches(_BATCH_ROWS, [group], columns, use_threads=False)
+
+
+def _look_at_record(store: Store, path: str, record: UnitRecord) -> Iterator[Problem]:
+    """Holds a unit's entry in the ledger against what was published of it."""
+    remedy = "without it the next run scores the unit again"
+    try:
+        kept, _ = decode_record(store.read(path))
+    except FileNotFoundError:
+        yield Problem("record", path, f"no such file; {remedy}")
+        return
+    except (RecordError, OSError) as error:
+        yield Problem("record", path, f"damaged ({reason(error)}); {remedy}")
+        return
+    for name in _SAME:
+        is_, was = getattr(kept, name), getattr(record, name)
+        if is_ != was:
+            detail = f"its {name} is {is_!r}, and {was!r} was published; {remedy} where removed"
+            yield Problem("record", path, detail)
+
+
+def _look_at_lineage(store: Store, address: str, record: UnitRecord) -> Iterator[Problem]:
+    """Counts the rows of each published file that the rows file leads back to the source."""
+    path, counts = record.rows_file, Counter[int]()
+    if path is None:
+        if record.scored:
+            yield Problem("lineage", address, f"no rows file for {record.scored:,} rows; {_ANEW}")
+        return
+    try:
+        with open_parquet(store, path) as file:
+            for batch in _batches(file, ["file", "row"]):
+                for each in batch.column("file").value_counts().to_pylist():
+                    counts[each["values"]] += each["counts"]
+    except RecordError as error:
+        yield Problem("lineage", path, str(error))
+        return
+    if sorted(counts.values()) != sorted(file.rows for file in record.files):
+        detail = (
+            f"knows {counts.total():,} rows of {len(counts)} files, where {record.scored:,} of "
+            f"{len(record.files)} were published; {_ANEW}"
+        )
+        yield Problem("lineage", path, detail)
+
+
+def _look_at_rejects(store: Store, address: str, record: UnitRecord) -> Iterator[Problem]:
+    """Reads a unit's rejected rows."""
+    if record.rejects_file is not None:
+        yield from _look_at_table(store, "rejects", record.rejects_file, record.rejected)
+    elif record.rejected:
+        yield Problem("rejects", address, f"no file for {record.rejected:,} rows; {_ANEW}")
+
+
+def _look_at_profile(store: Store, path: str) -> Iterator[Problem]:
+    try:
+        read_table(store.read(path))
+    except FileNotFoundError:
+        yield Problem("profile", path, f"no such file; {_ANEW}")
+    except (RecordError, OSError) as error:
+        yield Problem("profile", path, f"damaged ({reason(error)}); {_ANEW}")
+
+
+def _look_at_folder(store: Store, names: Sequence[str]) -> Iterator[Problem]:
+    """Finds files under `data/` that no slice published, and those that two did."""
+    owners, known = defaultdict[str, list[str]](list), set[str]()
+    standing = _list_data(store)
+    for name in names:
+        for path in set(_snapshot(store, name)):
+            owners[path].append(name)
+        known |= _under_way(store, name)
+    for path in sorted(standing - set(owners) - known):
+        detail = "no slice published it, and a reader of the folder may read it; move it elsewhere"
+        yield Problem("stranger", path, detail)
+    for path, found in sorted(owners.items()):
+        if len(found) > 1:
+            detail = f"is published by slices {', '.join(found)}; score all but one with --rescore"
+            yield Problem("shared", path, detail)
+
+
+def _list_data(store: Store) -> set[str]:
+    """Returns all files under `data/`, hidden and unfinished ones among them."""
+    filesystem, root = open_filesystem(store.address)[0], store.path("")
+    found = filesystem.find(store.path(layout.DATA))
+    return {posixpath.relpath(str(path), root) for path in found}
+
+
+def _snapshot(store: Store, name: str) -> list[str]:
+    try:
+        return snapshot(store, name)
+    except ValueError:  # which is told where the slice is opened
+        return []
+
+
+def _under_way(store: Store, name: str) -> set[str]:
+    """Returns the files that an interrupted publish has moved, or will."""
+    try:
+        begun = pending(store, name)
+    except RecordError:  # which is told where the slice is opened
+        return set()
+    return {*(target for _, target in begun.moves), *begun.retire, *begun.files} if begun else set()

@@ -1,0 +1,94 @@
+"""Golden rows, whose scores are known, put through a network as a process loaded it."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from batchscore.arrays import Array, to_arrow, to_numpy
+from batchscore.errors import ModelError
+from batchscore.judge import golden_prefix, golden_results
+from batchscore.models.folder import localize
+from batchscore.models.load import Network
+from batchscore.scoring import infer_step, load, preprocess_step
+from batchscore.spec import RunSpec
+from batchscore.stages.block import Block
+from batchscore.stages.preprocess import InputColumns
+from batchscore.units import Unit
+
+
+def record_golden(spec: RunSpec, network: Network) -> None:
+    """Writes what this process's network makes of the golden rows beside the units it will score.
+
+    Raises:
+        ModelError: the golden rows cannot be read, or do not fit the model.
+    """
+    found = measure_golden(spec, network)
+    if found is not None:
+        spec.output.write_json(f"{golden_prefix(spec)}{secrets.token_hex(4)}.json", found)
+
+
+def ensure_golden(spec: RunSpec) -> None:
+    """Scores the golden rows where no process of this run or of one before did it.
+
+    Raises:
+        ModelError: the model cannot be loaded, or its golden rows do not fit it.
+    """
+    if golden_prefix(spec) and not golden_results(spec):
+        record_golden(spec, load(spec))
+
+
+def measure_golden(spec: RunSpec, network: Network) -> dict[str, Any] | None:
+    """Returns the number of golden rows and each output's largest difference to its known values.
+
+    The rows hold the columns that the model's own preprocessing reads, or without it a column for
+    each model input, and one for each of the model's outputs, by their names. A row that is
+    rejected differs by infinity. None where the model has no golden rows.
+
+    Raises:
+        ModelError: the golden rows cannot be read, or do not fit the model.
+    """
+    model = spec.model
+    if model.golden is None:
+        return None
+    try:
+        table = pq.read_table(localize(model) / model.golden).combine_chunks()
+        batch = table.to_batches()[0]
+        names = [output.name for output in model.outputs]
+        known = {name: to_numpy(batch.column(name)) for name in names}
+        rest = batch.select([name for name in batch.schema.names if name not in names])
+    except (OSError, pa.ArrowException, KeyError, IndexError, ValueError) as error:
+        raise ModelError(
+            f"golden rows {model.golden} of model {model.name!r}: cannot be read ({error}); "
+            "write them again with the model"
+        ) from error
+    scored = _score(spec, network, rest)
+    gaps = {name: _gap(scored, name, known[name]) for name in names}
+    return {"rows": batch.num_rows, "gaps": gaps}
+
+
+def _score(spec: RunSpec, network: Network, batch: pa.RecordBatch) -> Block:
+    """Puts rows through what the model folder describes, without the job's own functions."""
+    inputs = tuple(
+        InputColumns(each.name, each.dtype, each.shape, (each.name,)) for each in spec.model.inputs
+    )
+    plain = replace(spec, preprocess=None, inputs=inputs)
+    rows_b = to_arrow(np.arange(batch.num_rows, dtype=np.int64))
+    block = Block(Unit("golden", ()), 0, rows_b, batch)
+    return infer_step(plain, network)(preprocess_step(plain)(block))
+
+
+def _gap(block: Block, name: str, known_b: Array) -> float:
+    if block.rejects or block.values is None:
+        return math.inf
+    made_b = to_numpy(block.values.column(name))
+    if made_b.shape != known_b.shape:
+        return math.inf
+    gaps_b = np.abs(made_b.astype(np.float64) - known_b.astype(np.float64))
+    return float(gaps_b.max(initial=0.0))

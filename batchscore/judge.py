@@ -1,0 +1,141 @@
+"""Every check of a run whose rows were reconciled, with the facts that each of them needs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from batchscore.records import UnitRecord
+from batchscore.runs import layout
+from batchscore.runs.checks import (
+    Check,
+    check_bad_shards,
+    check_golden,
+    check_not_empty,
+    check_rejects,
+    check_rows,
+    check_schema,
+    check_score_range,
+    check_unique,
+    check_volume,
+)
+from batchscore.runs.history import rows_before
+from batchscore.runs.lineage import find_source_rows
+from batchscore.runs.reconcile import Rows
+from batchscore.runs.unique import (
+    Run,
+    Scratch,
+    find_duplicates,
+    hash_file,
+    partition_values,
+    read_keys,
+)
+from batchscore.spec import RunSpec
+from batchscore.stages.block import locate_rows
+from batchscore.stages.keys import hash_keys
+from batchscore.units import Unit
+
+
+def judge(
+    spec: RunSpec,
+    rows: Rows,
+    records: Sequence[UnitRecord],
+    bad_shards: Sequence[tuple[str, str]],
+    base: dict[str, Any] | None,
+) -> list[Check]:
+    """Returns the checks of a run.
+
+    Args:
+        records: of all units that would be published.
+        bad_shards: paths and reasons of shards that were left out.
+        base: the manifest of what is published of the slice, or None.
+    """
+    reasons = Counter[str]()
+    for record in records:
+        reasons.update(record.reject_reasons)
+    columns = next((record.columns for record in records if record.scored), ())
+    return [
+        check_rows(rows),
+        *check_rejects(rows, reasons, spec.rejects),
+        check_not_empty(rows, spec.allow_empty),
+        *check_bad_shards(bad_shards, spec.max_bad_shards),
+        *_volume(spec, rows, base),
+        *check_schema(columns, base["columns"] if base else None),
+        *check_score_range(records, spec.checks),
+        *_golden(spec),
+        *_unique(spec, records),
+    ]
+
+
+def _volume(spec: RunSpec, rows: Rows, base: dict[str, Any] | None) -> list[Check]:
+    if base is not None:
+        before = base["rows"]["scored"] + base["rows"]["rejected"]
+        return check_volume(rows, [before], f"run {base['run']}", spec.checks)
+    near = rows_before(spec.output, spec.slice, spec.job)
+    return check_volume(rows, near, f"the job's last slices, {len(near)} of them", spec.checks)
+
+
+def golden_prefix(spec: RunSpec) -> str | None:
+    """Returns how the paths of golden results begin; None where the model has no golden rows."""
+    model = spec.model
+    if model.golden is None:
+        return None
+    return layout.golden(spec.slice, spec.score, model.sha256[model.golden])
+
+
+def golden_results(spec: RunSpec) -> list[dict[str, Any]]:
+    """Returns what processes that loaded the model made of its golden rows."""
+    prefix = golden_prefix(spec)
+    if prefix is None:
+        return []
+    folder, _, start = prefix.rpartition("/")
+    names = [name for name in spec.output.names(folder) if name.startswith(start)]
+    return [spec.output.read_json(f"{folder}/{name}") for name in names]
+
+
+def _golden(spec: RunSpec) -> list[Check]:
+    """Judges what the processes that loaded the model found; the ledger keeps it for later runs."""
+    found = golden_results(spec)
+    rows = max((each["rows"] for each in found), default=0)
+    gaps = [{k: float(v) for k, v in each["gaps"].items()} for each in found]
+    return check_golden(gaps, spec.model.tolerance, rows)
+
+
+def _unique(spec: RunSpec, records: Sequence[UnitRecord]) -> list[Check]:
+    """Judges the key over all units; those scored before it was asked for are hashed from files."""
+    columns = spec.checks.unique
+    if not columns:
+        return []
+    with Scratch() as scratch:
+        runs = [run for record in records for run in _key_runs(spec, record, scratch)]
+        found = find_duplicates(runs, scratch)
+    places = {record.unit: (record, "") for record in records}
+    places |= {file.staged: (record, file.staged) for record in records for file in record.files}
+    examples = [
+        "; ".join(_place(spec, *places[label], row) for label, row in group)
+        for group in found.examples
+    ]
+    return [check_unique(columns, found.count, " | ".join(examples))]
+
+
+def _key_runs(spec: RunSpec, record: UnitRecord, scratch: Scratch) -> list[Run]:
+    store, columns = spec.output, spec.checks.unique
+    if record.keys_file is not None and record.keys_columns == columns:
+        return read_keys(store, record.keys_file, record.unit)
+    runs = []
+    for file in record.files:
+        values = partition_values(file.partition, spec.source.schema)
+        runs += hash_file(store, file.staged, values, columns, hash_keys, scratch)
+    return runs
+
+
+def _place(spec: RunSpec, record: UnitRecord, file: str, row: int) -> str:
+    """Names the source of a row, given by its number within its unit, or within a scored file."""
+    rows_n = np.array([row])
+    if file:
+        rows_n = find_source_rows(spec.output, record, file, rows_n)
+    shards, rows = locate_rows(Unit(record.unit, record.pieces), rows_n)
+    return f"row {rows[0].as_py():,} of {shards[0].as_py()}"

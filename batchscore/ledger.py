@@ -1,0 +1,141 @@
+"""The ledger: finished units, each recorded once with its profile, found again and merged."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from batchscore.drift.profile import TableProfile
+from batchscore.drift.storage import read_record, read_table, write_table
+from batchscore.errors import RecordError
+from batchscore.records import UnitRecord
+from batchscore.runs import layout
+from batchscore.storage import Store
+
+_THREADS = 16
+_RECORD = re.compile(r"([0-9a-f]{16})\.parquet$")
+
+
+def encode_record(record: UnitRecord, profile: TableProfile) -> bytes:
+    """Returns a unit's record and profile as the bytes of one file."""
+    return write_table(profile, record.to_json())
+
+
+def decode_record(data: bytes) -> tuple[UnitRecord, TableProfile]:
+    """Reverses `encode_record`; RecordError if the bytes are damaged."""
+    profile, meta = read_table(data)
+    return UnitRecord.from_json(meta), profile
+
+
+def enter(store: Store, address: str, record: UnitRecord, profile: TableProfile) -> bool:
+    """Records a finished unit; False if another attempt was first, whose record then stands.
+
+    A record whose staged files are gone counts for nothing and is replaced.
+    """
+    data = encode_record(record, profile)
+    if store.create_new(address, data):
+        return True
+    if store.missing(file.staged for file in read_head(store, address).files):
+        store.write(address, data)
+        return True
+    return False
+
+
+def finished_units(store: Store, slice_: str, score: str) -> set[str]:
+    """Returns the ids of all units that were ever finished in one way of scoring."""
+    names = store.names(layout.ledger(slice_, score))
+    return {match[1] for match in map(_RECORD.match, names) if match}
+
+
+def read_heads(
+    store: Store, slice_: str, score: str, units: Iterable[str]
+) -> dict[str, UnitRecord]:
+    """Returns units' records without their profiles; RecordError if one is damaged."""
+    ids = sorted(units)
+    paths = [layout.record(slice_, score, unit) for unit in ids]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        heads = pool.map(lambda path: read_head(store, path), paths)
+        return dict(zip(ids, heads, strict=True))
+
+
+def read_head(store: Store, address: str) -> UnitRecord:
+    """Returns one record without its profile; RecordError if it is damaged."""
+    try:
+        return UnitRecord.from_json(read_record(store.read(address)))
+    except RecordError as error:
+        raise _damaged(store, address, error) from error
+
+
+def merge_records(
+    store: Store, addresses: Sequence[str], profile: TableProfile
+) -> dict[str, UnitRecord]:
+    """Returns each unit's record, and merges their profiles into one; some are in memory at a time.
+
+    Raises:
+        RecordError: a record is damaged.
+    """
+    found: dict[str, UnitRecord] = {}
+    paths = sorted(set(addresses))
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for start in range(0, len(paths), _THREADS):
+            some = paths[start : start + _THREADS]
+            for path, data in zip(some, pool.map(store.read, some), strict=True):
+                try:
+                    record, part = decode_record(data)
+                except RecordError as error:
+                    raise _damaged(store, path, error) from error
+                found[record.unit] = record
+                profile.merge(part)
+    return found
+
+
+def _damaged(store: Store, address: str, error: RecordError) -> RecordError:
+    return RecordError(
+        f"ledger {store.url(address)}: {error}. Without this file the unit is scored again"
+    )
+
+
+def sweep_attempts(store: Store, slice_: str) -> None:
+    """Removes attempts of a slice that ended before their record was written, with their sidecars.
+
+    Nobody else may be at work on the slice.
+    """
+    folder = layout.staging(slice_)
+    staged = store.names(folder)
+    if not staged:
+        return
+    ledgers = [f"{_home(slice_)}/{score}" for score in store.names(_home(slice_))]
+    units = {attempt.partition("-")[0] for attempt in staged}
+    paths = [f"{ledger}/{unit}.parquet" for ledger in ledgers for unit in sorted(units)]
+    there = set(paths) - store.missing(paths)
+    recorded = {read_head(store, path).attempt for path in there}
+    for attempt in set(staged) - recorded:
+        for ledger in ledgers:
+            for kind in ("rows", "keys"):
+                store.remove(f"{ledger}/{attempt}.{kind}.parquet")
+        # Last, since without it nobody would look for the sidecars any more.
+        store.remove(f"{folder}/{attempt}")
+    store.prune_empty([folder])
+
+
+def sweep_records(store: Store, slice_: str, needed: set[str]) -> None:
+    """Removes a slice's records and staged attempts, but those of the units that are needed."""
+    for score in store.names(_home(slice_)):
+        ledger = f"{_home(slice_)}/{score}"
+        names = store.names(ledger)
+        units = {name: re.split(r"[-.]", name)[0] for name in names}
+        if not needed & set(units.values()):
+            store.remove(ledger)
+            continue
+        for name, unit in units.items():
+            if unit not in needed and not name.startswith(layout.GOLDEN):
+                store.remove(f"{ledger}/{name}")
+    for attempt in store.names(layout.staging(slice_)):
+        if attempt.partition("-")[0] not in needed:
+            store.remove(f"{layout.staging(slice_)}/{attempt}")
+    store.prune_empty([layout.staging(slice_)])
+
+
+def _home(slice_: str) -> str:
+    return f"{layout.HOME}/ledger/{slice_}"

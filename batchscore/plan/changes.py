@@ -1,0 +1,132 @@
+"""What changed since a slice was last published, and whether the job lets a run go on with it."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from batchscore.job import OnChange
+from batchscore.runs.checks import Check
+from batchscore.units import Piece, Shard
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Differences to what is published; shards by path.
+
+    Args:
+        score: what decides scores and differs, as a person would call it.
+        removed: shards with published rows that are gone.
+        rewritten: shards with published rows that were written anew, or are gone from a folder in
+            which others stand in their place.
+        late: shards of which no row is published yet, those among `replacements` left out.
+        replacements: shards that stand in place of rewritten ones.
+        rows_before: rows of what is gone or rewritten, filtered and rejected ones counted.
+        rows_after: rows of what stands in place of what was rewritten.
+    """
+
+    score: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    rewritten: tuple[str, ...] = ()
+    late: tuple[str, ...] = ()
+    replacements: tuple[str, ...] = ()
+    rows_before: int = 0
+    rows_after: int = 0
+
+
+def find_changes(
+    facts: Mapping[str, str],
+    facts_before: Mapping[str, str],
+    pieces: Iterable[Piece],
+    pieces_before: Iterable[Piece],
+    shards: Iterable[Shard],
+) -> Changes:
+    """Compares what is to be scored with what is published.
+
+    Args:
+        facts: all that scores depend on, by name.
+        facts_before: the same of the published run.
+        pieces: row groups that are to be scored.
+        pieces_before: row groups whose rows are published, without those of bad shards.
+        shards: all of the input; those whose rows are filtered are neither gone nor late.
+    """
+    now, before = _rows_by_shard(pieces), _rows_by_shard(pieces_before)
+    marks = {shard.path: (shard.size, shard.mark) for shard in shards}
+    paths_before = {shard.path for shard in before}
+    gone = {shard.path for shard in before if shard.path not in marks}
+    new = {shard.path for shard in now} - paths_before
+    # As after a compaction: some files left a folder, and others came into it.
+    swapped = {posixpath.dirname(p) for p in gone} & {posixpath.dirname(p) for p in new}
+    left = {path for path in gone if posixpath.dirname(path) in swapped}
+    came = {path for path in new if posixpath.dirname(path) in swapped}
+    edited = {s.path for s in before if marks.get(s.path, (s.size, s.mark)) != (s.size, s.mark)}
+    lost = gone | edited
+    return Changes(
+        score=tuple(
+            sorted(k for k in {*facts, *facts_before} if facts.get(k) != facts_before.get(k))
+        ),
+        removed=tuple(sorted(gone - left)),
+        rewritten=tuple(sorted(edited | left)),
+        late=tuple(sorted(new - came)),
+        replacements=tuple(sorted(came | edited)),
+        rows_before=sum(rows for shard, rows in before.items() if shard.path in lost),
+        rows_after=sum(rows for shard, rows in now.items() if shard.path in came | edited),
+    )
+
+
+def _rows_by_shard(pieces: Iterable[Piece]) -> dict[Shard, int]:
+    rows: dict[Shard, int] = {}
+    for piece in pieces:
+        rows[piece.shard] = rows.get(piece.shard, 0) + piece.rows
+    return rows
+
+
+def judge_changes(changes: Changes, on_change: OnChange, work: str) -> list[Check]:
+    """Returns a check for each kind of change that there is; one that the job holds is not passed.
+
+    Args:
+        work: what going on would cost, in words.
+    """
+    kinds = (
+        ("model", changes.score, on_change.model, "rescore", _name_facts(changes.score)),
+        (
+            "removed_shards",
+            changes.removed,
+            on_change.removed_shards,
+            "remove",
+            f"{_some(changes.removed)} gone; their published rows would be removed",
+        ),
+        (
+            "rewritten_shards",
+            changes.rewritten,
+            on_change.rewritten_shards,
+            "rescore",
+            f"{_some(changes.rewritten)} written anew or replaced by {len(changes.replacements):,} "
+            f"in the same folder; {changes.rows_before:,} rows are published of all that changed "
+            f"or is gone, {changes.rows_after:,} stand in its place",
+        ),
+        ("late_shards", changes.late, on_change.late_shards, "add", f"{_some(changes.late)} new"),
+    )
+    return [
+        _check(name, action != "hold", f"{what}: {work}", choice)
+        for name, found, action, choice, what in kinds
+        if found
+    ]
+
+
+def _check(kind: str, passed: bool, what: str, choice: str) -> Check:
+    key = f"on_change.{kind}"
+    remedy = "" if passed else f"; to go on once: --set {key}={choice}"
+    return Check(key, passed, f"{what}{remedy}", "held")
+
+
+def _name_facts(names: tuple[str, ...]) -> str:
+    shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+    return f"{shown} changed, so that every row would be scored again"
+
+
+def _some(paths: tuple[str, ...]) -> str:
+    shards = f"{len(paths):,} shard{'s' if len(paths) > 1 else ''}"
+    names = ", ".join(paths[:3]) + (", …" if len(paths) > 3 else "")
+    return f"{shards} ({names}) {'are' if len(paths) > 1 else 'is'}"

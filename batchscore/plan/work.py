@@ -1,0 +1,225 @@
+"""What of a plan is done, and what is left: the ledger and what is published, held against it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from batchscore.errors import RecordError
+from batchscore.ledger import finished_units, read_heads
+from batchscore.plan.changes import Changes, find_changes, judge_changes
+from batchscore.plan.plan import Plan
+from batchscore.records import UnitRecord
+from batchscore.runs.checks import Check
+from batchscore.runs.history import published_manifest
+from batchscore.runs.manifest import published_records
+from batchscore.runs.publish import revocations, snapshot
+from batchscore.units import Piece, Unit, make_unit, pack_units
+
+UNIT_ROWS = 1_000_000
+
+ShardKey = tuple[str, int, str]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a run has to do, and what it finds done.
+
+    Args:
+        base: the manifest of what is published, or None.
+        kept: published units that stay as they are.
+        resumed: units that were finished and never published.
+        units: what is to be scored.
+        changes: since the slice was published.
+        checks: one for each kind of change; a run whose job holds one does not score.
+        unchanged: what is published is what a run would publish.
+        missing: published files that are gone; their units are scored again.
+    """
+
+    base: dict[str, Any] | None
+    kept: dict[str, UnitRecord]
+    resumed: dict[str, UnitRecord]
+    units: tuple[Unit, ...]
+    changes: Changes
+    checks: tuple[Check, ...]
+    unchanged: bool
+    missing: tuple[str, ...] = ()
+
+    @property
+    def held(self) -> bool:
+        """Whether the job holds a change, so that nothing is to be scored."""
+        return not all(check.passed for check in self.checks)
+
+    @property
+    def reused_rows(self) -> int:
+        """Rows of units that need not be scored."""
+        return sum(record.planned for record in (*self.kept.values(), *self.resumed.values()))
+
+    @property
+    def unit_rows(self) -> int:
+        """Rows that the units to score read."""
+        return sum(unit.rows for unit in self.units)
+
+
+def settle(plan: Plan, rescore: bool = False) -> Work:
+    """Finds what is published and what is finished, and cuts the rest into units; writes nothing.
+
+    Args:
+        rescore: reuses nothing but what an earlier `--rescore` of the same state finished.
+
+    Raises:
+        RecordError: a manifest, a record, or the slice's snapshot is damaged.
+    """
+    spec = plan.spec
+    base = published_manifest(spec.output, spec.slice)
+    published = published_records(base) if base else {}
+    missing = _missing_files(plan, base, rescore)
+    changes, checks = _changes(plan, base, published, rescore)
+    alike = base is not None and base["score"] == plan.spec.score and not rescore
+    whole = {unit: r for unit, r in published.items() if alike and not _lacks(r, missing)}
+    left = _groups(plan.pieces)
+    kept = _take(whole, left, spec.max_bad_shards)
+    finished = finished_units(spec.output, spec.slice, spec.score)
+    salt = f"again {base['run'] if base else None}" if rescore else ""
+    if salt:
+        finished &= {unit.id for unit in _cut(plan.pieces, left, salt, set())}
+    heads = _usable(plan, finished - set(published))
+    resumed = _take(heads, left, spec.max_bad_shards)
+    units = _cut(plan.pieces, left, salt, {*finished, *published})
+    same = alike and base is not None and base["fingerprint"] == plan.fingerprint
+    unchanged = same and not units and not resumed
+    return Work(base, kept, resumed, units, changes, checks, unchanged, tuple(sorted(missing)))
+
+
+def _changes(
+    plan: Plan, base: dict[str, Any] | None, published: Mapping[str, UnitRecord], rescore: bool
+) -> tuple[Changes, tuple[Check, ...]]:
+    revoked = [] if rescore else _judge_revoked(plan)
+    if base is None:
+        return Changes(), tuple(revoked)
+    bad = {(unit, bad.path) for unit, r in published.items() for bad in r.bad_shards}
+    before = [
+        piece
+        for unit, record in published.items()
+        for piece in record.pieces
+        if (unit, piece.shard.path) not in bad
+    ]
+    facts = plan.score_facts, base["score_facts"]
+    changes = find_changes(*facts, plan.pieces, before, plan.shards)
+    cost = _cost(plan, base, published, changes)
+    on_change = plan.loaded.job.on_change
+    if rescore:  # but what is gone from the input is not scored by force
+        forced = {"model": "rescore", "rewritten_shards": "rescore", "late_shards": "add"}
+        on_change = on_change.model_copy(update=forced)
+    return changes, (*judge_changes(changes, on_change, cost), *revoked)
+
+
+def _cost(
+    plan: Plan, base: dict[str, Any], published: Mapping[str, UnitRecord], changes: Changes
+) -> str:
+    """Says how many rows going on would score, and about how long the published run took for so."""
+    rows = sum(piece.rows for piece in plan.pieces)
+    if not changes.score:
+        left = _groups(plan.pieces)
+        rows -= sum(r.planned for r in _take(published, left, plan.spec.max_bad_shards).values())
+    scored = base["rows"]["input"] - base["rows"]["reused"]
+    words = f"going on would score {rows:,} rows"
+    if rows and scored:
+        words += f" in about {base['seconds'] * rows / scored:,.0f} s"
+    return words
+
+
+def _judge_revoked(plan: Plan) -> list[Check]:
+    spec = plan.spec
+    return [
+        Check(
+            "revoked",
+            False,
+            f"run {each['run']} published just this, and {each['by']} took it back at {each['at']}"
+            f"{_because(each['reason'])}; change the input, the model or the job, or publish it all the "
+            "same with --rescore",
+            "held",
+        )
+        for each in revocations(spec.output, spec.slice)
+        if each["fingerprint"] == plan.fingerprint
+    ][:1]
+
+
+def _because(reason: str) -> str:
+    return f" ({reason})" if reason else ""
+
+
+def _missing_files(plan: Plan, base: dict[str, Any] | None, rescore: bool) -> set[str]:
+    spec = plan.spec
+    listed = set(snapshot(spec.output, spec.slice))
+    files = {str(file["path"]) for file in base["files"]} if base else set()
+    if listed != files and not rescore:
+        strange = sorted(listed ^ files)[0]
+        raise RecordError(
+            f"slice {spec.slice!r} of {spec.output.address}: its current.txt and the manifest of "
+            f"what is published differ, in {strange!r} among others; one was changed by hand: "
+            "restore it, or score and publish the slice anew with --rescore"
+        )
+    return spec.output.missing(files)
+
+
+def _lacks(record: UnitRecord, missing: set[str]) -> bool:
+    return any(file.staged in missing for file in record.files)
+
+
+def _groups(pieces: Iterable[Piece]) -> dict[ShardKey, set[int]]:
+    return {_key(piece): set(piece.row_groups) for piece in pieces}
+
+
+def _key(piece: Piece) -> ShardKey:
+    return piece.shard.path, piece.shard.size, piece.shard.mark
+
+
+def _take(
+    records: Mapping[str, UnitRecord], left: dict[ShardKey, set[int]], max_bad: int
+) -> dict[str, UnitRecord]:
+    """Returns the records all of whose row groups are left to do, and takes these out of `left`."""
+    taken = {}
+    for unit, record in records.items():
+        fits = all(left.get(_key(p), set()).issuperset(p.row_groups) for p in record.pieces)
+        if fits and record.pieces and (max_bad or not record.bad_shards):
+            taken[unit] = record
+            for piece in record.pieces:
+                left[_key(piece)] -= set(piece.row_groups)
+    return taken
+
+
+def _usable(plan: Plan, units: set[str]) -> dict[str, UnitRecord]:
+    """Returns the records of finished units whose staged files are still there."""
+    spec = plan.spec
+    heads = read_heads(spec.output, spec.slice, spec.score, units)
+    missing = spec.output.missing(f.staged for record in heads.values() for f in record.files)
+    return {unit: record for unit, record in heads.items() if not _lacks(record, missing)}
+
+
+def _cut(
+    pieces: Sequence[Piece], left: Mapping[ShardKey, set[int]], salt: str, taken: set[str]
+) -> tuple[Unit, ...]:
+    """Cuts the row groups that are left into units, none of whose names is taken."""
+    rest = [part for piece in pieces for part in _rest(piece, left[_key(piece)])]
+    units = [make_unit(unit.pieces, salt) for unit in pack_units(rest, UNIT_ROWS)]
+    tries = 0
+    while any(unit.id in taken for unit in units):
+        tries += 1
+        units = [
+            make_unit(unit.pieces, f"{salt} {tries}") if unit.id in taken else unit
+            for unit in units
+        ]
+    return tuple(units)
+
+
+def _rest(piece: Piece, left: set[int]) -> list[Piece]:
+    if len(left) == len(piece.row_groups):
+        return [piece]
+    keep = [index for index, group in enumerate(piece.row_groups) if group in left]
+    if not keep:
+        return []
+    groups = (piece.row_groups, piece.starts, piece.sizes)
+    row_groups, starts, sizes = (tuple(each[i] for i in keep) for each in groups)
+    return [replace(piece, row_groups=row_groups, starts=starts, sizes=sizes)]

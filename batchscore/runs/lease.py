@@ -1,0 +1,245 @@
+"""Who may write a slice: one process at a time, told by numbered lease files."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import threading
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
+from types import TracebackType
+
+from batchscore.errors import RecordError, RetryError
+from batchscore.processes import machine, start_of
+from batchscore.runs import layout
+from batchscore.runs.actor import user
+from batchscore.storage import Store, encode_json
+
+EXPIRY_SECONDS = 60.0
+"""A lease that was not renewed for so long is over; clocks are taken to agree within that."""
+_RENEWAL_SECONDS = 10.0
+_TRIES = 10
+_NAME = re.compile(r"([0-9]{8})\.json")
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds, or held, a slice: what its lease file says.
+
+    Args:
+        number: of the lease; the highest of a slice is the one that counts.
+        run: the run that it is held for, or empty.
+        command: the command that holds it.
+        user: who started the command.
+        host: the machine's name.
+        pid: the process.
+        started: the process's start, as its machine counts it, or empty: a pid is used again.
+        machine: names a boot of a machine and a space of process ids in it.
+        since: when it was taken, ISO 8601 in UTC.
+        renewed: when it was last renewed, ISO 8601 in UTC.
+        released: it was given back.
+    """
+
+    number: int
+    run: str
+    command: str
+    user: str
+    host: str
+    pid: int
+    started: str
+    machine: str
+    since: str
+    renewed: str
+    released: bool
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was renewed, by the reader's clock."""
+        return _seconds_since(self.renewed)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it still keeps others out: not released, nor expired, nor its process dead."""
+        return not (self.released or self.age > EXPIRY_SECONDS or self._is_dead)
+
+    @property
+    def _is_dead(self) -> bool:
+        if self.machine != machine():
+            return False
+        start = start_of(self.pid)
+        # What one of them does not tell cannot differ.
+        return start is None or ("" not in (start, self.started) and start != self.started)
+
+
+class Lease:
+    """The right to write a slice, renewed by a thread until it is released."""
+
+    def __init__(self, store: Store, slice_: str, holder: Holder) -> None:
+        self._store, self._slice, self._holder = store, slice_, holder
+        self._ended = threading.Event()
+        self._renewer = threading.Thread(target=self._renew, name="lease", daemon=True)
+        self._renewer.start()
+
+    @property
+    def number(self) -> int:
+        """The lease's number, by which workers ask whether it still `holds`."""
+        return self._holder.number
+
+    def is_held(self) -> bool:
+        """Tells, by a look at the store, whether no one else has taken the slice."""
+        return not self._ended.is_set() and holds(self._store, self._slice, self.number)
+
+    def release(self) -> None:
+        """Gives the slice back; again is fine. Where that cannot be written, it expires."""
+        if self._ended.is_set():
+            return
+        self._ended.set()
+        self._renewer.join()
+        with suppress(OSError):
+            numbers = _numbers(self._store, self._slice)
+            if max(numbers, default=0) > self.number:
+                return
+            self._write(released=True)
+            for number in set(numbers) - {self.number}:
+                self._store.remove(_path(self._slice, number))
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+    def _renew(self) -> None:
+        while not self._ended.wait(_RENEWAL_SECONDS):
+            # A store that cannot be reached now may be in ten seconds.
+            with suppress(OSError):
+                if max(_numbers(self._store, self._slice), default=0) > self.number:
+                    return
+                self._write(released=False)
+
+    def _write(self, released: bool) -> None:
+        facts = replace(self._holder, renewed=_now().isoformat(), released=released)
+        self._store.write_json(_path(self._slice, self.number), asdict(facts))
+
+
+def acquire(store: Store, slice_: str, command: str, run: str = "") -> Lease:
+    """Takes a slice for this process.
+
+    Of many who try at once exactly one gets it. A holder that was killed is succeeded at once on
+    the same machine, from elsewhere when it has not renewed its lease for 60 s.
+
+    Raises:
+        RetryError: somebody holds it.
+        RecordError: a lease file is damaged.
+    """
+    for _ in range(_TRIES):
+        last = _newest(store, slice_)
+        if last is not None and last.is_alive:
+            raise RetryError(describe_holder(store, slice_, last))
+        mine = _claim(last.number + 1 if last else 1, command, run)
+        path = _path(slice_, mine.number)
+        if not store.create_new(path, encode_json(asdict(mine))):
+            continue
+        if max(_numbers(store, slice_), default=0) == mine.number:
+            return Lease(store, slice_, mine)
+        # The number was free because others had come, gone and tidied up since the look.
+        store.remove(path)
+    raise RetryError(
+        f"slice {slice_} of {store.address}: many take it at once; run again in a minute"
+    )
+
+
+def holds(store: Store, slice_: str, number: int) -> bool:
+    """Tells whether a lease counts: none has a higher number, and it is not released.
+
+    Whoever holds it may have been too slow to renew it; as long as nobody else came, it counts.
+    """
+    if max(_numbers(store, slice_), default=0) != number:
+        return False
+    with suppress(FileNotFoundError):
+        return not _read(store, slice_, number).released
+    return False
+
+
+def holder(store: Store, slice_: str) -> Holder | None:
+    """Returns who holds a slice, or None if it is free: given back, expired, or its holder dead."""
+    last = _newest(store, slice_)
+    return last if last is not None and last.is_alive else None
+
+
+def _newest(store: Store, slice_: str) -> Holder | None:
+    while numbers := _numbers(store, slice_):
+        # A file that was listed goes when its successor gives the slice back.
+        with suppress(FileNotFoundError):
+            return _read(store, slice_, max(numbers))
+    return None
+
+
+def _numbers(store: Store, slice_: str) -> list[int]:
+    names = store.names(layout.slice_file(slice_, "lease"))
+    return [int(found[1]) for name in names if (found := _NAME.fullmatch(name))]
+
+
+def _path(slice_: str, number: int) -> str:
+    return layout.slice_file(slice_, f"lease/{number:08d}.json")
+
+
+def _read(store: Store, slice_: str, number: int) -> Holder:
+    path = _path(slice_, number)
+    try:
+        facts = store.read_json(path)
+        found = Holder(**facts)
+        kinds = {"number": int, "pid": int, "released": bool}
+        wrong = [k for k, fact in facts.items() if not isinstance(fact, kinds.get(k, str))]
+        if wrong or found.number != number or found.pid < 1:
+            raise ValueError(f"its {wrong[0] if wrong else 'number or pid'} is no lease's")
+        _seconds_since(found.renewed)
+    except (TypeError, ValueError) as error:
+        raise RecordError(
+            f"lease {store.url(path)}: damaged ({error}); once no run of the slice is at work, "
+            "remove the file"
+        ) from error
+    return found
+
+
+def _claim(number: int, command: str, run: str) -> Holder:
+    now = _now().isoformat()
+    return Holder(
+        number=number,
+        run=run,
+        command=command,
+        user=user(),
+        host=platform.node(),
+        pid=os.getpid(),
+        started=start_of(os.getpid()) or "",
+        machine=machine(),
+        since=now,
+        renewed=now,
+        released=False,
+    )
+
+
+def describe_holder(store: Store, slice_: str, last: Holder) -> str:
+    """Says who holds a slice, since when, and what to do."""
+    run = f"run {last.run}" if last.run else f"`{last.command}`"
+    return (
+        f"slice {slice_} of {store.address} is held by {run}, {last.user}@{last.host}, "
+        f"pid {last.pid}, since {last.since} (renewed {last.age:.0f} s ago); "
+        "run again when it is done"
+    )
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+def _seconds_since(moment: str) -> float:
+    """Returns seconds; ValueError or TypeError if it is no time of a known zone."""
+    return (_now() - datetime.fromisoformat(moment)).total_seconds()

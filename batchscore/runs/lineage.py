@@ -1,0 +1,110 @@
+"""From a published row back to its row of the unit: the rows file of an attempt, read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from batchscore.arrays import Array, to_numpy
+from batchscore.errors import RecordError
+from batchscore.records import UnitRecord
+from batchscore.storage import Store, open_filesystem
+from batchscore.wording import reason
+
+_BATCH_ROWS = 131_072
+_READ_BUFFER_BYTES = 1 << 20
+_NUMBER = re.compile(r"([0-9]+)\.parquet$")
+
+
+@contextmanager
+def open_parquet(store: Store, path: str) -> Iterator[pq.ParquetFile]:
+    """Opens a Parquet file of an output, to be read piece by piece.
+
+    Raises:
+        RecordError: it is not there, or what is read within is damaged.
+    """
+    filesystem = open_filesystem(store.address)[0]
+    try:
+        with (
+            filesystem.open(store.path(path), "rb", cache_type="none") as source,
+            # Buffered ahead, the whole file would be in memory.
+            pq.ParquetFile(source, pre_buffer=False, buffer_size=_READ_BUFFER_BYTES) as file,
+        ):
+            yield file
+    except FileNotFoundError as error:
+        raise RecordError(
+            f"file {store.url(path)}: no such file; restore it, or score the slice anew with "
+            "--rescore"
+        ) from error
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise RecordError(
+            f"file {store.url(path)}: damaged ({reason(error)}); restore it, or score the slice "
+            "anew with --rescore"
+        ) from error
+
+
+def source_rows(store: Store, record: UnitRecord, file: str) -> Iterator[Array]:
+    """Yields int64 numbers (n,) within the unit of a file's rows, in the file's order.
+
+    Args:
+        store: the output.
+        record: of the attempt that wrote the file.
+        file: its path, staged or published.
+
+    Raises:
+        RecordError: the rows file is not there or damaged.
+    """
+    number = _file_number(file)
+    if record.rows_file is None:
+        return
+    with open_parquet(store, record.rows_file) as rows:
+        groups = [group for group in range(rows.num_row_groups) if _holds(rows, group, number)]
+        for batch in rows.iter_batches(_BATCH_ROWS, groups, ["file", "row"]):
+            row_n = batch.column("row").filter(pc.equal(batch.column("file"), number))
+            if len(row_n):
+                yield to_numpy(row_n)
+
+
+def find_source_rows(store: Store, record: UnitRecord, file: str, positions_n: Array) -> Array:
+    """Returns the int64 numbers (n,) within the unit of a file's rows at some positions (n,).
+
+    Raises:
+        RecordError: the rows file is not there, is damaged, or knows fewer rows of the file.
+    """
+    found_n = np.full(len(positions_n), -1, np.int64)
+    start = 0
+    for row_m in source_rows(store, record, file):
+        here_n = (positions_n >= start) & (positions_n < start + len(row_m))
+        found_n[here_n] = row_m[positions_n[here_n] - start]
+        start += len(row_m)
+    if (found_n < 0).any():
+        position = int(positions_n[np.argmin(found_n)])
+        raise RecordError(
+            f"file {store.url(file)}: row {position:,} was asked for, and its rows file "
+            f"{record.rows_file} knows {start:,} rows of it; restore it, or score the slice anew "
+            "with --rescore"
+        )
+    return found_n
+
+
+def _file_number(file: str) -> int:
+    match = _NUMBER.search(file)
+    if match is None:
+        raise RecordError(
+            f"file {file}: expected a name that ends in a number and .parquet, as every scored "
+            "file has; a file that was renamed leads to no source row"
+        )
+    return int(match[1])
+
+
+def _holds(rows: pq.ParquetFile, group: int, number: int) -> bool:
+    """Tells whether a row group may hold rows of a file, by its statistics if it has them."""
+    statistics = rows.metadata.row_group(group).column(0).statistics
+    known = statistics is not None and statistics.has_min_max
+    return not known or statistics.min <= number <= statistics.max
