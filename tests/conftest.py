@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,15 +40,10 @@ def flights(tmp_path_factory: pytest.TempPathFactory) -> Published:
     return Published(output, factory.run_json("run", job, "--set", f"output.path={output}"))
 
 
-@pytest.fixture(scope="session")
-def scored_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of `factory.write_job`, whose job was run; not to be written to."""
-    folder = tmp_path_factory.mktemp("job")
+@pytest.fixture
+def scored_job(tmp_path: Path) -> Path:
+    """A folder of `factory.write_job`, whose job was run, to be changed."""
+    folder = tmp_path / "job"
+    folder.mkdir()
     assert factory.run_cli("run", factory.write_job(folder)).exit_code == 0
     return folder
-
-
-@pytest.fixture
-def scored_job(scored_template: Path, tmp_path: Path) -> Path:
-    """A copy of a job's folder and of its published output, to be changed."""
-    return Path(shutil.copytree(scored_template, tmp_path / "job"))

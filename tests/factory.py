@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -83,7 +84,11 @@ def sha256(path: Path) -> str:
 
 
 def write_model(
-    folder: Path, net: str = NET, state: Mapping[str, torch.Tensor] = STATE, **card: Any
+    folder: Path,
+    net: str = NET,
+    state: Mapping[str, torch.Tensor] = STATE,
+    tables: Mapping[str, pa.Table] = MappingProxyType({}),
+    **card: Any,
 ) -> Path:
     """Write a model folder of the network; its input is `x`, a list, its output `logit`."""
     facts = {
@@ -96,6 +101,10 @@ def write_model(
         "outputs": {"logit": {"type": "float32", "shape": []}},
     }
     files = {"weights.safetensors": safetensors.torch.save(dict(state)), "net.py": net.encode()}
+    for name, table in tables.items():
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink)
+        files[name] = sink.getvalue().to_pybytes()
     write_model_folder(str(folder), {**facts, **card}, files)
     return folder
 
@@ -169,9 +178,10 @@ def plan_units(
     addresses: Sequence[object], unit_rows: int = 1_000_000, filters: Any = None
 ) -> tuple[list[Unit], pa.Schema]:
     """Return the units that shards are cut into, and the schema that they are read with."""
-    footers = read_footers(find_shards([str(address) for address in addresses]))
+    found = find_shards([str(address) for address in addresses])
+    footers = read_footers(found, filters=filters).good
     schema = unify_schemas(footers, None)
-    return pack_units(keep_row_groups(footers, schema, filters), unit_rows), schema
+    return pack_units(keep_row_groups(footers), unit_rows), schema
 
 
 def make_unit(rows: int, path: str = "x.parquet") -> Unit:
@@ -206,7 +216,7 @@ class FaultyStore(Store):
         super().__init__(address)
         self.__dict__.update(at=at, done=done, look=look, changes=0)
 
-    def _change(self, name: str, *args: Any) -> None:
+    def _change(self, name: str, *args: Any) -> Any:
         state = self.__dict__
         number = state["changes"]
         state["changes"] += 1
@@ -214,9 +224,18 @@ class FaultyStore(Store):
             state["look"]()
         if number == state["at"] and not state["done"]:
             raise Killed(name)
-        getattr(Store, name)(self, *args)
+        made = getattr(Store, name)(self, *args)
         if number == state["at"]:
             raise Killed(name)
+        return made
+
+    def create_new(self, *args: Any) -> bool:
+        """Put a new file, or be killed."""
+        return bool(self._change("create_new", *args))
+
+    def exchange(self, *args: Any) -> bool:
+        """Replace a file that is as expected, or be killed."""
+        return bool(self._change("exchange", *args))
 
     def write(self, *args: Any) -> None:
         """Write a file, or be killed."""

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pytest
 import torch
 
-from tests.factory import NET, run_cli, write_weights
+from tests.factory import NET, change_job, make_rows, run_cli, write_shard, write_weights
 from tests.spoils import (
+    GO_ON,
     NULL,
     ROWS,
     Case,
@@ -33,6 +34,8 @@ from tests.spoils import (
 )
 
 DATE = change(params={"date": {"type": "date"}})
+# Without a row to score no device is needed.
+LATE = files(lambda f: write_shard(f / "in/2.parquet", make_rows(9, 500)))
 as_root = pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 with_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 without_proc = pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no /proc")
@@ -281,11 +284,19 @@ MODEL = [
     ),
     Case("model-raises", network("x[:, 7]"), ("the model raised IndexError",), run=1),
     pytest.param(
-        Case("no-gpu", change(runtime__device="cuda"), ("'cuda'", "0 usable GPUs", "auto or cpu")),
+        Case(
+            "no-gpu",
+            after(LATE, change(runtime__device="cuda")),
+            ("'cuda'", "0 usable GPUs", "auto or cpu"),
+        ),
         marks=with_gpu,
         id="no-gpu",
     ),
-    Case("no-such-gpu", change(runtime__device="cuda:99"), ("'cuda:99'", "usable GPUs")),
+    Case(
+        "no-such-gpu",
+        after(LATE, change(runtime__device="cuda:99")),
+        ("'cuda:99'", "usable GPUs"),
+    ),
 ]
 FUNCTIONS = [
     Case(
@@ -453,6 +464,13 @@ CASES = [
     case if not isinstance(case, Case) else pytest.param(case, id=case.name)
     for case in [*JOB_FILE, *INPUT, *MODEL, *FUNCTIONS, *OUTPUT]
 ]
+
+
+@pytest.fixture
+def scored_job(scored_job: Path) -> Path:
+    """A folder of a job that was run, and scores again whatever is spoiled in it."""
+    change_job(scored_job, GO_ON)
+    return scored_job
 
 
 @pytest.mark.parametrize("case", CASES)

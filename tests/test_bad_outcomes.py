@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,8 +15,9 @@ import pytest
 import torch
 
 from tests import factory
-from tests.factory import make_rows, run_cli, write_shard
+from tests.factory import change_job, make_rows, run_cli, write_job, write_shard
 from tests.spoils import (
+    GO_ON,
     ROWS,
     Spoil,
     after,
@@ -34,6 +34,13 @@ from tests.spoils import (
 MANY_SECONDS = 120
 DIVIDES = "def encode(batch): return 1 / 0"
 PROGRESS = re.compile(r"\d\d:\d\d:\d\d scored ")
+
+
+@pytest.fixture
+def scored_job(scored_job: Path) -> Path:
+    """A folder of a job that was run, and scores again whatever is spoiled in it."""
+    change_job(scored_job, GO_ON)
+    return scored_job
 
 
 def test_weights_that_want_to_run_code_do_not(scored_job: Path) -> None:
@@ -109,7 +116,7 @@ def test_no_rows_are_a_result_where_the_job_says_so(scored_job: Path, spoil: Spo
 
 
 @pytest.mark.slow
-def test_a_process_of_its_own_ends_with_one_message(scored_template: Path, tmp_path: Path) -> None:
+def test_a_process_of_its_own_ends_with_one_message(tmp_path: Path) -> None:
     """In real processes nothing hangs, and nothing but the message and progress is printed."""
     workers = after(change(runtime__workers=2), preprocess(DIVIDES))
     spoils: dict[str, tuple[Spoil, int, str]] = {
@@ -119,9 +126,11 @@ def test_a_process_of_its_own_ends_with_one_message(scored_template: Path, tmp_p
         "workers": (workers, 1, "ZeroDivisionError"),
         "nan": (shard(with_nan(2)), 1, "rejects.max_ratio"),
     }
-    started = {}
+    started, before = {}, {}
     for name, (spoil, _, _) in spoils.items():
-        folder = Path(shutil.copytree(scored_template, tmp_path / name))
+        folder = tmp_path / name
+        assert run_cli("run", write_job(folder, GO_ON)).exit_code == 0
+        before[name] = published_bytes(folder)
         spoil(folder)
         command = [sys.executable, "-m", "batchscore", "run", str(folder / "job.yaml")]
         pipe = subprocess.PIPE
@@ -132,13 +141,13 @@ def test_a_process_of_its_own_ends_with_one_message(scored_template: Path, tmp_p
         assert (process.returncode, words in stdout + stderr) == (code, True), stdout + stderr
         printed = [line for line in stderr.splitlines() if not PROGRESS.match(line)]
         assert len(printed) == (name != "nan"), stderr
-        assert published_bytes(tmp_path / name) == published_bytes(scored_template)
+        assert published_bytes(tmp_path / name) == before[name]
 
 
 def test_what_user_code_prints_is_no_part_of_the_result(scored_job: Path) -> None:
     """With --json standard output is one document, whatever a function prints, or Click refuses."""
     (scored_job / "noisy.py").write_text("def f(batch):\n    print('noise')\n    return batch\n")
-    factory.change_job(scored_job, {"postprocess": {"function": "noisy.py:f"}})
+    factory.change_job(scored_job, {"preprocess": {"function": "noisy.py:f"}})
     for command in ("check", "run"):
         done = run_cli(command, "--json", scored_job / "job.yaml")
         assert done.exit_code == 0, done.output
@@ -163,7 +172,7 @@ def test_a_file_that_a_function_reads_is_watched(scored_job: Path) -> None:
     code = "from pathlib import Path\nK = Path(__file__).with_name('k.json').read_text()\n"
     (scored_job / "scaled.py").write_text(f"{code}\ndef f(batch):\n    return batch\n")
     (scored_job / "k.json").write_text("1")
-    job = factory.change_job(scored_job, {"postprocess": {"function": "scaled.py:f"}})
+    job = factory.change_job(scored_job, {"preprocess": {"function": "scaled.py:f"}})
     assert factory.run_json("run", job)["status"] == "published"
     assert factory.run_json("run", job)["status"] == "unchanged"
     (scored_job / "k.json").write_text("2")

@@ -30,6 +30,11 @@ SURFACE = {
     "runs": {"WHERE", *JOB, *EVERY},
     "show": {"WHERE", "[RUN]", *JOB, *EVERY},
     "files": {"WHERE", *JOB, *EVERY},
+    "verify": {"WHERE", *JOB, *EVERY},
+    "trace": {"WHERE", "COLUMN=VALUE [COLUMN=VALUE ...]", *JOB, *EVERY},
+    "release": {"WHERE", "RUN", "--reason", *JOB, *EVERY},
+    "discard": {"WHERE", "RUN", "--reason", *JOB, *EVERY},
+    "rollback": {"WHERE", "--undo", "--reason", *JOB, *EVERY},
     "schema": EVERY,
 }
 
@@ -127,14 +132,15 @@ def test_help_imports_nothing_heavy(args: list[str]) -> None:
 
 
 def test_runs_lists_the_newest_first(tmp_path: Path) -> None:
-    """`runs` has a line a run, of a job or of a whole output, the newest first."""
+    """`runs` has a line a run, of a job or of a whole output, the newest first, and marks it."""
     job = factory.write_job(tmp_path)
     made = [factory.run_json("run", job, "--rescore")["run"] for _ in range(2)]
     for where in (job, tmp_path / "out"):
         lines = factory.run_cli("runs", where).stdout.splitlines()
         assert lines[0].split()[:3] == ["run", "status", "slice"]
-        assert [line.split()[:3] for line in lines[1:]] == [
-            [run, "published", "small"] for run in reversed(made)
+        assert [line.split()[:4] for line in lines[1:]] == [
+            [made[1], "published", "*", "small"],
+            [made[0], "published", "small", "1.0"],
         ]
         found = json.loads(factory.run_cli("runs", where, "--json").stdout)
         assert [manifest["run"] for manifest in found] == made[::-1]
@@ -199,7 +205,9 @@ def test_a_run_prints_a_summary(tmp_path: Path) -> None:
     assert re.fullmatch(r"PUBLISHED run \d{8}-[0-9a-f]{4}   small   model small 1\.0", lines[0])
     assert lines[1].startswith("read 500 = scored 500 + rejected 0 + filtered 0 ")
     assert any(line.startswith("files: 1 added, 0 replaced") for line in lines)
-    assert lines[-1] == f"next   batchscore show {job}"
+    assert lines[-2] == f"next   batchscore show {job}"
+    run = lines[0].split()[2]
+    assert lines[-1] == f"undo   batchscore rollback {job} --undo {run}"
     assert done.stderr == ""
 
 
@@ -249,8 +257,8 @@ def start_with_workers(job: Path) -> tuple[subprocess.Popen[str], list[psutil.Pr
         text=True,
         env={**os.environ, "SECONDS_A_BATCH": SECONDS_A_BATCH},
     )
-    staging = job.parent / "out/_batchscore/staging"
-    wait_for(lambda: any(staging.glob("*/progress/*.json")))
+    work = job.parent / "out/_batchscore/work"
+    wait_for(lambda: any(work.glob("*/progress/*.json")))
     return process, psutil.Process(process.pid).children(recursive=True)
 
 
@@ -261,7 +269,8 @@ def assert_ended_clean(job: Path, family: list[psutil.Process], message: str, wo
     assert "Traceback" not in message
     assert psutil.wait_procs(family, 15)[1] == []
     assert not (output / "data").exists()
-    assert not list((output / "_batchscore/staging").iterdir())
+    assert not (output / "_batchscore/staging").exists()
+    assert not (output / "_batchscore/work").exists()
     assert factory.run_json("run", job)["status"] == "published"
     assert len(factory.published(output)) == 500
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import threading
 import uuid
@@ -11,21 +12,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchscore.drift.profile import TableProfile
+from batchscore.commands.run import begin
 from batchscore.drift.storage import read_table, write_table
 from batchscore.errors import RecordError
-from batchscore.finish import decode_record, encode_record, finish_run, merge_records
+from batchscore.finish import finish_run
 from batchscore.job import load_job
-from batchscore.plan import make_plan, plan_facts
-from batchscore.plan import plan as planning
+from batchscore.ledger import decode_record, encode_record, enter, merge_records
+from batchscore.plan import make_plan, settle, share_out
 from batchscore.plan.verify import verify
 from batchscore.records import UnitRecord
 from batchscore.runs import layout
+from batchscore.runs.lease import acquire
 from batchscore.runs.publish import published_run, snapshot
 from batchscore.scoring import infer_step, load, open_unit, postprocess_step, preprocess_step
 from batchscore.spec import RunSpec
@@ -43,15 +46,17 @@ from tests.factory import (
     write_shard,
 )
 
-STARTED = "2026-11-20T01:00:00+00:00"
-NEW = "20261120-bbbb"
-ROWS = {"input": 500, "filtered": 0, "scored": 500, "rejected": 0, "reused": 0}
+# What changed between runs is scored, however little is left of it.
+ANY_ROWS = {"checks.rows": {"min_ratio": 0}}
+GO_ON = {"on_change": {"removed_shards": "remove", "rewritten_shards": "rescore"}, **ANY_ROWS}
+ROWS = {"input": 500, "filtered": 0, "scored": 500, "rejected": 0}
+ROWS |= {"quarantined": 0, "reused": 0}
 
 
 def _score(spec: RunSpec, unit: Unit, attempt: str) -> str:
     """Does with a unit what a worker does; returns its record's address."""
     steps = (preprocess_step(spec), infer_step(spec, load(spec)), postprocess_step(spec))
-    output = open_unit(spec, unit, attempt, f"{layout.staging(spec.run)}/{attempt}")
+    output = open_unit(spec, unit, attempt)
     *blocks, last = read_unit(unit, spec.source)
     for block in blocks:
         for step in steps:
@@ -59,36 +64,45 @@ def _score(spec: RunSpec, unit: Unit, attempt: str) -> str:
         output.writer.add(block)
     assert last.end is not None
     record = output.writer.finish(last.end)
-    address = f"{layout.records(spec.run)}/{attempt}.parquet"
-    spec.output.write(address, encode_record(record, output.profile))
+    address = layout.record(spec.slice, spec.score, unit.id)
+    if not enter(spec.output, address, record, output.profile):
+        output.writer.discard()
     return address
 
 
 class Scored:
     """A run whose units are scored, up to its last step."""
 
-    def __init__(self, job: Path, run: str, attempts: int = 1) -> None:
+    def __init__(self, job: Path, attempts: int = 1) -> None:
         plan = verify(make_plan(load_job(str(job))))
-        self.spec = replace(plan.spec, run=run)
-        self.units = plan.units
-        layout.claim_output(self.spec.output)
-        facts = plan_facts(replace(plan, spec=self.spec), STARTED)
-        self.spec.output.write_json(layout.run_file(run, "plan.json"), facts)
+        layout.claim_output(plan.spec.output)
+        run = layout.new_run_id(plan.spec.output)
+        self.lease = acquire(plan.spec.output, plan.spec.slice, "run", run)
+        plan = replace(plan, spec=replace(plan.spec, run=run, lease=self.lease.number))
+        work = settle(plan)
+        self.spec = begin(share_out(plan, work.units), work).spec
+        self.units = work.units
         self.addresses = [
-            _score(self.spec, unit, f"{unit.id}-{number}")
-            for unit in plan.units
+            _score(self.spec, unit, f"{unit.id}-{number:08x}")
             for number in range(attempts)
+            for unit in work.units
         ]
 
     def finish(self, addresses: Sequence[str] | None = None) -> dict[str, Any]:
         """Does the last step."""
         return finish_run(self.spec, self.addresses if addresses is None else addresses)
 
+    def end(self) -> str:
+        """Publishes, lets go of the slice, and returns the run's name."""
+        assert self.finish()["status"] == "published"
+        self.lease.release()
+        return self.spec.run
+
 
 @pytest.fixture(autouse=True)
 def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes a unit of each shard."""
-    monkeypatch.setattr(planning, "UNIT_ROWS", 300)
+    monkeypatch.setattr("batchscore.plan.work.UNIT_ROWS", 300)
 
 
 Make = Callable[..., Scored]
@@ -98,8 +112,8 @@ Make = Callable[..., Scored]
 def make(tmp_path: Path) -> Make:
     """Scores the small job, with other values by dotted key."""
 
-    def made(changes: dict[str, Any] | None = None, run: str = NEW, **facts: Any) -> Scored:
-        return Scored(write_job(tmp_path, changes), run, **facts)
+    def made(changes: dict[str, Any] | None = None, **facts: Any) -> Scored:
+        return Scored(write_job(tmp_path, changes), **facts)
 
     return made
 
@@ -135,43 +149,29 @@ def test_the_profile_is_that_of_all_rows(make: Make, tmp_path: Path) -> None:
     """Merged from the units, in any order of their records, it is bitwise that of the whole."""
     scored = make()
     scored.finish(scored.addresses[::-1])
-    found, _ = read_table(scored.spec.output.read(layout.run_file(NEW, "profile.parquet")))
+    found, _ = read_table(
+        scored.spec.output.read(layout.run_file(scored.spec.run, "profile.parquet"))
+    )
     rows = published(tmp_path / "out").drop_columns(["model_version"]).combine_chunks()
     assert write_table(found, {}) == write_table(profile_of(rows.to_batches()), {})
 
 
-def test_two_attempts_share_no_file(make: Make) -> None:
-    """What attempts at one unit write lies apart, and one does not change what another wrote."""
-    scored = make({"output.partition_by": ["part"]}, attempts=2)
+def test_of_several_attempts_the_first_counts(make: Make, tmp_path: Path) -> None:
+    """A unit that was scored three times is recorded and published once, and leaves no litter."""
+    scored = make({"output.partition_by": ["part"]}, attempts=3)
     records = [decode_record(scored.spec.output.read(path))[0] for path in scored.addresses]
-    staged = [file.staged for record in records for file in record.files]
-    assert len(set(staged)) == len(staged) == 4 * 3
-    for record in records:
-        for file in record.files:
-            data = scored.spec.output.read(file.staged)
-            assert hashlib.sha256(data).hexdigest() == file.sha256
-
-
-def test_of_several_attempts_one_counts(make: Make, tmp_path: Path) -> None:
-    """A unit that was scored three times is published once, whatever order records arrive in."""
-    scored = make(attempts=3)
-    copy = tmp_path / "copy"
-    shutil.copytree(tmp_path / "out", copy)
-    first = scored.finish()
-    other = finish_run(
-        replace(scored.spec, output=Store(str(copy))), [*scored.addresses[::-1], *scored.addresses]
-    )
+    assert {record.attempt[-8:] for record in records} == {"00000000"}
+    staged = [path.name for path in (tmp_path / "out/_batchscore/staging/small").iterdir()]
+    assert sorted(staged) == sorted({record.attempt for record in records})
+    scored.finish()
     assert published(tmp_path / "out")["id"].to_pylist() == list(range(500))
-    assert read_tree(tmp_path / "out/data") == read_tree(copy / "data")
-    assert first["units"] == other["units"]
 
 
-def _stands(spec: RunSpec, before: dict[str, bytes], output: Path) -> bool:
-    slices = read_tree(output / "_batchscore/slices")
-    return published_run(spec.output, "small") == "old" and before == {
-        **read_tree(output / "data"),
-        **slices,
-    }
+def _standing(output: Path) -> dict[str, bytes]:
+    """All that readers of the slice see."""
+    tree = read_tree(output)
+    names = ("data/", "_batchscore/slices/small/current", "_batchscore/slices/small/_SUCCESS")
+    return {path: data for path, data in tree.items() if path.startswith(names)}
 
 
 @pytest.mark.parametrize(
@@ -188,55 +188,63 @@ def test_what_does_not_pass_leaves_the_old_snapshot(
     make: Make, tmp_path: Path, changes: dict[str, Any], spoil: str, status: str, words: str
 ) -> None:
     """The outcome is written and returned, not raised, and what was published before stands."""
-    make(run="old").finish()
+    make(GO_ON).end()
     table = make_rows(100).drop_columns(["a"])
     spoiled = [float("nan")] * 5 + [0.0] * 95
     write_shard(tmp_path / "nan/0.parquet", table.append_column("a", [spoiled]))
     output = tmp_path / "out"
-    before = {**read_tree(output / "data"), **read_tree(output / "_batchscore/slices")}
-    scored = make(changes)
+    before = _standing(output)
+    for path in (tmp_path / "in").glob("*.parquet"):
+        os.utime(path, (1, 1))
+    scored = make({**GO_ON, **changes})
     if spoil == "damaged":
         scored.spec.output.write(scored.addresses[0], b"PAR1")
     manifest = scored.finish(scored.addresses[1:] if spoil == "missing" else None)
     assert manifest["status"] == status
     details = [c["detail"] for c in manifest.get("checks", []) if not c["passed"]]
     assert words in manifest.get("error", " ".join(details))
-    assert scored.spec.output.read_json(layout.run_file(NEW, "manifest.json")) == manifest
-    assert (manifest["files"], manifest["run"]) == ([], NEW)
-    assert _stands(scored.spec, before, output)
+    assert (
+        scored.spec.output.read_json(layout.run_file(scored.spec.run, "manifest.json")) == manifest
+    )
+    assert (manifest["files"], manifest["run"]) == ([], scored.spec.run)
+    assert _standing(output) == before
 
 
 def test_no_rows_are_published_as_empty_where_allowed(make: Make, tmp_path: Path) -> None:
     """With allow_empty the old files are retired and the snapshot is an empty list."""
-    make(run="old").finish()
-    scored = make({"input.filters": [["id", ">", 900]], "input.allow_empty": True})
+    make().end()
+    scored = make({"input.filters": [["id", ">", 900]], "input.allow_empty": True, **ANY_ROWS})
     manifest = scored.finish()
     assert (manifest["status"], manifest["rows"]["filtered"]) == ("empty", 500)
     assert len(manifest["replaced"]) == 2
     assert snapshot(scored.spec.output, "small") == []
-    assert published_run(scored.spec.output, "small") == NEW
+    assert published_run(scored.spec.output, "small") == scored.spec.run
     assert not list(tmp_path.glob("out/data/**/*.parquet"))
 
 
 @pytest.fixture
 def prepared(tmp_path: Path) -> tuple[Path, Scored]:
     """An output with a published run, and another one that replaces it up to its last step."""
-    job = write_job(tmp_path, {"output.partition_by": ["part"], "rejects.max_ratio": 0.5})
-    Scored(job, "old").finish()
+    changes = {"output.partition_by": ["part"], "rejects.max_ratio": 0.5, **GO_ON}
+    job = write_job(tmp_path, changes)
+    Scored(job).end()
     table = make_rows(200, 300).drop_columns(["a"])
     write_shard(
-        tmp_path / "in/1.parquet", table.append_column("a", [[float("nan")] * 3 + [1] * 197])
+        tmp_path / "in/1.parquet",
+        table.append_column("a", pa.array([float("nan")] * 3 + [1.0] * 197, pa.float32())),
     )
-    return tmp_path, Scored(job, NEW)
+    return tmp_path, Scored(job)
 
 
-def _outcome(output: Path) -> dict[str, Any]:
-    """What a run leaves, without its staging and the times."""
+def _outcome(output: Path, run: str) -> dict[str, Any]:
+    """What a run leaves, without the times."""
     tree = read_tree(output)
-    manifest = Store(str(output)).read_json(layout.run_file(NEW, "manifest.json"))
+    path = layout.run_file(run, "manifest.json")
+    manifest = Store(str(output)).read_json(path)
     timeless = {k: v for k, v in manifest.items() if k not in ("finished", "seconds", "limited_by")}
-    staged = (f"{layout.HOME}/staging/", f"{layout.HOME}/runs/{NEW}/manifest")
-    return {k: v for k, v in tree.items() if not k.startswith(staged)} | {"manifest": timeless}
+    return {k: v for k, v in tree.items() if k != path and "/lease/" not in k} | {
+        "manifest": timeless
+    }
 
 
 def _whole(folder: Path, scored: Scored) -> tuple[dict[str, Any], int]:
@@ -244,7 +252,7 @@ def _whole(folder: Path, scored: Scored) -> tuple[dict[str, Any], int]:
     shutil.copytree(folder / "out", folder / "whole")
     store = FaultyStore(str(folder / "whole"))
     finish_run(replace(scored.spec, output=store), scored.addresses)
-    return _outcome(folder / "whole"), int(store.__dict__["changes"])
+    return _outcome(folder / "whole", scored.spec.run), int(store.__dict__["changes"])
 
 
 @pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
@@ -255,7 +263,7 @@ def test_a_last_step_killed_anywhere_is_repeated_to_the_same_end(
     folder, scored = prepared
     expected, changes = _whole(folder, scored)
     assert expected["manifest"]["rows"]["rejected"] == 3
-    assert len(expected["manifest"]["replaced"]) == 6
+    assert (len(expected["manifest"]["replaced"]), len(expected["manifest"]["files"])) == (3, 6)
     assert changes > 15
     for at in range(changes):
         output = folder / f"killed-{at}"
@@ -265,7 +273,7 @@ def test_a_last_step_killed_anywhere_is_repeated_to_the_same_end(
                 replace(scored.spec, output=FaultyStore(str(output), at, done)), scored.addresses
             )
         finish_run(replace(scored.spec, output=Store(str(output))), scored.addresses)
-        assert _outcome(output) == expected, f"killed at change {at}"
+        assert _outcome(output, scored.spec.run) == expected, f"killed at change {at}"
 
 
 def test_a_last_step_can_be_done_again_and_at_the_same_time(
@@ -290,23 +298,23 @@ def test_a_last_step_can_be_done_again_and_at_the_same_time(
             thread.join()
         finish()
         assert statuses == ["published"] * 5
-        assert _outcome(output) == expected
+        assert _outcome(output, scored.spec.run) == expected
 
 
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9)), unique=True), st.randoms())
-def test_which_attempts_count_does_not_depend_on_order(
-    attempts: list[tuple[str, int]], chance: Any
-) -> None:
-    """However addresses arrive, and however often, each unit has one record, and the same."""
+@given(st.lists(st.sampled_from("abcdef"), unique=True), st.randoms())
+def test_merging_does_not_depend_on_order(units: list[str], chance: Any) -> None:
+    """However addresses arrive, and however often, each unit has one record, profiled once."""
     store = Store(f"memory://finish-{uuid.uuid4().hex}")
-    for unit, n in attempts:
-        made = UnitRecord(unit, f"{unit}-{n}", n, 0, n, 0, {}, None, (), (), {})
-        store.write(f"{made.attempt}.parquet", encode_record(made, TableProfile.empty()))
-    addresses = [f"{unit}-{n}.parquet" for unit, n in attempts]
-    chosen, _ = merge_records(store, addresses)
-    assert {u: r.attempt for u, r in chosen.items()} == {
-        u: min(f"{unit}-{n}" for unit, n in attempts if unit == u) for u, _ in attempts
-    }
-    shuffled = [*addresses, *addresses]
-    chance.shuffle(shuffled)
-    assert merge_records(store, shuffled)[0] == chosen
+    for n, unit in enumerate(units):
+        made = UnitRecord(unit, f"{unit}-{n}", "r", (), n, 0, n, 0, {}, None, (), (), {})
+        profile = profile_of([pa.record_batch({"x": [float(n)]})])
+        store.write(f"{unit}.parquet", encode_record(made, profile))
+    addresses = [f"{unit}.parquet" for unit in units] * 2
+    merged = profile_of([])
+    found = merge_records(store, addresses, merged)
+    assert sorted(found) == sorted(units)
+    assert sum(column.count for column in merged.columns.values()) == len(units)
+    chance.shuffle(addresses)
+    again = profile_of([])
+    assert merge_records(store, addresses, again) == found
+    assert write_table(again, {}) == write_table(merged, {})

@@ -80,14 +80,15 @@ def test_what_a_terminal_would_obey_is_not_printed(tmp_path: Path) -> None:
 )
 def test_a_folder_holds_its_key_and_value(column: str, values: list[str | None]) -> None:
     """Any value of any column makes one visible folder that tells both, and no row is lost."""
-    ids = pa.array(np.arange(len(values)))
-    batch = pa.record_batch([pa.array(values, pa.string()), ids], names=[column, f"{column}id"])
+    rows_b = pa.array(np.arange(len(values)))
+    batch = pa.record_batch([pa.array(values, pa.string())], names=[column])
     found: dict[int, str | None] = {}
-    for folder, part in split_partitions(batch, (column,)):
+    for part in split_partitions(batch, rows_b, (column,)):
+        folder = part.folder
         assert "/" not in folder
         assert folder[0] not in "._"
         assert len(folder.encode()) <= 255
         ((key, value),) = hive_keys(f"/data/{folder}/0.parquet")
         assert key == column
-        found |= dict.fromkeys(part.column(0).to_pylist(), value)
+        found |= dict.fromkeys(part.rows_p.to_pylist(), value)
     assert [found[i] for i in range(len(values))] == values

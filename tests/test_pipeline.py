@@ -11,7 +11,7 @@ from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 
 from batchscore.job import load_job
 from batchscore.pipeline import build
-from batchscore.plan import Plan, make_plan
+from batchscore.plan import Plan, make_plan, settle
 from batchscore.stages.block import Block
 from batchscore.transforms import BlockCoder, ReadUnits
 from tests import factory
@@ -27,7 +27,7 @@ def plan_of(folder: Path, changes: dict[str, Any] | None = None) -> Plan:
 def stages_of(plan: Plan) -> list[set[str]]:
     """The steps of each stage that the runner makes of the graph, by their outermost names."""
     pipeline = beam.Pipeline(runner=FnApiRunner())
-    build(pipeline, plan.spec, plan.units)
+    build(pipeline, plan.spec, settle(plan).units)
     _, stages = FnApiRunner().create_stages(pipeline.to_runner_api())
     return [{t.unique_name.partition("/")[0] for t in stage.transforms} for stage in stages]
 
@@ -65,7 +65,7 @@ def test_a_shuffle_would_pack_blocks(tmp_path: Path, encoded: list[int]) -> None
     with beam.Pipeline(runner=FnApiRunner()) as pipeline:
         _ = (
             pipeline
-            | beam.Create(plan.units)
+            | beam.Create(settle(plan).units)
             | beam.ParDo(ReadUnits(plan.spec)).with_output_types(Block)
             | beam.Reshuffle()
         )
@@ -75,7 +75,7 @@ def test_a_shuffle_would_pack_blocks(tmp_path: Path, encoded: list[int]) -> None
 def test_nothing_to_score_makes_no_scoring_branch(tmp_path: Path) -> None:
     """A filter that leaves no row group leaves no step for rows."""
     plan = plan_of(tmp_path, {"input.filters": [["id", "<", 0]]})
-    assert plan.units == ()
+    assert settle(plan).units == ()
     assert not set().union(*stages_of(plan)) & ROWS
 
 

@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 
 from batchscore.errors import RecordError
-from batchscore.records import StagedFile, UnitRecord
+from batchscore.records import BadShard, StagedFile, UnitRecord
+from batchscore.units import Piece, Shard
 
 RECORD = UnitRecord(
     unit="u",
     attempt="u-1",
+    run="r",
+    pieces=(Piece(Shard("in/0.parquet", 100, "m", 15), (0, 1), (0, 10), (10, 5)),),
     read=10,
     filtered=2,
     scored=7,
@@ -22,6 +25,11 @@ RECORD = UnitRecord(
     files=(StagedFile("staging/0.parquet", "month=9", 7, 100, "ab"),),
     columns=(("id", "int64"), ("score", "float")),
     seconds={"read": 0.5},
+    bad_shards=(BadShard("in/1.parquet", 5, "cut off"),),
+    rows_file="ledger/u-1.rows.parquet",
+    keys_file="ledger/u-1.keys.parquet",
+    keys_columns=("id",),
+    score_ranges={"score": (0.25, 0.5)},
 )
 
 
@@ -38,6 +46,10 @@ def test_a_record_survives_json() -> None:
         {"columns": [["one"]]},
         {"columns": 3},
         {"more": 1},
+        {"pieces": [{"shard": {}}]},
+        {"score_ranges": {"score": 1}},
+        {"score_ranges": 3},
+        {"bad_shards": [{}]},
     ],
     ids=str,
 )

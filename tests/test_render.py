@@ -76,7 +76,7 @@ def _failed(manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_published_run_says_where_every_row_went(manifest: dict[str, Any]) -> None:
-    """Title, equation, speed, stages, files and the next command are there, in that order."""
+    """Title, equation, speed, stages, files and the next commands are there, in that order."""
     lines = render.summary(manifest, "/out", "job.yaml")
     expected = [
         rf"PUBLISHED run {manifest['run']}   small   model small 1\.0",
@@ -85,6 +85,7 @@ def test_a_published_run_says_where_every_row_went(manifest: dict[str, Any]) -> 
         "busy seconds  " + "  ".join(rf"{stage.name} [\d.]+" for stage in STAGES),
         r"files: 1 added, 0 replaced, [\d.]+ kB   in /out/data",
         r"next   batchscore show job\.yaml",
+        rf"undo   batchscore rollback job\.yaml --undo {manifest['run']}",
     ]
     assert len(lines) == len(expected)
     for line, pattern in zip(lines, expected, strict=True):
@@ -92,16 +93,76 @@ def test_a_published_run_says_where_every_row_went(manifest: dict[str, Any]) -> 
 
 
 def test_a_held_run_says_which_check_and_that_nothing_changed(manifest: dict[str, Any]) -> None:
-    """A check that did not pass stands with its figures, rejects with their reasons and place."""
+    """A check that did not pass stands with its figures, rejects with their reasons and place.
+
+    What a person can do about it comes last.
+    """
     held = {**manifest, "status": "held", "files": [], "replaced": []}
     held["checks"] = [{"name": "rejects", "passed": False, "detail": "9 of 10", "status": "held"}]
-    held["rejects"] = {"reasons": {"infer: NonFiniteScore: NaN": 1_234}, "files": ["x"]}
+    files = [f"_batchscore/rejects/{run}/{unit}.parquet" for run in "ab" for unit in "xy"]
+    held["rejects"] = {"reasons": {"infer: NonFiniteScore: NaN": 1_234}, "files": files}
     lines = render.summary(held, "/out", "job.yaml")
     assert lines[0].startswith("HELD run ")
     assert "CHECK FAILED  rejects: 9 of 10" in lines
     assert "rejected 1,234  infer: NonFiniteScore: NaN" in lines
-    assert f"rejects in /out/_batchscore/rejects/{held['run']}" in lines
-    assert "nothing was published; what was published before stands" in lines
+    assert [line for line in lines if line.startswith("rejects in")] == [
+        f"rejects in /out/_batchscore/rejects/{run}" for run in "ab"
+    ]
+    assert lines[-4:] == [
+        "nothing was published; what was published before stands",
+        f"look     batchscore show job.yaml {held['run']}",
+        f"release  batchscore release job.yaml {held['run']} --reason …",
+        f"discard  batchscore discard job.yaml {held['run']}",
+    ]
+
+
+def test_a_run_held_before_it_scored_has_nothing_to_release(manifest: dict[str, Any]) -> None:
+    """Without scored units there is the reason and how to look, and no figures of scoring."""
+    checks = [{"name": "on_change.model", "passed": False, "detail": "x", "status": "held"}]
+    facts = {key: manifest[key] for key in ("run", "job", "params", "model")}
+    held = {**facts, "status": "held", "checks": checks, "rejects": {"reasons": {}, "files": []}}
+    assert render.summary(held, "/out", "job.yaml")[1:] == [
+        "CHECK FAILED  on_change.model: x",
+        "nothing was published; what was published before stands",
+        f"look   batchscore show job.yaml {held['run']}",
+    ]
+
+
+def test_a_decision_is_told_with_who_and_why(manifest: dict[str, Any]) -> None:
+    """Release, discard and rollback stand in what is told of a run, with by whom, when and why."""
+    decision = {"by": "me@here", "at": "2026-11-20T01:02", "reason": "a quiet night"}
+    for kind in ("released", "discarded", "rollback", "revoked"):
+        lines = render.details_head({**manifest, kind: decision}, "/out")
+        assert f"{kind} by me@here at 2026-11-20T01:02: a quiet night" in lines
+    lines = render.details_head({**manifest, "discarded": {**decision, "reason": ""}}, "/out")
+    assert "discarded by me@here at 2026-11-20T01:02" in lines
+
+
+def test_reused_rows_are_told_and_do_not_count_as_speed(manifest: dict[str, Any]) -> None:
+    """What was scored before is named with its units, and rows a second are of the rest."""
+    rows = {"input": 600, "scored": 600, "rejected": 0, "filtered": 0, "quarantined": 0}
+    some = {**manifest, "rows": {**rows, "reused": 500}, "reused_units": 2, "seconds": 2.0}
+    lines = render.details_head(some, "/out")
+    assert lines[1].endswith("(reused 500 in 2 units)")
+    assert lines[2].startswith("2.0 s, 50 rows/s")
+
+
+def test_shards_that_were_left_out_are_named(manifest: dict[str, Any]) -> None:
+    """Quarantined rows are part of the equation, and each bad shard stands with its reason."""
+    rows = {"input": 600, "scored": 500, "rejected": 0, "filtered": 0, "quarantined": 100}
+    bad = [{"path": "in/2.parquet", "reason": "is torn"}]
+    some = {**manifest, "rows": {**rows, "reused": 0}, "bad_shards": bad}
+    lines = render.details_head(some, "/out")
+    assert lines[1].startswith("read 600 = scored 500 + rejected 0 + filtered 0 + quarantined 100 ")
+    assert "BAD SHARD  in/2.parquet: is torn" in lines
+
+
+def test_files_that_stay_are_told_from_those_added(manifest: dict[str, Any]) -> None:
+    """Files of earlier runs are kept, not added."""
+    (file,) = manifest["files"]
+    files = [file, {**file, "path": "data/20260101-0000-u-0000.parquet"}]
+    line = render.details_head({**manifest, "files": files}, "/out")[-1]
+    assert line.startswith("files: 1 added, 1 kept, 0 replaced, ")
 
 
 def test_a_failed_run_says_why(manifest: dict[str, Any]) -> None:
@@ -116,7 +177,7 @@ def test_a_failed_run_says_why(manifest: dict[str, Any]) -> None:
 def test_details_hold_checks_facts_and_profiles(manifest: dict[str, Any]) -> None:
     """What `show` tells: the summary, then the facts, each check, and a line a column."""
     lines = render.details(manifest, "/out")
-    assert lines[:5] == render.summary(manifest, "/out", "x")[:-1]
+    assert lines[:5] == render.summary(manifest, "/out", "x")[:-2]
     assert any(re.match(r"device    cpu, \w+, asked for auto", line) for line in lines)
     assert sum(line.startswith("ok     ") for line in lines) == len(manifest["checks"])
     header = next(number for number, line in enumerate(lines) if line.startswith("column"))
@@ -133,10 +194,23 @@ def test_nothing_to_do_names_the_run_that_stands(manifest: dict[str, Any]) -> No
 
 
 def test_history_is_a_line_a_run(manifest: dict[str, Any]) -> None:
-    """Runs of every outcome stand below one another; without any there is a line, too."""
-    lines = render.history([manifest, _failed(manifest)])
-    assert [line.split()[1] for line in lines] == ["status", "published", "failed"]
-    assert render.history([]) == ["no runs yet"]
+    """Runs of every outcome stand below one another; without any there is a line, too.
+
+    What is published has a star, and a held run the checks that hold it.
+    """
+    checks = [{"name": "volume", "passed": False}, {"name": "rows", "passed": True}]
+    held = {**manifest, "run": "h", "status": "held", "checks": checks}
+    damaged = {"run": "d", "status": "damaged", "started": ""}
+    runs = [manifest, held, {**_failed(manifest), "run": "f"}, damaged]
+    lines = render.history(runs, {manifest["run"], "other"})
+    status = lines[0].index("status")
+    assert [line[status : lines[0].index("slice")].strip() for line in lines[1:]] == [
+        "published *",
+        "held (volume)",
+        "failed",
+        "damaged",
+    ]
+    assert render.history([], set()) == ["no runs yet"]
 
 
 def test_a_profile_shows_what_it_has() -> None:
@@ -156,11 +230,14 @@ def test_no_control_character_reaches_a_terminal(manifest: dict[str, Any]) -> No
     spoiled = {**manifest, "job": evil, "params": {"p": evil}, "slice": evil}
     spoiled["model"] = {**manifest["model"], "name": evil, "version": evil}
     spoiled["rejects"] = {"reasons": {evil: 1}, "files": []}
+    spoiled["bad_shards"] = [{"path": evil, "reason": evil}]
+    spoiled["released"] = {"by": evil, "at": evil, "reason": evil}
+    spoiled["actor"] = evil
     spoiled["checks"] = [{"name": "rejects", "passed": False, "detail": evil, "status": "failed"}]
     spoiled["profile"] = {evil: {"type": "string", "count": 1, "nulls": 0, "min": evil}}
     for lines in (
         render.details(spoiled, "/out"),
-        render.history([spoiled]),
+        render.history([spoiled], {spoiled["run"]}),
         render.unchanged(spoiled, "/out", str(Path("job.yaml"))),
     ):
         assert all("\x1b" not in line and "\n" not in line for line in lines)

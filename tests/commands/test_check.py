@@ -14,7 +14,7 @@ from tests import factory
 @pytest.fixture
 def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
     """Units of 100 rows."""
-    monkeypatch.setattr("batchscore.plan.plan.UNIT_ROWS", 100)
+    monkeypatch.setattr("batchscore.plan.work.UNIT_ROWS", 100)
 
 
 def write_job(folder: Path) -> Path:
@@ -59,7 +59,7 @@ def test_check_tells_what_a_run_would_do(tmp_path: Path, small_units: None) -> N
     for words in (
         "OK   small   nothing was written",
         f"input   2 shards, 500 rows, {size / 1000:.1f} kB",
-        "units   2, 500 rows",
+        "units   2 to score, 500 rows; 0 reused, 0 rows",
         "model   small 1.0, 2 files, SHA-256 as pinned",
         f"output  {tmp_path}/out",
         "workers     1",

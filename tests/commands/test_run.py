@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from batchscore import cli as command_line
+from batchscore.cli import progress as command_line
 from batchscore.commands.run import Progress, Stop, run_plan
 from batchscore.engines import direct
 from batchscore.errors import StoppedError
@@ -91,13 +91,14 @@ def test_the_manifest_says_how_the_run_was_made(flights: Published) -> None:
     assert (manifest["engine"], manifest["tile_rows"]) == ("direct", 1024)
     assert manifest["model"]["version"] == "1.0.0"
     assert len(manifest["inputs"]) == 24
-    assert all(set(shard) == {"path", "size", "mark", "rows"} for shard in manifest["inputs"])
+    assert all(set(s) == {"path", "size", "mark", "rows", "keys"} for s in manifest["inputs"])
     assert {"batchscore", "python", "apache-beam", "torch", "pyarrow"} <= set(manifest["packages"])
     assert {check["name"]: check["passed"] for check in manifest["checks"]} == {
         "rows": True,
         "rejects": True,
         "scored": True,
         "not_empty": True,
+        "golden_rows": True,
     }
     assert set(manifest["profile"]) > {"score", "month", "distance"}
     assert all(seconds >= 0 for seconds in manifest["stage_seconds"].values())
@@ -112,8 +113,9 @@ def test_snapshot_and_marker_name_what_is_published(flights: Published) -> None:
     marker = (home / "slices/flight_delays/_SUCCESS").read_text()
     assert marker == f"{flights.manifest['run']}\n"
     names = {path.name for path in (home / f"runs/{marker.strip()}").iterdir()}
-    assert names == {"manifest.json", "plan.json", "profile.parquet"}
-    assert not list((home / "staging").glob("*"))
+    assert names == {"manifest.json", "profile.parquet"}
+    assert not (home / "work").exists()
+    assert not (home / "staging").exists()
 
 
 def test_a_second_run_has_nothing_to_do(tmp_path: Path) -> None:
@@ -137,7 +139,7 @@ def test_a_change_is_scored_anew(key: str, tmp_path: Path) -> None:
     elif key == "model":
         factory.write_model(tmp_path / "model", version="1.1")
     elif key == "job":
-        factory.change_job(tmp_path, {"postprocess": None})
+        factory.change_job(tmp_path, {"input.filters": [["id", ">=", 0]]})
     else:
         (tmp_path / "out" / first["files"][0]["path"]).unlink()
     second = factory.run_json("run", job)
@@ -221,7 +223,8 @@ def test_a_signal_ends_a_run_between_batches(number: int, tmp_path: Path) -> Non
         run_plan(plan, (), False, interrupt, stop)
     assert caught.value.exit_code == 128 + number
     assert not (output / "data").exists()
-    assert not list((output / "_batchscore/staging").iterdir())
+    assert not (output / "_batchscore/staging").exists()
+    assert not (output / "_batchscore/work").exists()
     assert factory.run_json("runs", output)[0]["status"] == "interrupted"  # type: ignore[index]
 
 

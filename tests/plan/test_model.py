@@ -96,7 +96,7 @@ def _inputs(
 
 
 def _footers(folder: Path) -> list[Footer]:
-    return read_footers(find_shards([str(folder / "in")]))
+    return read_footers(find_shards([str(folder / "in")])).good
 
 
 AB = {"a": pa.float32(), "b": pa.float64()}

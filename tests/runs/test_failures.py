@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from batchscore import errors
-from batchscore.errors import BatchscoreError, FailedError, StepError, StoppedError
+from batchscore.errors import (
+    BatchscoreError,
+    FailedError,
+    ShardError,
+    StepError,
+    StoppedError,
+)
 from batchscore.runs import layout
 from batchscore.runs.failures import describe, read_failure, recorded
 from batchscore.storage import Store
@@ -15,7 +21,9 @@ from batchscore.storage import Store
 KINDS = [
     kind
     for kind in vars(errors).values()
-    if isinstance(kind, type) and issubclass(kind, BatchscoreError) and kind is not BatchscoreError
+    if isinstance(kind, type)
+    and issubclass(kind, BatchscoreError)
+    and kind not in (BatchscoreError, ShardError)
 ]
 
 
@@ -36,6 +44,14 @@ def test_without_a_failure_there_is_none(store: Store) -> None:
         pass
     assert read_failure(store, "r") is None
     assert store.names() == []
+
+
+def test_a_bad_shard_comes_back_as_a_failed_step(store: Store) -> None:
+    """Path and problem are in the message, which survives."""
+    _record(store, ShardError("in/0.parquet", "cut off"))
+    found = read_failure(store, "r")
+    assert found is not None
+    assert (type(found[0]), str(found[0])) == (StepError, "shard in/0.parquet: cut off")
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
@@ -94,7 +110,7 @@ def test_a_record_left_half_written_is_passed_over(store: Store) -> None:
     """What a killed worker left of a record does not hide the others' errors."""
     _record(store, StepError("the cause"))
     name = store.names(layout.failures("r"))[0]
-    store.write(f"{layout.failures('r')}/{name}.99-0123abcd.tmp", b'{"type": "St')
+    store.write(f"{layout.failures('r')}/{name}.0123abcd-99-0123abcd.tmp", b'{"type": "St')
     found = read_failure(store, "r")
     assert found is not None
     assert str(found[0]) == "the cause"

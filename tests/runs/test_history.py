@@ -11,6 +11,7 @@ from batchscore.runs import layout
 from batchscore.runs.history import (
     newest,
     published_files,
+    published_manifest,
     read_history,
     read_manifest,
     require_output,
@@ -57,8 +58,47 @@ def test_an_unknown_run_is_an_error(store: Store, run: str) -> None:
 
 def test_a_run_without_a_manifest_is_an_error(store: Store) -> None:
     """A run that goes on, or was killed, is told from one that never was."""
+    facts = {"job": "job", "slice": "job", "started": "2026-11-21T04:00:00"}
+    store.write_json(layout.plan_file("20261121-dddd"), {"facts": facts})
     with pytest.raises(InvalidError, match="20261121-dddd': left no manifest"):
         read_manifest(store, "20261121-dddd")
+    newest_run = read_history(store)[0]
+    assert (newest_run["run"], newest_run["status"]) == ("20261121-dddd", "unfinished")
+
+
+def test_one_damaged_manifest_does_not_hide_the_others(store: Store) -> None:
+    """It is listed as damaged, last, and says why."""
+    store.write(layout.run_file("20261120-aaaa", "manifest.json"), b"{")
+    found = read_history(store)
+    assert [m["status"] for m in found if m["run"] == "20261120-aaaa"] == ["damaged"]
+    assert len(found) > 1
+
+
+@pytest.mark.parametrize("key", ["score", "units", "files", "shards"])
+def test_a_published_manifest_without_what_is_built_upon_is_an_error(
+    tmp_path: Path, key: str
+) -> None:
+    """A manifest that lost a part by hand is named, not worked around."""
+    store = Store(str(tmp_path))
+    whole = dict.fromkeys(
+        ["run", "status", "started", "rows", "score", "score_facts", "fingerprint", "files"], "x"
+    ) | dict.fromkeys(["units", "shards", "columns"], ())
+    store.write(layout.slice_file("job", "_SUCCESS"), b"r\n")
+    store.write_json(layout.run_file("r", "manifest.json"), whole)
+    assert published_manifest(store, "job") is not None
+    del whole[key]
+    store.write_json(layout.run_file("r", "manifest.json"), whole)
+    with pytest.raises(RecordError, match=f"manifest of run r: damaged.*{key}"):
+        published_manifest(store, "job")
+
+
+def test_files_without_a_marker_are_an_error(tmp_path: Path) -> None:
+    """A marker that was removed by hand does not make a slice seem unpublished."""
+    store = Store(str(tmp_path))
+    assert published_manifest(store, "job") is None
+    store.write(layout.slice_file("job", "current.txt"), b"data/x.parquet\n")
+    with pytest.raises(RecordError, match="_SUCCESS is"):
+        published_manifest(store, "job")
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"run": 1}', b"\xff\xfe"])

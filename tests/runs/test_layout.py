@@ -53,10 +53,10 @@ def test_run_names_are_not_given_twice(tmp_path: Path, monkeypatch: pytest.Monke
     assert (first[-4:], layout.new_run_id(store)[-4:]) == ("aaaa", "bbbb")
 
 
-def test_what_a_run_has_not_published_lies_in_one_folder() -> None:
-    """Records, failures and counts are removed together with what is staged."""
-    for place in (layout.records, layout.failures, layout.progress):
-        assert place("r").startswith(f"{layout.staging('r')}/")
+def test_what_a_run_needs_while_it_works_lies_in_one_folder() -> None:
+    """Plan, failures and counts are removed together."""
+    for place in (layout.plan_file, layout.failures, layout.progress):
+        assert place("r").startswith(f"{layout.work('r')}/")
 
 
 def test_an_output_is_claimed_once(tmp_path: Path) -> None:

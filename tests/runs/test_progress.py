@@ -8,15 +8,18 @@ import pytest
 
 from batchscore.errors import StoppedError
 from batchscore.runs import layout, progress
-from batchscore.runs.progress import Pulse, read_rows, request_stop
+from batchscore.runs.progress import Counts, Pulse, read_counts, request_stop
 from batchscore.storage import Store
 from tests.factory import FaultyStore
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """An output."""
-    return Store(str(tmp_path))
+    """An output with open runs."""
+    store = Store(str(tmp_path))
+    for run in ("r", "other"):
+        store.write_json(layout.plan_file(run), {})
+    return store
 
 
 class Clock:
@@ -42,23 +45,23 @@ def test_the_counts_of_all_workers_add_up(store: Store, clock: Clock) -> None:
     """Rows are added over the workers of one run and no other."""
     first, second, other = Pulse(store, "r"), Pulse(store, "r"), Pulse(store, "other")
     for pulse, rows in ((first, 10), (second, 5), (other, 100)):
-        pulse.add(rows)
+        pulse.add(rows, rejected=rows // 5)
     clock.now += 1.5
     first.add(20)
-    assert read_rows(store, "r") == 35
-    assert read_rows(store, "none") == 0
+    assert read_counts(store, "r") == Counts(rows=35, rejected=3)
+    assert read_counts(store, "none") == Counts()
 
 
-def test_a_worker_writes_at_most_once_a_second(tmp_path: Path, clock: Clock) -> None:
+def test_a_worker_writes_at_most_once_a_second(tmp_path: Path, store: Store, clock: Clock) -> None:
     """A thousand blocks in less than a second make one small file; what was counted is not lost."""
-    store = FaultyStore(str(tmp_path))
-    pulse = Pulse(store, "r")
+    counting = FaultyStore(str(tmp_path))
+    pulse = Pulse(counting, "r")
     for _ in range(1_000):
         pulse.add(1)
-    assert (store.__dict__["changes"], read_rows(store, "r")) == (1, 1)
+    assert (counting.__dict__["changes"], read_counts(store, "r").rows) == (1, 1)
     clock.now += 1.0
     pulse.add(1)
-    assert (store.__dict__["changes"], read_rows(store, "r")) == (2, 1_001)
+    assert (counting.__dict__["changes"], read_counts(store, "r").rows) == (2, 1_001)
 
 
 def test_a_stop_is_heeded_at_the_next_tick(store: Store, clock: Clock) -> None:
@@ -80,10 +83,21 @@ def test_a_count_that_cannot_be_read_is_left_out(
     """A damaged count makes the bar wrong for a second, and nothing else."""
     Pulse(store, "r").add(7)
     store.write(f"{layout.progress('r')}/0.json", content)
-    assert read_rows(store, "r") == 7
+    assert read_counts(store, "r").rows == 7
 
 
-def test_a_count_that_cannot_be_written_is_left_out(tmp_path: Path) -> None:
+def test_a_worker_whose_run_was_closed_stops(store: Store, clock: Clock) -> None:
+    """One that outlived its launcher ends once another run has put things in order."""
+    pulse = Pulse(store, "r")
+    pulse.add(1)
+    store.remove(layout.work("r"))
+    clock.now += 1.0
+    with pytest.raises(StoppedError, match="closed"):
+        pulse.add(1)
+    assert not store.exists(layout.work("r"))
+
+
+def test_a_count_that_cannot_be_written_is_left_out(tmp_path: Path, store: Store) -> None:
     """A worker goes on when its count finds no place."""
-    (tmp_path / "_batchscore").write_bytes(b"a file where a folder should be")
-    Pulse(Store(str(tmp_path)), "r").add(7)
+    (tmp_path / layout.progress("r")).write_bytes(b"a file where a folder should be")
+    Pulse(store, "r").add(7)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchscore.errors import RecordError
+from batchscore.errors import RecordError, RetryError
 from batchscore.records import StagedFile
 from batchscore.runs import layout
+from batchscore.runs.manifest import final_path
 from batchscore.runs.publish import (
-    final_path,
+    Publication,
     is_pending,
     publish,
     published_run,
@@ -30,21 +32,35 @@ NEW = {"data/day=1/r2-u-0.parquet": b"new one", "data/day=3/r2-u-0.parquet": b"n
 OTHER = "data/day=1/other-slice.parquet"
 
 
-def stage(store: Store, run: str, files: dict[str, bytes]) -> list[tuple[str, str]]:
-    """Stages files and returns their moves."""
+def stage(store: Store, run: str, files: dict[str, bytes]) -> Publication:
+    """Stages files and returns how they are to be published onto what stands."""
     moves = []
     for number, (final, data) in enumerate(files.items()):
-        staged = f"{layout.staging(run)}/u/{number}.parquet"
+        staged = f"{layout.staging(SLICE)}/{run}/{number}.parquet"
         store.write(staged, data)
         moves.append((staged, final))
-    return moves
+    before = snapshot(store, SLICE)
+    return Publication(
+        run=run,
+        base=published_run(store, SLICE),
+        before=tuple(before),
+        files=tuple(sorted(files)),
+        moves=tuple(moves),
+        retire=tuple(sorted(set(before) - set(files))),
+        documents=((layout.run_file(run, "manifest.json"), manifest(run)),),
+    )
 
 
-def begin(folder: Path) -> list[tuple[str, str]]:
-    """An output with a published run and another slice's file; returns the next run's moves."""
+def manifest(run: str) -> dict[str, str]:
+    """What stands for a manifest here."""
+    return {"run": run, "status": "published"}
+
+
+def begin(folder: Path) -> Publication:
+    """An output with a published run and another slice's file; returns the next publication."""
     store = Store(str(folder))
     store.write(OTHER, b"another slice")
-    publish(store, SLICE, "r1", stage(store, "r1", OLD), {"run": "r1"})
+    publish(store, SLICE, stage(store, "r1", OLD))
     return stage(store, "r2", NEW)
 
 
@@ -56,18 +72,18 @@ def visible(folder: Path) -> dict[str, bytes]:
 def changes_of_a_publication(folder: Path) -> int:
     """How many changes an undisturbed publication makes."""
     store = FaultyStore(str(folder))
-    publish(store, SLICE, "r2", begin(folder), {"run": "r2"})
+    publish(store, SLICE, begin(folder))
     return int(store.__dict__["changes"])
 
 
 def test_a_run_replaces_the_one_before(tmp_path: Path) -> None:
     """New files stand, old ones are retired, and list, marker and manifest name the new run."""
     store = Store(str(tmp_path))
-    publish(store, SLICE, "r2", begin(tmp_path), {"run": "r2"})
+    publish(store, SLICE, begin(tmp_path))
     assert visible(tmp_path) == {**NEW, OTHER: b"another slice"}
     assert snapshot(store, SLICE) == sorted(NEW)
     assert published_run(store, SLICE) == "r2"
-    assert store.read_json(layout.run_file("r2", "manifest.json")) == {"run": "r2"}
+    assert store.read_json(layout.run_file("r2", "manifest.json")) == manifest("r2")
     assert {path: store.read(layout.retired("r2", path)) for path in OLD} == OLD
     assert not is_pending(store, SLICE)
     assert not (tmp_path / "data/day=2").exists()
@@ -83,14 +99,14 @@ def test_a_publication_killed_anywhere_is_finished_by_the_next_run(
     assert count > 10
     for at in range(count):
         folder = tmp_path / f"killed-{at}"
-        moves = begin(folder)
+        planned = begin(folder)
         before = read_tree(folder)
         with pytest.raises(Killed):
-            publish(FaultyStore(str(folder), at, done), SLICE, "r2", moves, {"run": "r2"})
+            publish(FaultyStore(str(folder), at, done), SLICE, planned)
         store = Store(str(folder))
         if not is_pending(store, SLICE) and published_run(store, SLICE) == "r1":
             assert read_tree(folder) == before
-            publish(store, SLICE, "r2", moves, {"run": "r2"})
+            publish(store, SLICE, planned)
         roll_forward(store, SLICE)
         assert read_tree(folder) == read_tree(whole), f"killed at change {at}"
 
@@ -101,11 +117,11 @@ def test_a_publication_can_be_asked_for_again(tmp_path: Path, done: bool) -> Non
     whole = tmp_path / "whole"
     for at in range(changes_of_a_publication(whole)):
         folder = tmp_path / f"killed-{at}"
-        moves = begin(folder)
+        planned = begin(folder)
         with pytest.raises(Killed):
-            publish(FaultyStore(str(folder), at, done), SLICE, "r2", moves, {"run": "r2"})
+            publish(FaultyStore(str(folder), at, done), SLICE, planned)
         for _ in range(2):
-            publish(Store(str(folder)), SLICE, "r2", moves, {"run": "r2"})
+            publish(Store(str(folder)), SLICE, planned)
         assert read_tree(folder) == read_tree(whole), f"killed at change {at}"
 
 
@@ -115,7 +131,7 @@ def test_a_publication_killed_twice_is_finished(tmp_path: Path, at: int) -> None
     changes_of_a_publication(tmp_path / "whole")
     folder = tmp_path / "killed"
     with pytest.raises(Killed):
-        publish(FaultyStore(str(folder), 4), SLICE, "r2", begin(folder), {"run": "r2"})
+        publish(FaultyStore(str(folder), 4), SLICE, begin(folder))
     try:
         roll_forward(FaultyStore(str(folder), at), SLICE)
     except Killed:
@@ -133,9 +149,33 @@ def test_readers_of_the_snapshot_see_one_run(tmp_path: Path) -> None:
         if published_run(Store(str(tmp_path)), SLICE) is not None:
             assert all((tmp_path / name).exists() for name in names)
 
-    moves = begin(tmp_path)
-    publish(FaultyStore(str(tmp_path), look=look), SLICE, "r2", moves, {"run": "r2"})
+    planned = begin(tmp_path)
+    publish(FaultyStore(str(tmp_path), look=look), SLICE, planned)
     assert {tuple(names) for names in seen} == {tuple(sorted(OLD)), tuple(sorted(NEW))}
+
+
+def test_what_was_made_for_another_snapshot_is_not_published(tmp_path: Path) -> None:
+    """Where another run published meanwhile, a publication changes nothing and says so."""
+    store = Store(str(tmp_path))
+    late = begin(tmp_path)
+    publish(store, SLICE, stage(store, "r3", {"data/r3-u-0.parquet": b"third"}))
+    before = visible(tmp_path)
+    with pytest.raises(RetryError, match="by another"):
+        publish(store, SLICE, late)
+    assert (visible(tmp_path), published_run(store, SLICE)) == (before, "r3")
+    assert not is_pending(store, SLICE)
+
+
+def test_a_journal_that_was_overtaken_is_dropped(tmp_path: Path) -> None:
+    """A journal written late, onto a snapshot that gave way, publishes nothing."""
+    store = Store(str(tmp_path))
+    late = begin(tmp_path)
+    publish(store, SLICE, stage(store, "r3", {"data/r3-u-0.parquet": b"third"}))
+    store.write_json(layout.slice_file(SLICE, "journal.json"), late.to_json())
+    before = visible(tmp_path)
+    assert roll_forward(store, SLICE) is None
+    assert (visible(tmp_path), published_run(store, SLICE)) == (before, "r3")
+    assert not is_pending(store, SLICE)
 
 
 def test_nothing_to_roll_forward(tmp_path: Path) -> None:
@@ -156,12 +196,25 @@ def test_a_damaged_journal_is_named(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["../outside", "/etc/outside", "data/../../outside"])
-def test_a_journal_cannot_leave_the_output(tmp_path: Path, path: str) -> None:
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("moves", lambda path: (("staged", path),)),
+        ("moves", lambda path: ((path, "data/x"),)),
+        ("files", lambda path: (path,)),
+        ("retire", lambda path: (path,)),
+        ("documents", lambda path: ((path, {}),)),
+    ],
+)
+def test_a_journal_cannot_leave_the_output(
+    tmp_path: Path, path: str, field: str, value: Any
+) -> None:
     """A journal whose moves lead out of the output moves nothing."""
     store = Store(str(tmp_path / "out"))
     store.write("staged", b"x")
-    journal: dict[str, Any] = {"run": "r", "moves": [["staged", path]], "retire": []}
-    store.write_json(layout.slice_file(SLICE, "journal.json"), {**journal, "manifest": {}})
+    good = Publication("r", None, (), (), (("staged", "data/x"),), (), ())
+    bad = replace(good, **{field: value(path)})
+    store.write_json(layout.slice_file(SLICE, "journal.json"), bad.to_json())
     with pytest.raises(RecordError, match="leaves the folder"):
         roll_forward(store, SLICE)
     assert json.loads(store.read(layout.slice_file(SLICE, "journal.json")))

@@ -25,6 +25,8 @@ def records(draw: st.DrawFn, unit: str) -> UnitRecord:
     return UnitRecord(
         unit=unit,
         attempt=f"{unit}-1",
+        run="r",
+        pieces=(),
         read=filtered + scored + rejected,
         filtered=filtered,
         scored=scored,
@@ -119,7 +121,7 @@ def test_units_of_different_columns_are_refused() -> None:
         files = (StagedFile("x", "", scored, 1, ""),) if scored else ()
         columns = (("score", kind),) if scored else ()
         counts = (scored, 0, scored, 0)
-        return UnitRecord(unit, f"{unit}-1", *counts, {}, None, files, columns, {})
+        return UnitRecord(unit, f"{unit}-1", "r", (), *counts, {}, None, files, columns, {})
 
     fitting = {"a": record("a", 2, "float"), "b": record("b", 0, ""), "c": record("c", 3, "float")}
     planned = {unit: made.read for unit, made in fitting.items()}

@@ -1,0 +1,1 @@
+"""What batchscore costs, measured; each module says how to run it and what it printed."""

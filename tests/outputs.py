@@ -1,0 +1,114 @@
+"""Outputs made without an engine: units scored by a formula, and published as a run does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchscore.drift.profile import TableProfile
+from batchscore.drift.storage import write_table
+from batchscore.ledger import enter
+from batchscore.records import UnitRecord
+from batchscore.runs import layout
+from batchscore.runs.manifest import encode_units, final_path, is_published
+from batchscore.runs.publish import Publication, publish, published_run, snapshot
+from batchscore.runs.reconcile import Rows
+from batchscore.stages.block import Block, reject_rows
+from batchscore.stages.read import Source, read_unit
+from batchscore.stages.write import Attempt, Target, UnitWriter
+from batchscore.storage import Store
+from batchscore.units import Unit
+from tests.factory import plan_units
+
+SCORE = "5c0e" * 16
+RUN = "20261120-aaaa"
+MODEL = {"name": "small", "version": "1.0", "identity": "cafe" * 16}
+
+
+def score_unit(
+    store: Store, unit: Unit, source: Source, target: Target, slice_: str, run: str
+) -> UnitRecord:
+    """Score `id / 2`, reject the rows whose column `bad` is true, and enter the unit's record."""
+    attempt = f"{unit.id}-00000000"
+    folder, ledger = f"{layout.staging(slice_)}/{attempt}", layout.ledger(slice_, SCORE)
+    profile = TableProfile.empty()
+    writer = UnitWriter(store, Attempt(unit, attempt, run, folder, ledger), target, profile.update)
+    *blocks, last = read_unit(unit, source)
+    for block in blocks:
+        writer.add(_score(block))
+    assert last.end is not None
+    record = writer.finish(last.end)
+    assert enter(store, layout.record(slice_, SCORE, unit.id), record, profile)
+    if record.rejects_file is None:
+        return record
+    store.move(record.rejects_file, layout.rejects(run, unit.id))
+    return replace(record, rejects_file=layout.rejects(run, unit.id))
+
+
+def _score(block: Block) -> Block:
+    score = pc.divide(block.batch.column("id").cast(pa.float64()), 2.0)
+    scored = replace(block, values=pa.record_batch([score], names=["score"]))
+    return reject_rows(scored, block.batch.column("bad"), "infer", "NonFiniteScore", "NaN")
+
+
+def publish_records(
+    store: Store, slice_: str, run: str, records: Sequence[UnitRecord], **facts: Any
+) -> dict[str, Any]:
+    """Publish units as a run; return its manifest, in which `facts` stand too."""
+    units, files, shards = encode_units(records, run)
+    read = sum(r.read for r in records)
+    counts = [sum(getattr(r, name) for r in records) for name in ("filtered", "scored", "rejected")]
+    manifest = {
+        "run": run,
+        "slice": slice_,
+        "status": "published",
+        "started": "2026-11-20T01:00:00+00:00",
+        "finished": "2026-11-20T01:02:00+00:00",
+        "score": SCORE,
+        "score_facts": {},
+        "fingerprint": "",
+        "job_sha256": "beef" * 16,
+        "model": MODEL,
+        "rows": asdict(Rows(read, *counts)),
+        "columns": [list(c) for c in next((r.columns for r in records if r.scored), ())],
+        **{"units": units, "files": files, "shards": shards, **facts},
+    }
+    paths = tuple(sorted(file["path"] for file in files))
+    before = tuple(snapshot(store, slice_))
+    moves = tuple(
+        (file.staged, final_path(file, run, record.unit))
+        for record in records
+        for file in record.files
+        if not is_published(file)
+    )
+    store.write(layout.run_file(run, "profile.parquet"), write_table(TableProfile.empty(), {}))
+    documents = ((layout.run_file(run, "manifest.json"), manifest),)
+    retire = tuple(sorted(set(before) - set(paths)))
+    base = published_run(store, slice_)
+    publish(store, slice_, Publication(run, base, before, paths, moves, retire, documents))
+    return manifest
+
+
+def publish_shards(
+    folder: Path,
+    slice_: str = "small",
+    run: str = RUN,
+    scored_by: str = RUN,
+    unit_rows: int = 40,
+    filters: Any = None,
+    **target: Any,
+) -> dict[str, Any]:
+    """Publish the shards in `in` to the output `out`, with an id that is unique."""
+    store = Store(str(folder / "out"))
+    layout.claim_output(store)
+    units, schema = plan_units([folder / "in"], unit_rows, filters)
+    given = {"partition_by": (), "unique": ("id",), **target}
+    written = Target(tuple(schema.names), model_version="1.0", **given)
+    source = Source(schema, filters, batch_rows=7)
+    records = [score_unit(store, unit, source, written, slice_, scored_by) for unit in units]
+    return publish_records(store, slice_, run, records)

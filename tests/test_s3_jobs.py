@@ -1,0 +1,105 @@
+"""Test whole runs on a real S3 server, also behind a proxy that misbehaves."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.dataset as ds
+import pytest
+
+from tests.factory import change_job, make_rows, run_json, write_job, write_shard
+from tests.servers import S3, running_proxy, running_s3, s3_at
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[S3]:
+    """An S3 server for all tests here."""
+    with running_s3() as found:
+        yield found
+
+
+@pytest.fixture
+def bucket(server: S3, tmp_path: Path) -> Path:
+    """The folder of a bucket that holds a job's input and model; its job file is job.yaml."""
+    name = tmp_path.name.replace("_", "-")[-40:].lower()
+    address = server.make_bucket(name)
+    write_job(tmp_path)
+    for part in ("in", "model"):
+        shutil.copytree(tmp_path / part, server.folder / name / part)
+    paths = {
+        "input.path": f"{address}/in",
+        "model.path": f"{address}/model",
+        "output.path": f"{address}/out",
+    }
+    change_job(tmp_path, paths)
+    return server.folder / name
+
+
+def files(folder: Path) -> list[Path]:
+    """All files below, as the server keeps them."""
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def ids(bucket: Path) -> list[int]:
+    found: list[int] = (
+        ds.dataset(bucket / "out/data").to_table().sort_by("id").column("id").to_pylist()
+    )
+    return found
+
+
+def test_a_slice_lives_on_s3(server: S3, bucket: Path, tmp_path: Path) -> None:
+    """Published, unchanged, added to, undone and verified, as on a disk."""
+    job = tmp_path / "job.yaml"
+    with s3_at(server.port):
+        assert run_json("run", job)["status"] == "published"
+        assert run_json("run", job)["status"] == "unchanged"
+        write_shard(bucket / "in/2.parquet", make_rows(100, 500))
+        added = run_json("run", job)
+        assert (added["status"], added["rows"]["reused"]) == ("published", 500)
+        assert ids(bucket) == list(range(600))
+        assert run_json("verify", job)["exit_code"] == 0
+        traced = run_json("trace", job, "id=555")
+        assert run_json("rollback", job, "--undo", added["run"])["exit_code"] == 0
+        assert ids(bucket) == list(range(500))
+        assert run_json("verify", job)["exit_code"] == 0
+    assert "2.parquet" in str(traced)
+    left = {path.relative_to(bucket / "out").parts[1] for path in files(bucket / "out/_batchscore")}
+    assert left == {"format.json", "ledger", "retired", "runs", "slices"}
+
+
+@pytest.mark.parametrize("fault", ["500", "503", "drop", "lose"])
+def test_a_store_that_stumbles_is_waited_for(
+    server: S3, bucket: Path, tmp_path: Path, fault: Any
+) -> None:
+    """Answers that fail now and then, or are lost, cost time and nothing else."""
+    with running_proxy(server.port) as proxy, s3_at(proxy.port):
+        for method in ("PUT", "GET", "DELETE"):
+            proxy.fail(fault, 2, method, "out/")
+        found = run_json("run", tmp_path / "job.yaml")
+        assert found["status"] == "published", found["error"]
+    assert ids(bucket) == list(range(500))
+
+
+def test_a_store_that_stays_away_publishes_nothing(
+    server: S3, bucket: Path, tmp_path: Path
+) -> None:
+    """When puts fail for good the run fails clearly, and what was published before stands."""
+    job = tmp_path / "job.yaml"
+    with s3_at(server.port):
+        assert run_json("run", job)["status"] == "published"
+    write_shard(bucket / "in/2.parquet", make_rows(100, 500))
+    with running_proxy(server.port) as proxy, s3_at(proxy.port):
+        proxy.fail("503", 10_000, "PUT", "staging")
+        found = run_json("run", job)
+        assert (found["status"], found["exit_code"]) == ("failed", 1)
+        assert "s3://" in found["error"]
+    assert ids(bucket) == list(range(500))
+    with s3_at(server.port):
+        assert run_json("run", job)["status"] == "published"
+        assert ids(bucket) == list(range(600))
+        assert run_json("verify", job)["exit_code"] == 0

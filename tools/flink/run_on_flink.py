@@ -1,0 +1,197 @@
+"""Runs a job on the direct runner and on Flink, where a TaskManager is killed, and compares.
+
+See README.md beside this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from batchscore.engines import direct
+from batchscore.plan import work
+from tests import factory
+from tools.flink.cluster import Cluster, fetch
+
+UNITS = 40
+UNIT_ROWS = 500
+TASK_MANAGERS = 2
+KILL_AFTER = UNITS // 3
+"""How many units are begun when a TaskManager is killed."""
+
+# A unit has fewer rows than a block, so that the function is called once a unit.
+_FEATURES = """import time
+
+import pyarrow as pa
+
+
+def slow(batch: pa.RecordBatch) -> pa.RecordBatch:
+    with open({begun!r}, "a") as begun:
+        print(batch.column("id")[0].as_py() // {unit_rows}, file=begun)
+    time.sleep({seconds})
+    return batch
+"""
+_log = logging.getLogger("flink")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One published run: its rows, its profile's bytes, and how often each unit was begun."""
+
+    rows: Any
+    profile: bytes
+    begun: Counter[int]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A job in a folder of its own, whose function notes the units that it is called for."""
+
+    folder: Path
+
+    @property
+    def _begun(self) -> Path:
+        return self.folder / "begun.txt"
+
+    def write_job(self, seconds: float) -> None:
+        """Writes a job of as many shards as units, each of which takes so many seconds."""
+        for unit in range(UNITS):
+            rows = factory.make_rows(UNIT_ROWS, unit * UNIT_ROWS)
+            factory.write_shard(self.folder / f"shards/{unit:02}.parquet", rows)
+        changes = {
+            "input.path": "shards",
+            "preprocess": {"function": "features.py:slow"},
+            "runtime": {"workers": TASK_MANAGERS},
+        }
+        factory.write_job(self.folder, changes)
+        facts = {"begun": str(self._begun), "unit_rows": UNIT_ROWS, "seconds": seconds}
+        (self.folder / "features.py").write_text(_FEATURES.format(**facts))
+
+    def run(self, engine: str) -> Outcome:
+        """Runs the job as the command line does; SystemExit if nothing was published."""
+        self.forget()
+        started = time.monotonic()
+        output = self.folder / engine
+        job = self.folder / "job.yaml"
+        manifest = factory.run_json("run", job, "--set", f"output.path={output}")
+        _log.info("%s: %s in %.0f s", engine, manifest["status"], time.monotonic() - started)
+        if manifest["status"] != "published":
+            raise SystemExit(f"{engine}: {manifest.get('error', manifest['status'])}")
+        profile = output / "_batchscore/runs" / manifest["run"] / "profile.parquet"
+        return Outcome(factory.published(output), profile.read_bytes(), self.begun())
+
+    def forget(self) -> None:
+        """Begins to count anew."""
+        self._begun.write_text("")
+
+    def begun(self) -> Counter[int]:
+        """Returns how often each unit was begun in the last run."""
+        return Counter(int(line) for line in self._begun.read_text().splitlines())
+
+
+def on_flink(cluster: Cluster, pool: str) -> Callable[..., list[dict[str, Any]]]:
+    """Returns what runs a pipeline on a cluster, in place of the direct runner's `run`."""
+
+    def run(build: Callable[[beam.Pipeline], None], *_: Any) -> list[dict[str, Any]]:
+        pipeline = beam.Pipeline(options=PipelineOptions(cluster.beam_options(pool)))
+        build(pipeline)
+        pipeline.run().wait_until_finish()
+        return []
+
+    return run
+
+
+@contextmanager
+def losing_one(cluster: Cluster, trial: Trial) -> Iterator[None]:
+    """Kills a TaskManager in the middle of what is done meanwhile, and starts another."""
+    over = threading.Event()
+    # What an earlier run began must not be taken for work of this one.
+    trial.forget()
+
+    def lose() -> None:
+        while trial.begun().total() < KILL_AFTER:
+            if over.wait(0.1):
+                return
+        cluster.task_managers[0].send_signal(signal.SIGKILL)
+        _log.info("flink: killed a TaskManager with -9; starting another")
+        cluster.start_task_manager()
+
+    thread = threading.Thread(target=lose)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def differences(expected: Outcome, found: Outcome) -> list[str]:
+    """Returns what Flink did otherwise than it should."""
+    told = []
+    if not found.rows.equals(expected.rows):
+        told.append("the published rows differ from the direct runner's")
+    if found.profile != expected.profile:
+        told.append("the profile differs from the direct runner's")
+    again = {unit: times for unit, times in found.begun.items() if times > 1}
+    if sum(found.begun.values()) - UNITS > TASK_MANAGERS:
+        told.append(f"more units were scored again than were in work: {again}")
+    return told
+
+
+def compare(cache: Path, folder: Path, seconds: float) -> list[str]:
+    """Runs the job on both engines and returns what Flink did otherwise than it should."""
+    trial = Trial(folder)
+    trial.write_job(seconds)
+    expected = trial.run("direct")
+    with (
+        Cluster(cache, folder / "cluster", TASK_MANAGERS) as cluster,
+        direct.WorkerPool(lambda reason: _log.info("pool: %s", reason)) as pool,
+    ):
+        _log.info("flink: %d TaskManagers are up", TASK_MANAGERS)
+        with (
+            mock.patch.object(direct, "run", on_flink(cluster, pool.address)),
+            losing_one(cluster, trial),
+        ):
+            found = trial.run("flink")
+        killed = cluster.task_managers[0].poll() == -signal.SIGKILL
+    _log.info("flink: %d units were begun %d times", UNITS, found.begun.total())
+    return differences(expected, found) + ([] if killed else ["no TaskManager was killed"])
+
+
+def main() -> None:
+    """Parses the arguments, and ends with code 1 where Flink did anything otherwise."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cache", type=Path, default=Path(".tools/flink"), help="of downloads")
+    parser.add_argument("--folder", type=Path, help="a new one for job, outputs and logs")
+    parser.add_argument("--seconds", type=float, default=1.0, help="that each unit takes")
+    asked = parser.parse_args()
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
+    _log.setLevel(logging.INFO)
+    # As an exception, the signal leaves through what stops the cluster.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    fetch(asked.cache.resolve())
+    folder = asked.folder or Path(tempfile.mkdtemp(prefix="batchscore-flink-"))
+    _log.info("job, outputs and logs: %s", folder)
+    with mock.patch.object(work, "UNIT_ROWS", UNIT_ROWS):
+        found = compare(asked.cache.resolve(), folder.resolve(), asked.seconds)
+    print("\n".join(found) or "the same rows and profile; no finished unit was scored again")
+    sys.exit(bool(found))
+
+
+if __name__ == "__main__":
+    main()
