@@ -89,6 +89,12 @@ def shard(content: bytes | pa.Table) -> Spoil:
     return spoil
 
 
+def device(name: str) -> Spoil:
+    """Another device, and a late shard: without a row to score no device is needed."""
+    late = files(lambda f: write_shard(f / "in/2.parquet", make_rows(9, 500)))
+    return after(late, change(runtime__device=name))
+
+
 def preprocess(code: str) -> Spoil:
     """A function before the model."""
     return files(

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from tests.factory import NET, change_job, make_rows, run_cli, write_shard, write_weights
+from tests.factory import NET, change_job, run_cli, write_weights
 from tests.spoils import (
     GO_ON,
     NULL,
@@ -21,6 +21,7 @@ from tests.spoils import (
     arguments,
     change,
     damage_page,
+    device,
     files,
     hide_code,
     network,
@@ -34,8 +35,6 @@ from tests.spoils import (
 )
 
 DATE = change(params={"date": {"type": "date"}})
-# Without a row to score no device is needed.
-LATE = files(lambda f: write_shard(f / "in/2.parquet", make_rows(9, 500)))
 as_root = pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 with_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 without_proc = pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no /proc")
@@ -284,19 +283,11 @@ MODEL = [
     ),
     Case("model-raises", network("x[:, 7]"), ("the model raised IndexError",), run=1),
     pytest.param(
-        Case(
-            "no-gpu",
-            after(LATE, change(runtime__device="cuda")),
-            ("'cuda'", "0 usable GPUs", "auto or cpu"),
-        ),
+        Case("no-gpu", device("cuda"), ("'cuda'", "0 usable GPUs", "auto or cpu")),
         marks=with_gpu,
         id="no-gpu",
     ),
-    Case(
-        "no-such-gpu",
-        after(LATE, change(runtime__device="cuda:99")),
-        ("'cuda:99'", "usable GPUs"),
-    ),
+    Case("no-such-gpu", device("cuda:99"), ("'cuda:99'", "usable GPUs")),
 ]
 FUNCTIONS = [
     Case(
