@@ -137,8 +137,8 @@ def _judge_revoked(plan: Plan) -> list[Check]:
             "revoked",
             False,
             f"run {each['run']} published just this, and {each['by']} took it back at {each['at']}"
-            f"{_because(each['reason'])}; change the input, the model or the job, or publish it all the "
-            "same with --rescore",
+            f"{_because(each['reason'])}; change the input, the model or the job, or publish it "
+            "all the same with --rescore",
             "held",
         )
         for each in revocations(spec.output, spec.slice)
