@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from batchscore.errors import StepError
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 # What Arrow and NumPy call differently. Arrow's own to_pandas_dtype() imports pandas.
@@ -74,29 +76,76 @@ def _unpack_bits(data: pa.Buffer | None, offset: int, length: int) -> Array:
 
 
 def finite_rows(values: pa.RecordBatch) -> Array:
-    """Returns a mask (b,) of the rows whose floats are all finite, in every column and list.
+    """Returns a mask (b,) of the rows whose numbers are all there and finite, at any depth.
 
-    A null in place of floats is not finite: pandas makes nulls of NaN.
+    A null in place of a number, or of a list of them, is not finite, and neither is any row of a
+    column of Arrow's null type. Nulls of texts, booleans and times do not matter.
+
+    Raises:
+        StepError: a column is of structs, maps, list views, unions or run lengths.
     """
     mask_b = np.ones(values.num_rows, np.bool_)
-    for column in values.columns:
-        mask_b[_spoiled_rows(column)] = False
+    for name, column in zip(values.schema.names, values.columns, strict=True):
+        leaf = _leaf_type(column.type)
+        if pa.types.is_nested(leaf) or pa.types.is_run_end_encoded(leaf):
+            raise StepError(
+                f"postprocess: score column {name!r} is {column.type}; return numbers, texts, "
+                "booleans, times, or lists of these"
+            )
+        if _is_number(leaf) or pa.types.is_null(leaf):
+            mask_b[_spoiled_rows(column)] = False
     return mask_b
+
+
+def leaf_numbers(column: pa.Array) -> Array | None:
+    """Returns the numbers (n,) of a column, at any depth of lists; decimals become floats.
+
+    Nulls are left out. None: the column is made of something else.
+    """
+    if not _is_number(_leaf_type(column.type)):
+        return None
+    column = _decode(column)
+    while _is_list(column.type):
+        column = _decode(column.flatten())
+    if pa.types.is_decimal(column.type):
+        column = column.cast(pa.float64())
+    return to_numpy(column.drop_null())
 
 
 def _spoiled_rows(column: pa.Array) -> Array:
     """The numbers (n,) of rows that hold, at any depth, a null or a float that is not finite."""
-    leaf, rows_n, spoiled = column.type, np.arange(len(column), dtype=np.int64), []
-    while _is_list(leaf):
-        leaf = leaf.value_type
-    if not pa.types.is_floating(leaf):
-        return rows_n[:0]
+    column, rows_n, spoiled = _decode(column), np.arange(len(column), dtype=np.int64), []
     while _is_list(column.type):
         spoiled.append(rows_n[~to_numpy(column.is_valid())])
         rows_n = rows_n[to_numpy(pc.list_parent_indices(column)).astype(np.int64)]
-        column = column.flatten()
-    finite_n = np.isfinite(_raw_numpy(column)) & to_numpy(column.is_valid())
-    return np.concatenate([*spoiled, rows_n[~finite_n]])
+        column = _decode(column.flatten())
+    good_n = to_numpy(column.is_valid())
+    if pa.types.is_floating(column.type):
+        good_n &= np.isfinite(_raw_numpy(column))
+    return np.concatenate([*spoiled, rows_n[~good_n]])
+
+
+def _decode(column: pa.Array) -> pa.Array:
+    """Takes dictionaries and extension types off a column's outermost level."""
+    if isinstance(column, pa.ExtensionArray):
+        return _decode(column.storage)
+    if pa.types.is_dictionary(column.type):
+        return _decode(column.dictionary.take(column.indices))
+    return column
+
+
+def _leaf_type(kind: pa.DataType) -> pa.DataType:
+    """The type within lists, dictionaries and extension types."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return _leaf_type(kind.storage_type)
+    if _is_list(kind) or pa.types.is_dictionary(kind):
+        return _leaf_type(kind.value_type)
+    return kind
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    types = pa.types
+    return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))
 
 
 def _is_list(kind: pa.DataType) -> bool:

@@ -59,7 +59,7 @@ class OutputError(InvalidError):
 
 
 class FailedError(BatchscoreError):
-    """Work was started and could not be completed; nothing was published."""
+    """Work was started and could not be completed."""
 
 
 class StepError(FailedError):

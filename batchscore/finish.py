@@ -19,7 +19,13 @@ from batchscore.runs.checks import Check, outcome
 from batchscore.runs.history import read_manifest
 from batchscore.runs.lease import holds
 from batchscore.runs.manifest import encode_units, final_path, is_published, published_records
-from batchscore.runs.publish import Publication, publish, roll_forward
+from batchscore.runs.publish import (
+    Publication,
+    publish,
+    revocations,
+    revoked_path,
+    roll_forward,
+)
 from batchscore.runs.reconcile import Rows, reconcile
 from batchscore.spec import RunSpec
 from batchscore.telemetry import STAGES, limiting_stage
@@ -176,8 +182,20 @@ def _publication(spec: RunSpec, result: Result, manifest: dict[str, Any]) -> Pub
         files=tuple(files),
         moves=tuple(moves),
         retire=tuple(manifest["replaced"]),
-        documents=((layout.run_file(spec.run, "manifest.json"), manifest),),
+        documents=((layout.run_file(spec.run, "manifest.json"), manifest), *_lifted(spec, result)),
     )
+
+
+def _lifted(spec: RunSpec, result: Result) -> list[tuple[str, Any]]:
+    """Returns the slice's revocations without those that this run publishes all the same."""
+    revoked = revocations(spec.output, spec.slice)
+    shards = {p.shard.path for r in result.records for p in r.pieces if r.unit in result.fresh}
+    left = [
+        each
+        for each in revoked
+        if each["score"] != spec.score or not shards & {path for path, *_ in each["shards"]}
+    ]
+    return [(revoked_path(spec.slice), left)] if len(left) < len(revoked) else []
 
 
 def _manifest(
@@ -197,7 +215,7 @@ def _manifest(
         "columns": [list(c) for c in next((r.columns for r in records if r.scored), ())],
         "files": files,
         "replaced": sorted(standing - {str(file["path"]) for file in files}),
-        "rejects": _rejects(records),
+        "rejects": summarize_rejects(records),
         "bad_shards": bad,
         "checks": [asdict(check) for check in checks],
         "profile": result.profile.summary(),
@@ -251,7 +269,8 @@ def _stage_seconds(records: Sequence[UnitRecord]) -> dict[str, float]:
     }
 
 
-def _rejects(records: Sequence[UnitRecord]) -> dict[str, Any]:
+def summarize_rejects(records: Sequence[UnitRecord]) -> dict[str, Any]:
+    """Returns the commonest reasons of all units, with their rows, and where the rows lie."""
     reasons = Counter[str]()
     for record in records:
         reasons.update(record.reject_reasons)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchscore.arrays import Array, to_arrow, to_numpy
-from batchscore.errors import ModelError
+from batchscore.errors import InputError, ModelError, StepError
 from batchscore.judge import golden_prefix, golden_results
 from batchscore.models.folder import localize
 from batchscore.models.load import Network
@@ -20,7 +20,9 @@ from batchscore.scoring import infer_step, load, preprocess_step
 from batchscore.spec import RunSpec
 from batchscore.stages.block import Block
 from batchscore.stages.preprocess import InputColumns
-from batchscore.units import Unit
+from batchscore.units import Piece, Shard, Unit
+
+_NO_NUMBER = "NonFiniteScore"
 
 
 def record_golden(spec: RunSpec, network: Network) -> None:
@@ -78,10 +80,32 @@ def _score(spec: RunSpec, network: Network, batch: pa.RecordBatch) -> Block:
     inputs = tuple(
         InputColumns(each.name, each.dtype, each.shape, (each.name,)) for each in spec.model.inputs
     )
-    plain = replace(spec, preprocess=None, inputs=inputs)
-    rows_b = to_arrow(np.arange(batch.num_rows, dtype=np.int64))
-    block = Block(Unit("golden", ()), 0, rows_b, batch)
-    return infer_step(plain, network)(preprocess_step(plain)(block))
+    rows = batch.num_rows
+    # Without a name it shares no trial: what becomes of golden rows says nothing of the run's.
+    plain = replace(spec, run="", preprocess=None, inputs=inputs, max_rejects=rows, fresh=True)
+    shard = Shard(str(spec.model.golden), 0, "", rows)
+    unit = Unit("golden", (Piece(shard, (0,), (0,), (rows,)),))
+    block = Block(unit, 0, to_arrow(np.arange(rows, dtype=np.int64)), batch)
+    try:
+        scored = infer_step(plain, network)(preprocess_step(plain)(block))
+    except (InputError, StepError) as error:
+        raise _misfit(spec, str(error)) from error
+    _check_fit(spec, scored, rows)
+    return scored
+
+
+def _check_fit(spec: RunSpec, scored: Block, rows: int) -> None:
+    """Raises ModelError when no row came as far as a score, be it one that is no number."""
+    unfit = [reject for reject in scored.rejects if reject.error != _NO_NUMBER]
+    if sum(len(reject.rows_r) for reject in unfit) == rows:
+        raise _misfit(spec, unfit[0].message)
+
+
+def _misfit(spec: RunSpec, why: str) -> ModelError:
+    return ModelError(
+        f"golden rows {spec.model.golden} of model {spec.model.name!r}: do not fit the model "
+        f"({why}); write them again with the model"
+    )
 
 
 def _gap(block: Block, name: str, known_b: Array) -> float:

@@ -80,7 +80,7 @@ def merge_records(
     with ThreadPoolExecutor(_THREADS) as pool:
         for start in range(0, len(paths), _THREADS):
             some = paths[start : start + _THREADS]
-            for path, data in zip(some, pool.map(store.read, some), strict=True):
+            for path, data in zip(some, pool.map(lambda p: _read(store, p), some), strict=True):
                 try:
                     record, part = decode_record(data)
                 except RecordError as error:
@@ -88,6 +88,13 @@ def merge_records(
                 found[record.unit] = record
                 profile.merge(part)
     return found
+
+
+def _read(store: Store, address: str) -> bytes:
+    try:
+        return store.read(address)
+    except FileNotFoundError as error:
+        raise _damaged(store, address, RecordError("is not there")) from error
 
 
 def _damaged(store: Store, address: str, error: RecordError) -> RecordError:
@@ -119,20 +126,26 @@ def sweep_attempts(store: Store, slice_: str) -> None:
     store.prune_empty([folder])
 
 
-def sweep_records(store: Store, slice_: str, needed: set[str]) -> None:
-    """Removes a slice's records and staged attempts, but those of the units that are needed."""
+def sweep_records(store: Store, slice_: str, needed: set[tuple[str, str]]) -> None:
+    """Removes a slice's records and staged attempts, but those that are needed.
+
+    Args:
+        needed: score and attempt of each unit that is published, or may be again.
+    """
+    attempts = {attempt for _, attempt in needed}
     for score in store.names(_home(slice_)):
         ledger = f"{_home(slice_)}/{score}"
-        names = store.names(ledger)
-        units = {name: re.split(r"[-.]", name)[0] for name in names}
-        if not needed & set(units.values()):
+        kept = {attempt for name, attempt in needed if name[:16] == score[:16]}
+        if not kept:
             store.remove(ledger)
             continue
-        for name, unit in units.items():
-            if unit not in needed and not name.startswith(layout.GOLDEN):
+        units = {attempt.partition("-")[0] for attempt in kept}
+        for name in store.names(ledger):
+            stem = name.partition(".")[0]
+            if stem not in units | kept and not name.startswith(layout.GOLDEN):
                 store.remove(f"{ledger}/{name}")
     for attempt in store.names(layout.staging(slice_)):
-        if attempt.partition("-")[0] not in needed:
+        if attempt not in attempts:
             store.remove(f"{layout.staging(slice_)}/{attempt}")
     store.prune_empty([layout.staging(slice_)])
 

@@ -369,6 +369,9 @@ def _verdict(found: Checked) -> str:
         return f"a run would do nothing: run {work.base['run']} published the same already"
     if work.held:
         return "a run would be held (exit 3) and score nothing, for what stands under HELD"
+    if found.status == "held" and found.rehearsal is not None:
+        failed = ", ".join(check.name for check in found.rehearsal.golden if not check.passed)
+        return f"a run would be held (exit 3), for what stands under HELD: {failed}"
     if found.status == "held":
         return (
             "a run would be held (exit 3): 0 rows to score; input.allow_empty: true would "

@@ -22,6 +22,7 @@ from batchscore.stages.call import UserCall, batch_kind
 from batchscore.stages.infer import Forward, OutputSpec, infer
 from batchscore.stages.postprocess import postprocess
 from batchscore.stages.preprocess import encode_features, stack_columns
+from batchscore.stages.trial import Trial, trial_of
 from batchscore.stages.write import Attempt, UnitWriter
 from batchscore.storage import is_local
 from batchscore.units import Unit
@@ -86,8 +87,12 @@ def postprocess_step(spec: RunSpec) -> BlockStep:
 
 def _rejecting(spec: RunSpec, stage: str, step: BlockStep) -> BlockStep:
     """Returns a step that rejects the rows it fails on, and counts the seconds it takes."""
-    isolating = partial(bisect, stage=stage, step=step, limit=spec.rejects.max_rows)
+    isolating = partial(bisect, stage=stage, step=step, limit=spec.max_rejects, trial=_trial(spec))
     return partial(timed, stage, isolating)
+
+
+def _trial(spec: RunSpec) -> Trial:
+    return trial_of(spec.run, passed=not spec.fresh)
 
 
 def load(spec: RunSpec) -> Network:
@@ -108,5 +113,5 @@ def open_unit(spec: RunSpec, unit: Unit, name: str) -> UnitOutput:
     profile = TableProfile.empty()
     folder = f"{layout.staging(spec.slice)}/{name}"
     attempt = Attempt(unit, name, spec.run, folder, layout.ledger(spec.slice, spec.score))
-    writer = UnitWriter(spec.output, attempt, spec.target, profile.update)
+    writer = UnitWriter(spec.output, attempt, spec.target, profile.update, _trial(spec))
     return UnitOutput(writer, profile)

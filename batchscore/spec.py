@@ -33,6 +33,8 @@ class RunSpec:
         device: cpu or cuda, resolved.
         tile_threads: tiles side by side in one worker.
         rejects: how many rows may be rejected.
+        max_rejects: the same in rows, for all that the run is to publish.
+        fresh: whether nothing that was scored before is published with what the run scores.
         checks: what the result is held against.
         allow_empty: whether no rows to score is a result.
         max_bad_shards: that may be left out; 0 where a bad shard fails the run.
@@ -54,6 +56,8 @@ class RunSpec:
     device: str
     tile_threads: int
     rejects: Rejects
+    max_rejects: int
+    fresh: bool
     checks: Checks
     allow_empty: bool
     max_bad_shards: int

@@ -30,4 +30,17 @@ def one_line(text: object, width: int = 80) -> str:
 
 def reason(error: BaseException) -> str:
     """Returns an error's text on one line of at most 300 characters; else its class."""
-    return one_line(error, 300) or type(error).__name__
+    return error_text(error) or type(error).__name__
+
+
+def error_text(error: BaseException) -> str:
+    """Returns an error's text on one line of at most 300 characters; empty where it has none.
+
+    An error that fails to say its text has none.
+    """
+    try:
+        return one_line(error, 300)
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException:
+        return ""

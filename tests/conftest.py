@@ -13,6 +13,11 @@ from tests import factory
 ROOT = Path(__file__).parents[1]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the faults first: a process has one forkserver, and theirs is preloaded with more."""
+    items.sort(key=lambda item: "tests/faults/" not in item.nodeid)
+
+
 @dataclass(frozen=True)
 class Published:
     """An output that a run published, and what the run printed as JSON; not to be written to."""

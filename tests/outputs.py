@@ -20,6 +20,7 @@ from batchscore.runs.publish import Publication, publish, published_run, snapsho
 from batchscore.runs.reconcile import Rows
 from batchscore.stages.block import Block, reject_rows
 from batchscore.stages.read import Source, read_unit
+from batchscore.stages.trial import Trial
 from batchscore.stages.write import Attempt, Target, UnitWriter
 from batchscore.storage import Store
 from batchscore.units import Unit
@@ -37,7 +38,8 @@ def score_unit(
     attempt = f"{unit.id}-00000000"
     folder, ledger = f"{layout.staging(slice_)}/{attempt}", layout.ledger(slice_, SCORE)
     profile = TableProfile.empty()
-    writer = UnitWriter(store, Attempt(unit, attempt, run, folder, ledger), target, profile.update)
+    made = Attempt(unit, attempt, run, folder, ledger)
+    writer = UnitWriter(store, made, target, profile.update, Trial(passed=True))
     *blocks, last = read_unit(unit, source)
     for block in blocks:
         writer.add(_score(block))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from batchscore.arrays import finite_rows, to_arrow, to_numpy
+from batchscore.arrays import finite_rows, leaf_numbers, to_arrow, to_numpy
+from batchscore.errors import StepError
 
 DTYPES = ["bool", "int8", "uint8", "int16", "int32", "int64", "uint64"]
 DTYPES += ["float16", "float32", "float64"]
@@ -106,3 +108,74 @@ def test_null_lists_and_nulls_in_lists_are_not_finite() -> None:
     assert finite_rows(batch).tolist() == [True, False, False, False, True]
     assert finite_rows(batch[3:]).tolist() == [False, True]
     assert finite_rows(batch[:0]).tolist() == []
+
+
+NAN = float("nan")
+FLOATS = pa.DictionaryArray.from_arrays(pa.array([0, 1, 2, None]), pa.array([1.0, NAN, None]))
+TEXTS = pa.array(["a", None, "b", "c"])
+
+
+@pytest.mark.parametrize(
+    ("column", "finite"),
+    [
+        (FLOATS, "1000"),
+        (pa.ListArray.from_arrays([0, 1, 1, 2, 4], FLOATS), "1100"),
+        (pa.DictionaryArray.from_arrays([0, 1, 0, 0], pa.array([[2.0], [NAN]])), "1011"),
+        (pa.FixedShapeTensorArray.from_numpy_ndarray(np.array([[1], [NAN], [2], [3]])), "1011"),
+        (pa.array([1, None, 3, 4], pa.int16()), "1011"),
+        (pa.array([[1], None, [None], []], pa.list_(pa.int64())), "1001"),
+        (pa.array([Decimal(1), None, Decimal(3), None], pa.decimal128(3, 1)), "1010"),
+        (pa.nulls(4), "0000"),
+        (TEXTS, "1111"),
+        (TEXTS.dictionary_encode(), "1111"),
+        (pa.array([True, None, False, None]), "1111"),
+        (pa.array([1, None, 3, 4], pa.timestamp("s")), "1111"),
+        (pa.array([["a"], None, [None], []], pa.list_(pa.string())), "1111"),
+    ],
+    ids=str,
+)
+def test_each_arrow_type_has_its_finite_rows(column: pa.Array, finite: str) -> None:
+    """Dictionaries count by their values; a null is no number, but a text, flag or time."""
+    batch = pa.record_batch([column], names=["s"])
+    for start in range(4):
+        assert finite_rows(batch[start:]).tolist() == [each == "1" for each in finite[start:]]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([{"a": NAN}]),
+        pa.array([[(1, NAN)]], pa.map_(pa.int8(), pa.float32())),
+        pa.array([[NAN]], pa.list_view(pa.float32())),
+        pa.array([[NAN]], pa.large_list_view(pa.float32())),
+        pa.UnionArray.from_sparse(pa.array([0], pa.int8()), [pa.array([NAN])]),
+        pa.RunEndEncodedArray.from_arrays([1], [NAN]),
+        pa.array([[{"a": NAN}]]),
+    ],
+    ids=str,
+)
+def test_scores_that_cannot_be_checked_are_refused(column: pa.Array) -> None:
+    """A type that may hide a NaN is an error that names the column, its type and the remedy."""
+    with pytest.raises(StepError) as caught:
+        finite_rows(pa.record_batch([column], names=["s"]))
+    assert f"'s' is {column.type}; return numbers, texts" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("column", "numbers"),
+    [
+        (pa.array([Decimal("0.5"), None, Decimal(-3)]), [0.5, -3]),
+        (pa.array([7, None, 9]).dictionary_encode(), [7, 9]),
+        (pa.array([[Decimal(2)], None, [None, Decimal(1)]]), [2, 1]),
+        (pa.array([[1], None, [None, 2]], pa.list_(pa.float16())), [1, 2]),
+        (pa.array([[], None], pa.list_(pa.int8())), []),
+        (pa.array([True]), None),
+        (TEXTS.dictionary_encode(), None),
+        (pa.nulls(2), None),
+    ],
+    ids=str,
+)
+def test_the_numbers_of_a_column(column: pa.Array, numbers: list[float] | None) -> None:
+    """Decimals, dictionaries and lists give their numbers without nulls; what has none, None."""
+    found = leaf_numbers(column)
+    assert (None if found is None else found.tolist()) == numbers

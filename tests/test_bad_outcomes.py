@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -244,3 +245,42 @@ def test_code_beside_an_architecture_is_watched(scored_job: Path) -> None:
     assert factory.run_json("run", job)["status"] == "unchanged"
     (scored_job / "helper.py").write_text("K = 2\n")
     assert factory.run_json("run", job)["status"] == "published"
+
+
+PICKY = """import time
+def encode(batch):
+    time.sleep({seconds})
+    if ({guilty})(batch["id"].to_numpy()).any():
+        raise ValueError("guilty")
+    return batch
+"""
+
+
+def test_a_batch_of_guilty_rows_is_not_searched_beyond_what_is_allowed(scored_job: Path) -> None:
+    """Of rows half of which are guilty no more are isolated than the whole run may reject."""
+    write_shard(scored_job / "in/0.parquet", make_rows(20_000))
+    preprocess(PICKY.format(seconds=0.001, guilty="lambda ids: ids % 2 == 1"))(scored_job)
+    settings = {"input.path": "in/0.parquet", "rejects.max_ratio": 0.001}
+    started = time.monotonic()
+    done = factory.run_json("run", factory.change_job(scored_job, settings))
+    assert time.monotonic() - started < 10
+    assert (done["exit_code"], done["status"]) == (1, "failed")
+    assert "at least 21 rows" in done["error"]
+    assert "at most 20 may be rejected (rejects.max_ratio, rejects.max_rows)" in done["error"]
+
+
+@pytest.mark.parametrize("batch_rows", [64, 500, 4096])
+def test_whether_late_rows_are_rejected_does_not_depend_on_the_cut(
+    scored_job: Path, batch_rows: int
+) -> None:
+    """Guilty rows behind good ones are set aside, be they a whole batch or a part of one."""
+    write_shard(scored_job / "in/0.parquet", make_rows(2000))
+    preprocess(PICKY.format(seconds=0, guilty="lambda ids: ids >= 1500"))(scored_job)
+    settings = {
+        "input.path": "in/0.parquet",
+        "rejects.max_ratio": 0.25,
+        "runtime.batch_rows": batch_rows,
+    }
+    done = factory.run_json("run", factory.change_job(scored_job, settings))
+    assert done["status"] == "published", done
+    assert (done["rows"]["scored"], done["rows"]["rejected"]) == (1500, 500)

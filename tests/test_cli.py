@@ -17,7 +17,7 @@ import click
 import psutil
 import pytest
 
-from batchscore.cli import cli
+from batchscore.cli import cli, main
 from tests import factory
 from tests.conftest import ROOT, Published
 
@@ -298,3 +298,36 @@ def test_a_killed_worker_fails_the_run(tmp_path: Path) -> None:
     assert (process.returncode, stdout) == (1, "")
     assert "lower runtime.workers or runtime.batch_rows" in stderr
     assert_ended_clean(job, family, stderr, "ended with exit code -9")
+
+
+@pytest.mark.slow
+def test_a_second_ctrl_c_ends_workers_without_a_traceback(tmp_path: Path) -> None:
+    """A terminal sends Ctrl-C to every process; the second ends all, with a line and no trace."""
+    job = write_sleepy_job(tmp_path, workers=2)
+    process, family = start_with_workers(job)
+    for member in (*family, psutil.Process(process.pid)):
+        member.send_signal(signal.SIGINT)
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert psutil.wait_procs(family, 15)[1] == []
+    assert stderr.count("INTERRUPTED  ended at once") == 1
+    assert "Traceback" not in stderr
+    assert factory.run_json("run", job)["status"] == "published"
+
+
+def test_a_decision_that_is_interrupted_says_who_finishes_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C in a command without a stop of its own does not claim that nothing was begun."""
+
+    def abort(**_: object) -> None:
+        raise click.Abort
+
+    monkeypatch.setattr(cli, "main", abort)
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 130
+    said = capsys.readouterr().err
+    assert "what was begun is finished by the next command that writes" in said

@@ -104,9 +104,24 @@ def test_a_row_that_is_rejected_differs_by_infinity(make: Make) -> None:
     assert gap_of(make(golden_of(rows=rows))) == math.inf
 
 
-def test_rows_without_an_input_of_the_model_differ_by_infinity(make: Make) -> None:
-    """Where no row can be scored none is right."""
-    assert gap_of(make(golden_of().drop_columns(["x"]))) == math.inf
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        (golden_of().drop_columns(["x"]), "no column 'x'"),
+        (pa.table({"x": [[1.0]] * 3, "logit": KNOWN}), "list of another length"),
+        (pa.table({"x": ["a"] * 3, "logit": KNOWN}), "column of type string"),
+    ],
+    ids=["missing", "width", "type"],
+)
+def test_rows_that_do_not_fit_the_model_are_told(make: Make, table: pa.Table, words: str) -> None:
+    """Where no row can be put into the network, the golden rows are wrong and not its scores."""
+    with pytest.raises(ModelError, match=f"do not fit the model .*{words}"):
+        gap_of(make(table))
+
+
+def test_scores_that_are_all_no_numbers_differ_by_infinity(make: Make) -> None:
+    """A network that gives no number for any row was fed, and is wrong."""
+    assert gap_of(make(golden_of(rows=[[math.nan, 0.0]] * 3))) == math.inf
 
 
 def test_a_known_score_of_another_shape_differs_by_infinity(make: Make) -> None:

@@ -254,25 +254,30 @@ def test_a_sweep_that_is_killed_can_be_done_again(tmp_path: Path, done: bool) ->
 @given(
     st.sets(st.sampled_from(UNITS)),
     st.sets(st.sampled_from(UNITS)),
-    st.sets(st.sampled_from(UNITS)),
+    st.sets(st.tuples(st.sampled_from(SCORES), st.sampled_from(UNITS))),
 )
 def test_records_that_are_needed_outlive_a_sweep(
-    first: set[str], second: set[str], needed: set[str]
+    first: set[str], second: set[str], needed: set[tuple[str, str]]
 ) -> None:
-    """Of every way of scoring just the needed units stay, with their sidecars and staged files."""
+    """Of each way of scoring just the needed units stay, with their sidecars and staged files."""
     store = fresh_store()
+    attempts = set()
+    for number, (units, score) in enumerate(zip((first, second), SCORES, strict=True)):
+        for unit in sorted(units):
+            address, record, profile = attempt_at(store, unit, number, score)
+            enter(store, address, record, profile)
+            if (score, unit) in needed:
+                attempts.add((score, record.attempt))
+    sweep_records(store, SLICE, attempts)
     for units, score in zip((first, second), SCORES, strict=True):
-        enter_all(store, sorted(units), score)
-    sweep_records(store, SLICE, needed)
-    assert finished_units(store, SLICE, SCORES[0]) == first & needed
-    assert finished_units(store, SLICE, SCORES[1]) == second & needed
-    names = {path.rpartition("/")[2] for path in listing(store)}
-    assert all(name[:16] in needed for name in names if name != "0000.parquet")
-    kept = read_heads(store, SLICE, SCORES[0], first & needed)
-    for record in kept.values():
-        assert record.rows_file is not None
-        assert store.exists(record.rows_file)
-        assert not store.missing(file.staged for file in record.files)
+        left = {unit for unit in units if (score, unit) in needed}
+        assert finished_units(store, SLICE, score) == left
+        for record in read_heads(store, SLICE, score, left).values():
+            assert record.rows_file is not None
+            assert store.exists(record.rows_file)
+            assert not store.missing(file.staged for file in record.files)
+    staged = set(store.names(layout.staging(SLICE)))
+    assert staged == {attempt for _, attempt in attempts}
     store.remove("")
 
 
@@ -282,9 +287,9 @@ def test_golden_results_stay_while_a_unit_of_their_ledger_does(tmp_path: Path) -
     enter_all(store, UNITS[:2])
     golden = f"{layout.golden(SLICE, SCORE, 'f' * 64)}00000000.json"
     store.write_json(golden, {})
-    sweep_records(store, SLICE, {UNITS[0]})
+    sweep_records(store, SLICE, {(SCORE, f"{UNITS[0]}-00000000")})
     assert store.exists(golden)
-    sweep_records(store, SLICE, {"e" * 16})
+    sweep_records(store, SLICE, set())
     assert not store.exists(golden)
     assert not store.exists(layout.ledger(SLICE, SCORE))
     assert not store.exists(f"{layout.HOME}/staging")

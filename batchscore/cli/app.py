@@ -43,7 +43,8 @@ def main() -> None:
         else:
             error.show()
     except click.Abort:
-        code, message = 130, "stopped before anything was begun"
+        code = 130
+        message = "stopped; what was begun is finished by the next command that writes"
         if "--json" in sys.argv:
             print_json(_failure("interrupted", code, message))
         click.echo(f"INTERRUPTED  {message}", err=True)

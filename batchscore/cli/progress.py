@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from batchscore.commands.run import Progress, Stop
 
 _LINE_SECONDS = 10.0
+_AT_ONCE = "ended at once; the next run of the slice goes on with what is left"
 
 
 @contextmanager
@@ -27,6 +28,7 @@ def stop_on_signals() -> Iterator[Stop]:
 
     def handle(number: int, _frame: object) -> None:
         if stop.signal is not None:
+            click.echo(f"INTERRUPTED  {_AT_ONCE}", err=True)
             os._exit(128 + number)
         stop.signal = number
         click.echo("stopping at the next batch; again to end at once", err=True)

@@ -12,7 +12,7 @@ from batchscore.commands.tidy import repair
 from batchscore.drift.profile import TableProfile
 from batchscore.drift.storage import write_table
 from batchscore.errors import InvalidError, RecordError
-from batchscore.finish import HELD
+from batchscore.finish import HELD, summarize_rejects
 from batchscore.ledger import merge_records
 from batchscore.plan.fingerprint import fingerprint
 from batchscore.records import UnitRecord
@@ -84,7 +84,9 @@ def _held_publication(store: Store, manifest: Mapping[str, Any]) -> Publication:
             f"run {run!r}: is {manifest['status']}, and only a held one is decided on"
         )
     try:
-        return Publication.from_json(store.read_json(path))
+        publication = Publication.from_json(store.read_json(path))
+        dict(publication.documents)[layout.run_file(run, "manifest.json")]["run"]
+        return publication
     except FileNotFoundError as error:
         raise InvalidError(
             f"run {run!r}: was held before it scored anything, so there is nothing to publish; "
@@ -101,7 +103,7 @@ def _check_current(store: Store, manifest: Mapping[str, Any], publication: Publi
     if sorted(snapshot(store, slice_)) != sorted(publication.before):
         raise InvalidError(
             f"run {run!r}: slice {slice_!r} was published by another run since it was held; run "
-            "the job again, finished units are kept"
+            "the job again"
         )
     staged = {source for source, _ in publication.moves}
     gone = store.missing(staged)
@@ -126,8 +128,10 @@ def discard(store: Store, run: str, slice_: str | None, reason: str | None) -> d
             )
         published = published_manifest(store, manifest["slice"])
         kept = {unit["unit"] for unit in published["units"]} if published else set()
+        staged = set(store.names(layout.staging(manifest["slice"])))
         for unit in manifest.get("units", ()):
-            if unit["unit"] not in kept:
+            # What is not staged was published, and may be needed to undo what replaced it.
+            if unit["unit"] not in kept and unit["attempt"] in staged:
                 _drop(store, manifest, unit)
         store.prune_empty([layout.staging(manifest["slice"])])
         store.remove(layout.run_file(run, HELD))
@@ -198,7 +202,7 @@ def _find_undoing(store: Store, manifest: dict[str, Any]) -> _Undoing:
     if status not in ("published", "empty") or current is None:
         raise InvalidError(f"run {run!r}: is {status}, and only a published run can be taken back")
     base = read_manifest(store, manifest["base"]) if manifest["base"] else None
-    before, after, now = (published_records(m) if m else {} for m in (base, manifest, current))
+    before, after, now = (_by_attempt(m) for m in (base, manifest, current))
     added, removed = set(after) - set(before), set(before) - set(after)
     if not added <= set(now) or removed & set(now):
         raise _built_upon(run, current, "replaced what it published")
@@ -207,7 +211,7 @@ def _find_undoing(store: Store, manifest: dict[str, Any]) -> _Undoing:
     like = base if base is not None and (removed or not others) else current
     if removed and others and like["score"] != current["score"]:
         raise _built_upon(run, current, "published more that was scored as it was")
-    records = tuple(record for _, record in sorted({**others, **returned}.items()))
+    records = tuple(record for _, record in sorted((others | returned).items()))
     if _overlap(records):
         raise _built_upon(run, current, "published rows of the same shards")
     return _Undoing(
@@ -218,6 +222,12 @@ def _find_undoing(store: Store, manifest: dict[str, Any]) -> _Undoing:
         _returning(store, run, returned.values()),
         tuple(sorted(file.staged for unit in added for file in after[unit].files)),
     )
+
+
+def _by_attempt(manifest: Mapping[str, Any] | None) -> dict[str, UnitRecord]:
+    """Returns a manifest's units; one scored anew may bear an old name, an attempt never does."""
+    records = published_records(manifest).values() if manifest else ()
+    return {record.attempt: record for record in records}
 
 
 def _built_upon(run: str, current: Mapping[str, Any], how: str) -> InvalidError:
@@ -233,15 +243,20 @@ def _overlap(records: Sequence[UnitRecord]) -> bool:
 def _returning(
     store: Store, run: str, records: Iterable[UnitRecord]
 ) -> tuple[tuple[str, str], ...]:
+    """Returns from where the files of units come back: one undone and redone was retired again."""
     files = sorted(file.staged for record in records for file in record.files)
-    moves = tuple((layout.retired(run, path), path) for path in files)
-    gone = sorted(store.missing(source for source, _ in moves))
+    runs = [run, *(name for name in store.names(f"{layout.HOME}/retired") if name != run)]
+    found: dict[str, str] = {}
+    for name in runs:
+        places = {layout.retired(name, path): path for path in files if path not in found}
+        found |= {places[place]: place for place in set(places) - store.missing(places)}
+    gone = [path for path in files if path not in found]
     if gone:
         raise InvalidError(
             f"run {run!r}: {len(gone)} of the files that it replaced are gone ({gone[0]}); they "
             "are kept for output.retention_days: score with the former model or input instead"
         )
-    return moves
+    return tuple((found[path], path) for path in files)
 
 
 # What tells how the units of a manifest were scored.
@@ -275,7 +290,7 @@ def _rollback_manifest(
         "columns": [list(c) for c in next((r.columns for r in records if r.scored), ())],
         "files": files,
         "replaced": list(undoing.gone),
-        "rejects": {"reasons": {}, "files": [r.rejects_file for r in records if r.rejects_file]},
+        "rejects": summarize_rejects(records),
         "bad_shards": [asdict(bad) for record in records for bad in record.bad_shards],
         "checks": [],
         "profile": profile.summary(),
@@ -304,16 +319,18 @@ def _rollback(
     store: Store, undoing: _Undoing, made: dict[str, Any], decision: dict[str, str]
 ) -> Publication:
     manifest, slice_ = undoing.manifest, undoing.manifest["slice"]
-    undone = {**manifest, "status": "revoked", "revoked": {**decision, "run": made["run"]}}
-    documents = [(_path(made), made), (_path(manifest), undone)]
-    revoked = revocations(store, slice_)
-    if "undoes" in manifest:
-        # What an undo took back stands again, and what it left was never published by itself.
-        revoked = [each for each in revoked if each["run"] != manifest["undoes"]]
-        again = {**read_manifest(store, manifest["undoes"]), "status": "published"}
-        documents.append((_path(again), again))
-    else:
-        revoked.append({"run": manifest["run"], "fingerprint": manifest["fingerprint"], **decision})
+    documents = [(_path(made), made)]
+    revoked = {str(each["run"]): each for each in revocations(store, slice_)}
+    stands, each = False, manifest
+    while True:
+        documents.append((_path(each), _turned(each, stands, {**decision, "run": made["run"]})))
+        revoked.pop(each["run"], None)
+        if "undoes" not in each:
+            break
+        # To undo an undo is to let stand what it took back, and so on down.
+        stands, each = not stands, read_manifest(store, each["undoes"])
+    if not stands:
+        revoked[each["run"]] = _revocation(store, each, decision)
     return Publication(
         run=made["run"],
         base=undoing.current["run"],
@@ -321,8 +338,32 @@ def _rollback(
         files=tuple(sorted(str(file["path"]) for file in made["files"])),
         moves=undoing.back,
         retire=undoing.gone,
-        documents=(*documents, (revoked_path(slice_), revoked)),
+        documents=(*documents, (revoked_path(slice_), list(revoked.values()))),
     )
+
+
+def _turned(manifest: dict[str, Any], stands: bool, decision: dict[str, str]) -> dict[str, Any]:
+    """Returns the manifest of a run that stands again, or is taken back."""
+    if not stands:
+        return {**manifest, "status": "revoked", "revoked": decision}
+    status = "published" if manifest["rows"]["scored"] else "empty"
+    return {key: v for key, v in manifest.items() if key != "revoked"} | {"status": status}
+
+
+def _revocation(
+    store: Store, manifest: Mapping[str, Any], decision: Mapping[str, str]
+) -> dict[str, Any]:
+    """Returns what is not to be published again by itself: the shards that the run scored so."""
+    base = read_manifest(store, manifest["base"]) if manifest["base"] else None
+    before = _by_attempt(base)
+    added = [r for attempt, r in _by_attempt(manifest).items() if attempt not in before]
+    shards = {(p.shard.path, p.shard.size, p.shard.mark) for r in added for p in r.pieces}
+    return {
+        "run": manifest["run"],
+        "score": manifest["score"],
+        "shards": [list(shard) for shard in sorted(shards)],
+        **decision,
+    }
 
 
 def _path(manifest: Mapping[str, Any]) -> str:

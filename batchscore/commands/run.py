@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import posixpath
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
+from batchscore.commands.outputs import writable
 from batchscore.commands.tidy import purge, repair
 from batchscore.engines.workers import start_server
-from batchscore.errors import BatchscoreError, FailedError, OutputError, RetryError, StoppedError
+from batchscore.errors import BatchscoreError, FailedError, RetryError, StoppedError
 from batchscore.finish import failed_manifest, held_manifest
 from batchscore.ledger import finished_units, sweep_attempts
 from batchscore.plan import Plan, Work, plan_facts, settle, share_out
 from batchscore.runs import layout
 from batchscore.runs.checks import rejects_allowed
-from batchscore.runs.failures import describe, read_failure
+from batchscore.runs.failures import describe, find_os_error, read_failure
 from batchscore.runs.history import read_manifest
-from batchscore.runs.lease import acquire, describe_holder, holder
+from batchscore.runs.lease import acquire, describe_holder, holder, holds
 from batchscore.runs.progress import read_counts, request_stop
-from batchscore.runs.publish import is_pending, snapshot
+from batchscore.runs.publish import is_pending, pending, snapshot
 from batchscore.spec import RunSpec
 from batchscore.storage import Store, encode_json
 
@@ -91,7 +93,7 @@ def run_plan(
     if work.unchanged and not is_pending(spec.output, spec.slice):
         return _unchanged(work)
     plan = _verified(plan, work)
-    with _writable(spec.output):
+    with writable(spec.output):
         layout.claim_output(spec.output)
         run = layout.new_run_id(spec.output)
         lease = acquire(spec.output, spec.slice, "run", run)
@@ -109,15 +111,15 @@ def _run_held(
 ) -> dict[str, Any]:
     """Runs a plan whose slice is held."""
     spec = plan.spec
-    with _writable(spec.output):
+    with writable(spec.output):
         repair(spec.output, spec.slice)
     work = settle(plan, rescore)
     if work.unchanged:
         return _unchanged(work)
-    with _writable(spec.output):
+    with writable(spec.output):
         begun = begin(share_out(plan, work.units), work)
-    if work.held:
-        return _hold(begun)
+        if work.held:
+            return _hold(begun)
     return _score(begun, flags, watch, stop)
 
 
@@ -161,7 +163,14 @@ def begin(plan: Plan, work: Work) -> Run:
     }
     if not store.create_new(layout.plan_file(run), encode_json(facts)):
         raise RetryError(f"run {run}: another run took this name at the same moment; run again")
-    return Run(plan, work, facts)
+    return Run(replace(plan, spec=_with_bounds(plan.spec, work)), work, facts)
+
+
+def _with_bounds(spec: RunSpec, work: Work) -> RunSpec:
+    """Returns the spec with how many rows may be rejected of all that is to be published."""
+    found = (*work.kept.values(), *work.resumed.values())
+    total = work.unit_rows + sum(record.scored + record.rejected for record in found)
+    return replace(spec, max_rejects=rejects_allowed(spec.rejects, total), fresh=not found)
 
 
 def _hold(run: Run) -> dict[str, Any]:
@@ -185,34 +194,50 @@ def _score(
     try:
         metrics = _watched(run, flags, watch, stop)
         return _close(run, metrics)
-    except BatchscoreError as error:
+    except (BatchscoreError, OSError) as error:
+        if _is_publishing(spec):
+            raise _unfinished(spec.run, error) from error
         if spec.output.exists(layout.run_file(spec.run, "manifest.json")):
             # The last step was done before things went wrong: its outcome stands.
             return _close(run, [])
-        _record_failure(run, error)
-        raise
+        told = error if isinstance(error, BatchscoreError) else _failed(error)
+        _record_failure(run, told)
+        raise told from error.__cause__
     finally:
-        _put_away(spec)
+        put_away(spec)
 
 
-def _put_away(spec: RunSpec) -> None:
-    """Removes what the run worked with, and attempts that it did not finish."""
+def _is_publishing(spec: RunSpec) -> bool:
+    """Tells whether the run's publication was begun and is not finished."""
+    found = pending(spec.output, spec.slice)
+    return found is not None and found.run == spec.run
+
+
+def _unfinished(run: str, cause: Exception) -> FailedError:
+    why = str(cause) if isinstance(cause, BatchscoreError) else describe(cause)["message"]
+    return FailedError(
+        f"the publication of run {run} was begun and is not finished ({why}); the next run, "
+        "release, discard or rollback of the slice finishes it"
+    )
+
+
+def _failed(cause: BaseException) -> FailedError:
+    failure = FailedError(describe(cause)["message"])
+    failure.__cause__ = cause
+    return failure
+
+
+def put_away(spec: RunSpec) -> None:
+    """Removes what the run worked with, and attempts that it did not finish.
+
+    One that was taken for dead and wakes up leaves the slice to who took it over.
+    """
     # What cannot be removed is removed by the next run; it must not hide the error.
-    with suppress(OSError):
+    with suppress(OSError, BatchscoreError):
         _remove_work(spec.output, spec.run)
-        if not is_pending(spec.output, spec.slice):
+        mine = holds(spec.output, spec.slice, spec.lease)
+        if mine and not is_pending(spec.output, spec.slice):
             sweep_attempts(spec.output, spec.slice)
-
-
-@contextmanager
-def _writable(store: Store) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(
-            f"output {store.address}: cannot be written ({error}); "
-            "grant the permission, or choose another folder"
-        ) from error
 
 
 class _Work(threading.Thread):
@@ -258,10 +283,7 @@ def _watched(
         if stop.signal is not None:
             _stop(run, work, stop.signal)
         if work.lost is not None and work.is_alive():
-            raise FailedError(
-                f"{work.lost}; nothing was published. Where memory ran out, lower "
-                f"runtime.workers or runtime.batch_rows, and run again{_kept(run)}"
-            )
+            raise _lost(run, work.lost)
         counts = read_counts(run.spec.output, run.spec.run)
         watch(Progress(counts.rows, run.work.unit_rows, time.monotonic() - started))
         _check_rejects(run, work, counts.rejected)
@@ -270,6 +292,15 @@ def _watched(
     if stop.signal is not None and not work.begun:
         raise stopped(run, stop.signal)
     return work.metrics
+
+
+def _lost(run: Run, reason: str) -> FailedError:
+    if _is_publishing(run.spec):
+        return FailedError(reason)
+    return FailedError(
+        f"{reason}; nothing was published. Where memory ran out, lower "
+        f"runtime.workers or runtime.batch_rows, and run again{_kept(run)}"
+    )
 
 
 def _check_rejects(run: Run, work: _Work, rejected: int) -> None:
@@ -289,10 +320,16 @@ def _check_rejects(run: Run, work: _Work, rejected: int) -> None:
 
 
 def _stop(run: Run, work: _Work, signal: int) -> None:
-    """Waits for the workers to stop; a run that had just been published is not stopped."""
+    """Waits for the workers to stop; a run that is published, or about to be, is not stopped."""
     if work.begun:
         request_stop(run.spec.output, run.spec.run)
         work.join(_GRACE_SECONDS)
+        while work.is_alive() and work.lost is None and _is_publishing(run.spec):
+            work.join(_LOOK_SECONDS)
+        if work.lost is not None and work.is_alive():
+            raise _lost(run, work.lost)
+    if work.error is not None and _is_publishing(run.spec):
+        raise _explained(run.spec, work.error)
     if not work.begun or work.is_alive() or work.error is not None:
         raise stopped(run, signal)
 
@@ -323,7 +360,7 @@ def _explained(spec: RunSpec, error: BaseException) -> BatchscoreError:
     cause = _first_cause(error)
     if isinstance(cause, BatchscoreError):
         return cause
-    failure = FailedError(describe(cause)["message"])
+    failure = FailedError(describe(find_os_error(str(cause)) or cause)["message"])
     failure.__cause__ = error
     return failure
 
@@ -339,9 +376,13 @@ def _close(run: Run, metrics: list[dict[str, Any]]) -> dict[str, Any]:
     spec = run.spec
     manifest = read_manifest(spec.output, spec.run)
     manifest["beam_metrics"] = metrics
-    spec.output.write_json(layout.run_file(spec.run, "manifest.json"), manifest)
-    if manifest["status"] in ("published", "empty"):
-        purge(spec.output, spec.slice, run.plan.loaded.job.output.retention_days)
+    # The outcome stands, whatever becomes of what is only good to have.
+    try:
+        spec.output.write_json(layout.run_file(spec.run, "manifest.json"), manifest)
+        if manifest["status"] in ("published", "empty"):
+            purge(spec.output, spec.slice, run.plan.loaded.job.output.retention_days)
+    except (OSError, BatchscoreError) as error:
+        logging.warning("run %s: Beam's metrics or retention were left out: %s", spec.run, error)
     return manifest
 
 

@@ -58,10 +58,14 @@ def purge(store: Store, slice_: str, days: int) -> None:
         manifest = _manifest_of(store, run, slice_)
         if manifest is None:
             continue
-        if datetime.fromisoformat(manifest["finished"]) < before:
+        released = manifest.get("released", {}).get("at")
+        if datetime.fromisoformat(released or manifest["finished"]) < before:
             store.remove(f"{layout.HOME}/retired/{run}")
         elif manifest["base"]:
-            needed |= _units(read_manifest(store, manifest["base"]))
+            base = _manifest_of(store, manifest["base"], slice_)
+            if base is None:  # which records it needs cannot be told: all are kept
+                return
+            needed |= _units(base)
     sweep_records(store, slice_, needed)
 
 
@@ -73,5 +77,8 @@ def _manifest_of(store: Store, run: str, slice_: str) -> dict[str, Any] | None:
     return manifest if manifest.get("slice") == slice_ else None
 
 
-def _units(manifest: dict[str, Any] | None) -> set[str]:
-    return {str(unit["unit"]) for unit in manifest["units"]} if manifest else set()
+def _units(manifest: dict[str, Any] | None) -> set[tuple[str, str]]:
+    """Returns score and attempt of each unit of a manifest."""
+    if manifest is None:
+        return set()
+    return {(str(manifest["score"]), str(unit["attempt"])) for unit in manifest["units"]}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import multiprocessing.process
+import signal
 import sys
 import threading
 import traceback
@@ -29,6 +30,8 @@ from batchscore.errors import JobFileError
 _OURS = ("direct_num_workers", "direct_running_mode", "runner")
 _RELEASED = 64
 """Exit code of a worker that the runner let go; no other end of a process has it."""
+_DESERTED = 65
+"""Exit code of a worker whose runner is gone."""
 
 
 def parse_options(flags: Sequence[str]) -> PipelineOptions:
@@ -112,9 +115,15 @@ def _work(control: str, worker: str, log_level: int) -> None:
     """Serves one worker's requests until the runner closes the connection."""
     # What user code prints must not mix with the result on standard output.
     sys.stdout = sys.stderr
+    # A terminal sends Ctrl-C to workers too; the launcher is who heeds it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.excepthook = _without_lost_connections
     logging.getLogger("apache_beam").setLevel(log_level)
     kind = sdk_worker.SdkHarness if log_level <= logging.ERROR else QuietHarness
-    kind(control, worker_id=worker, state_cache_size=0).run()
+    try:
+        kind(control, worker_id=worker, state_cache_size=0).run()
+    except grpc.RpcError:
+        sys.exit(_DESERTED)
     sys.exit(_RELEASED)
 
 
@@ -135,7 +144,7 @@ class QuietHarness(sdk_worker.SdkHarness):
 
 
 def _without_lost_connections(failed: threading.ExceptHookArgs) -> None:
-    """Keeps quiet of Beam's reader threads whose worker is gone: the pool tells of that itself."""
+    """Keeps quiet of Beam's threads whose other end is gone: the pool tells of that itself."""
     if not issubclass(failed.exc_type, grpc.RpcError):
         threading.__excepthook__(failed)
 

@@ -83,7 +83,20 @@ def written_columns(job: Job, schema: pa.Schema, version: str) -> Target:
                 f"checks.unique: column {name!r} is not written; {nearest(name, columns)}: add it "
                 "to output.columns, or take it out of the key"
             )
+        if _is_nested(schema.field(name).type):
+            raise OutputError(
+                f"checks.unique: column {name!r} is {schema.field(name).type}, which cannot be "
+                "part of a key; name columns of numbers, texts, binaries, booleans, dates or times"
+            )
     return Target(columns, tuple(output.partition_by), version, unique=job.checks.unique)
+
+
+def _is_nested(kind: pa.DataType) -> bool:
+    if isinstance(kind, pa.BaseExtensionType):
+        return _is_nested(kind.storage_type)
+    if pa.types.is_dictionary(kind):
+        return _is_nested(kind.value_type)
+    return bool(pa.types.is_nested(kind))
 
 
 def _partitions(kind: pa.DataType) -> bool:

@@ -8,7 +8,7 @@ import json
 import os
 import platform
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,12 @@ _PACKAGES = ("apache-beam", "pyarrow", "numpy", "pandas", "torch", "safetensors"
 _NO_INFLUENCE = ("apache-beam", "python")
 
 
-def score_facts(loaded: LoadedJob, spec: RunSpec) -> dict[str, str]:
-    """Returns all that scores depend on but the rows, by what a person would call it."""
+def score_facts(loaded: LoadedJob, spec: RunSpec, shards: Collection[str]) -> dict[str, str]:
+    """Returns all that scores depend on but the rows, by what a person would call it.
+
+    Args:
+        shards: paths of the input, which are no code though they may lie beside it.
+    """
     sections = loaded.job.model_dump(mode="json", include={"preprocess", "postprocess"})
     versions = package_versions()
     facts = {
@@ -39,7 +43,7 @@ def score_facts(loaded: LoadedJob, spec: RunSpec) -> dict[str, str]:
         "input.filters": str(spec.source.filters),
         "columns that are read": str(spec.source.schema),
         "columns that are written": [spec.target.columns, spec.target.partition_by],
-        **{f"code {name}": value for name, value in _code_hashes(loaded).items()},
+        **{f"code {name}": value for name, value in _code_hashes(loaded, shards).items()},
         **{f"version of {k}": v for k, v in versions.items() if k not in _NO_INFLUENCE},
     }
     return {
@@ -67,7 +71,7 @@ def _hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _code_hashes(loaded: LoadedJob) -> dict[str, str]:
+def _code_hashes(loaded: LoadedJob, shards: Collection[str]) -> dict[str, str]:
     """The files beside those that the job calls, and code below: they may be imported or read.
 
     One that is missing is left out here; loading it says so.
@@ -81,7 +85,7 @@ def _code_hashes(loaded: LoadedJob) -> dict[str, str]:
     base = Path(loaded.base)
     folders = {(base / call.partition(":")[0]).parent for call in calls}
     found = {path for folder in folders for path in (*folder.glob("*"), *_code_below(folder))}
-    paths = sorted(path for path in found if _may_be_read(path))
+    paths = sorted(p for p in found if _may_be_read(p) and os.path.realpath(p) not in shards)
     return {
         str(path.relative_to(base)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths
     }

@@ -21,6 +21,7 @@ from batchscore.plan.model import model_inputs, resolve_model
 from batchscore.plan.places import check_apart, check_ready, check_unpublished, check_writable
 from batchscore.runs import layout
 from batchscore.runs.actor import actor
+from batchscore.runs.checks import rejects_allowed
 from batchscore.runs.manifest import encode_shard
 from batchscore.spec import RunSpec
 from batchscore.stages.block import TILE_ROWS
@@ -79,8 +80,10 @@ def make_plan(loaded: LoadedJob) -> Plan:
     pieces = keep_row_groups(footers)
     batch_rows, why_rows = choose_batch_rows(job.runtime.batch_rows, footers, schema)
     source = Source(schema, read_filters(job), batch_rows)
-    spec = _make_spec(loaded, source, model, model_inputs(job, model, schema, footers))
-    facts = score_facts(loaded, spec)
+    inputs = model_inputs(job, model, schema, footers)
+    spec = _make_spec(loaded, source, model, inputs, sum(piece.rows for piece in pieces))
+    paths = {footer.shard.path for footer in footers} | {bad.path for bad in found.bad}
+    facts = score_facts(loaded, spec, paths)
     score = score_hash(facts)
     return Plan(
         loaded=loaded,
@@ -112,7 +115,7 @@ def share_out(plan: Plan, units: tuple[Unit, ...]) -> Plan:
 
 
 def _make_spec(
-    loaded: LoadedJob, source: Source, model: Model, inputs: tuple[InputColumns, ...]
+    loaded: LoadedJob, source: Source, model: Model, inputs: tuple[InputColumns, ...], rows: int
 ) -> RunSpec:
     job = loaded.job
     target = written_columns(job, source.schema, model.version)
@@ -133,6 +136,8 @@ def _make_spec(
         device=job.runtime.device,
         tile_threads=1,
         rejects=job.rejects,
+        max_rejects=rejects_allowed(job.rejects, rows),
+        fresh=True,
         checks=job.checks,
         allow_empty=job.input.allow_empty,
         max_bad_shards=_max_bad_shards(job),

@@ -11,6 +11,7 @@ from batchscore.ledger import finished_units, read_heads
 from batchscore.plan.changes import Changes, find_changes, judge_changes
 from batchscore.plan.plan import Plan
 from batchscore.records import UnitRecord
+from batchscore.runs import layout
 from batchscore.runs.checks import Check
 from batchscore.runs.history import published_manifest
 from batchscore.runs.manifest import published_records
@@ -72,12 +73,14 @@ def settle(plan: Plan, rescore: bool = False) -> Work:
         RecordError: a manifest, a record, or the slice's snapshot is damaged.
     """
     spec = plan.spec
-    base = published_manifest(spec.output, spec.slice)
-    published = published_records(base) if base else {}
-    missing = _missing_files(plan, base, rescore)
-    changes, checks = _changes(plan, base, published, rescore)
+    base, published = _standing(plan, rescore)
+    missing = _missing_files(plan, base, published, rescore)
     alike = base is not None and base["score"] == plan.spec.score and not rescore
-    whole = {unit: r for unit, r in published.items() if alike and not _lacks(r, missing)}
+    whole = {
+        unit: record
+        for unit, record in published.items()
+        if alike and not _lacks(record, missing) and not missing & {*_records(plan, record)}
+    }
     left = _groups(plan.pieces)
     kept = _take(whole, left, spec.max_bad_shards)
     finished = finished_units(spec.output, spec.slice, spec.score)
@@ -89,15 +92,16 @@ def settle(plan: Plan, rescore: bool = False) -> Work:
     units = _cut(plan.pieces, left, salt, {*finished, *published})
     same = alike and base is not None and base["fingerprint"] == plan.fingerprint
     unchanged = same and not units and not resumed
+    changes, checks = _changes(plan, base, published, rescore)
+    checks = (*checks, *([] if rescore else _judge_revoked(plan, units, resumed)))
     return Work(base, kept, resumed, units, changes, checks, unchanged, tuple(sorted(missing)))
 
 
 def _changes(
     plan: Plan, base: dict[str, Any] | None, published: Mapping[str, UnitRecord], rescore: bool
 ) -> tuple[Changes, tuple[Check, ...]]:
-    revoked = [] if rescore else _judge_revoked(plan)
     if base is None:
-        return Changes(), tuple(revoked)
+        return Changes(), ()
     bad = {(unit, bad.path) for unit, r in published.items() for bad in r.bad_shards}
     before = [
         piece
@@ -112,7 +116,7 @@ def _changes(
     if rescore:  # but what is gone from the input is not scored by force
         forced = {"model": "rescore", "rewritten_shards": "rescore", "late_shards": "add"}
         on_change = on_change.model_copy(update=forced)
-    return changes, (*judge_changes(changes, on_change, cost), *revoked)
+    return changes, tuple(judge_changes(changes, on_change, cost))
 
 
 def _cost(
@@ -130,19 +134,24 @@ def _cost(
     return words
 
 
-def _judge_revoked(plan: Plan) -> list[Check]:
+def _judge_revoked(
+    plan: Plan, units: Sequence[Unit], resumed: Mapping[str, UnitRecord]
+) -> list[Check]:
+    """Holds what was taken back: shards that would be published again as they were scored then."""
     spec = plan.spec
+    found = [*(unit.pieces for unit in units), *(record.pieces for record in resumed.values())]
+    shards = {_key(piece) for pieces in found for piece in pieces}
     return [
         Check(
             "revoked",
             False,
-            f"run {each['run']} published just this, and {each['by']} took it back at {each['at']}"
-            f"{_because(each['reason'])}; change the input, the model or the job, or publish it "
-            "all the same with --rescore",
+            f"run {each['run']} published the same shards scored the same way, and {each['by']} "
+            f"took it back at {each['at']}{_because(each['reason'])}; change the model, the job or "
+            "these shards, or publish them all the same with --rescore",
             "held",
         )
         for each in revocations(spec.output, spec.slice)
-        if each["fingerprint"] == plan.fingerprint
+        if each["score"] == spec.score and shards & set(map(tuple, each["shards"]))
     ][:1]
 
 
@@ -150,7 +159,22 @@ def _because(reason: str) -> str:
     return f" ({reason})" if reason else ""
 
 
-def _missing_files(plan: Plan, base: dict[str, Any] | None, rescore: bool) -> set[str]:
+def _standing(plan: Plan, rescore: bool) -> tuple[dict[str, Any] | None, dict[str, UnitRecord]]:
+    """Returns what is published; `--rescore` does without it where it cannot be read."""
+    spec = plan.spec
+    try:
+        base = published_manifest(spec.output, spec.slice)
+        return base, published_records(base) if base else {}
+    except RecordError:
+        if not rescore:
+            raise
+        return None, {}
+
+
+def _missing_files(
+    plan: Plan, base: dict[str, Any] | None, published: Mapping[str, UnitRecord], rescore: bool
+) -> set[str]:
+    """Returns published files, and records and sidecars of their units, that are gone."""
     spec = plan.spec
     listed = set(snapshot(spec.output, spec.slice))
     files = {str(file["path"]) for file in base["files"]} if base else set()
@@ -161,7 +185,14 @@ def _missing_files(plan: Plan, base: dict[str, Any] | None, rescore: bool) -> se
             f"what is published differ, in {strange!r} among others; one was changed by hand: "
             "restore it, or score and publish the slice anew with --rescore"
         )
-    return spec.output.missing(files)
+    alike = base is not None and base["score"] == spec.score
+    kept = [path for r in published.values() for path in _records(plan, r)] if alike else []
+    return spec.output.missing([*files, *kept])
+
+
+def _records(plan: Plan, record: UnitRecord) -> list[str]:
+    own = layout.record(plan.spec.slice, plan.spec.score, record.unit)
+    return [path for path in (own, record.rows_file, record.keys_file) if path is not None]
 
 
 def _lacks(record: UnitRecord, missing: set[str]) -> bool:

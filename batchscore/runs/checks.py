@@ -133,13 +133,17 @@ def _by_name(columns: Columns) -> dict[str, str]:
 
 
 def check_score_range(records: Sequence[UnitRecord], checks: Checks) -> list[Check]:
-    """Holds the smallest and largest score of each column against the bounds that the job gives."""
+    """Holds the smallest and largest score of each column against the bounds that the job gives.
+
+    Where rows were scored, a column that the job names has to hold numbers, and some column has to
+    where it names none.
+    """
     if checks.score_range is None:
         return []
-    ranges = merge_ranges(records)
+    ranges, scored = merge_ranges(records), any(record.scored for record in records)
     wanted = checks.score_range
     bounds = wanted if isinstance(wanted, dict) else dict.fromkeys(ranges, wanted)
-    unknown = sorted(set(bounds) - set(ranges)) if ranges else []
+    unknown = sorted(set(bounds) - set(ranges)) if scored else []
     outside = [
         f"{name} goes from {low:.6g} to {high:.6g}, allowed is {bounds[name][0]:g} to "
         f"{bounds[name][1]:g}"
@@ -147,6 +151,8 @@ def check_score_range(records: Sequence[UnitRecord], checks: Checks) -> list[Che
         if name in bounds and not bounds[name][0] <= low <= high <= bounds[name][1]
     ]
     missing = [f"there is no score column {name!r} of numbers" for name in unknown]
+    if scored and not bounds:
+        missing = ["there is no score column of numbers"]
     within = ", ".join(f"{n} {low:.6g} to {high:.6g}" for n, (low, high) in ranges.items())
     problems = [*outside, *missing]
     return [Check("score_range", not problems, "; ".join(problems) or within, "held")]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import re
 import secrets
 import traceback
 from collections.abc import Iterator
@@ -13,16 +15,33 @@ from batchscore.errors import BatchscoreError, FailedError, ShardError, StepErro
 from batchscore.runs import layout
 from batchscore.storage import Store
 
+_REMEDIES = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room",
+    errno.EACCES: "grant the permission",
+    errno.EPERM: "grant the permission",
+    errno.EROFS: "grant the permission to write",
+}
+_OS_ERROR = re.compile(r"\w+Error: \[Errno (\d+)\] (.+?)(?: \[while running .*)?$")
+_unwritten: dict[str, dict[str, str]] = {}
+
 
 @contextmanager
 def recorded(store: Store, run: str) -> Iterator[None]:
-    """Writes down an error that leaves the block, once, and lets it go on."""
+    """Writes down an error that leaves the block, once, and lets it go on.
+
+    What cannot be written, as on a full disk, is kept in this process.
+    """
     try:
         yield
     except Exception as error:
         if not getattr(error, "recorded", False):
-            with suppress(Exception):
-                store.write_json(_path(run), describe(error))
+            facts = describe(error)
+            try:
+                store.write_json(_path(run), facts)
+            except Exception:
+                _unwritten[run] = facts
+            with suppress(AttributeError):
                 error.recorded = True  # type: ignore[attr-defined]
         raise
 
@@ -33,21 +52,32 @@ def describe(error: BaseException) -> dict[str, str]:
     if isinstance(error, BatchscoreError):
         message = str(error)
     elif isinstance(error, OSError):
+        remedy = _REMEDIES.get(error.errno or 0, "see to the disk or store")
         message = (
-            f"a file could not be read or written ({error}); nothing was published: "
-            "make room, or see to the permissions, and run again"
+            f"a file could not be read or written ({error}); {remedy} and run again; "
+            "finished units are kept"
         )
     trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     return {"type": type(error).__name__, "message": message, "trace": trace}
 
 
+def find_os_error(text: str) -> OSError | None:
+    """Returns the system's error that a worker's traceback ends with, or None."""
+    lines = text.strip().splitlines()
+    found = _OS_ERROR.search(lines[-1]) if lines else None
+    return OSError(int(found[1]), found[2]) if found else None
+
+
 def read_failure(store: Store, run: str) -> tuple[BatchscoreError, str] | None:
     """Returns the error that workers of a run wrote down, with its trace; the first by name.
 
-    That a run was stopped is told only where nothing else went wrong.
+    One that this process could not write down comes after those. That a run was stopped is told
+    only where nothing else went wrong.
     """
     names = store.names(layout.failures(run))
     found = [_revive(store.read_json(f"{layout.failures(run)}/{name}")) for name in names]
+    if run in _unwritten:
+        found.append(_revive(_unwritten[run]))
     found.sort(key=lambda pair: isinstance(pair[0], StoppedError))
     return found[0] if found else None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -15,6 +16,7 @@ from batchscore.storage import Store
 
 _THREADS = 16
 _NEIGHBOURS = 7
+_DATE = re.compile(r"=\d{4}-\d{2}-\d{2}")
 
 
 def require_output(store: Store) -> None:
@@ -36,7 +38,7 @@ def read_manifest(store: Store, run: str) -> dict[str, Any]:
     """
     path = layout.run_file(run, "manifest.json")
     try:
-        if "/" in run:
+        if "/" in run or run in ("", ".", ".."):
             raise FileNotFoundError(run)
         manifest = store.read_json(path)
         {key: manifest[key] for key in ("run", "status", "started", "rows")}
@@ -71,10 +73,14 @@ def published_manifest(store: Store, slice_: str) -> dict[str, Any] | None:
     if run is None:
         return None
     try:
-        {key: found[key] for key in _BUILT_UPON}
-    except (KeyError, TypeError) as error:
+        wrong = [key for key, kind in _BUILT_UPON.items() if not isinstance(found[key], kind)]
+        if wrong or found["slice"] != slice_ or found["status"] not in ("published", "empty"):
+            raise ValueError(f"{wrong or 'it is of another slice, or not published'}")
+        {key: int(found["rows"][key]) for key in ("input", "scored", "rejected", "reused")}
+    except (KeyError, TypeError, ValueError) as error:
         raise RecordError(
-            f"manifest of run {run}: damaged ({error!r}); restore it from a copy"
+            f"manifest of run {run}, which the marker of slice {slice_!r} names: damaged "
+            f"({error!r}); restore manifest and marker, or score the slice anew with --rescore"
         ) from error
     return dict(found)
 
@@ -94,7 +100,13 @@ def _published(store: Store, slice_: str) -> tuple[str | None, Any]:
         raise RecordError(f"slice {slice_!r} is published by a run unknown: {error}") from error
 
 
-_BUILT_UPON = ("score", "score_facts", "fingerprint", "files", "units", "shards", "columns", "rows")
+_BUILT_UPON: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("run", "slice", "status", "score", "fingerprint", "job_sha256"), str),
+    **dict.fromkeys(("files", "units", "shards", "columns", "replaced", "checks"), list),
+    **dict.fromkeys(("rows", "score_facts", "model", "rejects"), dict),
+    "seconds": (int, float),
+    "base": (str, type(None)),
+}
 
 
 def _check_unpublished(store: Store, slice_: str) -> None:
@@ -157,11 +169,15 @@ def newest(store: Store, slice_: str | None) -> dict[str, Any]:
 def rows_before(store: Store, slice_: str, job: str) -> list[int]:
     """Returns the rows to score of up to seven published slices of a job, those before by name.
 
-    Parameters are part of the name, so that these are the days before; where there is none before,
-    those after.
+    Of several parameters, only the one that is a date may differ: the days before of one region.
+    Where there is none before, those after.
     """
     first = slice_id(job, {})
-    names = [n for n in store.names(f"{layout.HOME}/slices") if n.startswith(f"{first},")]
+    names = [
+        name
+        for name in store.names(f"{layout.HOME}/slices")
+        if name.startswith(f"{first},") and _is_neighbour(name, slice_)
+    ]
     earlier = [name for name in names if name < slice_][-_NEIGHBOURS:]
     near = earlier or [name for name in names if name > slice_][:_NEIGHBOURS]
     rows = []
@@ -171,6 +187,16 @@ def rows_before(store: Store, slice_: str, job: str) -> list[int]:
             if manifest is not None:
                 rows.append(manifest["rows"]["scored"] + manifest["rows"]["rejected"])
     return rows
+
+
+def _is_neighbour(name: str, slice_: str) -> bool:
+    """Tells whether two slices differ in one parameter, and, of several, in a date."""
+    theirs, mine = name.split(","), slice_.split(",")
+    if len(theirs) != len(mine):
+        return False
+    pairs = [(a, b) for a, b in zip(theirs, mine, strict=True) if a != b]
+    alone = len(mine) == 2
+    return len(pairs) == 1 and (alone or all(map(_DATE.search, pairs[0])))
 
 
 def published_files(store: Store, slice_: str | None) -> list[str]:

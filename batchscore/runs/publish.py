@@ -63,6 +63,8 @@ def snapshot(store: Store, slice_: str) -> list[str]:
         return store.read(layout.slice_file(slice_, CURRENT)).decode().splitlines()
     except FileNotFoundError:
         return []
+    except UnicodeDecodeError as error:
+        raise _no_text(store, slice_, CURRENT) from error
 
 
 def published_run(store: Store, slice_: str) -> str | None:
@@ -71,14 +73,24 @@ def published_run(store: Store, slice_: str) -> str | None:
         return store.read(layout.slice_file(slice_, MARKER)).decode().strip()
     except FileNotFoundError:
         return None
+    except UnicodeDecodeError as error:
+        raise _no_text(store, slice_, MARKER) from error
 
 
-def revocations(store: Store, slice_: str) -> list[dict[str, str]]:
-    """Returns what was taken back of a slice: run, fingerprint, by whom, when and why."""
+def _no_text(store: Store, slice_: str, name: str) -> RecordError:
+    path = store.url(layout.slice_file(slice_, name))
+    return RecordError(f"{path}: damaged, it holds no text; restore it from a copy")
+
+
+def revocations(store: Store, slice_: str) -> list[dict[str, Any]]:
+    """Returns what was taken back of a slice: run, how it scored which shards, who, when, why."""
     path = layout.slice_file(slice_, _REVOKED)
     try:
         found = store.read_json(path)
-        return [{key: str(each[key]) for key in ("run", "fingerprint", *_WHO)} for each in found]
+        return [
+            {**{key: str(each[key]) for key in _REVOKED_KEYS}, "shards": _shards(each["shards"])}
+            for each in found
+        ]
     except FileNotFoundError:
         return []
     except (KeyError, TypeError, ValueError) as error:
@@ -88,7 +100,11 @@ def revocations(store: Store, slice_: str) -> list[dict[str, str]]:
         ) from error
 
 
-_WHO = ("by", "at", "reason")
+_REVOKED_KEYS = ("run", "score", "by", "at", "reason")
+
+
+def _shards(found: Any) -> list[list[Any]]:
+    return [[str(path), int(size), str(mark)] for path, size, mark in found]
 
 
 def revoked_path(slice_: str) -> str:
@@ -112,8 +128,14 @@ def publish(store: Store, slice_: str, publication: Publication) -> None:
         raise _overtaken(slice_, publication.run)
     path = layout.slice_file(slice_, JOURNAL)
     store.create_new(path, encode_json(publication.to_json()))
-    if roll_forward(store, slice_) != publication.run and not _has_status(store, done):
-        raise _overtaken(slice_, publication.run)
+    if roll_forward(store, slice_) == publication.run or _has_status(store, done):
+        return
+    if sorted(snapshot(store, slice_)) == sorted(publication.before):
+        raise RecordError(
+            f"run {publication.run}: scored files of it are gone; nothing was published: run the "
+            "job again, and what is gone is scored again"
+        )
+    raise _overtaken(slice_, publication.run)
 
 
 def _has_status(store: Store, manifest: str) -> bool:
@@ -168,8 +190,13 @@ def roll_forward(store: Store, slice_: str) -> str | None:
     if fresh and sorted(standing) != sorted(publication.before):
         store.remove(layout.slice_file(slice_, JOURNAL))
         return None
+    lost = _lost(store, publication.moves)
+    if lost and fresh:
+        _roll_back(store, slice_, publication)
+        return None
     store.remove(layout.slice_file(slice_, MARKER))
-    _move_all(store, publication.moves)
+    # Once the snapshot is replaced there is no way back: what is gone is scored again next time.
+    _move_all(store, [move for move in publication.moves if move not in lost])
     if fresh and not _replace(store, slice_, standing, publication.files):
         return None
     if is_pending(store, slice_):  # else whoever did the same has finished
@@ -180,6 +207,25 @@ def roll_forward(store: Store, slice_: str) -> str | None:
         store.write(layout.slice_file(slice_, MARKER), f"{publication.run}\n".encode())
     store.remove(layout.slice_file(slice_, JOURNAL))
     return publication.run
+
+
+def _lost(store: Store, moves: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Returns the moves of files that are neither where they were nor where they go."""
+    gone = store.missing(source for source, _ in moves)
+    missing = store.missing(target for source, target in moves if source in gone)
+    # A look at the sources once more: somebody may be moving them at this moment.
+    return {move for move in moves if move[0] in gone and move[1] in missing}
+
+
+def _roll_back(store: Store, slice_: str, publication: Publication) -> None:
+    """Undoes what was moved for a publication that cannot be finished."""
+    gone = store.missing(source for source, _ in publication.moves)
+    there = [(source, target) for source, target in publication.moves if source in gone]
+    missing = store.missing(target for _, target in there)
+    store.move_all([(target, source) for source, target in there if target not in missing])
+    if publication.base is not None:
+        store.write(layout.slice_file(slice_, MARKER), f"{publication.base}\n".encode())
+    store.remove(layout.slice_file(slice_, JOURNAL))
 
 
 def is_pending(store: Store, slice_: str) -> bool:

@@ -11,14 +11,15 @@ import pyarrow as pa
 
 from batchscore.errors import StepError
 from batchscore.stages.block import Block, Reject, Step, reject_non_finite
-from batchscore.wording import reason
+from batchscore.stages.trial import Trial
+from batchscore.wording import error_text, reason
 
 PROBES = 16
 # Steps of the golden ratio spread over a block evenly, but fall in with no period of its rows.
 _GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 
-def bisect(block: Block, stage: str, step: Step, limit: int | None) -> Block:
+def bisect(block: Block, stage: str, step: Step, limit: int, trial: Trial) -> Block:
     """Runs a step on a block and rejects the rows that it fails on; all others keep their order.
 
     A block that fails is halved, and each half that fails likewise, until the guilty rows are
@@ -26,26 +27,29 @@ def bisect(block: Block, stage: str, step: Step, limit: int | None) -> Block:
     and the words of the error that the step's own names as its cause; if there is none, or it has
     no words, with the step's own.
 
-    It is the model or the code, and not the rows, when a block of more than 32 rows fails, and so
-    does each of 16 rows of it tried alone, spread over the block: then nothing is rejected. The
-    trying ends at the first of them that does not fail. Of 32 rows or fewer, all may be guilty.
+    While the trial is not passed, it is the model or the code, and not the rows, when a block of
+    more than 32 rows fails, and each of 16 rows of it tried alone, spread over the block, fails
+    with one class of error: then nothing is rejected. The trying ends at the first of them that
+    does not. Of 32 rows or fewer, all may be guilty.
 
     Args:
         block: any but a unit's end.
         stage: is told with the rejected rows.
         step: is called with slices of the block; rows that it rejects itself are kept as rejects.
-        limit: the most rows that may be guilty; None: any number.
+        limit: the most rows that may be guilty.
+        trial: whether rows were scored before; is only read.
 
     Raises:
-        StepError: all of the 16 rows fail; more rows are guilty than the limit allows; the step
-            returned other columns for some rows than for others; or it fails without any row.
+        StepError: all of the 16 rows fail alike; more rows are guilty than the limit allows; the
+            step returned other columns for some rows than for others; or it fails without any row.
     """
     done = _attempt(step, block)
     if isinstance(done, Block):
         return done
     if not len(block):
         raise done
-    _check_hope(block, step, done)
+    if not trial.passed:
+        _check_hope(block, step, done)
     parts = list(_limited(_isolate(block, stage, step, done), limit, done))
     return _join(block, stage, parts)
 
@@ -58,17 +62,28 @@ def _attempt(step: Step, block: Block) -> Block | StepError:
 
 
 def _check_hope(block: Block, step: Step, error: StepError) -> None:
-    """Raises StepError when rows from all over a failed block fail on their own too."""
+    """Raises StepError when rows from all over a failed block fail alike on their own."""
     rows = len(block)
     if rows <= 2 * PROBES:
         return
     places_p = (np.arange(1, PROBES + 1) * _GOLDEN_RATIO % 1 * rows).astype(np.int64)
-    probes = (_slice(block, int(place), 1) for place in places_p)
-    if all(isinstance(_attempt(step, probe), StepError) for probe in probes):
-        raise StepError(
-            f"{error}; each of {PROBES} rows tried alone fails alike, so it is the model or the "
-            "code and not these rows: correct it, or check the columns that it is given"
-        ) from error
+    kinds = set[type[BaseException]]()
+    for place in places_p:
+        done = _attempt(step, _slice(block, int(place), 1))
+        if isinstance(done, Block):
+            return
+        kinds.add(type(_own(done)))
+        if len(kinds) > 1:
+            return
+    raise StepError(
+        f"{error}; each of {PROBES} rows tried alone fails alike, so it is the model or the "
+        "code and not these rows: correct it, or check the columns that it is given"
+    ) from error
+
+
+def _own(error: StepError) -> BaseException:
+    """Returns what the step's error names as its cause, if anything."""
+    return error.__cause__ or error
 
 
 def _isolate(block: Block, stage: str, step: Step, error: StepError) -> Iterator[Block | Reject]:
@@ -87,8 +102,8 @@ def _isolate(block: Block, stage: str, step: Step, error: StepError) -> Iterator
 
 
 def _reject(row: Block, stage: str, error: StepError) -> Reject:
-    own = error.__cause__ or error
-    message = reason(own if str(own) else error)
+    own = _own(error)
+    message = reason(own if error_text(own) else error)
     return Reject(stage, type(own).__name__, message, row.rows_b, row.batch)
 
 
@@ -104,15 +119,16 @@ def _slice(block: Block, start: int, rows: int) -> Block:
 
 
 def _limited(
-    parts: Iterable[Block | Reject], limit: int | None, error: StepError
+    parts: Iterable[Block | Reject], limit: int, error: StepError
 ) -> Iterator[Block | Reject]:
     guilty = 0
     for part in parts:
         guilty += isinstance(part, Reject)
-        if limit is not None and guilty > limit:
+        if guilty > limit:
             raise StepError(
-                f"{error}; at least {guilty:,} rows of one batch fail, and rejects.max_rows allows "
-                f"{limit:,}: correct the rows or the code, or allow more"
+                f"{error}; at least {guilty:,} rows of one batch fail, and of the whole run at "
+                f"most {limit:,} may be rejected (rejects.max_ratio, rejects.max_rows): correct "
+                "the rows or the code, or allow more"
             ) from error
         yield part
 

@@ -12,7 +12,10 @@ from typing import Any
 import pyarrow as pa
 
 from batchscore.errors import StepError
-from batchscore.wording import reason
+from batchscore.wording import error_text, reason
+
+# Libraries raise errors of their own outside Exception, as do panics of Rust; these two end us.
+_INTERRUPTS = (KeyboardInterrupt, GeneratorExit)
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,9 @@ class UserCall:
         given = self._given(batch)
         try:
             result = self.function(given)
-        except (Exception, SystemExit) as error:
+        except _INTERRUPTS:
+            raise
+        except BaseException as error:
             raise StepError(
                 f"function {self.reference} raised {type(error).__name__}: "
                 f"{reason(error)} ({_last_line(error)})"
@@ -53,7 +58,9 @@ class UserCall:
             return batch
         try:
             return batch.to_pandas()
-        except Exception as error:
+        except _INTERRUPTS:
+            raise
+        except BaseException as error:
             raise StepError(
                 f"function {self.reference}: the batch cannot become a pandas DataFrame "
                 f"({reason(error)}); take the rows out of the input, or take Arrow batches"
@@ -79,7 +86,9 @@ class UserCall:
             self._check_names(list(result.columns))
         try:
             return _to_batch(result)
-        except Exception as error:
+        except _INTERRUPTS:
+            raise
+        except BaseException as error:
             raise StepError(
                 f"function {self.reference} returned a {type(result).__name__}"
                 f"{_reason(error)}; expected a pyarrow RecordBatch or Table, or a pandas DataFrame"
@@ -120,7 +129,8 @@ def _one_array(column: pa.ChunkedArray) -> pa.Array:
 
 
 def _reason(error: BaseException) -> str:
-    return f" that cannot be one batch ({reason(error)})" if str(error) else ""
+    text = error_text(error)
+    return f" that cannot be one batch ({text})" if text else ""
 
 
 def _last_line(error: BaseException) -> str:

@@ -116,9 +116,9 @@ def _run_tile(
     try:
         with torch.inference_mode():
             result = forward.call(tensors)
-    except BatchscoreError:
+    except (BatchscoreError, KeyboardInterrupt, GeneratorExit):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         raise StepError(f"the model raised {type(error).__name__}: {reason(error)}") from error
     named = name_outputs(result, forward.outputs)
     return {name: _row_values(name, t, forward.outputs)[:kept] for name, t in named.items()}

@@ -38,7 +38,7 @@ def postprocess(block: Block, steps: Sequence[AnyStep | Call]) -> Block:
         columns = _apply(step, columns)
     values = pa.record_batch(list(columns.values()), names=list(columns))
     done = replace(block, values=values)
-    return reject_non_finite(done, "postprocess", "postprocessing made NaN or infinity")
+    return reject_non_finite(done, "postprocess", "postprocessing made NaN, infinity or null")
 
 
 def _apply(step: AnyStep | Call, columns: Columns) -> Columns:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -84,7 +85,8 @@ def read_unit(unit: Unit, source: Source, max_bad_shards: int = 0) -> Iterator[B
     shards of a pack. Busy seconds stand in each block under `read`.
 
     The blocks may begin anew with number 0, and those before then count for nothing: once for
-    each shard whose input or output failed, after a second, and for each bad shard, without it.
+    each shard whose input or output failed, after a second, and once without the bad shards; the
+    first bad one has all behind it read to their ends, to find the others before that.
 
     Args:
         max_bad_shards: shards that may be left out, which the end lists.
@@ -104,6 +106,36 @@ def read_unit(unit: Unit, source: Source, max_bad_shards: int = 0) -> Iterator[B
                 time.sleep(_RETRY_SECONDS)
             else:
                 bad[error.path] = _leave_out(unit, error, len(bad), max_bad_shards)
+                for path, found in _probe(_behind(unit, error.path, bad), source).items():
+                    bad[path] = _leave_out(unit, found, len(bad), max_bad_shards)
+
+
+def _behind(unit: Unit, path: str, bad: Collection[str]) -> list[Piece]:
+    """Returns what is to be read behind a shard."""
+    start = [piece.shard.path for piece in unit.pieces].index(path)
+    return [piece for piece in unit.pieces[start:] if piece.shard.path not in bad]
+
+
+def _probe(pieces: Sequence[Piece], source: Source) -> dict[str, ShardError]:
+    """Returns what is wrong with each shard that is bad, input that failed being tried again."""
+    found = _failures(pieces, source)
+    passing = {path for path, error in found.items() if _may_pass(error)}
+    if not passing:
+        return found
+    time.sleep(_RETRY_SECONDS)
+    again = _failures([piece for piece in pieces if piece.shard.path in passing], source)
+    return {p: again.get(p, e) for p, e in found.items() if p in again or p not in passing}
+
+
+def _failures(pieces: Iterable[Piece], source: Source) -> dict[str, ShardError]:
+    """Reads shards to their ends, keeping nothing but the errors."""
+    errors: dict[str, ShardError] = {}
+    for piece in pieces:
+        try:
+            deque(_read_piece(piece, source), maxlen=0)
+        except ShardError as error:
+            errors[error.path] = error
+    return errors
 
 
 def _may_pass(error: ShardError) -> bool:

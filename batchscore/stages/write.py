@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from batchscore.arrays import to_arrow, to_numpy
+from batchscore.arrays import leaf_numbers, to_arrow, to_numpy
 from batchscore.errors import StepError
 from batchscore.records import UnitRecord
 from batchscore.stages.ahead import WriteBehind
@@ -19,6 +19,7 @@ from batchscore.stages.keys import KeysFile
 from batchscore.stages.lineage import RowsFile
 from batchscore.stages.partition import FILE_BYTES, PartitionFiles, split_partitions
 from batchscore.stages.sidecar import Sidecar
+from batchscore.stages.trial import Trial
 from batchscore.storage import Store
 from batchscore.units import Unit
 
@@ -26,6 +27,7 @@ SYSTEMATIC_ROWS = 256
 REASONS = 50
 _BLOCKS_BEHIND = 2
 MODEL_VERSION = "model_version"
+_REJECT_COLUMNS = ("_shard", "_row", "_stage", "_error", "_message")
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ class UnitWriter:
         attempt: what is written, and where.
         target: what is written of a block.
         profile: is called with the source columns and scores of each block.
+        trial: is passed with the first row that was scored.
     """
 
     def __init__(
@@ -116,9 +119,10 @@ class UnitWriter:
         attempt: Attempt,
         target: Target,
         profile: Callable[[pa.RecordBatch], None],
+        trial: Trial,
     ) -> None:
         self._store, self._attempt, self._unit = store, attempt, attempt.unit
-        self._target, self._profile = target, profile
+        self._target, self._profile, self._trial = target, profile, trial
         self._lineage = RowsFile(store, attempt.rows_file)
         self._files = PartitionFiles(store, attempt.folder, target.file_bytes, self._lineage)
         self._keys = KeysFile(store, attempt.keys_file, target.unique)
@@ -134,8 +138,8 @@ class UnitWriter:
         """Takes the unit's next block.
 
         Raises:
-            StepError: a block is missing or came twice, so the stage was not fused; or the first
-            256 rows or more were all rejected for one reason.
+            StepError: a block is missing or came twice, so the stage was not fused; or before the
+                trial was passed, the first 256 rows or more were all rejected for one reason.
         """
         if block.sequence != self._sequence:
             raise StepError(
@@ -148,6 +152,7 @@ class UnitWriter:
         for reject in block.rejects:
             self._reasons[self._reason(reject)] += len(reject.rows_r)
         self._scored += len(block)
+        self._trial.passed = self._trial.passed or len(block) > 0
         if len(self._reasons) == 1:
             self._check_some_scored()
         self._behind.put(block)
@@ -157,7 +162,7 @@ class UnitWriter:
 
         Raises:
             StepError: rows read, filtered, scored and rejected do not add up; or of 256 rows or
-            more not one was scored.
+                more not one was scored, nor any before them.
         """
         self._behind.close()
         with stopwatch(self._seconds, "write"):
@@ -217,7 +222,7 @@ class UnitWriter:
         return f"{reject.stage}: other errors"
 
     def _check_some_scored(self) -> None:
-        if self._rejected >= SYSTEMATIC_ROWS and not self._scored:
+        if self._rejected >= SYSTEMATIC_ROWS and not self._trial.passed:
             reason, count = self._reasons.most_common(1)[0]
             raise StepError(
                 f"none of {self._rejected:,} rows of a unit was scored, {count:,} for one reason: "
@@ -268,7 +273,10 @@ class UnitWriter:
 
 
 def reject_table(rejects: Sequence[Reject], unit: Unit) -> pa.Table:
-    """Returns rejected rows with their source columns, shard, row number, stage and reason."""
+    """Returns rejected rows with their source columns, shard, row number, stage and reason.
+
+    A source column with the name of one of these five, as `_row`, becomes `input._row`.
+    """
     rows_r = pa.concat_arrays([reject.rows_r for reject in rejects])
     shard_r, row_r = locate_rows(unit, to_numpy(rows_r))
     sizes = [len(reject.rows_r) for reject in rejects]
@@ -276,29 +284,29 @@ def reject_table(rejects: Sequence[Reject], unit: Unit) -> pa.Table:
     reasons = [(reject.stage, reject.error, reject.message) for reject in rejects]
     texts = [pa.array(text, pa.string()).take(which_r) for text in zip(*reasons, strict=True)]
     source = pa.Table.from_batches([reject.batch for reject in rejects])
-    names = ["_shard", "_row", "_stage", "_error", "_message", *source.schema.names]
+    names = [*_REJECT_COLUMNS, *_free_names(source.schema.names)]
     return pa.Table.from_arrays([shard_r, row_r, *texts, *source.columns], names=names)
+
+
+def _free_names(names: Sequence[str]) -> list[str]:
+    taken, free = {*_REJECT_COLUMNS, *names}, list(names)
+    for index, name in enumerate(names):
+        if name in _REJECT_COLUMNS:
+            while free[index] in taken:
+                free[index] = f"input.{free[index]}"
+    return free
 
 
 def widen_ranges(ranges: dict[str, tuple[float, float]], values: pa.RecordBatch) -> None:
     """Widens the ranges, in place, to hold the values, all finite, of each column of numbers.
 
-    Lists count by their numbers; booleans, texts and nulls do not.
+    Lists count by their numbers, decimals as floats; booleans, texts and nulls do not count.
     """
     for name, column in zip(values.schema.names, values.columns, strict=True):
-        while _is_list(column.type):
-            column = column.flatten()
-        numbers = column.drop_null()
-        numeric = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
-        if numeric and len(numbers):
-            numbers_n = to_numpy(numbers)
+        numbers_n = leaf_numbers(column)
+        if numbers_n is not None and len(numbers_n):
             low, high = ranges.get(name, (np.inf, -np.inf))
             ranges[name] = min(low, float(numbers_n.min())), max(high, float(numbers_n.max()))
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    types = pa.types
-    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
 
 
 def _with_values(block: Block) -> pa.RecordBatch:

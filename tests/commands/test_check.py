@@ -109,3 +109,17 @@ def test_check_tells_of_rejects(tmp_path: Path) -> None:
     assert found["scored"] == found["rows"] - 1
     assert list(found["reject_reasons"].values()) == [1]
     assert "rejected 1" in factory.run_cli("check", job).stdout
+
+
+def test_check_names_golden_rows_that_hold_a_run(tmp_path: Path) -> None:
+    """Where golden rows come out otherwise, the verdict says so, and nothing of an empty input."""
+    job = factory.write_job(tmp_path)
+    rows = pa.array([[0.0, 0.0]], pa.list_(pa.float32(), 2))
+    golden = pa.table({"x": rows, "logit": [99.0]})
+    factory.write_model(tmp_path / "model", tables={"g.parquet": golden}, golden="g.parquet")
+    done = factory.run_cli("check", job)
+    assert done.exit_code == 3
+    assert done.stdout.splitlines()[-1].endswith(
+        "(exit 3), for what stands under HELD: golden_rows"
+    )
+    assert "0 rows to score" not in done.stdout

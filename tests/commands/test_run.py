@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,10 @@ import pytest
 from batchscore.cli import progress as command_line
 from batchscore.commands.run import Progress, Stop, run_plan
 from batchscore.engines import direct
-from batchscore.errors import StoppedError
+from batchscore.errors import FailedError, StoppedError
 from batchscore.job import load_job
 from batchscore.plan import make_plan
+from batchscore.storage import Store
 from tests import factory
 from tests.conftest import Published
 
@@ -254,3 +257,56 @@ def test_what_was_published_is_never_called_failed(
     manifest = factory.run_json("run", factory.write_job(tmp_path))
     assert (manifest["status"], manifest["exit_code"]) == ("published", 0)
     assert factory.run_json("show", tmp_path / "out")["status"] == "published"
+
+
+def fill_disk(monkeypatch: pytest.MonkeyPatch, module: str, name: str) -> None:
+    """Let a function find the disk full."""
+
+    def fail(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(f"{module}.{name}", fail)
+
+
+@pytest.mark.parametrize("name", ["_replace", "_retire"])
+def test_a_publication_that_a_full_disk_cuts_off_is_not_called_failed(
+    name: str, tmp_path: Path
+) -> None:
+    """Its run says that it is unfinished, leaves no manifest of a failure, and the next ends it."""
+    job = factory.write_job(tmp_path)
+    plan = make_plan(load_job(str(job), (), ()))
+    with pytest.MonkeyPatch.context() as patch:
+        fill_disk(patch, "batchscore.runs.publish", name)
+        with pytest.raises(FailedError, match=r"begun and is not finished \(.*make room") as caught:
+            run_plan(plan, (), False, lambda _: None, Stop())
+    assert "nothing was published" not in str(caught.value)
+    assert not list((tmp_path / "out").rglob("manifest.json"))
+    again = factory.run_json("run", job)
+    assert again["status"] == "unchanged"
+    assert f"publication of run {again['run']} " in str(caught.value)
+    assert len(factory.published(tmp_path / "out")) == 500
+
+
+def test_what_comes_after_publication_cannot_fail_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is full when old files are purged leaves the run published."""
+    fill_disk(monkeypatch, "batchscore.commands.run", "purge")
+    assert factory.run_json("run", factory.write_job(tmp_path))["status"] == "published"
+
+
+def test_a_publication_under_way_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is told to stop while it publishes ends published, however long that takes."""
+    plan = make_plan(load_job(str(factory.write_job(tmp_path)), (), ()))
+    monkeypatch.setattr("batchscore.commands.run._GRACE_SECONDS", 0.0)
+    stop, exchange = Stop(), Store.exchange
+
+    def slow(*given: Any) -> bool:
+        stop.signal = signal.SIGINT
+        time.sleep(1.5)
+        return exchange(*given)
+
+    monkeypatch.setattr(Store, "exchange", slow)
+    assert run_plan(plan, (), False, lambda _: None, stop)["status"] == "published"

@@ -42,10 +42,11 @@ def checks_of(**facts: Any) -> Checks:
     return Checks.model_validate(facts)
 
 
-def ranges_of(**ranges: tuple[float, float]) -> UnitRecord:
+def ranges_of(scored: int = 1, /, **ranges: tuple[float, float]) -> UnitRecord:
     """A unit's record with these smallest and largest scores."""
     rest: dict[str, Any] = {"reject_reasons": {}, "rejects_file": None, "files": (), "columns": ()}
-    return UnitRecord("u", "u-1", "r", (), 1, 0, 1, 0, **rest, seconds={}, score_ranges=ranges)
+    counts = (scored, 0, scored, 0)
+    return UnitRecord("u", "u-1", "r", (), *counts, **rest, seconds={}, score_ranges=ranges)
 
 
 def test_rows_are_an_equation() -> None:
@@ -232,7 +233,21 @@ def test_the_range_of_each_column_is_told() -> None:
 def test_a_run_without_scores_is_in_any_range() -> None:
     """Where no unit has a score there is nothing outside of the bounds, named ones too."""
     for bounds in ([0, 1], {"score": [0, 1]}):
-        assert check_score_range([ranges_of()], checks_of(score_range=bounds))[0].passed
+        assert check_score_range([ranges_of(0)], checks_of(score_range=bounds))[0].passed
+
+
+@pytest.mark.parametrize(
+    ("bounds", "detail"),
+    [
+        ([0, 1], "there is no score column of numbers"),
+        ({"score": [0, 1]}, "there is no score column 'score' of numbers"),
+    ],
+)
+def test_scored_rows_without_a_number_are_in_no_range(bounds: Any, detail: str) -> None:
+    """Bounds that no score column can be held against do not pass what was scored."""
+    records = [ranges_of(0), ranges_of(5)]
+    (check,) = check_score_range(records, checks_of(score_range=bounds))
+    assert (check.passed, check.detail) == (False, detail)
 
 
 @given(st.lists(st.lists(st.floats(-9, 9), min_size=1), min_size=1), st.randoms())

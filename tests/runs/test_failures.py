@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from batchscore.errors import (
     StoppedError,
 )
 from batchscore.runs import layout
-from batchscore.runs.failures import describe, read_failure, recorded
+from batchscore.runs.failures import describe, find_os_error, read_failure, recorded
 from batchscore.storage import Store
 
 KINDS = [
@@ -127,3 +128,53 @@ def test_a_description_has_the_cause_too() -> None:
         facts = describe(error)
     assert (facts["type"], facts["message"]) == ("StepError", "shown")
     assert "KeyError: 'deep'" in facts["trace"]
+
+
+def test_an_error_that_cannot_be_written_down_is_told_by_its_process(tmp_path: Path) -> None:
+    """Where an output takes no record, as on a full disk, the error still comes back whole."""
+    (tmp_path / "file").write_bytes(b"")
+    store = Store(str(tmp_path / "file"))
+    _record(store, OSError(errno.ENOSPC, "No space left on device"), run="full")
+    found = read_failure(store, "full")
+    assert found is not None
+    assert type(found[0]) is FailedError
+    assert "No space left on device); make room and run again" in str(found[0])
+    assert read_failure(store, "other") is None
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "make room and"),
+        (errno.EDQUOT, "make room and"),
+        (errno.EACCES, "grant the permission and"),
+        (errno.EROFS, "grant the permission to write and"),
+        (errno.EIO, "see to the disk or store and"),
+        (None, "see to the disk or store and"),
+    ],
+)
+def test_a_systems_error_comes_with_its_remedy(number: int | None, remedy: str) -> None:
+    """What helps depends on what is wrong; that nothing was published is not for it to say."""
+    error = OSError("gone") if number is None else OSError(number, "x")
+    message = describe(error)["message"]
+    assert f"; {remedy} run again; finished units are kept" in message
+    assert "published" not in message
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "Traceback\n  File x\nOSError: [Errno 28] No space left on device "
+            "[while running 'Write']\n\n",
+            "[Errno 28] No space left on device",
+        ),
+        ("PermissionError: [Errno 13] Permission denied: 'a/b'", "[Errno 13] Permission denied: "),
+        ("OSError: [Errno 28] No space left\nbatchscore.errors.StepError: x", None),
+        ("", None),
+    ],
+)
+def test_a_workers_text_tells_of_the_systems_error(text: str, expected: str | None) -> None:
+    """Only what the traceback ends with is the cause."""
+    found = find_os_error(text)
+    assert (found is None) if expected is None else str(found).startswith(expected)

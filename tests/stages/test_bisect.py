@@ -26,6 +26,7 @@ from batchscore.stages.call import UserCall
 from batchscore.stages.infer import Forward, infer
 from batchscore.stages.postprocess import postprocess
 from batchscore.stages.preprocess import InputColumns, stack_columns
+from batchscore.stages.trial import Trial
 from tests.factory import make_batch, make_block, make_unit
 
 ROWS = 65_536
@@ -53,8 +54,10 @@ def _block(rows: int) -> Block:
     return make_block(make_batch(x=np.arange(rows) * 0.1))
 
 
-def _bisect(block: Block, step: Callable[[Block], Block], limit: int | None = None) -> Block:
-    return bisect(block, "infer", step, limit)
+def _bisect(
+    block: Block, step: Callable[[Block], Block], limit: int = ROWS, passed: bool = False
+) -> Block:
+    return bisect(block, "infer", step, limit, Trial(passed))
 
 
 def _rows(block: Block) -> list[int]:
@@ -159,6 +162,24 @@ def test_a_step_that_always_fails_is_the_code(rows: int) -> None:
     assert isinstance(caught.value.__cause__.__cause__, ValueError)  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("rows", [2 * PROBES + 1, 300])
+def test_a_step_that_worked_before_is_not_the_code(rows: int) -> None:
+    """Once a row of the run was scored, all rows of a block may be guilty, up to the limit."""
+    assert len(_rejected(_bisect(_block(rows), Faulty(range(rows)), passed=True))) == rows
+    with pytest.raises(StepError, match=r"at least 5 rows .* at most 4"):
+        _bisect(_block(rows), Faulty(range(rows)), 4, passed=True)
+
+
+def test_rows_that_fail_differently_are_not_the_code() -> None:
+    """Where rows fail with several classes of error, all are guilty, though none is scored."""
+
+    def step(block: Block) -> Block:
+        kind = (ValueError, KeyError)[_rows(block)[0] % 2]
+        raise StepError("no") from kind("no")
+
+    assert len(_rejected(_bisect(_block(100), step))) == 100
+
+
 @settings(deadline=None)
 @given(st.integers(2 * PROBES + 1, ROWS))
 @example(2 * PROBES + 1)
@@ -184,16 +205,16 @@ def test_the_place_in_the_input_is_told() -> None:
     assert list(done.seconds) == ["infer"]
 
 
-@pytest.mark.parametrize(("limit", "fails"), [(None, False), (3, False), (2, True), (0, True)])
-def test_more_guilty_rows_than_allowed_end_the_search(limit: int | None, fails: bool) -> None:
+@pytest.mark.parametrize(("limit", "fails"), [(3, False), (2, True), (0, True)])
+def test_more_guilty_rows_than_allowed_end_the_search(limit: int, fails: bool) -> None:
     """Once a block has more guilty rows than may be rejected, no others are looked for."""
     step, guilty = Faulty({5, 70, 800}), [5, 70, 800]
     if not fails:
         assert _rejected(_bisect(_block(1000), step, limit)) == guilty
         return
-    assert limit is not None
     words = (
-        f"^the step raised ValueError: row 5; at least {limit + 1} rows.*max_rows allows {limit}:"
+        f"^the step raised ValueError: row 5; at least {limit + 1} rows .* at most {limit} may be "
+        r"rejected \(rejects.max_ratio, rejects.max_rows\):"
     )
     with pytest.raises(StepError, match=words):
         _bisect(_block(1000), step, limit)
@@ -320,7 +341,7 @@ def test_an_error_without_words_is_told_in_the_steps(function: Any, error: str, 
     block = make_block(make_batch(x=[0.0]))
     inputs = (InputColumns("x", "float32", (), ("x",)),)
     step = partial(stack_columns, inputs=inputs, function=call)
-    (reject,) = bisect(block, "preprocess", step, None).rejects
+    (reject,) = bisect(block, "preprocess", step, ROWS, Trial(False)).rejects
     assert reject.error == error
     assert re.search(words, reject.message)
 
@@ -367,7 +388,7 @@ def test_a_function_is_spared_the_rows_it_cannot_take(bad: set[int], unreadable:
         inputs=(InputColumns("x", "float32", (2,), ("f", "w")),),
         function=UserCall("f.py:encode", _encode, "pandas"),
     )
-    done = bisect(make_block(batch), "preprocess", step, None)
+    done = bisect(make_block(batch), "preprocess", step, ROWS, Trial(False))
     guilty = sorted(bad | {unreadable})
     assert _rejected(done) == guilty
     assert {reject.error for reject in done.rejects} == {"ValueError"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pandas as pd
@@ -159,3 +160,35 @@ def test_the_functions_own_error_is_the_cause() -> None:
     with pytest.raises(StepError) as caught:
         _call(_raise)
     assert isinstance(caught.value.__cause__, KeyError)
+
+
+class PanicError(BaseException):
+    """An error outside Exception, whose text cannot be had."""
+
+    def __str__(self) -> str:
+        raise PanicError
+
+
+@pytest.mark.parametrize("kind", [PanicError, asyncio.CancelledError, SystemExit])
+def test_errors_outside_exception_are_the_steps(kind: type[BaseException]) -> None:
+    """What a library raises beside Exception is told of the function, where it calls and later."""
+
+    def fail(*_: Any) -> Any:
+        raise kind
+
+    with pytest.raises(StepError, match=f"raised {kind.__name__}: {kind.__name__}"):
+        _call(fail)
+    frame = type("Frame", (pd.DataFrame,), {"__getitem__": fail})
+    with pytest.raises(StepError, match="expected a pyarrow RecordBatch"):
+        _call(lambda _: frame({"y": [1, 2, 3]}))
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, GeneratorExit])
+def test_an_interrupt_goes_through(kind: type[BaseException]) -> None:
+    """Ctrl-C within a function ends the run and blames no row."""
+
+    def fail(_: Any) -> Any:
+        raise kind
+
+    with pytest.raises(kind):
+        _call(fail)

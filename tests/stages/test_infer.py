@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import threading
 from collections.abc import Iterator
@@ -288,6 +289,24 @@ def test_an_output_is_widened_to_its_declared_type() -> None:
     done = infer(block, _forward(lambda _: torch.full((1024,), 7), OutputSpec("n", "int32", ())))
     assert done.values is not None
     assert done.values.column("n").equals(pa.array([7, 7, 7], pa.int32()))
+
+
+@pytest.mark.parametrize(
+    ("raised", "seen"),
+    [
+        (asyncio.CancelledError, StepError),
+        (SystemExit, StepError),
+        (KeyboardInterrupt, KeyboardInterrupt),
+    ],
+)
+def test_errors_outside_exception(raised: type[BaseException], seen: type[BaseException]) -> None:
+    """Whatever a network raises is the step's error, but for what is to end the run."""
+
+    def fail(_: torch.Tensor) -> torch.Tensor:
+        raise raised
+
+    with pytest.raises(seen):
+        infer(_block(make_batch(x=np.zeros(3, np.float32))), _forward(fail))
 
 
 def test_an_empty_block_does_not_reach_the_network() -> None:

@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import accumulate, chain, pairwise
@@ -23,6 +24,7 @@ from hypothesis import strategies as st
 from batchscore.arrays import to_numpy
 from batchscore.errors import ShardError
 from batchscore.records import BadShard
+from batchscore.stages import read
 from batchscore.stages.block import Block, locate_rows
 from batchscore.stages.read import Source, conform, open_parquet, read_unit
 from batchscore.units import Unit
@@ -350,6 +352,35 @@ def _last_attempt(blocks: list[Block]) -> list[Block]:
     for start, stop in pairwise([*begins, len(blocks)]):
         assert [block.sequence for block in blocks[start:stop]] == list(range(stop - start))
     return blocks[begins[-1] :]
+
+
+@pytest.mark.parametrize("bad", [1, 2, 8])
+def test_however_many_shards_are_bad_the_unit_begins_anew_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: int
+) -> None:
+    """Each good shard is opened twice, whether corrupt shards or unreachable ones lie between."""
+    paths = [write_shard(tmp_path / f"{number:02}.parquet") for number in range(16)]
+    (unit,), schema = plan_units([tmp_path])
+    for number, path in enumerate(paths[1 : 2 * bad : 2]):
+        if number % 2:
+            path.unlink()
+            path.symlink_to(path)
+        else:
+            _damage(path)
+    opened, waited = Counter[str](), list[float]()
+
+    def count(path: str) -> pq.ParquetFile:
+        opened[path] += 1
+        return open_parquet(path)
+
+    monkeypatch.setattr(read, "open_parquet", count)
+    monkeypatch.setattr(time, "sleep", waited.append)
+    *_, last = read_unit(unit, Source(schema, None, 100), bad)
+    assert last.end is not None
+    assert [each.path for each in last.end.bad_shards] == list(map(str, paths[1 : 2 * bad : 2]))
+    good = [str(path) for path in (*paths[: 2 * bad : 2], *paths[2 * bad :])]
+    assert {opened[path] for path in good} == {2}
+    assert waited == [1.0] * (bad > 1)
 
 
 def test_a_unit_whose_every_shard_is_bad_ends_with_no_rows(tmp_path: Path) -> None:

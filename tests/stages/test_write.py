@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,15 @@ from batchscore.records import BadShard, UnitRecord
 from batchscore.runs.lineage import source_rows
 from batchscore.runs.unique import Duplicates, Scratch, find_duplicates, read_keys
 from batchscore.stages.block import Block, End, locate_rows, reject_rows
-from batchscore.stages.write import REASONS, Attempt, Target, UnitWriter, scored_batch
+from batchscore.stages.trial import Trial
+from batchscore.stages.write import (
+    REASONS,
+    Attempt,
+    Target,
+    UnitWriter,
+    reject_table,
+    scored_batch,
+)
 from batchscore.storage import Store
 from batchscore.units import Piece, Shard, Unit
 from tests.factory import make_batch, make_block, make_unit
@@ -44,9 +53,14 @@ def _block(unit: Unit, sequence: int, first: int, rows: int, bad: tuple[int, ...
     return reject_rows(block, marks, "infer", "NonFiniteScore", "NaN") if bad else block
 
 
-def _writer(store: Store, unit: Unit, profiled: list[pa.RecordBatch] | None = None) -> UnitWriter:
+def _writer(
+    store: Store,
+    unit: Unit,
+    profiled: list[pa.RecordBatch] | None = None,
+    trial: Trial | None = None,
+) -> UnitWriter:
     seen = [] if profiled is None else profiled
-    return UnitWriter(store, _attempt(unit), TARGET, seen.append)
+    return UnitWriter(store, _attempt(unit), TARGET, seen.append, trial or Trial(False))
 
 
 def _attempt(unit: Unit) -> Attempt:
@@ -205,7 +219,7 @@ def test_an_error_of_the_thread_is_raised(tmp_path: Path) -> None:
     def fail(_: pa.RecordBatch) -> None:
         raise OSError("no space left")
 
-    writer = UnitWriter(Store(str(tmp_path)), _attempt(unit), TARGET, fail)
+    writer = UnitWriter(Store(str(tmp_path)), _attempt(unit), TARGET, fail, Trial(False))
     writer.add(_block(unit, 0, 0, 5))
     with pytest.raises(OSError, match="no space left"):
         writer.finish(End(5, 0, 1))
@@ -264,6 +278,17 @@ def test_a_model_that_rejects_all_is_stopped_early(store: Store, before: int) ->
     writer.abort()
 
 
+def test_after_a_row_was_scored_no_unit_is_taken_for_a_failure_of_the_model(store: Store) -> None:
+    """A unit of nothing but rejects ends with its record, once another had a row scored."""
+    unit, trial = make_unit(300), Trial(False)
+    first = _writer(store, make_unit(1), trial=trial)
+    first.add(_block(make_unit(1), 0, 0, 1))
+    writer = _writer(store, unit, trial=trial)
+    writer.add(_block(unit, 0, 0, 300, bad=tuple(range(300))))
+    assert writer.finish(End(300, 0, 1)).rejected == 300
+    first.abort()
+
+
 def _relabelled(block: Block, *messages: str) -> Block:
     """The block with each reject's rows dealt out to rejects with other messages."""
     (whole,) = block.rejects
@@ -301,6 +326,24 @@ def test_reasons_are_bounded_and_the_file_keeps_every_message(store: Store) -> N
     assert messages == [f"m{n}" for n in range(60)] * 2
     rejects_file = pq.ParquetFile(pa.BufferReader(store.read(record.rejects_file)))
     assert rejects_file.num_row_groups == 2
+
+
+def test_a_source_column_named_as_a_facts_is_renamed(tmp_path: Path) -> None:
+    """The rejects file has each name once, and the input's own columns are whole."""
+    names = ["_shard", "_row", "_stage", "_error", "_message", "input._row", "id"]
+    columns = {name: [f"my {name}", ""] for name in names}
+    block = make_block(make_batch(**columns), unit=make_unit(2), values=make_batch(score=[1.0, 2]))
+    marked = reject_rows(block, pa.array([True, False]), "infer", "E", "why")
+    pq.write_table(reject_table(marked.rejects, block.unit), tmp_path / "rejects.parquet")
+    (row,) = pq.read_table(tmp_path / "rejects.parquet").to_pylist()
+    facts = [row.pop(name) for name in names[:5]]
+    assert facts == ["x.parquet", 0, "infer", "E", "why"]
+    assert row == {
+        **{f"input.{name}": f"my {name}" for name in ("_shard", "_stage", "_error", "_message")},
+        "input.input._row": "my _row",
+        "input._row": "my input._row",
+        "id": "my id",
+    }
 
 
 def test_rejects_of_one_block_keep_their_own_facts(store: Store) -> None:
@@ -342,7 +385,7 @@ def test_the_key_of_every_written_row_is_kept(store: Store) -> None:
     """Two rows with one key are found by their numbers, whatever partitions they went to."""
     unit = make_unit(10)
     target = replace(TARGET, unique=("id",))
-    writer = UnitWriter(store, _attempt(unit), target, lambda _: None)
+    writer = UnitWriter(store, _attempt(unit), target, lambda _: None, Trial(False))
     writer.add(_block(unit, 0, 0, 5, bad=(1,)))
     again = _block(unit, 1, 4, 5)
     writer.add(replace(again, rows_b=to_arrow(np.arange(5, 10))))
@@ -367,6 +410,8 @@ def test_the_range_of_every_score_of_numbers_is_kept(store: Store) -> None:
             label=["a", "b"],
             flag=[True, False],
             empty=pa.array([[], None], pa.list_(pa.int8())),
+            exact=pa.array([Decimal(first) / 4, None], pa.decimal128(5, 2)),
+            encoded=pa.array([first, 2]).dictionary_encode(),
         )
         block = _block(unit, sequence, 2 * sequence, 4)
         kept = replace(block, batch=block.batch[2:], rows_b=block.rows_b[2:], values=values)
@@ -377,6 +422,8 @@ def test_the_range_of_every_score_of_numbers_is_kept(store: Store) -> None:
         "half": (-3.5, 0.5),
         "lists": (-7.0, 3.5),
         "fixed": (-7.0, 3.0),
+        "exact": (-1.75, 0.25),
+        "encoded": (-7.0, 2.0),
     }
     assert {type(bound) for pair in ranges.values() for bound in pair} == {float}
 
@@ -388,7 +435,7 @@ def test_a_discarded_attempt_leaves_nothing(tmp_path: Path) -> None:
     unit = make_unit(5)
     for finish in (False, True):
         target = replace(TARGET, unique=("id",))
-        writer = UnitWriter(store, _attempt(unit), target, lambda _: None)
+        writer = UnitWriter(store, _attempt(unit), target, lambda _: None, Trial(False))
         writer.add(_block(unit, 0, 0, 5, bad=(1,)))
         if finish:
             record = writer.finish(End(5, 0, 1))

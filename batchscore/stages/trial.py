@@ -1,0 +1,26 @@
+"""Whether a run's model and code are known to work: what tells their error from that of rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass
+class Trial:
+    """Passed once a row was scored; until then rows that all fail may be the model or the code."""
+
+    passed: bool
+
+
+_TRIALS: dict[str, Trial] = {}
+
+
+def trial_of(run: str, passed: bool) -> Trial:
+    """Returns the trial that all stages and units of a run share within this process.
+
+    Args:
+        run: its name; a rehearsal has none, and shares nothing.
+        passed: whether rows of the run were scored before it began.
+    """
+    trial = Trial(passed)
+    return _TRIALS.setdefault(run, trial) if run else trial
