@@ -71,6 +71,8 @@ def publish_records(
         "status": "published",
         "started": "2026-11-20T01:00:00+00:00",
         "finished": "2026-11-20T01:02:00+00:00",
+        "seconds": 120.0,
+        "base": None,
         "score": SCORE,
         "score_facts": {},
         "fingerprint": "",

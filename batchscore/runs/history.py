@@ -102,8 +102,8 @@ def _published(store: Store, slice_: str) -> tuple[str | None, Any]:
 
 _BUILT_UPON: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("run", "slice", "status", "score", "fingerprint", "job_sha256"), str),
-    **dict.fromkeys(("files", "units", "shards", "columns", "replaced", "checks"), list),
-    **dict.fromkeys(("rows", "score_facts", "model", "rejects"), dict),
+    **dict.fromkeys(("files", "units", "shards", "columns"), list),
+    **dict.fromkeys(("rows", "score_facts", "model"), dict),
     "seconds": (int, float),
     "base": (str, type(None)),
 }

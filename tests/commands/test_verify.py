@@ -177,8 +177,8 @@ CASES: dict[str, tuple[Callable[[Path], Any], set[str], str]] = {
     ),
     "the marker names another slice's run": (
         lambda o: state(o, "_SUCCESS").write_text(f"{RUN}-two\n"),
-        {"marker", "snapshot", "record"},
-        "of slice 'two'",
+        {"manifest"},
+        "which the marker of slice 'one' names",
     ),
     "a publish was interrupted": (
         begin_journal,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,15 +81,20 @@ def test_a_published_manifest_without_what_is_built_upon_is_an_error(
 ) -> None:
     """A manifest that lost a part by hand is named, not worked around."""
     store = Store(str(tmp_path))
-    whole = dict.fromkeys(
-        ["run", "status", "started", "rows", "score", "score_facts", "fingerprint", "files"], "x"
-    ) | dict.fromkeys(["units", "shards", "columns"], ())
+    texts = ("run", "score", "fingerprint", "job_sha256", "started")
+    counts = dict.fromkeys(("input", "scored", "rejected", "reused"), 0)
+    whole: dict[str, Any] = {
+        **dict.fromkeys(texts, "x"),
+        **dict.fromkeys(("files", "units", "shards", "columns"), []),
+        **dict.fromkeys(("score_facts", "model"), {}),
+        **{"slice": "job", "status": "published", "rows": counts, "seconds": 1, "base": None},
+    }
     store.write(layout.slice_file("job", "_SUCCESS"), b"r\n")
     store.write_json(layout.run_file("r", "manifest.json"), whole)
     assert published_manifest(store, "job") is not None
     del whole[key]
     store.write_json(layout.run_file("r", "manifest.json"), whole)
-    with pytest.raises(RecordError, match=f"manifest of run r: damaged.*{key}"):
+    with pytest.raises(RecordError, match=f"manifest of run r, .* damaged.*{key}"):
         published_manifest(store, "job")
 
 
