@@ -85,8 +85,8 @@ def test_a_published_manifest_without_what_is_built_upon_is_an_error(
     counts = dict.fromkeys(("input", "scored", "rejected", "reused"), 0)
     whole: dict[str, Any] = {
         **dict.fromkeys(texts, "x"),
-        **dict.fromkeys(("files", "units", "shards", "columns"), []),
-        **dict.fromkeys(("score_facts", "model"), {}),
+        **{name: [] for name in ("files", "units", "shards", "columns")},
+        **{name: {} for name in ("score_facts", "model")},
         **{"slice": "job", "status": "published", "rows": counts, "seconds": 1, "base": None},
     }
     store.write(layout.slice_file("job", "_SUCCESS"), b"r\n")
