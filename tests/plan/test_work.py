@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from batchscore.drift.profile import TableProfile
 from batchscore.errors import RecordError
 from batchscore.job import load_job
-from batchscore.ledger import enter
+from batchscore.ledger import encode_record, enter
 from batchscore.plan import Plan, Work, make_plan, settle
 from batchscore.records import BadShard, StagedFile, UnitRecord
 from batchscore.runs import layout
@@ -81,7 +81,7 @@ class World:
         for file in record.files:
             self.store.write(file.staged, b"x")
         address = layout.record(spec.slice, spec.score, unit.id)
-        assert enter(self.store, address, record, TableProfile.empty())
+        enter(self.store, address, record, TableProfile.empty())
 
     def publish(self, units: Iterable[Unit], **changes: Any) -> list[UnitRecord]:
         """Publishes units as one run; returns their records."""
@@ -98,6 +98,9 @@ class World:
             "score": spec.score,
             "score_facts": self.plan.score_facts,
             "fingerprint": self.plan.fingerprint,
+            "job_sha256": "",
+            "model": {},
+            "base": None,
             "rows": {"input": count, "scored": count, "rejected": 0, "reused": 0},
             "columns": [["id", "int64"]],
             "units": encoded,
@@ -108,6 +111,9 @@ class World:
         }
         for file in files:
             self.store.write(file["path"], b"x")
+        for record in records:
+            entry = encode_record(record, TableProfile.empty())
+            self.store.write(layout.record(spec.slice, spec.score, record.unit), entry)
         paths = "".join(f"{path}\n" for path in sorted(file["path"] for file in files))
         self.store.write(layout.slice_file(spec.slice, CURRENT), paths.encode())
         self.store.write(layout.slice_file(spec.slice, MARKER), f"{RUN}\n".encode())
@@ -391,14 +397,20 @@ def test_a_change_that_is_held_leaves_the_work_as_it_would_be(
     assert all("going on would score 80 rows in about 8 s" in detail for detail in details)
 
 
+def revocation(world: World, run: str, pieces: Sequence[Piece]) -> dict[str, Any]:
+    """What a slice keeps of a run that was taken back."""
+    shards = [[p.shard.path, p.shard.size, p.shard.mark] for p in pieces]
+    score = world.plan.spec.score
+    decision = {"by": "me@here", "at": "then", "reason": "it was bad"}
+    return {"run": run, "score": score, "shards": shards, **decision}
+
+
 def test_rescore_goes_on_whatever_changed_but_what_is_gone(template: Plan, tmp_path: Path) -> None:
     """--rescore scores rewritten shards and what was taken back; lost shards hold it."""
     world = make_world(template, tmp_path)
     world.publish([HALF, REST, OTHER])
-    revoked = {"run": RUN, "fingerprint": world.plan.fingerprint}
-    revoked |= {"by": "me", "at": "then", "reason": "bad"}
-    world.store.write_json(revoked_path(world.plan.spec.slice), [revoked])
     pieces = (piece_of("a", range(8), "new"),)
+    world.store.write_json(revoked_path(world.plan.spec.slice), [revocation(world, RUN, pieces)])
     world.plan = replace(world.plan, pieces=pieces, shards=(pieces[0].shard,))
     held = {c.name for c in world.settle().checks if not c.passed}
     assert held == {"on_change.removed_shards", "on_change.rewritten_shards", "revoked"}
@@ -409,15 +421,14 @@ def test_rescore_goes_on_whatever_changed_but_what_is_gone(template: Plan, tmp_p
 def test_what_was_taken_back_is_held_with_who_and_why(template: Plan, tmp_path: Path) -> None:
     """A run that would publish just what was undone is held, also where nothing is published."""
     world = make_world(template, tmp_path)
-    revoked = {"run": "r1", "fingerprint": world.plan.fingerprint}
-    revoked |= {"by": "me@here", "at": "then", "reason": "it was bad"}
-    others = {**revoked, "run": "r0", "fingerprint": "other"}
-    world.store.write_json(revoked_path(world.plan.spec.slice), [others, revoked])
+    revoked = revocation(world, "r1", world.plan.pieces)
+    others = [{**revoked, "score": "other"}, revocation(world, "r0", (piece_of("z", range(1)),))]
+    world.store.write_json(revoked_path(world.plan.spec.slice), [*others, revoked])
     (check,) = world.settle().checks
     assert (check.name, check.passed, check.status) == ("revoked", False, "held")
-    for words in ("run r1 published just this", "me@here", "it was bad", "--rescore"):
+    for words in ("run r1 published the same shards", "me@here", "it was bad", "--rescore"):
         assert words in check.detail
-    world.plan = replace(world.plan, fingerprint="another")
+    world.store.write_json(revoked_path(world.plan.spec.slice), others)
     assert world.settle().checks == ()
 
 
