@@ -128,10 +128,8 @@ def discard(store: Store, run: str, slice_: str | None, reason: str | None) -> d
             )
         published = published_manifest(store, manifest["slice"])
         kept = {unit["unit"] for unit in published["units"]} if published else set()
-        staged = set(store.names(layout.staging(manifest["slice"])))
         for unit in manifest.get("units", ()):
-            # What is not staged was published, and may be needed to undo what replaced it.
-            if unit["unit"] not in kept and unit["attempt"] in staged:
+            if unit["unit"] not in kept and not _was_published(store, manifest, unit):
                 _drop(store, manifest, unit)
         store.prune_empty([layout.staging(manifest["slice"])])
         store.remove(layout.run_file(run, HELD))
@@ -139,6 +137,13 @@ def discard(store: Store, run: str, slice_: str | None, reason: str | None) -> d
         dropped = {**manifest, "status": "discarded", "discarded": _decision(reason)}
         store.write_json(layout.run_file(run, "manifest.json"), dropped)
         return dropped
+
+
+def _was_published(store: Store, manifest: Mapping[str, Any], unit: Mapping[str, Any]) -> bool:
+    """Tells a unit that an earlier run published, which may be needed to undo what replaced it."""
+    slice_ = manifest["slice"]
+    staged = store.exists(f"{layout.staging(slice_)}/{unit['attempt']}")
+    return not staged and store.exists(layout.record(slice_, manifest["score"], unit["unit"]))
 
 
 def _drop(store: Store, manifest: Mapping[str, Any], unit: Mapping[str, Any]) -> None:
