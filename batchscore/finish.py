@@ -249,17 +249,22 @@ def _write_failed(spec: RunSpec, plan: dict[str, Any], error: BatchscoreError) -
 
 def failed_manifest(run: str, plan: dict[str, Any], status: str, message: str) -> dict[str, Any]:
     """Returns the manifest of a run that ended without a result, and why."""
-    head = _head(run, plan, status)
-    rows = asdict(Rows(sum(shard["rows"] for shard in plan["inputs"]), 0, 0, 0))
-    return {**head, "error": message, "rows": rows, "files": [], "inputs": plan["inputs"]}
+    return {**_without_result(run, plan, status), "error": message}
 
 
 def held_manifest(run: str, plan: dict[str, Any], checks: Sequence[Check]) -> dict[str, Any]:
     """Returns the manifest of a run that was held before it scored anything."""
-    failed = failed_manifest(run, plan, "held", "")
-    del failed["error"]
-    rest = {"replaced": [], "rejects": {"reasons": {}, "files": []}, "stage_seconds": {}}
-    return {**failed, **rest, "limited_by": None, "checks": [asdict(check) for check in checks]}
+    return {
+        **_without_result(run, plan, "held"),
+        "replaced": [],
+        "rejects": summarize_rejects(()),
+        "checks": [asdict(check) for check in checks],
+    }
+
+
+def _without_result(run: str, plan: dict[str, Any], status: str) -> dict[str, Any]:
+    rows = asdict(Rows(sum(shard["rows"] for shard in plan["inputs"]), 0, 0, 0))
+    return {**_head(run, plan, status), "rows": rows, "files": [], "inputs": plan["inputs"]}
 
 
 def _stage_seconds(records: Sequence[UnitRecord]) -> dict[str, float]:

@@ -98,7 +98,7 @@ def summary(
         where: how the user named the job or the output, for the next command.
         program: how the shell finds this program.
     """
-    lines = _ended(manifest, output)
+    lines = ended(manifest, output)
     if "error" in manifest:
         return lines
     run = manifest["run"]
@@ -116,7 +116,8 @@ def summary(
     ]
 
 
-def _ended(manifest: Mapping[str, Any], output: str) -> list[str]:
+def ended(manifest: Mapping[str, Any], output: str) -> list[str]:
+    """Returns what a run came to, or what a decision made of it."""
     lines = [title(manifest)]
     if "error" in manifest:
         return [*lines, f"error  {manifest['error']}"]
@@ -191,14 +192,9 @@ def unchanged(
     ]
 
 
-def details_head(manifest: Mapping[str, Any], output: str) -> list[str]:
-    """Returns what a run came to, without its figures."""
-    return _ended(manifest, output)
-
-
 def details(manifest: Mapping[str, Any], output: str) -> list[str]:
     """Returns all that `show` tells of a run."""
-    lines = _ended(manifest, output)
+    lines = ended(manifest, output)
     facts = [
         ("started", manifest["started"]),
         ("engine", f"{manifest['engine']}, workers {manifest['workers']}"),

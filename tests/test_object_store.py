@@ -251,7 +251,7 @@ def test_a_store_that_never_answers_is_given_up(
     proxy.fail("stall", 1000)
     with pytest.raises(OSError, match="Timeout"):
         store.read("x")
-    assert 2 <= len(proxy.seen) <= 3
+    assert len(proxy.seen) < remote._TRIES
 
 
 def test_a_refusal_is_told_at_once(store: Store, s3: S3, proxy: Proxy) -> None:

@@ -132,9 +132,9 @@ def test_a_decision_is_told_with_who_and_why(manifest: dict[str, Any]) -> None:
     """Release, discard and rollback stand in what is told of a run, with by whom, when and why."""
     decision = {"by": "me@here", "at": "2026-11-20T01:02", "reason": "a quiet night"}
     for kind in ("released", "discarded", "rollback", "revoked"):
-        lines = render.details_head({**manifest, kind: decision}, "/out")
+        lines = render.ended({**manifest, kind: decision}, "/out")
         assert f"{kind} by me@here at 2026-11-20T01:02: a quiet night" in lines
-    lines = render.details_head({**manifest, "discarded": {**decision, "reason": ""}}, "/out")
+    lines = render.ended({**manifest, "discarded": {**decision, "reason": ""}}, "/out")
     assert "discarded by me@here at 2026-11-20T01:02" in lines
 
 
@@ -142,7 +142,7 @@ def test_reused_rows_are_told_and_do_not_count_as_speed(manifest: dict[str, Any]
     """What was scored before is named with its units, and rows a second are of the rest."""
     rows = {"input": 600, "scored": 600, "rejected": 0, "filtered": 0, "quarantined": 0}
     some = {**manifest, "rows": {**rows, "reused": 500}, "reused_units": 2, "seconds": 2.0}
-    lines = render.details_head(some, "/out")
+    lines = render.ended(some, "/out")
     assert lines[1].endswith("(reused 500 in 2 units)")
     assert lines[2].startswith("2.0 s, 50 rows/s")
 
@@ -152,7 +152,7 @@ def test_shards_that_were_left_out_are_named(manifest: dict[str, Any]) -> None:
     rows = {"input": 600, "scored": 500, "rejected": 0, "filtered": 0, "quarantined": 100}
     bad = [{"path": "in/2.parquet", "reason": "is torn"}]
     some = {**manifest, "rows": {**rows, "reused": 0}, "bad_shards": bad}
-    lines = render.details_head(some, "/out")
+    lines = render.ended(some, "/out")
     assert lines[1].startswith("read 600 = scored 500 + rejected 0 + filtered 0 + quarantined 100 ")
     assert "BAD SHARD  in/2.parquet: is torn" in lines
 
@@ -161,7 +161,7 @@ def test_files_that_stay_are_told_from_those_added(manifest: dict[str, Any]) -> 
     """Files of earlier runs are kept, not added."""
     (file,) = manifest["files"]
     files = [file, {**file, "path": "data/20260101-0000-u-0000.parquet"}]
-    line = render.details_head({**manifest, "files": files}, "/out")[-1]
+    line = render.ended({**manifest, "files": files}, "/out")[-1]
     assert line.startswith("files: 1 added, 1 kept, 0 replaced, ")
 
 

@@ -110,4 +110,4 @@ def _print_decided(manifest: dict[str, Any], store: Store, as_json: bool) -> Non
     if as_json:
         print_json({**manifest, "output": store.address, "exit_code": 0})
     else:
-        print_lines(render.details_head(manifest, store.address))
+        print_lines(render.ended(manifest, store.address))

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
+from batchscore.commands.outputs import writable
 from batchscore.commands.tidy import repair
 from batchscore.drift.profile import TableProfile
 from batchscore.drift.storage import write_table
@@ -41,7 +42,7 @@ def _held_slice(
     found = str(manifest.get("slice"))
     if slice_ is not None and slice_ != found:
         raise InvalidError(f"run {run!r}: is of slice {found!r}, not of {slice_!r}; name its own")
-    with acquire(store, found, command):
+    with writable(store), acquire(store, found, command):
         repair(store, found)
         yield read_manifest(store, run)
 
@@ -62,17 +63,15 @@ def release(store: Store, run: str, slice_: str | None, reason: str) -> dict[str
     with _held_slice(store, run, slice_, f"release {run}") as manifest:
         publication = _held_publication(store, manifest)
         _check_current(store, manifest, publication)
-        path = layout.run_file(run, "manifest.json")
+        documents = dict(publication.documents)
         released = {
-            **dict(publication.documents)[path],
+            **documents[_path(manifest)],
             "checks": manifest["checks"],
             "released": _decision(reason),
         }
-        publish(
-            store,
-            manifest["slice"],
-            replace(publication, documents=((path, released),)),
-        )
+        documents[_path(manifest)] = released
+        publication = replace(publication, documents=tuple(documents.items()))
+        publish(store, manifest["slice"], publication)
         store.remove(layout.run_file(run, HELD))
         return released
 
@@ -85,7 +84,7 @@ def _held_publication(store: Store, manifest: Mapping[str, Any]) -> Publication:
         )
     try:
         publication = Publication.from_json(store.read_json(path))
-        dict(publication.documents)[layout.run_file(run, "manifest.json")]["run"]
+        dict(publication.documents)[_path(manifest)]["run"]
         return publication
     except FileNotFoundError as error:
         raise InvalidError(

@@ -79,7 +79,8 @@ def run_plan(
 
     Raises:
         RetryError: another run holds the slice.
-        BatchscoreError: the run failed or was stopped; nothing was published, its manifest says so.
+        BatchscoreError: the run failed or was stopped; its manifest and the message say so, and
+            where a publication was begun, who finishes it.
     """
     # Beam and torch take seconds to import: a run that has nothing to do is spared them.
     if flags:
@@ -307,14 +308,13 @@ def _check_rejects(run: Run, work: _Work, rejected: int) -> None:
     """Ends a run early whose rejects are too many already, whatever the rest brings."""
     found = (*run.work.kept.values(), *run.work.resumed.values())
     rejected += sum(record.rejected for record in found)
-    total = run.work.unit_rows + sum(record.scored + record.rejected for record in found)
-    allowed = rejects_allowed(run.spec.rejects, total)
+    allowed = run.spec.max_rejects
     if rejected <= allowed or not work.is_alive():
         return
     request_stop(run.spec.output, run.spec.run)
     work.join(_GRACE_SECONDS)
     raise FailedError(
-        f"{rejected:,} rows were rejected so far, and of {total:,} rows at most {allowed:,} may be "
+        f"{rejected:,} rows were rejected so far, and at most {allowed:,} may be of all "
         "(rejects.max_ratio, rejects.max_rows), whatever the rest brings; nothing was published"
     )
 

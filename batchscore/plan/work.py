@@ -33,9 +33,9 @@ class Work:
         resumed: units that were finished and never published.
         units: what is to be scored.
         changes: since the slice was published.
-        checks: one for each kind of change; a run whose job holds one does not score.
+        checks: one for each kind of change; a run whose job holds one does not score. One more,
+            passed, where published files are gone.
         unchanged: what is published is what a run would publish.
-        missing: published files that are gone; their units are scored again.
     """
 
     base: dict[str, Any] | None
@@ -45,7 +45,6 @@ class Work:
     changes: Changes
     checks: tuple[Check, ...]
     unchanged: bool
-    missing: tuple[str, ...] = ()
 
     @property
     def held(self) -> bool:
@@ -93,8 +92,9 @@ def settle(plan: Plan, rescore: bool = False) -> Work:
     same = alike and base is not None and base["fingerprint"] == plan.fingerprint
     unchanged = same and not units and not resumed
     changes, checks = _changes(plan, base, published, rescore)
+    checks = (*checks, *_tell_missing(missing))
     checks = (*checks, *([] if rescore else _judge_revoked(plan, units, resumed)))
-    return Work(base, kept, resumed, units, changes, checks, unchanged, tuple(sorted(missing)))
+    return Work(base, kept, resumed, units, changes, checks, unchanged)
 
 
 def _changes(
@@ -153,6 +153,16 @@ def _judge_revoked(
         for each in revocations(spec.output, spec.slice)
         if each["score"] == spec.score and shards & set(map(tuple, each["shards"]))
     ][:1]
+
+
+def _tell_missing(missing: set[str]) -> list[Check]:
+    if not missing:
+        return []
+    detail = (
+        f"{len(missing):,} published files, or records of theirs, are gone ({min(missing)}, …): "
+        "their units are scored again"
+    )
+    return [Check("missing_files", True, detail, "held")]
 
 
 def _because(reason: str) -> str:

@@ -119,16 +119,17 @@ def publish(store: Store, slice_: str, publication: Publication) -> None:
     that is published, or is being published, is only rolled forward.
 
     Raises:
+        RecordError: staged files are gone; what was moved is put back.
         RetryError: the slice was published by another meanwhile.
     """
     done = layout.run_file(publication.run, "manifest.json")
-    if roll_forward(store, slice_) == publication.run or _has_status(store, done):
+    if roll_forward(store, slice_) == publication.run or _is_done(store, done):
         return
     if sorted(snapshot(store, slice_)) != sorted(publication.before):
         raise _overtaken(slice_, publication.run)
     path = layout.slice_file(slice_, JOURNAL)
     store.create_new(path, encode_json(publication.to_json()))
-    if roll_forward(store, slice_) == publication.run or _has_status(store, done):
+    if roll_forward(store, slice_) == publication.run or _is_done(store, done):
         return
     if sorted(snapshot(store, slice_)) == sorted(publication.before):
         raise RecordError(
@@ -138,10 +139,10 @@ def publish(store: Store, slice_: str, publication: Publication) -> None:
     raise _overtaken(slice_, publication.run)
 
 
-def _has_status(store: Store, manifest: str) -> bool:
-    """Tells whether a run was published already; a held one may still be."""
+def _is_done(store: Store, manifest: str) -> bool:
+    """Tells whether a run was published already, whatever became of it since."""
     try:
-        return store.read_json(manifest)["status"] not in ("held", "failed", "interrupted")
+        return store.read_json(manifest)["status"] in ("published", "empty", "revoked")
     except FileNotFoundError:
         return False
 
@@ -180,7 +181,8 @@ def roll_forward(store: Store, slice_: str) -> str | None:
     """Finishes the publication that the slice's journal describes, if there is one.
 
     Returns the run that was published by it. Each step can be done again, also at the same time.
-    A journal whose snapshot gave way to another's is dropped, and nothing is published.
+    A journal whose snapshot gave way to another's is dropped, and one whose staged files are gone
+    is taken back; neither publishes anything.
     """
     publication = pending(store, slice_)
     if publication is None:
@@ -211,9 +213,9 @@ def roll_forward(store: Store, slice_: str) -> str | None:
 
 def _lost(store: Store, moves: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
     """Returns the moves of files that are neither where they were nor where they go."""
+    # Sources first: who moves one at this moment has its target there before the source is gone.
     gone = store.missing(source for source, _ in moves)
     missing = store.missing(target for source, target in moves if source in gone)
-    # A look at the sources once more: somebody may be moving them at this moment.
     return {move for move in moves if move[0] in gone and move[1] in missing}
 
 
