@@ -1,3 +1,38 @@
-"""Scores Parquet tables with a torch model; every row is accounted for before it is published."""
+"""Scores Parquet tables with a torch model; every row is accounted for before it is published.
+
+What stands in `__all__` is for code of others: profiles of tables, and how two of them differ.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from batchscore.commands.compare import compare
+    from batchscore.commands.files import read_profile, write_profile
+    from batchscore.commands.profile import profile
+    from batchscore.commands.report import write_report
 
 __version__ = "0.1.0"
+__all__ = ["compare", "profile", "read_profile", "write_profile", "write_report"]
+
+_HOMES = {
+    "compare": "batchscore.commands.compare",
+    "profile": "batchscore.commands.profile",
+    "read_profile": "batchscore.commands.files",
+    "write_profile": "batchscore.commands.files",
+    "write_report": "batchscore.commands.report",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a function when it is asked for, since Arrow and NumPy take half a second."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any
 
-from batchscore.drift.profile import TableProfile
-from batchscore.drift.storage import read_table, write_table
+from batchscore.drift.table import TableProfile
 from batchscore.errors import BatchscoreError, FailedError, RecordError
+from batchscore.gate import judge_drift
 from batchscore.judge import judge
 from batchscore.ledger import merge_records
+from batchscore.profiles import Reference, read_profile, run_profile, save_profile
 from batchscore.records import UnitRecord
 from batchscore.runs import layout
 from batchscore.runs.checks import Check, outcome
@@ -45,6 +46,7 @@ class Result:
         fresh: names of those that this run scored.
         profile: of all units' rows.
         rows: where every row went.
+        drift: how the profile differs from its references.
     """
 
     plan: dict[str, Any]
@@ -53,6 +55,7 @@ class Result:
     fresh: frozenset[str]
     profile: TableProfile
     rows: Rows
+    drift: dict[str, Any] = field(default_factory=dict)
 
 
 def finish_run(spec: RunSpec, addresses: Iterable[str]) -> dict[str, Any]:
@@ -70,7 +73,9 @@ def finish_run(spec: RunSpec, addresses: Iterable[str]) -> dict[str, Any]:
         _require_lease(spec)
         result = _gather(spec, plan, sorted(set(addresses)))
         checks = judge(spec, result.rows, result.records, _bad_shards(result), result.base)
-        return _conclude(spec, result, checks)
+        references = [Reference.from_json(each) for each in plan["references"]]
+        drift, drift_checks = judge_drift(spec, references, result.profile)
+        return _conclude(spec, replace(result, drift=drift), [*checks, *drift_checks])
     except BatchscoreError as error:
         return _write_failed(spec, plan, error)
 
@@ -121,13 +126,11 @@ def _kept_profile(
 ) -> TableProfile:
     """Returns the profile of published units that stay: the base's own where all of them do."""
     if base is not None and kept and len(kept) == len(base["units"]):
-        path = layout.run_file(base["run"], "profile.parquet")
         try:
-            return read_table(spec.output.read(path))[0]
-        except (FileNotFoundError, RecordError) as error:
+            return read_profile(run_profile(spec.output, base["run"]))
+        except RecordError as error:
             raise RecordError(
-                f"profile {spec.output.url(path)}: missing or damaged ({error}); restore it, or "
-                "score the slice anew with --rescore"
+                f"{error}; restore it, or score the slice anew with --rescore"
             ) from error
     profile = TableProfile.empty()
     merge_records(spec.output, [layout.record(spec.slice, spec.score, u) for u in kept], profile)
@@ -152,7 +155,7 @@ def _bad_shards(result: Result) -> list[tuple[str, str]]:
 def _conclude(spec: RunSpec, result: Result, checks: Sequence[Check]) -> dict[str, Any]:
     """Writes a run's outcome; one that passed its checks is published."""
     store, run = spec.output, spec.run
-    store.write(layout.run_file(run, "profile.parquet"), write_table(result.profile, {}))
+    save_profile(store, run, result.profile)
     status = outcome(result.rows, checks)
     manifest = _manifest(spec, result, checks, status)
     good = {**manifest, "status": "published" if result.rows.scored else "empty"}
@@ -218,6 +221,7 @@ def _manifest(
         "rejects": summarize_rejects(records),
         "bad_shards": bad,
         "checks": [asdict(check) for check in checks],
+        "drift": result.drift,
         "profile": result.profile.summary(),
         "stage_seconds": seconds,
         "limited_by": limiting_stage(seconds, head["seconds"], head["workers"]) if fresh else None,

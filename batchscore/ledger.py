@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from batchscore.drift.profile import TableProfile
 from batchscore.drift.storage import read_record, read_table, write_table
+from batchscore.drift.table import TableProfile
 from batchscore.errors import RecordError
 from batchscore.records import UnitRecord
 from batchscore.runs import layout

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from batchscore.gate import describe
 from batchscore.telemetry import STAGES
 from batchscore.wording import one_line
 
@@ -105,12 +106,14 @@ def summary(
     look = f"{program} show {where}"
     if manifest["status"] != "held":
         undo = f"{program} rollback {where} --undo {run}"
-        return [*lines, f"next   {look}", f"undo   {undo}"]
+        report = f"{program} report {where} {run} -o report.html"
+        return [*lines, f"next   {look}", f"report {report}", f"undo   {undo}"]
     if "units" not in manifest:
         return [*lines, f"look   {look} {run}"]
     return [
         *lines,
         f"look     {look} {run}",
+        f"report   {program} report {where} {run} -o report.html",
         f"release  {program} release {where} {run} --reason …",
         f"discard  {program} discard {where} {run}",
     ]
@@ -127,6 +130,7 @@ def ended(manifest: Mapping[str, Any], output: str) -> list[str]:
         if kind in manifest:
             lines.append(f"{kind} by {one_line(decided(manifest[kind]), 200)}")
     lines += [f"CHECK FAILED  {_check(c)}" for c in manifest["checks"] if not c["passed"]]
+    lines += _drift(manifest)
     lines += _rejects(manifest, output)
     lines += [
         f"BAD SHARD  {one_line(bad['path'], 120)}: {one_line(bad['reason'], 200)}"
@@ -152,6 +156,16 @@ def _worked(manifest: Mapping[str, Any]) -> list[str]:
         f"{duration(seconds)}, {speed}{limit}, {manifest['device'].partition(',')[0]}",
         f"busy seconds  {stage_seconds(manifest['stage_seconds'])}",
     ]
+
+
+def _drift(manifest: Mapping[str, Any]) -> list[str]:
+    drift = manifest.get("drift")
+    held = any(c["name"] == "drift" and not c["passed"] for c in manifest["checks"])
+    if not drift or held:
+        return []
+    if not drift["comparisons"]:
+        return ["drift  not judged: no reference yet (drift.reference); the run is profiled"]
+    return [f"drift  {one_line(describe(each), 600)}" for each in drift["comparisons"]]
 
 
 def _check(check: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
-from batchscore.drift.profile import TableProfile
+from batchscore.drift.table import TableProfile
 from batchscore.errors import FunctionError
 from batchscore.job import Preprocess, UserFunction
 from batchscore.models.code import load_object
@@ -110,7 +110,7 @@ class UnitOutput:
 
 def open_unit(spec: RunSpec, unit: Unit, name: str) -> UnitOutput:
     """Begins an attempt at a unit under a name that no other attempt has."""
-    profile = TableProfile.empty()
+    profile = TableProfile(hints=spec.hints)
     folder = f"{layout.staging(spec.slice)}/{name}"
     attempt = Attempt(unit, name, spec.run, folder, layout.ledger(spec.slice, spec.score))
     writer = UnitWriter(spec.output, attempt, spec.target, profile.update, _trial(spec))

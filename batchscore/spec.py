@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from batchscore.job import AnyStep, Checks, Preprocess, Rejects
+from batchscore.drift.column import Hint
+from batchscore.job import AnyStep, Checks, Drift, Preprocess, Rejects
 from batchscore.models.folder import Model
 from batchscore.stages.preprocess import InputColumns
 from batchscore.stages.read import Source
@@ -36,6 +38,9 @@ class RunSpec:
         max_rejects: the same in rows, for all that the run is to publish.
         fresh: whether nothing that was scored before is published with what the run scores.
         checks: what the result is held against.
+        drift: how its profile is judged.
+        model_columns: input columns that the model reads.
+        hints: what is known of score columns, for their profiles.
         allow_empty: whether no rows to score is a result.
         max_bad_shards: that may be left out; 0 where a bad shard fails the run.
     """
@@ -59,5 +64,8 @@ class RunSpec:
     max_rejects: int
     fresh: bool
     checks: Checks
+    drift: Drift
+    model_columns: tuple[str, ...]
+    hints: Mapping[str, Hint]
     allow_empty: bool
     max_bad_shards: int

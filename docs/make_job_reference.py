@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from batchscore.job import job_schema
-from batchscore.job.sections import STEPS
+from batchscore.job.steps import STEPS
 
 PAGE = Path(__file__).with_name("job-file.md")
 SECTIONS = {
@@ -22,6 +22,8 @@ SECTIONS = {
     "rejects": "Rejects",
     "checks": "Checks",
     "checks.rows": "RowsCheck",
+    "drift": "Drift",
+    "drift.reference": "EarlierRuns",
     "runtime": "Runtime",
 }
 INTRODUCTION = """\

@@ -88,10 +88,11 @@ def write_model(
     net: str = NET,
     state: Mapping[str, torch.Tensor] = STATE,
     tables: Mapping[str, pa.Table] = MappingProxyType({}),
+    profile: bytes | None = None,
     **card: Any,
 ) -> Path:
     """Write a model folder of the network; its input is `x`, a list, its output `logit`."""
-    facts = {
+    facts: dict[str, Any] = {
         "name": "small",
         "version": "1.0",
         "format": "safetensors",
@@ -101,6 +102,9 @@ def write_model(
         "outputs": {"logit": {"type": "float32", "shape": []}},
     }
     files = {"weights.safetensors": safetensors.torch.save(dict(state)), "net.py": net.encode()}
+    if profile is not None:
+        files["profile.parquet"] = profile
+        facts["profile"] = "profile.parquet"
     for name, table in tables.items():
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink)

@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchscore.drift.profile import TableProfile
-from batchscore.drift.storage import write_table
+from batchscore.drift.table import TableProfile
 from batchscore.ledger import enter
+from batchscore.profiles import save_profile
 from batchscore.records import UnitRecord
 from batchscore.runs import layout
 from batchscore.runs.manifest import encode_units, final_path, is_published
@@ -90,7 +90,7 @@ def publish_records(
         for file in record.files
         if not is_published(file)
     )
-    store.write(layout.run_file(run, "profile.parquet"), write_table(TableProfile.empty(), {}))
+    save_profile(store, run, TableProfile.empty())
     documents = ((layout.run_file(run, "manifest.json"), manifest),)
     retire = tuple(sorted(set(before) - set(paths)))
     base = published_run(store, slice_)

@@ -49,7 +49,7 @@ def running_s3() -> Iterator[S3]:
 
     Skips the test where versitygw is not installed, unless BATCHSCORE_REQUIRE is `all`.
     """
-    binary = _find_tool("versitygw")
+    binary = find_tool("versitygw")
     with tempfile.TemporaryDirectory(prefix="s3-") as home:
         for name in ("buckets", "marks"):
             (Path(home) / name).mkdir()
@@ -94,7 +94,8 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def _find_tool(name: str) -> str:
+def find_tool(name: str) -> str:
+    """Returns where a program is; skips the test without it, unless BATCHSCORE_REQUIRE is `all`."""
     found = shutil.which(name, path=f"{ROOT}/.tools/bin{os.pathsep}{os.environ.get('PATH', '')}")
     if found:
         return found

@@ -35,10 +35,26 @@ SURFACE = {
     "release": {"WHERE", "RUN", "--reason", *JOB, *EVERY},
     "discard": {"WHERE", "RUN", "--reason", *JOB, *EVERY},
     "rollback": {"WHERE", "--undo", "--reason", *JOB, *EVERY},
+    "profile": {"DATA...", "-o", "--output", "--columns", "--probability", "--classes", *EVERY},
+    "compare": {
+        *("REFERENCE", "CURRENT", "--alpha", "--columns", "--threshold", "--all"),
+        *("-o", "--output", *EVERY),
+    },
+    "report": {"WHERE", "[RUN]", "-o", "--output", *JOB, *EVERY},
     "schema": EVERY,
 }
 
-HEAVY = ("apache_beam", "torch", "pyarrow", "pandas", "numpy", "pydantic", "fsspec", "rich")
+HEAVY = (
+    "apache_beam",
+    "torch",
+    "pyarrow",
+    "pandas",
+    "numpy",
+    "pydantic",
+    "fsspec",
+    "rich",
+    "scipy",
+)
 
 SLEEPY = """import os
 import time

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchscore.drift.profile import TableProfile
 from batchscore.drift.storage import write_table
+from batchscore.drift.table import TableProfile
 from batchscore.errors import RecordError
 from batchscore.ledger import (
     enter,

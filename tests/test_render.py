@@ -83,8 +83,10 @@ def test_a_published_run_says_where_every_row_went(manifest: dict[str, Any]) -> 
         r"read 500 = scored 500 \+ rejected 0 \+ filtered 0      \(reused 0\)",
         r"[\d.]+ s, .* rows/s, limited by .*, cpu",
         "busy seconds  " + "  ".join(rf"{stage.name} [\d.]+" for stage in STAGES),
+        r"drift  not judged: no reference yet .*; the run is profiled",
         r"files: 1 added, 0 replaced, [\d.]+ kB   in /out/data",
         r"next   batchscore show job\.yaml",
+        rf"report batchscore report job\.yaml {manifest['run']} -o report\.html",
         rf"undo   batchscore rollback job\.yaml --undo {manifest['run']}",
     ]
     assert len(lines) == len(expected)
@@ -108,9 +110,10 @@ def test_a_held_run_says_which_check_and_that_nothing_changed(manifest: dict[str
     assert [line for line in lines if line.startswith("rejects in")] == [
         f"rejects in /out/_batchscore/rejects/{run}" for run in "ab"
     ]
-    assert lines[-4:] == [
+    assert lines[-5:] == [
         "nothing was published; what was published before stands",
         f"look     batchscore show job.yaml {held['run']}",
+        f"report   batchscore report job.yaml {held['run']} -o report.html",
         f"release  batchscore release job.yaml {held['run']} --reason …",
         f"discard  batchscore discard job.yaml {held['run']}",
     ]
@@ -177,7 +180,7 @@ def test_a_failed_run_says_why(manifest: dict[str, Any]) -> None:
 def test_details_hold_checks_facts_and_profiles(manifest: dict[str, Any]) -> None:
     """What `show` tells: the summary, then the facts, each check, and a line a column."""
     lines = render.details(manifest, "/out")
-    assert lines[:5] == render.summary(manifest, "/out", "x")[:-2]
+    assert lines[:6] == render.summary(manifest, "/out", "x")[:-3]
     assert any(re.match(r"device    cpu, \w+, asked for auto", line) for line in lines)
     assert sum(line.startswith("ok     ") for line in lines) == len(manifest["checks"])
     header = next(number for number, line in enumerate(lines) if line.startswith("column"))

@@ -2,6 +2,7 @@
 
 from batchscore.cli.app import cli, main
 from batchscore.cli.decide import discard, release, rollback
+from batchscore.cli.drift import compare, profile, report
 from batchscore.cli.read import files, runs, schema, show, trace, verify
 from batchscore.cli.score import check, run
 
@@ -10,6 +11,7 @@ __all__ = ["cli", "main"]
 _SCORE = (check, run)
 _READ = (runs, show, files, verify, trace, schema)
 _DECIDE = (release, discard, rollback)
+_DRIFT = (profile, compare, report)
 
-for _command in (*_SCORE, *_READ, *_DECIDE):
+for _command in (*_SCORE, *_READ, *_DECIDE, *_DRIFT):
     cli.add_command(_command)

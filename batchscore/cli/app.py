@@ -34,6 +34,9 @@ def cli() -> None:
 
 def main() -> None:
     """Runs the command line and leaves with its exit code."""
+    # Read when NumPy is first imported, here and in workers: profiles are made beside other
+    # threads, where a product on all cores takes many times as long.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:

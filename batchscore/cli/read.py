@@ -50,12 +50,12 @@ def show(
     as_json: bool,
     debug: bool,
 ) -> None:
-    """Show one run, by default the newest: rows, times, checks, and each column's profile.
+    """Show one run, by default the newest: rows, times, checks, profile, and drift.
 
     WHERE is a job file (with --param) or an output.
     """
     with told(as_json, debug):
-        from batchscore import render
+        from batchscore import render, render_drift
         from batchscore.runs.history import newest, read_manifest
 
         store, slice_ = open_output(where, params, overrides)
@@ -63,7 +63,8 @@ def show(
         if as_json:
             print_json(manifest)
         else:
-            print_lines(render.details(manifest, store.address))
+            tables = render_drift.drift_tables(manifest)
+            print_lines([*render.details(manifest, store.address), *tables])
 
 
 @click.command()

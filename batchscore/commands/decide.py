@@ -10,12 +10,12 @@ from typing import Any
 
 from batchscore.commands.outputs import writable
 from batchscore.commands.tidy import repair
-from batchscore.drift.profile import TableProfile
-from batchscore.drift.storage import write_table
+from batchscore.drift.table import TableProfile
 from batchscore.errors import InvalidError, RecordError
 from batchscore.finish import HELD, summarize_rejects
 from batchscore.ledger import merge_records
 from batchscore.plan.fingerprint import fingerprint
+from batchscore.profiles import save_profile
 from batchscore.records import UnitRecord
 from batchscore.runs import layout
 from batchscore.runs.actor import actor
@@ -194,7 +194,7 @@ def undo(store: Store, run: str, slice_: str | None, reason: str | None) -> dict
         score = undoing.like["score"]
         places = [layout.record(manifest["slice"], score, r.unit) for r in undoing.records]
         merge_records(store, places, profile)
-        store.write(layout.run_file(name, "profile.parquet"), write_table(profile, {}))
+        save_profile(store, name, profile)
         made = _rollback_manifest(name, undoing, decision, profile)
         publish(store, manifest["slice"], _rollback(store, undoing, made, decision))
         return made

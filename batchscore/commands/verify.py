@@ -13,9 +13,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from batchscore.drift.storage import read_table
 from batchscore.errors import InvalidError, RecordError, RetryError
 from batchscore.ledger import decode_record
+from batchscore.profiles import ProfileFile, read_profile, run_profile
 from batchscore.records import StagedFile, UnitRecord
 from batchscore.runs import layout
 from batchscore.runs.history import published_manifest
@@ -272,7 +272,7 @@ def _looks(store: Store, opened: _Opened) -> Iterator[_Look]:
         yield partial(_look_at_rejects, store, address, record)
         if record.keys_file is not None:
             yield partial(_look_at_table, store, "keys", record.keys_file, None)
-    yield partial(_look_at_profile, store, layout.run_file(manifest["run"], "profile.parquet"))
+    yield partial(_look_at_profile, run_profile(store, manifest["run"]))
 
 
 def _look_at_file(store: Store, file: StagedFile) -> Iterator[Problem]:
@@ -378,13 +378,11 @@ def _look_at_rejects(store: Store, address: str, record: UnitRecord) -> Iterator
         yield Problem("rejects", address, f"no file for {record.rejected:,} rows; {_ANEW}")
 
 
-def _look_at_profile(store: Store, path: str) -> Iterator[Problem]:
+def _look_at_profile(file: ProfileFile) -> Iterator[Problem]:
     try:
-        read_table(store.read(path))
-    except FileNotFoundError:
-        yield Problem("profile", path, f"no such file; {_ANEW}")
-    except (RecordError, OSError) as error:
-        yield Problem("profile", path, f"damaged ({reason(error)}); {_ANEW}")
+        read_profile(file)
+    except RecordError as error:
+        yield Problem("profile", file.name, f"{error}; {_ANEW}")
 
 
 def _look_at_folder(store: Store, names: Sequence[str]) -> Iterator[Problem]:

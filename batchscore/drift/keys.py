@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,30 @@ from numpy.typing import NDArray
 
 Keys = NDArray[np.uint64]
 Octaves = NDArray[np.intp]
+Words = NDArray[Any]  # uint32 or uint64
 
 OCTAVES = 4096
 _SIGN = np.uint64(1 << 63)
 _ONE = np.uint64(1)
+_HALF = np.float64(0.5).view(np.uint64)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How values of one dtype are read as words, more cheaply than as keys.
+
+    Words of one sign ascend with their keys, or all against them.
+
+    Args:
+        most_shift: the most low bits of a word that may be left out when a bucket is looked for.
+        words: reads finite values as words.
+        word_range: turns first and last keys of buckets into the smallest and largest word that
+            belongs into each; the largest is below the smallest where there is none.
+    """
+
+    most_shift: int
+    words: Callable[[NDArray[Any]], Words]
+    word_range: Callable[[Keys, Keys], tuple[Words, Words]]
 
 
 @dataclass(frozen=True)
@@ -24,6 +44,7 @@ class KeySpace:
     `encode` and `decode` are inverse and keep the order; `octave` names, as an integer below
     `OCTAVES`, the interval of keys within which all buckets are equally wide. An octave's keys
     are contiguous and every two octaves differ in a bit above those that a bucket may drop.
+    `layouts` holds, by the dtype's code, the faster readings of values.
     """
 
     name: str
@@ -31,6 +52,11 @@ class KeySpace:
     encode: Callable[[NDArray[Any]], Keys]
     decode: Callable[[Keys], NDArray[Any]]
     octave: Callable[[Keys], Octaves]
+    layouts: dict[str, Layout] = field(default_factory=dict, compare=False)
+
+    def __reduce__(self) -> str:
+        """Copies and pickles as the constant of its name, so that `is` tells spaces apart."""
+        return self.name.upper()
 
 
 def bit_length(values_n: NDArray[np.uint64]) -> NDArray[np.intp]:
@@ -83,6 +109,72 @@ def _unsigned_keys(values_n: NDArray[np.uint64]) -> Keys:
     return values_n
 
 
-FLOAT = KeySpace("float", np.dtype(np.float64), _float_keys, _float_values, _float_octaves)
+def _probability_keys(values_n: NDArray[np.float64]) -> Keys:
+    # What is above one half is seen by its distance from 1, which is exact (Sterbenz).
+    values_n = values_n + 0.0
+    low_n = values_n <= 0.5
+    keys_n: Keys = np.where(low_n, values_n, 1.0 - values_n).view(np.uint64)
+    return np.where(low_n, keys_n, _HALF + _HALF - keys_n)
+
+
+def _probability_values(keys_n: Keys) -> NDArray[np.float64]:
+    low_n = keys_n <= _HALF
+    values_n = np.where(low_n, keys_n, _HALF + _HALF - keys_n).view(np.float64)
+    return np.where(low_n, values_n, 1.0 - values_n)
+
+
+def _words32(values_n: NDArray[np.float32]) -> Words:
+    return values_n.view(np.uint32)
+
+
+def _words64(values_n: NDArray[np.float64]) -> Words:
+    return values_n.view(np.uint64)
+
+
+def _magnitude_range(first_keys_b: Keys, last_keys_b: Keys) -> tuple[Words, Words]:
+    positive_b = (first_keys_b & _SIGN) != 0
+    near_b = _float_values(np.where(positive_b, first_keys_b, last_keys_b)).view(np.uint64)
+    far_b = _float_values(np.where(positive_b, last_keys_b, first_keys_b)).view(np.uint64)
+    # A bucket of negative numbers may reach to where -0.0 would be, which is counted as +0.0.
+    return near_b + (near_b == _SIGN), far_b
+
+
+def _magnitude_range32(first_keys_b: Keys, last_keys_b: Keys) -> tuple[Words, Words]:
+    near_b, far_b = (
+        words_b.view(np.float64) for words_b in _magnitude_range(first_keys_b, last_keys_b)
+    )
+    with np.errstate(over="ignore", under="ignore"):
+        lows_b, highs_b = near_b.astype(np.float32), far_b.astype(np.float32)
+    # Conversion rounds to the nearest; these must not leave the bucket.
+    below_b, above_b = np.abs(lows_b) < np.abs(near_b), np.abs(highs_b) > np.abs(far_b)
+    return _words32(lows_b), _words32(highs_b) - above_b
+
+
+def _key_range(first_keys_b: Keys, last_keys_b: Keys) -> tuple[Words, Words]:
+    return first_keys_b, last_keys_b
+
+
+# One bit of the mantissa at least is kept.
+_FLOAT32 = Layout(22, _words32, _magnitude_range32)
+_FLOAT64 = Layout(51, _words64, _magnitude_range)
+_PROBABILITY = Layout(51, _probability_keys, _key_range)
+
+FLOAT = KeySpace(
+    "float",
+    np.dtype(np.float64),
+    _float_keys,
+    _float_values,
+    _float_octaves,
+    {"f4": _FLOAT32, "f8": _FLOAT64},
+)
+# Of numbers from 0 to 1: as fine near 1 as near 0.
+PROBABILITY = KeySpace(
+    "probability",
+    np.dtype(np.float64),
+    _probability_keys,
+    _probability_values,
+    _float_octaves,
+    {"f8": _PROBABILITY},
+)
 SIGNED = KeySpace("signed", np.dtype(np.int64), _signed_keys, _signed_values, _signed_octaves)
 UNSIGNED = KeySpace("unsigned", np.dtype(np.uint64), _unsigned_keys, _unsigned_keys, bit_length)

@@ -1,15 +1,11 @@
 """The job file: its sections, its parameters, and how a file becomes a checked job."""
 
 from batchscore.job.file import Job, LoadedJob, job_schema, load_job
-from batchscore.job.sections import (
+from batchscore.job.rules import Checks, Drift, EarlierRuns, OnChange, Rejects
+from batchscore.job.sections import InputSpec, ModelSection, Preprocess
+from batchscore.job.steps import (
     AnyStep,
-    Checks,
-    InputSpec,
     Labels,
-    ModelSection,
-    OnChange,
-    Preprocess,
-    Rejects,
     Sigmoid,
     Softmax,
     Threshold,
@@ -20,6 +16,8 @@ from batchscore.job.sections import (
 __all__ = [
     "AnyStep",
     "Checks",
+    "Drift",
+    "EarlierRuns",
     "InputSpec",
     "Job",
     "Labels",

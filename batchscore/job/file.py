@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
 
 from batchscore.errors import JobFileError
+from batchscore.job.fields import PATTERN_MEANINGS, JobName, ParameterName, Section
 from batchscore.job.parameters import (
     Location,
     Parameter,
@@ -22,26 +23,25 @@ from batchscore.job.parameters import (
     shown,
     substitute,
 )
-from batchscore.job.sections import (
-    PATTERN_MEANINGS,
-    SHORT_STEPS,
-    STEPS,
+from batchscore.job.rules import (
+    REFERENCE_WORDS,
     Checks,
-    Input,
-    InputSpec,
-    JobName,
-    ModelSection,
+    Drift,
+    EarlierRuns,
     OnChange,
-    Output,
-    ParameterName,
-    Preprocess,
     Rejects,
     RowsCheck,
+)
+from batchscore.job.sections import (
+    Input,
+    InputSpec,
+    ModelSection,
+    Output,
+    Preprocess,
     Runtime,
-    Section,
-    Steps,
     TensorSpec,
 )
+from batchscore.job.steps import SHORT_STEPS, STEPS, Steps
 from batchscore.job.text import (
     absolute_address,
     folder_of,
@@ -104,6 +104,7 @@ class Job(Section):
     )
     rejects: Rejects = Field(default=Rejects(), description="How many rows may be rejected.")
     checks: Checks = Field(default=Checks(), description="What must hold before publishing.")
+    drift: Drift = Field(default=Drift(), description="What change is too much.")
     runtime: Runtime = Field(default=Runtime(), description="How to run.")
 
 
@@ -200,7 +201,12 @@ def load_job(path: str, params: Sequence[str] = (), overrides: Sequence[str] = (
     return LoadedJob(job, values, folder_of(path), path, hashlib.sha256(content).hexdigest())
 
 
-_PATHS: tuple[Location, ...] = (("input", "path"), ("model", "path"), ("output", "path"))
+_PATHS: tuple[tuple[str, str], ...] = (
+    ("input", "path"),
+    ("model", "path"),
+    ("output", "path"),
+    ("drift", "reference"),
+)
 _CONFINED = frozenset({("output", "path"), ("output", "path", 0)})
 
 
@@ -271,7 +277,7 @@ def _make_absolute(
     def absolute(value: Any, location: Location) -> Any:
         if isinstance(value, list):
             return [absolute(item, (*location, place)) for place, item in enumerate(value)]
-        if not isinstance(value, str):
+        if not isinstance(value, str) or (location[0] == "drift" and value in REFERENCE_WORDS):
             return value
         start = os.getcwd() if _is_within(location, typed_here) else base
         try:
@@ -281,7 +287,7 @@ def _make_absolute(
             return value
 
     for section, key in _PATHS:
-        body = tree.get(str(section))
+        body = tree.get(section)
         if isinstance(body, dict) and key in body:
             body[key] = absolute(body[key], (section, key))
     return problems
@@ -357,8 +363,9 @@ def _message(details: list[Any], location: Location) -> str:
         return f"unknown key; {nearest(str(first['loc'][-1]), known)}"
     if first["type"] == "union_tag_invalid":
         return f"no such step {printable(context['tag'])}; {nearest(context['tag'], STEPS)}"
-    if first["type"] == "value_error":
-        return str(context["error"])
+    for detail in details:
+        if detail["type"] == "value_error":
+            return str(detail["ctx"]["error"])
     expected = dict.fromkeys(map(_expected, details))
     return f"expected {' or '.join(expected)}, found {shown(first['input'], location)}"
 
@@ -390,6 +397,8 @@ def _model_at(loc: tuple[str | int, ...]) -> type[BaseModel]:
         "rejects": Rejects,
         "checks": Checks,
         "checks.rows": RowsCheck,
+        "drift": Drift,
+        "drift.reference": EarlierRuns,
         "runtime": Runtime,
     }
     return sections[".".join(map(str, loc[:2] if len(loc) > 2 else loc[:1]))]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 
+from batchscore.drift.column import Hint
 from batchscore.errors import InputError, OutputError
 from batchscore.job import Job
 from batchscore.models.folder import Model
 from batchscore.plan.inputs import Footer, filter_condition, unify_schemas
+from batchscore.stages.block import DEFAULT_OUTPUT
+from batchscore.stages.postprocess import score_kinds
 from batchscore.stages.write import Target
 from batchscore.wording import nearest
 
@@ -64,6 +67,24 @@ def _check_known(key: str, names: Iterable[str], footer: Footer) -> None:
                 f"{key}: column {name!r} is not in shard {footer.shard.path}; "
                 f"{nearest(name, footer.schema.names)}"
             )
+
+
+def model_columns(job: Job, model: Model, schema: pa.Schema) -> tuple[str, ...]:
+    """Returns the input columns that the model reads, by itself or by the user's function."""
+    if job.preprocess is not None:
+        return tuple(schema.names if job.preprocess.columns is None else job.preprocess.columns)
+    return tuple(dict.fromkeys(column for each in model.inputs for column in each.columns))
+
+
+def score_hints(job: Job, model: Model) -> dict[str, Hint]:
+    """Returns which score columns hold probabilities; none after a user's function."""
+    kinds = score_kinds(output_names(model), job.postprocess) or {}
+    return {name: cast(Hint, kind) for name, kind in kinds.items() if kind}
+
+
+def output_names(model: Model) -> list[str]:
+    """Returns the names of what the network returns."""
+    return [output.name for output in model.outputs] or [DEFAULT_OUTPUT]
 
 
 def written_columns(job: Job, schema: pa.Schema, version: str) -> Target:

@@ -8,7 +8,13 @@ from typing import Any
 from batchscore.job import Job, LoadedJob
 from batchscore.models.folder import Model
 from batchscore.plan.auto import choose_batch_rows, choose_workers, count_cores
-from batchscore.plan.columns import read_filters, read_schema, written_columns
+from batchscore.plan.columns import (
+    model_columns,
+    read_filters,
+    read_schema,
+    score_hints,
+    written_columns,
+)
 from batchscore.plan.fingerprint import fingerprint, package_versions, score_facts, score_hash
 from batchscore.plan.inputs import (
     BadFile,
@@ -19,6 +25,8 @@ from batchscore.plan.inputs import (
 )
 from batchscore.plan.model import model_inputs, resolve_model
 from batchscore.plan.places import check_apart, check_ready, check_unpublished, check_writable
+from batchscore.plan.reference import find_references
+from batchscore.profiles import Reference
 from batchscore.runs import layout
 from batchscore.runs.actor import actor
 from batchscore.runs.checks import rejects_allowed
@@ -45,6 +53,7 @@ class Plan:
         input_bytes: size of all shards.
         workers: processes.
         choices: what `auto` came to, and why, by key of the job file.
+        references: what its profile is compared with.
         score_facts: all that scores depend on but the rows, by name.
         fingerprint: changes whenever the published rows could.
     """
@@ -58,6 +67,7 @@ class Plan:
     input_bytes: int
     workers: int
     choices: dict[str, str]
+    references: tuple[Reference, ...]
     score_facts: dict[str, str]
     fingerprint: str
 
@@ -95,6 +105,7 @@ def make_plan(loaded: LoadedJob) -> Plan:
         input_bytes=sum(footer.shard.size for footer in footers),
         workers=1,
         choices={"batch_rows": why_rows},
+        references=find_references(loaded, model, spec.slice),
         score_facts=facts,
         fingerprint=fingerprint(score, pieces, [(b.path, b.size, b.mark) for b in found.bad]),
     )
@@ -139,6 +150,9 @@ def _make_spec(
         max_rejects=rejects_allowed(job.rejects, rows),
         fresh=True,
         checks=job.checks,
+        drift=job.drift,
+        model_columns=model_columns(job, model, source.schema),
+        hints=score_hints(job, model),
         allow_empty=job.input.allow_empty,
         max_bad_shards=_max_bad_shards(job),
     )
@@ -185,5 +199,6 @@ def plan_facts(plan: Plan, started: str) -> dict[str, Any]:
         "facts": facts,
         "pruned_rows": plan.pruned_rows,
         "inputs": [encode_shard(shard) for shard in plan.shards],
+        "references": [reference.to_json() for reference in plan.references],
         "bad_files": [vars(bad) for bad in plan.bad_files],
     }

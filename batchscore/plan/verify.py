@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from batchscore.errors import OutputError
 from batchscore.models.load import describe_device, load_network, resolve_device
+from batchscore.plan.columns import output_names
 from batchscore.plan.plan import Plan
 from batchscore.scoring import postprocess_step, preprocess_step
 from batchscore.spec import RunSpec
-from batchscore.stages.infer import DEFAULT_OUTPUT
-from batchscore.stages.postprocess import output_names
+from batchscore.stages.postprocess import score_kinds
 from batchscore.stages.write import MODEL_VERSION
 
 
@@ -32,9 +32,7 @@ def _check_steps(spec: RunSpec) -> None:
     load_network(spec.model, "cpu")
     preprocess_step(spec)
     postprocess_step(spec)
-    names = [output.name for output in spec.model.outputs] or [DEFAULT_OUTPUT]
-    scores = output_names(names, spec.postprocess)
-    _check_names(spec, scores or ())
+    _check_names(spec, score_kinds(output_names(spec.model), spec.postprocess) or ())
 
 
 def _check_names(spec: RunSpec, scores: Iterable[str]) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import date
 from typing import Any
 
 from batchscore.errors import InvalidError, OutputError, RecordError
@@ -169,15 +170,9 @@ def newest(store: Store, slice_: str | None) -> dict[str, Any]:
 def rows_before(store: Store, slice_: str, job: str) -> list[int]:
     """Returns the rows to score of up to seven published slices of a job, those before by name.
 
-    Of several parameters, only the one that is a date may differ: the days before of one region.
     Where there is none before, those after.
     """
-    first = slice_id(job, {})
-    names = [
-        name
-        for name in store.names(f"{layout.HOME}/slices")
-        if name.startswith(f"{first},") and _is_neighbour(name, slice_)
-    ]
+    names = _neighbours(store, slice_, job)
     earlier = [name for name in names if name < slice_][-_NEIGHBOURS:]
     near = earlier or [name for name in names if name > slice_][:_NEIGHBOURS]
     rows = []
@@ -187,6 +182,35 @@ def rows_before(store: Store, slice_: str, job: str) -> list[int]:
             if manifest is not None:
                 rows.append(manifest["rows"]["scored"] + manifest["rows"]["rejected"])
     return rows
+
+
+def runs_before(store: Store, slice_: str, job: str, most: int, same_weekday: bool) -> list[str]:
+    """Returns the runs that published the last slices of a job before this one, newest first.
+
+    Args:
+        most: how many at most.
+        same_weekday: counts only slices whose date is the same day of the week.
+    """
+    runs: list[str] = []
+    for name in reversed([n for n in _neighbours(store, slice_, job) if n < slice_]):
+        run = published_run(store, name)
+        if run is not None and not (same_weekday and _weekday(name) != _weekday(slice_)):
+            runs.append(run)
+        if len(runs) == most:
+            break
+    return runs
+
+
+def _weekday(slice_: str) -> int | None:
+    match = _DATE.search(slice_)
+    return date.fromisoformat(match[0][1:]).weekday() if match else None
+
+
+def _neighbours(store: Store, slice_: str, job: str) -> list[str]:
+    """Returns the slices of a job that differ in one parameter, by name; of several, in a date."""
+    first = slice_id(job, {})
+    names = store.names(f"{layout.HOME}/slices")
+    return [n for n in names if n.startswith(f"{first},") and _is_neighbour(n, slice_)]
 
 
 def _is_neighbour(name: str, slice_: str) -> bool:

@@ -16,10 +16,8 @@ import torch
 
 from batchscore.arrays import Array, to_arrow, to_numpy
 from batchscore.errors import BatchscoreError, StepError
-from batchscore.stages.block import TILE_ROWS, Block, reject_non_finite
+from batchscore.stages.block import DEFAULT_OUTPUT, TILE_ROWS, Block, reject_non_finite
 from batchscore.wording import reason
-
-DEFAULT_OUTPUT = "score"
 
 # Left alone, MKL chooses its kernels by a matrix's address and shape, so that a row's bits change
 # with its place in a tile. It reads this once, before its first call in the process.

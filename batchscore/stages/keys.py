@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from batchscore.arrays import Array, to_numpy
 from batchscore.errors import StepError
+from batchscore.hashing import mix
 from batchscore.stages.sidecar import Sidecar
 from batchscore.storage import Store
 
@@ -104,7 +105,7 @@ def hash_keys(batch: pa.RecordBatch, columns: tuple[str, ...]) -> tuple[Array, A
                 f"{', '.join(batch.schema.names)}; add it to output.columns"
             )
         column_hi_b, column_lo_b = _hash_column(name, batch.column(name))
-        hi_b, lo_b = _fold(hi_b, column_hi_b), _fold(lo_b, column_lo_b)
+        hi_b, lo_b = mix(hi_b, column_hi_b), mix(lo_b, column_lo_b)
     return hi_b, lo_b
 
 
@@ -121,18 +122,9 @@ def _hash_column(name: str, column: pa.Array) -> tuple[Array, Array]:
     for hash_b, seed in zip((hi_b, lo_b), _SEEDS, strict=True):
         hash_n = np.full(np.count_nonzero(valid_b), seed)
         for word_n in words:
-            hash_n = _fold(hash_n, word_n)
+            hash_n = mix(hash_n, word_n)
         hash_b[valid_b] = hash_n
     return hi_b, lo_b
-
-
-def _fold(hash_n: Array, word_n: Array) -> Array:
-    """Mixes a 64-bit word into each hash (n,), by SplitMix64's finalizer; order matters."""
-    mixed_n = (hash_n ^ word_n) + np.uint64(0x9E3779B97F4A7C15)
-    mixed_n = (mixed_n ^ (mixed_n >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed_n = (mixed_n ^ (mixed_n >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    folded_n: Array = mixed_n ^ (mixed_n >> np.uint64(31))
-    return folded_n
 
 
 def _words(name: str, column: pa.Array) -> list[Array]:

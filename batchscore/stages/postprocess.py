@@ -181,22 +181,26 @@ def _numbers(name: str, column: pa.Array) -> Array:
         raise StepError(f"postprocess: output {name!r}: {error}; expected numbers") from error
 
 
-def output_names(names: Sequence[str], steps: Sequence[Any]) -> list[str] | None:
-    """Returns the names of the scores that steps make of outputs; None where a function decides."""
-    columns = list(names)
+def score_kinds(names: Sequence[str], steps: Sequence[Any]) -> dict[str, str] | None:
+    """Returns the names of the scores that steps make of outputs, and what is known of them.
+
+    `probability` are from 0 to 1, `classes` add up to 1 as well, of others nothing is known (an
+    empty text). None: a function decides.
+    """
+    kinds = dict.fromkeys(names, "")
     for step in steps:
         if isinstance(step, (Sigmoid, Softmax, TopK)):
-            old = step.output or columns[0]
-            columns = [name for name in columns if name != old]
-            columns += _new_names(step, old)
+            old = step.output or next(iter(kinds))
+            kinds |= _new_kinds(step, old, kinds.pop(old, ""))
         elif isinstance(step, (Threshold, Labels)):
-            columns.append(step.name)
+            kinds[step.name] = ""
         else:
             return None
-    return columns
+    return kinds
 
 
-def _new_names(step: Sigmoid | Softmax | TopK, old: str) -> list[str]:
+def _new_kinds(step: Sigmoid | Softmax | TopK, old: str, kind: str) -> dict[str, str]:
     if isinstance(step, TopK):
-        return [f"{step.name}_labels", f"{step.name}_scores"]
-    return [step.name or _SCORE_NAMES.get(old, old)]
+        return {f"{step.name}_labels": "", f"{step.name}_scores": "probability" if kind else ""}
+    name = step.name or _SCORE_NAMES.get(old, old)
+    return {name: "probability" if isinstance(step, Sigmoid) else "classes"}

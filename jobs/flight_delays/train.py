@@ -22,7 +22,9 @@ HERE = Path(__file__).resolve().parent
 # Run as a script, Python looks beside this file, not in the repository.
 sys.path.insert(0, str(HERE.parents[1]))
 
-from batchscore.arrays import to_numpy  # noqa: E402
+from batchscore.arrays import to_arrow, to_numpy  # noqa: E402
+from batchscore.drift.storage import write_table  # noqa: E402
+from batchscore.drift.table import TableProfile  # noqa: E402
 from batchscore.models.code import load_object  # noqa: E402
 from batchscore.models.features import (  # noqa: E402
     Calendar,
@@ -36,6 +38,7 @@ from batchscore.models.features import (  # noqa: E402
     required_columns,
 )
 from batchscore.models.folder import write_model_folder  # noqa: E402
+from batchscore.stages.postprocess import sigmoid  # noqa: E402
 
 VERSION = "1.0.0"
 LATE_MINUTES = 15
@@ -72,7 +75,8 @@ def main() -> int:
     if not evaluation["passed"]:
         print("below the threshold: nothing written", file=sys.stderr)
         return 1
-    write(args.out, net, features, golden_rows(net, features, held), evaluation)
+    golden, reference = golden_rows(net, features, held), reference_profile(net, features, flights)
+    write(args.out, net, features, golden, reference, evaluation)
     print(f"wrote {args.out}")
     return 0
 
@@ -210,11 +214,25 @@ def golden_rows(net: nn.Module, features: Features, held: pa.Table) -> pa.Table:
     return rows.append_column("logit", pa.array(logits_of(net, features, rows)))
 
 
+def reference_profile(net: nn.Module, features: Features, flights: pa.Table) -> TableProfile:
+    """Return the profile of what the model read, and said, of all flights: what drift is against.
+
+    Cancelled flights are among them, since a scoring job cannot know of these beforehand.
+    """
+    rows = flights.select(required_columns(features)).combine_chunks()
+    scores = to_arrow(sigmoid(logits_of(net, features, rows)))
+    profile = TableProfile(hints={"score": "probability"})
+    for batch in rows.append_column("score", scores).to_batches():
+        profile.update(batch)
+    return profile
+
+
 def write(
     folder: str,
     net: nn.Module,
     features: Features,
     golden: pa.Table,
+    reference: TableProfile,
     evaluation: Mapping[str, Any],
 ) -> None:
     """Write the model folder."""
@@ -235,12 +253,14 @@ def write(
         "outputs": {"logit": {"type": "float32", "shape": []}},
         "golden": "golden.parquet",
         "evaluation": "evaluation.json",
+        "profile": "profile.parquet",
     }
     files = {
         "weights.safetensors": safetensors.torch.save(net.state_dict()),
         "preprocessing.json": dump_features(features).encode(),
         "net.py": (HERE / "net.py").read_bytes(),
         "golden.parquet": sink.getvalue().to_pybytes(),
+        "profile.parquet": write_table(reference, {}),
         "evaluation.json": (json.dumps(evaluation, indent=2) + "\n").encode(),
     }
     write_model_folder(folder, card, files)

@@ -214,6 +214,7 @@ def test_a_discarded_run_leaves_nothing_of_what_it_scored(output: Output) -> Non
     assert {p for p in set(after) ^ set(before) if "/lease/" not in p} == {
         f"{mine}manifest.json",
         f"{mine}profile.parquet",
+        f"{mine}profile.extra.parquet",
     }
     again = run(output.folder)
     assert (again["status"], again["rows"]["reused"]) == ("published", 500)

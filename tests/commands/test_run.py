@@ -102,6 +102,7 @@ def test_the_manifest_says_how_the_run_was_made(flights: Published) -> None:
         "scored": True,
         "not_empty": True,
         "golden_rows": True,
+        "drift": True,
     }
     assert set(manifest["profile"]) > {"score", "month", "distance"}
     assert all(seconds >= 0 for seconds in manifest["stage_seconds"].values())
@@ -116,7 +117,7 @@ def test_snapshot_and_marker_name_what_is_published(flights: Published) -> None:
     marker = (home / "slices/flight_delays/_SUCCESS").read_text()
     assert marker == f"{flights.manifest['run']}\n"
     names = {path.name for path in (home / f"runs/{marker.strip()}").iterdir()}
-    assert names == {"manifest.json", "profile.parquet"}
+    assert names == {"manifest.json", "profile.parquet", "profile.extra.parquet"}
     assert not (home / "work").exists()
     assert not (home / "staging").exists()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,9 +11,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from batchscore.drift.histogram import CAP, Buckets, Histogram
-from batchscore.drift.keys import FLOAT, SIGNED, UNSIGNED, Keys, KeySpace
+from batchscore.drift.keys import FLOAT, PROBABILITY, SIGNED, UNSIGNED, Keys, KeySpace
 
 SEEDS = st.integers(0, 2**32 - 1)
+SPACES = [FLOAT, PROBABILITY, SIGNED, UNSIGNED]
+ODD_FLOATS = [0.0, -0.0, 5e-324, -5e-324, 1e-310, 1e-45, -1e-45, 1.1754942e-38, 3.4028235e38]
 
 
 def sample(space: KeySpace, seed: int) -> Keys:
@@ -24,11 +28,15 @@ def sample(space: KeySpace, seed: int) -> Keys:
         values_n = chance.normal(chance.choice([0, 1, 100]), 1, size) * scale
         if chance.random() < 0.4:
             values_n = np.exp(chance.uniform(-60, 60, size)) * chance.choice([-1, 1], size)
-        if space is not FLOAT:
+        if space is PROBABILITY:
+            values_n = 1 / (1 + np.exp(-np.clip(values_n, -700, 700)))
+        elif space is not FLOAT:
             low, high = (0, 2**64 - 2048) if space is UNSIGNED else (-(2**63), 2**63 - 1024)
             values_n = np.clip(values_n, float(low), float(high))
         pieces.append(values_n.astype(space.dtype))
-    if space is FLOAT:
+    if space is PROBABILITY:
+        pieces.append(np.array([0.0, -0.0, 5e-324, 0.5, 1 - 2.0**-53, 1.0]))
+    elif space is FLOAT:
         pieces.append(np.array([0.0, -0.0, 5e-324, -5e-324, 1.7976931348623157e308]))
     else:
         bounds = np.iinfo(space.dtype)
@@ -64,7 +72,7 @@ def as_lists(buckets: Buckets) -> tuple[list[int], list[int], list[int]]:
     return buckets.shifts_b.tolist(), buckets.prefixes_b.tolist(), buckets.counts_b.tolist()
 
 
-@pytest.mark.parametrize("space", [FLOAT, SIGNED, UNSIGNED], ids=lambda space: space.name)
+@pytest.mark.parametrize("space", SPACES, ids=lambda space: space.name)
 @settings(deadline=None, max_examples=20)
 @given(seed=SEEDS)
 def test_any_way_of_counting_gives_the_definition(space: KeySpace, seed: int) -> None:
@@ -83,6 +91,67 @@ def test_any_way_of_counting_gives_the_definition(space: KeySpace, seed: int) ->
     assert as_lists(parts[0].buckets()) == by_definition(space, keys_n)
     assert parts[0].n == keys_n.size
     assert parts[0].key_range == (int(keys_n.min()), int(keys_n.max()))
+
+
+def floats(dtype: str, seed: int) -> NDArray[Any]:
+    """Return finite values of a random mixture, as of the dtype."""
+    chance = np.random.default_rng(seed)
+    size = int(chance.choice([1, 300, 20_000, 60_000]))
+    zero_n, normal_n = np.zeros(size), chance.normal(size=size)
+    makers = {
+        "normal": lambda: normal_n,
+        "peak": lambda: chance.choice([1e9, 100, -7]) + normal_n,
+        "mixture": lambda: np.where(chance.random(size) < 0.9, 1e9 + normal_n, np.exp(normal_n)),
+        "wide": lambda: np.exp(chance.uniform(-103, 88, size)) * chance.choice([-1, 1], size),
+        "zeros": lambda: np.where(chance.random(size) < 0.8, zero_n, np.exp(normal_n)),
+        "minus": lambda: -np.maximum(normal_n, 0),
+        "integers": lambda: chance.integers(-1000, 1000, size) + zero_n,
+        "ties": lambda: chance.choice(chance.normal(size=chance.choice([20, 5000])), size),
+        "subnormal": lambda: chance.integers(-(2**23), 2**23, size) * 2.0**-149,
+        "tiny": lambda: chance.integers(-(2**50), 2**50, size) * 5e-324,
+    }
+    names = chance.choice(list(makers), chance.integers(1, 4))
+    values_n = np.concatenate([*(makers[name]() for name in names), ODD_FLOATS])
+    return chance.permutation(values_n).astype(dtype)
+
+
+@pytest.mark.parametrize("dtypes", [["f4"], ["f8"], ["f4", "f8"]], ids="-".join)
+@settings(deadline=None, max_examples=25)
+@given(seed=SEEDS)
+def test_values_are_counted_like_their_keys(dtypes: list[str], seed: int) -> None:
+    """Values give bitwise the buckets of their keys, in any split, order and merge tree."""
+    chance = np.random.default_rng(seed)
+    values_n = [floats(dtype, seed) for dtype in dtypes]
+    parts = [
+        part_n
+        for each_n in values_n
+        for part_n in np.split(each_n, np.sort(chance.integers(0, each_n.size + 1, 6)))
+    ]
+    nodes = [Histogram(FLOAT) for _ in range(chance.integers(1, 4))]
+    for i in chance.permutation(len(parts)):
+        nodes[int(chance.integers(len(nodes)))].update_values(parts[i])
+    while len(nodes) > 1:
+        nodes[-2].merge(nodes.pop())
+    nodes[0].update_values(values_n[0])
+    keys_n = FLOAT.encode(np.concatenate([*values_n, values_n[0]]).astype(np.float64))
+    assert as_lists(nodes[0].buckets()) == by_definition(FLOAT, keys_n)
+    assert nodes[0].n == keys_n.size
+    assert nodes[0].key_range == (int(keys_n.min()), int(keys_n.max()))
+
+
+@settings(deadline=None, max_examples=10)
+@given(seed=SEEDS)
+def test_other_values_are_counted_like_their_keys(seed: int) -> None:
+    """Integers and probabilities of any width give the buckets of their keys."""
+    chance = np.random.default_rng(seed)
+    shares_n = chance.beta(0.3, 0.3, 50_000).astype(chance.choice(["f4", "f8"]))
+    counts_n = (chance.lognormal(5, 4, 50_000) % 2**31).astype(chance.choice(["i4", "i8"]))
+    for space, values_n in ((PROBABILITY, shares_n), (SIGNED, counts_n)):
+        histogram = Histogram(space)
+        for part_n in np.array_split(values_n, 3):
+            histogram.update_values(part_n)
+        keys_n = space.encode(values_n.astype(space.dtype))
+        assert as_lists(histogram.buckets()) == by_definition(space, keys_n)
 
 
 @pytest.mark.parametrize("space", [FLOAT, SIGNED, UNSIGNED], ids=lambda space: space.name)

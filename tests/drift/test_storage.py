@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchscore.drift.profile import TableProfile
 from batchscore.drift.storage import PROFILE_KEY, RECORD_KEY, read_table, write_table
+from batchscore.drift.table import TableProfile
 from batchscore.errors import RecordError
 from tests.drift.laws import profile_of
 
@@ -30,6 +30,7 @@ def example() -> TableProfile:
         "id": chance.integers(2**63, 2**64 - 1, 20_000, dtype=np.uint64),
         "text": pa.array(["a", "b"] * 10_000),
         "list": pa.array([[1], None] * 10_000),
+        "vector": pa.FixedSizeListArray.from_arrays(pa.array(chance.normal(size=60_000)), 3),
     }
     return profile_of([pa.RecordBatch.from_pydict(columns)])
 
@@ -64,6 +65,20 @@ def test_what_was_written_is_read() -> None:
     assert meta == META
     assert read.summary() == profile.summary()
     assert write_table(read, meta) == data
+
+
+def test_large_and_approximate_parts_may_lie_apart() -> None:
+    """Two files give the same profile as one; of the first alone labels are hashes."""
+    profile = example()
+    main, extra = write_table(profile, META, extra=False), write_table(profile, {}, extra=True)
+    both, meta = read_table(main, extra)
+    assert (write_table(both, META), meta) == (write_table(profile, META), META)
+    alone, _ = read_table(main)
+    assert write_table(alone, META, extra=False) == main
+    with pytest.raises(RecordError, match="another profile"):
+        read_table(main, write_table(TableProfile.empty(), {}, extra=True))
+    with pytest.raises(RecordError, match="repeats the first"):
+        read_table(write_table(profile, META), extra)
 
 
 def test_a_read_profile_goes_on() -> None:
@@ -105,11 +120,13 @@ def test_a_column_takes_a_few_kilobytes() -> None:
 
 
 def test_any_tool_reads_the_buckets() -> None:
-    """The file is plain Parquet with a row a bucket and JSON in its metadata."""
+    """The file is plain Parquet with a row a part's entry, and JSON in its metadata."""
     table = pq.read_table(pa.BufferReader(write_table(example(), META)))
-    assert table.column_names == ["column", "shift", "prefix", "count"]
+    assert table.column_names == ["aspect", "part", "shift", "key", "count", "value"]
     assert json.loads(table.schema.metadata[RECORD_KEY]) == META
-    names = [record["name"] for record in json.loads(table.schema.metadata[PROFILE_KEY])]
+    record = json.loads(table.schema.metadata[PROFILE_KEY])
+    names = [column["name"] for column in record["columns"]]
+    assert record["version"] == 1
     assert names == sorted(example().columns)
 
 
@@ -126,7 +143,24 @@ def test_damaged_bytes_are_an_error_or_harmless(place: int, junk: bytes) -> None
             assert "cannot be read" in str(error)  # noqa: PT017
 
 
-ONE = {"name": "a", "type": "double", "count": 1, "nulls": 1}
+def one(scalars: dict[str, Any] | None = None, **column: Any) -> dict[str, Any]:
+    """Return the record of a profile of one column, a null."""
+    aspect = {
+        "name": "value",
+        "kind": "numbers",
+        "type": "double",
+        "scalars": {"space": "float", **(scalars or {})},
+    }
+    head = {"name": "a", "type": "double", "kind": "number", "count": 1, "nulls": 1}
+    return {"version": 1, "columns": [{**head, "aspects": [aspect], **column}]}
+
+
+TWICE = {"version": 1, "columns": one()["columns"] * 2}
+
+
+def no_rows(table: pa.Table) -> pa.Table:
+    """Return the schema alone."""
+    return table.slice(0, 0)
 
 
 @pytest.mark.parametrize(
@@ -134,22 +168,30 @@ ONE = {"name": "a", "type": "double", "count": 1, "nulls": 1}
     [
         (b"", "ArrowInvalid"),
         (b"PAR1 nothing PAR1", "Arrow|OSError"),
-        (edited(with_column("shift", 64)), "octave|ascend|prefix"),
+        (edited(with_column("shift", 64)), "octave|ascend|prefix|shift"),
         (edited(with_column("count", 0)), "at least one value"),
         (edited(with_column("count", 10**6)), "do not add up"),
         (edited(with_column("count", None)), "missing values"),  # type: ignore[arg-type]
-        (edited(with_column("column", -1)), "belong to no column"),
-        (edited(with_column("column", 9)), "belong to no column"),
-        (edited(lambda table: table.slice(1)), "first or last bucket|prefix"),
-        (edited(lambda table: table.slice(0, 0)), "both there or both missing"),
+        (edited(with_column("aspect", -1)), "belong to no aspect"),
+        (edited(with_column("aspect", 99)), "belong to no aspect"),
+        (edited(with_column("part", "x")), "no 'x'"),  # type: ignore[arg-type]
+        (edited(with_column("aspect", 0)), "both there or both missing"),
+        (edited(lambda table: table.slice(1)), "first or last bucket|prefix|add up|sum"),
+        (edited(no_rows), "both there or both missing|missing|add up|no "),
         (edited(lambda table: table.drop_columns(["shift"])), "not those of a profile"),
         (edited(lambda table: table, record=[]), "not a JSON object"),
-        (edited(lambda table: table, profile=[]), "too many"),
-        (edited(lambda table: table.slice(0, 0), profile=[ONE | {"min": "x"}]), "wrong kind"),
-        (edited(lambda table: table.slice(0, 0), profile=[ONE | {"nan": -1}]), "nan"),
-        (edited(lambda table: table.slice(0, 0), profile=[ONE | {"more": 1}]), "more"),
-        (edited(lambda table: table.slice(0, 0), profile=[ONE, ONE]), "two columns have one name"),
-        (edited(lambda table: table.slice(0, 0), profile=[ONE | {"count": 0}]), "do not add up"),
+        (edited(lambda table: table, profile={"version": 1, "columns": []}), "too many"),
+        (edited(no_rows, profile={"version": 2, "columns": []}), "version"),
+        (edited(no_rows, profile=[]), "profile"),
+        (edited(no_rows, profile=one({"min": "x"})), "wrong kind"),
+        (edited(no_rows, profile=one({"nan": -1})), "no count"),
+        (edited(no_rows, profile=one({"nan": True})), "no count"),
+        (edited(no_rows, profile=one({"space": "log"})), "log"),
+        (edited(no_rows, profile=one({"more": 1})), "more"),
+        (edited(no_rows, profile=one(kind="numbre")), "kind"),
+        (edited(no_rows, profile=one(more=1)), "more"),
+        (edited(no_rows, profile=TWICE), "two columns have one name"),
+        (edited(no_rows, profile=one(count=0)), "do not add up"),
     ],
 )
 def test_impossible_contents_are_refused(data: bytes, reason: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchscore.drift.profile import TableProfile
+from batchscore.drift.table import TableProfile
 from batchscore.errors import RecordError
 from batchscore.job import load_job
 from batchscore.ledger import encode_record, enter

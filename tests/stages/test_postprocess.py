@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 from batchscore.arrays import to_arrow, to_numpy
 from batchscore.errors import StepError
 from batchscore.job import Labels, Sigmoid, Softmax, Threshold, TopK, UserFunction
-from batchscore.job.sections import Steps
+from batchscore.job.steps import Steps
 from batchscore.stages.postprocess import output_names, postprocess, sigmoid, softmax
 from tests.factory import make_batch, make_block
 

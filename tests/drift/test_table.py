@@ -15,7 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchscore.drift.profile import ColumnProfile, TableProfile
+from batchscore.drift.column import Hint
+from batchscore.drift.numbers import key_space
+from batchscore.drift.table import TableProfile
 from batchscore.errors import InputError
 from tests.drift.laws import assert_canonical, profile_of
 
@@ -30,8 +32,27 @@ COLUMNS: dict[str, tuple[pa.DataType, st.SearchStrategy[Any]]] = {
     "time": (pa.timestamp("us"), st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1))),
     "text": (pa.string(), st.one_of(st.none(), st.text(max_size=70))),
     "empty": (pa.float64(), st.none()),
-    "list": (pa.list_(pa.int8()), st.one_of(st.none(), st.just([1, None]))),
+    "binary": (pa.binary(), st.one_of(st.none(), st.binary(max_size=3))),
+    "decimal": (pa.decimal128(9, 2), st.one_of(st.none(), st.decimals(-1000, 1000, places=2))),
+    "list": (pa.list_(pa.int8()), st.one_of(st.none(), st.just([1, None]), st.just([]))),
+    "texts": (pa.list_(pa.string()), st.one_of(st.none(), st.lists(st.sampled_from("ab")))),
+    "vector": (
+        pa.list_(pa.float32(), 2),
+        st.one_of(
+            st.none(), st.lists(st.one_of(st.none(), st.floats(width=32)), min_size=2, max_size=2)
+        ),
+    ),
+    "score": (pa.float64(), FLOATS),
+    "classes": (
+        pa.list_(pa.float32(), 3),
+        st.one_of(st.none(), st.lists(st.floats(-1, 2, width=32), min_size=3, max_size=3)),
+    ),
+    "labels": (
+        pa.list_(pa.float64(), 1),
+        st.one_of(st.none(), st.lists(FLOATS, min_size=1, max_size=1)),
+    ),
 }
+HINTS: dict[str, Hint] = {"score": "probability", "classes": "classes", "labels": "probability"}
 ROWS = st.lists(st.tuples(*(values for _, values in COLUMNS.values())), max_size=12)
 
 
@@ -54,7 +75,7 @@ def column_of(array: pa.Array) -> dict[str, Any]:
 @given(st.lists(ROWS, max_size=6), st.integers(0, 1000))
 def test_small_parts_are_canonical(parts: list[list[tuple[Any, ...]]], seed: int) -> None:
     """Empty, one-row and all-null parts of every type give one profile in any way."""
-    assert_canonical([batch_of(rows) for rows in parts], seed)
+    assert_canonical([batch_of(rows) for rows in parts], seed, HINTS)
 
 
 @settings(deadline=None, max_examples=8)
@@ -163,17 +184,16 @@ def test_text_is_cut() -> None:
 @pytest.mark.parametrize(
     "array",
     [
-        pa.array([[1.0, 2.0], None], pa.list_(pa.float32(), 2)),
-        pa.array([[1], None]),
         pa.array([{"a": 1}, None]),
-        pa.array([1, None], pa.decimal128(9, 2)),
-        pa.array([None, {"a": 2}]),
+        pa.array([[("a", 1)], None], pa.map_(pa.string(), pa.int64())),
+        pa.array([None, None]),
     ],
     ids=lambda array: str(array.type),
 )
 def test_other_types_have_counts_only(array: pa.Array) -> None:
-    """Vectors, lists, structs and decimals are counted, with their nulls."""
-    assert column_of(array) == {"type": str(array.type), "count": 2, "nulls": 1}
+    """Structs, maps and typeless columns are counted, with their nulls."""
+    expected = {"type": str(array.type), "kind": "other", "count": 2, "nulls": array.null_count}
+    assert column_of(array) == expected
 
 
 def test_a_changed_type_is_refused_and_nothing_is_added() -> None:
@@ -199,7 +219,7 @@ def test_two_columns_of_one_name_are_refused() -> None:
 @settings(deadline=None)
 def test_summaries_are_json(rows: list[tuple[Any, ...]]) -> None:
     """Every summary is JSON without NaN or infinities."""
-    json.dumps(profile_of([batch_of(rows)]).summary(), allow_nan=False)
+    json.dumps(profile_of([batch_of(rows)], HINTS).summary(), allow_nan=False)
 
 
 def test_pandas_is_not_imported() -> None:
@@ -207,7 +227,7 @@ def test_pandas_is_not_imported() -> None:
     code = """
 import sys
 import pyarrow as pa
-from batchscore.drift.profile import TableProfile
+from batchscore.drift.table import TableProfile
 from batchscore.drift.storage import read_table, write_table
 data = pa.py_buffer(bytes(range(80)))
 valid = pa.py_buffer(bytes([0b1010101]))
@@ -230,5 +250,58 @@ def test_columns_may_come_later() -> None:
 
 
 def test_types_that_only_look_like_times_are_not_numbers() -> None:
-    """A type name from a damaged file that is no Arrow type has no histogram."""
-    assert ColumnProfile("timestamp[fortnight]").histogram is None
+    """A type name that is no Arrow type is neither a time nor a number."""
+    assert key_space("timestamp[fortnight]") is None
+
+
+def test_decimals_and_half_floats_are_numbers() -> None:
+    """They are counted as floats."""
+    for type_ in (pa.decimal128(9, 2), pa.float16()):
+        summary = column_of(pa.array([1.5, None, 2.5]).cast(type_))
+        assert (summary["min"], summary["max"], summary["kind"]) == (1.5, 2.5, "number")
+
+
+def test_lists_are_seen_by_length_and_items() -> None:
+    """Items are counted over all lists, without nulls; a list of none has length 0."""
+    summary = column_of(pa.array([[1, 2], [], None, [None, 7]]))
+    assert (summary["kind"], summary["count"], summary["nulls"]) == ("list", 4, 1)
+    length, items = summary["aspects"]["length"], summary["aspects"]["items"]
+    assert (length["min"], length["max"], length["zeros"]) == (0, 2, 1)
+    assert (items["min"], items["max"]) == (1, 7)
+
+
+def test_vectors_are_seen_by_their_norm() -> None:
+    """A vector with a null or an infinity is left out and counted."""
+    rows = [[3.0, 4.0], [None, 1.0], [float("inf"), 0.0], None, [0.0, 1.0]]
+    summary = column_of(pa.array(rows, pa.list_(pa.float64(), 2)))
+    assert (summary["count"], summary["nulls"], summary["spoiled"]) == (5, 1, 2)
+    norm = summary["aspects"]["norm"]
+    assert (norm["min"], norm["max"]) == (1.0, 5.0)
+
+
+def test_class_scores_are_seen_by_class_and_shape() -> None:
+    """Each class, the best one, entropy in nats and the margin of the best two have an aspect."""
+    rows = pa.array([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]], pa.list_(pa.float32(), 3))
+    batch = pa.RecordBatch.from_arrays([rows], ["x"])
+    aspects = profile_of([batch], {"x": "classes"}).summary()["x"]["aspects"]
+    names = {"class 0", "class 1", "class 2", "argmax", "entropy", "margin"}
+    assert set(aspects) == names
+    assert aspects["entropy"]["max"] == pytest.approx(np.log(2))
+    assert (aspects["margin"]["min"], aspects["margin"]["max"]) == (0.0, 1.0)
+    assert {top["value"] for top in aspects["argmax"]["top"]} == {"0", "2"}
+
+
+def test_probabilities_out_of_range_are_counted_apart() -> None:
+    """What is below 0 or above 1 is in no bucket."""
+    batch = pa.RecordBatch.from_pydict({"x": [0.0, 1.0, 0.25, -0.5, 1.5, 2.0]})
+    summary = profile_of([batch], {"x": "probability"}).summary()["x"]
+    assert (summary["below"], summary["above"]) == (1, 2)
+    assert (summary["min"], summary["max"]) == (0.0, 1.0)
+
+
+def test_profiles_of_two_kinds_are_not_merged() -> None:
+    """A column profiled as a probability and as any number raises an error."""
+    batch = pa.RecordBatch.from_pydict({"x": [0.5]})
+    profile = profile_of([batch], {"x": "probability"})
+    with pytest.raises(InputError, match="as number and as probability"):
+        profile.merge(profile_of([batch]))

@@ -1,0 +1,201 @@
+"""Commands that profile and compare tables, of runs or of nobody, and report what they find."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import click
+
+from batchscore.cli.app import (
+    common_options,
+    job_options,
+    open_output,
+    print_json,
+    print_lines,
+    told,
+)
+
+_OUTPUT = click.Path(path_type=str)
+
+
+def _split(_context: Any, _option: Any, given: tuple[str, ...]) -> tuple[str, ...] | None:
+    return tuple(name for each in given for name in each.split(",")) or None
+
+
+def _effects(
+    _context: Any, _option: Any, given: tuple[str, ...]
+) -> dict[str, tuple[float | None, float | None]]:
+    """Reads `MEASURE=WARN,FAIL`; a word `null` in place of a number: never."""
+    found: dict[str, tuple[float | None, float | None]] = {}
+    for text in given:
+        measure, _, effects = text.partition("=")
+        numbers = [None if each == "null" else _number(each, text) for each in effects.split(",")]
+        if len(numbers) != 2:
+            raise _misspelt(text)
+        found[measure] = (numbers[0], numbers[1])
+    return found
+
+
+def _number(text: str, whole: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise _misspelt(whole)
+    return number
+
+
+def _misspelt(text: str) -> click.BadParameter:
+    return click.BadParameter(
+        f"{text!r}: expected MEASURE=WARN,FAIL such as psi=0.1,0.25; null in place of a number: "
+        "never"
+    )
+
+
+@click.command()
+@click.argument("data", nargs=-1, required=True, metavar="DATA...")
+@click.option("-o", "--output", type=_OUTPUT, metavar="FILE", help="Where the profile is stored.")
+@click.option(
+    "--columns", multiple=True, callback=_split, metavar="A,B", help="Profile these; default all."
+)
+@click.option(
+    "--probability",
+    "probabilities",
+    multiple=True,
+    metavar="COLUMN",
+    help="Its floats go from 0 to 1, and matter as much near 1 as near 0.",
+)
+@click.option(
+    "--classes", multiple=True, metavar="COLUMN", help="Its lists are class scores that sum to 1."
+)
+@common_options
+def profile(
+    data: tuple[str, ...],
+    output: str | None,
+    columns: tuple[str, ...] | None,
+    probabilities: tuple[str, ...],
+    classes: tuple[str, ...],
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """Profile Parquet data, without a model, and store the profile to compare with later.
+
+    DATA is a file, a glob or a folder, or several; on disk, or any fsspec address.
+    """
+    with told(as_json, debug):
+        from batchscore import render_drift
+        from batchscore.commands.files import check_replaceable, write_profile
+        from batchscore.commands.profile import profile_data
+
+        if output is not None:
+            check_replaceable(output, data)
+        found = profile_data(data, columns, probabilities, classes)
+        written = 0 if output is None else write_profile(found.profile, output)
+        if as_json:
+            print_json({**found.to_json(), "output": output, "exit_code": 0})
+        else:
+            print_lines(render_drift.profiled(found, output, written))
+
+
+@click.command()
+@click.argument("reference")
+@click.argument("current")
+@click.option(
+    "--alpha",
+    type=float,
+    default=0.001,
+    show_default=True,
+    help="The chance, at most, that noise alone warns or fails anywhere.",
+)
+@click.option(
+    "--columns", multiple=True, callback=_split, metavar="A,B", help="Judge these; default all."
+)
+@click.option(
+    "--threshold",
+    "thresholds",
+    multiple=True,
+    callback=_effects,
+    metavar="MEASURE=WARN,FAIL",
+    help="In place of the defaults, such as psi=0.1,0.25; null in place of a number: never.",
+)
+@click.option("--all", "every", is_flag=True, help="Show every column, not just the worst.")
+@click.option("-o", "--output", type=_OUTPUT, metavar="FILE.html", help="Write a report, too.")
+@common_options
+def compare(
+    reference: str,
+    current: str,
+    alpha: float,
+    columns: tuple[str, ...] | None,
+    thresholds: dict[str, tuple[float | None, float | None]],
+    every: bool,
+    output: str | None,
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """Compare a table with a reference: which columns drifted, beyond noise, and by how much.
+
+    REFERENCE and CURRENT are each a profile, Parquet data, or an output, whose newest published run
+    is meant. Ends with 3 where the verdict is fail.
+    """
+    with told(as_json, debug):
+        from batchscore import render_drift
+        from batchscore.commands.compare import compare_data
+        from batchscore.commands.files import check_page, write_page
+
+        if output is not None:
+            check_page(output)
+        found = compare_data(reference, current, alpha, columns, thresholds)
+        if output is not None:
+            from batchscore.commands.report import report_comparison
+
+            write_page(report_comparison(found).html, output)
+        if as_json:
+            print_json({**found.to_json(), "report": output})
+        else:
+            lines = [f"report {output}"] if output is not None else []
+            print_lines([*render_drift.compared(found, every), *lines])
+    raise click.exceptions.Exit(found.exit_code)
+
+
+@click.command()
+@click.argument("where")
+@click.argument("run_id", metavar="[RUN]", required=False)
+@click.option(
+    "-o", "--output", type=_OUTPUT, metavar="FILE.html", required=True, help="Where it is written."
+)
+@job_options
+@common_options
+def report(
+    where: str,
+    run_id: str | None,
+    output: str,
+    params: tuple[str, ...],
+    overrides: tuple[str, ...],
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """Write one run, by default the newest, as an HTML page: drift, rejects, checks, history.
+
+    WHERE is a job file (with --param) or an output. The page needs no network.
+    """
+    with told(as_json, debug):
+        from batchscore.commands.files import check_page, write_page
+        from batchscore.commands.report import report_run
+        from batchscore.render import size
+        from batchscore.runs.history import newest, read_manifest
+
+        check_page(output)
+        store, slice_ = open_output(where, params, overrides)
+        manifest = read_manifest(store, run_id) if run_id else newest(store, slice_)
+        page = report_run(store, manifest)
+        written = write_page(page.html, output)
+        for message in page.missing:
+            click.echo(f"WARNING  left out: {message}", err=True)
+        if as_json:
+            facts = {"run": manifest["run"], "report": output, "bytes": written}
+            print_json({**facts, "missing": page.missing, "earlier": page.runs, "exit_code": 0})
+        else:
+            run = f"run {manifest['run']} and {page.runs} before it"
+            print_lines([f"report {output}   {run}, {size(written)}"])

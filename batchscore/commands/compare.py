@@ -1,0 +1,182 @@
+"""Two tables compared: each a stored profile, an output's published run, or data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from batchscore.commands.files import is_profile, read_profile
+from batchscore.commands.profile import (
+    Data,
+    count_threads,
+    hints_of,
+    open_rows,
+    profile_rows,
+)
+from batchscore.drift.findings import Rules, TableDrift, Thresholds
+from batchscore.drift.table import TableProfile
+from batchscore.errors import InputError, InvalidError
+from batchscore.profiles import read_profile as read_file
+from batchscore.profiles import run_profile
+from batchscore.runs import layout
+from batchscore.runs.history import current_runs, read_history
+from batchscore.storage import Store
+from batchscore.wording import nearest
+
+Effects = Mapping[str, tuple[float | None, float | None]]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two tables: what it is, for people, and its profile."""
+
+    title: str
+    profile: TableProfile
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two tables and how they differ."""
+
+    reference: Side
+    current: Side
+    drift: TableDrift
+
+    @property
+    def exit_code(self) -> int:
+        """3 where the verdict is fail, as of a run that the drift gate holds; else 0."""
+        return 3 if self.drift.verdict == "fail" else 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the findings as JSON-able values."""
+        titles = {"reference": self.reference.title, "current": self.current.title}
+        return {**titles, **self.drift.to_json(), "exit_code": self.exit_code}
+
+
+def compare(
+    reference: TableProfile | Data,
+    current: TableProfile | Data,
+    *,
+    alpha: float = 0.001,
+    columns: Sequence[str] | None = None,
+    thresholds: Effects | None = None,
+) -> TableDrift:
+    """Returns how a table differs from a reference: verdicts by effect and noise, worst first.
+
+    >>> import batchscore as bs
+    >>> january, july = (f"data/samples/flights/month={month}" for month in (1, 7))
+    >>> found = bs.compare(january, july, columns=["carrier", "distance", "hour"])
+    >>> found.verdict
+    'ok'
+    >>> [each.column for each in found.aspects if each.verdict == "fail"]
+    []
+
+    Args:
+        reference: a profile, or data as `profile` takes them; an address may also be that of a
+            stored profile, or of an output, whose newest published run is meant.
+        current: the same.
+        alpha: the chance, at most, that noise alone warns or fails.
+        columns: those that are judged; None: all.
+        thresholds: the effects that warn and fail by measure, in place of the defaults; None:
+            never. For example `{"psi": (0.1, 0.25), "null_rate": (0.01, None)}`.
+
+    Raises:
+        InvalidError: a side, a column or a threshold is wrong.
+    """
+    return compare_data(reference, current, alpha, columns, thresholds).drift
+
+
+def compare_data(
+    reference: TableProfile | Data,
+    current: TableProfile | Data,
+    alpha: float = 0.001,
+    columns: Sequence[str] | None = None,
+    thresholds: Effects | None = None,
+) -> Comparison:
+    """Compares two tables, and returns their profiles too; see `compare`."""
+    # SciPy takes a second to import: only who compares needs it.
+    from batchscore.drift.compare import compare_profiles
+
+    rules = _rules(alpha, columns, thresholds or {})
+    sides = _sides(reference, current, columns)
+    _check_columns(columns or (), *(side.profile for side in sides))
+    before, now = (replace(each, profile=_only(each.profile, columns)) for each in sides)
+    return Comparison(before, now, compare_profiles(before.profile, now.profile, rules))
+
+
+def _rules(alpha: float, columns: Sequence[str] | None, thresholds: Effects) -> Rules:
+    from batchscore.drift.thresholds import check_rules
+
+    given = {measure: Thresholds(*effects) for measure, effects in thresholds.items()}
+    rules = Rules(alpha, None if columns is None else frozenset(columns), given)
+    try:
+        check_rules(rules)
+    except ValueError as error:
+        raise InvalidError(str(error)) from error
+    return rules
+
+
+def _sides(reference: Data, current: Data, columns: Sequence[str] | None) -> tuple[Side, Side]:
+    """Returns both sides; data are profiled the way that a stored side was."""
+    stored = [_known_side(each) for each in (reference, current)]
+    known = next((side.profile for side in stored if side is not None), TableProfile.empty())
+    before, now = (
+        side or _data_side(data, known, columns)
+        for side, data in zip(stored, (reference, current), strict=True)
+    )
+    return before, now
+
+
+def _known_side(data: Data) -> Side | None:
+    if isinstance(data, TableProfile):
+        return Side("profile", data)
+    if not isinstance(data, str | os.PathLike):
+        return None
+    address = os.fspath(data)
+    if is_profile(address):
+        return Side(address, read_profile(address))
+    return _output_side(address)
+
+
+def _output_side(address: str) -> Side | None:
+    """Returns the newest published run of an output; None for another folder."""
+    store = Store(address if "://" in address else os.path.abspath(address))
+    try:
+        is_output = store.exists(layout.HOME)
+    except Exception:  # a store's client raises errors of its own; to read it as data tells which
+        return None
+    if not is_output:
+        return None
+    current = current_runs(store, None)
+    run = next((m["run"] for m in read_history(store) if m["run"] in current), None)
+    if run is None:
+        raise InputError(f"output {address}: no run is published; run its job first")
+    return Side(f"run {run} of {address}", read_file(run_profile(store, run)))
+
+
+def _data_side(data: Data, known: TableProfile, columns: Sequence[str] | None) -> Side:
+    threads = count_threads()
+    rows = open_rows(data, lambda names: _there(columns, names), threads)
+    profile = profile_rows(rows, hints_of(known), threads)
+    title = os.fspath(data) if isinstance(data, str | os.PathLike) else type(data).__name__
+    return Side(title, profile)
+
+
+def _there(columns: Sequence[str] | None, names: Sequence[str]) -> Sequence[str]:
+    """Returns the judged columns that there are; all where there are none of them."""
+    return [name for name in columns or () if name in names] or names
+
+
+def _only(profile: TableProfile, columns: Sequence[str] | None) -> TableProfile:
+    """Returns a profile of these columns alone; of all where there are none of them."""
+    kept = {n: column for n, column in profile.columns.items() if n in (columns or ())}
+    return TableProfile(kept) if kept else profile
+
+
+def _check_columns(columns: Sequence[str], *sides: TableProfile) -> None:
+    known = {name for side in sides for name in side.columns}
+    for name in columns:
+        if name not in known:
+            raise InputError(f"column {name!r} is on neither side; {nearest(name, known)}")

@@ -1,0 +1,117 @@
+"""The files that commands write where the user says: profiles, read again, and pages."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from batchscore.commands.outputs import writable
+from batchscore.drift.storage import PROFILE_KEY, write_table
+from batchscore.drift.table import TableProfile
+from batchscore.errors import InvalidError, OutputError, RecordError, ShardError
+from batchscore.job.parameters import redacted_address
+from batchscore.profiles import EXTRA, PROFILE, ProfileFile
+from batchscore.profiles import read_profile as read_file
+from batchscore.stages.read import open_parquet
+from batchscore.storage import Store, open_filesystem
+from batchscore.wording import reason
+
+Address: TypeAlias = str | os.PathLike[str]
+_PAGES = (".html", ".htm")
+
+
+def is_profile(address: str) -> bool:
+    """Tells whether an address is of a stored profile, by the file's metadata."""
+    try:
+        with open_parquet(address) as file:
+            return PROFILE_KEY in (file.metadata.metadata or {})
+    except ShardError:
+        return False
+
+
+def read_profile(path: Address) -> TableProfile:
+    """Returns the profile that `write_profile`, `batchscore profile` or a run stored.
+
+    Raises:
+        InvalidError: there is none, or it is damaged.
+    """
+    folder, name = split_address(os.fspath(path))
+    extra = EXTRA if name == PROFILE and folder.exists(EXTRA) else None
+    try:
+        return read_file(ProfileFile(folder.address, name, extra))
+    except RecordError as error:
+        raise InvalidError(str(error)) from error
+
+
+def write_profile(profile: TableProfile, path: Address) -> int:
+    """Stores a profile as one file, replaced in one step; returns its bytes.
+
+    Raises:
+        OutputError: it cannot be written, or what lies there is no profile.
+    """
+    check_replaceable(os.fspath(path))
+    return _write(os.fspath(path), write_table(profile, {}))
+
+
+def check_replaceable(address: str, data: Sequence[str] = ()) -> None:
+    """Makes sure that a profile may be written to an address.
+
+    Raises:
+        OutputError: something else lies there, or it would become part of the data.
+    """
+    folder, name = split_address(address)
+    if folder.exists(name) and not is_profile(address):
+        raise OutputError(
+            f"{address}: is there, and is no profile, so it is not replaced; choose another name"
+        )
+    target = os.path.realpath(address)
+    for each in data:
+        inside = "://" not in each and target.startswith(f"{os.path.realpath(each)}/")
+        if inside and not name.startswith(("_", ".")):
+            raise OutputError(
+                f"{address}: lies in the data {each}, and would be read as part of it; choose "
+                "another folder"
+            )
+
+
+def check_page(address: str) -> None:
+    """Raises OutputError where a page must not be written: under a name that is not a page's."""
+    split_address(address)
+    if not address.lower().endswith(_PAGES):
+        raise OutputError(
+            f"{address}: expected a name that ends in .html, so that no data are overwritten"
+        )
+
+
+def write_page(html: str, address: str) -> int:
+    """Writes a page, replaced in one step; returns its bytes.
+
+    Raises:
+        OutputError: it cannot be written, or its name is not a page's.
+    """
+    check_page(address)
+    return _write(address, html.encode())
+
+
+def _write(address: str, content: bytes) -> int:
+    folder, name = split_address(address)
+    with writable(folder):
+        folder.write(name, content)
+    return len(content)
+
+
+def split_address(address: str) -> tuple[Store, str]:
+    """Returns a file's folder and name; OutputError if it is not the address of a file."""
+    folder, name = posixpath.split(address)
+    if not name or redacted_address(address) != address:
+        raise OutputError(
+            f"{redacted_address(address)}: expected the address of a file, without credentials"
+        )
+    folder = folder if "://" in folder else os.path.abspath(folder)
+    try:
+        open_filesystem(folder)
+    except Exception as error:  # a store's client raises errors of its own
+        raise OutputError(f"{address}: cannot be opened ({reason(error)})") from error
+    return Store(folder), name

@@ -1,0 +1,342 @@
+"""Data of any origin to a profile, without a model: read side by side, and merged."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+
+from batchscore.drift.column import Hint, Kind, new_column
+from batchscore.drift.table import TableProfile
+from batchscore.errors import InputError
+from batchscore.job.parameters import redacted_address
+from batchscore.plan.auto import choose_batch_rows, count_cores
+from batchscore.plan.inputs import (
+    Footer,
+    find_shards,
+    keep_row_groups,
+    read_footers,
+    unify_schemas,
+)
+from batchscore.stages.read import Source, read_unit
+from batchscore.units import Unit, pack_units
+from batchscore.wording import nearest, reason
+
+Choose: TypeAlias = Callable[[Sequence[str]], Sequence[str]]
+Data: TypeAlias = Any
+"""Addresses of Parquet data (one, or several), or a table: of Arrow, pandas, or any library that
+hands it over by the Arrow C stream interface."""
+
+_MOST_THREADS = 4
+_MEMORY_ROWS = 65_536
+_UNIT_ROWS = 65_536, 1_000_000
+_UNITS_A_THREAD = 4
+_FITTING: Mapping[Hint, tuple[Kind, ...]] = {
+    "probability": ("probability", "labels"),
+    "classes": ("classes",),
+}
+_EXPECTED = {
+    "probability": "floats, or fixed-size lists of floats",
+    "classes": "fixed-size lists of at most 100 floats",
+}
+# What the reader of a job's input calls things, and what they are called where there is no job.
+_WORDS = {"input.path": "the data", "output.columns": "`columns`"}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What is to be profiled.
+
+    Args:
+        schema: of all batches, in plain types.
+        streams: batches that one thread takes one after the other; threads share the streams.
+        shards: files that they are read from.
+    """
+
+    schema: pa.Schema
+    streams: Iterator[Iterable[pa.RecordBatch]]
+    shards: int = 0
+
+
+@dataclass(frozen=True)
+class Profiled:
+    """What profiling came to.
+
+    Args:
+        profile: of all rows.
+        shards: files that were read.
+        seconds: from the first look at the data to the merged profile.
+    """
+
+    profile: TableProfile
+    shards: int
+    seconds: float
+
+    @property
+    def values(self) -> int:
+        """Rows of all columns."""
+        return sum(column.count for column in self.profile.columns.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the profile's summary and what it took, as JSON-able values."""
+        return {
+            "rows": self.profile.rows,
+            "shards": self.shards,
+            "seconds": round(self.seconds, 3),
+            "profile": self.profile.summary(),
+        }
+
+
+def profile(
+    data: Data,
+    *,
+    columns: Sequence[str] | None = None,
+    probabilities: Sequence[str] = (),
+    classes: Sequence[str] = (),
+) -> TableProfile:
+    """Returns the profile of a table; the same rows give the same one, however they are split.
+
+    >>> import batchscore as bs
+    >>> reference = bs.profile("data/samples/flights/month=1", columns=["carrier", "distance"])
+    >>> reference.rows
+    27004
+    >>> reference.columns["distance"].nulls
+    0
+
+    Args:
+        data: an address of Parquet data (a file, glob, or folder; any fsspec address) or several;
+            or a table of Arrow, pandas, Polars or another library that speaks Arrow.
+        columns: those to profile; None: all, but for keys of hive folders that are the same in all
+            files.
+        probabilities: columns of floats from 0 to 1, seen as closely near 1 as near 0.
+        classes: columns of fixed-size lists of class scores that add up to 1.
+
+    Raises:
+        InputError: the data, or a column, are not there or do not fit.
+        ShardError: a file cannot be read to its end.
+    """
+    return profile_data(data, columns, probabilities, classes).profile
+
+
+def profile_data(
+    data: Data,
+    columns: Sequence[str] | None,
+    probabilities: Sequence[str] = (),
+    classes: Sequence[str] = (),
+) -> Profiled:
+    """Profiles a table and says what it took; see `profile`."""
+    start = time.perf_counter()
+    threads = count_threads()
+    rows = open_rows(data, partial(_named, columns), threads)
+    hints = _hints(rows.schema, probabilities, classes)
+    found = profile_rows(rows, hints, threads)
+    return Profiled(found, rows.shards, time.perf_counter() - start)
+
+
+def count_threads() -> int:
+    """Returns how many threads profile side by side: beyond some they wait for the interpreter."""
+    return min(count_cores(), _MOST_THREADS)
+
+
+def open_rows(data: Data, choose: Choose, threads: int) -> Rows:
+    """Returns a table's rows, to be read by so many threads.
+
+    Args:
+        data: as of `profile`.
+        choose: takes the names of the columns there are, returns those to read.
+        threads: that the streams are shared out to.
+
+    Raises:
+        InputError: the data are not there or do not fit.
+    """
+    if isinstance(data, str | os.PathLike):
+        data = [data]
+    if isinstance(data, Sequence) and all(isinstance(each, str | os.PathLike) for each in data):
+        return _stored_rows([os.fspath(each) for each in data], choose, threads)
+    schema, batches = _batches(data)
+    names = [*choose(schema.names)]
+    _check_distinct(schema.names)
+    schema = pa.schema([schema.field(name) for name in names])
+    return Rows(schema, ([batch.select(names)] for batch in _cut(batches)))
+
+
+def profile_rows(rows: Rows, hints: Mapping[str, Hint], threads: int) -> TableProfile:
+    """Returns the profile of rows that are read, and profiled, by so many threads."""
+    merged = TableProfile(hints=hints)
+    nothing = [pa.nulls(0, field.type) for field in rows.schema]
+    merged.update(pa.RecordBatch.from_arrays(nothing, schema=rows.schema))
+    take, stop = _taking_turns(rows.streams), threading.Event()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            work = [
+                pool.submit(_drain, take, stop, TableProfile(hints=hints)) for _ in range(threads)
+            ]
+            for each in work:
+                merged.merge(each.result())
+        finally:
+            stop.set()
+    return merged
+
+
+def _taking_turns(
+    streams: Iterator[Iterable[pa.RecordBatch]],
+) -> Callable[[], Iterable[pa.RecordBatch] | None]:
+    lock = threading.Lock()
+
+    def take() -> Iterable[pa.RecordBatch] | None:
+        with lock:
+            return next(streams, None)
+
+    return take
+
+
+def _drain(
+    take: Callable[[], Iterable[pa.RecordBatch] | None], stop: threading.Event, mine: TableProfile
+) -> TableProfile:
+    """Adds to a thread's own profile stream after stream, until there is none or all stop."""
+    try:
+        for batch in (batch for stream in iter(take, None) for batch in stream):
+            if stop.is_set():
+                break
+            mine.update(batch)
+    except BaseException:
+        stop.set()
+        raise
+    return mine
+
+
+def _named(columns: Sequence[str] | None, names: Sequence[str]) -> Sequence[str]:
+    _check_names(columns or (), names)
+    return names if columns is None else tuple(dict.fromkeys(columns))
+
+
+def _stored_rows(addresses: Sequence[str], choose: Choose, threads: int) -> Rows:
+    for address in addresses:
+        if redacted_address(address) != address:
+            raise InputError(
+                f"{redacted_address(address)}: credentials belong into the environment"
+            )
+    try:
+        footers = read_footers(_find(addresses)).good
+        names = footers[0].schema.names
+        wanted = choose(names)
+        every = [*wanted] == names
+        schema = unify_schemas(footers, None if every else wanted)
+    except InputError as error:
+        raise InputError(_reworded(str(error))) from error
+    left_out = _constant_keys(footers) if every else set()
+    schema = pa.schema([field for field in schema if field.name not in left_out])
+    return Rows(schema, _read(footers, schema, threads), len(footers))
+
+
+def _constant_keys(footers: Sequence[Footer]) -> set[str]:
+    """Returns the keys of hive folders that say where all the data lie, and nothing of a row."""
+    values: dict[str, set[Any]] = {}
+    for footer in footers:
+        for name, value in footer.shard.keys:
+            values.setdefault(name, set()).add(value)
+    return {name for name, found in values.items() if len(found) == 1}
+
+
+def _find(addresses: Sequence[str]) -> Any:
+    found = find_shards(addresses, allow_empty=True)
+    if not found:
+        raise InputError(
+            f"the data {', '.join(addresses) or '(no address)'}: there is no file; correct the "
+            "address of a Parquet file, a glob, or a folder of such files"
+        )
+    return found
+
+
+def _read(
+    footers: Sequence[Footer], schema: pa.Schema, threads: int
+) -> Iterator[Iterable[pa.RecordBatch]]:
+    pieces = keep_row_groups(footers)
+    batch_rows, _ = choose_batch_rows("auto", footers, schema)
+    least, most = _UNIT_ROWS
+    fair = sum(piece.rows for piece in pieces) // (threads * _UNITS_A_THREAD)
+    source = Source(schema, None, batch_rows)
+    for unit in pack_units(pieces, min(max(fair, least), most)):
+        yield _unit_batches(unit, source)
+
+
+def _unit_batches(unit: Unit, source: Source) -> Iterator[pa.RecordBatch]:
+    for block in read_unit(unit, source):
+        yield block.batch
+
+
+def _batches(data: Any) -> tuple[pa.Schema, Iterable[pa.RecordBatch]]:
+    """Returns the schema and the batches of a table in memory, or of a stream."""
+    pandas = sys.modules.get("pandas")
+    try:
+        if pandas is not None and isinstance(data, pandas.DataFrame):
+            data = pa.Table.from_pandas(data, preserve_index=False)
+        if isinstance(data, pa.RecordBatch):
+            return data.schema, [data]
+        if isinstance(data, pa.Table):
+            return data.schema, data.to_batches(max_chunksize=_MEMORY_ROWS)
+        reader = pa.RecordBatchReader.from_stream(data)
+    except (pa.ArrowException, TypeError) as error:
+        raise InputError(
+            f"data of type {type(data).__name__}: cannot be taken as a table ({reason(error)}); "
+            "give an address of Parquet data, or a table of Arrow, pandas or Polars"
+        ) from error
+    return reader.schema, reader
+
+
+def _cut(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    try:
+        for batch in batches:
+            for start in range(0, batch.num_rows, _MEMORY_ROWS):
+                yield batch[start : start + _MEMORY_ROWS]
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"the data cannot be read to their end ({reason(error)})") from error
+
+
+def _hints(
+    schema: pa.Schema, probabilities: Sequence[str], classes: Sequence[str]
+) -> dict[str, Hint]:
+    hints: dict[str, Hint] = dict.fromkeys(probabilities, "probability")
+    hints |= dict.fromkeys(classes, "classes")
+    _check_names(hints, schema.names)
+    for name, hint in hints.items():
+        type_ = schema.field(name).type
+        if new_column(type_, hint).kind not in _FITTING[hint]:
+            raise InputError(
+                f"column {name!r} is {type_}, which cannot be seen as {hint}; expected "
+                f"{_EXPECTED[hint]}; take it out, or store it as such"
+            )
+    return hints
+
+
+def hints_of(known: TableProfile) -> dict[str, Hint]:
+    """Returns by what hints a profile's columns were seen, for data to be seen the same way."""
+    kinds = {kind: hint for hint, fitting in _FITTING.items() for kind in fitting}
+    return {n: kinds[column.kind] for n, column in known.columns.items() if column.kind in kinds}
+
+
+def _check_names(wanted: Iterable[str], names: Sequence[str]) -> None:
+    for name in wanted:
+        if name not in names:
+            raise InputError(f"column {name!r} is not in the data; {nearest(name, names)}")
+
+
+def _check_distinct(names: Sequence[str]) -> None:
+    twice = next((name for name, times in Counter(names).items() if times > 1), None)
+    if twice is not None:
+        raise InputError(f"column {twice!r} is there twice; names must differ, so rename one")
+
+
+def _reworded(message: str) -> str:
+    for word, plain in _WORDS.items():
+        message = message.replace(word, plain)
+    return message

@@ -1,0 +1,150 @@
+"""The HTML report of a run with its history, or of two tables that belong to no run."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from batchscore.commands.compare import Comparison
+from batchscore.commands.files import Address, write_page
+from batchscore.drift.findings import TableDrift
+from batchscore.drift.table import TableProfile
+from batchscore.errors import BatchscoreError, RecordError
+from batchscore.gate import rules_from_json
+from batchscore.profiles import Reference, read_profile, read_reference, run_profile
+from batchscore.report import Compared, make_report
+from batchscore.runs import layout
+from batchscore.runs.history import read_manifest
+from batchscore.storage import Store
+
+HISTORY = 60
+_LOOKED_BACK = ("run", "job", "slice", "status", "started", "seconds", "rows", "profile")
+_DAY = re.compile(r"\d{8}-")
+
+
+@dataclass(frozen=True)
+class Page:
+    """A report that was made.
+
+    Args:
+        html: the page.
+        missing: what should be on it and could not be read, a message each.
+        runs: earlier ones that it looks back on.
+    """
+
+    html: str
+    missing: tuple[str, ...] = ()
+    runs: int = 0
+
+
+def report_run(store: Store, manifest: Mapping[str, Any]) -> Page:
+    """Returns the report of a run: its profile compared again with its references, by its rules.
+
+    A reference or a profile that is gone is left out, and named.
+    """
+    missing: list[str] = []
+    profile = _own_profile(store, manifest, missing)
+    compared = [*_compared(manifest.get("drift") or {}, profile, missing)] if profile.rows else []
+    earlier = [*_earlier(store, manifest)]
+    html = make_report(_listing(manifest), compared, earlier, profile)
+    return Page(html, tuple(missing), len(earlier))
+
+
+def report_comparison(found: Comparison) -> Page:
+    """Returns the report of two tables that belong to no run."""
+    before, now = found.reference, found.current
+    return Page(
+        make_report(None, [Compared(before.title, before.profile, now.profile, found.drift)])
+    )
+
+
+def write_report(
+    path: Address, found: TableDrift, reference: TableProfile, current: TableProfile
+) -> int:
+    """Writes the report of a comparison: one HTML page that needs no network; returns its bytes.
+
+    Args:
+        path: of the page; any fsspec address.
+        found: what `compare` returned for the two profiles.
+        reference: the profile that was compared with.
+        current: the profile that was compared.
+
+    Raises:
+        OutputError: it cannot be written, or its name does not end in .html.
+    """
+    html = make_report(None, [Compared("reference", reference, current, found)])
+    return write_page(html, os.fspath(path))
+
+
+def _own_profile(store: Store, manifest: Mapping[str, Any], missing: list[str]) -> TableProfile:
+    if not manifest.get("profile"):
+        return TableProfile.empty()
+    try:
+        return read_profile(run_profile(store, manifest["run"]))
+    except RecordError as error:
+        missing.append(str(error))
+        return TableProfile.empty()
+
+
+def _compared(
+    drift: Mapping[str, Any], profile: TableProfile, missing: list[str]
+) -> Iterator[Compared]:
+    # SciPy takes a second to import: only who compares needs it.
+    from batchscore.drift.compare import compare_profiles
+
+    for facts in drift.get("comparisons", ()):
+        reference = Reference.from_json(facts)
+        try:
+            before = read_reference(reference.files)
+        except RecordError as error:
+            missing.append(f"{reference.title}: {error}")
+            continue
+        found = compare_profiles(before, profile, rules_from_json(facts["rules"]))
+        title = f"{'anchor' if reference.anchor else 'reference'}: {reference.title}"
+        yield Compared(title, before, profile, found)
+
+
+def _earlier(store: Store, manifest: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yields what there is to look back on: the job's runs with a profile, newest first.
+
+    Runs are named by their day, so that those before it are not opened once there are enough.
+    """
+    found: list[dict[str, Any]] = []
+    for runs in _by_day(store, str(manifest["started"])):
+        found += sorted(_profiled(store, runs, manifest), key=_started, reverse=True)
+        if len(found) >= HISTORY:
+            break
+    yield from found[:HISTORY]
+
+
+def _by_day(store: Store, started: str) -> list[list[str]]:
+    """Returns the runs of each day until then, the last day first."""
+    days: dict[str, list[str]] = {}
+    for run in store.names(f"{layout.HOME}/runs"):
+        if _DAY.match(run) and run[:8] <= started[:10].replace("-", ""):
+            days.setdefault(run[:8], []).append(run)
+    return [days[day] for day in sorted(days, reverse=True)]
+
+
+def _profiled(
+    store: Store, runs: list[str], manifest: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    for run in runs:
+        with suppress(BatchscoreError, OSError):
+            other = read_manifest(store, run)
+            same = other.get("job") == manifest.get("job") and other.get("profile")
+            if same and _started(other) < _started(manifest):
+                yield _listing({key: other.get(key) for key in (*_LOOKED_BACK, "drift")})
+
+
+def _started(manifest: Mapping[str, Any]) -> tuple[str, str]:
+    return str(manifest["started"]), str(manifest["run"])
+
+
+def _listing(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a manifest with its drift as the page takes it: a list of comparisons."""
+    return {**manifest, "drift": (manifest.get("drift") or {}).get("comparisons", [])}

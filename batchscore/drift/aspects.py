@@ -1,0 +1,108 @@
+"""Two aspects of a column are compared by their kind, where they can be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from batchscore.drift.accumulator import Accumulator
+from batchscore.drift.categorical import align_categories
+from batchscore.drift.categories import Categories
+from batchscore.drift.column import ColumnProfile
+from batchscore.drift.measures import compare_categories, compare_numbers, compare_vectors
+from batchscore.drift.numbers import Numbers
+from batchscore.drift.ordered import Aligned, align_numbers
+from batchscore.drift.vectors import Vectors
+from batchscore.drift.verdict import Comparison
+from batchscore.wording import one_line
+
+_PRECISIONS: dict[str, type[np.floating[Any]]] = {
+    "halffloat": np.float16,
+    "float": np.float32,
+    "double": np.float64,
+}
+_WIDTH = 100
+
+
+def compare_aspects(before: Accumulator, now: Accumulator) -> tuple[tuple[Comparison, ...], str]:
+    """Returns the comparisons of two aspects that are not `unlike`, and a note where one is due."""
+    if not before.n and not now.n:
+        return (), "neither side has values"
+    if isinstance(before, Numbers) and isinstance(now, Numbers):
+        return _numbers(before, now)
+    if isinstance(before, Categories) and isinstance(now, Categories):
+        return _categories(before, now), ""
+    if isinstance(before, Vectors) and isinstance(now, Vectors):
+        return compare_vectors(before, now), ""
+    raise TypeError(f"{before.kind} and {now.kind} cannot be compared")
+
+
+def unlike(before: ColumnProfile, now: ColumnProfile) -> str:
+    """Returns why a column's two sides cannot be compared, and the remedy; else nothing."""
+    if before.kind != now.kind and before.type == now.type:
+        return f"profiled as {before.kind} before and as {now.kind} here; profile both the same way"
+    same = before.kind == now.kind and before.aspects.keys() == now.aspects.keys()
+    if (
+        same
+        and _unit(before) == _unit(now)
+        and all(_comparable(before.aspects[name], now.aspects[name]) for name in before.aspects)
+    ):
+        return ""
+    was, is_ = _shown(before.type), _shown(now.type)
+    return f"was {was}, is {is_}: not comparable; cast it to {was}, or take a reference of {is_}"
+
+
+def type_note(before: str, now: str) -> str:
+    """Returns what to know of two types that differ but can be compared; else nothing."""
+    return "" if before == now else f"the type was {_shown(before)} and is {_shown(now)}"
+
+
+def _numbers(before: Numbers, now: Numbers) -> tuple[tuple[Comparison, ...], str]:
+    aligned = align_numbers(before, now)
+    if before.type == now.type or not {before.type, now.type} <= _PRECISIONS.keys():
+        return compare_numbers(aligned), ""
+    coarser = min(before.type, now.type, key=lambda name: np.dtype(_PRECISIONS[name]).itemsize)
+    note = f"compared as {coarser}, so that nothing is exact"
+    return compare_numbers(_rounded(aligned, _PRECISIONS[coarser])), note
+
+
+def _categories(before: Categories, now: Categories) -> tuple[Comparison, ...]:
+    aligned = align_categories(before, now)
+
+    def label(cell: int) -> str:
+        if not aligned.exact:
+            return f"values of fold {cell}"
+        names = (side.label(cell) for side in (before, now))
+        return next((one_line(repr(name)) for name in names if name is not None), f"{cell:016x}")
+
+    return compare_categories(aligned, label)
+
+
+def _rounded(aligned: Aligned, precision: type[np.floating[Any]]) -> Aligned:
+    """Returns buckets of values rounded to a precision; those that become the same are one."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        lows_b = aligned.lows_b.astype(precision).astype(np.float64)
+        highs_b = aligned.highs_b.astype(precision).astype(np.float64)
+        starts_k = np.flatnonzero(np.r_[lows_b.size > 0, lows_b[1:] != lows_b[:-1]])
+        lows_k, highs_k = lows_b[starts_k], highs_b[np.r_[starts_k[1:], lows_b.size] - 1]
+        widths_k = np.where(highs_k > lows_k, highs_k - lows_k, 0.0)
+    p_k, q_k = (np.add.reduceat(side_b, starts_k) for side_b in (aligned.p_b, aligned.q_b))
+    return Aligned(lows_k, highs_k, p_k, q_k, lows_k + widths_k / 2, widths_k)
+
+
+def _comparable(before: Accumulator, now: Accumulator) -> bool:
+    if isinstance(before, Numbers) and isinstance(now, Numbers):
+        return before.space is now.space
+    if isinstance(before, Vectors) and isinstance(now, Vectors):
+        return before.width == now.width
+    return before.kind == now.kind
+
+
+def _unit(column: ColumnProfile) -> str:
+    """Returns what a time is counted in, whatever its zone; of other columns nothing."""
+    return column.type.split(", tz=")[0] if column.kind == "time" else ""
+
+
+def _shown(type_: str) -> str:
+    return one_line(type_, _WIDTH)

@@ -1,0 +1,180 @@
+"""Compare two samples of categories: by value, or by fold and a sample of the values."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batchscore.drift.divergences import require_both, shares
+
+if TYPE_CHECKING:
+    from batchscore.drift.categories import Categories
+
+Counts = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Hashes = NDArray[np.uint64]
+
+RARE = 5  # expected count below which chi-square's distribution does not hold
+
+_HASHES = 2**64
+
+
+@dataclass(frozen=True)
+class AlignedCategories:
+    """Two samples of categories, counted alike.
+
+    A cell is a value where both sides have exact counts, else a fold: all values of one remainder
+    of the hash. Folds miss only what moves between values of one fold.
+
+    Args:
+        cell_c: hash of each cell's value, ascending, or the fold's number.
+        p_c: the reference's count by cell; sums to all its values.
+        q_c: the current count by cell.
+        hash_v: the values of which either side has a count of their own, by ascending hash: all,
+            or those of a common sample.
+        p_v: the reference's count by value.
+        q_v: the current count by value.
+        sampled: share of all hashes that the values are sampled from; 1 where they are all.
+        exact: whether cells are values.
+    """
+
+    cell_c: Hashes
+    p_c: Counts
+    q_c: Counts
+    hash_v: Hashes
+    p_v: Counts
+    q_v: Counts
+    sampled: float
+    exact: bool
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """The current values that the reference has not, and how many that may well be.
+
+    Args:
+        share: u, the share of current rows whose value the reference has not.
+        f1: values that the reference has once; an estimate where values are sampled.
+        f2: values that it has twice, likewise.
+        expected: f1 / n, the share to be expected without any change, by Good and Turing.
+        variance: of `share - expected`: u (1 - u) / m + (f1 + 2 f2 + 1) / n**2, and where values
+            are sampled what the choice of the sample adds.
+    """
+
+    share: float
+    f1: float
+    f2: float
+    expected: float
+    variance: float
+
+
+@dataclass(frozen=True)
+class CategoryChanges:
+    """Counts and shares of each cell; see `AlignedCategories`.
+
+    Args:
+        cell_c: hash of the value, or number of the fold.
+        p_c: the reference's count, of n.
+        q_c: the current count, of m.
+        p_share_c: the reference's share.
+        q_share_c: the current share.
+        n: the reference's rows.
+        m: the current rows.
+        folded: whether cells are folds.
+    """
+
+    cell_c: Hashes
+    p_c: Counts
+    q_c: Counts
+    p_share_c: Floats
+    q_share_c: Floats
+    n: int
+    m: int
+    folded: bool
+
+
+def align_categories(reference: Categories, current: Categories) -> AlignedCategories:
+    """Returns the counts of both by value where both are exact, else by fold and by sample."""
+    (p_hash_s, p_count_s, p_limit), (q_hash_s, q_count_s, q_limit) = (
+        side.sample() for side in (reference, current)
+    )
+    limit = min(p_limit, q_limit)
+    hash_v = np.union1d(p_hash_s, q_hash_s)
+    hash_v = hash_v[: _below(hash_v, limit)]
+    p_v, q_v = _counted(hash_v, p_hash_s, p_count_s), _counted(hash_v, q_hash_s, q_count_s)
+    if not reference.folded and not current.folded:
+        return AlignedCategories(hash_v, p_v, q_v, hash_v, p_v, q_v, 1.0, True)
+    p_f, q_f = reference.folds(), current.folds()
+    folds_f = np.arange(p_f.size, dtype=np.uint64)
+    return AlignedCategories(folds_f, p_f, q_f, hash_v, p_v, q_v, limit / _HASHES, False)
+
+
+def pool_rare(p_c: Counts, q_c: Counts) -> tuple[Counts, Counts]:
+    """Returns the counts with all rare cells in one, the last, on both sides.
+
+    Rare is a pooled expected count, (p + q) min(n, m) / (n + m), below `RARE`. Raises ValueError
+    where a side is empty.
+    """
+    n, m = require_both(p_c, q_c)
+    rare_c = p_c + q_c < -(-RARE * (n + m) // min(n, m))
+    if not rare_c.any():
+        return p_c, q_c
+    p_k, q_k = (np.r_[side_c[~rare_c], side_c[rare_c].sum()] for side_c in (p_c, q_c))
+    return p_k, q_k
+
+
+def unseen(aligned: AlignedCategories) -> Unseen:
+    """Returns the share of current rows with values that the reference has not.
+
+    Where values are sampled, counts of the sample over the share of hashes sampled estimate those
+    of all (Horvitz-Thompson). The choice of the sample then adds to the variance the sum of the
+    sample's squared contributions to `share - expected`, times (1 - sampled) / sampled**2; a
+    single frequent value outside the sample goes unseen here, and shows in its fold's change.
+    Raises ValueError where a side is empty.
+    """
+    n, m = require_both(aligned.p_c, aligned.q_c)
+    rows_v = aligned.q_v[aligned.p_v == 0]
+    once, twice = (int(np.count_nonzero(aligned.p_v == times)) for times in (1, 2))
+    sampled = aligned.sampled
+    share = min(1.0, int(rows_v.sum()) / sampled / m)
+    of_current = share * (1 - share) / m
+    of_reference = (once + 2 * twice + 1) / sampled / n**2
+    squares = math.fsum((rows_v / m) ** 2) + once / n**2
+    of_sample = squares * (1 - sampled) / sampled**2
+    f1, f2 = once / sampled, twice / sampled
+    return Unseen(share, f1, f2, f1 / n, of_current + of_reference + of_sample)
+
+
+def category_changes(aligned: AlignedCategories) -> CategoryChanges:
+    """Returns each cell's counts and shares; ValueError where a side is empty.
+
+    With folds, a value's change is its fold's, but for what the fold's other values change.
+    """
+    n, m = require_both(aligned.p_c, aligned.q_c)
+    p_share_c, q_share_c = shares(aligned.p_c, aligned.q_c)
+    return CategoryChanges(
+        aligned.cell_c,
+        aligned.p_c,
+        aligned.q_c,
+        p_share_c,
+        q_share_c,
+        n,
+        m,
+        folded=not aligned.exact,
+    )
+
+
+def _below(hash_v: Hashes, limit: int) -> int:
+    return hash_v.size if limit >= _HASHES else int(np.searchsorted(hash_v, np.uint64(limit)))
+
+
+def _counted(hash_v: Hashes, hash_s: Hashes, count_s: Counts) -> Counts:
+    """Returns the counts of `hash_v`, 0 where `hash_s` lacks them; both ascend."""
+    counts_v = np.zeros(hash_v.size, np.int64)
+    _, found_v, found_s = np.intersect1d(hash_v, hash_s, assume_unique=True, return_indices=True)
+    counts_v[found_v] = count_s[found_s]
+    return counts_v

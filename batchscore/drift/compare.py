@@ -1,0 +1,196 @@
+"""Two profiles of a table are compared: how each column changed, and whether that is drift."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+
+from batchscore.drift.aspects import compare_aspects, type_note, unlike
+from batchscore.drift.column import ColumnProfile
+from batchscore.drift.findings import VERDICTS, AspectDrift, Measure, Rules, TableDrift, Verdict
+from batchscore.drift.measures import compare_nulls
+from batchscore.drift.numbers import Numbers
+from batchscore.drift.table import TableProfile
+from batchscore.drift.thresholds import check_rules, moves_by_design, thresholds_for
+from batchscore.drift.verdict import (
+    Comparison,
+    judge,
+    severity,
+    takes_part,
+    verdict_of,
+    worst_first,
+)
+
+# The aspect that stands for its column, and bears its null rate, is the first there is.
+_MAIN = ("value", "length", "norm", "argmax")
+_MOVES = "dates move by design, so only the null rate is judged"
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """One aspect of a column on both sides, measured but not judged."""
+
+    column: str
+    aspect: str
+    kind: str
+    type: str
+    comparisons: tuple[Comparison, ...] = ()
+    note: str = ""
+    verdict: Verdict | None = None
+
+
+def compare_profiles(reference: TableProfile, current: TableProfile, rules: Rules) -> TableDrift:
+    """Returns how `current` differs from `reference`, and what is to be made of it.
+
+    All tests of the judged columns share `rules.alpha` evenly. A column that is gone, or that
+    cannot be compared since its type changed, fails; one that was added is only listed.
+
+    Raises:
+        ValueError: the rules name an unknown measure or impossible thresholds.
+    """
+    check_rules(rules)
+    pairs = [
+        pair
+        for name in _names(reference, current, rules)
+        for pair in _pairs(name, reference, current)
+    ]
+    tests = sum(_tests(pair, rules) for pair in pairs if _is_judged(pair.column, rules))
+    aspects = sorted((_judged(pair, rules, tests) for pair in pairs), key=_worst_first)
+    return TableDrift(
+        verdict=max((each.verdict for each in aspects if each.judged), key=_rank, default="ok"),
+        alpha=rules.alpha,
+        comparisons=tests,
+        reference_rows=reference.rows,
+        current_rows=current.rows,
+        aspects=tuple(aspects),
+        gone=_missing(reference, current),
+        added=_missing(current, reference),
+    )
+
+
+def _names(reference: TableProfile, current: TableProfile, rules: Rules) -> list[str]:
+    """Returns the columns to compare: of the reference, and what the rules ask for beside."""
+    return sorted({*reference.columns, *(rules.columns or ()), *_of_empty(reference, current)})
+
+
+def _of_empty(reference: TableProfile, current: TableProfile) -> Iterable[str]:
+    return () if reference.rows else current.columns
+
+
+def _missing(there: TableProfile, here: TableProfile) -> tuple[str, ...]:
+    """Returns the columns of one side that the other has not, though it has rows."""
+    return tuple(sorted(there.columns.keys() - here.columns.keys())) if here.rows else ()
+
+
+def _pairs(name: str, reference: TableProfile, current: TableProfile) -> Iterator[_Pair]:
+    before, now = reference.columns.get(name), current.columns.get(name)
+    if before is not None and now is not None:
+        yield from _both(name, before, now)
+        return
+    there = before or now
+    type_, kind = (there.type, _kind(there)) if there else ("", "nulls")
+    verdict, note = _absence(before, now, reference, current)
+    yield _Pair(name, _main(there), kind, type_, note=note, verdict=verdict)
+
+
+def _absence(
+    before: ColumnProfile | None,
+    now: ColumnProfile | None,
+    reference: TableProfile,
+    current: TableProfile,
+) -> tuple[Verdict, str]:
+    if before is None and now is None:
+        return "fail", "neither side has this column; correct its name, or do not judge it"
+    if not reference.rows or not current.rows:
+        side = "current data" if reference.rows else "reference"
+        return "insufficient_data", f"the {side} have no rows"
+    if now is None:
+        return "fail", "the current data have not this column, the reference has"
+    return "fail", "the reference has not this column; take one that has, or do not judge it"
+
+
+def _both(name: str, before: ColumnProfile, now: ColumnProfile) -> Iterator[_Pair]:
+    main, nulls = _main(before), _nulls(before, now)
+    why = unlike(before, now)
+    if why:
+        yield _Pair(name, main, _kind(before), now.type, (nulls,), why, "fail")
+        return
+    if not before.aspects:
+        yield _Pair(name, main, "nulls", now.type, (nulls,), type_note(before.type, now.type))
+    for aspect in before.aspects:
+        comparisons, note = compare_aspects(before.aspects[aspect], now.aspects[aspect])
+        own = (nulls, *comparisons) if aspect == main else comparisons
+        note = "; ".join(filter(None, (type_note(before.type, now.type), note)))
+        yield _Pair(name, aspect, before.aspects[aspect].kind, now.type, own, note)
+
+
+def _nulls(before: ColumnProfile, now: ColumnProfile) -> Comparison:
+    return compare_nulls(_without_value(before), before.count, _without_value(now), now.count)
+
+
+def _without_value(column: ColumnProfile) -> int:
+    """Returns the rows that are null, NaN, or a vector that is not whole."""
+    value = column.aspects.get("value")
+    return column.nulls + column.spoiled + (value.nan if isinstance(value, Numbers) else 0)
+
+
+def _main(column: ColumnProfile | None) -> str:
+    aspects = list(column.aspects) if column else []
+    return next((each for each in (*_MAIN, *aspects) if each in aspects), "nulls")
+
+
+def _kind(column: ColumnProfile) -> str:
+    aspect = column.aspects.get(_main(column))
+    return aspect.kind if aspect else "nulls"
+
+
+def _is_judged(column: str, rules: Rules) -> bool:
+    return rules.columns is None or column in rules.columns
+
+
+def _tests(pair: _Pair, rules: Rules) -> int:
+    """Returns how many tests against noise an aspect comes to; one for comparisons of one name."""
+    return len(
+        {
+            each.name
+            for each in pair.comparisons
+            if takes_part(each, thresholds_for(rules, pair.column, pair.type, each.name))
+        }
+    )
+
+
+def _judged(pair: _Pair, rules: Rules, tests: int) -> AspectDrift:
+    alpha = rules.alpha / max(1, tests)
+    measures = worst_first(_measures(pair, rules, alpha))
+    only_nulls = moves_by_design(pair.type) and pair.column not in rules.column_thresholds
+    return AspectDrift(
+        column=pair.column,
+        aspect=pair.aspect,
+        kind=pair.kind,
+        verdict=pair.verdict or verdict_of(measures),
+        measures=measures,
+        note="; ".join(filter(None, (pair.note, _MOVES if only_nulls else ""))),
+        judged=_is_judged(pair.column, rules),
+    )
+
+
+def _measures(pair: _Pair, rules: Rules, alpha: float) -> list[Measure]:
+    return [
+        judge(list(variants), thresholds_for(rules, pair.column, pair.type, name), alpha)
+        for name, variants in groupby(pair.comparisons, key=lambda each: each.name)
+    ]
+
+
+def _worst_first(drift: AspectDrift) -> tuple[bool, int, float, str, str]:
+    return (
+        not drift.judged,
+        -_rank(drift.verdict),
+        -severity(drift.measures),
+        drift.column,
+        drift.aspect,
+    )
+
+
+def _rank(verdict: Verdict) -> int:
+    return VERDICTS.index(verdict)

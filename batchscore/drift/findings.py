@@ -1,0 +1,130 @@
+"""What a comparison of two profiles comes to: measures, verdicts of columns, and of the table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal
+
+Verdict = Literal["ok", "warn", "fail", "insufficient_data", "insufficient_resolution"]
+# From the best to the worst.
+VERDICTS: tuple[Verdict, ...] = (
+    "ok",
+    "insufficient_resolution",
+    "insufficient_data",
+    "warn",
+    "fail",
+)
+Outcome = Literal["ok", "warn", "fail", "undecided", "shown"]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One measure of the difference between reference and current.
+
+    Args:
+        name: names it, as in the job file: psi, ks, w1, tail, null_rate, unseen, category, mmd, …
+        value: the effect; None where it is not defined.
+        low: certified lower bound of the effect where it is known within bounds only.
+        high: certified upper bound.
+        floor: what noise alone may reach at the corrected level, in the effect's unit; None where
+            the test against noise has no such figure.
+        beyond_noise: whether the effect is more than noise.
+        warn: the effect from which on a warning is due; None where it is only shown.
+        fail: the effect from which on it fails.
+        outcome: `undecided` within noise that an effect of `fail` would be within too; `shown`
+            where the measure takes no part.
+        detail: what it is about, such as the category that changed most; may be empty.
+    """
+
+    name: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    floor: float | None = None
+    beyond_noise: bool = False
+    warn: float | None = None
+    fail: float | None = None
+    outcome: Outcome = "shown"
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class AspectDrift:
+    """One aspect of a column, as its values or its length, and how it changed.
+
+    Args:
+        column: the column's name.
+        aspect: `value`, `length`, `norm`, `vector`, `argmax`, … ; one that only counts nulls, as
+            of a type without statistics, is `nulls`.
+        kind: of the accumulator: numbers, categories or vectors; `nulls` where there is none.
+        verdict: the worst of the measures.
+        measures: those that take part first, the worst first; then those that are shown.
+        note: what else to know, such as a type that changed.
+        judged: whether it takes part in the table's verdict.
+    """
+
+    column: str
+    aspect: str
+    kind: str
+    verdict: Verdict
+    measures: tuple[Measure, ...]
+    note: str = ""
+    judged: bool = True
+
+
+@dataclass(frozen=True)
+class TableDrift:
+    """How a table changed against a reference.
+
+    Args:
+        verdict: the worst of the judged aspects.
+        alpha: the chance, at most, that noise alone warns or fails anywhere.
+        comparisons: tests against noise that share it.
+        reference_rows: n.
+        current_rows: m.
+        aspects: worst first.
+        gone: columns of the reference that are not there.
+        added: columns that the reference has not.
+    """
+
+    verdict: Verdict
+    alpha: float
+    comparisons: int
+    reference_rows: int
+    current_rows: int
+    aspects: tuple[AspectDrift, ...]
+    gone: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the findings as JSON-able values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """The effects from which on one measure warns and fails; None: it does not."""
+
+    warn: float | None
+    fail: float | None
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How two profiles are judged.
+
+    Args:
+        alpha: the chance, at most, that noise alone warns or fails in the whole comparison.
+        columns: the columns that are judged; None: all.
+        thresholds: by measure, in place of the defaults, for all columns.
+        column_thresholds: by column, then measure, in place of `thresholds`.
+    """
+
+    alpha: float = 0.001
+    columns: frozenset[str] | None = None
+    thresholds: Mapping[str, Thresholds] = field(default_factory=lambda: MappingProxyType({}))
+    column_thresholds: Mapping[str, Mapping[str, Thresholds]] = field(
+        default_factory=lambda: MappingProxyType({})
+    )

@@ -1,0 +1,83 @@
+"""Lead from the leading bits of a number straight to its bucket, where they tell it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batchscore.drift.keys import Keys, Layout, bit_length
+
+_PREFIXES = 1 << 20  # entries of a table, two bytes each; only those around buckets are touched
+_WIDER = 3  # buckets up to 2**3 times as wide as a prefix have entries
+_WORTH = 0.5  # of all values must be found, else the search is not worth its time
+
+
+@dataclass(frozen=True)
+class PrefixTable:
+    """The buckets by the leading bits of words, which values of one dtype are read as.
+
+    Entry p is of the words w with `w >> shift == first + p`: 1 + b if all of them belong into
+    bucket b, 0 if that is not known. The last entry, 0, is of the words before and behind.
+    """
+
+    layout: Layout
+    shift: np.unsignedinteger[Any]
+    first: np.unsignedinteger[Any]
+    entries_p: NDArray[np.int16]
+
+    def find(self, values_n: NDArray[Any]) -> NDArray[np.int16]:
+        """Returns 1 + bucket of each value of the layout's dtype, 0 where it is not known."""
+        prefixes_n = self.layout.words(values_n) >> self.shift
+        # What lies before the first prefix wraps around to a large number.
+        prefixes_n -= self.first
+        last = prefixes_n.dtype.type(self.entries_p.size - 1)
+        np.minimum(prefixes_n, last, out=prefixes_n)
+        return self.entries_p.take(prefixes_n.astype(np.intp))
+
+
+def prefix_table(
+    layout: Layout, first_keys_b: Keys, last_keys_b: Keys, counts_b: NDArray[np.int64]
+) -> PrefixTable | None:
+    """Returns the table that leads most values to their buckets; None if it leads under half.
+
+    Args:
+        layout: how the values will be read.
+        first_keys_b: the smallest keys that belong into the buckets.
+        last_keys_b: the largest keys that do.
+        counts_b: what the buckets hold; fewer than 2**15 buckets.
+    """
+    lows_b, highs_b = layout.word_range(first_keys_b, last_keys_b)
+    widths_b = np.where(lows_b <= highs_b, highs_b - lows_b, 0).astype(np.uint64) + np.uint64(1)
+    shifts_b = np.minimum(bit_length(widths_b) - 1, layout.most_shift)
+    held_s = np.bincount(shifts_b, counts_b, minlength=64 + _WIDER)
+    held_s = np.convolve(held_s, np.ones(_WIDER + 1))[_WIDER:]
+    for shift in np.argsort(-held_s, kind="stable").tolist():
+        if held_s[shift] < _WORTH * counts_b.sum():
+            return None
+        rows_m = np.flatnonzero((shift <= shifts_b) & (shifts_b <= shift + _WIDER))
+        word_shift = lows_b.dtype.type(shift)
+        if (highs_b[rows_m].max() >> word_shift) - (lows_b[rows_m].min() >> word_shift) < _PREFIXES:
+            return _filled(layout, word_shift, lows_b[rows_m], highs_b[rows_m], rows_m)
+    return None
+
+
+def _filled(
+    layout: Layout,
+    shift: np.unsignedinteger[Any],
+    lows_m: NDArray[Any],
+    highs_m: NDArray[Any],
+    buckets_m: NDArray[np.intp],
+) -> PrefixTable:
+    one = lows_m.dtype.type(1)
+    first = lows_m.min() >> shift
+    # Only prefixes that lie within a bucket as a whole, so that nothing needs a second look.
+    starts_m = ((lows_m - one >> shift) + one - first).astype(np.intp)
+    stops_m = ((highs_m + one >> shift) - first).astype(np.intp)
+    sizes_m = np.maximum(stops_m - starts_m, 0)
+    entries_p = np.zeros(int(stops_m.max()) + 1, np.int16)
+    offsets_p = np.arange(sizes_m.sum()) - np.repeat(sizes_m.cumsum() - sizes_m, sizes_m)
+    entries_p[np.repeat(starts_m, sizes_m) + offsets_p] = np.repeat(buckets_m + 1, sizes_m)
+    return PrefixTable(layout, shift, first, entries_p)

@@ -1,0 +1,150 @@
+"""Measures are judged: an effect beyond its threshold that is more than noise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from batchscore.drift.findings import Measure, Outcome, Thresholds, Verdict
+
+_WORST_FIRST: tuple[Outcome, ...] = ("fail", "warn", "undecided", "ok", "shown")
+# The measures of the whole distribution: where none of them can decide, data are too few.
+_DECIDING = frozenset({"psi", "ks", "mmd"})
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One measure of a difference before it is judged.
+
+    Several of one name, as of many categories, are one measure, judged by its worst.
+
+    Args:
+        name: as `Measure.name`.
+        value: the effect; None where it is not defined, as without values.
+        floor: what noise alone may reach at a level, in the effect's unit; infinite where it may
+            reach anything; None where there is no test against noise.
+        chance: the chance, at most, that noise alone comes to as much, where a test tells that
+            better than the floor.
+        low: certified lower bound of the effect, by which it is judged.
+        high: certified upper bound.
+        detail: as `Measure.detail`.
+        warns: whether it warns below the threshold too, where it is more than noise.
+    """
+
+    name: str
+    value: float | None
+    floor: Callable[[float], float] | None = None
+    chance: float | None = None
+    low: float | None = None
+    high: float | None = None
+    detail: str = ""
+    warns: bool = False
+
+    @property
+    def effect(self) -> float | None:
+        """What is held against the thresholds."""
+        return self.value if self.low is None else self.low
+
+    def is_beyond_noise(self, alpha: float) -> bool:
+        """Tells whether the effect is more than noise, of which a share `alpha` is taken for it."""
+        if self.chance is not None:
+            return self.chance <= alpha
+        if self.floor is None or not self.effect:
+            return False
+        return self.effect >= self.floor(alpha)
+
+
+def takes_part(comparison: Comparison, thresholds: Thresholds) -> bool:
+    """Tells whether a comparison is a test that shares the chance of a false alarm."""
+    given = thresholds.warn is not None or thresholds.fail is not None
+    return given and comparison.floor is not None and comparison.value is not None
+
+
+def judge(variants: Sequence[Comparison], thresholds: Thresholds, alpha: float) -> Measure:
+    """Returns the measure that comparisons of one name come to: the worst, else the first.
+
+    Args:
+        variants: at least one.
+        thresholds: of this measure.
+        alpha: the level of each test.
+    """
+    outcomes = [_alarm(each, thresholds, alpha) for each in variants]
+    worst = min(outcomes, key=_WORST_FIRST.index)
+    chosen = variants[outcomes.index(worst)]
+    # What noise may reach is asked of one comparison only, since it may take long.
+    floor = math.inf if chosen.floor is None else chosen.floor(alpha)
+    return Measure(
+        chosen.name,
+        chosen.value,
+        low=chosen.low,
+        high=chosen.high,
+        floor=floor if math.isfinite(floor) else None,
+        beyond_noise=chosen.is_beyond_noise(alpha),
+        warn=thresholds.warn,
+        fail=thresholds.fail,
+        outcome=_outcome(chosen, worst, thresholds, floor, alpha),
+        detail=chosen.detail,
+    )
+
+
+def verdict_of(measures: Iterable[Measure]) -> Verdict:
+    """Returns the verdict that one aspect's measures come to."""
+    part = [each for each in measures if each.outcome != "shown"]
+    outcomes = {each.outcome for each in part}
+    if "fail" in outcomes:
+        return "fail"
+    if "warn" in outcomes:
+        return "warn"
+    deciding = [each for each in part if each.name in _DECIDING] or part
+    if deciding and all(each.outcome == "undecided" for each in deciding):
+        return "insufficient_data"
+    return "insufficient_resolution" if any(map(_is_unresolved, part)) else "ok"
+
+
+def worst_first(measures: Iterable[Measure]) -> tuple[Measure, ...]:
+    """Returns measures by outcome; those of one outcome stay in order."""
+    return tuple(sorted(measures, key=_rank))
+
+
+def severity(measures: Sequence[Measure]) -> float:
+    """Returns the largest effect in units of its threshold, of the measures of worst outcome."""
+    worst = min(map(_rank, measures), default=0)
+    return max((_ratio(each) for each in measures if _rank(each) == worst), default=0.0)
+
+
+def _alarm(comparison: Comparison, thresholds: Thresholds, alpha: float) -> Outcome:
+    warn, fail, effect = thresholds.warn, thresholds.fail, comparison.effect
+    if effect is None or not comparison.is_beyond_noise(alpha):
+        return "ok"
+    if fail is not None and effect >= fail:
+        return "fail"
+    return "warn" if warn is not None and (effect >= warn or comparison.warns) else "ok"
+
+
+def _outcome(
+    comparison: Comparison, alarm: Outcome, thresholds: Thresholds, floor: float, alpha: float
+) -> Outcome:
+    limit = thresholds.warn if thresholds.fail is None else thresholds.fail
+    if limit is None or comparison.floor is None:
+        return "shown"
+    if comparison.effect is None:
+        return "undecided"
+    unseen = floor > limit and not comparison.is_beyond_noise(alpha)
+    return "undecided" if alarm == "ok" and unseen else alarm
+
+
+def _rank(measure: Measure) -> int:
+    return _WORST_FIRST.index(measure.outcome)
+
+
+def _ratio(measure: Measure) -> float:
+    limit = measure.warn if measure.fail is None else measure.fail
+    return 0.0 if limit is None or measure.value is None else measure.value / limit
+
+
+def _is_unresolved(measure: Measure) -> bool:
+    if measure.low is None or measure.high is None or measure.fail is None:
+        return False
+    warn = measure.fail if measure.warn is None else measure.warn
+    return measure.high >= measure.fail and measure.low < warn

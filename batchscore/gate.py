@@ -1,0 +1,163 @@
+"""The drift gate: a run's profile held against its references, and what its manifest keeps."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from batchscore.drift.findings import VERDICTS, AspectDrift, Measure, Rules, TableDrift, Thresholds
+from batchscore.drift.table import TableProfile
+from batchscore.job import Drift
+from batchscore.profiles import Reference, read_reference
+from batchscore.runs.checks import Check
+from batchscore.spec import RunSpec
+from batchscore.wording import one_line
+
+_SHOWN = 5
+
+
+def judge_drift(
+    spec: RunSpec, references: Sequence[Reference], profile: TableProfile
+) -> tuple[dict[str, Any], list[Check]]:
+    """Compares a run's profile with each reference; returns what the manifest keeps, and the check.
+
+    Without a reference, or without rows, there is no check.
+
+    Raises:
+        RecordError: the profile of a reference is missing or damaged.
+    """
+    if not references or not profile.rows:
+        return {"verdict": None, "comparisons": []}, []
+    comparisons = [_compared(spec, each, profile, len(references)) for each in references]
+    verdict = max((each["verdict"] for each in comparisons), key=VERDICTS.index)
+    detail = " | ".join(map(describe, comparisons))
+    passed = verdict != "fail" or spec.drift.on_fail == "warn"
+    check = Check("drift", passed, detail, "held")
+    return {"verdict": verdict, "comparisons": comparisons}, [check]
+
+
+def _compared(
+    spec: RunSpec, reference: Reference, profile: TableProfile, references: int
+) -> dict[str, Any]:
+    # SciPy takes a second to import: only who compares needs it.
+    from batchscore.drift.compare import compare_profiles
+
+    before = read_reference(reference.files)
+    rules = drift_rules(spec.drift, _judged_columns(spec, before, profile), references)
+    drift = compare_profiles(before, profile, rules)
+    return {**reference.to_json(), "rules": rules_to_json(rules), **summarize(drift)}
+
+
+def _judged_columns(
+    spec: RunSpec, reference: TableProfile, profile: TableProfile
+) -> tuple[str, ...]:
+    """Returns the columns that count: the job's, else what the model reads, and the scores.
+
+    Scores are the columns that do not come from the input. Of these defaults only those count that
+    the reference has.
+    """
+    if spec.drift.columns is not None:
+        return spec.drift.columns
+    scores = set(profile.columns) - set(spec.source.schema.names)
+    return tuple(scores.union(spec.model_columns) & set(reference.columns))
+
+
+def drift_rules(drift: Drift, columns: Sequence[str] | None, references: int = 1) -> Rules:
+    """Returns a job's drift section as rules for these columns; references share alpha evenly."""
+    return Rules(
+        alpha=drift.alpha / references,
+        columns=None if columns is None else frozenset(columns),
+        thresholds=_thresholds(drift.thresholds),
+        column_thresholds={k: _thresholds(v) for k, v in drift.column_thresholds.items()},
+    )
+
+
+def _thresholds(
+    given: Mapping[str, Sequence[float | None]],
+) -> dict[str, Thresholds]:
+    return {measure: Thresholds(*effects) for measure, effects in given.items()}
+
+
+def rules_to_json(rules: Rules) -> dict[str, Any]:
+    """Returns rules as JSON-able values, for a manifest: what it says can be computed again."""
+    of_columns = rules.column_thresholds.items()
+    return {
+        "alpha": rules.alpha,
+        "columns": None if rules.columns is None else sorted(rules.columns),
+        "thresholds": _effects(rules.thresholds),
+        "column_thresholds": {column: _effects(each) for column, each in of_columns},
+    }
+
+
+def rules_from_json(facts: Mapping[str, Any]) -> Rules:
+    """Reverses `rules_to_json`."""
+    columns, of_columns = facts["columns"], facts["column_thresholds"].items()
+    return Rules(
+        alpha=facts["alpha"],
+        columns=None if columns is None else frozenset(columns),
+        thresholds=_thresholds(facts["thresholds"]),
+        column_thresholds={column: _thresholds(each) for column, each in of_columns},
+    )
+
+
+def _effects(thresholds: Mapping[str, Thresholds]) -> dict[str, list[float | None]]:
+    return {measure: [each.warn, each.fail] for measure, each in thresholds.items()}
+
+
+def summarize(drift: TableDrift) -> dict[str, Any]:
+    """Returns what a manifest keeps: of each aspect the measures that take part."""
+    return {
+        "verdict": drift.verdict,
+        "alpha": drift.alpha,
+        "tests": drift.comparisons,
+        "reference_rows": drift.reference_rows,
+        "current_rows": drift.current_rows,
+        "gone": list(drift.gone),
+        "added": list(drift.added),
+        "aspects": [_aspect(each) for each in drift.aspects],
+    }
+
+
+def _aspect(each: AspectDrift) -> dict[str, Any]:
+    head: dict[str, Any] = {"column": each.column, "aspect": each.aspect, "verdict": each.verdict}
+    head |= {"judged": each.judged, **({"note": each.note} if each.note else {})}
+    taking_part = [_measure(m) for m in each.measures if m.outcome != "shown"]
+    return {**head, "measures": taking_part}
+
+
+def _measure(measure: Measure) -> dict[str, Any]:
+    figures = {name: getattr(measure, name) for name in ("value", "low", "high", "floor")}
+    limits = {"warn": measure.warn, "fail": measure.fail}
+    rounded = {k: float(f"{v:.6g}") for k, v in {**figures, **limits}.items() if v is not None}
+    detail = {"detail": measure.detail} if measure.detail else {}
+    return {"name": measure.name, "outcome": measure.outcome, **rounded, **detail}
+
+
+def describe(comparison: Mapping[str, Any]) -> str:
+    """Returns a comparison, as a manifest keeps it, in one line: verdict, and the worst columns."""
+    judged = [each for each in comparison["aspects"] if each["judged"]]
+    bad = [each for each in judged if each["verdict"] in ("warn", "fail")]
+    tally = Counter(each["verdict"] for each in judged)
+    counts = ", ".join(f"{tally[verdict]} {verdict}" for verdict in VERDICTS if tally[verdict])
+    worst = "; ".join(f"{aspect_name(each)} {reason(each)}" for each in bad[:_SHOWN])
+    more = f"; and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
+    listed = f": {worst}{more}" if bad else ""
+    return f"{comparison['verdict']} against {comparison['title']} ({counts}){listed}"
+
+
+def aspect_name(each: Mapping[str, Any]) -> str:
+    """Returns what people call an aspect: its column, and the aspect if not the value."""
+    name = one_line(each["column"], 40)
+    return name if each["aspect"] == "value" else f"{name} {each['aspect']}"
+
+
+def reason(each: Mapping[str, Any]) -> str:
+    """Returns by which measure, and by how much, an aspect came to its verdict."""
+    measure = next((m for m in each["measures"] if m["outcome"] == each["verdict"]), None)
+    if measure is None or "value" not in measure:
+        return str(each.get("note") or each["verdict"])
+    limit = measure.get(each["verdict"])
+    over = "" if limit is None else f" over {limit:g}"
+    about = f" ({one_line(measure['detail'], 60)})" if "detail" in measure else ""
+    return f"{measure['name']} {measure['value']:.3g}{over}{about}"

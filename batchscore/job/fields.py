@@ -1,0 +1,161 @@
+"""What the job file's sections are made of: their base, and the types of their fields."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from datetime import date, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+)
+
+from batchscore.job.parameters import redacted_address, shown
+from batchscore.wording import nearest
+
+OPERATORS = ("==", "=", "!=", "<", ">", "<=", ">=", "in", "not in")
+
+Scalar = str | int | float | bool | date | datetime
+Condition = tuple[str, str, Scalar | tuple[Scalar, ...]]
+
+
+class Section(BaseModel):
+    """A part of the job file: frozen, without unknown keys, and strict about types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def as_tuple(value: Any) -> Any:
+    """Returns a YAML list as a tuple, and anything else as it is."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def one_or_more(value: Any) -> Any:
+    """Returns a list as a tuple, and a single value as a tuple of one."""
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
+    repeated = sorted(value for value, count in Counter(values).items() if count > 1)
+    if repeated:
+        raise ValueError(f"{', '.join(map(shown, repeated[:5]))} is there more than once; keep one")
+    return values
+
+
+def _function_file(reference: str) -> str:
+    if ".." in reference.partition(":")[0].split("/"):
+        raise ValueError(
+            f"expected a file in the job file's folder or below, found {shown(reference)}; "
+            "move the file there"
+        )
+    return reference
+
+
+def _conditions(value: Any) -> tuple[tuple[Condition, ...], ...]:
+    """Read pyarrow's filters, one list of conditions or several, as several."""
+    if not isinstance(value, list | tuple) or not all(isinstance(v, list | tuple) for v in value):
+        raise ValueError(
+            f"expected a list of [column, operator, value], found {shown(value)}; "
+            "a single condition needs two pairs of brackets"
+        )
+    single = any(item and not isinstance(item[0], list | tuple) for item in value)
+    groups = ([value] if single else value) if value else ()
+    if any(len(group) == 0 for group in groups):
+        raise ValueError("a list of conditions is empty; remove it or give one")
+    return tuple(tuple(_condition(item) for item in group) for group in groups)
+
+
+def _condition(item: Any) -> Condition:
+    if not isinstance(item, list | tuple) or len(item) != 3:
+        raise ValueError(f"expected [column, operator, value], found {shown(item)}")
+    column, operator, value = item
+    if not isinstance(column, str) or not column:
+        raise ValueError(f"expected a column's name, found {shown(column)}")
+    if not isinstance(operator, str) or operator not in OPERATORS:
+        raise ValueError(
+            f"column {shown(column)}: no such operator {shown(operator)}; "
+            f"{nearest(str(operator), OPERATORS)}"
+        )
+    if operator not in ("in", "not in"):
+        return column, operator, _scalar(column, operator, value)
+    if not isinstance(value, list | tuple) or not value:
+        raise ValueError(f"column {shown(column)}: {operator!r} needs a list of one or more values")
+    return column, operator, tuple(_scalar(column, operator, item) for item in value)
+
+
+def _scalar(column: str, operator: str, value: Any) -> Scalar:
+    known = isinstance(value, str | int | float | date)
+    if not known or (isinstance(value, float) and not math.isfinite(value)):
+        found = shown(value, (column,))
+        raise ValueError(
+            f"column {shown(column)}: {operator!r} compares with a text, number, boolean or date, "
+            f"found {found}"
+        )
+    scalar: Scalar = value
+    return scalar
+
+
+_CONDITION_SCHEMA = {
+    "type": "array",
+    "prefixItems": [{"type": "string"}, {"enum": list(OPERATORS)}, {}],
+    "minItems": 3,
+    "maxItems": 3,
+}
+_CONDITIONS_SCHEMA = {"type": "array", "items": _CONDITION_SCHEMA}
+_FILTERS_SCHEMA = {"anyOf": [_CONDITIONS_SCHEMA, {"type": "array", "items": _CONDITIONS_SCHEMA}]}
+
+# A pattern and what an error says was expected in its place.
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+PARAMETER_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
+ADDRESS = r"^[^\x00-\x1f\x7f]+$"
+FILE_FUNCTION = r"^[A-Za-z0-9_][A-Za-z0-9_./-]*\.py:[A-Za-z_][A-Za-z0-9_]*$"
+SHA256 = r"^[0-9a-f]{64}$"
+DEVICE = r"^(auto|cpu|cuda(:[0-9]{1,3})?)$"
+PATTERN_MEANINGS = {
+    NAME: "a name of letters, digits, '_', '.' and '-'",
+    PARAMETER_NAME: "a name of letters, digits and '_'",
+    ADDRESS: "a path or address without control characters",
+    FILE_FUNCTION: "'file.py:name', the file in the job file's folder or below",
+    SHA256: "64 hexadecimal digits in lower case",
+    DEVICE: "'auto', 'cpu', 'cuda' or 'cuda:N'",
+}
+
+JobName = Annotated[str, StringConstraints(pattern=NAME, max_length=64)]
+ParameterName = Annotated[str, StringConstraints(pattern=PARAMETER_NAME, max_length=64)]
+
+
+def _without_credentials(address: str) -> str:
+    if redacted_address(address) != address:
+        raise ValueError(
+            "holds a user, password or key, which manifests and logs would show; give them by the "
+            "environment, or by fsspec's own configuration files"
+        )
+    return address
+
+
+Address = Annotated[str, StringConstraints(pattern=ADDRESS), AfterValidator(_without_credentials)]
+Addresses = Annotated[tuple[Address, ...], Field(min_length=1), BeforeValidator(one_or_more)]
+Filters = Annotated[
+    tuple[tuple[Condition, ...], ...],
+    BeforeValidator(_conditions),
+    WithJsonSchema(_FILTERS_SCHEMA),
+]
+Text = Annotated[str, StringConstraints(min_length=1)]
+Columns = Annotated[tuple[Text, ...], BeforeValidator(as_tuple), AfterValidator(_distinct)]
+OneOrMore = Annotated[
+    tuple[Text, ...],
+    Field(min_length=1),
+    BeforeValidator(as_tuple),
+    AfterValidator(_distinct),
+]
+FileFunction = Annotated[
+    str, StringConstraints(pattern=FILE_FUNCTION), AfterValidator(_function_file)
+]
+BatchKind = Literal["arrow", "pandas"]

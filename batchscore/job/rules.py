@@ -1,0 +1,177 @@
+"""The job file's sections on what may be published: changes, checks, rejects, drift."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from batchscore.job.fields import Address, Columns, OneOrMore, Section, Text, as_tuple
+from batchscore.job.parameters import shown
+
+
+class OnChange(Section):
+    """What a run does when something changed since the slice was last published.
+
+    `hold` does nothing, publishes nothing, and ends with exit code 3 and the choices; with
+    `--set on_change.…` a person chooses for one run.
+    """
+
+    model: Literal["rescore", "hold"] = Field(
+        default="rescore",
+        description="When the model, or anything else in the job that decides scores, changed "
+        "(pre- and postprocessing, filters, code, columns, versions of torch, Arrow and NumPy): "
+        "`rescore` every row, or `hold`.",
+    )
+    removed_shards: Literal["hold", "remove"] = Field(
+        default="hold",
+        description="When shards whose rows are published are gone: `hold`, since it is most often "
+        "a mistake upstream, or `remove` their rows from what is published.",
+    )
+    rewritten_shards: Literal["hold", "rescore"] = Field(
+        default="hold",
+        description="When shards whose rows are published were written anew, or others stand in "
+        "their folder in their place, as after a compaction: `hold`, or `rescore` them.",
+    )
+    late_shards: Literal["add", "hold"] = Field(
+        default="add",
+        description="When there are new shards: `add` scores them alone and publishes them beside "
+        "the others; or `hold`.",
+    )
+
+
+class RowsCheck(Section):
+    """How many rows are to be expected: the slice's own, or those of the slices before it."""
+
+    min_ratio: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="The least rows, filtered ones not counted, against what is published of the "
+        "slice; on its first run against the median of the job's slices before it by name, seven "
+        "at most. Half-empty input is the commonest bad night; 0 never holds.",
+    )
+    max_ratio: float | None = Field(
+        default=None, ge=1, description="The most rows against the same; by default any number."
+    )
+
+
+Bounds = Annotated[tuple[float, float], BeforeValidator(as_tuple)]
+
+
+def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] > bounds[1]:
+        raise ValueError(f"expected [smallest, largest], found {shown(list(bounds))}")
+    return bounds
+
+
+ScoreRange = Annotated[Bounds, AfterValidator(_ordered)]
+
+
+class Checks(Section):
+    """What must hold before anything is published; else the run is held (exit 3)."""
+
+    rows: RowsCheck = Field(default=RowsCheck(), description="The volume.")
+    unique: Columns = Field(
+        default=(),
+        description="Columns that together name a row: no two published rows of the slice may "
+        "agree in all of them. Each must be among what is written.",
+    )
+    score_range: ScoreRange | dict[Text, ScoreRange] | None = Field(
+        default=None,
+        description="`[smallest, largest]` allowed for every score that is a number, or a mapping "
+        "of score columns to such pairs.",
+    )
+
+
+class Rejects(Section):
+    """How many rows may fail before the run is held back."""
+
+    max_ratio: float = Field(
+        default=0.001,
+        ge=0,
+        le=1,
+        description="The largest share of rejected rows, of those not filtered, that is still "
+        "published; over it the run fails (exit 1). One in a thousand lets stray bad rows pass and "
+        "stops a broken column; 0 allows none. The run stops early once it cannot be met.",
+    )
+    max_rows: int | None = Field(
+        default=None,
+        ge=0,
+        description="The most rejected rows, beside `max_ratio`; by default any number.",
+    )
+
+
+class EarlierRuns(Section):
+    """What ran before, as a reference: one run, or the last ones of the job merged."""
+
+    run: Text | None = Field(default=None, description="One run of the output, by its name.")
+    last: Annotated[int, Field(ge=1, le=366)] | None = Field(
+        default=None,
+        description="How many published slices before this one, by their date, are merged; those "
+        "there are, where there are fewer. Needs a parameter of type `date`.",
+    )
+    same_weekday: bool = Field(
+        default=False, description="Only slices of the same day of the week count for `last`."
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> EarlierRuns:
+        if (self.run is None) == (self.last is None):
+            raise ValueError("expected either run or last")
+        if self.same_weekday and self.last is None:
+            raise ValueError("same_weekday goes with last")
+        return self
+
+
+REFERENCE_WORDS = ("model", "previous")
+_Effect = Annotated[float, Field(gt=0)] | None
+
+
+def _rising(pair: tuple[float | None, float | None]) -> tuple[float | None, float | None]:
+    warn, fail = pair
+    if warn is not None and fail is not None and warn > fail:
+        raise ValueError(f"expected [warn, fail], found {shown([warn, fail])}")
+    return pair
+
+
+Effects = Annotated[tuple[_Effect, _Effect], BeforeValidator(as_tuple), AfterValidator(_rising)]
+
+
+class Drift(Section):
+    """How the run's rows and scores are held against a reference; see docs/drift.md."""
+
+    reference: Address | EarlierRuns = Field(
+        default="model",
+        description="`model`: the profile in the model folder, written by training; `previous`: "
+        "what is published of the slice before this one by date, or of this one; a file that "
+        "`batchscore profile` wrote (a relative path starts from the job file's folder); or "
+        "earlier runs. The model's profile, where there is one, is compared with beside any "
+        "other, since slow drift never shows against yesterday. Without a reference the run is "
+        "profiled, and says so.",
+    )
+    on_fail: Literal["hold", "warn"] = Field(
+        default="hold",
+        description="What a verdict of `fail` does: `hold` publishes nothing (exit 3), `warn` "
+        "publishes and says so.",
+    )
+    alpha: float = Field(
+        default=0.001,
+        gt=0,
+        le=0.1,
+        description="The chance, at most, that noise alone warns or fails anywhere in the run.",
+    )
+    columns: OneOrMore | None = Field(
+        default=None,
+        description="The columns whose drift counts; by default what the model reads and the "
+        "scores. Others are profiled and shown.",
+    )
+    thresholds: dict[Text, Effects] = Field(
+        default_factory=dict,
+        description="`measure: [warn, fail]` in place of the defaults, for all columns; `null` "
+        "never. For example `psi: [0.1, 0.25]`, `null_rate: [0.01, null]`.",
+    )
+    column_thresholds: dict[Text, dict[Text, Effects]] = Field(
+        default_factory=dict,
+        description="The same by column: `distance: {psi: [0.2, 0.5]}`.",
+    )

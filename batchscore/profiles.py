@@ -1,0 +1,101 @@
+"""Profiles of runs, and the references that they are held against: written, read and merged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from batchscore.drift.storage import read_table, write_table
+from batchscore.drift.table import TableProfile
+from batchscore.errors import InputError, RecordError
+from batchscore.runs import layout
+from batchscore.storage import Store
+
+PROFILE = "profile.parquet"
+EXTRA = "profile.extra.parquet"
+
+
+@dataclass(frozen=True)
+class ProfileFile:
+    """Where a stored profile lies.
+
+    Args:
+        folder: any fsspec address.
+        name: the file within it.
+        extra: the file of its large and approximate parts, or None.
+    """
+
+    folder: str
+    name: str
+    extra: str | None = None
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a run is compared with.
+
+    Args:
+        title: what it is, for people.
+        files: profiles, which are merged.
+        anchor: it is the fixed one beside the reference that the job chose.
+    """
+
+    title: str
+    files: tuple[ProfileFile, ...]
+    anchor: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the reference as JSON-able values."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(facts: Mapping[str, Any]) -> Reference:
+        """Reverses `to_json`."""
+        files = tuple(ProfileFile(**file) for file in facts["files"])
+        return Reference(facts["title"], files, facts["anchor"])
+
+
+def run_profile(store: Store, run: str) -> ProfileFile:
+    """Returns where the profile of a run lies."""
+    name, extra = (layout.run_file(run, each) for each in (PROFILE, EXTRA))
+    return ProfileFile(store.address, name, extra)
+
+
+def save_profile(store: Store, run: str, profile: TableProfile) -> None:
+    """Writes a run's profile, its large and approximate parts apart."""
+    store.write(layout.run_file(run, EXTRA), write_table(profile, {}, extra=True))
+    store.write(layout.run_file(run, PROFILE), write_table(profile, {}, extra=False))
+
+
+def read_profile(file: ProfileFile) -> TableProfile:
+    """Returns a stored profile.
+
+    Raises:
+        RecordError: it is missing or damaged.
+    """
+    store = Store(file.folder)
+    try:
+        extra = None if file.extra is None else store.read(file.extra)
+        return read_table(store.read(file.name), extra)[0]
+    except FileNotFoundError as error:
+        raise RecordError(f"profile {store.url(file.name)}: no such file") from error
+    except (OSError, RecordError) as error:
+        raise RecordError(f"profile {store.url(file.name)}: damaged ({error})") from error
+
+
+def read_reference(files: Sequence[ProfileFile]) -> TableProfile:
+    """Returns stored profiles, merged.
+
+    Raises:
+        RecordError: one is missing or damaged, or the same column has two types in them.
+    """
+    merged = TableProfile.empty()
+    for file in files:
+        try:
+            merged.merge(read_profile(file))
+        except InputError as error:
+            raise RecordError(
+                f"profiles of a reference differ: {error}; choose runs after the change"
+            ) from error
+    return merged

@@ -1,0 +1,207 @@
+"""The page: everything that it shows, the scripts that draw it, and what a browser may do."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from typing import Any
+
+from batchscore.drift.table import TableProfile
+from batchscore.report import figures
+from batchscore.report.columns import Compared, Row, details, findings_of, list_rows
+from batchscore.report.figures import MEASURES, VERDICT_SIGNS, count, embedded_json, size
+from batchscore.report.past import PastRun, column_history, runs_of
+from batchscore.telemetry import STAGES
+from batchscore.wording import one_line
+
+PAGE_BYTES = 1_950_000
+LISTED = 2_000
+_OPENED = 3
+_USED = "window.vegaEmbed = vegaEmbed;"
+_REASONS = 20
+_WORST_FIRST = tuple(VERDICT_SIGNS)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """The library that draws the plots, packed, since it is most of the page.
+
+    Args:
+        packed: its script, compressed by deflate, as base64.
+        digest: SHA-256 of the script, as a content security policy names it.
+    """
+
+    packed: str
+    digest: str
+
+
+def make_report(
+    manifest: Mapping[str, Any] | None,
+    compared: Sequence[Compared],
+    history: Sequence[Mapping[str, Any]] = (),
+    profile: TableProfile | None = None,
+) -> str:
+    """Returns a page of HTML that needs no other file and no network, under 2 MB.
+
+    Args:
+        manifest: that of the run; None for two profiles that belong to no run.
+        compared: the comparisons, the one with the chosen reference first; may be empty.
+        history: manifests of earlier runs with their `profile`, newest first. Verdicts come from
+            `drift`: for each comparison `TableDrift.to_json()`.
+        profile: what is reported where nothing is compared; may be missing, as of a failed run.
+    """
+    current = compared[0].current if compared else profile or TableProfile.empty()
+    findings, runs = findings_of(compared), runs_of(manifest, history)
+    rows = list_rows(compared, current, findings)
+    view = _view(manifest, compared, rows, runs)
+    bare = _render(view, _data(compared, runs, []))
+    columns = (
+        details(
+            row.name,
+            compared,
+            current,
+            findings.get(row.name, ()),
+            column_history(row.name, runs),
+        )
+        for row in rows[:LISTED]
+    )
+    kept = _fitting(columns, PAGE_BYTES - len(bare.encode()))
+    return _render({**view, "detailed": len(kept)}, _data(compared, runs, kept))
+
+
+def _view(
+    manifest: Mapping[str, Any] | None,
+    compared: Sequence[Compared],
+    rows: Sequence[Row],
+    runs: Sequence[PastRun],
+) -> dict[str, Any]:
+    """Returns what the template takes beside the data."""
+    checks = (manifest or {}).get("checks") or []
+    verdicts = [row.verdict for row in rows]
+    return {
+        "manifest": manifest,
+        "title": _title(manifest, compared),
+        "compared": compared,
+        "verdict": _verdict(compared),
+        "tally": [(each, verdicts.count(each)) for each in VERDICT_SIGNS if each in verdicts],
+        "rows": rows[:LISTED],
+        "opened": sum(each in ("fail", "warn") for each in verdicts[:_OPENED]),
+        "unlisted": max(len(rows) - LISTED, 0),
+        "detailed": len(rows),
+        "checks": [each for each in checks if not each["name"].startswith("golden")],
+        "golden": [each for each in checks if each["name"].startswith("golden")],
+        "reasons": _reasons(manifest),
+        "stages": _stages(manifest),
+        "runs": list(reversed(runs)),
+        "facts_of_run": _run_facts(manifest or {}),
+        "signs": VERDICT_SIGNS,
+        "measures": MEASURES,
+    }
+
+
+def _title(manifest: Mapping[str, Any] | None, compared: Sequence[Compared]) -> str:
+    if manifest is None:
+        return "Comparison of two profiles" if compared else "Profile of a table"
+    params = " ".join(f"{k}={v}" for k, v in (manifest.get("params") or {}).items())
+    return one_line(f"{manifest.get('job', '')} {params}".strip(), 120)
+
+
+def _verdict(compared: Sequence[Compared]) -> str:
+    found = [each.drift.verdict for each in compared]
+    return min(found, key=_WORST_FIRST.index, default="none")
+
+
+def _reasons(manifest: Mapping[str, Any] | None) -> list[tuple[str, int]]:
+    found = ((manifest or {}).get("rejects") or {}).get("reasons") or {}
+    return [(one_line(reason, 200), rows) for reason, rows in list(found.items())[:_REASONS]]
+
+
+def _stages(manifest: Mapping[str, Any] | None) -> list[tuple[str, str, float, float]]:
+    """Returns name, meaning, seconds and share of the longest for each stage."""
+    spent = (manifest or {}).get("stage_seconds") or {}
+    longest = max(spent.values(), default=0.0) or 1.0
+    known = [(stage.name, stage.meaning, float(spent.get(stage.name, 0.0))) for stage in STAGES]
+    return [(*each, each[2] / longest) for each in known] if spent else []
+
+
+def _run_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Returns what else to know of the run; facts that it has not are left out."""
+    files, packages = manifest.get("files") or [], manifest.get("packages") or {}
+    written = size(sum(file["bytes"] for file in files))
+    facts = {
+        "engine": manifest.get("engine"),
+        "device": manifest.get("device"),
+        "started by": manifest.get("actor"),
+        "model": (manifest.get("model") or {}).get("identity"),
+        "job file": manifest.get("job_sha256"),
+        "files": f"{count(len(files))}, {written}" if files else None,
+        "versions": ", ".join(f"{name} {version}" for name, version in packages.items()),
+    }
+    return [(name, one_line(value, 300)) for name, value in facts.items() if value]
+
+
+def _data(
+    compared: Sequence[Compared], runs: Sequence[PastRun], columns: Sequence[str]
+) -> dict[str, str]:
+    """Returns the JSON texts of the page, safe in script elements."""
+    facts = {
+        "sides": [one_line(each.title, 60) for each in compared],
+        "runs": [{"run": each.run, "started": each.started} for each in runs],
+        "signs": dict(VERDICT_SIGNS),
+        "measures": dict(MEASURES),
+    }
+    return {"facts": embedded_json(facts), "columns": f"[{','.join(columns)}]"}
+
+
+def _fitting(columns: Iterable[Mapping[str, Any]], room: int) -> list[str]:
+    """Returns the JSON of the first columns, as many as there is room for in bytes."""
+    kept: list[str] = []
+    for column in columns:
+        text = embedded_json(column)
+        room -= len(text) + 1
+        if room < 0:
+            break
+        kept.append(text)
+    return kept
+
+
+def _render(view: Mapping[str, Any], data: Mapping[str, str]) -> str:
+    import jinja2
+
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    for name in ("count", "figure", "seconds", "moment", "shown_name"):
+        environment.filters[name] = getattr(figures, name)
+    environment.filters["line"] = one_line
+    script, drawing = _file("page.js"), drawing_library()
+    policy = (
+        "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
+        f"script-src {_digest(script)} {drawing.digest}"
+    )
+    return environment.from_string(_file("page.html.jinja")).render(
+        view, **data, style=_file("page.css"), script=script, drawing=drawing, policy=policy
+    )
+
+
+@lru_cache(maxsize=1)
+def drawing_library() -> Drawing:
+    """Returns Vega-Lite with all that it needs, as one script."""
+    import vl_convert
+
+    # Its names would else be those of the page.
+    script = f"(() => {{{vl_convert.javascript_bundle(_USED)}}})();"
+    packed = base64.b64encode(zlib.compress(script.encode(), 9)).decode()
+    return Drawing(packed, _digest(script))
+
+
+def _digest(script: str) -> str:
+    digest = hashlib.sha256(script.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+def _file(name: str) -> str:
+    return resources.files("batchscore.report").joinpath(name).read_text(encoding="utf-8")

@@ -1,0 +1,122 @@
+"""The history of each column over runs, as their manifests tell it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from batchscore.report.figures import VERDICT_SIGNS, moment, rounded
+from batchscore.wording import one_line
+
+RUNS = 20
+_WORST_FIRST = tuple(VERDICT_SIGNS)
+_QUANTILES = ("p05", "p50", "p95")
+
+
+@dataclass(frozen=True)
+class PastRun:
+    """What the page looks back on of one run.
+
+    Args:
+        run: its id.
+        started: when it began, for people.
+        status: what it came to.
+        rows: its counts of rows, where it got that far.
+        seconds: how long it took, where it ended.
+        profile: the summaries of its columns by name.
+        verdicts: the worst verdict of each column that was judged.
+        verdict: that of the run; None where nothing was compared.
+    """
+
+    run: str
+    started: str
+    status: str
+    rows: Mapping[str, int]
+    seconds: float | None
+    profile: Mapping[str, Any]
+    verdicts: Mapping[str, str]
+    verdict: str | None
+
+
+def runs_of(
+    manifest: Mapping[str, Any] | None, history: Sequence[Mapping[str, Any]]
+) -> list[PastRun]:
+    """Returns the runs that the page looks back on, oldest first, the reported one last.
+
+    Args:
+        manifest: that of the reported run, if there is one.
+        history: manifests of earlier runs, newest first.
+    """
+    mine = [] if manifest is None else [manifest]
+    run = None if manifest is None else manifest.get("run")
+    earlier = [each for each in history if each.get("run") != run]
+    return [_past_run(each) for each in [*reversed(earlier[: RUNS - 1]), *mine]]
+
+
+def column_history(name: str, runs: Sequence[PastRun]) -> dict[str, Any]:
+    """Returns a column's share of nulls, spread or top value, and verdict in each run.
+
+    Lists are as long as `runs`, with None where a run does not have the figure. Empty where fewer
+    than two runs have the column.
+    """
+    columns = [run.profile.get(name) for run in runs]
+    last = next((column for column in reversed(columns) if column), None)
+    if last is None or sum(column is not None for column in columns) < 2:
+        return {}
+    of = _shown_aspect(last)
+    shown = [(column or {}).get("aspects", {}).get(of) if of else column for column in columns]
+    facts: dict[str, Any] = {"nulls": [_null_share(column) for column in columns]}
+    facts["verdict"] = [run.verdicts.get(name) for run in runs]
+    for key in _QUANTILES:
+        facts[key] = [rounded((column or {}).get(key), 6) for column in shown]
+    facts["top"] = [_top_share(column) for column in shown]
+    kept = {key: values for key, values in facts.items() if any(v is not None for v in values)}
+    return {**kept, "of": of} if of else kept
+
+
+def _shown_aspect(column: Mapping[str, Any]) -> str:
+    """Returns the aspect whose figures are shown; empty for the column's own values."""
+    if "p50" in column or "top" in column:
+        return ""
+    return next(iter(column.get("aspects") or ()), "")
+
+
+def _past_run(manifest: Mapping[str, Any]) -> PastRun:
+    comparisons = manifest.get("drift") or []
+    verdicts: dict[str, str] = {}
+    for aspect in (a for each in comparisons for a in each.get("aspects", ())):
+        if aspect.get("judged", True):
+            known = verdicts.get(aspect["column"])
+            verdicts[aspect["column"]] = _worst(known, aspect["verdict"])
+    verdict = None
+    for each in comparisons:
+        verdict = _worst(verdict, each["verdict"])
+    return PastRun(
+        one_line(manifest.get("run", "")),
+        moment(str(manifest.get("started", ""))),
+        one_line(manifest.get("status", "")),
+        manifest.get("rows") or {},
+        manifest.get("seconds"),
+        manifest.get("profile") or {},
+        verdicts,
+        verdict,
+    )
+
+
+def _worst(known: str | None, other: str) -> str:
+    return other if known is None else min(known, other, key=_WORST_FIRST.index)
+
+
+def _null_share(column: Mapping[str, Any] | None) -> float | None:
+    if not column or not column.get("count"):
+        return None
+    missing = column.get("nulls", 0) + column.get("nan", 0)
+    share: float | None = rounded(missing / column["count"], 4)
+    return share
+
+
+def _top_share(column: Mapping[str, Any] | None) -> float | None:
+    top = (column or {}).get("top")
+    share: float | None = rounded(top[0]["share"], 4) if top else None
+    return share

@@ -1,0 +1,188 @@
+"""Profiles of data that nobody scores: from files and from memory, on any number of threads."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from batchscore.commands import profile as module
+from batchscore.commands.profile import Data, hints_of, open_rows, profile, profile_rows
+from batchscore.drift.storage import write_table
+from batchscore.drift.table import TableProfile
+from batchscore.errors import InputError, ShardError
+from tests.factory import make_rows, write_shard
+
+ROWS = make_rows(700)
+
+
+def content(found: TableProfile) -> bytes:
+    """A profile as it is stored."""
+    return write_table(found, {})
+
+
+def in_one_go(table: pa.Table) -> bytes:
+    """The profile of a table that is added as a whole."""
+    found = TableProfile.empty()
+    found.update(table.combine_chunks().to_batches()[0])
+    return content(found)
+
+
+@settings(
+    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    cuts=st.lists(st.integers(0, 700), max_size=5),
+    row_group=st.integers(50, 700),
+    threads=st.integers(1, 4),
+)
+def test_files_and_threads_leave_no_trace(
+    tmp_path_factory: pytest.TempPathFactory, cuts: list[int], row_group: int, threads: int
+) -> None:
+    """Rows split into any files and row groups, read by any threads, give the same bytes."""
+    folder = tmp_path_factory.mktemp("data")
+    bounds = sorted([0, 700, *cuts])
+    for i, (start, end) in enumerate(itertools.pairwise(bounds)):
+        pq.write_table(ROWS[start:end], folder / f"{i}.parquet", row_group_size=row_group)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_UNIT_ROWS", (40, 90))
+        rows = open_rows(folder, lambda names: names, threads)
+        assert content(profile_rows(rows, {}, threads)) == in_one_go(ROWS)
+
+
+def stream() -> Iterator[pa.RecordBatch]:
+    """The rows in batches of 90."""
+    yield from ROWS.to_batches(max_chunksize=90)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        ROWS,
+        pa.concat_tables([ROWS[:100], ROWS[100:]]),
+        ROWS.combine_chunks().to_batches()[0],
+        pa.RecordBatchReader.from_batches(ROWS.schema, stream()),
+        ROWS.to_pandas(),
+        ROWS.to_pandas().set_index(np.arange(700)[::-1]),
+    ],
+    ids=["table", "chunks", "batch", "reader", "pandas", "indexed pandas"],
+)
+def test_a_table_in_memory_is_profiled_as_its_file(
+    data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever hands over the rows, the profile is that of the rows."""
+    monkeypatch.setattr(module, "_MEMORY_ROWS", 64)
+    found, expected = profile(data), TableProfile.empty()
+    expected.update(ROWS.combine_chunks().to_batches()[0])
+    types = {name: column.type for name, column in found.columns.items()}
+    if types["part"] == "large_string":  # pandas hands texts over so
+        found, expected = (profile(t, columns=["id", "a", "b"]) for t in (data, ROWS))
+    assert content(found) == content(expected)
+
+
+def test_columns_are_chosen_and_seen_as_asked(tmp_path: Path) -> None:
+    """Only the columns asked for are profiled, in the way asked for; hints can be told again."""
+    scores = np.linspace(0, 1, 12, dtype=np.float32)
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(scores), 3)
+    path = write_shard(
+        tmp_path / "a.parquet", pa.table({"p": scores[:4], "c": lists, "x": scores[:4]})
+    )
+    found = profile(path, columns=["p", "c"], probabilities=["p"], classes=["c"])
+    assert {name: column.kind for name, column in found.columns.items()} == {
+        "p": "probability",
+        "c": "classes",
+    }
+    assert hints_of(found) == {"p": "probability", "c": "classes"}
+
+
+def test_keys_of_folders_count_where_they_vary(tmp_path: Path) -> None:
+    """A hive key is a column, unless all files share it: then it says nothing of a row."""
+    for day in (1, 2):
+        write_shard(tmp_path / f"day={day}/a.parquet")
+    assert profile(tmp_path).columns["day"].count == 600
+    one = tmp_path / "day=1"
+    assert "day" not in profile(one).columns
+    assert profile(one, columns=["day"]).columns["day"].count == 300
+    assert profile([one, tmp_path / "day=2"]).rows == 600
+
+
+@pytest.mark.parametrize("rows", [ROWS[:0], ROWS.to_pandas()[:0]], ids=["arrow", "pandas"])
+def test_no_rows_are_a_profile(rows: Data, tmp_path: Path) -> None:
+    """Data without rows have columns, and none of them has a value."""
+    found = profile(rows)
+    assert (found.rows, set(found.columns)) == (0, set(ROWS.schema.names))
+    path = write_shard(tmp_path / "a.parquet", ROWS[:0])
+    assert profile(path).rows == 0
+    assert set(profile(path).columns) == set(ROWS.schema.names)
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "words"),
+    [
+        ("none.parquet", {}, r"the data none.parquet: there is no file"),
+        ([], {}, r"there is no file"),
+        ("s3://user:secret@bucket/x", {}, r"credentials belong into the environment"),
+        ("what://x", {}, r"the data what://x: cannot be listed"),
+        (ROWS, {"columns": ["ida"]}, r"column 'ida' is not in the data; nearest: 'id'"),
+        (ROWS, {"probabilities": ["q"]}, r"column 'q' is not in the data"),
+        (ROWS, {"probabilities": ["id"]}, r"column 'id' is int64, which cannot be seen as prob"),
+        (ROWS, {"classes": ["a"]}, r"column 'a' is float, .*expected fixed-size lists"),
+        (ROWS.append_column("a", ROWS["a"]), {}, r"column 'a' is there twice"),
+        (pd.DataFrame({"x": [1, "a", b"b"]}), {}, r"data of type DataFrame: cannot be taken"),
+        (7, {}, r"data of type int: cannot be taken as a table"),
+    ],
+)
+def test_wrong_data_are_told(
+    data: Data,
+    options: dict[str, list[str]],
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """What cannot be profiled is an error with the value, what was expected, and the remedy."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=words) as caught:
+        profile(data, **options)
+    assert "secret" not in str(caught.value)
+
+
+def test_files_that_differ_are_told_in_the_words_of_profiles(tmp_path: Path) -> None:
+    """Errors of reading do not speak of a job file where there is none."""
+    write_shard(tmp_path / "a.parquet")
+    write_shard(tmp_path / "b.parquet", make_rows().rename_columns(["id", "a", "b", "other"]))
+    with pytest.raises(InputError, match="has no column 'part'") as caught:
+        profile(tmp_path)
+    assert "input.path" not in str(caught.value)
+    assert "output.columns" not in str(caught.value)
+    assert profile(tmp_path, columns=["id"]).rows == 600
+
+
+def test_a_shard_that_breaks_off_ends_all_threads(tmp_path: Path) -> None:
+    """What is damaged inside is an error that names the file, soon, whoever reads it."""
+    for i in range(6):
+        write_shard(tmp_path / f"{i}.parquet", make_rows(30_000))
+    path = tmp_path / "3.parquet"
+    whole = bytearray(path.read_bytes())
+    whole[1000:60_000] = bytes(59_000)
+    path.write_bytes(whole)
+    with pytest.raises(ShardError, match=r"3\.parquet"):
+        profile(tmp_path)
+
+
+def test_a_stream_that_breaks_off_is_told() -> None:
+    """An error of the stream itself is one message."""
+
+    def broken() -> Iterator[pa.RecordBatch]:
+        yield ROWS.to_batches()[0]
+        raise pa.ArrowInvalid("torn")
+
+    with pytest.raises(InputError, match=r"cannot be read to their end \(.*torn"):
+        profile(pa.RecordBatchReader.from_batches(ROWS.schema, broken()))

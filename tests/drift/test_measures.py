@@ -1,0 +1,168 @@
+"""Test that noise passes for drift as seldom as said, and that what is drift is seen."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from batchscore.drift.categorical import AlignedCategories
+from batchscore.drift.fisher import fisher_p
+from batchscore.drift.measures import compare_categories, compare_nulls, shares_floor
+from batchscore.drift.verdict import Comparison
+from benchmarks.verdict_simulation import (
+    FAMILIES,
+    LEVELS,
+    ZIPF,
+    categories,
+    false_alarms,
+    power,
+)
+
+CHANCE = 1e-4  # that a sound test fails a test here
+
+
+def most(draws: int, alpha: float) -> int:
+    """Return how many of so many draws a test at level alpha may take for more than noise."""
+    return int(stats.binom.isf(CHANCE, draws, alpha))
+
+
+@pytest.mark.parametrize(
+    ("family", "n", "m", "draws"),
+    [
+        ("normal", 100, 100, 300),
+        ("normal", 5000, 100, 150),
+        ("normal", 100, 10**5, 150),
+        ("ties (12 values)", 300, 300, 200),
+        ("Cauchy", 1000, 1000, 150),
+        ("Pareto 1.2", 10**5, 100, 150),
+        ("70 % zeros", 300, 10**5, 150),
+        ("6 categories", 100, 100, 200),
+        ("Zipf 1.3", 1000, 1000, 150),
+        ("Zipf 1.3", 10**5, 100, 100),
+        ("vectors, Cauchy", 100, 100, 100),
+    ],
+)
+def test_all_measures_together_take_noise_for_drift_at_most_at_their_level(
+    family: str, n: int, m: int, draws: int
+) -> None:
+    """On identical data no more than alpha of the columns are beyond noise in any measure."""
+    cell = false_alarms(family, n, m, draws, (1, n, m))
+    assert cell.noise[LEVELS.index(0.05)] <= most(draws, 0.05)
+    assert cell.alarms[LEVELS.index(0.001)] <= most(draws, 0.001)
+
+
+def test_many_bins_with_few_counts_are_noise_by_js_and_hellinger_too() -> None:
+    """Their own chi-square is exceeded by 800 bins of some counts; the test they share is not."""
+    rng, draws = np.random.default_rng(2), 60
+    pairs = [by_name(categories(ZIPF, rng, 10**5, 10**5)) for _ in range(draws)]
+    for name in ("psi", "js", "hellinger"):
+        beyond = sum(pair[name].is_beyond_noise(0.05) for pair in pairs)
+        assert beyond <= most(draws, 0.05)
+    naive = [pair["hellinger"] for pair in pairs]
+    assert sum(each.value > each.floor(0.05) for each in naive) > most(draws, 0.05)  # type: ignore[misc,operator]
+
+
+def test_a_value_seen_once_in_a_long_tail_is_expected() -> None:
+    """The unseen share of identical Zipf samples never fails."""
+    rng = np.random.default_rng(3)
+    for _ in range(100):
+        unseen = by_name(categories(ZIPF, rng, 1000, 1000))["unseen"]
+        assert not unseen.is_beyond_noise(0.001 / 5)
+
+
+def test_a_value_that_few_rows_missed_by_chance_is_no_drift() -> None:
+    """100 rows lack a value of 5 % once in 170 times; that is noise at a level of .1 %."""
+    unseen = by_name(counted([60, 40, 0], [58_000, 37_000, 5_000]))["unseen"]
+    assert not unseen.is_beyond_noise(0.001)
+    assert by_name(counted([600, 400, 0], [58_000, 37_000, 5_000]))["unseen"].is_beyond_noise(0.001)
+
+
+@pytest.mark.parametrize(
+    ("change", "n"),
+    [
+        ("shift of 0.25 sigma", 10**4),
+        ("shift of 0.5 sigma", 1000),
+        ("sigma x 1.2", 10**4),
+        ("sigma x 1.5", 1000),
+        ("5 % of the rows x 10", 10**4),
+        ("a category from .001 to .011", 10**5),
+        ("nulls from .02 to .07", 10**4),
+        ("vectors, .5 sigma in all of 8", 10**4),
+    ],
+)
+def test_drift_is_seen(change: str, n: int) -> None:
+    """What is to be seen warns or fails in nearly all draws, as one of 50 columns."""
+    alarms, _ = power(change, n, 8, (4, n))
+    assert alarms >= 7 / 8
+
+
+def test_a_category_that_rises_from_next_to_nothing_warns_and_is_named() -> None:
+    """A rise to three times the share warns below the threshold of differences."""
+    comparisons = counted([10_000, 90_000, 20], [10_000, 90_000, 1500])
+    risen = next(each for each in comparisons if each.warns)
+    assert risen.value is not None
+    assert risen.value < 0.05
+    assert risen.detail.startswith("2: 0.02 %")
+
+
+def test_the_category_that_changed_most_comes_first() -> None:
+    """The largest difference of shares is the measure's value."""
+    category = by_name(counted([500, 300, 200], [300, 300, 400]))["category"]
+    assert category.value == pytest.approx(0.2)
+    assert category.chance == pytest.approx(3 * fisher_p(500, 1000, 300, 1000))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(20, 3000), st.integers(20, 3000), st.floats(0, 0.9), st.sampled_from([1e-2, 1e-5])
+)
+def test_the_floor_of_shares_is_near_what_the_exact_test_takes_for_more(
+    n: int, m: int, rate: float, alpha: float
+) -> None:
+    """Fisher's test turns within some counts, or a fifth of the way, of the floor."""
+    a = round(rate * n)
+    b = -(-a * m // n)
+    if fisher_p(a, n, m, m) > alpha:
+        return
+    turn = b + bisect.bisect_left(
+        range(b, m + 1), True, key=lambda end: fisher_p(a, n, end, m) <= alpha
+    )
+    floor = shares_floor(a, n, b, m)(alpha)
+    assert floor == pytest.approx(turn / m - a / n, rel=0.2, abs=3 / min(n, m))
+
+
+@pytest.mark.parametrize("compare", [lambda: counted([0, 0], [5, 5]), lambda: counted([5], [0])])
+def test_an_empty_side_has_no_effects(compare: Callable[[], tuple[Comparison, ...]]) -> None:
+    """Without values on one side nothing is measured, and nothing alarms."""
+    assert [each.value for each in compare()] == [None]
+
+
+def test_nulls_without_rows_have_no_rate() -> None:
+    """A side without rows leaves the null rate open."""
+    assert compare_nulls(0, 0, 5, 10).value is None
+    assert compare_nulls(0, 10, 5, 10).value == pytest.approx(0.5)
+
+
+def test_every_family_of_the_simulation_is_compared() -> None:
+    """The simulation's families give measures with tests."""
+    rng = np.random.default_rng(0)
+    for family in FAMILIES.values():
+        assert any(each.floor for each in family(rng, 200, 200))
+
+
+def counted(reference_v: list[int], current_v: list[int]) -> tuple[Comparison, ...]:
+    """Return the measures of categories with such counts, named by their place."""
+    cells = np.arange(len(reference_v), dtype=np.uint64)
+    p_v, q_v = np.array(reference_v), np.array(current_v)
+    return compare_categories(AlignedCategories(cells, p_v, q_v, cells, p_v, q_v, 1.0, True), str)
+
+
+def by_name(comparisons: tuple[Comparison, ...]) -> dict[str, Comparison]:
+    """Return the first comparison of each name."""
+    return {each.name: each for each in reversed(comparisons)}

@@ -1,0 +1,87 @@
+"""Test that leading bits lead to the right bucket, or to none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from batchscore.drift.histogram import Histogram
+from batchscore.drift.keys import FLOAT, PROBABILITY
+from batchscore.drift.prefixes import prefix_table
+
+BITS = st.integers(0, 2**32 - 1)
+
+
+def near(values_n: NDArray[Any], seed: int) -> NDArray[Any]:
+    """Return finite values whose bits lie around those of given ones, and some of any bits."""
+    words_n = values_n.view(f"u{values_n.itemsize}")
+    one = words_n.dtype.type(1)
+    any_n = np.frombuffer(np.random.default_rng(seed).bytes(8000), words_n.dtype)
+    zeros_n = np.array([0.0, -0.0], values_n.dtype).view(words_n.dtype)
+    words_n = np.concatenate([words_n, words_n - one, words_n + one, any_n, zeros_n, zeros_n + one])
+    found_n = words_n.view(values_n.dtype)
+    return found_n[np.isfinite(found_n)]
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@settings(deadline=None, max_examples=40)
+@given(seed=BITS)
+def test_what_is_found_is_the_bucket(dtype: str, seed: int) -> None:
+    """Each value has the entry of the bucket that holds its key, or none."""
+    chance = np.random.default_rng(seed)
+    scale = 2.0 ** chance.choice([-1060, -140, -126, 0, 30])
+    values_n = (chance.normal(chance.choice([0, 3]), 1, 20_000) * scale).astype(dtype)
+    histogram = Histogram(FLOAT)
+    histogram.update(FLOAT.encode(values_n.astype(np.float64)))
+    buckets = histogram.buckets()
+    ends = buckets.first_keys_b, buckets.last_keys_b
+    table = prefix_table(FLOAT.layouts[dtype], *ends, buckets.counts_b)
+    if table is None:
+        return
+    seen_n = near(values_n, seed)
+    found_n = table.find(seen_n)
+    keys_m = FLOAT.encode(seen_n[found_n > 0].astype(np.float64))
+    rows_m = found_n[found_n > 0] - 1
+    assert (ends[0][rows_m] <= keys_m).all()
+    assert (keys_m <= ends[1][rows_m]).all()
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("shift", [0, 5, 100])
+def test_most_of_a_spread_column_is_found(dtype: str, shift: float) -> None:
+    """Of a normal column with many distinct values over nine tenths are found at once."""
+    values_n = np.random.default_rng(1).normal(shift, 1, 200_000).astype(dtype)
+    histogram = Histogram(FLOAT)
+    histogram.update_values(values_n)
+    buckets = histogram.buckets()
+    ends = buckets.first_keys_b, buckets.last_keys_b
+    table = prefix_table(FLOAT.layouts[dtype], *ends, buckets.counts_b)
+    assert table is not None
+    assert np.mean(table.find(values_n) > 0) > 0.9
+
+
+def test_probabilities_are_found_near_both_ends() -> None:
+    """Scores near 0 and near 1 are found alike."""
+    scores_n = np.random.default_rng(2).beta(0.5, 0.5, 200_000)
+    histogram = Histogram(PROBABILITY)
+    histogram.update_values(scores_n)
+    buckets = histogram.buckets()
+    ends = buckets.first_keys_b, buckets.last_keys_b
+    table = prefix_table(PROBABILITY.layouts["f8"], *ends, buckets.counts_b)
+    assert table is not None
+    for part in (scores_n < 0.5, scores_n > 0.5):
+        assert np.mean(table.find(scores_n[part]) > 0) > 0.9
+
+
+def test_few_distinct_values_have_no_table() -> None:
+    """Where every value is a bucket of its own, leading bits do not tell it."""
+    histogram = Histogram(FLOAT)
+    histogram.update(FLOAT.encode(np.arange(1.0, 300.0)))
+    buckets = histogram.buckets()
+    ends = buckets.first_keys_b, buckets.last_keys_b
+    assert prefix_table(FLOAT.layouts["f4"], *ends, buckets.counts_b) is None

@@ -1,0 +1,318 @@
+"""Test the page in a real Chromium, opened from disk with the network off."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from batchscore.report import make_report
+from tests.report import pages
+from tests.servers import find_tool
+
+_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium."""
+    chromium = find_tool("chromium")
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium, args=_FLAGS)
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page that has everything."""
+    return pages.write(tmp_path_factory.mktemp("full"), pages.full_page())
+
+
+class Opened:
+    """A page that was opened, with what it asked for and what it complained of."""
+
+    def __init__(self, browser: Browser, path: Path, **options: Any) -> None:
+        self.context = browser.new_context(offline=True, **options)
+        self.page: Page = self.context.new_page()
+        self.requests: list[str] = []
+        self.failures: list[str | None] = []
+        self.complaints: list[str] = []
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("requestfailed", lambda request: self.failures.append(request.failure))
+        self.page.on("console", lambda message: self.complaints.append(message.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.goto(path.as_uri())
+
+    def __enter__(self) -> Opened:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.context.close()
+
+    def column(self, name: str) -> Any:
+        """Returns the row of a column, opened."""
+        row = self.page.locator("#list > li").filter(
+            has=self.page.get_by_role("heading", name=name, exact=True, level=3)
+        )
+        row.locator("> details").evaluate("details => details.open = true")
+        return row
+
+    def plot(self, row: Any, number: int = 0) -> Any:
+        """Returns a plot of an opened column once it is drawn."""
+        place = row.locator(".plot").nth(number)
+        place.scroll_into_view_if_needed()
+        expect(place).to_have_class(re.compile("drawn"))
+        return place.locator("svg")
+
+
+def test_it_opens_from_disk_without_a_network(browser: Browser, full: Path) -> None:
+    """All columns are drawn, nothing is asked for but the file, and nothing is complained of."""
+    with Opened(browser, full) as opened:
+        opened.page.get_by_role("button", name="Open all shown").click()
+        plots = opened.page.locator(".plot")
+        assert plots.count() > 20
+        for number in range(plots.count()):
+            plots.nth(number).scroll_into_view_if_needed()
+            expect(plots.nth(number)).to_have_class(re.compile("drawn"))
+            expect(plots.nth(number).locator("svg")).to_be_visible()
+        assert opened.requests == [full.as_uri()]
+        assert opened.complaints == []
+
+
+def test_a_column_is_found_by_its_name(browser: Browser, full: Path) -> None:
+    """The search leaves the columns whose name holds the text, says how many, and opens one."""
+    with Opened(browser, full) as opened:
+        box = opened.page.get_by_role("searchbox", name="Find a column")
+        box.fill("EMBED")
+        expect(opened.page.locator("#list > li:visible")).to_have_count(1)
+        expect(opened.page.get_by_role("status")).to_have_text("1 of 8 columns")
+        box.press("Enter")
+        expect(opened.page.get_by_role("heading", name="norm", exact=True)).to_be_visible()
+        box.fill("nothing has this name")
+        expect(opened.page.get_by_role("status")).to_have_text("0 of 8 columns")
+
+
+def test_columns_are_chosen_by_verdict(browser: Browser, full: Path) -> None:
+    """The list of verdicts leaves those columns alone."""
+    with Opened(browser, full) as opened:
+        opened.page.get_by_role("combobox", name="Verdict").select_option("ok")
+        shown = opened.page.locator("#list > li:visible .badge").all_inner_texts()
+        assert {text for text in shown if "ok" not in text} <= {""}
+        assert opened.page.locator('#list > li[data-v="fail"]:visible').count() == 0
+
+
+def test_a_plot_has_its_values(browser: Browser, full: Path) -> None:
+    """Hovering a bar tells the value and both shares, as the comparison has them."""
+    one = pages.drifted()
+    counts = [dict(each.top(9)[i][:2] for i in range(3)) for each in _shops(one)]
+    with Opened(browser, full) as opened:
+        row = opened.column("shop")
+        for number in range(row.locator(".plot").count()):
+            opened.plot(row, number)
+        value = row.get_by_label(re.compile("^Distribution of shop, value"))
+        bars = value.first.locator("g.mark-rect path")
+        assert bars.count() == 6
+        bars.first.hover()
+        tip = opened.page.locator("#vg-tooltip-element")
+        expect(tip).to_be_visible()
+        text = tip.inner_text()
+    assert "<b>old</b>" in text
+    assert f"{counts[0]['<b>old</b>']:,} rows" in text
+    assert f"{counts[1]['<b>old</b>']:,} rows" in text
+
+
+def _shops(one: Any) -> list[Any]:
+    return [side.columns["shop"].aspects["value"] for side in (one.reference, one.current)]
+
+
+def test_a_histogram_tells_its_bins(browser: Browser, full: Path) -> None:
+    """Hovering a histogram names the bin under the pointer and both sides' rows."""
+    with Opened(browser, full) as opened:
+        svg = opened.plot(opened.column("amount"))
+        box = svg.bounding_box()
+        opened.page.mouse.move(box["x"] + box["width"] / 4, box["y"] + box["height"] / 2)
+        text = opened.page.locator("#vg-tooltip-element").inner_text()
+    assert re.search(r"values\s+[\d.]+ to [\d.]+\s+reference\s+[\d.]+ %, \d+ rows\s+current", text)
+
+
+def test_every_plot_has_its_values_in_a_table(browser: Browser, full: Path) -> None:
+    """What a plot shows can be read without seeing it: a description, and a table of its rows."""
+    with Opened(browser, full) as opened:
+        row = opened.column("amount")
+        opened.plot(row)
+        label = re.compile("^Distribution of amount: reference most often")
+        expect(row.get_by_label(label)).to_have_count(2)
+        figure = row.locator("figure").first
+        figure.get_by_text("Values as a table").click()
+        expect(figure.locator("tbody tr").first).to_be_visible()
+        cells = figure.locator("tbody tr td:nth-child(3)").all_inner_texts()
+        note = row.get_by_text("Beyond the plot").first.inner_text()
+    counts = re.findall(r"([\d,]+) rows", " ".join(cells))
+    rows = sum(int(each.replace(",", "")) for each in counts)
+    assert 1900 < rows <= 2000
+    assert "current" in note
+
+
+def test_the_history_is_drawn(browser: Browser, full: Path) -> None:
+    """A column has a point for each run, and its table has their verdicts."""
+    with Opened(browser, full) as opened:
+        row = opened.column("amount")
+        history = row.locator("figure").last
+        svg = history.locator("svg")
+        history.scroll_into_view_if_needed()
+        expect(svg.locator("g.mark-symbol path")).to_have_count(5)
+        history.get_by_text("Values as a table").click()
+        expect(history.locator("tbody tr")).to_have_count(5)
+        verdicts = history.locator("tbody tr td:last-child").all_inner_texts()
+    assert "fail" in verdicts[-1]
+    assert "ok" in verdicts[0]
+
+
+def test_hostile_names_do_nothing(browser: Browser, tmp_path: Path) -> None:
+    """Names and values that are scripts, endless, empty or written backwards are shown as texts."""
+    values = {name: [name[:60], "a", "<img src=x onerror=alert(1)>"] * 9 for name in pages.HOSTILE}
+    table = pa.table(values)
+    page = make_report(pages.manifest(job=pages.HOSTILE[1]), [pages.compared(table, table)])
+    with Opened(browser, pages.write(tmp_path, page)) as opened:
+        opened.page.get_by_role("button", name="Open all shown").click()
+        for place in opened.page.locator(".plot").all():
+            place.scroll_into_view_if_needed()
+            expect(place).to_have_class(re.compile("drawn"))
+        for bar in opened.page.locator("#list > li:first-child g.mark-rect path").all()[:3]:
+            bar.hover()
+        assert opened.page.evaluate("window.hacked") is None
+        assert opened.page.locator("img").count() == 0
+        assert opened.page.evaluate("document.documentElement.scrollWidth") <= 1280
+        assert opened.complaints == []
+        assert len(opened.requests) == 1
+
+
+def test_an_injected_script_would_not_run(browser: Browser, full: Path, tmp_path: Path) -> None:
+    """Even markup that got into the page could not act: its policy knows only its own scripts."""
+    text = full.read_text(encoding="utf-8").replace(
+        "</main>", "</main><script>window.hacked = 1</script><img src='http://127.0.0.1:9/x'>"
+    )
+    with Opened(browser, pages.write(tmp_path, text)) as opened:
+        expect(opened.page.locator("#list .panel").first).to_be_visible()
+        assert opened.page.evaluate("window.hacked") is None
+        assert opened.failures == ["csp"]
+        assert len(opened.complaints) == 2
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_texts_stand_out_from_what_is_behind_them(
+    browser: Browser, full: Path, scheme: Any
+) -> None:
+    """In both modes each text has a contrast of 4.5 to 1 at least."""
+    with Opened(browser, full, color_scheme=scheme) as opened:
+        found = opened.page.evaluate(_CONTRASTS)
+    assert len(found) > 100
+    assert [each for each in found if each[0] < 4.5] == []
+
+
+def test_it_is_built_for_screen_readers(browser: Browser, full: Path) -> None:
+    """Landmarks, one title, headings without gaps, names for all controls and unique ids."""
+    with Opened(browser, full) as opened:
+        opened.column("amount")
+        page = opened.page
+        for role in ("banner", "main", "navigation", "search"):
+            expect(page.get_by_role(role)).to_have_count(1)
+        levels = page.evaluate(
+            "[...document.querySelectorAll('h1,h2,h3,h4,h5')].map(h => +h.tagName[1])"
+        )
+        ids = page.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)")
+        unnamed = page.evaluate(
+            "[...document.querySelectorAll('input,select,button')]"
+            ".filter(e => !(e.labels?.length || e.textContent.trim())).length"
+        )
+        heads = page.evaluate("[...document.querySelectorAll('th')].every(th => th.scope)")
+        assert page.evaluate("document.documentElement.lang") == "en"
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    assert len(ids) == len(set(ids))
+    assert unnamed == 0
+    assert heads
+
+
+def test_it_is_used_by_keyboard(browser: Browser, full: Path) -> None:
+    """Tab leads to the columns, and Enter opens and closes one."""
+    with Opened(browser, full) as opened:
+        page = opened.page
+        page.keyboard.press("Tab")
+        expect(page.get_by_role("link", name="Skip to the columns")).to_be_focused()
+        page.keyboard.press("Enter")
+        page.get_by_role("searchbox").focus()
+        page.get_by_role("button", name="Close all").focus()
+        page.keyboard.press("Tab")
+        first = page.locator("#list > li > details").first
+        expect(first.locator("> summary")).to_be_focused()
+        page.keyboard.press("Enter")
+        assert not first.evaluate("details => details.open")
+        page.keyboard.press("Enter")
+        assert first.evaluate("details => details.open")
+
+
+def test_a_phone_needs_no_sideways_scrolling(browser: Browser, full: Path) -> None:
+    """At 375 pixels the page is as wide as the screen, with all columns open."""
+    with Opened(browser, full, viewport={"width": 375, "height": 812}) as opened:
+        opened.page.get_by_role("button", name="Open all shown").click()
+        opened.plot(opened.column("amount"))
+        assert opened.page.evaluate("document.documentElement.scrollWidth") == 375
+
+
+def test_it_prints(browser: Browser, full: Path) -> None:
+    """On paper the opened columns stand with their plots in light colours, without the controls."""
+    with Opened(browser, full, color_scheme="dark") as opened:
+        opened.plot(opened.column("amount"))
+        paper = opened.page.pdf(format="A4")
+        opened.page.emulate_media(media="print")
+        expect(opened.page.get_by_role("search")).to_be_hidden()
+        ground = "getComputedStyle(document.body).backgroundColor"
+        assert opened.page.evaluate(ground) == "rgb(253, 253, 252)"
+    assert paper.startswith(b"%PDF")
+    assert len(re.findall(rb"/Type\s*/Page\b", paper)) >= 2
+
+
+def test_five_hundred_columns_open_quickly(browser: Browser, tmp_path: Path) -> None:
+    """A wide page answers a search within a second or two of being opened."""
+    page = make_report(pages.manifest(), [pages.wide(500)])
+    with Opened(browser, pages.write(tmp_path, page)) as opened:
+        opened.page.get_by_role("searchbox").fill("feature_0499")
+        expect(opened.page.locator("#list > li:visible")).to_have_count(1, timeout=3000)
+        ready = opened.page.evaluate("performance.getEntriesByType('navigation')[0].domComplete")
+        opened.plot(opened.column("feature_0499"))
+    assert ready < 3000
+
+
+# Of each visible text: its contrast with the nearest opaque background, its colour and itself.
+_CONTRASTS = """() => {
+  const parse = (text) => text.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => {
+    const part = (v) => ((v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * part(r) + 0.7152 * part(g) + 0.0722 * part(b);
+  };
+  const ground = (node) => {
+    for (; node; node = node.parentElement) {
+      const colour = parse(getComputedStyle(node).backgroundColor);
+      if (colour.length === 3 || colour[3] > 0.99) return colour;
+    }
+    return [255, 255, 255];
+  };
+  const seen = [...document.querySelectorAll("body *")].filter((node) => node.checkVisibility()
+    && [...node.childNodes].some((child) => child.nodeType === 3 && child.textContent.trim()));
+  return seen.map((node) => {
+    const svg = node instanceof SVGElement;
+    const style = getComputedStyle(node);
+    const [a, b] = [light(parse(svg ? style.fill : style.color)), light(ground(node))];
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    return [ratio, node.tagName, node.textContent.trim().slice(0, 40)];
+  });
+}"""

@@ -1,0 +1,172 @@
+"""Test the page as text: its order, its size, and that nothing in it can act or call."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from batchscore.drift.compare import compare_profiles
+from batchscore.drift.findings import Rules
+from batchscore.report import Compared, make_report
+from batchscore.report.page import LISTED
+from tests.report import pages
+
+MOST_BYTES = 2_000_000
+
+
+class Elements(HTMLParser):
+    """Collects elements with their attributes, and the texts of column names."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def columns(page: str) -> list[tuple[str, str]]:
+    """Returns verdict and name of the columns in the page's order."""
+    return re.findall(r'<li data-v="(\w+)">.*?<bdi[^>]*>(.*?)</bdi>', page)
+
+
+def embedded(page: str, element: str) -> Any:
+    """Returns the JSON of a script element."""
+    found = re.search(rf'id="{element}">(.*?)</script>', page, re.S)
+    assert found is not None
+    return json.loads(found.group(1))
+
+
+@pytest.fixture(scope="module")
+def full() -> str:
+    return pages.full_page()
+
+
+def test_the_worst_columns_come_first(full: str) -> None:
+    """Columns that fail stand before those that warn, and those before the others."""
+    verdicts = [verdict for verdict, _ in columns(full)]
+    order = ["fail", "warn", "insufficient_data", "insufficient_resolution", "ok", "none"]
+    assert verdicts == sorted(verdicts, key=order.index)
+    assert {name for verdict, name in columns(full) if verdict == "fail"} >= {"amount", "shop"}
+
+
+def test_verdicts_are_put_in_words_beside_their_colour(full: str) -> None:
+    """The head says how many columns fail, and each row why."""
+    assert re.search(r"Drift: fail\.\s+Columns: \d fail, ", full)
+    assert re.search(r'<span class="why">[^<]+ [\d.]+, fails from 0\.\d+', full)
+
+
+def test_the_figures_are_those_of_the_comparison(full: str) -> None:
+    """A measure stands in the page as the comparison found it, rounded."""
+    drift = pages.drifted().drift
+    aspect = next(a for a in drift.aspects if (a.column, a.aspect) == ("amount", "value"))
+    index = [name for _, name in columns(full)].index("amount")
+    column = embedded(full, "figures")[index]
+    found = column["aspects"][0]["found"][0]
+    assert [each[0] for each in found["measures"]] == [each.name for each in aspect.measures]
+    psi = next(each for each in found["measures"] if each[0] == "psi")
+    known = next(each for each in aspect.measures if each.name == "psi")
+    assert psi[1] == pytest.approx(known.value, rel=1e-3)
+    assert psi[4] == pytest.approx(known.floor, rel=1e-3)
+    assert psi[6:8] == [0.1, 0.25]
+    assert sum(column["aspects"][0]["plots"][0]["current"]) > 1900
+
+
+def test_the_run_is_told(full: str) -> None:
+    """Rows, checks, rejects, golden rows, timing and runs each have their figures."""
+    for text in (
+        "2,010",
+        "input 2,010 = 2,000 + 3 + 7",
+        "200 golden rows",
+        "0.40 s",
+        "20261104-bbbb",
+    ):
+        assert text in full
+    assert "ValueError: no &lt;b&gt;shop&lt;/b&gt;" in full
+
+
+def test_two_profiles_without_a_run_have_a_page() -> None:
+    """Without a manifest the page has the rows of both sides, and no sections of a run."""
+    page = make_report(None, [pages.drifted()])
+    assert "Comparison of two profiles" in page
+    assert "2,000" in page
+    assert 'id="checks"' not in page
+
+
+def test_a_profile_alone_has_a_page() -> None:
+    """Without any comparison the columns are listed, and said not to be compared."""
+    page = make_report(None, [], profile=pages.drifted().current)
+    assert "there is no reference yet" in page
+    assert {verdict for verdict, _ in columns(page)} == {"none"}
+    assert "100.00% of 2,000 rows are null" in page
+
+
+def test_a_failed_run_has_a_page() -> None:
+    """A manifest that ends with an error has neither rows nor checks nor a profile."""
+    failed = {"run": "r", "job": "j", "status": "failed", "error": "no <space> left", "started": ""}
+    page = make_report(failed, [])
+    assert "The run failed: no &lt;space&gt; left" in page
+
+
+def test_gone_and_added_columns_are_told() -> None:
+    """A column that only one side has is listed with what that means."""
+    before, now = (pages.profile(pa.table({n: [1, 2, 3]})) for n in ("old", "young"))
+    drift = compare_profiles(before, now, Rules())
+    page = make_report(None, [Compared("reference", before, now, drift)])
+    assert {name: verdict for verdict, name in columns(page)}["old"] == "fail"
+    assert "added column <bdi" in page
+
+
+def test_the_page_holds_no_address_and_may_call_none(full: str) -> None:
+    """No element loads anything, and the policy lets nothing run but the page's own scripts."""
+    elements = Elements(full).found
+    assert not [attrs for _, attrs in elements if {"src", "srcset", "action"} & set(attrs)]
+    links = [attrs["href"] or "" for _, attrs in elements if "href" in attrs]
+    assert links
+    assert all(link.startswith("#") for link in links)
+    policy = next(a["content"] for _, a in elements if a.get("http-equiv"))
+    assert policy is not None
+    assert policy.startswith("default-src 'none';")
+    assert "unsafe-eval" not in policy
+    assert re.search(r"script-src 'sha256-\S+' 'sha256-\S+'$", policy)
+
+
+def test_hostile_names_stay_texts() -> None:
+    """Names and values of columns bring no element and no script into the page."""
+    values = {name: [name, "a", "</script>"] for name in pages.HOSTILE}
+    page = make_report(
+        pages.manifest(job="<script>"), [pages.compared(pa.table(values), pa.table(values))]
+    )
+    elements = [tag for tag, _ in Elements(page).found]
+    assert elements.count("script") == 4
+    assert "img" not in elements
+    assert len(columns(page)) == len(pages.HOSTILE)
+    assert "\0" not in page
+    assert "(empty name)" in page
+    assert "{{ 7 * 7 }}" in page
+    assert len(page) < 700_000
+
+
+@pytest.mark.parametrize("count", [100, 500])
+def test_a_wide_table_is_whole_and_small(count: int) -> None:
+    """Of a hundred or five hundred columns the page has every figure, in less than 2 MB."""
+    page = make_report(pages.manifest(), [pages.wide(count)])
+    assert len(page.encode()) < MOST_BYTES
+    assert len(embedded(page, "figures")) == len(columns(page)) == count
+
+
+def test_what_has_no_room_is_said() -> None:
+    """Where there is no room for all columns, the worst have their figures, and it is said."""
+    one = pages.wide(LISTED + 10, rows=100)
+    page = make_report(None, [one, one])
+    held = len(embedded(page, "figures"))
+    assert len(page.encode()) < MOST_BYTES
+    assert 300 < held < LISTED == len(columns(page))
+    assert f"figures of the {held:,} worst columns" in page
+    assert "10 more, none of them worse" in page

@@ -1,0 +1,282 @@
+"""Test that a run is held against its references, and what comes of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from batchscore.job.rules import REFERENCE_WORDS
+from tests.factory import (
+    change_job,
+    read_tree,
+    run_cli,
+    run_json,
+    write_job,
+    write_model,
+    write_shard,
+)
+
+ROWS = 4000
+DAYS = ("2026-11-12", "2026-11-18", "2026-11-19")  # a Thursday, a Wednesday, a Thursday
+
+
+def make_rows(seed: int, shift: float = 0.0, first: int = 0) -> pa.Table:
+    """Return rows of two normal columns, the first one shifted; `id` begins at `first`."""
+    chance = np.random.default_rng(seed)
+    return pa.table(
+        {
+            "id": np.arange(first, first + ROWS),
+            "a": (chance.normal(size=ROWS) + shift).astype(np.float32),
+            "b": chance.normal(size=ROWS),
+            "part": pa.array(chance.choice(["p0", "p1"], ROWS)),
+        }
+    )
+
+
+def profile_file(folder: Path, run: dict[str, Any]) -> Path:
+    """Return where the profile of a run lies."""
+    return folder / f"out/_batchscore/runs/{run['run']}/profile.parquet"
+
+
+def begin_job(folder: Path, rows: pa.Table, changes: dict[str, Any] | None = None) -> Path:
+    """Write a job over one shard of `rows`."""
+    job = write_job(folder, changes)
+    (folder / "in/1.parquet").unlink()
+    write_shard(folder / "in/0.parquet", rows)
+    return job
+
+
+@pytest.fixture(scope="module")
+def training(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The profile of what the model was trained on."""
+    folder = tmp_path_factory.mktemp("training")
+    return profile_file(folder, run_json("run", begin_job(folder, make_rows(1)))).read_bytes()
+
+
+@pytest.fixture
+def drifted(training: bytes, tmp_path: Path) -> Path:
+    """A job whose column `a` moved by 0.6 since its model was trained."""
+    job = begin_job(tmp_path, make_rows(2, 0.6, first=10**6))
+    write_model(tmp_path / "model", profile=training)
+    return job
+
+
+def aspects(manifest: dict[str, Any]) -> dict[str, str]:
+    """Return the verdicts of judged values by column."""
+    (comparison,) = manifest["drift"]["comparisons"]
+    return {
+        each["column"]: each["verdict"]
+        for each in comparison["aspects"]
+        if each["judged"] and each["aspect"] == "value"
+    }
+
+
+def test_without_a_reference_a_run_is_profiled_and_says_so(tmp_path: Path) -> None:
+    """There is no check and no verdict, and the run is published."""
+    job = begin_job(tmp_path, make_rows(1))
+    done = run_cli("run", job)
+    assert done.exit_code == 0
+    assert "drift  not judged: no reference yet" in done.stdout
+    manifest = run_json("show", job)
+    assert manifest["drift"] == {"verdict": None, "comparisons": []}
+    assert "drift" not in {check["name"] for check in manifest["checks"]}
+    assert profile_file(tmp_path, manifest).stat().st_size > 1000
+
+
+def test_rows_like_those_of_training_are_published(training: bytes, tmp_path: Path) -> None:
+    """What the model reads and its score are judged; ids that moved on are not."""
+    job = begin_job(tmp_path, make_rows(2, first=10**6))
+    write_model(tmp_path / "model", profile=training)
+    manifest = run_json("run", job)
+    assert (manifest["status"], manifest["drift"]["verdict"]) == ("published", "ok")
+    assert aspects(manifest) == {"a": "ok", "b": "ok", "score": "ok"}
+    (check,) = [check for check in manifest["checks"] if check["name"] == "drift"]
+    assert check["passed"]
+    assert check["detail"].startswith("ok against model small 1.0 (")
+
+
+def test_drift_holds_the_run_with_figures_and_what_to_do(drifted: Path, tmp_path: Path) -> None:
+    """Nothing is published; column, measure, effect and threshold stand beside the commands."""
+    done = run_cli("run", drifted)
+    assert done.exit_code == 3
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("CHECK FAILED")]
+    assert "drift: fail against model small 1.0" in line
+    assert "a psi 0.3" in line
+    assert "over 0.25" in line
+    run = done.stdout.split()[2]
+    for command in ("look", "report", "release", "discard"):
+        assert any(text.startswith(command) and run in text for text in done.stdout.splitlines()), (
+            done.stdout
+        )
+    assert not list(tmp_path.glob("out/data/**/*.parquet"))
+    manifest = run_json("show", drifted, run)
+    assert (manifest["status"], aspects(manifest)["a"]) == ("held", "fail")
+
+
+def test_a_held_run_is_judged_again_without_scoring(drifted: Path) -> None:
+    """A threshold that is raised lets the same units through."""
+    held = run_json("run", drifted)
+    looser = "drift.column_thresholds={a: {psi: [1, 2], ks: [1, null], w1: [1, 2], tail: [1, null]}}"
+    scores = "drift.thresholds={psi: [1, 2], ks: [1, null], w1: [1, 2], tail: [1, null]}"
+    again = run_json("run", drifted, "--set", looser, "--set", scores)
+    assert (held["exit_code"], again["exit_code"]) == (3, 0)
+    assert again["rows"]["reused"] == ROWS
+
+
+def test_release_publishes_a_drifted_run(drifted: Path, tmp_path: Path) -> None:
+    """A person may decide that the change is fine."""
+    held = run_json("run", drifted)
+    done = run_json("release", drifted, held["run"], "--reason", "a new market")
+    assert (done["status"], done["drift"]["verdict"]) == ("published", "fail")
+    assert list(tmp_path.glob("out/data/**/*.parquet"))
+
+
+def test_warn_publishes_and_says_so(drifted: Path) -> None:
+    """`on_fail: warn` passes the check; the verdict stands."""
+    change_job(drifted.parent, {"drift.on_fail": "warn"})
+    done = run_cli("run", drifted)
+    assert done.exit_code == 0
+    assert "drift  fail against model small 1.0" in done.stdout
+    assert run_json("show", drifted)["drift"]["verdict"] == "fail"
+
+
+def test_columns_choose_what_counts(drifted: Path) -> None:
+    """Only the columns that are named decide; the others are compared all the same."""
+    change_job(drifted.parent, {"drift.columns": ["b", "part"]})
+    manifest = run_json("run", drifted)
+    assert (manifest["status"], manifest["drift"]["verdict"]) == ("published", "ok")
+    (comparison,) = manifest["drift"]["comparisons"]
+    found = {a["column"]: a for a in comparison["aspects"] if a["aspect"] == "value"}
+    assert (found["a"]["judged"], found["a"]["verdict"]) == (False, "fail")
+
+
+def test_a_score_of_its_own_is_no_drift(training: bytes, tmp_path: Path) -> None:
+    """A column that the reference has not is listed and does not count."""
+    job = begin_job(tmp_path, make_rows(2), {"postprocess": [{"sigmoid": {"name": "p"}}]})
+    write_model(tmp_path / "model", profile=training)
+    manifest = run_json("run", job)
+    assert manifest["status"] == "published"
+    assert "p" in manifest["drift"]["comparisons"][0]["added"]
+
+
+@pytest.fixture
+def daily(training: bytes, tmp_path: Path) -> Path:
+    """A job by date, whose last day moved; the days before are published."""
+    job = begin_job(
+        tmp_path,
+        make_rows(1),
+        {
+            "params": {"date": {"type": "date"}},
+            "input.path": "in/${date}.parquet",
+            "drift.reference": "previous",
+            "drift.on_fail": "warn",
+        },
+    )
+    write_model(tmp_path / "model", profile=training)
+    for number, day in enumerate(DAYS):
+        write_shard(tmp_path / f"in/{day}.parquet", make_rows(10 + number, 0.3 * number))
+    return job
+
+
+def run_day(job: Path, day: str, *more: str) -> dict[str, Any]:
+    """Run the job for a date."""
+    return run_json("run", job, "--param", f"date={day}", *more)
+
+
+def test_the_day_before_is_compared_with_beside_the_anchor(daily: Path) -> None:
+    """Creeping drift is small against yesterday, and shows against the model's profile."""
+    first, second, third = (run_day(daily, day) for day in DAYS)
+    assert [c["anchor"] for c in first["drift"]["comparisons"]] == [True]
+    previous, anchor = third["drift"]["comparisons"]
+    assert (previous["title"], previous["anchor"]) == (f"run {second['run']}", False)
+    assert (anchor["title"], anchor["anchor"]) == ("model small 1.0", True)
+    worst = [
+        next(a for a in c["aspects"] if (a["column"], a["aspect"]) == ("a", "value"))
+        for c in (previous, anchor)
+    ]
+    effects = [next(m["value"] for m in a["measures"] if m["name"] == "ks") for a in worst]
+    assert effects[0] < 0.15 < effects[1]
+    assert previous["alpha"] == anchor["alpha"] == 0.0005
+
+
+def test_the_last_slices_are_merged(daily: Path) -> None:
+    """`last` takes those before this one; with `same_weekday` only Thursdays count."""
+    runs = [run_day(daily, day)["run"] for day in DAYS[:2]]
+    both = run_day(daily, DAYS[2], "--set", "drift.reference={last: 5}")
+    comparison = both["drift"]["comparisons"][0]
+    assert comparison["title"] == f"the last 2 slices, runs {runs[0]} to {runs[1]}"
+    assert comparison["reference_rows"] == 2 * ROWS
+    some = "drift.reference={last: 5, same_weekday: true}"
+    thursdays = run_day(daily, DAYS[2], "--set", some, "--rescore")
+    comparison = thursdays["drift"]["comparisons"][0]
+    assert comparison["title"].endswith(f"runs {runs[0]} to {runs[0]}")
+    assert comparison["reference_rows"] == ROWS
+
+
+def test_a_profile_file_or_a_run_may_be_the_reference(training: bytes, tmp_path: Path) -> None:
+    """A path is relative to the job file; a run is one of the output's."""
+    job = begin_job(tmp_path, make_rows(2), {"drift.reference": "january.parquet"})
+    (tmp_path / "january.parquet").write_bytes(training)
+    first = run_json("run", job)
+    assert first["drift"]["comparisons"][0]["title"] == "file january.parquet"
+    change_job(tmp_path, {"drift.reference": {"run": first["run"]}})
+    again = run_json("run", job, "--rescore")
+    assert again["drift"]["comparisons"][0]["title"] == f"run {first['run']}"
+    assert again["drift"]["verdict"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("gone.parquet", "gone.parquet: no such file"),
+        ("job.yaml", "job.yaml: damaged"),
+        ({"run": "20200101-0000"}, "has no such run"),
+        ({"last": 3}, "needs a parameter of type date"),
+        ({"last": 0}, "expected at least 1"),
+        ({"last": 3, "run": "x"}, "either run or last"),
+    ],
+    ids=str,
+)
+def test_a_wrong_reference_is_told_before_any_work(
+    scored_job: Path, reference: Any, message: str
+) -> None:
+    """Exit 2 and one message; the output stays as it is."""
+    change_job(scored_job, {"drift.reference": reference})
+    before = read_tree(scored_job / "out")
+    for command in ("check", "run"):
+        done = run_cli(command, scored_job / "job.yaml", *(["--rescore"] * (command == "run")))
+        assert done.exit_code == 2, done.output
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
+    assert read_tree(scored_job / "out") == before
+
+
+def test_an_unknown_measure_is_told(scored_job: Path) -> None:
+    """The nearest known one is named."""
+    change_job(scored_job, {"drift.thresholds": {"psy": [0.1, 0.2]}})
+    done = run_cli("check", scored_job / "job.yaml")
+    assert done.exit_code == 2
+    assert "'psi'" in done.stderr
+
+
+def test_words_are_no_paths() -> None:
+    """`model` and `previous` stay words when paths are made absolute."""
+    assert set(REFERENCE_WORDS) == {"model", "previous"}
+
+
+def test_any_number_of_workers_makes_the_same_profile(tmp_path: Path) -> None:
+    """One worker, three, tiny batches, and a run resumed by units give the same bytes."""
+    made = []
+    for number, changes in enumerate(
+        ({"runtime.workers": 1}, {"runtime.workers": 3}, {"runtime.batch_rows": 777})
+    ):
+        folder = tmp_path / str(number)
+        job = write_job(folder, changes)
+        for shard in range(3):
+            write_shard(folder / f"in/{shard}.parquet", make_rows(shard))
+        made.append(profile_file(folder, run_json("run", job)).read_bytes())
+    assert made[0] == made[1] == made[2]
