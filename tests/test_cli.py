@@ -221,8 +221,9 @@ def test_a_run_prints_a_summary(tmp_path: Path) -> None:
     assert re.fullmatch(r"PUBLISHED run \d{8}-[0-9a-f]{4}   small   model small 1\.0", lines[0])
     assert lines[1].startswith("read 500 = scored 500 + rejected 0 + filtered 0 ")
     assert any(line.startswith("files: 1 added, 0 replaced") for line in lines)
-    assert lines[-2] == f"next   batchscore show {job}"
     run = lines[0].split()[2]
+    assert lines[-3] == f"next   batchscore show {job}"
+    assert lines[-2] == f"report batchscore report {job} {run} -o report.html"
     assert lines[-1] == f"undo   batchscore rollback {job} --undo {run}"
     assert done.stderr == ""
 

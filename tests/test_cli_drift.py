@@ -42,9 +42,7 @@ def test_several_data_are_one_table(months: tuple[Path, Path], tmp_path: Path) -
     found = factory.run_json("profile", *months, "--columns", "x")
     assert (found["rows"], found["shards"], found["output"]) == (6_000, 2, None)
     assert set(found["profile"]) == {"x"}
-    assert [each.name for each in tmp_path.iterdir()] == ["january", "june"] or len(
-        [*tmp_path.iterdir()]
-    ) == 2
+    assert len([*tmp_path.iterdir()]) == 2
 
 
 def test_a_comparison_ends_with_its_verdict(months: tuple[Path, Path], tmp_path: Path) -> None:
@@ -123,7 +121,7 @@ def test_a_run_has_a_report(flights: Published, tmp_path: Path) -> None:
 def test_a_run_whose_reference_is_gone_has_a_report(tmp_path: Path) -> None:
     """Without the reference's file the page comes all the same, with a warning that names it."""
     stored = tmp_path / "reference.parquet"
-    assert factory.run_cli("profile", factory.write_shard(tmp_path / "a.parquet"), "-o", stored)
+    factory.run_json("profile", factory.write_shard(tmp_path / "a.parquet"), "-o", stored)
     job = factory.write_job(tmp_path, {"drift.reference": str(stored)})
     assert factory.run_cli("run", job).exit_code in (0, 3)
     stored.unlink()

@@ -18,7 +18,7 @@ HOSTILE = "\x1b[2Jname\nof <script> \u202e" + "long " * 2_000
 
 def tables(columns: int = 1, shift: float = 1.0) -> tuple[pa.Table, pa.Table]:
     """Rows of so many columns that moved, and one that did not."""
-    return tuple(  # type: ignore[return-value]
+    return tuple(
         pa.table(
             {f"x{i:02}": RNG.normal(by, size=2_000) for i in range(columns)}
             | {"same": RNG.normal(size=2_000)}

@@ -27,7 +27,7 @@ from batchscore.plan.inputs import (
     read_footers,
     unify_schemas,
 )
-from batchscore.stages.read import Source, read_unit
+from batchscore.stages.read import Source, conform, read_unit
 from batchscore.units import Unit, pack_units
 from batchscore.wording import nearest, reason
 
@@ -165,8 +165,8 @@ def open_rows(data: Data, choose: Choose, threads: int) -> Rows:
     schema, batches = _batches(data)
     names = [*choose(schema.names)]
     _check_distinct(schema.names)
-    schema = pa.schema([schema.field(name) for name in names])
-    return Rows(schema, ([batch.select(names)] for batch in _cut(batches)))
+    schema = pa.schema([pa.field(name, _plain_type(schema.field(name).type)) for name in names])
+    return Rows(schema, ([conform(batch, schema, {})] for batch in _cut(batches)))
 
 
 def profile_rows(rows: Rows, hints: Mapping[str, Hint], threads: int) -> TableProfile:
@@ -300,6 +300,11 @@ def _cut(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
                 yield batch[start : start + _MEMORY_ROWS]
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"the data cannot be read to their end ({reason(error)})") from error
+
+
+def _plain_type(type_: pa.DataType) -> pa.DataType:
+    """Returns a type that Arrow can compute with, in place of the views that Polars hands over."""
+    return {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}.get(type_, type_)
 
 
 def _hints(

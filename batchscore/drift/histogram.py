@@ -17,7 +17,7 @@ Counts = NDArray[np.int64]
 Shifts = NDArray[np.uint8]
 
 _CHUNK = 16384  # keys counted at a time: the temporaries stay in the second-level cache
-_VALUES = 65536  # values looked up at a time; fewer would give other threads the lock more often
+_VALUES = 65536  # values that a table looks up at a time; a bound on the temporaries
 _PENDING = 8192  # keys without a known bucket that are gathered before the buckets are rebuilt
 _GAP = 4  # buckets up to so many steps apart have the empty ones between them indexed too
 _HASH = np.uint64(0x9E3779B97F4A7C15)

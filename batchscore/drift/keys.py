@@ -147,7 +147,7 @@ def _magnitude_range32(first_keys_b: Keys, last_keys_b: Keys) -> tuple[Words, Wo
         lows_b, highs_b = near_b.astype(np.float32), far_b.astype(np.float32)
     # Conversion rounds to the nearest; these must not leave the bucket.
     below_b, above_b = np.abs(lows_b) < np.abs(near_b), np.abs(highs_b) > np.abs(far_b)
-    return _words32(lows_b), _words32(highs_b) - above_b
+    return _words32(lows_b) + below_b, _words32(highs_b) - above_b
 
 
 def _key_range(first_keys_b: Keys, last_keys_b: Keys) -> tuple[Words, Words]:

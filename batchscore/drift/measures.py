@@ -22,7 +22,15 @@ from batchscore.drift.categorical import (
     unseen,
 )
 from batchscore.drift.fisher import fisher_p
-from batchscore.drift.ordered import Aligned, decile_bins, ks, tail_counts, tail_p, wasserstein
+from batchscore.drift.ordered import (
+    TAIL,
+    Aligned,
+    decile_bins,
+    ks,
+    tail_counts,
+    tail_p,
+    wasserstein,
+)
 from batchscore.drift.vectors import Vectors, frechet, mean_shift, mmd, mmd_floor
 from batchscore.drift.verdict import Comparison
 
@@ -106,12 +114,34 @@ def _wasserstein(aligned: Aligned, n: int, m: int) -> tuple[Comparison, ...]:
     effect, spread = distance.clipped_over_sigma, distance.j_over_sigma
     if effect is None or spread is None:
         return (Comparison("w1", None), *shown)
-    expected = math.sqrt(2 / math.pi) * spread
+    expected, scale = math.sqrt(2 / math.pi) * spread, _pooled_scale(aligned, n)
 
     def floor(alpha: float) -> float:
-        return math.sqrt(s) * (expected + math.sqrt(-2 * math.log(alpha)))
+        return math.sqrt(s) * (expected + scale * math.sqrt(-2 * math.log(alpha)))
 
     return Comparison("w1", effect, floor), *shown
+
+
+def _pooled_scale(aligned: Aligned, n: int) -> float:
+    """Returns the standard deviation of both clipped samples pooled over the reference's, if more.
+
+    A small reference may by chance have a far smaller one than what it was drawn from, as where
+    most values are 0 and the others few; noise goes by the latter.
+    """
+    rank = -(-n // TAIL)
+    first, last = np.searchsorted(aligned.p_b.cumsum(), [rank, n + 1 - rank])
+    places_b = aligned.places_b[np.arange(aligned.places_b.size).clip(first, last)]
+    with np.errstate(over="ignore", invalid="ignore"):
+        units_b = (places_b - places_b[0]) / (places_b[-1] - places_b[0])
+    variance = _variance(units_b, aligned.p_b)
+    pooled = _variance(units_b, aligned.p_b + aligned.q_b)
+    return math.sqrt(pooled / variance) if pooled > variance > 0 else 1.0
+
+
+def _variance(units_b: NDArray[np.float64], counts_b: Counts) -> float:
+    n = int(counts_b.sum())
+    mean = math.fsum(units_b * counts_b) / n
+    return math.fsum((units_b - mean) ** 2 * counts_b) / n
 
 
 def _tail(aligned: Aligned, n: int, m: int) -> Comparison:

@@ -35,7 +35,8 @@ class PrefixTable:
         prefixes_n -= self.first
         last = prefixes_n.dtype.type(self.entries_p.size - 1)
         np.minimum(prefixes_n, last, out=prefixes_n)
-        return self.entries_p.take(prefixes_n.astype(np.intp))
+        found_n: NDArray[np.int16] = self.entries_p.take(prefixes_n.astype(np.intp))
+        return found_n
 
 
 def prefix_table(
@@ -52,8 +53,8 @@ def prefix_table(
     lows_b, highs_b = layout.word_range(first_keys_b, last_keys_b)
     widths_b = np.where(lows_b <= highs_b, highs_b - lows_b, 0).astype(np.uint64) + np.uint64(1)
     shifts_b = np.minimum(bit_length(widths_b) - 1, layout.most_shift)
-    held_s = np.bincount(shifts_b, counts_b, minlength=64 + _WIDER)
-    held_s = np.convolve(held_s, np.ones(_WIDER + 1))[_WIDER:]
+    counts_s = np.bincount(shifts_b, counts_b, minlength=64 + _WIDER)
+    held_s = np.convolve(counts_s, np.ones(_WIDER + 1))[_WIDER:]
     for shift in np.argsort(-held_s, kind="stable").tolist():
         if held_s[shift] < _WORTH * counts_b.sum():
             return None

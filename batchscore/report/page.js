@@ -99,7 +99,6 @@
       labelColor: MUTED, titleColor: MUTED, domainColor: LINE, tickColor: LINE, gridColor: LINE,
       labelFontSize: 12, titleFontSize: 12, titleFontWeight: 400, labelLimit: 150,
     },
-    aria: true,
   };
   const SHARE = { type: "quantitative", axis: { format: "~%", tickCount: 4, title: null } };
 
@@ -166,8 +165,8 @@
     };
   }
 
-  function overRuns(past, fields, axis) {
-    const values = facts.runs.flatMap((run, index) => {
+  function runPoints(past, fields, axis) {
+    return facts.runs.flatMap((run, index) => {
       const point = { index, run: run.run, started: run.started };
       for (const [name, list] of Object.entries(past)) if (name !== "of") point[name] = list[index];
       point.sign = point.verdict ? facts.signs[point.verdict].join(" ") : "not judged";
@@ -176,7 +175,10 @@
       for (const name of shown) point[`${name} shown`] = axis ? percent(point[name]) : figure(point[name]);
       return shown.every((name) => point[name] === null) ? [] : [point];
     });
-    const starts = `['${facts.runs.map((run) => run.started.slice(0, 10)).join("','")}']`;
+  }
+
+  function overRuns(past, fields, axis) {
+    const starts = JSON.stringify(facts.runs.map((run) => run.started.slice(0, 10)));
     const x = { field: "index", type: "quantitative", title: null, scale: { nice: false, padding: 8 },
       axis: { grid: false, labelExpr: `${starts}[datum.value]`, tickMinStep: 1, labelOverlap: "greedy" } };
     const y = { type: "quantitative", title: null, scale: { zero: Boolean(axis) },
@@ -198,7 +200,7 @@
       layer.unshift({ mark: band,
         encoding: { x, y: { ...y, field: "p05" }, y2: { field: "p95" } } });
     }
-    return { data: { values }, height: 130, layer };
+    return { data: { values: runPoints(past, fields, axis) }, height: 130, layer };
   }
 
   // ---- the library is unpacked when the first plot is due

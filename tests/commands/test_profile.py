@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from batchscore.commands import profile as module
-from batchscore.commands.profile import Data, hints_of, open_rows, profile, profile_rows
+from batchscore.commands.profile import Data, Rows, hints_of, open_rows, profile, profile_rows
 from batchscore.drift.storage import write_table
 from batchscore.drift.table import TableProfile
 from batchscore.errors import InputError, ShardError
@@ -70,10 +71,11 @@ def stream() -> Iterator[pa.RecordBatch]:
         pa.concat_tables([ROWS[:100], ROWS[100:]]),
         ROWS.combine_chunks().to_batches()[0],
         pa.RecordBatchReader.from_batches(ROWS.schema, stream()),
+        pl.DataFrame(ROWS),
         ROWS.to_pandas(),
         ROWS.to_pandas().set_index(np.arange(700)[::-1]),
     ],
-    ids=["table", "chunks", "batch", "reader", "pandas", "indexed pandas"],
+    ids=["table", "chunks", "batch", "reader", "polars", "pandas", "indexed pandas"],
 )
 def test_a_table_in_memory_is_profiled_as_its_file(
     data: Data, monkeypatch: pytest.MonkeyPatch
@@ -86,6 +88,13 @@ def test_a_table_in_memory_is_profiled_as_its_file(
     if types["part"] == "large_string":  # pandas hands texts over so
         found, expected = (profile(t, columns=["id", "a", "b"]) for t in (data, ROWS))
     assert content(found) == content(expected)
+
+
+def test_texts_without_a_value_are_nulls_wherever_they_come_from() -> None:
+    """A text that is missing counts as null, from Arrow, Polars and pandas alike."""
+    table = pa.table({"x": ["a", None, "b"]})
+    for data in (table, pl.DataFrame(table), table.to_pandas()):
+        assert profile(data).columns["x"].nulls == 1
 
 
 def test_columns_are_chosen_and_seen_as_asked(tmp_path: Path) -> None:
@@ -175,6 +184,25 @@ def test_a_shard_that_breaks_off_ends_all_threads(tmp_path: Path) -> None:
     path.write_bytes(whole)
     with pytest.raises(ShardError, match=r"3\.parquet"):
         profile(tmp_path)
+
+
+def test_the_first_error_stops_the_other_threads() -> None:
+    """While one thread fails, the others do not go on to the end of what they read."""
+    taken, many = [], 100_000
+
+    def failing() -> Iterator[pa.RecordBatch]:
+        raise InputError("torn")
+        yield
+
+    def endless() -> Iterator[pa.RecordBatch]:
+        for _ in range(many):
+            taken.append(1)
+            yield ROWS.to_batches()[0][:1]
+
+    rows = Rows(ROWS.schema, iter([endless(), failing()]))
+    with pytest.raises(InputError, match="torn"):
+        profile_rows(rows, {}, threads=2)
+    assert len(taken) < many
 
 
 def test_a_stream_that_breaks_off_is_told() -> None:

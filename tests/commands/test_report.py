@@ -12,7 +12,7 @@ from batchscore.commands.compare import compare_data
 from batchscore.commands.report import HISTORY, report_comparison, report_run, write_report
 from batchscore.drift.findings import Rules, Thresholds
 from batchscore.gate import rules_from_json, rules_to_json
-from batchscore.report import Compared
+from batchscore.report import Compared, make_report
 from batchscore.runs import layout
 from batchscore.runs.history import newest, read_manifest
 from batchscore.storage import Store
@@ -46,29 +46,24 @@ def output(judged: Path, tmp_path: Path) -> Output:
 
 
 def copies(store: Store, manifest: dict[str, Any], number: int, **facts: Any) -> None:
-    """Leave manifests of so many more runs, a day before one another."""
+    """Leave manifests of so many more runs, seven a day, in the days of January 2026."""
     for i in range(number):
-        run, started = (
-            f"2026{1 + i // 28:02}{1 + i % 28:02}-aaaa",
-            f"2026-{1 + i // 28:02}-{1 + i % 28:02}",
-        )
-        other = {**manifest, "run": run, "started": started, **facts}
-        store.write_json(layout.run_file(run, "manifest.json"), other)
+        day, hour = 1 + i // 7, 1 + i % 7
+        facts |= {"run": f"202601{day:02}-aaa{hour}", "started": f"2026-01-{day:02}T0{hour}:00:00"}
+        path = layout.run_file(facts["run"], "manifest.json")
+        store.write_json(path, {**manifest, **facts})
 
 
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the page was made of, beside the page that is really made."""
-    from batchscore.commands import report
-
     taken: dict[str, Any] = {}
-    make = report.make_report
 
     def note(manifest: Any, compared: Any, history: Any = (), profile: Any = None) -> str:
         taken.update(manifest=manifest, compared=compared, history=history, profile=profile)
-        return make(manifest, compared, history, profile)
+        return make_report(manifest, compared, history, profile)
 
-    monkeypatch.setattr(report, "make_report", note)
+    monkeypatch.setattr("batchscore.commands.report.make_report", note)
     return taken
 
 

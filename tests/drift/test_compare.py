@@ -102,7 +102,9 @@ def test_an_empty_column_is_compared_by_its_nulls() -> None:
     """All null on both sides is ok, on one side a failure; on few rows nothing is said."""
     empty = pa.nulls(1000, pa.float64())
     assert compared(empty, empty).verdict == "ok"
-    assert compared(normal(1, 1000), empty).verdict == "fail"
+    stored = read_table(write_table(profile(x=empty), {}))[0]
+    assert compared(profile(x=empty), stored).verdict == "ok"
+    assert compared(normal(1, 1000), stored).verdict == "fail"
     assert compared(empty, normal(1, 1000)).verdict == "fail"
     assert compared(normal(1, 4), pa.nulls(4, pa.float64())).verdict == "insufficient_data"
 
@@ -205,6 +207,8 @@ def test_without_rows_nothing_is_said() -> None:
         (pa.array([1], pa.timestamp("ms")), pa.array([1], pa.timestamp("us")), ("[ms]", "[us]")),
         (pa.array([[1.0]], pa.list_(pa.float32(), 1)),
          pa.array([[1.0, 2]], pa.list_(pa.float32(), 2)), ("[1]", "[2]")),
+        (pa.array([[1.0] * 999], pa.list_(pa.float32(), 999)),
+         pa.array([[1.0] * 998], pa.list_(pa.float32(), 998)), ("[999]", "[998]")),
         (pa.array([[1]]), pa.array([["a"]]), ("int64", "string")),
     ],
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -98,7 +99,7 @@ def floats(dtype: str, seed: int) -> NDArray[Any]:
     chance = np.random.default_rng(seed)
     size = int(chance.choice([1, 300, 20_000, 60_000]))
     zero_n, normal_n = np.zeros(size), chance.normal(size=size)
-    makers = {
+    makers: dict[str, Callable[[], NDArray[Any]]] = {
         "normal": lambda: normal_n,
         "peak": lambda: chance.choice([1e9, 100, -7]) + normal_n,
         "mixture": lambda: np.where(chance.random(size) < 0.9, 1e9 + normal_n, np.exp(normal_n)),
@@ -116,7 +117,7 @@ def floats(dtype: str, seed: int) -> NDArray[Any]:
 
 
 @pytest.mark.parametrize("dtypes", [["f4"], ["f8"], ["f4", "f8"]], ids="-".join)
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=15)
 @given(seed=SEEDS)
 def test_values_are_counted_like_their_keys(dtypes: list[str], seed: int) -> None:
     """Values give bitwise the buckets of their keys, in any split, order and merge tree."""
@@ -178,6 +179,19 @@ def test_every_float_octave_fits() -> None:
     octaves_b = FLOAT.octave(buckets.first_keys_b)
     assert np.unique(octaves_b).size == octaves_b.size == 2 * 2046
     assert buckets.counts_b.sum() == values_n.size * 2
+
+
+def test_an_octave_that_comes_late_is_exact_until_it_is_full() -> None:
+    """A value in an octave that was empty between coarse ones keeps a bucket of its own."""
+    exponents_g = np.delete(np.arange(1, 2046, dtype=np.uint64), 1000) << np.uint64(52)
+    steps_d = np.linspace(0, 2**52 - 1, 5, dtype=np.uint64)
+    values_n = (exponents_g[:, None] + steps_d).ravel().view(np.float64)
+    late_n = np.array([1001 << 52 | 12345], np.uint64).view(np.float64)
+    histogram = Histogram(FLOAT)
+    for part_n in (*np.split(values_n, 5), *[values_n] * 2, late_n):
+        histogram.update_values(part_n)
+    keys_n = FLOAT.encode(np.concatenate([values_n] * 3 + [late_n]))
+    assert as_lists(histogram.buckets()) == by_definition(FLOAT, keys_n)
 
 
 def test_integers_of_many_magnitudes_keep_their_resolution() -> None:

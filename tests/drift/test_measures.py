@@ -13,12 +13,18 @@ from scipy import stats
 
 from batchscore.drift.categorical import AlignedCategories
 from batchscore.drift.fisher import fisher_p
-from batchscore.drift.measures import compare_categories, compare_nulls, shares_floor
+from batchscore.drift.measures import (
+    compare_categories,
+    compare_nulls,
+    compare_numbers,
+    shares_floor,
+)
 from batchscore.drift.verdict import Comparison
 from benchmarks.verdict_simulation import (
     FAMILIES,
     LEVELS,
     ZIPF,
+    aligned_values,
     categories,
     false_alarms,
     power,
@@ -66,6 +72,26 @@ def test_many_bins_with_few_counts_are_noise_by_js_and_hellinger_too() -> None:
         assert beyond <= most(draws, 0.05)
     naive = [pair["hellinger"] for pair in pairs]
     assert sum(each.value > each.floor(0.05) for each in naive) > most(draws, 0.05)  # type: ignore[misc,operator]
+
+
+def test_the_average_noise_of_wasserstein_is_noise() -> None:
+    """The floor has what noise adds on average, so that even a lenient level holds by far."""
+    rng, draws = np.random.default_rng(5), 60
+    found = [by_name(FAMILIES["normal"](rng, 1000, 1000))["w1"] for _ in range(draws)]
+    assert sum(each.is_beyond_noise(0.5) for each in found) <= draws / 4
+
+
+def test_a_reference_that_varies_little_by_chance_does_not_make_noise_of_the_rest() -> None:
+    """Wasserstein's floor goes by both samples where the reference has few values beside 0."""
+    rng = np.random.default_rng(6)
+    reference, current = np.zeros(100), np.zeros(100)
+    reference[:25], current[:41] = rng.exponential(0.4, 25), rng.exponential(0.8, 41)
+    w1 = by_name(compare_numbers(aligned_values(reference, current)))["w1"]
+    other = by_name(compare_numbers(aligned_values(current, reference)))["w1"]
+    for each in (w1, other):
+        assert each.value is not None
+        assert each.value > 0.3
+        assert not each.is_beyond_noise(1e-3)
 
 
 def test_a_value_seen_once_in_a_long_tail_is_expected() -> None:

@@ -24,8 +24,9 @@ def near(values_n: NDArray[Any], seed: int) -> NDArray[Any]:
     any_n = np.frombuffer(np.random.default_rng(seed).bytes(8000), words_n.dtype)
     zeros_n = np.array([0.0, -0.0], values_n.dtype).view(words_n.dtype)
     words_n = np.concatenate([words_n, words_n - one, words_n + one, any_n, zeros_n, zeros_n + one])
-    found_n = words_n.view(values_n.dtype)
-    return found_n[np.isfinite(found_n)]
+    found_n: NDArray[Any] = words_n.view(values_n.dtype)
+    finite_n: NDArray[Any] = found_n[np.isfinite(found_n)]
+    return finite_n
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
@@ -76,6 +77,21 @@ def test_probabilities_are_found_near_both_ends() -> None:
     assert table is not None
     for part in (scores_n < 0.5, scores_n > 0.5):
         assert np.mean(table.find(scores_n[part]) > 0) > 0.9
+
+
+def test_buckets_between_two_float32_are_not_found() -> None:
+    """A float32 is found in a bucket that is narrower than its rounding only if it lies inside."""
+    chance = np.random.default_rng(3)
+    for spread in (3e-8, 1e-7, 1e-6):
+        histogram = Histogram(FLOAT)
+        values_n = chance.choice([-3, 3], 40_000) + chance.normal(0, spread, 40_000)
+        histogram.update(FLOAT.encode(values_n))
+        buckets = histogram.buckets()
+        lows_b, highs_b = FLOAT.layouts["f4"].word_range(buckets.first_keys_b, buckets.last_keys_b)
+        for words_b in (lows_b, highs_b):
+            keys_b = FLOAT.encode(words_b.view(np.float32).astype(np.float64))
+            inside_b = (buckets.first_keys_b <= keys_b) & (keys_b <= buckets.last_keys_b)
+            assert inside_b[lows_b <= highs_b].all()
 
 
 def test_few_distinct_values_have_no_table() -> None:

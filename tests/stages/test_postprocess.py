@@ -18,7 +18,7 @@ from batchscore.arrays import to_arrow, to_numpy
 from batchscore.errors import StepError
 from batchscore.job import Labels, Sigmoid, Softmax, Threshold, TopK, UserFunction
 from batchscore.job.steps import Steps
-from batchscore.stages.postprocess import output_names, postprocess, sigmoid, softmax
+from batchscore.stages.postprocess import postprocess, score_kinds, sigmoid, softmax
 from tests.factory import make_batch, make_block
 
 Floats = np.ndarray[Any, Any]
@@ -212,13 +212,28 @@ def test_the_names_told_beforehand_are_those_that_come(names: list[str], written
     steps = TypeAdapter(Steps).validate_python(written)
     wide = any("softmax" in str(step) for step in written)
     outputs = {name: [[1.0, 2.0]] if wide else [1.0] for name in names}
-    assert sorted(output_names(names, steps) or ()) == sorted(_after(outputs, *steps))
+    assert sorted(score_kinds(names, steps) or ()) == sorted(_after(outputs, *steps))
 
 
 def test_names_after_a_function_are_unknown() -> None:
     """Only the function decides what its columns are called."""
     step = UserFunction(function="f.py:f")
-    assert output_names(["logit"], [Sigmoid(), step]) is None
+    assert score_kinds(["logit"], [Sigmoid(), step]) is None
     assert pa.record_batch(_after({"x": [1.0]}, lambda b: make_batch(z=[2.0]))).schema.names == [
         "z"
     ]
+
+
+def test_scores_that_are_probabilities_are_known() -> None:
+    """A sigmoid's are from 0 to 1, a softmax's add up to 1; the best of either are from 0 to 1."""
+    top = TopK(k=2)
+    assert score_kinds(["logit", "x"], [Sigmoid(output="logit")]) == {
+        "x": "",
+        "score": "probability",
+    }
+    assert score_kinds(["logits"], [Softmax()]) == {"scores": "classes"}
+    best = {"top_labels": "", "top_scores": "probability"}
+    assert score_kinds(["logits"], [Softmax(), top]) == best
+    assert score_kinds(["logits"], [top]) == {"top_labels": "", "top_scores": ""}
+    decided = [Sigmoid(), Threshold(at=0.5)]
+    assert score_kinds(["logit"], decided) == {"score": "probability", "decision": ""}
