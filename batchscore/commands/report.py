@@ -16,13 +16,13 @@ from batchscore.drift.table import TableProfile
 from batchscore.errors import BatchscoreError, RecordError
 from batchscore.gate import rules_from_json
 from batchscore.profiles import Reference, read_profile, read_reference, run_profile
-from batchscore.report import Compared, make_report
+from batchscore.report import RUNS, Compared, make_report
 from batchscore.runs import layout
 from batchscore.runs.history import read_manifest
 from batchscore.storage import Store
 
-HISTORY = 60
-_LOOKED_BACK = ("run", "job", "slice", "status", "started", "seconds", "rows", "profile")
+HISTORY = RUNS - 1
+_LOOKED_BACK = ("run", "params", "status", "started", "seconds", "rows", "profile", "drift")
 _DAY = re.compile(r"\d{8}-")
 
 
@@ -50,7 +50,7 @@ def report_run(store: Store, manifest: Mapping[str, Any]) -> Page:
     profile = _own_profile(store, manifest, missing)
     compared = [*_compared(manifest.get("drift") or {}, profile, missing)] if profile.rows else []
     earlier = [*_earlier(store, manifest)]
-    html = make_report(_listing(manifest), compared, earlier, profile)
+    html = make_report(manifest, compared, earlier, profile, missing, store.address)
     return Page(html, tuple(missing), len(earlier))
 
 
@@ -138,13 +138,8 @@ def _profiled(
             other = read_manifest(store, run)
             same = other.get("job") == manifest.get("job") and other.get("profile")
             if same and _started(other) < _started(manifest):
-                yield _listing({key: other.get(key) for key in (*_LOOKED_BACK, "drift")})
+                yield {key: other.get(key) for key in _LOOKED_BACK}
 
 
 def _started(manifest: Mapping[str, Any]) -> tuple[str, str]:
     return str(manifest["started"]), str(manifest["run"])
-
-
-def _listing(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a manifest with its drift as the page takes it: a list of comparisons."""
-    return {**manifest, "drift": (manifest.get("drift") or {}).get("comparisons", [])}

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from batchscore.arrays import to_arrow
+from batchscore.arrays import to_arrow, to_numpy
 from batchscore.drift.accumulator import Accumulator, Part
 from batchscore.drift.categories import Categories
 from batchscore.drift.derived import entropies, finite_matrix, margins, norms
@@ -28,6 +28,7 @@ Hint = Literal["probability", "classes"]
 MOST_CLASSES = 100
 NARROW = 16  # vectors up to this width are also seen element by element
 _TEXTS = ("string", "large_string", "string_view", "binary", "large_binary", "binary_view")
+_WIDE = {"string_view": pa.large_string(), "binary_view": pa.large_binary()}
 _ACCUMULATORS: dict[str, Any] = {each.kind: each for each in (Numbers, Categories, Vectors)}
 
 
@@ -36,7 +37,7 @@ class ColumnProfile:
     """What is known of one column; `update` and `merge` change it.
 
     Args:
-        type: the Arrow type's name, a dictionary's that of its values.
+        type: the Arrow type's name; of dictionaries, runs and extensions that of the values.
         kind: by which its aspects were chosen.
         aspects: what is accumulated, by name; none for types without statistics.
         count: rows, nulls among them.
@@ -94,25 +95,47 @@ def restore_aspect(
 
 
 def type_name(type_: pa.DataType) -> str:
-    """Returns the name of an Arrow type, of a dictionary type that of its values."""
+    """Returns the name of an Arrow type; of dictionaries, runs and extensions that of the values."""
     return str(_plain_type(type_))
 
 
 def _plain_type(type_: pa.DataType) -> pa.DataType:
     if isinstance(type_, pa.BaseExtensionType):
         return _plain_type(type_.storage_type)
-    return type_.value_type if pa.types.is_dictionary(type_) else type_
+    encoded = pa.types.is_dictionary(type_) or pa.types.is_run_end_encoded(type_)
+    return _plain_type(type_.value_type) if encoded else type_
 
 
 def _plain(array: pa.Array) -> pa.Array:
+    """Returns an array without extensions, runs, views, and dictionaries but those of categories.
+
+    Arrow can neither filter nor take views.
+    """
     if isinstance(array, pa.ExtensionArray):
         return _plain(array.storage)
+    if pa.types.is_run_end_encoded(array.type):
+        return _plain(_by_run(array))
+    if pa.types.is_dictionary(array.type):
+        return _plain_dictionary(array)
+    wide = _WIDE.get(str(array.type))
+    return array if wide is None else array.cast(wide)
+
+
+def _plain_dictionary(array: pa.DictionaryArray) -> pa.Array:
+    values = _plain(array.dictionary)
+    if values is not array.dictionary:
+        array = pa.DictionaryArray.from_arrays(array.indices, values)
     # A dictionary may hold a null, which is one of every row that points to it.
-    if pa.types.is_dictionary(array.type) and (
-        array.dictionary.null_count or not _is_category(array.type.value_type)
-    ):
-        return array.dictionary_decode()
+    if values.null_count or not _is_category(values.type):
+        return _plain(array.dictionary_decode())
     return array
+
+
+def _by_run(array: pa.RunEndEncodedArray) -> pa.DictionaryArray:
+    """Returns each row as an index into the values of the runs."""
+    rows_n = np.arange(array.offset, array.offset + len(array))
+    runs_n = np.searchsorted(to_numpy(array.run_ends), rows_n, side="right")
+    return pa.DictionaryArray.from_arrays(to_arrow(runs_n), array.values)
 
 
 def _kind(type_: pa.DataType, hint: Hint | None) -> Kind:
@@ -233,11 +256,7 @@ _UPDATES: dict[str, Callable[[ColumnProfile, pa.Array], None]] = {
 
 def _lengths(array: pa.Array) -> pa.Array:
     """Returns characters of texts, bytes of binaries."""
-    if "string" in str(array.type):
-        array = array.cast(pa.large_string()) if "view" in str(array.type) else array
-        return pc.utf8_length(array)
-    array = array.cast(pa.large_binary()) if "view" in str(array.type) else array
-    return pc.binary_length(array)
+    return pc.utf8_length(array) if "string" in str(array.type) else pc.binary_length(array)
 
 
 def _is_category(type_: pa.DataType) -> bool:

@@ -18,6 +18,7 @@ Shifts = NDArray[np.uint8]
 
 _CHUNK = 16384  # keys counted at a time: the temporaries stay in the second-level cache
 _VALUES = 65536  # values that a table looks up at a time; a bound on the temporaries
+_FIRST = 16384  # keys that the first buckets are made of
 _PENDING = 8192  # keys without a known bucket that are gathered before the buckets are rebuilt
 _GAP = 4  # buckets up to so many steps apart have the empty ones between them indexed too
 _HASH = np.uint64(0x9E3779B97F4A7C15)
@@ -76,9 +77,10 @@ class Histogram:
         self._shifts_o: Shifts = np.zeros(OCTAVES, np.uint8)
         self._edges_b: Keys = np.empty(0, np.uint64)
         self._counts_b: Counts = np.empty(0, np.int64)
+        # Made when keys come, not when buckets change: who merges, or reads, never needs them.
         self._index: _Index | None = None
-        self._layout: Layout | None = None
         self._table: PrefixTable | None = None
+        self._tabled: Layout | None = None
         self._pending: list[Keys] = []
         self._pending_size = 0
         self._n = 0
@@ -119,8 +121,7 @@ class Histogram:
         elif values_n.size:
             self._n += values_n.size
             self._widen(*self._encoded(np.array([values_n.min(), values_n.max()])))
-            self._use(layout)
-            self._count_values(values_n)
+            self._count_values(layout, values_n)
 
     def merge(self, other: Histogram) -> None:
         """Count all that `other`, a histogram of the same space, has counted."""
@@ -171,20 +172,24 @@ class Histogram:
     def _encoded(self, values_n: NDArray[Any]) -> Keys:
         return self.space.encode(values_n.astype(self.space.dtype, copy=False))
 
-    def _use(self, layout: Layout) -> None:
-        if layout is not self._layout:
-            self._layout = layout
-            self._build_table()
-
-    def _count_values(self, values_n: NDArray[Any]) -> None:
+    def _count_values(self, layout: Layout, values_n: NDArray[Any]) -> None:
         start = 0
         while start < values_n.size:
-            stop = start + (_CHUNK if self._table is None else _VALUES)
-            if self._table is None:
+            table = self._table_for(layout)
+            if table is None:
+                stop = start + (_CHUNK if self._edges_b.size else _FIRST)
                 self._count(self._encoded(values_n[start:stop]))
             else:
-                self._find(self._table, values_n[start:stop])
+                stop = start + _VALUES
+                self._find(table, values_n[start:stop])
             start = stop
+
+    def _table_for(self, layout: Layout) -> PrefixTable | None:
+        if self._tabled is not layout and self._edges_b.size:
+            last_keys_b = self._edges_b | _widths(self._shifts_o[self.space.octave(self._edges_b)])
+            self._table = prefix_table(layout, self._edges_b, last_keys_b, self._counts_b)
+            self._tabled = layout
+        return self._table
 
     def _find(self, table: PrefixTable, values_n: NDArray[Any]) -> None:
         found_n = table.find(values_n)
@@ -194,20 +199,25 @@ class Histogram:
             self._count_chunks(self._encoded(values_n.take(np.flatnonzero(found_n == 0))))
 
     def _count_chunks(self, keys_n: Keys) -> None:
-        for start in range(0, keys_n.size, _CHUNK):
-            self._count(keys_n[start : start + _CHUNK])
+        start = 0
+        while start < keys_n.size:
+            stop = start + (_CHUNK if self._edges_b.size else _FIRST)
+            self._count(keys_n[start:stop])
+            start = stop
 
     def _count(self, keys_n: Keys) -> None:
-        index = self._index
-        rest_n = keys_n.copy() if index is None else self._look_up(index, keys_n)
+        rest_n = self._look_up(keys_n) if self._edges_b.size else keys_n.copy()
         if rest_n.size:
             self._pending.append(rest_n)
             self._pending_size += rest_n.size
-            if self._pending_size >= _PENDING:
+            if self._pending_size >= (_PENDING if self._edges_b.size else _FIRST):
                 self._flush()
 
-    def _look_up(self, index: _Index, keys_n: Keys) -> Keys:
+    def _look_up(self, keys_n: Keys) -> Keys:
         """Count the keys whose bucket the index knows, return the left edges of the others."""
+        if self._index is None:
+            self._index = _build_index(self._edges_b, self._counts_b, self._shifts_o)
+        index = self._index
         edges_n = keys_n & index.keep_o.take(self.space.octave(keys_n))
         buckets_n = index.slots_s.take(_slots(edges_n, index.hash_shift)).astype(np.intp)
         self._counts_b += np.bincount(buckets_n, minlength=self._counts_b.size)
@@ -226,7 +236,7 @@ class Histogram:
             self._fold(keys_n[starts_b], np.diff(starts_b, append=keys_n.size))
 
     def _fold(self, edges_n: Keys, counts_n: Counts) -> None:
-        """Add counts at keys, coarsen what is over its budget, index the buckets anew."""
+        """Add counts at keys, coarsen what is over its budget."""
         edges_n = np.concatenate([self._edges_b, edges_n])
         counts_n = np.concatenate([self._counts_b, counts_n])
         filled_m = np.flatnonzero(counts_n)
@@ -240,13 +250,7 @@ class Histogram:
         places_m = np.searchsorted(edges_b, missing_m)
         self._edges_b = np.insert(edges_b, places_m, missing_m)
         self._counts_b = np.insert(counts_b, places_m, 0)
-        self._index = _build_index(self._edges_b, self._counts_b, self._shifts_o)
-        self._build_table()
-
-    def _build_table(self) -> None:
-        if self._layout is not None and self._edges_b.size:
-            last_keys_b = self._edges_b | _widths(self._shifts_o[self.space.octave(self._edges_b)])
-            self._table = prefix_table(self._layout, self._edges_b, last_keys_b, self._counts_b)
+        self._index = self._table = self._tabled = None
 
     def _coarsened(self, keys_n: Keys) -> Keys:
         return keys_n & ~_widths(self._shifts_o[self.space.octave(keys_n)])

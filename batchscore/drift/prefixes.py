@@ -35,7 +35,7 @@ class PrefixTable:
         prefixes_n -= self.first
         last = prefixes_n.dtype.type(self.entries_p.size - 1)
         np.minimum(prefixes_n, last, out=prefixes_n)
-        found_n: NDArray[np.int16] = self.entries_p.take(prefixes_n.astype(np.intp))
+        found_n: NDArray[np.int16] = self.entries_p.take(prefixes_n.astype(np.intp), mode="clip")
         return found_n
 
 

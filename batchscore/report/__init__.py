@@ -2,5 +2,6 @@
 
 from batchscore.report.columns import Compared
 from batchscore.report.page import make_report
+from batchscore.report.past import RUNS
 
-__all__ = ["Compared", "make_report"]
+__all__ = ["RUNS", "Compared", "make_report"]

@@ -46,7 +46,9 @@ def rounded(value: Any, digits: int = 8) -> Any:
 
 
 def seconds(value: float) -> str:
-    """Returns seconds with two significant digits below ten."""
+    """Returns seconds with two decimals below ten, or milliseconds below a tenth."""
+    if value < 0.0995:
+        return f"{value * 1000:.{0 if value >= 0.00995 or not value else 1}f} ms"
     return f"{value:.2f} s" if value < 9.95 else f"{value:,.0f} s"
 
 

@@ -167,7 +167,7 @@
 
   function runPoints(past, fields, axis) {
     return facts.runs.flatMap((run, index) => {
-      const point = { index, run: run.run, started: run.started };
+      const point = { index, run: run.run, started: run.started, about: isolated(run.about) };
       for (const [name, list] of Object.entries(past)) if (name !== "of") point[name] = list[index];
       point.sign = point.verdict ? facts.signs[point.verdict].join(" ") : "not judged";
       point.colour = { fail: "var(--fail)", warn: "var(--warn)" }[point.verdict] || "var(--current)";
@@ -178,18 +178,19 @@
   }
 
   function overRuns(past, fields, axis) {
-    const starts = JSON.stringify(facts.runs.map((run) => run.started.slice(0, 10)));
+    const starts = JSON.stringify(facts.runs.map((run) => isolated(run.about)));
     const x = { field: "index", type: "quantitative", title: null, scale: { nice: false, padding: 8 },
-      axis: { grid: false, labelExpr: `${starts}[datum.value]`, tickMinStep: 1, labelOverlap: "greedy" } };
+      axis: { grid: false, labelExpr: `${starts}[datum.value]`, tickMinStep: 1,
+        labelOverlap: "greedy", labelFlush: true } };
     const y = { type: "quantitative", title: null, scale: { zero: Boolean(axis) },
       axis: { tickCount: 4, ...(axis || {}) } };
     const line = fields[fields.length - 1].field;
-    const tips = [["run", "run"], ["started", "started"], ["sign", "drift"],
+    const tips = [["about", "of"], ["run", "run"], ["started", "started"], ["sign", "drift"],
       ...fields.filter(({ field }) => past[field]).map(({ field, title }) => [`${field} shown`, title])];
     const layer = [
       { mark: { type: "line", aria: false, stroke: "var(--current)", strokeWidth: 2 },
         encoding: { x, y: { ...y, field: line } } },
-      { mark: { type: "point", filled: true, size: 70, opacity: 1, aria: false },
+      { mark: { type: "point", filled: true, size: 90, opacity: 1, aria: false },
         encoding: { x, y: { ...y, field: line }, color: { field: "colour", type: "nominal", scale: null },
           shape: { condition: { test: "datum.verdict == 'fail' || datum.verdict == 'warn'", value: "triangle-up" },
             value: "circle" },
@@ -397,8 +398,8 @@
 
   function pastTable(past) {
     const names = Object.keys(past).filter((name) => name !== "verdict" && name !== "of");
-    return table(["run", "started", ...names, "drift"], facts.runs.map((run, i) => [
-      run.run, run.started,
+    return table(["of", "run", ...names, "drift"], facts.runs.map((run, i) => [
+      element("bdi", { class: "id" }, run.about), text("span", run.run, { class: "id" }),
       ...names.map((name) => (past[name][i] !== null && shares.has(name) ? percent(past[name][i]) : figure(past[name][i]))),
       past.verdict && past.verdict[i] ? badge(past.verdict[i]) : "not judged",
     ]), 2);
@@ -407,7 +408,10 @@
   function overRunsPlot(past, name, title, fields, axis) {
     const spec = overRuns(past, fields.map(([field, label]) => ({ field, title: label })), axis);
     const description = `${title} of ${name} over runs`;
-    return element("div", {}, text("h5", title), plotted(spec, description, () => pastTable(past)));
+    const told = past.verdict
+      ? text("p", "▲ a run in which the column warned or failed", { class: "legend" })
+      : "";
+    return element("div", {}, text("h5", title), told, plotted(spec, description, () => pastTable(past)));
   }
 
   function history(past, name) {

@@ -16,6 +16,7 @@ from batchscore.report import figures
 from batchscore.report.columns import Compared, Row, details, findings_of, list_rows
 from batchscore.report.figures import MEASURES, VERDICT_SIGNS, count, embedded_json, size
 from batchscore.report.past import PastRun, column_history, runs_of
+from batchscore.report.steps import decisions_of, outcome_of, steps_of
 from batchscore.telemetry import STAGES
 from batchscore.wording import one_line
 
@@ -45,20 +46,24 @@ def make_report(
     compared: Sequence[Compared],
     history: Sequence[Mapping[str, Any]] = (),
     profile: TableProfile | None = None,
+    missing: Sequence[str] = (),
+    where: str = "",
 ) -> str:
     """Returns a page of HTML that needs no other file and no network, under 2 MB.
 
     Args:
         manifest: that of the run; None for two profiles that belong to no run.
         compared: the comparisons, the one with the chosen reference first; may be empty.
-        history: manifests of earlier runs with their `profile`, newest first. Verdicts come from
-            `drift`: for each comparison `TableDrift.to_json()`.
+        history: manifests of earlier runs with their `profile` and `drift`, newest first.
         profile: what is reported where nothing is compared; may be missing, as of a failed run.
+        missing: what should be on the page and could not be read, a message each.
+        where: the address of the run's output, for the commands that the page offers.
     """
     current = compared[0].current if compared else profile or TableProfile.empty()
     findings, runs = findings_of(compared), runs_of(manifest, history)
     rows = list_rows(compared, current, findings)
-    view = _view(manifest, compared, rows, runs)
+    view = {**_view(manifest, compared, rows, runs), **_outcome(manifest, where)}
+    view |= {"missing": missing, "judged": runs[-1].verdict if manifest and runs else None}
     bare = _render(view, _data(compared, runs, []))
     columns = (
         details(
@@ -98,9 +103,22 @@ def _view(
         "reasons": _reasons(manifest),
         "stages": _stages(manifest),
         "runs": list(reversed(runs)),
+        "parametrised": any(run.about != run.started[:10] for run in runs),
         "facts_of_run": _run_facts(manifest or {}),
         "signs": VERDICT_SIGNS,
         "measures": MEASURES,
+    }
+
+
+def _outcome(manifest: Mapping[str, Any] | None, where: str) -> dict[str, Any]:
+    """Returns what the template tells of a run's end, and of what may be done about it."""
+    if manifest is None:
+        return {"outcome": "", "decisions": [], "steps": [], "where": ""}
+    return {
+        "outcome": outcome_of(manifest),
+        "decisions": decisions_of(manifest),
+        "steps": steps_of(manifest, where) if where else [],
+        "where": where,
     }
 
 
@@ -150,8 +168,8 @@ def _data(
 ) -> dict[str, str]:
     """Returns the JSON texts of the page, safe in script elements."""
     facts = {
-        "sides": [one_line(each.title, 60) for each in compared],
-        "runs": [{"run": each.run, "started": each.started} for each in runs],
+        "sides": [one_line(each.title, 120) for each in compared],
+        "runs": [{"run": each.run, "started": each.started, "about": each.about} for each in runs],
         "signs": dict(VERDICT_SIGNS),
         "measures": dict(MEASURES),
     }

@@ -9,7 +9,9 @@ from typing import Any
 from batchscore.report.figures import VERDICT_SIGNS, moment, rounded
 from batchscore.wording import one_line
 
-RUNS = 20
+RUNS = 31
+"""Runs that the page looks back on at most, the reported one among them."""
+
 _WORST_FIRST = tuple(VERDICT_SIGNS)
 _QUANTILES = ("p05", "p50", "p95")
 
@@ -21,6 +23,7 @@ class PastRun:
     Args:
         run: its id.
         started: when it began, for people.
+        about: its parameters; where a job has none, the day on which it began.
         status: what it came to.
         rows: its counts of rows, where it got that far.
         seconds: how long it took, where it ended.
@@ -31,6 +34,7 @@ class PastRun:
 
     run: str
     started: str
+    about: str
     status: str
     rows: Mapping[str, int]
     seconds: float | None
@@ -83,29 +87,25 @@ def _shown_aspect(column: Mapping[str, Any]) -> str:
 
 
 def _past_run(manifest: Mapping[str, Any]) -> PastRun:
-    comparisons = manifest.get("drift") or []
+    drift = manifest.get("drift") or {}
     verdicts: dict[str, str] = {}
-    for aspect in (a for each in comparisons for a in each.get("aspects", ())):
+    for aspect in (a for each in drift.get("comparisons", ()) for a in each.get("aspects", ())):
         if aspect.get("judged", True):
-            known = verdicts.get(aspect["column"])
-            verdicts[aspect["column"]] = _worst(known, aspect["verdict"])
-    verdict = None
-    for each in comparisons:
-        verdict = _worst(verdict, each["verdict"])
+            known = verdicts.get(aspect["column"], aspect["verdict"])
+            verdicts[aspect["column"]] = min(known, aspect["verdict"], key=_WORST_FIRST.index)
+    started = moment(str(manifest.get("started", "")))
+    params = " ".join(str(value) for value in (manifest.get("params") or {}).values())
     return PastRun(
         one_line(manifest.get("run", "")),
-        moment(str(manifest.get("started", ""))),
+        started,
+        one_line(params, 40) or started[:10],
         one_line(manifest.get("status", "")),
         manifest.get("rows") or {},
         manifest.get("seconds"),
         manifest.get("profile") or {},
         verdicts,
-        verdict,
+        drift.get("verdict"),
     )
-
-
-def _worst(known: str | None, other: str) -> str:
-    return other if known is None else min(known, other, key=_WORST_FIRST.index)
 
 
 def _null_share(column: Mapping[str, Any] | None) -> float | None:

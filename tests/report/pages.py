@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 
 from batchscore.drift.compare import compare_profiles
-from batchscore.drift.findings import Rules
+from batchscore.drift.findings import Rules, TableDrift
 from batchscore.drift.table import TableProfile
+from batchscore.gate import summarize
 from batchscore.report import Compared, make_report
 
 HOSTILE = (
@@ -113,16 +114,22 @@ def manifest(run: str = "20261121-aaaa", **more: Any) -> dict[str, Any]:
     }
 
 
+def recorded(drift: TableDrift) -> dict[str, Any]:
+    """Returns a comparison as manifests keep it."""
+    return {"verdict": drift.verdict, "comparisons": [summarize(drift)]}
+
+
 def history(runs: int = 4) -> list[dict[str, Any]]:
     """Returns manifests of earlier runs, newest first, that drift more and more."""
     reference = profile(table(), scores="classes")
     made = []
     for i in range(runs):
         now = profile(table(shift=i / runs, seed=2 + i), scores="classes")
-        drift = compare_profiles(reference, now, Rules()).to_json()
-        facts = {"profile": now.summary(), "drift": [drift]}
+        drift = recorded(compare_profiles(reference, now, Rules()))
+        facts = {"profile": now.summary(), "drift": drift}
         stored = json.loads(json.dumps(facts))
-        made.append(manifest(f"202611{i + 1:02d}-bbbb", **stored))
+        day = {"params": {"date": f"2026-11-{i + 1:02d}"}}
+        made.append(manifest(f"202611{i + 1:02d}-bbbb", **stored, **day))
     return made[::-1]
 
 
@@ -131,7 +138,7 @@ def full_page() -> str:
     one = drifted()
     anchor = Compared("anchor: model shops 1.4.0", one.reference, one.current, one.drift)
     return make_report(
-        manifest(profile=one.current.summary(), drift=[one.drift.to_json()]),
+        manifest(profile=one.current.summary(), drift=recorded(one.drift)),
         [one, anchor],
         history(),
     )

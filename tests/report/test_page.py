@@ -111,7 +111,10 @@ def test_a_failed_run_has_a_page() -> None:
     """A manifest that ends with an error has neither rows nor checks nor a profile."""
     failed = {"run": "r", "job": "j", "status": "failed", "error": "no <space> left", "started": ""}
     page = make_report(failed, [])
-    assert "The run failed: no &lt;space&gt; left" in page
+    assert "no &lt;space&gt; left" in page
+    assert "The run failed: nothing was published" in page
+    assert "No row was scored" in page
+    assert "The run did not come to its rows" in page
 
 
 def test_gone_and_added_columns_are_told() -> None:

@@ -13,7 +13,7 @@ def run(number: int, verdict: str = "ok", **column: Any) -> dict[str, Any]:
         {"column": "x", "verdict": verdict, "judged": True},
         {"column": "x", "verdict": "fail", "judged": False},
     ]
-    drift = [{"verdict": verdict, "aspects": aspects}]
+    drift = {"verdict": verdict, "comparisons": [{"verdict": verdict, "aspects": aspects}]}
     profile = {"x": {"count": 10, "nulls": number, "nan": 1, **column}}
     return {
         "run": f"r{number}",
