@@ -46,6 +46,7 @@ _PASSING_NAMES = frozenset(
         "ChunkedEncodingError",
         "TransportError",
         "ServiceRequestError",
+        "FlexibleChecksumError",
     }
 )
 # Timeout, a conditional put that met another one, too early, too many.

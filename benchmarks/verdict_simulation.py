@@ -145,7 +145,7 @@ def vectors(kind: str, rng: Rng, n: int, m: int) -> Compared:
 
 
 def _normal(u: Floats) -> Floats:
-    return stats.norm.ppf(u)
+    return np.asarray(stats.norm.ppf(u))
 
 
 def _ties(u: Floats) -> Floats:
@@ -153,11 +153,11 @@ def _ties(u: Floats) -> Floats:
 
 
 def _cauchy(u: Floats) -> Floats:
-    return stats.cauchy.ppf(u)
+    return np.asarray(stats.cauchy.ppf(u))
 
 
 def _pareto(u: Floats) -> Floats:
-    return stats.pareto.ppf(u, 1.2)
+    return np.asarray(stats.pareto.ppf(u, 1.2))
 
 
 def _zero_inflated(u: Floats) -> Floats:

@@ -120,7 +120,9 @@ def test_drift_holds_the_run_with_figures_and_what_to_do(drifted: Path, tmp_path
 def test_a_held_run_is_judged_again_without_scoring(drifted: Path) -> None:
     """A threshold that is raised lets the same units through."""
     held = run_json("run", drifted)
-    looser = "drift.column_thresholds={a: {psi: [1, 2], ks: [1, null], w1: [1, 2], tail: [1, null]}}"
+    looser = (
+        "drift.column_thresholds={a: {psi: [1, 2], ks: [1, null], w1: [1, 2], tail: [1, null]}}"
+    )
     scores = "drift.thresholds={psi: [1, 2], ks: [1, null], w1: [1, 2], tail: [1, null]}"
     again = run_json("run", drifted, "--set", looser, "--set", scores)
     assert (held["exit_code"], again["exit_code"]) == (3, 0)

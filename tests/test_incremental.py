@@ -241,9 +241,14 @@ def test_rows_that_are_there_twice_hold_the_run(scored_job: Path) -> None:
     found = run(scored_job)
     assert (found["exit_code"], held_for(found)) == (3, ["unique"])
     assert "50 rows" in found["error"]
-    pairs = re.findall(r"row (\d+) of \S+2.parquet; row (\d+) of \S+1.parquet", found["error"])
+    first = {"1": 300, "2": 450}
+    pairs = re.findall(
+        r"row (\d+) of \S+([12])\.parquet; row (\d+) of \S+([12])\.parquet", found["error"]
+    )
     assert pairs
-    assert all(int(late) + 450 == int(early) + 300 for late, early in pairs)
+    for row, shard, other_row, other in pairs:
+        assert shard != other
+        assert int(row) + first[shard] == int(other_row) + first[other]
 
 
 def test_an_undone_run_gives_back_what_it_replaced(scored_job: Path) -> None:

@@ -9,8 +9,6 @@ if ! command -v apt-get >/dev/null; then
     echo "apt-get: no such command; install Chromium so that \`chromium\` is found on the PATH." >&2
     exit 1
 fi
-if [ "$(id -u)" = 0 ]; then
-    apt-get install --yes --no-install-recommends chromium
-else
-    sudo apt-get install --yes --no-install-recommends chromium
-fi
+root=$([ "$(id -u)" = 0 ] || echo sudo)
+$root apt-get update --quiet=2
+$root apt-get install --yes --quiet=2 --no-install-recommends chromium

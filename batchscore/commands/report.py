@@ -57,9 +57,9 @@ def report_run(store: Store, manifest: Mapping[str, Any]) -> Page:
 def report_comparison(found: Comparison) -> Page:
     """Returns the report of two tables that belong to no run."""
     before, now = found.reference, found.current
-    return Page(
-        make_report(None, [Compared(before.title, before.profile, now.profile, found.drift)])
-    )
+    about = f"{now.title} against {before.title}"
+    compared = Compared(before.title, before.profile, now.profile, found.drift, about)
+    return Page(make_report(None, [compared]))
 
 
 def write_report(

@@ -95,7 +95,7 @@ def restore_aspect(
 
 
 def type_name(type_: pa.DataType) -> str:
-    """Returns the name of an Arrow type; of dictionaries, runs and extensions that of the values."""
+    """Returns an Arrow type's name; of dictionaries, runs and extensions that of the values."""
     return str(_plain_type(type_))
 
 

@@ -33,8 +33,7 @@ def finite_matrix(array: pa.Array) -> Array:
 
 
 def _whole(flat: pa.Array, width: int) -> NDArray[np.bool_]:
-    whole_b: NDArray[np.bool_] = to_numpy(flat.is_valid()).reshape(-1, width).all(axis=1)
-    return whole_b
+    return np.asarray(to_numpy(flat.is_valid()).reshape(-1, width).all(axis=1))
 
 
 def norms(values_bd: Array) -> Floats:

@@ -44,12 +44,14 @@ class Compared:
         reference: its profile.
         current: the profile that is reported; the same one in each comparison of a page.
         drift: what their comparison came to.
+        about: names both sides; the page's title where it is of no run.
     """
 
     title: str
     reference: TableProfile
     current: TableProfile
     drift: TableDrift
+    about: str = ""
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,9 @@ def reason(measure: Measure) -> str:
     """Returns a measure in words: its effect, the threshold that it meets, and the noise."""
     words = f"{MEASURES.get(measure.name, (measure.name,))[0]} {figure(measure.value)}"
     limit = {"fail": measure.fail, "warn": measure.warn}.get(measure.outcome)
-    if limit is not None:
+    if limit is not None and measure.value is not None and measure.value < limit:
+        words += ", thrice its share or more"
+    elif limit is not None:
         words += f", {measure.outcome}s from {figure(limit)}"
     if measure.outcome == "undecided":
         words += ", which noise alone may reach"

@@ -398,10 +398,11 @@
 
   function pastTable(past) {
     const names = Object.keys(past).filter((name) => name !== "verdict" && name !== "of");
-    return table(["of", "run", ...names, "drift"], facts.runs.map((run, i) => [
-      element("bdi", { class: "id" }, run.about), text("span", run.run, { class: "id" }),
-      ...names.map((name) => (past[name][i] !== null && shares.has(name) ? percent(past[name][i]) : figure(past[name][i]))),
+    return table(["of", "drift", ...names, "run"], facts.runs.map((run, i) => [
+      element("bdi", { class: "id" }, run.about),
       past.verdict && past.verdict[i] ? badge(past.verdict[i]) : "not judged",
+      ...names.map((name) => (past[name][i] !== null && shares.has(name) ? percent(past[name][i]) : figure(past[name][i]))),
+      run.run,
     ]), 2);
   }
 

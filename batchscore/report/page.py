@@ -124,7 +124,8 @@ def _outcome(manifest: Mapping[str, Any] | None, where: str) -> dict[str, Any]:
 
 def _title(manifest: Mapping[str, Any] | None, compared: Sequence[Compared]) -> str:
     if manifest is None:
-        return "Comparison of two profiles" if compared else "Profile of a table"
+        about = next((each.about for each in compared if each.about), "Comparison of two profiles")
+        return one_line(about, 160) if compared else "Profile of a table"
     params = " ".join(f"{k}={v}" for k, v in (manifest.get("params") or {}).items())
     return one_line(f"{manifest.get('job', '')} {params}".strip(), 120)
 

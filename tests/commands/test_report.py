@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import shutil
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,7 @@ def test_a_profile_that_is_gone_is_named(output: Output, gone: str) -> None:
     page = report_run(store, manifest)
     assert len(page.missing) == 1
     assert path in page.missing[0]
+    assert f"Left out: <bdi>{page.missing[0]}" in html.unescape(page.html)
     assert manifest["run"] in page.html
 
 

@@ -170,7 +170,11 @@ def test_the_history_is_drawn(browser: Browser, full: Path) -> None:
         expect(svg.locator("g.mark-symbol path")).to_have_count(5)
         history.get_by_text("Values as a table").click()
         expect(history.locator("tbody tr")).to_have_count(5)
-        verdicts = history.locator("tbody tr td:last-child").all_inner_texts()
+        verdicts = history.locator("tbody tr td:nth-child(2)").all_inner_texts()
+        runs = history.locator("tbody tr th").all_inner_texts()
+        labels = svg.locator("g.mark-text text").all_text_contents()
+    assert runs == [f"2026-11-{day:02d}" for day in (1, 2, 3, 4, 20)]
+    assert any("2026-11-20" in label for label in labels)
     assert "fail" in verdicts[-1]
     assert "ok" in verdicts[0]
 

@@ -117,6 +117,49 @@ def test_a_failed_run_has_a_page() -> None:
     assert "The run did not come to its rows" in page
 
 
+@pytest.mark.parametrize(
+    ("facts", "commands"),
+    [
+        ({"status": "held", "units": []}, {"show", "release", "discard"}),
+        ({"status": "held"}, {"show"}),
+        ({"status": "published", "units": []}, {"show", "trace", "rollback"}),
+        ({"status": "failed"}, {"show"}),
+    ],
+)
+def test_the_page_says_what_to_do_next(facts: dict[str, Any], commands: set[str]) -> None:
+    """The commands that a run allows stand with its id and the address of its output."""
+    page = make_report(pages.manifest(**facts), [], where="/an output")
+    found = re.findall(r"<code><bdi>batchscore (\w+) &#39;/an output&#39;([^<]*)", page)
+    assert {command for command, _ in found} == commands
+    assert all("20261121-aaaa" in rest for command, rest in found if command != "trace")
+    assert ("Held: nothing was published" in page) == ("release" in commands)
+    assert ("Held before anything was scored" in page) == (facts == {"status": "held"})
+
+
+def test_what_is_gone_is_said_with_the_verdict_that_was() -> None:
+    """Without its reference's profile a run has the verdict of its manifest, and the reason."""
+    drift = pages.recorded(pages.drifted().drift)
+    gone = "model <i>: profile x.parquet: no such file"
+    page = make_report(pages.manifest(drift=drift), [], (), pages.drifted().current, [gone])
+    assert "Left out: <bdi>model &lt;i&gt;: profile x.parquet: no such file" in page
+    assert "Drift was fail when the run ended" in page
+    assert "there is no reference yet" not in page
+
+
+def test_decisions_are_told() -> None:
+    """Who released a run, when and why, stands on its page."""
+    decision = {"by": "me@here", "at": "2026-11-22T08:00:00.5+00:00", "reason": "a <b>strike</b>"}
+    page = make_report(pages.manifest(released=decision), [])
+    assert "released by me@here at 2026-11-22 08:00:00 UTC: a &lt;b&gt;strike&lt;/b&gt;" in page
+
+
+def test_a_category_that_grew_threefold_is_not_said_to_pass_the_threshold() -> None:
+    """A value far below the threshold on differences warns by its ratio, in those words."""
+    before, now = (pa.table({"x": ["a"] * 9000 + ["b"] * rare}) for rare in (9, 250))
+    page = make_report(None, [pages.compared(before, now)])
+    assert re.search(r"one category 0\.0\d+, thrice its share or more", page)
+
+
 def test_gone_and_added_columns_are_told() -> None:
     """A column that only one side has is listed with what that means."""
     before, now = (pages.profile(pa.table({n: [1, 2, 3]})) for n in ("old", "young"))

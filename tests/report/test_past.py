@@ -67,3 +67,9 @@ def test_a_run_that_failed_early_is_looked_past() -> None:
     runs = runs_of(run(2), [failed, run(1)])
     assert column_history("x", runs)["nulls"] == [0.2, None, 0.3]
     assert runs[1].verdict is None
+
+
+def test_runs_of_a_job_by_dates_are_told_apart_by_them() -> None:
+    """A run is named by its parameters, without any by the day on which it began."""
+    of_day = {**run(1), "params": {"date": "2013-09-01"}}
+    assert [each.about for each in runs_of(run(2), [of_day])] == ["2013-09-01", "2026-01-01"]
