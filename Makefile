@@ -8,17 +8,18 @@ CHECKED := $(wildcard batchscore tests data docs jobs benchmarks tools)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env demo test faults check lint format constraints clean
+.PHONY: help env demo test bench faults check lint format constraints clean
 
 help:
 	@echo "make demo         score the sample flights"
 	@echo "make test         all checks, then all tests with coverage"
+	@echo "make bench        what drift profiling costs, beside its peers; installs them into .bench"
 	@echo "make faults       kill 200 runs at random, and see that nothing is lost or twice"
 	@echo "make check        formatter, linter, types, import rules"
 	@echo "make lint         formatter and linter only"
 	@echo "make format       let the formatter and the linter mend what they can"
 	@echo "make constraints  pin the dependencies again (all to the newest: ARGS=--upgrade)"
-	@echo "make clean        remove .venv and caches; what was scored, out/, stays"
+	@echo "make clean        remove .venv, .bench and caches; what was scored, out/, stays"
 
 env: $(READY)
 
@@ -27,6 +28,10 @@ demo: $(READY)
 
 test: check
 	$(BIN)/pytest --cov --cov-report=term
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks.profile_cost
+	$(BIN)/python -m benchmarks.drift_peers
 
 faults: $(READY)
 	$(BIN)/python -m tests.faults --kills 200
@@ -48,7 +53,7 @@ constraints: | $(UV)
 		--extra s3 --group dev --output-file constraints.txt $(ARGS) pyproject.toml
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .bench .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	rm -rf .coverage .coverage.* dist
 	find $(CHECKED) -name __pycache__ -type d -prune \
 		-exec rm -rf {} +

@@ -158,6 +158,7 @@ def reason(each: Mapping[str, Any]) -> str:
     if measure is None or "value" not in measure:
         return str(each.get("note") or each["verdict"])
     limit = measure.get(each["verdict"])
-    over = "" if limit is None else f" over {limit:g}"
+    # A category that became three times as frequent warns below the threshold.
+    over = "" if limit is None or measure["value"] < limit else f" over {limit:g}"
     about = f" ({one_line(measure['detail'], 60)})" if "detail" in measure else ""
     return f"{measure['name']} {measure['value']:.3g}{over}{about}"

@@ -104,16 +104,18 @@ def summary(
         return lines
     run = manifest["run"]
     look = f"{program} show {where}"
+    report = f"{program} report {where} {run} -o report.html"
+    if manifest["status"] == "failed":
+        return [*lines, f"look   {look} {run}", f"report {report}"]
     if manifest["status"] != "held":
         undo = f"{program} rollback {where} --undo {run}"
-        report = f"{program} report {where} {run} -o report.html"
         return [*lines, f"next   {look}", f"report {report}", f"undo   {undo}"]
     if "units" not in manifest:
         return [*lines, f"look   {look} {run}"]
     return [
         *lines,
         f"look     {look} {run}",
-        f"report   {program} report {where} {run} -o report.html",
+        f"report   {report}",
         f"release  {program} release {where} {run} --reason …",
         f"discard  {program} discard {where} {run}",
     ]

@@ -72,7 +72,7 @@ class PeerError(Exception):
 
 @dataclass(frozen=True)
 class Result:
-    """What a library came to: a judgement a round, and its answers."""
+    """What a library came to: a judgement a round, and its answers, if it was asked for them."""
 
     title: str
     rounds: list[dict[str, Any]]
@@ -80,7 +80,7 @@ class Result:
 
     def middle(self, field: str) -> float:
         """Returns the median of the rounds."""
-        return median(each[field] for each in self.rounds)
+        return float(median(each[field] for each in self.rounds))
 
 
 def write_tables(folder: Path, rows: int) -> None:
@@ -137,6 +137,8 @@ def measure(folder: Path) -> list[Result]:
     answers: dict[Entry, dict[str, Any]] = {}
     for task in ["judge"] * ROUNDS + ["answer"]:
         for entry in [*rounds]:
+            if task == "answer" and entry.options:
+                continue
             try:
                 found = ask(entry, task, folder)
             except PeerError as error:
@@ -147,7 +149,7 @@ def measure(folder: Path) -> list[Result]:
                 rounds[entry].append(found)
             else:
                 answers[entry] = found
-    return [Result(entry.title, rounds[entry], answers[entry]) for entry in rounds]
+    return [Result(entry.title, rounds[entry], answers.get(entry, {})) for entry in rounds]
 
 
 def cost(results: list[Result], rows: int) -> None:
@@ -228,7 +230,7 @@ def main() -> None:
     cost(results, rows)
     for table in (splits, findings, samples):
         print()
-        table(results)
+        table([each for each in results if each.answers])
     print(f"\nPieces: {PIECES}, of TFDV one a core; load {os.getloadavg()[0]:.1f} at the end")
 
 
@@ -260,7 +262,8 @@ def _changes(before: dict[str, Any], now: dict[str, Any]) -> tuple[int, float]:
 
 def _changed(found: tuple[int, float]) -> str:
     columns, most = found
-    return f"{columns} of {COLUMNS}" + (f" (a score by up to {most:.2g})" if columns else "")
+    scores = f"a score by up to {most:.2g}" if most else "statistics only"
+    return f"{columns} of {COLUMNS}" + (f" ({scores})" if columns else "")
 
 
 def _flagged(said: dict[str, Any]) -> int:

@@ -244,3 +244,14 @@ def test_no_control_character_reaches_a_terminal(manifest: dict[str, Any]) -> No
         render.unchanged(spoiled, "/out", str(Path("job.yaml"))),
     ):
         assert all("\x1b" not in line and "\n" not in line for line in lines)
+
+
+def test_a_run_that_failed_a_check_cannot_be_undone(manifest: dict[str, Any]) -> None:
+    """Nothing was published: what is left is to look, in the terminal or on a page."""
+    lines = render.summary({**manifest, "status": "failed", "files": []}, "/out", "job.yaml")
+    run = manifest["run"]
+    assert lines[-2:] == [
+        f"look   batchscore show job.yaml {run}",
+        f"report batchscore report job.yaml {run} -o report.html",
+    ]
+    assert "rollback" not in "".join(lines)

@@ -194,7 +194,7 @@ def _change(changes: CategoryChanges, cell: int, name: str, risen: bool) -> Comp
         shares,
         floor=lambda alpha: shares.floor(alpha / cells) if shares.floor else math.inf,
         chance=min(1.0, shares.chance * cells),
-        detail=f"{name}: {shares.detail}",
+        detail=f"{name}: {shares.detail}" + (f", {_RISE} times as often" if risen else ""),
         warns=risen,
     )
 

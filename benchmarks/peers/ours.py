@@ -40,10 +40,11 @@ def compare(reference: TableProfile, current: TableProfile) -> dict[str, Said]:
 
 
 def _said(aspect: AspectDrift, facts: str) -> Said:
-    worst = aspect.measures[0]
-    score = next(each.value for each in aspect.measures if each.name in SCORES)
-    words = f"{aspect.verdict} ({worst.name} {worst.value or 0:.3f})"
-    return Said(aspect.verdict in ("warn", "fail"), score or 0.0, words, facts)
+    main_measure = next(each for each in aspect.measures if each.name in SCORES)
+    flagged = aspect.verdict in ("warn", "fail")
+    told = aspect.measures[0] if flagged else main_measure
+    words = f"{aspect.verdict} ({told.name} {told.value or 0:.3f})"
+    return Said(flagged, main_measure.value or 0.0, words, facts)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,8 @@ def compare(reference: Any, current: Any) -> dict[str, Said]:
 
 def _said(anomaly: Any, score: float, facts: str) -> Said:
     whys = [each.short_description for each in anomaly.reason] if anomaly else ["no anomaly"]
-    return Said(anomaly is not None, score, f"{whys[-1]} ({score:.3f})", fingerprint(facts))
+    words = f"{whys[-1].split(' between')[0]} ({score:.3f})"
+    return Said(anomaly is not None, score, words, fingerprint(facts))
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def in_pieces(frame: Any, count: int) -> Any:
 
 def compare(reference: Any, current: Any) -> dict[str, Said]:
     """Returns the default algorithms' findings; the score is their statistic."""
-    scores = calculate_drift_scores(target_view=current, reference_view=reference)
+    scores = calculate_drift_scores(current, reference, with_thresholds=True)
     statistics = reference.to_pandas()
     facts = statistics[[name for name in statistics if name.startswith(FACTS)]]
     return {name: _said(score, facts.loc[name]) for name, score in scores.items()}

@@ -205,3 +205,11 @@ def test_meta_must_be_json() -> None:
     """Meta with NaN is refused, since no other reader of JSON would take it."""
     with pytest.raises(ValueError, match="JSON compliant"):
         write_table(TableProfile.empty(), {"x": float("nan")})
+
+
+def test_a_hundred_columns_stay_small() -> None:
+    """A hundred numeric columns above 4,096 distinct values take less than 2 MB."""
+    chance = np.random.default_rng(9)
+    columns = {f"c{i}": np.exp(chance.normal(size=20_000) * (1 + i / 20)) for i in range(100)}
+    data = write_table(profile_of([pa.RecordBatch.from_pydict(columns)]), {}, extra=False)
+    assert len(data) < 2_000_000
