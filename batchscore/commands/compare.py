@@ -10,7 +10,6 @@ from typing import Any
 from batchscore.commands.files import is_profile, read_profile
 from batchscore.commands.profile import (
     Data,
-    count_threads,
     hints_of,
     open_rows,
     profile_rows,
@@ -157,9 +156,8 @@ def _output_side(address: str) -> Side | None:
 
 
 def _data_side(data: Data, known: TableProfile, columns: Sequence[str] | None) -> Side:
-    threads = count_threads()
-    rows = open_rows(data, lambda names: _there(columns, names), threads)
-    profile = profile_rows(rows, hints_of(known), threads)
+    rows = open_rows(data, lambda names: _there(columns, names))
+    profile = profile_rows(rows, hints_of(known))
     title = os.fspath(data) if isinstance(data, str | os.PathLike) else type(data).__name__
     return Side(title, profile)
 

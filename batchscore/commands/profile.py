@@ -1,14 +1,13 @@
-"""Data of any origin to a profile, without a model: read side by side, and merged."""
+"""Data of any origin to a profile, without a model: read ahead, and profiled."""
 
 from __future__ import annotations
 
 import os
 import sys
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
@@ -19,7 +18,7 @@ from batchscore.drift.column import Hint, Kind, new_column
 from batchscore.drift.table import TableProfile
 from batchscore.errors import InputError
 from batchscore.job.parameters import redacted_address
-from batchscore.plan.auto import choose_batch_rows, count_cores
+from batchscore.plan.auto import choose_batch_rows
 from batchscore.plan.inputs import (
     Footer,
     find_shards,
@@ -27,8 +26,9 @@ from batchscore.plan.inputs import (
     read_footers,
     unify_schemas,
 )
+from batchscore.stages.ahead import read_ahead
 from batchscore.stages.read import Source, conform, read_unit
-from batchscore.units import Unit, pack_units
+from batchscore.units import pack_units
 from batchscore.wording import nearest, reason
 
 Choose: TypeAlias = Callable[[Sequence[str]], Sequence[str]]
@@ -36,10 +36,9 @@ Data: TypeAlias = Any
 """Addresses of Parquet data (one, or several), or a table: of Arrow, pandas, or any library that
 hands it over by the Arrow C stream interface."""
 
-_MOST_THREADS = 4
 _MEMORY_ROWS = 65_536
-_UNIT_ROWS = 65_536, 1_000_000
-_UNITS_A_THREAD = 4
+_UNIT_ROWS = 1_000_000
+_BATCHES_AHEAD = 2
 _FITTING: Mapping[Hint, tuple[Kind, ...]] = {
     "probability": ("probability", "labels"),
     "classes": ("classes",),
@@ -58,12 +57,12 @@ class Rows:
 
     Args:
         schema: of all batches, in plain types.
-        streams: batches that one thread takes one after the other; threads share the streams.
+        batches: read one after the other.
         shards: files that they are read from.
     """
 
     schema: pa.Schema
-    streams: Iterator[Iterable[pa.RecordBatch]]
+    batches: Generator[pa.RecordBatch, None, None]
     shards: int = 0
 
 
@@ -135,25 +134,18 @@ def profile_data(
 ) -> Profiled:
     """Profiles a table and says what it took; see `profile`."""
     start = time.perf_counter()
-    threads = count_threads()
-    rows = open_rows(data, partial(_named, columns), threads)
+    rows = open_rows(data, partial(_named, columns))
     hints = _hints(rows.schema, probabilities, classes)
-    found = profile_rows(rows, hints, threads)
+    found = profile_rows(rows, hints)
     return Profiled(found, rows.shards, time.perf_counter() - start)
 
 
-def count_threads() -> int:
-    """Returns how many threads profile side by side: beyond some they wait for the interpreter."""
-    return min(count_cores(), _MOST_THREADS)
-
-
-def open_rows(data: Data, choose: Choose, threads: int) -> Rows:
-    """Returns a table's rows, to be read by so many threads.
+def open_rows(data: Data, choose: Choose) -> Rows:
+    """Returns a table's rows, to be read.
 
     Args:
         data: as of `profile`.
         choose: takes the names of the columns there are, returns those to read.
-        threads: that the streams are shared out to.
 
     Raises:
         InputError: the data are not there or do not fit.
@@ -161,57 +153,23 @@ def open_rows(data: Data, choose: Choose, threads: int) -> Rows:
     if isinstance(data, str | os.PathLike):
         data = [data]
     if isinstance(data, Sequence) and all(isinstance(each, str | os.PathLike) for each in data):
-        return _stored_rows([os.fspath(each) for each in data], choose, threads)
+        return _stored_rows([os.fspath(each) for each in data], choose)
     schema, batches = _batches(data)
     names = [*choose(schema.names)]
     _check_distinct(schema.names)
     schema = pa.schema([pa.field(name, _plain_type(schema.field(name).type)) for name in names])
-    return Rows(schema, ([conform(batch, schema, {})] for batch in _cut(batches)))
+    return Rows(schema, (conform(batch, schema, {}) for batch in _cut(batches)))
 
 
-def profile_rows(rows: Rows, hints: Mapping[str, Hint], threads: int) -> TableProfile:
-    """Returns the profile of rows that are read, and profiled, by so many threads."""
-    merged = TableProfile(hints=hints)
+def profile_rows(rows: Rows, hints: Mapping[str, Hint]) -> TableProfile:
+    """Returns the profile of rows, which are read ahead on a thread while others are profiled."""
+    found = TableProfile(hints=hints)
     nothing = [pa.nulls(0, field.type) for field in rows.schema]
-    merged.update(pa.RecordBatch.from_arrays(nothing, schema=rows.schema))
-    take, stop = _taking_turns(rows.streams), threading.Event()
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            work = [
-                pool.submit(_drain, take, stop, TableProfile(hints=hints)) for _ in range(threads)
-            ]
-            for each in work:
-                merged.merge(each.result())
-        finally:
-            stop.set()
-    return merged
-
-
-def _taking_turns(
-    streams: Iterator[Iterable[pa.RecordBatch]],
-) -> Callable[[], Iterable[pa.RecordBatch] | None]:
-    lock = threading.Lock()
-
-    def take() -> Iterable[pa.RecordBatch] | None:
-        with lock:
-            return next(streams, None)
-
-    return take
-
-
-def _drain(
-    take: Callable[[], Iterable[pa.RecordBatch] | None], stop: threading.Event, mine: TableProfile
-) -> TableProfile:
-    """Adds to a thread's own profile stream after stream, until there is none or all stop."""
-    try:
-        for batch in (batch for stream in iter(take, None) for batch in stream):
-            if stop.is_set():
-                break
-            mine.update(batch)
-    except BaseException:
-        stop.set()
-        raise
-    return mine
+    found.update(pa.RecordBatch.from_arrays(nothing, schema=rows.schema))
+    with closing(read_ahead(rows.batches, _BATCHES_AHEAD)) as batches:
+        for batch in batches:
+            found.update(batch)
+    return found
 
 
 def _named(columns: Sequence[str] | None, names: Sequence[str]) -> Sequence[str]:
@@ -219,7 +177,7 @@ def _named(columns: Sequence[str] | None, names: Sequence[str]) -> Sequence[str]
     return names if columns is None else tuple(dict.fromkeys(columns))
 
 
-def _stored_rows(addresses: Sequence[str], choose: Choose, threads: int) -> Rows:
+def _stored_rows(addresses: Sequence[str], choose: Choose) -> Rows:
     for address in addresses:
         if redacted_address(address) != address:
             raise InputError(
@@ -235,7 +193,7 @@ def _stored_rows(addresses: Sequence[str], choose: Choose, threads: int) -> Rows
         raise InputError(_reworded(str(error))) from error
     left_out = _constant_keys(footers) if every else set()
     schema = pa.schema([field for field in schema if field.name not in left_out])
-    return Rows(schema, _read(footers, schema, threads), len(footers))
+    return Rows(schema, _read(footers, schema), len(footers))
 
 
 def _constant_keys(footers: Sequence[Footer]) -> set[str]:
@@ -257,21 +215,11 @@ def _find(addresses: Sequence[str]) -> Any:
     return found
 
 
-def _read(
-    footers: Sequence[Footer], schema: pa.Schema, threads: int
-) -> Iterator[Iterable[pa.RecordBatch]]:
-    pieces = keep_row_groups(footers)
+def _read(footers: Sequence[Footer], schema: pa.Schema) -> Generator[pa.RecordBatch, None, None]:
     batch_rows, _ = choose_batch_rows("auto", footers, schema)
-    least, most = _UNIT_ROWS
-    fair = sum(piece.rows for piece in pieces) // (threads * _UNITS_A_THREAD)
-    source = Source(schema, None, batch_rows)
-    for unit in pack_units(pieces, min(max(fair, least), most)):
-        yield _unit_batches(unit, source)
-
-
-def _unit_batches(unit: Unit, source: Source) -> Iterator[pa.RecordBatch]:
-    for block in read_unit(unit, source):
-        yield block.batch
+    source = Source(schema, None, batch_rows, threads=True)
+    for unit in pack_units(keep_row_groups(footers), _UNIT_ROWS):
+        yield from (block.batch for block in read_unit(unit, source))
 
 
 def _batches(data: Any) -> tuple[pa.Schema, Iterable[pa.RecordBatch]]:

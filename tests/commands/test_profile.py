@@ -1,4 +1,4 @@
-"""Profiles of data that nobody scores: from files and from memory, on any number of threads."""
+"""Profiles of data that nobody scores: from files and from memory, however they are split."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from batchscore.commands import profile as module
-from batchscore.commands.profile import Data, Rows, hints_of, open_rows, profile, profile_rows
+from batchscore.commands.profile import Data, hints_of, open_rows, profile, profile_rows
 from batchscore.drift.storage import write_table
 from batchscore.drift.table import TableProfile
 from batchscore.errors import InputError, ShardError
@@ -43,20 +43,19 @@ def in_one_go(table: pa.Table) -> bytes:
 @given(
     cuts=st.lists(st.integers(0, 700), max_size=5),
     row_group=st.integers(50, 700),
-    threads=st.integers(1, 4),
 )
-def test_files_and_threads_leave_no_trace(
-    tmp_path_factory: pytest.TempPathFactory, cuts: list[int], row_group: int, threads: int
+def test_files_and_row_groups_leave_no_trace(
+    tmp_path_factory: pytest.TempPathFactory, cuts: list[int], row_group: int
 ) -> None:
-    """Rows split into any files and row groups, read by any threads, give the same bytes."""
+    """Rows split into any files and row groups give the same bytes."""
     folder = tmp_path_factory.mktemp("data")
     bounds = sorted([0, 700, *cuts])
     for i, (start, end) in enumerate(itertools.pairwise(bounds)):
         pq.write_table(ROWS[start:end], folder / f"{i}.parquet", row_group_size=row_group)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_UNIT_ROWS", (40, 90))
-        rows = open_rows(folder, lambda names: names, threads)
-        assert content(profile_rows(rows, {}, threads)) == in_one_go(ROWS)
+        patch.setattr(module, "_UNIT_ROWS", 90)
+        rows = open_rows(folder, lambda names: names)
+        assert content(profile_rows(rows, {})) == in_one_go(ROWS)
 
 
 def stream() -> Iterator[pa.RecordBatch]:
@@ -174,7 +173,7 @@ def test_files_that_differ_are_told_in_the_words_of_profiles(tmp_path: Path) -> 
     assert profile(tmp_path, columns=["id"]).rows == 600
 
 
-def test_a_shard_that_breaks_off_ends_all_threads(tmp_path: Path) -> None:
+def test_a_shard_that_breaks_off_is_named(tmp_path: Path) -> None:
     """What is damaged inside is an error that names the file, soon, whoever reads it."""
     for i in range(6):
         write_shard(tmp_path / f"{i}.parquet", make_rows(30_000))
@@ -184,25 +183,6 @@ def test_a_shard_that_breaks_off_ends_all_threads(tmp_path: Path) -> None:
     path.write_bytes(whole)
     with pytest.raises(ShardError, match=r"3\.parquet"):
         profile(tmp_path)
-
-
-def test_the_first_error_stops_the_other_threads() -> None:
-    """While one thread fails, the others do not go on to the end of what they read."""
-    taken, many = [], 100_000
-
-    def failing() -> Iterator[pa.RecordBatch]:
-        raise InputError("torn")
-        yield
-
-    def endless() -> Iterator[pa.RecordBatch]:
-        for _ in range(many):
-            taken.append(1)
-            yield ROWS.to_batches()[0][:1]
-
-    rows = Rows(ROWS.schema, iter([endless(), failing()]))
-    with pytest.raises(InputError, match="torn"):
-        profile_rows(rows, {}, threads=2)
-    assert len(taken) < many
 
 
 def test_a_stream_that_breaks_off_is_told() -> None:
