@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any
@@ -45,6 +46,7 @@ class Result:
         records: of all units, in the order of their names.
         fresh: names of those that this run scored.
         profile: of all units' rows.
+        new: of the rows that are not published yet; None where no others are kept.
         rows: where every row went.
         drift: how the profile differs from its references.
     """
@@ -54,6 +56,7 @@ class Result:
     records: tuple[UnitRecord, ...]
     fresh: frozenset[str]
     profile: TableProfile
+    new: TableProfile | None
     rows: Rows
     drift: dict[str, Any] = field(default_factory=dict)
 
@@ -74,7 +77,8 @@ def finish_run(spec: RunSpec, addresses: Iterable[str]) -> dict[str, Any]:
         result = _gather(spec, plan, sorted(set(addresses)))
         checks = judge(spec, result.rows, result.records, _bad_shards(result), result.base)
         references = [Reference.from_json(each) for each in plan["references"]]
-        drift, drift_checks = judge_drift(spec, references, result.profile)
+        drift, drift_checks = judge_drift(spec, references, result.profile, result.new)
+        drift["notes"] = plan["reference_notes"]
         return _conclude(spec, replace(result, drift=drift), [*checks, *drift_checks])
     except BatchscoreError as error:
         return _write_failed(spec, plan, error)
@@ -103,7 +107,9 @@ def _gather(spec: RunSpec, plan: dict[str, Any], addresses: Sequence[str]) -> Re
     kept = _kept_records(base, plan["kept"])
     profile = _kept_profile(spec, base, kept)
     resumed = [layout.record(spec.slice, spec.score, unit) for unit in plan["resumed"]]
-    made = merge_records(spec.output, [*addresses, *resumed], profile)
+    new = TableProfile.empty()
+    made = merge_records(spec.output, [*addresses, *resumed], new)
+    profile.merge(new)
     records = {**kept, **{unit: _settle_rejects(spec, record) for unit, record in made.items()}}
     planned = {
         **plan["units"],
@@ -113,7 +119,8 @@ def _gather(spec: RunSpec, plan: dict[str, Any], addresses: Sequence[str]) -> Re
     shard_rows = sum(shard["rows"] for shard in plan["inputs"])
     rows = reconcile(records, planned, plan["pruned_rows"], shard_rows, reused)
     ordered = tuple(record for _, record in sorted(records.items()))
-    return Result(plan, base, ordered, frozenset(plan["units"]), profile, rows)
+    fresh = frozenset(plan["units"])
+    return Result(plan, base, ordered, fresh, profile, new if kept else None, rows)
 
 
 def _kept_records(base: dict[str, Any] | None, kept: Sequence[str]) -> dict[str, UnitRecord]:
@@ -126,12 +133,10 @@ def _kept_profile(
 ) -> TableProfile:
     """Returns the profile of published units that stay: the base's own where all of them do."""
     if base is not None and kept and len(kept) == len(base["units"]):
-        try:
-            return read_profile(run_profile(spec.output, base["run"]))
-        except RecordError as error:
-            raise RecordError(
-                f"{error}; restore it, or score the slice anew with --rescore"
-            ) from error
+        # Where it is gone or damaged, the units' own records hold all of it.
+        with suppress(RecordError):
+            sha256 = base.get("profile_sha256")
+            return read_profile(run_profile(spec.output, base["run"]), sha256)
     profile = TableProfile.empty()
     merge_records(spec.output, [layout.record(spec.slice, spec.score, u) for u in kept], profile)
     return profile
@@ -155,9 +160,9 @@ def _bad_shards(result: Result) -> list[tuple[str, str]]:
 def _conclude(spec: RunSpec, result: Result, checks: Sequence[Check]) -> dict[str, Any]:
     """Writes a run's outcome; one that passed its checks is published."""
     store, run = spec.output, spec.run
-    save_profile(store, run, result.profile)
+    sha256 = save_profile(store, run, result.profile, result.new)
     status = outcome(result.rows, checks)
-    manifest = _manifest(spec, result, checks, status)
+    manifest = {**_manifest(spec, result, checks, status), "profile_sha256": sha256}
     good = {**manifest, "status": "published" if result.rows.scored else "empty"}
     publication = _publication(spec, result, good)
     if status in ("published", "empty"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from batchscore.drift.findings import VERDICTS, AspectDrift, Measure, Rules, TableDrift, Thresholds
@@ -18,18 +19,28 @@ _SHOWN = 5
 
 
 def judge_drift(
-    spec: RunSpec, references: Sequence[Reference], profile: TableProfile
+    spec: RunSpec,
+    references: Sequence[Reference],
+    profile: TableProfile,
+    new: TableProfile | None = None,
 ) -> tuple[dict[str, Any], list[Check]]:
     """Compares a run's profile with each reference; returns what the manifest keeps, and the check.
 
     Without a reference, or without rows, there is no check.
 
+    Args:
+        profile: of all rows of the slice.
+        new: of those that the run adds to what is published, where there are others: among many
+            old rows theirs would not show.
+
     Raises:
         RecordError: the profile of a reference is missing or damaged.
     """
     if not references or not profile.rows:
-        return {"verdict": None, "comparisons": []}, []
-    comparisons = [_compared(spec, each, profile, len(references)) for each in references]
+        why = "no rows" if references else "no reference yet (drift.reference)"
+        return {"verdict": None, "why": why, "comparisons": []}, []
+    sides = _sides(references, profile, new)
+    comparisons = [_compared(spec, *side, len(sides)) for side in sides]
     verdict = max((each["verdict"] for each in comparisons), key=VERDICTS.index)
     detail = " | ".join(map(describe, comparisons))
     passed = verdict != "fail" or spec.drift.on_fail == "warn"
@@ -37,30 +48,56 @@ def judge_drift(
     return {"verdict": verdict, "comparisons": comparisons}, [check]
 
 
+def _sides(
+    references: Sequence[Reference], profile: TableProfile, new: TableProfile | None
+) -> list[tuple[Reference, str, TableProfile]]:
+    """Returns what is compared with what: all rows, and the new ones where there are others.
+
+    With rows that are among all, only the new ones are compared.
+    """
+    if new is None or not new.rows:
+        return [(each, "all", profile) for each in references]
+    sides = [(each, "new", new) for each in references]
+    return sides + [(each, "all", profile) for each in references if not each.own]
+
+
 def _compared(
-    spec: RunSpec, reference: Reference, profile: TableProfile, references: int
+    spec: RunSpec, reference: Reference, which: str, profile: TableProfile, tests: int
 ) -> dict[str, Any]:
     # SciPy takes a second to import: only who compares needs it.
     from batchscore.drift.compare import compare_profiles
 
     before = read_reference(reference.files)
-    rules = drift_rules(spec.drift, _judged_columns(spec, before, profile), references)
+    unjudged = _unjudged(spec, before, profile)
+    columns = _wanted(spec, profile) - set(unjudged)
+    rules = drift_rules(spec.drift, tuple(columns), tests)
     drift = compare_profiles(before, profile, rules)
-    return {**reference.to_json(), "rules": rules_to_json(rules), **summarize(drift)}
+    if not drift.comparisons:
+        drift = replace(drift, verdict="insufficient_data")
+    facts = {"rows": which, "rules": rules_to_json(rules), "unjudged": unjudged}
+    return {**reference.to_json(), **facts, **summarize(drift)}
 
 
-def _judged_columns(
-    spec: RunSpec, reference: TableProfile, profile: TableProfile
-) -> tuple[str, ...]:
+def _wanted(spec: RunSpec, profile: TableProfile) -> set[str]:
     """Returns the columns that count: the job's, else what the model reads, and the scores.
 
-    Scores are the columns that do not come from the input. Of these defaults only those count that
-    the reference has.
+    Scores are the columns that do not come from the input.
     """
     if spec.drift.columns is not None:
-        return spec.drift.columns
-    scores = set(profile.columns) - set(spec.source.schema.names)
-    return tuple(scores.union(spec.model_columns) & set(reference.columns))
+        return set(spec.drift.columns)
+    return (set(profile.columns) - set(spec.source.schema.names)).union(spec.model_columns)
+
+
+def _unjudged(spec: RunSpec, reference: TableProfile, profile: TableProfile) -> dict[str, str]:
+    """Returns the columns that count and cannot be compared with this reference, and why."""
+    found = {}
+    for name in sorted(_wanted(spec, profile)):
+        before, now = reference.columns.get(name), profile.columns.get(name)
+        if before is None:
+            found[name] = "not in the reference"
+        elif now is not None and {before.kind, now.kind} == {"number", "probability"}:
+            found[name] = f"profiled as {before.kind} there and {now.kind} here (--probability)"
+    return found
 
 
 def drift_rules(drift: Drift, columns: Sequence[str] | None, references: int = 1) -> Rules:
@@ -143,7 +180,17 @@ def describe(comparison: Mapping[str, Any]) -> str:
     worst = "; ".join(f"{aspect_name(each)} {reason(each)}" for each in bad[:_SHOWN])
     more = f"; and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
     listed = f": {worst}{more}" if bad else ""
-    return f"{comparison['verdict']} against {comparison['title']} ({counts}){listed}"
+    rows = "new rows " if comparison.get("rows") == "new" else ""
+    head = f"{comparison['verdict']} {rows}against {comparison['title']}"
+    return f"{head} ({counts or 'nothing judged'}){listed}{_left_out(comparison)}"
+
+
+def _left_out(comparison: Mapping[str, Any]) -> str:
+    unjudged = [f"{one_line(k, 40)} ({why})" for k, why in comparison.get("unjudged", {}).items()]
+    gone = [f"{one_line(name, 40)} (gone)" for name in comparison.get("gone", ())]
+    names = [*unjudged, *gone]
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"; not judged: {', '.join(names[:_SHOWN])}{more}" if names else ""
 
 
 def aspect_name(each: Mapping[str, Any]) -> str:

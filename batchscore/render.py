@@ -132,7 +132,7 @@ def ended(manifest: Mapping[str, Any], output: str) -> list[str]:
         if kind in manifest:
             lines.append(f"{kind} by {one_line(decided(manifest[kind]), 200)}")
     lines += [f"CHECK FAILED  {_check(c)}" for c in manifest["checks"] if not c["passed"]]
-    lines += _drift(manifest)
+    lines += [] if "drift" in _failed(manifest) else _drift(manifest)
     lines += _rejects(manifest, output)
     lines += [
         f"BAD SHARD  {one_line(bad['path'], 120)}: {one_line(bad['reason'], 200)}"
@@ -162,12 +162,23 @@ def _worked(manifest: Mapping[str, Any]) -> list[str]:
 
 def _drift(manifest: Mapping[str, Any]) -> list[str]:
     drift = manifest.get("drift")
-    held = any(c["name"] == "drift" and not c["passed"] for c in manifest["checks"])
-    if not drift or held:
+    if not drift:
         return []
+    notes = [f"drift  {one_line(note, 300)}" for note in drift.get("notes", ())]
     if not drift["comparisons"]:
-        return ["drift  not judged: no reference yet (drift.reference); the run is profiled"]
-    return [f"drift  {one_line(describe(each), 600)}" for each in drift["comparisons"]]
+        why = drift.get("why", "no reference")
+        return [f"drift  not judged: {why}; the run is profiled", *notes]
+    return [*(f"drift  {one_line(describe(each), 600)}" for each in drift["comparisons"]), *notes]
+
+
+def _failed(manifest: Mapping[str, Any]) -> list[str]:
+    return [check["name"] for check in manifest.get("checks", ()) if not check["passed"]]
+
+
+def _drifted(manifest: Mapping[str, Any]) -> str:
+    """Returns the verdict of drift where it alarms but did not hold the run; else nothing."""
+    verdict = (manifest.get("drift") or {}).get("verdict")
+    return verdict if verdict in ("warn", "fail") and "drift" not in _failed(manifest) else ""
 
 
 def _check(check: Mapping[str, Any]) -> str:
@@ -203,6 +214,7 @@ def unchanged(
         title(manifest),
         f"nothing to do: run {manifest['run']} published these rows at {manifest['finished']}, and "
         "job, input and model are the same",
+        *_drift(manifest),
         f"files: {len(manifest['files'])} stand in {output}/data   (--rescore scores them again)",
         f"next   {program} show {where}",
     ]
@@ -223,14 +235,16 @@ def details(manifest: Mapping[str, Any], output: str) -> list[str]:
     ]
     lines += ["", *(f"{name:<9} {value}" for name, value in facts)]
     if "checks" in manifest:
-        marks = {True: "ok    ", False: "FAILED"}
-        lines += [
-            "",
-            *(f"{marks[c['passed']]} {_check(c)}" for c in manifest["checks"]),
-        ]
+        lines += ["", *(f"{_mark(c, manifest):<6} {_check(c)}" for c in manifest["checks"])]
     if manifest.get("profile"):
         lines += ["", *profile_table(manifest["profile"])]
     return lines
+
+
+def _mark(check: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
+    if not check["passed"]:
+        return "FAILED"
+    return "WARN" if check["name"] == "drift" and _drifted(manifest) else "ok"
 
 
 def _input_size(manifest: Mapping[str, Any]) -> str:
@@ -269,8 +283,9 @@ def history(manifests: Sequence[Mapping[str, Any]], current: Container[str]) -> 
 
 def _history_row(m: Mapping[str, Any], current: bool) -> list[str]:
     rows = m.get("rows", {})
-    failed = ",".join(c["name"] for c in m.get("checks", ()) if not c["passed"])
-    status = f"{m['status']}{' *' if current else ''}{f' ({failed})' if failed else ''}"
+    drifted = _drifted(m)
+    why = ",".join([*_failed(m), *([f"drift {drifted}"] if drifted else [])])
+    status = f"{m['status']}{' *' if current else ''}{f' ({why})' if why else ''}"
     return [
         str(m["run"]),
         one_line(status, 48),
@@ -305,12 +320,24 @@ def checked(found: Checked, probed: bool) -> list[str]:
             f"bad shard   {one_line(b.path, 120)}: {one_line(b.reason, 200)}"
             for b in plan.bad_files
         ),
+        *_references(plan),
         *_changes(found),
         "",
         *_rehearsed(rehearsal),
         *_many_rejects(plan, rehearsal),
     ]
     return [*lines, "", _verdict(found)]
+
+
+def _references(plan: Plan) -> list[str]:
+    drift, found = plan.spec.drift, plan.references
+    columns = ", ".join(drift.columns or (*plan.spec.model_columns, "scores"))
+    against = " and ".join(each.title for each in found.chosen)
+    line = f"against {against}, on_fail {drift.on_fail}; judged: {columns}"
+    return [
+        f"drift       {one_line(line if found.chosen else 'not judged: no reference yet', 400)}",
+        *(f"drift       {one_line(note, 300)}" for note in found.notes),
+    ]
 
 
 def _changes(found: Checked) -> list[str]:

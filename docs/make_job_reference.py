@@ -105,7 +105,7 @@ def _kind(field: dict[str, Any]) -> str:
         choices = field.get("enum", [field.get("const")])
         return ", ".join(f"`{choice}`" for choice in choices)
     if field.get("type") == "array":
-        return "condition" if "prefixItems" in field else f"list of {_kind(field['items'])}"
+        return _fixed(field) if "prefixItems" in field else f"list of {_kind(field['items'])}"
     if isinstance(field.get("additionalProperties"), dict):
         return f"mapping of {_kind(field['additionalProperties'])}"
     if "$ref" in field:
@@ -115,6 +115,11 @@ def _kind(field: dict[str, Any]) -> str:
     lowest = f" from {field['minimum']:g}" if "minimum" in field else ""
     highest = f" to {field['maximum']:g}" if "maximum" in field else ""
     return words.get(field.get("type", ""), "mapping") + lowest + highest
+
+
+def _fixed(field: dict[str, Any]) -> str:
+    first, *others = map(_kind, field["prefixItems"])
+    return "condition" if first == "text" else f"[{', '.join([first, *others])}]"
 
 
 if __name__ == "__main__":

@@ -7,8 +7,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from batchscore.drift.storage import write_table
+from batchscore.drift.table import TableProfile
 from batchscore.job.rules import REFERENCE_WORDS
 from tests.factory import (
     change_job,
@@ -82,7 +85,7 @@ def test_without_a_reference_a_run_is_profiled_and_says_so(tmp_path: Path) -> No
     assert done.exit_code == 0
     assert "drift  not judged: no reference yet" in done.stdout
     manifest = run_json("show", job)
-    assert manifest["drift"] == {"verdict": None, "comparisons": []}
+    assert (manifest["drift"]["verdict"], manifest["drift"]["comparisons"]) == (None, [])
     assert "drift" not in {check["name"] for check in manifest["checks"]}
     assert profile_file(tmp_path, manifest).stat().st_size > 1000
 
@@ -156,13 +159,13 @@ def test_columns_choose_what_counts(drifted: Path) -> None:
     assert (found["a"]["judged"], found["a"]["verdict"]) == (False, "fail")
 
 
-def test_a_score_of_its_own_is_no_drift(training: bytes, tmp_path: Path) -> None:
-    """A column that the reference has not is listed and does not count."""
+def test_a_score_that_the_reference_has_not_is_told(training: bytes, tmp_path: Path) -> None:
+    """What cannot be compared does not count, and stands in the run's own lines."""
     job = begin_job(tmp_path, make_rows(2), {"postprocess": [{"sigmoid": {"name": "p"}}]})
     write_model(tmp_path / "model", profile=training)
-    manifest = run_json("run", job)
-    assert manifest["status"] == "published"
-    assert "p" in manifest["drift"]["comparisons"][0]["added"]
+    done = run_cli("run", job)
+    assert done.exit_code == 0
+    assert "; not judged: p (not in the reference), score (gone)" in done.stdout
 
 
 @pytest.fixture
@@ -215,7 +218,7 @@ def test_the_last_slices_are_merged(daily: Path) -> None:
     some = "drift.reference={last: 5, same_weekday: true}"
     thursdays = run_day(daily, DAYS[2], "--set", some, "--rescore")
     comparison = thursdays["drift"]["comparisons"][0]
-    assert comparison["title"].endswith(f"runs {runs[0]} to {runs[0]}")
+    assert comparison["title"] == f"the last slice, same weekday, run {runs[0]}"
     assert comparison["reference_rows"] == ROWS
 
 
@@ -263,6 +266,132 @@ def test_an_unknown_measure_is_told(scored_job: Path) -> None:
     done = run_cli("check", scored_job / "job.yaml")
     assert done.exit_code == 2
     assert "'psi'" in done.stderr
+
+
+def test_a_reference_with_nothing_in_common_is_no_ok(tmp_path: Path) -> None:
+    """Where no column can be judged the verdict says so."""
+    job = begin_job(tmp_path, make_rows(2))
+    other = TableProfile()
+    other.update(pa.RecordBatch.from_pydict({"x": [1.0, 2.0]}))
+    write_model(tmp_path / "model", profile=write_table(other, {}))
+    done = run_cli("run", job)
+    assert done.exit_code == 0
+    assert "drift  insufficient_data against model small 1.0 (nothing judged)" in done.stdout
+
+
+def test_new_rows_are_judged_beside_all(training: bytes, tmp_path: Path) -> None:
+    """A late shard that is garbage does not hide among what is published already."""
+    job = begin_job(tmp_path, make_rows(2))
+    for shard in range(1, 6):
+        write_shard(tmp_path / f"in/{shard}.parquet", make_rows(2 + shard))
+    write_model(tmp_path / "model", profile=training)
+    first = run_json("run", job)
+    assert [c["rows"] for c in first["drift"]["comparisons"]] == ["all"]
+    write_shard(tmp_path / "in/9.parquet", make_rows(9, 0.4)[: ROWS // 4])
+    done = run_cli("run", job)
+    assert done.exit_code == 3
+    held = run_json("show", job)
+    new, whole = held["drift"]["comparisons"]
+    assert (new["rows"], new["verdict"], new["current_rows"]) == ("new", "fail", ROWS // 4)
+    assert (whole["rows"], whole["verdict"], whole["current_rows"]) == ("all", "ok", 6.25 * ROWS)
+    assert new["alpha"] == whole["alpha"] == 0.0005
+    assert f"fail new rows against {new['title']}" in done.stdout
+    page = tmp_path / "report.html"
+    assert run_cli("report", job, "-o", page).exit_code == 0
+    assert "new rows" in page.read_text()
+
+
+def test_the_slice_itself_is_compared_with_its_new_rows_only(tmp_path: Path) -> None:
+    """`previous` without dates is what is published of the slice, which is among all rows."""
+    job = begin_job(tmp_path, make_rows(2), {"drift.reference": "previous"})
+    run_json("run", job)
+    write_shard(tmp_path / "in/1.parquet", make_rows(3))
+    manifest = run_json("run", job)
+    assert [c["rows"] for c in manifest["drift"]["comparisons"]] == ["new"]
+    assert manifest["drift"]["verdict"] == "ok"
+
+
+def test_rejected_rows_are_among_the_profile(training: bytes, tmp_path: Path) -> None:
+    """What makes rows unscorable is just what drift should see."""
+    rows = make_rows(2)
+    spoiled = rows["a"].to_numpy().copy()
+    spoiled[::4] = np.nan
+    rows = rows.set_column(1, "a", pa.array(spoiled))
+    job = begin_job(tmp_path, rows, {"rejects.max_ratio": 0.5})
+    write_model(tmp_path / "model", profile=training)
+    done = run_cli("run", job)
+    assert done.exit_code == 3
+    assert "a null_rate 0.25 over 0.05" in done.stdout
+    assert run_json("show", job)["profile"]["a"]["nan"] == ROWS // 4
+
+
+def test_a_changed_type_leaves_older_runs_out(daily: Path) -> None:
+    """The last slices that can be merged are the reference; what is left out is noted."""
+    for day in DAYS[:2]:
+        run_day(daily, day)
+    path = daily.parent / f"in/{DAYS[1]}.parquet"
+    rows = pq.read_table(path)
+    write_shard(path, rows.set_column(1, "a", rows["a"].cast(pa.float64())))
+    newer = run_day(daily, DAYS[1], "--rescore")
+    assert newer["status"] == "held"  # the slice's columns changed
+    run_json("release", daily.parent / "out", newer["run"], "--reason", "a wider type")
+    found = run_day(daily, DAYS[2], "--set", "drift.reference={last: 5}")
+    assert found["exit_code"] == 0
+    assert found["drift"]["comparisons"][0]["reference_rows"] == ROWS
+    assert newer["run"] in str(found["drift"]["comparisons"][0]["files"])
+    (note,) = found["drift"]["notes"]
+    assert "is left out of the reference: column 'a'" in note
+
+
+def test_profiles_that_are_gone_do_not_stop_a_job(daily: Path) -> None:
+    """A missing profile of an earlier run is noted; labels that are missing do not matter."""
+    first, _ = (run_day(daily, day) for day in DAYS[:2])
+    home = daily.parent / "out/_batchscore/runs"
+    for extra in home.glob("*/profile.extra.parquet"):
+        extra.unlink()
+    found = run_day(daily, DAYS[2], "--set", "drift.reference={last: 5}")
+    assert found["drift"]["comparisons"][0]["reference_rows"] == 2 * ROWS
+    (home / first["run"] / "profile.parquet").unlink()
+    again = run_day(daily, DAYS[2], "--set", "drift.reference={last: 5}", "--rescore")
+    assert again["drift"]["comparisons"][0]["reference_rows"] == ROWS
+    assert "no such file" in again["drift"]["notes"][0]
+
+
+def test_a_lost_profile_is_made_again_from_the_ledger(tmp_path: Path) -> None:
+    """What is published is added to, though the profile of its run is gone or another one."""
+    job = begin_job(tmp_path, make_rows(2))
+    first = run_json("run", job)
+    other = TableProfile()
+    other.update(pa.RecordBatch.from_pydict({"x": [1.0]}))
+    profile_file(tmp_path, first).write_bytes(write_table(other, {}))
+    assert run_json("verify", job)["exit_code"] == 1
+    write_shard(tmp_path / "in/1.parquet", make_rows(3))
+    assert run_json("run", job)["profile"]["a"]["count"] == 2 * ROWS
+
+
+def test_slices_of_another_parameter_are_not_previous(tmp_path: Path) -> None:
+    """Only dates come before one another: region B is not compared with region A."""
+    changes = {
+        "params": {"region": {"type": "string"}},
+        "input.path": "in/${region}.parquet",
+        "drift.reference": "previous",
+    }
+    job = begin_job(tmp_path, make_rows(1), changes)
+    for region, shift in (("a", 0.0), ("b", 3.0)):
+        write_shard(tmp_path / f"in/{region}.parquet", make_rows(4, shift))
+        found = run_json("run", job, "--param", f"region={region}")
+        assert (found["status"], found["drift"]["comparisons"]) == ("published", [])
+
+
+def test_check_tells_what_is_compared(drifted: Path) -> None:
+    """References, what counts, and a column that cannot be, before anything is scored."""
+    done = run_cli("check", drifted)
+    assert "drift       against model small 1.0, on_fail hold; judged: a, b, scores" in done.stdout
+    change_job(drifted.parent, {"drift.columns": ["a", "scroe"]})
+    wrong = run_cli("check", drifted)
+    assert wrong.exit_code == 2
+    assert "drift.columns: there is no column 'scroe'" in wrong.stderr
+    assert "'score'" in wrong.stderr
 
 
 def test_words_are_no_paths() -> None:

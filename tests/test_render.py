@@ -196,6 +196,54 @@ def test_nothing_to_do_names_the_run_that_stands(manifest: dict[str, Any]) -> No
     assert "--rescore" in text
 
 
+def _drifted(manifest: dict[str, Any], verdict: str, passed: bool) -> dict[str, Any]:
+    aspect = {"column": "x", "aspect": "value", "verdict": verdict, "judged": True, "measures": []}
+    comparison = {"verdict": verdict, "title": "model m 1", "aspects": [{**aspect, "note": "far"}]}
+    checks = [{"name": "drift", "passed": passed, "detail": "said", "status": "held"}]
+    drift = {"verdict": verdict, "comparisons": [comparison]}
+    return {**manifest, "checks": [*manifest["checks"], *checks], "drift": drift}
+
+
+@pytest.mark.parametrize(
+    ("verdict", "passed", "mark"),
+    [
+        ("fail", True, "WARN"),
+        ("warn", True, "WARN"),
+        ("ok", True, "ok"),
+        ("insufficient_data", True, "ok"),
+        ("fail", False, "FAILED"),
+    ],
+)
+def test_drift_that_was_let_pass_is_marked(
+    manifest: dict[str, Any], verdict: str, passed: bool, mark: str
+) -> None:
+    """`show` marks the check, not only its text, where drift warns or fails without holding."""
+    lines = render.details(_drifted(manifest, verdict, passed), "/out")
+    assert f"{mark:<6} drift: said" in lines
+    assert sum(line.startswith("WARN") for line in lines) == (mark == "WARN")
+
+
+def test_history_tells_drift(manifest: dict[str, Any]) -> None:
+    """The status says how drift was judged where it alarms, and once only where it held the run."""
+    cases = [("fail", True), ("warn", True), ("ok", True), ("fail", False)]
+    runs = [_drifted(manifest, *case) for case in cases]
+    lines = render.history(runs, {manifest["run"]})
+    status, end = (lines[0].index(name) for name in ("status", "slice"))
+    assert [line[status:end].strip() for line in lines[1:]] == [
+        "published * (drift fail)",
+        "published * (drift warn)",
+        "published *",
+        "published * (drift)",
+    ]
+
+
+@pytest.mark.parametrize("passed", [True, False])
+def test_an_unchanged_run_tells_its_drift(manifest: dict[str, Any], passed: bool) -> None:
+    """What stands is told with its drift, also where a person released it."""
+    lines = render.unchanged(_drifted(manifest, "fail", passed), "/out", "job.yaml")
+    assert lines[2] == "drift  fail against model m 1 (1 fail): x far"
+
+
 def test_history_is_a_line_a_run(manifest: dict[str, Any]) -> None:
     """Runs of every outcome stand below one another; without any there is a line, too.
 

@@ -71,6 +71,8 @@ class Checked:
             "bad_shards": [{"path": b.path, "reason": b.reason} for b in plan.bad_files],
             "held_by": self.held_by,
             "pending": self.pending,
+            "references": [each.title for each in plan.references.chosen],
+            "reference_notes": list(plan.references.notes),
             "workers": plan.workers,
             "choices": plan.choices,
             "estimated_seconds": self.seconds,

@@ -194,8 +194,9 @@ def undo(store: Store, run: str, slice_: str | None, reason: str | None) -> dict
         score = undoing.like["score"]
         places = [layout.record(manifest["slice"], score, r.unit) for r in undoing.records]
         merge_records(store, places, profile)
-        save_profile(store, name, profile)
+        sha256 = save_profile(store, name, profile)
         made = _rollback_manifest(name, undoing, decision, profile)
+        made["profile_sha256"] = sha256
         publish(store, manifest["slice"], _rollback(store, undoing, made, decision))
         return made
 

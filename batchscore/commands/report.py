@@ -15,7 +15,13 @@ from batchscore.drift.findings import TableDrift
 from batchscore.drift.table import TableProfile
 from batchscore.errors import BatchscoreError, RecordError
 from batchscore.gate import rules_from_json
-from batchscore.profiles import Reference, read_profile, read_reference, run_profile
+from batchscore.profiles import (
+    Reference,
+    new_rows_profile,
+    read_profile,
+    read_reference,
+    run_profile,
+)
 from batchscore.report import RUNS, Compared, make_report
 from batchscore.runs import layout
 from batchscore.runs.history import read_manifest
@@ -48,7 +54,7 @@ def report_run(store: Store, manifest: Mapping[str, Any]) -> Page:
     """
     missing: list[str] = []
     profile = _own_profile(store, manifest, missing)
-    compared = [*_compared(manifest.get("drift") or {}, profile, missing)] if profile.rows else []
+    compared = [*_compared(store, manifest, profile, missing)] if profile.rows else []
     earlier = [*_earlier(store, manifest)]
     html = make_report(manifest, compared, earlier, profile, missing, store.address)
     return Page(html, tuple(missing), len(earlier))
@@ -91,21 +97,22 @@ def _own_profile(store: Store, manifest: Mapping[str, Any], missing: list[str]) 
 
 
 def _compared(
-    drift: Mapping[str, Any], profile: TableProfile, missing: list[str]
+    store: Store, manifest: Mapping[str, Any], profile: TableProfile, missing: list[str]
 ) -> Iterator[Compared]:
     # SciPy takes a second to import: only who compares needs it.
     from batchscore.drift.compare import compare_profiles
 
-    for facts in drift.get("comparisons", ()):
-        reference = Reference.from_json(facts)
+    for facts in (manifest.get("drift") or {}).get("comparisons", ()):
+        reference, new = Reference.from_json(facts), facts["rows"] == "new"
         try:
             before = read_reference(reference.files)
+            now = read_profile(new_rows_profile(store, manifest["run"])) if new else profile
         except RecordError as error:
             missing.append(f"{reference.title}: {error}")
             continue
-        found = compare_profiles(before, profile, rules_from_json(facts["rules"]))
+        found = compare_profiles(before, now, rules_from_json(facts["rules"]))
         title = f"{'anchor' if reference.anchor else 'reference'}: {reference.title}"
-        yield Compared(title, before, profile, found)
+        yield Compared(f"{title}, new rows" if new else title, before, now, found)
 
 
 def _earlier(store: Store, manifest: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

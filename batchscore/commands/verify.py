@@ -272,7 +272,9 @@ def _looks(store: Store, opened: _Opened) -> Iterator[_Look]:
         yield partial(_look_at_rejects, store, address, record)
         if record.keys_file is not None:
             yield partial(_look_at_table, store, "keys", record.keys_file, None)
-    yield partial(_look_at_profile, run_profile(store, manifest["run"]))
+    yield partial(
+        _look_at_profile, run_profile(store, manifest["run"]), manifest.get("profile_sha256")
+    )
 
 
 def _look_at_file(store: Store, file: StagedFile) -> Iterator[Problem]:
@@ -378,9 +380,9 @@ def _look_at_rejects(store: Store, address: str, record: UnitRecord) -> Iterator
         yield Problem("rejects", address, f"no file for {record.rejected:,} rows; {_ANEW}")
 
 
-def _look_at_profile(file: ProfileFile) -> Iterator[Problem]:
+def _look_at_profile(file: ProfileFile, sha256: str | None) -> Iterator[Problem]:
     try:
-        read_profile(file)
+        read_profile(file, sha256)
     except RecordError as error:
         yield Problem("profile", file.name, f"{error}; {_ANEW}")
 

@@ -40,17 +40,17 @@ def compare_aspects(before: Accumulator, now: Accumulator) -> tuple[tuple[Compar
 
 def unlike(before: ColumnProfile, now: ColumnProfile) -> str:
     """Returns why a column's two sides cannot be compared, and the remedy; else nothing."""
-    if before.kind != now.kind and before.type == now.type:
-        return f"profiled as {before.kind} before and as {now.kind} here; profile both the same way"
-    same = before.kind == now.kind and before.aspects.keys() == now.aspects.keys()
-    if (
-        same
-        and _unit(before) == _unit(now)
-        and all(_comparable(before.aspects[name], now.aspects[name]) for name in before.aspects)
-    ):
+    differing = _differing(before, now)
+    if before.kind == now.kind and _unit(before) == _unit(now) and not differing:
         return ""
     was, is_ = _shown(before.type), _shown(now.type)
-    return f"was {was}, is {is_}: not comparable; cast it to {was}, or take a reference of {is_}"
+    if was != is_:
+        return (
+            f"was {was}, is {is_}: not comparable; cast it to {was}, or take a reference of {is_}"
+        )
+    if before.kind != now.kind:
+        differing = f"was profiled as {before.kind}, is profiled as {now.kind}"
+    return f"{differing}: not comparable; profile both the same way"
 
 
 def type_note(before: str, now: str) -> str:
@@ -89,6 +89,18 @@ def _rounded(aligned: Aligned, precision: type[np.floating[Any]]) -> Aligned:
         widths_k = np.where(highs_k > lows_k, highs_k - lows_k, 0.0)
     p_k, q_k = (np.add.reduceat(side_b, starts_k) for side_b in (aligned.p_b, aligned.q_b))
     return Aligned(lows_k, highs_k, p_k, q_k, lows_k + widths_k / 2, widths_k)
+
+
+def _differing(before: ColumnProfile, now: ColumnProfile) -> str:
+    """Returns the first aspect that only one side has, or that is of two kinds; else nothing."""
+    for name in sorted(before.aspects.keys() | now.aspects.keys()):
+        if name not in before.aspects:
+            return f"has no aspect {name!r} in the reference"
+        if name not in now.aspects:
+            return f"has no aspect {name!r} in the current profile"
+        if not _comparable(before.aspects[name], now.aspects[name]):
+            return f"has an aspect {name!r} of two kinds"
+    return ""
 
 
 def _comparable(before: Accumulator, now: Accumulator) -> bool:

@@ -103,7 +103,14 @@ def _plain_type(type_: pa.DataType) -> pa.DataType:
     if isinstance(type_, pa.BaseExtensionType):
         return _plain_type(type_.storage_type)
     encoded = pa.types.is_dictionary(type_) or pa.types.is_run_end_encoded(type_)
-    return _plain_type(type_.value_type) if encoded else type_
+    if encoded:
+        return _plain_type(type_.value_type)
+    # Writers name a list's items `item`, `element` or `array`, which is no difference.
+    if pa.types.is_fixed_size_list(type_):
+        return pa.list_(type_.value_type, type_.list_size)
+    if pa.types.is_list(type_):
+        return pa.list_(type_.value_type)
+    return pa.large_list(type_.value_type) if pa.types.is_large_list(type_) else type_
 
 
 def _plain(array: pa.Array) -> pa.Array:

@@ -12,7 +12,12 @@ from batchscore.drift.findings import VERDICTS, AspectDrift, Measure, Rules, Tab
 from batchscore.drift.measures import compare_nulls
 from batchscore.drift.numbers import Numbers
 from batchscore.drift.table import TableProfile
-from batchscore.drift.thresholds import check_rules, moves_by_design, thresholds_for
+from batchscore.drift.thresholds import (
+    NO_THRESHOLDS,
+    check_rules,
+    moves_by_design,
+    thresholds_for,
+)
 from batchscore.drift.verdict import (
     Comparison,
     judge,
@@ -53,7 +58,7 @@ def compare_profiles(reference: TableProfile, current: TableProfile, rules: Rule
     pairs = [
         pair
         for name in _names(reference, current, rules)
-        for pair in _pairs(name, reference, current)
+        for pair in _pairs(name, reference, current, rules)
     ]
     tests = sum(_tests(pair, rules) for pair in pairs if _is_judged(pair.column, rules))
     aspects = sorted((_judged(pair, rules, tests) for pair in pairs), key=_worst_first)
@@ -83,15 +88,17 @@ def _missing(there: TableProfile, here: TableProfile) -> tuple[str, ...]:
     return tuple(sorted(there.columns.keys() - here.columns.keys())) if here.rows else ()
 
 
-def _pairs(name: str, reference: TableProfile, current: TableProfile) -> Iterator[_Pair]:
+def _pairs(
+    name: str, reference: TableProfile, current: TableProfile, rules: Rules
+) -> Iterator[_Pair]:
     before, now = reference.columns.get(name), current.columns.get(name)
     if before is not None and now is not None:
-        yield from _both(name, before, now)
+        yield from _both(name, before, now, rules)
         return
     there = before or now
-    type_, kind = (there.type, _kind(there)) if there else ("", "nulls")
+    main, type_, kind = (_main(there), there.type, _kind(there)) if there else ("value", "", "nulls")
     verdict, note = _absence(before, now, reference, current)
-    yield _Pair(name, _main(there), kind, type_, note=note, verdict=verdict)
+    yield _Pair(name, main, kind, type_, note=note, verdict=verdict)
 
 
 def _absence(
@@ -101,18 +108,23 @@ def _absence(
     current: TableProfile,
 ) -> tuple[Verdict, str]:
     if before is None and now is None:
-        return "fail", "neither side has this column; correct its name, or do not judge it"
+        return "fail", "is on neither side; correct its name, or do not judge it"
     if not reference.rows or not current.rows:
         side = "current data" if reference.rows else "reference"
-        return "insufficient_data", f"the {side} have no rows"
+        return "insufficient_data", f"there are no rows in the {side}"
     if now is None:
-        return "fail", "the current data have not this column, the reference has"
-    return "fail", "the reference has not this column; take one that has, or do not judge it"
+        return "fail", "is gone: the current data have not this column, the reference has"
+    return "fail", "is not in the reference; take one that has it, or do not judge it"
 
 
-def _both(name: str, before: ColumnProfile, now: ColumnProfile) -> Iterator[_Pair]:
+def _both(name: str, before: ColumnProfile, now: ColumnProfile, rules: Rules) -> Iterator[_Pair]:
     main, nulls = _main(before), _nulls(before, now)
     why = unlike(before, now)
+    if why and all(_only_nulls(name, each.type, rules) for each in (before, now)):
+        yield _Pair(
+            name, main, _kind(before), now.type, (nulls,), type_note(before.type, now.type)
+        )
+        return
     if why:
         yield _Pair(name, main, _kind(before), now.type, (nulls,), why, "fail")
         return
@@ -145,6 +157,13 @@ def _kind(column: ColumnProfile) -> str:
     return aspect.kind if aspect else "nulls"
 
 
+def _only_nulls(column: str, type_: str, rules: Rules) -> bool:
+    """Tells whether a column is of dates, and no thresholds of its own judge these."""
+    own = rules.column_thresholds.get(column, {})
+    judging = {measure for measure, each in own.items() if each != NO_THRESHOLDS} - {"null_rate"}
+    return moves_by_design(type_) and not judging
+
+
 def _is_judged(column: str, rules: Rules) -> bool:
     return rules.columns is None or column in rules.columns
 
@@ -163,14 +182,14 @@ def _tests(pair: _Pair, rules: Rules) -> int:
 def _judged(pair: _Pair, rules: Rules, tests: int) -> AspectDrift:
     alpha = rules.alpha / max(1, tests)
     measures = worst_first(_measures(pair, rules, alpha))
-    only_nulls = moves_by_design(pair.type) and pair.column not in rules.column_thresholds
+    moves = pair.verdict is None and _only_nulls(pair.column, pair.type, rules)
     return AspectDrift(
         column=pair.column,
         aspect=pair.aspect,
         kind=pair.kind,
         verdict=pair.verdict or verdict_of(measures),
         measures=measures,
-        note="; ".join(filter(None, (pair.note, _MOVES if only_nulls else ""))),
+        note="; ".join(filter(None, (pair.note, _MOVES if moves else ""))),
         judged=_is_judged(pair.column, rules),
     )
 

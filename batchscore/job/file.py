@@ -322,8 +322,11 @@ def _location(detail: Any, tree: Any) -> Location:
     kept: list[str | int] = []
     node = tree
     for part in detail["loc"]:
-        inside = part in node if isinstance(node, dict) else isinstance(part, int)
-        if inside and isinstance(node, dict | list):
+        if isinstance(node, list):
+            inside = isinstance(part, int) and part < len(node)
+        else:
+            inside = isinstance(node, dict) and part in node
+        if inside:
             node = node[part]
             kept.append(part)
     if detail["type"] == "missing":
@@ -336,6 +339,7 @@ _EXPECTED = {
     "dict_type": "a mapping",
     "finite_number": "a finite number",
     "float_type": "a number",
+    "greater_than": "above {gt}",
     "greater_than_equal": "at least {ge}",
     "int_type": "an integer",
     "less_than_equal": "at most {le}",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
-from batchscore.job.fields import Address, Columns, OneOrMore, Section, Text, as_tuple
+from batchscore.job.fields import Address, Columns, OneOrMore, Section, Text
 from batchscore.job.parameters import shown
 
 
@@ -56,7 +57,14 @@ class RowsCheck(Section):
     )
 
 
-Bounds = Annotated[tuple[float, float], BeforeValidator(as_tuple)]
+def _pair(value: Any, expected: str) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise PydanticCustomError("pair", expected)
+    return tuple(value)
+
+
+def _bounds(value: Any) -> Any:
+    return _pair(value, "[smallest, largest]")
 
 
 def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
@@ -65,7 +73,7 @@ def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
     return bounds
 
 
-ScoreRange = Annotated[Bounds, AfterValidator(_ordered)]
+ScoreRange = Annotated[tuple[float, float], BeforeValidator(_bounds), AfterValidator(_ordered)]
 
 
 class Checks(Section):
@@ -128,6 +136,10 @@ REFERENCE_WORDS = ("model", "previous")
 _Effect = Annotated[float, Field(gt=0)] | None
 
 
+def _effects(value: Any) -> Any:
+    return (None, None) if value is None else _pair(value, "[warn, fail]")
+
+
 def _rising(pair: tuple[float | None, float | None]) -> tuple[float | None, float | None]:
     warn, fail = pair
     if warn is not None and fail is not None and warn > fail:
@@ -135,7 +147,12 @@ def _rising(pair: tuple[float | None, float | None]) -> tuple[float | None, floa
     return pair
 
 
-Effects = Annotated[tuple[_Effect, _Effect], BeforeValidator(as_tuple), AfterValidator(_rising)]
+_Effects = tuple[_Effect, _Effect]
+Effects = Annotated[
+    _Effects,
+    BeforeValidator(_effects, json_schema_input_type=_Effects | None),
+    AfterValidator(_rising),
+]
 
 
 class Drift(Section):
@@ -169,7 +186,7 @@ class Drift(Section):
     thresholds: dict[Text, Effects] = Field(
         default_factory=dict,
         description="`measure: [warn, fail]` in place of the defaults, for all columns; `null` "
-        "never. For example `psi: [0.1, 0.25]`, `null_rate: [0.01, null]`.",
+        "never. For example `psi: [0.1, 0.25]`, `null_rate: [0.01, null]`, `tail: null`.",
     )
     column_thresholds: dict[Text, dict[Text, Effects]] = Field(
         default_factory=dict,

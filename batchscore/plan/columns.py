@@ -8,7 +8,7 @@ from typing import Any, cast
 import pyarrow as pa
 
 from batchscore.drift.column import Hint
-from batchscore.errors import InputError, OutputError
+from batchscore.errors import InputError, JobFileError, OutputError
 from batchscore.job import Job
 from batchscore.models.folder import Model
 from batchscore.plan.inputs import Footer, filter_condition, unify_schemas
@@ -74,6 +74,25 @@ def model_columns(job: Job, model: Model, schema: pa.Schema) -> tuple[str, ...]:
     if job.preprocess is not None:
         return tuple(schema.names if job.preprocess.columns is None else job.preprocess.columns)
     return tuple(dict.fromkeys(column for each in model.inputs for column in each.columns))
+
+
+def check_drift_columns(job: Job, schema: pa.Schema, model: Model) -> None:
+    """Raises JobFileError where the drift section names a column that there cannot be.
+
+    What a user's function will call its scores is not known.
+    """
+    scores = score_kinds(output_names(model), job.postprocess)
+    if scores is None or not schema.names:
+        return
+    known = [*schema.names, *scores]
+    named = {"columns": job.drift.columns or (), "column_thresholds": job.drift.column_thresholds}
+    for key, names in named.items():
+        for name in names:
+            if name not in known:
+                raise JobFileError(
+                    f"drift.{key}: there is no column {name!r} among what is read and the scores; "
+                    f"{nearest(name, known)}"
+                )
 
 
 def score_hints(job: Job, model: Model) -> dict[str, Hint]:

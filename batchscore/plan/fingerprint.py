@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from batchscore import __version__
+from batchscore.drift.storage import VERSION
 from batchscore.job import LoadedJob, Preprocess, UserFunction
 from batchscore.runs.layout import HOME
 from batchscore.spec import RunSpec
@@ -37,6 +38,7 @@ def score_facts(loaded: LoadedJob, spec: RunSpec, shards: Collection[str]) -> di
     versions = package_versions()
     facts = {
         "model": spec.model.identity,
+        "profiles of units": f"format {VERSION}",
         "model inputs": [str(each) for each in spec.inputs],
         "preprocess": sections["preprocess"],
         "postprocess": sections["postprocess"],

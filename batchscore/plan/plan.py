@@ -9,6 +9,7 @@ from batchscore.job import Job, LoadedJob
 from batchscore.models.folder import Model
 from batchscore.plan.auto import choose_batch_rows, choose_workers, count_cores
 from batchscore.plan.columns import (
+    check_drift_columns,
     model_columns,
     read_filters,
     read_schema,
@@ -25,8 +26,7 @@ from batchscore.plan.inputs import (
 )
 from batchscore.plan.model import model_inputs, resolve_model
 from batchscore.plan.places import check_apart, check_ready, check_unpublished, check_writable
-from batchscore.plan.reference import find_references
-from batchscore.profiles import Reference
+from batchscore.plan.reference import References, find_references
 from batchscore.runs import layout
 from batchscore.runs.actor import actor
 from batchscore.runs.checks import rejects_allowed
@@ -67,7 +67,7 @@ class Plan:
     input_bytes: int
     workers: int
     choices: dict[str, str]
-    references: tuple[Reference, ...]
+    references: References
     score_facts: dict[str, str]
     fingerprint: str
 
@@ -93,6 +93,7 @@ def make_plan(loaded: LoadedJob) -> Plan:
     inputs = model_inputs(job, model, schema, footers)
     spec = _make_spec(loaded, source, model, inputs, sum(piece.rows for piece in pieces))
     paths = {footer.shard.path for footer in footers} | {bad.path for bad in found.bad}
+    check_drift_columns(job, schema, model)
     facts = score_facts(loaded, spec, paths)
     score = score_hash(facts)
     return Plan(
@@ -199,6 +200,7 @@ def plan_facts(plan: Plan, started: str) -> dict[str, Any]:
         "facts": facts,
         "pruned_rows": plan.pruned_rows,
         "inputs": [encode_shard(shard) for shard in plan.shards],
-        "references": [reference.to_json() for reference in plan.references],
+        "references": [reference.to_json() for reference in plan.references.chosen],
+        "reference_notes": list(plan.references.notes),
         "bad_files": [vars(bad) for bad in plan.bad_files],
     }

@@ -3,37 +3,66 @@
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from batchscore.errors import InvalidError, JobFileError, RecordError
+from batchscore.drift.table import TableProfile
+from batchscore.errors import InputError, InvalidError, JobFileError, RecordError
 from batchscore.gate import drift_rules
 from batchscore.job import EarlierRuns, Job, LoadedJob
 from batchscore.models.folder import Model
-from batchscore.profiles import ProfileFile, Reference, read_reference, run_profile
+from batchscore.profiles import (
+    ProfileFile,
+    Reference,
+    read_profile,
+    read_reference,
+    run_profile,
+)
 from batchscore.runs.history import read_manifest, runs_before
 from batchscore.runs.publish import published_run
 from batchscore.storage import Store
 
 
-def find_references(loaded: LoadedJob, model: Model, slice_: str) -> tuple[Reference, ...]:
-    """Returns what a run is compared with: what its job chose, and the model's as the anchor.
+@dataclass(frozen=True)
+class References:
+    """What a run is compared with, and what to know of it.
 
-    There may be neither: no profile in the model folder, and nothing that ran before.
+    Args:
+        chosen: what its job chose, and the model's as the anchor; there may be neither.
+        notes: what was left out, and why.
+    """
+
+    chosen: tuple[Reference, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def find_references(loaded: LoadedJob, model: Model, slice_: str) -> References:
+    """Returns what a run is compared with.
+
+    Profiles of earlier runs that are missing, damaged, or of other types than the newest are left
+    out and noted, so that one of them does not keep a job from running.
 
     Raises:
         InvalidError: a reference that the job names is missing or damaged.
         JobFileError: it asks for something that there cannot be.
     """
     _check_rules(loaded.job)
-    chosen, anchor = _chosen(loaded, model, slice_), _models(model)
-    found = [chosen] if chosen is not None else []
-    if anchor is not None and loaded.job.drift.reference != "model":
-        found.append(Reference(anchor.title, anchor.files, anchor=True))
-    for reference in found:
-        try:
-            read_reference(reference.files)
-        except RecordError as error:
-            raise InvalidError(f"drift.reference: {error}") from error
-    return tuple(found)
+    anchor = _models(model)
+    if loaded.job.drift.reference == "model":
+        return References(_readable(anchor))
+    found, notes = _chosen(loaded, slice_)
+    anchors = _readable(None if anchor is None else replace(anchor, anchor=True))
+    return References((*found, *anchors), tuple(notes))
+
+
+def _readable(reference: Reference | None) -> tuple[Reference, ...]:
+    if reference is None:
+        return ()
+    try:
+        read_reference(reference.files)
+    except RecordError as error:
+        raise InvalidError(f"drift.reference: {error}") from error
+    return (reference,)
 
 
 def _check_rules(job: Job) -> None:
@@ -45,20 +74,24 @@ def _check_rules(job: Job) -> None:
         raise JobFileError(f"drift.thresholds: {error}") from error
 
 
-def _chosen(loaded: LoadedJob, model: Model, slice_: str) -> Reference | None:
+def _chosen(loaded: LoadedJob, slice_: str) -> tuple[tuple[Reference, ...], list[str]]:
     job = loaded.job
     wanted, store = job.drift.reference, Store(job.output.path)
-    if wanted == "model":
-        return _models(model)
     if wanted == "previous":
         return _previous(store, slice_, job.name)
     if isinstance(wanted, str):
         folder, name = posixpath.split(wanted)
-        return Reference(f"file {name}", (ProfileFile(folder or ".", name),))
+        file = ProfileFile(folder or ".", name)
+        return _readable(Reference(f"file {name}", (file,))), []
     if wanted.run is not None:
-        read_manifest(store, wanted.run)
-        return Reference(f"run {wanted.run}", (run_profile(store, wanted.run),))
+        return _readable(_named_run(store, wanted.run)), []
     return _last(loaded, wanted, store, slice_)
+
+
+def _named_run(store: Store, run: str) -> Reference:
+    status = read_manifest(store, run)["status"]
+    title = f"run {run}" if status == "published" else f"run {run} ({status})"
+    return Reference(title, (run_profile(store, run),))
 
 
 def _models(model: Model) -> Reference | None:
@@ -68,13 +101,17 @@ def _models(model: Model) -> Reference | None:
     return Reference(title, (ProfileFile(model.folder, model.profile),))
 
 
-def _previous(store: Store, slice_: str, job: str) -> Reference | None:
+def _previous(store: Store, slice_: str, job: str) -> tuple[tuple[Reference, ...], list[str]]:
     earlier = runs_before(store, slice_, job, 1, same_weekday=False)
-    run = earlier[0] if earlier else published_run(store, slice_)
-    return None if run is None else Reference(f"run {run}", (run_profile(store, run),))
+    runs = earlier or [run for run in (published_run(store, slice_),) if run is not None]
+    files, notes = _alike(store, runs)
+    title = "" if not runs else f"run {runs[0]}"
+    return tuple(Reference(title, (file,), own=not earlier) for file in files), notes
 
 
-def _last(loaded: LoadedJob, wanted: EarlierRuns, store: Store, slice_: str) -> Reference | None:
+def _last(
+    loaded: LoadedJob, wanted: EarlierRuns, store: Store, slice_: str
+) -> tuple[tuple[Reference, ...], list[str]]:
     if not any(parameter.type == "date" for parameter in loaded.job.params.values()):
         raise JobFileError(
             "drift.reference: last needs a parameter of type date, which tells the slices before "
@@ -82,8 +119,25 @@ def _last(loaded: LoadedJob, wanted: EarlierRuns, store: Store, slice_: str) -> 
         )
     assert wanted.last is not None
     runs = runs_before(store, slice_, loaded.job.name, wanted.last, wanted.same_weekday)
-    if not runs:
-        return None
+    files, notes = _alike(store, runs)
+    if not files:
+        return (), notes
     same = ", same weekday" if wanted.same_weekday else ""
-    title = f"the last {len(runs)} slices{same}, runs {runs[-1]} to {runs[0]}"
-    return Reference(title, tuple(run_profile(store, run) for run in runs))
+    which = f"run {runs[0]}" if len(runs) == 1 else f"runs {runs[-1]} to {runs[0]}"
+    slices = "slice" if len(files) == 1 else f"{len(files)} slices"
+    return (Reference(f"the last {slices}{same}, {which}", tuple(files)),), notes
+
+
+def _alike(store: Store, runs: Sequence[str]) -> tuple[list[ProfileFile], list[str]]:
+    """Returns the profiles of runs, newest first, that can be merged with the newest; and notes."""
+    files: list[ProfileFile] = []
+    notes: list[str] = []
+    merged = TableProfile.empty()
+    for run in runs:
+        file = run_profile(store, run)
+        try:
+            merged.merge(read_profile(file))
+            files.append(file)
+        except (RecordError, InputError) as error:
+            notes.append(f"run {run} is left out of the reference: {error}")
+    return files, notes

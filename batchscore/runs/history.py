@@ -185,14 +185,17 @@ def rows_before(store: Store, slice_: str, job: str) -> list[int]:
 
 
 def runs_before(store: Store, slice_: str, job: str, most: int, same_weekday: bool) -> list[str]:
-    """Returns the runs that published the last slices of a job before this one, newest first.
+    """Returns the runs that published the last slices of a job before this one by date.
+
+    The newest comes first.
 
     Args:
         most: how many at most.
         same_weekday: counts only slices whose date is the same day of the week.
     """
     runs: list[str] = []
-    for name in reversed([n for n in _neighbours(store, slice_, job) if n < slice_]):
+    earlier = [name for name in _neighbours(store, slice_, job) if name < slice_]
+    for name in reversed([name for name in earlier if _DATE.search(name)]):
         run = published_run(store, name)
         if run is not None and not (same_weekday and _weekday(name) != _weekday(slice_)):
             runs.append(run)

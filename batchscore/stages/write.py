@@ -109,7 +109,8 @@ class UnitWriter:
         store: the output.
         attempt: what is written, and where.
         target: what is written of a block.
-        profile: is called with the source columns and scores of each block.
+        profile: is called with the source columns and scores of each block, and with the source
+            columns of rejected rows.
         trial: is passed with the first row that was scored.
     """
 
@@ -249,6 +250,9 @@ class UnitWriter:
         if block.rejects:
             table = reject_table(block.rejects, self._unit)
             self._rejects.write(table, table.num_rows)
+            with stopwatch(self._seconds, "profile"):
+                for reject in block.rejects:
+                    self._profile(reject.batch)
         if not len(block) or block.values is None:
             return
         batch = scored_batch(block, self._target)

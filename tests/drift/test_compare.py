@@ -185,7 +185,10 @@ def test_columns_that_are_gone_fail_and_added_ones_are_listed() -> None:
     assert (drift.verdict, drift.gone, drift.added) == ("ok", (), ("y",))
     drift = compared(both, both, Rules(columns=frozenset({"z"})))
     assert drift.verdict == "fail"
-    assert "neither side" in aspect(drift, "z", "nulls").note
+    assert aspect(drift, "z").note.startswith("is on neither side; correct its name")
+    assert (aspect(drift, "z").kind, aspect(drift, "z").measures) == ("nulls", ())
+    drift = compared(profile(x=normal(2, 500)), both, Rules(columns=frozenset({"y"})))
+    assert aspect(drift, "y").note.startswith("is not in the reference; take one")
 
 
 def test_without_rows_nothing_is_said() -> None:
@@ -204,7 +207,8 @@ def test_without_rows_nothing_is_said() -> None:
     [
         (pa.array([1, 2, 3]), pa.array([1.0, 2.0, 3.0]), ("int64", "double")),
         (pa.array(["1"]), pa.array([1]), ("string", "int64")),
-        (pa.array([1], pa.timestamp("ms")), pa.array([1], pa.timestamp("us")), ("[ms]", "[us]")),
+        (pa.array([1], pa.time32("ms")), pa.array([1], pa.time64("us")), ("[ms]", "[us]")),
+        (pa.array(["1"]), pa.array([1], pa.timestamp("us")), ("string", "timestamp[us]")),
         (pa.array([[1.0]], pa.list_(pa.float32(), 1)),
          pa.array([[1.0, 2]], pa.list_(pa.float32(), 2)), ("[1]", "[2]")),
         (pa.array([[1.0] * 999], pa.list_(pa.float32(), 999)),
@@ -219,6 +223,7 @@ def test_types_that_cannot_be_compared_fail_with_both_names_and_the_remedy(
     found = compared(before, now).aspects[0]
     assert found.verdict == "fail"
     assert all(word in found.note for word in (*words, "cast it to"))
+    assert "by design" not in found.note
     assert [each.name for each in found.measures] == ["null_rate"]
 
 
@@ -227,7 +232,33 @@ def test_columns_profiled_as_different_kinds_fail() -> None:
     scores = np.linspace(0, 1, 50)
     found = compared(profile("probability", x=scores), profile(x=scores)).aspects[0]
     assert found.verdict == "fail"
-    assert "same way" in found.note
+    assert found.note == (
+        "was profiled as probability, is profiled as number: not comparable; "
+        "profile both the same way"
+    )
+
+
+@pytest.mark.parametrize("side", ["reference", "current profile"])
+def test_a_profile_that_lacks_an_aspect_fails_and_says_which(side: str) -> None:
+    """Of one type, but accumulated in other ways, a column is not said to have changed its type."""
+    whole, lacking = profile(x=["a"] * 50), profile(x=["a"] * 50)
+    del lacking.columns["x"].aspects["length"]
+    sides = (lacking, whole) if side == "reference" else (whole, lacking)
+    found = compared(*sides).aspects[0]
+    assert found.verdict == "fail"
+    assert found.note.startswith(f"has no aspect 'length' in the {side}: not comparable; profile")
+    assert "string" not in found.note
+
+
+def test_a_profile_with_an_aspect_of_another_kind_fails_and_says_which() -> None:
+    """An aspect that is of numbers on one side and of categories on the other is named."""
+    sides = profile(x=["a"] * 50), profile(x=["a"] * 50)
+    sides[1].columns["x"].aspects["length"] = sides[1].columns["x"].aspects["value"]
+    found = compared(*sides).aspects[0]
+    assert (found.verdict, found.note.partition(":")[0]) == (
+        "fail",
+        "has an aspect 'length' of two kinds",
+    )
 
 
 def test_numbers_of_other_precision_are_compared_by_their_common_one() -> None:
@@ -263,6 +294,31 @@ def test_timestamps_that_move_on_are_no_drift() -> None:
     assert "by design" in aspect(drift).note
     own = Rules(column_thresholds={"x": {"ks": Thresholds(0.1, 0.2)}})
     assert compared(days[0], days[1], own).verdict == "fail"
+
+
+def test_dates_whose_unit_changed_are_judged_by_their_nulls() -> None:
+    """Another unit of what moves by design holds no run, and both types are noted."""
+    types = [pa.timestamp("ms"), pa.timestamp("us", "UTC"), pa.date32()]
+    days = [pa.array(np.arange(1000), pa.int32()).cast(pa.date32()).cast(each) for each in types]
+    for before, now in ((0, 1), (1, 0), (0, 2), (2, 1)):
+        found = aspect(compared(days[before], days[now]))
+        assert (found.verdict, [each.name for each in found.measures]) == ("ok", ["null_rate"])
+        assert found.note == (
+            f"the type was {types[before]} and is {types[now]}; "
+            "dates move by design, so only the null rate is judged"
+        )
+    half = pa.array([None, 1] * 500, pa.timestamp("us"))
+    assert compared(days[0], half).verdict == "fail"
+
+
+@pytest.mark.parametrize("own", [{"ks": Thresholds(0.1, 0.2)}, {"null_rate": Thresholds(0.5, 0.6)}])
+def test_dates_with_thresholds_of_their_own_must_keep_their_unit(own: Any) -> None:
+    """Thresholds for more than nulls ask for a comparison, which another unit does not allow."""
+    days = [pa.array([1, 2] * 500, pa.timestamp(unit)) for unit in ("ms", "us")]
+    found = aspect(compared(*days, Rules(column_thresholds={"x": own})))
+    assert found.verdict == ("fail" if "ks" in own else "ok")
+    assert ("not comparable" in found.note) == ("ks" in own)
+    assert ("by design" in found.note) == ("ks" not in own)
 
 
 def test_the_worst_come_first_whatever_the_order_of_columns() -> None:

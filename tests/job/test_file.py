@@ -33,6 +33,7 @@ from batchscore.job import (
     job_schema,
     load_job,
 )
+from batchscore.job.file import _location
 
 MINIMAL: dict[str, Any] = {
     "name": "flights",
@@ -73,6 +74,8 @@ FULL: dict[str, Any] = {
     ],
     "output": {"path": "out/${region}", "columns": ["a"], "partition_by": ["month"]},
     "rejects": {"max_ratio": 0},
+    "checks": {"score_range": {"x": [0, 1]}},
+    "drift": {"thresholds": {"psi": [0.1, 0.2], "ks": None}, "column_thresholds": {}},
     "runtime": {"engine": "direct", "device": "cuda:1", "workers": 2, "batch_rows": "auto"},
 }
 PARAMS = ["date=2026-11-20", "region=eu"]
@@ -295,6 +298,14 @@ def test_remote_job_files(tmp_path: Path) -> None:
         ({"postprocess": [{"labels": ["a", "a"]}]}, "'a' is there more than once; keep one"),
         ({"postprocess": [{"top_k": {"k": 2, "labels": ["a"]}}]}, "k is 2, but there are 1 labels"),
         ({"output": {"path": "x", "partition_by": ["a", "a"]}}, "output.partition_by: 'a' is"),
+        ({"drift": {"thresholds": {"psi": [0.1]}}}, "psi: expected [warn, fail], found [0.1]"),
+        ({"drift": {"thresholds": {"psi": [1, 2, 3]}}}, "psi: expected [warn, fail], found [1, 2"),
+        ({"drift": {"thresholds": {"psi": 0.1}}}, "psi: expected [warn, fail], found 0.1"),
+        ({"drift": {"thresholds": {"psi": [0, 1]}}}, "psi.0: expected above 0.0, found 0"),
+        ({"drift": {"column_thresholds": {"a": {"ks": [1]}}}}, "a.ks: expected [warn, fail], found"),
+        ({"checks": {"score_range": [0.1]}}, "score_range: expected [smallest, largest] or a map"),
+        ({"checks": {"score_range": [0, 1, 2]}}, "score_range: expected [smallest, largest] or a"),
+        ({"checks": {"score_range": {"a": [0]}}}, "score_range.a: expected [smallest, largest], f"),
     ],
 )
 def test_names_what_is_wrong(
@@ -329,6 +340,21 @@ def test_names_a_wrong_filter(errors: Callable[..., list[str]], filters: Any, me
     (found,) = errors(changed(input={"path": "in", "filters": filters}))
     assert found.startswith("job.yaml: input.filters: ")
     assert message in found
+
+
+def test_an_item_that_a_list_lacks_is_placed_at_the_list() -> None:
+    """A complaint about a position beyond a list's end stands at the list."""
+    detail = {"loc": ("checks", "score_range", 1), "type": "float_type"}
+    assert _location(detail, {"checks": {"score_range": [0.1]}}) == ("checks", "score_range")
+
+
+def test_thresholds_may_be_null_for_never(load: Write) -> None:
+    """A measure without thresholds is written as null, of one effect or of both."""
+    thresholds = {"psi": None, "ks": [None, None], "tail": [0.01, None]}
+    drift = load(changed(drift={"thresholds": thresholds, "column_thresholds": {"a": thresholds}}))
+    found = {"psi": (None, None), "ks": (None, None), "tail": (0.01, None)}
+    assert drift.job.drift.thresholds == found
+    assert drift.job.drift.column_thresholds == {"a": found}
 
 
 def test_lists_every_problem(errors: Callable[..., list[str]]) -> None:
