@@ -29,10 +29,17 @@ Effects = Mapping[str, tuple[float | None, float | None]]
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two tables: what it is, for people, and its profile."""
+    """One of the two tables.
+
+    Args:
+        title: what it is, for people.
+        profile: of its columns.
+        keys: of its hive folders, left out since they are the same in all files.
+    """
 
     title: str
     profile: TableProfile
+    keys: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -45,8 +52,9 @@ class Comparison:
 
     @property
     def exit_code(self) -> int:
-        """3 where the verdict is fail, as of a run that the drift gate holds; else 0."""
-        return 3 if self.drift.verdict == "fail" else 0
+        """3 where the verdict is fail, as of a run that is held, or all rows are gone; else 0."""
+        vanished = self.drift.reference_rows > 0 == self.drift.current_rows
+        return 3 if self.drift.verdict == "fail" or vanished else 0
 
     def to_json(self) -> dict[str, Any]:
         """Returns the findings as JSON-able values."""
@@ -101,19 +109,23 @@ def compare_data(
     rules = _rules(alpha, columns, thresholds or {})
     sides = _sides(reference, current, columns)
     _check_columns(columns or (), *(side.profile for side in sides))
-    before, now = (replace(each, profile=_only(each.profile, columns)) for each in sides)
+    keys = frozenset[str]() if columns else sides[0].keys | sides[1].keys
+    before, now = (replace(each, profile=_only(each.profile, columns, keys)) for each in sides)
     return Comparison(before, now, compare_profiles(before.profile, now.profile, rules))
 
 
 def _rules(alpha: float, columns: Sequence[str] | None, thresholds: Effects) -> Rules:
     from batchscore.drift.thresholds import check_rules
 
-    given = {measure: Thresholds(*effects) for measure, effects in thresholds.items()}
-    rules = Rules(alpha, None if columns is None else frozenset(columns), given)
     try:
+        given = {measure: Thresholds(*effects) for measure, effects in thresholds.items()}
+        rules = Rules(float(alpha), None if columns is None else frozenset(columns), given)
         check_rules(rules)
-    except ValueError as error:
-        raise InvalidError(str(error)) from error
+    except (TypeError, ValueError) as error:
+        raise InvalidError(
+            f"alpha or thresholds: {error}; expected a number, and a pair (warn, fail) of numbers "
+            "or None by measure"
+        ) from error
     return rules
 
 
@@ -159,7 +171,7 @@ def _data_side(data: Data, known: TableProfile, columns: Sequence[str] | None) -
     rows = open_rows(data, lambda names: _there(columns, names))
     profile = profile_rows(rows, hints_of(known))
     title = os.fspath(data) if isinstance(data, str | os.PathLike) else type(data).__name__
-    return Side(title, profile)
+    return Side(title, profile, rows.keys)
 
 
 def _there(columns: Sequence[str] | None, names: Sequence[str]) -> Sequence[str]:
@@ -167,10 +179,12 @@ def _there(columns: Sequence[str] | None, names: Sequence[str]) -> Sequence[str]
     return [name for name in columns or () if name in names] or names
 
 
-def _only(profile: TableProfile, columns: Sequence[str] | None) -> TableProfile:
-    """Returns a profile of these columns alone; of all where there are none of them."""
+def _only(
+    profile: TableProfile, columns: Sequence[str] | None, keys: frozenset[str]
+) -> TableProfile:
+    """Returns a profile of these columns alone; where there are none, of all but the keys."""
     kept = {n: column for n, column in profile.columns.items() if n in (columns or ())}
-    return TableProfile(kept) if kept else profile
+    return TableProfile(kept or {n: c for n, c in profile.columns.items() if n not in keys})
 
 
 def _check_columns(columns: Sequence[str], *sides: TableProfile) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import Sequence
+from fnmatch import fnmatch
 from typing import TypeAlias
 
 from batchscore.commands.outputs import writable
@@ -68,7 +69,8 @@ def check_replaceable(address: str, data: Sequence[str] = ()) -> None:
         )
     target = os.path.realpath(address)
     for each in data:
-        inside = "://" not in each and target.startswith(f"{os.path.realpath(each)}/")
+        among = os.path.realpath(each)
+        inside = "://" not in each and (target.startswith(f"{among}/") or fnmatch(target, among))
         if inside and not name.startswith(("_", ".")):
             raise OutputError(
                 f"{address}: lies in the data {each}, and would be read as part of it; choose "

@@ -10,13 +10,13 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import pyarrow as pa
 
 from batchscore.drift.column import Hint, Kind, new_column
 from batchscore.drift.table import TableProfile
-from batchscore.errors import InputError
+from batchscore.errors import FailedError, InputError
 from batchscore.job.parameters import redacted_address
 from batchscore.plan.auto import choose_batch_rows
 from batchscore.plan.inputs import (
@@ -51,19 +51,38 @@ _EXPECTED = {
 _WORDS = {"input.path": "the data", "output.columns": "`columns`"}
 
 
+class Part(NamedTuple):
+    """Some rows of a stretch of the data that is read as a whole.
+
+    Args:
+        sequence: its place in the stretch; after a failure the stretch begins anew with 0, and what
+            came of it before counts for nothing.
+        batch: the rows.
+        last: whether the stretch ends with it.
+    """
+
+    sequence: int
+    batch: pa.RecordBatch
+    last: bool
+
+
 @dataclass(frozen=True)
 class Rows:
     """What is to be profiled.
 
     Args:
         schema: of all batches, in plain types.
-        batches: read one after the other.
+        parts: read one after the other.
         shards: files that they are read from.
+        count: rows that their footers promise; None where nobody knows beforehand.
+        keys: of hive folders, left out since they are the same in all files.
     """
 
     schema: pa.Schema
-    batches: Generator[pa.RecordBatch, None, None]
+    parts: Generator[Part, None, None]
     shards: int = 0
+    count: int | None = None
+    keys: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -158,17 +177,28 @@ def open_rows(data: Data, choose: Choose) -> Rows:
     names = [*choose(schema.names)]
     _check_distinct(schema.names)
     schema = pa.schema([pa.field(name, _plain_type(schema.field(name).type)) for name in names])
-    return Rows(schema, (conform(batch, schema, {}) for batch in _cut(batches)))
+    return Rows(schema, _parts(schema, (conform(batch, schema, {}) for batch in _cut(batches))))
 
 
 def profile_rows(rows: Rows, hints: Mapping[str, Hint]) -> TableProfile:
-    """Returns the profile of rows, which are read ahead on a thread while others are profiled."""
-    found = TableProfile(hints=hints)
-    nothing = [pa.nulls(0, field.type) for field in rows.schema]
-    found.update(pa.RecordBatch.from_arrays(nothing, schema=rows.schema))
-    with closing(read_ahead(rows.batches, _BATCHES_AHEAD)) as batches:
-        for batch in batches:
-            found.update(batch)
+    """Returns the profile of rows, which are read ahead on a thread while others are profiled.
+
+    Raises:
+        FailedError: not as many rows came as the footers promise.
+    """
+    found, stretch = TableProfile(hints=hints), TableProfile(hints=hints)
+    found.update(_empty(rows.schema))
+    count = 0
+    with closing(read_ahead(rows.parts, _BATCHES_AHEAD)) as parts:
+        for part in parts:
+            stretch = TableProfile(hints=hints) if part.sequence == 0 else stretch
+            if part.batch.num_rows:
+                stretch.update(part.batch)
+            if part.last:
+                found.merge(stretch)
+                count += stretch.rows
+    if rows.count not in (None, count) and rows.schema.names:
+        raise FailedError(f"{count:,} rows were read where the footers promise {rows.count:,}")
     return found
 
 
@@ -193,7 +223,8 @@ def _stored_rows(addresses: Sequence[str], choose: Choose) -> Rows:
         raise InputError(_reworded(str(error))) from error
     left_out = _constant_keys(footers) if every else set()
     schema = pa.schema([field for field in schema if field.name not in left_out])
-    return Rows(schema, _read(footers, schema), len(footers))
+    count = sum(footer.shard.rows for footer in footers)
+    return Rows(schema, _read(footers, schema), len(footers), count, frozenset(left_out))
 
 
 def _constant_keys(footers: Sequence[Footer]) -> set[str]:
@@ -215,11 +246,24 @@ def _find(addresses: Sequence[str]) -> Any:
     return found
 
 
-def _read(footers: Sequence[Footer], schema: pa.Schema) -> Generator[pa.RecordBatch, None, None]:
+def _parts(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Generator[Part, None, None]:
+    sequence = -1
+    for sequence, batch in enumerate(batches):
+        yield Part(sequence, batch, last=False)
+    yield Part(sequence + 1, _empty(schema), last=True)
+
+
+def _empty(schema: pa.Schema) -> pa.RecordBatch:
+    nothing = [pa.nulls(0, field.type) for field in schema]
+    return pa.RecordBatch.from_arrays(nothing, schema=schema)
+
+
+def _read(footers: Sequence[Footer], schema: pa.Schema) -> Generator[Part, None, None]:
     batch_rows, _ = choose_batch_rows("auto", footers, schema)
     source = Source(schema, None, batch_rows, threads=True)
     for unit in pack_units(keep_row_groups(footers), _UNIT_ROWS):
-        yield from (block.batch for block in read_unit(unit, source))
+        for block in read_unit(unit, source):
+            yield Part(block.sequence, block.batch, block.end is not None)
 
 
 def _batches(data: Any) -> tuple[pa.Schema, Iterable[pa.RecordBatch]]:

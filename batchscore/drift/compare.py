@@ -96,9 +96,9 @@ def _pairs(
         yield from _both(name, before, now, rules)
         return
     there = before or now
-    main, type_, kind = (_main(there), there.type, _kind(there)) if there else ("value", "", "nulls")
+    type_, kind = (there.type, _kind(there)) if there else ("", "nulls")
     verdict, note = _absence(before, now, reference, current)
-    yield _Pair(name, main, kind, type_, note=note, verdict=verdict)
+    yield _Pair(name, _main(there), kind, type_, note=note, verdict=verdict)
 
 
 def _absence(
@@ -121,9 +121,7 @@ def _both(name: str, before: ColumnProfile, now: ColumnProfile, rules: Rules) ->
     main, nulls = _main(before), _nulls(before, now)
     why = unlike(before, now)
     if why and all(_only_nulls(name, each.type, rules) for each in (before, now)):
-        yield _Pair(
-            name, main, _kind(before), now.type, (nulls,), type_note(before.type, now.type)
-        )
+        yield _Pair(name, main, _kind(before), now.type, (nulls,), type_note(before.type, now.type))
         return
     if why:
         yield _Pair(name, main, _kind(before), now.type, (nulls,), why, "fail")
@@ -148,7 +146,9 @@ def _without_value(column: ColumnProfile) -> int:
 
 
 def _main(column: ColumnProfile | None) -> str:
-    aspects = list(column.aspects) if column else []
+    if column is None:
+        return "value"
+    aspects = list(column.aspects)
     return next((each for each in (*_MAIN, *aspects) if each in aspects), "nulls")
 
 

@@ -32,6 +32,7 @@ _SCHEMA = pa.schema(
         ("value", pa.binary()),
     ]
 )
+_EARLIER = ["column", "shift", "prefix", "count"]
 _ENCODINGS = {
     "aspect": "DELTA_BINARY_PACKED",
     "shift": "PLAIN",
@@ -138,7 +139,8 @@ def read_table(data: bytes, extra: bytes | None = None) -> tuple[TableProfile, d
     except _DAMAGE as error:
         raise RecordError(
             f"a profile of {len(data)} bytes cannot be read: {_reason(error)}; expected a Parquet "
-            "file that batchscore wrote; delete it and run its job again"
+            "file that batchscore wrote; write it again: profile its data, train its model, or "
+            "run its job again"
         ) from error
     return TableProfile(columns), meta
 
@@ -248,6 +250,8 @@ def _array(values_r: Any) -> pa.Array:
 def _parse(data: bytes) -> tuple[_Parts, _ProfileRecord, dict[str, Any]]:
     with pq.ParquetFile(pa.BufferReader(data)) as file:
         schema = file.schema_arrow
+        if schema.names == _EARLIER:
+            raise ValueError("written by an earlier version of batchscore, in another format")
         if not schema.equals(_SCHEMA):
             raise ValueError(f"its columns are {schema.names}, not those of a profile")
         metadata = file.metadata.metadata or {}

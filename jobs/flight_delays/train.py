@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -22,9 +23,8 @@ HERE = Path(__file__).resolve().parent
 # Run as a script, Python looks beside this file, not in the repository.
 sys.path.insert(0, str(HERE.parents[1]))
 
+import batchscore as bs  # noqa: E402
 from batchscore.arrays import to_arrow, to_numpy  # noqa: E402
-from batchscore.drift.storage import write_table  # noqa: E402
-from batchscore.drift.table import TableProfile  # noqa: E402
 from batchscore.models.code import load_object  # noqa: E402
 from batchscore.models.features import (  # noqa: E402
     Calendar,
@@ -214,17 +214,18 @@ def golden_rows(net: nn.Module, features: Features, held: pa.Table) -> pa.Table:
     return rows.append_column("logit", pa.array(logits_of(net, features, rows)))
 
 
-def reference_profile(net: nn.Module, features: Features, flights: pa.Table) -> TableProfile:
-    """Return the profile of what the model read, and said, of all flights: what drift is against.
+def reference_profile(net: nn.Module, features: Features, flights: pa.Table) -> bytes:
+    """Return a file: the profile of what the model read and said, which drift is measured against.
 
-    Cancelled flights are among them, since a scoring job cannot know of these beforehand.
+    It is of all flights, cancelled ones too, since a scoring job cannot know of these beforehand.
     """
     rows = flights.select(required_columns(features)).combine_chunks()
     scores = to_arrow(sigmoid(logits_of(net, features, rows)))
-    profile = TableProfile(hints={"score": "probability"})
-    for batch in rows.append_column("score", scores).to_batches():
-        profile.update(batch)
-    return profile
+    profile = bs.profile(rows.append_column("score", scores), probabilities=["score"])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "profile.parquet"
+        bs.write_profile(profile, path)
+        return path.read_bytes()
 
 
 def write(
@@ -232,7 +233,7 @@ def write(
     net: nn.Module,
     features: Features,
     golden: pa.Table,
-    reference: TableProfile,
+    reference: bytes,
     evaluation: Mapping[str, Any],
 ) -> None:
     """Write the model folder."""
@@ -260,7 +261,7 @@ def write(
         "preprocessing.json": dump_features(features).encode(),
         "net.py": (HERE / "net.py").read_bytes(),
         "golden.parquet": sink.getvalue().to_pybytes(),
-        "profile.parquet": write_table(reference, {}),
+        "profile.parquet": reference,
         "evaluation.json": (json.dumps(evaluation, indent=2) + "\n").encode(),
     }
     write_model_folder(folder, card, files)

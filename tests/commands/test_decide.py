@@ -215,6 +215,7 @@ def test_a_discarded_run_leaves_nothing_of_what_it_scored(output: Output) -> Non
         f"{mine}manifest.json",
         f"{mine}profile.parquet",
         f"{mine}profile.extra.parquet",
+        f"{mine}profile.new.parquet",
     }
     again = run(output.folder)
     assert (again["status"], again["rows"]["reused"]) == ("published", 500)

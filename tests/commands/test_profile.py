@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import fsspec
 import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -20,7 +24,7 @@ from batchscore.commands.profile import Data, hints_of, open_rows, profile, prof
 from batchscore.drift.storage import write_table
 from batchscore.drift.table import TableProfile
 from batchscore.errors import InputError, ShardError
-from tests.factory import make_rows, write_shard
+from tests.factory import make_rows, run_cli, write_shard
 
 ROWS = make_rows(700)
 
@@ -194,3 +198,57 @@ def test_a_stream_that_breaks_off_is_told() -> None:
 
     with pytest.raises(InputError, match=r"cannot be read to their end \(.*torn"):
         profile(pa.RecordBatchReader.from_batches(ROWS.schema, broken()))
+
+
+class Hiccup(LocalFileSystem):  # type: ignore[misc]
+    """A disk of which one read fails, once."""
+
+    protocol = "hiccup"
+    reads = 0
+    fails_at = 0
+
+    def _open(self, path: str, mode: str = "rb", **options: Any) -> Any:
+        file = super()._open(path, mode, **options)
+        read = file.f.read
+
+        def failing(*args: Any) -> bytes:
+            Hiccup.reads += 1
+            if Hiccup.reads == Hiccup.fails_at:
+                raise OSError(errno.EIO, "input/output error")
+            data: bytes = read(*args)
+            return data
+
+        file.read = failing
+        return file
+
+
+@pytest.mark.parametrize("fails_at", [6, 9, 14, 20])
+def test_rows_are_counted_once_though_a_read_fails(tmp_path: Path, fails_at: int) -> None:
+    """A stretch that is begun anew after a passing failure does not count twice."""
+    rows = make_rows(40_000)
+    path = write_shard(tmp_path / "x.parquet", rows)
+    pq.write_table(rows, path, row_group_size=5_000)
+    fsspec.register_implementation("hiccup", Hiccup, clobber=True)
+    Hiccup.reads, Hiccup.fails_at = 0, fails_at
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "choose_batch_rows", lambda *_: (1000, ""))
+        found = profile(f"hiccup://{path}")
+    assert Hiccup.reads > fails_at
+    assert content(found) == content(profile(path))
+
+
+def test_a_profile_is_not_written_among_what_a_glob_finds(tmp_path: Path) -> None:
+    """The next profile of the same glob would read it."""
+    write_shard(tmp_path / "a.parquet", make_rows(100))
+    glob = str(tmp_path / "*.parquet")
+    done = run_cli("profile", glob, "-o", tmp_path / "out.parquet")
+    assert done.exit_code == 2
+    assert "lies in the data" in done.stderr
+
+
+def test_a_folder_is_compared_with_one_of_its_partitions(tmp_path: Path) -> None:
+    """The key that tells the partitions apart is no column that is gone."""
+    for month in (1, 2):
+        write_shard(tmp_path / f"month={month}/x.parquet", make_rows(500))
+    assert run_cli("compare", tmp_path, tmp_path / "month=2").exit_code == 0
+    assert run_cli("compare", tmp_path / "month=1", tmp_path).exit_code == 0

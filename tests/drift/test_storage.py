@@ -163,6 +163,12 @@ def no_rows(table: pa.Table) -> pa.Table:
     return table.slice(0, 0)
 
 
+def earlier(table: pa.Table) -> pa.Table:
+    """Return the columns that profiles had before they held aspects."""
+    names = ["aspect", "shift", "key", "count"]
+    return table.select(names).rename_columns(["column", "shift", "prefix", "count"])
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
@@ -179,6 +185,7 @@ def no_rows(table: pa.Table) -> pa.Table:
         (edited(lambda table: table.slice(1)), "first or last bucket|prefix|add up|sum"),
         (edited(no_rows), "both there or both missing|missing|add up|no "),
         (edited(lambda table: table.drop_columns(["shift"])), "not those of a profile"),
+        (edited(earlier), "written by an earlier version of batchscore"),
         (edited(lambda table: table, record=[]), "not a JSON object"),
         (edited(lambda table: table, profile={"version": 1, "columns": []}), "too many"),
         (edited(no_rows, profile={"version": 2, "columns": []}), "version"),
@@ -198,7 +205,8 @@ def test_impossible_contents_are_refused(data: bytes, reason: str) -> None:
     """Contents that no profile has raise RecordError with the reason and the remedy."""
     with pytest.raises(RecordError, match=reason) as caught:
         read_table(data)
-    assert "run its job again" in str(caught.value)
+    remedy = "write it again: profile its data, train its model, or run its job again"
+    assert str(caught.value).endswith(remedy)
 
 
 def test_meta_must_be_json() -> None:

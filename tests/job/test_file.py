@@ -302,7 +302,10 @@ def test_remote_job_files(tmp_path: Path) -> None:
         ({"drift": {"thresholds": {"psi": [1, 2, 3]}}}, "psi: expected [warn, fail], found [1, 2"),
         ({"drift": {"thresholds": {"psi": 0.1}}}, "psi: expected [warn, fail], found 0.1"),
         ({"drift": {"thresholds": {"psi": [0, 1]}}}, "psi.0: expected above 0.0, found 0"),
-        ({"drift": {"column_thresholds": {"a": {"ks": [1]}}}}, "a.ks: expected [warn, fail], found"),
+        (
+            {"drift": {"column_thresholds": {"a": {"ks": [1]}}}},
+            "a.ks: expected [warn, fail], found",
+        ),
         ({"checks": {"score_range": [0.1]}}, "score_range: expected [smallest, largest] or a map"),
         ({"checks": {"score_range": [0, 1, 2]}}, "score_range: expected [smallest, largest] or a"),
         ({"checks": {"score_range": {"a": [0]}}}, "score_range.a: expected [smallest, largest], f"),

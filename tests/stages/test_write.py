@@ -125,10 +125,14 @@ def test_the_rejects_are_whole_when_the_record_is_there(store: Store) -> None:
 
 
 def test_what_is_scored_is_profiled(store: Store) -> None:
-    """The profile sees source columns and scores of the rows that are written, and no others."""
+    """The profile sees written rows with their scores, and rejected ones without."""
     _, profiled = _written(store)
-    assert [batch.num_rows for batch in profiled] == [3, 5]
-    assert profiled[0].schema.names == ["id", "part", "score"]
+    scored = [batch for batch in profiled if "score" in batch.schema.names]
+    assert [batch.num_rows for batch in scored] == [3, 5]
+    assert scored[0].schema.names == ["id", "part", "score"]
+    rejected = [batch for batch in profiled if "score" not in batch.schema.names]
+    assert [batch["id"].to_pylist() for batch in rejected] == [[1, 4]]
+    assert rejected[0].schema.names == ["id", "part"]
 
 
 def test_a_unit_that_keeps_no_row_has_no_file(store: Store) -> None:
