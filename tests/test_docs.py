@@ -1,4 +1,4 @@
-"""Test that the README's sessions, job file and code are true: they are run, here, in its order."""
+"""Test that what the README and docs/drift.md show is true: it is run, here, in their order."""
 
 from __future__ import annotations
 
@@ -7,20 +7,27 @@ import shlex
 import shutil
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from click.testing import CliRunner
 
+import batchscore as bs
 from batchscore.cli import cli
+from batchscore.models.folder import read_model_folder
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+DRIFT = (ROOT / "docs/drift.md").read_text(encoding="utf-8")
+MODEL = ROOT / "jobs/flight_delays/model"
 
 
-def blocks(language: str) -> list[str]:
-    """Returns the README's code blocks of a language."""
-    return re.findall(rf"```{language}\n(.*?)```", README, re.S)
+def blocks(language: str, page: str = README) -> list[str]:
+    """Returns a page's code blocks of a language."""
+    return re.findall(rf"```{language}\n(.*?)```", page, re.S)
 
 
 def sessions() -> list[tuple[str, list[str]]]:
@@ -98,6 +105,45 @@ def test_the_job_shown_is_the_job_that_is_run() -> None:
     shown = yaml.safe_load(blocks("yaml")[0])
     file = yaml.safe_load((ROOT / "jobs/flight_delays/job_day.yaml").read_text(encoding="utf-8"))
     assert {"batchscore": 1, **shown} == file
+
+
+def test_a_models_reference_is_written_as_docs_drift_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The code makes a model folder with its profile, and the command makes the same profile."""
+    monkeypatch.chdir(tmp_path)
+    january = ROOT / "data/samples/flights/month=1"
+    rows = pq.read_table(january, columns=["carrier", "distance"], partitioning=None)
+    score = pa.array(np.linspace(0, 1, len(rows)), pa.float32())
+    pq.write_table(rows.append_column("score", score), "scored.parquet")
+    card = yaml.safe_load((MODEL / "model.yaml").read_text(encoding="utf-8"))
+    files = {name: (MODEL / name).read_bytes() for name in card["files"]}
+    for key in ("batchscore_model", "files", "profile"):
+        del card[key]
+    del files["profile.parquet"]
+    exec(
+        "".join(blocks("python", DRIFT)),
+        {"rows": rows, "score": score, "card": card, "files": files},
+    )
+    assert read_model_folder("model").profile == "profile.parquet"
+    profile = bs.read_profile("model/profile.parquet")
+    kinds = {name: column.kind for name, column in profile.columns.items()}
+    assert kinds == {"carrier": "category", "distance": "number", "score": "probability"}
+    Path("profile.parquet").unlink()
+    (command,) = blocks("console", DRIFT)
+    words = arguments(command.removeprefix("$ "))
+    assert words is not None
+    done = CliRunner().invoke(cli, words)
+    assert done.exit_code == 0, done.output
+    assert Path("profile.parquet").read_bytes() == Path("model/profile.parquet").read_bytes()
+
+
+def test_the_lines_of_a_card_shown_are_those_of_the_demos() -> None:
+    """What docs/drift.md shows of a card stands in the card of the model for the demo."""
+    (shown,) = map(yaml.safe_load, blocks("yaml", DRIFT))
+    card = yaml.safe_load((MODEL / "model.yaml").read_text(encoding="utf-8"))
+    assert shown["profile"] == card["profile"]
+    assert shown["files"].items() <= card["files"].items()
 
 
 def test_links_lead_somewhere() -> None:

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchscore.commands.run import begin
-from batchscore.drift.storage import read_table, write_table
+from batchscore.drift.storage import write_table
 from batchscore.errors import RecordError
 from batchscore.finish import finish_run
 from batchscore.job import load_job

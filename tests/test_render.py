@@ -217,10 +217,22 @@ def _drifted(manifest: dict[str, Any], verdict: str, passed: bool) -> dict[str, 
 def test_drift_that_was_let_pass_is_marked(
     manifest: dict[str, Any], verdict: str, passed: bool, mark: str
 ) -> None:
-    """`show` marks the check, not only its text, where drift warns or fails without holding."""
+    """`show` marks the check, not only its text, where drift warns or fails without holding.
+
+    The findings stand in the summary once: as those of the check where it failed, else as a line.
+    """
     lines = render.details(_drifted(manifest, verdict, passed), "/out")
     assert f"{mark:<6} drift: said" in lines
     assert sum(line.startswith("WARN") for line in lines) == (mark == "WARN")
+    told = [line for line in lines if line.startswith(("drift  ", "CHECK FAILED  drift"))]
+    assert told == (
+        [
+            f"drift  {verdict} against model m 1 (1 {verdict})"
+            + (": x far" if mark == "WARN" else "")
+        ]
+        if passed
+        else ["CHECK FAILED  drift: said"]
+    )
 
 
 def test_history_tells_drift(manifest: dict[str, Any]) -> None:

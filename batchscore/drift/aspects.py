@@ -8,7 +8,7 @@ import numpy as np
 
 from batchscore.drift.accumulator import Accumulator
 from batchscore.drift.categorical import align_categories
-from batchscore.drift.categories import Categories
+from batchscore.drift.categories import FOLDS, LABELS, Categories
 from batchscore.drift.column import ColumnProfile
 from batchscore.drift.measures import compare_categories, compare_numbers, compare_vectors
 from batchscore.drift.numbers import Numbers
@@ -23,6 +23,7 @@ _PRECISIONS: dict[str, type[np.floating[Any]]] = {
     "double": np.float64,
 }
 _WIDTH = 100
+_NO_VALUES = "null"  # the type of a column that holds nothing else
 
 
 def compare_aspects(before: Accumulator, now: Accumulator) -> tuple[tuple[Comparison, ...], str]:
@@ -53,6 +54,19 @@ def unlike(before: ColumnProfile, now: ColumnProfile) -> str:
     return f"{differing}: not comparable; profile both the same way"
 
 
+def lacks_values(before: ColumnProfile, now: ColumnProfile) -> bool:
+    """Tells whether a side is of the type null, so that there is only its null rate to compare."""
+    return _NO_VALUES in (before.type, now.type)
+
+
+def unseen_note(column: ColumnProfile) -> str:
+    """Returns that nothing is known of what a column holds, as of structs; else nothing."""
+    unseen = column.kind == "other" and column.type != _NO_VALUES
+    if unseen or (column.kind == "list" and "items" not in column.aspects):
+        return "values are not looked at"
+    return ""
+
+
 def type_note(before: str, now: str) -> str:
     """Returns what to know of two types that differ but can be compared; else nothing."""
     return "" if before == now else f"the type was {_shown(before)} and is {_shown(now)}"
@@ -69,14 +83,29 @@ def _numbers(before: Numbers, now: Numbers) -> tuple[tuple[Comparison, ...], str
 
 def _categories(before: Categories, now: Categories) -> tuple[Comparison, ...]:
     aligned = align_categories(before, now)
+    fold_names = {} if aligned.exact else _fold_names(before, now)
 
     def label(cell: int) -> str:
         if not aligned.exact:
-            return f"values of fold {cell}"
+            return fold_names.get(cell, f"values of fold {cell}")
         names = (side.label(cell) for side in (before, now))
         return next((one_line(repr(name)) for name in names if name is not None), f"{cell:016x}")
 
     return compare_categories(aligned, label)
+
+
+def _fold_names(before: Categories, now: Categories) -> dict[int, str]:
+    """Returns what to call each fold that has a frequent value with a label on either side."""
+    values = [
+        (count / side.n, hash_ % FOLDS, label)
+        for side in (before, now)
+        for label, count, hash_ in side.top(LABELS)
+        if side.label(hash_) is not None
+    ]
+    # The most frequent of a fold comes last, and stays.
+    return {
+        fold: f"{one_line(repr(label))} and others of its fold" for _, fold, label in sorted(values)
+    }
 
 
 def _rounded(aligned: Aligned, precision: type[np.floating[Any]]) -> Aligned:
@@ -113,7 +142,7 @@ def _comparable(before: Accumulator, now: Accumulator) -> bool:
 
 def _unit(column: ColumnProfile) -> str:
     """Returns what a time is counted in, whatever its zone; of other columns nothing."""
-    return column.type.split(", tz=")[0] if column.kind == "time" else ""
+    return column.type.split(", tz=")[0].removesuffix("]") if column.kind == "time" else ""
 
 
 def _shown(type_: str) -> str:

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
-from batchscore.drift.aspects import compare_aspects, type_note, unlike
+from batchscore.drift.aspects import (
+    compare_aspects,
+    lacks_values,
+    type_note,
+    unlike,
+    unseen_note,
+)
 from batchscore.drift.column import ColumnProfile
-from batchscore.drift.findings import VERDICTS, AspectDrift, Measure, Rules, TableDrift, Verdict
+from batchscore.drift.findings import (
+    VERDICTS,
+    AspectDrift,
+    Measure,
+    Rules,
+    TableDrift,
+    Thresholds,
+    Verdict,
+)
 from batchscore.drift.measures import compare_nulls
 from batchscore.drift.numbers import Numbers
 from batchscore.drift.table import TableProfile
 from batchscore.drift.thresholds import (
+    ITEMS,
     NO_THRESHOLDS,
     check_rules,
     moves_by_design,
@@ -30,6 +45,8 @@ from batchscore.drift.verdict import (
 # The aspect that stands for its column, and bears its null rate, is the first there is.
 _MAIN = ("value", "length", "norm", "argmax")
 _MOVES = "dates move by design, so only the null rate is judged"
+_DEPEND = "items of one list depend on each other, so only thresholds of the column judge them"
+_NULLS = "a column of type null has no values, so only the null rate is compared"
 
 
 @dataclass(frozen=True)
@@ -118,21 +135,35 @@ def _absence(
 
 
 def _both(name: str, before: ColumnProfile, now: ColumnProfile, rules: Rules) -> Iterator[_Pair]:
-    main, nulls = _main(before), _nulls(before, now)
+    there = before if before.aspects else now
+    main, nulls, types = _main(there), _nulls(before, now), type_note(before.type, now.type)
+    of_nulls = _Pair(name, main, _kind(there), now.type, (nulls,), types)
     why = unlike(before, now)
-    if why and all(_only_nulls(name, each.type, rules) for each in (before, now)):
-        yield _Pair(name, main, _kind(before), now.type, (nulls,), type_note(before.type, now.type))
-        return
-    if why:
-        yield _Pair(name, main, _kind(before), now.type, (nulls,), why, "fail")
-        return
-    if not before.aspects:
-        yield _Pair(name, main, "nulls", now.type, (nulls,), type_note(before.type, now.type))
-    for aspect in before.aspects:
-        comparisons, note = compare_aspects(before.aspects[aspect], now.aspects[aspect])
-        own = (nulls, *comparisons) if aspect == main else comparisons
-        note = "; ".join(filter(None, (type_note(before.type, now.type), note)))
-        yield _Pair(name, aspect, before.aspects[aspect].kind, now.type, own, note)
+    if why and lacks_values(before, now):
+        yield replace(of_nulls, note=_joined(types, _NULLS))
+    elif why and all(_only_nulls(name, each.type, rules) for each in (before, now)):
+        yield of_nulls
+    elif why:
+        yield replace(of_nulls, note=why, verdict="fail")
+    elif not before.aspects:
+        yield replace(of_nulls, note=_joined(types, unseen_note(before)))
+    else:
+        for aspect in before.aspects:
+            yield _aspect(of_nulls, aspect, before, now)
+
+
+def _aspect(of_nulls: _Pair, aspect: str, before: ColumnProfile, now: ColumnProfile) -> _Pair:
+    """Returns one aspect of both sides; `of_nulls` is of the main one, with only the null rate."""
+    comparisons, note = compare_aspects(before.aspects[aspect], now.aspects[aspect])
+    if aspect == of_nulls.aspect:
+        comparisons = (*of_nulls.comparisons, *comparisons)
+        note = _joined(note, unseen_note(before))
+    kind, note = before.aspects[aspect].kind, _joined(of_nulls.note, note)
+    return replace(of_nulls, aspect=aspect, kind=kind, comparisons=comparisons, note=note)
+
+
+def _joined(*notes: str) -> str:
+    return "; ".join(filter(None, notes))
 
 
 def _nulls(before: ColumnProfile, now: ColumnProfile) -> Comparison:
@@ -159,9 +190,13 @@ def _kind(column: ColumnProfile) -> str:
 
 def _only_nulls(column: str, type_: str, rules: Rules) -> bool:
     """Tells whether a column is of dates, and no thresholds of its own judge these."""
+    return moves_by_design(type_) and not _is_ruled(column, rules)
+
+
+def _is_ruled(column: str, rules: Rules) -> bool:
+    """Tells whether thresholds of its own judge more than a column's null rate."""
     own = rules.column_thresholds.get(column, {})
-    judging = {measure for measure, each in own.items() if each != NO_THRESHOLDS} - {"null_rate"}
-    return moves_by_design(type_) and not judging
+    return any(each != NO_THRESHOLDS for name, each in own.items() if name != "null_rate")
 
 
 def _is_judged(column: str, rules: Rules) -> bool:
@@ -174,7 +209,7 @@ def _tests(pair: _Pair, rules: Rules) -> int:
         {
             each.name
             for each in pair.comparisons
-            if takes_part(each, thresholds_for(rules, pair.column, pair.type, each.name))
+            if takes_part(each, _thresholds(pair, rules, each.name))
         }
     )
 
@@ -182,23 +217,31 @@ def _tests(pair: _Pair, rules: Rules) -> int:
 def _judged(pair: _Pair, rules: Rules, tests: int) -> AspectDrift:
     alpha = rules.alpha / max(1, tests)
     measures = worst_first(_measures(pair, rules, alpha))
-    moves = pair.verdict is None and _only_nulls(pair.column, pair.type, rules)
+    notes = [pair.note]
+    if pair.verdict is None and _only_nulls(pair.column, pair.type, rules):
+        notes.append(_MOVES)
+    if pair.aspect == ITEMS and not _is_ruled(pair.column, rules):
+        notes.append(_DEPEND)
     return AspectDrift(
         column=pair.column,
         aspect=pair.aspect,
         kind=pair.kind,
         verdict=pair.verdict or verdict_of(measures),
         measures=measures,
-        note="; ".join(filter(None, (pair.note, _MOVES if moves else ""))),
+        note=_joined(*notes),
         judged=_is_judged(pair.column, rules),
     )
 
 
 def _measures(pair: _Pair, rules: Rules, alpha: float) -> list[Measure]:
     return [
-        judge(list(variants), thresholds_for(rules, pair.column, pair.type, name), alpha)
+        judge(list(variants), _thresholds(pair, rules, name), alpha)
         for name, variants in groupby(pair.comparisons, key=lambda each: each.name)
     ]
+
+
+def _thresholds(pair: _Pair, rules: Rules, measure: str) -> Thresholds:
+    return thresholds_for(rules, pair.column, pair.type, pair.aspect, measure)
 
 
 def _worst_first(drift: AspectDrift) -> tuple[bool, int, float, str, str]:

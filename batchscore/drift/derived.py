@@ -36,8 +36,12 @@ def _whole(flat: pa.Array, width: int) -> NDArray[np.bool_]:
     return np.asarray(to_numpy(flat.is_valid()).reshape(-1, width).all(axis=1))
 
 
+@np.errstate(over="ignore")
 def norms(values_bd: Array) -> Floats:
-    """Returns the Euclidean norm (b,) of each row, whatever the other rows are."""
+    """Returns the Euclidean norm (b,) of each row, whatever the other rows are.
+
+    It is infinite where its square is beyond the largest float.
+    """
     norms_b = np.empty(len(values_bd))
     for rows in _slices(values_bd):
         squares_bd = values_bd[rows].astype(np.float64)
@@ -46,6 +50,7 @@ def norms(values_bd: Array) -> Floats:
     return norms_b
 
 
+@np.errstate(over="ignore")
 def entropies(shares_bd: Array) -> Floats:
     """Returns the entropy (b,), in nats, of each row of class shares; values <= 0 count as none."""
     entropies_b = np.empty(len(shares_bd))
@@ -56,6 +61,7 @@ def entropies(shares_bd: Array) -> Floats:
     return entropies_b
 
 
+@np.errstate(over="ignore")
 def margins(scores_bd: Array) -> Floats:
     """Returns the best less the second best score (b,) of each row; of a single class the score."""
     if scores_bd.shape[1] == 1:

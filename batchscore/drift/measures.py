@@ -23,8 +23,8 @@ from batchscore.drift.categorical import (
 )
 from batchscore.drift.fisher import fisher_p
 from batchscore.drift.ordered import (
-    TAIL,
     Aligned,
+    clipped_places,
     decile_bins,
     ks,
     tail_counts,
@@ -113,8 +113,8 @@ def _wasserstein(aligned: Aligned, n: int, m: int) -> tuple[Comparison, ...]:
     )
     effect, spread = distance.clipped_over_sigma, distance.j_over_sigma
     if effect is None or spread is None:
-        return (Comparison("w1", None), *shown)
-    expected, scale = math.sqrt(2 / math.pi) * spread, _pooled_scale(aligned, n)
+        return (_no_distance(aligned), *shown)
+    expected, scale = math.sqrt(2 / math.pi) * spread, _pooled_scale(aligned)
 
     def floor(alpha: float) -> float:
         return math.sqrt(s) * (expected + scale * math.sqrt(-2 * math.log(alpha)))
@@ -122,15 +122,21 @@ def _wasserstein(aligned: Aligned, n: int, m: int) -> tuple[Comparison, ...]:
     return Comparison("w1", effect, floor), *shown
 
 
-def _pooled_scale(aligned: Aligned, n: int) -> float:
+def _no_distance(aligned: Aligned) -> Comparison:
+    """Returns Wasserstein's distance without a value: undecided, unless there is one value only."""
+    if aligned.exact and aligned.p_b.size == 1:
+        return Comparison("w1", None)
+    undecided = _undecided("w1")[0]
+    return replace(undecided, detail="the reference's clipped values have no spread")
+
+
+def _pooled_scale(aligned: Aligned) -> float:
     """Returns the standard deviation of both clipped samples pooled over the reference's, if more.
 
     A small reference may by chance have a far smaller one than what it was drawn from, as where
     most values are 0 and the others few; noise goes by the latter.
     """
-    rank = -(-n // TAIL)
-    first, last = np.searchsorted(aligned.p_b.cumsum(), [rank, n + 1 - rank])
-    places_b = aligned.places_b[np.arange(aligned.places_b.size).clip(first, last)]
+    places_b = clipped_places(aligned)
     with np.errstate(over="ignore", invalid="ignore"):
         units_b = (places_b - places_b[0]) / (places_b[-1] - places_b[0])
     variance = _variance(units_b, aligned.p_b)

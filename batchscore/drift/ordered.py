@@ -64,8 +64,8 @@ class Wasserstein:
     A figure is None where the spread is 0 or infinite, or the distance is infinite.
 
     Args:
-        clipped_over_sigma: both samples clipped to the edges of `tail_counts`, over the clipped
-            reference's population standard deviation.
+        clipped_over_sigma: both samples clipped to the edges of `clipped_places`, over the
+            clipped reference's population standard deviation.
         j_over_sigma: the integral of sqrt(F (1 - F)) of both clipped samples pooled, over the
             same; noise moves the distance by about this / sqrt(n).
         over_sigma: unclipped, over the reference's population standard deviation.
@@ -141,7 +141,8 @@ def tail_counts(aligned: Aligned) -> tuple[int, int]:
     The edges are the left end of the bucket with the reference's rank ceil(n / 200) from below
     and the right end of that with this rank from above. ValueError where the reference is empty.
     """
-    first, last = _tail_buckets(aligned)
+    _require_reference(aligned)
+    first, last = _tail_buckets(aligned.p_b)
     outside = slice(0, first), slice(last + 1, None)
     p, q = (
         sum(int(side_b[part].sum()) for part in outside) for side_b in (aligned.p_b, aligned.q_b)
@@ -160,6 +161,23 @@ def tail_p(aligned: Aligned) -> float:
     return fisher_p(min(p + 1, n), n, q, m)
 
 
+def clipped_places(aligned: Aligned) -> Floats:
+    """Returns the places (b,) of the buckets, clipped to the reference's tail edges.
+
+    The edges are those of `tail_counts`, but of the reference's finite values, so that infinite
+    ones become the nearest edge; all places are NaN where it has none. ValueError where it is
+    empty.
+    """
+    _require_reference(aligned)
+    finite_b = np.isfinite(aligned.places_b)
+    if not aligned.p_b[finite_b].any():
+        return np.full(finite_b.size, np.nan)
+    first, last = _tail_buckets(np.where(finite_b, aligned.p_b, 0))
+    low = aligned.places_b[first] - aligned.widths_b[first] / 2
+    high = aligned.places_b[last] + aligned.widths_b[last] / 2
+    return aligned.places_b.clip(low, high)
+
+
 def wasserstein(aligned: Aligned) -> Wasserstein:
     """Returns the Wasserstein-1 distance; values lie in the middle of their bucket.
 
@@ -170,7 +188,7 @@ def wasserstein(aligned: Aligned) -> Wasserstein:
     pooled_b = (aligned.p_b + aligned.q_b).cumsum() / (n + m)
     apart_b, spread_b = np.abs(reference_b - current_b), np.sqrt(pooled_b * (1 - pooled_b))
     with np.errstate(over="ignore", invalid="ignore"):
-        clipped_b = _scaled(aligned, _clipped(aligned))
+        clipped_b = _scaled(aligned, clipped_places(aligned))
         clipped_sigma = _sigma(clipped_b, aligned.p_b)
         places_b = _scaled(aligned, aligned.places_b)
         distance = _integral(places_b, apart_b)
@@ -257,18 +275,11 @@ def _require_reference(aligned: Aligned) -> int:
     return n
 
 
-def _tail_buckets(aligned: Aligned) -> tuple[int, int]:
-    n = _require_reference(aligned)
+def _tail_buckets(counts_b: Counts) -> tuple[int, int]:
+    n = int(counts_b.sum())
     rank = -(-n // TAIL)
-    first, last = np.searchsorted(aligned.p_b.cumsum(), [rank, n + 1 - rank]).tolist()
+    first, last = np.searchsorted(counts_b.cumsum(), [rank, n + 1 - rank]).tolist()
     return first, last
-
-
-def _clipped(aligned: Aligned) -> Floats:
-    first, last = _tail_buckets(aligned)
-    low = aligned.places_b[first] - aligned.widths_b[first] / 2
-    high = aligned.places_b[last] + aligned.widths_b[last] / 2
-    return aligned.places_b.clip(low, high)
 
 
 def _scaled(aligned: Aligned, places_b: Floats) -> Floats:

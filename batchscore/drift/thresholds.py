@@ -9,6 +9,7 @@ from batchscore.drift.findings import Rules, Thresholds
 from batchscore.wording import nearest
 
 NO_THRESHOLDS = Thresholds(None, None)
+ITEMS = "items"  # the aspect of what the lists of a column hold
 
 DEFAULTS: Mapping[str, Thresholds] = MappingProxyType(
     {
@@ -30,6 +31,7 @@ SHOWN = frozenset(
     | {"w1_unclipped", "w1_iqr", "mean_shift", "frechet"}
 )
 """What is only shown, for want of such a test."""
+_LEAST_ALPHA = 1e-100  # below, tests that share it have levels that floats and SciPy lose
 _SHARES = frozenset({"ks", "tail", "null_rate", "unseen", "category", "js", "hellinger"})
 _MOVING = ("timestamp", "date")
 
@@ -38,32 +40,39 @@ def check_rules(rules: Rules) -> None:
     """Refuses rules that nothing can be judged by.
 
     Raises:
-        ValueError: alpha is not between 0 and 1, a measure is unknown or only shown, or
-            thresholds are out of range or in the wrong order.
+        ValueError: alpha is not between 0 and 1, or next to 0, a measure is unknown or only
+            shown, or thresholds are out of range or in the wrong order.
     """
-    if not 0 < rules.alpha < 1:
-        raise ValueError(f"alpha is {rules.alpha}; it must be between 0 and 1, such as 0.001")
+    if not _LEAST_ALPHA <= rules.alpha < 1:
+        raise ValueError(
+            f"alpha is {rules.alpha}; it must be between 0 and 1, and at least {_LEAST_ALPHA}, "
+            "such as 0.001"
+        )
     for thresholds in (rules.thresholds, *rules.column_thresholds.values()):
         for measure, each in thresholds.items():
             _check_measure(measure)
             _check_thresholds(measure, each)
 
 
-def thresholds_for(rules: Rules, column: str, type_: str, measure: str) -> Thresholds:
-    """Returns what a measure of a column is judged by.
+def thresholds_for(rules: Rules, column: str, type_: str, aspect: str, measure: str) -> Thresholds:
+    """Returns what a measure of a column's aspect is judged by.
 
     Dates and timestamps move by design, so that of themselves they are judged by their null rate
-    only; rules of the column itself change that.
+    only. Items of one list depend on each other, which the tests against noise do not know of, so
+    that of themselves they are not judged. Rules of the column itself change both.
 
     Args:
         rules: valid ones.
         column: its name.
         type_: the name of its Arrow type.
+        aspect: as `AspectDrift.aspect`.
         measure: as `Measure.name`.
     """
     own = rules.column_thresholds.get(column, {})
     if measure in own:
         return own[measure]
+    if aspect == ITEMS:
+        return NO_THRESHOLDS
     if moves_by_design(type_) and measure != "null_rate":
         return NO_THRESHOLDS
     return rules.thresholds.get(measure, DEFAULTS.get(measure, NO_THRESHOLDS))

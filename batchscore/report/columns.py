@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -16,6 +17,7 @@ from batchscore.report.figures import (
     rounded,
     shown_name,
 )
+from batchscore.report.labels import MOST_DIGITS, number_labels, shortened
 from batchscore.wording import one_line
 
 if TYPE_CHECKING:
@@ -32,7 +34,10 @@ _ADDED = "the reference has no such column"
 _WORST_FIRST = tuple(VERDICT_SIGNS)
 _LEFT_OUT = ("n", "top")
 _ORDER = ("min", "p01", "p05", "p25", "p50", "p75", "p95", "p99", "max", "mean", "sigma")
+_PLACES = frozenset(_ORDER) - {"mean", "sigma"}
+_DIGITS = 8  # of figures that are computed, where more would only show rounding
 _NOTE = 400
+_TEXT = 80
 
 
 @dataclass(frozen=True)
@@ -218,22 +223,38 @@ def _plot(reference: Accumulator | None, current: Accumulator | None) -> dict[st
 
 
 def _statistics(sides: Sequence[Accumulator | None]) -> list[list[Any]]:
-    """Returns lines of a name and the figure of each side; lines without any are left out."""
+    """Returns lines of a name and each side's label; lines without any figure are left out."""
     figures = [{} if side is None else _plain_figures(side.summary()) for side in sides]
     known = dict.fromkeys(name for side in figures for name in side)
     names = [
         *(name for name in _ORDER if name in known),
         *(name for name in known if name not in _ORDER),
     ]
-    lines = [[name, *(side.get(name) for side in figures)] for name in names]
-    return [line for line in lines if any(value not in (None, 0) for value in line[1:])]
+    lines = {name: [side.get(name) for side in figures] for name in names}
+    lines = {name: line for name, line in lines.items() if any(v not in (None, 0) for v in line)}
+    places = [name for name in lines if name in _PLACES]
+    labels = iter(_labels([value for name in places for value in lines[name]], MOST_DIGITS))
+    labelled = {name: [next(labels) for _ in figures] for name in places}
+    return [[name, *(labelled.get(name) or _labels(line, _DIGITS))] for name, line in lines.items()]
+
+
+def _labels(values: Sequence[Any], most: int) -> list[str | None]:
+    """Returns the labels of numbers and texts; None where there is no finite number."""
+    finite = [v for v in values if isinstance(v, int | float) and math.isfinite(v)]
+    texts = [one_line(value, _NOTE) for value in values if isinstance(value, str)]
+    labels = dict(zip(finite, number_labels(finite, most=most), strict=True))
+    named = dict(zip(texts, shortened(texts, _TEXT), strict=True))
+    return [
+        named[one_line(value, _NOTE)] if isinstance(value, str) else labels.get(value)
+        for value in values
+    ]
 
 
 def _plain_figures(summary: Mapping[str, Any]) -> dict[str, Any]:
     known = summary.get("distinct") is not None
     left_out = (*_LEFT_OUT, *(("distinct_estimate",) if known else ()))
     return {
-        name: rounded(value)
+        name: value
         for name, value in summary.items()
         if name not in left_out and isinstance(value, int | float | str)
     }

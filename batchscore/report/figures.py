@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from batchscore.report.labels import MOST_DIGITS
 from batchscore.wording import one_line
 
 NAME_SHOWN = 80
 _TITLE_SHOWN = 240
-_MOST_DIGITS = 15  # integers beyond it are no longer exact in a browser
+_INTEGER_DIGITS = 15  # integers beyond it are no longer exact in a browser
 # What could end the element that holds the JSON, or a line of a script.
 _UNSAFE = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
 
@@ -37,12 +38,23 @@ def rounded(value: Any, digits: int = 8) -> Any:
     """Returns a value for JSON with so many significant digits; None where it is no number."""
     if isinstance(value, str):
         return one_line(value)
-    if isinstance(value, int) and abs(value) < 10**_MOST_DIGITS:
+    if isinstance(value, int) and abs(value) < 10**_INTEGER_DIGITS:
         return value
     if value is None or not math.isfinite(value):
         return None
     short = float(f"{value:.{digits}g}")
-    return int(short) if short.is_integer() and abs(short) < 10**_MOST_DIGITS else short
+    return int(short) if short.is_integer() and abs(short) < 10**_INTEGER_DIGITS else short
+
+
+def rounded_apart(values: Sequence[Any], least: int) -> list[Any]:
+    """Returns rounded values with the fewest digits from `least` that tell them apart."""
+    distinct = len(set(values))
+    short: list[Any] = []
+    for digits in range(least, MOST_DIGITS + 1):
+        short = [rounded(value, digits) for value in values]
+        if len(set(short)) == distinct:
+            break
+    return short
 
 
 def seconds(value: float) -> str:

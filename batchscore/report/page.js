@@ -4,10 +4,10 @@
 
   const read = (id) => JSON.parse(document.getElementById(id).textContent);
   const facts = read("facts");
-  const figures = read("figures");
+  const columns = read("figures");
   const rows = [...document.querySelectorAll("#list > li")];
   const panels = rows.map((row) => row.querySelector("details"));
-  const drawings = new Map();
+  const { figure, percent, sidesOf, about } = plots;
 
   // Texts are only ever set as text, so that a hostile name stays a name.
   function element(tag, attributes, ...children) {
@@ -18,240 +18,6 @@
   }
 
   const text = (tag, content, attributes = {}) => element(tag, attributes, content);
-
-  // ---- figures
-
-  function figure(value) {
-    if (value === null || value === undefined) return "none";
-    if (typeof value === "string") return value;
-    if (Number.isInteger(value) && Math.abs(value) < 1e15) return value.toLocaleString("en");
-    const size = Math.abs(value);
-    if (size >= 1e7 || size < 1e-3) return value.toExponential(3).replace("e+", "e");
-    const digits = size >= 1e4 ? 8 : 5;
-    return value.toLocaleString("en", { maximumSignificantDigits: digits });
-  }
-
-  function percent(share) {
-    if (share === 0) return "0 %";
-    if (share < 0.0001) return "< 0.01 %";
-    return `${(share * 100).toLocaleString("en", { maximumSignificantDigits: 3 })} %`;
-  }
-
-  function date(milliseconds, width) {
-    const iso = new Date(milliseconds).toISOString();
-    return width % 86400000 === 0 ? iso.slice(0, 10) : iso.slice(0, 19).replace("T", " ");
-  }
-
-  const plain = (value) => Number(value.toPrecision(10));
-  const isolated = (label) => `\u2068${label}\u2069`;
-  const sum = (numbers) => numbers.reduce((total, number) => total + number, 0);
-
-  // ---- what a plot shows, as rows: where, and share and count of each side
-
-  const SIDES = ["reference", "current"];
-  const sidesOf = (plot) => SIDES.filter((side) => plot[side]);
-
-  function totalOf(plot, side) {
-    const apart = plot.rest ? plot.rest[side] : sum((plot.outside || {})[side] || []);
-    return sum(plot[side]) + apart || 1;
-  }
-
-  function labelAt(plot, index) {
-    if (plot.form === "top") return plot.at[index] === "" ? "(empty)" : plot.at[index];
-    if (plot.form === "points") return plot.dates ? date(plot.at[index], 1) : figure(plot.at[index]);
-    const [low, high] = edges(plot, index);
-    if (plot.dates) return `${date(low, plot.width)} to ${date(high, plot.width)}`;
-    return `${figure(low)} to ${figure(high)}`;
-  }
-
-  function edges(plot, index) {
-    const low = plot.start + index * plot.width;
-    return [plain(low), plain(low + plot.width)];
-  }
-
-  function binsOf(plot) {
-    const totals = Object.fromEntries(sidesOf(plot).map((side) => [side, totalOf(plot, side)]));
-    return plot[sidesOf(plot)[0]].map((_, index) => {
-      const bin = { index, label: labelAt(plot, index) };
-      for (const side of sidesOf(plot)) {
-        const count = plot[side][index];
-        bin[side] = count / totals[side];
-        bin[`${side} rows`] = `${percent(bin[side])}, ${figure(count)} rows`;
-      }
-      return bin;
-    });
-  }
-
-  // ---- plots
-
-  const INK = "var(--ink)";
-  const MUTED = "var(--muted)";
-  const LINE = "var(--line)";
-  const PAINT = {
-    reference: { fill: "var(--reference)" },
-    current: { stroke: "var(--current)", strokeWidth: 2 },
-  };
-  const CONFIG = {
-    background: null,
-    font: "system-ui, sans-serif",
-    view: { stroke: null },
-    axis: {
-      labelColor: MUTED, titleColor: MUTED, domainColor: LINE, tickColor: LINE, gridColor: LINE,
-      labelFontSize: 12, titleFontSize: 12, titleFontWeight: 400, labelLimit: 150,
-    },
-  };
-  const SHARE = { type: "quantitative", axis: { format: "~%", tickCount: 4, title: null } };
-
-  const tooltip = (plot, title) => [
-    { field: "label", title },
-    ...sidesOf(plot).map((side) => ({ field: `${side} rows`, title: side })),
-  ];
-
-  // In bins the current side is a line of steps over the filled reference.
-  function binned(plot) {
-    const at = plot.dates ? "temporal" : "quantitative";
-    const bins = binsOf(plot).map((bin) => {
-      const [low, high] = edges(plot, bin.index);
-      return { ...bin, low, high };
-    });
-    const last = bins[bins.length - 1];
-    const steps = [{ low: bins[0].low, current: 0 }, ...bins, { low: last.high, current: last.current },
-      { low: last.high, current: 0 }];
-    const scale = { nice: false, ...(plot.dates ? { type: "utc" } : { zero: false }) };
-    const x = { field: "low", type: at, title: null, scale, axis: { grid: false, tickCount: 6 } };
-    const layer = [];
-    if (plot.reference) {
-      const y = { ...SHARE, field: "reference" };
-      layer.push({
-        mark: { type: "rect", aria: false, ...PAINT.reference },
-        encoding: { x, x2: { field: "high" }, y, y2: { datum: 0 } },
-      });
-    }
-    if (plot.current) {
-      const outline = { type: "line", interpolate: "step-after", aria: false, ...PAINT.current };
-      const encoding = { x, y: { ...SHARE, field: "current" }, order: { value: null } };
-      layer.push({ data: { values: steps }, mark: outline, encoding });
-    }
-    layer.push({
-      mark: { type: "rect", opacity: 0, aria: false },
-      encoding: { x, x2: { field: "high" }, y: { datum: 0, ...SHARE }, y2: { value: 0 },
-        tooltip: tooltip(plot, "values") },
-    });
-    return { data: { values: bins }, height: 190, layer };
-  }
-
-  // At single values the sides stand beside each other; names run down, numbers run across.
-  function grouped(plot) {
-    const down = plot.form === "top";
-    const sides = sidesOf(plot);
-    const values = binsOf(plot).flatMap((bin) =>
-      sides.map((side) => ({ ...bin, at: isolated(bin.label), side, share: bin[side] })));
-    const place = { field: "at", type: "nominal", sort: null, title: null,
-      axis: { grid: false, ticks: false, labelAngle: 0, labelOverlap: down ? false : "greedy" } };
-    const offset = { field: "side", sort: sides, scale: { paddingInner: 0.1 } };
-    const share = { ...SHARE, field: "share" };
-    const paint = (channel) => ({
-      condition: { test: "datum.side == 'reference'", value: PAINT.reference.fill }, value: channel,
-    });
-    return {
-      data: { values },
-      height: down ? (sides.length > 1 ? 24 : 20) * plot.at.length : 190,
-      mark: { type: "bar", aria: false, strokeWidth: 1.5 },
-      encoding: {
-        ...(down ? { y: place, yOffset: offset, x: share } : { x: place, xOffset: offset, y: share }),
-        fill: paint("var(--paper)"), stroke: paint("var(--current)"),
-        tooltip: tooltip(plot, "value"),
-      },
-    };
-  }
-
-  function runPoints(past, fields, axis) {
-    return facts.runs.flatMap((run, index) => {
-      const point = { index, run: run.run, started: run.started, about: isolated(run.about) };
-      for (const [name, list] of Object.entries(past)) if (name !== "of") point[name] = list[index];
-      point.sign = point.verdict ? facts.signs[point.verdict].join(" ") : "not judged";
-      point.colour = { fail: "var(--fail)", warn: "var(--warn)" }[point.verdict] || "var(--current)";
-      const shown = fields.map((field) => field.field).filter((name) => past[name]);
-      for (const name of shown) point[`${name} shown`] = axis ? percent(point[name]) : figure(point[name]);
-      return shown.every((name) => point[name] === null) ? [] : [point];
-    });
-  }
-
-  function overRuns(past, fields, axis) {
-    const starts = JSON.stringify(facts.runs.map((run) => isolated(run.about)));
-    const x = { field: "index", type: "quantitative", title: null, scale: { nice: false, padding: 8 },
-      axis: { grid: false, labelExpr: `${starts}[datum.value]`, tickMinStep: 1,
-        labelOverlap: "greedy", labelFlush: true } };
-    const y = { type: "quantitative", title: null, scale: { zero: Boolean(axis) },
-      axis: { tickCount: 4, ...(axis || {}) } };
-    const line = fields[fields.length - 1].field;
-    const tips = [["about", "of"], ["run", "run"], ["started", "started"], ["sign", "drift"],
-      ...fields.filter(({ field }) => past[field]).map(({ field, title }) => [`${field} shown`, title])];
-    const layer = [
-      { mark: { type: "line", aria: false, stroke: "var(--current)", strokeWidth: 2 },
-        encoding: { x, y: { ...y, field: line } } },
-      { mark: { type: "point", filled: true, size: 90, opacity: 1, aria: false },
-        encoding: { x, y: { ...y, field: line }, color: { field: "colour", type: "nominal", scale: null },
-          shape: { condition: { test: "datum.verdict == 'fail' || datum.verdict == 'warn'", value: "triangle-up" },
-            value: "circle" },
-          tooltip: tips.map(([field, title]) => ({ field, title })) } },
-    ];
-    if (past.p05 && past.p95 && line === "p50") {
-      const band = { type: "area", aria: false, fill: "var(--reference)", opacity: 0.45 };
-      layer.unshift({ mark: band,
-        encoding: { x, y: { ...y, field: "p05" }, y2: { field: "p95" } } });
-    }
-    return { data: { values: runPoints(past, fields, axis) }, height: 130, layer };
-  }
-
-  // ---- the library is unpacked when the first plot is due
-
-  let library;
-  function unpacked() {
-    library ||= (async () => {
-      const packed = document.getElementById("drawing").textContent;
-      const bytes = Uint8Array.from(atob(packed), (sign) => sign.charCodeAt(0));
-      const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-      const script = document.createElement("script");
-      script.textContent = await new Response(stream).text();
-      document.head.append(script);
-    })();
-    return library;
-  }
-
-  async function draw(place) {
-    const { spec, description } = drawings.get(place);
-    drawings.delete(place);
-    try {
-      await unpacked();
-      await window.vegaEmbed(place, { ...spec, description, width: "container", config: CONFIG,
-        autosize: { type: "fit-x", contains: "padding" } },
-      { mode: "vega-lite", renderer: "svg", actions: false, ast: true, defaultStyle: false,
-        tooltip: { disableDefaultStyle: true } });
-    } catch (error) {
-      place.replaceChildren(text("p", `This plot cannot be drawn here (${error.message}); its values stand below.`));
-    }
-    place.classList.add("drawn");
-  }
-
-  const watcher = new IntersectionObserver((entries) => {
-    for (const { isIntersecting, target } of entries) {
-      if (!isIntersecting) continue;
-      watcher.unobserve(target);
-      draw(target);
-    }
-  }, { rootMargin: "300px" });
-
-  function plotted(spec, description, table) {
-    const place = element("div", { class: "plot" });
-    drawings.set(place, { spec, description });
-    watcher.observe(place);
-    const values = element("details", {}, text("summary", "Values as a table"));
-    values.addEventListener("toggle", () => {
-      if (values.open && values.children.length === 1) values.append(scrolling(table(), description));
-    });
-    return element("figure", { style: "margin:0" }, place, values);
-  }
 
   // ---- tables
 
@@ -266,6 +32,25 @@
     const body = lines.map((line) => element("tr", {}, ...line.map((content, i) => 
       (i ? cell("td", content, i) : cell("th", content, i, { scope: "row" })))));
     return element("table", {}, element("thead", {}, head), element("tbody", {}, ...body));
+  }
+
+  // What fills the table of values beside each plot.
+  const fillings = new Map();
+
+  function valueTable(place, lines, description) {
+    const values = element("details", {}, text("summary", "Values as a table"));
+    const fillTable = () => {
+      if (values.children.length === 1) values.append(scrolling(lines(), description));
+    };
+    values.addEventListener("toggle", () => values.open && fillTable());
+    fillings.set(values, { place, fillTable });
+    return values;
+  }
+
+  function plotted(spec, description, lines) {
+    const place = element("div", { class: "plot" });
+    plots.watch(place, spec, description);
+    return element("figure", { style: "margin:0" }, place, valueTable(place, lines, description));
   }
 
   function badge(verdict) {
@@ -332,23 +117,32 @@
   // ---- the panel of a column
 
   function described(name, plot) {
-    const bins = binsOf(plot);
+    const bins = plots.binsOf(plot);
     const peaks = sidesOf(plot).map((side) => {
       const most = bins.reduce((best, bin) => (bin[side] > best[side] ? bin : best), bins[0]);
-      return `${side} most often ${most.label}, ${percent(most[side])}`;
+      return `${side} most often ${most.label}, ${about(plot, side)}${percent(most[side])}`;
     });
     return `Distribution of ${name}: ${peaks.join("; ")}.`;
   }
 
+  function beyond(plot, side) {
+    const total = plots.totalOf(plot, side);
+    const [below, above] = (plot.outside || {})[side] || [0, 0];
+    const far = [[below, "below"], [above, "above"]].filter(([count]) => below + above || count);
+    const parts = far.map(([count, where]) => `${about(plot, side)}${percent(count / total)} ${where}`);
+    const apart = Object.entries(plots.apartOf(plot, side)).map(([where, count]) =>
+      `${percent(count / total)} ${where} (${figure(count)} ${count === 1 ? "row" : "rows"})`);
+    const all = [...parts, ...apart];
+    return all.length ? [`${side} ${all.join(", ")}`] : [];
+  }
+
   function outside(plot) {
-    const parts = Object.entries(plot.outside || {}).map(([side, [below, above]]) => {
-      const total = totalOf(plot, side);
-      return `${side} ${percent(below / total)} below, ${percent(above / total)} above`;
-    });
     if (plot.rest && Object.values(plot.rest).some(Boolean)) {
-      const rests = sidesOf(plot).map((side) => `${side} ${percent(plot.rest[side] / totalOf(plot, side))}`);
+      const rests = sidesOf(plot).map((side) =>
+        `${side} ${about(plot, side)}${percent(plot.rest[side] / plots.totalOf(plot, side))}`);
       return text("p", `All other values: ${rests.join(", ")}.`, { class: "note" });
     }
+    const parts = ["reference", "current"].flatMap((side) => beyond(plot, side));
     return parts.length ? text("p", `Beyond the plot: ${parts.join("; ")}.`, { class: "note" }) : null;
   }
 
@@ -359,14 +153,15 @@
   }
 
   function distribution(name, plot) {
-    if (!plot) return null;
-    const spec = plot.form === "bins" ? binned(plot) : grouped(plot);
-    const lines = () => table(["", ...sidesOf(plot)],
-      binsOf(plot).map((bin) => [element("bdi", {}, bin.label), ...sidesOf(plot).map((side) => bin[`${side} rows`])]));
-    const rough = plot.approximate
-      ? text("p", "More distinct values than are counted one by one: these counts are approximate.", { class: "note" })
+    if (!plot || plot.form === "none") return plot && outside(plot);
+    const sides = sidesOf(plot);
+    const lines = () => table(["", ...sides], plots.binsOf(plot).map((bin) =>
+      [element("bdi", {}, bin.label), ...sides.map((side) => bin[`${side} rows`])]));
+    const rough = plot.about
+      ? text("p", "≈ More distinct values than are counted one by one: these counts are approximate.", { class: "note" })
       : null;
-    return element("div", {}, legend(plot), plotted(spec, described(name, plot), lines), ...[outside(plot), rough].filter(Boolean));
+    return element("div", {}, legend(plot),
+      plotted(plots.specOf(plot), described(name, plot), lines), outside(plot), rough);
   }
 
   function heading(each) {
@@ -398,20 +193,28 @@
 
   function pastTable(past) {
     const names = Object.keys(past).filter((name) => name !== "verdict" && name !== "of");
+    const places = names.filter((name) => !shares.has(name));
+    const labels = plots.figures(places.flatMap((name) => past[name]));
+    const cell = (name, i) => (shares.has(name) && past[name][i] !== null
+      ? percent(past[name][i]) : labels[places.indexOf(name) * facts.runs.length + i]);
     return table(["of", "drift", ...names, "run"], facts.runs.map((run, i) => [
       element("bdi", { class: "id" }, run.about),
       past.verdict && past.verdict[i] ? badge(past.verdict[i]) : "not judged",
-      ...names.map((name) => (past[name][i] !== null && shares.has(name) ? percent(past[name][i]) : figure(past[name][i]))),
+      ...names.map((name) => cell(name, i)),
       run.run,
     ]), 2);
   }
 
   function overRunsPlot(past, name, title, fields, axis) {
-    const spec = overRuns(past, fields.map(([field, label]) => ({ field, title: label })), axis);
     const description = `${title} of ${name} over runs`;
     const told = past.verdict
       ? text("p", "▲ a run in which the column warned or failed", { class: "legend" })
       : "";
+    if (!plots.drawable(fields.flatMap(([field]) => past[field] || []))) {
+      return element("div", {}, text("h5", title), scrolling(pastTable(past), description));
+    }
+    const named = fields.map(([field, label]) => ({ field, title: label }));
+    const spec = plots.overRuns(facts.runs, facts.signs, past, named, axis);
     return element("div", {}, text("h5", title), told, plotted(spec, description, () => pastTable(past)));
   }
 
@@ -438,7 +241,7 @@
     const details = panels[index];
     if (details.querySelector(".panel")) return;
     const name = details.querySelector("h3").textContent;
-    const column = figures[index];
+    const column = columns[index];
     if (!column) {
       const words = "The figures of this column were left out, so that the page stays small; its profile file has them.";
       details.append(element("div", { class: "panel" }, text("p", words)));
@@ -452,6 +255,28 @@
     if (column.past) parts.push(history(column.past, name));
     details.append(element("div", { class: "panel" }, ...parts));
   }
+
+  // ---- paper: what is open is drawn, and what is not has its values instead
+
+  const opened = [];
+
+  function showValues() {
+    for (const [values, { place, fillTable }] of fillings) {
+      if (place.querySelector("svg") || values.open || !place.clientWidth) continue;
+      fillTable();
+      values.open = true;
+      opened.push(values);
+    }
+  }
+
+  window.addEventListener("beforeprint", () => {
+    panels.forEach((details, index) => details.open && fill(index));
+    if (window.vegaEmbed) plots.drawAll().then(showValues);
+    else showValues();
+  });
+  window.addEventListener("afterprint", () => {
+    for (const values of opened.splice(0)) values.open = false;
+  });
 
   // ---- search
 

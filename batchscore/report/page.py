@@ -23,6 +23,7 @@ from batchscore.wording import one_line
 PAGE_BYTES = 1_950_000
 LISTED = 2_000
 _OPENED = 3
+_SCRIPTS = ("plots.js", "page.js")
 _USED = "window.vegaEmbed = vegaEmbed;"
 _REASONS = 20
 _WORST_FIRST = tuple(VERDICT_SIGNS)
@@ -196,7 +197,7 @@ def _render(view: Mapping[str, Any], data: Mapping[str, str]) -> str:
     for name in ("count", "figure", "seconds", "moment", "shown_name"):
         environment.filters[name] = getattr(figures, name)
     environment.filters["line"] = one_line
-    script, drawing = _file("page.js"), drawing_library()
+    script, drawing = "".join(map(_file, _SCRIPTS)), drawing_library()
     policy = (
         "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
         f"script-src {_digest(script)} {drawing.digest}"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from batchscore.report.figures import VERDICT_SIGNS, moment, rounded
+from batchscore.report.figures import VERDICT_SIGNS, moment, rounded, rounded_apart
 from batchscore.wording import one_line
 
 RUNS = 31
@@ -72,8 +72,9 @@ def column_history(name: str, runs: Sequence[PastRun]) -> dict[str, Any]:
     shown = [(column or {}).get("aspects", {}).get(of) if of else column for column in columns]
     facts: dict[str, Any] = {"nulls": [_null_share(column) for column in columns]}
     facts["verdict"] = [run.verdicts.get(name) for run in runs]
-    for key in _QUANTILES:
-        facts[key] = [rounded((column or {}).get(key), 6) for column in shown]
+    quantiles = rounded_apart([(each or {}).get(key) for key in _QUANTILES for each in shown], 6)
+    for number, key in enumerate(_QUANTILES):
+        facts[key] = quantiles[number * len(runs) : (number + 1) * len(runs)]
     facts["top"] = [_top_share(column) for column in shown]
     kept = {key: values for key, values in facts.items() if any(v is not None for v in values)}
     return {**kept, "of": of} if of else kept

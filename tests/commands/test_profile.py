@@ -200,7 +200,7 @@ def test_a_stream_that_breaks_off_is_told() -> None:
         profile(pa.RecordBatchReader.from_batches(ROWS.schema, broken()))
 
 
-class Hiccup(LocalFileSystem):  # type: ignore[misc]
+class Hiccup(LocalFileSystem):
     """A disk of which one read fails, once."""
 
     protocol = "hiccup"

@@ -18,6 +18,7 @@ from batchscore.drift.ordered import (
     Aligned,
     Wasserstein,
     align_numbers,
+    clipped_places,
     decile_bins,
     ks,
     tail_counts,
@@ -270,6 +271,24 @@ def test_infinities_of_the_reference_leave_what_can_be_told() -> None:
     assert wasserstein(only) == Wasserstein(None, None, None, None)
     assert ks(only) == (0.5, 0.5)
     assert [side_k.tolist() for side_k in decile_bins(only)] == [[1, 1], [0, 1]]
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 999), st.integers(0, 60), st.integers(0, 60))
+def test_infinite_values_are_clipped_to_the_edges_of_the_finite_ones(
+    seed: int, above: int, below: int
+) -> None:
+    """W1 over sigma is that of both samples clipped to the reference's finite .5 % and 99.5 %."""
+    chance = np.random.default_rng(seed)
+    ends = np.r_[np.full(above, np.inf), np.full(below, -np.inf)]
+    reference_n, current_m = np.r_[chance.normal(0, 1, 700), ends], np.r_[ends, [0.3, 9.0] * 200]
+    finite_n = np.sort(reference_n[np.isfinite(reference_n)])
+    edges = finite_n[3], finite_n[-4]  # ranks 4 of 700
+    sides = reference_n.clip(*edges), current_m.clip(*edges)
+    both = aligned(reference_n, current_m)
+    expected = wasserstein_distance(*sides) / sides[0].std()
+    assert wasserstein(both).clipped_over_sigma == pytest.approx(expected)
+    assert (clipped_places(both)[0], clipped_places(both)[-1]) == edges
 
 
 def test_values_beyond_a_probability_are_extremes() -> None:
