@@ -16,9 +16,11 @@ CAP = 4096
 Counts = NDArray[np.int64]
 Shifts = NDArray[np.uint8]
 
-_CHUNK = 16384  # keys counted at a time: the temporaries stay in the second-level cache
-_VALUES = 65536  # values that a table looks up at a time; a bound on the temporaries
-_FIRST = 16384  # keys that the first buckets are made of
+# Values counted at a time: temporaries stay in the second-level cache, and small enough that the
+# allocator keeps their pages, whose coming and going costs more than the counting.
+_CHUNK = 16384
+_FIRST = 32768  # keys that the first buckets are made of
+_MISSED = 16384  # values that no table leads to their buckets, gathered before the index is asked
 _PENDING = 8192  # keys without a known bucket that are gathered before the buckets are rebuilt
 _GAP = 4  # buckets up to so many steps apart have the empty ones between them indexed too
 _HASH = np.uint64(0x9E3779B97F4A7C15)
@@ -76,11 +78,16 @@ class Histogram:
         self.space = space
         self._shifts_o: Shifts = np.zeros(OCTAVES, np.uint8)
         self._edges_b: Keys = np.empty(0, np.uint64)
-        self._counts_b: Counts = np.empty(0, np.int64)
+        # By a table's entry: 0 takes the values whose bucket it does not know.
+        self._counts_e: Counts = np.zeros(1, np.int64)
         # Made when keys come, not when buckets change: who merges, or reads, never needs them.
+        self._gapless = True
+        self._filled = 0  # buckets at the last fold; those that filled a gap since are more
         self._index: _Index | None = None
         self._table: PrefixTable | None = None
         self._tabled: Layout | None = None
+        self._missed: list[NDArray[Any]] = []
+        self._missed_size = 0
         self._pending: list[Keys] = []
         self._pending_size = 0
         self._n = 0
@@ -107,10 +114,11 @@ class Histogram:
         self._widen(keys_n.min(), keys_n.max())
         self._count_chunks(keys_n)
 
-    def update_values(self, values_n: NDArray[Any]) -> None:
+    def update_values(self, values_n: NDArray[Any], ends: tuple[Any, Any] | None = None) -> None:
         """Count finite values that cast to the space's dtype without loss, faster than their keys.
 
-        The content is bitwise that of `update` with the keys of the values.
+        The content is bitwise that of `update` with the keys of the values. `ends` are their
+        minimum and maximum, for a caller who knows them.
         """
         layout = self.space.layouts.get(values_n.dtype.str[1:])
         if layout is None:
@@ -120,7 +128,8 @@ class Histogram:
             self.update(self.space.encode(values_n))
         elif values_n.size:
             self._n += values_n.size
-            self._widen(*self._encoded(np.array([values_n.min(), values_n.max()])))
+            ends = ends or (values_n.min(), values_n.max())
+            self._widen(*self._encoded(np.array(ends, values_n.dtype)))
             self._count_values(layout, values_n)
 
     def merge(self, other: Histogram) -> None:
@@ -132,7 +141,8 @@ class Histogram:
         self._n += other._n
         self._widen(other._lowest, other._highest)
         self._shifts_o = np.maximum(self._shifts_o, other._shifts_o)
-        self._fold(other._edges_b, other._counts_b)
+        filled_b = np.flatnonzero(other._counts_b)
+        self._fold(other._edges_b[filled_b], other._counts_b[filled_b])
 
     def buckets(self) -> Buckets:
         """Return the buckets; equal for equal multisets of keys."""
@@ -165,6 +175,14 @@ class Histogram:
             raise ValueError("the buckets exceed their budget")
         return histogram
 
+    @property
+    def _counts_b(self) -> Counts:
+        return self._counts_e[1:]
+
+    def _set_buckets(self, edges_b: Keys, counts_b: Counts) -> None:
+        self._edges_b, self._counts_e = edges_b, np.append(0, counts_b)
+        self._index = self._table = self._tabled = None
+
     def _widen(self, lowest: np.uint64, highest: np.uint64) -> None:
         self._lowest = lowest if self._lowest is None else min(self._lowest, lowest)
         self._highest = highest if self._highest is None else max(self._highest, highest)
@@ -173,19 +191,17 @@ class Histogram:
         return self.space.encode(values_n.astype(self.space.dtype, copy=False))
 
     def _count_values(self, layout: Layout, values_n: NDArray[Any]) -> None:
-        start = 0
-        while start < values_n.size:
+        for start in range(0, values_n.size, _CHUNK):
+            chunk_n = values_n[start : start + _CHUNK]
             table = self._table_for(layout)
             if table is None:
-                stop = start + (_CHUNK if self._edges_b.size else _FIRST)
-                self._count(self._encoded(values_n[start:stop]))
+                self._count(self._encoded(chunk_n))
             else:
-                stop = start + _VALUES
-                self._find(table, values_n[start:stop])
-            start = stop
+                self._find(table, chunk_n)
 
     def _table_for(self, layout: Layout) -> PrefixTable | None:
         if self._tabled is not layout and self._edges_b.size:
+            self._fill_gaps()
             last_keys_b = self._edges_b | _widths(self._shifts_o[self.space.octave(self._edges_b)])
             self._table = prefix_table(layout, self._edges_b, last_keys_b, self._counts_b)
             self._tabled = layout
@@ -193,17 +209,22 @@ class Histogram:
 
     def _find(self, table: PrefixTable, values_n: NDArray[Any]) -> None:
         found_n = table.find(values_n)
-        counts_b = np.bincount(found_n, minlength=self._counts_b.size + 1)
-        self._counts_b += counts_b[1:]
-        if counts_b[0]:
-            self._count_chunks(self._encoded(values_n.take(np.flatnonzero(found_n == 0))))
+        np.add.at(self._counts_e, found_n.astype(np.intp), 1)  # faster than with narrow indices
+        missed_m = np.flatnonzero(found_n == 0)
+        if missed_m.size:
+            self._missed.append(values_n.take(missed_m))
+            self._missed_size += missed_m.size
+            if self._missed_size >= _MISSED:
+                self._count_chunks(self._take_missed())
+
+    def _take_missed(self) -> Keys:
+        keys_m = self._encoded(np.concatenate(self._missed))
+        self._missed, self._missed_size = [], 0
+        return keys_m
 
     def _count_chunks(self, keys_n: Keys) -> None:
-        start = 0
-        while start < keys_n.size:
-            stop = start + (_CHUNK if self._edges_b.size else _FIRST)
-            self._count(keys_n[start:stop])
-            start = stop
+        for start in range(0, keys_n.size, _CHUNK):
+            self._count(keys_n[start : start + _CHUNK])
 
     def _count(self, keys_n: Keys) -> None:
         rest_n = self._look_up(keys_n) if self._edges_b.size else keys_n.copy()
@@ -216,44 +237,55 @@ class Histogram:
     def _look_up(self, keys_n: Keys) -> Keys:
         """Count the keys whose bucket the index knows, return the left edges of the others."""
         if self._index is None:
+            self._fill_gaps()
             self._index = _build_index(self._edges_b, self._counts_b, self._shifts_o)
         index = self._index
         edges_n = keys_n & index.keep_o.take(self.space.octave(keys_n))
         buckets_n = index.slots_s.take(_slots(edges_n, index.hash_shift)).astype(np.intp)
-        self._counts_b += np.bincount(buckets_n, minlength=self._counts_b.size)
+        np.add.at(self._counts_b, buckets_n, 1)
         wrong_m = np.flatnonzero(index.edges_b.take(buckets_n) != edges_n)
         if wrong_m.size:
-            wrong_buckets_m = buckets_n.take(wrong_m)
-            self._counts_b -= np.bincount(wrong_buckets_m, minlength=self._counts_b.size)
+            np.subtract.at(self._counts_b, buckets_n.take(wrong_m), 1)
         return edges_n.take(wrong_m)
 
     def _flush(self) -> None:
+        """Fold all that was gathered into the buckets, and see that they keep their budget."""
+        if self._missed:
+            self._pending.append(self._take_missed())
         if self._pending:
             keys_n = np.concatenate(self._pending)
             self._pending, self._pending_size = [], 0
             keys_n.sort()
             starts_b = _starts(keys_n)
-            self._fold(keys_n[starts_b], np.diff(starts_b, append=keys_n.size))
+            self._fold(keys_n.take(starts_b), _sizes(starts_b, keys_n.size))
+        elif np.count_nonzero(self._counts_b) > self._filled:
+            self._fold(np.empty(0, np.uint64), np.empty(0, np.int64))
 
-    def _fold(self, edges_n: Keys, counts_n: Counts) -> None:
-        """Add counts at keys, coarsen what is over its budget."""
-        edges_n = np.concatenate([self._edges_b, edges_n])
-        counts_n = np.concatenate([self._counts_b, counts_n])
-        filled_m = np.flatnonzero(counts_n)
-        edges_n, counts_n = self._coarsened(edges_n[filled_m]), counts_n[filled_m]
-        order_n = np.argsort(edges_n, kind="stable")
-        edges_n, counts_n = _sum_equal(edges_n[order_n], counts_n[order_n])
-        self._shifts_o = _raised_shifts(edges_n, self.space.octave(edges_n), self._shifts_o)
-        edges_b, counts_b = _sum_equal(self._coarsened(edges_n), counts_n)
-        octaves_b = self.space.octave(edges_b)
-        missing_m = _missing(edges_b, octaves_b, self._shifts_o[octaves_b])
-        places_m = np.searchsorted(edges_b, missing_m)
-        self._edges_b = np.insert(edges_b, places_m, missing_m)
-        self._counts_b = np.insert(counts_b, places_m, 0)
-        self._index = self._table = self._tabled = None
+    def _fold(self, keys_n: Keys, counts_n: Counts) -> None:
+        """Add counts > 0 at ascending keys, coarsen what is over its budget."""
+        if self._edges_b.size:
+            keys_n, counts_n = self._joined(keys_n, counts_n)
+        octaves_n = self.space.octave(keys_n)
+        self._shifts_o = _raised_shifts(keys_n, octaves_n, self._shifts_o)
+        keep_o = ~_widths(self._shifts_o)
+        self._set_buckets(*_sum_equal(keys_n & keep_o.take(octaves_n), counts_n))
+        self._gapless, self._filled = False, self._edges_b.size
 
-    def _coarsened(self, keys_n: Keys) -> Keys:
-        return keys_n & ~_widths(self._shifts_o[self.space.octave(keys_n)])
+    def _joined(self, keys_n: Keys, counts_n: Counts) -> tuple[Keys, Counts]:
+        """Return keys and counts, and those of the filled buckets among them, ascending."""
+        filled_b = np.flatnonzero(self._counts_b)
+        keys_n = np.concatenate([self._edges_b.take(filled_b), keys_n])
+        counts_n = np.concatenate([self._counts_b.take(filled_b), counts_n])
+        order_n = np.argsort(keys_n, kind="stable")
+        return keys_n.take(order_n), counts_n.take(order_n)
+
+    def _fill_gaps(self) -> None:
+        """Have the empty buckets in short gaps among the others, since values will come there."""
+        if not self._gapless:
+            octaves_b = self.space.octave(self._edges_b)
+            shifts_b = self._shifts_o.take(octaves_b)
+            self._set_buckets(*_with_gaps(self._edges_b, self._counts_b, octaves_b, shifts_b))
+            self._gapless = True
 
 
 def _widths(shifts_n: Shifts) -> Keys:
@@ -267,14 +299,6 @@ def _slots(edges_n: Keys, hash_shift: np.uint64) -> NDArray[np.intp]:
     return slots_n
 
 
-def _sum_equal(keys_n: Keys, counts_n: Counts) -> tuple[Keys, Counts]:
-    """Return the distinct ones of sorted keys, each with the sum of its counts."""
-    starts_b = _starts(keys_n)
-    if starts_b.size == keys_n.size:
-        return keys_n, counts_n
-    return keys_n[starts_b], np.add.reduceat(counts_n, starts_b)
-
-
 def _starts(values_n: NDArray[Any]) -> NDArray[np.intp]:
     """Return where each run of equal values begins."""
     new_n = np.ones(values_n.size, np.bool_)
@@ -282,36 +306,62 @@ def _starts(values_n: NDArray[Any]) -> NDArray[np.intp]:
     return np.flatnonzero(new_n)
 
 
-def _missing(edges_b: Keys, octaves_b: Octaves, shifts_b: Shifts) -> Keys:
-    """Return the empty buckets within short gaps of coarsened octaves, where values will come."""
+def _sizes(starts_g: NDArray[np.intp], n: int) -> Counts:
+    """Return how long runs are that begin at `starts_g`, of `n` values in all."""
+    sizes_g = np.empty(starts_g.size, np.int64)
+    np.subtract(starts_g[1:], starts_g[:-1], out=sizes_g[:-1])
+    sizes_g[-1] = n - starts_g[-1]
+    return sizes_g
+
+
+def _sum_equal(keys_n: Keys, counts_n: Counts) -> tuple[Keys, Counts]:
+    """Return the distinct ones of sorted keys, each with the sum of its counts."""
+    starts_b = _starts(keys_n)
+    if starts_b.size == keys_n.size:
+        return keys_n, counts_n
+    return keys_n.take(starts_b), np.add.reduceat(counts_n, starts_b)
+
+
+def _with_gaps(
+    edges_b: Keys, counts_b: Counts, octaves_b: Octaves, shifts_b: Shifts
+) -> tuple[Keys, Counts]:
+    """Return the buckets, and the empty ones in short gaps of coarsened octaves among them."""
+    steps_b = np.ones(edges_b.size, np.intp)
     steps_m = (edges_b[1:] - edges_b[:-1]) >> shifts_b[:-1]
-    same_m = (octaves_b[1:] == octaves_b[:-1]) & (shifts_b[1:] > 0)
-    starts_m = np.flatnonzero(same_m & (steps_m > 1) & (steps_m <= _GAP))
-    sizes_m = steps_m[starts_m].astype(np.intp) - 1
-    steps_n = np.arange(1, sizes_m.sum() + 1) - np.repeat(sizes_m.cumsum() - sizes_m, sizes_m)
-    owners_n = np.repeat(starts_m, sizes_m)
-    missing_n: Keys = edges_b[owners_n] + (steps_n.astype(np.uint64) << shifts_b[owners_n])
-    return missing_n
+    short_m = (octaves_b[1:] == octaves_b[:-1]) & (shifts_b[1:] > 0) & (steps_m <= _GAP)
+    np.copyto(steps_b[:-1], steps_m.view(np.intp), where=short_m)
+    starts_b = steps_b.cumsum() - steps_b
+    all_counts_b = np.zeros(int(starts_b[-1]) + 1, np.int64)
+    all_counts_b[starts_b] = counts_b
+    behind_n = np.arange(all_counts_b.size) - np.repeat(starts_b, steps_b)
+    edges_n = np.repeat(edges_b, steps_b)
+    edges_n += behind_n.view(np.uint64) << np.repeat(shifts_b, steps_b)
+    return edges_n, all_counts_b
 
 
-def _raised_shifts(edges_n: Keys, octaves_n: Octaves, shifts_o: Shifts) -> Shifts:
-    """Return the shifts, by octave, that keep sorted distinct edges within their budget."""
+def _raised_shifts(keys_n: Keys, octaves_n: Octaves, shifts_o: Shifts) -> Shifts:
+    """Return the shifts, by octave, that keep the buckets of sorted keys within their budget."""
     starts_g = _starts(octaves_n)
     present_g = octaves_n[starts_g]
-    distinct_g = np.diff(starts_g, append=edges_n.size)
-    budget = _budget(np.where(shifts_o[present_g] == 0, distinct_g, CAP))
-    if not np.any(distinct_g > budget):
-        return shifts_o
+    distinct_gs = _distinct_by_shift(keys_n, starts_g)
+    budget = _budget(np.where(shifts_o[present_g] == 0, distinct_gs[:, 0], CAP))
+    raised_o: Shifts = shifts_o.copy()
+    raised_o[present_g] = np.maximum(shifts_o[present_g], (distinct_gs <= budget).argmax(axis=1))
+    return raised_o
+
+
+def _distinct_by_shift(keys_n: Keys, starts_g: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return how many distinct prefixes each octave of sorted keys has at each shift, 0 to 64."""
+    sizes_g = _sizes(starts_g, keys_n.size)
+    firsts_g = 65 * np.arange(starts_g.size)
     # Neighbours fall into one bucket once the shift reaches the bit length of their difference;
     # those of two octaves never do.
-    joins_n = bit_length(edges_n ^ np.roll(edges_n, 1))
-    joins_n[starts_g] = 64
-    joins_n += np.repeat(65 * np.arange(starts_g.size), distinct_g)
+    joins_n = np.repeat(firsts_g, sizes_g)
+    joins_n[1:] += bit_length(keys_n[1:] ^ keys_n[:-1])
+    joins_n[starts_g] = firsts_g + 64
     joined_gs = np.bincount(joins_n, minlength=65 * starts_g.size).reshape(-1, 65).cumsum(axis=1)
-    fits_gs = distinct_g[:, None] - joined_gs <= budget
-    raised_o: Shifts = shifts_o.copy()
-    raised_o[present_g] = np.maximum(shifts_o[present_g], fits_gs.argmax(axis=1))
-    return raised_o
+    distinct_gs: NDArray[np.intp] = sizes_g[:, None] - joined_gs
+    return distinct_gs
 
 
 def _budget(distinct_g: Counts) -> int:
@@ -327,7 +377,7 @@ def _build_index(edges_b: Keys, counts_b: Counts, shifts_o: Shifts) -> _Index:
     slots_s = np.zeros(1 << slot_bits, np.int16)
     # Of buckets that share a slot the fullest, written last, is found at once; the keys of the
     # others are gathered and sorted.
-    order_b = np.argsort(counts_b, kind="stable")
+    order_b = np.argsort(counts_b)
     slots_s[_slots(edges_b[order_b], hash_shift)] = order_b
     return _Index(~_widths(shifts_o), edges_b, slots_s, hash_shift)
 

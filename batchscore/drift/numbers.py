@@ -74,14 +74,15 @@ class Numbers:
             return
         # NaN and infinities show in the ends, which cost less than a look at each number.
         ends = values_n.min(), values_n.max()
-        if values_n.dtype.kind == "f" and not np.isfinite(ends).all():
+        taken_m = values_n
+        if values_n.dtype.kind == "f" and not (math.isfinite(ends[0]) and math.isfinite(ends[1])):
             finite_n = np.isfinite(values_n)
             self._count_not_finite(values_n[~finite_n])
-            values_n = values_n[finite_n]
+            taken_m = values_n[finite_n]
         if self.space is PROBABILITY and not (ends[0] >= 0 and ends[1] <= 1):
-            values_n = self._within(values_n)
-        self.zeros += int(np.count_nonzero(values_n == 0))
-        self.histogram.update_values(values_n)
+            taken_m = self._within(taken_m)
+        self.zeros += int(np.count_nonzero(taken_m == 0))
+        self.histogram.update_values(taken_m, ends if taken_m is values_n else None)
 
     def merge(self, other: Numbers) -> None:
         """Adds what `other`, of the same space, has taken."""

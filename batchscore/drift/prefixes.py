@@ -12,6 +12,7 @@ from batchscore.drift.keys import Keys, Layout, bit_length
 
 _PREFIXES = 1 << 20  # entries of a table, two bytes each; only those around buckets are touched
 _WIDER = 3  # buckets up to 2**3 times as wide as a prefix have entries
+_DOUBLING = 0.01  # of all values must be found more by a table that is twice as long
 _WORTH = 0.5  # of all values must be found, else the search is not worth its time
 
 
@@ -20,7 +21,7 @@ class PrefixTable:
     """The buckets by the leading bits of words, which values of one dtype are read as.
 
     Entry p is of the words w with `w >> shift == first + p`: 1 + b if all of them belong into
-    bucket b, 0 if that is not known. The last entry, 0, is of the words before and behind.
+    bucket b, 0 if that is not known. The first and the last, 0, are of all words before and behind.
     """
 
     layout: Layout
@@ -31,11 +32,9 @@ class PrefixTable:
     def find(self, values_n: NDArray[Any]) -> NDArray[np.int16]:
         """Returns 1 + bucket of each value of the layout's dtype, 0 where it is not known."""
         prefixes_n = self.layout.words(values_n) >> self.shift
-        # What lies before the first prefix wraps around to a large number.
+        # What lies before wraps around: to large numbers, which `take` sees as negative in 64 bits.
         prefixes_n -= self.first
-        last = prefixes_n.dtype.type(self.entries_p.size - 1)
-        np.minimum(prefixes_n, last, out=prefixes_n)
-        found_n: NDArray[np.int16] = self.entries_p.take(prefixes_n.astype(np.intp), mode="clip")
+        found_n: NDArray[np.int16] = self.entries_p.take(prefixes_n, mode="clip")
         return found_n
 
 
@@ -51,14 +50,17 @@ def prefix_table(
         counts_b: what the buckets hold; fewer than 2**15 buckets.
     """
     lows_b, highs_b = layout.word_range(first_keys_b, last_keys_b)
-    widths_b = np.where(lows_b <= highs_b, highs_b - lows_b, 0).astype(np.uint64) + np.uint64(1)
+    full_b = lows_b <= highs_b
+    widths_b = np.where(full_b, highs_b - lows_b, 0).astype(np.uint64) + np.uint64(1)
     shifts_b = np.minimum(bit_length(widths_b) - 1, layout.most_shift)
-    counts_s = np.bincount(shifts_b, counts_b, minlength=64 + _WIDER)
+    counts_s = np.bincount(shifts_b, counts_b * full_b, minlength=64 + _WIDER)
     held_s = np.convolve(counts_s, np.ones(_WIDER + 1))[_WIDER:]
-    for shift in np.argsort(-held_s, kind="stable").tolist():
-        if held_s[shift] < _WORTH * counts_b.sum():
-            return None
-        rows_m = np.flatnonzero((shift <= shifts_b) & (shifts_b <= shift + _WIDER))
+    total = counts_b.sum()
+    scores_s = held_s + _DOUBLING * total * np.arange(held_s.size)
+    for shift in np.argsort(-scores_s).tolist():
+        if held_s[shift] < _WORTH * total:
+            continue
+        rows_m = np.flatnonzero(full_b & (shift <= shifts_b) & (shifts_b <= shift + _WIDER))
         word_shift = lows_b.dtype.type(shift)
         if (highs_b[rows_m].max() >> word_shift) - (lows_b[rows_m].min() >> word_shift) < _PREFIXES:
             return _filled(layout, word_shift, lows_b[rows_m], highs_b[rows_m], rows_m)
@@ -73,12 +75,15 @@ def _filled(
     buckets_m: NDArray[np.intp],
 ) -> PrefixTable:
     one = lows_m.dtype.type(1)
-    first = lows_m.min() >> shift
+    first = ((lows_m.min(keepdims=True) >> shift) - one)[0]
     # Only prefixes that lie within a bucket as a whole, so that nothing needs a second look.
-    starts_m = ((lows_m - one >> shift) + one - first).astype(np.intp)
+    cut_m = lows_m & ((one << shift) - one) != 0
+    starts_m = ((lows_m >> shift) + cut_m - first).astype(np.intp)
     stops_m = ((highs_m + one >> shift) - first).astype(np.intp)
-    sizes_m = np.maximum(stops_m - starts_m, 0)
     entries_p = np.zeros(int(stops_m.max()) + 1, np.int16)
-    offsets_p = np.arange(sizes_m.sum()) - np.repeat(sizes_m.cumsum() - sizes_m, sizes_m)
-    entries_p[np.repeat(starts_m, sizes_m) + offsets_p] = np.repeat(buckets_m + 1, sizes_m)
+    while starts_m.size:
+        wide_m = np.flatnonzero(starts_m < stops_m)
+        starts_m, stops_m, buckets_m = starts_m[wide_m], stops_m[wide_m], buckets_m[wide_m]
+        entries_p[starts_m] = buckets_m + 1
+        starts_m += 1
     return PrefixTable(layout, shift, first, entries_p)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -130,7 +132,9 @@ def test_values_are_counted_like_their_keys(dtypes: list[str], seed: int) -> Non
     ]
     nodes = [Histogram(FLOAT) for _ in range(chance.integers(1, 4))]
     for i in chance.permutation(len(parts)):
-        nodes[int(chance.integers(len(nodes)))].update_values(parts[i])
+        known = parts[i].size > 0 and chance.random() < 0.5
+        ends = (parts[i].min(), parts[i].max()) if known else None
+        nodes[int(chance.integers(len(nodes)))].update_values(parts[i], ends)
     while len(nodes) > 1:
         nodes[-2].merge(nodes.pop())
     nodes[0].update_values(values_n[0])
@@ -239,6 +243,45 @@ def test_quantiles_are_accurate(name: str, worst: float) -> None:
     found = ((lows_b + highs_b) / 2)[np.searchsorted(buckets.counts_b.cumsum(), ranks)]
     errors = np.abs(found - np.sort(values_n)[ranks - 1]) / values_n.std()
     assert errors.max() < worst
+
+
+def cells(dtype: str, odd: int) -> NDArray[Any]:
+    """Return 65,536 values of [1, 2) in every second one of 8,192 cells, without the last two."""
+    chance = np.random.default_rng(5)
+    cells_n = np.arange(65_536) % 4095 * 2 + odd
+    return (1 + (cells_n + chance.random(cells_n.size) / 2) / 8192).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_values_in_gaps_count_against_the_budget(dtype: str) -> None:
+    """Values that come between the buckets coarsen an octave though all of them are found."""
+    histogram = Histogram(FLOAT)
+    values_n = np.append(cells(dtype, 0), np.array([1 + 8190 / 8192], dtype))
+    for part_n in (values_n[::-1], cells(dtype, 1)):
+        histogram.update_values(part_n)
+    keys_n = FLOAT.encode(np.concatenate([values_n, cells(dtype, 1)]).astype(np.float64))
+    assert as_lists(histogram.buckets()) == by_definition(FLOAT, keys_n)
+
+
+def test_gaps_are_not_merged() -> None:
+    """Empty buckets that a histogram keeps for values to come do not count in another."""
+    other, histogram = Histogram(FLOAT), Histogram(FLOAT)
+    other.update_values(cells("f8", 0))
+    histogram.merge(other)
+    assert as_lists(histogram.buckets()) == by_definition(FLOAT, FLOAT.encode(cells("f8", 0)))
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_a_copy_goes_on_counting(dtype: str) -> None:
+    """A histogram that was copied or pickled among its updates ends with the same buckets."""
+    values_n = np.random.default_rng(6).normal(size=150_000).astype(dtype)
+    histogram = Histogram(FLOAT)
+    for part_n in np.split(values_n, 3):
+        histogram = pickle.loads(pickle.dumps(copy.deepcopy(histogram)))
+        histogram.update_values(part_n[:100])
+        histogram.update_values(part_n[100:])
+    keys_n = FLOAT.encode(values_n.astype(np.float64))
+    assert as_lists(histogram.buckets()) == by_definition(FLOAT, keys_n)
 
 
 def test_merging_leaves_the_other_as_it_was() -> None:

@@ -81,11 +81,16 @@ def test_the_average_noise_of_wasserstein_is_noise() -> None:
     assert sum(each.is_beyond_noise(0.5) for each in found) <= draws / 4
 
 
-def test_a_reference_that_varies_little_by_chance_does_not_make_noise_of_the_rest() -> None:
+@pytest.mark.parametrize("infinite", [0, 1])
+def test_a_reference_that_varies_little_by_chance_does_not_make_noise_of_the_rest(
+    infinite: int,
+) -> None:
     """Wasserstein's floor goes by both samples where the reference has few values beside 0."""
     rng = np.random.default_rng(6)
     reference, current = np.zeros(100), np.zeros(100)
     reference[:25], current[:41] = rng.exponential(0.4, 25), rng.exponential(0.8, 41)
+    for side in (reference, current):
+        side[99 - infinite : 99] = np.inf
     w1 = by_name(compare_numbers(aligned_values(reference, current)))["w1"]
     other = by_name(compare_numbers(aligned_values(current, reference)))["w1"]
     for each in (w1, other):

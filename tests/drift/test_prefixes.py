@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from batchscore.drift.histogram import Histogram
-from batchscore.drift.keys import FLOAT, PROBABILITY
+from batchscore.drift.keys import FLOAT, PROBABILITY, Layout
 from batchscore.drift.prefixes import prefix_table
 
 BITS = st.integers(0, 2**32 - 1)
@@ -92,6 +92,44 @@ def test_buckets_between_two_float32_are_not_found() -> None:
             keys_b = FLOAT.encode(words_b.view(np.float32).astype(np.float64))
             inside_b = (buckets.first_keys_b <= keys_b) & (keys_b <= buckets.last_keys_b)
             assert inside_b[lows_b <= highs_b].all()
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("value", [0.0, 5e-324, 1.5, -1.5, 3.4028234663852886e38])
+def test_what_lies_before_and_behind_is_not_found(dtype: str, value: float) -> None:
+    """A table of one value leads no other to its bucket, be its word smaller or larger."""
+    values_n = np.array([value]).astype(dtype)
+    keys_n = FLOAT.encode(np.array([value]))
+    table = prefix_table(FLOAT.layouts[dtype], keys_n, keys_n, np.array([10]))
+    if table is None:
+        assert float(values_n[0]) != value
+        return
+    seen_n = near(np.array([value, -value], dtype), 1)
+    assert table.find(values_n).tolist() == [1]
+    assert not table.find(seen_n[seen_n != value]).any()
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=BITS)
+def test_any_ranges_are_kept(seed: int) -> None:
+    """Whatever words belong into the buckets, aligned or not, or none, no other is found there."""
+    chance = np.random.default_rng(seed)
+    first, wide = chance.choice([0, 5, 1000, 2**32 - 70_000]), chance.choice([1, 7, 64])
+    bounds_e = np.sort(first + chance.choice(1000 * wide, 40, replace=False)).astype(np.uint64)
+    lows_b, highs_b = bounds_e[::2], bounds_e[1::2]
+    highs_b = highs_b - (chance.random(highs_b.size) < 0.2) * (highs_b - lows_b + (lows_b > 0))
+    words = Layout(
+        int(chance.integers(8)),
+        lambda values_n: values_n,
+        lambda lows_b, highs_b: (lows_b.astype(np.uint32), highs_b.astype(np.uint32)),
+    )
+    table = prefix_table(words, lows_b, highs_b, chance.integers(1, 100, lows_b.size))
+    if table is None:
+        return
+    seen_n = np.concatenate([bounds_e - 1, bounds_e, bounds_e + 1]).astype(np.uint32)
+    found_n = table.find(seen_n)
+    rows_m, seen_m = found_n[found_n > 0] - 1, seen_n[found_n > 0]
+    assert ((lows_b[rows_m] <= seen_m) & (seen_m <= highs_b[rows_m])).all()
 
 
 def test_few_distinct_values_have_no_table() -> None:
