@@ -222,7 +222,7 @@ def _grid(sides: list[_Side], whole: bool, dates: bool) -> _Grid:
     elif whole:
         step, power = _round_step(max((high - low) / BINS, 1), whole=True)
     else:
-        spacing = float(np.spacing(max(abs(low), abs(high))))
+        spacing = math.ulp(max(abs(low), abs(high)))
         finest = max(high / BINS - low / BINS, _FINEST * spacing, _SMALLEST)
         step, power = _round_step(finest, whole=False)
     if whole:

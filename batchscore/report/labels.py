@@ -17,6 +17,7 @@ T = TypeVar("T")
 DIGITS = 5
 MOST_DIGITS = 17  # tell any two floats apart
 _POSITIONAL = (1e-3, 1e15)
+_DECIMALS = 2
 _NAMES = 400
 _SECOND = 10**9
 _DAY = 86_400 * _SECOND
@@ -86,8 +87,7 @@ def _number(value: float, digits: int) -> str:
         return f"{int(value):,}"
     if low <= abs(value) < high:
         whole = math.floor(math.log10(abs(value))) + 1
-        text = f"{value:,.{max(digits - whole, 0)}f}"
-        return text.rstrip("0").rstrip(".") if "." in text else text
+        return f"{value:,.{max(digits - whole, _DECIMALS)}f}".rstrip("0").rstrip(".")
     mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
     mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
     return f"{mantissa}e{int(exponent)}"

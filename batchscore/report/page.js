@@ -128,7 +128,7 @@
   function beyond(plot, side) {
     const total = plots.totalOf(plot, side);
     const [below, above] = (plot.outside || {})[side] || [0, 0];
-    const far = [[below, "below"], [above, "above"]].filter(([count]) => below + above || count);
+    const far = below + above ? [[below, "below"], [above, "above"]] : [];
     const parts = far.map(([count, where]) => `${about(plot, side)}${percent(count / total)} ${where}`);
     const apart = Object.entries(plots.apartOf(plot, side)).map(([where, count]) =>
       `${percent(count / total)} ${where} (${figure(count)} ${count === 1 ? "row" : "rows"})`);

@@ -16,7 +16,7 @@ const plots = (() => {
       const [mantissa, exponent] = value.toExponential(digits - 1).split("e");
       return `${Number(mantissa).toString()}e${Number(exponent)}`;
     }
-    const decimals = Math.max(digits - Math.floor(Math.log10(size)) - 1, 0);
+    const decimals = Math.max(digits - Math.floor(Math.log10(size)) - 1, 2);
     return value.toLocaleString("en", { maximumFractionDigits: decimals });
   }
 
@@ -128,8 +128,11 @@ const plots = (() => {
   // Places are numbered, since the labels of two may be one to a browser's numbers, or the same.
   const labelled = (labels) => `${JSON.stringify(labels)}[datum.value]`;
 
+  // Axes of time go down to seconds.
+  const temporal = (plot) => plot.dates && plot.step >= 1000;
+
   function edgeAxis(plot) {
-    if (plot.dates) {
+    if (temporal(plot)) {
       const axis = { grid: false, tickCount: TICKS - 1 };
       return { type: "temporal", scale: { nice: false, type: "utc" }, axis };
     }
@@ -143,7 +146,7 @@ const plots = (() => {
 
   // In bins the current side is a line of steps over the filled reference.
   function binned(plot) {
-    const place = (index) => (plot.dates ? momentOf(plot, index) : index);
+    const place = (index) => (temporal(plot) ? momentOf(plot, index) : index);
     const bins = binsOf(plot).map((bin) =>
       ({ ...bin, low: place(bin.index), high: place(bin.index + 1) }));
     const last = bins[bins.length - 1];

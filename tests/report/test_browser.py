@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -38,7 +39,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Opened:
     """A page that was opened, with what it asked for and what it complained of."""
 
-    def __init__(self, browser: Browser, path: Path, **options: Any) -> None:
+    def __init__(self, browser: Browser, path: Path, script: str = "", **options: Any) -> None:
         self.context = browser.new_context(offline=True, **options)
         self.page: Page = self.context.new_page()
         self.requests: list[str] = []
@@ -48,6 +49,7 @@ class Opened:
         self.page.on("requestfailed", lambda request: self.failures.append(request.failure))
         self.page.on("console", lambda message: self.complaints.append(message.text))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.add_init_script(script)
         self.page.goto(path.as_uri())
 
     def __enter__(self) -> Opened:
@@ -70,6 +72,14 @@ class Opened:
         place.scroll_into_view_if_needed()
         expect(place).to_have_class(re.compile("drawn"))
         return place.locator("svg")
+
+    def lines(self, row: Any) -> list[str]:
+        """Returns the values in the table of a column's first plot, which it opens."""
+        figure = row.locator("figure").first
+        figure.get_by_text("Values as a table").click()
+        expect(figure.locator("tbody th").first).to_be_visible()
+        found: list[str] = figure.locator("tbody th").all_inner_texts()
+        return found
 
 
 def test_it_opens_from_disk_without_a_network(browser: Browser, full: Path) -> None:
@@ -264,11 +274,18 @@ def test_it_is_used_by_keyboard(browser: Browser, full: Path) -> None:
         assert first.evaluate("details => details.open")
 
 
-def test_a_phone_needs_no_sideways_scrolling(browser: Browser, full: Path) -> None:
+@pytest.mark.parametrize(
+    ("path", "names"), [("full", ["amount"]), ("alike", ["addresses", "large"])]
+)
+def test_a_phone_needs_no_sideways_scrolling(
+    browser: Browser, request: pytest.FixtureRequest, path: str, names: list[str]
+) -> None:
     """At 375 pixels the page is as wide as the screen, with all columns open."""
-    with Opened(browser, full, viewport={"width": 375, "height": 812}) as opened:
+    viewport = {"width": 375, "height": 812}
+    with Opened(browser, request.getfixturevalue(path), viewport=viewport) as opened:
         opened.page.get_by_role("button", name="Open all shown").click()
-        opened.plot(opened.column("amount"))
+        for name in names:
+            opened.plot(opened.column(name))
         assert opened.page.evaluate("document.documentElement.scrollWidth") == 375
 
 
@@ -283,6 +300,166 @@ def test_it_prints(browser: Browser, full: Path) -> None:
         assert opened.page.evaluate(ground) == "rgb(253, 253, 252)"
     assert paper.startswith(b"%PDF")
     assert len(re.findall(rb"/Type\s*/Page\b", paper)) >= 2
+
+
+def _alike() -> pa.Table:
+    """Returns columns whose values differ late: in digits, in milliseconds, after 48 signs."""
+    few, many = range(12), range(300)
+    stem = "https://example.org/catalogue/departments/garden/"
+    points = {
+        "rates": [1.08511 + i * 1e-6 for i in few],
+        "prices": [12_345_678.25 + i / 4 for i in few],
+        "epochs": [1_763_000_000_000 + i for i in few],
+        "ids": [10**12 + i for i in few],
+        "large": [2**62 + i for i in few],
+        "addresses": [f"{stem}{i % 10:02d}" for i in few],
+        "moments": pa.array([10**15 + i for i in few], pa.timestamp("us")),
+        "extremes": [(i - 6) * 1e307 for i in few],
+    }
+    bins = {
+        "fine rates": [1.0851 + i * 1e-7 for i in many],
+        "large ids": [2**62 + i // 6 for i in many],
+        "whole range": [(i / 299 * 2 - 1) * 1.79e308 for i in many],
+        "ticks": pa.array([10**12 + i for i in many], pa.timestamp("ms")),
+    }
+    repeated = {
+        name: pa.array(values).take([i % 12 for i in many]) for name, values in points.items()
+    }
+    return pa.table({**repeated, **bins})
+
+
+@pytest.mark.parametrize(
+    ("name", "bars"),
+    [
+        *((name, 12) for name in ("rates", "prices", "epochs", "ids", "large")),
+        *((name, 12) for name in ("moments", "extremes")),
+        ("addresses", 10),
+    ],
+)
+def test_values_that_differ_late_have_bars_of_their_own(
+    browser: Browser, alike: Path, name: str, bars: int
+) -> None:
+    """Each value has its bar on both sides, a label on the axis, and a line in the table."""
+    with Opened(browser, alike) as opened:
+        row = opened.column(name)
+        svg = opened.plot(row)
+        assert svg.locator("g.mark-rect path").count() == 2 * bars
+        axis = svg.locator("g.role-axis-label text").all_text_contents()
+        labels = [label for label in axis if "%" not in label]
+        lines = opened.lines(row)
+        assert opened.complaints == []
+    assert len(labels) == len(set(labels)) == bars
+    assert len(lines) == len(set(lines)) == bars
+    assert not any("…" in label and len(label) > 30 for label in labels)
+
+
+@pytest.mark.parametrize("name", ["fine rates", "large ids", "whole range", "ticks"])
+def test_bins_that_differ_late_have_labels_that_differ(
+    browser: Browser, alike: Path, name: str
+) -> None:
+    """Each bin has its own place in the plot, and edges that tell it from its neighbours."""
+    with Opened(browser, alike) as opened:
+        row = opened.column(name)
+        svg = opened.plot(row)
+        boxes = [path.bounding_box() for path in svg.locator("g.mark-rect path").all()]
+        axis = svg.locator("g.role-axis-label text").all_text_contents()
+        lines = opened.lines(row)
+        figures = row.get_by_role("region", name="Statistics").locator("tr").all_inner_texts()
+        assert opened.complaints == []
+    labels = [label for label in axis if "%" not in label]
+    assert 2 <= len(labels) == len(set(labels))
+    assert 25 <= len(set(lines)) == len(lines)
+    assert len({round(box["x"]) for box in boxes}) == len(lines)
+    assert all(len(set(line.split(" to "))) == 2 for line in lines)
+    assert not re.search("NaN|Infinity|undefined", " ".join([*axis, *lines, *figures]))
+
+
+@pytest.fixture(scope="module")
+def alike(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of columns whose values differ late, with a history."""
+    one = pages.compared(_alike(), _alike())
+    past = [pages.manifest(f"r{i}", profile=one.current.summary()) for i in range(3)]
+    page = make_report(past[0], [one], past[1:])
+    return pages.write(tmp_path_factory.mktemp("alike"), page)
+
+
+def test_statistics_tell_neighbours_apart(browser: Browser, alike: Path) -> None:
+    """Quantiles that differ in their seventh digit are shown with it, integers in full."""
+    with Opened(browser, alike) as opened:
+        places = [
+            opened.column(name)
+            .get_by_role("region", name=f"Statistics of {name}")
+            .locator("tr", has_text=re.compile("^(min|p25|p50|max)"))
+            .locator("td:nth-child(2)")
+            .all_inner_texts()
+            for name in ("rates", "large")
+        ]
+    assert places[0] == ["1.08511", "1.085112", "1.085115", "1.085121"]
+    assert places[1] == [f"{2**62 + i:,}" for i in (0, 2, 5, 11)]
+
+
+def test_counts_that_are_not_exact_say_so(browser: Browser, tmp_path: Path) -> None:
+    """Tooltip, table and a note say which side's counts are approximate."""
+    many = np.random.default_rng(4).normal(size=40_000)
+    one = pages.compared(pa.table({"x": many[:2000]}), pa.table({"x": many}))
+    page = make_report(None, [one])
+    with Opened(browser, pages.write(tmp_path, page)) as opened:
+        row = opened.column("x")
+        box = opened.plot(row).bounding_box()
+        opened.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        tip = opened.page.locator("#vg-tooltip-element").inner_text()
+        opened.lines(row)
+        lines = row.locator("figure tbody tr").all_inner_texts()
+        expect(row.get_by_text("these counts are approximate")).to_be_visible()
+    assert re.search(r"reference\s+[\d.]+ %, \d+ rows\s+current\s+≈ [\d.]+ %, [\d,]+ rows", tip)
+    assert all(line.count("≈") == 1 for line in lines)
+
+
+def test_what_the_plot_leaves_out_is_said(browser: Browser, tmp_path: Path) -> None:
+    """Infinite values stand below the plot with their counts, also where nothing else is there."""
+    values = {"x": [*range(200), float("inf"), float("-inf")], "y": [float("inf")] * 202}
+    table = pa.table({name: pa.array(each, pa.float64()) for name, each in values.items()})
+    page = make_report(None, [pages.compared(table, table)])
+    with Opened(browser, pages.write(tmp_path, page)) as opened:
+        note = opened.column("x").get_by_text("Beyond the plot").inner_text()
+        only = opened.column("y").get_by_text("Beyond the plot").inner_text()
+        assert opened.complaints == []
+    assert "current 0.495 % -∞ (1 row), 0.495 % +∞ (1 row)" in note
+    assert "current 100 % +∞ (202 rows)" in only
+
+
+# Counts what stands on the page just when the browser is done with printing.
+_PRINTED = """window.addEventListener("afterprint", () => {
+  const seen = [...document.querySelectorAll("#list figure")].filter((one) => one.clientWidth);
+  window.printed = [seen.length, seen.filter((one) => one.querySelector("svg")).length,
+    seen.filter((one) => one.querySelector("details[open] tbody tr")).length];
+}, { capture: true });"""
+
+
+def test_all_that_is_open_is_drawn_on_paper(browser: Browser, alike: Path) -> None:
+    """Plots that were never scrolled to are drawn for the printer, even if none was before."""
+    with Opened(browser, alike) as opened:
+        expect(opened.page.locator("#list details[open]")).to_have_count(0)
+        expect(opened.page.locator("head > script")).to_have_count(1)
+        opened.page.evaluate(_PRINTED)
+        opened.page.locator("#open").evaluate("button => button.click()")
+        opened.page.pdf(format="A4")
+        seen, drawn, tables = opened.page.evaluate("window.printed")
+        assert opened.complaints == []
+    assert seen == drawn > 20
+    assert tables == 0
+
+
+def test_what_cannot_be_drawn_has_its_values_on_paper(browser: Browser, full: Path) -> None:
+    """In a browser that cannot unpack the plots their values are printed, and folded again."""
+    with Opened(browser, full, script="delete window.DecompressionStream") as opened:
+        opened.page.evaluate(_PRINTED)
+        opened.page.locator("#open").evaluate("button => button.click()")
+        opened.page.pdf(format="A4")
+        seen, drawn, tables = opened.page.evaluate("window.printed")
+        expect(opened.page.locator("figure details[open]")).to_have_count(0)
+    assert drawn == 0
+    assert seen == tables > 20
 
 
 def test_five_hundred_columns_open_quickly(browser: Browser, tmp_path: Path) -> None:

@@ -42,6 +42,13 @@ def test_missing_values_are_nulls_and_nan() -> None:
     assert past == {"nulls": [0.2, 0.3], "verdict": ["ok", "warn"], "p50": [4, 5]}
 
 
+def test_quantiles_that_differ_late_stay_apart() -> None:
+    """Quantiles are rounded, but never so far that those of two runs become the same."""
+    runs = [run(1, p50=12345678.25), run(2, p50=12345678.5), run(3, p50=1 / 3)]
+    past = column_history("x", runs_of(runs[2], runs[1::-1]))
+    assert past["p50"] == [12345678.2, 12345678.5, 0.333333333]
+
+
 def test_a_column_of_one_run_has_no_history() -> None:
     """One run is no history, and neither is a run that has not the column."""
     assert column_history("x", runs_of(run(1), [])) == {}
