@@ -62,7 +62,7 @@ def _sides(
 
 
 def _compared(
-    spec: RunSpec, reference: Reference, which: str, profile: TableProfile, tests: int
+    spec: RunSpec, reference: Reference, which: str, profile: TableProfile, comparisons: int
 ) -> dict[str, Any]:
     # SciPy takes a second to import: only who compares needs it.
     from batchscore.drift.compare import compare_profiles
@@ -70,7 +70,7 @@ def _compared(
     before = read_reference(reference.files)
     unjudged = _unjudged(spec, before, profile)
     columns = _wanted(spec, profile) - set(unjudged)
-    rules = drift_rules(spec.drift, tuple(columns), tests)
+    rules = drift_rules(spec.drift, tuple(columns), comparisons)
     drift = compare_profiles(before, profile, rules)
     if not drift.comparisons:
         drift = replace(drift, verdict="insufficient_data")
