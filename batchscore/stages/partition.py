@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from batchscore.arrays import Array, to_arrow, to_numpy
 from batchscore.errors import StepError
 from batchscore.records import StagedFile
+from batchscore.stages.encoding import choose_encoding
 from batchscore.stages.lineage import RowsFile
 from batchscore.storage import Store
 
@@ -22,6 +23,7 @@ HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 ROW_GROUP_ROWS = 131_072
 FILE_BYTES = 256 << 20
 BUFFER_BYTES = 64 << 20
+WRITE_BYTES = 1 << 20
 OPEN_FILES = 64
 UNIT_PARTITIONS = 1_000
 NAME_BYTES = 255  # of one file or folder, on Linux and macOS
@@ -155,6 +157,7 @@ class _Partition:
     pending_rows: int = 0
     pending_bytes: int = 0
     writer: pq.ParquetWriter | None = None
+    stream: pa.NativeFile | None = None
     sink: HashingSink | None = None
     number: int = 0
     staged: str = ""
@@ -178,6 +181,7 @@ class PartitionFiles:
         self._lineage = lineage
         self._partitions: dict[str, _Partition] = {}
         self._started = 0
+        self._encoding: dict[str, Any] = {}
         self.files: list[StagedFile] = []
 
     def add(self, added: Part) -> None:
@@ -207,7 +211,7 @@ class PartitionFiles:
         """Lets go of every open file; what was written stays behind, unlisted."""
         for part in self._partitions.values():
             # A writer that is not closed would write its footer when it is collected.
-            for each in (part.writer, part.sink):
+            for each in (part.writer, part.stream, part.sink):
                 if each is not None:
                     with suppress(Exception):
                         each.close()
@@ -216,15 +220,16 @@ class PartitionFiles:
         if not part.pending:
             return
         table = pa.Table.from_batches([each.batch for each in part.pending])
-        writer = part.writer or self._open_file(part, table.schema)
+        writer = part.writer or self._open_file(part, table)
         writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
         self._lineage.add(part.number, [each.rows_p for each in part.pending])
         part.rows += table.num_rows
         part.pending, part.pending_rows, part.pending_bytes = [], 0, 0
-        if part.sink is not None and part.sink.bytes >= self._file_bytes:
+        if part.stream is not None and part.stream.tell() >= self._file_bytes:
             self._close_file(part)
 
-    def _open_file(self, part: _Partition, schema: pa.Schema) -> pq.ParquetWriter:
+    def _open_file(self, part: _Partition, table: pa.Table) -> pq.ParquetWriter:
+        self._encoding = self._encoding or choose_encoding(table)
         opened = [p for p in self._partitions.values() if p.writer is not None]
         if len(opened) >= OPEN_FILES:
             self._close_file(opened[0])
@@ -232,33 +237,16 @@ class PartitionFiles:
         part.staged = f"{self._folder}/{part.number:04d}.parquet"
         self._started += 1
         part.sink = HashingSink(self._store.create(part.staged))
-        part.writer = pq.ParquetWriter(
-            pa.PythonFile(part.sink, mode="w"), schema, **encoding(schema)
-        )
+        # Each write of Python's waits for the interpreter, and a page is a few small ones.
+        part.stream = pa.BufferedOutputStream(pa.PythonFile(part.sink, mode="w"), WRITE_BYTES)
+        part.writer = pq.ParquetWriter(part.stream, table.schema, **self._encoding)
         return part.writer
 
     def _close_file(self, part: _Partition) -> None:
-        if part.writer is None or part.sink is None:
+        if part.writer is None or part.stream is None or part.sink is None:
             return
         part.writer.close()
-        part.sink.close()
+        part.stream.close()
         done = StagedFile(part.staged, part.folder, part.rows, part.sink.bytes, part.sink.sha256)
         self.files.append(done)
-        part.writer, part.sink, part.rows = None, None, 0
-
-
-def encoding(schema: pa.Schema) -> dict[str, Any]:
-    """Returns the Parquet options of a schema: dictionaries where they pay, not on floats."""
-    texts = [f.name for f in schema if _repeats(f.type)]
-    return {"compression": "zstd", "compression_level": 1, "use_dictionary": texts or False}
-
-
-def _repeats(kind: pa.DataType) -> bool:
-    types = pa.types
-    return bool(
-        types.is_string(kind)
-        or types.is_large_string(kind)
-        or types.is_integer(kind)
-        or types.is_temporal(kind)
-        or types.is_boolean(kind)
-    )
+        part.writer, part.stream, part.sink, part.rows = None, None, None, 0

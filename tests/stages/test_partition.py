@@ -221,19 +221,17 @@ def test_an_abandoned_attempt_holds_no_file_open(
     gc.collect()
 
 
-@pytest.mark.parametrize(
-    ("kind", "dictionary"), [("float32", False), ("string", True), ("int64", True)]
-)
-def test_dictionaries_are_used_where_they_pay(
-    files: Callable[..., PartitionFiles], tmp_path: Path, kind: str, dictionary: bool
+def test_all_files_of_a_unit_are_encoded_alike(
+    files: Callable[..., PartitionFiles], tmp_path: Path
 ) -> None:
-    """Texts and whole numbers are dictionary-encoded, floats are not; all is zstd."""
+    """What is chosen for the first rows holds for every partition's file."""
     made = files()
-    made.add(Part("", make_batch(x=pa.array([1, 1, 2]).cast(kind)), _numbers(3)))
+    for name, values in (("a", np.zeros(2_000)), ("b", np.random.default_rng(0).random(2_000))):
+        made.add(Part(name, make_batch(x=pa.array(values)), _numbers(2_000)))
     made.close()
-    column: Any = pq.read_metadata(tmp_path / made.files[0].staged).row_group(0).column(0)
-    assert column.has_dictionary_page == dictionary
-    assert column.compression == "ZSTD"
+    for file in made.files:
+        column: Any = pq.read_metadata(tmp_path / file.staged).row_group(0).column(0)
+        assert column.compression == "ZSTD"
 
 
 def test_the_rows_file_follows_every_written_row(
