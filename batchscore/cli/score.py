@@ -13,6 +13,7 @@ import click
 
 from batchscore.cli.app import common_options, job_options, print_json, print_lines, told
 from batchscore.cli.progress import show_progress, stop_on_signals
+from batchscore.processes import uncollected
 
 
 @click.command()
@@ -61,10 +62,11 @@ def run(
 ) -> None:
     """Score a job's input and publish the result, or say why not."""
     with told(as_json, debug), stop_on_signals() as stop:
-        from batchscore import render
-        from batchscore.commands.run import run_plan
-        from batchscore.job import load_job
-        from batchscore.plan import make_plan
+        with uncollected():
+            from batchscore import render
+            from batchscore.commands.run import run_plan
+            from batchscore.job import load_job
+            from batchscore.plan import make_plan
 
         if engine is not None:
             overrides = (*overrides, f"runtime.engine={engine}")

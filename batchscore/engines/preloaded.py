@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+
+from batchscore.processes import uncollected
 
 # Before Beam is imported: it warns, at import, of parts that nobody here uses.
 logging.basicConfig(level=logging.ERROR)
 
-import batchscore.engines.direct  # noqa: E402
-import batchscore.transforms  # noqa: E402, F401
+with uncollected():
+    import batchscore.engines.direct
+    import batchscore.transforms  # noqa: F401
+
+# A worker that looks through what it was forked with would copy all of it.
+gc.freeze()
