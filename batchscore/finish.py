@@ -12,12 +12,14 @@ from typing import Any
 from batchscore.drift.table import TableProfile
 from batchscore.errors import BatchscoreError, FailedError, RecordError
 from batchscore.gate import judge_drift
+from batchscore.job import UserFunction
 from batchscore.judge import judge
 from batchscore.ledger import merge_records
 from batchscore.profiles import Reference, read_profile, run_profile, save_profile
 from batchscore.records import UnitRecord
 from batchscore.runs import layout
 from batchscore.runs.checks import Check, outcome
+from batchscore.runs.halvings import fewest_rows
 from batchscore.runs.history import read_manifest
 from batchscore.runs.lease import holds
 from batchscore.runs.manifest import encode_units, final_path, is_published, published_records
@@ -30,7 +32,7 @@ from batchscore.runs.publish import (
 )
 from batchscore.runs.reconcile import Rows, reconcile
 from batchscore.spec import RunSpec
-from batchscore.telemetry import STAGES, limiting_stage
+from batchscore.telemetry import BETWEEN, STAGES, Setting, add_up, explain
 
 _REASONS = 50
 HELD = "held.json"
@@ -105,11 +107,12 @@ def _require_lease(spec: RunSpec) -> None:
 def _gather(spec: RunSpec, plan: dict[str, Any], addresses: Sequence[str]) -> Result:
     base = read_manifest(spec.output, plan["base"]) if plan["base"] else None
     kept = _kept_records(base, plan["kept"])
-    profile = _kept_profile(spec, base, kept)
     resumed = [layout.record(spec.slice, spec.score, unit) for unit in plan["resumed"]]
     new = TableProfile.empty()
     made = merge_records(spec.output, [*addresses, *resumed], new)
-    profile.merge(new)
+    profile = _kept_profile(spec, base, kept) if kept else new
+    if kept:
+        profile.merge(new)
     records = {**kept, **{unit: _settle_rejects(spec, record) for unit, record in made.items()}}
     planned = {
         **plan["units"],
@@ -211,13 +214,13 @@ def _manifest(
 ) -> dict[str, Any]:
     records, plan = result.records, result.plan
     fresh = [record for record in records if record.unit in result.fresh]
-    seconds = _stage_seconds(fresh)
     head = _head(spec.run, plan, status)
     units, files, shards = encode_units(records, spec.run)
     standing = set(plan["before"]) | {f["path"] for f in (result.base or {}).get("files", ())}
     bad = [{"path": path, "reason": reason} for path, reason in _bad_shards(result)]
     return {
         **head,
+        "inference": {**head["inference"], "halved_to": fewest_rows(spec.output, spec.run)},
         "base": plan["base"],
         "rows": asdict(result.rows),
         "columns": [list(c) for c in next((r.columns for r in records if r.scored), ())],
@@ -228,8 +231,7 @@ def _manifest(
         "checks": [asdict(check) for check in checks],
         "drift": result.drift,
         "profile": result.profile.summary(),
-        "stage_seconds": seconds,
-        "limited_by": limiting_stage(seconds, head["seconds"], head["workers"]) if fresh else None,
+        **_timings(spec, head, fresh),
         "reused_units": len(records) - len(fresh),
         "units": units,
         "shards": shards,
@@ -276,11 +278,58 @@ def _without_result(run: str, plan: dict[str, Any], status: str) -> dict[str, An
     return {**_head(run, plan, status), "rows": rows, "files": [], "inputs": plan["inputs"]}
 
 
-def _stage_seconds(records: Sequence[UnitRecord]) -> dict[str, float]:
+def _timings(spec: RunSpec, head: Mapping[str, Any], fresh: Sequence[UnitRecord]) -> dict[str, Any]:
+    """Returns where the time of this run's units went; nothing where it scored none."""
+    if not fresh:
+        return {"stage_seconds": {}, "limited_by": None, "timings": None}
+    seconds = add_up(record.seconds for record in fresh)
+    timings = asdict(explain(seconds, _setting(spec, head, fresh)))
     return {
-        stage.name: round(sum(r.seconds.get(stage.name, 0.0) for r in records), 4)
-        for stage in STAGES
+        "stage_seconds": _rounded({m.name: seconds.get(m.name) for m in (*STAGES, *BETWEEN)}),
+        "limited_by": " and ".join(timings.pop("limited_by")),
+        "timings": _rounded(timings),
     }
+
+
+def _rounded(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what was measured, to the tenth of a millisecond."""
+    known = {name: fact for name, fact in facts.items() if fact is not None}
+    return {k: round(fact, 4) if isinstance(fact, float) else fact for k, fact in known.items()}
+
+
+def until_now(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a run's manifest with its times up to now, publishing among them."""
+    now = datetime.now(timezone.utc)
+    seconds = round((now - datetime.fromisoformat(manifest["started"])).total_seconds(), 3)
+    timings = dict(manifest.get("timings") or {})
+    more = seconds - manifest["seconds"]
+    timings |= {k: round(timings[k] + more, 4) for k in ("scoring_s", "finish_s") if k in timings}
+    return {**manifest, "seconds": seconds, "timings": timings or None}
+
+
+def _setting(spec: RunSpec, head: Mapping[str, Any], fresh: Sequence[UnitRecord]) -> Setting:
+    started, finished = (datetime.fromisoformat(head[key]) for key in ("started", "finished"))
+    workers, preprocess = head["workers"], spec.preprocess
+    functions = [step.function for step in spec.postprocess if isinstance(step, UserFunction)]
+    return Setting(
+        started.timestamp(),
+        finished.timestamp(),
+        workers=workers,
+        cores=head.get("cores", spec.tile_threads * workers),
+        tile_threads=spec.tile_threads,
+        device=spec.device,
+        precision=spec.precision,
+        units=len(fresh),
+        batch_rows=spec.source.batch_rows,
+        call_rows=spec.call_rows,
+        model_columns=len(spec.model_columns),
+        passed_columns=len(spec.target.columns),
+        files=sum(len(record.files) for record in fresh),
+        partition_by=spec.target.partition_by,
+        preprocess=preprocess.function if preprocess else "",
+        pandas=preprocess is not None and preprocess.batch == "pandas",
+        postprocess=tuple(functions),
+    )
 
 
 def summarize_rejects(records: Sequence[UnitRecord]) -> dict[str, Any]:

@@ -56,29 +56,46 @@ def measure_golden(spec: RunSpec, network: Network) -> dict[str, Any] | None:
     Raises:
         ModelError: the golden rows cannot be read, or do not fit the model.
     """
-    model = spec.model
-    if model.golden is None:
+    name = spec.model.golden
+    if name is None:
         return None
+    rest, known = _read_golden(spec, name)
+    scored = _score(spec, network, rest)
+    gaps = {output: _gap(scored, output, known_b) for output, known_b in known.items()}
+    return {"rows": rest.num_rows, "gaps": gaps}
+
+
+def score_golden(spec: RunSpec, network: Network) -> Block | None:
+    """Returns what a network makes of the golden rows; None where the model has none.
+
+    Raises:
+        ModelError: the golden rows cannot be read, or do not fit the model.
+    """
+    name = spec.model.golden
+    return None if name is None else _score(spec, network, _read_golden(spec, name)[0])
+
+
+def _read_golden(spec: RunSpec, name: str) -> tuple[pa.RecordBatch, dict[str, Array]]:
+    """Returns the golden rows without their known outputs, and these."""
+    model = spec.model
     try:
-        table = pq.read_table(localize(model) / model.golden).combine_chunks()
+        table = pq.read_table(localize(model) / name).combine_chunks()
         batch = table.to_batches()[0]
         names = [output.name for output in model.outputs]
         known = {name: to_numpy(batch.column(name)) for name in names}
-        rest = batch.select([name for name in batch.schema.names if name not in names])
+        return batch.select([n for n in batch.schema.names if n not in names]), known
     except (OSError, pa.ArrowException, KeyError, IndexError, ValueError) as error:
         raise ModelError(
-            f"golden rows {model.golden} of model {model.name!r}: cannot be read ({error}); "
+            f"golden rows {name} of model {model.name!r}: cannot be read ({error}); "
             "write them again with the model"
         ) from error
-    scored = _score(spec, network, rest)
-    gaps = {name: _gap(scored, name, known[name]) for name in names}
-    return {"rows": batch.num_rows, "gaps": gaps}
 
 
 def _score(spec: RunSpec, network: Network, batch: pa.RecordBatch) -> Block:
     """Puts rows through what the model folder describes, without the job's own functions."""
     inputs = tuple(
-        InputColumns(each.name, each.dtype, each.shape, (each.name,)) for each in spec.model.inputs
+        InputColumns(each.name, each.dtype, each.shape, (each.name,), each.varying)
+        for each in spec.model.inputs
     )
     rows = batch.num_rows
     # Without a name it shares no trial: what becomes of golden rows says nothing of the run's.

@@ -86,8 +86,16 @@ def merge_records(
                 except RecordError as error:
                     raise _damaged(store, path, error) from error
                 found[record.unit] = record
-                profile.merge(part)
+                _absorb(profile, part)
     return found
+
+
+def _absorb(profile: TableProfile, part: TableProfile) -> None:
+    """Merges a part that nobody else holds, so that the first need not be copied."""
+    if profile.columns:
+        profile.merge(part)
+    else:
+        profile.columns = part.columns
 
 
 def _read(store: Store, address: str) -> bytes:

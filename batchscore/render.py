@@ -6,6 +6,9 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from batchscore.gate import describe
+from batchscore.render_times import TIMES, busy_and_help, phases, speed_and_limit, time_rows
+from batchscore.render_times import duration as duration
+from batchscore.render_times import rate as rate
 from batchscore.telemetry import STAGES
 from batchscore.wording import one_line
 
@@ -34,22 +37,6 @@ def size(number: float) -> str:
     return f"{number:.1f} TB"
 
 
-def rate(rows: float, seconds: float) -> str:
-    """Returns rows a second, short: 49k rows/s."""
-    value = rows / seconds if seconds > 0 else 0.0
-    if value >= 999_500:
-        return f"{value / 1e6:.1f}M rows/s"
-    return f"{value / 1e3:.0f}k rows/s" if value >= 1e4 else f"{value:,.0f} rows/s"
-
-
-def duration(seconds: float) -> str:
-    """Returns seconds, or minutes and hours above 99 s."""
-    if seconds < 99.5:
-        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
-
-
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> list[str]:
     """Aligns columns; the first `left` of them to the left, the others to the right."""
     cells = [list(header), *[list(row) for row in rows]]
@@ -71,11 +58,6 @@ def row_equation(rows: Mapping[str, int]) -> str:
         f"+ rejected {count(rows['rejected'])} + filtered {count(rows['filtered'])}"
         + (f" + quarantined {count(left_out)}" if left_out else "")
     )
-
-
-def stage_seconds(seconds: Mapping[str, float]) -> str:
-    """Returns the busy seconds of each stage."""
-    return "  ".join(f"{stage.name} {seconds.get(stage.name, 0.0):.2f}" for stage in STAGES)
 
 
 def title(manifest: Mapping[str, Any]) -> str:
@@ -148,15 +130,12 @@ def decided(decision: Mapping[str, str]) -> str:
 
 
 def _worked(manifest: Mapping[str, Any]) -> list[str]:
-    rows, seconds = manifest["rows"], manifest["seconds"]
-    units = manifest["reused_units"]
+    rows, units = manifest["rows"], manifest["reused_units"]
     reused = f"reused {count(rows['reused'])}" + (f" in {_counted(units, 'unit')}" if units else "")
-    speed = rate(rows["input"] - rows["reused"] if units else rows["scored"], seconds)
-    limit = f", limited by {manifest['limited_by']}" if manifest["limited_by"] else ""
     return [
         f"{row_equation(rows)}      ({reused})",
-        f"{duration(seconds)}, {speed}{limit}, {manifest['device'].partition(',')[0]}",
-        f"busy seconds  {stage_seconds(manifest['stage_seconds'])}",
+        speed_and_limit(manifest),
+        *busy_and_help(manifest),
     ]
 
 
@@ -234,6 +213,8 @@ def details(manifest: Mapping[str, Any], output: str) -> list[str]:
         ("versions", "  ".join(f"{k} {v}" for k, v in manifest["packages"].items())),
     ]
     lines += ["", *(f"{name:<9} {value}" for name, value in facts)]
+    times = time_rows(manifest)
+    lines += ["", *phases(manifest), *table(TIMES, times, left=2)] if times else []
     if "checks" in manifest:
         lines += ["", *(f"{_mark(c, manifest):<6} {_check(c)}" for c in manifest["checks"])]
     if manifest.get("profile"):

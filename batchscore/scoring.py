@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -13,13 +14,23 @@ from batchscore.job import Preprocess, UserFunction
 from batchscore.models.code import load_object
 from batchscore.models.features import encode
 from batchscore.models.folder import Model
-from batchscore.models.load import Network, load_network
+from batchscore.models.load import Network, describe_device, load_network, torch_version
 from batchscore.runs import layout
+from batchscore.runs.halvings import note_halved
 from batchscore.spec import RunSpec
 from batchscore.stages.bisect import bisect
 from batchscore.stages.block import Block, timed
 from batchscore.stages.call import UserCall, batch_kind
-from batchscore.stages.infer import Forward, OutputSpec, infer
+from batchscore.stages.infer import (
+    DeviceThread,
+    Forward,
+    MicroBatches,
+    OutputSpec,
+    Staging,
+    infer,
+    infer_late,
+)
+from batchscore.stages.infer.search import remember_rows
 from batchscore.stages.postprocess import postprocess
 from batchscore.stages.preprocess import encode_features, stack_columns
 from batchscore.stages.trial import Trial, trial_of
@@ -61,14 +72,65 @@ def preprocess_step(spec: RunSpec) -> BlockStep:
         step: BlockStep = partial(encode_features, encode=partial(encode, features))
     else:
         call = load_call(spec.preprocess, spec.base) if spec.preprocess else None
-        step = partial(stack_columns, inputs=spec.inputs, function=call)
+        share = spec.device.startswith("cuda")
+        step = partial(stack_columns, inputs=spec.inputs, function=call, share=share)
     return _rejecting(spec, "preprocess", step)
 
 
 def infer_step(spec: RunSpec, network: Network) -> BlockStep:
-    """Returns the step that calls the network."""
-    forward = Forward(network, output_specs(spec.model), spec.device, spec.tile_threads)
-    return _rejecting(spec, "infer", partial(infer, forward=forward))
+    """Returns the step that calls the network and waits for it."""
+    return _rejecting(spec, "infer", partial(infer, forward=make_forward(spec, network)))
+
+
+def late_infer_step(spec: RunSpec, network: Network) -> BlockStep:
+    """Returns the step that calls the network, its results pending where a device computes them."""
+    forward = make_forward(spec, network)
+    if forward.begin is None:
+        return _rejecting(spec, "infer", partial(infer, forward=forward))
+    thread = DeviceThread(forward)
+    again = _rejecting(spec, "infer", thread.infer)
+    return partial(infer_late, thread=thread, recover=again)
+
+
+def make_forward(spec: RunSpec, network: Network) -> Forward:
+    """Returns how the run calls the network: in micro-batches on a GPU, in tiles on the CPU."""
+    begin = None
+    if spec.device.startswith("cuda"):
+        name = f"model {spec.model.name!r} on {describe_device(spec.device)}"
+        remember = partial(_remember_halved, spec)
+        begin = MicroBatches(Staging(spec.device), name, remember).begin
+    return Forward(
+        network,
+        output_specs(spec.model),
+        spec.device,
+        spec.tile_threads,
+        spec.call_rows,
+        spec.precision,
+        begin,
+        {each.name: each.varying for each in spec.model.inputs if each.varying},
+    )
+
+
+def call_key(spec: RunSpec) -> str:
+    """Names all that the best number of rows a call depends on."""
+    return " | ".join(
+        [
+            spec.model.identity,
+            describe_device(spec.device),
+            f"torch {torch_version()}",
+            spec.precision,
+            "compiled" if spec.compile else "not compiled",
+            f"batches of {spec.source.batch_rows}",
+        ]
+    )
+
+
+def _remember_halved(spec: RunSpec, halvings: int) -> None:
+    rows = max(1, spec.call_rows >> halvings)
+    logging.warning("the device's memory ran out: %d rows a call from here on", rows)
+    remember_rows(call_key(spec), rows)
+    if spec.run:
+        note_halved(spec.output, spec.run, rows)
 
 
 def output_specs(model: Model) -> tuple[OutputSpec, ...]:
@@ -96,8 +158,22 @@ def _trial(spec: RunSpec) -> Trial:
 
 
 def load(spec: RunSpec) -> Network:
-    """Loads the run's model to its device."""
-    return load_network(spec.model, spec.device)
+    """Loads the run's model to its device, compiled where the job says so."""
+    return compiled(spec, load_network(spec.model, spec.device))
+
+
+def compiled(spec: RunSpec, network: Network) -> Network:
+    """Returns the network compiled where the job says so, once for rows of all lengths."""
+    varying = any(each.varying for each in spec.model.inputs)
+    return network.compiled(dynamic=varying) if spec.compile else network
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A loaded network, and the step that calls it; one for all blocks of a process."""
+
+    network: Network
+    step: BlockStep
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,9 @@ class RunSpec:
         postprocess: steps after the model, in order.
         target: what is written of each block.
         device: cpu or cuda, resolved.
+        precision: that the network computes with.
+        compile: whether it is compiled.
+        call_rows: that it sees at once.
         tile_threads: tiles side by side in one worker.
         rejects: how many rows may be rejected.
         max_rejects: the same in rows, for all that the run is to publish.
@@ -59,6 +62,9 @@ class RunSpec:
     postprocess: tuple[AnyStep, ...]
     target: Target
     device: str
+    precision: str
+    compile: bool
+    call_rows: int
     tile_threads: int
     rejects: Rejects
     max_rejects: int

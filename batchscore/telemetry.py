@@ -1,44 +1,434 @@
-"""The timings that a run reports: their names, units and meaning, and which stage limits it."""
+"""Where a run's time goes: what is measured, which stage limits it, and what would help."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+_CLOSE = 0.9
+_LATE = 0.1
+_WORTH_WORKERS_S = 5.0
+_LARGE_BATCH = 65_536
+_MANY_FILES = 16
+_MANY_COLUMNS = 16
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One figure of a run."""
+    """One figure of a unit.
+
+    Args:
+        name: its key in a unit's record.
+        unit: s: a duration; Unix s: a moment.
+        meaning: what it tells.
+        thread: of a worker, on which it is taken.
+        join: makes one figure of those of several units, whichever workers they were scored by.
+    """
 
     name: str
     unit: str
     meaning: str
+    thread: str
+    join: Callable[[Iterable[float]], float] = sum
 
 
 STAGES = (
-    Measure("read", "s", "decoding row groups, casting, filtering; on a thread that reads ahead"),
-    Measure("preprocess", "s", "source columns to model inputs"),
-    Measure("infer", "s", "tiles through the network, and the check that scores are finite"),
-    Measure("postprocess", "s", "model outputs to scores"),
-    Measure("profile", "s", "statistics of every column; on the thread that writes behind"),
-    Measure("write", "s", "partitioning, encoding, compressing, hashing, writing"),
+    Measure("read", "s", "decoding row groups, casting, filtering", "reader"),
+    Measure("preprocess", "s", "source columns to model inputs", "main"),
+    Measure("infer", "s", "tiles through the network, checking that scores are finite", "main"),
+    Measure("postprocess", "s", "model outputs to scores", "main"),
+    Measure("profile", "s", "statistics of every column", "profiler"),
+    Measure("write", "s", "partitioning, encoding, compressing, hashing, writing", "writer"),
 )
-"""Busy seconds, added up over all workers; stages on different threads overlap."""
+"""Busy seconds: each call counts once, on however many threads it works within."""
 
-THREADS = (("read",), ("preprocess", "infer", "postprocess"), ("profile", "write"))
-"""Stages that share a thread of a worker."""
+BETWEEN = (
+    Measure("engine", "s", "Beam: what is left of the time between two batches", "main"),
+    Measure("wait_read", "s", "no batch was read yet: the model waits for data", "main"),
+    Measure("wait_infer", "s", "a GPU's results are not there yet, or two batches precede", "main"),
+    Measure("wait_write", "s", "profiler or writer had no room for a batch yet", "main"),
+)
+"""The rest of the main thread's time: with its stages it makes up all of it."""
+
+MOMENTS = (
+    Measure("began", "Unix s", "the reader opened the unit", "reader", min),
+    Measure("ended", "Unix s", "the unit's files and profile were whole", "main", max),
+)
+
+MEASURES = (*STAGES, *BETWEEN, *MOMENTS)
+
+THREADS = (("read",), ("preprocess", "infer", "postprocess", "engine"), ("profile",), ("write",))
+"""What keeps each thread of a worker busy; threads overlap, what shares one adds up."""
+
+_GPU_THREADS = (
+    *(("read",), ("preprocess", "postprocess", "engine")),
+    *(("infer",), ("profile",), ("write",)),
+)
+_ALWAYS_MEASURED = ("engine", "wait_read", "wait_write")
 
 
-def limiting_stage(seconds: Mapping[str, float], wall: float, workers: int) -> str:
-    """Names what to speed up first: the busiest stage of the busiest thread, or `start-up`.
+def threads(seconds: Mapping[str, float]) -> tuple[tuple[str, ...], ...]:
+    """Returns THREADS of a run; where results come late, as from a GPU, infer has its own."""
+    return _GPU_THREADS if "wait_infer" in seconds else THREADS
+
+
+def thread_of(measure: Measure, seconds: Mapping[str, float]) -> str:
+    """Returns on which thread of a worker a measure was taken in a run."""
+    late = measure.name == "infer" and "wait_infer" in seconds
+    return "device" if late else measure.thread
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a run worked with.
 
     Args:
-        seconds: busy seconds by stage, over all workers.
-        wall: seconds from start to end, in which each worker's busiest thread did not even work
-            half of the time where start-up is named.
+        started: of the run, in Unix seconds.
+        finished: of its checks, in Unix seconds.
+        workers: processes that scored.
+        cores: that they shared.
+        tile_threads: that the network is called on, side by side in each worker.
+        device: cpu, cuda, or cuda:N.
+        precision: that the network computes with.
+        units: that were scored.
+        batch_rows: rows of a batch.
+        call_rows: rows that the network sees at once, padded where a batch has fewer.
+        model_columns: input columns that the model reads.
+        passed_columns: that are written as they were read, beside the scores.
+        files: that were written.
+        partition_by: columns whose values have files of their own.
+        preprocess: the user's function, or none.
+        pandas: whether it takes pandas frames.
+        postprocess: the user's functions, or none.
     """
-    loads = [sum(seconds.get(stage, 0.0) for stage in stages) for stages in THREADS]
-    if max(loads) < wall * workers / 2:
-        return "start-up"
-    busiest = max(THREADS, key=lambda stages: sum(seconds.get(stage, 0.0) for stage in stages))
-    return max(busiest, key=lambda stage: seconds.get(stage, 0.0))
+
+    started: float
+    finished: float
+    workers: int = 1
+    cores: int = 1
+    tile_threads: int = 1
+    device: str = "cpu"
+    precision: str = "float32"
+    units: int = 1
+    batch_rows: int = _LARGE_BATCH
+    call_rows: int = 1
+    model_columns: int = 0
+    passed_columns: int = 0
+    files: int = 0
+    partition_by: tuple[str, ...] = ()
+    preprocess: str = ""
+    pandas: bool = False
+    postprocess: tuple[str, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """From start to end."""
+        return max(0.0, self.finished - self.started)
+
+    @property
+    def at_work(self) -> int:
+        """Workers that had a unit."""
+        return max(1, min(self.workers, self.units))
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Where a run's time went; None is what was not measured.
+
+    Args:
+        limited_by: what to speed up first: a stage, `engine`, `start-up` or `finish`; two names
+            where they are within 10 % of each other.
+        share: of the main threads' time that the first of these took, or was waited for where it
+            is a GPU; of the run for `start-up` and `finish`.
+        start_up_s: from the run's start until its first unit was opened.
+        scoring_s: from then to the end of the run.
+        finish_s: of these, merging, checks and publishing after the last unit.
+        thread_s: what the workers' main threads spent on units, waits among it, added up.
+        waited_for_data: share of `thread_s` in which a main thread had no batch to score.
+        waited_for_writer: share of it in which the batches before were not written yet.
+        engine: share of it that is Beam's.
+        help: what would make the run faster, in a sentence.
+    """
+
+    limited_by: tuple[str, ...]
+    share: float | None
+    start_up_s: float | None
+    scoring_s: float | None
+    finish_s: float | None
+    thread_s: float | None
+    waited_for_data: float | None
+    waited_for_writer: float | None
+    engine: float | None
+    help: str
+
+
+def add_up(units: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Joins the figures of units into those of a run; what no unit measured is left out."""
+    found = list(units)
+    values = {m: [unit[m.name] for unit in found if m.name in unit] for m in MEASURES}
+    return {measure.name: float(measure.join(each)) for measure, each in values.items() if each}
+
+
+def explain(seconds: Mapping[str, float], run: Setting) -> Timings:
+    """Tells what limited a run, and what would help.
+
+    Args:
+        seconds: by measure, joined over all units; those that are missing make it say less.
+        run: what it worked with.
+    """
+    thread_s, phases = _thread_seconds(seconds), _phases(seconds, run)
+    limited_by, share = _limit(seconds, run, phases, thread_s)
+    return Timings(
+        limited_by=limited_by,
+        share=share,
+        start_up_s=phases and phases.start_up,
+        scoring_s=phases and phases.units + phases.finish,
+        finish_s=phases and phases.finish,
+        thread_s=thread_s,
+        waited_for_data=_share(seconds.get("wait_read"), thread_s),
+        waited_for_writer=_share(seconds.get("wait_write"), thread_s),
+        engine=_share(seconds.get("engine"), thread_s),
+        help=advise(limited_by[0], seconds, run),
+    )
+
+
+def _thread_seconds(seconds: Mapping[str, float]) -> float | None:
+    """Returns all of the main threads' time, if what lies between their stages was measured.
+
+    It is no less than another thread's: the last batches may be written on the main thread.
+    """
+    if any(name not in seconds for name in _ALWAYS_MEASURED):
+        return None
+    main = [m.name for m in (*STAGES, *BETWEEN) if thread_of(m, seconds) == "main"]
+    return max(sum(seconds.get(name, 0.0) for name in main), *_loads(seconds))
+
+
+def _share(part: float | None, whole: float | None) -> float | None:
+    return None if part is None or not whole else min(1.0, part / whole)
+
+
+class _Phases(NamedTuple):
+    """Seconds until the first unit was opened, until the last one was whole, and after it."""
+
+    start_up: float
+    units: float
+    finish: float
+
+
+def _phases(seconds: Mapping[str, float], run: Setting) -> _Phases | None:
+    if "began" not in seconds or "ended" not in seconds:
+        return None
+    # Clocks of several machines may disagree.
+    start_up = min(max(0.0, seconds["began"] - run.started), run.seconds)
+    finish = min(max(0.0, run.finished - seconds["ended"]), run.seconds - start_up)
+    return _Phases(start_up, run.seconds - start_up - finish, finish)
+
+
+def _limit(
+    seconds: Mapping[str, float], run: Setting, phases: _Phases | None, thread_s: float | None
+) -> tuple[tuple[str, ...], float | None]:
+    """Returns what limits a run, and the share of the time that the first of it takes."""
+    if phases is None:
+        # Where no worker's busiest thread worked half of the time, something else took it.
+        idle = (thread_s or max(_loads(seconds))) < run.seconds * run.at_work / 2
+        outside, spent, units = "start-up", None, 0.0 if idle else run.seconds
+    else:
+        outside, spent = max(
+            ("start-up", phases.start_up), ("finish", phases.finish), key=lambda each: each[1]
+        )
+        units = phases.units if phases.units >= spent else 0.0
+    stages = limiting_stages(seconds)
+    if not units or not stages:
+        return (outside,), _share(spent, run.seconds)
+    late = seconds.get("wait_infer", 0.0) if stages == ("infer",) else 0.0
+    return stages, _share(max(seconds.get(stages[0], 0.0), late), thread_s or units * run.at_work)
+
+
+def limiting_stages(seconds: Mapping[str, float]) -> tuple[str, ...]:
+    """Returns the longest stage of the busiest thread; two, if that is not sure by 10 %.
+
+    A GPU works on while its thread is idle: it is the limit where it was waited for most.
+    """
+    late, *others = (seconds.get(name, 0.0) for name in ("wait_infer", "wait_read", "wait_write"))
+    if late > max(*others, _LATE * (_thread_seconds(seconds) or 0.0)):
+        return ("infer",)
+    loads = dict(zip(threads(seconds), _loads(seconds), strict=True))
+    most = max(loads.values())
+    found: list[str] = []
+    for thread in (thread for thread, load in loads.items() if load >= _CLOSE * most > 0):
+        longest = max(seconds.get(stage, 0.0) for stage in thread)
+        found += [stage for stage in thread if seconds.get(stage, 0.0) >= _CLOSE * longest]
+    busiest = next(thread for thread, load in loads.items() if load == most)
+    return tuple(sorted(found, key=lambda s: (s not in busiest, -seconds.get(s, 0.0)))[:2])
+
+
+def _loads(seconds: Mapping[str, float]) -> list[float]:
+    return [sum(seconds.get(stage, 0.0) for stage in stages) for stages in threads(seconds)]
+
+
+class _Case(NamedTuple):
+    """What limits a run, and the evidence for what would help."""
+
+    limit: str
+    seconds: Mapping[str, float]
+    run: Setting
+
+
+_Rule: TypeAlias = Callable[[_Case], str]
+
+
+def advise(limit: str, seconds: Mapping[str, float], run: Setting) -> str:
+    """Returns what would make a run faster that `limit` limits, by what was measured of it."""
+    said = (rule(_Case(limit, seconds, run)) for rule in _RULES[limit])
+    return next(text for text in said if text)
+
+
+def _cores_used(seconds: Mapping[str, float], run: Setting) -> float:
+    """Returns how many cores were at work at most, on average, while units were scored."""
+    tiles = seconds.get("infer", 0.0) * (run.tile_threads - 1) if run.device == "cpu" else 0.0
+    whole = (_thread_seconds(seconds) or run.seconds * run.at_work) / run.at_work
+    return (sum(_loads(seconds)) + tiles) / whole if whole else 0.0
+
+
+def _more_workers(case: _Case) -> str:
+    run, more = case.run, min(case.run.cores, case.run.units)
+    used, spent = _cores_used(case.seconds, run), case.seconds.get(case.limit, 0.0) / run.at_work
+    on_gpu = case.limit == "infer" and run.device != "cpu"
+    if on_gpu or more <= run.workers or run.cores - used < 1 or spent < _WORTH_WORKERS_S:
+        return ""
+    return (
+        f"runtime.workers: {more}, since with {run.workers} about {used:.1f} of {run.cores} cores "
+        f"were busy, and there are {run.units} units"
+    )
+
+
+def _fewer_columns(case: _Case) -> str:
+    passed, taken = case.run.passed_columns, case.run.model_columns
+    if passed < max(_MANY_COLUMNS, 2 * taken):
+        return ""
+    verb = {"read": "read", "profile": "profiled", "write": "written"}[case.limit]
+    return (
+        f"fewer columns in output.columns: {passed:,} are {verb} to be passed through, and the "
+        f"model takes {taken:,}"
+    )
+
+
+def _fewer_partitions(case: _Case) -> str:
+    run = case.run
+    if not run.partition_by or run.files < _MANY_FILES * run.units:
+        return ""
+    return (
+        f"fewer values in output.partition_by: by {', '.join(run.partition_by)} {run.files:,} "
+        "files were written"
+    )
+
+
+def _fill_calls(case: _Case) -> str:
+    rows, filled = case.run.batch_rows, case.run.call_rows
+    if rows >= filled:
+        return ""
+    return (
+        f"runtime.batch_rows of {filled:,} or more, or auto: the network takes {filled:,} rows at "
+        f"once, and a batch has {rows:,}"
+    )
+
+
+def _larger_batches(case: _Case) -> str:
+    rows = case.run.batch_rows
+    if rows >= _LARGE_BATCH:
+        return ""
+    return f"runtime.batch_rows above {rows:,}, since what Beam does is done once a batch"
+
+
+def _more_cores(case: _Case) -> str:
+    cores = case.run.cores
+    busy = _cores_used(case.seconds, case.run) >= _CLOSE * cores
+    return f"a machine with more cores than {cores}, all of which are busy" if busy else ""
+
+
+def _own_function(case: _Case) -> str:
+    run = case.run
+    if case.limit == "preprocess" and run.pandas:
+        return f"write {run.preprocess} on Arrow batches (preprocess.batch: arrow), not on frames"
+    functions = (run.preprocess,) if case.limit == "preprocess" else run.postprocess
+    names = " and ".join(name for name in functions if name)
+    return f"make {names} faster: whole columns at once, no loop over rows" if names else ""
+
+
+def _better_device(case: _Case) -> str:
+    if case.run.device == "cpu":
+        return "a GPU (runtime.device: cuda), or a smaller network"
+    if case.run.precision == "float32":
+        return "runtime.precision: bf16 or tf32, if the model tolerates it, or a smaller network"
+    return "a smaller network, or a faster or a further GPU"
+
+
+def _fewer_workers(case: _Case) -> str:
+    run, phases = case.run, _phases(case.seconds, case.run)
+    if phases is None or run.workers == 1 or phases.units * (run.at_work - 1) >= phases.start_up:
+        return ""
+    return (
+        f"runtime.workers: 1, which starts sooner: with {run.workers} it took "
+        f"{phases.start_up:.1f} s to start and {phases.units:.1f} s to score"
+    )
+
+
+def _start_once(case: _Case) -> str:
+    phases = _phases(case.seconds, case.run)
+    whole = case.run.seconds
+    took = f"{phases.start_up:.1f} s of {whole:.1f} s" if phases else "most of the time"
+    return f"fewer and larger runs: starting took {took}"
+
+
+def _always(text: str) -> _Rule:
+    return lambda _case: text
+
+
+_RULES: Mapping[str, tuple[_Rule, ...]] = {
+    "read": (
+        _more_workers,
+        _fewer_columns,
+        _more_cores,
+        _always("a faster disk or store, or shards that are quicker to decode (snappy, zstd)"),
+    ),
+    "preprocess": (
+        _own_function,
+        _more_workers,
+        _more_cores,
+        _always("fewer or simpler features before the network"),
+    ),
+    "infer": (_fill_calls, _more_workers, _better_device),
+    "postprocess": (
+        _own_function,
+        _more_workers,
+        _more_cores,
+        _always("fewer steps after the network"),
+    ),
+    "profile": (
+        _more_workers,
+        _fewer_columns,
+        _more_cores,
+        _always("fewer input columns, since every column that is read is profiled"),
+    ),
+    "write": (
+        _fewer_partitions,
+        _more_workers,
+        _fewer_columns,
+        _more_cores,
+        _always("fewer or narrower columns in output.columns, or a faster store"),
+    ),
+    "engine": (
+        _fill_calls,
+        _larger_batches,
+        _more_workers,
+        _more_cores,
+        _always("larger shards: what is left of Beam's work is done once a batch and a unit"),
+    ),
+    "start-up": (_fewer_workers, _start_once),
+    "finish": (
+        _fewer_partitions,
+        _always("larger shards: merging, checks and publishing go by units and files"),
+    ),
+}
+"""What to say of each limit: the first rule for which there is evidence."""

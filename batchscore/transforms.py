@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import secrets
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
 import apache_beam as beam
+import pyarrow as pa
 from apache_beam.coders.coders import Coder
 from apache_beam.coders.typecoders import registry
 from apache_beam.ml.inference.base import ModelHandler
@@ -16,26 +18,25 @@ from batchscore.errors import StoppedError
 from batchscore.finish import finish_run
 from batchscore.golden import ensure_golden, record_golden
 from batchscore.ledger import enter
-from batchscore.models.load import Network
 from batchscore.runs import layout
 from batchscore.runs.failures import recorded
 from batchscore.runs.lease import holds
 from batchscore.runs.progress import Counts, Pulse
 from batchscore.scoring import (
+    Scorer,
     UnitOutput,
-    infer_step,
+    late_infer_step,
     load,
     open_unit,
     postprocess_step,
     preprocess_step,
 )
 from batchscore.spec import RunSpec
-from batchscore.stages.ahead import read_ahead
-from batchscore.stages.block import Block, decode_block, encode_block
-from batchscore.stages.read import done_block, read_unit
+from batchscore.stages.block import Block, End, decode_block, encode_block, settled
+from batchscore.stages.read import done_block, read_unit_ahead
 from batchscore.units import Unit
 
-_BLOCKS_AHEAD = 2
+_BLOCKS_LATE = 2
 
 
 class BlockCoder(Coder):
@@ -43,7 +44,7 @@ class BlockCoder(Coder):
 
     def encode(self, value: Block) -> bytes:
         """Packs a block."""
-        return encode_block(value)
+        return encode_block(settled(value))
 
     def decode(self, encoded: bytes) -> Block:
         """Unpacks a block."""
@@ -74,6 +75,10 @@ class SpecDoFn(beam.DoFn):
 class ReadUnits(SpecDoFn):
     """A unit to its blocks, decoded ahead on a thread."""
 
+    def setup(self) -> None:
+        """Gives Arrow this worker's share of the cores; it would take all of the machine's."""
+        pa.set_cpu_count(self._spec.source.threads)
+
     def process(self, unit: Unit) -> Iterator[Block]:
         """Yields the unit's blocks in order, begun anew after a bad shard, then its end."""
         spec = self._spec
@@ -82,8 +87,7 @@ class ReadUnits(SpecDoFn):
                 # The engine does its work again: a finished unit is not scored twice.
                 yield done_block(unit, spec.source)
                 return
-            read = read_unit(unit, spec.source, spec.max_bad_shards)
-            with closing(read_ahead(read, _BLOCKS_AHEAD)) as blocks:
+            with closing(read_unit_ahead(unit, spec.source, spec.max_bad_shards)) as blocks:
                 yield from blocks
 
 
@@ -101,29 +105,29 @@ class Preprocess(SpecDoFn):
             return [self._step(block)]
 
 
-class NetworkHandler(ModelHandler[Block, Block, Network]):
+class NetworkHandler(ModelHandler[Block, Block, Scorer]):
     """Calls the network on whole blocks; Beam's batching is left out, its metrics count rows."""
 
     def __init__(self, spec: RunSpec) -> None:
         super().__init__()
         self._spec = spec
 
-    def load_model(self) -> Network:
+    def load_model(self) -> Scorer:
         """Loads the weights, once a process, and scores the golden rows with them."""
         with recorded(self._spec.output, self._spec.run):
             network = load(self._spec)
             record_golden(self._spec, network)
-            return network
+            return Scorer(network, late_infer_step(self._spec, network))
 
     def run_inference(
         self,
         batch: Block,  # type: ignore[override]
-        model: Network,
+        model: Scorer,
         inference_args: dict[str, Any] | None = None,
     ) -> list[Block]:
-        """Returns the block with model outputs in place of model inputs."""
+        """Returns the block with model outputs in place of inputs; from a GPU they come late."""
         with recorded(self._spec.output, self._spec.run):
-            return [infer_step(self._spec, model)(batch)]
+            return [model.step(batch)]
 
     def should_skip_batching(self) -> bool:
         """A block is a batch already."""
@@ -160,26 +164,39 @@ class WriteUnits(SpecDoFn):
         self._pulse = Pulse(self._spec.output, self._spec.run)
         self._open: dict[str, UnitOutput] = {}
         self._counts: dict[str, Counts] = {}
+        self._late: deque[Block] = deque()
 
     def process(self, block: Block) -> Iterator[str]:
         """Yields the address of a record once its unit is whole."""
-        spec = self._spec
-        address = layout.record(spec.slice, spec.score, block.unit.id)
         with self._recorded():
-            if block.end is not None and block.end.done:
-                yield address
-                return
-            output = self._output(block)
-            if block.end is None:
-                output.writer.add(block)
-                self._count(block)
-                return
-            record = output.writer.finish(block.end)
-            del self._open[block.unit.id], self._counts[block.unit.id]
-            self._require_lease()
-            if not enter(spec.output, address, record, output.profile):
-                output.writer.discard()
-            yield address
+            for arrived in self._arrived(block):
+                if arrived.end is not None:
+                    yield self._finish(arrived, arrived.end)
+                else:
+                    self._output(arrived).writer.add(arrived)
+                    self._count(arrived)
+
+    def _arrived(self, block: Block) -> Iterator[Block]:
+        """Yields blocks whose results are there, in order; the last two may wait for a device."""
+        self._late.append(block)
+        while self._late and (
+            block.end is not None or not self._late[0].pending or len(self._late) > _BLOCKS_LATE
+        ):
+            yield settled(self._late.popleft())
+
+    def _finish(self, block: Block, end: End) -> str:
+        spec, unit = self._spec, block.unit
+        address = layout.record(spec.slice, spec.score, unit.id)
+        if end.done:
+            return address
+        output = self._output(block)
+        output.writer.note(block.seconds)
+        record = output.writer.finish(end)
+        del self._open[unit.id], self._counts[unit.id]
+        self._require_lease()
+        if not enter(spec.output, address, record, output.profile):
+            output.writer.discard()
+        return address
 
     def teardown(self) -> None:
         """Lets go of attempts that a failure left open."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests import factory
 
@@ -16,6 +17,12 @@ ROOT = Path(__file__).parents[1]
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the faults first: a process has one forkserver, and theirs is preloaded with more."""
     items.sort(key=lambda item: "tests/faults/" not in item.nodeid)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips what needs a GPU where there is none, whatever else is required."""
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("no GPU here")
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def shape(line: str) -> str:
     line = line.replace(".venv/bin/", "")
     line = re.sub(r"\b\d{8}-[0-9a-f]{4}\b", "RUN", line)
     line = re.sub(r"\b[0-9a-f]{16}\b", "UNIT", line)
-    line = re.sub(r"limited by [\w-]+|in \S+/data$|\S+@\S+", "…", line)
+    line = re.sub(r"limited by .*|^help .*|in \S+/data$|\S+@\S+", "…", line)
     line = re.sub(r"\S*/?data/samples/", "data/samples/", line)
     return re.sub(r"\d{4}-\d\d-\d\dT[\d:.+]+|[\d.,]*\d[kM]?", "#", line)
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from batchscore.commands.run import begin
 from batchscore.drift.storage import write_table
 from batchscore.errors import RecordError
-from batchscore.finish import finish_run
+from batchscore.finish import finish_run, until_now
 from batchscore.job import load_job
 from batchscore.ledger import decode_record, encode_record, enter, merge_records
 from batchscore.plan import make_plan, settle, share_out
@@ -34,6 +34,7 @@ from batchscore.scoring import infer_step, load, open_unit, postprocess_step, pr
 from batchscore.spec import RunSpec
 from batchscore.stages.read import read_unit
 from batchscore.storage import Store
+from batchscore.telemetry import STAGES
 from batchscore.units import Unit
 from tests.drift.laws import content, profile_of
 from tests.factory import (
@@ -145,6 +146,27 @@ def test_what_was_scored_is_published(make: Make, tmp_path: Path) -> None:
     assert snapshot(scored.spec.output, "small") == sorted(f["path"] for f in manifest["files"])
 
 
+def test_the_manifest_tells_where_the_time_went(make: Make) -> None:
+    """Busy seconds of all units, what limits them with its help, and times that go on until asked.
+
+    A run without units of its own tells nothing.
+    """
+    scored = make()
+    records = [decode_record(scored.spec.output.read(path))[0] for path in scored.addresses]
+    manifest = scored.finish()
+    spent = manifest["stage_seconds"]
+    assert spent["infer"] == pytest.approx(sum(r.seconds["infer"] for r in records), abs=1e-4)
+    assert spent.keys() >= {stage.name for stage in STAGES}
+    assert manifest["limited_by"].split(" and ")[0] in {*spent, "start-up", "finish"}
+    assert manifest["timings"]["help"]
+    before = {"started": manifest["started"], "seconds": -10.0}
+    later = until_now({**before, "timings": {"scoring_s": 1.0, "finish_s": 0.25, "help": "x"}})
+    more = later["seconds"] + 10.0
+    assert later["timings"]["scoring_s"] == pytest.approx(1.0 + more, abs=1e-3)
+    assert later["timings"]["finish_s"] == pytest.approx(0.25 + more, abs=1e-3)
+    assert until_now({**before, "timings": None})["timings"] is None
+
+
 def test_the_profile_is_that_of_all_rows(make: Make, tmp_path: Path) -> None:
     """Merged from the units, in any order of their records, it is bitwise that of the whole."""
     scored = make()
@@ -239,7 +261,8 @@ def _outcome(output: Path, run: str) -> dict[str, Any]:
     tree = read_tree(output)
     path = layout.run_file(run, "manifest.json")
     manifest = Store(str(output)).read_json(path)
-    timeless = {k: v for k, v in manifest.items() if k not in ("finished", "seconds", "limited_by")}
+    times = ("finished", "seconds", "limited_by", "timings")
+    timeless = {k: v for k, v in manifest.items() if k not in times}
     return {k: v for k, v in tree.items() if k != path and "/lease/" not in k} | {
         "manifest": timeless
     }

@@ -81,8 +81,9 @@ def test_a_published_run_says_where_every_row_went(manifest: dict[str, Any]) -> 
     expected = [
         rf"PUBLISHED run {manifest['run']}   small   model small 1\.0",
         r"read 500 = scored 500 \+ rejected 0 \+ filtered 0      \(reused 0\)",
-        r"[\d.]+ s, .* rows/s, limited by .*, cpu",
+        r"[\d.]+ s, .* rows/s, limited by .*, cpu.*",
         "busy seconds  " + "  ".join(rf"{stage.name} [\d.]+" for stage in STAGES),
+        r"help   .+",
         r"drift  not judged: no reference yet .*; the run is profiled",
         r"files: 1 added, 0 replaced, [\d.]+ kB   in /out/data",
         r"next   batchscore show job\.yaml",
@@ -178,14 +179,17 @@ def test_a_failed_run_says_why(manifest: dict[str, Any]) -> None:
 
 
 def test_details_hold_checks_facts_and_profiles(manifest: dict[str, Any]) -> None:
-    """What `show` tells: the summary, then the facts, each check, and a line a column."""
+    """What `show` tells: the summary, the facts, each stage, each check, and a line a column."""
     lines = render.details(manifest, "/out")
-    assert lines[:6] == render.summary(manifest, "/out", "x")[:-3]
+    assert lines[:7] == render.summary(manifest, "/out", "x")[:-3]
     assert any(re.match(r"device    cpu, \w+, asked for auto", line) for line in lines)
     assert sum(line.startswith("ok     ") for line in lines) == len(manifest["checks"])
     header = next(number for number, line in enumerate(lines) if line.startswith("column"))
     names = [line.split()[0] for line in lines[header + 1 :]]
     assert names == ["a", "b", "id", "part", "score"]
+    times = next(number for number, line in enumerate(lines) if line.startswith("time "))
+    stages = [line.split()[0] for line in lines[times + 1 : times + 1 + len(STAGES)]]
+    assert stages == [stage.name for stage in STAGES]
 
 
 def test_nothing_to_do_names_the_run_that_stands(manifest: dict[str, Any]) -> None:

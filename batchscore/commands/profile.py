@@ -260,7 +260,7 @@ def _empty(schema: pa.Schema) -> pa.RecordBatch:
 
 def _read(footers: Sequence[Footer], schema: pa.Schema) -> Generator[Part, None, None]:
     batch_rows, _ = choose_batch_rows("auto", footers, schema)
-    source = Source(schema, None, batch_rows, threads=True)
+    source = Source(schema, None, batch_rows, threads=pa.cpu_count())
     for unit in pack_units(keep_row_groups(footers), _UNIT_ROWS):
         for block in read_unit(unit, source):
             yield Part(block.sequence, block.batch, block.end is not None)

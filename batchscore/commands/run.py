@@ -16,9 +16,10 @@ from batchscore.commands.outputs import writable
 from batchscore.commands.tidy import purge, repair
 from batchscore.engines.workers import start_server
 from batchscore.errors import BatchscoreError, FailedError, RetryError, StoppedError
-from batchscore.finish import failed_manifest, held_manifest
+from batchscore.finish import failed_manifest, held_manifest, until_now
 from batchscore.ledger import finished_units, sweep_attempts
 from batchscore.plan import Plan, Work, plan_facts, settle, share_out
+from batchscore.processes import uncollected
 from batchscore.runs import layout
 from batchscore.runs.checks import rejects_allowed
 from batchscore.runs.failures import describe, find_os_error, read_failure
@@ -136,7 +137,8 @@ def _verified(plan: Plan, work: Work) -> Plan:
         return plan
     if share_out(plan, work.units).workers > 1:
         start_server()
-    from batchscore.plan.verify import verify
+    with uncollected():
+        from batchscore.plan.verify import verify
 
     return verify(plan)
 
@@ -255,16 +257,17 @@ class _Work(threading.Thread):
     def run(self) -> None:
         """Runs the pipeline to its end."""
         try:
-            from batchscore.engines import direct
-            from batchscore.pipeline import build
+            with uncollected():
+                from batchscore.engines import direct
+                from batchscore.pipeline import build
 
             if self._request.signal is not None:
                 return
             self.begun = True
-            spec, units, workers = self._run.spec, self._run.work.units, self._run.plan.workers
+            spec, units, plan = self._run.spec, self._run.work.units, self._run.plan
             options = direct.parse_options(self._flags)
             self.metrics = direct.run(
-                lambda p: build(p, spec, units), options, workers, self._note_lost
+                lambda p: build(p, spec, units), options, plan.workers, self._note_lost, plan.gpus
             )
         except BaseException as error:
             self.error = error
@@ -374,7 +377,7 @@ def _first_cause(error: BaseException) -> BaseException:
 
 def _close(run: Run, metrics: list[dict[str, Any]]) -> dict[str, Any]:
     spec = run.spec
-    manifest = read_manifest(spec.output, spec.run)
+    manifest = until_now(read_manifest(spec.output, spec.run))
     manifest["beam_metrics"] = metrics
     # The outcome stands, whatever becomes of what is only good to have.
     try:

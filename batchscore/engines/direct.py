@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import multiprocessing.process
+import os
 import signal
 import sys
 import threading
@@ -66,6 +67,7 @@ def run(
     options: PipelineOptions,
     workers: int,
     on_lost: Callable[[str], None],
+    gpus: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Runs a pipeline to its end and returns Beam's metrics.
 
@@ -73,10 +75,11 @@ def run(
         build: adds the steps.
         workers: 1 runs in this process; more run in processes of their own.
         on_lost: is told when one of these ends too early; this call then never returns.
+        gpus: names; of several, worker processes take one each in turn.
     """
     if workers == 1:
         return _metrics(_run(build, FnApiRunner(), options))
-    with WorkerPool(on_lost) as pool:
+    with WorkerPool(on_lost, gpus if len(gpus) > 1 else ()) as pool:
         options = PipelineOptions(direct_num_workers=workers, **options.get_all_options(True))
         return _metrics(_run(build, FnApiRunner(ExternalEnvironment(pool.address)), options))
 
@@ -111,8 +114,15 @@ def _metrics(result: Any) -> list[dict[str, Any]]:
     return sorted(counters + distributions, key=lambda m: (m["step"], m["name"]))
 
 
-def _work(control: str, worker: str, log_level: int) -> None:
-    """Serves one worker's requests until the runner closes the connection."""
+def _work(control: str, worker: str, log_level: int, gpu: str | None) -> None:
+    """Serves one worker's requests until the runner closes the connection.
+
+    Args:
+        gpu: the one that it sees of several.
+    """
+    if gpu is not None:
+        # CUDA reads it once, when something is first asked of it: nothing was in this process.
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     # What user code prints must not mix with the result on standard output.
     sys.stdout = sys.stderr
     # A terminal sends Ctrl-C to workers too; the launcher is who heeds it.
@@ -155,8 +165,8 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
     Beam's own pool starts each through a shell, and imports everything anew.
     """
 
-    def __init__(self, on_lost: Callable[[str], None]) -> None:
-        self._on_lost = on_lost
+    def __init__(self, on_lost: Callable[[str], None], gpus: Sequence[str] = ()) -> None:
+        self._on_lost, self._gpus = on_lost, gpus
         self._closing = False
         self._context = start_server()
         self._processes: list[multiprocessing.process.BaseProcess] = []
@@ -184,9 +194,10 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
     ) -> Any:
         """Forks a worker for the runner."""
         log_level = logging.getLogger("apache_beam").getEffectiveLevel()
-        target = (request.control_endpoint.url, request.worker_id, log_level)
-        process = self._context.Process(target=_work, args=target, daemon=True)
         with self._lock:
+            gpu = self._gpus[len(self._processes) % len(self._gpus)] if self._gpus else None
+            target = (request.control_endpoint.url, request.worker_id, log_level, gpu)
+            process = self._context.Process(target=_work, args=target, daemon=True)
             process.start()
             self._processes.append(process)
         threading.Thread(target=self._watch, args=(process,), daemon=True).start()

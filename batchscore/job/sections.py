@@ -84,6 +84,28 @@ class InputSpec(Section):
         description="The type of its numbers, as the network takes them; `int64` for what an "
         "embedding looks up.",
     )
+    max_length: Annotated[int, Field(ge=1, lt=1 << 31)] | None = Field(
+        default=None,
+        description="Makes each row a list of its own length, such as the tokens of a text: the "
+        "most numbers of a row. A longer row is rejected. The network is given rows of about one "
+        "length together, padded to `[rows, length]`.",
+    )
+    pad: int | float = Field(
+        default=0,
+        description="What stands behind a row's own numbers, of the input's type. Needs "
+        "`max_length`.",
+    )
+    truncate: bool = Field(
+        default=False,
+        description="Whether a row that is longer keeps its first `max_length` numbers instead of "
+        "being rejected. Needs `max_length`.",
+    )
+
+    @model_validator(mode="after")
+    def _pad_and_truncate_are_of_varying_length(self) -> InputSpec:
+        if self.max_length is None and (self.pad or self.truncate):
+            raise ValueError("pad and truncate are for rows of varying length; add max_length")
+        return self
 
 
 class ModelSection(Section):
@@ -99,7 +121,8 @@ class ModelSection(Section):
         "they differ from what its `model.yaml` says; required for a weights file, where a mapping "
         "of `columns` and `type` makes it another type than float32. The columns are those after "
         "`preprocess`. A list of columns makes a vector a row; a single name makes a number, or a "
-        "vector where the column holds lists of one fixed size.",
+        "vector where the column holds lists of one fixed size. Lists of varying length need a "
+        "`max_length`.",
     )
     format: Literal["safetensors", "pt"] | None = Field(
         default=None,
@@ -194,7 +217,10 @@ class Output(Section):
 
 
 class Runtime(Section):
-    """On what the job runs; changes nothing in the result."""
+    """On what the job runs; `precision`, `compile` and `micro_batch` change scores a little.
+
+    They stay within the model's tolerance, and what was scored with others is scored again.
+    """
 
     engine: Literal["direct"] = Field(
         default="direct", description="The Beam engine; `direct` is this machine."
@@ -204,10 +230,30 @@ class Runtime(Section):
         description="`cpu`, `cuda`, `cuda:N`, or `auto`: a GPU where there is one. A GPU asked for "
         "that is not there is an error, never a slow run.",
     )
+    precision: Literal["float32", "tf32", "bf16", "fp16"] = Field(
+        default="float32",
+        description="What the network computes with: `float32`; `tf32`, on GPUs alone; or `bf16` "
+        "or `fp16` where torch's autocast holds it to be safe. Other than float32 is refused "
+        "(exit 2) where the golden rows or a sample of the input come out farther from float32 "
+        "than the model's `tolerance`.",
+    )
+    compile: bool = Field(
+        default=False,
+        description="Whether the network is compiled (`torch.compile`), which takes its time at "
+        "each start and is held to the model's `tolerance` too.",
+    )
+    micro_batch: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        default="auto",
+        description="Rows that the network sees at once. `auto` is 1,024 on the CPU; on a GPU the "
+        "fastest size that a short search finds within half of the free memory, remembered for "
+        "the model, GPU and version of torch. Where a GPU's memory runs out, it is halved and no "
+        "row is lost. Lower it on the CPU where a row is very wide, as an image is: 1, or a "
+        "multiple of 8.",
+    )
     workers: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         default="auto",
-        description="How many worker processes; `auto` goes by cores, memory and units. Each has "
-        "the model and some batches of `batch_rows` in memory.",
+        description="How many worker processes; `auto` goes by cores, memory and units, on GPUs "
+        "one for each. Each has the model and some batches of `batch_rows` in memory.",
     )
     batch_rows: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         default="auto",

@@ -21,11 +21,18 @@ from fsspec.implementations.local import LocalFileSystem
 
 from batchscore.errors import ModelError
 from batchscore.models.features import Features, input_shapes, load_features, required_columns
+from batchscore.models.inputs import (
+    DType,
+    InputTensor,
+    ModelInput,
+    Size,
+    check_varying,
+    model_input,
+)
 from batchscore.models.validate import Frozen, validated
 from batchscore.wording import nearest
 
 CARD = "model.yaml"
-DType = Literal["float16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64", "bool"]
 Format = Literal["safetensors", "pt"]
 
 _CARD_BYTES = 1 << 20
@@ -46,11 +53,10 @@ def _plain_name(name: str) -> str:
 FileName = Annotated[str, pydantic.AfterValidator(_plain_name)]
 Sha256 = Annotated[str, pydantic.StringConstraints(pattern="^[0-9a-f]{64}$")]
 Reference = Annotated[str, pydantic.StringConstraints(pattern=r"^[^:/\\]+:[A-Za-z_][A-Za-z0-9_]*$")]
-Size = Annotated[int, pydantic.Field(ge=1)]
 
 
-class Tensor(Frozen):
-    """One model input or output: its type, and its shape without the batch ([] is a scalar)."""
+class OutputTensor(Frozen):
+    """One model output: its type, and its shape without the batch ([] is a scalar)."""
 
     type: DType
     shape: tuple[Size, ...] = ()
@@ -70,23 +76,13 @@ class ModelCard(Frozen):
     architecture: Reference
     architecture_args: Annotated[dict[str, Any], pydantic.Field(default_factory=dict)]
     preprocessing: FileName | None = None
-    inputs: Annotated[dict[str, Tensor], pydantic.Field(min_length=1)]
-    outputs: Annotated[dict[str, Tensor], pydantic.Field(min_length=1)]
+    inputs: Annotated[dict[str, InputTensor], pydantic.Field(min_length=1)]
+    outputs: Annotated[dict[str, OutputTensor], pydantic.Field(min_length=1)]
     golden: FileName | None = None
     evaluation: FileName | None = None
     profile: FileName | None = None
     tolerance: Annotated[float, pydantic.Field(ge=0)] = 1e-5
     files: dict[FileName, Sha256]
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelInput:
-    """A model input and the columns it comes from: raw ones where there is preprocessing."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    columns: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,6 +152,7 @@ def read_model_folder(address: str) -> Model:
     if card.preprocessing:
         features = load_features(_read(files, root, card.preprocessing, _PREPROCESSING_BYTES))
         _check_inputs(card, features)
+    inputs = _inputs(card, features)
     return Model(
         name=card.name,
         version=card.version,
@@ -164,7 +161,7 @@ def read_model_folder(address: str) -> Model:
         weights=card.weights,
         architecture=card.architecture,
         architecture_args=card.architecture_args,
-        inputs=_inputs(card, features),
+        inputs=inputs,
         outputs=tuple(ModelOutput(k, t.type, t.shape) for k, t in card.outputs.items()),
         sha256=dict(sorted(card.files.items())),
         features=features,
@@ -186,6 +183,7 @@ def write_model_folder(
     hashes = {name: hashlib.sha256(files[name]).hexdigest() for name in sorted(files)}
     checked = validated(ModelCard, {"batchscore_model": 1, **card, "files": hashes}, CARD)
     _check_listed(checked)
+    _inputs(checked, None)
     content = checked.model_dump(mode="json", exclude_none=True)
     text = yaml.dump(content, Dumper=_CardDumper, sort_keys=False)
     target, root = _open(address)
@@ -216,6 +214,8 @@ def single_file_model(
     Only "safetensors", which can hold no code, may go without `sha256`; the version is by default
     the hash's first 12 digits. Raises ModelError for a missing file or another hash.
     """
+    declared = tuple(inputs)
+    check_varying(declared)
     files, path = _open(weights)
     root, _, file = path.rpartition("/")
     found = _sha256(files, path)
@@ -228,7 +228,7 @@ def single_file_model(
         weights=file,
         architecture=architecture,
         architecture_args=dict(architecture_args or {}),
-        inputs=tuple(inputs),
+        inputs=declared,
         outputs=tuple(outputs),
         sha256={file: found},
         code=os.path.abspath(base),
@@ -240,7 +240,8 @@ def map_inputs(model: Model, columns: Mapping[str, Iterable[str]]) -> Model:
     """Return `model` with the columns that feed the inputs named in `columns`.
 
     Raises ModelError for an unknown input, and where the number of columns is neither 1 (a list
-    column) nor the input's values a row; a model with its own preprocessing takes none.
+    column) nor, for an input of one length, its values a row; a model with its own preprocessing
+    takes none.
     """
     known = {each.name: each for each in model.inputs}
     if columns and model.features is not None:
@@ -252,6 +253,11 @@ def map_inputs(model: Model, columns: Mapping[str, Iterable[str]]) -> Model:
         if name not in known:
             raise ModelError(f"model {model.name} has no input {name!r}: {nearest(name, [*known])}")
         taken, width = tuple(columns[name]), math.prod(known[name].shape)
+        if known[name].varying and len(taken) != 1:
+            raise ModelError(
+                f"model input {name!r} is of varying length, found {len(taken)} columns; give one "
+                "list column"
+            )
         if len(taken) not in (1, width):
             raise ModelError(
                 f"model input {name!r} takes {width} values a row, found {len(taken)} columns; "
@@ -357,7 +363,9 @@ def _inputs(card: ModelCard, features: Features | None) -> tuple[ModelInput, ...
             return (name,)
         return required_columns(Features(inputs={name: features.inputs[name]}))
 
-    return tuple(ModelInput(k, t.type, t.shape, columns(k)) for k, t in card.inputs.items())
+    inputs = tuple(model_input(name, each, columns(name)) for name, each in card.inputs.items())
+    check_varying(inputs)
+    return inputs
 
 
 def _verify(files: Any, root: str, expected: Mapping[str, str]) -> None:

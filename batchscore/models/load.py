@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import os
 import pickle
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import safetensors
 import safetensors.torch
@@ -34,6 +35,11 @@ class Network:
             return self.module(tensors[self.inputs[0]])
         return self.module(**{name: tensors[name] for name in self.inputs})
 
+    def compiled(self, dynamic: bool) -> Network:
+        """Returns the network as it is compiled with its first call: of each shape, or for all."""
+        module = cast(torch.nn.Module, torch.compile(self.module, dynamic=dynamic))
+        return replace(self, module=module)
+
 
 def resolve_device(requested: str) -> str:
     """Returns `cpu`, `cuda` or `cuda:N`; `auto` is a GPU where there is one.
@@ -51,6 +57,21 @@ def resolve_device(requested: str) -> str:
             "run it where there is one, or set runtime.device to auto or cpu"
         )
     return requested
+
+
+def visible_gpus(device: str) -> tuple[str, ...]:
+    """Names the GPUs that workers may share out, as CUDA_VISIBLE_DEVICES does: one of `cuda:N`."""
+    if device != "cuda":
+        return (device,) if device.startswith("cuda") else ()
+    count = torch.cuda.device_count()
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = listed.split(",") if listed else map(str, range(count))
+    return tuple(name.strip() for name in names)[:count]
+
+
+def torch_version() -> str:
+    """Returns torch's version with what it was built for."""
+    return str(torch.__version__)
 
 
 def describe_device(device: str) -> str:

@@ -23,9 +23,13 @@ def count_cores() -> int:
 
 
 def choose_workers(
-    asked: int | str, units: Sequence[Unit], addresses: Sequence[str]
+    asked: int | str, units: Sequence[Unit], addresses: Sequence[str], gpus: int = 0
 ) -> tuple[int, str]:
-    """Returns how many worker processes a run has; InvalidError if an address forbids it."""
+    """Returns how many worker processes a run has; InvalidError if an address forbids it.
+
+    Args:
+        gpus: of this machine that the run may use; 0 where it is on the CPU.
+    """
     in_memory = [address for address in addresses if address.startswith("memory:")]
     if in_memory and asked not in ("auto", 1):
         raise InvalidError(
@@ -36,6 +40,9 @@ def choose_workers(
         return 1, f"1, since {in_memory[0]} is this process's memory"
     if isinstance(asked, int):
         return asked, f"{asked}, as asked for"
+    if gpus:
+        count = max(1, min(gpus, len(units)))
+        return count, f"{count}, for {gpus} GPUs and {len(units)} units"
     rows = sum(unit.rows for unit in units)
     if rows < MANY_ROWS:
         return 1, f"1, since {rows:,} rows are soon done"

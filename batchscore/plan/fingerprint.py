@@ -24,6 +24,7 @@ from batchscore.units import Piece
 _READ_BYTES = 16 << 20
 _NOT_READ = (".yaml", ".yml", ".md", ".log")
 _PACKAGES = ("apache-beam", "pyarrow", "numpy", "pandas", "torch", "safetensors")
+_CHANGES_BITS = ("precision", "compile", "micro_batch")
 # Python and Beam carry rows but compute nothing of them.
 _NO_INFLUENCE = ("apache-beam", "python")
 
@@ -35,6 +36,7 @@ def score_facts(loaded: LoadedJob, spec: RunSpec, shards: Collection[str]) -> di
         shards: paths of the input, which are no code though they may lie beside it.
     """
     sections = loaded.job.model_dump(mode="json", include={"preprocess", "postprocess"})
+    runtime = loaded.job.runtime
     versions = package_versions()
     facts = {
         "model": spec.model.identity,
@@ -42,6 +44,7 @@ def score_facts(loaded: LoadedJob, spec: RunSpec, shards: Collection[str]) -> di
         "model inputs": [str(each) for each in spec.inputs],
         "preprocess": sections["preprocess"],
         "postprocess": sections["postprocess"],
+        **{f"runtime.{key}": str(getattr(runtime, key)) for key in _CHANGES_BITS},
         "input.filters": str(spec.source.filters),
         "columns that are read": str(spec.source.schema),
         "columns that are written": [spec.target.columns, spec.target.partition_by],

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pyarrow as pa
 
@@ -12,13 +12,14 @@ from batchscore.job import InputSpec, Job, ModelSection
 from batchscore.models.features import check_schema
 from batchscore.models.folder import (
     Model,
-    ModelInput,
     ModelOutput,
     map_inputs,
     read_model_folder,
     single_file_model,
 )
+from batchscore.models.inputs import ModelInput
 from batchscore.plan.inputs import Footer
+from batchscore.ragged import Varying
 from batchscore.stages.preprocess import InputColumns, check_kind, is_list
 from batchscore.storage import open_filesystem
 from batchscore.wording import nearest
@@ -33,8 +34,7 @@ def resolve_model(section: ModelSection, base: str) -> Model:
     if section.format is None:
         _check_folder(section.path)
         model = read_model_folder(section.path)
-        columns = {name: _listed(_columns(given)) for name, given in section.inputs.items()}
-        return map_inputs(model, columns)
+        return map_inputs(model, {k: _folder_columns(k, v) for k, v in section.inputs.items()})
     assert section.architecture is not None
     return single_file_model(
         section.path,
@@ -64,15 +64,32 @@ def _listed(given: str | Sequence[str]) -> tuple[str, ...]:
     return (given,) if isinstance(given, str) else tuple(given)
 
 
+def _folder_columns(name: str, given: str | Sequence[str] | InputSpec) -> tuple[str, ...]:
+    if isinstance(given, InputSpec) and given != InputSpec(columns=given.columns):
+        raise ModelError(
+            f"model.inputs.{name}: says more than its columns, which is for one weights file; a "
+            "model folder's own model.yaml says the rest: leave it out, or change it there"
+        )
+    return _listed(_columns(given))
+
+
 def _columns(given: str | Sequence[str] | InputSpec) -> str | Sequence[str]:
     return given.columns if isinstance(given, InputSpec) else given
 
 
 def _declared_input(name: str, given: str | Sequence[str] | InputSpec) -> ModelInput:
     columns = _columns(given)
-    dtype = given.type if isinstance(given, InputSpec) else "float32"
     shape = () if isinstance(columns, str) else (len(columns),)
-    return ModelInput(name, dtype, shape, _listed(columns))
+    if not isinstance(given, InputSpec):
+        return ModelInput(name, "float32", shape, _listed(columns))
+    if given.max_length is None:
+        return ModelInput(name, given.type, shape, _listed(columns))
+    if shape not in ((), (1,)):
+        raise ModelError(
+            f"model.inputs.{name}: max_length is for one list column, found {len(columns)} columns"
+        )
+    varying = Varying(given.max_length, given.pad, given.truncate)
+    return ModelInput(name, given.type, (), _listed(columns), varying)
 
 
 def model_inputs(
@@ -95,25 +112,55 @@ def model_inputs(
 
 def _after_function(each: ModelInput, model: Model) -> InputColumns:
     columns = (each.name,) if model.features is not None else each.columns
-    return InputColumns(each.name, each.dtype, each.shape, columns)
+    return InputColumns(each.name, each.dtype, each.shape, columns, each.varying)
 
 
 def _from_columns(each: ModelInput, schema: pa.Schema) -> InputColumns:
     for name in each.columns:
         if name not in schema.names:
             raise InputError(f"model input {each.name!r}: {nearest(name, schema.names)}")
-        _check_numbers(each, name, schema.field(name).type)
-    if len(each.columns) == 1 and not each.shape:
-        each = replace(each, shape=_own_shape(schema.field(each.columns[0]).type))
-    return InputColumns(each.name, each.dtype, each.shape, each.columns)
+        kind = schema.field(name).type
+        if each.varying:
+            _check_sequences(each, name, kind)
+        else:
+            _check_numbers(each, name, kind)
+    shape = each.shape
+    if len(each.columns) == 1 and not each.varying and not shape:
+        shape = _own_shape(schema.field(each.columns[0]).type)
+    return InputColumns(each.name, each.dtype, shape, each.columns, each.varying)
 
 
 def _own_shape(kind: pa.DataType) -> tuple[int, ...]:
     return (kind.list_size,) if pa.types.is_fixed_size_list(kind) else ()
 
 
+def _check_sequences(each: ModelInput, name: str, kind: pa.DataType) -> None:
+    if not is_list(kind):
+        raise InputError(
+            f"model input {each.name!r}: column {name!r} is {kind}, expected a list of numbers a "
+            "row, since the input is of varying length; make lists with preprocess.function"
+        )
+    if is_list(kind.value_type) != bool(each.shape):
+        step = f"lists of {math.prod(each.shape)} numbers" if each.shape else "numbers"
+        raise InputError(
+            f"model input {each.name!r}: column {name!r} is {kind}, expected lists of {step}: "
+            "correct the input's shape, or make such lists with preprocess.function"
+        )
+    _check_kind(each, name, kind, kind.value_type)
+
+
 def _check_numbers(each: ModelInput, name: str, kind: pa.DataType) -> None:
-    inner = kind.value_type if is_list(kind) else kind
+    _check_kind(each, name, kind, kind)
+    if is_list(kind) and (len(each.columns) > 1 or not (each.shape or _own_shape(kind))):
+        raise InputError(
+            f"model input {each.name!r}: column {name!r} is {kind}; a list must be the input's "
+            "only column, and the model must say how long it is, or max_length where that varies"
+        )
+
+
+def _check_kind(each: ModelInput, name: str, kind: pa.DataType, row: pa.DataType) -> None:
+    """Holds a column of a kind to the input's type; `row` is what a row has, or a step of one."""
+    inner = row.value_type if is_list(row) else row
     types = pa.types
     families = (types.is_integer, types.is_floating, types.is_boolean, types.is_decimal)
     if not any(family(inner) for family in families):
@@ -121,13 +168,8 @@ def _check_numbers(each: ModelInput, name: str, kind: pa.DataType) -> None:
             f"model input {each.name!r}: column {name!r} is {kind}, expected numbers; "
             "encode it with preprocess.function, or with the model folder's preprocessing"
         )
-    if not check_kind(kind, each.dtype):
+    if not check_kind(row, each.dtype):
         raise InputError(
             f"model input {each.name!r}: column {name!r} is {kind}, and the input takes "
             f"{each.dtype}; declare another type, or cast it in preprocess.function"
-        )
-    if is_list(kind) and (len(each.columns) > 1 or not (each.shape or _own_shape(kind))):
-        raise InputError(
-            f"model input {each.name!r}: column {name!r} is {kind}; a list must be the input's "
-            "only column, and the model must say how long it is"
         )

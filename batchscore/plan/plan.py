@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from batchscore.job import Job, LoadedJob
@@ -53,6 +53,8 @@ class Plan:
         input_bytes: size of all shards.
         workers: processes.
         choices: what `auto` came to, and why, by key of the job file.
+        inference: how the network is called, for the manifest.
+        gpus: that workers may share out, a name each; empty on the CPU.
         references: what its profile is compared with.
         score_facts: all that scores depend on but the rows, by name.
         fingerprint: changes whenever the published rows could.
@@ -70,6 +72,8 @@ class Plan:
     references: References
     score_facts: dict[str, str]
     fingerprint: str
+    inference: dict[str, Any] = field(default_factory=dict)
+    gpus: tuple[str, ...] = ()
 
 
 def make_plan(loaded: LoadedJob) -> Plan:
@@ -120,9 +124,10 @@ def share_out(plan: Plan, units: tuple[Unit, ...]) -> Plan:
     """
     job = plan.loaded.job
     addresses = [job.output.path, job.model.path, *job.input.path]
-    workers, why = choose_workers(job.runtime.workers, units, addresses)
-    source = replace(plan.spec.source, threads=workers == 1)
-    spec = replace(plan.spec, source=source, tile_threads=max(1, count_cores() // workers))
+    workers, why = choose_workers(job.runtime.workers, units, addresses, len(plan.gpus))
+    threads = max(1, count_cores() // workers)
+    source = replace(plan.spec.source, threads=threads)
+    spec = replace(plan.spec, source=source, tile_threads=threads)
     return replace(plan, spec=spec, workers=workers, choices={"workers": why, **plan.choices})
 
 
@@ -146,6 +151,9 @@ def _make_spec(
         postprocess=job.postprocess,
         target=target,
         device=job.runtime.device,
+        precision=job.runtime.precision,
+        compile=job.runtime.compile,
+        call_rows=TILE_ROWS if job.runtime.micro_batch == "auto" else job.runtime.micro_batch,
         tile_threads=1,
         rejects=job.rejects,
         max_rejects=rejects_allowed(job.rejects, rows),
@@ -180,8 +188,10 @@ def plan_facts(plan: Plan, started: str) -> dict[str, Any]:
         "engine": job.runtime.engine,
         "device": plan.choices.get("device", job.runtime.device),
         "workers": plan.workers,
+        "cores": count_cores(),
         "batch_rows": spec.source.batch_rows,
-        "tile_rows": TILE_ROWS,
+        "tile_rows": spec.call_rows,
+        "inference": plan.inference,
         "actor": actor(),
         "started": started,
         "job_sha256": plan.loaded.text_sha256,

@@ -69,7 +69,7 @@ def rehearse(plan: Plan) -> Rehearsal | None:
 
 
 def _rehearse_once(plan: Plan) -> Rehearsal | None:
-    block = _first_block(plan)
+    block = first_block(plan)
     if block is None:
         return None
     memory = Store(f"memory://batchscore-check-{secrets.token_hex(4)}")
@@ -79,7 +79,8 @@ def _rehearse_once(plan: Plan) -> Rehearsal | None:
         memory.remove("")
 
 
-def _first_block(plan: Plan) -> Block | None:
+def first_block(plan: Plan) -> Block | None:
+    """Returns the first batch that the filter keeps; None where there is no row to score."""
     for start in range(0, len(plan.pieces), _SHARDS):
         unit = make_unit(plan.pieces[start : start + _SHARDS])
         first = next(read_unit(unit, plan.spec.source, plan.spec.max_bad_shards))

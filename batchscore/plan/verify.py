@@ -6,8 +6,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from batchscore.errors import OutputError
-from batchscore.models.load import describe_device, load_network, resolve_device
+from batchscore.models.load import (
+    describe_device,
+    load_network,
+    resolve_device,
+    visible_gpus,
+)
 from batchscore.plan.columns import output_names
+from batchscore.plan.inference import settle_inference
 from batchscore.plan.plan import Plan
 from batchscore.scoring import postprocess_step, preprocess_step
 from batchscore.spec import RunSpec
@@ -20,12 +26,14 @@ def verify(plan: Plan) -> Plan:
 
     Raises:
         DeviceError, ModelError, FunctionError, OutputError: one of them cannot be used.
+        InvalidError: the first batch, where it has to be tried, cannot be scored.
     """
     asked = plan.spec.device
     device = resolve_device(asked)
     _check_steps(plan.spec)
     choices = {"device": f"{describe_device(device)}, asked for {asked}", **plan.choices}
-    return replace(plan, spec=replace(plan.spec, device=device), choices=choices)
+    plan = replace(plan, spec=replace(plan.spec, device=device), choices=choices)
+    return settle_inference(replace(plan, gpus=visible_gpus(device)))
 
 
 def _check_steps(spec: RunSpec) -> None:

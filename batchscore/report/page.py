@@ -17,7 +17,7 @@ from batchscore.report.columns import Compared, Row, details, findings_of, list_
 from batchscore.report.figures import MEASURES, VERDICT_SIGNS, count, embedded_json, size
 from batchscore.report.past import PastRun, column_history, runs_of
 from batchscore.report.steps import decisions_of, outcome_of, steps_of
-from batchscore.telemetry import STAGES
+from batchscore.telemetry import BETWEEN, STAGES
 from batchscore.wording import one_line
 
 PAGE_BYTES = 1_950_000
@@ -142,11 +142,11 @@ def _reasons(manifest: Mapping[str, Any] | None) -> list[tuple[str, int]]:
 
 
 def _stages(manifest: Mapping[str, Any] | None) -> list[tuple[str, str, float, float]]:
-    """Returns name, meaning, seconds and share of the longest for each stage."""
+    """Returns name, meaning, seconds and share of the longest for each measure of the stages."""
     spent = (manifest or {}).get("stage_seconds") or {}
-    longest = max(spent.values(), default=0.0) or 1.0
-    known = [(stage.name, stage.meaning, float(spent.get(stage.name, 0.0))) for stage in STAGES]
-    return [(*each, each[2] / longest) for each in known] if spent else []
+    known = [m for m in (*STAGES, *BETWEEN) if m.name in spent]
+    longest = max((float(spent[m.name]) for m in known), default=0.0) or 1.0
+    return [(m.name, m.meaning, float(spent[m.name]), spent[m.name] / longest) for m in known]
 
 
 def _run_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:

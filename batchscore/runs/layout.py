@@ -81,6 +81,11 @@ def progress(run: str) -> str:
     return f"{work(run)}/progress"
 
 
+def halvings(run: str) -> str:
+    """Folder of what a run's workers tell of devices whose memory ran out."""
+    return f"{work(run)}/halvings"
+
+
 def rejects(run: str, unit: str) -> str:
     """Path of the rejected rows of a unit that `run` scored."""
     return f"{HOME}/rejects/{run}/{unit}.parquet"

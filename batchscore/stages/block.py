@@ -80,6 +80,8 @@ class Block:
         rejects: rows that left on the way.
         seconds: busy seconds by stage.
         end: set on the unit's last block, which has no rows.
+        pending: waits for what a device computes, and returns the block with its values; until
+            then it has none, and its rejects are those from before.
     """
 
     unit: Unit
@@ -90,6 +92,7 @@ class Block:
     rejects: tuple[Reject, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
     end: End | None = None
+    pending: Callable[[], Block] | None = None
 
     def __len__(self) -> int:
         return int(self.batch.num_rows)
@@ -107,14 +110,27 @@ class Block:
 Step = Callable[[Block], Block]
 
 
+def settled(block: Block) -> Block:
+    """Waits for a block's pending results and returns it with them; any other as it is.
+
+    Raises:
+        StepError: of a step that the block went through in the meantime.
+    """
+    return block if block.pending is None else block.pending()
+
+
 def timed(stage: str, step: Step, block: Block) -> Block:
     """Runs a step on a block and adds the seconds that it took; an end marker passes untouched.
+
+    On a block with pending results the step is run once they are there, by who waits for them.
 
     Raises:
         StepError: the step's, with the place of the block in the input.
     """
     if block.end is not None:
         return block
+    if block.pending is not None:
+        return replace(block, pending=lambda: timed(stage, step, settled(block)))
     start = time.perf_counter()
     try:
         done = step(block)

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from batchscore.arrays import Array, to_arrow, to_numpy
 from batchscore.errors import StepError
+from batchscore.ragged import Varying, make_ragged, ragged_to_arrow, truncate
 from batchscore.stages.block import Block, reject_rows
 
 _CACHE_ROWS = 4096
@@ -23,18 +24,21 @@ class InputColumns:
     Args:
         name: the model input.
         dtype: NumPy's name of its type.
-        shape: of one row; `(len(columns),)`, or of the one list column.
+        shape: of one row; `(len(columns),)`, or of the one list column; of one step, where the
+            length varies.
         columns: names, in order.
+        varying: set where each row has a number of steps of its own; there is one list column.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     columns: tuple[str, ...]
+    varying: Varying | None = None
 
     @property
     def width(self) -> int:
-        """Numbers in one row."""
+        """Numbers in one row, or in one step."""
         return int(np.prod(self.shape, dtype=np.int64))
 
 
@@ -51,12 +55,17 @@ def stack_columns(
     block: Block,
     inputs: Sequence[InputColumns],
     function: Callable[[pa.RecordBatch], pa.RecordBatch] | None = None,
+    share: bool = False,
 ) -> Block:
     """Sets a block's values to its columns, or a user's function's, stacked to model inputs.
 
     The values are a copy: a network that writes to its inputs cannot reach the source columns.
+    Where it is given copies of them anyway, as on a GPU, they may `share` a single column's memory.
+    Inputs of varying length are LargeLists that may share the columns' memory, since the network
+    sees padded copies of them.
     A row with a null, a list of another length, or an integer that the input's type cannot hold,
-    in one of these columns is rejected.
+    in one of these columns is rejected; and one that is too long, or whose inputs of varying
+    length are not equally long.
 
     Raises:
         StepError: the function failed, or a column is missing or not made of numbers.
@@ -69,37 +78,90 @@ def stack_columns(
             f"preprocess.function returned no column {missing[0]!r}, which the model needs; it "
             f"returned {', '.join(made.schema.names) or 'none'}: return it, or correct model.inputs"
         )
-    bad_b = _bad_rows(made, inputs)
-    if bad_b.any():
-        mask = to_arrow(bad_b)
-        message = (
-            "a model input's column holds a null, a list of another length, or a too large integer"
-        )
-        block = reject_rows(block, mask, "preprocess", "InvalidInput", message)
-        made = made.filter(pc.invert(mask))
-    arrays = [to_arrow(_stack(made, wanted)) for wanted in inputs]
+    _check_sequences(made, inputs)
+    for find in (_find_bad, _find_uneven, _find_long):
+        bad_b, message = find(made, inputs)
+        if bad_b.any():
+            mask = to_arrow(bad_b)
+            block = reject_rows(block, mask, "preprocess", "InvalidInput", message)
+            made = made.filter(pc.invert(mask))
+    arrays = [_column(made, wanted, share) for wanted in inputs]
     return replace(block, values=pa.record_batch(arrays, names=[i.name for i in inputs]))
 
 
-def _bad_rows(batch: pa.RecordBatch, inputs: Sequence[InputColumns]) -> Array:
+def _check_sequences(batch: pa.RecordBatch, inputs: Sequence[InputColumns]) -> None:
+    for wanted in inputs:
+        kind = batch.schema.field(wanted.columns[0]).type
+        if wanted.varying and not is_list(kind):
+            raise StepError(
+                f"model input {wanted.name!r}: column {wanted.columns[0]!r} is {kind}, and the "
+                "input takes a list a row, of varying length; make lists in preprocess.function"
+            )
+
+
+def _find_bad(batch: pa.RecordBatch, inputs: Sequence[InputColumns]) -> tuple[Array, str]:
     bad_b = np.zeros(batch.num_rows, np.bool_)
     for wanted in inputs:
         for name in wanted.columns:
             column = batch.column(name)
-            if column.null_count:
-                bad_b |= to_numpy(column.is_null())
-            if is_list(column.type):
-                bad_b |= _bad_lists(column, wanted.width)
-            elif _may_overflow(column.type, wanted.dtype):
-                bad_b |= _out_of_range(column, wanted.dtype)
+            bad_b |= _bad_sequences(column, wanted) if wanted.varying else _bad_rows(column, wanted)
+    return bad_b, (
+        "a model input's column holds a null, a list of another length, or a too large integer"
+    )
+
+
+def _find_uneven(batch: pa.RecordBatch, inputs: Sequence[InputColumns]) -> tuple[Array, str]:
+    lengths_b = _lengths(batch, inputs)
+    uneven_b = np.zeros(batch.num_rows, np.bool_)
+    for found_b in lengths_b.values():
+        uneven_b |= found_b != next(iter(lengths_b.values()))
+    return uneven_b, f"the model inputs {' and '.join(lengths_b)} are not equally long in this row"
+
+
+def _find_long(batch: pa.RecordBatch, inputs: Sequence[InputColumns]) -> tuple[Array, str]:
+    long_b, limit = np.zeros(batch.num_rows, np.bool_), 0
+    for wanted in inputs:
+        if wanted.varying and not wanted.varying.truncate:
+            limit = wanted.varying.max_length
+            long_b |= _lengths(batch, [wanted])[wanted.name] > limit
+    return long_b, (
+        f"the row is longer than {limit:,} steps, the model's max_length; its truncate: true would "
+        "cut such rows off"
+    )
+
+
+def _lengths(batch: pa.RecordBatch, inputs: Sequence[InputColumns]) -> dict[str, Array]:
+    """Returns the steps of each row (b,) of each input of varying length."""
+    return {
+        wanted.name: to_numpy(pc.list_value_length(batch.column(wanted.columns[0])))
+        for wanted in inputs
+        if wanted.varying
+    }
+
+
+def _bad_sequences(column: pa.Array, wanted: InputColumns) -> Array:
+    """Each step is held to what a whole row of another input is held to."""
+    bad_b = to_numpy(column.is_null())
+    bad_n = _bad_rows(column.flatten(), wanted)
+    if bad_n.any():
+        bad_b[to_numpy(pc.list_parent_indices(column))[bad_n]] = True
+    return bad_b
+
+
+def _bad_rows(column: pa.Array, wanted: InputColumns) -> Array:
+    rows = len(column)
+    bad_b = to_numpy(column.is_null()) if column.null_count else np.zeros(rows, np.bool_)
+    if is_list(column.type):
+        bad_b |= _bad_lists(column, wanted)
+    elif _may_overflow(column.type, wanted.dtype):
+        bad_b |= _out_of_range(column, wanted.dtype)
     return bad_b
 
 
 def _may_overflow(kind: pa.DataType, dtype: str) -> bool:
-    wanted = np.dtype(dtype)
-    return (
-        pa.types.is_integer(kind) and wanted.kind in "iu" and kind.bit_width > 8 * wanted.itemsize
-    )
+    if not (pa.types.is_integer(kind) and np.dtype(dtype).kind in "iu"):
+        return False
+    return not np.can_cast(str(kind), dtype)
 
 
 def _out_of_range(column: pa.Array, dtype: str) -> Array:
@@ -108,12 +170,13 @@ def _out_of_range(column: pa.Array, dtype: str) -> Array:
     return np.asarray((values_b < limits.min) | (values_b > limits.max))
 
 
-def _bad_lists(column: pa.Array, width: int) -> Array:
+def _bad_lists(column: pa.Array, wanted: InputColumns) -> Array:
     lengths = pc.fill_null(pc.list_value_length(column), 0)
-    bad_b = np.asarray(to_numpy(lengths) != width)
+    bad_b = np.asarray(to_numpy(lengths) != wanted.width)
     numbers = column.filter(to_arrow(~bad_b)).flatten()
-    if numbers.null_count:
-        bad_b[~bad_b] = to_numpy(numbers.is_null()).reshape(-1, width).any(axis=1)
+    bad_n = _bad_rows(numbers, wanted)
+    if bad_n.any():
+        bad_b[~bad_b] = bad_n.reshape(-1, wanted.width).any(axis=1)
     return bad_b
 
 
@@ -124,27 +187,42 @@ def is_list(kind: pa.DataType) -> bool:
     )
 
 
-def _stack(batch: pa.RecordBatch, wanted: InputColumns) -> Array:
+def _column(batch: pa.RecordBatch, wanted: InputColumns, share: bool) -> pa.Array:
     columns = [batch.column(name) for name in wanted.columns]
-    rows = batch.num_rows
     for name, column in zip(wanted.columns, columns, strict=True):
-        if not check_kind(column.type, wanted.dtype):
+        if not check_kind(column.type.value_type if wanted.varying else column.type, wanted.dtype):
             raise StepError(
                 f"model input {wanted.name!r}: column {name!r} is {column.type}, and the input "
                 f"takes {wanted.dtype}; cast it in preprocess.function"
             )
+    if wanted.varying:
+        return _sequences(columns[0], wanted, wanted.varying)
+    return to_arrow(_stack(columns, wanted, share))
+
+
+def _sequences(column: pa.Array, wanted: InputColumns, varying: Varying) -> pa.Array:
+    lengths_b = to_numpy(pc.list_value_length(column))
+    ragged = make_ragged(_reshape(column.flatten(), wanted, copy=False), lengths_b)
+    return ragged_to_arrow(truncate(ragged, varying.max_length))
+
+
+def _stack(columns: Sequence[pa.Array], wanted: InputColumns, share: bool) -> Array:
     if len(columns) == 1:
-        column = columns[0]
-        flat = column.flatten() if is_list(column.type) else column
-        values = _numbers(flat, wanted.dtype, wanted.columns[0])
-        return np.asarray(values.reshape(rows, *wanted.shape))
-    arrays = [_numbers(c, None, n) for c, n in zip(columns, wanted.columns, strict=True)]
+        return _reshape(columns[0], wanted, copy=not share)
+    rows = len(columns[0])
+    arrays = [_numbers(c, n) for c, n in zip(columns, wanted.columns, strict=True)]
     stacked_bf = np.empty((rows, len(arrays)), wanted.dtype)
     for start in range(0, rows, _CACHE_ROWS):
         part = slice(start, start + _CACHE_ROWS)
         for index, array in enumerate(arrays):
             stacked_bf[part, index] = array[part]
     return stacked_bf.reshape(rows, *wanted.shape)
+
+
+def _reshape(column: pa.Array, wanted: InputColumns, copy: bool) -> Array:
+    flat = column.flatten() if is_list(column.type) else column
+    values = _numbers(flat, wanted.columns[0]).astype(wanted.dtype, copy=copy)
+    return np.asarray(values.reshape(len(column), *wanted.shape))
 
 
 def check_kind(kind: pa.DataType, dtype: str) -> bool:
@@ -157,14 +235,13 @@ def check_kind(kind: pa.DataType, dtype: str) -> bool:
     return bool(whole or wanted == "f")
 
 
-def _numbers(column: pa.Array, dtype: str | None, name: str) -> Array:
+def _numbers(column: pa.Array, name: str) -> Array:
     if pa.types.is_decimal(column.type):
         column = column.cast(pa.float64())
     try:
-        values = to_numpy(column)
+        return to_numpy(column)
     except ValueError as error:
         raise StepError(
             f"model input column {name!r}: {error}; expected numbers: encode it in "
             "preprocess.function"
         ) from error
-    return values if dtype is None else np.asarray(values.astype(dtype))

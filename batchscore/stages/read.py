@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import time
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
 
@@ -17,11 +18,13 @@ import pyarrow.parquet as pq
 from batchscore.arrays import to_arrow
 from batchscore.errors import ShardError
 from batchscore.records import BadShard
+from batchscore.stages.ahead import read_ahead
 from batchscore.stages.block import Block, End
 from batchscore.storage import modification_mark, open_filesystem
 from batchscore.units import Piece, Shard, Unit
 from batchscore.wording import one_line, reason
 
+_BLOCKS_AHEAD = 2
 _READ_BUFFER_BYTES = 1 << 20
 _RETRY_SECONDS = 1.0
 _OPENED_AS = re.compile(r"^Could not open Parquet input source '.*?': ")
@@ -37,13 +40,13 @@ class Source:
         schema: the columns that the stages see, hive keys among them, in order.
         filters: pyarrow's DNF form, or None.
         batch_rows: rows of a block.
-        threads: whether columns are decoded side by side.
+        threads: columns that are decoded side by side.
     """
 
     schema: pa.Schema
     filters: Any
     batch_rows: int
-    threads: bool = False
+    threads: int = 1
 
 
 def open_parquet(path: str) -> pq.ParquetFile:
@@ -108,6 +111,26 @@ def read_unit(unit: Unit, source: Source, max_bad_shards: int = 0) -> Iterator[B
                 bad[error.path] = _leave_out(unit, error, len(bad), max_bad_shards)
                 for path, found in _probe(_behind(unit, error.path, bad), source).items():
                     bad[path] = _leave_out(unit, found, len(bad), max_bad_shards)
+
+
+def read_unit_ahead(
+    unit: Unit, source: Source, max_bad_shards: int = 0
+) -> Generator[Block, None, None]:
+    """Yields what `read_unit` does, two blocks decoded ahead on a thread.
+
+    Each block tells under `wait_read` how long it was waited for, and under `passing` how long the
+    one before took to come back from; the end, under `began`, when the unit was begun.
+    """
+    began, passing = time.time(), 0.0
+    with closing(read_ahead(read_unit(unit, source, max_bad_shards), _BLOCKS_AHEAD)) as blocks:
+        asked = time.perf_counter()
+        for block in blocks:
+            given = time.perf_counter()
+            told = {"wait_read": given - asked, "passing": passing}
+            told |= {"began": began} if block.end is not None else {}
+            yield replace(block, seconds={**block.seconds, **told})
+            asked = time.perf_counter()
+            passing = asked - given
 
 
 def _behind(unit: Unit, path: str, bad: Collection[str]) -> list[Piece]:
@@ -247,7 +270,7 @@ def _batches(
 ) -> Iterator[pa.RecordBatch]:
     for row_groups in _groups(piece, source.batch_rows):
         yield from file.iter_batches(
-            source.batch_rows, row_groups, columns, use_threads=source.threads
+            source.batch_rows, row_groups, columns, use_threads=source.threads > 1
         )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -103,7 +104,7 @@ def scored_batch(block: Block, target: Target) -> pa.RecordBatch:
 
 
 class UnitWriter:
-    """Writes one attempt at one unit, and profiles it, on a thread behind the stages.
+    """Writes one attempt at one unit and profiles it, each on a thread of its own.
 
     Args:
         store: the output.
@@ -132,8 +133,10 @@ class UnitWriter:
         self._ranges: dict[str, tuple[float, float]] = {}
         self._seconds: dict[str, float] = {}
         self._schema: pa.Schema | None = None
+        self._scores: pa.Schema | None = None
         self._scored = self._sequence = 0
-        self._behind = WriteBehind(self._write, _BLOCKS_BEHIND)
+        self._profiling = WriteBehind(self._profile_block, _BLOCKS_BEHIND)
+        self._writing = WriteBehind(self._write_block, _BLOCKS_BEHIND)
 
     def add(self, block: Block) -> None:
         """Takes the unit's next block.
@@ -148,15 +151,22 @@ class UnitWriter:
                 "expected; the engine did not keep the stages of a unit together"
             )
         self._sequence += 1
-        for stage, spent in block.seconds.items():
-            self._seconds[stage] = self._seconds.get(stage, 0.0) + spent
+        self.note(block.seconds)
         for reject in block.rejects:
             self._reasons[self._reason(reject)] += len(reject.rows_r)
         self._scored += len(block)
         self._trial.passed = self._trial.passed or len(block) > 0
         if len(self._reasons) == 1:
             self._check_some_scored()
-        self._behind.put(block)
+        self._check_columns(block)
+        with stopwatch(self._seconds, "wait_write"):
+            self._profiling.put(block)
+            self._writing.put(block)
+
+    def note(self, seconds: Mapping[str, float]) -> None:
+        """Adds up seconds that were measured before."""
+        for name, spent in seconds.items():
+            self._seconds[name] = self._seconds.get(name, 0.0) + spent
 
     def finish(self, end: End) -> UnitRecord:
         """Closes all files and accounts for every row.
@@ -165,12 +175,14 @@ class UnitWriter:
             StepError: rows read, filtered, scored and rejected do not add up; or of 256 rows or
                 more not one was scored, nor any before them.
         """
-        self._behind.close()
-        with stopwatch(self._seconds, "write"):
-            for files in self._outputs:
-                files.close()
+        self._note_engine()
+        with stopwatch(self._seconds, "wait_write"):
+            self._writing.put(None)
+            self._profiling.close()
+            self._writing.close()
         self._reconcile(end)
         self._check_some_scored()
+        self._seconds["ended"] = time.time()
         return UnitRecord(
             unit=self._unit.id,
             attempt=self._attempt.name,
@@ -193,9 +205,10 @@ class UnitWriter:
         )
 
     def abort(self) -> None:
-        """Ends the thread and lets go of the files of an attempt that failed."""
-        with suppress(Exception):
-            self._behind.close()
+        """Ends the threads and lets go of the files of an attempt that failed."""
+        for behind in (self._profiling, self._writing):
+            with suppress(Exception):
+                behind.close()
         for files in self._outputs:
             files.abort()
 
@@ -246,33 +259,54 @@ class UnitWriter:
                 "blocks"
             )
 
-    def _write(self, block: Block) -> None:
-        if block.rejects:
-            table = reject_table(block.rejects, self._unit)
-            self._rejects.write(table, table.num_rows)
-            with stopwatch(self._seconds, "profile"):
-                for reject in block.rejects:
-                    self._profile(reject.batch)
+    def _note_engine(self) -> None:
+        """What is left of the time that blocks took between the reader's hands is the engine's."""
+        passing = self._seconds.pop("passing", None)
+        if passing is not None:
+            infer = "wait_infer" if "wait_infer" in self._seconds else "infer"
+            stages = ("preprocess", infer, "postprocess", "wait_write")
+            known = sum(self._seconds.get(stage, 0.0) for stage in stages)
+            self._seconds["engine"] = max(0.0, passing - known)
+
+    def _profile_block(self, block: Block) -> None:
+        with stopwatch(self._seconds, "profile"):
+            for reject in block.rejects:
+                self._profile(reject.batch)
+            if len(block) and block.values is not None:
+                self._profile(_with_values(block))
+                widen_ranges(self._ranges, block.values)
+
+    def _write_block(self, block: Block | None) -> None:
+        """Writes a block; at the end, without one, completes all files."""
+        with stopwatch(self._seconds, "write"):
+            if block is None:
+                for files in self._outputs:
+                    files.close()
+                return
+            if block.rejects:
+                table = reject_table(block.rejects, self._unit)
+                self._rejects.write(table, table.num_rows)
+            if len(block) and block.values is not None:
+                self._write_scored(block)
+
+    def _write_scored(self, block: Block) -> None:
+        batch = scored_batch(block, self._target)
+        if self._target.unique:
+            self._keys.add(batch, block.rows_b)
+        for part in split_partitions(batch, block.rows_b, self._target.partition_by):
+            self._files.add(part)
+
+    def _check_columns(self, block: Block) -> None:
         if not len(block) or block.values is None:
             return
-        batch = scored_batch(block, self._target)
-        self._check_schema(batch.schema)
-        with stopwatch(self._seconds, "profile"):
-            self._profile(_with_values(block))
-            widen_ranges(self._ranges, block.values)
-        with stopwatch(self._seconds, "write"):
-            if self._target.unique:
-                self._keys.add(batch, block.rows_b)
-            for part in split_partitions(batch, block.rows_b, self._target.partition_by):
-                self._files.add(part)
-
-    def _check_schema(self, schema: pa.Schema) -> None:
         if self._schema is None:
-            self._schema = schema
-        if schema != self._schema:
+            self._schema = scored_batch(block, self._target).schema
+            self._scores = block.values.schema
+        if block.values.schema != self._scores:
             raise StepError(
-                f"the scores' columns changed between blocks: {_columns(self._schema)}, then "
-                f"{_columns(schema)}; a function must return the same columns and types each time"
+                f"the scores' columns changed between blocks: {_columns(self._scores)}, then "
+                f"{_columns(block.values.schema)}; a function must return the same columns and "
+                "types each time"
             )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import apache_beam as beam
 import psutil
 import pytest
+import torch
 from apache_beam.metrics.metric import Metrics
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
@@ -102,6 +103,41 @@ def test_workers_end_with_a_failure(tmp_path: Path) -> None:
     assert pids(tmp_path)
     assert not [pid for pid in pids(tmp_path) if psutil.pid_exists(pid)]
     assert lost == []
+
+
+def leave_gpu(folder: str, element: int) -> int:
+    """Leave what this process sees of GPUs, and whether CUDA was asked before, under its id."""
+    begun = torch.cuda.is_initialized() or torch.cuda._cached_device_count is not None
+    text = f"{os.environ.get('CUDA_VISIBLE_DEVICES')} {begun}"
+    (Path(folder) / str(os.getpid())).write_text(text)
+    time.sleep(0.05)
+    return element
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("gpus", "expected"),
+    [
+        (("GPU-a", "3"), {"GPU-a False", "3 False"}),
+        (("cuda:1",), {"None False"}),
+        ((), {"None False"}),
+    ],
+    ids=["several", "one", "none"],
+)
+def test_each_worker_sees_a_gpu_of_its_own(
+    tmp_path: Path, gpus: tuple[str, ...], expected: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of several, each takes one by its name before CUDA is asked anything; one alone is left."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+    def build(pipeline: beam.Pipeline) -> None:
+        spread = pipeline | beam.Create(range(40)) | beam.Reshuffle()
+        _ = spread | beam.Map(lambda element: leave_gpu(str(tmp_path), element))
+
+    run(build, PipelineOptions([]), 2, lambda _: None, gpus)
+    found = [path.read_text() for path in tmp_path.iterdir()]
+    assert len(found) == 2
+    assert set(found) == expected
 
 
 def pipeline_on(pool: WorkerPool) -> beam.Pipeline:

@@ -16,7 +16,6 @@ import yaml
 from batchscore.errors import ModelError
 from batchscore.models.features import Categorical, Features, Numeric, dump_features
 from batchscore.models.folder import (
-    ModelInput,
     ModelOutput,
     localize,
     map_inputs,
@@ -24,6 +23,7 @@ from batchscore.models.folder import (
     single_file_model,
     write_model_folder,
 )
+from batchscore.models.inputs import ModelInput
 
 FEATURES = Features(
     inputs={

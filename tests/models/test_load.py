@@ -11,8 +11,9 @@ import safetensors.torch
 import torch
 
 from batchscore.errors import DeviceError, FunctionError, ModelError
-from batchscore.models.folder import Model, ModelInput, read_model_folder, single_file_model
-from batchscore.models.load import load_network, resolve_device
+from batchscore.models.folder import Model, read_model_folder, single_file_model
+from batchscore.models.inputs import ModelInput
+from batchscore.models.load import load_network, resolve_device, visible_gpus
 from tests.factory import NET, STATE, write_model, write_weights
 
 BUFFERED = """
@@ -152,3 +153,26 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (resolve_device("auto"), resolve_device("cuda:1")) == ("cuda", "cuda:1")
     with pytest.raises(DeviceError, match="'cuda:2'"):
         resolve_device("cuda:2")
+
+
+@pytest.mark.parametrize(
+    ("device", "listed", "expected"),
+    [
+        ("cpu", None, ()),
+        ("cuda", None, ("0", "1")),
+        ("cuda", "", ("0", "1")),
+        ("cuda", "3,1", ("3", "1")),
+        ("cuda", "GPU-8f, GPU-2c", ("GPU-8f", "GPU-2c")),
+        ("cuda", "2,9,7", ("2", "9")),
+        ("cuda:1", "3,1", ("cuda:1",)),
+    ],
+)
+def test_gpus_have_the_names_that_cuda_knows(
+    device: str, listed: str | None, expected: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list that is set already is respected; of a device that was named there is one."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if listed is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
+    assert visible_gpus(device) == expected

@@ -9,12 +9,14 @@ import fsspec
 import pyarrow as pa
 import pytest
 
-from batchscore.errors import InputError, ModelError
+from batchscore.errors import InputError, JobFileError, ModelError
 from batchscore.job import Job, load_job
 from batchscore.models.features import Features, Numeric, dump_features
 from batchscore.models.folder import Model, write_model_folder
+from batchscore.models.inputs import ModelInput
 from batchscore.plan.inputs import Footer, find_shards, read_footers
 from batchscore.plan.model import model_inputs, resolve_model
+from batchscore.ragged import Varying
 from batchscore.stages.preprocess import InputColumns
 from tests.factory import NET, sha256, write_job, write_model, write_weights
 
@@ -61,10 +63,36 @@ def test_a_weights_file_is_described_by_the_job(tmp_path: Path) -> None:
     ]
 
 
+def test_a_weights_files_inputs_may_vary_in_length(tmp_path: Path) -> None:
+    """The job says the longest, the pad and whether longer rows are cut off."""
+    ids = {"columns": "t", "type": "int64", "max_length": 9, "pad": 1, "truncate": True}
+    mask = {"columns": ["m"], "max_length": 9, "truncate": True}
+    model = _model(tmp_path, {**FILE, "model.inputs": {"ids": ids, "mask": mask}})
+    assert model.inputs == (
+        ModelInput("ids", "int64", (), ("t",), Varying(9, 1, True)),
+        ModelInput("mask", "float32", (), ("m",), Varying(9, 0, True)),
+    )
+
+
+@pytest.mark.parametrize("given", [{"pad": 1}, {"truncate": True}], ids=str)
+def test_a_pad_without_a_longest_is_refused(tmp_path: Path, given: dict[str, Any]) -> None:
+    """What does nothing to rows of one length is an error of the job file."""
+    inputs = {"ids": {"columns": "t", **given}}
+    with pytest.raises(JobFileError, match="rows of varying length; add max_length"):
+        _model(tmp_path, {**FILE, "model.inputs": inputs})
+
+
+LONG = {"columns": "t", "max_length": 9}
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"model.path": "none"}, "no such model folder"),
+        ({"model.inputs": {"x": LONG}}, "inputs.x: says more than its columns"),
+        ({**FILE, "model.inputs": {"x": {**LONG, "columns": ["a", "b"]}}}, "found 2 columns"),
+        ({**FILE, "model.inputs": {"x": {**LONG, "type": "int32", "pad": 0.5}}}, "pad 0.5 is no"),
+        ({**FILE, "model.inputs": {"x": LONG, "y": {**LONG, "max_length": 8}}}, "make them agree"),
         ({"model.path": "w.safetensors"}, "is a file; expected a model folder, or beside the path"),
         ({**FILE, "model.path": "none.safetensors"}, "none.safetensors is missing"),
         ({**FILE, "model.sha256": "0" * 64}, r"has SHA-256 [0-9a-f]{64}, expected 0{64}"),
@@ -147,6 +175,61 @@ def test_columns_that_do_not_fit_are_named(
     """The error says which input and column, the type found, and what would fit."""
     with pytest.raises(InputError, match=words):
         _inputs(tmp_path, kinds, changes)
+
+
+TOKENS: dict[str, Any] = {
+    "ids": {"type": "int64", "shape": [None], "max_length": 9},
+    "x": {"type": "float32", "shape": [None, 2], "max_length": 9},
+}
+
+
+def _sequences(folder: Path, kinds: dict[str, pa.DataType], **inputs: Any) -> Any:
+    write_model(folder / "tokens", inputs=TOKENS)
+    given = {"ids": "t", "x": "v", **inputs}
+    return _inputs(folder, kinds, {"model.path": "tokens", "model.inputs": given})
+
+
+T, V = pa.list_(pa.int32()), pa.list_(pa.list_(pa.float64(), 2))
+
+
+@pytest.mark.parametrize("tokens", [T, pa.large_list(pa.int64()), pa.list_(pa.bool_(), 3)], ids=str)
+@pytest.mark.parametrize("vectors", [V, pa.large_list(pa.list_(pa.int8()))], ids=str)
+def test_list_columns_feed_inputs_of_varying_length(
+    tmp_path: Path, tokens: pa.DataType, vectors: pa.DataType
+) -> None:
+    """Lists of numbers, and lists of vectors, keep what the card says of their length."""
+    found = _sequences(tmp_path, {"t": tokens, "v": vectors})
+    assert found == (
+        InputColumns("ids", "int64", (), ("t",), Varying(9)),
+        InputColumns("x", "float32", (2,), ("v",), Varying(9)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("kinds", "words"),
+    [
+        ({"t": pa.string(), "v": V}, "'t' is string, expected a list of numbers a row"),
+        ({"t": pa.int64(), "v": V}, "'t' is int64, expected a list of numbers a row"),
+        ({"t": V, "v": V}, "'t' is list.*, expected lists of numbers"),
+        ({"t": T, "v": T}, "'v' is list.*, expected lists of lists of 2 numbers"),
+        ({"t": pa.list_(pa.string()), "v": V}, "'t' is list.*string.*, expected numbers"),
+        ({"t": pa.list_(pa.float32()), "v": V}, "'t' is list.*float.*takes int64"),
+        ({"tt": T, "v": V}, "'tt'"),
+    ],
+    ids=["text", "number", "vectors", "no vectors", "texts", "fractions", "missing"],
+)
+def test_columns_that_do_not_fit_a_varying_length_are_named(
+    tmp_path: Path, kinds: dict[str, pa.DataType], words: str
+) -> None:
+    """The error says which input and column, the type found, and what would fit."""
+    with pytest.raises(InputError, match=words):
+        _sequences(tmp_path, kinds)
+
+
+def test_several_columns_make_no_varying_length(tmp_path: Path) -> None:
+    """One list column feeds such an input; a number of columns would be one length."""
+    with pytest.raises(ModelError, match="'ids' is of varying length, found 2 columns; give one"):
+        _sequences(tmp_path, {"t": T, "v": V}, ids=["t", "u"])
 
 
 def test_without_shards_there_is_nothing_to_check(tmp_path: Path) -> None:

@@ -108,8 +108,9 @@ def manifest(run: str = "20261121-aaaa", **more: Any) -> dict[str, Any]:
             {**check, "name": "golden_rows", "detail": "200 golden rows differ by 4.77e-07"},
         ],
         "files": [{"path": "data/a.parquet", "rows": 2000, "bytes": 123456}],
-        "stage_seconds": {"read": 0.4, "infer": 0.3},
+        "stage_seconds": {"read": 0.4, "infer": 0.3, "wait_read": 0.06},
         "limited_by": "read",
+        "timings": {"share": 0.87, "help": "a faster <disk>"},
         **more,
     }
 

@@ -85,10 +85,19 @@ def test_the_run_is_told(full: str) -> None:
         "input 2,010 = 2,000 + 3 + 7",
         "200 golden rows",
         "0.40 s",
+        "wait_read",
+        "limited by read; what would help: a faster &lt;disk&gt;.",
         "20261104-bbbb",
     ):
         assert text in full
     assert "ValueError: no &lt;b&gt;shop&lt;/b&gt;" in full
+
+
+def test_a_run_that_measured_less_is_told_all_the_same() -> None:
+    """A manifest with busy seconds alone has its bars, and no help."""
+    page = make_report(pages.manifest(timings=None, stage_seconds={"read": 0.4}), [])
+    assert page.count('<span class="bar" style="--share') == 1
+    assert "what would help" not in page
 
 
 def test_two_profiles_without_a_run_have_a_page() -> None:

@@ -69,6 +69,16 @@ def test_a_list_column_is_reshaped(kind: pa.DataType) -> None:
     assert _values(done).tolist() == np.arange(8, 20).reshape(3, 2, 2).tolist()
 
 
+@pytest.mark.parametrize("share", [True, False])
+def test_a_single_column_shares_its_memory_where_it_may(share: bool) -> None:
+    """Asked for, numbers of the input's own type are not copied; else no writing reaches them."""
+    block = make_block(make_batch(v=to_arrow(np.arange(12, dtype=np.float32).reshape(3, 4))))
+    wanted = InputColumns("x", "float32", (2, 2), ("v",))
+    done = _values(stack_columns(block, [wanted], share=share))
+    assert done.tolist() == np.arange(12).reshape(3, 2, 2).tolist()
+    assert np.shares_memory(done, to_numpy(block.batch.column("v"))) is share
+
+
 def test_columns_make_an_input_of_any_shape() -> None:
     """Four columns fill an input of shape 2 by 2 row by row."""
     batch = make_batch(**{name: [float(i)] for i, name in enumerate("abcd")})
@@ -198,3 +208,26 @@ def test_kinds_of_numbers(column: list[Any], dtype: str) -> None:
         return
     with pytest.raises(StepError, match=f"takes {dtype}; cast it"):
         stack_columns(block, wanted)
+
+
+@pytest.mark.parametrize(
+    ("column", "dtype", "kept"),
+    [
+        (pa.array([2**63, 5], pa.uint64()), "int64", [5]),
+        (pa.array([-1, 5], pa.int8()), "uint8", [5]),
+        (pa.array([2**31, 5], pa.uint32()), "int32", [5]),
+    ],
+    ids=["uint64-int64", "int8-uint8", "uint32-int32"],
+)
+def test_a_sign_is_never_made_or_lost(column: pa.Array, dtype: str, kept: list[int]) -> None:
+    """Of two types as wide, one may still not hold what the other does."""
+    done = stack_columns(make_block(make_batch(a=column)), [InputColumns("x", dtype, (), ("a",))])
+    assert _values(done).tolist() == kept
+
+
+def test_integers_in_lists_are_held_to_the_type_as_well() -> None:
+    """A list with a number that the input's type cannot hold is rejected."""
+    batch = make_batch(v=pa.array([[1, 2**40], [3, 4]], pa.list_(pa.int64())))
+    done = stack_columns(make_block(batch), [InputColumns("x", "int32", (2,), ("v",))])
+    assert _values(done).tolist() == [[3, 4]]
+    assert _rejected(done) == [0]

@@ -84,7 +84,7 @@ def test_blocks_hold_the_kept_rows_in_order_and_know_their_place(
     unit_rows: int,
     batch_rows: int,
     choice: int,
-    threads: bool,
+    threads: int,
 ) -> None:
     """For any shards, row groups, filter and sizes the blocks of all units are the kept rows.
 

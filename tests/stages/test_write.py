@@ -181,9 +181,8 @@ def test_scores_that_change_their_type_are_refused(tmp_path: Path) -> None:
     unit = make_unit(4)
     writer = _writer(Store(str(tmp_path)), unit)
     writer.add(_block(unit, 0, 0, 2))
-    writer.add(replace(_block(unit, 1, 2, 2), values=make_batch(score=[1, 2])))
     with pytest.raises(StepError, match=r"score float.*score int64"):
-        writer.finish(End(4, 0, 2))
+        writer.add(replace(_block(unit, 1, 2, 2), values=make_batch(score=[1, 2])))
     writer.abort()
 
 

@@ -1,0 +1,20 @@
+"""That a device's memory ran out in a run: how many rows a call had from then on."""
+
+from __future__ import annotations
+
+import secrets
+
+from batchscore.runs import layout
+from batchscore.storage import Store
+
+
+def note_halved(store: Store, run: str, rows: int) -> None:
+    """Writes down for the run's last step that a process calls the network with fewer rows."""
+    store.write_json(f"{layout.halvings(run)}/{secrets.token_hex(8)}.json", {"call_rows": rows})
+
+
+def fewest_rows(store: Store, run: str) -> int | None:
+    """Returns the fewest rows that calls of the run were halved to; None where none were."""
+    folder = layout.halvings(run)
+    found = [store.read_json(f"{folder}/{name}")["call_rows"] for name in store.names(folder)]
+    return min(found, default=None)

@@ -1,0 +1,68 @@
+"""How a loaded network is called, and with what precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from batchscore.arrays import Array
+from batchscore.errors import BatchscoreError, StepError
+from batchscore.ragged import Varying
+from batchscore.stages.block import TILE_ROWS
+from batchscore.stages.infer.buckets import Inputs
+from batchscore.stages.infer.outputs import OutputSpec
+from batchscore.stages.infer.precision import computing
+from batchscore.wording import reason
+
+Outputs = Callable[[], dict[str, Array]]
+"""Waits for a network's outputs, arrays (rows, …) by name; may be called again."""
+
+Start = Callable[[Inputs, int, "Forward"], Outputs]
+"""Begins to put arrays (rows, …) of as many rows through a network."""
+
+
+@dataclass(frozen=True)
+class Forward:
+    """How a loaded network is called.
+
+    Args:
+        call: takes tensors (rows, …) by model input, returns what the network returns.
+        outputs: what was declared; empty: one unnamed tensor is taken as `score`.
+        device: where the tensors must be.
+        threads: tiles that run side by side on the CPU; each uses one thread within.
+        rows: that the network sees at once, in every call; fewer where rows are long.
+        precision: float32, tf32, bf16 or fp16.
+        begin: puts rows through the network on a device; None: in tiles on the CPU.
+        varying: the model inputs whose rows have a length of their own.
+    """
+
+    call: Callable[[dict[str, torch.Tensor]], Any]
+    outputs: tuple[OutputSpec, ...]
+    device: str
+    threads: int
+    rows: int = TILE_ROWS
+    precision: str = "float32"
+    begin: Start | None = None
+    varying: Mapping[str, Varying] = field(default_factory=dict)
+
+    def pad(self, name: str) -> float:
+        """Returns what stands beyond a row's own numbers in an input."""
+        return self.varying[name].pad if name in self.varying else 0
+
+
+def call_network(forward: Forward, tensors: dict[str, torch.Tensor]) -> Any:
+    """Calls the network on tensors that lie on its device.
+
+    Raises:
+        StepError: the network raised.
+    """
+    try:
+        with torch.inference_mode(), computing(forward.device, forward.precision):
+            return forward.call(tensors)
+    except (BatchscoreError, KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
+        raise StepError(f"the model raised {type(error).__name__}: {reason(error)}") from error

@@ -1,0 +1,81 @@
+"""Blocks inferred on a thread of their own, a few in flight, with results that come late."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import replace
+from functools import partial
+
+from batchscore.errors import StepError
+from batchscore.stages.block import Block, Step, stopwatch
+from batchscore.stages.infer.forward import Forward
+from batchscore.stages.infer.step import begin
+
+_IN_FLIGHT = 2
+
+_Begun = tuple[Callable[[], Block], float]
+
+
+class DeviceThread:
+    """The one thread of a worker that calls the network on a device."""
+
+    def __init__(self, forward: Forward) -> None:
+        self._forward = forward
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="device")
+        self._begun: deque[Future[_Begun]] = deque()
+
+    def begin(self, block: Block) -> Future[_Begun]:
+        """Hands a block over; waits while two are before it."""
+        if len(self._begun) == _IN_FLIGHT:
+            wait([self._begun.popleft()])
+        future = self._pool.submit(_begin, block, self._forward)
+        self._begun.append(future)
+        return future
+
+    def infer(self, block: Block) -> Block:
+        """Infers a block behind those that were handed over, and waits for it."""
+        finish, _ = self._pool.submit(_begin, block, self._forward).result()
+        return finish()
+
+
+def _begin(block: Block, forward: Forward) -> _Begun:
+    start = time.perf_counter()
+    finish = begin(block, forward)
+    return finish, time.perf_counter() - start
+
+
+def infer_late(block: Block, thread: DeviceThread, recover: Step) -> Block:
+    """Hands a block to a device's thread, and returns it with its results still pending.
+
+    The seconds of `infer` are those of the device's thread, of `wait_infer` those that others
+    waited for it.
+
+    Args:
+        recover: infers a block on which the network failed, when its results are waited for.
+    """
+    if block.end is not None:
+        return block
+    waited: dict[str, float] = {}
+    with stopwatch(waited, "wait_infer"):
+        future = thread.begin(block)
+    given = _with_seconds(block, waited)
+    return replace(given, values=None, pending=partial(_result, given, future, recover))
+
+
+def _result(block: Block, future: Future[_Begun], recover: Step) -> Block:
+    seconds: dict[str, float] = {}
+    try:
+        with stopwatch(seconds, "wait_infer"):
+            finish, seconds["infer"] = future.result()
+            done = finish()
+    except StepError:
+        return recover(block)
+    return _with_seconds(done, seconds)
+
+
+def _with_seconds(block: Block, more: Mapping[str, float]) -> Block:
+    added = {stage: block.seconds.get(stage, 0.0) + spent for stage, spent in more.items()}
+    return replace(block, seconds={**block.seconds, **added})

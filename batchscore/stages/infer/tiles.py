@@ -1,0 +1,74 @@
+"""Tiles of one fixed row count through the network, side by side on threads of the CPU."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+
+from batchscore.arrays import Array
+from batchscore.stages.infer.buckets import Inputs, Tile, cut_tiles, tile_array
+from batchscore.stages.infer.forward import Forward, call_network
+from batchscore.stages.infer.outputs import as_declared, find_output, name_outputs, row_tensor
+
+# Left alone, MKL chooses its kernels by a matrix's address and shape, so that a row's bits change
+# with its place in a tile. It reads this once, before its first call in the process.
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
+
+# Arrow's buffers are read-only, and torch says so once; what they hold is the stage's own copy.
+warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+
+
+def run_tiles(inputs: Inputs, rows: int, forward: Forward) -> dict[str, Array]:
+    """Runs all tiles of `rows` rows and returns each output as an array (rows, …)."""
+    tiles = cut_tiles(inputs, rows, forward.rows, forward.varying)
+    first = _run_tile(inputs, tiles[0], forward)
+    made = {name: np.empty((rows, *a.shape[1:]), a.dtype) for name, a in first.items()}
+    for name, array in first.items():
+        made[name][tiles[0].places] = array
+
+    def run(tile: Tile) -> None:
+        for name, array in _run_tile(inputs, tile, forward).items():
+            made[name][tile.places] = array
+
+    if forward.threads > 1 and len(tiles) > 2:
+        list(_pool(forward.threads).map(run, tiles[1:]))
+    else:
+        for tile in tiles[1:]:
+            run(tile)
+    return made
+
+
+_pools: dict[int, ThreadPoolExecutor] = {}
+_pools_lock = threading.Lock()
+
+
+def _pool(threads: int) -> ThreadPoolExecutor:
+    with _pools_lock:
+        if threads not in _pools:
+            _pools[threads] = ThreadPoolExecutor(threads, thread_name_prefix="tile")
+        return _pools[threads]
+
+
+def _run_tile(inputs: Inputs, tile: Tile, forward: Forward) -> dict[str, Array]:
+    _use_one_thread()
+    tensors = {
+        name: torch.from_numpy(tile_array(values, tile, forward.pad(name))).to(forward.device)
+        for name, values in inputs.items()
+    }
+    named = name_outputs(call_network(forward, tensors), forward.outputs)
+    made = {}
+    for name, tensor in named.items():
+        array = row_tensor(name, tensor, forward.outputs, tile.rows).cpu().numpy()
+        made[name] = as_declared(array, find_output(name, forward.outputs))[: tile.kept]
+    return made
+
+
+def _use_one_thread() -> None:
+    """Keeps operations to one thread, a setting that torch holds apart for each calling thread."""
+    if torch.get_num_threads() != 1:
+        torch.set_num_threads(1)
