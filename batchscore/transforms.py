@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import Any
@@ -13,30 +11,19 @@ import pyarrow as pa
 from apache_beam.coders.coders import Coder
 from apache_beam.coders.typecoders import registry
 from apache_beam.ml.inference.base import ModelHandler
+from apache_beam.transforms.window import GlobalWindows
+from apache_beam.utils.windowed_value import WindowedValue
 
-from batchscore.errors import StoppedError
+from batchscore.attempts import Attempts
 from batchscore.finish import finish_run
 from batchscore.golden import ensure_golden, record_golden
-from batchscore.ledger import enter
 from batchscore.runs import layout
 from batchscore.runs.failures import recorded
-from batchscore.runs.lease import holds
-from batchscore.runs.progress import Counts, Pulse
-from batchscore.scoring import (
-    Scorer,
-    UnitOutput,
-    late_infer_step,
-    load,
-    open_unit,
-    postprocess_step,
-    preprocess_step,
-)
+from batchscore.scoring import Scorer, late_infer_step, load, postprocess_step, preprocess_step
 from batchscore.spec import RunSpec
-from batchscore.stages.block import Block, End, decode_block, encode_block, settled
+from batchscore.stages.block import Block, decode_block, encode_block, settled
 from batchscore.stages.read import done_block, read_unit_ahead
 from batchscore.units import Unit
-
-_BLOCKS_LATE = 2
 
 
 class BlockCoder(Coder):
@@ -157,77 +144,25 @@ class Postprocess(SpecDoFn):
 
 
 class WriteUnits(SpecDoFn):
-    """Blocks to staged files and a profile; at a unit's end, the address of its record."""
+    """Blocks to staged files and profiles; when a unit is whole, the address of its record."""
 
     def setup(self) -> None:
         """Begins to count rows for the launcher."""
-        self._pulse = Pulse(self._spec.output, self._spec.run)
-        self._open: dict[str, UnitOutput] = {}
-        self._counts: dict[str, Counts] = {}
-        self._late: deque[Block] = deque()
+        self._attempts = Attempts(self._spec)
 
-    def process(self, block: Block) -> Iterator[str]:
-        """Yields the address of a record once its unit is whole."""
+    def process(self, block: Block) -> Sequence[str]:
+        """Returns the addresses of records that were completed in the meantime."""
         with self._recorded():
-            for arrived in self._arrived(block):
-                if arrived.end is not None:
-                    yield self._finish(arrived, arrived.end)
-                else:
-                    self._output(arrived).writer.add(arrived)
-                    self._count(arrived)
+            return self._attempts.take(block)
 
-    def _arrived(self, block: Block) -> Iterator[Block]:
-        """Yields blocks whose results are there, in order; the last two may wait for a device."""
-        self._late.append(block)
-        while self._late and (
-            block.end is not None or not self._late[0].pending or len(self._late) > _BLOCKS_LATE
-        ):
-            yield settled(self._late.popleft())
-
-    def _finish(self, block: Block, end: End) -> str:
-        spec, unit = self._spec, block.unit
-        address = layout.record(spec.slice, spec.score, unit.id)
-        if end.done:
-            return address
-        output = self._output(block)
-        output.writer.note(block.seconds)
-        record = output.writer.finish(end)
-        del self._open[unit.id], self._counts[unit.id]
-        self._require_lease()
-        if not enter(spec.output, address, record, output.profile):
-            output.writer.discard()
-        return address
+    def finish_bundle(self) -> Sequence[WindowedValue]:
+        """Returns the addresses of the other records of the bundle."""
+        with self._recorded():
+            return [GlobalWindows.windowed_value(a) for a in self._attempts.complete()]
 
     def teardown(self) -> None:
         """Lets go of attempts that a failure left open."""
-        for output in self._open.values():
-            output.writer.abort()
-
-    def _output(self, block: Block) -> UnitOutput:
-        unit = block.unit
-        if block.sequence == 0 and unit.id in self._open:
-            # The unit is done again from its start: what was begun counts for nothing.
-            self._open.pop(unit.id).writer.discard()
-            counted = self._counts.pop(unit.id)
-            self._pulse.add(-counted.rows, -counted.rejected)
-        if unit.id not in self._open:
-            attempt = f"{unit.id}-{secrets.token_hex(4)}"
-            self._open[unit.id] = open_unit(self._spec, unit, attempt)
-            self._counts[unit.id] = Counts()
-        return self._open[unit.id]
-
-    def _count(self, block: Block) -> None:
-        rejected = sum(len(reject.rows_r) for reject in block.rejects)
-        rows = len(block) + rejected
-        before = self._counts[block.unit.id]
-        self._counts[block.unit.id] = Counts(before.rows + rows, before.rejected + rejected)
-        self._pulse.add(rows, rejected)
-
-    def _require_lease(self) -> None:
-        """A worker that outlived its launcher leaves the ledger to whoever took the slice over."""
-        spec = self._spec
-        if not holds(spec.output, spec.slice, spec.lease):
-            raise StoppedError(f"run {spec.run} does not hold its slice any more")
+        self._attempts.close()
 
 
 class Finish(SpecDoFn):

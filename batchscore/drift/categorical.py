@@ -143,7 +143,7 @@ def unseen(aligned: AlignedCategories) -> Unseen:
     share = min(1.0, int(rows_v.sum()) / sampled / m)
     of_current = share * (1 - share) / m
     of_reference = (once + 2 * twice + 1) / sampled / n**2
-    squares = math.fsum((rows_v / m) ** 2) + once / n**2
+    squares = math.fsum(((rows_v / m) ** 2).tolist()) + once / n**2
     of_sample = squares * (1 - sampled) / sampled**2
     f1, f2 = once / sampled, twice / sampled
     return Unseen(share, f1, f2, f1 / n, of_current + of_reference + of_sample)

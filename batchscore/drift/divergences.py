@@ -20,7 +20,7 @@ def psi(p_k: Counts, q_k: Counts) -> float:
     sides; the others are left out. Raises ValueError where a side is empty, as all here do.
     """
     p_share_k, q_share_k = _smoothed(p_k, q_k)
-    return math.fsum((q_share_k - p_share_k) * np.log(q_share_k / p_share_k))
+    return math.fsum(((q_share_k - p_share_k) * np.log(q_share_k / p_share_k)).tolist())
 
 
 def smoothed_js2(p_k: Counts, q_k: Counts) -> tuple[float, int]:
@@ -37,13 +37,15 @@ def js_distance(p_k: Counts, q_k: Counts) -> float:
 def hellinger(p_k: Counts, q_k: Counts) -> float:
     """Returns the Hellinger distance: 0 to 1."""
     p_share_k, q_share_k = shares(p_k, q_k)
-    return math.sqrt(min(1.0, math.fsum((np.sqrt(p_share_k) - np.sqrt(q_share_k)) ** 2) / 2))
+    return math.sqrt(
+        min(1.0, math.fsum(((np.sqrt(p_share_k) - np.sqrt(q_share_k)) ** 2).tolist()) / 2)
+    )
 
 
 def total_variation(p_k: Counts, q_k: Counts) -> float:
     """Returns half the sum of the shares' absolute differences: 0 to 1."""
     p_share_k, q_share_k = shares(p_k, q_k)
-    return min(1.0, math.fsum(np.abs(p_share_k - q_share_k)) / 2)
+    return min(1.0, math.fsum(np.abs(p_share_k - q_share_k).tolist()) / 2)
 
 
 def l_infinity(p_k: Counts, q_k: Counts) -> float:
@@ -63,7 +65,7 @@ def chi2(p_k: Counts, q_k: Counts) -> tuple[float, int, float]:
     p_k, q_k = _occupied(p_k, q_k)
     n, m = float(p_k.sum()), float(q_k.sum())
     p_share_k, q_share_k = shares(p_k, q_k)
-    statistic = math.fsum((p_share_k - q_share_k) ** 2 * (n * m) / (p_k + q_k))
+    statistic = math.fsum(((p_share_k - q_share_k) ** 2 * (n * m) / (p_k + q_k)).tolist())
     freedom = p_k.size - 1
     return statistic, freedom, float(chdtrc(freedom, statistic)) if freedom else 1.0
 
@@ -111,7 +113,7 @@ def _js_divergence(p_share_k: Floats, q_share_k: Floats) -> float:
     sums_k = sums_k[occupied_k]
     lean_k = (p_share_k - q_share_k)[occupied_k] / sums_k
     terms_k = sums_k * (_x_log_x(lean_k) + _x_log_x(-lean_k)) / 2
-    return min(1.0, max(0.0, math.fsum(terms_k) / (2 * math.log(2))))
+    return min(1.0, max(0.0, math.fsum(terms_k.tolist()) / (2 * math.log(2))))
 
 
 def _x_log_x(lean_k: Floats) -> Floats:

@@ -146,8 +146,8 @@ def _pooled_scale(aligned: Aligned) -> float:
 
 def _variance(units_b: NDArray[np.float64], counts_b: Counts) -> float:
     n = int(counts_b.sum())
-    mean = math.fsum(units_b * counts_b) / n
-    return math.fsum((units_b - mean) ** 2 * counts_b) / n
+    mean = math.fsum((units_b * counts_b).tolist()) / n
+    return math.fsum(((units_b - mean) ** 2 * counts_b).tolist()) / n
 
 
 def _tail(aligned: Aligned, n: int, m: int) -> Comparison:

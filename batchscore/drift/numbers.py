@@ -268,8 +268,8 @@ def _moments(values_b: NDArray[np.float64], counts_b: NDArray[np.int64]) -> tupl
     exponent = int(np.frexp(np.abs(values_b).max())[1])
     scaled_b = np.ldexp(values_b, -exponent)
     n = int(counts_b.sum())
-    mean = float(scaled_b[0]) + math.fsum((scaled_b - scaled_b[0]) * counts_b) / n
-    variance = math.fsum((scaled_b - mean) ** 2 * counts_b) / n
+    mean = float(scaled_b[0]) + math.fsum(((scaled_b - scaled_b[0]) * counts_b).tolist()) / n
+    variance = math.fsum(((scaled_b - mean) ** 2 * counts_b).tolist()) / n
     return math.ldexp(mean, exponent), math.ldexp(math.sqrt(variance), exponent)
 
 

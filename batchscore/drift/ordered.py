@@ -294,7 +294,7 @@ def _scaled(aligned: Aligned, places_b: Floats) -> Floats:
 def _integral(places_b: Floats, heights_b: Floats) -> float:
     """Returns the area under `heights_b`, each from its place to the next."""
     areas_b = heights_b[:-1] * np.diff(places_b)
-    return math.fsum(areas_b[heights_b[:-1] > 0])
+    return math.fsum(areas_b[heights_b[:-1] > 0].tolist())
 
 
 def _sigma(places_b: Floats, counts_b: Counts) -> float:
@@ -303,8 +303,8 @@ def _sigma(places_b: Floats, counts_b: Counts) -> float:
         return math.inf
     n = int(counts_b.sum())
     from_first_b = places_b - places_b[0]
-    from_mean_b = from_first_b - math.fsum(from_first_b * counts_b) / n
-    return math.sqrt(math.fsum(from_mean_b**2 * counts_b) / n)
+    from_mean_b = from_first_b - math.fsum((from_first_b * counts_b).tolist()) / n
+    return math.sqrt(math.fsum((from_mean_b**2 * counts_b).tolist()) / n)
 
 
 def _quartile_range(places_b: Floats, counts_b: Counts) -> float:

@@ -346,7 +346,7 @@ def frechet(reference: Vectors, current: Vectors) -> float | None:
     shared_d = np.linalg.eigvalsh(root_dd @ second_dd @ root_dd)
     traces = float(np.trace(first_dd) + np.trace(second_dd))
     shift = _square(reference.mean() - current.mean())
-    return max(0.0, shift + traces - 2 * math.fsum(np.sqrt(shared_d.clip(0))))
+    return max(0.0, shift + traces - 2 * math.fsum(np.sqrt(shared_d.clip(0)).tolist()))
 
 
 class _Means:
@@ -457,7 +457,7 @@ def _circle() -> NDArray[np.complex128]:
 
 def _square(values: Floats) -> float:
     """Returns the sum of squares, rounded once and so alike on every machine."""
-    return math.fsum(np.square(values).ravel())
+    return math.fsum(np.square(values).ravel().tolist())
 
 
 def _part(sums_r: Sums) -> Part:

@@ -176,10 +176,9 @@ class UnitWriter:
                 more not one was scored, nor any before them.
         """
         self._note_engine()
-        with stopwatch(self._seconds, "wait_write"):
-            self._writing.put(None)
-            self._profiling.close()
-            self._writing.close()
+        self._writing.put(None)
+        self._profiling.close()
+        self._writing.close()
         self._reconcile(end)
         self._check_some_scored()
         self._seconds["ended"] = time.time()
