@@ -80,7 +80,7 @@ class Categories:
             hashes_d = hash_bytes(bytes_d)
             self._widen(*_ends(values, bytes_d))
             self._count(hashes_d, counts_d)
-            self._frequent.add(hashes_d, counts_d, partial(_label, self.type, bytes_d))
+            self._frequent.add(hashes_d, counts_d, partial(_labels_of, bytes_d))
 
     def merge(self, other: Categories) -> None:
         """Adds what `other`, of the same type, has taken."""
@@ -119,7 +119,7 @@ class Categories:
 
     def label(self, hash_: int) -> str | None:
         """Returns a value for people, binaries in hexadecimal; None where it is not known."""
-        label = self._frequent.labels.get(int(hash_))
+        label = self._frequent.label(int(hash_))
         return None if label is None else self._readable(label)
 
     def top(self, k: int) -> list[tuple[str, int, int]]:
@@ -228,7 +228,10 @@ class Categories:
         held_r = np.flatnonzero(np.isin(hashes_r, self._frequent.hashes_t))[:LABELS]
         held_r = held_r[np.argsort(hashes_r[held_r])]
         hashes_l = hashes_r[held_r]
-        values_l = tuple(self._frequent.labels[each] for each in hashes_l.tolist())
+        labels_l = self._frequent.labels_t.take(
+            to_arrow(np.searchsorted(self._frequent.hashes_t, hashes_l))
+        )
+        values_l = tuple(_whole(self.type, label) for label in labels_l.to_pylist())
         return Part(hashes_l, counts_r[held_r], value_r=values_l)
 
     def _name(self, hash_: int) -> str:
@@ -289,8 +292,12 @@ def _ends(values: pa.Array, bytes_d: pa.Array) -> tuple[bytes, bytes]:
     return _cut(texts["min"]), _cut(texts["max"])
 
 
-def _label(type_: str, bytes_d: pa.Array, row: int) -> bytes:
-    label = _cut(bytes_d[row])
+def _labels_of(bytes_d: pa.Array, rows: np.ndarray[Any, np.dtype[np.int64]]) -> pa.Array:
+    return pc.binary_slice(bytes_d.take(to_arrow(rows)), 0, LABEL_BYTES)
+
+
+def _whole(type_: str, label: bytes) -> bytes:
+    """Returns a text's label without a last character that was cut."""
     return label.decode(errors="ignore").encode() if "string" in type_ else label
 
 
@@ -381,5 +388,6 @@ def _restored_labels(categories: Categories, parts: Mapping[str, Part]) -> Frequ
         raise ValueError("labels count more than there is")
     if not categories.folded and not np.isin(hashes_l, categories.counts()[0]).all():
         raise ValueError("a label is of a value that is not there")
-    frequent.add(hashes_l, counts_l, values.__getitem__)
+    labels_l = pa.array(values, pa.large_binary())
+    frequent.add(hashes_l, counts_l, lambda rows: labels_l.take(to_arrow(rows)))
     return frequent

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
+
+from batchscore.arrays import to_arrow
 
 Hashes = NDArray[np.uint64]
 Counts = NDArray[np.int64]
+Label = Callable[[NDArray[np.int64]], pa.Array]
+"""Takes rows (r,) to the texts of their values, large_binary (r,)."""
 
 TABLE = 4096  # values that are held at most
 
@@ -23,16 +28,16 @@ class Frequent:
     Attributes:
         hashes_t: ascending.
         counts_t: all above 0.
-        labels: the text of each hash.
+        labels_t: large_binary, the text of each.
     """
 
     def __init__(self) -> None:
         self.hashes_t: Hashes = np.empty(0, np.uint64)
         self.counts_t: Counts = np.empty(0, np.int64)
-        self.labels: dict[int, bytes] = {}
+        self.labels_t: pa.Array = pa.nulls(0, pa.large_binary())
 
-    def add(self, hashes_d: Hashes, counts_d: Counts, label: Callable[[int], bytes]) -> None:
-        """Adds counts of values; `label` returns the text of the value in one of the rows (d,)."""
+    def add(self, hashes_d: Hashes, counts_d: Counts, label: Label) -> None:
+        """Adds counts of values; `label` returns the texts of those in some of the rows (d,)."""
         rows_k, cut = _strongest(counts_d)
         known_t = self.hashes_t
         hashes_s = np.concatenate([known_t, hashes_d[rows_k]])
@@ -41,22 +46,32 @@ class Frequent:
         rows_t, cut = _strongest(counts_t)
         self.hashes_t, self.counts_t = hashes_t[rows_t], counts_t[rows_t] - cut
         if not np.array_equal(known_t, self.hashes_t):
-            self._relabel(hashes_d[rows_k], rows_k, label)
+            self._relabel(known_t, hashes_d[rows_k], rows_k, label)
 
     def merge(self, other: Frequent) -> None:
         """Adds what `other` holds."""
-        hashes = other.hashes_t.tolist()
-        self.add(other.hashes_t, other.counts_t, lambda row: other.labels[hashes[row]])
+        self.add(other.hashes_t, other.counts_t, lambda rows: other.labels_t.take(to_arrow(rows)))
+
+    def label(self, hash_: int) -> bytes | None:
+        """Returns a value's text; None where the value is not held."""
+        row = int(np.searchsorted(self.hashes_t, np.uint64(hash_)))
+        if row == self.hashes_t.size or int(self.hashes_t[row]) != hash_:
+            return None
+        text: bytes = self.labels_t[row].as_py()
+        return text
 
     def _relabel(
-        self, hashes_k: Hashes, rows_k: NDArray[np.intp], label: Callable[[int], bytes]
+        self, known_t: Hashes, hashes_k: Hashes, rows_k: NDArray[np.intp], label: Label
     ) -> None:
-        kept = self.hashes_t.tolist()
-        labels, self.labels = self.labels, {}
-        rows = dict(zip(hashes_k.tolist(), rows_k.tolist(), strict=True))
-        for each in kept:
-            known = labels.get(each)
-            self.labels[each] = label(rows[each]) if known is None else known
+        """Keeps the texts of values that were held before, and gets the others from `label`."""
+        old_t = np.isin(self.hashes_t, known_t, assume_unique=True)
+        order_k = np.argsort(hashes_k)
+        added_k = order_k[np.searchsorted(hashes_k[order_k], self.hashes_t[~old_t])]
+        texts = pa.concat_arrays([self.labels_t, label(rows_k[added_k].astype(np.int64))])
+        places_t = np.empty(self.hashes_t.size, np.int64)
+        places_t[old_t] = np.searchsorted(known_t, self.hashes_t[old_t])
+        places_t[~old_t] = known_t.size + np.arange(added_k.size)
+        self.labels_t = texts.take(to_arrow(places_t))
 
 
 def sum_by_hash(hashes_n: Hashes, counts_n: Counts) -> tuple[Hashes, Counts]:

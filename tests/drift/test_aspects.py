@@ -11,6 +11,7 @@ import pytest
 from batchscore.drift.categories import FOLDS
 from batchscore.drift.compare import compare_profiles
 from batchscore.drift.findings import AspectDrift, Measure, Rules, TableDrift, Thresholds
+from batchscore.drift.frequent import Frequent
 from batchscore.drift.table import TableProfile
 from batchscore.hashing import hash_bytes
 
@@ -125,7 +126,7 @@ def test_a_fold_without_a_label_has_its_number() -> None:
     sides = TableProfile.empty(), TableProfile.empty()
     for side, more in zip(sides, ([], ["x"] * 3000), strict=True):
         side.update(pa.record_batch({"x": [*distinct, *more]}))
-        side.columns["x"].aspects["value"]._frequent.labels.clear()
+        side.columns["x"].aspects["value"]._frequent = Frequent()
     found = measure(compare_profiles(*sides, Rules()), "category")
     assert found.detail.startswith("values of fold ")
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from batchscore.drift import frequent
-from batchscore.drift.frequent import Frequent
+from batchscore.drift.frequent import Frequent, Label
 
 BLOCKS = st.lists(st.lists(st.integers(0, 12), min_size=1, max_size=60), max_size=8)
 
@@ -18,8 +19,17 @@ BLOCKS = st.lists(st.lists(st.integers(0, 12), min_size=1, max_size=60), max_siz
 def _add(sketch: Frequent, values: list[int]) -> None:
     counts = Counter(values)
     hashes_d = np.array(list(counts), np.uint64)
-    labels = [f"value {each}".encode() for each in counts]
-    sketch.add(hashes_d, np.array(list(counts.values()), np.int64), labels.__getitem__)
+    labels = [f"value {each}" for each in counts]
+    sketch.add(hashes_d, np.array(list(counts.values()), np.int64), _texts(labels))
+
+
+def _texts(labels: list[str]) -> Label:
+    texts_d = pa.array(labels, pa.large_binary())
+    return lambda rows: texts_d.take(pa.array(rows))
+
+
+def _labels(sketch: Frequent) -> dict[int, bytes]:
+    return dict(zip(sketch.hashes_t.tolist(), sketch.labels_t.to_pylist(), strict=True))
 
 
 def _assert_within_bounds(sketch: Frequent, values: list[int]) -> None:
@@ -28,7 +38,9 @@ def _assert_within_bounds(sketch: Frequent, values: list[int]) -> None:
     for value, exact in Counter(values).items():
         lost = exact - held.get(value, 0)
         assert 0 <= lost <= len(values) / (frequent.TABLE + 1)
-    assert sketch.labels == {value: f"value {value}".encode() for value in held}
+    assert _labels(sketch) == {value: f"value {value}".encode() for value in held}
+    assert all(sketch.label(value) == f"value {value}".encode() for value in held)
+    assert sketch.label(99) is None
 
 
 @settings(deadline=None, max_examples=300)
@@ -52,8 +64,8 @@ def test_a_value_that_becomes_frequent_late_is_found() -> None:
     """Earlier values, all of the table, give way to one that comes often enough."""
     sketch = Frequent()
     earlier = np.arange(frequent.TABLE, dtype=np.uint64)
-    sketch.add(earlier, np.full(earlier.size, 1000), lambda row: b"earlier")
+    sketch.add(earlier, np.full(earlier.size, 1000), _texts(["earlier"] * earlier.size))
     for _ in range(100):
-        sketch.add(np.array([2**63], np.uint64), np.array([100]), lambda row: b"late")
-    assert sketch.labels == {2**63: b"late"}
+        sketch.add(np.array([2**63], np.uint64), np.array([100]), _texts(["late"]))
+    assert _labels(sketch) == {2**63: b"late"}
     assert sketch.counts_t.tolist() == [9000]
