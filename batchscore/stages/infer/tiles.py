@@ -31,15 +31,18 @@ def run_tiles(inputs: Inputs, rows: int, forward: Forward) -> dict[str, Array]:
     for name, array in first.items():
         made[name][tiles[0].places] = array
 
-    def run(tile: Tile) -> None:
-        for name, array in _run_tile(inputs, tile, forward).items():
-            made[name][tile.places] = array
+    def run(some: list[Tile]) -> None:
+        for tile in some:
+            for name, array in _run_tile(inputs, tile, forward).items():
+                made[name][tile.places] = array
 
-    if forward.threads > 1 and len(tiles) > 2:
-        list(_pool(forward.threads).map(run, tiles[1:]))
+    threads = forward.threads if len(tiles) > 2 else 1
+    # One hand-over a thread: each wakes a thread, which then waits for the interpreter.
+    shares = [tiles[1 + first :: threads] for first in range(threads)]
+    if threads > 1:
+        list(_pool(threads).map(run, shares))
     else:
-        for tile in tiles[1:]:
-            run(tile)
+        run(shares[0])
     return made
 
 
