@@ -13,6 +13,7 @@ Floats = NDArray[np.float64]
 _TIE = 1e-7  # tables whose probabilities differ by less, relatively, are as likely
 _TERMS = 16384  # terms of a tail that are summed at a time
 _NEGLIGIBLE = 1e-17  # relative to the sum
+_LOST = 1e-22  # relative to the sum: all terms of a step together are below its last bit
 _SMALL = 30  # below, the factorial itself is at least as precise as its series
 
 
@@ -100,7 +101,7 @@ class _Margins:
         while x > self.least and term > total * _NEGLIGIBLE:
             steps_t = np.arange(x, max(self.least, x - _TERMS), -1, dtype=np.float64)
             terms_t = term * np.cumprod(self._ratios(steps_t))
-            total += math.fsum(terms_t)
+            total += math.fsum(terms_t[terms_t > total * _LOST].tolist())
             term = float(terms_t[-1])
             x -= steps_t.size
         return chance * total

@@ -11,6 +11,7 @@ from batchscore.processes import uncollected
 logging.basicConfig(level=logging.ERROR)
 
 with uncollected():
+    import batchscore.drift.compare  # the last step's, which imports it late
     import batchscore.engines.direct
     import batchscore.transforms  # noqa: F401
 

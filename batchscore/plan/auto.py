@@ -12,7 +12,7 @@ from batchscore.plan.inputs import Footer
 from batchscore.stages.block import TILE_ROWS
 from batchscore.units import Unit
 
-MANY_ROWS = 4_000_000
+MANY_ROWS = 2_000_000
 BLOCK_BYTES = 16 << 20
 BLOCK_ROWS = (TILE_ROWS, 65_536)
 

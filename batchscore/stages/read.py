@@ -5,9 +5,19 @@ from __future__ import annotations
 import re
 import time
 from collections import deque
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -40,7 +50,7 @@ class Source:
         schema: the columns that the stages see, hive keys among them, in order.
         filters: pyarrow's DNF form, or None.
         batch_rows: rows of a block.
-        threads: columns that are decoded side by side.
+        threads: columns, or small shards, that are decoded side by side.
     """
 
     schema: pa.Schema
@@ -221,10 +231,11 @@ def _kept_rows(
 ) -> Iterator[tuple[pa.Array, pa.RecordBatch]]:
     condition = pq.filters_to_expression(source.filters) if source.filters else None
     starts = accumulate((piece.rows for piece in unit.pieces), initial=0)
+    batches_p = _read_pieces([p for p in unit.pieces if p.shard.path not in bad], source)
     for piece, first in zip(unit.pieces, starts, strict=False):
         if piece.shard.path in bad:
             continue
-        for batch in _read_piece(piece, source):
+        for batch in next(batches_p):
             counts["read"] += batch.num_rows
             rows = to_arrow(np.arange(first, first + batch.num_rows, dtype=np.int64))
             first += batch.num_rows
@@ -232,6 +243,25 @@ def _kept_rows(
                 numbered = batch.append_column("", rows).filter(condition)
                 rows, batch = numbered.columns[-1], numbered.select(range(batch.num_columns))
             yield rows, batch
+
+
+def _read_pieces(pieces: Sequence[Piece], source: Source) -> Iterator[Iterable[pa.RecordBatch]]:
+    """Yields each piece's batches, in order; pieces of up to a block are read side by side."""
+    one = replace(source, threads=1)
+    waiting: deque[Callable[[], Iterable[pa.RecordBatch]]] = deque()
+    with ThreadPoolExecutor(source.threads, thread_name_prefix="shard") as pool:
+        try:
+            for piece in pieces:
+                if source.threads > 1 and piece.rows <= source.batch_rows:
+                    waiting.append(pool.submit(lambda p: list(_read_piece(p, one)), piece).result)
+                else:
+                    waiting.append(partial(_read_piece, piece, source))
+                if len(waiting) > source.threads:
+                    yield waiting.popleft()()
+            while waiting:
+                yield waiting.popleft()()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _read_piece(piece: Piece, source: Source) -> Iterator[pa.RecordBatch]:
