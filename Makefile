@@ -13,7 +13,7 @@ CHECKED := $(wildcard batchscore tests data docs jobs benchmarks tools)
 help:
 	@echo "make demo         score the sample flights"
 	@echo "make test         all checks, then all tests with coverage"
-	@echo "make bench        what drift profiling costs, beside its peers; installs them into .bench"
+	@echo "make bench        scoring and drift profiling beside their peers; installs them into .bench"
 	@echo "make faults       kill 200 runs at random, and see that nothing is lost or twice"
 	@echo "make check        formatter, linter, types, import rules"
 	@echo "make lint         formatter and linter only"
@@ -30,6 +30,8 @@ test: check
 	$(BIN)/pytest --cov --cov-report=term
 
 bench: $(READY)
+	$(BIN)/python -m benchmarks.scoring_peers
+	$(BIN)/python -m benchmarks.limits --only floor,cores,startup,help,overhead
 	$(BIN)/python -m benchmarks.profile_cost
 	$(BIN)/python -m benchmarks.drift_peers
 

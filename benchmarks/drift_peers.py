@@ -15,9 +15,6 @@ import argparse
 import json
 import os
 import platform
-import shutil
-import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,13 +25,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.commands import PeerError, run
+from benchmarks.environments import environment
 from benchmarks.peers.harness import PAIR_ROWS, PAIRS, PIECES
 
-ROOT = Path(__file__).parents[1]
-HOME = ROOT / ".bench"
-PYTHON = "3.11"  # the newest that all of them have wheels for
 ROUNDS = 3
-LIMIT_S = 900
 NUMBERS, CATEGORIES = 34, 2
 COLUMNS = NUMBERS + CATEGORIES
 CHANGED = {
@@ -64,10 +59,6 @@ ENTRIES = (
     Entry("whylogs", "whylogs", ("whylogs[viz]==1.6.4", "pandas<3", "pyarrow")),
     Entry("TFDV", "tfdv", ("tensorflow-data-validation==1.16.1", "dill")),
 )
-
-
-class PeerError(Exception):
-    """A library that cannot be had or run; says why."""
 
 
 @dataclass(frozen=True)
@@ -103,30 +94,13 @@ def write_tables(folder: Path, rows: int) -> None:
         pq.write_table(pa.table(columns), folder / f"{name}.parquet")
 
 
-def environment(entry: Entry) -> Path:
-    """Returns the Python that has the library, and makes its environment if there is none."""
-    if not entry.requirements:
-        return Path(sys.executable)
-    folder = HOME / entry.module
-    python, ready = folder / "bin" / "python", folder / "requirements.txt"
-    wanted = "\n".join((PYTHON, *entry.requirements))
-    if not ready.exists() or ready.read_text() != wanted:
-        beside = Path(sys.executable).with_name("uv")
-        uv = str(beside) if beside.exists() else shutil.which("uv")
-        if uv is None:
-            raise PeerError("uv is not there to install it")
-        _run([uv, "venv", "--quiet", "--clear", "--python", PYTHON, str(folder)])
-        _run([uv, "pip", "install", "--quiet", "--python", str(python), *entry.requirements])
-        ready.write_text(wanted)
-    return python
-
-
 def ask(entry: Entry, task: str, folder: Path) -> dict[str, Any]:
     """Returns what a library's process answers to a task."""
     result = folder / "result.json"
     module = f"benchmarks.peers.{entry.module}"
-    python = str(environment(entry))
-    _run([python, "-W", "ignore", "-m", module, task, str(folder), str(result), *entry.options])
+    python = str(environment(entry.module, entry.requirements))
+    words = [python, "-W", "ignore", "-m", module, task, str(folder), str(result)]
+    run([*words, *entry.options], QUIET)
     found: dict[str, Any] = json.loads(result.read_text())
     return found
 
@@ -232,23 +206,6 @@ def main() -> None:
         print()
         table([each for each in results if each.answers])
     print(f"\nPieces: {PIECES}, of TFDV one a core; load {os.getloadavg()[0]:.1f} at the end")
-
-
-def _run(command: list[str]) -> None:
-    try:
-        done = subprocess.run(
-            command,
-            cwd=ROOT,
-            env={**os.environ, **QUIET},
-            capture_output=True,
-            text=True,
-            timeout=LIMIT_S,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise PeerError(f"not done after {LIMIT_S} s: {' '.join(command[:6])}") from error
-    if done.returncode:
-        last = (done.stderr.strip() or "no message").splitlines()[-1]
-        raise PeerError(f"exit {done.returncode} of {' '.join(command[:6])}: {last}")
 
 
 def _texts(codes_r: Any) -> pa.Array:

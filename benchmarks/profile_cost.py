@@ -11,7 +11,6 @@ beside the score, so that writing is cheap and the share of profiling as large a
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import resource
 import tempfile
@@ -26,17 +25,11 @@ import pyarrow.parquet as pq
 
 from batchscore.drift.table import TableProfile
 from benchmarks.safety import run
+from benchmarks.workload import write_job, write_model
 
 COLUMNS = [f"f{index:02d}" for index in range(34)]
 SHARD_ROWS = 500_000
 WARM_ROWS = 20_000
-NET = f"""from torch import nn
-
-
-def Net() -> nn.Module:
-    return nn.Sequential(nn.Linear({len(COLUMNS)}, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(),
-                         nn.Linear(64, 1), nn.Flatten(0))
-"""
 
 
 @dataclass(frozen=True)
@@ -60,45 +53,12 @@ def write_table(folder: Path, rows: int) -> None:
         pq.write_table(table, folder / f"{first:010d}.parquet", use_dictionary=False)
 
 
-def write_model(folder: Path) -> None:
-    """Writes the model folder of the network, with random weights."""
-    import torch
-    from safetensors.torch import save
-    from torch import nn
-
-    from batchscore.models.folder import write_model_folder
-
-    torch.manual_seed(0)
-    layers = nn.Linear(len(COLUMNS), 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU()
-    module = nn.Sequential(*layers, nn.Linear(64, 1))
-    card = {
-        "name": "bench",
-        "version": "1",
-        "format": "safetensors",
-        "weights": "weights.safetensors",
-        "architecture": "net.py:Net",
-        "inputs": {"x": {"type": "float32", "shape": [len(COLUMNS)]}},
-        "outputs": {"logit": {"type": "float32", "shape": []}},
-    }
-    files = {"weights.safetensors": save(dict(module.state_dict())), "net.py": NET.encode()}
-    write_model_folder(str(folder), card, files)
-
-
-def write_job(folder: Path, rows: int) -> Path:
+def write_wide_job(folder: Path, rows: int) -> Path:
     """Writes a job over a new table of so many rows."""
     write_table(folder / "in", rows)
-    write_model(folder / "model")
-    job = {
-        "name": "bench",
-        "input": {"path": "in"},
-        "model": {"path": "model", "inputs": {"x": COLUMNS}},
-        "postprocess": "sigmoid",
-        "output": {"path": "out", "columns": COLUMNS[:1]},
-        "runtime": {"workers": 1},
-    }
-    path = folder / "job.json"
-    path.write_text(json.dumps(job))
-    return path
+    write_model(folder / "model", width=len(COLUMNS))
+    sections = {"output": {"path": "out", "columns": COLUMNS[:1]}, "runtime": {"workers": 1}}
+    return write_job(folder, sections, COLUMNS)
 
 
 def measure(warm: Path, job: Path) -> Cost:
@@ -131,8 +91,8 @@ def main() -> None:
     rows = parser.parse_args().rows
     for size in (rows, 4 * rows):
         with tempfile.TemporaryDirectory() as home:
-            warm = write_job(Path(home) / "warm", WARM_ROWS)
-            job = write_job(Path(home) / "job", size)
+            warm = write_wide_job(Path(home) / "warm", WARM_ROWS)
+            job = write_wide_job(Path(home) / "job", size)
             with multiprocessing.get_context("spawn").Pool(1) as pool:
                 cost = pool.apply(measure, (warm, job))
         print(

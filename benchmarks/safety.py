@@ -21,14 +21,12 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from click.testing import CliRunner
 
 from batchscore.cli import cli
+from benchmarks.workload import make_table, write_job, write_model, write_shards
 
-COLUMNS = 34
 SHARD_ROWS = 1_000_000
 # What is safety, by the step that it is counted under; the name is looked up where it is called.
 TIMED = {
@@ -97,62 +95,15 @@ def _resolve(name: str) -> Any:
     return found
 
 
-def write_job(folder: Path) -> Path:
-    """Writes a job of a small network on the numeric columns f00 to f31."""
-    import torch
-    from safetensors.torch import save
-
-    from batchscore.models.folder import write_model_folder
-
-    width = COLUMNS - 2
-    net = f"""import torch
-from torch import nn
-
-
-def Net() -> nn.Module:
-    return nn.Sequential(nn.Linear({width}, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(),
-                         nn.Linear(64, 1), nn.Flatten(0))
-"""
-    torch.manual_seed(0)
-    module = torch.nn.Sequential(
-        torch.nn.Linear(width, 128),
-        torch.nn.ReLU(),
-        torch.nn.Linear(128, 64),
-        torch.nn.ReLU(),
-        torch.nn.Linear(64, 1),
-    )
-    card = {
-        "name": "bench",
-        "version": "1",
-        "format": "safetensors",
-        "weights": "weights.safetensors",
-        "architecture": "net.py:Net",
-        "inputs": {"x": {"type": "float32", "shape": [width]}},
-        "outputs": {"logit": {"type": "float32", "shape": []}},
-    }
-    files = {"weights.safetensors": save(dict(module.state_dict())), "net.py": net.encode()}
-    write_model_folder(str(folder / "model"), card, files)
-    columns = [f"f{index:02d}" for index in range(width)]
-    job = {
-        "name": "bench",
-        "input": {"path": "in"},
-        "model": {"path": "model", "inputs": {"x": columns}},
-        "postprocess": "sigmoid",
+def write_checked_job(folder: Path) -> Path:
+    """Writes a job of a small network with checks of keys and of scores."""
+    write_model(folder / "model")
+    sections = {
         "output": {"path": "out", "columns": ["id", "part"]},
         "checks": {"unique": ["id"], "score_range": [0, 1]},
         "runtime": {"workers": 1},
     }
-    path = folder / "job.json"
-    path.write_text(json.dumps(job))
-    return path
-
-
-def make_table(rows: int, first: int) -> pa.Table:
-    """Returns rows of 32 floats, an id and a text."""
-    chance = np.random.default_rng(first)
-    floats = {f"f{i:02d}": chance.normal(size=rows).astype(np.float32) for i in range(COLUMNS - 2)}
-    ids = np.arange(first, first + rows)
-    return pa.table({"id": ids, "part": pa.array((ids % 7).astype(str)), **floats})
+    return write_job(folder, sections)
 
 
 def run(command: str, job: Path) -> tuple[float, dict[str, Any]]:
@@ -175,11 +126,8 @@ def measure_shares(rows: int) -> None:
     """Prints what share of a run each safety step takes."""
     with tempfile.TemporaryDirectory() as home:
         folder = Path(home)
-        job = write_job(folder)
-        (folder / "in").mkdir()
-        for first in range(0, rows, SHARD_ROWS):
-            path = folder / f"in/{first:010d}.parquet"
-            pq.write_table(make_table(SHARD_ROWS, first), path, use_dictionary=["part"])
+        job = write_checked_job(folder)
+        write_shards(folder / "in", rows, SHARD_ROWS, SHARD_ROWS)
         clock = Clock()
         with measured(clock):
             seconds, found = run("run", job)
@@ -197,7 +145,7 @@ def measure_planning(shards: int) -> None:
     """Prints how long many small shards take to plan, and a rerun over them to answer."""
     with tempfile.TemporaryDirectory() as home:
         folder = Path(home)
-        job = write_job(folder)
+        job = write_checked_job(folder)
         (folder / "in").mkdir()
         for index in range(shards):
             pq.write_table(make_table(4, 4 * index), folder / f"in/{index:06d}.parquet")

@@ -1,0 +1,43 @@
+"""Daft: a batch method of a class with the network in it, on the native runner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import daft  # type: ignore[import-not-found]
+import torch
+from daft import DataType, Series
+
+from benchmarks.scorers.harness import SCORE, Task, main
+from benchmarks.scorers.network import load_network, predict_columns
+
+
+@daft.cls
+class Scorer:
+    """The network, loaded once a process."""
+
+    def __init__(self, task: Task) -> None:
+        torch.set_num_threads(task.threads)
+        self.network = load_network(task.weights, task.network)
+
+    @daft.method.batch(return_dtype=DataType.float32())  # type: ignore[untyped-decorator]
+    def score(self, *columns: Series) -> Series:
+        """Returns the scores of feature columns."""
+        arrays = [column.to_arrow().to_numpy() for column in columns]
+        return Series.from_numpy(predict_columns(self.network, arrays))
+
+
+def prepare(task: Task) -> Callable[[], None]:
+    """Returns what reads, scores and writes."""
+    scorer = Scorer(task)
+
+    def score() -> None:
+        table = daft.read_parquet(f"{task.source}/*.parquet")
+        scores = scorer.score(*(table[name] for name in task.features))
+        table.with_column(SCORE, scores).write_parquet(task.target)
+
+    return score
+
+
+if __name__ == "__main__":
+    main("daft", prepare)

@@ -1,0 +1,60 @@
+"""Spark: `predict_batch_udf` on all cores of this machine, with Arrow between it and Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pyspark.ml.functions import predict_batch_udf  # type: ignore[import-not-found]
+from pyspark.sql import SparkSession  # type: ignore[import-not-found]
+from pyspark.sql.functions import struct  # type: ignore[import-not-found]
+from pyspark.sql.types import FloatType  # type: ignore[import-not-found]
+
+from benchmarks.scorers.harness import SCORE, Task, main
+
+BATCH_ROWS = 16_384
+
+
+def prepare(task: Task) -> Callable[[], None]:
+    """Starts Spark, and torch in its Python workers; returns what reads, scores and writes."""
+    rows = task.batch_rows or BATCH_ROWS
+    spark = (
+        SparkSession.builder.master(f"local[{task.cores}]")
+        .config("spark.driver.memory", "8g")
+        .config("spark.ui.enabled", "false")
+        .config("spark.ui.showConsoleProgress", "false")
+        .config("spark.sql.execution.arrow.pyspark.enabled", "true")
+        .config("spark.sql.execution.arrow.maxRecordsPerBatch", str(rows))
+        .getOrCreate()
+    )
+    spark.sparkContext.setLogLevel("ERROR")
+    spark.sparkContext.parallelize(range(task.cores), task.cores).foreach(_load_torch)
+    predict = predict_batch_udf(_make_predict(task), return_type=FloatType(), batch_size=rows)
+
+    def score() -> None:
+        table = spark.read.parquet(task.source)
+        scored = table.withColumn(SCORE, predict(struct(*task.features)))
+        scored.write.mode("overwrite").parquet(task.target)
+
+    return score
+
+
+def _make_predict(task: Task) -> Callable[[], Callable[[Any], Any]]:
+    def make() -> Callable[[Any], Any]:
+        import torch
+
+        from benchmarks.scorers.network import load_network, predict
+
+        torch.set_num_threads(1)
+        network = load_network(task.weights, task.network)
+        return lambda values_bf: predict(network, values_bf)
+
+    return make
+
+
+def _load_torch(_: int) -> None:
+    import torch  # noqa: F401
+
+
+if __name__ == "__main__":
+    main("pyspark", prepare)
