@@ -89,7 +89,7 @@ class Attempts:
 
     def _end(self, block: Block, end: End) -> None:
         # One at a time, so that no more than two units are in memory.
-        self._ended += self._collect(wait=True)
+        self._note_ended(wait=True)
         unit = block.unit
         address = layout.record(self._spec.slice, self._spec.score, unit.id)
         if end.done:
@@ -112,10 +112,13 @@ class Attempts:
         return address
 
     def _collect(self, wait: bool) -> list[str]:
-        while self._ending and (wait or self._ending[0].done()):
-            self._ended.append(self._ending.popleft().result())
+        self._note_ended(wait)
         ended, self._ended = self._ended, []
         return ended
+
+    def _note_ended(self, wait: bool) -> None:
+        while self._ending and (wait or self._ending[0].done()):
+            self._ended.append(self._ending.popleft().result())
 
     def _require_lease(self) -> None:
         """A worker that outlived its launcher leaves the ledger to whoever took the slice over."""
