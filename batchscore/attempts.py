@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -88,8 +89,10 @@ class Attempts:
         self._pulse.add(rows, rejected)
 
     def _end(self, block: Block, end: End) -> None:
+        start = time.perf_counter()
         # One at a time, so that no more than two units are in memory.
         self._note_ended(wait=True)
+        waited = time.perf_counter() - start
         unit = block.unit
         address = layout.record(self._spec.slice, self._spec.score, unit.id)
         if end.done:
@@ -97,6 +100,7 @@ class Attempts:
             return
         output = self._output(unit, block.sequence)
         output.writer.note(block.seconds)
+        output.writer.note({"wait_write": waited, "passing": waited})
         del self._open[unit.id], self._counts[unit.id]
         self._ending.append(self._pool.submit(self._finish, output, end, address))
 

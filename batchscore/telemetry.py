@@ -241,18 +241,27 @@ def _limit(
     stages = limiting_stages(seconds)
     if not units or not stages:
         return (outside,), _share(spent, run.seconds)
-    late = seconds.get("wait_infer", 0.0) if stages == ("infer",) else 0.0
+    late = seconds.get(_WAITS.get(stages, ""), 0.0)
     return stages, _share(max(seconds.get(stages[0], 0.0), late), thread_s or units * run.at_work)
+
+
+_WAITS: dict[tuple[str, ...], str] = {("infer",): "wait_infer", ("read",): "wait_read"}
 
 
 def limiting_stages(seconds: Mapping[str, float]) -> tuple[str, ...]:
     """Returns the longest stage of the busiest thread; two, if that is not sure by 10 %.
 
-    A GPU works on while its thread is idle: it is the limit where it was waited for most.
+    A GPU works on while its thread is idle: it is the limit where it was waited for most. So is a
+    store that answers slowly, which the time of reading does not tell where it is tried again.
     """
-    late, *others = (seconds.get(name, 0.0) for name in ("wait_infer", "wait_read", "wait_write"))
-    if late > max(*others, _LATE * (_thread_seconds(seconds) or 0.0)):
+    late, data, room = (
+        seconds.get(name, 0.0) for name in ("wait_infer", "wait_read", "wait_write")
+    )
+    whole = _thread_seconds(seconds) or 0.0
+    if late > max(data, room, _LATE * whole):
         return ("infer",)
+    if data > max(late, room, whole / 2):
+        return ("read",)
     loads = dict(zip(threads(seconds), _loads(seconds), strict=True))
     most = max(loads.values())
     found: list[str] = []

@@ -297,3 +297,9 @@ def test_a_run_names_the_stage_that_is_slow(
     assert (manifest["limited_by"], manifest["stage_seconds"][limit] >= 1) == (limit, True)
     assert manifest["timings"]["share"] > 0.5
     assert said in manifest["timings"]["help"]
+
+
+def test_data_that_is_waited_for_most_of_the_time_is_the_limit() -> None:
+    """A store that answers slowly, or is asked again, keeps no thread busy."""
+    seconds = {"read": 0.5, "infer": 0.8, "write": 0.9, "wait_read": 24.4, "wait_write": 0.1}
+    assert limiting_stages({**seconds, "engine": 0.1}) == ("read",)

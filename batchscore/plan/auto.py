@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 
@@ -14,12 +15,25 @@ from batchscore.units import Unit
 
 MANY_ROWS = 2_000_000
 BLOCK_BYTES = 16 << 20
+_QUOTA = "/sys/fs/cgroup/cpu.max"
 BLOCK_ROWS = (TILE_ROWS, 65_536)
 
 
 def count_cores() -> int:
-    """Returns the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Returns the cores that this process may use: those it may run on, within its quota."""
+    free = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if free else os.cpu_count() or 1
+    return max(1, min(cores, read_quota(_QUOTA) or cores))
+
+
+def read_quota(path: str) -> int | None:
+    """Returns the cores of a container's quota, rounded up; None where there is none."""
+    try:
+        with open(path, encoding="ascii") as file:
+            quota, period = file.read().split()
+        return math.ceil(int(quota) / int(period))
+    except (OSError, ValueError):
+        return None
 
 
 def choose_workers(

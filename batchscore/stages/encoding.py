@@ -4,34 +4,48 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 _CODEC = "zstd"
 _LEVEL = 1
 _SAMPLE_ROWS = 8_192
+_SLICES = 16
+_SAMPLE_VALUES = 1 << 20
 # What saves less than this share of the bytes costs more time than it is worth: of random floats
 # zstd saves 8 %, and takes twice the time of all the rest of writing them.
 _WORTH = 0.1
 
 
 def choose_encoding(table: pa.Table) -> dict[str, Any]:
-    """Returns the Parquet options for rows like a table's, from its first 8,192.
+    """Returns the Parquet options for rows like a table's, from slices all over it.
 
     Each leaf column gets a dictionary where that makes the sample a tenth smaller, and compression
     where that does. It goes by bytes, which are the same every time, and not by seconds.
     """
-    sample = table[:_SAMPLE_ROWS]
+    sample = _sample(table)
     plain = _sizes(sample, use_dictionary=False)
     repeated = _sizes(sample, use_dictionary=True)
     dictionary = [c for c in plain if _is_worth(repeated[c][0], plain[c][0])]
     chosen = {**plain, **{column: repeated[column] for column in dictionary}}
     packed = [c for c, (compressed, raw) in chosen.items() if _is_worth(compressed, raw)]
+    # Of what is hardly there, as a column of nulls, later rows may tell more: both cost nothing.
+    unknown = [c for c, (_, raw) in plain.items() if raw < sample.num_rows]
+    dictionary, packed = sorted({*dictionary, *unknown}), sorted({*packed, *unknown})
     return {
         "use_dictionary": dictionary or False,
         "compression": {c: _CODEC if c in packed else "none" for c in chosen},
         "compression_level": dict.fromkeys(packed, _LEVEL) or None,
     }
+
+
+def _sample(table: pa.Table) -> pa.Table:
+    rows = min(_SAMPLE_ROWS, max(_SLICES, _SAMPLE_VALUES // max(1, table.num_columns)))
+    if table.num_rows <= rows:
+        return table
+    starts = np.linspace(0, table.num_rows - rows // _SLICES, _SLICES).astype(int)
+    return pa.concat_tables([table[start : start + rows // _SLICES] for start in starts.tolist()])
 
 
 def _is_worth(bytes_: int, otherwise: int) -> bool:

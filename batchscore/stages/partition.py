@@ -229,7 +229,9 @@ class PartitionFiles:
             self._close_file(part)
 
     def _open_file(self, part: _Partition, table: pa.Table) -> pq.ParquetWriter:
-        self._encoding = self._encoding or choose_encoding(table)
+        # The rows of a small file tell less than those of one before.
+        if not self._encoding or table.num_rows >= ROW_GROUP_ROWS:
+            self._encoding = choose_encoding(table)
         opened = [p for p in self._partitions.values() if p.writer is not None]
         if len(opened) >= OPEN_FILES:
             self._close_file(opened[0])

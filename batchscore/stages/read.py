@@ -211,8 +211,10 @@ def _read_once(unit: Unit, source: Source, bad: Mapping[str, BadShard]) -> Itera
         counts["blocks"] += 1
         counts["kept"] += batch.num_rows
         start = time.perf_counter()
+    spent = time.perf_counter() - start
     read, blocks = counts["read"], counts["blocks"]
-    yield _end_block(unit, source, End(read, read - counts["kept"], blocks, tuple(bad.values())))
+    end = End(read, read - counts["kept"], blocks, tuple(bad.values()))
+    yield replace(_end_block(unit, source, end), seconds={"read": spent})
 
 
 def done_block(unit: Unit, source: Source) -> Block:

