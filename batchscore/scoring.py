@@ -72,8 +72,7 @@ def preprocess_step(spec: RunSpec) -> BlockStep:
         step: BlockStep = partial(encode_features, encode=partial(encode, features))
     else:
         call = load_call(spec.preprocess, spec.base) if spec.preprocess else None
-        share = spec.device.startswith("cuda")
-        step = partial(stack_columns, inputs=spec.inputs, function=call, share=share)
+        step = partial(stack_columns, inputs=spec.inputs, function=call)
     return _rejecting(spec, "preprocess", step)
 
 
@@ -103,7 +102,7 @@ def make_forward(spec: RunSpec, network: Network) -> Forward:
         network,
         output_specs(spec.model),
         spec.device,
-        spec.tile_threads,
+        network.threads(spec.tile_threads),
         spec.call_rows,
         spec.precision,
         begin,
@@ -128,7 +127,8 @@ def call_key(spec: RunSpec) -> str:
 def _remember_halved(spec: RunSpec, halvings: int) -> None:
     rows = max(1, spec.call_rows >> halvings)
     logging.warning("the device's memory ran out: %d rows a call from here on", rows)
-    remember_rows(call_key(spec), rows)
+    if spec.auto_rows:
+        remember_rows(call_key(spec), rows)
     if spec.run:
         note_halved(spec.output, spec.run, rows)
 

@@ -36,6 +36,7 @@ class RunSpec:
         precision: that the network computes with.
         compile: whether it is compiled.
         call_rows: that it sees at once.
+        auto_rows: whether the run chose them itself.
         tile_threads: tiles side by side in one worker.
         rejects: how many rows may be rejected.
         max_rejects: the same in rows, for all that the run is to publish.
@@ -65,6 +66,7 @@ class RunSpec:
     precision: str
     compile: bool
     call_rows: int
+    auto_rows: bool
     tile_threads: int
     rejects: Rejects
     max_rejects: int

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from batchscore import scoring
+from batchscore.job import load_job
 from batchscore.models.load import Network
+from batchscore.plan import make_plan
 from batchscore.spec import RunSpec
 from batchscore.stages.infer import Forward, MicroBatches, Staging
 from batchscore.stages.infer.search import cache_file, remembered_rows
@@ -30,6 +32,20 @@ class Net(torch.nn.Module):
         if len(x) > {most}:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return self.linear(x).squeeze(1)
+"""
+
+# Its numbers are others each time it is built.
+RANDOM = """
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(2, 1)
+        self.register_buffer("noise", torch.rand(2), persistent=False)
+
+    def forward(self, x):
+        return self.linear(x + self.noise).squeeze(1)
 """
 
 
@@ -95,6 +111,27 @@ def test_a_run_whose_memory_runs_out_ends_with_every_row(
     assert done["inference"]["call_rows"] == 1024
     (key,) = [line.split('"')[1] for line in cache_file().read_text().splitlines() if '"' in line]
     assert remembered_rows(key, 64) == 64
+
+
+def test_a_given_size_that_was_halved_is_not_remembered(
+    tmp_path: Path, as_on_a_gpu: Callable[[], None]
+) -> None:
+    """What fitted of a size that was asked for says nothing of the best one."""
+    as_on_a_gpu()
+    job = job_of(tmp_path / "job", 40)
+    factory.change_job(tmp_path / "job", {"runtime.micro_batch": 64})
+    done = factory.run_json("run", job)
+    assert done["inference"]["halved_to"] == 32
+    assert not cache_file().exists()
+
+
+@pytest.mark.parametrize(("net", "threads"), [(factory.NET, 4), (RANDOM, 1)])
+def test_threads_are_as_many_as_the_network_allows(tmp_path: Path, net: str, threads: int) -> None:
+    """Tiles run side by side where each thread has a module of its own, else one by one."""
+    job = factory.write_job(tmp_path)
+    factory.write_model(tmp_path / "model", net=net)
+    spec = replace(make_plan(load_job(str(job))).spec, device="cpu", tile_threads=4)
+    assert scoring.make_forward(spec, scoring.load(spec)).threads == threads
 
 
 def test_a_failed_run_publishes_nothing(tmp_path: Path, as_on_a_gpu: Callable[[], None]) -> None:

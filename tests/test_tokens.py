@@ -41,6 +41,7 @@ LONGEST = 40
 VARYING: dict[str, Any] = {"type": "int64", "shape": [None], "max_length": LONGEST}
 INPUTS: dict[str, Any] = {"ids": {**VARYING, "pad": 3}, "mask": VARYING}
 CHANGES: dict[str, Any] = {"model.inputs": None, "postprocess": []}
+FRAMED = {"function": "frames.py:encode"}
 TOKENS = """import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -54,6 +55,13 @@ def encode(batch: pa.RecordBatch) -> pa.RecordBatch:
         [pa.ListArray.from_arrays(offsets, ids), pa.ListArray.from_arrays(offsets, ones)],
         names=["ids", "mask"],
     )
+"""
+FRAMES = """import pandas as pd
+
+
+def encode(rows: pd.DataFrame) -> pd.DataFrame:
+    ids = [[int(word) for word in text.split()] for text in rows["text"]]
+    return pd.DataFrame({"ids": ids, "mask": [[1] * len(row) for row in ids]})
 """
 
 Make = Callable[..., Path]
@@ -99,6 +107,7 @@ def make(tmp_path: Path) -> Make:
         write_shard(folder / "in/0.parquet", rows[:300])
         write_shard(folder / "in/1.parquet", rows[300:])
         (folder / "pre.py").write_text(TOKENS)
+        (folder / "frames.py").write_text(FRAMES)
         state = _network().state_dict()
         write_model(folder / "model", NET, state, **{"inputs": INPUTS, **(card or {})})
         return job
@@ -141,6 +150,16 @@ def test_a_function_makes_tokens_of_text(make: Make) -> None:
     given = make("given", _rows(lengths.tolist()))
     made = make("made", _rows(lengths.tolist()), preprocess={"function": "pre.py:encode"})
     assert _scores(made).tobytes() == _scores(given).tobytes()
+
+
+def test_a_batch_of_empty_texts_is_scored_as_among_others(make: Make) -> None:
+    """Empty lists of a pandas function have no type where they fill a batch, and score as ever."""
+    lengths = np.where(np.arange(700) // 50 % 2, LENGTHS, 0)
+    whole, parts = (
+        make(f"of{rows}", _rows(lengths.tolist()), preprocess=FRAMED, runtime__batch_rows=rows)
+        for rows in (700, 50)
+    )
+    assert _scores(parts).tobytes() == _scores(whole).tobytes()
 
 
 @pytest.mark.parametrize("cut", [False, True])

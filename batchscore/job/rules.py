@@ -21,8 +21,8 @@ class OnChange(Section):
     model: Literal["rescore", "hold"] = Field(
         default="rescore",
         description="When the model, or anything else in the job that decides scores, changed "
-        "(pre- and postprocessing, filters, code, columns, versions of torch, Arrow and NumPy): "
-        "`rescore` every row, or `hold`.",
+        "(pre- and postprocessing, filters, code, columns, `runtime.precision`, `compile` and "
+        "`micro_batch`, versions of torch, Arrow and NumPy): `rescore` every row, or `hold`.",
     )
     removed_shards: Literal["hold", "remove"] = Field(
         default="hold",

@@ -84,7 +84,7 @@ class InputSpec(Section):
         description="The type of its numbers, as the network takes them; `int64` for what an "
         "embedding looks up.",
     )
-    max_length: Annotated[int, Field(ge=1, lt=1 << 31)] | None = Field(
+    max_length: Annotated[int, Field(ge=1, lt=1 << 31, strict=True)] | None = Field(
         default=None,
         description="Makes each row a list of its own length, such as the tokens of a text: the "
         "most numbers of a row. A longer row is rejected. The network is given rows of about one "
@@ -248,11 +248,11 @@ class Runtime(Section):
         "fastest size that a short search finds within half of the free memory, remembered for "
         "the model, GPU and version of torch. Where a GPU's memory runs out, it is halved and no "
         "row is lost. Lower it on the CPU where a row is very wide, as an image is: 1, or a "
-        "multiple of 8.",
+        "multiple of 64.",
     )
     workers: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         default="auto",
-        description="How many worker processes; `auto` goes by cores, memory and units, on GPUs "
+        description="How many worker processes; `auto` goes by cores and units, on GPUs "
         "one for each. Each has the model and some batches of `batch_rows` in memory.",
     )
     batch_rows: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(

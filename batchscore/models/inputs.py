@@ -28,7 +28,7 @@ class InputTensor(Frozen):
 
     type: DType
     shape: tuple[Size | None, ...] = ()
-    max_length: Annotated[int, pydantic.Field(ge=1, lt=1 << 31)] | None = None
+    max_length: Annotated[int, pydantic.Field(ge=1, lt=1 << 31, strict=True)] | None = None
     pad: int | float | None = None
     truncate: bool | None = None
 
@@ -105,6 +105,6 @@ def _holds(dtype: str, number: float) -> bool:
     if kind.kind == "b":
         return number in (0, 1)
     if kind.kind == "f":
-        return True
+        return abs(number) <= float(np.finfo(kind).max)
     limits = np.iinfo(kind)
     return bool(limits.min <= number <= limits.max and number == int(number))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import pickle
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,24 +24,92 @@ from batchscore.models.folder import Model, localize
 from batchscore.wording import reason
 
 
+class Twins:
+    """A module for each thread that asks, over the same weights.
+
+    What a network keeps on itself from one layer to the next is its thread's own then.
+    """
+
+    def __init__(self, module: torch.nn.Module, build: Callable[[], torch.nn.Module]) -> None:
+        self._module, self._build = module, build
+        self._own = threading.local()
+        self._lock = threading.Lock()
+        self._spare = [module]
+        self._proven: bool | None = None
+
+    def own(self) -> torch.nn.Module:
+        """Returns the calling thread's module; the first thread's is the one that was loaded."""
+        if not hasattr(self._own, "module"):
+            with self._lock:
+                self._own.module = self._take()
+        module: torch.nn.Module = self._own.module
+        return module
+
+    def possible(self) -> bool:
+        """Tells whether a second module comes out as the first, and shares no part with it."""
+        with self._lock:
+            return self._possible()
+
+    def _take(self) -> torch.nn.Module:
+        if self._spare:
+            return self._spare.pop()
+        return self._build() if self._possible() else self._module
+
+    def _possible(self) -> bool:
+        if self._proven is None:
+            self._proven = self._prove()
+        return self._proven
+
+    def _prove(self) -> bool:
+        try:
+            twin = self._build()
+            alike = _same_tensors(self._module, twin)
+        except Exception as error:
+            logging.warning("the network cannot be built twice (%s)", reason(error))
+            return False
+        if alike and not {*self._module.modules()} & {*twin.modules()}:
+            self._spare.insert(0, twin)
+            return True
+        logging.warning("the network comes out otherwise when it is built twice")
+        return False
+
+
 @dataclass(frozen=True)
 class Network:
-    """A loaded network, ready to be called with one tensor by model input."""
+    """A loaded network, ready to be called with one tensor by model input.
+
+    Args:
+        module: that was loaded.
+        inputs: the model inputs' names.
+        device: where it is.
+        twins: modules for threads that call it side by side; None: one thread at a time may.
+    """
 
     module: torch.nn.Module
     inputs: tuple[str, ...]
     device: str
+    twins: Twins | None = field(default=None, compare=False)
 
     def __call__(self, tensors: Mapping[str, torch.Tensor]) -> Any:
         """Calls the network: a single input by position, several by their names."""
+        module = self.twins.own() if self.twins is not None else self.module
         if len(self.inputs) == 1:
-            return self.module(tensors[self.inputs[0]])
-        return self.module(**{name: tensors[name] for name in self.inputs})
+            return module(tensors[self.inputs[0]])
+        return module(**{name: tensors[name] for name in self.inputs})
+
+    def threads(self, asked: int) -> int:
+        """Returns how many threads may call it side by side: as many as asked for, or one."""
+        if asked == 1 or self.device != "cpu":
+            return asked
+        if self.twins is not None and self.twins.possible():
+            return asked
+        logging.warning("the network is called on one thread instead of %d", asked)
+        return 1
 
     def compiled(self, dynamic: bool) -> Network:
         """Returns the network as it is compiled with its first call: of each shape, or for all."""
         module = cast(torch.nn.Module, torch.compile(self.module, dynamic=dynamic))
-        return replace(self, module=module)
+        return replace(self, module=module, twins=None)
 
 
 def resolve_device(requested: str) -> str:
@@ -91,11 +162,35 @@ def load_network(model: Model, device: str) -> Network:
     folder = localize(model)
     build = _architecture(model, folder)
     state = _read_weights(folder / model.weights, model)
-    module = _fill(build, model, state)
-    module.eval().requires_grad_(False)
+    module = _fill(build, model, state).to(device)
     names = tuple(each.name for each in model.inputs)
     _check_signature(module, names, model.architecture)
-    return Network(module.to(device), names, device)
+    twins = Twins(module, partial(_twin, build, model, module)) if device == "cpu" else None
+    return Network(module, names, device, twins)
+
+
+def _twin(build: Any, model: Model, module: torch.nn.Module) -> torch.nn.Module:
+    """Builds a module again that shares the first's parameters, and has buffers of its own."""
+    parameters = {each.data_ptr() for each in module.parameters()}
+    state = {
+        name: tensor if tensor.data_ptr() in parameters else tensor.clone()
+        for name, tensor in module.state_dict().items()
+    }
+    return _fill(build, model, state)
+
+
+def _same_tensors(module: torch.nn.Module, twin: torch.nn.Module) -> bool:
+    """Tells whether two modules hold the same numbers, those in plain attributes too."""
+    pairs = zip(_tensors(module), _tensors(twin), strict=True)
+    return all(
+        one.data_ptr() == other.data_ptr() or torch.equal(one, other) for one, other in pairs
+    )
+
+
+def _tensors(module: torch.nn.Module) -> list[torch.Tensor]:
+    plain = [value for part in module.modules() for value in vars(part).values()]
+    tensors = [*module.parameters(), *module.buffers(), *plain]
+    return [each for each in tensors if isinstance(each, torch.Tensor)]
 
 
 def _architecture(model: Model, folder: Path) -> Any:
@@ -141,18 +236,11 @@ def _fill(build: Any, model: Model, state: dict[str, torch.Tensor]) -> torch.nn.
     with suppress(ModelError):
         module = _build(build, model, "meta")
         _assign(module, state, model)
-        if not _has_meta_tensors(module):
-            return module
+        if not any(each.is_meta for each in _tensors(module)):
+            return module.eval().requires_grad_(False)
     module = _build(build, model, "cpu")
     _assign(module, state, model)
-    return module
-
-
-def _has_meta_tensors(module: torch.nn.Module) -> bool:
-    """Tells whether buffers, or tensors in plain attributes, were only computed on paper."""
-    plain = [value for part in module.modules() for value in vars(part).values()]
-    tensors = [*module.parameters(), *module.buffers(), *plain]
-    return any(isinstance(each, torch.Tensor) and each.is_meta for each in tensors)
+    return module.eval().requires_grad_(False)
 
 
 def _build(build: Any, model: Model, device: str) -> torch.nn.Module:

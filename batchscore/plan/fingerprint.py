@@ -17,6 +17,7 @@ from batchscore.drift.storage import VERSION
 from batchscore.job import LoadedJob, Preprocess, UserFunction
 from batchscore.runs.layout import HOME
 from batchscore.spec import RunSpec
+from batchscore.stages.block import TILE_ROWS
 from batchscore.storage import is_local
 from batchscore.units import Piece
 
@@ -24,7 +25,7 @@ from batchscore.units import Piece
 _READ_BYTES = 16 << 20
 _NOT_READ = (".yaml", ".yml", ".md", ".log")
 _PACKAGES = ("apache-beam", "pyarrow", "numpy", "pandas", "torch", "safetensors")
-_CHANGES_BITS = ("precision", "compile", "micro_batch")
+_CHANGES_BITS = ("precision", "compile")
 # Python and Beam carry rows but compute nothing of them.
 _NO_INFLUENCE = ("apache-beam", "python")
 
@@ -36,7 +37,6 @@ def score_facts(loaded: LoadedJob, spec: RunSpec, shards: Collection[str]) -> di
         shards: paths of the input, which are no code though they may lie beside it.
     """
     sections = loaded.job.model_dump(mode="json", include={"preprocess", "postprocess"})
-    runtime = loaded.job.runtime
     versions = package_versions()
     facts = {
         "model": spec.model.identity,
@@ -44,7 +44,7 @@ def score_facts(loaded: LoadedJob, spec: RunSpec, shards: Collection[str]) -> di
         "model inputs": [str(each) for each in spec.inputs],
         "preprocess": sections["preprocess"],
         "postprocess": sections["postprocess"],
-        **{f"runtime.{key}": str(getattr(runtime, key)) for key in _CHANGES_BITS},
+        **_inference_facts(loaded, spec),
         "input.filters": str(spec.source.filters),
         "columns that are read": str(spec.source.schema),
         "columns that are written": [spec.target.columns, spec.target.partition_by],
@@ -54,6 +54,17 @@ def score_facts(loaded: LoadedJob, spec: RunSpec, shards: Collection[str]) -> di
     return {
         name: value if isinstance(value, str) else _hash(value) for name, value in facts.items()
     }
+
+
+def _inference_facts(loaded: LoadedJob, spec: RunSpec) -> dict[str, str]:
+    runtime = loaded.job.runtime
+    facts = {f"runtime.{key}": str(getattr(runtime, key)) for key in _CHANGES_BITS}
+    as_auto = spec.call_rows == TILE_ROWS and not spec.device.startswith("cuda")
+    facts["runtime.micro_batch"] = "auto" if as_auto else str(runtime.micro_batch)
+    if runtime.precision != "float32" or runtime.compile:
+        # It decides there whether scores that differ from float32's may be made at all.
+        facts["the model's tolerance"] = str(spec.model.tolerance)
+    return facts
 
 
 def score_hash(facts: Mapping[str, str]) -> str:

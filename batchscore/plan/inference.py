@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from batchscore.errors import DeviceError, FailedError, InvalidError, ModelError
 from batchscore.golden import score_golden
 from batchscore.models.load import Network, load_network
 from batchscore.plan.plan import Plan
-from batchscore.plan.rehearsal import first_block
+from batchscore.plan.rehearsal import first_block, first_blocks
 from batchscore.scoring import call_key, compiled, infer_step, make_forward, preprocess_step
 from batchscore.spec import RunSpec
 from batchscore.stages.block import Block
@@ -26,7 +27,9 @@ from batchscore.stages.infer.search import remember_rows, remembered_rows
 from batchscore.stages.infer.step import inputs_of
 
 _SAMPLE_ROWS = 4096
-_GROUP_ROWS = 8
+# Batches that are looked through for a row with a score.
+_SAMPLES = 16
+_GROUP_ROWS = 64
 _TILE = "a tile of the CPU"
 
 
@@ -58,9 +61,11 @@ def settle_inference(plan: Plan) -> Plan:
 
     Raises:
         DeviceError: the device cannot do what was asked for, or its memory does not do.
-        ModelError: scores come out farther from float32 than the model's tolerance.
+        ModelError: scores come out farther from float32 than the model's tolerance, or there is
+            no row with a score to compare.
         InvalidError: the first batch cannot be read, or put through preprocessing or the network;
-            or the rows of a call would make scores depend on a row's place.
+            or the rows of a call would make scores depend on a row's place, or are more than a
+            batch has.
     """
     spec = plan.spec
     if spec.precision == "tf32" and not spec.device.startswith("cuda"):
@@ -82,7 +87,16 @@ def settle_inference(plan: Plan) -> Plan:
 def _require_whole_groups(plan: Plan) -> None:
     """Where rows are left over from a kernel's groups, their bits change with their place."""
     asked = plan.loaded.job.runtime.micro_batch
-    if plan.spec.device == "cpu" and asked not in ("auto", 1) and int(asked) % _GROUP_ROWS:
+    if plan.spec.device != "cpu" or asked in ("auto", 1):
+        return
+    batch_rows = plan.spec.source.batch_rows
+    most = -(-batch_rows // _GROUP_ROWS) * _GROUP_ROWS
+    if int(asked) > most:
+        raise InvalidError(
+            f"runtime.micro_batch {asked}: each call would have more rows than a batch, "
+            f"{batch_rows:,}, and pad the rest; set {most} or less, or a larger runtime.batch_rows"
+        )
+    if int(asked) % _GROUP_ROWS:
         raise InvalidError(
             f"runtime.micro_batch {asked}: on the CPU, whose kernels take rows in groups, a row's "
             f"scores would change with its place; set 1 or a multiple of {_GROUP_ROWS}"
@@ -95,14 +109,13 @@ def _settle(plan: Plan) -> Inference:
     faster = spec.precision != "float32" or spec.compile
     if rows is not None and not faster:
         return Inference(spec.precision, spec.compile, rows, why)
-    sample = _sample(plan)
     network = load_network(spec.model, spec.device)
     if rows is None:
-        rows, why = _search(spec, network, sample)
+        rows, why = _search(plan, network)
     found = Inference(spec.precision, spec.compile, rows, why)
     if not faster:
         return found
-    return _try_faster(replace(spec, call_rows=rows), network, sample, found)
+    return _try_faster(plan, replace(spec, call_rows=rows), network, found)
 
 
 def _known_rows(plan: Plan) -> tuple[int | None, str]:
@@ -114,36 +127,45 @@ def _known_rows(plan: Plan) -> tuple[int | None, str]:
     return remembered_rows(call_key(spec), spec.source.batch_rows), "remembered from an earlier run"
 
 
-def _sample(plan: Plan) -> Block | None:
-    """Returns the first batch with its model inputs, or None where no row of it has any."""
-    block = first_block(plan)
-    if block is None:
-        return None
-    made = preprocess_step(plan.spec)(block)
-    return made if len(made) and made.values is not None else None
+def _samples(plan: Plan) -> Iterator[Block]:
+    """Yields the first batches with their model inputs, but for those where no row has any."""
+    prepare = preprocess_step(plan.spec)
+    made = map(prepare, islice(first_blocks(plan), _SAMPLES))
+    return (block for block in made if len(block) and block.values is not None)
 
 
-def _search(spec: RunSpec, network: Network, sample: Block | None) -> tuple[int, str]:
+def _search(plan: Plan, network: Network) -> tuple[int, str]:
+    spec = plan.spec
+    sample = next(_samples(plan), None)
     if sample is None:
         return spec.call_rows, "there is no row to try others with"
     forward = make_forward(spec, network)
-    inputs = inputs_of(sample)
-    rows = find_rows(forward, inputs, len(sample), first_rows(inputs, len(sample)))
+
+    def find(block: Block) -> int:
+        inputs = inputs_of(block)
+        return find_rows(forward, inputs, len(block), first_rows(inputs, len(block)))
+
+    try:
+        rows = find(sample)
+    except StepError:
+        _, sample = _score_plain(spec, network, sample)
+        if not len(sample):
+            return spec.call_rows, "no row of the first batch has a score to try others with"
+        rows = find(sample)
     if len(sample) == spec.source.batch_rows:
         remember_rows(call_key(spec), rows)
     return rows, f"the fastest for batches of {len(sample):,}, by a search"
 
 
-def _try_faster(
-    spec: RunSpec, network: Network, sample: Block | None, found: Inference
-) -> Inference:
-    """Scores the sample and the golden rows as asked for and in float32, and compares them."""
+def _try_faster(plan: Plan, spec: RunSpec, network: Network, found: Inference) -> Inference:
+    """Scores a sample and the golden rows as asked for and in float32, and compares them."""
     plain = replace(spec, precision="float32", compile=False)
     fast = compiled(spec, network)
     gaps: dict[str, float] = {}
     rows, warm_up = 0, None
-    if sample is not None:
-        known, inputs = _score_plain(plain, network, sample)
+    scored = _scored_sample(plan, plain, network)
+    if scored is not None:
+        known, inputs = scored
         start = time.perf_counter()
         made = _score_fast(spec, fast, inputs)
         warm_up = round(time.perf_counter() - start, 3) if spec.compile else None
@@ -153,28 +175,51 @@ def _try_faster(
     if known_golden is not None:
         golden = compare_blocks(known_golden, score_golden(spec, fast))
         _require_near(spec, golden, "the golden rows")
-        gaps = {name: max(gap, gaps.get(name, 0.0)) for name, gap in golden.items()}
+        gaps = {name: max(gap, gaps.get(name, 0.0)) for name, gap in golden.items()} or gaps
+    if not gaps and first_block(plan) is not None:
+        raise _unproven(spec)
     return replace(found, sample_rows=rows, gaps=gaps, warm_up_seconds=warm_up)
+
+
+def _scored_sample(plan: Plan, plain: RunSpec, network: Network) -> tuple[Block, Block] | None:
+    """Returns the scores and the model inputs of the first batch that has a row with a score."""
+    for sample in _samples(plan):
+        known, inputs = _score_plain(plain, network, _head(sample))
+        if len(inputs):
+            return known, inputs
+    return None
+
+
+def _unproven(spec: RunSpec) -> ModelError:
+    return ModelError(
+        f"{_asked(spec)}: no row of the first {_SAMPLES} batches has a score in float32, and no "
+        f"golden row of model {spec.model.name!r}, so that nothing shows how far scores would come "
+        f"out from it; set {_remedy(spec)}, or give the model golden rows that have a score"
+    )
+
+
+def _head(block: Block) -> Block:
+    assert block.values is not None
+    return replace(
+        block,
+        rows_b=block.rows_b[:_SAMPLE_ROWS],
+        batch=block.batch[:_SAMPLE_ROWS],
+        values=block.values[:_SAMPLE_ROWS],
+    )
 
 
 def _score_plain(spec: RunSpec, network: Network, sample: Block) -> tuple[Block, Block]:
     """Returns the scores of the rows that have some, and these rows with their model inputs."""
     assert sample.values is not None
-    rows = min(len(sample), _SAMPLE_ROWS)
-    first = replace(
-        sample,
-        rows_b=sample.rows_b[:rows],
-        batch=sample.batch[:rows],
-        values=sample.values[:rows],
-        rejects=(),
-    )
-    known = infer_step(spec, network)(first)
-    scored_b = pc.is_in(first.rows_b, known.rows_b)
+    values = sample.values
+    sample = replace(sample, rejects=())
+    known = infer_step(spec, network)(sample)
+    scored_b = pc.is_in(sample.rows_b, known.rows_b)
     inputs = replace(
-        first,
-        rows_b=first.rows_b.filter(scored_b),
-        batch=first.batch.filter(scored_b),
-        values=sample.values[:rows].filter(scored_b),
+        sample,
+        rows_b=sample.rows_b.filter(scored_b),
+        batch=sample.batch.filter(scored_b),
+        values=values.filter(scored_b),
     )
     return known, inputs
 
@@ -213,14 +258,17 @@ def _require_near(spec: RunSpec, gaps: Mapping[str, float], rows: str) -> None:
     tolerance = spec.model.tolerance
     if name is None or gaps[name] <= tolerance:
         return
-    asked = [f"runtime.precision {spec.precision}"] if spec.precision != "float32" else []
-    asked += ["runtime.compile"] if spec.compile else []
     raise ModelError(
-        f"{' with '.join(asked)}: output {name!r} of model {spec.model.name!r} comes out up to "
+        f"{_asked(spec)}: output {name!r} of model {spec.model.name!r} comes out up to "
         f"{gaps[name]:.3g} from float32 on {rows}, and its tolerance is {tolerance:g}; set "
         f"{_remedy(spec)}, or where such a difference does no harm, a larger tolerance in the "
         "model folder's model.yaml"
     )
+
+
+def _asked(spec: RunSpec) -> str:
+    asked = [f"runtime.precision {spec.precision}"] if spec.precision != "float32" else []
+    return " with ".join([*asked, *(["runtime.compile"] if spec.compile else [])])
 
 
 def _remedy(spec: RunSpec) -> str:

@@ -154,6 +154,7 @@ def _make_spec(
         precision=job.runtime.precision,
         compile=job.runtime.compile,
         call_rows=TILE_ROWS if job.runtime.micro_batch == "auto" else job.runtime.micro_batch,
+        auto_rows=job.runtime.micro_batch == "auto",
         tile_threads=1,
         rejects=job.rejects,
         max_rejects=rejects_allowed(job.rejects, rows),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -81,12 +82,15 @@ def _rehearse_once(plan: Plan) -> Rehearsal | None:
 
 def first_block(plan: Plan) -> Block | None:
     """Returns the first batch that the filter keeps; None where there is no row to score."""
+    return next(first_blocks(plan), None)
+
+
+def first_blocks(plan: Plan) -> Iterator[Block]:
+    """Yields the batches that the filter keeps, in order, without their ends."""
     for start in range(0, len(plan.pieces), _SHARDS):
         unit = make_unit(plan.pieces[start : start + _SHARDS])
-        first = next(read_unit(unit, plan.spec.source, plan.spec.max_bad_shards))
-        if first.end is None:
-            return first
-    return None
+        blocks = read_unit(unit, plan.spec.source, plan.spec.max_bad_shards)
+        yield from (block for block in blocks if block.end is None)
 
 
 def _score(spec: RunSpec, block: Block) -> Rehearsal:

@@ -55,14 +55,12 @@ def stack_columns(
     block: Block,
     inputs: Sequence[InputColumns],
     function: Callable[[pa.RecordBatch], pa.RecordBatch] | None = None,
-    share: bool = False,
 ) -> Block:
     """Sets a block's values to its columns, or a user's function's, stacked to model inputs.
 
-    The values are a copy: a network that writes to its inputs cannot reach the source columns.
-    Where it is given copies of them anyway, as on a GPU, they may `share` a single column's memory.
-    Inputs of varying length are LargeLists that may share the columns' memory, since the network
-    sees padded copies of them.
+    A single column of the input's type shares its memory with it, and so do inputs of varying
+    length, which are LargeLists: the network sees copies of a tile, so what it writes to its inputs
+    cannot reach the source columns.
     A row with a null, a list of another length, or an integer that the input's type cannot hold,
     in one of these columns is rejected; and one that is too long, or whose inputs of varying
     length are not equally long.
@@ -71,13 +69,8 @@ def stack_columns(
         StepError: the function failed, or a column is missing or not made of numbers.
     """
     made = function(block.batch) if function else block.batch
-    columns = [name for wanted in inputs for name in wanted.columns]
-    missing = sorted(set(columns) - set(made.schema.names))
-    if missing:
-        raise StepError(
-            f"preprocess.function returned no column {missing[0]!r}, which the model needs; it "
-            f"returned {', '.join(made.schema.names) or 'none'}: return it, or correct model.inputs"
-        )
+    _check_columns(made, inputs)
+    made = _type_nulls(made, inputs)
     _check_sequences(made, inputs)
     for find in (_find_bad, _find_uneven, _find_long):
         bad_b, message = find(made, inputs)
@@ -85,8 +78,44 @@ def stack_columns(
             mask = to_arrow(bad_b)
             block = reject_rows(block, mask, "preprocess", "InvalidInput", message)
             made = made.filter(pc.invert(mask))
-    arrays = [_column(made, wanted, share) for wanted in inputs]
+    arrays = [_column(made, wanted) for wanted in inputs]
     return replace(block, values=pa.record_batch(arrays, names=[i.name for i in inputs]))
+
+
+def _check_columns(batch: pa.RecordBatch, inputs: Sequence[InputColumns]) -> None:
+    columns = [name for wanted in inputs for name in wanted.columns]
+    missing = sorted(set(columns) - set(batch.schema.names))
+    if missing:
+        raise StepError(
+            f"preprocess.function returned no column {missing[0]!r}, which the model needs; it "
+            f"returned {', '.join(batch.schema.names) or 'none'}: return it, or correct "
+            "model.inputs"
+        )
+
+
+def _type_nulls(batch: pa.RecordBatch, inputs: Sequence[InputColumns]) -> pa.RecordBatch:
+    """Gives nulls that a function left without a type that of their input.
+
+    It leaves them so where a batch has nothing but nulls and empty lists, and other batches, cut
+    elsewhere, have numbers.
+    """
+    for wanted in inputs:
+        for name in wanted.columns:
+            kind = batch.schema.field(name).type
+            typed = _typed(kind, wanted, is_sequence=wanted.varying is not None)
+            if typed != kind:
+                place = batch.schema.get_field_index(name)
+                batch = batch.set_column(place, name, batch.column(place).cast(typed))
+    return batch
+
+
+def _typed(kind: pa.DataType, wanted: InputColumns, is_sequence: bool = False) -> pa.DataType:
+    number = pa.from_numpy_dtype(np.dtype(wanted.dtype))
+    if pa.types.is_null(kind):
+        return pa.list_(number) if is_sequence else number
+    if is_list(kind) and _typed(kind.value_type, wanted) != kind.value_type:
+        return pa.list_(_typed(kind.value_type, wanted))
+    return kind
 
 
 def _check_sequences(batch: pa.RecordBatch, inputs: Sequence[InputColumns]) -> None:
@@ -144,7 +173,8 @@ def _bad_sequences(column: pa.Array, wanted: InputColumns) -> Array:
     bad_b = to_numpy(column.is_null())
     bad_n = _bad_rows(column.flatten(), wanted)
     if bad_n.any():
-        bad_b[to_numpy(pc.list_parent_indices(column))[bad_n]] = True
+        lengths_b = to_numpy(pc.fill_null(pc.list_value_length(column), 0))
+        bad_b[np.repeat(np.arange(len(column)), lengths_b)[bad_n]] = True
     return bad_b
 
 
@@ -187,7 +217,7 @@ def is_list(kind: pa.DataType) -> bool:
     )
 
 
-def _column(batch: pa.RecordBatch, wanted: InputColumns, share: bool) -> pa.Array:
+def _column(batch: pa.RecordBatch, wanted: InputColumns) -> pa.Array:
     columns = [batch.column(name) for name in wanted.columns]
     for name, column in zip(wanted.columns, columns, strict=True):
         if not check_kind(column.type.value_type if wanted.varying else column.type, wanted.dtype):
@@ -197,18 +227,18 @@ def _column(batch: pa.RecordBatch, wanted: InputColumns, share: bool) -> pa.Arra
             )
     if wanted.varying:
         return _sequences(columns[0], wanted, wanted.varying)
-    return to_arrow(_stack(columns, wanted, share))
+    return to_arrow(_stack(columns, wanted))
 
 
 def _sequences(column: pa.Array, wanted: InputColumns, varying: Varying) -> pa.Array:
     lengths_b = to_numpy(pc.list_value_length(column))
-    ragged = make_ragged(_reshape(column.flatten(), wanted, copy=False), lengths_b)
+    ragged = make_ragged(_reshape(column.flatten(), wanted), lengths_b)
     return ragged_to_arrow(truncate(ragged, varying.max_length))
 
 
-def _stack(columns: Sequence[pa.Array], wanted: InputColumns, share: bool) -> Array:
+def _stack(columns: Sequence[pa.Array], wanted: InputColumns) -> Array:
     if len(columns) == 1:
-        return _reshape(columns[0], wanted, copy=not share)
+        return _reshape(columns[0], wanted)
     rows = len(columns[0])
     arrays = [_numbers(c, n) for c, n in zip(columns, wanted.columns, strict=True)]
     stacked_bf = np.empty((rows, len(arrays)), wanted.dtype)
@@ -219,9 +249,9 @@ def _stack(columns: Sequence[pa.Array], wanted: InputColumns, share: bool) -> Ar
     return stacked_bf.reshape(rows, *wanted.shape)
 
 
-def _reshape(column: pa.Array, wanted: InputColumns, copy: bool) -> Array:
+def _reshape(column: pa.Array, wanted: InputColumns) -> Array:
     flat = column.flatten() if is_list(column.type) else column
-    values = _numbers(flat, wanted.columns[0]).astype(wanted.dtype, copy=copy)
+    values = _numbers(flat, wanted.columns[0]).astype(wanted.dtype, copy=False)
     return np.asarray(values.reshape(len(column), *wanted.shape))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,71 @@ def _sha(path: Path) -> str:
     import hashlib
 
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+KEEPING = """
+import time
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(2, 1)
+        self.register_buffer("kept", torch.zeros(8, 2), persistent=False)
+        self.seen = {}
+        self.linear.register_forward_pre_hook(self.keep_for_a_while)
+        self.linear.register_forward_hook(lambda m, i, out: self.seen.update(logit=out))
+
+    def keep_for_a_while(self, module, inputs):
+        self.kept.copy_(inputs[0])
+        self.features = self.kept
+        time.sleep(0.01)
+        return (self.features,)
+
+    def forward(self, x):
+        self.linear(x)
+        time.sleep(0.01)
+        return self.seen["logit"]
+"""
+
+
+def test_threads_side_by_side_do_not_share_what_a_network_keeps(tmp_path: Path) -> None:
+    """Attributes, buffers and what hooks keep are a thread's own; weights are there once."""
+    write_weights(tmp_path / "w.safetensors")
+    network = load_network(single(tmp_path, "w.safetensors", KEEPING), "cpu")
+    assert network.threads(4) == 4
+    tiles = [torch.full((8, 2), float(number)) for number in range(40)]
+
+    def call(x: torch.Tensor) -> float:
+        with torch.inference_mode():
+            return float(network({"x": x})[0, 0])
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(call, tiles))
+    assert found == [0.125 + 0.25 * number for number in range(40)]
+    assert network.twins is not None
+    own = network.twins.own()
+    assert own is not network.module
+    pairs = zip(own.parameters(), network.module.parameters(), strict=True)
+    assert all(one.data_ptr() == other.data_ptr() for one, other in pairs)
+
+
+SINGLE = NET + "\n\none = []\n\ndef make():\n    one or one.append(Net())\n    return one[0]\n"
+RANDOM = BUFFERED.replace("torch.arange(1.0, 3.0)", "torch.rand(2)")
+
+
+@pytest.mark.parametrize(
+    ("net", "name"), [(SINGLE, "make"), (RANDOM, "Net")], ids=["one for all", "random"]
+)
+def test_a_network_that_has_no_twin_is_called_on_one_thread(
+    tmp_path: Path, net: str, name: str
+) -> None:
+    """Where building it again gives the same parts or other numbers, threads never share it."""
+    write_weights(tmp_path / "w.safetensors")
+    model = single(tmp_path, "w.safetensors", net, architecture=f"net.py:{name}")
+    network = load_network(model, "cpu")
+    assert network.threads(4) == 1
+    assert network.compiled(dynamic=False).threads(4) == 1
 
 
 def test_buffers_that_are_no_weights_are_computed(tmp_path: Path) -> None:

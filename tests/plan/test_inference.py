@@ -14,10 +14,12 @@ import torch._inductor as inductor
 
 from batchscore.errors import DeviceError, InvalidError, ModelError
 from batchscore.job import load_job
+from batchscore.models.load import load_network
 from batchscore.plan import make_plan
 from batchscore.plan.auto import choose_workers
-from batchscore.plan.inference import compare_blocks
+from batchscore.plan.inference import _search, compare_blocks
 from batchscore.plan.plan import Plan
+from batchscore.plan.rehearsal import first_blocks
 from batchscore.plan.verify import verify
 from tests import factory
 from tests.factory import make_batch, make_block
@@ -112,10 +114,19 @@ def test_rows_that_lose_their_score_are_refused(plan: Make) -> None:
         plan({"net": BRITTLE, "tolerance": 9.0}, precision="bf16")
 
 
-def test_rows_that_never_have_a_score_say_nothing(plan: Make) -> None:
-    """Where float32 makes no number either, there is nothing to compare; the run will tell."""
+def test_rows_that_never_have_a_score_prove_nothing(plan: Make) -> None:
+    """Where float32 makes no number either, nothing speaks for bf16, and it is refused."""
     net = factory.NET.replace("squeeze(1)", "squeeze(1) * torch.nan")
-    assert plan({"net": net}, precision="bf16").inference["gaps"] == {}
+    with pytest.raises(ModelError, match=r"bf16: no row of the first 16 batches has a score"):
+        plan({"net": net}, precision="bf16")
+
+
+def test_a_later_batch_speaks_where_the_first_has_no_score(plan: Make) -> None:
+    """Batches whose rows all lack a score are passed over for one that has some."""
+    late = factory.NET.replace("squeeze(1)", "squeeze(1).where(x[:, 0] > 0.5, torch.nan)")
+    made = plan({"net": late, "tolerance": 0.01}, precision="bf16", batch_rows=1)
+    assert made.inference["sample_rows"] == 1
+    assert made.inference["gaps"]
 
 
 def test_a_network_that_cannot_do_it_is_told(plan: Make) -> None:
@@ -144,18 +155,55 @@ def test_tf32_is_for_gpus(plan: Make) -> None:
         plan(precision="tf32")
 
 
-@pytest.mark.parametrize("rows", [2, 12, 1_001])
+@pytest.mark.parametrize("rows", [2, 40, 1_001])
 def test_a_micro_batch_that_changes_bits_is_refused(plan: Make, rows: int) -> None:
     """On the CPU rows left over from a kernel's group have other bits."""
-    with pytest.raises(InvalidError, match=rf"micro_batch {rows}: .*a multiple of 8"):
+    with pytest.raises(InvalidError, match=rf"micro_batch {rows}: .*a multiple of 64"):
         plan(micro_batch=rows)
 
 
 def test_a_given_micro_batch_is_taken(plan: Make) -> None:
     """Rows of a call are as many as asked for, also on the CPU."""
-    made = plan(micro_batch=16)
-    assert made.spec.call_rows == 16
-    assert made.choices["micro_batch"] == "16, as asked for"
+    made = plan(micro_batch=64)
+    assert made.spec.call_rows == 64
+    assert made.choices["micro_batch"] == "64, as asked for"
+
+
+def test_a_micro_batch_of_more_than_a_batch_is_refused(plan: Make) -> None:
+    """On the CPU calls of more rows than a batch, in whole groups, would be padding alone."""
+    assert plan(micro_batch=128, batch_rows=100).spec.call_rows == 128
+    with pytest.raises(InvalidError, match=r"micro_batch 192: .*set 128 or less"):
+        plan(micro_batch=192, batch_rows=100)
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_a_search_leaves_out_rows_that_have_no_score(plan: Make) -> None:
+    """One row on which the network raises does not end the search over the others."""
+    picky = """
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(2, 1)
+
+    def forward(self, x):
+        if (x[:, 0] == x.new_tensor(BAD)).any():
+            raise ValueError("bad row")
+        return self.linear(x).squeeze(1)
+"""
+    first = next(first_blocks(plan()))
+    bad = first.batch.column("a")[3].as_py()
+    made = plan({"net": picky.replace("BAD", repr(bad))})
+    made = replace(made, spec=replace(made.spec, max_rejects=10))
+    rows, why = _search(made, load_network(made.spec.model, "cpu"))
+    assert rows >= 1
+    assert f"batches of {len(first) - 1:,}" in why
 
 
 def test_a_sample_without_rows_leaves_the_golden_rows(tmp_path: Path) -> None:

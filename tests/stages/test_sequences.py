@@ -71,6 +71,46 @@ def test_tokens_are_not_copied() -> None:
     assert shared.address == tokens.values.buffers()[1].address
 
 
+def test_what_is_hidden_under_a_null_is_no_rows() -> None:
+    """A null list may have numbers in the column's memory; other rows keep their own fate."""
+    offsets = pa.array([0, 2, 4, 6], pa.int32())
+    numbers = pa.array([1, 2, None, 4, 5, None], pa.int64())
+    tokens = pa.ListArray.from_arrays(offsets, numbers, mask=pa.array([False, True, False]))
+    for column, good in ((tokens, [0]), (tokens[1:], []), (tokens[:2], [0])):
+        done = _stack(tokens=column)
+        assert done.rows_b.to_pylist() == good
+        assert len(_rejected(done)) == len(column) - len(good)
+
+
+@pytest.mark.parametrize("wanted", [IDS, replace(IDS, dtype="float32"), VECTORS], ids=str)
+@pytest.mark.parametrize(
+    ("column", "good"),
+    [
+        (pa.nulls(2), []),
+        (pa.array([[], None, []]), [0, 2]),
+        (pa.array([[], [None]]), [0]),
+        (pa.array([[], None], pa.large_list(pa.null())), [0]),
+        (pa.array([[None], None], pa.list_(pa.null(), 1)), []),
+        (pa.array([[], [[]], [[None]]]), [0]),
+    ],
+    ids=lambda given: str(getattr(given, "type", "")),
+)
+def test_a_batch_without_any_number_is_taken(
+    wanted: InputColumns, column: pa.Array, good: list[int]
+) -> None:
+    """Lists that are all empty or null have no type: they are rows as in any other batch."""
+    if wanted is not VECTORS and column.type == pa.list_(pa.list_(pa.null())):
+        pytest.skip("vectors are no tokens in any batch")
+    done = _stack([wanted], **{wanted.columns[0]: column})
+    assert done.rows_b.to_pylist() == good
+    assert _values(done, wanted.name) == [[]] * len(good)
+    assert done.values is not None
+    step = pa.from_numpy_dtype(wanted.dtype)
+    for width in wanted.shape:
+        step = pa.list_(step, width)
+    assert done.values.column(0).type == pa.large_list(step)
+
+
 TOKENS = st.none() | st.lists(st.none() | st.integers(-(2**40), 2**40), max_size=LONGEST + 2)
 
 

@@ -16,12 +16,12 @@ from batchscore.ragged import Ragged, Varying, take_steps
 
 # Buckets are this long, half as much more, twice as long, and so on: padding adds about a fifth.
 SHORTEST = 8
-# Steps of a tile for each of the rows that it would have without varying length. A transformer
-# encoder gains nothing from more on a CPU, and each block pads one tile a bucket.
-STEPS_A_ROW = 2
-# A product with one column takes rows in groups, and those left over have other bits: MKL's groups
-# are of four. A single row has its place to itself.
-FEWEST_ROWS = 8
+# Steps of a tile for each of the rows that it would have without varying length. More leave
+# a CPU's caches, and each block pads one tile a bucket; with fewer, long rows come one at a time.
+STEPS_A_ROW = 8
+# Torch's loops over single numbers take 32 of float32 at a time and 64 of float16, MKL's products
+# take rows in groups, and what is left over has other bits. A single row has its place to itself.
+FEWEST_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Tile:
     Args:
         places: the rows' places in the block: a slice, or int64 (t,).
         kept: rows of the block in it.
-        rows: of its shape; those beyond `kept` are padding.
+        rows: of its shape; those beyond `kept` repeat one of these.
         length: steps of each row in inputs of varying length; 0 where there are none.
     """
 
@@ -54,7 +54,7 @@ def bucket_lengths(max_length: int) -> Array:
 def bucket_rows(length: int, rows: int) -> int:
     """Returns the rows of a bucket's tiles, where tiles without varying length have `rows`.
 
-    A power of two from 8, or a single row.
+    A power of two from 64, or a single row.
     """
     fitting = min(rows, STEPS_A_ROW * rows // length)
     return 1 << (fitting.bit_length() - 1) if fitting >= FEWEST_ROWS else 1
@@ -115,25 +115,25 @@ def tile_shape(values: Array | Ragged, tile: Tile) -> tuple[int, ...]:
 
 
 def tile_array(values: Array | Ragged, tile: Tile, pad: float) -> Array:
-    """Returns one input's rows in a tile's shape: a view where it needs no padding, or a copy."""
-    if isinstance(values, np.ndarray) and isinstance(tile.places, slice) and tile.kept == tile.rows:
-        return values[tile.places]
-    padded = np.empty(tile_shape(values, tile), values.dtype)
-    fill_tile(values, tile, pad, padded)
-    return padded
+    """Returns a copy of one input's rows in a tile's shape, as a network may write to it."""
+    made = np.empty(tile_shape(values, tile), values.dtype)
+    fill_tile(values, tile, pad, made)
+    return made
 
 
 def fill_tile(values: Array | Ragged, tile: Tile, pad: float, out: Array) -> None:
-    """Writes one input's rows into an array of the tile's shape, and fills up what is beyond.
+    """Writes one input's rows into an array of the tile's shape.
 
-    Beyond the last row are zeros, or where the length varies `pad`, as beyond a row's own steps.
+    Beyond a row's own steps is `pad`. Beyond the last row it is repeated: a network that takes no
+    empty row, or no zeros, is given none that the block does not hold.
     """
+    kept = out[: tile.kept]
     if isinstance(values, Ragged):
         starts_t = values.offsets[:-1][tile.places]
         lengths_t = values.offsets[1:][tile.places] - starts_t
-        out[...] = pad
+        kept[...] = pad
         own_tl = np.arange(tile.length) < lengths_t[:, None]
-        out[: tile.kept][own_tl] = take_steps(values.steps_n, starts_t, lengths_t)
+        kept[own_tl] = take_steps(values.steps_n, starts_t, lengths_t)
     else:
-        out[: tile.kept] = values[tile.places]
-        out[tile.kept :] = 0
+        kept[...] = values[tile.places]
+    out[tile.kept :] = kept[-1]

@@ -72,8 +72,8 @@ def _result(block: Block, future: Future[_Begun], recover: Step) -> Block:
             finish, seconds["infer"] = future.result()
             done = finish()
     except StepError:
-        return recover(block)
-    return _with_seconds(done, seconds)
+        return recover(_with_seconds(block, seconds))
+    return _with_seconds(replace(done, seconds=block.seconds), seconds)
 
 
 def _with_seconds(block: Block, more: Mapping[str, float]) -> Block:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,11 @@ import torch
 from batchscore.arrays import Array
 from batchscore.errors import StepError
 from batchscore.stages.block import DEFAULT_OUTPUT
+
+_HALF = (torch.bfloat16, torch.float16)
+_WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
+_TYPES = {torch.bool, *_WHOLE, *_UNSIGNED, *_HALF, torch.float32, torch.float64}
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,8 @@ def name_outputs(result: Any, declared: Sequence[OutputSpec]) -> dict[str, torch
     """Names what a network returned: a tensor, a tuple in the declared order, or a dict.
 
     Raises:
-        StepError: it is none of these, or the names or their number differ from the declared ones.
+        StepError: it is none of these, or the names or their number differ from the declared ones,
+            or there is no output, or a name is no text.
     """
     names = [output.name for output in declared] or [DEFAULT_OUTPUT]
     if isinstance(result, torch.Tensor):
@@ -35,20 +41,35 @@ def name_outputs(result: Any, declared: Sequence[OutputSpec]) -> dict[str, torch
     if isinstance(result, dict):
         missing = [name for name in names if name not in result]
         if declared and missing:
-            raise StepError(f"the model returned outputs {sorted(result)}; {missing} are declared")
+            raise StepError(f"the model returned outputs {list(result)}; {missing} are declared")
         chosen = {name: result[name] for name in (names if declared else result)}
     elif isinstance(result, (tuple, list)) and len(result) == len(names):
         chosen = dict(zip(names, result, strict=True))
     else:
         found = len(result) if isinstance(result, (tuple, list)) else type(result).__name__
         raise StepError(f"the model returned {found} outputs; declared are {names}")
-    return {str(name): _as_tensor(name, value) for name, value in chosen.items()}
+    if not chosen:
+        raise StepError("the model returned a dict without outputs; expected one at least")
+    return {_as_name(name): _as_tensor(name, value) for name, value in chosen.items()}
+
+
+def _as_name(name: Any) -> str:
+    if not isinstance(name, str):
+        raise StepError(f"the model returned output {name!r}; expected a text as its name")
+    return name
 
 
 def _as_tensor(name: str, value: Any) -> torch.Tensor:
     if not isinstance(value, torch.Tensor):
         raise StepError(f"model output {name!r} is a {type(value).__name__}; expected a tensor")
-    return value
+    dense = value.layout == torch.strided and not value.is_nested and not value.is_meta
+    if not dense or value.dtype not in _TYPES:
+        kind = "meta" if value.is_meta else "nested" if value.is_nested else value.layout
+        raise StepError(
+            f"model output {name!r} is a tensor of {value.dtype}, {kind}; expected a dense one of "
+            "booleans, integers or floats: convert it in the network"
+        )
+    return value.resolve_conj().resolve_neg()
 
 
 def row_tensor(
@@ -57,7 +78,7 @@ def row_tensor(
     """Returns an output as (rows, …) of its declared shape; half precision becomes float32.
 
     Raises:
-        StepError: it is of another shape.
+        StepError: it is of another shape, or its rows are of no values.
     """
     spec = find_output(name, declared)
     found = tuple(tensor.shape)
@@ -69,9 +90,36 @@ def row_tensor(
             f"the model returned shape {list(found)} for output {name!r}; expected "
             f"{list(expected)}: one row for each of {rows} given, and then the declared shape"
         )
-    if tensor.dtype in (torch.bfloat16, torch.float16):
+    if 0 in found:
+        raise StepError(
+            f"the model returned shape {list(found)} for output {name!r}, which holds no value; "
+            "return at least one for each row"
+        )
+    if tensor.dtype in _HALF:
         tensor = tensor.float()
     return tensor.detach()
+
+
+def require_alike(first: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """Checks that a call's outputs, arrays or tensors (rows, …), are as those of an earlier call.
+
+    Raises:
+        StepError: their names, types, or the shape of a row differ.
+    """
+    expected, seen = _kinds(first), _kinds(found)
+    if seen != expected:
+        raise StepError(
+            f"the model returned outputs {_words(seen)} for some rows of a batch, and "
+            f"{_words(expected)} for others; return the same names, types and shapes for all"
+        )
+
+
+def _kinds(outputs: Mapping[str, Any]) -> dict[str, tuple[Any, tuple[int, ...]]]:
+    return {name: (each.dtype, tuple(each.shape[1:])) for name, each in outputs.items()}
+
+
+def _words(kinds: Mapping[str, tuple[Any, tuple[int, ...]]]) -> str:
+    return ", ".join(f"{name} of {dtype} {list(row)}" for name, (dtype, row) in kinds.items())
 
 
 def find_output(name: str, declared: Sequence[OutputSpec]) -> OutputSpec | None:

@@ -76,11 +76,20 @@ def remember_rows(key: str, rows: int) -> None:
     path = cache_file()
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=path.name, delete=False
-        ) as file:
-            json.dump(kept, file, indent=1)
-        os.replace(file.name, path)
+        _replace_file(path, json.dumps(kept, indent=1))
+
+
+def _replace_file(path: Path, text: str) -> None:
+    with tempfile.NamedTemporaryFile(
+        "w", encoding="utf-8", dir=path.parent, prefix=path.name, delete=False
+    ) as file:
+        try:
+            file.write(text)
+            file.close()
+            os.replace(file.name, path)
+        except OSError:
+            os.unlink(file.name)
+            raise
 
 
 def cache_file() -> Path:
@@ -90,8 +99,12 @@ def cache_file() -> Path:
 
 
 def _read() -> dict[str, int]:
+    path = cache_file()
     try:
-        with cache_file().open("rb") as file:
+        # What is no file, as a pipe, might keep its reader waiting for ever.
+        if not path.is_file():
+            return {}
+        with path.open("rb") as file:
             found = json.loads(file.read(_FILE_BYTES))
     except (OSError, ValueError, RecursionError):
         return {}

@@ -13,7 +13,13 @@ from batchscore.arrays import Array
 from batchscore.ragged import Ragged
 from batchscore.stages.infer.buckets import Inputs, Tile, fill_tile, tile_shape
 from batchscore.stages.infer.forward import Forward, call_network
-from batchscore.stages.infer.outputs import as_declared, find_output, name_outputs, row_tensor
+from batchscore.stages.infer.outputs import (
+    as_declared,
+    find_output,
+    name_outputs,
+    require_alike,
+    row_tensor,
+)
 
 _SLOTS = 2
 
@@ -26,7 +32,7 @@ class _Slot:
         host: page-locked where there is a GPU, so that copies run beside everything else.
         device: what the network reads.
         copied: `host` has been read.
-        free: the outputs, which may be views of `device`, have been read.
+        free: `device` has been read.
     """
 
     host: dict[str, torch.Tensor]
@@ -99,13 +105,15 @@ class Staging:
         with self._module.stream(self._compute):
             self._compute.wait_event(slot.copied)
             named = name_outputs(call_network(forward, dict(slot.device)), forward.outputs)
+            # Copies: a network may return its own buffer, into which it writes with the next call.
             made = {
-                name: row_tensor(name, tensor, forward.outputs, tile.rows)
+                name: row_tensor(name, tensor, forward.outputs, tile.rows)[: tile.kept].clone()
                 for name, tensor in named.items()
             }
-        self._out.wait_event(self._mark(self._compute))
+        slot.free = self._mark(self._compute)
+        self._out.wait_event(slot.free)
         self._fetch(made, tile.kept, results)
-        slot.free = results.last = self._mark(self._out)
+        results.last = self._mark(self._out)
         results.places.append(tile.places)
         results.filled += tile.kept
 
@@ -146,6 +154,7 @@ class Staging:
         slot.copied = self._mark(self._in)
 
     def _fetch(self, made: Mapping[str, torch.Tensor], kept: int, results: Results) -> None:
+        require_alike(results.tensors or made, made)
         with self._module.stream(self._out):
             for name, tensor in made.items():
                 if name not in results.tensors:
@@ -155,7 +164,7 @@ class Staging:
                         pin_memory=self._pinned,
                     )
                 into = results.tensors[name][results.filled : results.filled + kept]
-                into.copy_(tensor[:kept], non_blocking=True)
+                into.copy_(tensor, non_blocking=True)
                 if tensor.is_cuda:
                     # It was allocated for another stream, which could give it away too early.
                     tensor.record_stream(self._out)

@@ -18,8 +18,8 @@ from batchscore.stages.infer.tiles import run_tiles
 def infer(block: Block, forward: Forward) -> Block:
     """Replaces a block's model inputs by the model's outputs; rows with a NaN or infinity leave.
 
-    Each call has `forward.rows` rows, the last padded with zeros. On the CPU a row's bits depend on
-    nothing but its inputs, whatever the block's size and the number of threads.
+    Each call has `forward.rows` rows, the last filled up by its last row. On the CPU a row's bits
+    depend on nothing but its inputs, whatever the block's size and the number of threads.
 
     Raises:
         StepError: the network raised, or returned something of another shape, type or name.

@@ -13,7 +13,13 @@ import torch
 from batchscore.arrays import Array
 from batchscore.stages.infer.buckets import Inputs, Tile, cut_tiles, tile_array
 from batchscore.stages.infer.forward import Forward, call_network
-from batchscore.stages.infer.outputs import as_declared, find_output, name_outputs, row_tensor
+from batchscore.stages.infer.outputs import (
+    as_declared,
+    find_output,
+    name_outputs,
+    require_alike,
+    row_tensor,
+)
 
 # Left alone, MKL chooses its kernels by a matrix's address and shape, so that a row's bits change
 # with its place in a tile. It reads this once, before its first call in the process.
@@ -24,17 +30,20 @@ warnings.filterwarnings("ignore", message="The given NumPy array is not writable
 
 
 def run_tiles(inputs: Inputs, rows: int, forward: Forward) -> dict[str, Array]:
-    """Runs all tiles of `rows` rows and returns each output as an array (rows, …)."""
+    """Runs all tiles of `rows` rows and returns each output as an array (rows, …).
+
+    Raises:
+        StepError: the network raised, or returned something of another shape, type or name, be it
+            than declared or than for other rows.
+    """
     tiles = cut_tiles(inputs, rows, forward.rows, forward.varying)
     first = _run_tile(inputs, tiles[0], forward)
-    made = {name: np.empty((rows, *a.shape[1:]), a.dtype) for name, a in first.items()}
-    for name, array in first.items():
-        made[name][tiles[0].places] = array
+    raw = {name: np.empty((rows, *a.shape[1:]), a.dtype) for name, a in first.items()}
+    _place(first, raw, tiles[0])
 
     def run(some: list[Tile]) -> None:
         for tile in some:
-            for name, array in _run_tile(inputs, tile, forward).items():
-                made[name][tile.places] = array
+            _place(_run_tile(inputs, tile, forward), raw, tile)
 
     threads = forward.threads if len(tiles) > 2 else 1
     # One hand-over a thread: each wakes a thread, which then waits for the interpreter.
@@ -43,7 +52,13 @@ def run_tiles(inputs: Inputs, rows: int, forward: Forward) -> dict[str, Array]:
         list(_pool(threads).map(run, shares))
     else:
         run(shares[0])
-    return made
+    return {name: as_declared(a, find_output(name, forward.outputs)) for name, a in raw.items()}
+
+
+def _place(found: dict[str, Array], raw: dict[str, Array], tile: Tile) -> None:
+    require_alike(raw, found)
+    for name, array in found.items():
+        raw[name][tile.places] = array[: tile.kept]
 
 
 _pools: dict[int, ThreadPoolExecutor] = {}
@@ -64,11 +79,10 @@ def _run_tile(inputs: Inputs, tile: Tile, forward: Forward) -> dict[str, Array]:
         for name, values in inputs.items()
     }
     named = name_outputs(call_network(forward, tensors), forward.outputs)
-    made = {}
-    for name, tensor in named.items():
-        array = row_tensor(name, tensor, forward.outputs, tile.rows).cpu().numpy()
-        made[name] = as_declared(array, find_output(name, forward.outputs))[: tile.kept]
-    return made
+    return {
+        name: row_tensor(name, tensor, forward.outputs, tile.rows).cpu().numpy()
+        for name, tensor in named.items()
+    }
 
 
 def _use_one_thread() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -88,6 +89,26 @@ def test_the_caller_goes_on_while_the_device_works() -> None:
     assert done.values is not None
     assert done.values.column("score").to_pylist() == [1, 2, 3]
     assert {"infer", "wait_infer"} <= set(done.seconds)
+
+
+@pytest.mark.parametrize("bad", [1, 13], ids=["scored", "recovered"])
+def test_the_seconds_that_a_block_waited_are_counted(bad: int) -> None:
+    """Waiting to hand a block over counts beside waiting for its results, also where it failed."""
+
+    def call(tensors: Tensors) -> torch.Tensor:
+        time.sleep(0.1)
+        return poisoned(tensors)
+
+    step = late(call)
+    blocks = [step(block_of([1])) for _ in range(2)]
+    start = time.perf_counter()
+    third = step(block_of([bad]))
+    waited = time.perf_counter() - start
+    assert waited > 0.05
+    for block in blocks:
+        settled(block)
+    time.sleep(0.3)
+    assert waited * 0.9 < settled(third).seconds["wait_infer"] < waited + 0.05
 
 
 def test_few_blocks_are_in_flight() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,20 @@ def test_a_cache_that_cannot_be_written_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "batchscore").write_text("in the way")
     remember_rows("a", 8)
     assert remembered_rows("a", 8) is None
+
+
+def test_a_pipe_in_the_cache_is_not_waited_for() -> None:
+    """What is no file holds nothing, and nobody waits for it to."""
+    cache_file().parent.mkdir()
+    os.mkfifo(cache_file())
+    assert remembered_rows("a", 8) is None
+
+
+def test_what_cannot_be_put_in_place_is_taken_away() -> None:
+    """Where the cache file is a folder, no other file stays beside it."""
+    cache_file().mkdir(parents=True)
+    remember_rows("a", 8)
+    assert [path.name for path in cache_file().parent.iterdir()] == ["micro_batch.json"]
 
 
 def test_the_file_stays_small() -> None:

@@ -20,7 +20,7 @@ from torch import nn
 from batchscore.arrays import to_arrow, to_numpy
 from batchscore.errors import StepError
 from batchscore.stages.block import TILE_ROWS, Block, decode_block, encode_block
-from batchscore.stages.infer import Forward, OutputSpec, infer
+from batchscore.stages.infer import Forward, MicroBatches, OutputSpec, Staging, infer
 from tests.factory import make_batch, make_block
 
 ROWS = 3 * TILE_ROWS + 331
@@ -175,7 +175,7 @@ def test_tiles_side_by_side_use_the_threads() -> None:
 
 @pytest.mark.parametrize("rows", [1, TILE_ROWS - 1, TILE_ROWS, TILE_ROWS + 1, 5000])
 def test_the_network_sees_whole_tiles_only(rows: int) -> None:
-    """Each call has 1,024 rows, the last padded with zeros, and only the real ones come back."""
+    """Each call has 1,024 rows, the last filled up with one of its own."""
     seen: list[torch.Tensor] = []
 
     def call(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -188,7 +188,19 @@ def test_the_network_sees_whole_tiles_only(rows: int) -> None:
     assert done.column("score").to_pylist() == list(range(1, rows + 1))
     assert {len(tile) for tile in seen} == {TILE_ROWS}
     padding = torch.cat(seen)[rows:]
-    assert not padding.any()
+    assert (padding == rows).all()
+
+
+def test_a_network_may_write_to_its_input() -> None:
+    """What it does to a tile reaches neither the block nor a second call."""
+    values = make_batch(x=np.arange(2 * TILE_ROWS, dtype=np.float32))
+    expected = values.column("x").to_numpy().copy()
+    forward = Forward(lambda tensors: tensors["x"].add_(1), (), "cpu", 1)
+    for _ in range(2):
+        done = infer(_block(values), forward).values
+        assert done is not None
+        assert (done.column("score").to_numpy() == expected + 1).all()
+    assert (values.column("x").to_numpy() == expected).all()
 
 
 def _forward(result: Any, *outputs: OutputSpec) -> Forward:
@@ -217,8 +229,19 @@ A, B = OutputSpec("a", "float32", ()), OutputSpec("b", "float64", (2,))
         (lambda x: {"b": torch.stack([x, x], 1), "a": x}, (A,), {"a": [1, 2]}),
         (lambda x: {"p": x, "q": x > 1}, (), {"p": [1, 2], "q": [False, True]}),
         (lambda x: x.long(), (), {"score": [1, 2]}),
+        (lambda x: torch.complex(x, -x).conj().imag, (A,), {"a": [1, 2]}),
     ],
-    ids=["tensor", "last 1", "half", "bfloat16", "tuple", "dict", "undeclared dict", "integers"],
+    ids=[
+        "tensor",
+        "last 1",
+        "half",
+        "bfloat16",
+        "tuple",
+        "dict",
+        "undeclared dict",
+        "integers",
+        "negative bit",
+    ],
 )
 def test_outputs_are_named_as_declared(
     result: Any, outputs: tuple[OutputSpec, ...], expected: dict[str, Any]
@@ -239,8 +262,22 @@ def test_outputs_are_named_as_declared(
         (lambda x: {"a": 1.0}, (A,), "'a' is a float"),
         (lambda x: x @ torch.ones(3), (A,), "raised RuntimeError"),
         (lambda x: dict[str, int]()["k"], (A,), "raised KeyError"),
+        (lambda x: {}, (), "without outputs"),
+        (lambda x: {1: x}, (), "output 1; expected a text"),
+        (lambda x: {"b": x, 1: x}, (A,), r"outputs \['b', 1\]; \['a'\] are declared"),
+        (lambda x: x.to(torch.complex64), (), "torch.complex64"),
+        (lambda x: x.to_sparse(), (A,), "torch.sparse_coo"),
+        (lambda x: x.to(torch.float8_e4m3fn), (), "float8_e4m3fn"),
+        (lambda x: x.to("meta"), (A,), "meta"),
+        (lambda x: torch.nested.nested_tensor([x, x]), (), "nested"),
+        (lambda x: torch.quantize_per_tensor(x, 0.1, 0, torch.quint8), (A,), "quint8"),
+        (lambda x: x[:, None][:, :0], (), "holds no value"),
     ],
-    ids=["rows", "scalar", "width", "count", "name", "none", "float", "torch", "python"],
+    ids=[
+        *["rows", "scalar", "width", "count", "name", "none", "float", "torch", "python"],
+        *["empty dict", "int key", "mixed keys", "complex", "sparse", "float8", "meta"],
+        *["nested", "quantised", "no width"],
+    ],
 )
 def test_a_network_that_misbehaves_is_told(
     result: Any, outputs: tuple[OutputSpec, ...], words: str
@@ -248,6 +285,34 @@ def test_a_network_that_misbehaves_is_told(
     """Another shape, name or kind of result, and an error inside, are StepErrors."""
     with pytest.raises(StepError, match=words):
         _columns(result, *outputs)
+
+
+def _other_later(x: torch.Tensor) -> dict[str, dict[str, torch.Tensor]]:
+    """What a network may return for later rows, where it returned `s`, (rows,), at first."""
+    wide = torch.stack([x, x], 1)
+    return {
+        "dtype": {"s": x.double()},
+        "shape": {"s": wide},
+        "names": {"t": x},
+        "more": {"s": x, "t": x},
+    }
+
+
+@pytest.mark.parametrize("kind", ["dtype", "shape", "names", "more"])
+@pytest.mark.parametrize("device", [False, True], ids=["tiles", "staging"])
+@pytest.mark.parametrize("threads", [1, 4])
+def test_outputs_that_differ_between_calls_are_told(kind: str, device: bool, threads: int) -> None:
+    """Rows of one batch have outputs of one name, type and shape, or there is an error."""
+
+    def call(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        x = tensors["x"]
+        return _other_later(x)[kind] if (x > 2 * TILE_ROWS).all() else {"s": x}
+
+    begin = MicroBatches(Staging("cpu"), "m", lambda _: None).begin if device else None
+    forward = Forward(call, (), "cpu", threads, begin=begin)
+    values = make_batch(x=np.arange(1, 4 * TILE_ROWS + 1, dtype=np.float32))
+    with pytest.raises(StepError, match="for some rows of a batch"):
+        infer(_block(values), forward)
 
 
 @given(st.lists(st.sampled_from([0.0, 1.0, np.nan, np.inf, -np.inf]), min_size=1, max_size=40))
