@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +61,7 @@ def run(
     """
     # What a command leaves behind becomes a child of this process, so that it can be counted.
     ctypes.CDLL(None).prctl(_ADOPT, 1, 0, 0, 0)
+    others = _children()
     before, start = _cpu_seconds(), time.perf_counter()
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         environment = {**os.environ, **(settings or {})}
@@ -71,7 +72,7 @@ def run(
             raise PeerError(f"not done after {LIMIT_S} s: {' '.join(command[:3])}") from error
         finally:
             seconds = time.perf_counter() - start
-            _end_children()
+            _end(_children() - others)
         if process.returncode:
             raise PeerError(_failure(command, process.returncode, _text(err) or _text(out)))
         return Done(_text(out), seconds, max(_cpu_seconds() - before, seen), peak)
@@ -110,11 +111,16 @@ class _Tally(threading.Thread):
                     self.seconds[each] = used.user + used.system
 
 
-def _end_children() -> None:
-    """Ends all processes below this one, and collects what they cost."""
-    children = psutil.Process().children(recursive=True)
+def _children() -> set[psutil.Process]:
+    """Returns all processes below this one."""
+    return set(psutil.Process().children(recursive=True))
+
+
+def _end(children: Collection[psutil.Process]) -> None:
+    """Ends processes, and collects what they cost."""
     for child in children:
-        child.terminate()
+        with suppress(psutil.NoSuchProcess):
+            child.terminate()
     for child in psutil.wait_procs(children, 5)[1]:
         child.kill()
     psutil.wait_procs(children, 5)
