@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ import torch
 from tests import factory
 
 ROOT = Path(__file__).parents[1]
+
+# As batchscore sets it: MKL reads it at its first call, which a test may make before that.
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
