@@ -31,7 +31,7 @@ class Attempts:
         self._counts: dict[str, Counts] = {}
         self._late: deque[Block] = deque()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="end")
-        self._ending: deque[Future[str]] = deque()
+        self._ending: Future[str] | None = None
         self._ended: list[str] = []
 
     def take(self, block: Block) -> list[str]:
@@ -102,7 +102,7 @@ class Attempts:
         output.writer.note(block.seconds)
         output.writer.note({"wait_write": waited, "passing": waited})
         del self._open[unit.id], self._counts[unit.id]
-        self._ending.append(self._pool.submit(self._finish, output, end, address))
+        self._ending = self._pool.submit(self._finish, output, end, address)
 
     def _finish(self, output: UnitOutput, end: End, address: str) -> str:
         try:
@@ -121,8 +121,9 @@ class Attempts:
         return ended
 
     def _note_ended(self, wait: bool) -> None:
-        while self._ending and (wait or self._ending[0].done()):
-            self._ended.append(self._ending.popleft().result())
+        if self._ending is not None and (wait or self._ending.done()):
+            ending, self._ending = self._ending, None
+            self._ended.append(ending.result())
 
     def _require_lease(self) -> None:
         """A worker that outlived its launcher leaves the ledger to whoever took the slice over."""

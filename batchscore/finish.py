@@ -315,7 +315,7 @@ def _setting(spec: RunSpec, head: Mapping[str, Any], fresh: Sequence[UnitRecord]
         started.timestamp(),
         finished.timestamp(),
         workers=workers,
-        cores=head.get("cores", spec.tile_threads * workers),
+        cores=head["cores"],
         tile_threads=spec.tile_threads,
         device=spec.device,
         precision=spec.precision,

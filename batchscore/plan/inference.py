@@ -22,6 +22,7 @@ from batchscore.scoring import call_key, compiled, infer_step, make_forward, pre
 from batchscore.spec import RunSpec
 from batchscore.stages.block import Block
 from batchscore.stages.infer import infer
+from batchscore.stages.infer.buckets import FEWEST_ROWS
 from batchscore.stages.infer.measure import find_rows, first_rows, release_memory
 from batchscore.stages.infer.search import remember_rows, remembered_rows
 from batchscore.stages.infer.step import inputs_of
@@ -29,7 +30,6 @@ from batchscore.stages.infer.step import inputs_of
 _SAMPLE_ROWS = 4096
 # Batches that are looked through for a row with a score.
 _SAMPLES = 16
-_GROUP_ROWS = 64
 _TILE = "a tile of the CPU"
 
 
@@ -90,16 +90,16 @@ def _require_whole_groups(plan: Plan) -> None:
     if plan.spec.device != "cpu" or asked in ("auto", 1):
         return
     batch_rows = plan.spec.source.batch_rows
-    most = -(-batch_rows // _GROUP_ROWS) * _GROUP_ROWS
+    most = -(-batch_rows // FEWEST_ROWS) * FEWEST_ROWS
     if int(asked) > most:
         raise InvalidError(
             f"runtime.micro_batch {asked}: each call would have more rows than a batch, "
             f"{batch_rows:,}, and pad the rest; set {most} or less, or a larger runtime.batch_rows"
         )
-    if int(asked) % _GROUP_ROWS:
+    if int(asked) % FEWEST_ROWS:
         raise InvalidError(
             f"runtime.micro_batch {asked}: on the CPU, whose kernels take rows in groups, a row's "
-            f"scores would change with its place; set 1 or a multiple of {_GROUP_ROWS}"
+            f"scores would change with its place; set 1 or a multiple of {FEWEST_ROWS}"
         )
 
 
