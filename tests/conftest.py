@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 
 from tests import factory
 
@@ -16,6 +17,10 @@ ROOT = Path(__file__).parents[1]
 
 # As batchscore sets it: MKL reads it at its first call, which a test may make before that.
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
