@@ -316,7 +316,6 @@ def _setting(spec: RunSpec, head: Mapping[str, Any], fresh: Sequence[UnitRecord]
         finished.timestamp(),
         workers=workers,
         cores=head["cores"],
-        tile_threads=spec.tile_threads,
         device=spec.device,
         precision=spec.precision,
         units=len(fresh),

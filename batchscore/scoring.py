@@ -30,6 +30,7 @@ from batchscore.stages.infer import (
     infer,
     infer_late,
 )
+from batchscore.stages.infer.pace import WORTH_S, Pace
 from batchscore.stages.infer.search import remember_rows
 from batchscore.stages.postprocess import postprocess
 from batchscore.stages.preprocess import encode_features, stack_columns
@@ -107,6 +108,7 @@ def make_forward(spec: RunSpec, network: Network) -> Forward:
         spec.precision,
         begin,
         {each.name: each.varying for each in spec.model.inputs if each.varying},
+        pace=Pace(WORTH_S),
     )
 
 

@@ -38,7 +38,7 @@ STAGES = (
     Measure("preprocess", "s", "source columns to model inputs", "main"),
     Measure("infer", "s", "tiles through the network, checking that scores are finite", "main"),
     Measure("postprocess", "s", "model outputs to scores", "main"),
-    Measure("profile", "s", "statistics of every column", "profiler"),
+    Measure("profile", "s", "statistics of every column, hashes of unique keys", "profiler"),
     Measure("write", "s", "partitioning, encoding, compressing, hashing, writing", "writer"),
 )
 """Busy seconds: each call counts once, on however many threads it works within."""
@@ -56,7 +56,10 @@ MOMENTS = (
     Measure("ended", "Unix s", "the unit's files and profile were whole", "main", max),
 )
 
-MEASURES = (*STAGES, *BETWEEN, *MOMENTS)
+BESIDE = (Measure("tiles", "s", "other threads that put tiles through the network", "tiles"),)
+"""Work that is part of what another thread waits for."""
+
+MEASURES = (*STAGES, *BETWEEN, *BESIDE, *MOMENTS)
 
 THREADS = (("read",), ("preprocess", "infer", "postprocess", "engine"), ("profile",), ("write",))
 """What keeps each thread of a worker busy; threads overlap, what shares one adds up."""
@@ -88,7 +91,6 @@ class Setting:
         finished: of its checks, in Unix seconds.
         workers: processes that scored.
         cores: that they shared.
-        tile_threads: that the network is called on, side by side in each worker.
         device: cpu, cuda, or cuda:N.
         precision: that the network computes with.
         units: that were scored.
@@ -107,7 +109,6 @@ class Setting:
     finished: float
     workers: int = 1
     cores: int = 1
-    tile_threads: int = 1
     device: str = "cpu"
     precision: str = "float32"
     units: int = 1
@@ -295,9 +296,8 @@ def advise(limit: str, seconds: Mapping[str, float], run: Setting) -> str:
 
 def _cores_used(seconds: Mapping[str, float], run: Setting) -> float:
     """Returns how many cores were at work at most, on average, while units were scored."""
-    tiles = seconds.get("infer", 0.0) * (run.tile_threads - 1) if run.device == "cpu" else 0.0
     whole = (_thread_seconds(seconds) or run.seconds * run.at_work) / run.at_work
-    return (sum(_loads(seconds)) + tiles) / whole if whole else 0.0
+    return (sum(_loads(seconds)) + seconds.get("tiles", 0.0)) / whole if whole else 0.0
 
 
 def _more_workers(case: _Case) -> str:

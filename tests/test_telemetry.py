@@ -236,15 +236,14 @@ def test_fewer_workers_help_where_starting_them_took_longer_than_they_spare() ->
 
 def test_more_workers_help_only_where_it_pays() -> None:
     """Not where the stage took few seconds, nor where tiles keep the cores busy, or a GPU works."""
-    setting = Setting(0, 12, cores=4, units=6, tile_threads=4)
+    setting = Setting(0, 12, cores=4, units=6)
     short = {name: second / 10 for name, second in BUSY_READER.items()}
     assert "runtime.workers" in advise("read", BUSY_READER, setting)
     assert "runtime.workers" not in advise("read", short, setting)
-    tiles = measured(1, 10, 1, read=3, infer=9, engine=1)
-    assert "runtime.workers" not in advise("infer", tiles, setting)
-    one = replace(setting, tile_threads=1)
-    assert "runtime.workers: 4" in advise("infer", tiles, one)
-    assert "runtime.workers" not in advise("infer", tiles, replace(one, device="cuda:0"))
+    alone = measured(1, 10, 1, read=3, infer=9, engine=1)
+    assert "runtime.workers" not in advise("infer", {**alone, "tiles": 27.0}, setting)
+    assert "runtime.workers: 4" in advise("infer", alone, setting)
+    assert "runtime.workers" not in advise("infer", alone, replace(setting, device="cuda:0"))
 
 
 SLOW = """import time

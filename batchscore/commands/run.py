@@ -19,7 +19,7 @@ from batchscore.errors import BatchscoreError, FailedError, RetryError, StoppedE
 from batchscore.finish import failed_manifest, held_manifest, until_now
 from batchscore.ledger import finished_units, sweep_attempts
 from batchscore.plan import Plan, Work, plan_facts, settle, share_out
-from batchscore.processes import uncollected
+from batchscore.processes import frozen, uncollected
 from batchscore.runs import layout
 from batchscore.runs.checks import rejects_allowed
 from batchscore.runs.failures import describe, find_os_error, read_failure
@@ -266,9 +266,11 @@ class _Work(threading.Thread):
             self.begun = True
             spec, units, plan = self._run.spec, self._run.work.units, self._run.plan
             options = direct.parse_options(self._flags)
-            self.metrics = direct.run(
-                lambda p: build(p, spec, units), options, plan.workers, self._note_lost, plan.gpus
-            )
+            with frozen():
+                self.metrics = direct.run(
+                    lambda p: build(p, spec, units),
+                    *(options, plan.workers, self._note_lost, plan.gpus),
+                )
         except BaseException as error:
             self.error = error
 

@@ -207,10 +207,12 @@ _FAMILIES: tuple[tuple[Callable[[pa.DataType], bool], Callable[[pa.Array], list[
 
 
 def _sort_order(hi_n: Array, lo_n: Array) -> Array:
-    """Returns the stable order (n,) of hashes by both halves."""
-    order_n = np.argsort(hi_n, kind="stable")
-    hi_n, lo_n = hi_n[order_n], lo_n[order_n]
-    # Hashes that share one half alone are rarer than a fault of the machine.
-    if not ((hi_n[1:] == hi_n[:-1]) & (lo_n[1:] < lo_n[:-1])).any():
-        return order_n
-    return order_n[np.lexsort((lo_n, hi_n))]
+    """Returns the order (n,) of hashes by both halves, equal ones by their place."""
+    # A stable sort takes six times as long, and few hashes have an equal.
+    order_n = np.argsort(hi_n)
+    sorted_n = hi_n[order_n]
+    same = sorted_n[1:] == sorted_n[:-1]
+    places_m = np.flatnonzero(np.append(same, False) | np.append(False, same))
+    alike_m = order_n[places_m]
+    order_n[places_m] = alike_m[np.lexsort((alike_m, lo_n[alike_m], hi_n[alike_m]))]
+    return order_n

@@ -17,13 +17,13 @@ from batchscore.errors import StepError
 from batchscore.records import StagedFile
 from batchscore.stages.encoding import choose_encoding
 from batchscore.stages.lineage import RowsFile
+from batchscore.stages.sidecar import buffered
 from batchscore.storage import Store
 
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 ROW_GROUP_ROWS = 131_072
 FILE_BYTES = 256 << 20
 BUFFER_BYTES = 64 << 20
-WRITE_BYTES = 1 << 20
 OPEN_FILES = 64
 UNIT_PARTITIONS = 1_000
 NAME_BYTES = 255  # of one file or folder, on Linux and macOS
@@ -239,8 +239,7 @@ class PartitionFiles:
         part.staged = f"{self._folder}/{part.number:04d}.parquet"
         self._started += 1
         part.sink = HashingSink(self._store.create(part.staged))
-        # Each write of Python's waits for the interpreter, and a page is a few small ones.
-        part.stream = pa.BufferedOutputStream(pa.PythonFile(part.sink, mode="w"), WRITE_BYTES)
+        part.stream = buffered(part.sink)
         part.writer = pq.ParquetWriter(part.stream, table.schema, **self._encoding)
         return part.writer
 

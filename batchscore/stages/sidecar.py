@@ -11,6 +11,16 @@ import pyarrow.parquet as pq
 
 from batchscore.storage import Store
 
+_WRITE_BYTES = 1 << 20
+
+
+def buffered(file: Any) -> pa.NativeFile:
+    """Returns what Arrow writes to: the file, open for writing, gets a megabyte at a time.
+
+    Each write of Python's waits for the interpreter, and a page is a few small ones.
+    """
+    return pa.BufferedOutputStream(pa.PythonFile(file, mode="w"), _WRITE_BYTES)
+
 
 class Sidecar:
     """Writes one file; without rows there is none.
@@ -24,6 +34,7 @@ class Sidecar:
     def __init__(self, store: Store, path: str, **options: Any) -> None:
         self._store, self._path, self._options = store, path, options
         self._file: IO[bytes] | None = None
+        self._stream: pa.NativeFile | None = None
         self._writer: pq.ParquetWriter | None = None
 
     @property
@@ -37,22 +48,24 @@ class Sidecar:
             return
         if self._writer is None:
             self._file = self._store.create(self._path)
-            sink = pa.PythonFile(self._file, mode="w")
-            self._writer = pq.ParquetWriter(sink, table.schema, **self._options)
+            self._stream = buffered(self._file)
+            self._writer = pq.ParquetWriter(self._stream, table.schema, **self._options)
         self._writer.write_table(table, row_group_size=row_group_rows)
 
     def close(self, metadata: Mapping[str, str] | None = None) -> None:
         """Completes the file, with more key-value metadata in its footer."""
-        if self._writer is not None and self._file is not None:
-            if metadata:
-                self._writer.add_key_value_metadata(metadata)
-            self._writer.close()
-            # The writer does not close a file that it was given.
-            self._file.close()
+        if self._writer is None or self._stream is None or self._file is None:
+            return
+        if metadata:
+            self._writer.add_key_value_metadata(metadata)
+        self._writer.close()
+        # The writer does not close a file that it was given.
+        self._stream.close()
+        self._file.close()
 
     def abort(self) -> None:
         """Lets go of the file; what was written stays behind."""
-        for each in (self._writer, self._file):
+        for each in (self._writer, self._stream, self._file):
             if each is not None:
                 with suppress(Exception):
                     each.close()

@@ -176,7 +176,8 @@ class UnitWriter:
                 more not one was scored, nor any before them.
         """
         self._note_engine()
-        self._writing.put(None)
+        for behind in (self._profiling, self._writing):
+            behind.put(None)
         self._profiling.close()
         self._writing.close()
         self._reconcile(end)
@@ -208,7 +209,7 @@ class UnitWriter:
         for behind in (self._profiling, self._writing):
             with suppress(Exception):
                 behind.close()
-        for files in self._outputs:
+        for files in (*self._outputs, self._keys):
             files.abort()
 
     def discard(self) -> None:
@@ -218,9 +219,9 @@ class UnitWriter:
             self._store.remove(path)
 
     @property
-    def _outputs(self) -> tuple[PartitionFiles | RowsFile | KeysFile | Sidecar, ...]:
+    def _outputs(self) -> tuple[PartitionFiles | RowsFile | Sidecar, ...]:
         # The scored files tell their last rows to the lineage, which is closed after them.
-        return self._files, self._lineage, self._keys, self._rejects
+        return self._files, self._lineage, self._rejects
 
     @property
     def _rejected(self) -> int:
@@ -267,13 +268,19 @@ class UnitWriter:
             known = sum(self._seconds.get(stage, 0.0) for stage in stages)
             self._seconds["engine"] = max(0.0, passing - known)
 
-    def _profile_block(self, block: Block) -> None:
+    def _profile_block(self, block: Block | None) -> None:
+        """Profiles a block and keeps its keys; at the end, without one, completes their file."""
         with stopwatch(self._seconds, "profile"):
+            if block is None:
+                self._keys.close()
+                return
             for reject in block.rejects:
                 self._profile(reject.batch)
             if len(block) and block.values is not None:
                 self._profile(_with_values(block))
                 widen_ranges(self._ranges, block.values)
+                if self._target.unique:
+                    self._keys.add(scored_batch(block, self._target), block.rows_b)
 
     def _write_block(self, block: Block | None) -> None:
         """Writes a block; at the end, without one, completes all files."""
@@ -290,8 +297,6 @@ class UnitWriter:
 
     def _write_scored(self, block: Block) -> None:
         batch = scored_batch(block, self._target)
-        if self._target.unique:
-            self._keys.add(batch, block.rows_b)
         for part in split_partitions(batch, block.rows_b, self._target.partition_by):
             self._files.add(part)
 

@@ -14,6 +14,7 @@ from batchscore.ragged import Varying
 from batchscore.stages.block import TILE_ROWS
 from batchscore.stages.infer.buckets import Inputs
 from batchscore.stages.infer.outputs import OutputSpec
+from batchscore.stages.infer.pace import Pace
 from batchscore.stages.infer.precision import computing
 from batchscore.wording import reason
 
@@ -32,11 +33,12 @@ class Forward:
         call: takes tensors (rows, …) by model input, returns what the network returns.
         outputs: what was declared; empty: one unnamed tensor is taken as `score`.
         device: where the tensors must be.
-        threads: tiles that run side by side on the CPU; each uses one thread within.
+        threads: tiles that run side by side on the CPU, at most; each uses one thread within.
         rows: that the network sees at once, in every call; fewer where rows are long.
         precision: float32, tf32, bf16 or fp16.
         begin: puts rows through the network on a device; None: in tiles on the CPU.
         varying: the model inputs whose rows have a length of their own.
+        pace: of the tiles, which says how many threads they are worth.
     """
 
     call: Callable[[dict[str, torch.Tensor]], Any]
@@ -47,6 +49,7 @@ class Forward:
     precision: str = "float32"
     begin: Start | None = None
     varying: Mapping[str, Varying] = field(default_factory=dict)
+    pace: Pace = field(default_factory=Pace)
 
     def pad(self, name: str) -> float:
         """Returns what stands beyond a row's own numbers in an input."""

@@ -24,7 +24,9 @@ def infer(block: Block, forward: Forward) -> Block:
     Raises:
         StepError: the network raised, or returned something of another shape, type or name.
     """
-    return begin(block, forward)()
+    done = begin(block, forward)()
+    beside_s = forward.pace.take_beside()
+    return replace(done, seconds={**done.seconds, "tiles": beside_s}) if beside_s else done
 
 
 def begin(block: Block, forward: Forward) -> Callable[[], Block]:

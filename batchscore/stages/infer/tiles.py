@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -37,22 +38,31 @@ def run_tiles(inputs: Inputs, rows: int, forward: Forward) -> dict[str, Array]:
             than declared or than for other rows.
     """
     tiles = cut_tiles(inputs, rows, forward.rows, forward.varying)
+    start = time.perf_counter()
     first = _run_tile(inputs, tiles[0], forward)
+    threads = forward.pace.threads(time.perf_counter() - start, forward.threads)
     raw = {name: np.empty((rows, *a.shape[1:]), a.dtype) for name, a in first.items()}
     _place(first, raw, tiles[0])
+    _run_beside(inputs, tiles[1:], forward, raw, threads if len(tiles) > 2 else 1)
+    return {name: as_declared(a, find_output(name, forward.outputs)) for name, a in raw.items()}
+
+
+def _run_beside(
+    inputs: Inputs, tiles: list[Tile], forward: Forward, raw: dict[str, Array], threads: int
+) -> None:
+    """Puts tiles through the network on so many threads, the caller's where it is one."""
 
     def run(some: list[Tile]) -> None:
         for tile in some:
             _place(_run_tile(inputs, tile, forward), raw, tile)
 
-    threads = forward.threads if len(tiles) > 2 else 1
+    if threads == 1:
+        run(tiles)
+        return
+    start = time.perf_counter()
     # One hand-over a thread: each wakes a thread, which then waits for the interpreter.
-    shares = [tiles[1 + first :: threads] for first in range(threads)]
-    if threads > 1:
-        list(_pool(threads).map(run, shares))
-    else:
-        run(shares[0])
-    return {name: as_declared(a, find_output(name, forward.outputs)) for name, a in raw.items()}
+    list(_pool(forward.threads).map(run, (tiles[first::threads] for first in range(threads))))
+    forward.pace.beside_s += (threads - 1) * (time.perf_counter() - start)
 
 
 def _place(found: dict[str, Array], raw: dict[str, Array], tile: Tile) -> None:

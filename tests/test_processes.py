@@ -1,0 +1,60 @@
+"""What processes import and hold is searched for garbage only where that pays."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import pytest
+
+from batchscore.processes import frozen, uncollected
+
+
+class Cycle:
+    """Holds itself, so that only the collector can free it."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_imports_are_not_searched() -> None:
+    """The collector is off inside, on again behind, and stays off where it was."""
+    with uncollected():
+        assert not gc.isenabled()
+        with uncollected():
+            pass
+        assert not gc.isenabled()
+    assert gc.isenabled()
+
+
+def test_what_there_was_is_frozen_and_what_comes_is_collected() -> None:
+    """Inside, old garbage stays and new garbage goes; behind, nothing is frozen any more."""
+    gc.collect()
+    old = weakref.ref(Cycle())
+    with frozen():
+        new = weakref.ref(Cycle())
+        gc.collect()
+        assert old() is not None
+        assert new() is None
+    assert gc.get_freeze_count() == 0
+    gc.collect()
+    assert old() is None
+
+
+def test_an_error_thaws_too() -> None:
+    """A run that fails leaves its process as it was."""
+    with pytest.raises(KeyError), frozen():
+        raise KeyError
+    assert gc.get_freeze_count() == 0
+
+
+def test_what_a_caller_froze_stays_frozen() -> None:
+    """A process that froze its own objects keeps them so."""
+    gc.freeze()
+    count = gc.get_freeze_count()
+    try:
+        with frozen():
+            assert gc.get_freeze_count() == count
+        assert gc.get_freeze_count() == count
+    finally:
+        gc.unfreeze()
