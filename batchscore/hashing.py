@@ -15,11 +15,13 @@ _ALL_BITS = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 def mix(hash_n: Array, word_n: Array) -> Array:
     """Mixes a 64-bit word into each hash (n,), by SplitMix64's finalizer; order matters."""
-    mixed_n = (hash_n ^ word_n) + np.uint64(0x9E3779B97F4A7C15)
-    mixed_n = (mixed_n ^ (mixed_n >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed_n = (mixed_n ^ (mixed_n >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    hashes_n: Array = mixed_n ^ (mixed_n >> np.uint64(31))
-    return hashes_n
+    mixed_n: Array = hash_n ^ word_n
+    mixed_n += np.uint64(0x9E3779B97F4A7C15)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed_n ^= mixed_n >> np.uint64(shift)
+        mixed_n *= np.uint64(factor)
+    mixed_n ^= mixed_n >> np.uint64(31)
+    return mixed_n
 
 
 def hash_bytes(values: pa.Array) -> Array:
@@ -49,33 +51,53 @@ def _readable(data: pa.Buffer | None) -> pa.Buffer:
 
 def _sum_words(data: pa.Buffer, starts_m: Array, ends_m: Array) -> Array:
     """Returns the sum (m,) of the mixed words of each value, none of which is empty."""
-    sums_m = np.zeros(starts_m.size, np.uint64)
-    words_m = (ends_m - starts_m + _WORD - 1) // _WORD
-    until_m = words_m.cumsum()
-    from_m = until_m - words_m
-    total = int(until_m[-1]) if until_m.size else 0
-    for first in range(0, total, _WORDS_AT_A_TIME):
-        last = min(first + _WORDS_AT_A_TIME, total)
-        low, high = np.searchsorted(until_m, (first + 1, last))
-        rows = slice(low, high + 1)
-        inside_r = np.minimum(until_m[rows], last) - np.maximum(from_m[rows], first)
-        place_w = np.arange(first, last) - np.repeat(from_m[rows], inside_r)
-        at_w = np.repeat(starts_m[rows], inside_r) + _WORD * place_w
-        words_w = _read_words(data, at_w, np.repeat(ends_m[rows], inside_r) - at_w)
-        mixed_w = mix((place_w + 1).view(np.uint64) * _PLACE, words_w)
-        sums_m[rows] += np.add.reduceat(mixed_w, inside_r.cumsum() - inside_r)
+    words = _words(data)
+    before_m = (ends_m - starts_m - 1) // _WORD  # whole words before the last
+    sums_m = _mixed(before_m, _last_words(words, starts_m + _WORD * before_m, ends_m))
+    long_l = np.flatnonzero(before_m)
+    if long_l.size:
+        sums_m[long_l] += _sum_whole(words, starts_m[long_l], before_m[long_l])
     return sums_m
 
 
-def _read_words(data: pa.Buffer, at_w: Array, left_w: Array) -> Array:
-    """Returns the words (w,) at byte positions of which `left_w` > 0 bytes belong to the value."""
+def _sum_whole(words: Array, starts_l: Array, counts_l: Array) -> Array:
+    """Returns the sum (l,) of the first mixed words of values, at least one of each, all whole."""
+    sums_l = np.zeros(starts_l.size, np.uint64)
+    until_l = counts_l.cumsum()
+    from_l = until_l - counts_l
+    total = int(until_l[-1])
+    for first in range(0, total, _WORDS_AT_A_TIME):
+        last = min(first + _WORDS_AT_A_TIME, total)
+        low, high = np.searchsorted(until_l, (first + 1, last))
+        rows = slice(low, high + 1)
+        inside_r = np.minimum(until_l[rows], last) - np.maximum(from_l[rows], first)
+        place_w = np.arange(first, last)
+        at_w = np.repeat(starts_l[rows] - _WORD * from_l[rows], inside_r) + _WORD * place_w
+        place_w -= np.repeat(from_l[rows], inside_r)
+        mixed_w = _mixed(place_w, words[at_w].astype(np.uint64, copy=False))
+        sums_l[rows] += np.add.reduceat(mixed_w, inside_r.cumsum() - inside_r)
+    return sums_l
+
+
+def _mixed(place_w: Array, words_w: Array) -> Array:
+    """Returns words mixed with their places within their values, counted from 0."""
+    return mix((place_w + 1).view(np.uint64) * _PLACE, words_w)
+
+
+def _words(data: pa.Buffer) -> Array:
+    """Views a buffer as the little-endian words that begin at each of its bytes but the last."""
     words: Array = np.ndarray((data.size - _WORD + 1,), "<u8", data, strides=(1,))
+    return words
+
+
+def _last_words(words: Array, at_m: Array, ends_m: Array) -> Array:
+    """Returns the words at byte positions of which up to the end belong to the value."""
     # A word that would reach beyond the buffer is read further ahead and shifted into place.
-    ahead_w = np.maximum(at_w - (words.size - 1), 0)
-    words_w: Array = words[at_w - ahead_w].astype(np.uint64, copy=False) >> _bits(ahead_w)
-    words_w &= _ALL_BITS >> _bits(_WORD - np.minimum(left_w, _WORD))
-    return words_w
+    ahead_m = np.maximum(at_m - (words.size - 1), 0)
+    words_m: Array = words[at_m - ahead_m].astype(np.uint64, copy=False) >> _bits(ahead_m)
+    words_m &= _ALL_BITS >> _bits(_WORD - (ends_m - at_m))
+    return words_m
 
 
-def _bits(bytes_w: Array) -> Array:
-    return (8 * bytes_w).view(np.uint64)
+def _bits(bytes_m: Array) -> Array:
+    return (8 * bytes_m).view(np.uint64)
