@@ -32,7 +32,7 @@ from batchscore.runs.publish import (
 )
 from batchscore.runs.reconcile import Rows, reconcile
 from batchscore.spec import RunSpec
-from batchscore.telemetry import BETWEEN, STAGES, Setting, add_up, explain
+from batchscore.telemetry import BESIDE, BETWEEN, STAGES, Setting, add_up, explain
 
 _REASONS = 50
 HELD = "held.json"
@@ -283,9 +283,10 @@ def _timings(spec: RunSpec, head: Mapping[str, Any], fresh: Sequence[UnitRecord]
     if not fresh:
         return {"stage_seconds": {}, "limited_by": None, "timings": None}
     seconds = add_up(record.seconds for record in fresh)
+    told = (*STAGES, *BETWEEN, *BESIDE)
     timings = asdict(explain(seconds, _setting(spec, head, fresh)))
     return {
-        "stage_seconds": _rounded({m.name: seconds.get(m.name) for m in (*STAGES, *BETWEEN)}),
+        "stage_seconds": _rounded({m.name: seconds.get(m.name) for m in told}),
         "limited_by": " and ".join(timings.pop("limited_by")),
         "timings": _rounded(timings),
     }

@@ -99,6 +99,7 @@ def make_forward(spec: RunSpec, network: Network) -> Forward:
         name = f"model {spec.model.name!r} on {describe_device(spec.device)}"
         remember = partial(_remember_halved, spec)
         begin = MicroBatches(Staging(spec.device), name, remember).begin
+    varying = {each.name: each.varying for each in spec.model.inputs if each.varying}
     return Forward(
         network,
         output_specs(spec.model),
@@ -107,8 +108,9 @@ def make_forward(spec: RunSpec, network: Network) -> Forward:
         spec.call_rows,
         spec.precision,
         begin,
-        {each.name: each.varying for each in spec.model.inputs if each.varying},
-        pace=Pace(WORTH_S),
+        varying,
+        # One short tile tells nothing of long ones.
+        pace=Pace(0.0 if varying else WORTH_S),
     )
 
 

@@ -10,6 +10,12 @@ import pytest
 from batchscore.processes import frozen, uncollected
 
 
+@pytest.fixture(autouse=True)
+def _thawed() -> None:
+    """Nothing is frozen that an earlier test imported, and so froze."""
+    gc.unfreeze()
+
+
 class Cycle:
     """Holds itself, so that only the collector can free it."""
 
@@ -50,6 +56,7 @@ def test_an_error_thaws_too() -> None:
 
 def test_what_a_caller_froze_stays_frozen() -> None:
     """A process that froze its own objects keeps them so."""
+    held = Cycle()
     gc.freeze()
     count = gc.get_freeze_count()
     try:
@@ -58,3 +65,4 @@ def test_what_a_caller_froze_stays_frozen() -> None:
         assert gc.get_freeze_count() == count
     finally:
         gc.unfreeze()
+    assert held.itself is held

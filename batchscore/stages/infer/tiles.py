@@ -43,20 +43,21 @@ def run_tiles(inputs: Inputs, rows: int, forward: Forward) -> dict[str, Array]:
     threads = forward.pace.threads(time.perf_counter() - start, forward.threads)
     raw = {name: np.empty((rows, *a.shape[1:]), a.dtype) for name, a in first.items()}
     _place(first, raw, tiles[0])
-    _run_beside(inputs, tiles[1:], forward, raw, threads if len(tiles) > 2 else 1)
+    _run_beside(inputs, tiles[1:], forward, raw, threads)
     return {name: as_declared(a, find_output(name, forward.outputs)) for name, a in raw.items()}
 
 
 def _run_beside(
     inputs: Inputs, tiles: list[Tile], forward: Forward, raw: dict[str, Array], threads: int
 ) -> None:
-    """Puts tiles through the network on so many threads, the caller's where it is one."""
+    """Puts tiles through the network on up to so many threads, the caller's where it is one."""
+    threads = min(threads, len(tiles))
 
     def run(some: list[Tile]) -> None:
         for tile in some:
             _place(_run_tile(inputs, tile, forward), raw, tile)
 
-    if threads == 1:
+    if threads <= 1:
         run(tiles)
         return
     start = time.perf_counter()

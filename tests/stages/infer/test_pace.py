@@ -54,3 +54,16 @@ def test_only_slow_tiles_leave_the_callers_thread(seconds: float, threads: int) 
     assert len(seen - {threading.get_ident()}) == (threads if threads > 1 else 0)
     assert (forward.pace.take_beside() > 0) == (threads > 1)
     assert forward.pace.take_beside() == 0
+
+
+def test_threads_without_a_tile_do_not_count() -> None:
+    """Of three tiles two are left behind the first: two threads work, and one beside the other."""
+
+    def call(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+        time.sleep(0.05)
+        return tensors["x"]
+
+    forward = Forward(call, (), "cpu", 8)
+    x = np.arange(3 * TILE_ROWS, dtype=np.float32)
+    run_tiles({"x": x}, len(x), forward)
+    assert 0.05 <= forward.pace.take_beside() < 0.3
