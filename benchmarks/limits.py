@@ -31,8 +31,7 @@ from benchmarks.workload import write_job, write_model, write_shards
 
 ROWS = 2_000_000
 SHARD_ROWS = 500_000
-BLOCK_ROWS = 65_536
-TILES = BLOCK_ROWS // 1024
+BLOCK_ROWS = 1_024
 SLEEPS = 10
 ROW_BYTES = 127
 KEPT = ["id", "part", "f00", "f01"]
@@ -329,9 +328,7 @@ class Overhead:
     scoring: tuple[float, ...]
     between: tuple[float, ...]
 
-    note: ClassVar[str] = (
-        "blocks of 65,536 rows, and a network that sleeps a second in the first tile of each"
-    )
+    note: ClassVar[str] = "blocks of 1,024 rows, and a network that sleeps a second at each call"
 
     @property
     def rows(self) -> list[Row]:
@@ -346,7 +343,7 @@ class Overhead:
 def measure_overhead(home: Path, rounds: int) -> Overhead:
     """Scores ten blocks with a model that takes a second for each."""
     write_shards(home / "in", SLEEPS * BLOCK_ROWS, SLEEPS * BLOCK_ROWS, SLEEPS * BLOCK_ROWS)
-    write_model(home / "model", "Sleeper", seconds=1.0, tiles=TILES)
+    write_model(home / "model", "Sleeper", seconds=1.0)
     job = write_job(home, {"runtime": {"batch_rows": BLOCK_ROWS, "workers": 1}})
     found = [run_job(job) for _ in range(rounds)]
     return Overhead(tuple(_slept(r)[0] for r in found), tuple(_slept(r)[1] for r in found))

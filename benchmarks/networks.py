@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import time
 
@@ -46,17 +45,15 @@ class Mlp(nn.Sequential):
 
 
 class Sleeper(Mlp):
-    """Sleeps for some seconds in the first of each so many tiles, and computes next to nothing."""
+    """Sleeps for some seconds at each call, and computes next to nothing."""
 
-    def __init__(self, width: int, seconds: float, tiles: int) -> None:
+    def __init__(self, width: int, seconds: float) -> None:
         super().__init__(width)
-        self.seconds, self.tiles = seconds, tiles
-        self.calls = itertools.count()
+        self.seconds = seconds
 
     def forward(self, x_bf: torch.Tensor) -> torch.Tensor:
         """Returns the first feature (b,) of features (b, f)."""
-        if next(self.calls) % self.tiles == 0:
-            stamp("asleep")
-            time.sleep(self.seconds)
-            stamp("awake")
+        stamp("asleep")
+        time.sleep(self.seconds)
+        stamp("awake")
         return x_bf[:, 0]
