@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
-from multiprocessing import forkserver
+import signal
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext
 
 _PRELOADED = "batchscore.engines.preloaded"
@@ -12,9 +13,16 @@ _PRELOADED = "batchscore.engines.preloaded"
 def start_server() -> ForkServerContext:
     """Starts the server, if it does not run yet, and returns the context that forks from it.
 
-    It imports for seconds: started early, it does so while this process plans.
+    It imports for seconds: started early, it does so while this process plans. A terminal's Ctrl-C
+    does not reach it or what it forks; this process is who heeds it.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([_PRELOADED])
-    forkserver.ensure_running()
+    # Started first, since starting it unblocks the signal.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context

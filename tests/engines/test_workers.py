@@ -1,0 +1,33 @@
+"""Test that the server that workers are forked from is left alone by a terminal's Ctrl-C."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+INTERRUPTED = """
+import os, signal, sys, time
+from batchscore.engines.workers import start_server
+
+if __name__ == "__main__":
+    told = []
+    os.setpgrp()
+    signal.signal(signal.SIGINT, lambda *_: told.append("told"))
+    context = start_server()
+    time.sleep(0.7)
+    os.killpg(0, signal.SIGINT)
+    process = context.Process(target=os.getpid)
+    process.start()
+    process.join()
+    print(*told, process.exitcode)
+"""
+
+
+def test_a_ctrl_c_while_the_server_imports_reaches_the_launcher_alone(tmp_path: Path) -> None:
+    """The launcher is told, the server goes on importing, and nothing prints a traceback."""
+    script = tmp_path / "script.py"
+    script.write_text(INTERRUPTED)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "told 0\n", done.stderr
+    assert "Traceback" not in done.stderr
