@@ -19,8 +19,6 @@ Shifts = NDArray[np.uint8]
 # Values counted at a time: temporaries stay in the second-level cache, and small enough that the
 # allocator keeps their pages, whose coming and going costs more than the counting.
 _CHUNK = 16384
-# With a table there are few temporaries, and each call waits for the interpreter.
-_TABLED = 65536
 _FIRST = 32768  # keys that the first buckets are made of
 _MISSED = 16384  # values that no table leads to their buckets, gathered before the index is asked
 _PENDING = 8192  # keys without a known bucket that are gathered before the buckets are rebuilt
@@ -193,16 +191,13 @@ class Histogram:
         return self.space.encode(values_n.astype(self.space.dtype, copy=False))
 
     def _count_values(self, layout: Layout, values_n: NDArray[Any]) -> None:
-        start = 0
-        while start < values_n.size:
+        for start in range(0, values_n.size, _CHUNK):
+            chunk_n = values_n[start : start + _CHUNK]
             table = self._table_for(layout)
-            stop = start + (_CHUNK if table is None else _TABLED)
-            chunk_n = values_n[start:stop]
             if table is None:
                 self._count(self._encoded(chunk_n))
             else:
                 self._find(table, chunk_n)
-            start = stop
 
     def _table_for(self, layout: Layout) -> PrefixTable | None:
         if self._tabled is not layout and self._edges_b.size:
