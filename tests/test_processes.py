@@ -55,7 +55,7 @@ def test_an_error_thaws_too() -> None:
 
 
 def test_what_a_caller_froze_stays_frozen() -> None:
-    """A process that froze its own objects keeps them so: garbage among them is never looked for."""
+    """A process that froze its own objects keeps them so: no garbage is looked for among them."""
     gc.collect()
     held = weakref.ref(Cycle())
     gc.freeze()
