@@ -25,6 +25,7 @@ from apache_beam.runners.worker import sdk_worker
 from apache_beam.transforms.environments import ExternalEnvironment
 from apache_beam.utils.thread_pool_executor import shared_unbounded_instance
 
+from batchscore.engines.sampling import quick_sampling
 from batchscore.engines.workers import start_server
 from batchscore.errors import JobFileError
 
@@ -78,7 +79,8 @@ def run(
         gpus: names; of several, worker processes take one each in turn.
     """
     if workers == 1:
-        return _metrics(_run(build, FnApiRunner(), options))
+        with quick_sampling():
+            return _metrics(_run(build, FnApiRunner(), options))
     with WorkerPool(on_lost, gpus if len(gpus) > 1 else ()) as pool:
         options = PipelineOptions(direct_num_workers=workers, **options.get_all_options(True))
         return _metrics(_run(build, FnApiRunner(ExternalEnvironment(pool.address)), options))
@@ -131,7 +133,8 @@ def _work(control: str, worker: str, log_level: int, gpu: str | None) -> None:
     logging.getLogger("apache_beam").setLevel(log_level)
     kind = sdk_worker.SdkHarness if log_level <= logging.ERROR else QuietHarness
     try:
-        kind(control, worker_id=worker, state_cache_size=0).run()
+        with quick_sampling():
+            kind(control, worker_id=worker, state_cache_size=0).run()
     except grpc.RpcError:
         sys.exit(_DESERTED)
     sys.exit(_RELEASED)
