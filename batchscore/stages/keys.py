@@ -16,6 +16,7 @@ from batchscore.storage import Store
 
 RUN_ROWS = 1_000_000
 ROW_GROUP_ROWS = 65_536
+_HASHED_ROWS = 16_384  # at a time: temporaries stay in the second-level cache
 
 _SEEDS = (np.uint64(0x243F6A8885A308D3), np.uint64(0x13198A2E03707344))
 _NULLS = (np.uint64(0xA4093822299F31D0), np.uint64(0x082EFA98EC4E6C89))
@@ -23,7 +24,7 @@ _TEXT_SEEDS = ("batchscore keys1", "batchscore keys2")
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _DAY_MILLISECONDS = 86_400_000
 _OPTIONS = {
-    "compression": "zstd",
+    "compression": "none",  # of hashes it saves nothing
     "use_dictionary": False,
     "column_encoding": {"hi": "DELTA_BINARY_PACKED", "lo": "PLAIN", "row": "DELTA_BINARY_PACKED"},
     "write_statistics": False,
@@ -46,7 +47,7 @@ class KeysFile:
     def __init__(self, store: Store, path: str, columns: tuple[str, ...]) -> None:
         self._columns = columns
         self._sidecar = Sidecar(store, path, **_OPTIONS)
-        self._pending: list[tuple[Array, Array, Array]] = []
+        self._run: list[Array] = []
         self._rows = 0
         self._runs = [0]
 
@@ -61,29 +62,41 @@ class KeysFile:
         Raises:
             StepError: a key column is not there or holds lists or structs.
         """
-        if self._rows + batch.num_rows > RUN_ROWS:
-            self._write_run()
-        self._pending.append((*hash_keys(batch, self._columns), to_numpy(rows_b)))
-        self._rows += batch.num_rows
+        for start in range(0, batch.num_rows, _HASHED_ROWS):
+            hi_h, lo_h = hash_keys(batch.slice(start, _HASHED_ROWS), self._columns)
+            self._keep(hi_h, lo_h, to_numpy(rows_b)[start : start + _HASHED_ROWS])
 
     def close(self) -> None:
         """Completes the file."""
         self._write_run()
+        self._run = []
         self._sidecar.close({"runs": json.dumps(self._runs)})
 
     def abort(self) -> None:
         """Lets go of the file; what was written stays behind."""
         self._sidecar.abort()
 
+    def _keep(self, hi_h: Array, lo_h: Array, row_h: Array) -> None:
+        if self._rows + len(hi_h) > RUN_ROWS:
+            self._write_run()
+        # Of what is never filled no memory is taken.
+        self._run = self._run or [np.empty(RUN_ROWS, d) for d in (np.uint64, np.uint64, np.int64)]
+        end = self._rows + len(hi_h)
+        for kept_n, new_h in zip(self._run, (hi_h, lo_h, row_h), strict=True):
+            kept_n[self._rows : end] = new_h
+        self._rows = end
+
     def _write_run(self) -> None:
         if not self._rows:
             return
-        hi_n, lo_n, row_n = (np.concatenate(part) for part in zip(*self._pending, strict=True))
-        self._pending, self._rows = [], 0
+        hi_n, lo_n, row_n = (kept_n[: self._rows] for kept_n in self._run)
         order_n = _sort_order(hi_n, lo_n)
-        columns = {"hi": hi_n[order_n], "lo": lo_n[order_n], "row": row_n[order_n]}
-        self._sidecar.write(pa.table(columns), ROW_GROUP_ROWS)
-        self._runs.append(self._runs[-1] - (-len(hi_n) // ROW_GROUP_ROWS))
+        for start in range(0, self._rows, ROW_GROUP_ROWS):
+            rows_g = order_n[start : start + ROW_GROUP_ROWS]
+            columns = {"hi": hi_n[rows_g], "lo": lo_n[rows_g], "row": row_n[rows_g]}
+            self._sidecar.write(pa.table(columns), ROW_GROUP_ROWS)
+        self._runs.append(self._runs[-1] - (-self._rows // ROW_GROUP_ROWS))
+        self._rows = 0
 
 
 def hash_keys(batch: pa.RecordBatch, columns: tuple[str, ...]) -> tuple[Array, Array]:
