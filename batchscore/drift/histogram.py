@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchscore.drift.keys import OCTAVES, Keys, KeySpace, Layout, Octaves, bit_length
-from batchscore.drift.prefixes import PrefixTable, prefix_table
+from batchscore.drift.prefixes import AT_ONCE, PrefixTable, Room, prefix_table
 
 CAP = 4096
 
@@ -25,6 +25,7 @@ _PENDING = 8192  # keys without a known bucket that are gathered before the buck
 _GAP = 4  # buckets up to so many steps apart have the empty ones between them indexed too
 _HASH = np.uint64(0x9E3779B97F4A7C15)
 _ONE = np.uint64(1)
+_ROOM = Room()
 
 
 @dataclass(frozen=True)
@@ -191,9 +192,10 @@ class Histogram:
         return self.space.encode(values_n.astype(self.space.dtype, copy=False))
 
     def _count_values(self, layout: Layout, values_n: NDArray[Any]) -> None:
-        for start in range(0, values_n.size, _CHUNK):
-            chunk_n = values_n[start : start + _CHUNK]
+        while values_n.size:
             table = self._table_for(layout)
+            chunk_n = values_n[: _CHUNK if table is None else AT_ONCE]
+            values_n = values_n[chunk_n.size :]
             if table is None:
                 self._count(self._encoded(chunk_n))
             else:
@@ -208,10 +210,11 @@ class Histogram:
         return self._table
 
     def _find(self, table: PrefixTable, values_n: NDArray[Any]) -> None:
-        found_n = table.find(values_n)
-        np.add.at(self._counts_e, found_n.astype(np.intp), 1)  # faster than with narrow indices
-        missed_m = np.flatnonzero(found_n == 0)
-        if missed_m.size:
+        known = self._counts_e[0]
+        found_n = table.find(values_n, _ROOM)
+        np.add.at(self._counts_e, found_n, 1)
+        if self._counts_e[0] > known:
+            missed_m = np.flatnonzero(found_n == 0)
             self._missed.append(values_n.take(missed_m))
             self._missed_size += missed_m.size
             if self._missed_size >= _MISSED:

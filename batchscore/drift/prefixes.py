@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +11,19 @@ from numpy.typing import NDArray
 
 from batchscore.drift.keys import Keys, Layout, bit_length
 
+AT_ONCE = 32768  # values that are looked up; what that takes stays in the second-level cache
 _PREFIXES = 1 << 20  # entries of a table, two bytes each; only those around buckets are touched
 _WIDER = 3  # buckets up to 2**3 times as wide as a prefix have entries
 _DOUBLING = 0.01  # of all values must be found more by a table that is twice as long
 _WORTH = 0.5  # of all values must be found, else the search is not worth its time
+
+
+class Room(threading.local):
+    """Where a thread looks up values, again and again: fresh memory would cost more than that."""
+
+    def __init__(self) -> None:
+        self.places_n: NDArray[np.intp] = np.empty(AT_ONCE, np.intp)
+        self.found_n: NDArray[np.int16] = np.empty(AT_ONCE, np.int16)
 
 
 @dataclass(frozen=True)
@@ -26,16 +36,24 @@ class PrefixTable:
 
     layout: Layout
     shift: np.unsignedinteger[Any]
-    first: np.unsignedinteger[Any]
+    first: np.int64
     entries_p: NDArray[np.int16]
 
-    def find(self, values_n: NDArray[Any]) -> NDArray[np.int16]:
-        """Returns 1 + bucket of each value of the layout's dtype, 0 where it is not known."""
-        prefixes_n = self.layout.words(values_n) >> self.shift
-        # What lies before wraps around: to large numbers, which `take` sees as negative in 64 bits.
-        prefixes_n -= self.first
-        found_n: NDArray[np.int16] = self.entries_p.take(prefixes_n, mode="clip")
-        return found_n
+    def find(self, values_n: NDArray[Any], room: Room) -> NDArray[np.intp]:
+        """Returns 1 + bucket of each value of the layout's dtype, 0 where it is not known.
+
+        Args:
+            values_n: `AT_ONCE` at most.
+            room: holds the result until it is used again.
+        """
+        places_n, found_n = room.places_n[: values_n.size], room.found_n[: values_n.size]
+        np.right_shift(self.layout.words(values_n), self.shift, out=places_n, casting="same_kind")
+        # What lies before the first becomes negative, and the first entry, as what lies behind the
+        # last becomes the last.
+        places_n -= self.first
+        self.entries_p.take(places_n, mode="clip", out=found_n)
+        np.copyto(places_n, found_n)
+        return places_n
 
 
 def prefix_table(
@@ -75,11 +93,11 @@ def _filled(
     buckets_m: NDArray[np.intp],
 ) -> PrefixTable:
     one = lows_m.dtype.type(1)
-    first = ((lows_m.min(keepdims=True) >> shift) - one)[0]
+    first = (lows_m.min() >> shift).astype(np.int64) - 1
     # Only prefixes that lie within a bucket as a whole, so that nothing needs a second look.
     cut_m = lows_m & ((one << shift) - one) != 0
-    starts_m = ((lows_m >> shift) + cut_m - first).astype(np.intp)
-    stops_m = ((highs_m + one >> shift) - first).astype(np.intp)
+    starts_m = ((lows_m >> shift) + cut_m).astype(np.int64) - first
+    stops_m = (highs_m + one >> shift).astype(np.int64) - first
     entries_p = np.zeros(int(stops_m.max()) + 1, np.int16)
     while starts_m.size:
         wide_m = np.flatnonzero(starts_m < stops_m)
