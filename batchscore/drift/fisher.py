@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 _TIE = 1e-7  # tables whose probabilities differ by less, relatively, are as likely
-_TERMS = 16384  # terms of a tail that are summed at a time
+_TERMS = 2048  # terms of a tail that are summed at a time
 _NEGLIGIBLE = 1e-17  # relative to the sum
 _LOST = 1e-22  # relative to the sum: all terms of a step together are below its last bit
 _SMALL = 30  # below, the factorial itself is at least as precise as its series
@@ -64,14 +65,16 @@ class _Margins:
     def as_unlikely(self, x: int) -> int:
         """Returns the least count above the mode that is no likelier than x, or `most` + 1."""
         limit = self.log_probability(x) + _TIE
-        low, high = self.mode + 1, self.most + 1
-        while low < high:
-            middle = (low + high) // 2
-            if self.log_probability(middle) <= limit:
-                high = middle
-            else:
-                low = middle + 1
-        return low
+
+        def unlikely(count: int) -> bool:
+            return self.log_probability(count) <= limit
+
+        # About as far above the mode as x lies below.
+        low, step = self.mode, self.mode - x
+        while low + step <= self.most and not unlikely(low + step):
+            low, step = low + step, 2 * step
+        counts = range(low + 1, min(low + step, self.most + 1))
+        return counts.start + bisect_left(counts, True, key=unlikely)
 
     def log_probability(self, x: int) -> float:
         """Returns the log of the chance of x hits among the draws."""

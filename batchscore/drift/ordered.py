@@ -209,12 +209,20 @@ def _common(
         octaves_b = space.octave(side.first_keys_b)
         shifts_o[octaves_b] = np.maximum(shifts_o[octaves_b], side.shifts_b)
     coarse = [_coarsened(space, side, shifts_o) for side in (reference, current)]
-    edges_b = np.unique(np.concatenate(coarse))
+    edges_b = _distinct(np.concatenate(coarse))
     p_b, q_b = (
         _counted(edges_b, edges_s, side.counts_b)
         for edges_s, side in zip(coarse, (reference, current), strict=True)
     )
     return edges_b, p_b, q_b, shifts_o[space.octave(edges_b)]
+
+
+def _distinct(edges_n: Keys) -> Keys:
+    """Returns what `np.unique` does, which hashes first and takes several times as long."""
+    edges_n = np.sort(edges_n)
+    new_n = np.ones(edges_n.size, np.bool_)
+    np.not_equal(edges_n[1:], edges_n[:-1], out=new_n[1:])
+    return edges_n[new_n]
 
 
 def _coarsened(space: KeySpace, side: Buckets, shifts_o: NDArray[np.uint8]) -> Keys:
