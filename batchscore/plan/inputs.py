@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
-import pyarrow.dataset as ds
+import pyarrow.compute as pc
 import pyarrow.fs
 import pyarrow.parquet as pq
 
@@ -258,24 +258,32 @@ def _read_footer(found: Found, reading: _Reading) -> Footer | Exception:
 
 
 def _footer(found: Found, keys: Keys, file: pa.NativeFile, reading: _Reading) -> Footer:
-    fragment = ds.ParquetFileFormat().make_fragment(
-        file, partition_expression=_place(keys, reading) if reading.condition is not None else None
-    )
-    metadata = fragment.metadata
+    fragment = _fragment(file, keys, reading) if reading.condition is not None else None
+    opened = pq.ParquetFile(file, pre_buffer=False) if fragment is None else fragment
     # A column's part of the footer is not looked at: Arrow ends the process if it is encrypted.
-    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+    groups = [opened.metadata.row_group(index) for index in range(opened.metadata.num_row_groups)]
     sizes = tuple(group.num_rows for group in groups)
-    _check_rows(metadata.num_rows, sizes)
-    schema = reading.plain_schema(found.path, fragment.physical_schema)
+    _check_rows(opened.metadata.num_rows, sizes)
+    physical = opened.schema_arrow if fragment is None else fragment.physical_schema
+    schema = reading.plain_schema(found.path, physical)
     kept = tuple(range(len(sizes)))
-    if reading.condition is not None:
+    if fragment is not None:
         # What statistics cannot tell, damaged or of another type, the reader's filter does.
         with suppress(pa.ArrowException, OSError):
-            _check_columns(file, metadata, reading.filtered)
+            _check_columns(file, fragment.metadata, reading.filtered)
             subset = fragment.subset(filter=reading.condition, schema=schema)
             kept = tuple(group.id for group in subset.row_groups)
-    shard = Shard(found.path, found.size, found.mark, metadata.num_rows, keys)
+    shard = Shard(found.path, found.size, found.mark, sum(sizes), keys)
     return Footer(shard, schema, sizes, kept, sum(group.total_byte_size for group in groups))
+
+
+def _fragment(file: pa.NativeFile, keys: Keys, reading: _Reading) -> Any:
+    """Returns a shard as its statistics prune it."""
+    # Imports pandas, which takes longer than all else here.
+    import pyarrow.dataset as ds
+
+    place = _place(keys, reading)
+    return ds.ParquetFileFormat().make_fragment(file, partition_expression=place)
 
 
 def _check_columns(file: pa.NativeFile, metadata: pq.FileMetaData, names: Collection[str]) -> None:
@@ -293,9 +301,9 @@ def _check_columns(file: pa.NativeFile, metadata: pq.FileMetaData, names: Collec
 
 def _place(keys: Keys, reading: _Reading) -> Any:
     """The expression that holds for every row of a shard in these hive folders."""
-    place = ds.scalar(True)
+    place = pc.scalar(True)
     for name, value in keys:
-        field, kind = ds.field(name), reading.kinds[name]
+        field, kind = pc.field(name), reading.kinds[name]
         place &= field.is_null() if value is None else field == pa.scalar(value, kind)
     return place
 

@@ -42,10 +42,12 @@ class KeysFile:
         store: the output.
         path: where the file lies within; it is created with the first row.
         columns: the key.
+        rows: that will come; room is kept for as many, up to a run.
     """
 
-    def __init__(self, store: Store, path: str, columns: tuple[str, ...]) -> None:
+    def __init__(self, store: Store, path: str, columns: tuple[str, ...], rows: int) -> None:
         self._columns = columns
+        self._most = min(max(rows, _HASHED_ROWS), RUN_ROWS)
         self._sidecar = Sidecar(store, path, **_OPTIONS)
         self._run: list[Array] = []
         self._rows = 0
@@ -77,10 +79,9 @@ class KeysFile:
         self._sidecar.abort()
 
     def _keep(self, hi_h: Array, lo_h: Array, row_h: Array) -> None:
-        if self._rows + len(hi_h) > RUN_ROWS:
+        if self._rows + len(hi_h) > self._most:
             self._write_run()
-        # Of what is never filled no memory is taken.
-        self._run = self._run or [np.empty(RUN_ROWS, d) for d in (np.uint64, np.uint64, np.int64)]
+        self._run = self._run or [np.empty(self._most, d) for d in (np.uint64, np.uint64, np.int64)]
         end = self._rows + len(hi_h)
         for kept_n, new_h in zip(self._run, (hi_h, lo_h, row_h), strict=True):
             kept_n[self._rows : end] = new_h

@@ -127,7 +127,7 @@ class UnitWriter:
         self._target, self._profile, self._trial = target, profile, trial
         self._lineage = RowsFile(store, attempt.rows_file)
         self._files = PartitionFiles(store, attempt.folder, target.file_bytes, self._lineage)
-        self._keys = KeysFile(store, attempt.keys_file, target.unique)
+        self._keys = KeysFile(store, attempt.keys_file, target.unique, attempt.unit.rows)
         self._rejects = Sidecar(store, attempt.rejects_file)
         self._reasons: Counter[str] = Counter()
         self._ranges: dict[str, tuple[float, float]] = {}

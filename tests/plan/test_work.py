@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -442,3 +444,15 @@ def test_a_snapshot_that_was_changed_by_hand_is_an_error(template: Plan, tmp_pat
     with pytest.raises(RecordError, match=r"'data/.*parquet'.*changed by hand.*--rescore"):
         world.settle()
     assert world.settle(rescore=True).unit_rows == 120
+
+
+def test_what_is_left_is_found_without_heavy_imports(tmp_path: Path) -> None:
+    """A run that has nothing to do, and the server of workers, need not wait for pandas."""
+    program = (
+        "import sys\nfrom batchscore.job import load_job\n"
+        "from batchscore.plan import make_plan, settle\n"
+        f"assert settle(make_plan(load_job({str(factory.write_job(tmp_path))!r}))).units\n"
+        "print(sorted({'apache_beam', 'pandas', 'scipy', 'torch'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr

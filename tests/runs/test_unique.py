@@ -40,7 +40,7 @@ from tests.factory import make_batch
 
 
 def _write_keys(store: Store, path: str, numbers: list[int]) -> None:
-    file = KeysFile(store, path, ("n",))
+    file = KeysFile(store, path, ("n",), len(numbers))
     for start in range(0, len(numbers), 3):
         part = numbers[start : start + 3]
         file.add(make_batch(n=part), to_arrow(np.arange(start, start + len(part))))
@@ -280,7 +280,7 @@ def test_a_large_merge_holds_batches_not_runs(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     for index in range(4):
         numbers = np.arange(index * 999_990, index * 999_990 + 1_000_000)
-        file = KeysFile(store, f"{index}", ("n",))
+        file = KeysFile(store, f"{index}", ("n",), len(numbers))
         for start in range(0, 1_000_000, 65_536):
             part = to_arrow(numbers[start : start + 65_536])
             file.add(make_batch(n=part), to_arrow(np.arange(start, start + len(part))))

@@ -186,16 +186,22 @@ def test_a_key_column_that_is_not_written_is_refused() -> None:
 
 
 @settings(deadline=None)
-@given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=7), max_size=6))
+@given(
+    st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=7), max_size=6), st.integers(0, 20)
+)
 def test_a_keys_file_holds_sorted_runs(
-    tmp_path_factory: pytest.TempPathFactory, batches: list[list[int]]
+    tmp_path_factory: pytest.TempPathFactory, batches: list[list[int]], promised: int
 ) -> None:
-    """Runs and row groups keep their bounds, each run is sorted, and no row is lost."""
+    """Runs and row groups keep their bounds, each run is sorted, and no row is lost.
+
+    Not where more rows come than were promised, either.
+    """
     store = Store(str(tmp_path_factory.mktemp("keys")))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(keys, "RUN_ROWS", 8)
+        patch.setattr(keys, "_HASHED_ROWS", 3)
         patch.setattr(keys, "ROW_GROUP_ROWS", 3)
-        file, rows = KeysFile(store, "k.parquet", ("n",)), 0
+        file, rows = KeysFile(store, "k.parquet", ("n",), promised), 0
         for batch in batches:
             file.add(make_batch(n=batch), pa.array(range(rows, rows + len(batch)), pa.int64()))
             rows += len(batch)
@@ -228,7 +234,7 @@ def test_hashes_that_share_a_half_are_sorted_by_the_other(pairs: list[tuple[int,
 def test_an_abandoned_keys_file_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After abort no handle is open."""
     monkeypatch.setattr(keys, "RUN_ROWS", 2)
-    file = KeysFile(Store(str(tmp_path)), "k.parquet", ("n",))
+    file = KeysFile(Store(str(tmp_path)), "k.parquet", ("n",), 6)
     for row in range(3):
         file.add(make_batch(n=[1, 2]), pa.array([row, row + 1], pa.int64()))
     opened = [link.resolve() for link in Path("/proc/self/fd").iterdir() if link.exists()]
