@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import gc
+import os
+import platform
+import subprocess
+import sys
 import weakref
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +19,30 @@ from batchscore.processes import frozen, uncollected
 def _thawed() -> None:
     """Nothing is frozen that an earlier test imported, and so froze."""
     gc.unfreeze()
+
+
+# Starts threads that allocate at the same time, and prints how many arenas there are.
+ARENAS = """
+import ctypes, os, sys, threading
+from batchscore.processes import share_arenas
+share_arenas()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = libc.fopen.restype = ctypes.c_void_p
+libc.malloc_info.argtypes = ctypes.c_int, ctypes.c_void_p
+libc.fclose.argtypes = [ctypes.c_void_p]
+all_there = threading.Barrier(12)
+def work():
+    all_there.wait()
+    libc.malloc(100_000)
+    all_there.wait()
+threads = [threading.Thread(target=work) for _ in range(12)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+file = libc.fopen(sys.argv[1].encode(), b"w")
+libc.malloc_info(0, file)
+libc.fclose(file)
+print(open(sys.argv[1]).read().count("<heap nr="), os.environ.get("MALLOC_ARENA_MAX"))
+"""
 
 
 class Cycle:
@@ -68,3 +97,13 @@ def test_what_a_caller_froze_stays_frozen() -> None:
         gc.unfreeze()
     gc.collect()
     assert held() is None
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="arenas are glibc's")
+@pytest.mark.parametrize(("environ", "most"), [({}, 4), ({"MALLOC_ARENA_MAX": "6"}, 6)])
+def test_threads_share_arenas(environ: dict[str, str], most: int, tmp_path: Path) -> None:
+    """Twelve threads that allocate at once have four arenas, or what the user has set."""
+    clean = {k: v for k, v in os.environ.items() if k != "MALLOC_ARENA_MAX"}
+    program = [sys.executable, "-c", ARENAS, str(tmp_path / "info.xml")]
+    done = subprocess.run(program, env=clean | environ, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(most), str(most)]

@@ -13,7 +13,7 @@ import click
 
 from batchscore.cli.app import common_options, job_options, print_json, print_lines, told
 from batchscore.cli.progress import show_progress, stop_on_signals
-from batchscore.processes import uncollected
+from batchscore.processes import share_arenas, uncollected
 
 
 @click.command()
@@ -61,6 +61,7 @@ def run(
     debug: bool,
 ) -> None:
     """Score a job's input and publish the result, or say why not."""
+    share_arenas()
     with told(as_json, debug), stop_on_signals() as stop:
         with uncollected():
             from batchscore import render

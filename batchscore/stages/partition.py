@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import IO, Any
+from dataclasses import dataclass, field, replace
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -15,13 +14,16 @@ import pyarrow.parquet as pq
 from batchscore.arrays import Array, to_arrow, to_numpy
 from batchscore.errors import StepError
 from batchscore.records import StagedFile
+from batchscore.stages.ahead import WriteBehind
 from batchscore.stages.encoding import choose_encoding
 from batchscore.stages.lineage import RowsFile
 from batchscore.stages.sidecar import buffered
+from batchscore.stages.sink import PIECES_BEHIND, HashingSink, pass_on
 from batchscore.storage import Store
 
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 ROW_GROUP_ROWS = 131_072
+ROW_GROUP_BYTES = 16 << 20  # of wide rows fewer: the last group is written when all else is done
 FILE_BYTES = 256 << 20
 BUFFER_BYTES = 64 << 20
 OPEN_FILES = 64
@@ -117,39 +119,6 @@ def _path_value(column: str, value: Any) -> str:
     return quote(text, safe=" ")
 
 
-class HashingSink:
-    """A file being written whose bytes are counted and hashed as they pass."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self._hash = hashlib.sha256()
-        self.bytes = 0
-        self.closed = False
-
-    def write(self, data: Any) -> int:
-        """Writes bytes through."""
-        view = memoryview(data)
-        self._hash.update(view)
-        self.bytes += view.nbytes
-        self._file.write(view)
-        return view.nbytes
-
-    def flush(self) -> None:
-        """Flushes the file beneath."""
-        self._file.flush()
-
-    def close(self) -> None:
-        """Closes the file beneath."""
-        if not self.closed:
-            self.closed = True
-            self._file.close()
-
-    @property
-    def sha256(self) -> str:
-        """Hex digest of all bytes so far."""
-        return self._hash.hexdigest()
-
-
 @dataclass
 class _Partition:
     folder: str
@@ -162,6 +131,11 @@ class _Partition:
     number: int = 0
     staged: str = ""
     rows: int = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the rows that are pending make a row group."""
+        return self.pending_rows >= ROW_GROUP_ROWS or self.pending_bytes >= ROW_GROUP_BYTES
 
 
 class PartitionFiles:
@@ -182,6 +156,8 @@ class PartitionFiles:
         self._partitions: dict[str, _Partition] = {}
         self._started = 0
         self._encoding: dict[str, Any] = {}
+        self._pieces = WriteBehind(pass_on, PIECES_BEHIND)
+        self._closed: list[tuple[StagedFile, HashingSink]] = []
         self.files: list[StagedFile] = []
 
     def add(self, added: Part) -> None:
@@ -195,7 +171,7 @@ class PartitionFiles:
         part.pending.append(added)
         part.pending_rows += added.batch.num_rows
         part.pending_bytes += added.nbytes
-        if part.pending_rows >= ROW_GROUP_ROWS:
+        if part.is_full:
             self._write_row_group(part)
         if sum(p.pending_bytes for p in self._partitions.values()) > BUFFER_BYTES:
             for other in self._partitions.values():
@@ -206,15 +182,21 @@ class PartitionFiles:
         for part in self._partitions.values():
             self._write_row_group(part)
             self._close_file(part)
+        self._pieces.close()
+        self.files = [replace(file, sha256=sink.sha256) for file, sink in self._closed]
 
     def abort(self) -> None:
         """Lets go of every open file; what was written stays behind, unlisted."""
-        for part in self._partitions.values():
-            # A writer that is not closed would write its footer when it is collected.
-            for each in (part.writer, part.stream, part.sink):
-                if each is not None:
-                    with suppress(Exception):
-                        each.close()
+        opened = [part for part in self._partitions.values() if part.sink is not None]
+        # A writer that is not closed would write its footer when it is collected.
+        ends = [each.close for part in opened for each in (part.writer, part.stream) if each]
+        ends += [self._pieces.close]
+        # After an error the thread leaves files open that it was told to close.
+        ends += [sink.close_now for _, sink in self._closed]
+        ends += [part.sink.close_now for part in opened if part.sink is not None]
+        for end in ends:
+            with suppress(Exception):
+                end()
 
     def _write_row_group(self, part: _Partition) -> None:
         if not part.pending:
@@ -230,7 +212,7 @@ class PartitionFiles:
 
     def _open_file(self, part: _Partition, table: pa.Table) -> pq.ParquetWriter:
         # The rows of a small file tell less than those of one before.
-        if not self._encoding or table.num_rows >= ROW_GROUP_ROWS:
+        if not self._encoding or part.is_full:
             self._encoding = choose_encoding(table)
         opened = [p for p in self._partitions.values() if p.writer is not None]
         if len(opened) >= OPEN_FILES:
@@ -238,7 +220,7 @@ class PartitionFiles:
         part.number = self._started
         part.staged = f"{self._folder}/{part.number:04d}.parquet"
         self._started += 1
-        part.sink = HashingSink(self._store.create(part.staged))
+        part.sink = HashingSink(self._store.create(part.staged), self._pieces)
         part.stream = buffered(part.sink)
         part.writer = pq.ParquetWriter(part.stream, table.schema, **self._encoding)
         return part.writer
@@ -248,6 +230,7 @@ class PartitionFiles:
             return
         part.writer.close()
         part.stream.close()
-        done = StagedFile(part.staged, part.folder, part.rows, part.sink.bytes, part.sink.sha256)
-        self.files.append(done)
+        part.sink.close()
+        done = StagedFile(part.staged, part.folder, part.rows, part.sink.bytes, "")
+        self._closed.append((done, part.sink))
         part.writer, part.stream, part.sink, part.rows = None, None, None, 0

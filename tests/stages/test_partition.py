@@ -23,6 +23,7 @@ from batchscore.errors import StepError
 from batchscore.stages import partition
 from batchscore.stages.lineage import RowsFile
 from batchscore.stages.partition import HIVE_NULL, Part, PartitionFiles, split_partitions
+from batchscore.stages.sink import PIECES_BEHIND
 from batchscore.storage import Store
 from tests.factory import make_batch
 
@@ -153,7 +154,6 @@ def test_a_file_is_closed_at_its_size(
     made = files(20_000)
     for number in range(20):
         made.add(_part("", number * 500, 500))
-    assert made.files
     made.close()
     assert all(20_000 <= file.bytes < 40_000 for file in made.files[:-1])
     tables = [pq.read_table(tmp_path / file.staged) for file in made.files]
@@ -175,7 +175,10 @@ def _opened(folder: Path) -> int:
 def test_handles_and_buffers_are_bounded(
     files: Callable[..., PartitionFiles], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With many partitions no more files are open, nor more rows wait, than the bounds allow."""
+    """With many partitions no more files are open, nor more rows wait, than the bounds allow.
+
+    Files whose last bytes wait for the disk are open beside them.
+    """
     monkeypatch.setattr(partition, "OPEN_FILES", 3)
     monkeypatch.setattr(partition, "BUFFER_BYTES", 8_000)
     made = files()
@@ -185,7 +188,7 @@ def test_handles_and_buffers_are_bounded(
         opened.append(_opened(tmp_path))
         waiting.append(sum(part.pending_bytes for part in made._partitions.values()))
     made.close()
-    assert max(opened) == 3
+    assert 3 <= max(opened) <= 3 + PIECES_BEHIND + 1
     assert 0 < max(waiting) <= 8_000
     assert _opened(tmp_path) == 0
     rows = ds.dataset([str(tmp_path / file.staged) for file in made.files]).to_table()
