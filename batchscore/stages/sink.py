@@ -25,7 +25,9 @@ class HashingSink:
         self.closed = False
 
     def write(self, data: Any) -> int:
-        """Hands bytes over."""
+        """Hands bytes over; ValueError once the sink is closed."""
+        if self.closed:
+            raise ValueError("write to a closed file")
         # What is not Python's own may be written anew before its turn comes.
         self._pieces.put((self, bytes(data)))
         self.bytes += len(data)
@@ -46,7 +48,8 @@ class HashingSink:
         self._file.write(data)
 
     def close_now(self) -> None:
-        """Closes the file."""
+        """Closes the file, and takes no more."""
+        self.closed = True
         self._file.close()
 
     @property
