@@ -264,8 +264,8 @@ def _footer(found: Found, keys: Keys, file: pa.NativeFile, reading: _Reading) ->
     groups = [opened.metadata.row_group(index) for index in range(opened.metadata.num_row_groups)]
     sizes = tuple(group.num_rows for group in groups)
     _check_rows(opened.metadata.num_rows, sizes)
-    physical = opened.schema_arrow if fragment is None else fragment.physical_schema
-    schema = reading.plain_schema(found.path, physical)
+    # A file's own `schema_arrow` has extension types for JSON and UUID, which a fragment has not.
+    schema = reading.plain_schema(found.path, opened.metadata.schema.to_arrow_schema())
     kept = tuple(range(len(sizes)))
     if fragment is not None:
         # What statistics cannot tell, damaged or of another type, the reader's filter does.
@@ -279,7 +279,7 @@ def _footer(found: Found, keys: Keys, file: pa.NativeFile, reading: _Reading) ->
 
 def _fragment(file: pa.NativeFile, keys: Keys, reading: _Reading) -> Any:
     """Returns a shard as its statistics prune it."""
-    # Imports pandas, which takes longer than all else here.
+    # Arrow's module imports pandas, which takes longer than all else here.
     import pyarrow.dataset as ds
 
     place = _place(keys, reading)

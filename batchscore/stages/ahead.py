@@ -74,8 +74,10 @@ class WriteBehind(Generic[T]):
         self._thread.start()
 
     def put(self, item: T) -> None:
-        """Hands an item over; waits while `depth` items are pending."""
+        """Hands an item over; waits while `depth` items are pending; ValueError after `close`."""
         self._raise()
+        if self._work is None:
+            raise ValueError("an item came after the end, when there is no thread for it")
         self._items.put(item)
 
     def close(self) -> None:

@@ -76,6 +76,7 @@ class KeysFile:
 
     def abort(self) -> None:
         """Lets go of the file; what was written stays behind."""
+        self._run = []
         self._sidecar.abort()
 
     def _keep(self, hi_h: Array, lo_h: Array, row_h: Array) -> None:

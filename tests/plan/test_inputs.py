@@ -160,6 +160,27 @@ def test_types_that_fit(
     assert schema_of(tmp_path / "b", second, first) == wanted
 
 
+@pytest.mark.skipif(not hasattr(pa, "json_"), reason="this pyarrow has no type for JSON")
+@pytest.mark.parametrize("filters", [None, [[("x", ">", 4)]]], ids=["all", "filtered"])
+@pytest.mark.parametrize("first", [True, False], ids=["first", "last"])
+@pytest.mark.parametrize(
+    ("logical", "plain", "value"),
+    [("json_", pa.string(), "{}"), ("uuid", pa.binary(16), bytes(16))],
+    ids=["json", "uuid"],
+)
+def test_json_and_uuid_are_their_plain_types(
+    tmp_path: Path, logical: str, plain: pa.DataType, value: Any, first: bool, filters: Any
+) -> None:
+    """Other writers' logical types are plain texts and bytes, with a filter and without."""
+    values = pa.array([value] * 10, plain)
+    marked = pa.ExtensionArray.from_storage(getattr(pa, logical)(), values)
+    for name, column in (("0" if first else "2", marked), ("1", values)):
+        table = pa.table({"x": range(10), "u": column})
+        pq.write_table(table, tmp_path / f"{name}.parquet", store_schema=False)
+    footers = read_footers(find_shards([str(tmp_path)]), 0, filters).good
+    assert unify_schemas(footers, None).field("u").type == plain
+
+
 @pytest.mark.parametrize(
     ("first", "second"),
     [

@@ -177,3 +177,15 @@ def test_an_error_of_the_last_item_reaches_close() -> None:
     behind.put(1)
     with pytest.raises(IndexError):
         behind.close()
+
+
+def test_what_comes_after_the_end_is_refused() -> None:
+    """Nobody waits for a thread that has ended, however many items come."""
+    done: list[int] = []
+    behind = WriteBehind(done.append, 1)
+    behind.put(1)
+    behind.close()
+    for _ in range(3):
+        with pytest.raises(ValueError, match="after the end"):
+            behind.put(2)
+    assert done == [1]

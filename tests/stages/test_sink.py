@@ -81,14 +81,3 @@ def test_an_error_of_a_write_comes_back() -> None:
             sink.write(b"x")
     with pytest.raises(OSError, match="No space left"):
         pieces.close()
-
-
-def test_a_closed_sink_takes_no_more() -> None:
-    """A Parquet writer that is collected late finds no thread, and must not wait for one."""
-    file, pieces = Kept(), WriteBehind(pass_on, PIECES_BEHIND)
-    sink = HashingSink(file, pieces)
-    pieces.close()
-    sink.close_now()
-    for _ in range(PIECES_BEHIND + 2):
-        with pytest.raises(ValueError, match="closed"):
-            sink.write(b"x")
