@@ -259,18 +259,18 @@ def _read_footer(found: Found, reading: _Reading) -> Footer | Exception:
 
 def _footer(found: Found, keys: Keys, file: pa.NativeFile, reading: _Reading) -> Footer:
     fragment = _fragment(file, keys, reading) if reading.condition is not None else None
-    opened = pq.ParquetFile(file, pre_buffer=False) if fragment is None else fragment
+    metadata = (pq.ParquetFile(file, pre_buffer=False) if fragment is None else fragment).metadata
     # A column's part of the footer is not looked at: Arrow ends the process if it is encrypted.
-    groups = [opened.metadata.row_group(index) for index in range(opened.metadata.num_row_groups)]
+    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
     sizes = tuple(group.num_rows for group in groups)
-    _check_rows(opened.metadata.num_rows, sizes)
-    # A file's own `schema_arrow` has extension types for JSON and UUID, which a fragment has not.
-    schema = reading.plain_schema(found.path, opened.metadata.schema.to_arrow_schema())
+    _check_rows(metadata.num_rows, sizes)
+    # A reader's own schema has extension types for JSON and UUID.
+    schema = reading.plain_schema(found.path, metadata.schema.to_arrow_schema())
     kept = tuple(range(len(sizes)))
     if fragment is not None:
         # What statistics cannot tell, damaged or of another type, the reader's filter does.
         with suppress(pa.ArrowException, OSError):
-            _check_columns(file, fragment.metadata, reading.filtered)
+            _check_columns(file, metadata, reading.filtered)
             subset = fragment.subset(filter=reading.condition, schema=schema)
             kept = tuple(group.id for group in subset.row_groups)
     shard = Shard(found.path, found.size, found.mark, sum(sizes), keys)
@@ -279,11 +279,10 @@ def _footer(found: Found, keys: Keys, file: pa.NativeFile, reading: _Reading) ->
 
 def _fragment(file: pa.NativeFile, keys: Keys, reading: _Reading) -> Any:
     """Returns a shard as its statistics prune it."""
-    # Arrow's module imports pandas, which takes longer than all else here.
+    # It imports pandas, which takes longer than all else here.
     import pyarrow.dataset as ds
 
-    place = _place(keys, reading)
-    return ds.ParquetFileFormat().make_fragment(file, partition_expression=place)
+    return ds.ParquetFileFormat().make_fragment(file, partition_expression=_place(keys, reading))
 
 
 def _check_columns(file: pa.NativeFile, metadata: pq.FileMetaData, names: Collection[str]) -> None:
