@@ -10,6 +10,7 @@ from batchscore.drift.accumulator import Accumulator
 from batchscore.drift.categorical import align_categories
 from batchscore.drift.categories import FOLDS, LABELS, Categories
 from batchscore.drift.column import ColumnProfile
+from batchscore.drift.keys import run_starts
 from batchscore.drift.measures import compare_categories, compare_numbers, compare_vectors
 from batchscore.drift.numbers import Numbers
 from batchscore.drift.ordered import Aligned, align_numbers
@@ -113,7 +114,7 @@ def _rounded(aligned: Aligned, precision: type[np.floating[Any]]) -> Aligned:
     with np.errstate(over="ignore", invalid="ignore"):
         lows_b = aligned.lows_b.astype(precision).astype(np.float64)
         highs_b = aligned.highs_b.astype(precision).astype(np.float64)
-        starts_k = np.flatnonzero(np.r_[lows_b.size > 0, lows_b[1:] != lows_b[:-1]])
+        starts_k = run_starts(lows_b)
         lows_k, highs_k = lows_b[starts_k], highs_b[np.r_[starts_k[1:], lows_b.size] - 1]
         widths_k = np.where(highs_k > lows_k, highs_k - lows_k, 0.0)
     p_k, q_k = (np.add.reduceat(side_b, starts_k) for side_b in (aligned.p_b, aligned.q_b))

@@ -9,6 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from batchscore.arrays import to_arrow
+from batchscore.drift.keys import run_starts
 
 Hashes = NDArray[np.uint64]
 Counts = NDArray[np.int64]
@@ -78,7 +79,7 @@ def sum_by_hash(hashes_n: Hashes, counts_n: Counts) -> tuple[Hashes, Counts]:
     """Returns the distinct hashes, ascending, each with the sum of its counts."""
     order_n = np.argsort(hashes_n)
     hashes_n, counts_n = hashes_n[order_n], counts_n[order_n]
-    starts_d = np.flatnonzero(np.r_[hashes_n.size > 0, hashes_n[1:] != hashes_n[:-1]])
+    starts_d = run_starts(hashes_n)
     return hashes_n[starts_d], np.add.reduceat(counts_n, starts_d) if starts_d.size else counts_n
 
 

@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from batchscore.drift.keys import OCTAVES, Keys, KeySpace, Layout, Octaves, bit_length
+from batchscore.drift.keys import (
+    OCTAVES,
+    Keys,
+    KeySpace,
+    Layout,
+    Octaves,
+    bit_length,
+    run_starts,
+)
 from batchscore.drift.prefixes import AT_ONCE, PrefixTable, Room, prefix_table
 
 CAP = 4096
@@ -259,7 +267,7 @@ class Histogram:
             keys_n = np.concatenate(self._pending)
             self._pending, self._pending_size = [], 0
             keys_n.sort()
-            starts_b = _starts(keys_n)
+            starts_b = run_starts(keys_n)
             self._fold(keys_n.take(starts_b), _sizes(starts_b, keys_n.size))
         elif np.count_nonzero(self._counts_b) > self._filled:
             self._fold(np.empty(0, np.uint64), np.empty(0, np.int64))
@@ -302,13 +310,6 @@ def _slots(edges_n: Keys, hash_shift: np.uint64) -> NDArray[np.intp]:
     return slots_n
 
 
-def _starts(values_n: NDArray[Any]) -> NDArray[np.intp]:
-    """Return where each run of equal values begins."""
-    new_n = np.ones(values_n.size, np.bool_)
-    np.not_equal(values_n[1:], values_n[:-1], out=new_n[1:])
-    return np.flatnonzero(new_n)
-
-
 def _sizes(starts_g: NDArray[np.intp], n: int) -> Counts:
     """Return how long runs are that begin at `starts_g`, of `n` values in all."""
     sizes_g = np.empty(starts_g.size, np.int64)
@@ -319,7 +320,7 @@ def _sizes(starts_g: NDArray[np.intp], n: int) -> Counts:
 
 def _sum_equal(keys_n: Keys, counts_n: Counts) -> tuple[Keys, Counts]:
     """Return the distinct ones of sorted keys, each with the sum of its counts."""
-    starts_b = _starts(keys_n)
+    starts_b = run_starts(keys_n)
     if starts_b.size == keys_n.size:
         return keys_n, counts_n
     return keys_n.take(starts_b), np.add.reduceat(counts_n, starts_b)
@@ -344,7 +345,7 @@ def _with_gaps(
 
 def _raised_shifts(keys_n: Keys, octaves_n: Octaves, shifts_o: Shifts) -> Shifts:
     """Return the shifts, by octave, that keep the buckets of sorted keys within their budget."""
-    starts_g = _starts(octaves_n)
+    starts_g = run_starts(octaves_n)
     present_g = octaves_n[starts_g]
     distinct_gs = _distinct_by_shift(keys_n, starts_g)
     budget = _budget(np.where(shifts_o[present_g] == 0, distinct_gs[:, 0], CAP))

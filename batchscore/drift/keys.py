@@ -69,6 +69,13 @@ def bit_length(values_n: NDArray[np.uint64]) -> NDArray[np.intp]:
     return lengths_n
 
 
+def run_starts(values_n: NDArray[Any]) -> NDArray[np.intp]:
+    """Return where each run of equal values begins."""
+    new_n = np.ones(values_n.size, np.bool_)
+    np.not_equal(values_n[1:], values_n[:-1], out=new_n[1:])
+    return np.flatnonzero(new_n)
+
+
 def _float_keys(values_n: NDArray[np.float64]) -> Keys:
     bits_n = (values_n + 0.0).view(np.int64)  # adding zero turns -0.0 into +0.0
     flip_n: Keys = (bits_n >> np.int64(63)).view(np.uint64)
