@@ -75,12 +75,16 @@ class Categories:
 
     def update(self, array: pa.Array) -> None:
         """Takes the values of `array`, of this type or a dictionary of it; nulls are left out."""
-        for values, counts_d in _distinct(array):
-            bytes_d = _as_bytes(values)
-            hashes_d = hash_bytes(bytes_d)
-            self._widen(*_ends(values, bytes_d))
-            self._count(hashes_d, counts_d)
-            self._frequent.add(hashes_d, counts_d, partial(_labels_of, bytes_d))
+        for values, counts_d in distinct_values(array):
+            self.update_counted(values, counts_d)
+
+    def update_counted(self, values: pa.Array, counts_d: Counts) -> None:
+        """Takes each of the values (d,), none of them null, as often as its count says."""
+        bytes_d = _as_bytes(values)
+        hashes_d = hash_bytes(bytes_d)
+        self._widen(*_ends(values, bytes_d))
+        self._count(hashes_d, counts_d)
+        self._frequent.add(hashes_d, counts_d, partial(_labels_of, bytes_d))
 
     def merge(self, other: Categories) -> None:
         """Adds what `other`, of the same type, has taken."""
@@ -247,8 +251,8 @@ class Categories:
         return (SAMPLE - 1) * _ALL_HASHES // (int(self._hashes_v[-1]) + 1)
 
 
-def _distinct(array: pa.Array) -> Iterator[tuple[pa.Array, Counts]]:
-    """Yields values and how often each is there; dictionaries may repeat some."""
+def distinct_values(array: pa.Array) -> Iterator[tuple[pa.Array, Counts]]:
+    """Yields values (d,) without nulls, and how often each is there; some may come repeatedly."""
     if pa.types.is_dictionary(array.type):
         yield from _used(array)
         return

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from batchscore.arrays import to_arrow, to_numpy
 from batchscore.drift.accumulator import Accumulator, Part
-from batchscore.drift.categories import Categories
+from batchscore.drift.categories import Categories, distinct_values
 from batchscore.drift.derived import entropies, finite_matrix, margins, norms
 from batchscore.drift.keys import FLOAT, PROBABILITY, SIGNED
 from batchscore.drift.numbers import Numbers, is_time, key_space, number_values
@@ -207,13 +207,12 @@ def _update_numbers(column: ColumnProfile, array: pa.Array) -> None:
 
 
 def _update_category(column: ColumnProfile, array: pa.Array) -> None:
-    column.aspects["value"].update(array)
-    if "length" in column.aspects:
-        if pa.types.is_dictionary(array.type):
-            lengths = _lengths(array.dictionary).take(array.indices)
-        else:
-            lengths = _lengths(array)
-        column.aspects["length"].update(number_values(lengths))
+    length = column.aspects.get("length")
+    for values, counts_d in distinct_values(array):
+        column.aspects["value"].update_counted(values, counts_d)
+        if length is not None:
+            lengths_d = number_values(_lengths(values)).astype(np.int64, copy=False)
+            length.update_counted(lengths_d, counts_d)
 
 
 def _update_vector(column: ColumnProfile, array: pa.Array) -> None:

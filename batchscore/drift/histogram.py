@@ -24,8 +24,9 @@ CAP = 4096
 Counts = NDArray[np.int64]
 Shifts = NDArray[np.uint8]
 
-# Values counted at a time: temporaries stay in the second-level cache, and small enough that the
-# allocator keeps their pages, whose coming and going costs more than the counting.
+# Values counted at a time where no table leads to their buckets: temporaries stay in the
+# second-level cache, and small enough that the allocator keeps their pages, whose coming and going
+# costs more than the counting.
 _CHUNK = 16384
 _FIRST = 32768  # keys that the first buckets are made of
 _MISSED = 16384  # values that no table leads to their buckets, gathered before the index is asked
@@ -138,8 +139,27 @@ class Histogram:
         elif values_n.size:
             self._n += values_n.size
             ends = ends or (values_n.min(), values_n.max())
-            self._widen(*self._encoded(np.array(ends, values_n.dtype)))
-            self._count_values(layout, values_n)
+            lowest, highest = self._encoded(np.array(ends, values_n.dtype))
+            beyond = self._is_beyond(lowest, highest)
+            self._widen(lowest, highest)
+            if beyond:
+                self._gather_chunks(self._encoded(values_n))
+            else:
+                self._count_values(layout, values_n)
+
+    def update_counted(self, keys_n: Keys, counts_n: Counts) -> None:
+        """Count each of `keys_n` as often as `counts_n`, all above 0, say."""
+        if not keys_n.size:
+            return
+        self._n += int(counts_n.sum())
+        self._widen(keys_n.min(), keys_n.max())
+        order_n = keys_n.argsort()
+        keys_n, counts_n = _sum_equal(keys_n.take(order_n), counts_n.take(order_n))
+        places_n = self._places(keys_n)
+        known_n = places_n >= 0
+        np.add.at(self._counts_b, places_n[known_n], counts_n[known_n])
+        if not known_n.all():
+            self._fold(keys_n[~known_n], counts_n[~known_n])
 
     def merge(self, other: Histogram) -> None:
         """Count all that `other`, a histogram of the same space, has counted."""
@@ -237,13 +257,29 @@ class Histogram:
         for start in range(0, keys_n.size, _CHUNK):
             self._count(keys_n[start : start + _CHUNK])
 
+    def _is_beyond(self, lowest: np.uint64, highest: np.uint64) -> bool:
+        """Tell whether keys lie outside all that were counted, as the next row numbers do."""
+        if self._lowest is None or self._highest is None:
+            return False
+        return bool(lowest > self._highest or highest < self._lowest)
+
+    def _gather_chunks(self, keys_n: Keys) -> None:
+        for start in range(0, keys_n.size, _CHUNK):
+            chunk_n = keys_n[start : start + _CHUNK]
+            keep_o = ~_widths(self._shifts_o)
+            self._gather(chunk_n & keep_o.take(self.space.octave(chunk_n)))
+
     def _count(self, keys_n: Keys) -> None:
         rest_n = self._look_up(keys_n) if self._edges_b.size else keys_n.copy()
         if rest_n.size:
-            self._pending.append(rest_n)
-            self._pending_size += rest_n.size
-            if self._pending_size >= (_PENDING if self._edges_b.size else _FIRST):
-                self._flush()
+            self._gather(rest_n)
+
+    def _gather(self, keys_n: Keys) -> None:
+        """Keep keys without a known bucket, and fold them in once they are many."""
+        self._pending.append(keys_n)
+        self._pending_size += keys_n.size
+        if self._pending_size >= (_PENDING if self._edges_b.size else _FIRST):
+            self._flush()
 
     def _look_up(self, keys_n: Keys) -> Keys:
         """Count the keys whose bucket the index knows, return the left edges of the others."""
@@ -258,6 +294,14 @@ class Histogram:
         if wrong_m.size:
             np.subtract.at(self._counts_b, buckets_n.take(wrong_m), 1)
         return edges_n.take(wrong_m)
+
+    def _places(self, keys_n: Keys) -> NDArray[np.intp]:
+        """Return the buckets that hold the keys, -1 where none does."""
+        if not self._edges_b.size:
+            return np.full(keys_n.size, -1)
+        edges_n = keys_n & ~_widths(self._shifts_o.take(self.space.octave(keys_n)))
+        places_n = np.searchsorted(self._edges_b, edges_n)
+        return np.where(self._edges_b.take(places_n, mode="clip") == edges_n, places_n, -1)
 
     def _flush(self) -> None:
         """Fold all that was gathered into the buckets, and see that they keep their budget."""

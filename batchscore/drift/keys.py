@@ -183,5 +183,19 @@ PROBABILITY = KeySpace(
     _float_octaves,
     {"f8": _PROBABILITY},
 )
-SIGNED = KeySpace("signed", np.dtype(np.int64), _signed_keys, _signed_values, _signed_octaves)
-UNSIGNED = KeySpace("unsigned", np.dtype(np.uint64), _unsigned_keys, _unsigned_keys, bit_length)
+SIGNED = KeySpace(
+    "signed",
+    np.dtype(np.int64),
+    _signed_keys,
+    _signed_values,
+    _signed_octaves,
+    {"i8": Layout(63, _signed_keys, _key_range)},
+)
+UNSIGNED = KeySpace(
+    "unsigned",
+    np.dtype(np.uint64),
+    _unsigned_keys,
+    _unsigned_keys,
+    bit_length,
+    {"u8": Layout(63, _unsigned_keys, _key_range)},
+)

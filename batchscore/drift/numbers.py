@@ -84,6 +84,11 @@ class Numbers:
         self.zeros += int(np.count_nonzero(taken_m == 0))
         self.histogram.update_values(taken_m, ends if taken_m is values_n else None)
 
+    def update_counted(self, values_d: NDArray[np.int64], counts_d: NDArray[np.int64]) -> None:
+        """Takes each integer as often as its count, above 0, says."""
+        self.zeros += int(counts_d[values_d == 0].sum())
+        self.histogram.update_counted(self.space.encode(values_d), counts_d)
+
     def merge(self, other: Numbers) -> None:
         """Adds what `other`, of the same space, has taken."""
         for name in _COUNTS:

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from batchscore.drift.keys import Keys, Layout, bit_length
 
-AT_ONCE = 32768  # values that are looked up; what that takes stays in the second-level cache
+# Values that are looked up. Fewer would stay nearer to the core, but between two steps other
+# threads take the interpreter, and to get it back takes longer than the step.
+AT_ONCE = 65536
 _PREFIXES = 1 << 20  # entries of a table, two bytes each; only those around buckets are touched
 _WIDER = 3  # buckets up to 2**3 times as wide as a prefix have entries
 _DOUBLING = 0.01  # of all values must be found more by a table that is twice as long
@@ -93,11 +95,12 @@ def _filled(
     buckets_m: NDArray[np.intp],
 ) -> PrefixTable:
     one = lows_m.dtype.type(1)
-    first = (lows_m.min() >> shift).astype(np.int64) - 1
+    # As an array, which wraps around in silence below the smallest number.
+    (first,) = (lows_m.min(keepdims=True) >> shift).astype(np.int64) - 1
+    left_out = (one << shift) - one
     # Only prefixes that lie within a bucket as a whole, so that nothing needs a second look.
-    cut_m = lows_m & ((one << shift) - one) != 0
-    starts_m = ((lows_m >> shift) + cut_m).astype(np.int64) - first
-    stops_m = (highs_m + one >> shift).astype(np.int64) - first
+    starts_m = ((lows_m >> shift) + (lows_m & left_out != 0)).astype(np.int64) - first
+    stops_m = ((highs_m >> shift) + (highs_m & left_out == left_out)).astype(np.int64) - first
     entries_p = np.zeros(int(stops_m.max()) + 1, np.int16)
     while starts_m.size:
         wide_m = np.flatnonzero(starts_m < stops_m)

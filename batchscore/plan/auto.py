@@ -13,7 +13,7 @@ from batchscore.plan.inputs import Footer
 from batchscore.stages.block import TILE_ROWS
 from batchscore.units import Unit
 
-MANY_ROWS = 2_000_000
+MANY_ROWS = 4_000_000  # fewer are scored before other workers have started
 BLOCK_BYTES = 16 << 20
 _QUOTA = "/sys/fs/cgroup/cpu.max"
 BLOCK_ROWS = (TILE_ROWS, 65_536)

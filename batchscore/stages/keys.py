@@ -16,7 +16,7 @@ from batchscore.storage import Store
 
 RUN_ROWS = 1_000_000
 ROW_GROUP_ROWS = 65_536
-_HASHED_ROWS = 16_384  # at a time: temporaries stay in the second-level cache
+_HASHED_ROWS = 65_536  # at a time: memory is bounded, and other threads seldom step between
 
 _SEEDS = (np.uint64(0x243F6A8885A308D3), np.uint64(0x13198A2E03707344))
 _NULLS = (np.uint64(0xA4093822299F31D0), np.uint64(0x082EFA98EC4E6C89))
@@ -131,15 +131,21 @@ def _hash_column(name: str, column: pa.Array) -> tuple[Array, Array]:
         column = column.dictionary_decode()
     if _is_text(column.type):
         column = column.cast(pa.large_binary())
+    valued = column.drop_null() if column.null_count else column
+    words = _words(name, valued)
+    hi_n, lo_n = (_mixed(words, np.full(len(valued), seed)) for seed in _SEEDS)
+    if not column.null_count:
+        return hi_n, lo_n
     valid_b = to_numpy(column.is_valid())
-    words = _words(name, column.drop_null())
     hi_b, lo_b = (np.full(len(column), null) for null in _NULLS)
-    for hash_b, seed in zip((hi_b, lo_b), _SEEDS, strict=True):
-        hash_n = np.full(np.count_nonzero(valid_b), seed)
-        for word_n in words:
-            hash_n = mix(hash_n, word_n)
-        hash_b[valid_b] = hash_n
+    hi_b[valid_b], lo_b[valid_b] = hi_n, lo_n
     return hi_b, lo_b
+
+
+def _mixed(words: list[Array], hash_n: Array) -> Array:
+    for word_n in words:
+        hash_n = mix(hash_n, word_n)
+    return hash_n
 
 
 def _words(name: str, column: pa.Array) -> list[Array]:

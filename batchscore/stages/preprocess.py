@@ -14,8 +14,6 @@ from batchscore.errors import StepError
 from batchscore.ragged import Varying, make_ragged, ragged_to_arrow, truncate
 from batchscore.stages.block import Block, reject_rows
 
-_CACHE_ROWS = 4096
-
 
 @dataclass(frozen=True)
 class InputColumns:
@@ -131,9 +129,11 @@ def _check_sequences(batch: pa.RecordBatch, inputs: Sequence[InputColumns]) -> N
 def _find_bad(batch: pa.RecordBatch, inputs: Sequence[InputColumns]) -> tuple[Array, str]:
     bad_b = np.zeros(batch.num_rows, np.bool_)
     for wanted in inputs:
-        for name in wanted.columns:
-            column = batch.column(name)
-            bad_b |= _bad_sequences(column, wanted) if wanted.varying else _bad_rows(column, wanted)
+        for column in map(batch.column, wanted.columns):
+            if wanted.varying:
+                bad_b |= _bad_sequences(column, wanted)
+            elif not _surely_good(column, wanted.dtype):
+                bad_b |= _bad_rows(column, wanted)
     return bad_b, (
         "a model input's column holds a null, a list of another length, or a too large integer"
     )
@@ -188,6 +188,10 @@ def _bad_rows(column: pa.Array, wanted: InputColumns) -> Array:
     return bad_b
 
 
+def _surely_good(column: pa.Array, dtype: str) -> bool:
+    return not (column.null_count or is_list(column.type) or _may_overflow(column.type, dtype))
+
+
 def _may_overflow(kind: pa.DataType, dtype: str) -> bool:
     if not (pa.types.is_integer(kind) and np.dtype(dtype).kind in "iu"):
         return False
@@ -239,14 +243,9 @@ def _sequences(column: pa.Array, wanted: InputColumns, varying: Varying) -> pa.A
 def _stack(columns: Sequence[pa.Array], wanted: InputColumns) -> Array:
     if len(columns) == 1:
         return _reshape(columns[0], wanted)
-    rows = len(columns[0])
     arrays = [_numbers(c, n) for c, n in zip(columns, wanted.columns, strict=True)]
-    stacked_bf = np.empty((rows, len(arrays)), wanted.dtype)
-    for start in range(0, rows, _CACHE_ROWS):
-        part = slice(start, start + _CACHE_ROWS)
-        for index, array in enumerate(arrays):
-            stacked_bf[part, index] = array[part]
-    return stacked_bf.reshape(rows, *wanted.shape)
+    stacked_bf = np.stack(arrays, axis=1, dtype=wanted.dtype, casting="unsafe")
+    return stacked_bf.reshape(len(stacked_bf), *wanted.shape)
 
 
 def _reshape(column: pa.Array, wanted: InputColumns) -> Array:

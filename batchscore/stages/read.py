@@ -35,7 +35,8 @@ from batchscore.units import Piece, Shard, Unit
 from batchscore.wording import one_line, reason
 
 _BLOCKS_AHEAD = 2
-_READ_BUFFER_BYTES = 1 << 20
+_LOCAL_BUFFER_BYTES = 1 << 17  # of each column; fresh memory costs more than another read
+_REMOTE_BUFFER_BYTES = 1 << 20
 _RETRY_SECONDS = 1.0
 _OPENED_AS = re.compile(r"^Could not open Parquet input source '.*?': ")
 _ENCRYPTED = re.compile("no decryption found|Cannot decrypt")
@@ -74,7 +75,7 @@ def open_parquet(path: str) -> pq.ParquetFile:
         return pq.ParquetFile(
             source,
             pre_buffer=False,
-            buffer_size=_READ_BUFFER_BYTES,
+            buffer_size=_LOCAL_BUFFER_BYTES if local else _REMOTE_BUFFER_BYTES,
             page_checksum_verification=True,
         )
     except FileNotFoundError as error:

@@ -144,6 +144,58 @@ def test_values_are_counted_like_their_keys(dtypes: list[str], seed: int) -> Non
     assert nodes[0].key_range == (int(keys_n.min()), int(keys_n.max()))
 
 
+def integers(space: KeySpace, seed: int) -> NDArray[Any]:
+    """Return integers of a random mixture, the ends of the space's dtype among them."""
+    chance = np.random.default_rng(seed)
+    least, most = np.iinfo(space.dtype).min, np.iinfo(space.dtype).max
+    size = int(chance.choice([300, 20_000, 60_000]))
+    makers: dict[str, Callable[[], NDArray[Any]]] = {
+        "any": lambda: chance.integers(least, most, size, space.dtype, endpoint=True),
+        "few": lambda: chance.integers(0, 7, size, space.dtype),
+        "row numbers": lambda: np.arange(size, dtype=space.dtype),
+        "times": lambda: chance.integers(17 * 10**17, 18 * 10**17, size, space.dtype),
+        "top": lambda: chance.integers(most - 10_000, most, size, space.dtype, endpoint=True),
+        "bottom": lambda: chance.integers(least, least + 10_000, size, space.dtype),
+        "skewed": lambda: chance.lognormal(5, 4, size).clip(0, 2**62).astype(space.dtype),
+        "ends": lambda: chance.choice(np.array([least, most, 0, 1], space.dtype), size),
+    }
+    names = chance.choice(list(makers), chance.integers(1, 4))
+    return chance.permutation(np.concatenate([makers[name]() for name in names]))
+
+
+@pytest.mark.parametrize("space", [SIGNED, UNSIGNED], ids=lambda space: space.name)
+@settings(deadline=None, max_examples=30)
+@given(seed=SEEDS)
+def test_integers_are_counted_like_their_keys(space: KeySpace, seed: int) -> None:
+    """Integers up to the ends of their type give bitwise the buckets of their keys, however cut."""
+    values_n = integers(space, seed)
+    chance = np.random.default_rng(seed)
+    histogram = Histogram(space)
+    for part_n in np.split(values_n, np.sort(chance.integers(0, values_n.size + 1, 6))):
+        histogram.update_values(part_n)
+    histogram.update_values(values_n)
+    keys_n = space.encode(np.concatenate([values_n, values_n]))
+    assert as_lists(histogram.buckets()) == by_definition(space, keys_n)
+
+
+@pytest.mark.parametrize("space", SPACES, ids=lambda space: space.name)
+@settings(deadline=None, max_examples=20)
+@given(seed=SEEDS)
+def test_keys_with_counts_are_counted_like_as_many_keys(space: KeySpace, seed: int) -> None:
+    """A key with a count is that many keys, be it there already, repeated, or between others."""
+    keys_n = sample(space, seed)
+    chance = np.random.default_rng(seed)
+    counts_n = chance.integers(1, 5, keys_n.size)
+    histogram = Histogram(space)
+    for part_n in np.array_split(np.arange(keys_n.size), chance.integers(1, 5)):
+        if chance.random() < 0.5:
+            histogram.update_counted(keys_n[part_n], counts_n[part_n])
+        else:
+            histogram.update(np.repeat(keys_n[part_n], counts_n[part_n]))
+    assert as_lists(histogram.buckets()) == by_definition(space, np.repeat(keys_n, counts_n))
+    assert histogram.n == counts_n.sum()
+
+
 @settings(deadline=None, max_examples=10)
 @given(seed=SEEDS)
 def test_other_values_are_counted_like_their_keys(seed: int) -> None:

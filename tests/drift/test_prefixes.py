@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from batchscore.drift.histogram import Histogram
-from batchscore.drift.keys import FLOAT, PROBABILITY, Layout
+from batchscore.drift.keys import FLOAT, PROBABILITY, SIGNED, UNSIGNED, KeySpace, Layout
 from batchscore.drift.prefixes import AT_ONCE, PrefixTable, Room, prefix_table
 
 BITS = st.integers(0, 2**32 - 1)
@@ -114,6 +114,24 @@ def test_what_lies_before_and_behind_is_not_found(dtype: str, value: float) -> N
     seen_n = near(np.array([value, -value], dtype), 1)
     assert look_up(table, values_n).tolist() == [1]
     assert not look_up(table, seen_n[seen_n != value]).any()
+
+
+@pytest.mark.parametrize("space", [SIGNED, UNSIGNED], ids=lambda space: space.name)
+@pytest.mark.parametrize("wide", [1, 256, 2**40])
+@pytest.mark.parametrize("above", [2**63, 2**64, 0])
+def test_a_bucket_may_end_with_the_last_word(space: KeySpace, above: int, wide: int) -> None:
+    """Buckets below the largest key, or at either side of the middle, are found, and no more."""
+    top = above - 1 if above else 2**63 + wide - 1
+    last_keys_b = np.array([top], np.uint64)
+    first_keys_b = last_keys_b - np.uint64(wide - 1)
+    layout = space.layouts["i8" if space is SIGNED else "u8"]
+    table = prefix_table(layout, first_keys_b, last_keys_b, np.array([10]))
+    assert table is not None
+    ends = [0, 1, 2**63 - 1, 2**63, 2**64 - 1, top, top - wide + 1, max(0, top - wide)]
+    keys_n = np.unique(np.array(ends, np.uint64))
+    inside_n = (first_keys_b <= keys_n) & (keys_n <= last_keys_b)
+    found_n = look_up(table, space.decode(keys_n))
+    assert (found_n == inside_n).all()
 
 
 @settings(deadline=None, max_examples=60)

@@ -69,7 +69,7 @@ def _as_tensor(name: str, value: Any) -> torch.Tensor:
             f"model output {name!r} is a tensor of {value.dtype}, {kind}; expected a dense one of "
             "booleans, integers or floats: convert it in the network"
         )
-    return value.resolve_conj().resolve_neg()
+    return value.resolve_neg()
 
 
 def row_tensor(
@@ -97,7 +97,7 @@ def row_tensor(
         )
     if tensor.dtype in _HALF:
         tensor = tensor.float()
-    return tensor.detach()
+    return tensor.detach() if tensor.requires_grad else tensor
 
 
 def require_alike(first: Mapping[str, Any], found: Mapping[str, Any]) -> None:

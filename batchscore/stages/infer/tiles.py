@@ -86,14 +86,12 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 def _run_tile(inputs: Inputs, tile: Tile, forward: Forward) -> dict[str, Array]:
     _use_one_thread()
     tensors = {
-        name: torch.from_numpy(tile_array(values, tile, forward.pad(name))).to(forward.device)
+        name: torch.from_numpy(tile_array(values, tile, forward.pad(name)))
         for name, values in inputs.items()
     }
     named = name_outputs(call_network(forward, tensors), forward.outputs)
-    return {
-        name: row_tensor(name, tensor, forward.outputs, tile.rows).cpu().numpy()
-        for name, tensor in named.items()
-    }
+    rows = {name: row_tensor(name, t, forward.outputs, tile.rows) for name, t in named.items()}
+    return {name: (t if t.is_cpu else t.cpu()).numpy() for name, t in rows.items()}
 
 
 def _use_one_thread() -> None:
