@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-WORTH_S = 0.00025
+WORTH_S = 0.0005
 
 
 @dataclass
