@@ -14,6 +14,7 @@ from batchscore.stages.block import TILE_ROWS
 from batchscore.units import Unit
 
 MANY_ROWS = 4_000_000  # fewer are scored before other workers have started
+SHARD_ROWS = 2_000  # that are scored in the time that a shard takes to be opened
 BLOCK_BYTES = 16 << 20
 _QUOTA = "/sys/fs/cgroup/cpu.max"
 BLOCK_ROWS = (TILE_ROWS, 65_536)
@@ -58,7 +59,7 @@ def choose_workers(
         count = max(1, min(gpus, len(units)))
         return count, f"{count}, for {gpus} GPUs and {len(units)} units"
     rows = sum(unit.rows for unit in units)
-    if rows < MANY_ROWS:
+    if rows + SHARD_ROWS * sum(len(unit.pieces) for unit in units) < MANY_ROWS:
         return 1, f"1, since {rows:,} rows are soon done"
     count = min(count_cores(), len(units))
     return count, f"{count}, for {count_cores()} cores and {len(units)} units"
