@@ -143,7 +143,7 @@ class Histogram:
             beyond = self._is_beyond(lowest, highest)
             self._widen(lowest, highest)
             if beyond:
-                self._gather_chunks(self._encoded(values_n))
+                self._gather_beyond(values_n)
             else:
                 self._count_values(layout, values_n)
 
@@ -263,9 +263,9 @@ class Histogram:
             return False
         return bool(lowest > self._highest or highest < self._lowest)
 
-    def _gather_chunks(self, keys_n: Keys) -> None:
-        for start in range(0, keys_n.size, _CHUNK):
-            chunk_n = keys_n[start : start + _CHUNK]
+    def _gather_beyond(self, values_n: NDArray[Any]) -> None:
+        for start in range(0, values_n.size, _CHUNK):
+            chunk_n = self._encoded(values_n[start : start + _CHUNK])
             keep_o = ~_widths(self._shifts_o)
             self._gather(chunk_n & keep_o.take(self.space.octave(chunk_n)))
 

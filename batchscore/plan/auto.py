@@ -14,7 +14,7 @@ from batchscore.stages.block import TILE_ROWS
 from batchscore.units import Unit
 
 MANY_ROWS = 4_000_000  # fewer are scored before other workers have started
-SHARD_ROWS = 2_000  # that are scored in the time that a shard takes to be opened
+SHARD_ROWS = 2_000  # that are scored in the time that a unit takes to open a shard
 BLOCK_BYTES = 16 << 20
 _QUOTA = "/sys/fs/cgroup/cpu.max"
 BLOCK_ROWS = (TILE_ROWS, 65_536)

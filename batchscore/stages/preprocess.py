@@ -244,6 +244,14 @@ def _stack(columns: Sequence[pa.Array], wanted: InputColumns) -> Array:
     if len(columns) == 1:
         return _reshape(columns[0], wanted)
     arrays = [_numbers(c, n) for c, n in zip(columns, wanted.columns, strict=True)]
+    if not len(columns[0]):
+        return np.empty((0, *wanted.shape), wanted.dtype)
+    for name, array in zip(wanted.columns, arrays, strict=True):
+        if array.ndim > 1:
+            raise StepError(
+                f"model input {wanted.name!r}: column {name!r} holds lists, and the input is "
+                "stacked from several columns; make columns of numbers, or a single one of lists"
+            )
     stacked_bf = np.stack(arrays, axis=1, dtype=wanted.dtype, casting="unsafe")
     return stacked_bf.reshape(len(stacked_bf), *wanted.shape)
 

@@ -179,6 +179,20 @@ def test_integers_are_counted_like_their_keys(space: KeySpace, seed: int) -> Non
 
 
 @pytest.mark.parametrize("space", SPACES, ids=lambda space: space.name)
+@pytest.mark.parametrize("step", [1, -1])
+def test_values_that_go_on_where_others_ended_are_counted(space: KeySpace, step: int) -> None:
+    """Parts of 40,000 that lie beyond all before them, as row numbers do, are counted whole."""
+    values_n = np.arange(1, 160_001)[::step].astype(space.dtype)
+    values_n = values_n / 160_000 if space is PROBABILITY else values_n
+    histogram = Histogram(space)
+    for part_n in np.split(values_n, 4):
+        histogram.update_values(part_n)
+    buckets = histogram.buckets()
+    assert as_lists(buckets) == by_definition(space, space.encode(values_n))
+    assert buckets.counts_b.sum() == histogram.n == values_n.size
+
+
+@pytest.mark.parametrize("space", SPACES, ids=lambda space: space.name)
 @settings(deadline=None, max_examples=20)
 @given(seed=SEEDS)
 def test_keys_with_counts_are_counted_like_as_many_keys(space: KeySpace, seed: int) -> None:

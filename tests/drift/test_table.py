@@ -321,6 +321,20 @@ def test_decimals_and_half_floats_are_numbers() -> None:
         assert (summary["min"], summary["max"], summary["kind"]) == (1.5, 2.5, "number")
 
 
+@pytest.mark.parametrize("encoded", [False, True])
+def test_texts_have_lengths_in_characters(encoded: bool) -> None:
+    """Each row's characters count, not its bytes; a dictionary's null and idle entries do not."""
+    texts = pa.array(["ü", "日本語", None, "ü", ""])
+    if encoded:
+        words = pa.array(["ü", "日本語", None, "", "never there"])
+        texts = pa.DictionaryArray.from_arrays(pa.array([0, 1, 2, 0, 3], pa.int8()), words)
+    profile = profile_of([pa.record_batch({"t": texts})] * 2)
+    buckets = profile.columns["t"].aspects["length"].histogram.buckets()
+    lengths = (buckets.first_keys_b ^ np.uint64(1 << 63)).tolist()
+    assert dict(zip(lengths, buckets.counts_b.tolist(), strict=True)) == {0: 2, 1: 4, 3: 2}
+    assert profile.columns["t"].aspects["length"].zeros == 2
+
+
 def test_lists_are_seen_by_length_and_items() -> None:
     """Items are counted over all lists, without nulls; a list of none has length 0."""
     summary = column_of(pa.array([[1, 2], [], None, [None, 7]]))

@@ -70,6 +70,21 @@ def test_a_list_column_is_reshaped(kind: pa.DataType) -> None:
     assert _values(done).tolist() == np.arange(8, 20).reshape(3, 2, 2).tolist()
 
 
+def test_lists_among_several_columns_reject_their_rows() -> None:
+    """A list beside a number cannot be stacked; where no row is left, none is."""
+    lists = pa.array([[1.0, 2.0, 3.0]] * 2, pa.list_(pa.float64(), 3))
+    done = stack_columns(make_block(pa.record_batch({"a": pa.array([1.0, 2.0]), "b": lists})), [AB])
+    assert _rejected(done) == [0, 1]
+    assert _values(done).shape == (0, 2)
+
+
+def test_several_columns_of_lists_are_named() -> None:
+    """Lists as long as the columns are many are refused: they would make one more dimension."""
+    lists = pa.array([[1.0, 2.0]] * 2, pa.list_(pa.float64(), 2))
+    with pytest.raises(StepError, match="column 'a' holds lists"):
+        stack_columns(make_block(pa.record_batch({"a": lists, "b": lists})), [AB])
+
+
 def test_a_single_column_shares_its_memory() -> None:
     """Numbers of the input's own type are not copied."""
     block = make_block(make_batch(v=to_arrow(np.arange(12, dtype=np.float32).reshape(3, 4))))
