@@ -252,9 +252,10 @@ class Runtime(Section):
     )
     workers: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         default="auto",
-        description="How many worker processes. `auto` is 1 below four million rows (a shard counts "
-        "as 2,000 more), which are scored before others have started, and then one a core or "
-        "unit; on GPUs one for each. Each has the model and some batches of `batch_rows` in memory.",
+        description="How many worker processes. `auto` is 1 below four million rows (a shard "
+        "counts as 2,000 more), which are scored before others have started, and then one a "
+        "core or unit; on GPUs one for each. Each has the model and some batches of "
+        "`batch_rows` in memory.",
     )
     batch_rows: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         default="auto",
