@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchscore.plan.inputs import hive_keys
+from batchscore.plan.listing import hive_keys
 from batchscore.stages.partition import split_partitions
 from tests.factory import make_rows, read_tree, run_cli, write_job, write_shard
 

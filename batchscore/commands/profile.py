@@ -19,13 +19,9 @@ from batchscore.drift.table import TableProfile
 from batchscore.errors import FailedError, InputError
 from batchscore.job.parameters import redacted_address
 from batchscore.plan.auto import choose_batch_rows
-from batchscore.plan.inputs import (
-    Footer,
-    find_shards,
-    keep_row_groups,
-    read_footers,
-    unify_schemas,
-)
+from batchscore.plan.inputs import Footer, keep_row_groups, read_footers
+from batchscore.plan.listing import find_shards
+from batchscore.plan.schemas import unify_schemas
 from batchscore.stages.ahead import read_ahead
 from batchscore.stages.read import Source, conform, read_unit
 from batchscore.units import pack_units

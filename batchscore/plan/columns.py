@@ -11,7 +11,9 @@ from batchscore.drift.column import Hint
 from batchscore.errors import InputError, JobFileError, OutputError
 from batchscore.job import Job
 from batchscore.models.folder import Model
-from batchscore.plan.inputs import Footer, filter_condition, unify_schemas
+from batchscore.plan.inputs import Footer
+from batchscore.plan.pruning import filter_condition
+from batchscore.plan.schemas import unify_schemas
 from batchscore.stages.block import DEFAULT_OUTPUT
 from batchscore.stages.postprocess import score_kinds
 from batchscore.stages.write import Target

@@ -17,13 +17,8 @@ from batchscore.plan.columns import (
     written_columns,
 )
 from batchscore.plan.fingerprint import fingerprint, package_versions, score_facts, score_hash
-from batchscore.plan.inputs import (
-    BadFile,
-    Footers,
-    find_shards,
-    keep_row_groups,
-    read_footers,
-)
+from batchscore.plan.inputs import BadFile, Footers, keep_row_groups, read_footers
+from batchscore.plan.listing import find_shards
 from batchscore.plan.model import model_inputs, resolve_model
 from batchscore.plan.places import check_apart, check_ready, check_unpublished, check_writable
 from batchscore.plan.reference import References, find_references

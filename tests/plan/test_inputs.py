@@ -19,14 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchscore.errors import InputError
-from batchscore.plan.inputs import (
-    Found,
-    find_shards,
-    hive_keys,
-    keep_row_groups,
-    read_footers,
-    unify_schemas,
-)
+from batchscore.plan.inputs import keep_row_groups, read_footers
+from batchscore.plan.listing import Found, find_shards, hive_keys
+from batchscore.plan.schemas import unify_schemas
 from batchscore.storage import Store
 from tests.factory import make_rows, write_shard
 from tests.parquet_faults import claim_rows

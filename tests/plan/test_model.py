@@ -14,7 +14,8 @@ from batchscore.job import Job, load_job
 from batchscore.models.features import Features, Numeric, dump_features
 from batchscore.models.folder import Model, write_model_folder
 from batchscore.models.inputs import ModelInput
-from batchscore.plan.inputs import Footer, find_shards, read_footers
+from batchscore.plan.inputs import Footer, read_footers
+from batchscore.plan.listing import find_shards
 from batchscore.plan.model import model_inputs, resolve_model
 from batchscore.ragged import Varying
 from batchscore.stages.preprocess import InputColumns

@@ -14,7 +14,9 @@ from collections import Counter
 from pathlib import Path
 
 from batchscore.errors import InputError, ShardError
-from batchscore.plan.inputs import find_shards, keep_row_groups, read_footers, unify_schemas
+from batchscore.plan.inputs import keep_row_groups, read_footers
+from batchscore.plan.listing import find_shards
+from batchscore.plan.schemas import unify_schemas
 from batchscore.stages import read
 from batchscore.stages.read import Source, read_unit
 from batchscore.units import pack_units
