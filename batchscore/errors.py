@@ -19,12 +19,20 @@ BatchscoreError                1   root; never raised itself
 
 from __future__ import annotations
 
+from batchscore.addresses import redacted_text
+
 
 class BatchscoreError(Exception):
-    """Root of the tree; its message names the value, what was expected and the remedy."""
+    """Root of the tree; its message names the value, what was expected and the remedy.
+
+    Credentials and query values in addresses do not show in it.
+    """
 
     exit_code = 1
     status = "failed"
+
+    def __str__(self) -> str:
+        return redacted_text(super().__str__())
 
 
 class InvalidError(BatchscoreError):

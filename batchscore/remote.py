@@ -18,6 +18,8 @@ from tenacity import (
     wait_random,
 )
 
+from batchscore.addresses import redacted_address, redacted_text
+
 Result = TypeVar("Result")
 
 _TRIES = 5
@@ -79,7 +81,8 @@ def connect(address: str, once: bool = False) -> tuple[Any, str]:
         return _connect(address, once)
     except ImportError as error:
         raise OSError(
-            f"{address}: {error}; the extras batchscore[s3] and batchscore[gcp] install it"
+            f"{redacted_address(address)}: {error}; the extras batchscore[s3] and "
+            "batchscore[gcp] install it"
         ) from error
 
 
@@ -127,7 +130,8 @@ def told(url: str) -> Iterator[None]:
         kind = next((kind for kind in _LASTING if isinstance(error, kind)), OSError)
         cause = error.__cause__ or error
         remedy = "; the store did not recover: run again later" if is_passing(error) else ""
-        raise kind(f"{url}: {type(cause).__name__}: {cause}{remedy}") from error
+        text = redacted_text(f"{url}: {type(cause).__name__}: {cause}{remedy}")
+        raise kind(text) from error
 
 
 def is_passing(error: BaseException) -> bool:

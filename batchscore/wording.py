@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from batchscore.addresses import redacted_text
+
 _NAMES_SHOWN = 20
 _COMPARED_CHARACTERS = 80
 
@@ -22,8 +24,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def one_line(text: object, width: int = 80) -> str:
-    """Returns a text as one line without control characters, of at most `width` characters."""
-    flat = " ".join(str(text).split())
+    """Returns a text as one line without control characters, of at most `width` characters.
+
+    Credentials and query values in addresses do not show in it.
+    """
+    flat = " ".join(redacted_text(str(text)).split())
     line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in flat)
     return line if len(line) <= width else f"{line[: width - 1]}…"
 

@@ -16,6 +16,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from batchscore import __version__
+from batchscore.addresses import (
+    RedactingFormatter,
+    holds_secret,
+    redacted_address,
+    redacted_text,
+)
 from batchscore.errors import BatchscoreError, JobFileError
 
 if TYPE_CHECKING:
@@ -108,7 +114,7 @@ def told(as_json: bool, debug: bool) -> Iterator[None]:
     except (click.ClickException, click.exceptions.Exit):
         raise
     except Exception as error:
-        message = f"unexpected {type(error).__name__}: {error}"
+        message = redacted_text(f"unexpected {type(error).__name__}: {error}")
         if not debug:
             message += "\nThis is a defect of batchscore; --debug shows where."
         _tell(error, message, "failed", 1, as_json, debug)
@@ -118,7 +124,8 @@ def _tell(
     error: Exception, message: str, status: str, code: int, as_json: bool, debug: bool
 ) -> None:
     if debug:
-        traceback.print_exception(type(error), error, error.__traceback__)
+        trace = traceback.format_exception(type(error), error, error.__traceback__)
+        click.echo(redacted_text("".join(trace)), err=True, nl=False)
     if as_json:
         print_json(_failure(status, code, message))
     else:
@@ -131,11 +138,9 @@ def _failure(status: str, code: int, message: str) -> dict[str, Any]:
 
 
 def _set_up_logging(debug: bool) -> None:
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.INFO if debug else logging.ERROR,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.INFO if debug else logging.ERROR)
     if not debug:
         # What Beam warns of here is its own business; what goes wrong comes as an error.
         logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
@@ -164,13 +169,15 @@ def open_output(
         OutputError: the folder is not an output of batchscore.
     """
     from batchscore.job import load_job
-    from batchscore.job.parameters import redacted_address
     from batchscore.runs.history import require_output
     from batchscore.runs.layout import slice_id
     from batchscore.storage import Store
 
-    if redacted_address(where) != where:
-        raise JobFileError(f"{redacted_address(where)}: credentials belong into the environment")
+    if holds_secret(where):
+        raise JobFileError(
+            f"{redacted_address(where)}: holds what may be a credential; give it by the "
+            "environment, or by fsspec's own configuration files"
+        )
     slice_ = None
     if where.endswith((".yaml", ".yml", ".json")):
         loaded = load_job(where, params, overrides)

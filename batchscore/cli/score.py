@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from batchscore.addresses import redacted_address
 from batchscore.cli.app import common_options, job_options, print_json, print_lines, told
 from batchscore.cli.progress import show_progress, stop_on_signals
 from batchscore.processes import share_arenas, uncollected
@@ -75,7 +76,9 @@ def run(
         with show_progress(as_json) as watch, redirect_stdout(sys.stderr):
             manifest = run_plan(plan, beam_options, rescore, watch, stop)
         output = plan.spec.output.address
-        where = shlex.join([job, *(word for p in params for word in ("--param", p))])
+        where = shlex.join(
+            [redacted_address(job), *(word for p in params for word in ("--param", p))]
+        )
         where = shlex.quote(output) if overrides else where
         if as_json:
             print_json({**manifest, "output": output, **_outcome(manifest)})

@@ -10,6 +10,7 @@ from typing import Any
 from batchscore.commands.files import is_profile, read_profile
 from batchscore.commands.profile import (
     Data,
+    check_address,
     hints_of,
     open_rows,
     profile_rows,
@@ -146,6 +147,7 @@ def _known_side(data: Data) -> Side | None:
     if not isinstance(data, str | os.PathLike):
         return None
     address = os.fspath(data)
+    check_address(address)
     if is_profile(address):
         return Side(address, read_profile(address))
     return _output_side(address)

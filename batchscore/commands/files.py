@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from fnmatch import fnmatch
 from typing import TypeAlias
 
+from batchscore.addresses import holds_secret, redacted_address
 from batchscore.commands.outputs import writable
 from batchscore.drift.storage import PROFILE_KEY, write_table
 from batchscore.drift.table import TableProfile
 from batchscore.errors import InvalidError, OutputError, RecordError, ShardError
-from batchscore.job.parameters import redacted_address
 from batchscore.profiles import EXTRA, PROFILE, ProfileFile
 from batchscore.profiles import read_profile as read_file
 from batchscore.stages.read import open_parquet
@@ -107,7 +107,7 @@ def _write(address: str, content: bytes) -> int:
 def split_address(address: str) -> tuple[Store, str]:
     """Returns a file's folder and name; OutputError if it is not the address of a file."""
     folder, name = posixpath.split(address)
-    if not name or redacted_address(address) != address:
+    if not name or holds_secret(address):
         raise OutputError(
             f"{redacted_address(address)}: expected the address of a file, without credentials"
         )

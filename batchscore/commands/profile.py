@@ -14,10 +14,10 @@ from typing import Any, NamedTuple, TypeAlias
 
 import pyarrow as pa
 
+from batchscore.addresses import holds_secret, redacted_address
 from batchscore.drift.column import Hint, Kind, new_column
 from batchscore.drift.table import TableProfile
 from batchscore.errors import FailedError, InputError
-from batchscore.job.parameters import redacted_address
 from batchscore.plan.auto import choose_batch_rows
 from batchscore.plan.inputs import Footer, keep_row_groups, read_footers
 from batchscore.plan.listing import find_shards
@@ -205,10 +205,7 @@ def _named(columns: Sequence[str] | None, names: Sequence[str]) -> Sequence[str]
 
 def _stored_rows(addresses: Sequence[str], choose: Choose) -> Rows:
     for address in addresses:
-        if redacted_address(address) != address:
-            raise InputError(
-                f"{redacted_address(address)}: credentials belong into the environment"
-            )
+        check_address(address)
     try:
         footers = read_footers(_find(addresses)).good
         names = footers[0].schema.names
@@ -221,6 +218,15 @@ def _stored_rows(addresses: Sequence[str], choose: Choose) -> Rows:
     schema = pa.schema([field for field in schema if field.name not in left_out])
     count = sum(footer.shard.rows for footer in footers)
     return Rows(schema, _read(footers, schema), len(footers), count, frozenset(left_out))
+
+
+def check_address(address: str) -> None:
+    """Raises InputError for an address of data that holds what may be a credential."""
+    if holds_secret(address):
+        raise InputError(
+            f"{redacted_address(address)}: holds what may be a credential; give it by the "
+            "environment, or by fsspec's own configuration files"
+        )
 
 
 def _constant_keys(footers: Sequence[Footer]) -> set[str]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import gc
 import logging
 
+from batchscore.addresses import RedactingFormatter
 from batchscore.processes import uncollected
 
 # Before Beam is imported: it warns, at import, of parts that nobody here uses.
-logging.basicConfig(level=logging.ERROR)
+_handler = logging.StreamHandler()
+_handler.setFormatter(RedactingFormatter(logging.BASIC_FORMAT))
+logging.basicConfig(handlers=[_handler], level=logging.ERROR)
 
 with uncollected():
     import batchscore.drift.compare  # the last step's, which imports it late

@@ -17,7 +17,8 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from batchscore.job.parameters import redacted_address, shown
+from batchscore.addresses import holds_secret
+from batchscore.job.parameters import shown
 from batchscore.wording import nearest
 
 OPERATORS = ("==", "=", "!=", "<", ">", "<=", ">=", "in", "not in")
@@ -132,10 +133,10 @@ ParameterName = Annotated[str, StringConstraints(pattern=PARAMETER_NAME, max_len
 
 
 def _without_credentials(address: str) -> str:
-    if redacted_address(address) != address:
+    if holds_secret(address):
         raise ValueError(
-            "holds a user, password or key, which manifests and logs would show; give them by the "
-            "environment, or by fsspec's own configuration files"
+            "holds a user, password or key, or a query that may be one, which manifests would "
+            "show; give it by the environment, or by fsspec's own configuration files"
         )
     return address
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from batchscore.addresses import redacted_address, redacted_text
 from batchscore.wording import nearest
 
 ParameterValue = str | int | float | bool | date
@@ -48,9 +49,6 @@ _NUMBER_FORMAT = {
     "number": re.compile(r"0?[0-9]{0,2}(\.[0-9]{1,2})?[efg]"),
 }
 _SECRET = re.compile(r"key|secret|token|password|passwd|credential|signature", re.IGNORECASE)
-_SECRET_IN_ADDRESS = re.compile(
-    r"(?<=://)[^/@\s:]*:[^/@\s]+(?=@)|(?<=key=|ret=|ken=|ord=|ure=|sig=)[^&\s]+", re.IGNORECASE
-)
 
 
 class Parameter(BaseModel):
@@ -153,11 +151,6 @@ def printable(name: str | int) -> str:
     """Show a key on one line of at most 80 characters; control characters are escaped."""
     text = str(name) if str(name).isprintable() and name != "" else repr(name)
     return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"
-
-
-def redacted_address(address: str) -> str:
-    """Return an address without the user, password, keys and tokens that stand in it."""
-    return _SECRET_IN_ADDRESS.sub("***", address)
 
 
 class _NoValueError(Exception):
@@ -297,4 +290,4 @@ def _redacted(value: Any) -> Any:
         return {key: "***" if is_secret(key) else _redacted(value[key]) for key in value}
     if isinstance(value, list | tuple):
         return [_redacted(item) for item in value]
-    return redacted_address(value) if isinstance(value, str) else value
+    return redacted_text(redacted_address(value)) if isinstance(value, str) else value

@@ -12,8 +12,9 @@ from typing import Any
 
 import yaml
 
+from batchscore.addresses import redacted_address
 from batchscore.errors import JobFileError
-from batchscore.job.parameters import printable, redacted_address, shown
+from batchscore.job.parameters import printable, shown
 
 MAX_BYTES = 1 << 20
 MAX_NODES = 100_000

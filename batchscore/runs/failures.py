@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from batchscore import errors
+from batchscore.addresses import redacted_text
 from batchscore.errors import BatchscoreError, FailedError, ShardError, StepError, StoppedError
 from batchscore.runs import layout
 from batchscore.storage import Store
@@ -58,7 +59,8 @@ def describe(error: BaseException) -> dict[str, str]:
             "finished units are kept"
         )
     trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    return {"type": type(error).__name__, "message": message, "trace": trace}
+    shown = {"message": redacted_text(message), "trace": redacted_text(trace)}
+    return {"type": type(error).__name__, **shown}
 
 
 def find_os_error(text: str) -> OSError | None:

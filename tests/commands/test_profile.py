@@ -141,7 +141,7 @@ def test_no_rows_are_a_profile(rows: Data, tmp_path: Path) -> None:
     [
         ("none.parquet", {}, r"the data none.parquet: there is no file"),
         ([], {}, r"there is no file"),
-        ("s3://user:secret@bucket/x", {}, r"credentials belong into the environment"),
+        ("s3://user:secret@bucket/x", {}, r"s3://\*\*\*@bucket/x: holds what may be a credential"),
         ("what://x", {}, r"the data what://x: cannot be listed"),
         (ROWS, {"columns": ["ida"]}, r"column 'ida' is not in the data; nearest: 'id'"),
         (ROWS, {"probabilities": ["q"]}, r"column 'q' is not in the data"),

@@ -1,0 +1,104 @@
+"""Test that no command prints or stores a credential that an address or a server's answer holds."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from tests.factory import change_job, read_tree, run_cli, write_job, write_shard
+from tests.servers import free_port
+
+SECRET = "hunter2"
+ADDRESSES = [
+    "s3://KEY:{}/WITH/SLASH@bucket/x",
+    "https://127.0.0.1:1/x.parquet?auth={}",
+    "https://127.0.0.1:1/x.parquet?page=1&jwt={}",
+]
+
+
+@contextmanager
+def redirecting(target: str) -> Iterator[int]:
+    """A server that answers each request by a redirect to a signed address, which says 403."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            signed = "?" in self.path
+            self.send_response(403 if signed else 302)
+            self.send_header("Content-Length", "0")
+            if not signed:
+                self.send_header("Location", target)
+            self.end_headers()
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+@pytest.mark.parametrize("flags", [(), ("--json",), ("--debug",)], ids=["plain", "json", "debug"])
+def test_commands_refuse_addresses_with_credentials_and_do_not_print_them(
+    tmp_path: Path, address: str, flags: tuple[str, ...]
+) -> None:
+    """Whichever command takes the address, exit 2 and no trace of the secret."""
+    job, given = write_job(tmp_path), address.format(SECRET)
+    commands: list[tuple[object, ...]] = [
+        ("check", job, "--set", f"input.path={given}"),
+        ("run", job, "--set", f"model.path={given}"),
+        ("run", job, "--set", f"output.path={given}"),
+        ("profile", given),
+        ("compare", given, tmp_path / "in"),
+        ("compare", tmp_path / "in", given),
+        ("runs", given),
+        ("trace", given, "id=1"),
+        ("profile", tmp_path / "in", "-o", given),
+    ]
+    for command in commands:
+        done = run_cli(*command, *flags)
+        text = done.output + str(done.stderr)
+        assert (done.exit_code, SECRET in text) == (2, False), (command, text)
+
+
+def test_a_job_file_behind_a_credential_is_not_printed_whole(tmp_path: Path) -> None:
+    """A job file's own address may not be readable; the message hides what it holds."""
+    for flags in ((), ("--json",), ("--debug",)):
+        done = run_cli("run", f"http://me:{SECRET}@127.0.0.1:{free_port()}/job.yaml?sig=x", *flags)
+        assert SECRET not in done.output + str(done.stderr)
+        assert done.exit_code == 2
+
+
+def test_answers_of_servers_do_not_show_what_they_were_asked(tmp_path: Path) -> None:
+    """A signed address that a server redirects to, and a store's own endpoint, are redacted."""
+    job = write_job(tmp_path)
+    with redirecting(f"/x.parquet?X-Amz-Signature={SECRET}") as port:
+        change_job(tmp_path, {"input.path": f"http://127.0.0.1:{port}/x.parquet"})
+        for flags in ((), ("--json",), ("--debug",)):
+            done = run_cli("run", job, *flags)
+            assert done.exit_code == 2
+            assert SECRET not in done.output + str(done.stderr)
+            assert "403" in done.output + str(done.stderr)
+
+
+def test_folders_like_credentials_are_scored_and_named(tmp_path: Path) -> None:
+    """Shards below `key=`, `token=` and `sig=` are scored, and their paths are not redacted."""
+    job = write_job(tmp_path)
+    write_shard(tmp_path / "more/key=5/token=abc/sig=x/0.parquet")
+    change_job(tmp_path, {"input.path": "more/key=5"})
+    done = run_cli("run", job)
+    assert done.exit_code == 0, done.output
+    stored = b"".join(read_tree(tmp_path / "out/_batchscore/runs").values())
+    assert b"token=abc/sig=x/0.parquet" in stored
