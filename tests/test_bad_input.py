@@ -165,7 +165,9 @@ INPUT = [
         ("input.filters", "'prt'", "nearest: 'part'"),
     ),
     Case(
-        "filter-type", change(input__filters=[["part", ">", 3]]), ("input.filters", "part string")
+        "filter-type",
+        change(input__filters=[["part", ">", 3]]),
+        ("input.filters", "'part' is string", "write a text, in quotes"),
     ),
     Case(
         "no-rows",

@@ -224,7 +224,8 @@ def test_a_list_of_mixed_values_is_a_wrong_filter(scored_job: Path) -> None:
     change(input__filters=[["id", "in", [1, "x"]]])(scored_job)
     done = run_cli("run", scored_job / "job.yaml")
     assert done.exit_code == 2
-    assert "does not fit the columns' types" in done.output
+    assert "column 'id' is int64" in done.output
+    assert "with 'x' (a text); write a number" in done.output
 
 
 def test_credentials_in_an_output_are_not_shown() -> None:

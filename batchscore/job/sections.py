@@ -35,7 +35,8 @@ class Input(Section):
         description="Rows to keep, in pyarrow's form: a list of `[column, operator, value]` that "
         "must all hold, or a list of such lists of which one must hold. Operators: "
         f"{' '.join(f'`{operator}`' for operator in OPERATORS)}; `in` and `not in` take a list. "
-        "They skip whole row groups where statistics allow; rows left out are counted as filtered.",
+        "They skip whole row groups where statistics allow; rows left out are counted as filtered. "
+        "Values are compared exactly, as [types](types.md) says.",
     )
     allow_empty: bool = Field(
         default=False,

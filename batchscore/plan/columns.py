@@ -12,9 +12,9 @@ from batchscore.errors import InputError, JobFileError, OutputError
 from batchscore.job import Job
 from batchscore.models.folder import Model
 from batchscore.plan.inputs import Footer
-from batchscore.plan.pruning import filter_condition
 from batchscore.plan.schemas import unify_schemas
 from batchscore.stages.block import DEFAULT_OUTPUT
+from batchscore.stages.filters import filter_expression
 from batchscore.stages.postprocess import score_kinds
 from batchscore.stages.write import Target
 from batchscore.wording import nearest
@@ -52,7 +52,7 @@ def read_schema(job: Job, footers: Sequence[Footer], model: Model) -> pa.Schema:
     wanted = None if every else [name for names in groups.values() for name in names or ()]
     schema = unify_schemas(footers, wanted)
     if job.input.filters:
-        filter_condition(read_filters(job), schema)
+        filter_expression(job.input.filters, schema)
     return schema
 
 

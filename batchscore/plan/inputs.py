@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 
 from batchscore.errors import InputError
 from batchscore.plan.listing import Found, Kinds, key_types, key_value
-from batchscore.plan.pruning import Keys, check_columns, fragment, prunable
+from batchscore.plan.pruning import Keys, check_columns, fragment
+from batchscore.stages.filters import decidable, pruning_expression
 from batchscore.stages.read import unreadable
 from batchscore.storage import open_filesystem
 from batchscore.units import Piece, Shard
@@ -87,24 +88,41 @@ def read_footers(found: Sequence[Found], max_bad_shards: int = 0, filters: Any =
     return footers
 
 
+@dataclass(frozen=True)
+class _Alike:
+    """What shards of one schema share.
+
+    Args:
+        raw: the schema as it is stored.
+        schema: in plain types, with the hive keys.
+        condition: by which statistics prune row groups; None: they cannot.
+    """
+
+    raw: pa.Schema
+    schema: pa.Schema
+    condition: Any
+
+
 class _Reading:
     """What all footers are read by, and the plain schema of the last that was read."""
 
     def __init__(self, kinds: Kinds, filters: Any) -> None:
         self.kinds = kinds
-        self.condition = prunable(filters)
+        self.groups = decidable(filters)
         self.filtered = {condition[0] for group in filters or () for condition in group}
-        self._last: tuple[pa.Schema, pa.Schema] | None = None
+        self._last: _Alike | None = None
 
-    def plain_schema(self, path: str, raw: pa.Schema) -> pa.Schema:
-        """Returns a schema in plain types, the last one's where the shards are alike."""
+    def columns(self, path: str, raw: pa.Schema) -> _Alike:
+        """Returns what a schema comes to, the last one's where the shards are alike."""
         last = self._last
-        if last is None or not raw.equals(last[0]):
+        if last is None or not raw.equals(last.raw):
             _no_duplicates(path, raw)
             own = [pa.field(f.name, _plain_type(f.type)) for f in raw if f.name not in self.kinds]
             hive = [pa.field(name, kind) for name, kind in self.kinds.items()]
-            self._last = last = raw, pa.schema(own + hive)
-        return last[1]
+            schema = pa.schema(own + hive)
+            condition = pruning_expression(self.groups, schema) if self.groups else None
+            self._last = last = _Alike(raw, schema, condition)
+        return last
 
 
 def _read_all(
@@ -136,20 +154,21 @@ def _read_footer(found: Found, reading: _Reading) -> Footer | Exception:
 
 
 def _footer(found: Found, keys: Keys, file: pa.NativeFile, reading: _Reading) -> Footer:
-    pruned = fragment(file, keys, reading.kinds) if reading.condition is not None else None
+    pruned = fragment(file, keys, reading.kinds) if reading.groups else None
     metadata = (pq.ParquetFile(file, pre_buffer=False) if pruned is None else pruned).metadata
     # A column's part of the footer is not looked at: Arrow ends the process if it is encrypted.
     groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
     sizes = tuple(group.num_rows for group in groups)
     _check_rows(metadata.num_rows, sizes)
     # A reader's own schema has extension types for JSON and UUID.
-    schema = reading.plain_schema(found.path, metadata.schema.to_arrow_schema())
+    columns = reading.columns(found.path, metadata.schema.to_arrow_schema())
+    schema = columns.schema
     kept = tuple(range(len(sizes)))
-    if pruned is not None:
+    if pruned is not None and columns.condition is not None:
         # What statistics cannot tell, damaged or of another type, the reader's filter does.
         with suppress(pa.ArrowException, OSError):
             check_columns(file, metadata, reading.filtered)
-            subset = pruned.subset(filter=reading.condition, schema=schema)
+            subset = pruned.subset(filter=columns.condition, schema=schema)
             kept = tuple(group.id for group in subset.row_groups)
     shard = Shard(found.path, found.size, found.mark, sum(sizes), keys)
     return Footer(shard, schema, sizes, kept, sum(group.total_byte_size for group in groups))

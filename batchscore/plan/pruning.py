@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from batchscore.errors import InputError
 from batchscore.plan.listing import Kinds
 from batchscore.units import KeyValue
-from batchscore.wording import reason
 
 Keys = tuple[tuple[str, KeyValue], ...]
 
@@ -46,28 +43,3 @@ def _place(keys: Keys, kinds: Kinds) -> Any:
         field, kind = pc.field(name), kinds[name]
         place &= field.is_null() if value is None else field == pa.scalar(value, kind)
     return place
-
-
-def prunable(filters: Any) -> Any:
-    """The part of a filter that statistics can decide: they know of no NaN, which `!=` keeps.
-
-    Returns None where there is no such part, or the filter misfits, as `filter_condition` tells.
-    """
-    groups = [[c for c in group if c[1] not in ("!=", "not in")] for group in filters or ()]
-    with suppress(pa.ArrowException, NotImplementedError):
-        return pq.filters_to_expression(groups) if groups and all(groups) else None
-    return None
-
-
-def filter_condition(filters: Any, schema: pa.Schema) -> Any:
-    """Returns the Arrow expression of a filter, tried on the schema; InputError if it misfits."""
-    condition: Any = filters
-    try:
-        condition = pq.filters_to_expression(filters)
-        schema.empty_table().filter(condition)
-    except (pa.ArrowException, NotImplementedError) as error:
-        raise InputError(
-            f"input.filters {condition}: does not fit the columns' types ({reason(error)}); "
-            f"they are {', '.join(f'{f.name} {f.type}' for f in schema)}"
-        ) from error
-    return condition

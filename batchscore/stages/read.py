@@ -30,6 +30,7 @@ from batchscore.errors import ShardError
 from batchscore.records import BadShard
 from batchscore.stages.ahead import read_ahead
 from batchscore.stages.block import Block, End
+from batchscore.stages.filters import filter_expression
 from batchscore.storage import modification_mark, open_filesystem
 from batchscore.units import Piece, Shard, Unit
 from batchscore.wording import one_line, reason
@@ -232,7 +233,7 @@ def _end_block(unit: Unit, source: Source, end: End) -> Block:
 def _kept_rows(
     unit: Unit, source: Source, bad: Collection[str], counts: dict[str, int]
 ) -> Iterator[tuple[pa.Array, pa.RecordBatch]]:
-    condition = pq.filters_to_expression(source.filters) if source.filters else None
+    condition = filter_expression(source.filters, source.schema) if source.filters else None
     starts = accumulate((piece.rows for piece in unit.pieces), initial=0)
     batches_p = _read_pieces([p for p in unit.pieces if p.shard.path not in bad], source)
     for piece, first in zip(unit.pieces, starts, strict=False):

@@ -387,7 +387,7 @@ def test_reading_rows_that_a_filter_leaves_out_takes_its_time(tmp_path: Path) ->
     """The end tells the seconds of what was read behind the last block, here of all."""
     write_shard(tmp_path / "0.parquet")
     (unit,), schema = plan_units([tmp_path])
-    (last,) = read_unit(unit, Source(schema, [("id", "<", -1)], 100))
+    (last,) = read_unit(unit, Source(schema, [[("id", "<", -1)]], 100))
     assert last.end is not None
     assert last.end.read == last.end.filtered > 0
     assert last.seconds["read"] > 0
