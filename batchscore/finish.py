@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any
 
 from batchscore.drift.table import TableProfile
-from batchscore.errors import BatchscoreError, FailedError, RecordError
+from batchscore.errors import BatchscoreError, RecordError
 from batchscore.gate import judge_drift
 from batchscore.job import UserFunction
 from batchscore.judge import judge
@@ -21,17 +22,14 @@ from batchscore.runs import layout
 from batchscore.runs.checks import Check, outcome
 from batchscore.runs.halvings import fewest_rows
 from batchscore.runs.history import read_manifest
-from batchscore.runs.lease import holds
+from batchscore.runs.lease import holds, lost
 from batchscore.runs.manifest import encode_units, final_path, is_published, published_records
-from batchscore.runs.publish import (
-    Publication,
-    publish,
-    revocations,
-    revoked_path,
-    roll_forward,
-)
+from batchscore.runs.publication import Publication
+from batchscore.runs.publish import publish, roll_forward
 from batchscore.runs.reconcile import Rows, reconcile
+from batchscore.runs.revoked import lifted, revocations, revoked_path
 from batchscore.spec import RunSpec
+from batchscore.storage import encode_json
 from batchscore.telemetry import BESIDE, BETWEEN, STAGES, Setting, add_up, explain
 
 _REASONS = 50
@@ -73,7 +71,10 @@ def finish_run(spec: RunSpec, addresses: Iterable[str]) -> dict[str, Any]:
     done = _earlier_outcome(spec)
     if done is not None:
         return done
-    plan = spec.output.read_json(layout.plan_file(spec.run))
+    try:
+        plan = spec.output.read_json(layout.plan_file(spec.run))
+    except FileNotFoundError as error:  # closed by who took the slice over
+        raise lost(spec.slice, spec.run, published=False) from error
     try:
         _require_lease(spec)
         result = _gather(spec, plan, sorted(set(addresses)))
@@ -88,7 +89,8 @@ def finish_run(spec: RunSpec, addresses: Iterable[str]) -> dict[str, Any]:
 
 def _earlier_outcome(spec: RunSpec) -> dict[str, Any] | None:
     """Returns the manifest that this step wrote before, its publication finished, or None."""
-    roll_forward(spec.output, spec.slice)
+    if _is_held(spec):
+        roll_forward(spec.output, spec.slice, partial(_is_held, spec))
     path = layout.run_file(spec.run, "manifest.json")
     if not spec.output.exists(path):
         return None
@@ -96,12 +98,13 @@ def _earlier_outcome(spec: RunSpec) -> dict[str, Any] | None:
     return manifest
 
 
+def _is_held(spec: RunSpec) -> bool:
+    return holds(spec.output, spec.slice, spec.lease)
+
+
 def _require_lease(spec: RunSpec) -> None:
-    if not holds(spec.output, spec.slice, spec.lease):
-        raise FailedError(
-            f"run {spec.run} does not hold slice {spec.slice!r} any more: another run took it over "
-            "when this one seemed dead; nothing was published, its finished units are kept"
-        )
+    if not _is_held(spec):
+        raise lost(spec.slice, spec.run, published=False)
 
 
 def _gather(spec: RunSpec, plan: dict[str, Any], addresses: Sequence[str]) -> Result:
@@ -169,7 +172,7 @@ def _conclude(spec: RunSpec, result: Result, checks: Sequence[Check]) -> dict[st
     good = {**manifest, "status": "published" if result.rows.scored else "empty"}
     publication = _publication(spec, result, good)
     if status in ("published", "empty"):
-        publish(store, spec.slice, publication)
+        publish(store, spec.slice, publication, partial(_is_held, spec))
         return good
     if status == "held":
         store.write_json(layout.run_file(run, HELD), publication.to_json())
@@ -198,15 +201,16 @@ def _publication(spec: RunSpec, result: Result, manifest: dict[str, Any]) -> Pub
 
 
 def _lifted(spec: RunSpec, result: Result) -> list[tuple[str, Any]]:
-    """Returns the slice's revocations without those that this run publishes all the same."""
+    """Returns the slice's revocations, those lifted that this run publishes all the same."""
     revoked = revocations(spec.output, spec.slice)
     shards = {p.shard.path for r in result.records for p in r.pieces if r.unit in result.fresh}
     left = [
-        each
+        lifted(each)
+        if each["score"] == spec.score and shards & {path for path, *_ in each["shards"]}
+        else each
         for each in revoked
-        if each["score"] != spec.score or not shards & {path for path, *_ in each["shards"]}
     ]
-    return [(revoked_path(spec.slice), left)] if len(left) < len(revoked) else []
+    return [(revoked_path(spec.slice), left)] if left != revoked else []
 
 
 def _manifest(
@@ -254,7 +258,10 @@ def _head(run: str, plan: dict[str, Any], status: str) -> dict[str, Any]:
 
 def _write_failed(spec: RunSpec, plan: dict[str, Any], error: BatchscoreError) -> dict[str, Any]:
     manifest = failed_manifest(spec.run, plan, "failed", str(error))
-    spec.output.write_json(layout.run_file(spec.run, "manifest.json"), manifest)
+    path = layout.run_file(spec.run, "manifest.json")
+    # Who took the slice over may have published the run.
+    if not spec.output.create_new(path, encode_json(manifest)):
+        return read_manifest(spec.output, spec.run)
     return manifest
 
 

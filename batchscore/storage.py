@@ -12,7 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property, partial
@@ -22,6 +22,7 @@ from typing import IO, Any, TypeVar, cast
 from fsspec.implementations.local import LocalFileSystem
 
 from batchscore import remote
+from batchscore.errors import RetryError
 from batchscore.processes import machine_tag, start_of
 
 Result = TypeVar("Result")
@@ -33,6 +34,8 @@ _UNFINISHED = re.compile(r"\.([0-9a-f]{8})-([0-9]+)-[0-9a-f]{8}\.tmp$")
 _HIDDEN = re.compile(rf"{_UNFINISHED.pattern}|^\..+\.lock$")
 # Of a machine whose processes cannot be asked, what is older was left behind.
 _FOREIGN_SECONDS = 24 * 3600.0
+_LOCK_SECONDS = 60.0
+_LOCK_LOOK_SECONDS = 0.05
 
 
 def open_filesystem(address: str) -> tuple[Any, str]:
@@ -214,6 +217,9 @@ class Store:
 
         Of many callers at once one gets True, on local disks, where a hidden lock lies beside the
         file, and on S3. On other stores the file is read, then written.
+
+        Raises:
+            RetryError: On a local disk, a process that was stopped keeps the lock.
         """
         if old is None:
             return self.create_new(relative, new)
@@ -245,14 +251,21 @@ class Store:
         file = self._call(relative, lambda: patient.open(path, "wb"))
         return cast(IO[bytes], remote.Upload(file, self.url(relative)))
 
-    def move(self, source: str, target: str) -> None:
-        """Moves a file; done already (target there, source gone) is fine, so it can be repeated."""
+    def move(self, source: str, target: str, keep: bool = False) -> None:
+        """Moves a file; done already (target there, source gone) is fine, so it can be repeated.
+
+        Args:
+            source: Where the file is.
+            target: Where it goes.
+            keep: On an object store, leaves the source too. There a move is a copy and a removal,
+                and a process that sleeps between the two may remove what was brought back.
+        """
         if not self.exists(source) and self.exists(target):
             return
         for left in reversed(range(_MOVE_TRIES)):
             self._make_parent(target)
             try:
-                return self._move(source, target)
+                return self._move(source, target, keep)
             except FileNotFoundError:
                 # Whoever does the same may have been faster, or has pruned the folder just made.
                 if self.exists(target):
@@ -261,22 +274,23 @@ class Store:
                     raise
         return None
 
-    def move_all(self, moves: Sequence[tuple[str, str]]) -> None:
+    def move_all(self, moves: Sequence[tuple[str, str]], keep: bool = False) -> None:
         """Moves files, on an object store side by side, where each takes a request or two."""
         if self.is_local:
             for source, target in moves:
-                self.move(source, target)
+                self.move(source, target, keep)
             return
         with ThreadPoolExecutor(_THREADS) as pool:
-            list(pool.map(lambda move: self.move(*move), moves))
+            list(pool.map(lambda move: self.move(move[0], move[1], keep), moves))
 
-    def _move(self, source: str, target: str) -> None:
+    def _move(self, source: str, target: str, keep: bool) -> None:
         old, new = self.path(source), self.path(target)
         if self.is_local:
             Path(old).replace(new)
             return
         self._call(source, lambda: self._filesystem.cp_file(old, new))
-        self._call(source, lambda: self._filesystem.rm_file(old))
+        if not keep:
+            self._call(source, lambda: self._filesystem.rm_file(old))
 
     def remove(self, relative: str) -> None:
         """Removes a file or a folder with all it holds; nothing there is fine."""
@@ -341,8 +355,50 @@ def _staged(path: str, data: bytes) -> Iterator[Path]:
 
 @contextmanager
 def _locked(path: str) -> Iterator[None]:
-    """Lets one at a time in, of all processes of the machine; one that is killed lets go."""
+    """Admits one at a time, of all processes of the machine; the lock of a killed one is free.
+
+    Raises:
+        RetryError: Another process keeps the lock, as one that was stopped does.
+    """
     folder, name = posixpath.split(path)
-    with open(posixpath.join(folder, f".{name}.lock"), "wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    place = posixpath.join(folder, f".{name}.lock")
+    with closing(_take_lock(place)) as lock:
+        lock.write(f"{os.getpid()}\n".encode())
+        lock.flush()
+        try:
+            yield
+        finally:
+            # While it is held: whoever waits for it sees that it is gone, and makes another one.
+            os.unlink(place)
+
+
+def _take_lock(place: str) -> IO[bytes]:
+    end = time.monotonic() + _LOCK_SECONDS
+    while True:
+        lock = open(place, "a+b")  # noqa: SIM115 - the caller closes it
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_file(lock, place):
+                lock.truncate(0)
+                return lock
+        except BlockingIOError as error:
+            if time.monotonic() > end:
+                raise _still_locked(lock, place) from error
+            time.sleep(_LOCK_LOOK_SECONDS)
+        lock.close()
+
+
+def _is_file(lock: IO[bytes], place: str) -> bool:
+    """Tells whether an open lock is what others find; its last holder may have removed it."""
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(lock.fileno()), os.stat(place))
+    return False
+
+
+def _still_locked(lock: IO[bytes], place: str) -> RetryError:
+    lock.seek(0)
+    pid = lock.read(20).decode(errors="replace").strip() or "unknown"
+    return RetryError(
+        f"{place}: process {pid} has kept this lock for {_LOCK_SECONDS:.0f} s, which takes "
+        "milliseconds; the process may be stopped: resume or end it, and run again"
+    )

@@ -16,8 +16,10 @@ from batchscore.profiles import save_profile
 from batchscore.records import UnitRecord
 from batchscore.runs import layout
 from batchscore.runs.manifest import encode_units, final_path, is_published
-from batchscore.runs.publish import Publication, publish, published_run, snapshot
+from batchscore.runs.publication import Publication
+from batchscore.runs.publish import publish
 from batchscore.runs.reconcile import Rows
+from batchscore.runs.snapshot import published_run, snapshot
 from batchscore.stages.block import Block, reject_rows
 from batchscore.stages.read import Source, read_unit
 from batchscore.stages.trial import Trial

@@ -29,7 +29,7 @@ from batchscore.plan.verify import verify
 from batchscore.records import UnitRecord
 from batchscore.runs import layout
 from batchscore.runs.lease import acquire
-from batchscore.runs.publish import published_run, snapshot
+from batchscore.runs.snapshot import published_run, snapshot
 from batchscore.scoring import infer_step, load, open_unit, postprocess_step, preprocess_step
 from batchscore.spec import RunSpec
 from batchscore.stages.read import read_unit

@@ -10,7 +10,7 @@ import torch
 
 from batchscore.runs import layout
 from batchscore.runs.lease import acquire
-from batchscore.runs.publish import pending
+from batchscore.runs.publication import pending
 from batchscore.storage import Store
 from tests.factory import change_job, make_rows, published, run_json, write_model, write_shard
 from tests.spoils import published_bytes

@@ -13,7 +13,7 @@ from batchscore.plan.places import probe_output
 from batchscore.plan.rehearsal import Rehearsal, estimate_seconds, rehearse
 from batchscore.plan.verify import verify
 from batchscore.runs.lease import describe_holder, holder
-from batchscore.runs.publish import pending
+from batchscore.runs.publication import pending
 
 
 @dataclass(frozen=True)

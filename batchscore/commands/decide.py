@@ -22,29 +22,29 @@ from batchscore.runs.actor import actor
 from batchscore.runs.history import published_manifest, read_manifest
 from batchscore.runs.lease import acquire
 from batchscore.runs.manifest import encode_units, published_records
-from batchscore.runs.publish import (
-    Publication,
-    publish,
-    revocations,
-    revoked_path,
-    snapshot,
-)
+from batchscore.runs.publication import Publication
+from batchscore.runs.publish import Held, publish
 from batchscore.runs.reconcile import Rows
+from batchscore.runs.revoked import lifted, revocations, revoked_path
+from batchscore.runs.snapshot import published_run, read_listing, snapshot
 from batchscore.storage import Store
 
 
 @contextmanager
 def _held_slice(
     store: Store, run: str, slice_: str | None, command: str
-) -> Iterator[dict[str, Any]]:
-    """Takes the lease of a run's slice, puts the slice in order, and gives the run's manifest."""
+) -> Iterator[tuple[dict[str, Any], Held]]:
+    """Takes the lease of a run's slice, and puts the slice in order.
+
+    Yields the run's manifest, and what tells whether the lease is still held.
+    """
     manifest = read_manifest(store, run)
     found = str(manifest.get("slice"))
     if slice_ is not None and slice_ != found:
         raise InvalidError(f"run {run!r}: is of slice {found!r}, not of {slice_!r}; name its own")
-    with writable(store), acquire(store, found, command):
-        repair(store, found)
-        yield read_manifest(store, run)
+    with writable(store), acquire(store, found, command) as lease:
+        repair(store, found, lease.is_held)
+        yield read_manifest(store, run), lease.is_held
 
 
 def _decision(reason: str | None) -> dict[str, str]:
@@ -60,18 +60,21 @@ def release(store: Store, run: str, slice_: str | None, reason: str) -> dict[str
             any more what it was scored beside.
         RetryError: another run holds the slice.
     """
-    with _held_slice(store, run, slice_, f"release {run}") as manifest:
+    with _held_slice(store, run, slice_, f"release {run}") as (manifest, held):
         publication = _held_publication(store, manifest)
         _check_current(store, manifest, publication)
         documents = dict(publication.documents)
+        # What is published may have the same files as when the run was held, and another name.
+        base = published_run(store, manifest["slice"])
         released = {
             **documents[_path(manifest)],
+            "base": base,
             "checks": manifest["checks"],
             "released": _decision(reason),
         }
         documents[_path(manifest)] = released
-        publication = replace(publication, documents=tuple(documents.items()))
-        publish(store, manifest["slice"], publication)
+        publication = replace(publication, base=base, documents=tuple(documents.items()))
+        publish(store, manifest["slice"], publication, held)
         store.remove(layout.run_file(run, HELD))
         return released
 
@@ -99,7 +102,7 @@ def _held_publication(store: Store, manifest: Mapping[str, Any]) -> Publication:
 
 def _check_current(store: Store, manifest: Mapping[str, Any], publication: Publication) -> None:
     run, slice_ = manifest["run"], manifest["slice"]
-    if sorted(snapshot(store, slice_)) != sorted(publication.before):
+    if not read_listing(store, slice_).lists(publication.before):
         raise InvalidError(
             f"run {run!r}: slice {slice_!r} was published by another run since it was held; run "
             "the job again"
@@ -120,7 +123,7 @@ def discard(store: Store, run: str, slice_: str | None, reason: str | None) -> d
         InvalidError: the run is not held.
         RetryError: another run holds the slice.
     """
-    with _held_slice(store, run, slice_, f"discard {run}") as manifest:
+    with _held_slice(store, run, slice_, f"discard {run}") as (manifest, _):
         if manifest["status"] != "held":
             raise InvalidError(
                 f"run {run!r}: is {manifest['status']}, and only a held one is discarded"
@@ -186,7 +189,7 @@ def undo(store: Store, run: str, slice_: str | None, reason: str | None) -> dict
         InvalidError: the run did not publish, was taken back before, or a later run built on it.
         RetryError: another run holds the slice.
     """
-    with _held_slice(store, run, slice_, f"rollback --undo {run}") as manifest:
+    with _held_slice(store, run, slice_, f"rollback --undo {run}") as (manifest, held):
         undoing = _find_undoing(store, manifest)
         name = layout.new_run_id(store)
         decision = _decision(reason)
@@ -197,7 +200,7 @@ def undo(store: Store, run: str, slice_: str | None, reason: str | None) -> dict
         sha256 = save_profile(store, name, profile)
         made = _rollback_manifest(name, undoing, decision, profile)
         made["profile_sha256"] = sha256
-        publish(store, manifest["slice"], _rollback(store, undoing, made, decision))
+        publish(store, manifest["slice"], _rollback(store, undoing, made, decision), held)
         return made
 
 
@@ -329,7 +332,8 @@ def _rollback(
     stands, each = False, manifest
     while True:
         documents.append((_path(each), _turned(each, stands, {**decision, "run": made["run"]})))
-        revoked.pop(each["run"], None)
+        if each["run"] in revoked:
+            revoked[each["run"]] = lifted(revoked[each["run"]])
         if "undoes" not in each:
             break
         # To undo an undo is to let stand what it took back, and so on down.
@@ -348,11 +352,15 @@ def _rollback(
 
 
 def _turned(manifest: dict[str, Any], stands: bool, decision: dict[str, str]) -> dict[str, Any]:
-    """Returns the manifest of a run that stands again, or is taken back."""
+    """Returns the manifest of a run that is published again, or is taken back.
+
+    Who decided so stays in both, so that a manifest never has the same bytes twice.
+    """
     if not stands:
         return {**manifest, "status": "revoked", "revoked": decision}
     status = "published" if manifest["rows"]["scored"] else "empty"
-    return {key: v for key, v in manifest.items() if key != "revoked"} | {"status": status}
+    rest = {key: value for key, value in manifest.items() if key != "revoked"}
+    return {**rest, "status": status, "restored": decision}
 
 
 def _revocation(

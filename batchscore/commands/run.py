@@ -10,12 +10,19 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any
 
 from batchscore.commands.outputs import writable
 from batchscore.commands.tidy import purge, repair
 from batchscore.engines.workers import start_server
-from batchscore.errors import BatchscoreError, FailedError, RetryError, StoppedError
+from batchscore.errors import (
+    BatchscoreError,
+    FailedError,
+    InvalidError,
+    RetryError,
+    StoppedError,
+)
 from batchscore.finish import failed_manifest, held_manifest, until_now
 from batchscore.ledger import finished_units, sweep_attempts
 from batchscore.plan import Plan, Work, plan_facts, settle, share_out
@@ -24,9 +31,10 @@ from batchscore.runs import layout
 from batchscore.runs.checks import rejects_allowed
 from batchscore.runs.failures import describe, find_os_error, read_failure
 from batchscore.runs.history import read_manifest
-from batchscore.runs.lease import acquire, describe_holder, holder, holds
+from batchscore.runs.lease import acquire, describe_holder, holder, holds, lost
 from batchscore.runs.progress import read_counts, request_stop
-from batchscore.runs.publish import is_pending, pending, snapshot
+from batchscore.runs.publication import is_pending, journal_path
+from batchscore.runs.snapshot import snapshot
 from batchscore.spec import RunSpec
 from batchscore.storage import Store, encode_json
 
@@ -114,7 +122,7 @@ def _run_held(
     """Runs a plan whose slice is held."""
     spec = plan.spec
     with writable(spec.output):
-        repair(spec.output, spec.slice)
+        repair(spec.output, spec.slice, partial(_is_held, spec))
     work = settle(plan, rescore)
     if work.unchanged:
         return _unchanged(work)
@@ -196,8 +204,12 @@ def _score(
     spec = run.spec
     try:
         metrics = _watched(run, flags, watch, stop)
+        if not _is_held(spec):
+            raise _taken_over(spec)
         return _close(run, metrics)
     except (BatchscoreError, OSError) as error:
+        if not _is_held(spec):
+            raise _taken_over(spec) from error
         if _is_publishing(spec):
             raise _unfinished(spec.run, error) from error
         if spec.output.exists(layout.run_file(spec.run, "manifest.json")):
@@ -212,8 +224,19 @@ def _score(
 
 def _is_publishing(spec: RunSpec) -> bool:
     """Tells whether the run's publication was begun and is not finished."""
-    found = pending(spec.output, spec.slice)
-    return found is not None and found.run == spec.run
+    return spec.output.exists(journal_path(spec.slice, spec.run))
+
+
+def _is_held(spec: RunSpec) -> bool:
+    return holds(spec.output, spec.slice, spec.lease)
+
+
+def _taken_over(spec: RunSpec) -> FailedError:
+    """Returns the error of a run that slept past its lease; the manifest tells its outcome."""
+    with suppress(InvalidError):
+        status = read_manifest(spec.output, spec.run)["status"]
+        return lost(spec.slice, spec.run, status in ("published", "empty", "revoked"))
+    return lost(spec.slice, spec.run, published=False)
 
 
 def _unfinished(run: str, cause: Exception) -> FailedError:
@@ -379,11 +402,14 @@ def _first_cause(error: BaseException) -> BaseException:
 
 def _close(run: Run, metrics: list[dict[str, Any]]) -> dict[str, Any]:
     spec = run.spec
+    path = layout.run_file(spec.run, "manifest.json")
+    written = spec.output.read(path)
     manifest = until_now(read_manifest(spec.output, spec.run))
     manifest["beam_metrics"] = metrics
     # The outcome stands, whatever becomes of what is only good to have.
     try:
-        spec.output.write_json(layout.run_file(spec.run, "manifest.json"), manifest)
+        # Who took the slice over meanwhile may have taken the run back.
+        spec.output.exchange(path, written, encode_json(manifest))
         if manifest["status"] in ("published", "empty"):
             purge(spec.output, spec.slice, run.plan.loaded.job.output.retention_days)
     except (OSError, BatchscoreError) as error:
@@ -396,4 +422,5 @@ def _record_failure(run: Run, error: BatchscoreError) -> None:
     manifest = failed_manifest(spec.run, run.facts, error.status, str(error))
     # Where even this cannot be written, the error itself must still be told.
     with suppress(OSError):
-        spec.output.write_json(layout.run_file(spec.run, "manifest.json"), manifest)
+        path = layout.run_file(spec.run, "manifest.json")
+        spec.output.create_new(path, encode_json(manifest))

@@ -10,14 +10,22 @@ from batchscore.errors import BatchscoreError
 from batchscore.finish import failed_manifest
 from batchscore.ledger import finished_units, sweep_attempts, sweep_records
 from batchscore.runs import layout
+from batchscore.runs.heal import heal
 from batchscore.runs.history import published_manifest, read_manifest
-from batchscore.runs.publish import roll_forward
+from batchscore.runs.publish import Held, roll_forward
 from batchscore.storage import Store
 
 
-def repair(store: Store, slice_: str) -> None:
-    """Finishes what a crash interrupted: a publication, runs without an end, attempts of nobody."""
-    roll_forward(store, slice_)
+def repair(store: Store, slice_: str, held: Held) -> None:
+    """Finishes what a crash interrupted: a publication, runs without an end, orphaned attempts.
+
+    Args:
+        store: The output.
+        slice_: The slice, whose lease the caller holds.
+        held: Tells whether the caller still holds it.
+    """
+    roll_forward(store, slice_, held)
+    heal(store, slice_)
     for run in store.names(f"{layout.HOME}/work"):
         close_killed(store, slice_, run)
     sweep_attempts(store, slice_)

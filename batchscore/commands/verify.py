@@ -21,8 +21,9 @@ from batchscore.runs import layout
 from batchscore.runs.history import published_manifest
 from batchscore.runs.lineage import open_parquet
 from batchscore.runs.manifest import published_records
-from batchscore.runs.publish import CURRENT, JOURNAL, MARKER, pending, snapshot
+from batchscore.runs.publication import journal_paths, pending, pending_journal
 from batchscore.runs.reconcile import Rows
+from batchscore.runs.snapshot import CURRENT, MARKER, snapshot
 from batchscore.storage import Store, open_filesystem
 from batchscore.wording import reason
 
@@ -114,7 +115,7 @@ class _Opened:
 
 
 # What changes of a slice whenever it is published.
-_STATE = (CURRENT, MARKER, JOURNAL)
+_STATE = (CURRENT, MARKER)
 # What the ledger tells of a unit as the manifest does; its files were moved when published.
 _SAME = ("attempt", "pieces", "read", "filtered", "scored", "rejected", "rows_file", "keys_file")
 
@@ -175,11 +176,13 @@ def _conclude(opened: _Opened, problems: Sequence[Problem]) -> SliceVerified:
 
 
 def _states(store: Store) -> dict[str, tuple[bytes | None, ...]]:
-    """Returns what tells of each slice whether it was published anew."""
-    return {
-        name: tuple(_read(store, layout.slice_file(name, file)) for file in _STATE)
-        for name in store.names(f"{layout.HOME}/slices")
-    }
+    """Returns what tells of each slice whether it was published again."""
+    return {name: _state(store, name) for name in store.names(f"{layout.HOME}/slices")}
+
+
+def _state(store: Store, name: str) -> tuple[bytes | None, ...]:
+    paths = [*(layout.slice_file(name, file) for file in _STATE), *journal_paths(store, name)]
+    return tuple(_read(store, path) for path in paths)
 
 
 def _read(store: Store, path: str) -> bytes | None:
@@ -192,7 +195,7 @@ def _read(store: Store, path: str) -> bytes | None:
 def _open(store: Store, name: str) -> _Opened | None:
     """Reads a slice's manifest; None if nothing of it was ever published."""
     try:
-        begun = pending(store, name)
+        begun = pending_journal(store, name)
         manifest = published_manifest(store, name)
         if manifest is None:
             problems = _look_at_marker(store, name)
@@ -204,8 +207,9 @@ def _open(store: Store, name: str) -> _Opened | None:
         detail = str(error) if isinstance(error, RecordError) else f"damaged ({error!r}); {_ANEW}"
         return _Opened(name, None, (), (Problem("manifest", layout.slice_file(name, ""), detail),))
     if begun is not None:
-        detail = f"a publish of run {begun.run} was interrupted; the next run finishes it"
-        problems = (Problem("journal", layout.slice_file(name, JOURNAL), detail), *problems)
+        run = begun.publication.run
+        detail = f"a publish of run {run} was interrupted; the next run finishes it"
+        problems = (Problem("journal", begun.path, detail), *problems)
     return _Opened(name, manifest, records, problems)
 
 

@@ -19,7 +19,7 @@ from batchscore.profiles import (
     run_profile,
 )
 from batchscore.runs.history import read_manifest, runs_before
-from batchscore.runs.publish import published_run
+from batchscore.runs.snapshot import published_run
 from batchscore.storage import Store
 
 

@@ -15,7 +15,8 @@ from batchscore.runs import layout
 from batchscore.runs.checks import Check
 from batchscore.runs.history import published_manifest
 from batchscore.runs.manifest import published_records
-from batchscore.runs.publish import revocations, snapshot
+from batchscore.runs.revoked import revocations
+from batchscore.runs.snapshot import snapshot
 from batchscore.units import Piece, Unit, make_unit, pack_units
 
 UNIT_ROWS = 1_000_000

@@ -12,7 +12,8 @@ from typing import Any
 from batchscore.errors import InvalidError, OutputError, RecordError
 from batchscore.runs import layout
 from batchscore.runs.layout import slice_id
-from batchscore.runs.publish import pending, published_run, snapshot
+from batchscore.runs.publication import pending
+from batchscore.runs.snapshot import published_run, read_listing, snapshot
 from batchscore.storage import Store
 
 _THREADS = 16
@@ -88,10 +89,10 @@ def published_manifest(store: Store, slice_: str) -> dict[str, Any] | None:
 
 def _published(store: Store, slice_: str) -> tuple[str | None, Any]:
     begun = pending(store, slice_)
-    if begun is not None and snapshot(store, slice_) == list(begun.files):
+    if begun is not None and read_listing(store, slice_).lists(begun.files):
         path = layout.run_file(begun.run, "manifest.json")
         return begun.run, dict(begun.documents).get(path)
-    run = published_run(store, slice_) if begun is None else begun.base
+    run = published_run(store, slice_) if begun is None else begun.predecessor
     if run is None:
         _check_unpublished(store, slice_)
         return None, None

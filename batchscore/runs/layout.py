@@ -14,6 +14,7 @@ from batchscore.storage import Store
 
 DATA = "data"
 HOME = "_batchscore"
+RETIRED = f"{HOME}/retired"
 GOLDEN = "golden-"
 _FORMAT = f"{HOME}/format.json"
 _NAME_LENGTH = 100
@@ -103,7 +104,7 @@ def slice_file(slice_: str, name: str) -> str:
 
 def retired(run: str, path: str) -> str:
     """Where a published file goes when `run` replaces it."""
-    return f"{HOME}/retired/{run}/{path}"
+    return f"{RETIRED}/{run}/{path}"
 
 
 def claim_output(store: Store) -> None:

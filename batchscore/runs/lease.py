@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from types import TracebackType
 
-from batchscore.errors import RecordError, RetryError
+from batchscore.errors import FailedError, RecordError, RetryError
 from batchscore.processes import machine, start_of
 from batchscore.runs import layout
 from batchscore.runs.actor import user
@@ -233,6 +233,23 @@ def describe_holder(store: Store, slice_: str, last: Holder) -> str:
         f"slice {slice_} of {store.address} is held by {run}, {last.user}@{last.host}, "
         f"pid {last.pid}, since {last.since} (renewed {last.age:.0f} s ago); "
         "run again when it is done"
+    )
+
+
+def lost(slice_: str, run: str, published: bool) -> FailedError:
+    """Returns the error of a run whose slice another one took over while it slept.
+
+    Args:
+        published: What the run made was published all the same, by this process or by the other.
+    """
+    outcome = (
+        "what it made was published all the same; `batchscore runs` tells what is published now"
+        if published
+        else "nothing of it was published; run again, its finished units are kept"
+    )
+    return FailedError(
+        f"run {run} does not hold slice {slice_!r} any more: another run took it over when this "
+        f"one had not renewed its lease for {EXPIRY_SECONDS:.0f} s; {outcome}"
     )
 
 

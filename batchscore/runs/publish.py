@@ -3,148 +3,99 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
-from batchscore.errors import RecordError, RetryError
+from batchscore.errors import BatchscoreError, RecordError, RetryError
 from batchscore.runs import layout
+from batchscore.runs.heal import bring_back, heal
+from batchscore.runs.lease import lost
+from batchscore.runs.publication import (
+    Journal,
+    Publication,
+    find_documents,
+    is_void,
+    journal_path,
+    read_journals,
+    write_documents,
+)
+from batchscore.runs.snapshot import (
+    MARKER,
+    Listing,
+    encode_listing,
+    listing_path,
+    published_run,
+    put_marker,
+    read_listing,
+)
 from batchscore.storage import Store, encode_json
 
-CURRENT = "current.txt"
-JOURNAL = "journal.json"
-MARKER = "_SUCCESS"
-_REVOKED = "revoked.json"
+Held = Callable[[], bool]
+"""Tells whether the caller still holds the slice's lease."""
 
 
-@dataclass(frozen=True)
-class Publication:
-    """How a slice's snapshot becomes another.
-
-    Args:
-        run: what is published by it.
-        base: the run that was published before, or None.
-        before: the snapshot that it was made for; onto another it is not put.
-        files: the snapshot that it makes.
-        moves: from where and to where files go, before the snapshot is replaced.
-        retire: published files that go to `retired/RUN/`, after it was.
-        documents: JSON files to write, by path; manifests among them.
-    """
-
-    run: str
-    base: str | None
-    before: tuple[str, ...]
-    files: tuple[str, ...]
-    moves: tuple[tuple[str, str], ...]
-    retire: tuple[str, ...]
-    documents: tuple[tuple[str, Any], ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns the publication as JSON-able values."""
-        return asdict(self)
-
-    @staticmethod
-    def from_json(facts: Any) -> Publication:
-        """Reverses `to_json`; KeyError, TypeError or ValueError if the facts are not one's."""
-        return Publication(
-            run=str(facts["run"]),
-            base=None if facts["base"] is None else str(facts["base"]),
-            before=tuple(facts["before"]),
-            files=tuple(facts["files"]),
-            moves=tuple((source, target) for source, target in facts["moves"]),
-            retire=tuple(facts["retire"]),
-            documents=tuple((path, value) for path, value in facts["documents"]),
-        )
+class _LeaseLostError(Exception):
+    """Another process took the slice while this one was publishing."""
 
 
-def snapshot(store: Store, slice_: str) -> list[str]:
-    """Returns the slice's published files, relative to the output; none before its first run."""
-    try:
-        return store.read(layout.slice_file(slice_, CURRENT)).decode().splitlines()
-    except FileNotFoundError:
-        return []
-    except UnicodeDecodeError as error:
-        raise _no_text(store, slice_, CURRENT) from error
+def _unfenced() -> bool:
+    return True
 
 
-def published_run(store: Store, slice_: str) -> str | None:
-    """Returns the run whose publication the slice's marker holds, or None."""
-    try:
-        return store.read(layout.slice_file(slice_, MARKER)).decode().strip()
-    except FileNotFoundError:
-        return None
-    except UnicodeDecodeError as error:
-        raise _no_text(store, slice_, MARKER) from error
-
-
-def _no_text(store: Store, slice_: str, name: str) -> RecordError:
-    path = store.url(layout.slice_file(slice_, name))
-    return RecordError(f"{path}: damaged, it holds no text; restore it from a copy")
-
-
-def revocations(store: Store, slice_: str) -> list[dict[str, Any]]:
-    """Returns what was taken back of a slice: run, how it scored which shards, who, when, why."""
-    path = layout.slice_file(slice_, _REVOKED)
-    try:
-        found = store.read_json(path)
-        return [
-            {**{key: str(each[key]) for key in _REVOKED_KEYS}, "shards": _shards(each["shards"])}
-            for each in found
-        ]
-    except FileNotFoundError:
-        return []
-    except (KeyError, TypeError, ValueError) as error:
-        raise RecordError(
-            f"{store.url(path)}: damaged ({error!r}); restore it, or remove it to forget what was "
-            "taken back"
-        ) from error
-
-
-_REVOKED_KEYS = ("run", "score", "by", "at", "reason")
-
-
-def _shards(found: Any) -> list[list[Any]]:
-    return [[str(path), int(size), str(mark)] for path, size, mark in found]
-
-
-def revoked_path(slice_: str) -> str:
-    """Where a slice's revocations are written."""
-    return layout.slice_file(slice_, _REVOKED)
-
-
-def publish(store: Store, slice_: str, publication: Publication) -> None:
+def publish(store: Store, slice_: str, publication: Publication, held: Held = _unfenced) -> None:
     """Makes the publication's files the slice's snapshot.
 
     What is to be done is written down first; `roll_forward` finishes it after a crash. A run
     that is published, or is being published, is only rolled forward.
 
     Raises:
-        RecordError: staged files are gone; what was moved is put back.
-        RetryError: the slice was published by another meanwhile.
+        RecordError: Staged files are gone; what was moved is put back.
+        RetryError: The slice was published by another run meanwhile.
+        FailedError: Another run took the slice over, since this process slept past its lease.
     """
-    done = layout.run_file(publication.run, "manifest.json")
-    if roll_forward(store, slice_) == publication.run or _is_done(store, done):
+    try:
+        _require(held)
+        _publish(store, slice_, publication, held)
+        _require(held)
+    except _LeaseLostError as error:
+        raise _give_way(store, slice_, publication) from error
+
+
+def _require(held: Held) -> None:
+    if not held():
+        raise _LeaseLostError
+
+
+def _publish(store: Store, slice_: str, publication: Publication, held: Held) -> None:
+    roll_forward(store, slice_, held)
+    if _is_done(store, publication.run):
         return
-    if sorted(snapshot(store, slice_)) != sorted(publication.before):
+    if not read_listing(store, slice_).lists(publication.before):
         raise _overtaken(slice_, publication.run)
-    path = layout.slice_file(slice_, JOURNAL)
-    store.create_new(path, encode_json(publication.to_json()))
-    if roll_forward(store, slice_) == publication.run or _is_done(store, done):
+    planned = replace(
+        publication,
+        marked=published_run(store, slice_),
+        found=find_documents(store, publication.documents),
+    )
+    store.create_new(journal_path(slice_, planned.run), encode_json(planned.to_json()))
+    roll_forward(store, slice_, held)
+    if _is_done(store, planned.run):
         return
-    if sorted(snapshot(store, slice_)) == sorted(publication.before):
+    if read_listing(store, slice_).lists(planned.before):
         raise RecordError(
-            f"run {publication.run}: scored files of it are gone; nothing was published: run the "
+            f"run {planned.run}: scored files of it are gone; nothing was published: run the "
             "job again, and what is gone is scored again"
         )
-    raise _overtaken(slice_, publication.run)
+    raise _overtaken(slice_, planned.run)
 
 
-def _is_done(store: Store, manifest: str) -> bool:
+def _is_done(store: Store, run: str) -> bool:
     """Tells whether a run was published already, whatever became of it since."""
     try:
-        return store.read_json(manifest)["status"] in ("published", "empty", "revoked")
+        manifest = store.read_json(layout.run_file(run, "manifest.json"))
     except FileNotFoundError:
         return False
+    return manifest["status"] in ("published", "empty", "revoked")
 
 
 def _overtaken(slice_: str, run: str) -> RetryError:
@@ -154,61 +105,53 @@ def _overtaken(slice_: str, run: str) -> RetryError:
     )
 
 
-def pending(store: Store, slice_: str) -> Publication | None:
-    """Returns the publication that was begun and not finished, or None.
+def roll_forward(store: Store, slice_: str, held: Held = _unfenced) -> str | None:
+    """Finishes the publications that the slice's journals describe.
+
+    Returns the run that was published by it, or None. Each step can be done again, also at the
+    same time. A journal that was overtaken by another publication is dropped, and one whose
+    staged files are gone is taken back; neither publishes anything.
 
     Raises:
-        RecordError: the journal is damaged.
+        FailedError: Another run took the slice over, since this process slept past its lease.
     """
-    path = layout.slice_file(slice_, JOURNAL)
-    try:
-        publication = Publication.from_json(store.read_json(path))
-        moved = [place for move in publication.moves for place in move]
-        documents = [place for place, _ in publication.documents]
-        for place in (*moved, *publication.files, *publication.retire, *documents):
-            store.path(place)
-    except FileNotFoundError:
-        return None
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise RecordError(
-            f"journal {store.url(path)}: damaged ({error}); the slice stays unpublished until it "
-            "is repaired or removed by hand"
-        ) from error
-    return publication
+    done = None
+    for journal in read_journals(store, slice_):
+        try:
+            if _finish(store, slice_, journal, held):
+                done = journal.publication.run
+        except _LeaseLostError as error:
+            raise _give_way(store, slice_, journal.publication) from error
+    return done
 
 
-def roll_forward(store: Store, slice_: str) -> str | None:
-    """Finishes the publication that the slice's journal describes, if there is one.
-
-    Returns the run that was published by it. Each step can be done again, also at the same time.
-    A journal whose snapshot gave way to another's is dropped, and one whose staged files are gone
-    is taken back; neither publishes anything.
-    """
-    publication = pending(store, slice_)
-    if publication is None:
-        return None
-    standing = snapshot(store, slice_)
-    fresh = standing != list(publication.files)
-    if fresh and sorted(standing) != sorted(publication.before):
-        store.remove(layout.slice_file(slice_, JOURNAL))
-        return None
-    lost = _lost(store, publication.moves)
-    if lost and fresh:
-        _roll_back(store, slice_, publication)
-        return None
-    store.remove(layout.slice_file(slice_, MARKER))
+def _finish(store: Store, slice_: str, journal: Journal, held: Held) -> bool:
+    """Does what is left of a publication; False if it is taken back."""
+    publication = journal.publication
+    standing = read_listing(store, slice_)
+    fresh = not standing.lists(publication.files)
+    void = is_void(store, slice_, journal, standing)
+    lost_moves = set() if void else _lost(store, publication.moves)
+    _require(held)
+    if fresh and (void or lost_moves):
+        _take_back(store, slice_, journal)
+        return False
+    if published_run(store, slice_) != publication.run:
+        store.remove(layout.slice_file(slice_, MARKER))
     # Once the snapshot is replaced there is no way back: what is gone is scored again next time.
-    _move_all(store, [move for move in publication.moves if move not in lost])
+    _move(store, held, [move for move in publication.moves if move not in lost_moves])
     if fresh and not _replace(store, slice_, standing, publication.files):
-        return None
-    if is_pending(store, slice_):  # else whoever did the same has finished
-        _retire(store, publication.run, publication.retire)
-        for path, value in publication.documents:
-            store.write_json(path, value)
-    if snapshot(store, slice_) == list(publication.files):
-        store.write(layout.slice_file(slice_, MARKER), f"{publication.run}\n".encode())
-    store.remove(layout.slice_file(slice_, JOURNAL))
-    return publication.run
+        _require(held)
+        _take_back(store, slice_, journal)
+        return False
+    _require(held)
+    if store.exists(journal.path):  # else whoever did the same has finished
+        _retire(store, held, publication, read_listing(store, slice_))
+        write_documents(store, publication)
+    if read_listing(store, slice_).lists(publication.files):
+        put_marker(store, slice_, publication.run)
+    store.remove(journal.path)
+    return True
 
 
 def _lost(store: Store, moves: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
@@ -219,39 +162,71 @@ def _lost(store: Store, moves: Sequence[tuple[str, str]]) -> set[tuple[str, str]
     return {move for move in moves if move[0] in gone and move[1] in missing}
 
 
-def _roll_back(store: Store, slice_: str, publication: Publication) -> None:
-    """Undoes what was moved for a publication that cannot be finished."""
-    gone = store.missing(source for source, _ in publication.moves)
-    there = [(source, target) for source, target in publication.moves if source in gone]
-    missing = store.missing(target for _, target in there)
-    store.move_all([(target, source) for source, target in there if target not in missing])
-    if publication.base is not None:
-        store.write(layout.slice_file(slice_, MARKER), f"{publication.base}\n".encode())
-    store.remove(layout.slice_file(slice_, JOURNAL))
+def _take_back(store: Store, slice_: str, journal: Journal) -> None:
+    """Undoes what was moved for a publication that is not finished, and drops its journal.
+
+    What is published now stays, also where a later publication lists files of this one.
+    """
+    publication = journal.publication
+    listed = set(read_listing(store, slice_).files)
+    moves = [(source, target) for source, target in publication.moves if target not in listed]
+    gone = store.missing(source for source, _ in moves)
+    missing = store.missing(target for _, target in moves)
+    there = [(source, target) for source, target in moves if target not in missing]
+    store.move_all([(target, source) for source, target in there if source in gone])
+    for source, target in there:
+        if source not in gone:  # it was copied
+            store.remove(target)
+    _prune(store, (target for _, target in there))
+    if publication.predecessor is not None and published_run(store, slice_) is None:
+        put_marker(store, slice_, publication.predecessor)
+    store.remove(journal.path)
 
 
-def is_pending(store: Store, slice_: str) -> bool:
-    """Tells whether a publication was begun and not finished; its staged files are needed."""
-    return store.exists(layout.slice_file(slice_, JOURNAL))
+def _give_way(store: Store, slice_: str, publication: Publication) -> BatchscoreError:
+    """Leaves a slice to who took it over, in order; returns what its command ends with."""
+    own = journal_path(slice_, publication.run)
+    for journal in read_journals(store, slice_):
+        if journal.path == own and is_void(store, slice_, journal, read_listing(store, slice_)):
+            store.remove(own)
+    bring_back(store, slice_, publication.retire)
+    heal(store, slice_)
+    return lost(slice_, publication.run, _is_done(store, publication.run))
 
 
-def _replace(store: Store, slice_: str, before: Sequence[str], files: Sequence[str]) -> bool:
-    """Replaces the snapshot in one step; False where neither the old nor the new one stands."""
-    path = layout.slice_file(slice_, CURRENT)
-    old = _lines(before) if store.exists(path) else None
-    return store.exchange(path, old, _lines(files)) or snapshot(store, slice_) == list(files)
+def _replace(store: Store, slice_: str, standing: Listing, files: Sequence[str]) -> bool:
+    """Replaces the snapshot in one step; False if it is neither the old nor the new one."""
+    done = store.exchange(listing_path(slice_), standing.raw, encode_listing(files))
+    return done or read_listing(store, slice_).lists(files)
 
 
-def _lines(files: Sequence[str]) -> bytes:
-    return "".join(f"{file}\n" for file in files).encode()
+def _move(store: Store, held: Held, moves: Sequence[tuple[str, str]]) -> None:
+    try:
+        store.move_all([move for move in moves if not _is_retired(move)])
+        # A copy stays, since a process that sleeps between the two steps of a move on an object
+        # store would remove the only one.
+        store.move_all([move for move in moves if _is_retired(move)], keep=True)
+    except FileNotFoundError:
+        # Whoever took the slice over has moved it on.
+        _require(held)
+        raise
+    _prune(store, (source for source, _ in moves))
 
 
-def _move_all(store: Store, moves: Sequence[tuple[str, str]]) -> None:
-    store.move_all(moves)
-    store.prune_empty(sorted({posixpath.dirname(source) for source, _ in moves}))
+def _is_retired(move: tuple[str, str]) -> bool:
+    return move[0].startswith(f"{layout.RETIRED}/")
 
 
-def _retire(store: Store, run: str, paths: Sequence[str]) -> None:
-    standing = sorted(set(paths) - store.missing(paths))
-    store.move_all([(path, layout.retired(run, path)) for path in standing])
+def _retire(store: Store, held: Held, publication: Publication, listing: Listing) -> None:
+    old = set(publication.retire) - set(listing.files)
+    standing = sorted(old - store.missing(old))
+    try:
+        store.move_all([(path, layout.retired(publication.run, path)) for path in standing])
+    except FileNotFoundError:
+        _require(held)
+        raise
+    _prune(store, publication.retire)
+
+
+def _prune(store: Store, paths: Iterable[str]) -> None:
     store.prune_empty(sorted({posixpath.dirname(path) for path in paths}))

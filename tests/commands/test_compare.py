@@ -16,7 +16,8 @@ from batchscore.commands.profile import profile
 from batchscore.errors import InputError, InvalidError
 from batchscore.profiles import save_profile
 from batchscore.runs import layout
-from batchscore.runs.publish import Publication, publish
+from batchscore.runs.publication import Publication
+from batchscore.runs.publish import publish
 from batchscore.storage import Store
 from tests.factory import make_rows, write_shard
 

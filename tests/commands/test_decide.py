@@ -15,7 +15,7 @@ from batchscore.errors import InvalidError, RecordError, RetryError
 from batchscore.runs import layout
 from batchscore.runs.history import read_manifest
 from batchscore.runs.lease import acquire
-from batchscore.runs.publish import snapshot
+from batchscore.runs.snapshot import snapshot
 from batchscore.storage import Store
 from tests.factory import (
     FaultyStore,

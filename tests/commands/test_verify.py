@@ -18,7 +18,8 @@ from batchscore.commands.verify import verify_output
 from batchscore.errors import InvalidError, RetryError
 from batchscore.ledger import decode_record, encode_record
 from batchscore.runs import layout
-from batchscore.runs.publish import Publication, snapshot
+from batchscore.runs.publication import Publication
+from batchscore.runs.snapshot import snapshot
 from batchscore.storage import Store
 from tests.factory import make_rows, read_tree, run_cli, run_json, write_shard
 from tests.outputs import RUN, publish_shards

@@ -32,6 +32,7 @@ _KINDS = (
     (r"_batchscore/ledger/.*/golden-", "golden rows"),
     (r"_batchscore/slices/[^/]+/lease/", "lease"),
     (r"_batchscore/slices/[^/]+/\.", ""),
+    (r"_batchscore/slices/[^/]+/journal-", "journal.json"),
     (r"_batchscore/slices/[^/]+/", "{name}"),
     (r"_batchscore/runs/[^/]+/", "{name}"),
     (r"_batchscore/work/[^/]+/progress", ""),

@@ -23,7 +23,8 @@ from batchscore.plan import Plan, Work, make_plan, settle
 from batchscore.records import BadShard, StagedFile, UnitRecord
 from batchscore.runs import layout
 from batchscore.runs.manifest import encode_shard, encode_units
-from batchscore.runs.publish import CURRENT, MARKER, revoked_path
+from batchscore.runs.revoked import revoked_path
+from batchscore.runs.snapshot import CURRENT, MARKER
 from batchscore.storage import Store
 from batchscore.units import Piece, Shard, Unit, make_unit
 from tests import factory

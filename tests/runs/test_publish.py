@@ -15,14 +15,9 @@ from batchscore.errors import RecordError, RetryError
 from batchscore.records import StagedFile
 from batchscore.runs import layout
 from batchscore.runs.manifest import final_path
-from batchscore.runs.publish import (
-    Publication,
-    is_pending,
-    publish,
-    published_run,
-    roll_forward,
-    snapshot,
-)
+from batchscore.runs.publication import Publication, is_pending
+from batchscore.runs.publish import publish, roll_forward
+from batchscore.runs.snapshot import published_run, snapshot
 from batchscore.storage import Store
 from tests.factory import FaultyStore, Killed, read_tree
 

@@ -1,0 +1,105 @@
+"""What readers see of a slice: the list of its published files, and the marker next to it."""
+
+from __future__ import annotations
+
+import posixpath
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from batchscore.errors import RecordError
+from batchscore.runs import layout
+from batchscore.storage import Store
+
+CURRENT = "current.txt"
+MARKER = "_SUCCESS"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A slice's `current.txt` as it was read.
+
+    Args:
+        raw: Its bytes, or None if there is no list yet.
+        files: Its entries, relative to the output.
+    """
+
+    raw: bytes | None
+    files: tuple[str, ...]
+
+    def lists(self, files: Iterable[str]) -> bool:
+        """Tells whether the list has exactly these entries, in any order."""
+        return sorted(self.files) == sorted(files)
+
+
+def read_listing(store: Store, slice_: str) -> Listing:
+    """Reads the list of a slice's published files.
+
+    Line breaks may be LF or CRLF. Blank lines, a byte order mark and a missing last line break
+    change nothing.
+
+    Raises:
+        RecordError: An entry is not the path of a file under `data/`, or the list is not text.
+    """
+    try:
+        raw = store.read(listing_path(slice_))
+        lines = [line.removesuffix("\r") for line in raw.decode("utf-8-sig").split("\n")]
+    except FileNotFoundError:
+        return Listing(None, ())
+    except UnicodeDecodeError as error:
+        raise _no_text(store, slice_, CURRENT) from error
+    files = tuple(line for line in lines if line.strip())
+    for file in files:
+        _check_entry(store, slice_, file)
+    return Listing(raw, files)
+
+
+def _check_entry(store: Store, slice_: str, file: str) -> None:
+    inside = file.startswith(f"{layout.DATA}/") and posixpath.normpath(file) == file
+    if inside and "\\" not in file and not any(unicodedata.category(c) == "Cc" for c in file):
+        return
+    path = store.url(listing_path(slice_))
+    raise RecordError(
+        f"{path}: lists {file!r}, and a list has one path such as data/….parquet a line; restore "
+        "it from a copy, or score the slice again with --rescore"
+    )
+
+
+def listing_path(slice_: str) -> str:
+    """Where the list of a slice's published files is."""
+    return layout.slice_file(slice_, CURRENT)
+
+
+def encode_listing(files: Sequence[str]) -> bytes:
+    """Returns the bytes of a list of files."""
+    return "".join(f"{file}\n" for file in files).encode()
+
+
+def snapshot(store: Store, slice_: str) -> list[str]:
+    """Returns the slice's published files, relative to the output; none before its first run."""
+    return list(read_listing(store, slice_).files)
+
+
+def published_run(store: Store, slice_: str) -> str | None:
+    """Returns the run whose publication the slice's marker holds, or None."""
+    try:
+        return store.read(layout.slice_file(slice_, MARKER)).decode().strip()
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError as error:
+        raise _no_text(store, slice_, MARKER) from error
+
+
+def _no_text(store: Store, slice_: str, name: str) -> RecordError:
+    path = store.url(layout.slice_file(slice_, name))
+    return RecordError(f"{path}: damaged, it holds no text; restore it from a copy")
+
+
+def put_marker(store: Store, slice_: str, run: str) -> None:
+    """Names a run in the slice's marker; a marker that another caller replaces meanwhile stays."""
+    path, content = layout.slice_file(slice_, MARKER), f"{run}\n".encode()
+    if store.create_new(path, content):
+        return
+    found = published_run(store, slice_)
+    if found is not None and found != run:
+        store.exchange(path, store.read(path), content)
