@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,13 @@ def _unpack_bits(data: pa.Buffer | None, offset: int, length: int) -> Array:
         return np.empty(0, np.bool_)
     packed = np.frombuffer(data, np.uint8)
     return np.unpackbits(packed, count=offset + length, bitorder="little")[offset:].astype(np.bool_)
+
+
+def make_batch(columns: Sequence[pa.Array], schema: pa.Schema, rows: int) -> pa.RecordBatch:
+    """Returns columns as a record batch, which keeps its count of rows where there is no column."""
+    if columns:
+        return pa.RecordBatch.from_arrays(columns, schema=schema)
+    return pa.record_batch([pa.nulls(rows)], names=["rows"]).select([])
 
 
 def finite_rows(values: pa.RecordBatch) -> Array:

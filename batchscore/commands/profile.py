@@ -21,7 +21,7 @@ from batchscore.errors import FailedError, InputError
 from batchscore.plan.auto import choose_batch_rows
 from batchscore.plan.inputs import Footer, keep_row_groups, read_footers
 from batchscore.plan.listing import find_shards
-from batchscore.plan.schemas import unify_schemas
+from batchscore.plan.schemas import check_plain, unify_schemas
 from batchscore.stages.ahead import read_ahead
 from batchscore.stages.read import Source, conform, read_unit
 from batchscore.units import pack_units
@@ -212,6 +212,7 @@ def _stored_rows(addresses: Sequence[str], choose: Choose) -> Rows:
         wanted = choose(names)
         every = [*wanted] == names
         schema = unify_schemas(footers, None if every else wanted)
+        check_plain(footers, schema.names)
     except InputError as error:
         raise InputError(_reworded(str(error))) from error
     left_out = _constant_keys(footers) if every else set()

@@ -12,7 +12,7 @@ from batchscore.errors import InputError, JobFileError, OutputError
 from batchscore.job import Job
 from batchscore.models.folder import Model
 from batchscore.plan.inputs import Footer
-from batchscore.plan.schemas import unify_schemas
+from batchscore.plan.schemas import check_plain, unify_schemas
 from batchscore.stages.block import DEFAULT_OUTPUT
 from batchscore.stages.filters import filter_expression
 from batchscore.stages.postprocess import score_kinds
@@ -51,6 +51,8 @@ def read_schema(job: Job, footers: Sequence[Footer], model: Model) -> pa.Schema:
     every = any(names is None for names in groups.values())
     wanted = None if every else [name for names in groups.values() for name in names or ()]
     schema = unify_schemas(footers, wanted)
+    if job.input.on_bad_shard != "quarantine":
+        check_plain(footers, schema.names)
     if job.input.filters:
         filter_expression(job.input.filters, schema)
     return schema

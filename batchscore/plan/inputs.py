@@ -14,8 +14,9 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 
 from batchscore.errors import InputError
+from batchscore.plan.chunks import check_rows, encrypted_columns, leaves_of, open_leaves
 from batchscore.plan.listing import Found, Kinds, key_types, key_value
-from batchscore.plan.pruning import Keys, check_columns, fragment
+from batchscore.plan.pruning import Keys, fragment
 from batchscore.stages.filters import decidable, pruning_expression
 from batchscore.stages.read import unreadable
 from batchscore.storage import open_filesystem
@@ -38,6 +39,7 @@ class Footer:
         row_groups: rows of each.
         kept: the indices of those that may hold rows the filter keeps.
         bytes: uncompressed, of all row groups.
+        encrypted: dotted paths of encrypted columns.
     """
 
     shard: Shard
@@ -45,6 +47,7 @@ class Footer:
     row_groups: tuple[int, ...]
     kept: tuple[int, ...]
     bytes: int
+    encrypted: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -159,7 +162,8 @@ def _footer(found: Found, keys: Keys, file: pa.NativeFile, reading: _Reading) ->
     # A column's part of the footer is not looked at: Arrow ends the process if it is encrypted.
     groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
     sizes = tuple(group.num_rows for group in groups)
-    _check_rows(metadata.num_rows, sizes)
+    check_rows(file, metadata, sizes)
+    encrypted = encrypted_columns(file, found.size, metadata)
     # A reader's own schema has extension types for JSON and UUID.
     columns = reading.columns(found.path, metadata.schema.to_arrow_schema())
     schema = columns.schema
@@ -167,17 +171,12 @@ def _footer(found: Found, keys: Keys, file: pa.NativeFile, reading: _Reading) ->
     if pruned is not None and columns.condition is not None:
         # What statistics cannot tell, damaged or of another type, the reader's filter does.
         with suppress(pa.ArrowException, OSError):
-            check_columns(file, metadata, reading.filtered)
+            open_leaves(file, metadata, leaves_of(metadata, reading.filtered))
             subset = pruned.subset(filter=columns.condition, schema=schema)
             kept = tuple(group.id for group in subset.row_groups)
     shard = Shard(found.path, found.size, found.mark, sum(sizes), keys)
-    return Footer(shard, schema, sizes, kept, sum(group.total_byte_size for group in groups))
-
-
-def _check_rows(rows: int, sizes: Sequence[int]) -> None:
-    """Raises ValueError where a footer contradicts itself."""
-    if sum(sizes) != rows or min(sizes, default=0) < 0:
-        raise ValueError(f"its footer counts {rows:,} rows, its row groups {sum(sizes):,}")
+    size = sum(group.total_byte_size for group in groups)
+    return Footer(shard, schema, sizes, kept, size, encrypted)
 
 
 def _bad_file(found: Found, error: Exception) -> BadFile:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 import pyarrow as pa
 
 from batchscore.errors import InputError
+from batchscore.plan.chunks import is_all_null, named_by
 from batchscore.plan.inputs import Footer
-from batchscore.plan.listing import Kinds
 from batchscore.wording import nearest
 
 
@@ -16,7 +16,8 @@ def unify_schemas(footers: Sequence[Footer], wanted: Iterable[str] | None) -> pa
     """Returns one type for each wanted column that holds every shard's values.
 
     Shards may differ in column order, in plain and dictionary strings, and in the width of
-    integers, floats, strings and timestamps; a column that is all null has any type.
+    integers, floats, strings and timestamps. A column that is all null has any type: one of type
+    null, and a flat one of another type where the shard's statistics say so.
 
     Args:
         wanted: column names; None: all of the first shard's.
@@ -25,18 +26,54 @@ def unify_schemas(footers: Sequence[Footer], wanted: Iterable[str] | None) -> pa
         InputError: a shard lacks a column, or has another type of it.
     """
     names = list(dict.fromkeys(footers[0].schema.names if wanted is None else wanted))
-    kinds: Kinds = {}
     distinct = _first_of_each_schema(footers)
-    for footer in distinct:
-        for name in names:
-            found = _column_type(footer, name, wanted is None)
-            expected = kinds.setdefault(name, found)
-            if expected == found:
-                continue
-            kinds[name] = _widest(expected, found) or _conflict(footer, name, expected, found)
+    kinds = {name: _common_type(footers, distinct, name, wanted is None) for name in names}
     if wanted is None:
         _no_extra_columns(distinct, names)
-    return pa.schema([pa.field(name, kinds[name]) for name in names])
+    return pa.schema([pa.field(name, kind) for name, kind in kinds.items()])
+
+
+def check_plain(footers: Sequence[Footer], names: Sequence[str]) -> None:
+    """Raises InputError where a column that is to be read is encrypted in a shard."""
+    for footer in footers:
+        found = named_by(footer.encrypted, names) if footer.encrypted else []
+        if found:
+            raise InputError(
+                f"shard {footer.shard.path}: column {found[0]!r} is encrypted, which cannot be "
+                "read here; write the shard without encryption, or leave the column out"
+            )
+
+
+def _common_type(
+    footers: Sequence[Footer], distinct: Sequence[Footer], name: str, all_columns: bool
+) -> pa.DataType:
+    found = [(footer, _column_type(footer, name, all_columns)) for footer in distinct]
+    kind, conflict = _fold(found)
+    if conflict is None:
+        return kind
+    # Statistics are looked at where types differ alone, since that opens the shards again.
+    nulls = {each for each in {kind for _, kind in found} if _is_null_in_all(footers, name, each)}
+    known, conflict = _fold([(f, pa.null() if k in nulls else k) for f, k in found])
+    if conflict is not None:
+        return _conflict(conflict, name, known)
+    return found[0][1] if pa.types.is_null(known) else known
+
+
+def _fold(found: Iterable[tuple[Footer, pa.DataType]]) -> tuple[pa.DataType, Footer | None]:
+    """Returns what holds the types of all shards; or of those before the one that misfits."""
+    kind = pa.null()
+    for footer, own in found:
+        wider = own if own == kind else _widest(kind, own)
+        if wider is None:
+            return kind, footer
+        kind = wider
+    return kind, None
+
+
+def _is_null_in_all(footers: Sequence[Footer], name: str, kind: pa.DataType) -> bool:
+    """Tells whether all shards that have this type of a column have nothing but nulls in it."""
+    alike = [footer for footer in footers if footer.schema.field(name).type == kind]
+    return all(is_all_null(footer.shard.path, name) for footer in alike)
 
 
 def _first_of_each_schema(footers: Sequence[Footer]) -> list[Footer]:
@@ -68,7 +105,8 @@ def _no_extra_columns(footers: Sequence[Footer], names: Sequence[str]) -> None:
             )
 
 
-def _conflict(footer: Footer, name: str, expected: pa.DataType, found: pa.DataType) -> pa.DataType:
+def _conflict(footer: Footer, name: str, expected: pa.DataType) -> pa.DataType:
+    found = footer.schema.field(name).type
     raise InputError(
         f"shard {footer.shard.path}: column {name!r} is {found}, expected {expected} as in the "
         "shards before it; write it again with that type, or leave the shard out of input.path"

@@ -9,6 +9,7 @@ from itertools import groupby
 import numpy as np
 import pyarrow as pa
 
+from batchscore.arrays import make_batch
 from batchscore.errors import StepError
 from batchscore.stages.block import Block, Reject, Step, reject_non_finite
 from batchscore.stages.trial import Trial
@@ -185,4 +186,4 @@ def _concat(batches: Sequence[pa.RecordBatch], schema: pa.Schema) -> pa.RecordBa
         pa.concat_arrays([batch.column(index).cast(field.type) for batch in batches])
         for index, field in enumerate(schema)
     ]
-    return pa.RecordBatch.from_arrays(columns, schema=schema)
+    return make_batch(columns, schema, sum(batch.num_rows for batch in batches))

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from batchscore.arrays import make_batch
 from batchscore.errors import StepError
 from batchscore.wording import error_text, reason
 
@@ -120,7 +121,7 @@ def _is_frame(result: Any) -> bool:
 def _one_batch(table: pa.Table) -> pa.RecordBatch:
     fields = [pa.field(f.name, f.type) for f in table.schema]
     columns = [_one_array(column) for column in table.columns]
-    return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))
+    return make_batch(columns, pa.schema(fields), table.num_rows)
 
 
 def _one_array(column: pa.ChunkedArray) -> pa.Array:

@@ -25,7 +25,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchscore.arrays import to_arrow
+from batchscore.arrays import make_batch, to_arrow
 from batchscore.errors import ShardError
 from batchscore.records import BadShard
 from batchscore.stages.ahead import read_ahead
@@ -42,6 +42,16 @@ _RETRY_SECONDS = 1.0
 _OPENED_AS = re.compile(r"^Could not open Parquet input source '.*?': ")
 _ENCRYPTED = re.compile("no decryption found|Cannot decrypt")
 _REMEDY = "write it again or take it out of input.path"
+# No value of one is a value of another, though Arrow casts between them.
+_FAMILIES: tuple[Callable[[pa.DataType], bool], ...] = (
+    pa.types.is_boolean,
+    pa.types.is_integer,
+    pa.types.is_floating,
+    pa.types.is_decimal,
+    pa.types.is_temporal,
+    lambda kind: kind in (pa.string(), pa.large_string(), pa.string_view()),
+    lambda kind: kind in (pa.binary(), pa.large_binary(), pa.binary_view()),
+)
 
 
 @dataclass(frozen=True)
@@ -351,15 +361,38 @@ def check_unchanged(shard: Shard) -> None:
 
 
 def conform(batch: pa.RecordBatch, schema: pa.Schema, keys: dict[str, Any]) -> pa.RecordBatch:
-    """Orders and casts a shard's columns to the run's schema; hive keys become constants."""
+    """Orders and casts a shard's columns to the run's schema; hive keys become constants.
+
+    Raises:
+        ArrowTypeError: a column that was planned as all null has values of another type.
+    """
     columns = []
     for field in schema:
         if field.name in keys:
             columns.append(pa.repeat(pa.scalar(keys[field.name], field.type), batch.num_rows))
         else:
-            column = batch.column(field.name)
-            columns.append(column if column.type == field.type else column.cast(field.type))
-    return pa.RecordBatch.from_arrays(columns, schema=schema)
+            columns.append(_cast(batch.column(field.name), field))
+    return make_batch(columns, schema, batch.num_rows)
+
+
+def _cast(column: pa.Array, field: pa.Field) -> pa.Array:
+    if column.type == field.type:
+        return column
+    if column.null_count == len(column):
+        return pa.nulls(len(column), field.type)
+    if _family(column.type) != _family(field.type):
+        raise pa.ArrowTypeError(
+            f"column {field.name!r} has values of type {column.type}, where the footer's "
+            f"statistics say that all are null; expected {field.type}"
+        )
+    return column.cast(field.type)
+
+
+def _family(kind: pa.DataType) -> Callable[[pa.DataType], bool] | None:
+    """Names the types that a value may be cast among; None for those that Arrow itself checks."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return next((family for family in _FAMILIES if family(kind)), None)
 
 
 def _cut(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from batchscore.arrays import leaf_numbers, to_arrow, to_numpy
+from batchscore.arrays import leaf_numbers, make_batch, to_arrow, to_numpy
 from batchscore.errors import StepError
 from batchscore.records import UnitRecord
 from batchscore.stages.ahead import WriteBehind
@@ -355,7 +355,7 @@ def _with_values(block: Block) -> pa.RecordBatch:
     assert block.values is not None
     fields = [*block.batch.schema, *block.values.schema]
     columns = [*block.batch.columns, *block.values.columns]
-    return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))
+    return make_batch(columns, pa.schema(fields), len(block))
 
 
 def _columns(schema: pa.Schema) -> str:

@@ -1,0 +1,116 @@
+"""What a footer says of the chunks of its columns: encrypted, all null, how many values."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from batchscore.stages.read import open_parquet
+
+_END_BYTES = 8  # of every Parquet file: the footer's length, and four letters
+
+
+def encrypted_columns(file: pa.NativeFile, size: int, metadata: pq.FileMetaData) -> frozenset[str]:
+    """Returns the paths of a shard's encrypted columns, whose footer itself is plain.
+
+    Such a footer is signed: it is longer than what Arrow parsed. Of other files no column is
+    looked at, since that takes as long as reading the footer.
+    """
+    file.seek(size - _END_BYTES)
+    length = int.from_bytes(file.read(4), "little")
+    if length == metadata.serialized_size:
+        return frozenset()
+    paths = leaf_paths(metadata)
+    return frozenset(path for i, path in enumerate(paths) if not _opens(file, metadata, i))
+
+
+def leaf_paths(metadata: pq.FileMetaData) -> list[str]:
+    """Returns the dotted path of each leaf column, in the footer's order."""
+    return [metadata.schema.column(index).path for index in range(metadata.num_columns)]
+
+
+def leaves_of(metadata: pq.FileMetaData, names: Collection[str]) -> list[int]:
+    """Returns the indices of the leaf columns that columns of these names consist of."""
+    paths = leaf_paths(metadata)
+    return [index for index, path in enumerate(paths) if _belongs(path, names)]
+
+
+def named_by(paths: Iterable[str], names: Collection[str]) -> list[str]:
+    """Returns those of the names that have a leaf among the paths."""
+    leaves = list(paths)
+    return [name for name in names if any(_belongs(path, (name,)) for path in leaves)]
+
+
+def _belongs(path: str, names: Collection[str]) -> bool:
+    # A column's own name may have dots.
+    return path in names or any(path.startswith(f"{name}.") for name in names)
+
+
+def open_leaves(file: pa.NativeFile, metadata: pq.FileMetaData, leaves: list[int]) -> None:
+    """Raises OSError for leaf columns that are encrypted, or damaged in the footer.
+
+    Over their part of the footer Arrow would end the process; its reader, which opens them here
+    without reading a row, raises.
+    """
+    reader = pq.ParquetFile(file, metadata=metadata, buffer_size=1, pre_buffer=False).reader
+    for group in range(metadata.num_row_groups if leaves else 0):
+        list(reader.iter_batches(0, [group], leaves, use_threads=False))
+
+
+def _opens(file: pa.NativeFile, metadata: pq.FileMetaData, leaf: int) -> bool:
+    try:
+        open_leaves(file, metadata, [leaf])
+    except OSError as error:
+        return "decrypt" not in str(error)
+    return True
+
+
+def check_rows(file: pa.NativeFile, metadata: pq.FileMetaData, sizes: Sequence[int]) -> None:
+    """Raises ValueError where a footer contradicts itself; the rows of its row groups count.
+
+    The file's own count is not needed to read it, and other readers do not look at it. Where it
+    differs, the columns of each row group must confirm the row group's count.
+    """
+    wrong = ValueError(
+        f"its footer counts {metadata.num_rows:,} rows, its row groups {sum(sizes):,}"
+    )
+    if min(sizes, default=0) < 0:
+        raise wrong
+    if sum(sizes) == metadata.num_rows:
+        return
+    leaves = list(range(metadata.num_columns))
+    open_leaves(file, metadata, leaves)
+    repeated = [metadata.schema.column(leaf).max_repetition_level > 0 for leaf in leaves]
+    for group, size in enumerate(sizes):
+        for leaf in leaves:
+            values = metadata.row_group(group).column(leaf).num_values
+            if values < size if repeated[leaf] else values != size:
+                raise wrong
+
+
+def is_all_null(path: str, name: str) -> bool:
+    """Tells whether the statistics of a shard say that a flat column has nulls alone.
+
+    Raises:
+        ShardError: the shard cannot be opened any more.
+    """
+    with open_parquet(path) as file:
+        metadata = file.metadata
+        leaves = [i for i, leaf in enumerate(leaf_paths(metadata)) if leaf == name]
+        if not leaves or metadata.schema.column(leaves[0]).max_definition_level != 1:
+            return False
+        groups = range(metadata.num_row_groups)
+        try:
+            list(file.reader.iter_batches(0, [*groups], leaves))
+        except OSError:
+            return False
+        chunks = [metadata.row_group(group).column(leaves[0]) for group in groups]
+        return all(_has_nulls_alone(chunk) for chunk in chunks)
+
+
+def _has_nulls_alone(chunk: pq.ColumnChunkMetaData) -> bool:
+    # A flat column has as many values as rows, nulls among them.
+    found = chunk.statistics
+    return found is not None and found.has_null_count and found.null_count == chunk.num_values
