@@ -29,7 +29,7 @@ from batchscore.runs.publish import publish, roll_forward
 from batchscore.runs.reconcile import Rows, reconcile
 from batchscore.runs.revoked import lifted, revocations, revoked_path
 from batchscore.spec import RunSpec
-from batchscore.storage import encode_json
+from batchscore.storage import Store, encode_json
 from batchscore.telemetry import BESIDE, BETWEEN, STAGES, Setting, add_up, explain
 
 _REASONS = 50
@@ -116,7 +116,7 @@ def _gather(spec: RunSpec, plan: dict[str, Any], addresses: Sequence[str]) -> Re
     profile = _kept_profile(spec, base, kept) if kept else new
     if kept:
         profile.merge(new)
-    records = {**kept, **{unit: _settle_rejects(spec, record) for unit, record in made.items()}}
+    records = {**kept, **_settle_rejects(spec.output, made)}
     planned = {
         **plan["units"],
         **{u: r.planned for u, r in records.items() if u not in plan["units"]},
@@ -148,13 +148,12 @@ def _kept_profile(
     return profile
 
 
-def _settle_rejects(spec: RunSpec, record: UnitRecord) -> UnitRecord:
-    """Moves a unit's rejected rows to their place for good."""
-    if record.rejects_file is None:
-        return record
-    path = layout.rejects(record.run, record.unit)
-    spec.output.move(record.rejects_file, path)
-    return replace(record, rejects_file=path)
+def _settle_rejects(store: Store, made: Mapping[str, UnitRecord]) -> dict[str, UnitRecord]:
+    """Moves units' rejected rows to their places for good."""
+    places = {unit: layout.rejects(r.run, unit) for unit, r in made.items() if r.rejects_file}
+    store.move_all([(str(made[unit].rejects_file), place) for unit, place in places.items()])
+    settled = {unit: replace(made[unit], rejects_file=place) for unit, place in places.items()}
+    return {**made, **settled}
 
 
 def _bad_shards(result: Result) -> list[tuple[str, str]]:

@@ -81,10 +81,10 @@ def save_profile(
         new: of the rows that the run adds to others, which are in `profile` too.
     """
     data = write_table(profile, {}, extra=False)
-    store.write(layout.run_file(run, EXTRA), write_table(profile, {}, extra=True))
-    store.write(layout.run_file(run, PROFILE), data)
+    files = {EXTRA: write_table(profile, {}, extra=True), PROFILE: data}
     if new is not None:
-        store.write(layout.run_file(run, NEW), write_table(new, {}))
+        files[NEW] = write_table(new, {})
+    store.write_all({layout.run_file(run, name): each for name, each in files.items()})
     return hashlib.sha256(data).hexdigest()
 
 

@@ -21,6 +21,14 @@ class StagedFile:
 
 
 @dataclass(frozen=True)
+class Digest:
+    """Bytes and SHA-256 of a file, in hexadecimal digits."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
 class BadShard:
     """A shard that could not be read and was left out: its path, its rows in the unit, and why."""
 
@@ -52,6 +60,8 @@ class UnitRecord:
         keys_file: sorted hashes of the key that must be unique, or None where none is wanted.
         keys_columns: the columns of that key.
         score_ranges: smallest and largest number of each score column that holds numbers.
+        sidecars: what `rejects_file`, `rows_file` and `keys_file` hold, by these names; empty in
+            records that earlier versions made.
     """
 
     unit: str
@@ -72,6 +82,7 @@ class UnitRecord:
     keys_file: str | None = None
     keys_columns: tuple[str, ...] = ()
     score_ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    sidecars: dict[str, Digest] = field(default_factory=dict)
 
     @property
     def planned(self) -> int:
@@ -88,6 +99,7 @@ class UnitRecord:
     def from_json(facts: dict[str, Any]) -> UnitRecord:
         """Reverses `to_json`; RecordError if the facts are not a record's."""
         try:
+            facts = {"sidecars": {}, **facts}
             {each.name: facts[each.name] for each in fields(UnitRecord)}
             files = tuple(StagedFile(**file) for file in facts["files"])
             columns = tuple((str(name), str(kind)) for name, kind in facts["columns"])
@@ -100,6 +112,7 @@ class UnitRecord:
                 "score_ranges": {
                     k: (low, high) for k, (low, high) in facts["score_ranges"].items()
                 },
+                "sidecars": {k: Digest(**each) for k, each in facts["sidecars"].items()},
             }
             return UnitRecord(**{**facts, **typed})
         except (KeyError, TypeError, ValueError, AttributeError) as error:

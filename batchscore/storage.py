@@ -10,7 +10,7 @@ import re
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ from typing import IO, Any, TypeVar, cast
 from fsspec.implementations.local import LocalFileSystem
 
 from batchscore import remote
+from batchscore.durable import FlushedFile, flush_file, flush_folders, make_folders
 from batchscore.errors import RetryError
 from batchscore.processes import machine_tag, start_of
 
@@ -80,6 +81,9 @@ def _compact(value: Any) -> str:
 @dataclass(frozen=True)
 class Store:
     """A folder at an address; every path given to it is relative and stays inside.
+
+    A local write is on disk when the call returns, file and folder, unless it is told not to
+    flush. What a remote store acknowledges is durable.
 
     A remote store's passing troubles are waited out for about a minute; what does not pass is an
     OSError that names the address and the cause. Each look sees the store as it is.
@@ -169,32 +173,49 @@ class Store:
         """Returns a file's JSON value; ValueError if it is not JSON."""
         return json.loads(self.read(relative))
 
-    def write(self, relative: str, data: bytes) -> None:
-        """Replaces a file in one step: a reader sees the old bytes or the new, never a part."""
+    def write(self, relative: str, data: bytes, flush: bool = True) -> None:
+        """Replaces a file in one step: a reader sees the old bytes or the new, never a part.
+
+        Args:
+            relative: where.
+            data: its bytes.
+            flush: the file survives a power cut; without, it may be old, empty or gone after one.
+        """
+        flush_folders(self._put(relative, data, flush))
+
+    def write_all(self, files: Mapping[str, bytes]) -> None:
+        """Replaces files, each in one step; all are on disk when the call returns."""
+        flush_folders([folder for path in files for folder in self._put(path, files[path], True)])
+
+    def _put(self, relative: str, data: bytes, flush: bool) -> list[str]:
+        """Replaces a file; returns the folders that are to be flushed."""
         path = self.path(relative)
-        self._make_parent(relative)
+        changed = self._make_parent(relative)
         if not self.is_local:
             self._call(relative, lambda: self._filesystem.pipe_file(path, data))
-            return
-        with _staged(path, data) as staged:
+            return changed
+        with _staged(path, data, flush) as staged:
             staged.replace(path)
+        return [posixpath.dirname(path), *changed] if flush else changed
 
-    def create_new(self, relative: str, data: bytes) -> bool:
+    def create_new(self, relative: str, data: bytes, flush: bool = True) -> bool:
         """Puts a file where there is none; False if there is one.
 
         Of many callers at once one gets True, on local disks, S3 and Google Cloud Storage; the
         file is seen whole or not at all. On other stores it is looked for, then written. Where an
-        answer was lost, only S3 tells whether it was True.
+        answer was lost, only S3 tells whether it was True. `flush` is as in `write`.
         """
         path = self.path(relative)
-        self._make_parent(relative)
+        changed = self._make_parent(relative)
         if not self.is_local:
             return self._call(relative, self._put_new(path, data))
-        with _staged(path, data) as staged:
+        with _staged(path, data, flush) as staged:
             try:
                 os.link(staged, path)
             except FileExistsError:
                 return False
+        # New folders in any case: who writes into them later does not know that they are new.
+        flush_folders([posixpath.dirname(path), *changed] if flush else changed)
         return True
 
     def _put_new(self, path: str, data: bytes) -> Callable[[], bool]:
@@ -236,65 +257,94 @@ class Store:
                 return True
         return False
 
-    def write_json(self, relative: str, value: Any) -> None:
-        """Replaces a file in one step by a value as JSON."""
-        self.write(relative, encode_json(value))
+    def write_json(self, relative: str, value: Any, flush: bool = True) -> None:
+        """Replaces a file in one step by a value as JSON; `flush` is as in `write`."""
+        self.write(relative, encode_json(value), flush)
 
     def create(self, relative: str) -> IO[bytes]:
-        """Opens a new file for writing; it may be seen half-written until it is closed."""
+        """Opens a new file for writing; it may be seen half-written until it is closed.
+
+        Once it is closed its bytes are on disk. Its name is once `flush_folders` was called.
+        """
         path = self.path(relative)
-        self._make_parent(relative)
+        changed = self._make_parent(relative)
         if self.is_local:
-            return cast(IO[bytes], self._filesystem.open(path, "wb"))
+            flush_folders(changed)
+            return cast(IO[bytes], FlushedFile(path))
         # Parts that were sent cannot be sent again from here: the client itself must be patient.
         patient = open_filesystem(self.address)[0]
         file = self._call(relative, lambda: patient.open(path, "wb"))
         return cast(IO[bytes], remote.Upload(file, self.url(relative)))
 
+    def flush_folders(self, folders: Iterable[str]) -> None:
+        """Returns once the names of the files in local folders are on disk."""
+        if self.is_local:
+            flush_folders([self.path(folder) for folder in folders])
+
     def move(self, source: str, target: str, keep: bool = False) -> None:
         """Moves a file; done already (target there, source gone) is fine, so it can be repeated.
 
+        `keep` is as in `move_all`.
+        """
+        self.move_all([(source, target)], keep)
+
+    def move_all(self, moves: Sequence[tuple[str, str]], keep: bool = False) -> None:
+        """Moves files; on an object store side by side, where each takes a request or two.
+
+        Local folders are flushed at the end, once each: those that files came to, then those that
+        they left, so that after a power cut a file may be in both places but never in none.
+
         Args:
-            source: Where the file is.
-            target: Where it goes.
+            moves: From where and to where.
             keep: On an object store, leaves the source too. There a move is a copy and a removal,
                 and a process that sleeps between the two may remove what was brought back.
         """
-        if not self.exists(source) and self.exists(target):
+        if self.is_local:
+            flush_folders([folder for move in moves for folder in self._move(*move)])
+            flush_folders(posixpath.dirname(self.path(source)) for source, _ in moves)
             return
+        with ThreadPoolExecutor(_THREADS) as pool:
+            list(pool.map(lambda move: self._move(move[0], move[1], keep), moves))
+
+    def _move(self, source: str, target: str, keep: bool = False) -> list[str]:
+        """Moves a file; returns the folders that are to be flushed."""
+        if not self.exists(source) and self.exists(target):
+            # Whoever moved it may have been cut off before it flushed the folder.
+            return [posixpath.dirname(self.path(target))]
+        changed: list[str] = []
         for left in reversed(range(_MOVE_TRIES)):
-            self._make_parent(target)
+            changed += self._make_parent(target)
             try:
-                return self._move(source, target, keep)
+                return [*self._rename(source, target, keep), *changed]
             except FileNotFoundError:
                 # Whoever does the same may have been faster, or has pruned the folder just made.
                 if self.exists(target):
-                    return None
+                    break
                 if not left:
                     raise
-        return None
+        return changed
 
-    def move_all(self, moves: Sequence[tuple[str, str]], keep: bool = False) -> None:
-        """Moves files, on an object store side by side, where each takes a request or two."""
-        if self.is_local:
-            for source, target in moves:
-                self.move(source, target, keep)
-            return
-        with ThreadPoolExecutor(_THREADS) as pool:
-            list(pool.map(lambda move: self.move(move[0], move[1], keep), moves))
-
-    def _move(self, source: str, target: str, keep: bool) -> None:
+    def _rename(self, source: str, target: str, keep: bool) -> list[str]:
         old, new = self.path(source), self.path(target)
         if self.is_local:
             Path(old).replace(new)
-            return
+            return [posixpath.dirname(new)]
         self._call(source, lambda: self._filesystem.cp_file(old, new))
         if not keep:
             self._call(source, lambda: self._filesystem.rm_file(old))
+        return []
 
-    def remove(self, relative: str) -> None:
-        """Removes a file or a folder with all it holds; nothing there is fine."""
-        self._call(relative, partial(self._remove, self.path(relative)))
+    def remove(self, relative: str, flush: bool = False) -> None:
+        """Removes a file or a folder with all it holds; nothing there is fine.
+
+        Args:
+            relative: where.
+            flush: it stays removed after a power cut; without, it may be there again.
+        """
+        path = self.path(relative)
+        self._call(relative, partial(self._remove, path))
+        if flush and self.is_local:
+            flush_folders([posixpath.dirname(path)])
 
     def _remove(self, path: str) -> None:
         with suppress(FileNotFoundError):
@@ -317,11 +367,15 @@ class Store:
                 if found and _is_abandoned(path, *found.groups()):
                     path.unlink(missing_ok=True)
 
-    def _make_parent(self, relative: str) -> None:
+    def _make_parent(self, relative: str) -> list[str]:
+        """Makes a file's folder; returns the local folders that are to be flushed for it."""
         if remote.is_object_store(self.address):
-            return
+            return []
         folder = posixpath.dirname(self.path(relative))
+        if self.is_local:
+            return make_folders(folder)
         self._call(relative, lambda: self._filesystem.makedirs(folder, exist_ok=True))
+        return []
 
     def prune_empty(self, folders: Iterable[str]) -> None:
         """Removes local folders, and their parents below the root, that hold nothing."""
@@ -343,11 +397,15 @@ def _is_abandoned(path: Path, tag: str, pid: str) -> bool:
 
 
 @contextmanager
-def _staged(path: str, data: bytes) -> Iterator[Path]:
+def _staged(path: str, data: bytes, flush: bool) -> Iterator[Path]:
     """Yields a file of the bytes beside `path`, and removes what is left of it."""
     staged = Path(f"{path}.{machine_tag()}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
-        staged.write_bytes(data)
+        with open(staged, "wb") as file:
+            file.write(data)
+            if flush:
+                file.flush()
+                flush_file(file.fileno(), path)
         yield staged
     finally:
         staged.unlink(missing_ok=True)

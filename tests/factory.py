@@ -222,7 +222,7 @@ class FaultyStore(Store):
         super().__init__(address)
         self.__dict__.update(at=at, done=done, look=look, changes=0)
 
-    def _change(self, name: str, *args: Any) -> Any:
+    def _change(self, name: str, *args: Any, **options: Any) -> Any:
         state = self.__dict__
         number = state["changes"]
         state["changes"] += 1
@@ -230,30 +230,30 @@ class FaultyStore(Store):
             state["look"]()
         if number == state["at"] and not state["done"]:
             raise Killed(name)
-        made = getattr(Store, name)(self, *args)
+        made = getattr(Store, name)(self, *args, **options)
         if number == state["at"]:
             raise Killed(name)
         return made
 
-    def create_new(self, *args: Any) -> bool:
+    def create_new(self, *args: Any, **options: Any) -> bool:
         """Put a new file, or be killed."""
-        return bool(self._change("create_new", *args))
+        return bool(self._change("create_new", *args, **options))
 
     def exchange(self, *args: Any) -> bool:
         """Replace a file that is as expected, or be killed."""
         return bool(self._change("exchange", *args))
 
-    def write(self, *args: Any) -> None:
+    def _put(self, *args: Any) -> list[str]:
         """Write a file, or be killed."""
-        self._change("write", *args)
+        return list(self._change("_put", *args))
 
-    def move(self, *args: Any) -> None:
+    def _move(self, *args: Any) -> list[str]:
         """Move a file, or be killed."""
-        self._change("move", *args)
+        return list(self._change("_move", *args))
 
-    def remove(self, *args: Any) -> None:
+    def remove(self, *args: Any, **options: Any) -> None:
         """Remove a file, or be killed."""
-        self._change("remove", *args)
+        self._change("remove", *args, **options)
 
     def prune_empty(self, *args: Any) -> None:
         """Remove empty folders, or be killed."""

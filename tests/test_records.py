@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from batchscore.errors import RecordError
-from batchscore.records import BadShard, StagedFile, UnitRecord
+from batchscore.records import BadShard, Digest, StagedFile, UnitRecord
 from batchscore.units import Piece, Shard
 
 RECORD = UnitRecord(
@@ -30,6 +31,7 @@ RECORD = UnitRecord(
     keys_file="ledger/u-1.keys.parquet",
     keys_columns=("id",),
     score_ranges={"score": (0.25, 0.5)},
+    sidecars={"rows_file": Digest(9, "cd"), "keys_file": Digest(8, "ef")},
 )
 
 
@@ -50,6 +52,7 @@ def test_a_record_survives_json() -> None:
         {"score_ranges": {"score": 1}},
         {"score_ranges": 3},
         {"bad_shards": [{}]},
+        {"sidecars": {"rows_file": {"bytes": 9}}},
     ],
     ids=str,
 )
@@ -59,10 +62,17 @@ def test_damage_is_a_record_error(change: dict[str, Any]) -> None:
         UnitRecord.from_json({**RECORD.to_json(), **change})
 
 
-@pytest.mark.parametrize("key", sorted(RECORD.to_json()))
+@pytest.mark.parametrize("key", sorted(set(RECORD.to_json()) - {"sidecars"}))
 def test_each_missing_fact_is_a_record_error(key: str) -> None:
     """No fact of a record has a default that would hide its loss."""
     facts = RECORD.to_json()
     del facts[key]
     with pytest.raises(RecordError, match=key):
         UnitRecord.from_json(facts)
+
+
+def test_a_record_of_an_earlier_version_knows_no_digests_of_its_sidecars() -> None:
+    """Without the fact that earlier versions did not write, all others come back."""
+    facts = RECORD.to_json()
+    del facts["sidecars"]
+    assert UnitRecord.from_json(facts) == replace(RECORD, sidecars={})

@@ -172,7 +172,7 @@ def begin(plan: Plan, work: Work) -> Run:
         "base": work.base["run"] if work.base else None,
         "before": snapshot(store, plan.spec.slice),
     }
-    if not store.create_new(layout.plan_file(run), encode_json(facts)):
+    if not store.create_new(layout.plan_file(run), encode_json(facts), flush=False):
         raise RetryError(f"run {run}: another run took this name at the same moment; run again")
     return Run(replace(plan, spec=_with_bounds(plan.spec, work)), work, facts)
 

@@ -39,7 +39,7 @@ def recorded(store: Store, run: str) -> Iterator[None]:
         if not getattr(error, "recorded", False):
             facts = describe(error)
             try:
-                store.write_json(_path(run), facts)
+                store.write_json(_path(run), facts, flush=False)
             except Exception:
                 _unwritten[run] = facts
             with suppress(AttributeError):

@@ -10,7 +10,8 @@ from batchscore.storage import Store
 
 def note_halved(store: Store, run: str, rows: int) -> None:
     """Writes down for the run's last step that a process calls the network with fewer rows."""
-    store.write_json(f"{layout.halvings(run)}/{secrets.token_hex(8)}.json", {"call_rows": rows})
+    path = f"{layout.halvings(run)}/{secrets.token_hex(8)}.json"
+    store.write_json(path, {"call_rows": rows}, flush=False)
 
 
 def fewest_rows(store: Store, run: str) -> int | None:

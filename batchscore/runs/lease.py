@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
@@ -126,7 +127,7 @@ class Lease:
 
     def _write(self, released: bool) -> None:
         facts = replace(self._holder, renewed=_now().isoformat(), released=released)
-        self._store.write_json(_path(self._slice, self.number), asdict(facts))
+        self._store.write_json(_path(self._slice, self.number), asdict(facts), flush=False)
 
 
 def acquire(store: Store, slice_: str, command: str, run: str = "") -> Lease:
@@ -145,7 +146,7 @@ def acquire(store: Store, slice_: str, command: str, run: str = "") -> Lease:
             raise RetryError(describe_holder(store, slice_, last))
         mine = _claim(last.number + 1 if last else 1, command, run)
         path = _path(slice_, mine.number)
-        if not store.create_new(path, encode_json(asdict(mine))):
+        if not store.create_new(path, encode_json(asdict(mine)), flush=False):
             continue
         if max(_numbers(store, slice_), default=0) == mine.number:
             return Lease(store, slice_, mine)
@@ -194,7 +195,10 @@ def _path(slice_: str, number: int) -> str:
 def _read(store: Store, slice_: str, number: int) -> Holder:
     path = _path(slice_, number)
     try:
-        facts = store.read_json(path)
+        data = store.read(path)
+        if not data.strip(b"\0"):
+            return _lost(number)
+        facts = json.loads(data)
         found = Holder(**facts)
         kinds = {"number": int, "pid": int, "released": bool}
         wrong = [k for k, fact in facts.items() if not isinstance(fact, kinds.get(k, str))]
@@ -207,6 +211,12 @@ def _read(store: Store, slice_: str, number: int) -> Holder:
             "remove the file"
         ) from error
     return found
+
+
+def _lost(number: int) -> Holder:
+    """Returns a lease whose bytes a power cut took, before they were on disk, with its holder."""
+    never = datetime.fromtimestamp(0, timezone.utc).isoformat()
+    return Holder(number, "", "", "", "", 1, "", "", never, never, released=True)
 
 
 def _claim(number: int, command: str, run: str) -> Holder:

@@ -105,6 +105,6 @@ def _decode_unit(
     )
     left_out: dict[str, Any] = {"reject_reasons": {}, "rejects_file": None, "bad_shards": ()}
     left_out |= {"rows_file": None, "keys_file": None, "seconds": {}, "keys_columns": ()}
-    rest: dict[str, Any] = {"score_ranges": {}, "columns": columns if files else ()}
+    rest: dict[str, Any] = {"score_ranges": {}, "sidecars": {}, "columns": columns if files else ()}
     record = UnitRecord.from_json({**left_out, **rest, **facts, "pieces": (), "files": ()})
     return UnitRecord(**{**vars(record), "pieces": pieces, "files": tuple(files)})

@@ -48,7 +48,9 @@ class Pulse:
         # A count that could not be written is no reason to fail a run.
         with contextlib.suppress(OSError):
             counts = {"rows": self._rows, "rejected": self._rejected}
-            self._store.write_json(f"{layout.progress(self._run)}/{self._name}", counts)
+            self._store.write_json(
+                f"{layout.progress(self._run)}/{self._name}", counts, flush=False
+            )
 
     def _look(self) -> None:
         if self._store.exists(f"{layout.work(self._run)}/{_STOP}"):
@@ -71,4 +73,4 @@ def read_counts(store: Store, run: str) -> Counts:
 
 def request_stop(store: Store, run: str) -> None:
     """Asks a run's workers to stop at their next tick."""
-    store.write(f"{layout.work(run)}/{_STOP}", b"")
+    store.write(f"{layout.work(run)}/{_STOP}", b"", flush=False)

@@ -137,7 +137,7 @@ def _finish(store: Store, slice_: str, journal: Journal, held: Held) -> bool:
         _take_back(store, slice_, journal)
         return False
     if published_run(store, slice_) != publication.run:
-        store.remove(layout.slice_file(slice_, MARKER))
+        store.remove(layout.slice_file(slice_, MARKER), flush=True)
     # Once the snapshot is replaced there is no way back: what is gone is scored again next time.
     _move(store, held, [move for move in publication.moves if move not in lost_moves])
     if fresh and not _replace(store, slice_, standing, publication.files):

@@ -11,6 +11,7 @@ import pyarrow as pa
 from batchscore.arrays import Array, to_numpy
 from batchscore.errors import StepError
 from batchscore.hashing import mix
+from batchscore.records import Digest
 from batchscore.stages.sidecar import Sidecar
 from batchscore.storage import Store
 
@@ -57,6 +58,11 @@ class KeysFile:
     def written(self) -> str | None:
         """The file's path, or None where no row was written."""
         return self._sidecar.written
+
+    @property
+    def digest(self) -> Digest | None:
+        """Bytes and SHA-256 of the closed file, or None where there is none."""
+        return self._sidecar.digest
 
     def add(self, batch: pa.RecordBatch, rows_b: pa.Array) -> None:
         """Takes the next rows and their int64 numbers within the unit, which ascend.

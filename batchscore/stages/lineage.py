@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchscore.arrays import to_arrow
+from batchscore.records import Digest
 from batchscore.stages.sidecar import Sidecar
 from batchscore.storage import Store
 
@@ -50,6 +51,11 @@ class RowsFile:
     def written(self) -> str | None:
         """The file's path, or None where no row was written."""
         return self._sidecar.written
+
+    @property
+    def digest(self) -> Digest | None:
+        """Bytes and SHA-256 of the closed file, or None where there is none."""
+        return self._sidecar.digest
 
     def add(self, file: int, chunks: Sequence[pa.Array]) -> None:
         """Takes the int64 numbers of rows just written to a file, as arrays one after another."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from batchscore.records import Digest
+from batchscore.stages.sink import HashedFile
 from batchscore.storage import Store
 
 _WRITE_BYTES = 1 << 20
@@ -33,7 +35,7 @@ class Sidecar:
 
     def __init__(self, store: Store, path: str, **options: Any) -> None:
         self._store, self._path, self._options = store, path, options
-        self._file: IO[bytes] | None = None
+        self._file: HashedFile | None = None
         self._stream: pa.NativeFile | None = None
         self._writer: pq.ParquetWriter | None = None
 
@@ -42,12 +44,17 @@ class Sidecar:
         """The file's path once it holds rows, else None."""
         return None if self._writer is None else self._path
 
+    @property
+    def digest(self) -> Digest | None:
+        """Bytes and SHA-256 of the closed file, or None where there is none."""
+        return None if self._file is None else self._file.digest
+
     def write(self, table: pa.Table, row_group_rows: int) -> None:
         """Writes rows, if there are any, as row groups of their own."""
         if not table.num_rows:
             return
         if self._writer is None:
-            self._file = self._store.create(self._path)
+            self._file = HashedFile(self._store.create(self._path))
             self._stream = buffered(self._file)
             self._writer = pq.ParquetWriter(self._stream, table.schema, **self._options)
         self._writer.write_table(table, row_group_size=row_group_rows)

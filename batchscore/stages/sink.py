@@ -5,9 +5,42 @@ from __future__ import annotations
 import hashlib
 from typing import IO, Any
 
+from batchscore.records import Digest
 from batchscore.stages.ahead import WriteBehind
 
 PIECES_BEHIND = 4
+
+
+class HashedFile:
+    """A file that is being written, whose bytes are counted and hashed as they pass.
+
+    Args:
+        file: open for writing; closed with this one.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._hash, self._bytes = file, hashlib.sha256(), 0
+        self.closed = False
+
+    def write(self, data: Any) -> int:
+        """Writes bytes."""
+        self._hash.update(data)
+        self._bytes += len(data)
+        self._file.write(data)
+        return len(data)
+
+    def flush(self) -> None:
+        """Does nothing: closing flushes the file."""
+
+    def close(self) -> None:
+        """Closes the file."""
+        self.closed = True
+        self._file.close()
+
+    @property
+    def digest(self) -> Digest:
+        """Count and hash of all bytes that were written."""
+        return Digest(self._bytes, self._hash.hexdigest())
 
 
 class HashingSink:
@@ -19,8 +52,7 @@ class HashingSink:
     """
 
     def __init__(self, file: IO[bytes], pieces: WriteBehind[Piece]) -> None:
-        self._file, self._pieces = file, pieces
-        self._hash = hashlib.sha256()
+        self._file, self._pieces = HashedFile(file), pieces
         self.bytes = 0
         self.closed = False
 
@@ -42,17 +74,16 @@ class HashingSink:
 
     def write_now(self, data: bytes) -> None:
         """Hashes and writes bytes."""
-        self._hash.update(data)
         self._file.write(data)
 
     def close_now(self) -> None:
-        """Closes the file."""
+        """Closes the file, after which a local one is on disk."""
         self._file.close()
 
     @property
     def sha256(self) -> str:
         """Hex digest of all bytes that were written."""
-        return self._hash.hexdigest()
+        return self._file.digest.sha256
 
 
 Piece = tuple[HashingSink, "bytes | None"]

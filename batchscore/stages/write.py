@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from batchscore.arrays import leaf_numbers, make_batch, to_arrow, to_numpy
 from batchscore.errors import StepError
-from batchscore.records import UnitRecord
+from batchscore.records import Digest, UnitRecord
 from batchscore.stages.ahead import WriteBehind
 from batchscore.stages.block import Block, End, Reject, locate_rows, stopwatch
 from batchscore.stages.keys import KeysFile
@@ -169,7 +169,7 @@ class UnitWriter:
             self._seconds[name] = self._seconds.get(name, 0.0) + spent
 
     def finish(self, end: End) -> UnitRecord:
-        """Closes all files and accounts for every row.
+        """Closes all files, accounts for every row, and returns once local files are on disk.
 
         Raises:
             StepError: rows read, filtered, scored and rejected do not add up; or of 256 rows or
@@ -182,6 +182,7 @@ class UnitWriter:
         self._writing.close()
         self._reconcile(end)
         self._check_some_scored()
+        self._store.flush_folders([self._attempt.folder, self._attempt.ledger])
         self._seconds["ended"] = time.time()
         return UnitRecord(
             unit=self._unit.id,
@@ -202,7 +203,16 @@ class UnitWriter:
             keys_file=self._keys.written,
             keys_columns=self._target.unique,
             score_ranges=self._ranges,
+            sidecars=self._sidecars(),
         )
+
+    def _sidecars(self) -> dict[str, Digest]:
+        digests = {
+            "rejects_file": self._rejects.digest,
+            "rows_file": self._lineage.digest,
+            "keys_file": self._keys.digest,
+        }
+        return {name: digest for name, digest in digests.items() if digest is not None}
 
     def abort(self) -> None:
         """Ends the threads and lets go of the files of an attempt that failed."""

@@ -1,0 +1,85 @@
+"""Local files and folders flushed to disk, so that they are still there after a power cut."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import posixpath
+from collections.abc import Iterable
+
+# What file systems answer that cannot flush a folder.
+_UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.ENOSYS})
+
+
+def flush_file(file: int, path: str) -> None:
+    """Returns once an open file's bytes are on disk.
+
+    Args:
+        file: its descriptor.
+        path: named by the error.
+
+    Raises:
+        OSError: the disk did not take them; the file counts as not written.
+    """
+    try:
+        os.fsync(file)
+    except OSError as error:
+        raise _failed(error, path) from error
+
+
+def flush_folders(paths: Iterable[str]) -> None:
+    """Returns once the names in folders are on disk; each folder is flushed once.
+
+    A folder that is gone needs no flush. A file system that cannot flush folders keeps their names
+    in its own way.
+
+    Raises:
+        OSError: the disk did not take them.
+    """
+    for path in dict.fromkeys(paths):
+        try:
+            folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            continue
+        try:
+            os.fsync(folder)
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise _failed(error, path) from error
+        finally:
+            os.close(folder)
+
+
+def _failed(error: OSError, path: str) -> OSError:
+    # fsync names no file, and a message has to.
+    return OSError(error.errno, error.strerror, path)
+
+
+def make_folders(path: str) -> list[str]:
+    """Makes a folder with its parents; returns the folders that hold new ones, to be flushed."""
+    missing, current = [], path
+    while current and not os.path.isdir(current):
+        missing.append(current)
+        current = posixpath.dirname(current)
+    if missing:
+        os.makedirs(path, exist_ok=True)
+    return [posixpath.dirname(each) or "." for each in missing]
+
+
+class FlushedFile(io.BufferedWriter):
+    """A new local file whose bytes are on disk once it is closed; its name may not be yet."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(io.FileIO(path, "wb"))
+        self._path = path
+
+    def close(self) -> None:
+        """Flushes and closes the file; OSError if the disk did not take its bytes."""
+        if self.closed:
+            return
+        try:
+            self.flush()
+            flush_file(self.fileno(), self._path)
+        finally:
+            super().close()
