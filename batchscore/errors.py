@@ -11,6 +11,7 @@ BatchscoreError                1   root; never raised itself
 ├── FailedError                1   something went wrong while scoring or publishing
 │   ├── StepError                  a stage could not do its work on a block of rows
 │   │   └── ShardError             a shard cannot be read to its end, or changed meanwhile
+│   │       └── Int96Error         an INT96 timestamp that the unit it is read in cannot hold
 │   └── RecordError                a record, manifest or journal is missing or damaged
 ├── HeldError                  3   a check did not pass; a person decides
 ├── RetryError                 4   not yet: input not ready, output in use
@@ -81,6 +82,10 @@ class ShardError(StepError):
         super().__init__(f"shard {path}: {problem}")
         self.path = path
         self.problem = problem
+
+
+class Int96Error(ShardError):
+    """A shard's INT96 timestamp is beyond what the unit that it is read in holds."""
 
 
 class RecordError(FailedError):

@@ -17,9 +17,9 @@ import pyarrow as pa
 from batchscore.addresses import holds_secret, redacted_address
 from batchscore.drift.column import Hint, Kind, new_column
 from batchscore.drift.table import TableProfile
-from batchscore.errors import FailedError, InputError
+from batchscore.errors import FailedError, InputError, Int96Error
 from batchscore.plan.auto import choose_batch_rows
-from batchscore.plan.inputs import Footer, keep_row_groups, read_footers
+from batchscore.plan.inputs import Footer, int96_unit, keep_row_groups, read_footers
 from batchscore.plan.listing import find_shards
 from batchscore.plan.schemas import check_plain, unify_schemas
 from batchscore.stages.ahead import read_ahead
@@ -72,6 +72,8 @@ class Rows:
         shards: files that they are read from.
         count: rows that their footers promise; None where nobody knows beforehand.
         keys: of hive folders, left out since they are the same in all files.
+        in_microseconds: opens the same rows with INT96 timestamps in microseconds, for values that
+            nanoseconds do not hold; None where they are so already.
     """
 
     schema: pa.Schema
@@ -79,6 +81,7 @@ class Rows:
     shards: int = 0
     count: int | None = None
     keys: frozenset[str] = frozenset()
+    in_microseconds: Callable[[], Rows] | None = None
 
 
 @dataclass(frozen=True)
@@ -182,6 +185,15 @@ def profile_rows(rows: Rows, hints: Mapping[str, Hint]) -> TableProfile:
     Raises:
         FailedError: not as many rows came as the footers promise.
     """
+    try:
+        return _profile_once(rows, hints)
+    except Int96Error:
+        if rows.in_microseconds is None:
+            raise
+        return _profile_once(rows.in_microseconds(), hints)
+
+
+def _profile_once(rows: Rows, hints: Mapping[str, Hint]) -> TableProfile:
     found, stretch = TableProfile(hints=hints), TableProfile(hints=hints)
     found.update(_empty(rows.schema))
     count = 0
@@ -203,11 +215,11 @@ def _named(columns: Sequence[str] | None, names: Sequence[str]) -> Sequence[str]
     return names if columns is None else tuple(dict.fromkeys(columns))
 
 
-def _stored_rows(addresses: Sequence[str], choose: Choose) -> Rows:
+def _stored_rows(addresses: Sequence[str], choose: Choose, int96: str = "ns") -> Rows:
     for address in addresses:
         check_address(address)
     try:
-        footers = read_footers(_find(addresses)).good
+        footers = read_footers(_find(addresses), int96=int96).good
         names = footers[0].schema.names
         wanted = choose(names)
         every = [*wanted] == names
@@ -218,7 +230,9 @@ def _stored_rows(addresses: Sequence[str], choose: Choose) -> Rows:
     left_out = _constant_keys(footers) if every else set()
     schema = pa.schema([field for field in schema if field.name not in left_out])
     count = sum(footer.shard.rows for footer in footers)
-    return Rows(schema, _read(footers, schema), len(footers), count, frozenset(left_out))
+    parts = _read(footers, schema, int96_unit(footers, int96))
+    wider = partial(_stored_rows, addresses, choose, "us") if int96 == "ns" else None
+    return Rows(schema, parts, len(footers), count, frozenset(left_out), wider)
 
 
 def check_address(address: str) -> None:
@@ -261,9 +275,11 @@ def _empty(schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(nothing, schema=schema)
 
 
-def _read(footers: Sequence[Footer], schema: pa.Schema) -> Generator[Part, None, None]:
+def _read(
+    footers: Sequence[Footer], schema: pa.Schema, int96: str | None
+) -> Generator[Part, None, None]:
     batch_rows, _ = choose_batch_rows("auto", footers, schema)
-    source = Source(schema, None, batch_rows, threads=pa.cpu_count())
+    source = Source(schema, None, batch_rows, threads=pa.cpu_count(), int96=int96)
     for unit in pack_units(keep_row_groups(footers), _UNIT_ROWS):
         for block in read_unit(unit, source):
             yield Part(block.sequence, block.batch, block.end is not None)

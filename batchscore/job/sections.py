@@ -38,6 +38,12 @@ class Input(Section):
         "They skip whole row groups where statistics allow; rows left out are counted as filtered. "
         "Values are compared exactly, as [types](types.md) says.",
     )
+    int96: Literal["ns", "us"] = Field(
+        default="ns",
+        description="The unit that INT96 timestamps, as old Spark, Hive and Impala write them, are "
+        "read in. `ns` holds the years 1678 to 2261, and a value beyond them is an error. `us` "
+        "holds all years and cuts off digits below a microsecond, as Spark and DuckDB do.",
+    )
     allow_empty: bool = Field(
         default=False,
         description="Whether no rows to score is a result, published as `empty` (exit 0). Off, "

@@ -16,8 +16,10 @@ import pyarrow.parquet as pq
 from batchscore.errors import InputError
 from batchscore.plan.chunks import check_rows, encrypted_columns, leaves_of, open_leaves
 from batchscore.plan.listing import Found, Kinds, key_types, key_value
+from batchscore.plan.logical import as_microseconds, change_leaves
 from batchscore.plan.pruning import Keys, fragment
 from batchscore.stages.filters import decidable, pruning_expression
+from batchscore.stages.int96 import int96_columns
 from batchscore.stages.read import unreadable
 from batchscore.storage import open_filesystem
 from batchscore.units import Piece, Shard
@@ -40,6 +42,7 @@ class Footer:
         kept: the indices of those that may hold rows the filter keeps.
         bytes: uncompressed, of all row groups.
         encrypted: dotted paths of encrypted columns.
+        int96: whether it has INT96 timestamps.
     """
 
     shard: Shard
@@ -48,6 +51,7 @@ class Footer:
     kept: tuple[int, ...]
     bytes: int
     encrypted: frozenset[str] = frozenset()
+    int96: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,18 +72,21 @@ class Footers:
     bad: list[BadFile]
 
 
-def read_footers(found: Sequence[Found], max_bad_shards: int = 0, filters: Any = None) -> Footers:
+def read_footers(
+    found: Sequence[Found], max_bad_shards: int = 0, filters: Any = None, int96: str = "ns"
+) -> Footers:
     """Opens all shards, some at a time, and reads their footers; hive values become their types.
 
     Args:
         max_bad_shards: files that may be empty of bytes, not Parquet, cut off, or gone.
         filters: pyarrow's DNF form, or None; excludes row groups by their statistics.
+        int96: the unit that INT96 timestamps are read in.
 
     Raises:
         InputError: one file more is so, or every one; hive keys differ; or a column stands twice.
     """
     footers = Footers([], [])
-    with closing(_read_all(found, _Reading(key_types(found), filters))) as read:
+    with closing(_read_all(found, _Reading(key_types(found), filters, int96))) as read:
         for shard, footer in zip(found, read, strict=True):
             if isinstance(footer, Footer):
                 footers.good.append(footer)
@@ -96,36 +103,51 @@ class _Alike:
     """What shards of one schema share.
 
     Args:
-        raw: the schema as it is stored.
+        raw: the schema as Arrow makes it of what is stored.
+        stored: the schema as it is stored.
         schema: in plain types, with the hive keys.
         condition: by which statistics prune row groups; None: they cannot.
+        int96: whether there are INT96 timestamps.
     """
 
     raw: pa.Schema
+    stored: pq.ParquetSchema
     schema: pa.Schema
     condition: Any
+    int96: bool
 
 
 class _Reading:
     """What all footers are read by, and the plain schema of the last that was read."""
 
-    def __init__(self, kinds: Kinds, filters: Any) -> None:
+    def __init__(self, kinds: Kinds, filters: Any, int96: str) -> None:
         self.kinds = kinds
+        self.int96 = int96
         self.groups = decidable(filters)
         self.filtered = {condition[0] for group in filters or () for condition in group}
         self._last: _Alike | None = None
 
-    def columns(self, path: str, raw: pa.Schema) -> _Alike:
+    def columns(self, path: str, stored: pq.ParquetSchema) -> _Alike:
         """Returns what a schema comes to, the last one's where the shards are alike."""
-        last = self._last
-        if last is None or not raw.equals(last.raw):
+        last, raw = self._last, stored.to_arrow_schema()
+        if last is None or not (raw.equals(last.raw) and stored.equals(last.stored)):
             _no_duplicates(path, raw)
-            own = [pa.field(f.name, _plain_type(f.type)) for f in raw if f.name not in self.kinds]
-            hive = [pa.field(name, kind) for name, kind in self.kinds.items()]
-            schema = pa.schema(own + hive)
-            condition = pruning_expression(self.groups, schema) if self.groups else None
-            self._last = last = _Alike(raw, schema, condition)
+            self._last = last = self._columns(raw, stored)
         return last
+
+    def _columns(self, raw: pa.Schema, stored: pq.ParquetSchema) -> _Alike:
+        int96 = int96_columns(stored)
+        read = change_leaves(raw, stored, as_microseconds) if int96 and self.int96 == "us" else raw
+        own = [pa.field(f.name, _plain_type(f.type)) for f in read if f.name not in self.kinds]
+        hive = [pa.field(name, kind) for name, kind in self.kinds.items()]
+        schema = pa.schema(own + hive)
+        return _Alike(raw, stored, schema, self._condition(schema, stored, int96), bool(int96))
+
+    def _condition(self, schema: pa.Schema, stored: pq.ParquetSchema, int96: list[int]) -> Any:
+        # The format gives INT96 no order, so what writers call its least and greatest is anything.
+        unordered = {stored.column(index).path for index in int96}
+        groups = [[each for each in group if each[0] not in unordered] for group in self.groups]
+        return pruning_expression(groups, schema) if groups else None
 
 
 def _read_all(
@@ -165,7 +187,7 @@ def _footer(found: Found, keys: Keys, file: pa.NativeFile, reading: _Reading) ->
     check_rows(file, metadata, sizes)
     encrypted = encrypted_columns(file, found.size, metadata)
     # A reader's own schema has extension types for JSON and UUID.
-    columns = reading.columns(found.path, metadata.schema.to_arrow_schema())
+    columns = reading.columns(found.path, metadata.schema)
     schema = columns.schema
     kept = tuple(range(len(sizes)))
     if pruned is not None and columns.condition is not None:
@@ -176,7 +198,12 @@ def _footer(found: Found, keys: Keys, file: pa.NativeFile, reading: _Reading) ->
             kept = tuple(group.id for group in subset.row_groups)
     shard = Shard(found.path, found.size, found.mark, sum(sizes), keys)
     size = sum(group.total_byte_size for group in groups)
-    return Footer(shard, schema, sizes, kept, size, encrypted)
+    return Footer(shard, schema, sizes, kept, size, encrypted, columns.int96)
+
+
+def int96_unit(footers: Sequence[Footer], unit: str) -> str | None:
+    """Returns the unit that INT96 timestamps are read in; None where no shard has some."""
+    return unit if any(footer.int96 for footer in footers) else None
 
 
 def _bad_file(found: Found, error: Exception) -> BadFile:

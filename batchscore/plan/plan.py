@@ -17,7 +17,13 @@ from batchscore.plan.columns import (
     written_columns,
 )
 from batchscore.plan.fingerprint import fingerprint, package_versions, score_facts, score_hash
-from batchscore.plan.inputs import BadFile, Footers, keep_row_groups, read_footers
+from batchscore.plan.inputs import (
+    BadFile,
+    Footers,
+    int96_unit,
+    keep_row_groups,
+    read_footers,
+)
 from batchscore.plan.listing import find_shards
 from batchscore.plan.model import model_inputs, resolve_model
 from batchscore.plan.places import check_apart, check_ready, check_unpublished, check_writable
@@ -88,7 +94,9 @@ def make_plan(loaded: LoadedJob) -> Plan:
     schema = read_schema(job, footers, model)
     pieces = keep_row_groups(footers)
     batch_rows, why_rows = choose_batch_rows(job.runtime.batch_rows, footers, schema)
-    source = Source(schema, read_filters(job), batch_rows)
+    source = Source(
+        schema, read_filters(job), batch_rows, int96=int96_unit(footers, job.input.int96)
+    )
     inputs = model_inputs(job, model, schema, footers)
     spec = _make_spec(loaded, source, model, inputs, sum(piece.rows for piece in pieces))
     paths = {footer.shard.path for footer in footers} | {bad.path for bad in found.bad}
@@ -171,7 +179,7 @@ def _read_input(loaded: LoadedJob) -> Footers:
     job = loaded.job
     found = find_shards(job.input.path, job.input.allow_empty)
     check_unpublished(job.output.path, (shard.path for shard in found))
-    return read_footers(found, _max_bad_shards(job), read_filters(job))
+    return read_footers(found, _max_bad_shards(job), read_filters(job), job.input.int96)
 
 
 def plan_facts(plan: Plan, started: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from collections.abc import (
     Sequence,
 )
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
@@ -26,11 +26,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchscore.arrays import make_batch, to_arrow
-from batchscore.errors import ShardError
+from batchscore.errors import Int96Error, ShardError
 from batchscore.records import BadShard
 from batchscore.stages.ahead import read_ahead
 from batchscore.stages.block import Block, End
 from batchscore.stages.filters import filter_expression
+from batchscore.stages.int96 import GUARD, Int96Guard
 from batchscore.storage import modification_mark, open_filesystem
 from batchscore.units import Piece, Shard, Unit
 from batchscore.wording import one_line, reason
@@ -63,18 +64,23 @@ class Source:
         filters: pyarrow's DNF form, or None.
         batch_rows: rows of a block.
         threads: columns, or small shards, that are decoded side by side.
+        int96: the unit that INT96 timestamps are read in, `ns` or `us`; None: there are none.
     """
 
     schema: pa.Schema
     filters: Any
     batch_rows: int
     threads: int = 1
+    int96: str | None = None
 
 
-def open_parquet(path: str) -> pq.ParquetFile:
+def open_parquet(path: str, int96: str | None = None) -> pq.ParquetFile:
     """Opens a shard so that a row group is read page by page, not as a whole.
 
     Pages that carry a checksum are held against it.
+
+    Args:
+        int96: the unit that INT96 timestamps are read in; None: nanoseconds.
 
     Raises:
         ShardError: it is not there, not Parquet, cut off, or empty.
@@ -88,6 +94,7 @@ def open_parquet(path: str) -> pq.ParquetFile:
             pre_buffer=False,
             buffer_size=_LOCAL_BUFFER_BYTES if local else _REMOTE_BUFFER_BYTES,
             page_checksum_verification=True,
+            coerce_int96_timestamp_unit=int96,
         )
     except FileNotFoundError as error:
         raise ShardError(path, "no such file; was it removed meanwhile?") from error
@@ -293,7 +300,7 @@ def _decode(piece: Piece, source: Source) -> Iterator[pa.RecordBatch]:
     path, keys = piece.shard.path, dict(piece.shard.keys)
     columns = [name for name in source.schema.names if name not in keys]
     rows = 0
-    with open_parquet(path) as file:
+    with open_parquet(path, source.int96) as file:
         _check_footer(file.metadata, piece)
         try:
             for batch in _batches(file, piece, columns, source):
@@ -301,6 +308,8 @@ def _decode(piece: Piece, source: Source) -> Iterator[pa.RecordBatch]:
                 if rows > piece.rows:
                     break
                 yield conform(batch, source.schema, keys)
+        except Int96Error:
+            raise
         except Exception as error:  # a store's client raises errors of its own
             problem = unreadable(error, "cannot be read to its end")
             raise ShardError(path, f"{problem}; {_REMEDY}") from error
@@ -312,10 +321,28 @@ def _decode(piece: Piece, source: Source) -> Iterator[pa.RecordBatch]:
 def _batches(
     file: pq.ParquetFile, piece: Piece, columns: list[str], source: Source
 ) -> Iterator[pa.RecordBatch]:
-    for row_groups in _groups(piece, source.batch_rows):
-        yield from file.iter_batches(
-            source.batch_rows, row_groups, columns, use_threads=source.threads > 1
-        )
+    with _guard(piece, columns, source) as guard:
+        for row_groups in _groups(piece, source.batch_rows):
+            batches = file.iter_batches(
+                source.batch_rows, row_groups, columns, use_threads=source.threads > 1
+            )
+            if guard is None:
+                yield from batches
+                continue
+            guard.start(source.batch_rows, row_groups)
+            for batch in batches:
+                guard.check(batch.num_rows)
+                yield batch
+
+
+@contextmanager
+def _guard(piece: Piece, columns: list[str], source: Source) -> Iterator[Int96Guard | None]:
+    """Opens a shard a second time to compare its INT96 timestamps, where there may be some."""
+    if source.int96 is None:
+        yield None
+        return
+    with open_parquet(piece.shard.path, GUARD) as file:
+        yield Int96Guard(piece.shard.path, file, columns, source.int96)
 
 
 def _check_footer(metadata: pq.FileMetaData, piece: Piece) -> None:
