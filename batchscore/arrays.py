@@ -83,6 +83,73 @@ def make_batch(columns: Sequence[pa.Array], schema: pa.Schema, rows: int) -> pa.
     return pa.record_batch([pa.nulls(rows)], names=["rows"]).select([])
 
 
+def python_rows(rows: pa.Table | pa.RecordBatch) -> list[dict[str, Any]]:
+    """Returns rows as Python values; bytes of a text that are not UTF-8 become `\\xff`."""
+    found: list[dict[str, Any]] = [{} for _ in range(rows.num_rows)]
+    for name in rows.schema.names:
+        for row, value in zip(found, _python_values(rows.column(name)), strict=True):
+            row[name] = value
+    return found
+
+
+def _python_values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
+    try:
+        return list(column.to_pylist())
+    except UnicodeDecodeError:
+        return [_shown(value) for value in column.cast(_undecoded(column.type)).to_pylist()]
+
+
+def _undecoded(kind: pa.DataType) -> pa.DataType:
+    """Returns a type with binaries in place of its texts, at any depth."""
+    types = pa.types
+    if types.is_string(kind) or types.is_large_string(kind):
+        return pa.binary() if types.is_string(kind) else pa.large_binary()
+    if types.is_list(kind):
+        return pa.list_(_undecoded(kind.value_type))
+    if types.is_large_list(kind):
+        return pa.large_list(_undecoded(kind.value_type))
+    if types.is_fixed_size_list(kind):
+        return pa.list_(_undecoded(kind.value_type), kind.list_size)
+    if types.is_map(kind):
+        return pa.map_(_undecoded(kind.key_type), _undecoded(kind.item_type))
+    if types.is_struct(kind):
+        return pa.struct([(field.name, _undecoded(field.type)) for field in kind])
+    return kind
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode(errors="backslashreplace")
+    if isinstance(value, dict):
+        return {name: _shown(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_shown(each) for each in value)
+    return value
+
+
+def undecodable(column: pa.Array) -> Array:
+    """Returns a mask (b,) of the texts of a column that are not valid UTF-8; of others, none."""
+    none_b = np.zeros(len(column), np.bool_)
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return none_b
+    try:
+        column.validate(full=True)
+        return none_b
+    except pa.ArrowInvalid:
+        # One value is decoded once, however often it is there.
+        encoded = column.cast(_undecoded(column.type)).dictionary_encode()
+        bad_d = pa.array([_is_undecodable(each) for each in encoded.dictionary.to_pylist()])
+        return to_numpy(pc.fill_null(bad_d.take(encoded.indices), False))
+
+
+def _is_undecodable(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return True
+    return False
+
+
 def finite_rows(values: pa.RecordBatch) -> Array:
     """Returns a mask (b,) of the rows whose numbers are all there and finite, at any depth.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -12,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchscore.plan import plan
 from batchscore.plan.listing import hive_keys
-from batchscore.stages.partition import split_partitions
+from batchscore.stages.partition import encoded_key, split_partitions
 from tests.factory import make_rows, read_tree, run_cli, write_job, write_shard
 
 SMILE = "\N{SLIGHTLY SMILING FACE}"
@@ -40,8 +42,7 @@ def hostile_job(folder: Path, by: str, values: list[str | None], names: list[str
     ("by", "values", "names"),
     [
         ("part", VALUES, NAMES),
-        *((name, ["x", "..", None], []) for name in NAMES if name and len(name) < 250),
-        *((name, ["x", "y"], []) for name in ("_hidden", ".hidden", "a=b", " ", "...")),
+        *((name, ["x", "..", None], []) for name in ("<script>", SMILE, "-", " ", "q'\"#&")),
     ],
 )
 def test_hostile_names_and_values_come_back_equal(
@@ -63,6 +64,37 @@ def test_hostile_names_and_values_come_back_equal(
     data = [path.parts for path in (folder / "out/data").rglob("*.parquet")]
     keys = {unquote(parts[-2].partition("=")[0]) for parts in data}
     assert (keys, {len(parts) for parts in data}) == ({by}, {len(folder.parts) + 4})
+
+
+@pytest.mark.parametrize(
+    "name", ["line\nbreak", "../up", "..", "a/b", "%2e", "a=b", "a:b", "a*", "_hidden", ".hidden"]
+)
+def test_a_column_that_readers_would_not_find_by_its_folder_is_refused(
+    tmp_path: Path, name: str
+) -> None:
+    """Before any work, with the names that are expected; passed through it is a column like any."""
+    hostile_job(tmp_path, name, ["x"], [])
+    for command in ("check", "run"):
+        done = run_cli(command, tmp_path / "job.yaml")
+        assert done.exit_code == 2
+        assert "makes folders that not every reader finds it by; expected a name" in done.output
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["my part", "a=b"])
+def test_an_output_keeps_the_spelling_of_its_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """What was published under encoded names is unchanged, and is extended under the same ones."""
+    hostile_job(tmp_path, name, ["x", "y"], [])
+    job, data = tmp_path / "job.yaml", tmp_path / "out/data"
+    with monkeypatch.context() as before:
+        before.setattr(plan, "plain_keys", lambda *_: ())
+        assert run_cli("run", job).exit_code == 0
+    assert "UNCHANGED" in run_cli("run", job).output
+    shutil.copy(tmp_path / "hostile/0.parquet", tmp_path / "hostile/1.parquet")
+    assert "PUBLISHED" in run_cli("run", job).output
+    assert {path.name for path in data.iterdir()} == {f"{encoded_key(name)}={v}" for v in "xy"}
 
 
 def test_what_a_terminal_would_obey_is_not_printed(tmp_path: Path) -> None:

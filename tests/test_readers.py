@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -13,6 +14,7 @@ import pyarrow.dataset as ds
 import pytest
 
 from tests.conftest import Published
+from tests.factory import make_rows, run_cli, write_job, write_shard
 
 ORDER = ["year", "month", "day", "carrier", "flight", "origin"]
 COLUMNS = [*ORDER, "sched_dep_time", "score", "model_version"]
@@ -84,3 +86,45 @@ def test_reader(
         assert any(test(kind) for test in tests), (name, kind)
     assert in_order(found).equals(expected)
     assert len(expected) == 309_772
+
+
+NAMED = ["a b", " a", "%20", "a=b", "a/b", "a:b", "\xfc", "a.", "..", "", "~", "null", "x" * 240]
+
+
+@pytest.fixture(scope="module")
+def spaced(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An output whose rows are partitioned by a column with a space in its name."""
+    folder = tmp_path_factory.mktemp("spaced")
+    rows = make_rows(len(NAMED)).set_column(3, "my part", pa.array(NAMED))
+    write_shard(folder / "rows/0.parquet", rows)
+    job = write_job(folder, {"input.path": "rows", "output.partition_by": ["my part"]})
+    assert run_cli("run", job).exit_code == 0
+    return folder / "out"
+
+
+@pytest.mark.parametrize("given", ["folder", "current"])
+@pytest.mark.parametrize("read", [by_pandas, by_pyarrow, by_duckdb, by_polars])
+def test_partitions_are_read_by_name_and_value(
+    read: Callable[[Paths], Any], given: str, spaced: Path
+) -> None:
+    """A column with a space in its name has its values back, whatever characters they have."""
+    data = spaced / "data"
+    found = read(str(data) if given == "folder" else [str(p) for p in data.rglob("*.parquet")])
+    assert found.sort_by("id")["my part"].cast(pa.string()).to_pylist() == NAMED
+
+
+@pytest.mark.parametrize("column", [["a", None, "b"], [1, None, 2]], ids=["texts", "numbers"])
+def test_null_partitions(column: list[Any], tmp_path: Path) -> None:
+    """They are read as null by all but pandas, which needs the column's type, as the docs say."""
+    rows = make_rows(3).set_column(3, "my part", pa.array(column))
+    write_shard(tmp_path / "rows/0.parquet", rows)
+    job = write_job(tmp_path, {"input.path": "rows", "output.partition_by": ["my part"]})
+    assert run_cli("run", job).exit_code == 0
+    data = str(tmp_path / "out/data")
+    for read in (by_pyarrow, by_duckdb, by_polars):
+        assert read(data).sort_by("id")["my part"].to_pylist() == column
+    with pytest.raises(pa.ArrowException, match="unify dictionaries with nulls"):
+        by_pandas(data)
+    typed = ds.partitioning(pa.schema([("my part", rows["my part"].type)]), flavor="hive")
+    frame = pd.read_parquet(data, partitioning=typed).sort_values("id")
+    assert [None if pd.isna(v) else v for v in frame["my part"]] == column

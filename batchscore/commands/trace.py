@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
+from batchscore.arrays import python_rows
 from batchscore.errors import InvalidError, RecordError
 from batchscore.records import UnitRecord
 from batchscore.runs import layout
@@ -302,12 +303,12 @@ def _split_values(
     """Returns each row's own columns, and why it was rejected or None."""
     if not table.rejected:
         fixed = {name: value.as_py() for name, value in _path_values(table, file).items()}
-        rows = [{**row, **fixed} for row in found.rows.to_pylist()]
+        rows = [{**row, **fixed} for row in python_rows(found.rows)]
         return rows, [None] * len(rows)
     names = ("stage", "error", "message")
     reasons = found.rows.select([f"_{name}" for name in names]).rename_columns(list(names))
     source = found.rows.drop_columns(list(_REJECT_COLUMNS))
-    return source.to_pylist(), reasons.to_pylist()
+    return python_rows(source), [*python_rows(reasons)]
 
 
 def _origin(store: Store, read_run: _ReadRun, table: _Table, file: _File) -> dict[str, Any]:

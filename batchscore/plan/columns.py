@@ -110,7 +110,9 @@ def output_names(model: Model) -> list[str]:
     return [output.name for output in model.outputs] or [DEFAULT_OUTPUT]
 
 
-def written_columns(job: Job, schema: pa.Schema, version: str) -> Target:
+def written_columns(
+    job: Job, schema: pa.Schema, version: str, plain_keys: tuple[str, ...] = ()
+) -> Target:
     """Returns what is passed through, and what lives in the path; OutputError for a bad type."""
     output = job.output
     kept = schema.names if output.columns is None else output.columns
@@ -132,7 +134,8 @@ def written_columns(job: Job, schema: pa.Schema, version: str) -> Target:
                 f"checks.unique: column {name!r} is {schema.field(name).type}, which cannot be "
                 "part of a key; name columns of numbers, texts, binaries, booleans, dates or times"
             )
-    return Target(columns, tuple(output.partition_by), version, unique=job.checks.unique)
+    by, unique = tuple(output.partition_by), job.checks.unique
+    return Target(columns, by, version, unique=unique, plain_keys=plain_keys)
 
 
 def _is_nested(kind: pa.DataType) -> bool:

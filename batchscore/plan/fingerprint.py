@@ -47,13 +47,20 @@ def score_facts(loaded: LoadedJob, spec: RunSpec, shards: Collection[str]) -> di
         **_inference_facts(loaded, spec),
         "input.filters": str(spec.source.filters),
         "columns that are read": str(spec.source.schema),
-        "columns that are written": [spec.target.columns, spec.target.partition_by],
+        "columns that are written": _written(spec),
         **{f"code {name}": value for name, value in _code_hashes(loaded, shards).items()},
         **{f"version of {k}": v for k, v in versions.items() if k not in _NO_INFLUENCE},
     }
     return {
         name: value if isinstance(value, str) else _hash(value) for name, value in facts.items()
     }
+
+
+def _written(spec: RunSpec) -> list[tuple[str, ...]]:
+    target = spec.target
+    # Units that were finished when all folders had encoded names are not mixed with others.
+    plain = [target.plain_keys] if target.plain_keys else []
+    return [target.columns, target.partition_by, *plain]
 
 
 def _inference_facts(loaded: LoadedJob, spec: RunSpec) -> dict[str, str]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from batchscore.errors import InputError, InvalidError, OutputError, RetryError
 from batchscore.runs import layout
+from batchscore.stages.partition import encoded_key, is_plain_key
 from batchscore.storage import Store, open_filesystem
 from batchscore.wording import reason
 
@@ -42,6 +43,40 @@ def check_unpublished(output: str, shards: Iterable[str]) -> None:
                 f"output.path {output}: holds shard {path}, which input.path found, so that a run "
                 "would read what it wrote; choose another folder, or a narrower input.path"
             )
+
+
+def plain_keys(output: Store, partition_by: Sequence[str]) -> tuple[str, ...]:
+    """Returns the columns whose partition folders have their names as they are, unlike before.
+
+    Names of letters, digits, `_`, `-`, `.` and `~` are the same in both forms and not listed. An
+    output that has folders with an encoded name keeps it.
+
+    Raises:
+        OutputError: no folder of this name would be read back under it by every reader.
+    """
+    special = [name for name in partition_by if encoded_key(name) != name]
+    known = _folder_keys(output) if special else set()
+    chosen = [name for name in special if encoded_key(name) not in known]
+    for name in chosen:
+        if not is_plain_key(name):
+            raise OutputError(
+                f"output.partition_by: column {name!r} makes folders that not every reader finds "
+                "it by; expected a name that does not begin with `_` or `.` and has none of "
+                "`/ = % \\ : ? * [ ] { }` nor control characters: rename the column in the input, "
+                "or take it out of output.partition_by"
+            )
+    return tuple(chosen)
+
+
+def _folder_keys(output: Store) -> set[str]:
+    """Returns the keys of the hive folders of what is published."""
+    keys, folder = set[str](), layout.DATA
+    while True:
+        names = [name for name in output.names(folder) if "=" in name]
+        if not names:
+            return keys
+        keys |= {name.partition("=")[0] for name in names}
+        folder = f"{folder}/{min(names)}"
 
 
 def _path(address: str, what: str, kind: type[InvalidError]) -> str:

@@ -26,7 +26,13 @@ from batchscore.plan.inputs import (
 )
 from batchscore.plan.listing import find_shards
 from batchscore.plan.model import model_inputs, resolve_model
-from batchscore.plan.places import check_apart, check_ready, check_unpublished, check_writable
+from batchscore.plan.places import (
+    check_apart,
+    check_ready,
+    check_unpublished,
+    check_writable,
+    plain_keys,
+)
 from batchscore.plan.reference import References, find_references
 from batchscore.runs import layout
 from batchscore.runs.actor import actor
@@ -138,7 +144,8 @@ def _make_spec(
     loaded: LoadedJob, source: Source, model: Model, inputs: tuple[InputColumns, ...], rows: int
 ) -> RunSpec:
     job = loaded.job
-    target = written_columns(job, source.schema, model.version)
+    keys = plain_keys(Store(job.output.path), job.output.partition_by)
+    target = written_columns(job, source.schema, model.version, keys)
     return RunSpec(
         run="",
         job=job.name,

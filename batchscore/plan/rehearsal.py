@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from batchscore.arrays import python_rows
 from batchscore.errors import FailedError, InvalidError
 from batchscore.golden import measure_golden
 from batchscore.ledger import encode_record
@@ -130,7 +131,7 @@ def _unit_of(block: Block) -> Unit:
 def _first_row(block: Block) -> dict[str, Any]:
     if block.values is None or not len(block):
         return {}
-    return dict(block.values.slice(0, 1).to_pylist()[0])
+    return python_rows(block.values.slice(0, 1))[0]
 
 
 def estimate_seconds(plan: Plan, work: Work, rehearsal: Rehearsal | None) -> float | None:

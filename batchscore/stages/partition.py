@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,10 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchscore.arrays import Array, to_arrow, to_numpy
+from batchscore.arrays import Array, to_arrow, to_numpy, undecodable
 from batchscore.errors import StepError
 from batchscore.records import StagedFile
 from batchscore.stages.ahead import WriteBehind
+from batchscore.stages.block import Block, reject_rows
 from batchscore.stages.encoding import choose_encoding
 from batchscore.stages.lineage import RowsFile
 from batchscore.stages.sidecar import buffered
@@ -29,6 +31,7 @@ BUFFER_BYTES = 64 << 20
 OPEN_FILES = 64
 UNIT_PARTITIONS = 1_000
 NAME_BYTES = 255  # of one file or folder, on Linux and macOS
+_MISREAD = frozenset("/=%\\:?*[]{}")
 
 
 @dataclass(frozen=True)
@@ -51,19 +54,36 @@ class Part:
         return int(self.batch.nbytes + self.rows_p.nbytes)
 
 
+def reject_unnamed(block: Block, partition_by: tuple[str, ...]) -> Block:
+    """Takes rows out of a block whose partition has no name, since a text is not valid UTF-8."""
+    for name in partition_by:
+        bad_b = undecodable(block.batch.column(name)) if len(block) else np.zeros(0, np.bool_)
+        if bad_b.any():
+            message = f"column {name!r} of output.partition_by is not valid UTF-8"
+            block = reject_rows(block, to_arrow(bad_b), "write", "InvalidText", message)
+    return block
+
+
 def split_partitions(
-    batch: pa.RecordBatch, rows_b: pa.Array, partition_by: tuple[str, ...]
+    batch: pa.RecordBatch,
+    rows_b: pa.Array,
+    partition_by: tuple[str, ...],
+    plain_keys: Collection[str] = (),
 ) -> list[Part]:
     """Splits rows by the columns that live in the path, keeping their order in each part.
 
     Of several parts each is a copy of its rows: a slice would keep the batch alive.
+
+    Args:
+        plain_keys: columns whose folders have their names as they are; of others, percent-encoded.
     """
     kept = batch.select([name for name in batch.schema.names if name not in partition_by])
     if not batch.num_rows:
         return []
     if not partition_by:
         return [Part("", kept, rows_b)]
-    codes_b, folders = _partition_codes(batch, partition_by)
+    keys = {name: name if name in plain_keys else encoded_key(name) for name in partition_by}
+    codes_b, folders = _partition_codes(batch, keys)
     if len(folders) == 1:
         return [Part(folders[0], kept, rows_b)]
     order_b = np.argsort(codes_b, kind="stable")
@@ -75,14 +95,12 @@ def split_partitions(
     ]
 
 
-def _partition_codes(
-    batch: pa.RecordBatch, partition_by: tuple[str, ...]
-) -> tuple[Array, list[str]]:
+def _partition_codes(batch: pa.RecordBatch, keys: Mapping[str, str]) -> tuple[Array, list[str]]:
     codes_b = np.zeros(batch.num_rows, np.int64)
     folders = [""]
-    for name in partition_by:
+    for name, key in keys.items():
         encoded = batch.column(name).dictionary_encode(null_encoding="encode")
-        texts = [_folder_name(name, value) for value in encoded.dictionary.to_pylist()]
+        texts = [_folder_name(name, key, value) for value in encoded.dictionary.to_pylist()]
         codes_b = codes_b * len(texts) + to_numpy(encoded.indices).astype(np.int64)
         folders = [f"{a}/{b}" if a else b for a in folders for b in texts]
         used, codes_b = np.unique(codes_b, return_inverse=True)
@@ -90,9 +108,9 @@ def _partition_codes(
     return codes_b, folders
 
 
-def _folder_name(column: str, value: Any) -> str:
-    name = f"{_path_key(column)}={_path_value(column, value)}"
-    if len(name) > NAME_BYTES:
+def _folder_name(column: str, key: str, value: Any) -> str:
+    name = f"{key}={_path_value(column, value)}"
+    if len(name.encode()) > NAME_BYTES:
         raise StepError(
             f"output.partition_by: column {column!r} has a value of {len(str(value)):,} "
             f"characters, {str(value)[:32]!r}…, which is no folder's name: it takes more than "
@@ -101,10 +119,20 @@ def _folder_name(column: str, value: Any) -> str:
     return name
 
 
-def _path_key(column: str) -> str:
+def encoded_key(column: str) -> str:
+    """Returns a column's name, percent-encoded, as pyarrow and Spark decode it in a folder."""
     text = quote(column, safe="")
     # Readers take a folder whose name begins with one of these for hidden.
     return f"%{ord(text[0]):02X}{text[1:]}" if text[0] in "._" else text
+
+
+def is_plain_key(column: str) -> bool:
+    """Tells whether every reader finds a column by a folder that has its name as it is.
+
+    DuckDB and Polars decode no name. A slash, an equals sign or a percent sign would be misread,
+    Hadoop refuses a colon, and some characters are patterns where files are listed.
+    """
+    return column.isprintable() and column[:1] not in {"", ".", "_"} and not _MISREAD & {*column}
 
 
 def _path_value(column: str, value: Any) -> str:

@@ -18,7 +18,12 @@ from batchscore.stages.ahead import WriteBehind
 from batchscore.stages.block import Block, End, Reject, locate_rows, stopwatch
 from batchscore.stages.keys import KeysFile
 from batchscore.stages.lineage import RowsFile
-from batchscore.stages.partition import FILE_BYTES, PartitionFiles, split_partitions
+from batchscore.stages.partition import (
+    FILE_BYTES,
+    PartitionFiles,
+    reject_unnamed,
+    split_partitions,
+)
 from batchscore.stages.sidecar import Sidecar
 from batchscore.stages.trial import Trial
 from batchscore.storage import Store
@@ -41,6 +46,7 @@ class Target:
         model_version: value of the column of that name.
         file_bytes: a file is closed once it is this large.
         unique: columns that together name a row, whose hashes are kept; none if empty.
+        plain_keys: columns in the path whose folders have their names as they are.
     """
 
     columns: tuple[str, ...]
@@ -48,6 +54,7 @@ class Target:
     model_version: str
     file_bytes: int = FILE_BYTES
     unique: tuple[str, ...] = ()
+    plain_keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -151,6 +158,7 @@ class UnitWriter:
                 "expected; the engine did not keep the stages of a unit together"
             )
         self._sequence += 1
+        block = reject_unnamed(block, self._target.partition_by)
         self.note(block.seconds)
         for reject in block.rejects:
             self._reasons[self._reason(reject)] += len(reject.rows_r)
@@ -307,7 +315,8 @@ class UnitWriter:
 
     def _write_scored(self, block: Block) -> None:
         batch = scored_batch(block, self._target)
-        for part in split_partitions(batch, block.rows_b, self._target.partition_by):
+        by, plain = self._target.partition_by, self._target.plain_keys
+        for part in split_partitions(batch, block.rows_b, by, plain):
             self._files.add(part)
 
     def _check_columns(self, block: Block) -> None:
