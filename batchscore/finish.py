@@ -205,7 +205,7 @@ def _lifted(spec: RunSpec, result: Result) -> list[tuple[str, Any]]:
     shards = {p.shard.path for r in result.records for p in r.pieces if r.unit in result.fresh}
     left = [
         lifted(each)
-        if each["score"] == spec.score and shards & {path for path, *_ in each["shards"]}
+        if each["run"] in result.plan["revoked"] and shards & {path for path, *_ in each["shards"]}
         else each
         for each in revoked
     ]

@@ -132,8 +132,10 @@ def decided(decision: Mapping[str, str]) -> str:
 def _worked(manifest: Mapping[str, Any]) -> list[str]:
     rows, units = manifest["rows"], manifest["reused_units"]
     reused = f"reused {count(rows['reused'])}" + (f" in {_counted(units, 'unit')}" if units else "")
+    changed = one_line(", ".join(manifest.get("changed", ())), 200)
     return [
         f"{row_equation(rows)}      ({reused})",
+        *([f"every row was scored again, since these changed: {changed}"] if changed else []),
         speed_and_limit(manifest),
         *busy_and_help(manifest),
     ]

@@ -25,7 +25,7 @@ from batchscore.errors import (
 )
 from batchscore.finish import failed_manifest, held_manifest, until_now
 from batchscore.ledger import finished_units, sweep_attempts
-from batchscore.plan import Plan, Work, plan_facts, settle, share_out
+from batchscore.plan import Plan, Work, plan_facts, scored_as, settle, share_out
 from batchscore.processes import frozen, uncollected
 from batchscore.runs import layout
 from batchscore.runs.checks import rejects_allowed
@@ -162,15 +162,19 @@ def begin(plan: Plan, work: Work) -> Run:
     Raises:
         RetryError: another run took its name at the same moment.
     """
+    plan = scored_as(plan, work.score)
     store, run = plan.spec.output, plan.spec.run
     started = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+    planned = plan_facts(plan, started)
     facts = {
-        **plan_facts(plan, started),
+        **planned,
+        "facts": {**planned["facts"], "changed": list(work.changes.score)},
         "units": {unit.id: unit.rows for unit in work.units},
         "resumed": sorted(work.resumed),
         "kept": sorted(work.kept),
         "base": work.base["run"] if work.base else None,
         "before": snapshot(store, plan.spec.slice),
+        "revoked": list(work.revoked),
     }
     if not store.create_new(layout.plan_file(run), encode_json(facts), flush=False):
         raise RetryError(f"run {run}: another run took this name at the same moment; run again")

@@ -18,6 +18,8 @@ from batchscore.drift.numbers import valid_values
 from batchscore.drift.table import TableProfile
 from batchscore.errors import RecordError
 
+# It is no part of what decides scores: published units keep their profiles through an upgrade, so a
+# later version must read the files of earlier ones.
 VERSION = 1
 PROFILE_KEY = b"batchscore.profile"
 RECORD_KEY = b"batchscore.record"

@@ -22,7 +22,8 @@ class OnChange(Section):
         default="rescore",
         description="When the model, or anything else in the job that decides scores, changed "
         "(pre- and postprocessing, filters, code, columns, `runtime.precision`, `compile` and "
-        "`micro_batch`, versions of torch, Arrow and NumPy): `rescore` every row, or `hold`.",
+        "`micro_batch`, the version of torch, and those of NumPy, Arrow and pandas where the job's "
+        "scores depend on them): `rescore` every row, or `hold`.",
     )
     removed_shards: Literal["hold", "remove"] = Field(
         default="hold",

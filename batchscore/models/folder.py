@@ -131,11 +131,17 @@ class Model:
             "format": self.format,
             "weights": self.weights,
             "architecture": [self.architecture, self.architecture_args, self.code_sha256],
-            "inputs": [dataclasses.astuple(each) for each in self.inputs],
-            "outputs": [dataclasses.astuple(each) for each in self.outputs],
+            "inputs": [_spell_input(each) for each in self.inputs],
+            "outputs": [[each.name, each.dtype, list(each.shape)] for each in self.outputs],
             "files": {k: v for k, v in self.sha256.items() if k not in self.no_influence},
         }
         return _hash_of(decides)
+
+
+def _spell_input(each: ModelInput) -> list[Any]:
+    """Return what a hash is made of, field by field, so that it does not go with the class."""
+    vary = each.varying and [each.varying.max_length, each.varying.pad, each.varying.truncate]
+    return [each.name, each.dtype, list(each.shape), list(each.columns), vary]
 
 
 def read_model_folder(address: str) -> Model:

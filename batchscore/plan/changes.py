@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from batchscore.job import OnChange
+from batchscore.plan.fingerprint import VERSION_OF
 from batchscore.runs.checks import Check
 from batchscore.units import Piece, Shard
 
@@ -35,9 +36,19 @@ class Changes:
     rows_after: int = 0
 
 
+def changed_facts(facts: Mapping[str, str], before: Mapping[str, str]) -> tuple[str, ...]:
+    """Names what decides scores and differs; the version of a package that is not needed does not.
+
+    Args:
+        facts: all that scores depend on, by name.
+        before: the same of an earlier run, in the same words.
+    """
+    counted = {k: v for k, v in before.items() if k in facts or not k.startswith(VERSION_OF)}
+    return tuple(sorted(k for k in {*facts, *counted} if facts.get(k) != counted.get(k)))
+
+
 def find_changes(
-    facts: Mapping[str, str],
-    facts_before: Mapping[str, str],
+    score: tuple[str, ...],
     pieces: Iterable[Piece],
     pieces_before: Iterable[Piece],
     shards: Iterable[Shard],
@@ -45,8 +56,7 @@ def find_changes(
     """Compares what is to be scored with what is published.
 
     Args:
-        facts: all that scores depend on, by name.
-        facts_before: the same of the published run.
+        score: what decides scores and differs, as `changed_facts` names it.
         pieces: row groups that are to be scored.
         pieces_before: row groups whose rows are published, without those of bad shards.
         shards: all of the input; those whose rows are filtered are neither gone nor late.
@@ -63,9 +73,7 @@ def find_changes(
     edited = {s.path for s in before if marks.get(s.path, (s.size, s.mark)) != (s.size, s.mark)}
     lost = gone | edited
     return Changes(
-        score=tuple(
-            sorted(k for k in {*facts, *facts_before} if facts.get(k) != facts_before.get(k))
-        ),
+        score=score,
         removed=tuple(sorted(gone - left)),
         rewritten=tuple(sorted(edited | left)),
         late=tuple(sorted(new - came)),

@@ -3,31 +3,45 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import os
 import platform
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from batchscore import __version__
-from batchscore.drift.storage import VERSION
-from batchscore.job import LoadedJob, Preprocess, UserFunction
+from batchscore.job import LoadedJob, Preprocess, Sigmoid, Softmax, UserFunction
+from batchscore.plan.spelling import (
+    spell_filters,
+    spell_inputs,
+    spell_preprocess,
+    spell_schema,
+    spell_steps,
+    spell_type,
+)
 from batchscore.runs.layout import HOME
 from batchscore.spec import RunSpec
 from batchscore.stages.block import TILE_ROWS
 from batchscore.storage import is_local
 from batchscore.units import Piece
 
+# Raise it when the scores of a job change though job, model and rows do not: every published slice
+# is then scored again. A faster way to the same scores, and another format of profiles or of these
+# facts, leave it alone.
+SCORING_VERSION = 1
+# Raise it when facts are spelled in another way, and translate those of published runs, as
+# `legacy_facts.py` does: what is only spelled in another way is not scored again.
+FACTS_FORMAT = "format 2"
+FORMAT, VERSION_OF = "facts", "version of "
+
 # A larger file beside a function is no part of its code.
 _READ_BYTES = 16 << 20
 _NOT_READ = (".yaml", ".yml", ".md", ".log")
 _PACKAGES = ("apache-beam", "pyarrow", "numpy", "pandas", "torch", "safetensors")
 _CHANGES_BITS = ("precision", "compile")
-# Python and Beam carry rows but compute nothing of them.
-_NO_INFLUENCE = ("apache-beam", "python")
 
 
 def score_facts(loaded: LoadedJob, spec: RunSpec, shards: Collection[str]) -> dict[str, str]:
@@ -36,31 +50,31 @@ def score_facts(loaded: LoadedJob, spec: RunSpec, shards: Collection[str]) -> di
     Args:
         shards: paths of the input, which are no code though they may lie beside it.
     """
-    sections = loaded.job.model_dump(mode="json", include={"preprocess", "postprocess"})
-    versions = package_versions()
+    job = loaded.job
     facts = {
+        FORMAT: FACTS_FORMAT,
+        "scoring": f"version {SCORING_VERSION}",
         "model": spec.model.identity,
-        "profiles of units": f"format {VERSION}",
-        "model inputs": [str(each) for each in spec.inputs],
-        "preprocess": sections["preprocess"],
-        "postprocess": sections["postprocess"],
+        "model inputs": spell_inputs(spec.inputs),
+        "preprocess": spell_preprocess(job.preprocess),
+        "postprocess": spell_steps(job.postprocess),
         **_inference_facts(loaded, spec),
-        "input.filters": str(spec.source.filters),
-        "columns that are read": str(spec.source.schema),
+        "input.filters": spell_filters(job.input.filters),
+        "columns that are read": spell_schema(spec.source.schema),
         "columns that are written": _written(spec),
         **{f"code {name}": value for name, value in _code_hashes(loaded, shards).items()},
-        **{f"version of {k}": v for k, v in versions.items() if k not in _NO_INFLUENCE},
+        **{f"{VERSION_OF}{name}": version(name) for name in needed_packages(loaded, spec)},
     }
     return {
-        name: value if isinstance(value, str) else _hash(value) for name, value in facts.items()
+        name: value if isinstance(value, str) else sha256_of(value) for name, value in facts.items()
     }
 
 
-def _written(spec: RunSpec) -> list[tuple[str, ...]]:
+def _written(spec: RunSpec) -> list[Any]:
     target = spec.target
     # Units that were finished when all folders had encoded names are not mixed with others.
-    plain = [target.plain_keys] if target.plain_keys else []
-    return [target.columns, target.partition_by, *plain]
+    plain = [list(target.plain_keys)] if target.plain_keys else []
+    return [list(target.columns), list(target.partition_by), *plain]
 
 
 def _inference_facts(loaded: LoadedJob, spec: RunSpec) -> dict[str, str]:
@@ -74,9 +88,49 @@ def _inference_facts(loaded: LoadedJob, spec: RunSpec) -> dict[str, str]:
     return facts
 
 
+def needed_packages(loaded: LoadedJob, spec: RunSpec) -> list[str]:
+    """Returns the packages whose version can change this job's scores.
+
+    Sums, products, comparisons and roundings to the nearest number are the same in any version, so
+    fitted features need no package. Beam, Python and safetensors only carry rows and weights.
+    """
+    job = loaded.job
+    steps = (job.preprocess, *job.postprocess)
+    functions = [step for step in steps if isinstance(step, (Preprocess, UserFunction))]
+    needed = {"torch"}
+    if any(isinstance(step, (Sigmoid, Softmax)) for step in steps):
+        needed.add("numpy")  # its exp differs in the last bit from version to version
+    if functions:
+        needed |= {"numpy", "pyarrow"}
+    if any(_takes_pandas(step, loaded.base) for step in functions):
+        needed.add("pandas")
+    if job.preprocess is None and _has_decimals(spec):
+        needed.add("pyarrow")  # its cast of large decimals to floats rounds more than once
+    return sorted(needed)
+
+
+def _takes_pandas(step: Preprocess | UserFunction, base: str) -> bool:
+    """Tells whether a function takes DataFrames, without running its file.
+
+    Where the job does not say so, the annotation of its first argument does, and a file with such
+    an annotation holds one of these words.
+    """
+    if step.batch is not None:
+        return step.batch == "pandas"
+    file = Path(base, step.function.partition(":")[0])
+    text = file.read_text(errors="replace") if is_local(base) and file.is_file() else ""
+    return "pandas" in text or "DataFrame" in text
+
+
+def _has_decimals(spec: RunSpec) -> bool:
+    schema = spec.source.schema
+    read = [name for name in spec.model_columns if name in schema.names]
+    return any('"decimal"' in json.dumps(spell_type(schema.field(name).type)) for name in read)
+
+
 def score_hash(facts: Mapping[str, str]) -> str:
     """Returns the hash under which units that were scored alike share a ledger."""
-    return _hash(facts)
+    return sha256_of(facts)
 
 
 def fingerprint(
@@ -87,11 +141,12 @@ def fingerprint(
     for piece in pieces:
         groups[piece.shard.path, piece.shard.size, piece.shard.mark] += piece.row_groups
     read = sorted((*shard, sorted(found)) for shard, found in groups.items())
-    return _hash([score, read, sorted(bad_files)])
+    return sha256_of([score, read, sorted(bad_files)])
 
 
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+def sha256_of(value: Any) -> str:
+    """Returns the hash of plain JSON values; TypeError for any other."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _code_hashes(loaded: LoadedJob, shards: Collection[str]) -> dict[str, str]:
@@ -133,6 +188,6 @@ def _may_be_read(path: Path) -> bool:
 
 
 def package_versions() -> dict[str, str]:
-    """Returns the versions of Python and of the packages that scores depend on."""
-    found = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    """Returns the versions of Python and of packages, as a manifest tells them."""
+    found = {name: version(name) for name in _PACKAGES}
     return {"batchscore": __version__, "python": platform.python_version(), **found}

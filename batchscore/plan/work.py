@@ -6,14 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from batchscore.errors import RecordError
+from batchscore.errors import InvalidError, RecordError
 from batchscore.ledger import finished_units, read_heads
-from batchscore.plan.changes import Changes, find_changes, judge_changes
+from batchscore.plan.changes import Changes, changed_facts, find_changes, judge_changes
+from batchscore.plan.fingerprint import fingerprint, score_hash
+from batchscore.plan.legacy_facts import complete, is_legacy, legacy_score, respell
 from batchscore.plan.plan import Plan
 from batchscore.records import UnitRecord
 from batchscore.runs import layout
 from batchscore.runs.checks import Check
-from batchscore.runs.history import published_manifest
+from batchscore.runs.history import published_manifest, read_manifest
 from batchscore.runs.manifest import published_records
 from batchscore.runs.revoked import revocations
 from batchscore.runs.snapshot import snapshot
@@ -30,6 +32,7 @@ class Work:
 
     Args:
         base: the manifest of what is published, or None.
+        score: the name under which what is scored as this job scores is known.
         kept: published units that stay as they are.
         resumed: units that were finished and never published.
         units: what is to be scored.
@@ -37,15 +40,18 @@ class Work:
         checks: one for each kind of change; a run whose job holds one does not score. One more,
             passed, where published files are gone.
         unchanged: what is published is what a run would publish.
+        revoked: runs that were taken back and had scored as this job does.
     """
 
     base: dict[str, Any] | None
+    score: str
     kept: dict[str, UnitRecord]
     resumed: dict[str, UnitRecord]
     units: tuple[Unit, ...]
     changes: Changes
     checks: tuple[Check, ...]
     unchanged: bool
+    revoked: tuple[str, ...] = ()
 
     @property
     def held(self) -> bool:
@@ -72,10 +78,12 @@ def settle(plan: Plan, rescore: bool = False) -> Work:
     Raises:
         RecordError: a manifest, a record, or the slice's snapshot is damaged.
     """
-    spec = plan.spec
     base, published = _standing(plan, rescore)
+    changed = _changed_since(plan, base) if base else ()
+    plan = scored_as(plan, _known_score(plan, base, changed))
+    spec = plan.spec
     missing = _missing_files(plan, base, published, rescore)
-    alike = base is not None and base["score"] == plan.spec.score and not rescore
+    alike = base is not None and base["score"] == spec.score and not rescore
     whole = {
         unit: record
         for unit, record in published.items()
@@ -92,14 +100,50 @@ def settle(plan: Plan, rescore: bool = False) -> Work:
     units = _cut(plan.pieces, left, salt, {*finished, *published})
     same = alike and base is not None and base["fingerprint"] == plan.fingerprint
     unchanged = same and not units and not resumed
-    changes, checks = _changes(plan, base, published, rescore)
+    changes, checks = _changes(plan, base, changed, published, rescore)
     checks = (*checks, *_tell_missing(missing))
-    checks = (*checks, *([] if rescore else _judge_revoked(plan, units, resumed)))
-    return Work(base, kept, resumed, units, changes, checks, unchanged)
+    revoked = _revoked_alike(plan)
+    checks = (*checks, *([] if rescore else _judge_revoked(revoked, units, resumed)))
+    runs = tuple(each["run"] for each in revoked)
+    return Work(base, spec.score, kept, resumed, units, changes, checks, unchanged, runs)
+
+
+def scored_as(plan: Plan, score: str) -> Plan:
+    """Returns the plan with the name under which what is scored as it scores is known."""
+    if score == plan.spec.score:
+        return plan
+    bad = [(each.path, each.size, each.mark) for each in plan.bad_files]
+    made = fingerprint(score, plan.pieces, bad)
+    return replace(plan, spec=replace(plan.spec, score=score), fingerprint=made)
+
+
+def _changed_since(plan: Plan, manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names what decides scores and differs from a run's; only spelled differently is the same."""
+    facts, before = plan.score_facts, manifest["score_facts"]
+    if is_legacy(before):
+        facts, before = respell(facts, plan.loaded.job, plan.spec), complete(before)
+    return changed_facts(facts, before)
+
+
+def _known_score(plan: Plan, base: Mapping[str, Any] | None, changed: Sequence[str]) -> str:
+    """Returns the score of what is published, where the job still scores so; else the job's own.
+
+    A killed run of an earlier version may have finished units though it published nothing. Its
+    facts lie in no manifest yet, so they are found by the hash that it would have today.
+    """
+    if base is not None and not changed:
+        return str(base["score"])
+    store, slice_ = plan.spec.output, plan.spec.slice
+    legacy = legacy_score(plan.score_facts, plan.loaded.job, plan.spec)
+    return legacy if finished_units(store, slice_, legacy) else score_hash(plan.score_facts)
 
 
 def _changes(
-    plan: Plan, base: dict[str, Any] | None, published: Mapping[str, UnitRecord], rescore: bool
+    plan: Plan,
+    base: dict[str, Any] | None,
+    changed: tuple[str, ...],
+    published: Mapping[str, UnitRecord],
+    rescore: bool,
 ) -> tuple[Changes, tuple[Check, ...]]:
     if base is None:
         return Changes(), ()
@@ -110,8 +154,7 @@ def _changes(
         for piece in record.pieces
         if (unit, piece.shard.path) not in bad
     ]
-    facts = plan.score_facts, base["score_facts"]
-    changes = find_changes(*facts, plan.pieces, before, plan.shards)
+    changes = find_changes(changed, plan.pieces, before, plan.shards)
     cost = _cost(plan, base, published, changes)
     on_change = plan.loaded.job.on_change
     if rescore:  # but what is gone from the input is not scored by force
@@ -135,11 +178,26 @@ def _cost(
     return words
 
 
+def _revoked_alike(plan: Plan) -> list[dict[str, Any]]:
+    """Returns what was taken back of runs that had scored as this job does."""
+    spec = plan.spec
+    found = [each for each in revocations(spec.output, spec.slice) if each["shards"]]
+    return [each for each in found if each["score"] == spec.score or _ran_alike(plan, each["run"])]
+
+
+def _ran_alike(plan: Plan, run: str) -> bool:
+    try:
+        return not _changed_since(plan, read_manifest(plan.spec.output, run))
+    except (InvalidError, RecordError, KeyError):
+        return False  # what is not known of it holds nothing
+
+
 def _judge_revoked(
-    plan: Plan, units: Sequence[Unit], resumed: Mapping[str, UnitRecord]
+    revoked: Sequence[Mapping[str, Any]],
+    units: Sequence[Unit],
+    resumed: Mapping[str, UnitRecord],
 ) -> list[Check]:
     """Holds what was taken back: shards that would be published again as they were scored then."""
-    spec = plan.spec
     found = [*(unit.pieces for unit in units), *(record.pieces for record in resumed.values())]
     shards = {_key(piece) for pieces in found for piece in pieces}
     return [
@@ -151,8 +209,8 @@ def _judge_revoked(
             "these shards, or publish them all the same with --rescore",
             "held",
         )
-        for each in revocations(spec.output, spec.slice)
-        if each["score"] == spec.score and shards & set(map(tuple, each["shards"]))
+        for each in revoked
+        if shards & set(map(tuple, each["shards"]))
     ][:1]
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchscore.job import OnChange
-from batchscore.plan.changes import Changes, find_changes, judge_changes
+from batchscore.plan.changes import Changes, changed_facts, find_changes, judge_changes
 from batchscore.units import Piece, Shard
 
 COST = "going on would score 7 rows"
@@ -28,7 +28,7 @@ def pieces_of(shards: Iterable[Shard]) -> list[Piece]:
 def changes_between(before: Iterable[Shard], now: Iterable[Shard]) -> Changes:
     """What changed where all rows of both inputs are to be scored."""
     shards = [*now]
-    return find_changes({}, {}, pieces_of(shards), pieces_of(before), shards)
+    return find_changes((), pieces_of(shards), pieces_of(before), shards)
 
 
 def shard(path: str, mark: str = "m", rows: int = 5) -> Shard:
@@ -82,14 +82,13 @@ def test_rows_are_those_of_what_is_lost_and_of_what_stands_in_its_place(
 def test_shards_whose_rows_are_filtered_are_not_gone(shards: list[Shard], chance: Any) -> None:
     """A filter that leaves a shard's rows out changes the job, and removes nothing of the input."""
     kept = [shard for shard in shards if chance.random() < 0.5]
-    facts = {"input.filters": "new"}, {"input.filters": "old"}
-    found = find_changes(*facts, pieces_of(kept), pieces_of(shards), shards)
+    found = find_changes(("input.filters",), pieces_of(kept), pieces_of(shards), shards)
     assert found == Changes(score=("input.filters",))
 
 
 def test_a_filtered_shard_that_was_written_anew_is_rewritten() -> None:
     """Its published rows are not what it holds any more, though none of them is scored."""
-    found = find_changes({}, {}, [], pieces_of([shard("p/a")]), [shard("p/a", "n")])
+    found = find_changes((), [], pieces_of([shard("p/a")]), [shard("p/a", "n")])
     assert (found.rewritten, found.rows_before, found.rows_after) == (("p/a",), 5, 0)
 
 
@@ -97,7 +96,7 @@ def test_row_groups_of_one_shard_are_one_shard() -> None:
     """However a shard was cut into units, its rows are counted together and its path once."""
     whole = Shard("p/a", 1, "m", 9)
     parts = [Piece(whole, (0,), (0,), (5,)), Piece(whole, (1,), (5,), (4,))]
-    found = find_changes({}, {}, pieces_of([shard("q/b")]), parts, [shard("q/b")])
+    found = find_changes((), pieces_of([shard("q/b")]), parts, [shard("q/b")])
     assert (found.removed, found.rows_before, found.late) == (("p/a",), 9, ("q/b",))
 
 
@@ -108,13 +107,16 @@ def test_row_groups_of_one_shard_are_one_shard() -> None:
         ({"b": "2", "a": "1"}, {"b": "3", "a": "2"}, ("a", "b")),
         ({"a": "1"}, {}, ("a",)),
         ({}, {"a": "1"}, ("a",)),
+        ({"version of torch": "2"}, {"version of torch": "1"}, ("version of torch",)),
+        ({"version of torch": "2"}, {}, ("version of torch",)),
+        ({}, {"version of pandas": "1"}, ()),
     ],
 )
 def test_facts_that_differ_are_named(
     facts: dict[str, str], before: dict[str, str], expected: tuple[str, ...]
 ) -> None:
-    """A fact that is new, gone or other is named, sorted."""
-    assert find_changes(facts, before, [], [], []).score == expected
+    """A fact that is new, gone or other is named, but no package that is not needed any more."""
+    assert changed_facts(facts, before) == expected
 
 
 CHANGES = Changes(

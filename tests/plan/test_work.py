@@ -19,7 +19,7 @@ from batchscore.drift.table import TableProfile
 from batchscore.errors import RecordError
 from batchscore.job import load_job
 from batchscore.ledger import encode_record, enter
-from batchscore.plan import Plan, Work, make_plan, settle
+from batchscore.plan import Plan, Work, make_plan, scored_as, settle
 from batchscore.records import BadShard, StagedFile, UnitRecord
 from batchscore.runs import layout
 from batchscore.runs.manifest import encode_shard, encode_units
@@ -312,7 +312,7 @@ def test_what_was_scored_another_way_is_not_reused(template: Plan, tmp_path: Pat
     world = make_world(template, tmp_path)
     world.publish([HALF])
     world.finish(REST)
-    world.plan = replace(world.plan, spec=replace(world.plan.spec, score="f" * 64))
+    world.plan = replace(world.plan, score_facts={**world.plan.score_facts, "model": "other"})
     work = world.settle()
     assert (work.kept, work.resumed, work.unit_rows) == ({}, {}, 120)
     assert work.base is not None
@@ -435,6 +435,36 @@ def test_what_was_taken_back_is_held_with_who_and_why(template: Plan, tmp_path: 
         assert words in check.detail
     world.store.write_json(revoked_path(world.plan.spec.slice), others)
     assert world.settle().checks == ()
+
+
+def test_facts_that_are_equal_keep_the_name_of_what_is_published(
+    template: Plan, tmp_path: Path
+) -> None:
+    """An earlier version hashed facts in another way; what it published and finished is reused."""
+    world = make_world(template, tmp_path)
+    today = world.plan
+    world.plan = replace(today, spec=replace(today.spec, score="e" * 64))
+    world.publish([HALF])
+    world.finish(REST)
+    world.plan = today
+    work = world.settle()
+    assert (work.score, [*work.kept], [*work.resumed]) == ("e" * 64, [HALF.id], [REST.id])
+    assert (work.changes.score, settle(scored_as(today, work.score))) == ((), work)
+
+
+def test_what_was_taken_back_is_known_by_its_facts(template: Plan, tmp_path: Path) -> None:
+    """It holds a run that scores alike, though an earlier version hashed facts in another way."""
+    world = make_world(template, tmp_path)
+    revoked = {**revocation(world, "r1", world.plan.pieces), "score": "e" * 64}
+    world.store.write_json(revoked_path(world.plan.spec.slice), [revoked])
+    alike = world.plan.score_facts
+    for facts, held in ((alike, ["revoked"]), ({**alike, "model": "other"}, [])):
+        stub = {"run": "r1", "status": "revoked", "started": "", "rows": {}}
+        manifest = {**stub, "score_facts": facts}
+        world.store.write_json(layout.run_file("r1", "manifest.json"), manifest)
+        work = world.settle()
+        assert [check.name for check in work.checks] == held
+        assert work.revoked == (("r1",) if held else ())
 
 
 def test_a_snapshot_that_was_changed_by_hand_is_an_error(template: Plan, tmp_path: Path) -> None:

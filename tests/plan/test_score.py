@@ -1,0 +1,310 @@
+"""Test what decides under which name scores are kept: every key of the job file, in one of two."""
+
+from __future__ import annotations
+
+import shutil
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from batchscore.job import Job, load_job
+from batchscore.job.steps import STEPS
+from batchscore.plan import Plan, make_plan
+from batchscore.plan.fingerprint import needed_packages
+from batchscore.plan.reference import References
+from tests import factory
+
+Changes = Mapping[str, Any]
+
+VERSIONS = {"torch": "2.1", "numpy": "2.2", "pyarrow": "2.3", "pandas": "2.4"}
+DEMO = Path(__file__).parents[2] / "jobs/flight_delays/job.yaml"
+
+LOGITS = {"model.outputs": {"logits": {"type": "float32", "shape": [3]}}}
+WEIGHTS: Changes = {
+    "model": {
+        "path": "w.safetensors",
+        "format": "safetensors",
+        "architecture": "net.py:Net",
+        "inputs": {"x": {"columns": ["a", "b"]}},
+        "sha256": "",
+    }
+}
+SEQUENCES: Changes = {
+    **WEIGHTS,
+    "model.inputs": {"x": {"columns": "steps", "max_length": 4, "pad": 0, "truncate": False}},
+}
+FUNCTION: Changes = {"preprocess": {"function": "f.py:f", "batch": "arrow"}}
+
+
+def _step(step: str, /, **body: Any) -> Changes:
+    return {"postprocess": {step: body}}
+
+
+# For each key that decides scores, a job and how it is changed.
+DECIDES: dict[str, tuple[Changes, Changes]] = {
+    "input.filters": ({}, {"input.filters": [["a", "<", 0.5]]}),
+    "model.inputs.columns": ({}, {"model.inputs": {"x": ["b", "a"]}}),
+    "model.inputs.type": (WEIGHTS, {"model.inputs.x.type": "float64"}),
+    "model.inputs.max_length": (SEQUENCES, {"model.inputs.x.max_length": 5}),
+    "model.inputs.pad": (SEQUENCES, {"model.inputs.x.pad": 1}),
+    "model.inputs.truncate": (SEQUENCES, {"model.inputs.x.truncate": True}),
+    "model.format": (WEIGHTS, {"model.path": "w.pt", "model.format": "pt"}),
+    "model.architecture": (WEIGHTS, {"model.architecture": "net.py:Other"}),
+    "model.architecture_args": (WEIGHTS, {"model.architecture_args": {"width": 2}}),
+    "model.sha256": (WEIGHTS, {"model.path": "other.safetensors"}),
+    "model.outputs.type": (
+        {**WEIGHTS, **LOGITS},
+        {"model.outputs": {"logits": {"type": "float64", "shape": [3]}}},
+    ),
+    "model.outputs.shape": (
+        {**WEIGHTS, **LOGITS},
+        {"model.outputs": {"logits": {"type": "float32", "shape": [4]}}},
+    ),
+    "model.version": (WEIGHTS, {"model.version": "2"}),
+    "preprocess.function": (FUNCTION, {"preprocess.function": "f.py:g"}),
+    "preprocess.batch": (FUNCTION, {"preprocess.batch": "pandas"}),
+    "preprocess.columns": (FUNCTION, {"preprocess.columns": ["a", "b"]}),
+    "postprocess.sigmoid.output": (_step("sigmoid"), _step("sigmoid", output="logit")),
+    "postprocess.sigmoid.name": (_step("sigmoid"), _step("sigmoid", name="p")),
+    "postprocess.softmax.output": (_step("softmax"), _step("softmax", output="logit")),
+    "postprocess.softmax.name": (_step("softmax"), _step("softmax", name="p")),
+    "postprocess.top_k.output": (_step("top_k", k=2), _step("top_k", k=2, output="logit")),
+    "postprocess.top_k.k": (_step("top_k", k=2), _step("top_k", k=1)),
+    "postprocess.top_k.labels": (_step("top_k", k=2), _step("top_k", k=2, labels=["a", "b"])),
+    "postprocess.top_k.name": (_step("top_k", k=2), _step("top_k", k=2, name="best")),
+    "postprocess.threshold.output": (
+        _step("threshold", at=0.5),
+        _step("threshold", at=0.5, output="logit"),
+    ),
+    "postprocess.threshold.at": (_step("threshold", at=0.5), _step("threshold", at=0.25)),
+    "postprocess.threshold.name": (
+        _step("threshold", at=0.5),
+        _step("threshold", at=0.5, name="late"),
+    ),
+    "postprocess.labels.output": (
+        _step("labels", labels=["a", "b"]),
+        _step("labels", labels=["a", "b"], output="logit"),
+    ),
+    "postprocess.labels.labels": (
+        _step("labels", labels=["a", "b"]),
+        _step("labels", labels=["b", "a"]),
+    ),
+    "postprocess.labels.name": (
+        _step("labels", labels=["a", "b"]),
+        _step("labels", labels=["a", "b"], name="text"),
+    ),
+    "postprocess.function.function": (
+        _step("function", function="f.py:f"),
+        _step("function", function="f.py:g"),
+    ),
+    "postprocess.function.batch": (
+        _step("function", function="f.py:f", batch="arrow"),
+        _step("function", function="f.py:f", batch="pandas"),
+    ),
+    "output.columns": ({}, {"output.columns": ["id"]}),
+    "output.partition_by": ({}, {"output.partition_by": ["part"]}),
+    "runtime.precision": ({}, {"runtime.precision": "bf16"}),
+    "runtime.compile": ({}, {"runtime.compile": True}),
+    "runtime.micro_batch": ({}, {"runtime.micro_batch": 64}),
+}
+
+_DAY = {"params": {"day": {"type": "date"}}}
+# For each key that decides no score, how the small job is changed. What the input's path names is
+# compared shard by shard.
+KEEPS: dict[str, Changes] = {
+    "batchscore": {"batchscore": 1},
+    "name": {"name": "other"},
+    "params.type": _DAY,
+    "input.path": {"input.path": "in/0.parquet"},
+    "input.int96": {"input.int96": "us"},  # where a shard has such a column, its type differs
+    "input.allow_empty": {"input.allow_empty": True},
+    "input.ready": {"input.ready": "0.parquet"},
+    "input.on_bad_shard": {"input.on_bad_shard": "quarantine"},
+    "input.max_bad_shards": {"input.on_bad_shard": "quarantine", "input.max_bad_shards": 1},
+    "model.path": {"model.path": "moved"},
+    "output.path": {"output.path": "elsewhere"},
+    "output.retention_days": {"output.retention_days": 1},
+    "on_change.model": {"on_change.model": "hold"},
+    "on_change.removed_shards": {"on_change.removed_shards": "remove"},
+    "on_change.rewritten_shards": {"on_change.rewritten_shards": "rescore"},
+    "on_change.late_shards": {"on_change.late_shards": "hold"},
+    "rejects.max_ratio": {"rejects.max_ratio": 0.5},
+    "rejects.max_rows": {"rejects.max_rows": 5},
+    "checks.rows.min_ratio": {"checks.rows.min_ratio": 0.1},
+    "checks.rows.max_ratio": {"checks.rows.max_ratio": 2},
+    "checks.unique": {"checks.unique": ["id"]},
+    "checks.score_range": {"checks.score_range": [0, 1]},
+    "drift.reference.run": {"drift.reference": {"run": "20261120-7f3a"}},
+    "drift.reference.last": {**_DAY, "drift.reference": {"last": 2}},
+    "drift.reference.same_weekday": {
+        **_DAY,
+        "drift.reference": {"last": 2, "same_weekday": True},
+    },
+    "drift.on_fail": {"drift.on_fail": "warn"},
+    "drift.alpha": {"drift.alpha": 0.01},
+    "drift.columns": {"drift.columns": ["a"]},
+    "drift.thresholds": {"drift.thresholds": {"psi": [0.1, 0.2]}},
+    "drift.column_thresholds": {"drift.column_thresholds": {"a": {"psi": [0.1, 0.2]}}},
+    "runtime.engine": {"runtime.engine": "direct"},
+    "runtime.device": {"runtime.device": "cpu"},
+    "runtime.workers": {"runtime.workers": 3},
+    "runtime.batch_rows": {"runtime.batch_rows": 7},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small job's shards, models and functions, for jobs of all kinds."""
+    made = tmp_path_factory.mktemp("score")
+    factory.write_job(made, {"postprocess": None}).rename(made / "plain.yaml")
+    steps = pa.array([[1.0, 2.0]] * 300, pa.list_(pa.float32()))
+    for name in ("0", "1"):
+        table = factory.make_rows(first=300 * int(name)).append_column("steps", steps)
+        factory.write_shard(made / f"in/{name}.parquet", table)
+    shutil.copytree(made / "model", made / "moved")
+    (made / "net.py").write_text(factory.NET)
+    (made / "f.py").write_text("def f(batch):\n    return batch\n\n\ng = f\n")
+    for name in ("w.safetensors", "w.pt"):
+        factory.write_weights(made / name)
+    others = {name: tensor + 1 for name, tensor in factory.STATE.items()}
+    factory.write_weights(made / "other.safetensors", others)
+    return made
+
+
+@pytest.fixture
+def plan_of(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Plan]:
+    """Plans the small job with changes, under fixed versions and without looking for references."""
+    monkeypatch.setattr("batchscore.plan.fingerprint.version", VERSIONS.__getitem__)
+    monkeypatch.setattr("batchscore.plan.plan.find_references", lambda *_: References((), ()))
+
+    def plan(*changes: Changes) -> Plan:
+        shutil.copy(folder / "plain.yaml", folder / "job.yaml")
+        for each in changes:
+            factory.change_job(folder, each)
+        _pin_weights(folder)
+        params = ["day=2026-01-01"] if any("params" in each for each in changes) else []
+        return make_plan(load_job(str(folder / "job.yaml"), params))
+
+    return plan
+
+
+def _pin_weights(folder: Path) -> None:
+    """Writes the hash of a weights file into the job that names one."""
+    model = yaml.safe_load((folder / "job.yaml").read_text())["model"]
+    if "sha256" in model:
+        factory.change_job(folder, {"model.sha256": factory.sha256(folder / model["path"])})
+
+
+def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in typing.get_args(annotation):
+        yield from _sections(part)
+
+
+def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        inner = [*_sections(field.annotation)]
+        if name == "postprocess":
+            for step, kind in STEPS.items():
+                yield from _keys(kind, f"postprocess.{step}.")
+        elif inner:
+            for section in inner:
+                yield from _keys(section, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def test_every_key_of_the_job_file_is_in_one_of_two_lists() -> None:
+    """A new key decides scores or it does not: add it to DECIDES and to the facts, or to KEEPS."""
+    assert sorted(_keys(Job)) == sorted([*DECIDES, *KEEPS])
+
+
+@pytest.mark.parametrize("key", DECIDES)
+def test_what_decides_scores_changes_their_name(plan_of: Callable[..., Plan], key: str) -> None:
+    """Units that were scored in one way are not looked for under another."""
+    job, changes = DECIDES[key]
+    assert plan_of(job).spec.score != plan_of(job, changes).spec.score
+
+
+@pytest.mark.parametrize("key", KEEPS)
+def test_what_decides_no_score_keeps_their_name(plan_of: Callable[..., Plan], key: str) -> None:
+    """A check, a bound or the number of workers never scores a row again."""
+    assert plan_of(KEEPS[key]).spec.score == plan_of().spec.score
+
+
+@pytest.mark.parametrize(
+    ("changes", "needed"),
+    [
+        ({}, "torch"),
+        (_step("top_k", k=1), "torch"),
+        (_step("sigmoid"), "numpy torch"),
+        (_step("softmax"), "numpy torch"),
+        (FUNCTION, "numpy pyarrow torch"),
+        ({"preprocess": {"function": "f.py:f"}}, "numpy pyarrow torch"),
+        ({"preprocess": {"function": "f.py:f", "batch": "pandas"}}, "numpy pandas pyarrow torch"),
+        ({"preprocess": {"function": "framed.py:f"}}, "numpy pandas pyarrow torch"),
+        (_step("function", function="f.py:f", batch="pandas"), "numpy pandas pyarrow torch"),
+    ],
+)
+def test_only_packages_that_scores_depend_on_count(
+    folder: Path, plan_of: Callable[..., Plan], changes: Changes, needed: str
+) -> None:
+    """A job without pandas functions is not scored again for another pandas."""
+    (folder / "framed.py").write_text("def f(rows: 'pd.DataFrame'):\n    return rows\n")
+    plan = plan_of(changes)
+    assert " ".join(needed_packages(plan.loaded, plan.spec)) == needed
+
+
+def test_decimals_that_become_floats_count_on_arrow(
+    tmp_path: Path, plan_of: Callable[..., Plan]
+) -> None:
+    """Its cast of large decimals is not the same in all versions; of other numbers it is."""
+    job = factory.write_job(tmp_path, {"postprocess": None})
+    for name, first in (("0", 0), ("1", 300)):
+        rows = factory.make_rows(first=first)
+        column = rows["a"].cast(pa.float64()).cast(pa.decimal128(20, 6), safe=False)
+        rows = rows.set_column(1, "a", column)
+        factory.write_shard(tmp_path / f"in/{name}.parquet", rows)
+    plan = make_plan(load_job(str(job)))
+    assert needed_packages(plan.loaded, plan.spec) == ["pyarrow", "torch"]
+
+
+def test_no_version_of_batchscore_or_of_its_files_is_a_fact(
+    plan_of: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An upgrade scores nothing again: what counts is this list."""
+    monkeypatch.setattr("batchscore.plan.fingerprint.__version__", "9.9")
+    assert {name: text for name, text in plan_of().score_facts.items() if len(text) < 64} == {
+        "facts": "format 2",
+        "scoring": "version 1",
+        "runtime.precision": "float32",
+        "runtime.compile": "False",
+        "runtime.micro_batch": "auto",
+        "version of torch": "2.1",
+    }
+    hashed = "model, model inputs, preprocess, postprocess, input.filters, columns that are read"
+    others = {name for name, text in plan_of().score_facts.items() if len(text) == 64}
+    assert others == {*hashed.split(", "), "columns that are written"}
+
+
+def test_the_version_of_scoring_changes_the_name(
+    plan_of: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is what is raised where the same job makes other scores."""
+    before = plan_of().spec.score
+    monkeypatch.setattr("batchscore.plan.fingerprint.SCORING_VERSION", 2)
+    assert plan_of().spec.score != before
+
+
+def test_the_name_of_the_demo_is_pinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change of it scores every published row of everybody again: it must not be by accident."""
+    monkeypatch.setattr("batchscore.plan.fingerprint.version", VERSIONS.__getitem__)
+    plan = make_plan(load_job(str(DEMO), (), [f"output.path={tmp_path / 'out'}"]))
+    assert plan.spec.score == "497154c8ae4bb99af206c2a05ae3b275a7719bcd7b95b3d25639b39b01018c1d"
