@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time
+from datetime import date, datetime, time, timezone
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -167,7 +167,7 @@ def _instant(literal: Any, zoned: bool | None) -> Fraction:
     if isinstance(literal, datetime):
         if zoned is not None and (literal.tzinfo is not None) != zoned:
             raise ValueError(f"write {expected}")
-        wall = literal.astimezone(UTC).replace(tzinfo=None) if literal.tzinfo else literal
+        wall = literal.astimezone(timezone.utc).replace(tzinfo=None) if literal.tzinfo else literal
     elif isinstance(literal, date):
         wall = datetime.combine(literal, time())
     else:
@@ -178,7 +178,11 @@ def _instant(literal: Any, zoned: bool | None) -> Fraction:
 
 
 def _split_fraction(text: str) -> tuple[str, Fraction]:
-    """Returns a text without the digits below a second, which Python cuts to six, and these."""
+    """Returns a text without the digits below a second, which Python cuts to six, and these.
+
+    A final `Z` becomes an offset, since Python 3.10 does not know it.
+    """
+    text = f"{text[:-1]}+00:00" if text.endswith("Z") else text
     found = _FRACTION.fullmatch(text)
     if found is None:
         return text, Fraction(0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, time, timedelta, timezone
+from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,7 @@ NAIVE: list[date] = [
 AWARE: list[date] = [
     datetime(2024, 1, 1, hour, tzinfo=zone)
     for hour in (0, 2, 12)
-    for zone in (UTC, timezone(timedelta(hours=2)))
+    for zone in (timezone.utc, timezone(timedelta(hours=2)))
 ]
 DATES = [date(2023, 12, 31), date(2024, 1, 1), date(2024, 1, 2), date(1, 1, 1), date(9999, 12, 31)]
 
