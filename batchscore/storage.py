@@ -28,6 +28,7 @@ from batchscore.processes import machine_tag, start_of
 
 Result = TypeVar("Result")
 
+_LINKED = " -> "
 _MOVE_TRIES = 5
 _THREADS = 16
 # How a file is named before it replaces the one that is meant, and the lock of an exchange.
@@ -58,6 +59,22 @@ def modification_mark(info: dict[str, Any]) -> str:
     found = next((info[name] for name in names if info.get(name) is not None), "")
     # A listing may tell as a number the time that a look at one file tells as a date.
     return str(found.timestamp() if isinstance(found, datetime) else found)
+
+
+def linked_mark(mark: str, real: str | None) -> str:
+    """Returns the mark of a file that links lead to, which also changes when they lead elsewhere.
+
+    Args:
+        mark: of the file, or of the file behind links.
+        real: the path without links; None: returns the file's own mark.
+    """
+    own = mark.partition(_LINKED)[0]
+    return own if real is None else f"{own}{_LINKED}{real}"
+
+
+def is_linked_mark(mark: str) -> bool:
+    """Whether a mark is of a file that links lead to."""
+    return _LINKED in mark
 
 
 def encode_json(value: Any) -> bytes:

@@ -44,6 +44,14 @@ class Input(Section):
         "read in. `ns` holds the years 1678 to 2261, and a value beyond them is an error. `us` "
         "holds all years and cuts off digits below a microsecond, as Spark and DuckDB do.",
     )
+    hive_types: dict[Text, Literal["string", "integer"]] = Field(
+        default_factory=dict,
+        description="The type of hive keys, `string` or `integer`, such as `{zip: string}`. By "
+        "default a key keeps the type that the output was published with. On a new output it is "
+        "an integer if all its values are whole numbers, without leading zeros unless they have "
+        "two digits (`month=01`), and else a string. Two spellings of one integer (`02139` and "
+        "`2139`) are an error until the key is declared.",
+    )
     allow_empty: bool = Field(
         default=False,
         description="Whether no rows to score is a result, published as `empty` (exit 0). Off, "

@@ -161,6 +161,7 @@ def _code_hashes(loaded: LoadedJob, shards: Collection[str]) -> dict[str, str]:
     if not calls or not is_local(loaded.base):
         return {}
     base = Path(loaded.base)
+    shards = {os.path.realpath(shard) for shard in shards if shard.startswith("/")}
     folders = {(base / call.partition(":")[0]).parent for call in calls}
     found = {path for folder in folders for path in (*folder.glob("*"), *_code_below(folder))}
     paths = sorted(p for p in found if _may_be_read(p) and os.path.realpath(p) not in shards)

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 
 from batchscore.errors import InputError
 from batchscore.plan.chunks import check_rows, encrypted_columns, leaves_of, open_leaves
-from batchscore.plan.listing import Found, Kinds, key_types, key_value
+from batchscore.plan.keys import KeyRules, Kinds, key_types, key_value
+from batchscore.plan.listing import Found
 from batchscore.plan.logical import as_microseconds, change_leaves
 from batchscore.plan.pruning import Keys, fragment
 from batchscore.stages.filters import decidable, pruning_expression
@@ -73,7 +74,11 @@ class Footers:
 
 
 def read_footers(
-    found: Sequence[Found], max_bad_shards: int = 0, filters: Any = None, int96: str = "ns"
+    found: Sequence[Found],
+    max_bad_shards: int = 0,
+    filters: Any = None,
+    int96: str = "ns",
+    rules: KeyRules | None = None,
 ) -> Footers:
     """Opens all shards, some at a time, and reads their footers; hive values become their types.
 
@@ -81,12 +86,14 @@ def read_footers(
         max_bad_shards: files that may be empty of bytes, not Parquet, cut off, or gone.
         filters: pyarrow's DNF form, or None; excludes row groups by their statistics.
         int96: the unit that INT96 timestamps are read in.
+        rules: how a job's hive keys get their types.
 
     Raises:
-        InputError: one file more is so, or every one; hive keys differ; or a column stands twice.
+        InputError: one file more is so, or every one; hive keys differ, or are not what they
+            should be; or a column stands twice.
     """
     footers = Footers([], [])
-    with closing(_read_all(found, _Reading(key_types(found), filters, int96))) as read:
+    with closing(_read_all(found, _Reading(key_types(found, rules), filters, int96))) as read:
         for shard, footer in zip(found, read, strict=True):
             if isinstance(footer, Footer):
                 footers.good.append(footer)

@@ -1,50 +1,68 @@
-"""The files that the input's addresses name, and the hive keys of the folders they lie in."""
+"""The files that the input's addresses name, and the paths by which they are known."""
 
 from __future__ import annotations
 
 import os
 import posixpath
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
-from urllib.parse import unquote
-
-import pyarrow as pa
 
 from batchscore.errors import InputError
+from batchscore.plan.keys import Texts, hive_keys, same_keys
+from batchscore.plan.published import Published
+from batchscore.plan.tables import check_above, check_no_table
+from batchscore.plan.walk import match, walk
 from batchscore.stages.read import is_gone
-from batchscore.storage import modification_mark, open_filesystem
-from batchscore.units import KeyValue
+from batchscore.storage import linked_mark, modification_mark, open_filesystem
 from batchscore.wording import reason
 
-Kinds = dict[str, pa.DataType]
-
-_HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
-_WHOLE_NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,17})$|0[0-9]{1,17}$")
+_WILD = re.compile(r"[*?\[]")
 
 
 @dataclass(frozen=True)
 class Found:
-    """A file that the input names, before it is opened."""
+    """A file that the input names, before it is opened.
+
+    Args:
+        path: what it is known by, an absolute path or an address. Links are resolved in the folder
+            that the job names, and not below it, nor in its `key=value` folders.
+        size: its bytes.
+        mark: changes when it does, or when a link to it leads elsewhere.
+        keys: texts of its hive keys.
+        real: its path without links.
+        named: its path as the job names it.
+        inner: length of the part of the path in which no link is resolved.
+    """
 
     path: str
     size: int
     mark: str
-    keys: tuple[tuple[str, str | None], ...]
+    keys: Texts
+    real: str = ""
+    named: str = ""
+    inner: int = 0
+
+    @property
+    def is_linked(self) -> bool:
+        """Whether there is a link on the way that its path does not resolve."""
+        return self.real not in ("", self.path)
 
 
 def find_shards(addresses: Sequence[str], allow_empty: bool = False) -> list[Found]:
     """Lists the files that addresses name: files, globs, and folders with all below them.
 
     In a folder, names that start with `_` or `.` are left out, as Hive and Spark do; links are
-    followed. Sorted by path, each file once, however it is named.
+    followed. Sorted by path, each path once, however often it is named.
 
     Raises:
-        InputError: an address names no file, unless `allow_empty`, or cannot be listed.
+        InputError: an address names no file, unless `allow_empty`, or a table of Delta Lake or the
+            like; it cannot be listed; a link leads nowhere; or a name is not UTF-8.
     """
-    found: dict[str, Found] = {}
+    found: list[Found] = []
     for address in addresses:
         shards = _find(address)
         if not shards and not allow_empty:
@@ -52,8 +70,17 @@ def find_shards(addresses: Sequence[str], allow_empty: bool = False) -> list[Fou
                 f"input.path {address}: no shard is there; correct the path, or set "
                 "input.allow_empty: true where nothing to score is a result"
             )
-        found.update({shard.path: shard for shard in shards})
-    return [found[path] for path in sorted(found)]
+        found += shards
+    return _each_once(found)
+
+
+def _each_once(found: list[Found]) -> list[Found]:
+    """Returns one of each path; of a path named by two addresses, that of the outer one."""
+    named: dict[str, Found] = {}
+    for each in sorted(found, key=lambda each: each.inner, reverse=True):
+        named.setdefault(each.named, each)
+    paths = {each.path: each for each in named.values()}
+    return [paths[path] for path in sorted(paths)]
 
 
 def _find(address: str) -> list[Found]:
@@ -64,100 +91,173 @@ def _find(address: str) -> list[Found]:
         )
     try:
         filesystem, path = open_filesystem(address)
-        prefix = address[: -len(path)] if address.endswith(path) else None
-        infos = [info for name in _entries(filesystem, path) for info in _files(filesystem, name)]
+        local = "file" in filesystem.protocol
+        return (
+            _find_local(address, filesystem, path)
+            if local
+            else _find_remote(address, filesystem, path)
+        )
+    except InputError:
+        raise
     except Exception as error:  # a store's client raises errors of its own
         raise InputError(f"input.path {address}: cannot be listed ({reason(error)})") from error
-    return [_found(filesystem, info, prefix) for info in infos]
 
 
-def _entries(filesystem: Any, path: str) -> list[str]:
-    """What a path names as it stands, or as a pattern where nothing has that name."""
+def keep_published_paths(found: Sequence[Found], published: Published) -> list[Found]:
+    """Returns shards behind links under the paths without links that they are published by.
+
+    Earlier versions knew a shard by that. Of several links to one file, the one with the hive keys
+    that are published keeps the path; the others are shards of their own.
+    """
+    taken = {each.path for each in found}
+    kept = []
+    for each in found:
+        known = published.shards.get(each.real)
+        ours = known and each.path not in published.shards and same_keys(each.keys, known.keys)
+        if each.is_linked and ours and each.real not in taken:
+            taken.add(each.real)
+            each = replace(each, path=each.real, mark=linked_mark(each.mark, None))
+        kept.append(each)
+    return sorted(kept, key=lambda each: each.path)
+
+
+def fixed_folder(path: str, is_folder: bool) -> str:
+    """Returns the folder that a path names before its first wildcard."""
+    wild = _WILD.search(path)
+    if wild is None or is_folder:
+        return path if is_folder else posixpath.dirname(path)
+    return posixpath.dirname(path[: wild.start()])
+
+
+def _find_local(address: str, filesystem: Any, path: str) -> list[Found]:
+    path = os.path.normpath(path)
+    if os.path.lexists(path) and not os.path.isdir(path):
+        return _local_shards(filesystem, [path], os.path.dirname(path))
+    folder = fixed_folder(path, os.path.isdir(path))
+    if not os.path.isdir(folder) or not (folder == path or _WILD.search(path)):
+        return []
+    entries = [path] if folder == path else match(path, folder)
+    above = {folder, os.path.realpath(folder), *_outer(folder, entries)}
+    check_above(address, filesystem, above)
+    names = dict.fromkeys(
+        name for entry in entries for name in _local_files(address, entry, folder)
+    )
+    return _local_shards(filesystem, names, folder)
+
+
+def _outer(folder: str, entries: Sequence[str]) -> set[str]:
+    """Returns the folders that a pattern's entries are in, without their hive keys' folders."""
+    outer = set()
+    for entry in entries:
+        parent = posixpath.dirname(entry)
+        while len(parent) > len(folder) and "=" in posixpath.basename(parent):
+            parent = posixpath.dirname(parent)
+        outer.add(parent)
+    return outer
+
+
+def _local_files(address: str, path: str, start: str) -> Iterator[str]:
+    if not os.path.isdir(path):
+        yield path
+        return
+    for parent, folders, files in walk(path, is_visible, start=start):
+        inside = files if os.path.basename(parent) == "metadata" else []
+        check_no_table(address, (os.path.join(parent, name) for name in (*folders, *inside)))
+        yield from (os.path.join(parent, name) for name in files if is_visible(name))
+
+
+def _local_shards(filesystem: Any, names: Iterable[str], folder: str) -> list[Found]:
+    while "=" in os.path.basename(folder):
+        folder = os.path.dirname(folder)
+    real, start = cache(os.path.realpath), len(folder.rstrip("/"))
+    return [_local_shard(filesystem, name, real(folder), name[start:], real) for name in names]
+
+
+def _local_shard(
+    filesystem: Any, name: str, folder: str, inner: str, real_of: Callable[[str], str]
+) -> Found:
+    _check_name(name)
+    info = _local_info(filesystem, name)
+    parent, base = os.path.split(name)
+    real = real_of(name) if info["islink"] else os.path.join(real_of(parent), base)
+    path = folder.rstrip("/") + inner
+    mark = modification_mark(info)
+    mark = mark if real == path else linked_mark(mark, real)
+    return Found(path, int(info["size"]), mark, hive_keys(name), real, name, len(inner))
+
+
+def _local_info(filesystem: Any, name: str) -> dict[str, Any]:
+    try:
+        info: dict[str, Any] = filesystem.info(name)
+    except OSError as error:
+        if not os.path.islink(name):
+            raise
+        raise InputError(
+            f"shard {name}: is a link to {os.readlink(name)}, where there is no file "
+            f"({reason(error)}); restore the file, or remove the link"
+        ) from error
+    if info["type"] != "file":
+        raise InputError(
+            f"shard {name}: is a pipe, a socket or a device, expected a file; "
+            "take it out of input.path"
+        )
+    return info
+
+
+def _check_name(name: str) -> None:
+    try:
+        name.encode()
+    except UnicodeError as error:
+        raise InputError(
+            f"shard {ascii(name)[1:-1]}: its name is not UTF-8, which records need; rename it"
+        ) from error
+
+
+def _find_remote(address: str, filesystem: Any, path: str) -> list[Found]:
+    prefix = address[: -len(path)] if address.endswith(path) else None
     if filesystem.exists(path):
-        return [path]
-    if any(character in path for character in "*?["):
-        return sorted(filesystem.glob(path))
-    with suppress(FileNotFoundError, NotADirectoryError):
+        entries = [path]
+    elif _WILD.search(path):
+        entries = sorted(filesystem.glob(path))
+    else:
         _ask(filesystem, path)
-    return []
+        return []
+    folders = [entry for entry in entries if filesystem.isdir(entry)]
+    if entries != [path] or folders:
+        folder = fixed_folder(path, bool(folders) and entries == [path])
+        check_above(address, filesystem, {folder, *_outer(folder, entries)})
+    infos = [info for entry in entries for info in _files(address, filesystem, entry, folders)]
+    return [_remote_shard(filesystem, info, prefix) for info in infos]
 
 
 def _ask(filesystem: Any, path: str) -> None:
     """Raises what kept a server from answering, which an HTTP one reports as not found."""
     try:
-        filesystem.info(path)
+        with suppress(NotADirectoryError):
+            filesystem.info(path)
     except FileNotFoundError as error:
         if error.__cause__ is not None and not is_gone(error):
             raise OSError(reason(error.__cause__)) from error
 
 
-def _files(filesystem: Any, path: str) -> list[dict[str, Any]]:
-    if not filesystem.isdir(path):
+def _files(
+    address: str, filesystem: Any, path: str, folders: Sequence[str]
+) -> list[dict[str, Any]]:
+    if path not in folders:
         return [filesystem.info(path)]
-    if "file" in filesystem.protocol:
-        return [filesystem.info(name) for name in _walk(path)]
     infos = filesystem.find(path, detail=True).values()
-    return [info for info in infos if _is_visible(str(info["name"])[len(path) :])]
+    check_no_table(address, (str(info["name"]) for info in infos))
+    return [info for info in infos if is_visible(str(info["name"])[len(path) :])]
 
 
-def _walk(folder: str) -> list[str]:
-    """All visible files below a local folder, links followed, but for one that leads back up."""
-    names = []
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        above = f"{os.path.realpath(parent)}/"
-        down = [(name, f"{os.path.realpath(os.path.join(parent, name))}/") for name in folders]
-        folders[:] = [n for n, real in down if _is_visible(n) and not above.startswith(real)]
-        names += [os.path.join(parent, name) for name in files if _is_visible(name)]
-    return names
+def _remote_shard(filesystem: Any, info: dict[str, Any], prefix: str | None) -> Found:
+    path = str(info["name"])
+    address = filesystem.unstrip_protocol(path) if prefix is None else prefix + path
+    size, mark = int(info["size"]), modification_mark(info)
+    return Found(address, size, mark, hive_keys(path), address, address)
 
 
-def _is_visible(path: str) -> bool:
+def is_visible(path: str) -> bool:
+    """Whether no part of a path below a named folder is hidden, as Hive and Spark have it."""
     parts = path.strip("/").split("/")
     return not any(part.startswith(("_", ".")) and "=" not in part for part in parts)
-
-
-def _found(filesystem: Any, info: dict[str, Any], prefix: str | None) -> Found:
-    path = str(info["name"])
-    if "file" in filesystem.protocol:
-        address = os.path.realpath(path)
-    elif prefix is not None:
-        address = prefix + path
-    else:
-        address = filesystem.unstrip_protocol(path)
-    return Found(address, int(info["size"]), modification_mark(info), hive_keys(path))
-
-
-def hive_keys(path: str) -> tuple[tuple[str, str | None], ...]:
-    """Returns the keys of the unbroken run of `key=value` folders right above a file."""
-    keys: list[tuple[str, str | None]] = []
-    for part in reversed(posixpath.dirname(path).split("/")):
-        name, equals, value = part.partition("=")
-        if not (name and equals):
-            break
-        keys.append((unquote(name), None if value == _HIVE_NULL else unquote(value)))
-    return tuple(reversed(keys))
-
-
-def key_types(found: Sequence[Found]) -> Kinds:
-    """Returns each hive key's type: int64 where every value is a whole number, else string.
-
-    Raises:
-        InputError: two shards have other keys.
-    """
-    names = [name for name, _ in found[0].keys] if found else []
-    for shard in found:
-        if [name for name, _ in shard.keys] != names:
-            raise InputError(
-                f"shard {shard.path}: has hive keys {[n for n, _ in shard.keys]}, expected {names} "
-                f"as in {found[0].path}; lay all shards out alike, or name the folders you mean"
-            )
-    values = {name: {dict(shard.keys)[name] for shard in found} for name in names}
-    return {
-        name: pa.int64() if all(v is None or _WHOLE_NUMBER.match(v) for v in texts) else pa.string()
-        for name, texts in values.items()
-    }
-
-
-def key_value(text: str | None, kind: pa.DataType) -> KeyValue:
-    """Returns a hive value in the type of its key; None for a missing one."""
-    return int(text) if text is not None and pa.types.is_integer(kind) else text

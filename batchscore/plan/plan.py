@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,7 +25,8 @@ from batchscore.plan.inputs import (
     keep_row_groups,
     read_footers,
 )
-from batchscore.plan.listing import find_shards
+from batchscore.plan.keys import KeyRules
+from batchscore.plan.listing import Found, find_shards, keep_published_paths
 from batchscore.plan.model import model_inputs, resolve_model
 from batchscore.plan.places import (
     check_apart,
@@ -33,6 +35,7 @@ from batchscore.plan.places import (
     check_writable,
     plain_keys,
 )
+from batchscore.plan.published import Published, read_published
 from batchscore.plan.reference import References, find_references
 from batchscore.runs import layout
 from batchscore.runs.actor import actor
@@ -185,8 +188,20 @@ def _max_bad_shards(job: Job) -> int:
 def _read_input(loaded: LoadedJob) -> Footers:
     job = loaded.job
     found = find_shards(job.input.path, job.input.allow_empty)
-    check_unpublished(job.output.path, (shard.path for shard in found))
-    return read_footers(found, _max_bad_shards(job), read_filters(job), job.input.int96)
+    check_unpublished(job.output.path, (shard.real for shard in found))
+    published = _published(loaded, found)
+    rules = KeyRules(job.input.hive_types, published)
+    found = keep_published_paths(found, published)
+    return read_footers(found, _max_bad_shards(job), read_filters(job), job.input.int96, rules)
+
+
+def _published(loaded: LoadedJob, found: Sequence[Found]) -> Published:
+    """Returns what is published, where shards' names or hive keys' types may depend on it."""
+    if not any(shard.keys or shard.is_linked for shard in found):
+        return Published()
+    job = loaded.job
+    slice_ = layout.slice_id(job.name, loaded.params)
+    return read_published(Store(job.output.path), job.name, slice_)
 
 
 def plan_facts(plan: Plan, started: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchscore.plan.listing import Kinds
+from batchscore.plan.keys import Kinds
 from batchscore.units import KeyValue
 
 Keys = tuple[tuple[str, KeyValue], ...]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections import deque
@@ -32,7 +33,12 @@ from batchscore.stages.ahead import read_ahead
 from batchscore.stages.block import Block, End
 from batchscore.stages.filters import filter_expression
 from batchscore.stages.int96 import GUARD, Int96Guard
-from batchscore.storage import modification_mark, open_filesystem
+from batchscore.storage import (
+    is_linked_mark,
+    linked_mark,
+    modification_mark,
+    open_filesystem,
+)
 from batchscore.units import Piece, Shard, Unit
 from batchscore.wording import one_line, reason
 
@@ -383,7 +389,10 @@ def check_unchanged(shard: Shard) -> None:
         unseen = f"cannot be looked at ({reason(error.__cause__ or error)}); run again"
         problem = "was removed after planning; run again" if is_gone(error) else unseen
         raise ShardError(shard.path, problem) from error
-    if (info["size"], modification_mark(info)) != (shard.size, shard.mark):
+    mark = modification_mark(info)
+    if is_linked_mark(shard.mark):
+        mark = linked_mark(mark, os.path.realpath(inner))
+    if (info["size"], mark) != (shard.size, shard.mark):
         raise ShardError(shard.path, "was rewritten after planning; run again")
 
 

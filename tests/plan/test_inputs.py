@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from batchscore.errors import InputError
 from batchscore.plan.inputs import keep_row_groups, read_footers
-from batchscore.plan.listing import Found, find_shards, hive_keys
+from batchscore.plan.keys import hive_keys
+from batchscore.plan.listing import Found, find_shards
 from batchscore.plan.schemas import unify_schemas
 from batchscore.storage import Store
 from tests.factory import make_rows, write_shard
@@ -56,16 +57,6 @@ def test_shards_by_file_glob_folder_and_list(folder: Path) -> None:
         with pytest.raises(InputError, match=r"no shard is there; correct the path"):
             names(folder, "x.parquet", nothing)
         assert find_shards([str(folder / nothing)], allow_empty=True) == []
-
-
-def test_links_are_followed_and_count_once(folder: Path) -> None:
-    """A linked folder is read, a file of two names once, a link that leads back up not at all."""
-    (folder / "m=1/up").symlink_to(folder)
-    (folder / "m=2/more").symlink_to(folder / "m=1")
-    (folder / "again.parquet").symlink_to(folder / "x.parquet")
-    found = names(folder, ".")
-    assert found == ["m=1/a.parquet", "m=1/b.parquet", "m=2/a.parquet", "x.parquet"]
-    assert names(folder, "again.parquet") == ["x.parquet"]
 
 
 def test_brackets_in_a_name_are_no_pattern_where_it_is_there(tmp_path: Path) -> None:

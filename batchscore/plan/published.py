@@ -1,0 +1,70 @@
+"""What an output says of the input that it was published from: its shards, its keys' types."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from batchscore.errors import InvalidError, RecordError
+from batchscore.runs import layout
+from batchscore.runs.history import published_manifest
+from batchscore.runs.manifest import decode_shard
+from batchscore.storage import Store
+from batchscore.units import Shard
+
+_OTHERS = 5
+_KINDS: dict[type, str] = {int: "integer", str: "string"}
+
+
+@dataclass(frozen=True)
+class Published:
+    """What is published of a slice.
+
+    Args:
+        shards: of the slice, by path.
+        kinds: `integer` or `string` by hive key, as this slice or else another of the job has it.
+    """
+
+    shards: Mapping[str, Shard] = field(default_factory=dict)
+    kinds: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def paths(self) -> frozenset[str]:
+        """The paths of the slice's shards."""
+        return frozenset(self.shards)
+
+
+def read_published(store: Store, job: str, slice_: str) -> Published:
+    """Returns what is published; what cannot be read is left to who builds upon it."""
+    shards = _shards(store, slice_)
+    kinds = _kinds(shards)
+    others = (_kinds(_shards(store, name)) for name in _other_slices(store, job, slice_))
+    kinds = kinds or next((found for found in islice(others, _OTHERS) if found), {})
+    return Published({shard.path: shard for shard in shards}, kinds)
+
+
+def _other_slices(store: Store, job: str, slice_: str) -> Iterator[str]:
+    """Yields the other slices of a job, the newest by name first."""
+    first = layout.slice_id(job, {})
+    for name in reversed(store.names(f"{layout.HOME}/slices")):
+        if name != slice_ and (name == first or name.startswith(f"{first},")):
+            yield name
+
+
+def _shards(store: Store, slice_: str) -> list[Shard]:
+    with suppress(RecordError, InvalidError, KeyError, TypeError, ValueError, AttributeError):
+        manifest: dict[str, Any] = published_manifest(store, slice_) or {}
+        return [decode_shard(s) for s in (*manifest.get("inputs", ()), *manifest.get("shards", ()))]
+    return []
+
+
+def _kinds(shards: list[Shard]) -> dict[str, str]:
+    return {
+        name: _KINDS[type(value)]
+        for shard in shards
+        for name, value in shard.keys
+        if type(value) in _KINDS
+    }

@@ -1,0 +1,114 @@
+"""Folders of table formats, whose files alone do not say which rows the table has."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from batchscore.errors import InputError
+
+_THREADS = 16
+_MARK = re.compile(
+    r"(?:^|/)(?:(?P<delta>_delta_log)|(?P<hudi>\.hoodie)|(?P<spark>_spark_metadata)"
+    r"|(?P<lance>_versions)"
+    r"|(?P<acid>(?:base_[0-9]{7,}|(?:delete_)?delta_[0-9]{7,}_[0-9]{7,}(?:_[0-9]{4})?)(?:_v[0-9]+)?)"
+    r"|(?P<iceberg>metadata/(?:version-hint\.text|[^/]*\.metadata\.json(?:\.gz)?)(?=$))"
+    r")(?:/|$)"
+)
+# What a probe looks for in a folder; Iceberg's folder must be listed, and ACID's is in the path.
+_FOLDERS = ("_delta_log", ".hoodie", "_spark_metadata", "_versions")
+_ICEBERG = "metadata"
+
+
+@dataclass(frozen=True)
+class _Format:
+    name: str
+    remedy: str
+
+
+_EXPORT = "export one snapshot as Parquet and score that"
+_FORMATS = {
+    "delta": _Format(
+        "Delta Lake",
+        f"{_EXPORT}, or list the snapshot's files in input.path, as DeltaTable(…).file_uris() of "
+        "deltalake names them (not where it has deletion vectors)",
+    ),
+    "hudi": _Format(
+        "Hudi",
+        f"{_EXPORT}, or list the files of its latest slices in input.path (not where it has log "
+        "files)",
+    ),
+    "iceberg": _Format(
+        "Iceberg",
+        f"{_EXPORT}, or list the snapshot's files in input.path, as scan().plan_files() of "
+        "pyiceberg names them (not where it has delete files)",
+    ),
+    "spark": _Format(
+        "Spark structured streaming",
+        "list the committed files in input.path, as spark.read.parquet(…).inputFiles() names them",
+    ),
+    "lance": _Format("Lance", f"{_EXPORT}, as lance.dataset(…).to_table() reads it"),
+    "acid": _Format("Hive ACID", f"{_EXPORT}, as INSERT OVERWRITE DIRECTORY of Hive writes it"),
+}
+
+
+def check_no_table(address: str, paths: Iterable[str]) -> None:
+    """Raises InputError where one of the paths is what marks a folder as a table's.
+
+    Args:
+        address: as the job names it.
+        paths: of folders and files, such as `t/_delta_log` or `t/metadata/v1.metadata.json`.
+    """
+    for path in paths:
+        found = _MARK.search(path)
+        if found and found.lastgroup:
+            table = _FORMATS[found.lastgroup]
+            raise InputError(
+                f"input.path {address}: {path[: found.start()] or '/'} is a table of {table.name}, "
+                f"and its folder also holds rows that were removed or replaced; {table.remedy}"
+            )
+
+
+def check_above(address: str, filesystem: Any, folders: Iterable[str]) -> None:
+    """Raises InputError where a folder, or one above it, is a table's.
+
+    A folder that may not be looked into is taken for a plain one.
+    """
+    above = sorted({each for folder in folders for each in _and_above(folder)})
+    # A folder within a transaction's folder has no mark of its own but its path.
+    check_no_table(address, [folder for folder in above if _MARK.search(folder)])
+    with ThreadPoolExecutor(_THREADS) as pool:
+        probes = [f"{folder.rstrip('/')}/{name}" for folder in above for name in _FOLDERS]
+        there = pool.map(lambda path: _exists(filesystem, path), probes)
+        check_no_table(
+            address, [path for path, exists in zip(probes, there, strict=True) if exists]
+        )
+        listed = pool.map(lambda folder: [*_iceberg(filesystem, folder)], above)
+        check_no_table(address, [path for paths in listed for path in paths])
+
+
+def _and_above(folder: str) -> Iterator[str]:
+    while True:
+        yield folder
+        parent = posixpath.dirname(folder)
+        if parent in ("", folder):
+            return
+        folder = parent
+
+
+def _exists(filesystem: Any, path: str) -> bool:
+    with suppress(Exception):  # a store's client raises errors of its own
+        return bool(filesystem.exists(path))
+    return False
+
+
+def _iceberg(filesystem: Any, folder: str) -> Iterator[str]:
+    path = f"{folder.rstrip('/')}/{_ICEBERG}"
+    with suppress(Exception):  # a store's client raises errors of its own
+        if filesystem.exists(path):
+            yield from map(str, filesystem.ls(path, detail=False))
