@@ -12,7 +12,8 @@ BatchscoreError                1   root; never raised itself
 │   ├── StepError                  a stage could not do its work on a block of rows
 │   │   └── ShardError             a shard cannot be read to its end, or changed meanwhile
 │   │       └── Int96Error         an INT96 timestamp that the unit it is read in cannot hold
-│   └── RecordError                a record, manifest or journal is missing or damaged
+│   ├── RecordError                a record, manifest or journal is missing or damaged
+│   └── LeaseError                 another run took the slice over while this one slept
 ├── HeldError                  3   a check did not pass; a person decides
 ├── RetryError                 4   not yet: input not ready, output in use
 └── StoppedError             130   Ctrl-C (130) or SIGTERM (143)
@@ -90,6 +91,10 @@ class Int96Error(ShardError):
 
 class RecordError(FailedError):
     """A record, manifest or journal is missing or damaged."""
+
+
+class LeaseError(FailedError):
+    """Another run took the slice over while this process slept past its lease."""
 
 
 class HeldError(BatchscoreError):

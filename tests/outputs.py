@@ -17,7 +17,7 @@ from batchscore.records import UnitRecord
 from batchscore.runs import layout
 from batchscore.runs.manifest import encode_units, final_path, is_published
 from batchscore.runs.publication import Publication
-from batchscore.runs.publish import publish
+from batchscore.runs.publish import Held, publish
 from batchscore.runs.reconcile import Rows
 from batchscore.runs.snapshot import published_run, snapshot
 from batchscore.stages.block import Block, reject_rows
@@ -34,11 +34,17 @@ MODEL = {"name": "small", "version": "1.0", "identity": "cafe" * 16}
 
 
 def score_unit(
-    store: Store, unit: Unit, source: Source, target: Target, slice_: str, run: str
+    store: Store,
+    unit: Unit,
+    source: Source,
+    target: Target,
+    slice_: str,
+    run: str,
+    score: str = SCORE,
 ) -> UnitRecord:
     """Score `id / 2`, reject the rows whose column `bad` is true, and enter the unit's record."""
-    attempt = f"{unit.id}-00000000"
-    folder, ledger = f"{layout.staging(slice_)}/{attempt}", layout.ledger(slice_, SCORE)
+    attempt = f"{unit.id}-{'00000000' if score == SCORE else score[:8]}"
+    folder, ledger = f"{layout.staging(slice_)}/{attempt}", layout.ledger(slice_, score)
     profile = TableProfile.empty()
     made = Attempt(unit, attempt, run, folder, ledger)
     writer = UnitWriter(store, made, target, profile.update, Trial(passed=True))
@@ -47,7 +53,7 @@ def score_unit(
         writer.add(_score(block))
     assert last.end is not None
     record = writer.finish(last.end)
-    assert enter(store, layout.record(slice_, SCORE, unit.id), record, profile)
+    assert enter(store, layout.record(slice_, score, unit.id), record, profile)
     if record.rejects_file is None:
         return record
     store.move(record.rejects_file, layout.rejects(run, unit.id))
@@ -61,9 +67,23 @@ def _score(block: Block) -> Block:
 
 
 def publish_records(
-    store: Store, slice_: str, run: str, records: Sequence[UnitRecord], **facts: Any
+    store: Store,
+    slice_: str,
+    run: str,
+    records: Sequence[UnitRecord],
+    held: Held = lambda: True,
+    **facts: Any,
 ) -> dict[str, Any]:
     """Publish units as a run; return its manifest, in which `facts` stand too."""
+    manifest, publication = plan_publication(store, slice_, run, records, **facts)
+    publish(store, slice_, publication, held)
+    return manifest
+
+
+def plan_publication(
+    store: Store, slice_: str, run: str, records: Sequence[UnitRecord], **facts: Any
+) -> tuple[dict[str, Any], Publication]:
+    """Return the manifest of a run of units, and how it is published onto what there is."""
     units, files, shards = encode_units(records, run)
     read = sum(r.read for r in records)
     counts = [sum(getattr(r, name) for r in records) for name in ("filtered", "scored", "rejected")]
@@ -96,8 +116,7 @@ def publish_records(
     documents = ((layout.run_file(run, "manifest.json"), manifest),)
     retire = tuple(sorted(set(before) - set(paths)))
     base = published_run(store, slice_)
-    publish(store, slice_, Publication(run, base, before, paths, moves, retire, documents))
-    return manifest
+    return manifest, Publication(run, base, before, paths, moves, retire, documents)
 
 
 def publish_shards(

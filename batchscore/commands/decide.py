@@ -11,7 +11,7 @@ from typing import Any
 from batchscore.commands.outputs import writable
 from batchscore.commands.tidy import repair
 from batchscore.drift.table import TableProfile
-from batchscore.errors import InvalidError, RecordError
+from batchscore.errors import BatchscoreError, InvalidError, LeaseError, RecordError
 from batchscore.finish import HELD, summarize_rejects
 from batchscore.ledger import merge_records
 from batchscore.plan.fingerprint import fingerprint
@@ -20,7 +20,7 @@ from batchscore.records import UnitRecord
 from batchscore.runs import layout
 from batchscore.runs.actor import actor
 from batchscore.runs.history import published_manifest, read_manifest
-from batchscore.runs.lease import acquire
+from batchscore.runs.lease import acquire, lost
 from batchscore.runs.manifest import encode_units, published_records
 from batchscore.runs.publication import Publication
 from batchscore.runs.publish import Held, publish
@@ -43,8 +43,15 @@ def _held_slice(
     if slice_ is not None and slice_ != found:
         raise InvalidError(f"run {run!r}: is of slice {found!r}, not of {slice_!r}; name its own")
     with writable(store), acquire(store, found, command) as lease:
-        repair(store, found, lease.is_held)
-        yield read_manifest(store, run), lease.is_held
+        try:
+            repair(store, found, lease.is_held)
+            yield read_manifest(store, run), lease.is_held
+        except LeaseError:
+            raise
+        except (BatchscoreError, OSError) as error:
+            if lease.is_held():
+                raise
+            raise lost(found, run, published=False) from error
 
 
 def _decision(reason: str | None) -> dict[str, str]:

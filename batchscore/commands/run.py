@@ -20,6 +20,7 @@ from batchscore.errors import (
     BatchscoreError,
     FailedError,
     InvalidError,
+    LeaseError,
     RetryError,
     StoppedError,
 )
@@ -235,7 +236,7 @@ def _is_held(spec: RunSpec) -> bool:
     return holds(spec.output, spec.slice, spec.lease)
 
 
-def _taken_over(spec: RunSpec) -> FailedError:
+def _taken_over(spec: RunSpec) -> LeaseError:
     """Returns the error of a run that slept past its lease; the manifest tells its outcome."""
     with suppress(InvalidError):
         status = read_manifest(spec.output, spec.run)["status"]

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from types import TracebackType
 
-from batchscore.errors import FailedError, RecordError, RetryError
+from batchscore.errors import LeaseError, RecordError, RetryError
 from batchscore.processes import machine, start_of
 from batchscore.runs import layout
 from batchscore.runs.actor import user
@@ -246,7 +246,7 @@ def describe_holder(store: Store, slice_: str, last: Holder) -> str:
     )
 
 
-def lost(slice_: str, run: str, published: bool) -> FailedError:
+def lost(slice_: str, run: str, published: bool) -> LeaseError:
     """Returns the error of a run whose slice another one took over while it slept.
 
     Args:
@@ -257,7 +257,7 @@ def lost(slice_: str, run: str, published: bool) -> FailedError:
         if published
         else "nothing of it was published; run again, its finished units are kept"
     )
-    return FailedError(
+    return LeaseError(
         f"run {run} does not hold slice {slice_!r} any more: another run took it over when this "
         f"one had not renewed its lease for {EXPIRY_SECONDS:.0f} s; {outcome}"
     )

@@ -51,14 +51,23 @@ def publish(store: Store, slice_: str, publication: Publication, held: Held = _u
     Raises:
         RecordError: Staged files are gone; what was moved is put back.
         RetryError: The slice was published by another run meanwhile.
-        FailedError: Another run took the slice over, since this process slept past its lease.
+        LeaseError: Another run took the slice over, since this process slept past its lease.
     """
+    # Before the first look at the lease: another run's state must not be taken for what was here.
+    planned = replace(
+        publication,
+        marked=published_run(store, slice_),
+        found=find_documents(store, publication.documents),
+    )
     try:
         _require(held)
-        _publish(store, slice_, publication, held)
+        _publish(store, slice_, planned, held)
         _require(held)
-    except _LeaseLostError as error:
-        raise _give_way(store, slice_, publication) from error
+    except (_LeaseLostError, BatchscoreError, OSError) as error:
+        # Whatever went wrong, another run's steps may be the reason.
+        if isinstance(error, _LeaseLostError) or not held():
+            raise _give_way(store, slice_, publication) from error
+        raise
 
 
 def _require(held: Held) -> None:
@@ -72,21 +81,16 @@ def _publish(store: Store, slice_: str, publication: Publication, held: Held) ->
         return
     if not read_listing(store, slice_).lists(publication.before):
         raise _overtaken(slice_, publication.run)
-    planned = replace(
-        publication,
-        marked=published_run(store, slice_),
-        found=find_documents(store, publication.documents),
-    )
-    store.create_new(journal_path(slice_, planned.run), encode_json(planned.to_json()))
+    store.create_new(journal_path(slice_, publication.run), encode_json(publication.to_json()))
     roll_forward(store, slice_, held)
-    if _is_done(store, planned.run):
+    if _is_done(store, publication.run):
         return
-    if read_listing(store, slice_).lists(planned.before):
+    if read_listing(store, slice_).lists(publication.before):
         raise RecordError(
-            f"run {planned.run}: scored files of it are gone; nothing was published: run the "
+            f"run {publication.run}: scored files of it are gone; nothing was published: run the "
             "job again, and what is gone is scored again"
         )
-    raise _overtaken(slice_, planned.run)
+    raise _overtaken(slice_, publication.run)
 
 
 def _is_done(store: Store, run: str) -> bool:
@@ -113,7 +117,7 @@ def roll_forward(store: Store, slice_: str, held: Held = _unfenced) -> str | Non
     staged files are gone is taken back; neither publishes anything.
 
     Raises:
-        FailedError: Another run took the slice over, since this process slept past its lease.
+        LeaseError: Another run took the slice over, since this process slept past its lease.
     """
     done = None
     for journal in read_journals(store, slice_):
