@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import json
 import os
 import posixpath
 import re
 import secrets
+import shutil
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property, partial
@@ -23,21 +24,19 @@ from fsspec.implementations.local import LocalFileSystem
 
 from batchscore import remote
 from batchscore.durable import FlushedFile, flush_file, flush_folders, make_folders
-from batchscore.errors import RetryError
+from batchscore.locks import locked
 from batchscore.processes import machine_tag, start_of
 
 Result = TypeVar("Result")
 
 _LINKED = " -> "
-_MOVE_TRIES = 5
+_FOLDER_TRIES = 10
 _THREADS = 16
 # How a file is named before it replaces the one that is meant, and the lock of an exchange.
 _UNFINISHED = re.compile(r"\.([0-9a-f]{8})-([0-9]+)-[0-9a-f]{8}\.tmp$")
 _HIDDEN = re.compile(rf"{_UNFINISHED.pattern}|^\..+\.lock$")
 # Of a machine whose processes cannot be asked, what is older was left behind.
 _FOREIGN_SECONDS = 24 * 3600.0
-_LOCK_SECONDS = 60.0
-_LOCK_LOOK_SECONDS = 0.05
 
 
 def open_filesystem(address: str) -> tuple[Any, str]:
@@ -207,12 +206,11 @@ class Store:
     def _put(self, relative: str, data: bytes, flush: bool) -> list[str]:
         """Replaces a file; returns the folders that are to be flushed."""
         path = self.path(relative)
-        changed = self._make_parent(relative)
         if not self.is_local:
+            self._make_parent(relative)
             self._call(relative, lambda: self._filesystem.pipe_file(path, data))
-            return changed
-        with _staged(path, data, flush) as staged:
-            staged.replace(path)
+            return []
+        _, changed = self._in_folder(relative, lambda: _replace(path, data, flush))
         return [posixpath.dirname(path), *changed] if flush else changed
 
     def create_new(self, relative: str, data: bytes, flush: bool = True) -> bool:
@@ -223,14 +221,12 @@ class Store:
         answer was lost, only S3 tells whether it was True. `flush` is as in `write`.
         """
         path = self.path(relative)
-        changed = self._make_parent(relative)
         if not self.is_local:
+            self._make_parent(relative)
             return self._call(relative, self._put_new(path, data))
-        with _staged(path, data, flush) as staged:
-            try:
-                os.link(staged, path)
-            except FileExistsError:
-                return False
+        made, changed = self._in_folder(relative, lambda: _link(path, data, flush))
+        if not made:
+            return False
         # New folders in any case: who writes into them later does not know that they are new.
         flush_folders([posixpath.dirname(path), *changed] if flush else changed)
         return True
@@ -268,7 +264,7 @@ class Store:
             mark = secrets.token_hex(8)
             put = partial(s3.put_matching, self._filesystem, path, old, new, mark)
             return self._call(relative, put)
-        with suppress(FileNotFoundError), _locked(path) if self.is_local else nullcontext():
+        with suppress(FileNotFoundError), locked(path) if self.is_local else nullcontext():
             if self.read(relative) == old:
                 self.write(relative, new)
                 return True
@@ -284,14 +280,15 @@ class Store:
         Once it is closed its bytes are on disk. Its name is once `flush_folders` was called.
         """
         path = self.path(relative)
-        changed = self._make_parent(relative)
         if self.is_local:
+            file, changed = self._in_folder(relative, lambda: FlushedFile(path))
             flush_folders(changed)
-            return cast(IO[bytes], FlushedFile(path))
+            return cast(IO[bytes], file)
+        self._make_parent(relative)
         # Parts that were sent cannot be sent again from here: the client itself must be patient.
         patient = open_filesystem(self.address)[0]
-        file = self._call(relative, lambda: patient.open(path, "wb"))
-        return cast(IO[bytes], remote.Upload(file, self.url(relative)))
+        upload = self._call(relative, lambda: patient.open(path, "wb"))
+        return cast(IO[bytes], remote.Upload(upload, self.url(relative)))
 
     def flush_folders(self, folders: Iterable[str]) -> None:
         """Returns once the names of the files in local folders are on disk."""
@@ -328,18 +325,28 @@ class Store:
         if not self.exists(source) and self.exists(target):
             # Whoever moved it may have been cut off before it flushed the folder.
             return [posixpath.dirname(self.path(target))]
+        try:
+            done, changed = self._in_folder(target, lambda: self._rename(source, target, keep))
+        except FileNotFoundError:
+            if self.exists(target):  # whoever does the same was faster
+                return [posixpath.dirname(self.path(target))]
+            raise
+        return [*done, *changed]
+
+    def _in_folder(self, relative: str, action: Callable[[], Result]) -> tuple[Result, list[str]]:
+        """Makes a file's folder and returns what `action` does in it, and folders to be flushed.
+
+        Another process may remove the folder, as an empty one, before anything is in it.
+        """
         changed: list[str] = []
-        for left in reversed(range(_MOVE_TRIES)):
-            changed += self._make_parent(target)
+        for left in reversed(range(_FOLDER_TRIES)):
             try:
-                return [*self._rename(source, target, keep), *changed]
+                changed += self._make_parent(relative)
+                return action(), changed
             except FileNotFoundError:
-                # Whoever does the same may have been faster, or has pruned the folder just made.
-                if self.exists(target):
-                    break
-                if not left:
+                if not (left and self.is_local):
                     raise
-        return changed
+        raise AssertionError("the last try returns or raises")
 
     def _rename(self, source: str, target: str, keep: bool) -> list[str]:
         old, new = self.path(source), self.path(target)
@@ -368,6 +375,8 @@ class Store:
             if self._filesystem.info(path)["type"] == "file":
                 # S3's way to remove many at once would keep an error to itself.
                 self._filesystem.rm_file(path)
+            elif self.is_local:
+                _remove_folder(path)
             else:
                 self._filesystem.rm(path, recursive=True)
 
@@ -428,52 +437,29 @@ def _staged(path: str, data: bytes, flush: bool) -> Iterator[Path]:
         staged.unlink(missing_ok=True)
 
 
-@contextmanager
-def _locked(path: str) -> Iterator[None]:
-    """Admits one at a time, of all processes of the machine; the lock of a killed one is free.
+def _replace(path: str, data: bytes, flush: bool) -> None:
+    with _staged(path, data, flush) as staged:
+        staged.replace(path)
 
-    Raises:
-        RetryError: Another process keeps the lock, as one that was stopped does.
-    """
-    folder, name = posixpath.split(path)
-    place = posixpath.join(folder, f".{name}.lock")
-    with closing(_take_lock(place)) as lock:
-        lock.write(f"{os.getpid()}\n".encode())
-        lock.flush()
+
+def _link(path: str, data: bytes, flush: bool) -> bool:
+    """Puts a file where there is none; False if there is one."""
+    with _staged(path, data, flush) as staged:
         try:
-            yield
-        finally:
-            # While it is held: whoever waits for it sees that it is gone, and makes another one.
-            os.unlink(place)
+            os.link(staged, path)
+        except FileExistsError:
+            return False
+    return True
 
 
-def _take_lock(place: str) -> IO[bytes]:
-    end = time.monotonic() + _LOCK_SECONDS
-    while True:
-        lock = open(place, "a+b")  # noqa: SIM115 - the caller closes it
+def _remove_folder(path: str) -> None:
+    """Removes a folder with all it holds, while others may remove it too or still write into it."""
+    for left in reversed(range(_FOLDER_TRIES)):
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_file(lock, place):
-                lock.truncate(0)
-                return lock
-        except BlockingIOError as error:
-            if time.monotonic() > end:
-                raise _still_locked(lock, place) from error
-            time.sleep(_LOCK_LOOK_SECONDS)
-        lock.close()
-
-
-def _is_file(lock: IO[bytes], place: str) -> bool:
-    """Tells whether an open lock is what others find; its last holder may have removed it."""
-    with suppress(FileNotFoundError):
-        return os.path.samestat(os.fstat(lock.fileno()), os.stat(place))
-    return False
-
-
-def _still_locked(lock: IO[bytes], place: str) -> RetryError:
-    lock.seek(0)
-    pid = lock.read(20).decode(errors="replace").strip() or "unknown"
-    return RetryError(
-        f"{place}: process {pid} has kept this lock for {_LOCK_SECONDS:.0f} s, which takes "
-        "milliseconds; the process may be stopped: resume or end it, and run again"
-    )
+            return shutil.rmtree(path)
+        except OSError as error:
+            if not os.path.lexists(path):
+                return None
+            if not left or error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
+                raise
+    return None

@@ -178,8 +178,15 @@ def begin(plan: Plan, work: Work) -> Run:
         "revoked": list(work.revoked),
     }
     if not store.create_new(layout.plan_file(run), encode_json(facts), flush=False):
-        raise RetryError(f"run {run}: another run took this name at the same moment; run again")
+        raise _name_taken(run)
+    if store.exists(layout.run_file(run, "manifest.json")):  # it came and went meanwhile
+        _remove_work(store, run)
+        raise _name_taken(run)
     return Run(replace(plan, spec=_with_bounds(plan.spec, work)), work, facts)
+
+
+def _name_taken(run: str) -> RetryError:
+    return RetryError(f"run {run}: another run took this name at the same moment; run again")
 
 
 def _with_bounds(spec: RunSpec, work: Work) -> RunSpec:

@@ -6,12 +6,13 @@ import posixpath
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from batchscore.errors import BatchscoreError
+from batchscore.errors import BatchscoreError, RecordError
 from batchscore.finish import failed_manifest
 from batchscore.ledger import finished_units, sweep_attempts, sweep_records
 from batchscore.runs import layout
 from batchscore.runs.heal import heal
 from batchscore.runs.history import published_manifest, read_manifest
+from batchscore.runs.lease import holder
 from batchscore.runs.publish import Held, roll_forward
 from batchscore.storage import Store
 
@@ -40,14 +41,19 @@ def repair(store: Store, slice_: str, held: Held) -> None:
 
 
 def close_killed(store: Store, slice_: str, run: str) -> None:
-    """Writes the manifest of a slice's run that left none, and removes what it worked with."""
+    """Writes the manifest of a slice's run that left none, and removes what it worked with.
+
+    A folder that does not tell its slice may be of a run that is just starting: it is left alone
+    as long as a live lease of any slice names its run.
+    """
+    plan = None
     try:
         plan = store.read_json(layout.plan_file(run))
         theirs = plan["facts"]["slice"] != slice_
     except FileNotFoundError:
-        plan, theirs = None, store.exists(layout.run_file(run, "manifest.json"))
+        theirs = _is_live(store, run)
     except (KeyError, TypeError, ValueError):
-        plan, theirs = None, False
+        plan, theirs = None, _is_live(store, run)
     if theirs:
         return
     manifest = layout.run_file(run, "manifest.json")
@@ -56,6 +62,15 @@ def close_killed(store: Store, slice_: str, run: str) -> None:
         message = f"killed, or lost with its machine; {kept} of its units were finished and kept"
         store.write_json(manifest, failed_manifest(run, plan, "failed", message))
     store.remove(layout.work(run))
+
+
+def _is_live(store: Store, run: str) -> bool:
+    """Tells whether a run holds its slice; it took the lease before it wrote anything else."""
+    try:
+        holders = [holder(store, name) for name in store.names(f"{layout.HOME}/slices")]
+    except RecordError:  # a lease that cannot be read may name it
+        return True
+    return any(each is not None and each.run == run for each in holders)
 
 
 def purge(store: Store, slice_: str, days: int) -> None:

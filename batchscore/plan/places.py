@@ -141,7 +141,7 @@ def probe_output(output: Store) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    path = f"{layout.HOME}/probe-{secrets.token_hex(4)}"
+    path = f"{layout.HOME}/{layout.PROBE}{secrets.token_hex(4)}"
     filesystem, home = open_filesystem(output.url(layout.HOME))
     try:
         missing = _missing_folders(filesystem, home)

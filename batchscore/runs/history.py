@@ -72,7 +72,11 @@ def published_manifest(store: Store, slice_: str) -> dict[str, Any] | None:
         RecordError: it is damaged, missing, or does not know how to be built upon.
     """
     run, found = _published(store, slice_)
+    if run is None and snapshot(store, slice_):
+        # A publication may have removed the marker after its journal was looked for.
+        run, found = _published(store, slice_)
     if run is None:
+        _check_unpublished(store, slice_)
         return None
     try:
         wrong = [key for key, kind in _BUILT_UPON.items() if not isinstance(found[key], kind)]
@@ -94,7 +98,6 @@ def _published(store: Store, slice_: str) -> tuple[str | None, Any]:
         return begun.run, dict(begun.documents).get(path)
     run = published_run(store, slice_) if begun is None else begun.predecessor
     if run is None:
-        _check_unpublished(store, slice_)
         return None, None
     try:
         return run, read_manifest(store, run)

@@ -10,12 +10,13 @@ from typing import Any
 from urllib.parse import quote
 
 from batchscore.errors import OutputError
-from batchscore.storage import Store
+from batchscore.storage import Store, encode_json
 
 DATA = "data"
 HOME = "_batchscore"
 RETIRED = f"{HOME}/retired"
 GOLDEN = "golden-"
+PROBE = "probe-"
 _FORMAT = f"{HOME}/format.json"
 _NAME_LENGTH = 100
 
@@ -31,7 +32,8 @@ def slice_id(job: str, params: Mapping[str, Any]) -> str:
 
 def new_run_id(store: Store) -> str:
     """Returns a name that no run of the output has: the day in UTC and four hex digits."""
-    taken = set(store.names(f"{HOME}/runs"))
+    # A run that is under way may have left nothing but what it works with.
+    taken = {*store.names(f"{HOME}/runs"), *store.names(f"{HOME}/work")}
     day = datetime.now(timezone.utc).strftime("%Y%m%d")
     while (run := f"{day}-{secrets.token_hex(2)}") in taken:
         continue
@@ -115,7 +117,7 @@ def claim_output(store: Store) -> None:
     """
     check_output(store)
     if not store.exists(_FORMAT):
-        store.write_json(_FORMAT, {"batchscore_output": 1})
+        store.create_new(_FORMAT, encode_json({"batchscore_output": 1}))
 
 
 def check_output(store: Store) -> None:
@@ -123,8 +125,12 @@ def check_output(store: Store) -> None:
     if store.exists(_FORMAT):
         return
     found = store.names()
-    begun = found == [HOME] and not store.names(HOME)
-    if found and not begun:
+    home = store.names(HOME) if HOME in found else []
+    # What `check --probe` puts there for a moment is nobody's.
+    ours = found == [HOME] and all(name.startswith(PROBE) for name in home)
+    # Of runs that start at once another one may have marked the output since the first look; it
+    # did so before it wrote anything else.
+    if found and not ours and not store.exists(_FORMAT):
         raise OutputError(
             f"output {store.address}: holds {found[0]!r} and is not an output of batchscore; "
             "choose an empty or a new folder"

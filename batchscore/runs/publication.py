@@ -146,13 +146,11 @@ def is_void(store: Store, slice_: str, journal: Journal, listing: Listing) -> bo
     own manifest never are what they were before.
     """
     publication = journal.publication
-    if listing.lists(publication.files):
-        return False
     marker = published_run(store, slice_)
-    if not listing.lists(publication.before):
-        return True
     if marker not in (None, publication.predecessor, publication.run):
         return True
+    if not listing.lists(publication.before):
+        return not listing.lists(publication.files)
     return not all(_may_write(store, publication, path) for path, _ in publication.documents[:1])
 
 

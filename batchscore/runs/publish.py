@@ -137,7 +137,7 @@ def _finish(store: Store, slice_: str, journal: Journal, held: Held) -> bool:
     void = is_void(store, slice_, journal, standing)
     lost_moves = set() if void else _lost(store, publication.moves)
     _require(held)
-    if fresh and (void or lost_moves):
+    if void or (fresh and lost_moves):
         _take_back(store, slice_, journal)
         return False
     if published_run(store, slice_) != publication.run:

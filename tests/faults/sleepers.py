@@ -55,19 +55,26 @@ def _watched(name: str) -> Any:
 class SleepyStore(Store):
     """A store that calls `sleep` before its operation number `at`, counted once it is `armed`.
 
+    Where it is to be armed `early`, it is once the command has taken the slice's lease. Without
+    `reads` only operations that change something are counted.
+
     On an object store the removal at the end of a move is an operation of its own.
     """
 
-    def __init__(self, address: str, at: int | None, sleep: Callable[[], None]) -> None:
+    def __init__(
+        self, address: str, at: int | None, sleep: Callable[[], None], reads: bool = True
+    ) -> None:
         super().__init__(address)
-        self.__dict__.update(at=at, sleep=sleep, armed=False, operations=0)
+        self.__dict__.update(at=at, sleep=sleep, armed=False, early=False, operations=0)
+        self.__dict__.update(reads=reads)
         self.__dict__.update(local=threading.local(), lock=threading.Lock())
 
     def operate(self, name: str, *args: Any, **options: Any) -> Any:
         """Does an operation, and sleeps before it if it is the one."""
         local = self.__dict__["local"]
         if not getattr(local, "inside", False):
-            self.step()
+            if self.__dict__["reads"] or name not in ("read", "exists", "names"):
+                self.step()
             local.inside = True
             try:
                 return getattr(Store, name)(self, *args, **options)
@@ -84,19 +91,28 @@ class SleepyStore(Store):
         if state["armed"] and number == state["at"]:
             state["sleep"]()
 
-    def _move(self, source: str, target: str, keep: bool) -> None:
-        super()._move(source, target, keep or not self.is_local)
-        if not self.is_local and not keep:
-            self.step()
-            self._filesystem.rm_file(self.path(source))
+    def _rename(self, source: str, target: str, keep: bool) -> list[str]:
+        if self.is_local or keep:
+            return super()._rename(source, target, keep)
+        super()._rename(source, target, True)
+        self.step()
+        self._filesystem.rm_file(self.path(source))
+        return []
+
+    def create_new(self, relative: str, data: bytes, flush: bool = True) -> bool:
+        """Puts a new file; a command that took the lease is armed."""
+        made: bool = self.operate("create_new", relative, data, flush)
+        if self.__dict__["early"] and "/lease/" in relative:
+            # With its next operation it makes sure that no lease has a higher number.
+            self.__dict__.update(armed=True, operations=-1 if self.__dict__["reads"] else 0)
+        return made
 
     read = _watched("read")
     exists = _watched("exists")
     names = _watched("names")
-    create_new = _watched("create_new")
     exchange = _watched("exchange")
-    write = _watched("write")
-    move = _watched("move")
+    _put = _watched("_put")
+    _move = _watched("_move")
     remove = _watched("remove")
     prune_empty = _watched("prune_empty")
 
@@ -203,8 +219,8 @@ def hold(world: World, name: str, shards: int, version: str) -> None:
         store.write_json(layout.run_file(name, "manifest.json"), held)
 
 
-def _arm(store: Store, action: Callable[[], Any]) -> None:
-    store.__dict__["armed"] = True
+def _arm_early(store: Store, action: Callable[[], Any]) -> None:
+    store.__dict__["early"] = True
     action()
 
 
@@ -226,6 +242,17 @@ def _redo_last(world: World, store: Store) -> None:
 
 Act = Callable[[World, Store], None]
 
+
+def _held_before(world: World, store: Store) -> None:
+    run(world, store, "r1", 1, "1.0")
+    hold(world, "held", 2, "2.0")
+
+
+def _replaced_before(world: World, store: Store) -> None:
+    run(world, store, "r1", 1, "1.0")
+    run(world, store, "r2", 2, "2.0")
+
+
 # What is published before, and what the sleeper does.
 SLEEPERS: dict[str, tuple[Act, Act]] = {
     "first run": (
@@ -241,12 +268,12 @@ SLEEPERS: dict[str, tuple[Act, Act]] = {
         lambda w, s: run(w, s, "sleeper", 2, "2.0"),
     ),
     "release": (
-        lambda w, s: (run(w, s, "r1", 1, "1.0"), hold(w, "held", 2, "2.0"))[0],
-        lambda w, s: _arm(s, partial(release, s, "held", SLICE, "why")),
+        _held_before,
+        lambda w, s: _arm_early(s, partial(release, s, "held", SLICE, "why")),
     ),
     "rollback": (
-        lambda w, s: (run(w, s, "r1", 1, "1.0"), run(w, s, "r2", 2, "2.0"))[0],
-        lambda w, s: _arm(s, partial(undo, s, "r2", SLICE, "why")),
+        _replaced_before,
+        lambda w, s: _arm_early(s, partial(undo, s, "r2", SLICE, "why")),
     ),
 }
 # What who takes the slice over does.
@@ -268,14 +295,14 @@ def expire(store: Store) -> None:
 _LONG_AGO = "2020-01-01T00:00:00+00:00"
 
 
-def count_steps(world: World, sleeper: str) -> int:
-    """Returns the operations of a sleeper that does not sleep."""
-    store = SleepyStore(world.address, None, lambda: None)
+def count_steps(world: World, sleeper: str, reads: bool = True) -> int:
+    """Returns the operations, or changes, of a sleeper that does not sleep."""
+    store = SleepyStore(world.address, None, lambda: None, reads)
     SLEEPERS[sleeper][1](world, store)
     return int(store.__dict__["operations"])
 
 
-def interleave(world: World, sleeper: str, taker: str, at: int) -> list[str]:
+def interleave(world: World, sleeper: str, taker: str, at: int, reads: bool = True) -> list[str]:
     """Stops a sleeper before an operation, lets the taker work, and wakes the sleeper up.
 
     Returns what does not hold afterwards.
@@ -289,7 +316,7 @@ def interleave(world: World, sleeper: str, taker: str, at: int) -> list[str]:
 
     wrong: list[str] = []
     try:
-        SLEEPERS[sleeper][1](world, SleepyStore(world.address, at, sleep))
+        SLEEPERS[sleeper][1](world, SleepyStore(world.address, at, sleep, reads))
         wrong += _check_done(world, sleeper)
     except FailedError as error:
         if "does not hold slice" not in str(error):
