@@ -11,11 +11,13 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
+from fsspec.utils import glob_translate
+
 from batchscore.errors import InputError
 from batchscore.plan.keys import Texts, hive_keys, same_keys
 from batchscore.plan.published import Published
-from batchscore.plan.tables import check_above, check_no_table
-from batchscore.plan.walk import match, walk
+from batchscore.plan.tables import and_above, check_above, check_no_table
+from batchscore.plan.walk import levels, match, walk
 from batchscore.stages.read import is_gone
 from batchscore.storage import linked_mark, modification_mark, open_filesystem
 from batchscore.wording import reason
@@ -218,16 +220,38 @@ def _find_remote(address: str, filesystem: Any, path: str) -> list[Found]:
     if filesystem.exists(path):
         entries = [path]
     elif _WILD.search(path):
-        entries = sorted(filesystem.glob(path))
+        entries = _remote_matches(address, filesystem, path)
     else:
         _ask(filesystem, path)
         return []
     folders = [entry for entry in entries if filesystem.isdir(entry)]
     if entries != [path] or folders:
-        folder = fixed_folder(path, bool(folders) and entries == [path])
-        check_above(address, filesystem, {folder, *_outer(folder, entries)})
+        _check_above(address, filesystem, fixed_folder(path, path in folders))
     infos = [info for entry in entries for info in _files(address, filesystem, entry, folders)]
     return [_remote_shard(filesystem, info, prefix) for info in infos]
+
+
+def _remote_matches(address: str, filesystem: Any, pattern: str) -> list[str]:
+    """Returns what a pattern matches, and checks the folders of the matches on the way."""
+    if _is_web(filesystem):
+        return sorted(filesystem.glob(pattern))
+    folder = fixed_folder(pattern, False)
+    found = list(filesystem.find(folder, maxdepth=levels(pattern, folder), withdirs=True))
+    matches = re.compile(glob_translate(pattern)).match
+    entries = sorted(path for path in found if matches(path))
+    outer = {each for entry in entries for each in and_above(posixpath.dirname(entry))}
+    check_no_table(address, found, outer)
+    return entries
+
+
+def _check_above(address: str, filesystem: Any, folder: str) -> None:
+    # A web server may have an answer for any address, so that a look there tells nothing.
+    if not _is_web(filesystem):
+        check_above(address, filesystem, [folder])
+
+
+def _is_web(filesystem: Any) -> bool:
+    return "http" in filesystem.protocol
 
 
 def _ask(filesystem: Any, path: str) -> None:

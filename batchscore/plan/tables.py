@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -57,16 +57,19 @@ _FORMATS = {
 }
 
 
-def check_no_table(address: str, paths: Iterable[str]) -> None:
+def check_no_table(
+    address: str, paths: Iterable[str], folders: Collection[str] | None = None
+) -> None:
     """Raises InputError where one of the paths is what marks a folder as a table's.
 
     Args:
         address: as the job names it.
         paths: of folders and files, such as `t/_delta_log` or `t/metadata/v1.metadata.json`.
+        folders: those that must not be a table's; None: any.
     """
     for path in paths:
         found = _MARK.search(path)
-        if found and found.lastgroup:
+        if found and found.lastgroup and (folders is None or path[: found.start()] in folders):
             table = _FORMATS[found.lastgroup]
             raise InputError(
                 f"input.path {address}: {path[: found.start()] or '/'} is a table of {table.name}, "
@@ -79,7 +82,7 @@ def check_above(address: str, filesystem: Any, folders: Iterable[str]) -> None:
 
     A folder that may not be looked into is taken for a plain one.
     """
-    above = sorted({each for folder in folders for each in _and_above(folder)})
+    above = sorted({each for folder in folders for each in and_above(folder)})
     # A folder within a transaction's folder has no mark of its own but its path.
     check_no_table(address, [folder for folder in above if _MARK.search(folder)])
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -92,7 +95,8 @@ def check_above(address: str, filesystem: Any, folders: Iterable[str]) -> None:
         check_no_table(address, [path for paths in listed for path in paths])
 
 
-def _and_above(folder: str) -> Iterator[str]:
+def and_above(folder: str) -> Iterator[str]:
+    """Yields a folder and those above it."""
     while True:
         yield folder
         parent = posixpath.dirname(folder)

@@ -60,13 +60,17 @@ def _leads_back(real: str, way: tuple[str, ...]) -> bool:
     return any(f"{each}/".startswith(f"{real.rstrip('/')}/") for each in way)
 
 
+def levels(pattern: str, root: str) -> int | None:
+    """Returns how many levels below a folder a pattern reaches; None: all."""
+    return None if "**" in pattern else pattern[len(root.rstrip("/")) :].count("/")
+
+
 def match(pattern: str, root: str) -> list[str]:
     """Returns the files and folders below a folder that match a pattern, sorted."""
     matches = re.compile(glob_translate(pattern)).match
-    depth = None if "**" in pattern else pattern[len(root.rstrip("/")) :].count("/")
     return sorted(
         path
-        for parent, folders, files in walk(root, lambda _: True, depth)
+        for parent, folders, files in walk(root, lambda _: True, levels(pattern, root))
         for path in (os.path.join(parent, name) for name in (*folders, *files))
         if matches(path)
     )

@@ -89,10 +89,14 @@ def test_a_table_on_s3_is_refused(server: S3, tmp_path: Path, name: str, mark: s
     table = f"{bucket}/lake/t"
     inside = ["", "/**"] if name == "Hive ACID" else ["/data/k=1", "/data/*.parquet"]
     with s3_at(server.port):
-        for address in (*(f"{table}{each}" for each in inside), f"{bucket}/lake", bucket):
+        inside = [f"{table}{each}" for each in inside]
+        inside.append(f"{bucket}/*/t/base_*/*" if name == "Hive ACID" else f"{bucket}/*/t/data/*")
+        for address in (*inside, f"{bucket}/lake", bucket):
             with pytest.raises(InputError, match=rf"lake/t is a table of {name}, "):
                 find_shards([address])
         assert len(find_shards([f"{table}/data/0.parquet", f"{table}/data/k=1/0.parquet"])) == 2
+        write_shard(folder / "lake/plain/0.parquet")
+        assert len(find_shards([f"{bucket}/lake/pl*/*.parquet"])) == 1
 
 
 def test_every_command_refuses_a_table(tmp_path: Path) -> None:
