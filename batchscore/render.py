@@ -135,7 +135,7 @@ def _worked(manifest: Mapping[str, Any]) -> list[str]:
     changed = one_line(", ".join(manifest.get("changed", ())), 200)
     return [
         f"{row_equation(rows)}      ({reused})",
-        *([f"every row was scored again, since these changed: {changed}"] if changed else []),
+        *([f"no published row was kept, since this changed: {changed}"] if changed else []),
         speed_and_limit(manifest),
         *busy_and_help(manifest),
     ]

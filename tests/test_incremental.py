@@ -134,6 +134,7 @@ def test_a_changed_model_scores_every_row_again_or_holds(scored_job: Path) -> No
     assert "model changed" in held["error"]
     done = run(scored_job)
     assert (done["rows"]["reused"], inferences(done)) == (0, 500)
+    assert done["changed"] == ["model"]
     versions = published(scored_job / "out").column("model_version").unique().to_pylist()
     assert versions == ["2.0"]
 

@@ -49,6 +49,10 @@ def _step(step: str, /, **body: Any) -> Changes:
 # For each key that decides scores, a job and how it is changed.
 DECIDES: dict[str, tuple[Changes, Changes]] = {
     "input.filters": ({}, {"input.filters": [["a", "<", 0.5]]}),
+    "input.hive_types": (
+        {"input.path": "hive"},
+        {"input.hive_types": {"day": "string"}},
+    ),
     "model.inputs.columns": ({}, {"model.inputs": {"x": ["b", "a"]}}),
     "model.inputs.type": (WEIGHTS, {"model.inputs.x.type": "float64"}),
     "model.inputs.max_length": (SEQUENCES, {"model.inputs.x.max_length": 5}),
@@ -167,6 +171,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("0", "1"):
         table = factory.make_rows(first=300 * int(name)).append_column("steps", steps)
         factory.write_shard(made / f"in/{name}.parquet", table)
+    factory.write_shard(made / "hive/day=1/0.parquet")
     shutil.copytree(made / "model", made / "moved")
     (made / "net.py").write_text(factory.NET)
     (made / "f.py").write_text("def f(batch):\n    return batch\n\n\ng = f\n")
