@@ -150,6 +150,35 @@ def _is_undecodable(text: bytes) -> bool:
     return False
 
 
+def has_extension(kind: pa.DataType) -> bool:
+    """Tells whether a type is one of Arrow's extension types, or is made of one."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return True
+    return any(has_extension(kind.field(index).type) for index in range(kind.num_fields))
+
+
+def storage_type(kind: pa.DataType) -> pa.DataType:
+    """Returns a type with what extension types are stored as in their place, at any depth."""
+    types = pa.types
+    if not has_extension(kind):
+        return kind
+
+    def inner(part: pa.Field) -> pa.Field:
+        return part.with_type(storage_type(part.type))
+
+    if isinstance(kind, pa.BaseExtensionType):
+        return storage_type(kind.storage_type)
+    if types.is_struct(kind):
+        return pa.struct([inner(part) for part in kind])
+    if types.is_map(kind):
+        return pa.map_(inner(kind.key_field), inner(kind.item_field), kind.keys_sorted)
+    if types.is_fixed_size_list(kind):
+        return pa.list_(inner(kind.value_field), kind.list_size)
+    if types.is_large_list(kind):
+        return pa.large_list(inner(kind.value_field))
+    return pa.list_(inner(kind.value_field)) if types.is_list(kind) else kind
+
+
 def finite_rows(values: pa.RecordBatch) -> Array:
     """Returns a mask (b,) of the rows whose numbers are all there and finite, at any depth.
 

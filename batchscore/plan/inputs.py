@@ -13,11 +13,18 @@ import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
 
+from batchscore.arrays import storage_type
 from batchscore.errors import InputError
 from batchscore.plan.chunks import check_rows, encrypted_columns, leaves_of, open_leaves
 from batchscore.plan.keys import KeyRules, Kinds, key_types, key_value
 from batchscore.plan.listing import Found
-from batchscore.plan.logical import as_microseconds, change_leaves
+from batchscore.plan.logical import (
+    NOTHING,
+    Logical,
+    as_microseconds,
+    change_leaves,
+    read_logical,
+)
 from batchscore.plan.pruning import Keys, fragment
 from batchscore.stages.filters import decidable, pruning_expression
 from batchscore.stages.int96 import int96_columns
@@ -44,6 +51,7 @@ class Footer:
         bytes: uncompressed, of all row groups.
         encrypted: dotted paths of encrypted columns.
         int96: whether it has INT96 timestamps.
+        logical: what its columns' annotations say; one object where shards are alike.
     """
 
     shard: Shard
@@ -53,6 +61,7 @@ class Footer:
     bytes: int
     encrypted: frozenset[str] = frozenset()
     int96: bool = False
+    logical: Logical = NOTHING
 
 
 @dataclass(frozen=True)
@@ -112,16 +121,20 @@ class _Alike:
     Args:
         raw: the schema as Arrow makes it of what is stored.
         stored: the schema as it is stored.
+        arrow: whether an Arrow schema is stored beside it.
         schema: in plain types, with the hive keys.
         condition: by which statistics prune row groups; None: they cannot.
         int96: whether there are INT96 timestamps.
+        logical: what the columns' annotations say.
     """
 
     raw: pa.Schema
     stored: pq.ParquetSchema
+    arrow: bool
     schema: pa.Schema
     condition: Any
     int96: bool
+    logical: Logical
 
 
 class _Reading:
@@ -134,21 +147,25 @@ class _Reading:
         self.filtered = {condition[0] for group in filters or () for condition in group}
         self._last: _Alike | None = None
 
-    def columns(self, path: str, stored: pq.ParquetSchema) -> _Alike:
+    def columns(self, path: str, metadata: pq.FileMetaData) -> _Alike:
         """Returns what a schema comes to, the last one's where the shards are alike."""
-        last, raw = self._last, stored.to_arrow_schema()
-        if last is None or not (raw.equals(last.raw) and stored.equals(last.stored)):
+        last, stored = self._last, metadata.schema
+        raw, arrow = stored.to_arrow_schema(), b"ARROW:schema" in (metadata.metadata or {})
+        alike = last is not None and arrow == last.arrow and raw.equals(last.raw)
+        if last is None or not (alike and stored.equals(last.stored)):
             _no_duplicates(path, raw)
-            self._last = last = self._columns(raw, stored)
+            self._last = last = self._columns(raw, stored, arrow)
         return last
 
-    def _columns(self, raw: pa.Schema, stored: pq.ParquetSchema) -> _Alike:
+    def _columns(self, raw: pa.Schema, stored: pq.ParquetSchema, arrow: bool) -> _Alike:
         int96 = int96_columns(stored)
         read = change_leaves(raw, stored, as_microseconds) if int96 and self.int96 == "us" else raw
         own = [pa.field(f.name, _plain_type(f.type)) for f in read if f.name not in self.kinds]
         hive = [pa.field(name, kind) for name, kind in self.kinds.items()]
         schema = pa.schema(own + hive)
-        return _Alike(raw, stored, schema, self._condition(schema, stored, int96), bool(int96))
+        condition = self._condition(schema, stored, int96)
+        logical = read_logical(read, stored, arrow)
+        return _Alike(raw, stored, arrow, schema, condition, bool(int96), logical)
 
     def _condition(self, schema: pa.Schema, stored: pq.ParquetSchema, int96: list[int]) -> Any:
         # The format gives INT96 no order, so what writers call its least and greatest is anything.
@@ -194,7 +211,7 @@ def _footer(found: Found, keys: Keys, file: pa.NativeFile, reading: _Reading) ->
     check_rows(file, metadata, sizes)
     encrypted = encrypted_columns(file, found.size, metadata)
     # A reader's own schema has extension types for JSON and UUID.
-    columns = reading.columns(found.path, metadata.schema)
+    columns = reading.columns(found.path, metadata)
     schema = columns.schema
     kept = tuple(range(len(sizes)))
     if pruned is not None and columns.condition is not None:
@@ -205,7 +222,7 @@ def _footer(found: Found, keys: Keys, file: pa.NativeFile, reading: _Reading) ->
             kept = tuple(group.id for group in subset.row_groups)
     shard = Shard(found.path, found.size, found.mark, sum(sizes), keys)
     size = sum(group.total_byte_size for group in groups)
-    return Footer(shard, schema, sizes, kept, size, encrypted, columns.int96)
+    return Footer(shard, schema, sizes, kept, size, encrypted, columns.int96, columns.logical)
 
 
 def int96_unit(footers: Sequence[Footer], unit: str) -> str | None:
@@ -258,6 +275,9 @@ def _no_duplicates(path: str, schema: pa.Schema) -> None:
 def _plain_type(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
+    if pa.types.is_nested(kind):
+        # Arrow makes no empty column of these, which ends each unit.
+        return storage_type(kind)
     if kind == pa.string_view():
         return pa.string()
     return pa.binary() if kind == pa.binary_view() else kind

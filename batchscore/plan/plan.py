@@ -8,6 +8,7 @@ from typing import Any
 
 from batchscore.job import Job, LoadedJob
 from batchscore.models.folder import Model
+from batchscore.plan.annotations import annotate
 from batchscore.plan.auto import choose_batch_rows, choose_workers, count_cores
 from batchscore.plan.columns import (
     check_drift_columns,
@@ -108,6 +109,7 @@ def make_plan(loaded: LoadedJob) -> Plan:
     )
     inputs = model_inputs(job, model, schema, footers)
     spec = _make_spec(loaded, source, model, inputs, sum(piece.rows for piece in pieces))
+    spec = replace(spec, target=annotate(spec, footers))
     paths = {footer.shard.path for footer in footers} | {bad.path for bad in found.bad}
     check_drift_columns(job, schema, model)
     facts = score_facts(loaded, spec, paths)

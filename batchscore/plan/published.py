@@ -46,6 +46,19 @@ def read_published(store: Store, job: str, slice_: str) -> Published:
     return Published({shard.path: shard for shard in shards}, kinds)
 
 
+def published_types(store: Store, job: str, slice_: str) -> Mapping[str, str]:
+    """Returns the types of the published columns, as this slice or else another of the job has."""
+    names = (slice_, *islice(_other_slices(store, job, slice_), _OTHERS))
+    return next((found for name in names if (found := _columns(store, name))), {})
+
+
+def _columns(store: Store, slice_: str) -> dict[str, str]:
+    with suppress(RecordError, InvalidError, KeyError, TypeError, ValueError, AttributeError):
+        manifest: dict[str, Any] = published_manifest(store, slice_) or {}
+        return dict(manifest.get("columns", ()))
+    return {}
+
+
 def _other_slices(store: Store, job: str, slice_: str) -> Iterator[str]:
     """Yields the other slices of a job, the newest by name first."""
     first = layout.slice_id(job, {})

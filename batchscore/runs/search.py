@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +15,7 @@ import pyarrow.dataset as ds
 import pyarrow.fs
 import pyarrow.parquet as pq
 
-from batchscore.arrays import Array, to_arrow, to_numpy
+from batchscore.arrays import Array, storage_type, to_arrow, to_numpy
 from batchscore.errors import InvalidError
 from batchscore.runs.lineage import open_parquet
 from batchscore.storage import Store, open_filesystem
@@ -21,6 +23,7 @@ from batchscore.wording import one_line
 
 _BATCH_ROWS = 16_384
 _NULL = "null"
+_UUID_STORAGE = pa.binary(16)
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,9 @@ def cast_text(text: str, kind: pa.DataType) -> pa.Scalar:
         ValueError: it is none.
         NotImplementedError: no text is.
     """
+    if kind == _UUID_STORAGE:
+        with suppress(ValueError):
+            return pa.scalar(UUID(text).bytes, kind)
     return pa.scalar(text).cast(kind)
 
 
@@ -90,7 +96,7 @@ def _example(kind: pa.DataType) -> str:
 def read_kinds(store: Store, path: str) -> dict[str, pa.DataType]:
     """Returns the type of each column of a file; RecordError if it is missing or damaged."""
     with open_parquet(store, path) as file:
-        return {field.name: field.type for field in file.schema_arrow}
+        return {field.name: storage_type(field.type) for field in file.schema_arrow}
 
 
 def find_rows(store: Store, path: str, wanted: Mapping[str, pa.Scalar], limit: int) -> Found:
@@ -104,7 +110,7 @@ def find_rows(store: Store, path: str, wanted: Mapping[str, pa.Scalar], limit: i
     """
     positions = [np.empty(0, np.int64)]
     with open_parquet(store, path) as file:
-        tables = [file.schema_arrow.empty_table()]
+        tables = [pa.Table.from_batches([], file.schema_arrow)]
         sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
         starts = np.cumsum([0, *sizes])
         for group in _candidates(store, path, wanted):
@@ -124,7 +130,10 @@ def _candidates(store: Store, path: str, wanted: Mapping[str, pa.Scalar]) -> lis
     fragment = ds.ParquetFileFormat().make_fragment(store.path(path), filesystem)
     condition = pc.scalar(True)
     for column, value in wanted.items():
-        condition &= _condition(ds.field(column), value)
+        kind = fragment.physical_schema.field(column).type
+        # Arrow compares no extension types.
+        if not isinstance(kind, pa.BaseExtensionType):
+            condition &= _condition(ds.field(column), value)
     return sorted(
         group.id for part in fragment.split_by_row_group(condition) for group in part.row_groups
     )
@@ -158,6 +167,8 @@ def _equal(column: pa.Array, value: pa.Scalar) -> pa.Array:
     """Returns where (b,) a column has the value; null equals null, and NaN NaN."""
     if not value.is_valid:
         return pc.is_null(column)
+    if isinstance(column, pa.ExtensionArray):
+        column = column.storage
     if pa.types.is_float16(column.type):  # which Arrow does not compare
         column, value = column.cast(pa.float32()), value.cast(pa.float32())
     equal_b = pc.is_nan(column) if _is_nan(value) else pc.equal(column, value)

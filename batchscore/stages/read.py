@@ -428,6 +428,8 @@ def _family(kind: pa.DataType) -> Callable[[pa.DataType], bool] | None:
     """Names the types that a value may be cast among; None for those that Arrow itself checks."""
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
+    if isinstance(kind, pa.BaseExtensionType):
+        kind = kind.storage_type
     return next((family for family in _FAMILIES if family(kind)), None)
 
 

@@ -47,6 +47,7 @@ class Target:
         file_bytes: a file is closed once it is this large.
         unique: columns that together name a row, whose hashes are kept; none if empty.
         plain_keys: columns in the path whose folders have their names as they are.
+        marked: columns whose type carries an annotation, such as UUID, and that type.
     """
 
     columns: tuple[str, ...]
@@ -55,6 +56,7 @@ class Target:
     file_bytes: int = FILE_BYTES
     unique: tuple[str, ...] = ()
     plain_keys: tuple[str, ...] = ()
+    marked: tuple[tuple[str, pa.DataType], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,11 @@ def scored_batch(block: Block, target: Target) -> pa.RecordBatch:
     """
     assert block.values is not None
     kept = block.batch.select(list(target.columns))
+    marked = dict(target.marked)
+    columns = [
+        column.cast(marked[name]) if name in marked else column
+        for name, column in zip(target.columns, kept.columns, strict=True)
+    ]
     names = [*target.columns, *block.values.schema.names, MODEL_VERSION]
     clashes = sorted(name for name, count in Counter(names).items() if count > 1)
     if clashes:
@@ -107,7 +114,7 @@ def scored_batch(block: Block, target: Target) -> pa.RecordBatch:
             "rename the score in postprocess, or leave the column out of output.columns"
         )
     version = pa.repeat(pa.scalar(target.model_version), len(block))
-    return pa.RecordBatch.from_arrays([*kept.columns, *block.values.columns, version], names=names)
+    return pa.RecordBatch.from_arrays([*columns, *block.values.columns, version], names=names)
 
 
 class UnitWriter:
