@@ -8,10 +8,9 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from batchscore.errors import StoppedError
 from batchscore.ledger import enter
 from batchscore.runs import layout
-from batchscore.runs.lease import holds
+from batchscore.runs.lease import require_lease
 from batchscore.runs.progress import Counts, Pulse
 from batchscore.scoring import UnitOutput, open_unit
 from batchscore.spec import RunSpec
@@ -41,7 +40,8 @@ class Attempts:
 
         Raises:
             StepError: of a step that a block went through late, or of writing one.
-            StoppedError: the run does not hold its slice any more.
+            FailedError: the run does not hold its slice any more.
+            StoppedError: the launcher asked all workers to stop, or closed the run.
         """
         for arrived in self._arrived(block):
             if arrived.end is not None:
@@ -105,10 +105,12 @@ class Attempts:
         self._ending = self._pool.submit(self._finish, output, end, address)
 
     def _finish(self, output: UnitOutput, end: End, address: str) -> str:
+        spec = self._spec
         try:
             record = output.writer.finish(end)
-            self._require_lease()
-            if not enter(self._spec.output, address, record, output.profile):
+            # A worker that outlived its launcher leaves the ledger to whoever took the slice over.
+            require_lease(spec.output, spec.slice, spec.lease, spec.run)
+            if not enter(spec.output, address, record, output.profile):
                 output.writer.discard()
         except BaseException:
             output.writer.abort()
@@ -124,9 +126,3 @@ class Attempts:
         if self._ending is not None and (wait or self._ending.done()):
             ending, self._ending = self._ending, None
             self._ended.append(ending.result())
-
-    def _require_lease(self) -> None:
-        """A worker that outlived its launcher leaves the ledger to whoever took the slice over."""
-        spec = self._spec
-        if not holds(spec.output, spec.slice, spec.lease):
-            raise StoppedError(f"run {spec.run} does not hold its slice any more")

@@ -22,7 +22,7 @@ from batchscore.runs import layout
 from batchscore.runs.checks import Check, outcome
 from batchscore.runs.halvings import fewest_rows
 from batchscore.runs.history import read_manifest
-from batchscore.runs.lease import holds, lost
+from batchscore.runs.lease import holds, lost, require_lease
 from batchscore.runs.manifest import encode_units, final_path, is_published, published_records
 from batchscore.runs.publication import Publication
 from batchscore.runs.publish import publish, roll_forward
@@ -76,7 +76,7 @@ def finish_run(spec: RunSpec, addresses: Iterable[str]) -> dict[str, Any]:
     except FileNotFoundError as error:  # closed by who took the slice over
         raise lost(spec.slice, spec.run, published=False) from error
     try:
-        _require_lease(spec)
+        require_lease(spec.output, spec.slice, spec.lease, spec.run)
         result = _gather(spec, plan, sorted(set(addresses)))
         checks = judge(spec, result.rows, result.records, _bad_shards(result), result.base)
         references = [Reference.from_json(each) for each in plan["references"]]
@@ -100,11 +100,6 @@ def _earlier_outcome(spec: RunSpec) -> dict[str, Any] | None:
 
 def _is_held(spec: RunSpec) -> bool:
     return holds(spec.output, spec.slice, spec.lease)
-
-
-def _require_lease(spec: RunSpec) -> None:
-    if not _is_held(spec):
-        raise lost(spec.slice, spec.run, published=False)
 
 
 def _gather(spec: RunSpec, plan: dict[str, Any], addresses: Sequence[str]) -> Result:
@@ -281,7 +276,8 @@ def held_manifest(run: str, plan: dict[str, Any], checks: Sequence[Check]) -> di
 
 def _without_result(run: str, plan: dict[str, Any], status: str) -> dict[str, Any]:
     rows = asdict(Rows(sum(shard["rows"] for shard in plan["inputs"]), 0, 0, 0))
-    return {**_head(run, plan, status), "rows": rows, "files": [], "inputs": plan["inputs"]}
+    head = {**_head(run, plan, status), "base": plan["base"]}
+    return {**head, "rows": rows, "files": [], "inputs": plan["inputs"]}
 
 
 def _timings(spec: RunSpec, head: Mapping[str, Any], fresh: Sequence[UnitRecord]) -> dict[str, Any]:

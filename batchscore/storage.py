@@ -35,6 +35,8 @@ _THREADS = 16
 # How a file is named before it replaces the one that is meant, and the lock of an exchange.
 _UNFINISHED = re.compile(r"\.([0-9a-f]{8})-([0-9]+)-[0-9a-f]{8}\.tmp$")
 _HIDDEN = re.compile(rf"{_UNFINISHED.pattern}|^\..+\.lock$")
+# By what names filesystems tell when a file was written.
+_WRITTEN = ("mtime", "LastModified", "updated", "last_modified")
 # Of a machine whose processes cannot be asked, what is older was left behind.
 _FOREIGN_SECONDS = 24 * 3600.0
 
@@ -148,6 +150,18 @@ class Store:
         except FileNotFoundError:
             return False
         return True
+
+    def written(self, relative: str) -> float | None:
+        """Returns when a file was written, in Unix seconds by the store's own clock.
+
+        None where the store does not tell; FileNotFoundError if there is no such file.
+        """
+        path = self.path(relative)
+        info = self._call(relative, lambda: self._filesystem.info(path))
+        found = next((info[name] for name in _WRITTEN if info.get(name) is not None), None)
+        if isinstance(found, datetime):
+            return found.timestamp()
+        return float(found) if isinstance(found, int | float) else None
 
     def names(self, relative: str = "") -> list[str]:
         """Returns the sorted names in a folder, without files that are still being written.
@@ -422,10 +436,15 @@ def _is_abandoned(path: Path, tag: str, pid: str) -> bool:
     return time.time() - path.stat().st_mtime > _FOREIGN_SECONDS
 
 
+def unfinished_name(path: str) -> str:
+    """Names a file of this process beside another; `sweep_unfinished` removes it if it is left."""
+    return f"{path}.{machine_tag()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+
+
 @contextmanager
 def _staged(path: str, data: bytes, flush: bool) -> Iterator[Path]:
     """Yields a file of the bytes beside `path`, and removes what is left of it."""
-    staged = Path(f"{path}.{machine_tag()}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    staged = Path(unfinished_name(path))
     try:
         with open(staged, "wb") as file:
             file.write(data)

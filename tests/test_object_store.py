@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import asdict
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import fsspec
@@ -17,7 +20,8 @@ from tenacity import wait_none
 
 from batchscore import remote
 from batchscore.errors import RetryError
-from batchscore.runs.lease import Lease, acquire
+from batchscore.runs import layout
+from batchscore.runs.lease import Holder, Lease, acquire
 from batchscore.storage import Store, open_filesystem
 from tests.servers import S3, Fault, Proxy, running_proxy, running_s3, s3_at, s3_options
 
@@ -130,6 +134,20 @@ def test_one_of_many_leases_a_slice(store: Store) -> None:
         assert _at_once(take).count(True) == 1
         assert [lease.number for lease in taken] == list(range(1, turn + 2))
         taken[-1].release()
+
+
+def test_s3_dates_a_lease(store: Store) -> None:
+    """A living holder whose clock is days ahead is known by the time that S3 gives the lease."""
+    path = layout.slice_file("job", "lease/00000001.json")
+    ahead = (datetime.now(timezone.utc) + timedelta(days=3)).isoformat()
+    process = ("run", "me", "there", 1, "1", "elsewhere")
+    store.write_json(path, asdict(Holder(1, "r1", *process, ahead, ahead, False)))
+    with pytest.raises(RetryError, match="renewed just now; the clock of there"):
+        acquire(store, "job", "run")
+    assert store.names(layout.slice_file("job", "lease")) == ["00000001.json"]
+    written = store.written(path)
+    assert written is not None
+    assert abs(written - time.time()) < 60
 
 
 def _at_once(action: Callable[[int], bool]) -> list[bool]:

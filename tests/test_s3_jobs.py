@@ -103,3 +103,23 @@ def test_a_store_that_stays_away_publishes_nothing(
         assert run_json("run", job)["status"] == "published"
         assert ids(bucket) == list(range(600))
         assert run_json("verify", job)["exit_code"] == 0
+
+
+@pytest.mark.parametrize("what", ["bucket", "prefix"])
+def test_an_output_on_s3_that_is_removed_fails_the_run(
+    server: S3, bucket: Path, tmp_path: Path, what: str
+) -> None:
+    """The run ends with 1 and names the output, whether its bucket is gone or all objects in it."""
+    address = server.make_bucket(f"{bucket.name}-out"[-40:].lstrip("-"))
+    folder = server.folder / address.removeprefix("s3://")
+    gone = folder if what == "bucket" else folder / "out"
+    remove = f"shutil.rmtree({str(gone)!r}, True)"
+    code = f"import shutil\n\ndef f(batch):\n    {remove}\n    return batch\n"
+    (tmp_path / "features.py").write_text(code)
+    function = {"preprocess": {"function": "features.py:f"}, "runtime.workers": 1}
+    change_job(tmp_path, {"output.path": f"{address}/out", **function})
+    with s3_at(server.port):
+        found = run_json("run", tmp_path / "job.yaml")
+    assert (found["exit_code"], found["status"]) == (1, "failed")
+    assert f"output {address}/out: was removed while run " in found["error"]
+    assert not folder.exists() or files(folder) == []

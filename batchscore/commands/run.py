@@ -32,7 +32,15 @@ from batchscore.runs import layout
 from batchscore.runs.checks import rejects_allowed
 from batchscore.runs.failures import describe, find_os_error, read_failure
 from batchscore.runs.history import read_manifest
-from batchscore.runs.lease import acquire, describe_holder, holder, holds, lost
+from batchscore.runs.lease import (
+    acquire,
+    describe_holder,
+    holds,
+    is_taken_over,
+    last_holder,
+    lost,
+    require_lease,
+)
 from batchscore.runs.progress import read_counts, request_stop
 from batchscore.runs.publication import is_pending, journal_path
 from batchscore.runs.snapshot import snapshot
@@ -98,10 +106,10 @@ def run_plan(
 
         direct.parse_options(flags)
     spec = plan.spec
-    _require_free(spec.output, spec.slice)
+    in_order = _require_free(spec.output, spec.slice)
     # A first look without the lease: what is wrong is told, and what is done is seen, unwritten.
     work = settle(plan, rescore)
-    if work.unchanged and not is_pending(spec.output, spec.slice):
+    if work.unchanged and in_order and not is_pending(spec.output, spec.slice):
         return _unchanged(work)
     plan = _verified(plan, work)
     with writable(spec.output):
@@ -134,10 +142,16 @@ def _run_held(
     return _score(begun, flags, watch, stop)
 
 
-def _require_free(store: Store, slice_: str) -> None:
-    found = holder(store, slice_)
-    if found is not None:
-        raise RetryError(describe_holder(store, slice_, found))
+def _require_free(store: Store, slice_: str) -> bool:
+    """Tells whether the last holder of a slice gave it back; a killed one may have left files.
+
+    Raises:
+        RetryError: somebody holds it.
+    """
+    last = last_holder(store, slice_)
+    if last is not None and last.is_alive:
+        raise RetryError(describe_holder(store, slice_, last))
+    return last is None or last.released
 
 
 def _verified(plan: Plan, work: Work) -> Plan:
@@ -220,14 +234,17 @@ def _score(
             raise _taken_over(spec)
         return _close(run, metrics)
     except (BatchscoreError, OSError) as error:
-        if not _is_held(spec):
-            raise _taken_over(spec) from error
+        disturbed = _disturbed(spec)
+        if disturbed is not None:
+            raise disturbed from error
         if _is_publishing(spec):
             raise _unfinished(spec.run, error) from error
         if spec.output.exists(layout.run_file(spec.run, "manifest.json")):
             # The last step was done before things went wrong: its outcome stands.
             return _close(run, [])
         told = error if isinstance(error, BatchscoreError) else _failed(error)
+        if not spec.output.exists(layout.plan_file(spec.run)):
+            told = _removed(spec, f"{layout.work(spec.run)} ")
         _record_failure(run, told)
         raise told from error.__cause__
     finally:
@@ -265,6 +282,29 @@ def _failed(cause: BaseException) -> FailedError:
     return failure
 
 
+def _disturbed(spec: RunSpec) -> FailedError | None:
+    """Returns what to report where somebody took the slice over, or removed output or lease."""
+    store, run = spec.output, spec.run
+    try:
+        if not layout.is_claimed(store):
+            return _removed(spec, "")
+        if is_taken_over(store, spec.slice, spec.lease):
+            return _taken_over(spec)
+        require_lease(store, spec.slice, spec.lease, run)
+    except FailedError as error:
+        return error
+    except OSError:  # the store cannot be reached: the error itself says so
+        return None
+    return None
+
+
+def _removed(spec: RunSpec, what: str) -> FailedError:
+    return FailedError(
+        f"output {spec.output.address}: {what}was removed while run {spec.run} was at work; "
+        "nothing was published: run again"
+    )
+
+
 def put_away(spec: RunSpec) -> None:
     """Removes what the run worked with, and attempts that it did not finish.
 
@@ -273,9 +313,20 @@ def put_away(spec: RunSpec) -> None:
     # What cannot be removed is removed by the next run; it must not hide the error.
     with suppress(OSError, BatchscoreError):
         _remove_work(spec.output, spec.run)
+        if not layout.is_claimed(spec.output):
+            _remove_remains(spec)
+            return
         mine = holds(spec.output, spec.slice, spec.lease)
         if mine and not is_pending(spec.output, spec.slice):
             sweep_attempts(spec.output, spec.slice)
+
+
+def _remove_remains(spec: RunSpec) -> None:
+    """Removes what the run wrote after its output was removed; it would keep the next run out."""
+    folders = [layout.staging(spec.slice), layout.ledger(spec.slice, spec.score)]
+    for folder in folders:
+        spec.output.remove(folder)
+    spec.output.prune_empty(posixpath.dirname(folder) for folder in folders)
 
 
 class _Work(threading.Thread):

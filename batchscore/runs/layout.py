@@ -116,13 +116,18 @@ def claim_output(store: Store) -> None:
         OutputError: it holds files and is not batchscore's, or is of another format.
     """
     check_output(store)
-    if not store.exists(_FORMAT):
+    if not is_claimed(store):
         store.create_new(_FORMAT, encode_json({"batchscore_output": 1}))
+
+
+def is_claimed(store: Store) -> bool:
+    """Tells whether an output is there and is batchscore's; one that was removed is not."""
+    return store.exists(_FORMAT)
 
 
 def check_output(store: Store) -> None:
     """Raises OutputError when an output holds files that batchscore did not make."""
-    if store.exists(_FORMAT):
+    if is_claimed(store):
         return
     found = store.names()
     home = store.names(HOME) if HOME in found else []

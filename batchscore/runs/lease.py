@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import threading
+import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
@@ -16,11 +17,12 @@ from batchscore.errors import LeaseError, RecordError, RetryError
 from batchscore.processes import machine, start_of
 from batchscore.runs import layout
 from batchscore.runs.actor import user
-from batchscore.storage import Store, encode_json
+from batchscore.storage import Store, encode_json, unfinished_name
 
 EXPIRY_SECONDS = 60.0
-"""A lease that was not renewed for so long is over; clocks are taken to agree within that."""
+"""A lease that was not renewed for so long is over; it is renewed six times as often."""
 _RENEWAL_SECONDS = 10.0
+_LOOK_SECONDS = 5.0
 _TRIES = 10
 _NAME = re.compile(r"([0-9]{8})\.json")
 
@@ -62,8 +64,18 @@ class Holder:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it still keeps others out: not released, nor expired, nor its process dead."""
-        return not (self.released or self.age > EXPIRY_SECONDS or self._is_dead)
+        """Whether it keeps others out, if the holder's clock and the reader's agree."""
+        return not self.is_over and self.is_recent
+
+    @property
+    def is_recent(self) -> bool:
+        """Whether the holder's clock dates the last renewal within a minute of the reader's now."""
+        return -_RENEWAL_SECONDS <= self.age <= EXPIRY_SECONDS
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it was released, or its process is known to be dead."""
+        return self.released or self._is_dead
 
     @property
     def _is_dead(self) -> bool:
@@ -100,7 +112,7 @@ class Lease:
         self._renewer.join()
         with suppress(OSError):
             numbers = _numbers(self._store, self._slice)
-            if max(numbers, default=0) > self.number:
+            if max(numbers, default=0) > self.number or not self._is_there():
                 return
             self._write(released=True)
             for number in set(numbers) - {self.number}:
@@ -123,7 +135,22 @@ class Lease:
             with suppress(OSError):
                 if max(_numbers(self._store, self._slice), default=0) > self.number:
                     return
-                self._write(released=False)
+                if self._is_there():
+                    self._write(released=False)
+
+    def _is_there(self) -> bool:
+        """Tells whether the lease file is this one's; one that was removed is not made again."""
+        try:
+            found = _read(self._store, self._slice, self.number)
+        except FileNotFoundError:
+            return False
+        except RecordError:  # a damaged one is written again
+            return True
+        return (found.run, found.since, found.pid) == self._identity
+
+    @property
+    def _identity(self) -> tuple[str, str, int]:
+        return self._holder.run, self._holder.since, self._holder.pid
 
     def _write(self, released: bool) -> None:
         facts = replace(self._holder, renewed=_now().isoformat(), released=released)
@@ -134,15 +161,17 @@ def acquire(store: Store, slice_: str, command: str, run: str = "") -> Lease:
     """Takes a slice for this process.
 
     Of many who try at once exactly one gets it. A holder that was killed is succeeded at once on
-    the same machine, from elsewhere when it has not renewed its lease for 60 s.
+    the same machine, from elsewhere when it has not renewed its lease for 60 s. Clocks need not
+    agree: a renewal that does not look recent is judged by the store's clock. Where that does not
+    tell, the lease is watched for 60 s.
 
     Raises:
         RetryError: somebody holds it.
         RecordError: a lease file is damaged.
     """
     for _ in range(_TRIES):
-        last = _newest(store, slice_)
-        if last is not None and last.is_alive:
+        last = last_holder(store, slice_)
+        if last is not None and _keeps_out(store, slice_, last):
             raise RetryError(describe_holder(store, slice_, last))
         mine = _claim(last.number + 1 if last else 1, command, run)
         path = _path(slice_, mine.number)
@@ -157,6 +186,43 @@ def acquire(store: Store, slice_: str, command: str, run: str = "") -> Lease:
     )
 
 
+def _keeps_out(store: Store, slice_: str, last: Holder) -> bool:
+    """Tells whether a lease is alive, whatever its holder's clock and this machine's say."""
+    if last.is_over or last.is_alive:
+        return not last.is_over
+    age = _age_in_store(store, _path(slice_, last.number))
+    if age is None or age < -_RENEWAL_SECONDS:
+        return _is_renewed(store, slice_, last)
+    return age <= EXPIRY_SECONDS
+
+
+def _age_in_store(store: Store, path: str) -> float | None:
+    """Returns the seconds since a lease was renewed, by the store's clock; None if it tells none.
+
+    The store dates a file that is written now, too, so that no other clock is needed.
+    """
+    probe = unfinished_name(path)
+    with suppress(FileNotFoundError):  # renewed, released or removed at this moment
+        store.write(probe, b"")
+        try:
+            now, then = store.written(probe), store.written(path)
+        finally:
+            store.remove(probe)
+        return None if now is None or then is None else now - then
+    return None
+
+
+def _is_renewed(store: Store, slice_: str, last: Holder) -> bool:
+    """Watches a lease for as long as a living holder may take to renew it, by this clock alone."""
+    started = _monotonic()
+    while _monotonic() - started < EXPIRY_SECONDS:
+        _sleep(_LOOK_SECONDS)
+        now = last_holder(store, slice_)
+        if now != last:
+            return now is not None and not now.is_over
+    return False
+
+
 def holds(store: Store, slice_: str, number: int) -> bool:
     """Tells whether a lease counts: none has a higher number, and it is not released.
 
@@ -169,13 +235,37 @@ def holds(store: Store, slice_: str, number: int) -> bool:
     return False
 
 
+def is_taken_over(store: Store, slice_: str, number: int) -> bool:
+    """Tells whether somebody took a slice after the holder of a lease."""
+    return max(_numbers(store, slice_), default=0) > number
+
+
+def require_lease(store: Store, slice_: str, number: int, run: str) -> None:
+    """Checks that a run still holds its slice.
+
+    Raises:
+        FailedError: another run took the slice over, or the lease was removed.
+    """
+    if is_taken_over(store, slice_, number):
+        raise lost(slice_, run, published=False)
+    with suppress(FileNotFoundError):
+        found = _read(store, slice_, number)
+        if found.run == run and not found.released:
+            return
+    raise FailedError(
+        f"output {store.address}: {_path(slice_, number)} was removed or replaced while run {run} "
+        "was at work; nothing was published: run again"
+    )
+
+
 def holder(store: Store, slice_: str) -> Holder | None:
     """Returns who holds a slice, or None if it is free: given back, expired, or its holder dead."""
-    last = _newest(store, slice_)
+    last = last_holder(store, slice_)
     return last if last is not None and last.is_alive else None
 
 
-def _newest(store: Store, slice_: str) -> Holder | None:
+def last_holder(store: Store, slice_: str) -> Holder | None:
+    """Returns who took a slice last, whether it is still held or not; None if nobody ever did."""
     while numbers := _numbers(store, slice_):
         # A file that was listed goes when its successor gives the slice back.
         with suppress(FileNotFoundError):
@@ -239,9 +329,12 @@ def _claim(number: int, command: str, run: str) -> Holder:
 def describe_holder(store: Store, slice_: str, last: Holder) -> str:
     """Says who holds a slice, since when, and what to do."""
     run = f"run {last.run}" if last.run else f"`{last.command}`"
+    renewed = f"renewed {last.age:.0f} s ago"
+    if not last.is_recent:
+        renewed = f"renewed just now; the clock of {last.host} or of this machine is wrong"
     return (
         f"slice {slice_} of {store.address} is held by {run}, {last.user}@{last.host}, "
-        f"pid {last.pid}, since {last.since} (renewed {last.age:.0f} s ago); "
+        f"pid {last.pid}, since {last.since} ({renewed}); "
         "run again when it is done"
     )
 
@@ -261,6 +354,9 @@ def lost(slice_: str, run: str, published: bool) -> LeaseError:
         f"run {run} does not hold slice {slice_!r} any more: another run took it over when this "
         f"one had not renewed its lease for {EXPIRY_SECONDS:.0f} s; {outcome}"
     )
+
+
+_monotonic, _sleep = time.monotonic, time.sleep
 
 
 def _now() -> datetime:

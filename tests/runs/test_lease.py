@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -89,6 +90,19 @@ def rewrite(store: Store, number: int, /, **facts: Any) -> None:
     """Changes what a lease file says."""
     path = layout.slice_file(SLICE, f"lease/{number:08d}.json")
     store.write_json(path, {**store.read_json(path), **facts})
+
+
+def age(store: Store, number: int, seconds: float) -> None:
+    """Makes a lease file that was written some seconds ago, by the store's clock."""
+    written = time.time() - seconds
+    path = store.path(layout.slice_file(SLICE, f"lease/{number:08d}.json"))
+    os.utime(path, (written, written))
+
+
+def expire(store: Store, number: int, seconds: float = 61, **facts: Any) -> None:
+    """Makes a lease that was not renewed for some seconds."""
+    rewrite(store, number, renewed=ago(seconds), **facts)
+    age(store, number, seconds)
 
 
 def ago(seconds: float) -> str:
@@ -189,7 +203,7 @@ def test_a_process_of_another_machine_is_given_time(store: Store) -> None:
     rewrite(store, 1, machine="elsewhere", pid=2**22 + 1, renewed=ago(55))
     with pytest.raises(RetryError, match=r"renewed 5\d s ago"):
         acquire(store, SLICE, "run")
-    rewrite(store, 1, renewed=ago(61))
+    expire(store, 1)
     with acquire(store, SLICE, "run") as mine:
         assert mine.number == 2
 
@@ -197,7 +211,7 @@ def test_a_process_of_another_machine_is_given_time(store: Store) -> None:
 def test_a_holder_that_stalls_is_succeeded(store: Store) -> None:
     """A living process that did not renew its lease loses it, and learns that it did."""
     slow = acquire(store, SLICE, "run")
-    rewrite(store, 1, renewed=ago(61))
+    expire(store, 1)
     assert slow.is_held()
     with acquire(store, SLICE, "run") as mine:
         assert (slow.is_held(), mine.is_held()) == (False, True)
@@ -210,13 +224,13 @@ def test_a_late_look_does_not_take_a_slice(store: Store, monkeypatch: pytest.Mon
     """Who looked before others came, went and tidied up, gets no number below theirs."""
     for _ in range(3):
         acquire(store, SLICE, "run").release()
-    look, looks = lease._newest, [1]
+    look, looks = lease.last_holder, [1]
 
     def look_late(store: Store, slice_: str) -> lease.Holder | None:
         found = look(store, slice_)
         return replace(found, number=looks.pop()) if found and looks else found
 
-    monkeypatch.setattr(lease, "_newest", look_late)
+    monkeypatch.setattr(lease, "last_holder", look_late)
     mine = acquire(store, SLICE, "run")
     assert (mine.number, mine.is_held()) == (4, True)
     assert files(store) == ["00000003.json", "00000004.json"]
@@ -303,7 +317,7 @@ def test_whatever_happens_one_holds(events: list[str]) -> None:
                 taken[-1].release()
                 free = True
             elif event == "expire" and taken and not free:
-                rewrite(store, taken[-1].number, renewed=ago(100))
+                expire(store, taken[-1].number, 100)
                 free = True
             elif event == "other" and len(taken) > 1:
                 taken[0].release()
