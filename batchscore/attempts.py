@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from batchscore.ledger import enter
 from batchscore.runs import layout
-from batchscore.runs.lease import require_lease
+from batchscore.runs.lease import holds, why_lost
 from batchscore.runs.progress import Counts, Pulse
 from batchscore.scoring import UnitOutput, open_unit
 from batchscore.spec import RunSpec
@@ -109,7 +109,8 @@ class Attempts:
         try:
             record = output.writer.finish(end)
             # A worker that outlived its launcher leaves the ledger to whoever took the slice over.
-            require_lease(spec.output, spec.slice, spec.lease, spec.run)
+            if not holds(spec.output, spec.slice, spec.lease, spec.run):
+                raise why_lost(spec.output, spec.slice, spec.lease, spec.run)
             if not enter(spec.output, address, record, output.profile):
                 output.writer.discard()
         except BaseException:

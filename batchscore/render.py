@@ -9,6 +9,7 @@ from batchscore.gate import describe
 from batchscore.render_times import TIMES, busy_and_help, phases, speed_and_limit, time_rows
 from batchscore.render_times import duration as duration
 from batchscore.render_times import rate as rate
+from batchscore.runs.manifest import published_at, released_by
 from batchscore.telemetry import STAGES
 from batchscore.wording import one_line
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from batchscore.plan import Plan
     from batchscore.plan.rehearsal import Rehearsal
 
+ROLLED_BACK = "rolled_back"
+"""What `rollback` reports in place of the status of the run that it made."""
 _REASONS = 5
 _PROFILE = ("count", "nulls", "min", "p05", "p50", "p95", "max")
 
@@ -65,8 +68,11 @@ def title(manifest: Mapping[str, Any]) -> str:
     params = " ".join(f"{k}={v}" for k, v in manifest.get("params", {}).items())
     job = f"{manifest['job']} {params}".strip()
     model = manifest["model"]
+    run = manifest["run"]
+    if manifest["status"] == ROLLED_BACK:
+        run = f"{manifest['undoes']} by run {run}"
     return (
-        f"{manifest['status'].upper()} run {manifest['run']}   {one_line(job)}   "
+        f"{manifest['status'].replace('_', ' ').upper()} run {run}   {one_line(job)}   "
         f"model {one_line(model['name'])} {one_line(model['version'])}"
     )
 
@@ -177,7 +183,7 @@ def _rejects(manifest: Mapping[str, Any], output: str) -> list[str]:
 
 
 def _files(manifest: Mapping[str, Any], output: str) -> list[str]:
-    if manifest["status"] in ("published", "empty"):
+    if manifest["status"] in ("published", "empty", ROLLED_BACK):
         mine = f"/{manifest['run']}-"
         added = sum(mine in f"/{file['path']}" for file in manifest["files"])
         stand, replaced = len(manifest["files"]) - added, len(manifest["replaced"])
@@ -193,8 +199,8 @@ def unchanged(
     """Returns the lines of a run that had nothing to do."""
     return [
         title(manifest),
-        f"nothing to do: run {manifest['run']} published these rows at {manifest['finished']}, and "
-        "job, input and model are the same",
+        f"nothing to do: run {manifest['run']} published these rows at "
+        f"{one_line(published_at(manifest), 40)}, and job, input and model are the same",
         *_drift(manifest),
         f"files: {len(manifest['files'])} stand in {output}/data   (--rescore scores them again)",
         f"next   {program} show {where}",
@@ -267,11 +273,11 @@ def history(manifests: Sequence[Mapping[str, Any]], current: Container[str]) -> 
 def _history_row(m: Mapping[str, Any], current: bool) -> list[str]:
     rows = m.get("rows", {})
     drifted = _drifted(m)
-    why = ",".join([*_failed(m), *([f"drift {drifted}"] if drifted else [])])
+    why = ",".join([*_failed(m), *([f"drift {drifted}"] if drifted else []), *_decision(m)])
     status = f"{m['status']}{' *' if current else ''}{f' ({why})' if why else ''}"
     return [
         str(m["run"]),
-        one_line(status, 48),
+        one_line(status, 96),
         one_line(m.get("slice", "-"), 48),
         one_line(m["model"]["version"] if "model" in m else "-", 16),
         one_line(m.get("actor", "-"), 24),
@@ -282,6 +288,15 @@ def _history_row(m: Mapping[str, Any], current: bool) -> list[str]:
             for key in ("input", "scored", "rejected", "reused")
         ),
     ]
+
+
+def _decision(m: Mapping[str, Any]) -> list[str]:
+    """Returns by whom and when a run was released, or which run it took back."""
+    if "undoes" in m:
+        return [f"rollback of {m['undoes']}"]
+    if released_by(m):
+        return [f"released {str(published_at(m))[:19]} by {one_line(released_by(m), 24)}"]
+    return []
 
 
 def checked(found: Checked, probed: bool) -> list[str]:
@@ -421,8 +436,13 @@ def _verified(found: SliceVerified) -> str:
     problems = f", {_counted(number, 'problem')}" if number else ""
     return (
         f"{status}  {_counted(found.files, 'file')}, {count(found.rows)} rows, {size(found.bytes)} "
-        f"as published by run {found.run} at {found.finished}{problems}   {slice_}"
+        f"as published by run {found.run} at {one_line(found.published_at, 40)}"
+        f"{_releaser(found.released_by)}{problems}   {slice_}"
     )
+
+
+def _releaser(person: str | None) -> str:
+    return f", released by {one_line(person, 60)}" if person else ""
 
 
 def traced(found: Traced) -> list[str]:
@@ -443,7 +463,8 @@ def _traced(match: Match) -> list[str]:
     values = "  ".join(f"{one_line(k)}={one_line(v)}" for k, v in match.values.items())
     reject = match.reject
     why = [("reason", "{stage}: {error}: {message}".format(**reject))] if reject else []
-    published = f", published by {match.published_by} at {match.published_at}"
+    published = f", published by {match.published_by} at {one_line(match.published_at, 40)}"
+    published += _releaser(match.released_by)
     facts = [
         ("source", f"{match.shard}  row {count(match.shard_row)}"),
         ("file", f"{match.file}  row {count(match.file_row)}"),

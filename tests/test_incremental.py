@@ -258,7 +258,7 @@ def test_an_undone_run_gives_back_what_it_replaced(scored_job: Path) -> None:
     factory.write_model(scored_job / "model", version="2.0")
     bad = run(scored_job)
     undone = run_json("rollback", scored_job / "job.yaml", "--undo", bad["run"], "--reason", "bad")
-    assert (undone["status"], undone["undoes"]) == ("published", bad["run"])
+    assert (undone["status"], undone["undoes"]) == ("rolled_back", bad["run"])
     after = {k: v for k, v in published_bytes(scored_job).items() if k.startswith("data/")}
     assert after == before
     assert run_json("show", scored_job / "out", bad["run"])["status"] == "revoked"

@@ -78,7 +78,7 @@ def test_undo_redo_and_undo_again(scored_job: Path) -> None:
     first = undo(scored_job, bad)["run"]
     second = undo(scored_job, first)["run"]
     assert run(scored_job)["status"] == "unchanged"
-    assert undo(scored_job, second)["status"] == "published"
+    assert undo(scored_job, second)["status"] == "rolled_back"
     assert run_json("show", scored_job / "out", bad)["status"] == "revoked"
     assert run(scored_job)["exit_code"] == 3
     assert is_sound(scored_job)
@@ -90,7 +90,7 @@ def test_a_run_that_was_undone_and_redone_is_undone_by_its_name(scored_job: Path
     new_model(scored_job, 0.9)
     bad = run(scored_job)["run"]
     undo(scored_job, undo(scored_job, bad)["run"])
-    assert undo(scored_job, bad)["status"] == "published"
+    assert undo(scored_job, bad)["status"] == "rolled_back"
     after = {k: v for k, v in published_bytes(scored_job).items() if k.startswith("data/")}
     assert after == before
     assert run(scored_job)["exit_code"] == 3
@@ -105,7 +105,7 @@ def test_discarding_spares_what_is_retired(scored_job: Path) -> None:
     new_model(scored_job, 0.9)
     replacing = run(scored_job)
     assert run_json("discard", scored_job / "out", held["run"])["status"] == "discarded"
-    assert undo(scored_job, replacing["run"])["status"] == "published"
+    assert undo(scored_job, replacing["run"])["status"] == "rolled_back"
     assert len(published(scored_job / "out")) == 500
     assert is_sound(scored_job)
 

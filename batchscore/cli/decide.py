@@ -98,10 +98,12 @@ def rollback(
     WHERE is a job file (with --param) or an output.
     """
     with told(as_json, debug):
+        from batchscore import render
         from batchscore.commands.decide import undo
 
         store, slice_ = open_output(where, params, overrides)
-        _print_decided(undo(store, run_id, slice_, reason), store, as_json)
+        made = undo(store, run_id, slice_, reason)
+        _print_decided({**made, "status": render.ROLLED_BACK}, store, as_json)
 
 
 def _print_decided(manifest: dict[str, Any], store: Store, as_json: bool) -> None:

@@ -22,7 +22,7 @@ from batchscore.runs.actor import actor
 from batchscore.runs.history import published_manifest, read_manifest
 from batchscore.runs.lease import acquire, lost
 from batchscore.runs.manifest import encode_units, published_records
-from batchscore.runs.publication import Publication
+from batchscore.runs.publication import Publication, pending
 from batchscore.runs.publish import Held, publish
 from batchscore.runs.reconcile import Rows
 from batchscore.runs.revoked import lifted, revocations, revoked_path
@@ -67,23 +67,40 @@ def release(store: Store, run: str, slice_: str | None, reason: str) -> dict[str
             any more what it was scored beside.
         RetryError: another run holds the slice.
     """
+    begun = _is_begun(store, run)
     with _held_slice(store, run, slice_, f"release {run}") as (manifest, held):
+        if begun and manifest.get("released"):
+            # A release that was killed is finished by now, and its decision counts.
+            return manifest
         publication = _held_publication(store, manifest)
         _check_current(store, manifest, publication)
-        documents = dict(publication.documents)
-        # What is published may have the same files as when the run was held, and another name.
-        base = published_run(store, manifest["slice"])
-        released = {
-            **documents[_path(manifest)],
-            "base": base,
-            "checks": manifest["checks"],
-            "released": _decision(reason),
-        }
-        documents[_path(manifest)] = released
-        publication = replace(publication, base=base, documents=tuple(documents.items()))
+        released, publication = _released(store, manifest, publication, _decision(reason))
         publish(store, manifest["slice"], publication, held)
-        store.remove(layout.run_file(run, HELD))
         return released
+
+
+def _is_begun(store: Store, run: str) -> bool:
+    """Tells whether the publication of a run was begun and not finished."""
+    found = pending(store, str(read_manifest(store, run).get("slice")))
+    return found is not None and found.run == run
+
+
+def _released(
+    store: Store, manifest: Mapping[str, Any], held: Publication, decision: dict[str, str]
+) -> tuple[dict[str, Any], Publication]:
+    """Returns the manifest of a held run as it is published, and the publication."""
+    # What was published and taken back since the run was held left the same files.
+    base = published_run(store, manifest["slice"])
+    documents = dict(held.documents)
+    facts = {"base": base, "checks": manifest["checks"], "released": decision}
+    documents[_path(manifest)] = {**documents[_path(manifest)], **facts}
+    publication = replace(
+        held,
+        base=base,
+        documents=tuple(documents.items()),
+        leftovers=(layout.run_file(manifest["run"], HELD),),
+    )
+    return documents[_path(manifest)], publication
 
 
 def _held_publication(store: Store, manifest: Mapping[str, Any]) -> Publication:
@@ -97,6 +114,10 @@ def _held_publication(store: Store, manifest: Mapping[str, Any]) -> Publication:
         dict(publication.documents)[_path(manifest)]["run"]
         return publication
     except FileNotFoundError as error:
+        if "units" in manifest:
+            raise InvalidError(
+                f"run {run!r}: its discard was begun and not finished; discard it again"
+            ) from error
         raise InvalidError(
             f"run {run!r}: was held before it scored anything, so there is nothing to publish; "
             "run the job again with the choice that its checks name"

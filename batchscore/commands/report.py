@@ -25,10 +25,13 @@ from batchscore.profiles import (
 from batchscore.report import RUNS, Compared, make_report
 from batchscore.runs import layout
 from batchscore.runs.history import read_manifest
+from batchscore.runs.order import is_ahead, newest_first
 from batchscore.storage import Store
 
 HISTORY = RUNS - 1
-_LOOKED_BACK = ("run", "params", "status", "started", "seconds", "rows", "profile", "drift")
+_LOOKED_BACK = (
+    *("run", "base", "params", "status", "started", "seconds", "rows", "profile", "drift"),
+)
 _DAY = re.compile(r"\d{8}-")
 
 
@@ -115,38 +118,54 @@ def _compared(
         yield Compared(f"{title}, new rows" if new else title, before, now, found)
 
 
-def _earlier(store: Store, manifest: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _earlier(store: Store, manifest: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """Yields what there is to look back on: the job's runs with a profile, newest first.
 
     Runs are named by their day, so that those before it are not opened once there are enough.
     """
-    found: list[dict[str, Any]] = []
+    found: list[Mapping[str, Any]] = []
+    earlier: list[Mapping[str, Any]] = []
     for runs in _by_day(store, str(manifest["started"])):
-        found += sorted(_profiled(store, runs, manifest), key=_started, reverse=True)
-        if len(found) >= HISTORY:
+        found += _profiled(store, runs, manifest)
+        ordered = newest_first(_by_time([*found, manifest]))
+        runs_in_order = [each["run"] for each in ordered]
+        earlier = ordered[runs_in_order.index(manifest["run"]) + 1 :]
+        if len(earlier) >= HISTORY:
             break
-    yield from found[:HISTORY]
+    yield from earlier[:HISTORY]
+
+
+def _by_time(manifests: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Returns manifests whose bases tell their order only where a run is dated ahead of now.
+
+    The page has an axis of time, so that elsewhere times count.
+    """
+    ahead = {str(each["run"]) for each in manifests if is_ahead(str(each["started"]))}
+    return [
+        each if {str(each["run"]), str(each.get("base"))} & ahead else {**each, "base": None}
+        for each in manifests
+    ]
 
 
 def _by_day(store: Store, started: str) -> list[list[str]]:
-    """Returns the runs of each day until then, the last day first."""
+    """Returns the runs of each day until then, the last day first.
+
+    Those that a wrong clock dated ahead of now come first: they may be of any day.
+    """
     days: dict[str, list[str]] = {}
     for run in store.names(f"{layout.HOME}/runs"):
-        if _DAY.match(run) and run[:8] <= started[:10].replace("-", ""):
-            days.setdefault(run[:8], []).append(run)
+        day = f"{run[:4]}-{run[4:6]}-{run[6:8]}"
+        if _DAY.match(run) and (day <= started[:10] or is_ahead(day)):
+            days.setdefault(day, []).append(run)
     return [days[day] for day in sorted(days, reverse=True)]
 
 
 def _profiled(
     store: Store, runs: list[str], manifest: Mapping[str, Any]
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Mapping[str, Any]]:
     for run in runs:
         with suppress(BatchscoreError, OSError):
             other = read_manifest(store, run)
             same = other.get("job") == manifest.get("job") and other.get("profile")
-            if same and _started(other) < _started(manifest):
+            if same and other["run"] != manifest["run"]:
                 yield {key: other.get(key) for key in _LOOKED_BACK}
-
-
-def _started(manifest: Mapping[str, Any]) -> tuple[str, str]:
-    return str(manifest["started"]), str(manifest["run"])

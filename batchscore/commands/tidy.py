@@ -11,8 +11,10 @@ from batchscore.finish import failed_manifest
 from batchscore.ledger import finished_units, sweep_attempts, sweep_records
 from batchscore.runs import layout
 from batchscore.runs.heal import heal
-from batchscore.runs.history import published_manifest, read_manifest
+from batchscore.runs.history import published_manifest, read_history, read_manifest
 from batchscore.runs.lease import holder
+from batchscore.runs.manifest import published_at
+from batchscore.runs.order import is_ahead
 from batchscore.runs.publish import Held, roll_forward
 from batchscore.storage import Store
 
@@ -75,14 +77,13 @@ def _is_live(store: Store, run: str) -> bool:
 
 def purge(store: Store, slice_: str, days: int) -> None:
     """Removes a slice's retired files past retention, and records that nothing can need again."""
-    before = datetime.now(timezone.utc) - timedelta(days=days)
+    before = (datetime.now(timezone.utc) - timedelta(days=days)).isoformat(timespec="milliseconds")
     needed = _units(published_manifest(store, slice_))
     for run in store.names(f"{layout.HOME}/retired"):
         manifest = _manifest_of(store, run, slice_)
         if manifest is None:
             continue
-        released = manifest.get("released", {}).get("at")
-        if datetime.fromisoformat(released or manifest["finished"]) < before:
+        if _replaced_at(store, slice_, manifest) < before:
             store.remove(f"{layout.HOME}/retired/{run}")
         elif manifest["base"]:
             base = _manifest_of(store, manifest["base"], slice_)
@@ -90,6 +91,22 @@ def purge(store: Store, slice_: str, days: int) -> None:
                 return
             needed |= _units(base)
     sweep_records(store, slice_, needed)
+
+
+def _replaced_at(store: Store, slice_: str, manifest: dict[str, Any]) -> str:
+    """Returns when a run retired files: where its clock was ahead, when a later one was published.
+
+    A base that was published later shows that the run's clock was behind.
+    """
+    at = str(published_at(manifest))
+    base = _manifest_of(store, str(manifest.get("base")), slice_) or {}
+    if not is_ahead(at):
+        earlier = str(published_at(base) or "")
+        return at if is_ahead(earlier) else max(at, earlier)
+    runs = read_history(store, slice_)
+    later = runs[: [run["run"] for run in runs].index(manifest["run"])]
+    known = [str(published_at(run)) for run in reversed(later) if run["status"] != "held"]
+    return next((each for each in known if not is_ahead(each)), at)
 
 
 def _manifest_of(store: Store, run: str, slice_: str) -> dict[str, Any] | None:

@@ -21,7 +21,7 @@ from batchscore.records import UnitRecord
 from batchscore.runs import layout
 from batchscore.runs.history import published_manifest, read_manifest
 from batchscore.runs.lineage import find_source_rows
-from batchscore.runs.manifest import published_records
+from batchscore.runs.manifest import published_at, published_records, released_by
 from batchscore.runs.search import Found, cast_text, find_rows, parse_value, read_kinds
 from batchscore.stages.block import locate_rows
 from batchscore.stages.partition import HIVE_NULL
@@ -53,7 +53,8 @@ class Match:
         reject: stage, error and message of a rejected row, else None.
         scored_by: the run that scored or rejected it.
         published_by: the run that published it; None for a rejected row.
-        published_at: when that run ended, in UTC, if its manifest is still there.
+        published_at: when it did so, in UTC, if its manifest is still there.
+        released_by: the person who released that run; None if no check had held it.
         model: name, version and identity of the model.
         job_sha256: hash of the job file that it was scored by.
     """
@@ -70,6 +71,7 @@ class Match:
     scored_by: str
     published_by: str | None
     published_at: str | None
+    released_by: str | None
     model: dict[str, str]
     job_sha256: str
 
@@ -315,7 +317,8 @@ def _origin(store: Store, read_run: _ReadRun, table: _Table, file: _File) -> dic
     """Returns what all rows of one file share."""
     record, name = file.record, posixpath.basename(file.path)
     # What stands under a published name was put there by the run that the name begins with.
-    publisher = None if table.rejected else name.partition(f"-{record.unit}-")[0]
+    run = None if table.rejected else name.partition(f"-{record.unit}-")[0]
+    published = read_run(run) if run else {}
     scored = read_run(record.run) or table.manifest
     return {
         "status": "rejected" if table.rejected else "scored",
@@ -323,8 +326,9 @@ def _origin(store: Store, read_run: _ReadRun, table: _Table, file: _File) -> dic
         "unit": record.unit,
         "file": store.url(file.path),
         "scored_by": record.run,
-        "published_by": publisher,
-        "published_at": read_run(publisher).get("finished") if publisher else None,
+        "published_by": run,
+        "published_at": published_at(published),
+        "released_by": released_by(published),
         "model": {key: scored["model"][key] for key in ("name", "version", "identity")},
         "job_sha256": scored["job_sha256"],
     }

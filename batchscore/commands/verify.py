@@ -20,7 +20,7 @@ from batchscore.records import StagedFile, UnitRecord
 from batchscore.runs import layout
 from batchscore.runs.history import published_manifest
 from batchscore.runs.lineage import open_parquet
-from batchscore.runs.manifest import published_records
+from batchscore.runs.manifest import published_at, published_records, released_by
 from batchscore.runs.publication import journal_paths, pending, pending_journal
 from batchscore.runs.reconcile import Rows
 from batchscore.runs.snapshot import CURRENT, MARKER, snapshot
@@ -49,7 +49,9 @@ class SliceVerified:
     Args:
         slice: the job with its parameters.
         run: that published it; None where that cannot be told.
-        finished: when, in UTC.
+        finished: when that run ended, in UTC.
+        published_at: when it was published: at its release if it was held, else when it ended.
+        released_by: the person who released it; None if no check had held it.
         files: in its manifest.
         rows: of these.
         bytes: of these.
@@ -59,6 +61,8 @@ class SliceVerified:
     slice: str
     run: str | None
     finished: str | None
+    published_at: str | None
+    released_by: str | None
     files: int
     rows: int
     bytes: int
@@ -168,6 +172,8 @@ def _conclude(opened: _Opened, problems: Sequence[Problem]) -> SliceVerified:
         opened.name,
         manifest.get("run"),
         manifest.get("finished"),
+        published_at(manifest),
+        released_by(manifest),
         len(opened.files),
         sum(file.rows for file in opened.files),
         sum(file.bytes for file in opened.files),

@@ -6,12 +6,13 @@ import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from datetime import date
+from datetime import date, datetime, timezone
 from typing import Any
 
 from batchscore.errors import InvalidError, OutputError, RecordError
 from batchscore.runs import layout
 from batchscore.runs.layout import slice_id
+from batchscore.runs.order import newest_first
 from batchscore.runs.publication import pending
 from batchscore.runs.snapshot import published_run, read_listing, snapshot
 from batchscore.storage import Store
@@ -59,7 +60,8 @@ def _unknown(store: Store, run: str) -> InvalidError:
             f"run {run!r}: left no manifest; it has not ended yet, or was killed: look again "
             "later, or run the job again"
         )
-    known = sorted(list_runs(store))[-3:]
+    today = datetime.now(timezone.utc).strftime("%Y%m%d")
+    known = sorted(each for each in list_runs(store) if each[:8] <= today)[-3:]
     return InvalidError(
         f"run {run!r}: {store.address} has no such run; the newest are {', '.join(known) or 'none'}"
     )
@@ -140,7 +142,7 @@ def read_history(store: Store, slice_: str | None = None) -> list[dict[str, Any]
         found = [*pool.map(lambda run: _manifest_or_stub(store, run), list_runs(store))]
     found += unfinished(store)
     wanted = [m for m in found if slice_ is None or m.get("slice", slice_) == slice_]
-    return sorted(wanted, key=lambda m: (str(m["started"]), str(m["run"])), reverse=True)
+    return newest_first(wanted)
 
 
 def _manifest_or_stub(store: Store, run: str) -> dict[str, Any]:
@@ -155,7 +157,8 @@ def unfinished(store: Store) -> list[dict[str, Any]]:
     found = []
     for run in store.names(f"{layout.HOME}/work"):
         with suppress(FileNotFoundError, KeyError, TypeError, ValueError):
-            facts = store.read_json(layout.plan_file(run))["facts"]
+            plan = store.read_json(layout.plan_file(run))
+            facts = {**plan["facts"], "base": plan.get("base")}
             if not store.exists(layout.run_file(run, "manifest.json")):
                 error = "has not ended: it is under way, or was killed"
                 found.append({**facts, "run": run, "status": "unfinished", "error": error})

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from types import TracebackType
 
-from batchscore.errors import LeaseError, RecordError, RetryError
+from batchscore.errors import FailedError, LeaseError, RecordError, RetryError
 from batchscore.processes import machine, start_of
 from batchscore.runs import layout
 from batchscore.runs.actor import user
@@ -223,15 +223,19 @@ def _is_renewed(store: Store, slice_: str, last: Holder) -> bool:
     return False
 
 
-def holds(store: Store, slice_: str, number: int) -> bool:
+def holds(store: Store, slice_: str, number: int, run: str = "") -> bool:
     """Tells whether a lease counts: none has a higher number, and it is not released.
 
     Whoever holds it may have been too slow to renew it; as long as nobody else came, it counts.
+
+    Args:
+        run: The run that it must be of, or empty. Numbers come again where an output was removed.
     """
     if max(_numbers(store, slice_), default=0) != number:
         return False
     with suppress(FileNotFoundError):
-        return not _read(store, slice_, number).released
+        found = _read(store, slice_, number)
+        return not found.released and run in ("", found.run)
     return False
 
 
@@ -246,22 +250,28 @@ def require_lease(store: Store, slice_: str, number: int, run: str) -> None:
     Raises:
         FailedError: another run took the slice over, or the lease was removed.
     """
+    if not holds(store, slice_, number, run):
+        raise why_lost(store, slice_, number, run)
+
+
+def why_lost(store: Store, slice_: str, number: int, run: str) -> FailedError:
+    """Returns the error of a run whose lease does not count any more; it published nothing."""
     if is_taken_over(store, slice_, number):
-        raise lost(slice_, run, published=False)
-    with suppress(FileNotFoundError):
-        found = _read(store, slice_, number)
-        if found.run == run and not found.released:
-            return
-    raise FailedError(
+        return lost(slice_, run, published=False)
+    return FailedError(
         f"output {store.address}: {_path(slice_, number)} was removed or replaced while run {run} "
         "was at work; nothing was published: run again"
     )
 
 
 def holder(store: Store, slice_: str) -> Holder | None:
-    """Returns who holds a slice, or None if it is free: given back, expired, or its holder dead."""
+    """Returns who holds a slice, or None if it is free: given back, expired, or its holder dead.
+
+    This is a look, which trusts clocks, and counts a lease that is dated ahead. `acquire` judges.
+    """
     last = last_holder(store, slice_)
-    return last if last is not None and last.is_alive else None
+    free = last is None or last.is_over or last.age > EXPIRY_SECONDS
+    return None if free else last
 
 
 def last_holder(store: Store, slice_: str) -> Holder | None:

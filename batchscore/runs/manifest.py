@@ -16,6 +16,18 @@ from batchscore.units import Piece, Shard
 _LEFT_OUT = ("files", "seconds", "columns")
 
 
+def published_at(manifest: Mapping[str, Any]) -> str | None:
+    """Returns when a run was published: at its release if it was held, else when it ended."""
+    at = (manifest.get("released") or {}).get("at") or manifest.get("finished")
+    return None if at is None else str(at)
+
+
+def released_by(manifest: Mapping[str, Any]) -> str | None:
+    """Returns the person who released a run; None if it was not held, or is still held."""
+    by = (manifest.get("released") or {}).get("by")
+    return None if by is None else str(by)
+
+
 def final_path(file: StagedFile, run: str, unit: str) -> str:
     """Returns the immutable name under `data/` of a staged file; a published one keeps its own."""
     if is_published(file):

@@ -32,6 +32,7 @@ class Publication:
         marked: The run that the marker named when the journal was made, or None.
         found: SHA-256 of what each document replaces, by path; None where nothing was there.
             Journals of earlier versions do not tell.
+        leftovers: Files that nobody needs once it is published.
     """
 
     run: str
@@ -43,6 +44,7 @@ class Publication:
     documents: tuple[tuple[str, Any], ...]
     marked: str | None = None
     found: tuple[tuple[str, str | None], ...] = ()
+    leftovers: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Returns the publication as JSON-able values."""
@@ -62,6 +64,7 @@ class Publication:
             documents=tuple((path, value) for path, value in facts["documents"]),
             marked=None if marked is None else str(marked),
             found=tuple((path, sha256) for path, sha256 in facts.get("found", ())),
+            leftovers=tuple(facts.get("leftovers", ())),
         )
 
     @property
@@ -74,7 +77,7 @@ class Publication:
         """Every path that it reads or writes."""
         moved = [place for move in self.moves for place in move]
         documents = [place for place, _ in self.documents]
-        return [*moved, *self.files, *self.retire, *documents]
+        return [*moved, *self.files, *self.retire, *documents, *self.leftovers]
 
 
 @dataclass(frozen=True)

@@ -152,6 +152,8 @@ def _finish(store: Store, slice_: str, journal: Journal, held: Held) -> bool:
     if store.exists(journal.path):  # else whoever did the same has finished
         _retire(store, held, publication, read_listing(store, slice_))
         write_documents(store, publication)
+        for path in publication.leftovers:
+            store.remove(path)
     if read_listing(store, slice_).lists(publication.files):
         put_marker(store, slice_, publication.run)
     store.remove(journal.path)

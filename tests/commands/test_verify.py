@@ -294,6 +294,8 @@ def test_a_published_output_is_in_order(output: Path) -> None:
         "slice": "one",
         "run": f"{RUN}-one",
         "finished": "2026-11-20T01:02:00+00:00",
+        "published_at": "2026-11-20T01:02:00+00:00",
+        "released_by": None,
         "files": 9,
         "rows": 81,
         "bytes": total,
