@@ -15,6 +15,7 @@ from batchscore.ledger import enter
 from batchscore.profiles import save_profile
 from batchscore.records import UnitRecord
 from batchscore.runs import layout
+from batchscore.runs.history import read_manifest
 from batchscore.runs.manifest import encode_units, final_path, is_published
 from batchscore.runs.publication import Publication
 from batchscore.runs.publish import Held, publish
@@ -114,8 +115,10 @@ def plan_publication(
     )
     save_profile(store, run, TableProfile.empty())
     documents = ((layout.run_file(run, "manifest.json"), manifest),)
-    retire = tuple(sorted(set(before) - set(paths)))
+    # As a run does it, also where the list was changed by hand.
     base = published_run(store, slice_)
+    old = read_manifest(store, base)["files"] if facts.get("base") and base else ()
+    retire = tuple(sorted({*before, *(file["path"] for file in old)} - set(paths)))
     return manifest, Publication(run, base, before, paths, moves, retire, documents)
 
 

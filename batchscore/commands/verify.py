@@ -23,7 +23,7 @@ from batchscore.runs.lineage import open_parquet
 from batchscore.runs.manifest import published_at, published_records, released_by
 from batchscore.runs.publication import journal_paths, pending, pending_journal
 from batchscore.runs.reconcile import Rows
-from batchscore.runs.snapshot import CURRENT, MARKER, snapshot
+from batchscore.runs.snapshot import CURRENT, MARKER, read_listing, snapshot
 from batchscore.storage import Store, open_filesystem
 from batchscore.wording import reason
 
@@ -238,11 +238,12 @@ def _look_at_marker(store: Store, name: str) -> tuple[Problem, ...]:
 def _look_at_snapshot(store: Store, name: str, manifest: Mapping[str, Any]) -> Iterator[Problem]:
     """Holds the published run's files and the snapshot against each other."""
     run, path = manifest["run"], layout.slice_file(name, CURRENT)
-    listed = Counter(snapshot(store, name))
+    listing = read_listing(store, name)
+    listed = Counter([*listing.files, *listing.wrong])
     described = Counter(str(file["path"]) for file in manifest["files"])
     for file in sorted((listed - described) + (described - listed)):
         detail = (
-            f"lists {file} {listed[file]} times, and run {run} published it {described[file]} "
+            f"lists {file!r} {listed[file]} times, and run {run} published it {described[file]} "
             f"times; write the manifest's files into it, one a line, or score anew with --rescore"
         )
         yield Problem("snapshot", path, detail)

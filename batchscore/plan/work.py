@@ -18,7 +18,7 @@ from batchscore.runs.checks import Check
 from batchscore.runs.history import published_manifest, read_manifest
 from batchscore.runs.manifest import published_records
 from batchscore.runs.revoked import revocations
-from batchscore.runs.snapshot import snapshot
+from batchscore.runs.snapshot import read_listing
 from batchscore.units import Piece, Unit, make_unit, pack_units
 
 UNIT_ROWS = 1_000_000
@@ -245,13 +245,13 @@ def _missing_files(
 ) -> set[str]:
     """Returns published files, and records and sidecars of their units, that are gone."""
     spec = plan.spec
-    listed = set(snapshot(spec.output, spec.slice))
+    listing = read_listing(spec.output, spec.slice)
     files = {str(file["path"]) for file in base["files"]} if base else set()
-    if listed != files and not rescore:
-        strange = sorted(listed ^ files)[0]
+    strange = [*listing.wrong, *sorted(files.symmetric_difference(listing.files))]
+    if strange and not rescore:
         raise RecordError(
             f"slice {spec.slice!r} of {spec.output.address}: its current.txt and the manifest of "
-            f"what is published differ, in {strange!r} among others; one was changed by hand: "
+            f"what is published differ, in {strange[0]!r} among others; one was changed by hand: "
             "restore it, or score and publish the slice anew with --rescore"
         )
     alike = base is not None and base["score"] == spec.score

@@ -47,7 +47,7 @@ def heal(store: Store, slice_: str) -> None:
     list was changed by hand, nothing is changed. A publication under way is left to its owner.
     """
     listing, marker = read_listing(store, slice_), published_run(store, slice_)
-    if listing.raw is None or _agree(store, slice_, marker, listing):
+    if listing.raw is None or listing.wrong or _agree(store, slice_, marker, listing):
         return
     ran = _ran(store, slice_)
     last = _last(ran)

@@ -14,11 +14,12 @@ from batchscore.runs import layout
 from batchscore.runs.layout import slice_id
 from batchscore.runs.order import newest_first
 from batchscore.runs.publication import pending
-from batchscore.runs.snapshot import published_run, read_listing, snapshot
+from batchscore.runs.snapshot import listing_path, published_run, read_listing, snapshot
 from batchscore.storage import Store
 
 _THREADS = 16
 _NEIGHBOURS = 7
+_LOOKS = 3
 _DATE = re.compile(r"=\d{4}-\d{2}-\d{2}")
 
 
@@ -234,9 +235,45 @@ def _is_neighbour(name: str, slice_: str) -> bool:
 
 
 def published_files(store: Store, slice_: str | None) -> list[str]:
-    """Returns the published files of an output, or of one of its slices, sorted."""
+    """Returns the published files of an output, or of one of its slices, sorted.
+
+    Raises:
+        RecordError: A list was changed by hand, so that a reader would miss rows, read rows twice,
+            or read files outside the output.
+    """
     slices = [slice_] if slice_ else store.names(f"{layout.HOME}/slices")
-    return sorted(path for name in slices for path in snapshot(store, name))
+    with ThreadPoolExecutor(_THREADS) as pool:
+        found = pool.map(lambda name: _checked_files(store, name), slices)
+        return sorted(path for files in found for path in files)
+
+
+def _checked_files(store: Store, slice_: str) -> tuple[str, ...]:
+    """Returns a slice's published files; RecordError if its list and its manifest differ."""
+    for left in reversed(range(_LOOKS)):
+        listing = read_listing(store, slice_)
+        manifest = None
+        with suppress(RecordError):  # without a manifest the list is all that there is
+            manifest = published_manifest(store, slice_)
+        listed = set(listing.files)
+        published = {str(file["path"]) for file in manifest["files"]} if manifest else listed
+        strange = [*listing.wrong, *sorted(listed ^ published)]
+        # A run that publishes at this moment changes one after the other.
+        if not strange or not (left and read_listing(store, slice_).raw != listing.raw):
+            break
+    if strange:
+        raise _changed_by_hand(store, slice_, strange[0], len(listing.files), len(published))
+    return listing.files
+
+
+def _changed_by_hand(
+    store: Store, slice_: str, strange: str, listed: int, published: int
+) -> RecordError:
+    return RecordError(
+        f"{store.url(listing_path(slice_))}: lists {listed:,} of the {published:,} files that are "
+        f"published, or other lines; {strange!r} differs. It was changed by hand: write the "
+        "published files into it, one a line, as the run's manifest lists them, or score and "
+        "publish the slice again with --rescore"
+    )
 
 
 def current_runs(store: Store, slice_: str | None) -> set[str]:

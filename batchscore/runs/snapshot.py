@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -21,48 +22,42 @@ class Listing:
 
     Args:
         raw: Its bytes, or None if there is no list yet.
-        files: Its entries, relative to the output.
+        files: The files that it lists, relative to the output.
+        wrong: Lines that no list has: paths that are not below `data/`, or a file's second line.
     """
 
     raw: bytes | None
     files: tuple[str, ...]
+    wrong: tuple[str, ...] = ()
 
     def lists(self, files: Iterable[str]) -> bool:
-        """Tells whether the list has exactly these entries, in any order."""
+        """Tells whether the list has exactly these files, in any order."""
         return sorted(self.files) == sorted(files)
 
 
 def read_listing(store: Store, slice_: str) -> Listing:
     """Reads the list of a slice's published files.
 
-    Line breaks may be LF or CRLF. Blank lines, a byte order mark and a missing last line break
-    change nothing.
-
-    Raises:
-        RecordError: An entry is not the path of a file under `data/`, or the list is not text.
+    Line breaks may be LF or CRLF. Blank lines, a byte order mark, another order and a missing last
+    line break change nothing.
     """
     try:
         raw = store.read(listing_path(slice_))
-        lines = [line.removesuffix("\r") for line in raw.decode("utf-8-sig").split("\n")]
     except FileNotFoundError:
         return Listing(None, ())
-    except UnicodeDecodeError as error:
-        raise _no_text(store, slice_, CURRENT) from error
-    files = tuple(line for line in lines if line.strip())
-    for file in files:
-        _check_entry(store, slice_, file)
-    return Listing(raw, files)
+    lines = [line.removesuffix("\r") for line in raw.decode("utf-8-sig", "replace").split("\n")]
+    entries = [line for line in lines if line.strip()]
+    files = tuple(dict.fromkeys(entry for entry in entries if _is_inside(entry)))
+    twice = Counter(entries) - Counter(set(entries))
+    wrong = [entry for entry in entries if not _is_inside(entry)]
+    return Listing(raw, files, (*wrong, *twice))
 
 
-def _check_entry(store: Store, slice_: str, file: str) -> None:
-    inside = file.startswith(f"{layout.DATA}/") and posixpath.normpath(file) == file
-    if inside and "\\" not in file and not any(unicodedata.category(c) == "Cc" for c in file):
-        return
-    path = store.url(listing_path(slice_))
-    raise RecordError(
-        f"{path}: lists {file!r}, and a list has one path such as data/….parquet a line; restore "
-        "it from a copy, or score the slice again with --rescore"
-    )
+def _is_inside(entry: str) -> bool:
+    """Tells whether a line is the plain path of a file below `data/`."""
+    inside = entry.startswith(f"{layout.DATA}/") and posixpath.normpath(entry) == entry
+    strange = any(unicodedata.category(char) == "Cc" for char in entry)
+    return inside and not strange and "\\" not in entry and "\ufffd" not in entry
 
 
 def listing_path(slice_: str) -> str:

@@ -168,8 +168,8 @@ CASES: dict[str, tuple[Callable[[Path], Any], set[str], str]] = {
     ),
     "a snapshot is no text": (
         lambda o: state(o, "current.txt").write_bytes(b"\xff\xfe"),
-        {"manifest", "stranger"},
-        "damaged",
+        {"snapshot", "stranger"},
+        "0 times",
     ),
     "the marker is gone": (
         lambda o: state(o, "_SUCCESS").unlink(),
