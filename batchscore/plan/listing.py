@@ -217,13 +217,11 @@ def _check_name(name: str) -> None:
 
 def _find_remote(address: str, filesystem: Any, path: str) -> list[Found]:
     prefix = address[: -len(path)] if address.endswith(path) else None
-    if filesystem.exists(path):
-        entries = [path]
-    elif _WILD.search(path):
+    entries = [path] if filesystem.exists(path) else []
+    if not entries and _WILD.search(path):
         entries = _remote_matches(address, filesystem, path)
-    else:
+    if not entries:
         _ask(filesystem, path)
-        return []
     folders = [entry for entry in entries if filesystem.isdir(entry)]
     if entries != [path] or folders:
         _check_above(address, filesystem, fixed_folder(path, path in folders))

@@ -338,6 +338,8 @@ def test_a_server_that_does_not_answer_is_told_from_a_file_that_is_not_there() -
         unused = server.getsockname()[1]
     with pytest.raises(InputError, match=r"a\.parquet: cannot be listed \(.*[Cc]onnect"):
         find_shards([f"http://127.0.0.1:{unused}/a.parquet"])
+    with pytest.raises(InputError, match=r"a\.parquet\?version=\*\*\*: cannot be listed"):
+        find_shards([f"http://127.0.0.1:{unused}/a.parquet?version=3"])
     with _serve(404) as port, pytest.raises(InputError, match="no shard is there"):
         find_shards([f"http://127.0.0.1:{port}/a.parquet"])
     with _serve(503) as port, pytest.raises(InputError, match=r"cannot be listed \(503"):
