@@ -8,9 +8,10 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from batchscore.errors import StoppedError
 from batchscore.ledger import enter
 from batchscore.runs import layout
-from batchscore.runs.lease import holds, why_lost
+from batchscore.runs.lease import holds
 from batchscore.runs.progress import Counts, Pulse
 from batchscore.scoring import UnitOutput, open_unit
 from batchscore.spec import RunSpec
@@ -40,8 +41,7 @@ class Attempts:
 
         Raises:
             StepError: of a step that a block went through late, or of writing one.
-            FailedError: the run does not hold its slice any more.
-            StoppedError: the launcher asked all workers to stop, or closed the run.
+            StoppedError: the run does not hold its slice any more, or its launcher stopped it.
         """
         for arrived in self._arrived(block):
             if arrived.end is not None:
@@ -110,7 +110,8 @@ class Attempts:
             record = output.writer.finish(end)
             # A worker that outlived its launcher leaves the ledger to whoever took the slice over.
             if not holds(spec.output, spec.slice, spec.lease, spec.run):
-                raise why_lost(spec.output, spec.slice, spec.lease, spec.run)
+                # The launcher, if it is still there, finds out and reports why.
+                raise StoppedError(f"run {spec.run} does not hold its slice any more")
             if not enter(spec.output, address, record, output.profile):
                 output.writer.discard()
         except BaseException:

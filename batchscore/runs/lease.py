@@ -250,15 +250,11 @@ def require_lease(store: Store, slice_: str, number: int, run: str) -> None:
     Raises:
         FailedError: another run took the slice over, or the lease was removed.
     """
-    if not holds(store, slice_, number, run):
-        raise why_lost(store, slice_, number, run)
-
-
-def why_lost(store: Store, slice_: str, number: int, run: str) -> FailedError:
-    """Returns the error of a run whose lease does not count any more; it published nothing."""
+    if holds(store, slice_, number, run):
+        return
     if is_taken_over(store, slice_, number):
-        return lost(slice_, run, published=False)
-    return FailedError(
+        raise lost(slice_, run, published=False)
+    raise FailedError(
         f"output {store.address}: {_path(slice_, number)} was removed or replaced while run {run} "
         "was at work; nothing was published: run again"
     )
