@@ -6,7 +6,12 @@ import errno
 import io
 import os
 import posixpath
-from collections.abc import Iterable
+import secrets
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from batchscore.processes import machine_tag
 
 # What file systems answer that cannot flush a folder.
 _UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.ENOSYS})
@@ -83,3 +88,39 @@ class FlushedFile(io.BufferedWriter):
             flush_file(self.fileno(), self._path)
         finally:
             super().close()
+
+
+def unfinished_name(path: str) -> str:
+    """Names a file of this process next to another; `Store.sweep_unfinished` removes it."""
+    return f"{path}.{machine_tag()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+
+
+@contextmanager
+def staged_file(path: str, data: bytes, flush: bool) -> Iterator[Path]:
+    """Yields a file of the bytes beside `path`, and removes what is left of it."""
+    staged = Path(unfinished_name(path))
+    try:
+        with open(staged, "wb") as file:
+            file.write(data)
+            if flush:
+                file.flush()
+                flush_file(file.fileno(), path)
+        yield staged
+    finally:
+        staged.unlink(missing_ok=True)
+
+
+def replace_file(path: str, data: bytes, flush: bool) -> None:
+    """Replaces a file in one step."""
+    with staged_file(path, data, flush) as staged:
+        staged.replace(path)
+
+
+def link_file(path: str, data: bytes, flush: bool) -> bool:
+    """Puts a file where there is none; False if there is one."""
+    with staged_file(path, data, flush) as staged:
+        try:
+            os.link(staged, path)
+        except FileExistsError:
+            return False
+    return True

@@ -16,10 +16,11 @@ from batchscore.gate import judge_drift
 from batchscore.job import UserFunction
 from batchscore.judge import judge
 from batchscore.ledger import merge_records
-from batchscore.profiles import Reference, read_profile, run_profile, save_profile
+from batchscore.profiles import Reference, read_run_profile, save_profile
 from batchscore.records import UnitRecord
 from batchscore.runs import layout
 from batchscore.runs.checks import Check, outcome
+from batchscore.runs.contents import describe, find_damage, settled_rejects, sidecars_of
 from batchscore.runs.halvings import fewest_rows
 from batchscore.runs.history import read_manifest
 from batchscore.runs.lease import holds, lost, require_lease
@@ -111,6 +112,7 @@ def _gather(spec: RunSpec, plan: dict[str, Any], addresses: Sequence[str]) -> Re
     profile = _kept_profile(spec, base, kept) if kept else new
     if kept:
         profile.merge(new)
+    _check_sidecars(spec.output, made)
     records = {**kept, **_settle_rejects(spec.output, made)}
     planned = {
         **plan["units"],
@@ -136,11 +138,22 @@ def _kept_profile(
     if base is not None and kept and len(kept) == len(base["units"]):
         # Where it is gone or damaged, the units' own records hold all of it.
         with suppress(RecordError):
-            sha256 = base.get("profile_sha256")
-            return read_profile(run_profile(spec.output, base["run"]), sha256)
+            return read_run_profile(spec.output, base)
     profile = TableProfile.empty()
     merge_records(spec.output, [layout.record(spec.slice, spec.score, u) for u in kept], profile)
     return profile
+
+
+def _check_sidecars(store: Store, made: Mapping[str, UnitRecord]) -> None:
+    """Raises RecordError where rejects, rows or keys are gone, or have another size."""
+    found = [sidecars_of(store, record) for record in made.values()]
+    every = {path: digest for each in found for path, digest in each.items()}
+    damage = find_damage(store, every, read=False, moved=settled_rejects(made.values()))
+    if damage:
+        raise RecordError(
+            f"{describe(damage)}; nothing was published: run the job again, and what is damaged is "
+            "scored again"
+        )
 
 
 def _settle_rejects(store: Store, made: Mapping[str, UnitRecord]) -> dict[str, UnitRecord]:
@@ -160,13 +173,14 @@ def _bad_shards(result: Result) -> list[tuple[str, str]]:
 def _conclude(spec: RunSpec, result: Result, checks: Sequence[Check]) -> dict[str, Any]:
     """Writes a run's outcome; one that passed its checks is published."""
     store, run = spec.output, spec.run
-    sha256 = save_profile(store, run, result.profile, result.new)
+    profiles = save_profile(store, run, result.profile, result.new)
     status = outcome(result.rows, checks)
-    manifest = {**_manifest(spec, result, checks, status), "profile_sha256": sha256}
+    manifest = {**_manifest(spec, result, checks, status), **profiles}
     good = {**manifest, "status": "published" if result.rows.scored else "empty"}
     publication = _publication(spec, result, good)
     if status in ("published", "empty"):
-        publish(store, spec.slice, publication, partial(_is_held, spec))
+        # Workers of this run wrote these files, or its launcher read them before it resumed.
+        publish(store, spec.slice, publication, partial(_is_held, spec), known=True)
         return good
     if status == "held":
         store.write_json(layout.run_file(run, HELD), publication.to_json())
@@ -226,6 +240,7 @@ def _manifest(
         "replaced": sorted(standing - {str(file["path"]) for file in files}),
         "rejects": summarize_rejects(records),
         "bad_shards": bad,
+        **({"damaged": plan["damaged"]} if plan.get("damaged") else {}),
         "checks": [asdict(check) for check in checks],
         "drift": result.drift,
         "profile": result.profile.summary(),

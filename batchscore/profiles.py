@@ -10,6 +10,7 @@ from typing import Any
 from batchscore.drift.storage import read_table, write_table
 from batchscore.drift.table import TableProfile
 from batchscore.errors import InputError, RecordError
+from batchscore.records import Digest
 from batchscore.runs import layout
 from batchscore.storage import Store
 
@@ -74,8 +75,10 @@ def new_rows_profile(store: Store, run: str) -> ProfileFile:
 
 def save_profile(
     store: Store, run: str, profile: TableProfile, new: TableProfile | None = None
-) -> str:
-    """Writes a run's profile, its large and approximate parts apart; returns its SHA-256.
+) -> dict[str, Any]:
+    """Writes a run's profile, its large and approximate parts apart.
+
+    Returns what the run's manifest tells of it: its SHA-256, and size and SHA-256 of each file.
 
     Args:
         new: of the rows that the run adds to others, which are in `profile` too.
@@ -85,14 +88,28 @@ def save_profile(
     if new is not None:
         files[NEW] = write_table(new, {})
     store.write_all({layout.run_file(run, name): each for name, each in files.items()})
-    return hashlib.sha256(data).hexdigest()
+    digests = {name: Digest(len(d), hashlib.sha256(d).hexdigest()) for name, d in files.items()}
+    return {
+        "profile_sha256": digests[PROFILE].sha256,
+        "profile_files": {name: asdict(digest) for name, digest in digests.items()},
+    }
 
 
-def read_profile(file: ProfileFile, sha256: str | None = None) -> TableProfile:
+def read_run_profile(store: Store, manifest: Mapping[str, Any]) -> TableProfile:
+    """Returns the profile of a run; RecordError if its files are not those of its manifest."""
+    extra = manifest.get("profile_files", {}).get(EXTRA, {}).get("sha256")
+    file = run_profile(store, manifest["run"])
+    return read_profile(file, manifest.get("profile_sha256"), extra)
+
+
+def read_profile(
+    file: ProfileFile, sha256: str | None = None, extra_sha256: str | None = None
+) -> TableProfile:
     """Returns a stored profile; without its large and approximate parts where these are gone.
 
     Args:
         sha256: what the file must have, or None.
+        extra_sha256: what the file of its large and approximate parts must have, or None.
 
     Raises:
         RecordError: it is missing, damaged, or another one.
@@ -102,7 +119,10 @@ def read_profile(file: ProfileFile, sha256: str | None = None) -> TableProfile:
         data = store.read(file.name)
         if sha256 not in (None, hashlib.sha256(data).hexdigest()):
             raise RecordError("its SHA-256 is not that of the manifest")
-        return read_table(data, _extra(store, file))[0]
+        extra = _extra(store, file)
+        if extra and extra_sha256 not in (None, hashlib.sha256(extra).hexdigest()):
+            raise RecordError(f"the SHA-256 of {file.extra} is not that of the manifest")
+        return read_table(data, extra)[0]
     except FileNotFoundError as error:
         raise RecordError(f"profile {store.url(file.name)}: no such file") from error
     except (OSError, RecordError) as error:

@@ -126,6 +126,10 @@ def ended(manifest: Mapping[str, Any], output: str) -> list[str]:
         f"BAD SHARD  {one_line(bad['path'], 120)}: {one_line(bad['reason'], 200)}"
         for bad in manifest.get("bad_shards", ())
     ]
+    lines += [
+        f"SCORED AGAIN  {one_line(path, 120)} {one_line(wrong, 200)}"
+        for path, wrong in manifest.get("damaged", {}).items()
+    ]
     return [*lines, *_files(manifest, output)]
 
 

@@ -11,19 +11,20 @@ import secrets
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property, partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any, TypeVar, cast
 
 from fsspec.implementations.local import LocalFileSystem
 
 from batchscore import remote
-from batchscore.durable import FlushedFile, flush_file, flush_folders, make_folders
+from batchscore.durable import FlushedFile, flush_folders, link_file, make_folders, replace_file
 from batchscore.locks import locked
 from batchscore.processes import machine_tag, start_of
 
@@ -94,6 +95,14 @@ def _lines(value: Any) -> str:
 
 def _compact(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file that is there: its size, and on S3 the ETag by which its version is known."""
+
+    bytes: int
+    tag: str | None = None
 
 
 @dataclass(frozen=True)
@@ -192,6 +201,33 @@ class Store:
                 for name in names - there
             }
 
+    def find(self, relatives: Iterable[str]) -> dict[str, Found]:
+        """Returns those of the files that are there; each of their folders is listed once."""
+        wanted = set(relatives)
+        folders = sorted({posixpath.dirname(path) for path in wanted})
+        with ThreadPoolExecutor(_THREADS) as pool:
+            listed = pool.map(self._list, folders)
+            return {
+                path: found
+                for folder, files in zip(folders, listed, strict=True)
+                for name, found in files.items()
+                if (path := posixpath.join(folder, name)) in wanted
+            }
+
+    def _list(self, relative: str) -> dict[str, Found]:
+        path = self.path(relative)
+        try:
+            listed = self._call(
+                relative, lambda: self._filesystem.ls(path, detail=True, refresh=True)
+            )
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        return {
+            posixpath.basename(str(info["name"])): Found(int(info["size"]), info.get("ETag"))
+            for info in listed
+            if info["type"] != "directory"
+        }
+
     def read(self, relative: str) -> bytes:
         """Returns a file's bytes; FileNotFoundError if it is not there."""
         path = self.path(relative)
@@ -224,7 +260,7 @@ class Store:
             self._make_parent(relative)
             self._call(relative, lambda: self._filesystem.pipe_file(path, data))
             return []
-        _, changed = self._in_folder(relative, lambda: _replace(path, data, flush))
+        _, changed = self._in_folder(relative, lambda: replace_file(path, data, flush))
         return [posixpath.dirname(path), *changed] if flush else changed
 
     def create_new(self, relative: str, data: bytes, flush: bool = True) -> bool:
@@ -238,7 +274,7 @@ class Store:
         if not self.is_local:
             self._make_parent(relative)
             return self._call(relative, self._put_new(path, data))
-        made, changed = self._in_folder(relative, lambda: _link(path, data, flush))
+        made, changed = self._in_folder(relative, lambda: link_file(path, data, flush))
         if not made:
             return False
         # New folders in any case: who writes into them later does not know that they are new.
@@ -316,7 +352,12 @@ class Store:
         """
         self.move_all([(source, target)], keep)
 
-    def move_all(self, moves: Sequence[tuple[str, str]], keep: bool = False) -> None:
+    def move_all(
+        self,
+        moves: Sequence[tuple[str, str]],
+        keep: bool = False,
+        tags: Mapping[str, str | None] = MappingProxyType({}),
+    ) -> None:
         """Moves files; on an object store side by side, where each takes a request or two.
 
         Local folders are flushed at the end, once each: those that files came to, then those that
@@ -326,21 +367,26 @@ class Store:
             moves: From where and to where.
             keep: On an object store, leaves the source too. There a move is a copy and a removal,
                 and a process that sleeps between the two may remove what was brought back.
+            tags: ETags of sources that `find` returned; on S3 another version is not moved.
         """
         if self.is_local:
             flush_folders([folder for move in moves for folder in self._move(*move)])
             flush_folders(posixpath.dirname(self.path(source)) for source, _ in moves)
             return
         with ThreadPoolExecutor(_THREADS) as pool:
-            list(pool.map(lambda move: self._move(move[0], move[1], keep), moves))
+            list(
+                pool.map(lambda move: self._move(move[0], move[1], keep, tags.get(move[0])), moves)
+            )
 
-    def _move(self, source: str, target: str, keep: bool = False) -> list[str]:
+    def _move(
+        self, source: str, target: str, keep: bool = False, tag: str | None = None
+    ) -> list[str]:
         """Moves a file; returns the folders that are to be flushed."""
         if not self.exists(source) and self.exists(target):
             # Whoever moved it may have been cut off before it flushed the folder.
             return [posixpath.dirname(self.path(target))]
         try:
-            done, changed = self._in_folder(target, lambda: self._rename(source, target, keep))
+            done, changed = self._in_folder(target, lambda: self._rename(source, target, keep, tag))
         except FileNotFoundError:
             if self.exists(target):  # whoever does the same was faster
                 return [posixpath.dirname(self.path(target))]
@@ -362,12 +408,13 @@ class Store:
                     raise
         raise AssertionError("the last try returns or raises")
 
-    def _rename(self, source: str, target: str, keep: bool) -> list[str]:
+    def _rename(self, source: str, target: str, keep: bool, tag: str | None) -> list[str]:
         old, new = self.path(source), self.path(target)
         if self.is_local:
             Path(old).replace(new)
             return [posixpath.dirname(new)]
-        self._call(source, lambda: self._filesystem.cp_file(old, new))
+        match = {"CopySourceIfMatch": tag} if tag and remote.is_s3(self.address) else {}
+        self._call(source, lambda: self._filesystem.cp_file(old, new, **match))
         if not keep:
             self._call(source, lambda: self._filesystem.rm_file(old))
         return []
@@ -434,41 +481,6 @@ def _is_abandoned(path: Path, tag: str, pid: str) -> bool:
     if tag == machine_tag():
         return start_of(int(pid)) is None
     return time.time() - path.stat().st_mtime > _FOREIGN_SECONDS
-
-
-def unfinished_name(path: str) -> str:
-    """Names a file of this process beside another; `sweep_unfinished` removes it if it is left."""
-    return f"{path}.{machine_tag()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
-
-
-@contextmanager
-def _staged(path: str, data: bytes, flush: bool) -> Iterator[Path]:
-    """Yields a file of the bytes beside `path`, and removes what is left of it."""
-    staged = Path(unfinished_name(path))
-    try:
-        with open(staged, "wb") as file:
-            file.write(data)
-            if flush:
-                file.flush()
-                flush_file(file.fileno(), path)
-        yield staged
-    finally:
-        staged.unlink(missing_ok=True)
-
-
-def _replace(path: str, data: bytes, flush: bool) -> None:
-    with _staged(path, data, flush) as staged:
-        staged.replace(path)
-
-
-def _link(path: str, data: bytes, flush: bool) -> bool:
-    """Puts a file where there is none; False if there is one."""
-    with _staged(path, data, flush) as staged:
-        try:
-            os.link(staged, path)
-        except FileExistsError:
-            return False
-    return True
 
 
 def _remove_folder(path: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow.dataset as ds
 import pytest
 
+from batchscore.storage import Store
 from tests.factory import change_job, make_rows, run_json, write_job, write_shard
 from tests.servers import S3, running_proxy, running_s3, s3_at
 
@@ -123,3 +124,21 @@ def test_an_output_on_s3_that_is_removed_fails_the_run(
     assert (found["exit_code"], found["status"]) == (1, "failed")
     assert f"output {address}/out: was removed while run " in found["error"]
     assert not folder.exists() or files(folder) == []
+
+
+def test_an_object_that_was_replaced_since_it_was_looked_at_is_not_moved(
+    server: S3, bucket: Path
+) -> None:
+    """A copy has the version that was looked at as its condition."""
+    with s3_at(server.port):
+        store = Store(f"s3://{bucket.name}/out")
+        store.write("a", b"seen")
+        tags = {path: found.tag for path, found in store.find(["a", "none"]).items()}
+        assert [*tags] == ["a"]
+        store.write("a", b"else")
+        with pytest.raises(OSError, match="reconditio"):
+            store.move_all([("a", "b")], tags=tags)
+        assert (store.read("a"), store.exists("b")) == (b"else", False)
+        tags = {path: found.tag for path, found in store.find(["a"]).items()}
+        store.move_all([("a", "b")], tags=tags)
+        assert (store.exists("a"), store.read("b")) == (False, b"else")

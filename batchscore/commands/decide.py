@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
@@ -11,7 +11,13 @@ from typing import Any
 from batchscore.commands.outputs import writable
 from batchscore.commands.tidy import repair
 from batchscore.drift.table import TableProfile
-from batchscore.errors import BatchscoreError, InvalidError, LeaseError, RecordError
+from batchscore.errors import (
+    BatchscoreError,
+    FailedError,
+    InvalidError,
+    LeaseError,
+    RecordError,
+)
 from batchscore.finish import HELD, summarize_rejects
 from batchscore.ledger import merge_records
 from batchscore.plan.fingerprint import fingerprint
@@ -19,6 +25,7 @@ from batchscore.profiles import save_profile
 from batchscore.records import UnitRecord
 from batchscore.runs import layout
 from batchscore.runs.actor import actor
+from batchscore.runs.contents import beside, describe, files_of, find_damage, sidecars_of
 from batchscore.runs.history import published_manifest, read_manifest
 from batchscore.runs.lease import acquire, lost
 from batchscore.runs.manifest import encode_units, published_records
@@ -65,6 +72,7 @@ def release(store: Store, run: str, slice_: str | None, reason: str) -> dict[str
     Raises:
         InvalidError: the run is not held, was held before it scored, or what is published is not
             any more what it was scored beside.
+        FailedError: files of the run do not hold what was written into them.
         RetryError: another run holds the slice.
     """
     begun = _is_begun(store, run)
@@ -75,7 +83,7 @@ def release(store: Store, run: str, slice_: str | None, reason: str) -> dict[str
         publication = _held_publication(store, manifest)
         _check_current(store, manifest, publication)
         released, publication = _released(store, manifest, publication, _decision(reason))
-        publish(store, manifest["slice"], publication, held)
+        publish(store, manifest["slice"], publication, held, known=True)
         return released
 
 
@@ -141,6 +149,15 @@ def _check_current(store: Store, manifest: Mapping[str, Any], publication: Publi
         raise InvalidError(
             f"run {run!r}: {len(gone)} of its {len(staged)} scored files are gone "
             f"({sorted(gone)[0]}), taken by a later run or removed; run the job again"
+        )
+    targets = {source: publication.contents.get(target) for source, target in publication.moves}
+    made = dict(publication.documents)[_path(manifest)]
+    rest = beside(store, made, [target for _, target in publication.moves])
+    damage = find_damage(store, {**targets, **rest}, read=True)
+    if damage:
+        raise FailedError(
+            f"run {run!r}: {describe(damage)}; nothing was published. Run the job again: what is "
+            "damaged is scored again, and judged again"
         )
 
 
@@ -225,10 +242,11 @@ def undo(store: Store, run: str, slice_: str | None, reason: str | None) -> dict
         score = undoing.like["score"]
         places = [layout.record(manifest["slice"], score, r.unit) for r in undoing.records]
         merge_records(store, places, profile)
-        sha256 = save_profile(store, name, profile)
+        profiles = save_profile(store, name, profile)
         made = _rollback_manifest(name, undoing, decision, profile)
-        made["profile_sha256"] = sha256
-        publish(store, manifest["slice"], _rollback(store, undoing, made, decision), held)
+        made |= profiles
+        planned = _rollback(store, undoing, made, decision)
+        publish(store, manifest["slice"], planned, held, known=True)
         return made
 
 
@@ -255,7 +273,7 @@ def _find_undoing(store: Store, manifest: dict[str, Any]) -> _Undoing:
         current,
         like,
         records,
-        _returning(store, run, returned.values()),
+        _returning(store, run, tuple(returned.values())),
         tuple(sorted(file.staged for unit in added for file in after[unit].files)),
     )
 
@@ -277,7 +295,7 @@ def _overlap(records: Sequence[UnitRecord]) -> bool:
 
 
 def _returning(
-    store: Store, run: str, records: Iterable[UnitRecord]
+    store: Store, run: str, records: Sequence[UnitRecord]
 ) -> tuple[tuple[str, str], ...]:
     """Returns from where the files of units come back: one undone and redone was retired again."""
     files = sorted(file.staged for record in records for file in record.files)
@@ -292,7 +310,27 @@ def _returning(
             f"run {run!r}: {len(gone)} of the files that it replaced are gone ({gone[0]}); they "
             "are kept for output.retention_days: score with the former model or input instead"
         )
-    return tuple((found[path], path) for path in files)
+    back = tuple((found[path], path) for path in files)
+    _check_returning(store, run, records, back)
+    return back
+
+
+def _check_returning(
+    store: Store,
+    run: str,
+    records: Sequence[UnitRecord],
+    back: Sequence[tuple[str, str]],
+) -> None:
+    """Raises InvalidError where what would come back is not what was published."""
+    sidecars = [sidecars_of(store, record) for record in records]
+    expected = {path: digest for each in sidecars for path, digest in each.items()}
+    published = {path: digest for r in records for path, digest in files_of(r).items()}
+    damage = find_damage(store, expected | {at: published[path] for at, path in back}, read=True)
+    if damage:
+        raise InvalidError(
+            f"run {run!r}: {describe(damage)}, and it would come back; restore it from a copy, or "
+            "score with the former model or input instead"
+        )
 
 
 # What tells how the units of a manifest were scored.

@@ -49,6 +49,8 @@ from batchscore.storage import Store, encode_json
 
 _LOOK_SECONDS = 0.5
 _GRACE_SECONDS = 15.0
+# So many damaged files a manifest names.
+_DAMAGED = 20
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ def _run_held(
     spec = plan.spec
     with writable(spec.output):
         repair(spec.output, spec.slice, partial(_is_held, spec))
-    work = settle(plan, rescore)
+    work = settle(plan, rescore, read=True)
     if work.unchanged:
         return _unchanged(work)
     with writable(spec.output):
@@ -190,6 +192,7 @@ def begin(plan: Plan, work: Work) -> Run:
         "base": work.base["run"] if work.base else None,
         "before": snapshot(store, plan.spec.slice),
         "revoked": list(work.revoked),
+        "damaged": dict(sorted(work.damaged.items())[:_DAMAGED]),
     }
     if not store.create_new(layout.plan_file(run), encode_json(facts), flush=False):
         raise _name_taken(run)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import posixpath
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from batchscore.ledger import decode_record
 from batchscore.profiles import ProfileFile, read_profile, run_profile
 from batchscore.records import StagedFile, UnitRecord
 from batchscore.runs import layout
+from batchscore.runs.contents import read_digest
 from batchscore.runs.history import published_manifest
 from batchscore.runs.lineage import open_parquet
 from batchscore.runs.manifest import published_at, published_records, released_by
@@ -291,30 +291,20 @@ def _looks(store: Store, opened: _Opened) -> Iterator[_Look]:
 def _look_at_file(store: Store, file: StagedFile) -> Iterator[Problem]:
     """Holds a published file's bytes, hash and rows against the manifest."""
     try:
-        size, sha256 = _digest(store, file.staged)
+        digest = read_digest(store, file.staged)
     except FileNotFoundError:
         yield Problem("missing", file.staged, f"{file.rows:,} rows were published in it; {_ANEW}")
         return
     except OSError as error:
         yield Problem("unreadable", file.staged, f"cannot be read ({reason(error)}); try again")
         return
-    if size != file.bytes:
-        detail = f"has {size:,} bytes, and {file.bytes:,} were published; {_ANEW}"
+    if digest.bytes != file.bytes:
+        detail = f"has {digest.bytes:,} bytes, and {file.bytes:,} were published; {_ANEW}"
         yield Problem("size", file.staged, detail)
-    elif sha256 != file.sha256:
-        detail = f"its SHA-256 is {sha256}, and {file.sha256} was published; {_ANEW}"
+    elif digest.sha256 != file.sha256:
+        detail = f"its SHA-256 is {digest.sha256}, and {file.sha256} was published; {_ANEW}"
         yield Problem("sha256", file.staged, detail)
     yield from _look_at_table(store, "rows", file.staged, file.rows)
-
-
-def _digest(store: Store, path: str) -> tuple[int, str]:
-    """Returns a file's bytes and SHA-256."""
-    digest, size = hashlib.sha256(), 0
-    with open_filesystem(store.address)[0].open(store.path(path), "rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-            size += len(chunk)
-    return size, digest.hexdigest()
 
 
 def _look_at_table(store: Store, kind: str, path: str, rows: int | None) -> Iterator[Problem]:

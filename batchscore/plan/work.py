@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from batchscore.errors import InvalidError, RecordError
@@ -15,6 +15,7 @@ from batchscore.plan.plan import Plan
 from batchscore.records import UnitRecord
 from batchscore.runs import layout
 from batchscore.runs.checks import Check
+from batchscore.runs.contents import describe, files_of, find_damage, sidecars_of
 from batchscore.runs.history import published_manifest, read_manifest
 from batchscore.runs.manifest import published_records
 from batchscore.runs.revoked import revocations
@@ -41,6 +42,7 @@ class Work:
             passed, where published files are gone.
         unchanged: what is published is what a run would publish.
         revoked: runs that were taken back and had scored as this job does.
+        damaged: of finished units that are scored again, what is wrong with their files, by path.
     """
 
     base: dict[str, Any] | None
@@ -52,6 +54,7 @@ class Work:
     checks: tuple[Check, ...]
     unchanged: bool
     revoked: tuple[str, ...] = ()
+    damaged: dict[str, str] = field(default_factory=dict)
 
     @property
     def held(self) -> bool:
@@ -69,11 +72,13 @@ class Work:
         return sum(unit.rows for unit in self.units)
 
 
-def settle(plan: Plan, rescore: bool = False) -> Work:
+def settle(plan: Plan, rescore: bool = False, read: bool = False) -> Work:
     """Finds what is published and what is finished, and cuts the rest into units; writes nothing.
 
     Args:
         rescore: reuses nothing but what an earlier `--rescore` of the same state finished.
+        read: reads the files of finished units, whose bytes another run wrote, and compares their
+            SHA-256; without, only their size.
 
     Raises:
         RecordError: a manifest, a record, or the slice's snapshot is damaged.
@@ -95,17 +100,19 @@ def settle(plan: Plan, rescore: bool = False) -> Work:
     salt = f"again {base['run'] if base else None}" if rescore else ""
     if salt:
         finished &= {unit.id for unit in _cut(plan.pieces, left, salt, set())}
-    heads = _usable(plan, finished - set(published))
+    heads, damage = _usable(plan, finished - set(published), read)
     resumed = _take(heads, left, spec.max_bad_shards)
+    damaged = _again(plan, damage, left)
     units = _cut(plan.pieces, left, salt, {*finished, *published})
     same = alike and base is not None and base["fingerprint"] == plan.fingerprint
     unchanged = same and not units and not resumed
     changes, checks = _changes(plan, base, changed, published, rescore)
-    checks = (*checks, *_tell_missing(missing))
+    checks = (*checks, *_tell_missing(missing), *_tell_damaged(damaged))
     revoked = _revoked_alike(plan)
     checks = (*checks, *([] if rescore else _judge_revoked(revoked, units, resumed)))
     runs = tuple(each["run"] for each in revoked)
-    return Work(base, spec.score, kept, resumed, units, changes, checks, unchanged, runs)
+    done = (base, spec.score, kept, resumed)
+    return Work(*done, units, changes, checks, unchanged, runs, damaged)
 
 
 def scored_as(plan: Plan, score: str) -> Plan:
@@ -290,12 +297,46 @@ def _take(
     return taken
 
 
-def _usable(plan: Plan, units: set[str]) -> dict[str, UnitRecord]:
-    """Returns the records of finished units whose staged files are still there."""
+def _usable(
+    plan: Plan, units: set[str], read: bool
+) -> tuple[dict[str, UnitRecord], dict[str, tuple[UnitRecord, dict[str, str]]]]:
+    """Returns the records of finished units whose files are as they were written.
+
+    Beside them stand those of the others, each with what is wrong with its files.
+    """
     spec = plan.spec
     heads = read_heads(spec.output, spec.slice, spec.score, units)
-    missing = spec.output.missing(f.staged for record in heads.values() for f in record.files)
-    return {unit: record for unit, record in heads.items() if not _lacks(record, missing)}
+    expected = {
+        unit: {**files_of(record), **sidecars_of(spec.output, record)}
+        for unit, record in heads.items()
+    }
+    every = {path: digest for each in expected.values() for path, digest in each.items()}
+    damage = find_damage(spec.output, every, read)
+    wrong = {
+        unit: {path: damage[path] for path in paths if path in damage}
+        for unit, paths in expected.items()
+    }
+    usable = {unit: record for unit, record in heads.items() if not wrong[unit]}
+    return usable, {unit: (heads[unit], each) for unit, each in wrong.items() if each}
+
+
+def _again(
+    plan: Plan,
+    damage: Mapping[str, tuple[UnitRecord, dict[str, str]]],
+    left: Mapping[ShardKey, set[int]],
+) -> dict[str, str]:
+    """Returns what is wrong with the files of those units whose row groups are left to do."""
+    records = {unit: record for unit, (record, _) in damage.items()}
+    rest = {key: set(groups) for key, groups in left.items()}
+    taken = _take(records, rest, plan.spec.max_bad_shards)
+    return {path: wrong for unit in taken for path, wrong in damage[unit][1].items()}
+
+
+def _tell_damaged(damaged: Mapping[str, str]) -> list[Check]:
+    if not damaged:
+        return []
+    detail = f"files of finished units are not as written ({describe(damaged)}): scored again"
+    return [Check("damaged_files", True, detail, "held")]
 
 
 def _cut(

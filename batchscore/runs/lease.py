@@ -13,11 +13,12 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from types import TracebackType
 
+from batchscore.durable import unfinished_name
 from batchscore.errors import FailedError, LeaseError, RecordError, RetryError
 from batchscore.processes import machine, start_of
 from batchscore.runs import layout
 from batchscore.runs.actor import user
-from batchscore.storage import Store, encode_json, unfinished_name
+from batchscore.storage import Store, encode_json
 
 EXPIRY_SECONDS = 60.0
 """A lease that was not renewed for so long is over; it is renewed six times as often."""

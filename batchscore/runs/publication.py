@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from batchscore.errors import RecordError
+from batchscore.records import Digest
 from batchscore.runs import layout
 from batchscore.runs.snapshot import Listing, published_run, read_listing
 from batchscore.storage import Store, encode_json
@@ -68,6 +69,17 @@ class Publication:
         )
 
     @property
+    def contents(self) -> dict[str, Digest]:
+        """What the files of the snapshot hold, by path, as the run's manifest tells."""
+        listed = self.manifest.get("files", ())
+        return {str(f["path"]): Digest(int(f["bytes"]), str(f["sha256"])) for f in listed}
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """The manifest of its run."""
+        return dict(self.documents[0][1]) if self.documents else {}
+
+    @property
     def predecessor(self) -> str | None:
         """The run that the marker names until the snapshot is replaced, or None."""
         return self.marked or self.base
@@ -110,6 +122,7 @@ def _read(store: Store, path: str) -> Publication | None:
         publication = Publication.from_json(store.read_json(path))
         for place in publication.places:
             store.path(place)
+        _ = publication.contents
     except FileNotFoundError:  # its publication was finished since the look
         return None
     except (KeyError, TypeError, AttributeError, ValueError) as error:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from batchscore.errors import BatchscoreError, RecordError, RetryError
 from batchscore.runs import layout
+from batchscore.runs.contents import beside, find_damage
 from batchscore.runs.heal import bring_back, heal
 from batchscore.runs.lease import lost
 from batchscore.runs.publication import (
@@ -28,7 +29,7 @@ from batchscore.runs.snapshot import (
     put_marker,
     read_listing,
 )
-from batchscore.storage import Store, encode_json
+from batchscore.storage import Found, Store, encode_json
 
 Held = Callable[[], bool]
 """Tells whether the caller still holds the slice's lease."""
@@ -42,14 +43,28 @@ def _unfenced() -> bool:
     return True
 
 
-def publish(store: Store, slice_: str, publication: Publication, held: Held = _unfenced) -> None:
+def publish(
+    store: Store,
+    slice_: str,
+    publication: Publication,
+    held: Held = _unfenced,
+    known: bool = False,
+) -> None:
     """Makes the publication's files the slice's snapshot.
 
     What is to be done is written down first; `roll_forward` finishes it after a crash. A run
     that is published, or is being published, is only rolled forward.
 
+    Args:
+        store: The output.
+        slice_: The slice.
+        publication: What is to be done.
+        held: Tells whether the caller still holds the slice.
+        known: The caller, or its run, wrote or read the files before, so that only their size is
+            compared. Else their SHA-256 is compared too.
+
     Raises:
-        RecordError: Staged files are gone; what was moved is put back.
+        RecordError: Staged files are gone or damaged; what was moved is put back.
         RetryError: The slice was published by another run meanwhile.
         LeaseError: Another run took the slice over, since this process slept past its lease.
     """
@@ -61,7 +76,7 @@ def publish(store: Store, slice_: str, publication: Publication, held: Held = _u
     )
     try:
         _require(held)
-        _publish(store, slice_, planned, held)
+        _publish(store, slice_, planned, held, known)
         _require(held)
     except (_LeaseLostError, BatchscoreError, OSError) as error:
         # Whatever went wrong, another run's steps may be the reason.
@@ -75,20 +90,20 @@ def _require(held: Held) -> None:
         raise _LeaseLostError
 
 
-def _publish(store: Store, slice_: str, publication: Publication, held: Held) -> None:
+def _publish(store: Store, slice_: str, publication: Publication, held: Held, known: bool) -> None:
     roll_forward(store, slice_, held)
     if _is_done(store, publication.run):
         return
     if not read_listing(store, slice_).lists(publication.before):
         raise _overtaken(slice_, publication.run)
     store.create_new(journal_path(slice_, publication.run), encode_json(publication.to_json()))
-    roll_forward(store, slice_, held)
+    roll_forward(store, slice_, held, known)
     if _is_done(store, publication.run):
         return
     if read_listing(store, slice_).lists(publication.before):
         raise RecordError(
-            f"run {publication.run}: scored files of it are gone; nothing was published: run the "
-            "job again, and what is gone is scored again"
+            f"run {publication.run}: scored files of it are gone, or do not hold what was written "
+            "any more; nothing was published: run the job again, and their units are scored again"
         )
     raise _overtaken(slice_, publication.run)
 
@@ -109,12 +124,15 @@ def _overtaken(slice_: str, run: str) -> RetryError:
     )
 
 
-def roll_forward(store: Store, slice_: str, held: Held = _unfenced) -> str | None:
+def roll_forward(
+    store: Store, slice_: str, held: Held = _unfenced, known: bool = False
+) -> str | None:
     """Finishes the publications that the slice's journals describe.
 
     Returns the run that was published by it, or None. Each step can be done again, also at the
     same time. A journal that was overtaken by another publication is dropped, and one whose
-    staged files are gone is taken back; neither publishes anything.
+    staged files are gone or damaged is taken back; neither publishes anything. `known` is as in
+    `publish`.
 
     Raises:
         LeaseError: Another run took the slice over, since this process slept past its lease.
@@ -122,28 +140,31 @@ def roll_forward(store: Store, slice_: str, held: Held = _unfenced) -> str | Non
     done = None
     for journal in read_journals(store, slice_):
         try:
-            if _finish(store, slice_, journal, held):
+            if _finish(store, slice_, journal, held, known):
                 done = journal.publication.run
         except _LeaseLostError as error:
             raise _give_way(store, slice_, journal.publication) from error
     return done
 
 
-def _finish(store: Store, slice_: str, journal: Journal, held: Held) -> bool:
+def _finish(store: Store, slice_: str, journal: Journal, held: Held, known: bool) -> bool:
     """Does what is left of a publication; False if it is taken back."""
     publication = journal.publication
     standing = read_listing(store, slice_)
     fresh = not standing.lists(publication.files)
     void = is_void(store, slice_, journal, standing)
-    lost_moves = set() if void else _lost(store, publication.moves)
+    found = store.find(source for source, _ in publication.moves)
+    read = fresh and not known
+    lost_moves = set() if void else _lost(store, publication, found, read)
+    spoiled = read and not void and _is_spoiled(store, publication)
     _require(held)
-    if void or (fresh and lost_moves):
+    if void or spoiled or (fresh and lost_moves):
         _take_back(store, slice_, journal)
         return False
     if published_run(store, slice_) != publication.run:
         store.remove(layout.slice_file(slice_, MARKER), flush=True)
     # Once the snapshot is replaced there is no way back: what is gone is scored again next time.
-    _move(store, held, [move for move in publication.moves if move not in lost_moves])
+    _move(store, held, [move for move in publication.moves if move not in lost_moves], found)
     if fresh and not _replace(store, slice_, standing, publication.files):
         _require(held)
         _take_back(store, slice_, journal)
@@ -160,12 +181,32 @@ def _finish(store: Store, slice_: str, journal: Journal, held: Held) -> bool:
     return True
 
 
-def _lost(store: Store, moves: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
-    """Returns the moves of files that are neither where they were nor where they go."""
-    # Sources first: who moves one at this moment has its target there before the source is gone.
-    gone = store.missing(source for source, _ in moves)
-    missing = store.missing(target for source, target in moves if source in gone)
-    return {move for move in moves if move[0] in gone and move[1] in missing}
+def _lost(
+    store: Store,
+    publication: Publication,
+    found: Mapping[str, Found],
+    read: bool,
+) -> set[tuple[str, str]]:
+    """Returns the moves of files that are nowhere, or do not hold what was written into them.
+
+    Args:
+        store: The output.
+        publication: What is moved.
+        found: The sources that are there. They were looked for before the targets: who moves one
+            at this moment has its target there before the source is gone.
+        read: Compares not their size alone, but their SHA-256 too.
+    """
+    places = {move: move[0] if move[0] in found else move[1] for move in publication.moves}
+    contents = publication.contents
+    expected = {place: contents.get(move[1]) for move, place in places.items()}
+    damage = find_damage(store, expected, read, dict(publication.moves))
+    return {move for move, place in places.items() if place in damage}
+
+
+def _is_spoiled(store: Store, publication: Publication) -> bool:
+    """Tells whether sidecars or profiles do not hold what was written into them."""
+    expected = beside(store, publication.manifest, [target for _, target in publication.moves])
+    return bool(find_damage(store, expected, read=True))
 
 
 def _take_back(store: Store, slice_: str, journal: Journal) -> None:
@@ -206,12 +247,15 @@ def _replace(store: Store, slice_: str, standing: Listing, files: Sequence[str])
     return done or read_listing(store, slice_).lists(files)
 
 
-def _move(store: Store, held: Held, moves: Sequence[tuple[str, str]]) -> None:
+def _move(
+    store: Store, held: Held, moves: Sequence[tuple[str, str]], found: Mapping[str, Found]
+) -> None:
+    tags = {path: each.tag for path, each in found.items()}
     try:
-        store.move_all([move for move in moves if not _is_retired(move)])
+        store.move_all([move for move in moves if not _is_retired(move)], tags=tags)
         # A copy stays, since a process that sleeps between the two steps of a move on an object
         # store would remove the only one.
-        store.move_all([move for move in moves if _is_retired(move)], keep=True)
+        store.move_all([move for move in moves if _is_retired(move)], True, tags)
     except FileNotFoundError:
         # Whoever took the slice over has moved it on.
         _require(held)
