@@ -19,16 +19,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import accumulate
-from typing import Any
+from itertools import accumulate, chain
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchscore.arrays import make_batch, to_arrow
-from batchscore.errors import Int96Error, ShardError
+from batchscore.errors import ShardError
 from batchscore.records import BadShard
+from batchscore.stages import sizing
 from batchscore.stages.ahead import read_ahead
 from batchscore.stages.block import Block, End
 from batchscore.stages.filters import filter_expression
@@ -42,6 +43,9 @@ from batchscore.storage import (
 from batchscore.units import Piece, Shard, Unit
 from batchscore.wording import one_line, reason
 
+# A batch, and how many rows like its own make a block.
+_Sized: TypeAlias = tuple[pa.RecordBatch, int]
+_Numbered: TypeAlias = tuple[pa.Array, pa.RecordBatch, int]
 _BLOCKS_AHEAD = 2
 _LOCAL_BUFFER_BYTES = 1 << 17  # of each column; fresh memory costs more than another read
 _REMOTE_BUFFER_BYTES = 1 << 20
@@ -80,13 +84,16 @@ class Source:
     int96: str | None = None
 
 
-def open_parquet(path: str, int96: str | None = None) -> pq.ParquetFile:
+def open_parquet(
+    path: str, int96: str | None = None, dictionaries: Sequence[str] = ()
+) -> pq.ParquetFile:
     """Opens a shard so that a row group is read page by page, not as a whole.
 
     Pages that carry a checksum are held against it.
 
     Args:
         int96: the unit that INT96 timestamps are read in; None: nanoseconds.
+        dictionaries: dotted paths of texts that are read as dictionaries.
 
     Raises:
         ShardError: it is not there, not Parquet, cut off, or empty.
@@ -101,6 +108,7 @@ def open_parquet(path: str, int96: str | None = None) -> pq.ParquetFile:
             buffer_size=_LOCAL_BUFFER_BYTES if local else _REMOTE_BUFFER_BYTES,
             page_checksum_verification=True,
             coerce_int96_timestamp_unit=int96,
+            read_dictionary=list(dictionaries) or None,
         )
     except FileNotFoundError as error:
         raise ShardError(path, "no such file; was it removed meanwhile?") from error
@@ -255,32 +263,32 @@ def _end_block(unit: Unit, source: Source, end: End) -> Block:
 
 def _kept_rows(
     unit: Unit, source: Source, bad: Collection[str], counts: dict[str, int]
-) -> Iterator[tuple[pa.Array, pa.RecordBatch]]:
+) -> Iterator[_Numbered]:
     condition = filter_expression(source.filters, source.schema) if source.filters else None
     starts = accumulate((piece.rows for piece in unit.pieces), initial=0)
     batches_p = _read_pieces([p for p in unit.pieces if p.shard.path not in bad], source)
     for piece, first in zip(unit.pieces, starts, strict=False):
         if piece.shard.path in bad:
             continue
-        for batch in next(batches_p):
+        for batch, most in next(batches_p):
             counts["read"] += batch.num_rows
             rows = to_arrow(np.arange(first, first + batch.num_rows, dtype=np.int64))
             first += batch.num_rows
             if condition is not None:
                 numbered = batch.append_column("", rows).filter(condition)
                 rows, batch = numbered.columns[-1], numbered.select(range(batch.num_columns))
-            yield rows, batch
+            yield rows, batch, most
 
 
-def _read_pieces(pieces: Sequence[Piece], source: Source) -> Iterator[Iterable[pa.RecordBatch]]:
+def _read_pieces(pieces: Sequence[Piece], source: Source) -> Iterator[Iterable[_Sized]]:
     """Yields each piece's batches, in order; pieces of up to a block are read side by side."""
     one = replace(source, threads=1)
-    waiting: deque[Callable[[], Iterable[pa.RecordBatch]]] = deque()
+    waiting: deque[Callable[[], Iterable[_Sized]]] = deque()
     with ThreadPoolExecutor(source.threads, thread_name_prefix="shard") as pool:
         try:
             for piece in pieces:
                 if source.threads > 1 and piece.rows <= source.batch_rows:
-                    waiting.append(pool.submit(lambda p: list(_read_piece(p, one)), piece).result)
+                    waiting.append(pool.submit(lambda p: _begin(_read_piece(p, one)), piece).result)
                 else:
                     waiting.append(partial(_read_piece, piece, source))
                 if len(waiting) > source.threads:
@@ -291,7 +299,18 @@ def _read_pieces(pieces: Sequence[Piece], source: Source) -> Iterator[Iterable[p
             pool.shutdown(cancel_futures=True)
 
 
-def _read_piece(piece: Piece, source: Source) -> Iterator[pa.RecordBatch]:
+def _begin(batches: Iterator[_Sized]) -> Iterable[_Sized]:
+    """Reads batches of up to a quarter of a block's bytes, and returns them before the others."""
+    taken, held = list[_Sized](), 0
+    for batch, most in batches:
+        taken.append((batch, most))
+        held += batch.nbytes
+        if held > sizing.MOST_BYTES // 4:
+            break
+    return chain(taken, batches)
+
+
+def _read_piece(piece: Piece, source: Source) -> Iterator[_Sized]:
     check_unchanged(piece.shard)
     try:
         yield from _decode(piece, source)
@@ -302,19 +321,19 @@ def _read_piece(piece: Piece, source: Source) -> Iterator[pa.RecordBatch]:
     check_unchanged(piece.shard)
 
 
-def _decode(piece: Piece, source: Source) -> Iterator[pa.RecordBatch]:
+def _decode(piece: Piece, source: Source) -> Iterator[_Sized]:
     path, keys = piece.shard.path, dict(piece.shard.keys)
     columns = [name for name in source.schema.names if name not in keys]
     rows = 0
     with open_parquet(path, source.int96) as file:
         _check_footer(file.metadata, piece)
         try:
-            for batch in _batches(file, piece, columns, source):
+            for batch, most in _batches(file, piece, columns, source):
                 rows += batch.num_rows
                 if rows > piece.rows:
                     break
-                yield conform(batch, source.schema, keys)
-        except Int96Error:
+                yield conform(batch, source.schema, keys), most
+        except ShardError:
             raise
         except Exception as error:  # a store's client raises errors of its own
             problem = unreadable(error, "cannot be read to its end")
@@ -326,19 +345,24 @@ def _decode(piece: Piece, source: Source) -> Iterator[pa.RecordBatch]:
 
 def _batches(
     file: pq.ParquetFile, piece: Piece, columns: list[str], source: Source
-) -> Iterator[pa.RecordBatch]:
+) -> Iterator[_Sized]:
+    path = piece.shard.path
+    shard = sizing.Shard(path, file, lambda found: open_parquet(path, dictionaries=found))
+    schema = source.schema if len(columns) == len(source.schema) else _only(source.schema, columns)
     with _guard(piece, columns, source) as guard:
         for row_groups in _groups(piece, source.batch_rows):
-            batches = file.iter_batches(
-                source.batch_rows, row_groups, columns, use_threads=source.threads > 1
-            )
-            if guard is None:
-                yield from batches
-                continue
-            guard.start(source.batch_rows, row_groups)
+            most = sizing.rows_at_once(shard, row_groups, schema, source.batch_rows)
+            batches = file.iter_batches(most, row_groups, columns, use_threads=source.threads > 1)
+            if guard is not None:
+                guard.start(most, row_groups)
             for batch in batches:
-                guard.check(batch.num_rows)
-                yield batch
+                if guard is not None:
+                    guard.check(batch.num_rows)
+                yield batch, most
+
+
+def _only(schema: pa.Schema, columns: list[str]) -> pa.Schema:
+    return pa.schema([schema.field(name) for name in columns])
 
 
 @contextmanager
@@ -433,20 +457,25 @@ def _family(kind: pa.DataType) -> Callable[[pa.DataType], bool] | None:
     return next((family for family in _FAMILIES if family(kind)), None)
 
 
-def _cut(
-    parts: Iterator[tuple[pa.Array, pa.RecordBatch]], size: int
-) -> Iterator[tuple[pa.Array, pa.RecordBatch]]:
-    """Joins and splits batches so that each but the last has exactly `size` rows."""
+def _cut(parts: Iterable[_Numbered], size: int) -> Iterator[tuple[pa.Array, pa.RecordBatch]]:
+    """Joins and splits batches so that each but the last has exactly `size` rows.
+
+    Rows of which fewer fit into a block make blocks of as many as fit, without rows before them.
+    """
     pending: list[tuple[pa.Array, pa.RecordBatch]] = []
-    held = 0
-    for part in parts:
-        pending.append(part)
-        held += part[1].num_rows
-        while held >= size:
+    held, fitting = 0, size
+    for numbers, part, most in parts:
+        if held and min(size, most) != fitting:
+            yield _join(pending)
+            pending, held = [], 0
+        fitting = min(size, most)
+        pending.append((numbers, part))
+        held += part.num_rows
+        while held >= fitting:
             rows, batch = _join(pending)
-            yield rows[:size], batch[:size]
-            held -= size
-            pending = [(rows[size:], batch[size:])] if held else []
+            yield rows[:fitting], batch[:fitting]
+            held -= fitting
+            pending = [(rows[fitting:], batch[fitting:])] if held else []
     if held:
         yield _join(pending)
 
