@@ -37,6 +37,8 @@ bench: $(READY)
 
 faults: $(READY)
 	$(BIN)/python -m tests.faults --kills 200
+	$(BIN)/python -m tests.faults.starts
+	$(BIN)/python -m tests.faults.asleep
 
 check: lint
 	$(BIN)/mypy $(CHECKED)

@@ -1,0 +1,70 @@
+"""Stops a publication before every operation, lets another run take over, and wakes it up."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator
+from itertools import cycle
+from pathlib import Path
+
+from tests.faults.sleepers import (
+    SLEEPERS,
+    TAKERS,
+    World,
+    copy_world,
+    count_steps,
+    interleave,
+    make_world,
+)
+from tests.servers import S3, running_s3, s3_at
+
+
+def main() -> int:
+    """Runs all interleavings on disk and some on S3; 1 if anything does not hold."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.asleep", description=__doc__)
+    parser.add_argument("--every", type=int, default=1, help="each n-th operation (default 1)")
+    parser.add_argument("--s3-every", type=int, default=5, help="the same on S3 (default 5)")
+    asked = parser.parse_args()
+    wrong = done = 0
+    with running_s3() as s3, s3_at(s3.port):
+        for where, found in [*_on_disk(asked.every), *_on_s3(s3, asked.s3_every)]:
+            done += 1
+            wrong += bool(found)
+            if found:
+                print(where, found, flush=True)
+    print(f"{done} interleavings, {wrong} wrong")
+    return int(wrong > 0)
+
+
+def _on_disk(every: int) -> Iterator[tuple[str, list[str]]]:
+    for sleeper in SLEEPERS:
+        with tempfile.TemporaryDirectory(prefix="asleep-") as name:
+            folder = Path(name)
+            world = make_world(folder, str(folder / "before"), sleeper)
+            steps = count_steps(copy_world(world, folder / "whole"), sleeper)
+            for at in range(0, steps, every):
+                for taker in TAKERS:
+                    copy = copy_world(world, folder / f"{taker}{at}")
+                    yield f"{sleeper} {taker} {at}", interleave(copy, sleeper, taker, at)
+
+
+def _on_s3(s3: S3, every: int) -> Iterator[tuple[str, list[str]]]:
+    takers = cycle(TAKERS)
+    for sleeper in SLEEPERS:
+        steps = count_steps(_s3_world(s3, sleeper), sleeper)
+        for at in range(0, steps, every):
+            taker = next(takers)
+            found = interleave(_s3_world(s3, sleeper), sleeper, taker, at)
+            yield f"{sleeper} {taker} {at} on S3", found
+
+
+def _s3_world(s3: S3, sleeper: str) -> World:
+    bucket = s3.make_bucket(f"b-{uuid.uuid4().hex}")
+    return make_world(Path(tempfile.mkdtemp(prefix="asleep-")), f"{bucket}/out", sleeper)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""Starts eight dates of one new output at once, round after round, on disk and on S3."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.factory import change_job, make_rows, write_job, write_shard
+from tests.servers import running_s3, s3_at
+
+_DATES = 8
+_ROWS = 20
+_SECONDS = 600
+_AGAIN = 4
+"""Another run holds the slice, or took the same name at the same moment."""
+
+
+def main() -> int:
+    """Runs the rounds; 1 if a date was neither published nor told to try again."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.starts", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=30, help="on the local disk (default 30)")
+    parser.add_argument("--s3", type=int, default=5, help="on an S3 server (default 5)")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="starts-") as folder, _addresses(asked) as addresses:
+        job = _write_dates(Path(folder))
+        ends = [end for address in addresses for end in _round(job, address)]
+    codes = Counter(code for code, _ in ends)
+    print(f"{len(ends)} runs: exit codes {dict(codes)}")
+    print("\n".join(said for code, said in ends if code not in (0, _AGAIN)))
+    return int(any(code not in (0, _AGAIN) for code in codes))
+
+
+@contextmanager
+def _addresses(asked: argparse.Namespace) -> Iterator[list[str]]:
+    with tempfile.TemporaryDirectory(prefix="outputs-") as folder:
+        local = [f"{folder}/out{number}" for number in range(asked.rounds)]
+        if not asked.s3:
+            yield local
+            return
+        with running_s3() as s3, s3_at(s3.port):
+            bucket = s3.make_bucket("starts")
+            yield [*local, *(f"{bucket}/out{number}" for number in range(asked.s3))]
+
+
+def _write_dates(folder: Path) -> Path:
+    write_job(folder)
+    for day in range(_DATES):
+        write_shard(folder / f"days/{day}.parquet", make_rows(_ROWS, _ROWS * day))
+    return change_job(
+        folder,
+        {"params": {"day": {"type": "integer"}}, "input.path": "days/${day}.parquet"},
+    )
+
+
+def _round(job: Path, address: str) -> list[tuple[int, str]]:
+    """Starts all dates at once; returns exit code and output of each."""
+    command = [sys.executable, "-m", "batchscore", "run", "--json", str(job)]
+    command += ["--set", f"output.path={address}"]
+    started = [
+        subprocess.Popen(
+            [*command, "--param", f"day={day}"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for day in range(_DATES)
+    ]
+    said = [each.communicate(timeout=_SECONDS)[0] for each in started]
+    found = [(each.returncode, text) for each, text in zip(started, said, strict=True)]
+    found.append(_verify(address, sum(code == 0 for code, _ in found)))
+    print(f"{address}: {[code for code, _ in found]}", flush=True)
+    return found
+
+
+def _verify(address: str, published: int) -> tuple[int, str]:
+    """Verifies the output, and counts the slices that are published."""
+    command = [sys.executable, "-m", "batchscore", "verify", "--json", address]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode == 0 and len(json.loads(done.stdout)["slices"]) != published:
+        return 1, f"{address}: {published} runs said that they published; {done.stdout}"
+    return done.returncode, done.stdout
+
+
+if __name__ == "__main__":
+    sys.exit(main())
