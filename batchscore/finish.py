@@ -76,6 +76,9 @@ def finish_run(spec: RunSpec, addresses: Iterable[str]) -> dict[str, Any]:
         plan = spec.output.read_json(layout.plan_file(spec.run))
     except FileNotFoundError as error:  # closed by who took the slice over
         raise lost(spec.slice, spec.run, published=False) from error
+    except ValueError as error:
+        path = spec.output.url(layout.plan_file(spec.run))
+        raise RecordError(f"plan {path}: damaged ({error}); run the job again") from error
     try:
         require_lease(spec.output, spec.slice, spec.lease, spec.run)
         result = _gather(spec, plan, sorted(set(addresses)))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from batchscore.errors import RecordError
 from batchscore.records import UnitRecord
 from batchscore.runs import layout
 from batchscore.runs.checks import (
@@ -37,6 +38,7 @@ from batchscore.spec import RunSpec
 from batchscore.stages.block import locate_rows
 from batchscore.stages.keys import hash_keys
 from batchscore.units import Unit
+from batchscore.wording import reason
 
 
 def judge(
@@ -93,7 +95,19 @@ def golden_results(spec: RunSpec) -> list[dict[str, Any]]:
         return []
     folder, _, start = prefix.rpartition("/")
     names = [name for name in spec.output.names(folder) if name.startswith(start)]
-    return [spec.output.read_json(f"{folder}/{name}") for name in names]
+    return [_golden_result(spec, f"{folder}/{name}") for name in names]
+
+
+def _golden_result(spec: RunSpec, path: str) -> dict[str, Any]:
+    try:
+        found = spec.output.read_json(path)
+        gaps = {str(name): float(gap) for name, gap in found["gaps"].items()}
+        return {**found, "rows": int(found["rows"]), "gaps": gaps}
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise RecordError(
+            f"golden result {spec.output.url(path)}: damaged ({reason(error)}); remove it, and run "
+            "the job again"
+        ) from error
 
 
 def _golden(spec: RunSpec) -> list[Check]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
+from batchscore.documents import MOST_BYTES
 from batchscore.drift.storage import read_record, read_table, write_table
 from batchscore.drift.table import TableProfile
 from batchscore.errors import RecordError
 from batchscore.records import UnitRecord
 from batchscore.runs import layout
 from batchscore.storage import Store
+from batchscore.wording import one_line
 
 _THREADS = 16
 _RECORD = re.compile(r"([0-9a-f]{16})\.parquet$")
@@ -31,12 +35,13 @@ def decode_record(data: bytes) -> tuple[UnitRecord, TableProfile]:
 def enter(store: Store, address: str, record: UnitRecord, profile: TableProfile) -> bool:
     """Records a finished unit; False if another attempt was first, whose record then stands.
 
-    A record whose staged files are gone counts for nothing and is replaced.
+    A record that is damaged, or whose staged files are gone, counts for nothing and is replaced.
     """
     data = encode_record(record, profile)
     if store.create_new(address, data):
         return True
-    if store.missing(file.staged for file in read_head(store, address).files):
+    first = _usable_head(store, address)
+    if first is None or store.missing(file.staged for file in first.files):
         store.write(address, data)
         return True
     return False
@@ -51,18 +56,25 @@ def finished_units(store: Store, slice_: str, score: str) -> set[str]:
 def read_heads(
     store: Store, slice_: str, score: str, units: Iterable[str]
 ) -> dict[str, UnitRecord]:
-    """Returns units' records without their profiles; RecordError if one is damaged."""
+    """Returns units' records without their profiles; a damaged one is as if it were not there."""
     ids = sorted(units)
     paths = [layout.record(slice_, score, unit) for unit in ids]
     with ThreadPoolExecutor(_THREADS) as pool:
-        heads = pool.map(lambda path: read_head(store, path), paths)
-        return dict(zip(ids, heads, strict=True))
+        heads = pool.map(lambda path: _usable_head(store, path), paths)
+        pairs = zip(ids, heads, strict=True)
+        return {unit: head for unit, head in pairs if head is not None and head.unit == unit}
+
+
+def _usable_head(store: Store, address: str) -> UnitRecord | None:
+    with suppress(RecordError):
+        return read_head(store, address)
+    return None
 
 
 def read_head(store: Store, address: str) -> UnitRecord:
     """Returns one record without its profile; RecordError if it is damaged."""
     try:
-        return UnitRecord.from_json(read_record(store.read(address)))
+        return UnitRecord.from_json(read_record(_read(store, address)))
     except RecordError as error:
         raise _damaged(store, address, error) from error
 
@@ -80,11 +92,10 @@ def merge_records(
     with ThreadPoolExecutor(_THREADS) as pool:
         for start in range(0, len(paths), _THREADS):
             some = paths[start : start + _THREADS]
-            for path, data in zip(some, pool.map(lambda p: _read(store, p), some), strict=True):
-                try:
-                    record, part = decode_record(data)
-                except RecordError as error:
-                    raise _damaged(store, path, error) from error
+            for path, data in zip(
+                some, pool.map(lambda p: _read_told(store, p), some), strict=True
+            ):
+                record, part = _decode(store, path, data)
                 found[record.unit] = record
                 _absorb(profile, part)
     return found
@@ -98,16 +109,38 @@ def _absorb(profile: TableProfile, part: TableProfile) -> None:
         profile.columns = part.columns
 
 
+def _read_told(store: Store, address: str) -> bytes:
+    try:
+        return _read(store, address)
+    except RecordError as error:
+        raise _damaged(store, address, error) from error
+
+
+def _decode(store: Store, address: str, data: bytes) -> tuple[UnitRecord, TableProfile]:
+    try:
+        record, profile = decode_record(data)
+        if posixpath.basename(address) != f"{record.unit}.parquet":
+            raise RecordError(f"it is of unit {one_line(record.unit)}")
+    except RecordError as error:
+        raise _damaged(store, address, error) from error
+    return record, profile
+
+
 def _read(store: Store, address: str) -> bytes:
     try:
-        return store.read(address)
+        return store.read(address, MOST_BYTES)
     except FileNotFoundError as error:
-        raise _damaged(store, address, RecordError("is not there")) from error
+        raise RecordError("it is not there") from error
+    except IsADirectoryError as error:
+        raise RecordError("a folder is in its place") from error
+    except ValueError as error:
+        raise RecordError(str(error)) from error
 
 
 def _damaged(store: Store, address: str, error: RecordError) -> RecordError:
     return RecordError(
-        f"ledger {store.url(address)}: {error}. Without this file the unit is scored again"
+        f"ledger {store.url(address)}: {error}; restore it from a copy, or remove it and run the "
+        "job again: its unit is scored again"
     )
 
 
@@ -124,8 +157,12 @@ def sweep_attempts(store: Store, slice_: str) -> None:
     units = {attempt.partition("-")[0] for attempt in staged}
     paths = [f"{ledger}/{unit}.parquet" for ledger in ledgers for unit in sorted(units)]
     there = set(paths) - store.missing(paths)
-    recorded = {read_head(store, path).attempt for path in there}
-    for attempt in set(staged) - recorded:
+    heads = {path: _usable_head(store, path) for path in there}
+    recorded = {head.attempt for head in heads.values() if head is not None}
+    # Whose record is damaged may be of a run that is held: its release does without the record.
+    kept = {posixpath.basename(path)[:16] for path, head in heads.items() if head is None}
+    orphaned = {each for each in staged if each.partition("-")[0] not in kept}
+    for attempt in orphaned - recorded:
         for ledger in ledgers:
             for kind in ("rows", "keys"):
                 store.remove(f"{ledger}/{attempt}.{kind}.parquet")

@@ -125,7 +125,7 @@ def read_profile(
         return read_table(data, extra)[0]
     except FileNotFoundError as error:
         raise RecordError(f"profile {store.url(file.name)}: no such file") from error
-    except (OSError, RecordError) as error:
+    except (OSError, ValueError, RecordError) as error:
         raise RecordError(f"profile {store.url(file.name)}: damaged ({error})") from error
 
 

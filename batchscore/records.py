@@ -7,6 +7,9 @@ from typing import Any
 
 from batchscore.errors import RecordError
 from batchscore.units import Piece, piece_from_json
+from batchscore.wording import one_line, reason
+
+_MOST_ROWS = 2**63
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,35 @@ class UnitRecord:
                 },
                 "sidecars": {k: Digest(**each) for k, each in facts["sidecars"].items()},
             }
-            return UnitRecord(**{**facts, **typed})
+            record = UnitRecord(**{**facts, **typed})
+            check_record(record)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise RecordError(f"a unit's record is damaged ({error}); run again") from error
+            raise RecordError(f"a unit's record is damaged ({reason(error)})") from error
+        return record
+
+
+_TEXTS = ("unit", "attempt", "run")
+_PATHS = ("rejects_file", "rows_file", "keys_file")
+_COUNTS = ("read", "filtered", "scored", "rejected")
+
+
+def check_record(record: UnitRecord) -> None:
+    """Raises ValueError where a value is not of its type, or a path leaves the output."""
+    facts = vars(record)
+    texts, counts = [facts[name] for name in _TEXTS], [facts[name] for name in _COUNTS]
+    paths = [facts[name] for name in _PATHS if facts[name] is not None]
+    for piece in record.pieces:
+        counts += (*piece.row_groups, *piece.starts, *piece.sizes, piece.shard.rows)
+    for file in record.files:
+        paths += (file.staged, file.partition)
+        texts.append(file.sha256)
+        counts += (file.rows, file.bytes)
+    for text in texts + paths:
+        if not isinstance(text, str):
+            raise ValueError(f"{one_line(repr(text))} is no text")
+    for path in paths:
+        if path.startswith("/") or ".." in path.split("/"):
+            raise ValueError(f"{one_line(repr(path))} leaves the output")
+    for count in counts:
+        if type(count) is not int or not 0 <= count < _MOST_ROWS:
+            raise ValueError(f"{one_line(repr(count))} is no count")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import posixpath
 import re
@@ -24,6 +23,8 @@ from typing import IO, Any, TypeVar, cast
 from fsspec.implementations.local import LocalFileSystem
 
 from batchscore import remote
+from batchscore.documents import MOST_BYTES, parse_json
+from batchscore.documents import encode_json as encode_json
 from batchscore.durable import FlushedFile, flush_folders, link_file, make_folders, replace_file
 from batchscore.locks import locked
 from batchscore.processes import machine_tag, start_of
@@ -77,24 +78,6 @@ def linked_mark(mark: str, real: str | None) -> str:
 def is_linked_mark(mark: str) -> bool:
     """Whether a mark is of a file that links lead to."""
     return _LINKED in mark
-
-
-def encode_json(value: Any) -> bytes:
-    """Returns JSON that people can read: of a mapping, and of its lists, a line for each item."""
-    if not isinstance(value, dict):
-        return f"{_compact(value)}\n".encode()
-    entries = [f"{_compact(key)}: {_lines(item)}" for key, item in value.items()]
-    return "{{\n{}\n}}\n".format(",\n".join(entries)).encode()
-
-
-def _lines(value: Any) -> str:
-    if not (isinstance(value, list | tuple) and any(isinstance(i, dict) for i in value)):
-        return _compact(value)
-    return "[\n  {}\n ]".format(",\n  ".join(map(_compact, value)))
-
-
-def _compact(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
 
 
 @dataclass(frozen=True)
@@ -187,6 +170,12 @@ class Store:
         names = (posixpath.basename(str(entry).rstrip("/")) for entry in listed)
         return sorted(name for name in names if not _HIDDEN.search(name))
 
+    def walk(self, relative: str) -> list[str]:
+        """Returns the sorted paths of all files below a folder; none if it is not there."""
+        root, path = self.path(""), self.path(relative)
+        found = self._call(relative, lambda: self._filesystem.find(path, refresh=True))
+        return sorted(posixpath.relpath(str(each), root) for each in found)
+
     def missing(self, relatives: Iterable[str]) -> set[str]:
         """Returns those of the files that are not there; each of their folders is listed once."""
         folders = defaultdict[str, set[str]](set)
@@ -228,16 +217,25 @@ class Store:
             if info["type"] != "directory"
         }
 
-    def read(self, relative: str) -> bytes:
-        """Returns a file's bytes; FileNotFoundError if it is not there."""
+    def read(self, relative: str, most: int | None = None) -> bytes:
+        """Returns a file's bytes; FileNotFoundError if it is not there.
+
+        Args:
+            most: bytes of a local file; one that has more is a ValueError, and is not read.
+        """
         path = self.path(relative)
+        if most is not None and self.is_local:
+            return _read_bounded(path, most)
         # In one request, so that what is replaced meanwhile is read old or new.
         options = {"max_concurrency": 1} if remote.is_s3(self.address) else {}
         return cast(bytes, self._call(relative, lambda: self._filesystem.cat_file(path, **options)))
 
     def read_json(self, relative: str) -> Any:
-        """Returns a file's JSON value; ValueError if it is not JSON."""
-        return json.loads(self.read(relative))
+        """Returns a file's JSON value; ValueError, with a short message, if it has none."""
+        try:
+            return parse_json(self.read(relative, MOST_BYTES))
+        except IsADirectoryError as error:
+            raise ValueError("a folder is in its place") from error
 
     def write(self, relative: str, data: bytes, flush: bool = True) -> None:
         """Replaces a file in one step: a reader sees the old bytes or the new, never a part.
@@ -475,6 +473,13 @@ class Store:
                 while current and not any(Path(self.path(current)).glob("*")):
                     Path(self.path(current)).rmdir()
                     current = posixpath.dirname(current)
+
+
+def _read_bounded(path: str, most: int) -> bytes:
+    with open(path, "rb") as file:
+        if os.fstat(file.fileno()).st_size > most:
+            raise ValueError(f"it has more than {most:,} bytes")
+        return file.read()
 
 
 def _is_abandoned(path: Path, tag: str, pid: str) -> bool:

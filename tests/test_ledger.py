@@ -145,18 +145,18 @@ def test_nothing_is_finished_where_there_is_no_ledger(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("data", [b"", b"PAR1", None], ids=["empty", "torn", "no record"])
 def test_a_damaged_record_names_itself(tmp_path: Path, data: bytes | None) -> None:
-    """Whoever reads a damaged record is told its full address and what happens without it."""
+    """Whoever needs a damaged record gets its address and the remedies; others do without it."""
     store = Store(str(tmp_path))
     (address,) = enter_all(store, UNITS[:1])
     store.write(address, write_table(profile_of([]), {"unit": "u"}) if data is None else data)
     for read in (
         lambda: read_head(store, address),
-        lambda: read_heads(store, SLICE, SCORE, [UNITS[0]]),
         lambda: merge_records(store, [address], profile_of([])),
     ):
-        with pytest.raises(RecordError, match="Without this file the unit is scored") as caught:
+        with pytest.raises(RecordError, match="remove it and run the job again") as caught:
             read()
         assert store.url(address) in str(caught.value)
+    assert read_heads(store, SLICE, SCORE, [UNITS[0]]) == {}
 
 
 @given(st.lists(st.integers(0, 40), max_size=40), st.randoms(use_true_random=False))

@@ -57,8 +57,8 @@ def test_a_record_survives_json() -> None:
     ids=str,
 )
 def test_damage_is_a_record_error(change: dict[str, Any]) -> None:
-    """Facts of another form are a RecordError that says what to do."""
-    with pytest.raises(RecordError, match="run again"):
+    """Facts of another form are a RecordError."""
+    with pytest.raises(RecordError, match="record is damaged"):
         UnitRecord.from_json({**RECORD.to_json(), **change})
 
 

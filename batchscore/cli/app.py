@@ -7,6 +7,7 @@ import gc
 import json
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from batchscore.storage import Store
 
 F = TypeVar("F", bound=Callable[..., Any])
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -113,6 +115,10 @@ def told(as_json: bool, debug: bool) -> Iterator[None]:
         _tell(error, str(error), error.status, error.exit_code, as_json, debug)
     except (click.ClickException, click.exceptions.Exit):
         raise
+    except OSError as error:
+        from batchscore.runs.failures import describe
+
+        _tell(error, describe(error)["message"], "failed", 1, as_json, debug)
     except Exception as error:
         message = redacted_text(f"unexpected {type(error).__name__}: {error}")
         if not debug:
@@ -129,7 +135,7 @@ def _tell(
     if as_json:
         print_json(_failure(status, code, message))
     else:
-        click.echo(f"{status.upper()}  {message}", err=True)
+        click.echo(printable(f"{status.upper()}  {message}"), err=True)
     raise click.exceptions.Exit(code)
 
 
@@ -148,12 +154,19 @@ def _set_up_logging(debug: bool) -> None:
 
 def print_json(value: Any) -> None:
     """Prints a result as one JSON document."""
-    click.echo(json.dumps(value, indent=1, ensure_ascii=False))
+    text = json.dumps(value, indent=1, ensure_ascii=False)
+    # What no encoding has, half of a character, JSON can say by its number.
+    click.echo(text.encode(errors="backslashreplace").decode())
 
 
 def print_lines(lines: list[str]) -> None:
     """Prints a result as lines of text."""
-    click.echo("\n".join(lines))
+    click.echo(printable("\n".join(lines)))
+
+
+def printable(text: str) -> str:
+    """Returns a text without what commands a terminal or has no encoding; line breaks stay."""
+    return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def open_output(
@@ -198,4 +211,4 @@ def _warn_of_pending(store: Store, slice_: str | None) -> None:
 
     for found in pending_runs(store, slice_):
         words = interrupted(found) if isinstance(found, str) else str(found)
-        click.echo(f"WARNING  {words}", err=True)
+        click.echo(printable(f"WARNING  {words}"), err=True)

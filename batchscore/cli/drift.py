@@ -184,12 +184,13 @@ def report(
         from batchscore.commands.files import check_page, write_page
         from batchscore.commands.report import report_run
         from batchscore.render import size
-        from batchscore.runs.history import newest, read_manifest
+        from batchscore.runs.history import newest, read_manifest, reading
 
         check_page(output)
         store, slice_ = open_output(where, params, overrides)
         manifest = read_manifest(store, run_id) if run_id else newest(store, slice_)
-        page = report_run(store, manifest)
+        with reading(store, manifest["run"]):
+            page = report_run(store, manifest)
         written = write_page(page.html, output)
         for message in page.missing:
             click.echo(f"WARNING  left out: {message}", err=True)

@@ -56,15 +56,17 @@ def show(
     """
     with told(as_json, debug):
         from batchscore import render, render_drift
-        from batchscore.runs.history import newest, read_manifest
+        from batchscore.runs.history import newest, read_manifest, reading
 
         store, slice_ = open_output(where, params, overrides)
         manifest = read_manifest(store, run_id) if run_id else newest(store, slice_)
         if as_json:
             print_json(manifest)
         else:
-            tables = render_drift.drift_tables(manifest)
-            print_lines([*render.details(manifest, store.address), *tables])
+            with reading(store, manifest["run"]):
+                tables = render_drift.drift_tables(manifest)
+                lines = [*render.details(manifest, store.address), *tables]
+            print_lines(lines)
 
 
 @click.command()

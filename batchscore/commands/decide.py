@@ -35,6 +35,7 @@ from batchscore.runs.reconcile import Rows
 from batchscore.runs.revoked import lifted, revocations, revoked_path
 from batchscore.runs.snapshot import published_run, read_listing, snapshot
 from batchscore.storage import Store
+from batchscore.wording import reason
 
 
 @contextmanager
@@ -120,6 +121,8 @@ def _held_publication(store: Store, manifest: Mapping[str, Any]) -> Publication:
     try:
         publication = Publication.from_json(store.read_json(path))
         dict(publication.documents)[_path(manifest)]["run"]
+        for place in publication.places:
+            store.path(place)
         return publication
     except FileNotFoundError as error:
         if "units" in manifest:
@@ -130,9 +133,9 @@ def _held_publication(store: Store, manifest: Mapping[str, Any]) -> Publication:
             f"run {run!r}: was held before it scored anything, so there is nothing to publish; "
             "run the job again with the choice that its checks name"
         ) from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise RecordError(
-            f"{store.url(path)}: damaged ({error!r}); run the job again, its units are kept"
+            f"{store.url(path)}: damaged ({reason(error)}); run the job again, its units are kept"
         ) from error
 
 

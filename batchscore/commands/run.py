@@ -21,6 +21,7 @@ from batchscore.errors import (
     FailedError,
     InvalidError,
     LeaseError,
+    RecordError,
     RetryError,
     StoppedError,
 )
@@ -31,6 +32,7 @@ from batchscore.processes import frozen, uncollected
 from batchscore.runs import layout
 from batchscore.runs.checks import rejects_allowed
 from batchscore.runs.failures import describe, find_os_error, read_failure
+from batchscore.runs.heal import relist
 from batchscore.runs.history import read_manifest
 from batchscore.runs.lease import (
     acquire,
@@ -110,7 +112,7 @@ def run_plan(
     spec = plan.spec
     in_order = _require_free(spec.output, spec.slice)
     # A first look without the lease: what is wrong is told, and what is done is seen, unwritten.
-    work = settle(plan, rescore)
+    work = _first_look(plan, rescore)
     if work.unchanged and in_order and not is_pending(spec.output, spec.slice):
         return _unchanged(work)
     plan = _verified(plan, work)
@@ -121,6 +123,18 @@ def run_plan(
     plan = replace(plan, spec=replace(plan.spec, run=run, lease=lease.number))
     with lease:
         return _run_held(plan, flags, rescore, watch, stop)
+
+
+def _first_look(plan: Plan, rescore: bool) -> Work:
+    """Settles a plan without the lease; what a repair can put right is put right first."""
+    store, slice_ = plan.spec.output, plan.spec.slice
+    try:
+        return settle(plan, rescore)
+    except RecordError:
+        layout.check_output(store)
+        with writable(store), acquire(store, slice_, "run") as lease:
+            repair(store, slice_, lease.is_held)
+        return settle(plan, rescore)
 
 
 def _run_held(
@@ -137,6 +151,8 @@ def _run_held(
     work = settle(plan, rescore, read=True)
     if work.unchanged:
         return _unchanged(work)
+    if work.base is None:
+        relist(spec.output, spec.slice)
     with writable(spec.output):
         begun = begin(share_out(plan, work.units), work)
         if work.held:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -16,7 +17,10 @@ from batchscore.runs.lease import holder
 from batchscore.runs.manifest import published_at
 from batchscore.runs.order import is_ahead
 from batchscore.runs.publish import Held, roll_forward
+from batchscore.runs.shape import check_manifest
 from batchscore.storage import Store
+
+_UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 
 
 def repair(store: Store, slice_: str, held: Held) -> None:
@@ -54,15 +58,13 @@ def close_killed(store: Store, slice_: str, run: str) -> None:
         theirs = plan["facts"]["slice"] != slice_
     except FileNotFoundError:
         theirs = _is_live(store, run)
-    except (KeyError, TypeError, ValueError):
+    except _UNREADABLE:
         plan, theirs = None, _is_live(store, run)
     if theirs:
         return
-    manifest = layout.run_file(run, "manifest.json")
-    if plan is not None and not store.exists(manifest):
-        kept = len(finished_units(store, slice_, plan["facts"]["score"]) & set(plan["units"]))
-        message = f"killed, or lost with its machine; {kept} of its units were finished and kept"
-        store.write_json(manifest, failed_manifest(run, plan, "failed", message))
+    if plan is not None and not store.exists(layout.run_file(run, "manifest.json")):
+        with suppress(*_UNREADABLE):  # of a damaged plan there is nothing to tell
+            _write_killed(store, slice_, run, plan)
     store.remove(layout.work(run))
 
 
@@ -73,6 +75,13 @@ def _is_live(store: Store, run: str) -> bool:
     except RecordError:  # a lease that cannot be read may name it
         return True
     return any(each is not None and each.run == run for each in holders)
+
+
+def _write_killed(store: Store, slice_: str, run: str, plan: dict[str, Any]) -> None:
+    kept = len(finished_units(store, slice_, plan["facts"]["score"]) & set(plan["units"]))
+    message = f"killed, or lost with its machine; {kept} of its units were finished and kept"
+    manifest = check_manifest(failed_manifest(run, plan, "failed", message), run)
+    store.write_json(layout.run_file(run, "manifest.json"), manifest)
 
 
 def purge(store: Store, slice_: str, days: int) -> None:

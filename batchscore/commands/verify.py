@@ -231,7 +231,7 @@ def _check_paths(store: Store, records: Sequence[UnitRecord]) -> None:
 def _look_at_marker(store: Store, name: str) -> tuple[Problem, ...]:
     if not store.exists(layout.slice_file(name, CURRENT)):
         return ()
-    detail = "is gone, and a snapshot is there; write the published run's name into it again"
+    detail = f"is gone, and a snapshot is there; {_ANEW}"
     return (Problem("marker", layout.slice_file(name, MARKER), detail),)
 
 

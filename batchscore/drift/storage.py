@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, TypeAdapter, ValidationError
 
+from batchscore.documents import parse_json
 from batchscore.drift.accumulator import Accumulator, Part
 from batchscore.drift.column import ColumnProfile, Kind, restore_aspect
 from batchscore.drift.numbers import valid_values
@@ -161,7 +162,7 @@ def read_record(data: bytes) -> dict[str, Any]:
 
 
 def _meta(metadata: Mapping[bytes, bytes]) -> dict[str, Any]:
-    meta = json.loads(metadata[RECORD_KEY])
+    meta = parse_json(metadata[RECORD_KEY])
     if not isinstance(meta, dict):
         raise ValueError("its record is not a JSON object")
     return meta

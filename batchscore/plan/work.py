@@ -19,8 +19,9 @@ from batchscore.runs.contents import describe, files_of, find_damage, sidecars_o
 from batchscore.runs.history import published_manifest, read_manifest
 from batchscore.runs.manifest import published_records
 from batchscore.runs.revoked import revocations
-from batchscore.runs.snapshot import read_listing
+from batchscore.runs.snapshot import Listing, read_listing
 from batchscore.units import Piece, Unit, make_unit, pack_units
+from batchscore.wording import one_line
 
 UNIT_ROWS = 1_000_000
 
@@ -252,18 +253,29 @@ def _missing_files(
 ) -> set[str]:
     """Returns published files, and records and sidecars of their units, that are gone."""
     spec = plan.spec
-    listing = read_listing(spec.output, spec.slice)
+    listing = _listing(plan, rescore)
     files = {str(file["path"]) for file in base["files"]} if base else set()
     strange = [*listing.wrong, *sorted(files.symmetric_difference(listing.files))]
     if strange and not rescore:
         raise RecordError(
             f"slice {spec.slice!r} of {spec.output.address}: its current.txt and the manifest of "
-            f"what is published differ, in {strange[0]!r} among others; one was changed by hand: "
+            f"what is published differ, in {one_line(repr(strange[0]))} among "
+            "others; one was changed by hand: "
             "restore it, or score and publish the slice anew with --rescore"
         )
     alike = base is not None and base["score"] == spec.score
     kept = [path for r in published.values() for path in _records(plan, r)] if alike else []
     return spec.output.missing([*files, *kept])
+
+
+def _listing(plan: Plan, rescore: bool) -> Listing:
+    """Reads what `current.txt` lists; `--rescore` does without where it cannot be read."""
+    try:
+        return read_listing(plan.spec.output, plan.spec.slice)
+    except RecordError:
+        if not rescore:
+            raise
+        return Listing(None, ())
 
 
 def _records(plan: Plan, record: UnitRecord) -> list[str]:

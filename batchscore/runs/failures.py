@@ -77,11 +77,17 @@ def read_failure(store: Store, run: str) -> tuple[BatchscoreError, str] | None:
     only where nothing else went wrong.
     """
     names = store.names(layout.failures(run))
-    found = [_revive(store.read_json(f"{layout.failures(run)}/{name}")) for name in names]
+    found = [each for name in names for each in _read(store, f"{layout.failures(run)}/{name}")]
     if run in _unwritten:
         found.append(_revive(_unwritten[run]))
     found.sort(key=lambda pair: isinstance(pair[0], StoppedError))
     return found[0] if found else None
+
+
+def _read(store: Store, path: str) -> Iterator[tuple[BatchscoreError, str]]:
+    """Yields the error that a worker wrote down; nothing where that is damaged."""
+    with suppress(OSError, ValueError, LookupError, TypeError):
+        yield _revive(store.read_json(path))
 
 
 def _revive(facts: dict[str, Any]) -> tuple[BatchscoreError, str]:

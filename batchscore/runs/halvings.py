@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from contextlib import suppress
 
 from batchscore.runs import layout
 from batchscore.storage import Store
@@ -17,5 +18,9 @@ def note_halved(store: Store, run: str, rows: int) -> None:
 def fewest_rows(store: Store, run: str) -> int | None:
     """Returns the fewest rows that calls of the run were halved to; None where none were."""
     folder = layout.halvings(run)
-    found = [store.read_json(f"{folder}/{name}")["call_rows"] for name in store.names(folder)]
+    found = []
+    for name in store.names(folder):
+        # A note that is damaged is no reason to fail a run.
+        with suppress(OSError, ValueError, LookupError, TypeError):
+            found.append(int(store.read_json(f"{folder}/{name}")["call_rows"]))
     return min(found, default=None)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from batchscore.errors import RecordError
 from batchscore.runs import layout
 from batchscore.runs.publication import pending
+from batchscore.runs.shape import check_manifest
 from batchscore.runs.snapshot import (
+    MARKER,
     Listing,
     encode_listing,
     listing_path,
@@ -22,6 +26,8 @@ from batchscore.runs.snapshot import (
 from batchscore.storage import Store
 
 _THREADS = 16
+_FILE = re.compile(r"/[0-9]{8}-[0-9a-f]{4}-([0-9a-f]{16})-[0-9]+\.parquet$")
+_UNREADABLE = ""
 _PUBLISHED = ("published", "empty")
 _TOOK_EFFECT = (*_PUBLISHED, "revoked")
 
@@ -43,21 +49,98 @@ def heal(store: Store, slice_: str) -> None:
     A process that sleeps past its lease and wakes up in the middle of a publication may still do
     the one step that it was about to do: remove the marker, retire a file that a rollback brought
     back, or exchange a list that a rollback made what it was. Manifests do not go back to what
-    they were, so they tell the run that counts: the one that is the base of no other. Where the
-    list was changed by hand, nothing is changed. A publication under way is left to its owner.
+    they were, so they tell the run that counts: the one that is the base of no other. A list that
+    is gone, empty or damaged is written again. Where it was changed by hand otherwise, nothing is
+    changed. A publication under way is left to its owner.
     """
-    listing, marker = read_listing(store, slice_), published_run(store, slice_)
-    if listing.raw is None or listing.wrong or _agree(store, slice_, marker, listing):
+    listing, marker = find_listing(store, slice_), _find_marker(store, slice_)
+    if (listing.wrong and listing.files) or _agree(store, slice_, marker, listing):
         return
     ran = _ran(store, slice_)
     last = _last(ran)
     known = [each for each in ran if listing.lists(each.files)]
-    if last is None or not known or _is_moving(store, slice_, marker):
+    told = bool(known) or (not listing.files and _is_certain(store, marker, last))
+    if last is None or not told or _is_moving(store, slice_, marker):
         return
     if not listing.lists(last.files):
         store.exchange(listing_path(slice_), listing.raw, encode_listing(sorted(last.files)))
+    if marker == _UNREADABLE:
+        store.remove(layout.slice_file(slice_, MARKER))
     put_marker(store, slice_, last.run)
     _bring_back(store, last)
+
+
+def find_listing(store: Store, slice_: str) -> Listing:
+    """Returns a slice's list; one that is damaged has its bytes, and no entries."""
+    try:
+        return read_listing(store, slice_)
+    except RecordError:
+        return Listing(_damaged_bytes(store, listing_path(slice_)), ())
+
+
+def _damaged_bytes(store: Store, path: str) -> bytes | None:
+    """Returns what a damaged file holds; None for a folder in its place, which is removed."""
+    try:
+        return store.read(path)
+    except IsADirectoryError:
+        store.remove(path)
+        return None
+
+
+def _find_marker(store: Store, slice_: str) -> str | None:
+    try:
+        return published_run(store, slice_)
+    except RecordError:
+        return _UNREADABLE
+
+
+def _is_certain(store: Store, marker: str | None, last: _Ran | None) -> bool:
+    """Tells whether the manifests alone tell what a list that is gone, or damaged, held.
+
+    Either the marker names the run as well. Or there is no marker, all files of the run are in
+    place, and no manifest that might say otherwise is damaged.
+    """
+    if last is None or marker == last.run:
+        return last is not None
+    if marker is not None or store.missing(last.files):
+        return False
+    names = store.names(f"{layout.HOME}/runs")
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return not any(pool.map(lambda run: _is_damaged(store, run), names))
+
+
+def _is_damaged(store: Store, run: str) -> bool:
+    try:
+        check_manifest(store.read_json(layout.run_file(run, "manifest.json")), run)
+    except FileNotFoundError:
+        return False
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
+        return True
+    return False
+
+
+def relist(store: Store, slice_: str) -> None:
+    """Writes a slice's list again by the names of the files under `data/`.
+
+    For a list that is gone or damaged, where no manifest tells what it held: whoever publishes
+    next would leave the old files to readers of the folder. A file is the slice's if its name has
+    one of the slice's units, and no other slice lists it.
+    """
+    listing, home = find_listing(store, slice_), f"{layout.HOME}/ledger/{slice_}"
+    units = {name[:16] for score in store.names(home) for name in store.names(f"{home}/{score}")}
+    if listing.files or not units or pending(store, slice_) is not None:
+        return
+    others = [name for name in store.names(f"{layout.HOME}/slices") if name != slice_]
+    listed = {path for name in others for path in find_listing(store, name).files}
+    files = [path for path in store.walk(layout.DATA) if _unit_of(path) in units]
+    mine = sorted(set(files) - listed)
+    if listing.raw is not None or mine:
+        store.exchange(listing_path(slice_), listing.raw, encode_listing(mine))
+
+
+def _unit_of(path: str) -> str | None:
+    found = _FILE.search(path)
+    return found[1] if found else None
 
 
 def bring_back(store: Store, slice_: str, paths: Iterable[str]) -> None:
@@ -76,7 +159,7 @@ def _agree(store: Store, slice_: str, marker: str | None, listing: Listing) -> b
 
 def _is_moving(store: Store, slice_: str, marker: str | None) -> bool:
     """Tells whether the slice is being published, or was since the marker was read."""
-    return pending(store, slice_) is not None or published_run(store, slice_) != marker
+    return pending(store, slice_) is not None or _find_marker(store, slice_) != marker
 
 
 def _ran(store: Store, slice_: str) -> list[_Ran]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import date, datetime, timezone
 from typing import Any
 
@@ -14,12 +14,15 @@ from batchscore.runs import layout
 from batchscore.runs.layout import slice_id
 from batchscore.runs.order import newest_first
 from batchscore.runs.publication import pending
+from batchscore.runs.shape import check_manifest
 from batchscore.runs.snapshot import listing_path, published_run, read_listing, snapshot
 from batchscore.storage import Store
+from batchscore.wording import one_line, reason
 
 _THREADS = 16
 _NEIGHBOURS = 7
 _LOOKS = 3
+_UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 _DATE = re.compile(r"=\d{4}-\d{2}-\d{2}")
 
 
@@ -31,6 +34,7 @@ def require_output(store: Store) -> None:
         raise OutputError(
             f"output {store.address}: {what}; check the address, or run the job first"
         )
+    layout.check_readable(store)
 
 
 def read_manifest(store: Store, run: str) -> dict[str, Any]:
@@ -40,19 +44,38 @@ def read_manifest(store: Store, run: str) -> dict[str, Any]:
         InvalidError: the output has no such run, or it left no manifest.
         RecordError: the manifest is damaged.
     """
-    path = layout.run_file(run, "manifest.json")
     try:
-        if "/" in run or run in ("", ".", ".."):
-            raise FileNotFoundError(run)
-        manifest = store.read_json(path)
-        {key: manifest[key] for key in ("run", "status", "started", "rows")}
+        return _read(store, run)
     except FileNotFoundError as error:
         raise _unknown(store, run) from error
-    except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RecordError(
-            f"manifest {store.url(path)}: damaged ({error}); restore it from a copy"
-        ) from error
-    return dict(manifest)
+    except _UNREADABLE as error:
+        raise _damaged(store, run, error) from error
+
+
+def _read(store: Store, run: str) -> dict[str, Any]:
+    if "/" in run or "\0" in run or run in ("", ".", ".."):
+        raise FileNotFoundError(run)
+    return check_manifest(store.read_json(layout.run_file(run, "manifest.json")), run)
+
+
+def _damaged(store: Store, run: str, error: Exception) -> RecordError:
+    path = layout.run_file(run, "manifest.json")
+    return RecordError(
+        f"manifest {store.url(path)}: damaged ({reason(error)}); restore it from a copy"
+    )
+
+
+@contextmanager
+def reading(store: Store, run: str) -> Iterator[None]:
+    """Turns what a block cannot do with a run's manifest into an error that names the manifest.
+
+    Raises:
+        RecordError: the manifest is damaged.
+    """
+    try:
+        yield
+    except _UNREADABLE as error:
+        raise _damaged(store, run, error) from error
 
 
 def _unknown(store: Store, run: str) -> InvalidError:
@@ -62,9 +85,10 @@ def _unknown(store: Store, run: str) -> InvalidError:
             "later, or run the job again"
         )
     today = datetime.now(timezone.utc).strftime("%Y%m%d")
-    known = sorted(each for each in list_runs(store) if each[:8] <= today)[-3:]
+    newest = sorted(each for each in list_runs(store) if each[:8] <= today)[-3:]
+    known = ", ".join(newest) or "none"
     return InvalidError(
-        f"run {run!r}: {store.address} has no such run; the newest are {', '.join(known) or 'none'}"
+        f"run {one_line(run)!r}: {store.address} has no such run; the newest are {known}"
     )
 
 
@@ -87,11 +111,16 @@ def published_manifest(store: Store, slice_: str) -> dict[str, Any] | None:
             raise ValueError(f"{wrong or 'it is of another slice, or not published'}")
         {key: int(found["rows"][key]) for key in ("input", "scored", "rejected", "reused")}
     except (KeyError, TypeError, ValueError) as error:
-        raise RecordError(
-            f"manifest of run {run}, which the marker of slice {slice_!r} names: damaged "
-            f"({error!r}); restore manifest and marker, or score the slice anew with --rescore"
-        ) from error
+        raise _unfounded(store, slice_, run, f"damaged ({error!r})") from error
     return dict(found)
+
+
+def _unfounded(store: Store, slice_: str, run: str, what: str) -> RecordError:
+    path = store.url(layout.run_file(run, "manifest.json")) if "/" not in run else "?"
+    return RecordError(
+        f"manifest {path} of run {one_line(run)!r}, which published slice {slice_!r}: {what}; "
+        "restore it from a copy, or score the slice again with --rescore"
+    )
 
 
 def _published(store: Store, slice_: str) -> tuple[str | None, Any]:
@@ -103,9 +132,11 @@ def _published(store: Store, slice_: str) -> tuple[str | None, Any]:
     if run is None:
         return None, None
     try:
-        return run, read_manifest(store, run)
-    except InvalidError as error:
-        raise RecordError(f"slice {slice_!r} is published by a run unknown: {error}") from error
+        return run, _read(store, run)
+    except FileNotFoundError as error:
+        raise _unfounded(store, slice_, run, "no such file") from error
+    except _UNREADABLE as error:
+        raise _unfounded(store, slice_, run, f"damaged ({reason(error)})") from error
 
 
 _BUILT_UPON: dict[str, type | tuple[type, ...]] = {
@@ -121,7 +152,7 @@ def _check_unpublished(store: Store, slice_: str) -> None:
     if snapshot(store, slice_):
         raise RecordError(
             f"slice {slice_!r} of {store.address}: files are published, but its marker _SUCCESS is "
-            "gone; write the published run's name into it again"
+            "gone; restore it from a copy, or score the slice again with --rescore"
         )
 
 
@@ -160,6 +191,7 @@ def unfinished(store: Store) -> list[dict[str, Any]]:
         with suppress(FileNotFoundError, KeyError, TypeError, ValueError):
             plan = store.read_json(layout.plan_file(run))
             facts = {**plan["facts"], "base": plan.get("base")}
+            check_manifest({**facts, "run": run, "status": "unfinished", "rows": {}}, run)
             if not store.exists(layout.run_file(run, "manifest.json")):
                 error = "has not ended: it is under way, or was killed"
                 found.append({**facts, "run": run, "status": "unfinished", "error": error})
@@ -204,7 +236,9 @@ def runs_before(store: Store, slice_: str, job: str, most: int, same_weekday: bo
     runs: list[str] = []
     earlier = [name for name in _neighbours(store, slice_, job) if name < slice_]
     for name in reversed([name for name in earlier if _DATE.search(name)]):
-        run = published_run(store, name)
+        run = None
+        with suppress(RecordError):  # a neighbour's damage is told where it is read itself
+            run = published_run(store, name)
         if run is not None and not (same_weekday and _weekday(name) != _weekday(slice_)):
             runs.append(run)
         if len(runs) == most:
@@ -270,7 +304,8 @@ def _changed_by_hand(
 ) -> RecordError:
     return RecordError(
         f"{store.url(listing_path(slice_))}: lists {listed:,} of the {published:,} files that are "
-        f"published, or other lines; {strange!r} differs. It was changed by hand: write the "
+        f"published, or other lines; {one_line(repr(strange))} differs. It was changed by hand: "
+        "write the "
         "published files into it, one a line, as the run's manifest lists them, or score and "
         "publish the slice again with --rescore"
     )
@@ -279,7 +314,10 @@ def _changed_by_hand(
 def current_runs(store: Store, slice_: str | None) -> set[str]:
     """Returns the runs that are published, one a slice; of one slice if it is given."""
     slices = [slice_] if slice_ else store.names(f"{layout.HOME}/slices")
-    found = {published_run(store, name) for name in slices}
+    found = set()
+    for name in slices:
+        with suppress(RecordError):  # the other slices' runs are known all the same
+            found.add(published_run(store, name))
     return {run for run in found if run is not None}
 
 

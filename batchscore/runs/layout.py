@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import quote
 
+from batchscore import __version__
 from batchscore.errors import OutputError
 from batchscore.storage import Store, encode_json
+from batchscore.wording import reason
 
 DATA = "data"
 HOME = "_batchscore"
@@ -18,6 +21,8 @@ RETIRED = f"{HOME}/retired"
 GOLDEN = "golden-"
 PROBE = "probe-"
 _FORMAT = f"{HOME}/format.json"
+_KEY, _VERSION, _MOST_VERSION = "batchscore_output", 1, 10**9
+_MARK = f'restore it from a copy, or write {{"{_KEY}": {_VERSION}}} into it'
 _NAME_LENGTH = 100
 
 
@@ -117,7 +122,7 @@ def claim_output(store: Store) -> None:
     """
     check_output(store)
     if not is_claimed(store):
-        store.create_new(_FORMAT, encode_json({"batchscore_output": 1}))
+        store.create_new(_FORMAT, encode_json({_KEY: _VERSION}))
 
 
 def is_claimed(store: Store) -> bool:
@@ -126,17 +131,50 @@ def is_claimed(store: Store) -> bool:
 
 
 def check_output(store: Store) -> None:
-    """Raises OutputError when an output holds files that batchscore did not make."""
-    if is_claimed(store):
-        return
+    """Raises OutputError when an output is not batchscore's, or is of a format that it cannot read.
+
+    An output of an earlier format is read, and written, as it is.
+    """
+    try:
+        found = store.read_json(_FORMAT)
+        _check_format(store, found[_KEY])
+    except FileNotFoundError:
+        _check_unmarked(store)
+    except (KeyError, TypeError, ValueError) as error:
+        raise OutputError(f"{store.url(_FORMAT)}: damaged ({reason(error)}); {_MARK}") from error
+
+
+def check_readable(store: Store) -> None:
+    """Raises OutputError when an output is of a format later than is known.
+
+    Whoever only reads does without a file that is gone or damaged; `verify` reports it.
+    """
+    with suppress(FileNotFoundError, KeyError, TypeError, ValueError):
+        _check_format(store, store.read_json(_FORMAT)[_KEY])
+
+
+def _check_format(store: Store, version: Any) -> None:
+    if type(version) is not int or not 0 < version < _MOST_VERSION:
+        raise ValueError("its version is no number")
+    if version > _VERSION:
+        raise OutputError(
+            f"{store.url(_FORMAT)}: the output is of format {version}, and batchscore "
+            f"{__version__} knows formats up to {_VERSION}; install a newer batchscore"
+        )
+
+
+def _check_unmarked(store: Store) -> None:
     found = store.names()
-    home = store.names(HOME) if HOME in found else []
+    inside = store.names(HOME) if HOME in found else []
     # What `check --probe` puts there for a moment is nobody's.
-    ours = found == [HOME] and all(name.startswith(PROBE) for name in home)
+    ours = found == [HOME] and all(name.startswith(PROBE) for name in inside)
     # Of runs that start at once another one may have marked the output since the first look; it
     # did so before it wrote anything else.
-    if found and not ours and not store.exists(_FORMAT):
-        raise OutputError(
-            f"output {store.address}: holds {found[0]!r} and is not an output of batchscore; "
-            "choose an empty or a new folder"
-        )
+    if not found or ours or is_claimed(store):
+        return
+    if {"runs", "slices"} & set(inside):
+        raise OutputError(f"{store.url(_FORMAT)}: no such file; {_MARK}")
+    raise OutputError(
+        f"output {store.address}: holds {found[0]!r} and is not an output of batchscore; "
+        "choose an empty or a new folder"
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import re
@@ -13,18 +12,21 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from types import TracebackType
 
+from batchscore.documents import parse_json
 from batchscore.durable import unfinished_name
 from batchscore.errors import FailedError, LeaseError, RecordError, RetryError
 from batchscore.processes import machine, start_of
 from batchscore.runs import layout
 from batchscore.runs.actor import user
 from batchscore.storage import Store, encode_json
+from batchscore.wording import reason
 
 EXPIRY_SECONDS = 60.0
 """A lease that was not renewed for so long is over; it is renewed six times as often."""
 _RENEWAL_SECONDS = 10.0
 _LOOK_SECONDS = 5.0
 _TRIES = 10
+_MOST_BYTES = 1 << 16
 _NAME = re.compile(r"([0-9]{8})\.json")
 
 
@@ -292,20 +294,20 @@ def _path(slice_: str, number: int) -> str:
 def _read(store: Store, slice_: str, number: int) -> Holder:
     path = _path(slice_, number)
     try:
-        data = store.read(path)
+        data = store.read(path, _MOST_BYTES)
         if not data.strip(b"\0"):
             return _lost(number)
-        facts = json.loads(data)
+        facts = parse_json(data)
         found = Holder(**facts)
         kinds = {"number": int, "pid": int, "released": bool}
         wrong = [k for k, fact in facts.items() if not isinstance(fact, kinds.get(k, str))]
         if wrong or found.number != number or found.pid < 1:
             raise ValueError(f"its {wrong[0] if wrong else 'number or pid'} is no lease's")
         _seconds_since(found.renewed)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, IsADirectoryError) as error:
         raise RecordError(
-            f"lease {store.url(path)}: damaged ({error}); once no run of the slice is at work, "
-            "remove the file"
+            f"lease {store.url(path)}: damaged ({reason(error)}); once no run of the slice is "
+            "at work, remove the file"
         ) from error
     return found
 

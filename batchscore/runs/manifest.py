@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from batchscore.errors import RecordError
-from batchscore.records import StagedFile, UnitRecord
+from batchscore.records import StagedFile, UnitRecord, check_record
 from batchscore.runs import layout
 from batchscore.units import Piece, Shard
+from batchscore.wording import reason
 
 # What only the run that scored a unit tells of it, or all units of a manifest share.
 _LEFT_OUT = ("files", "seconds", "columns")
@@ -97,8 +98,8 @@ def published_records(manifest: Mapping[str, Any]) -> dict[str, UnitRecord]:
         }
     except (RecordError, KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise RecordError(
-            f"manifest of run {manifest.get('run')!r}: damaged ({error!r}); restore it from a "
-            "copy, or score the slice anew with --rescore"
+            f"manifest of run {manifest.get('run')!r}: damaged ({reason(error)}); restore it from "
+            "a copy, or score the slice again with --rescore"
         ) from error
 
 
@@ -119,4 +120,6 @@ def _decode_unit(
     left_out |= {"rows_file": None, "keys_file": None, "seconds": {}, "keys_columns": ()}
     rest: dict[str, Any] = {"score_ranges": {}, "sidecars": {}, "columns": columns if files else ()}
     record = UnitRecord.from_json({**left_out, **rest, **facts, "pieces": (), "files": ()})
-    return UnitRecord(**{**vars(record), "pieces": pieces, "files": tuple(files)})
+    found = UnitRecord(**{**vars(record), "pieces": pieces, "files": tuple(files)})
+    check_record(found)
+    return found

@@ -13,6 +13,7 @@ from batchscore.records import Digest
 from batchscore.runs import layout
 from batchscore.runs.snapshot import Listing, published_run, read_listing
 from batchscore.storage import Store, encode_json
+from batchscore.wording import reason
 
 # Earlier versions had one journal a slice, `journal.json`.
 _NAME = re.compile(r"journal(-.+)?\.json")
@@ -125,10 +126,10 @@ def _read(store: Store, path: str) -> Publication | None:
         _ = publication.contents
     except FileNotFoundError:  # its publication was finished since the look
         return None
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise RecordError(
-            f"journal {store.url(path)}: damaged ({error}); the slice stays unpublished until it "
-            "is repaired or removed by hand"
+            f"journal {store.url(path)}: damaged ({reason(error)}); restore it from a "
+            "copy, or remove it and run the job again"
         ) from error
     return publication
 

@@ -112,9 +112,9 @@ def _is_done(store: Store, run: str) -> bool:
     """Tells whether a run was published already, whatever became of it since."""
     try:
         manifest = store.read_json(layout.run_file(run, "manifest.json"))
-    except FileNotFoundError:
+        return manifest["status"] in ("published", "empty", "revoked")
+    except (FileNotFoundError, LookupError, TypeError, ValueError):
         return False
-    return manifest["status"] in ("published", "empty", "revoked")
 
 
 def _overtaken(slice_: str, run: str) -> RetryError:

@@ -7,6 +7,7 @@ from typing import Any
 from batchscore.errors import RecordError
 from batchscore.runs import layout
 from batchscore.storage import Store
+from batchscore.wording import reason
 
 _REVOKED = "revoked.json"
 _KEYS = ("run", "score", "by", "at", "reason")
@@ -26,10 +27,10 @@ def revocations(store: Store, slice_: str) -> list[dict[str, Any]]:
         ]
     except FileNotFoundError:
         return []
-    except (KeyError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, OverflowError) as error:
         raise RecordError(
-            f"{store.url(path)}: damaged ({error!r}); restore it, or remove it to forget what was "
-            "taken back"
+            f"{store.url(path)}: damaged ({reason(error)}); restore it from a copy, or "
+            "remove it to forget what was taken back"
         ) from error
 
 

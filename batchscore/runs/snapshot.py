@@ -8,12 +8,14 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from batchscore.documents import MOST_BYTES
 from batchscore.errors import RecordError
 from batchscore.runs import layout
 from batchscore.storage import Store
 
 CURRENT = "current.txt"
 MARKER = "_SUCCESS"
+_MOST_MARKER_BYTES = 200
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,11 @@ def read_listing(store: Store, slice_: str) -> Listing:
     line break change nothing.
     """
     try:
-        raw = store.read(listing_path(slice_))
+        raw = store.read(listing_path(slice_), MOST_BYTES)
     except FileNotFoundError:
         return Listing(None, ())
+    except (ValueError, IsADirectoryError) as error:
+        raise _no_text(store, slice_, CURRENT) from error
     lines = [line.removesuffix("\r") for line in raw.decode("utf-8-sig", "replace").split("\n")]
     entries = [line for line in lines if line.strip()]
     files = tuple(dict.fromkeys(entry for entry in entries if _is_inside(entry)))
@@ -78,16 +82,22 @@ def snapshot(store: Store, slice_: str) -> list[str]:
 def published_run(store: Store, slice_: str) -> str | None:
     """Returns the run whose publication the slice's marker holds, or None."""
     try:
-        return store.read(layout.slice_file(slice_, MARKER)).decode().strip()
+        text = store.read(layout.slice_file(slice_, MARKER), _MOST_MARKER_BYTES).decode().strip()
+        if "/" in text or not text.isprintable():
+            raise ValueError("no name of a run")
+        return text
     except FileNotFoundError:
         return None
-    except UnicodeDecodeError as error:
+    except (ValueError, IsADirectoryError) as error:
         raise _no_text(store, slice_, MARKER) from error
 
 
 def _no_text(store: Store, slice_: str, name: str) -> RecordError:
     path = store.url(layout.slice_file(slice_, name))
-    return RecordError(f"{path}: damaged, it holds no text; restore it from a copy")
+    return RecordError(
+        f"{path}: damaged, it holds no text of its kind; restore it from a copy, or run the job "
+        "again"
+    )
 
 
 def put_marker(store: Store, slice_: str, run: str) -> None:

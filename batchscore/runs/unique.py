@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from bisect import bisect_left, bisect_right
@@ -15,8 +14,10 @@ from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from batchscore.arrays import Array, to_numpy
+from batchscore.documents import parse_json
 from batchscore.errors import RecordError
 from batchscore.runs.lineage import open_parquet
 from batchscore.storage import Store
@@ -102,12 +103,23 @@ def read_keys(store: Store, path: str, label: str) -> list[Run]:
         RecordError: it is not there or damaged; so does reading a run.
     """
     with open_parquet(store, path) as file:
-        begins = json.loads(file.metadata.metadata[b"runs"])
-    parts = [range(first, end) for first, end in pairwise(begins)]
+        parts = _parts(file)
     return [
         Run(label, partial(_read_run, store, path, part), partial(_read_hi, store, path, part))
         for part in parts
     ]
+
+
+def _parts(file: pq.ParquetFile) -> list[range]:
+    """Returns the row groups of each run; ArrowInvalid if the file does not tell them."""
+    try:
+        begins = parse_json(file.metadata.metadata[b"runs"])
+        parts = [range(first, end) for first, end in pairwise(begins)]
+    except (LookupError, TypeError, ValueError) as error:
+        raise pa.ArrowInvalid(f"its runs are unknown ({reason(error)})") from error
+    if any(part.start < 0 or part.stop > file.num_row_groups for part in parts):
+        raise pa.ArrowInvalid("its runs are of row groups that it has not")
+    return parts
 
 
 def _read_run(store: Store, path: str, groups: range) -> Iterator[Array]:

@@ -50,7 +50,10 @@ def copies(store: Store, manifest: dict[str, Any], number: int, **facts: Any) ->
     """Leave manifests of so many more runs, seven a day, in the days of January 2026."""
     for i in range(number):
         day, hour = 1 + i // 7, 1 + i % 7
-        facts |= {"run": f"202601{day:02}-aaa{hour}", "started": f"2026-01-{day:02}T0{hour}:00:00"}
+        facts |= {
+            "run": f"202601{day:02}-aaa{hour}",
+            "started": f"2026-01-{day:02}T0{hour}:00:00+00:00",
+        }
         path = layout.run_file(facts["run"], "manifest.json")
         store.write_json(path, {**manifest, **facts})
 

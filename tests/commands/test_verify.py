@@ -179,7 +179,7 @@ CASES: dict[str, tuple[Callable[[Path], Any], set[str], str]] = {
     "the marker names another slice's run": (
         lambda o: state(o, "_SUCCESS").write_text(f"{RUN}-two\n"),
         {"manifest"},
-        "which the marker of slice 'one' names",
+        "it is of another slice",
     ),
     "a publish was interrupted": (
         begin_journal,
@@ -196,7 +196,7 @@ CASES: dict[str, tuple[Callable[[Path], Any], set[str], str]] = {
         {"manifest"},
         "damaged",
     ),
-    "a manifest is gone": (lambda o: manifest_path(o).unlink(), {"manifest"}, "run unknown"),
+    "a manifest is gone": (lambda o: manifest_path(o).unlink(), {"manifest"}, "no such file"),
     "a manifest is of another shape": (
         lambda o: edit(o, lambda m: m["files"][0].update(rows="9")),
         {"manifest"},
@@ -205,7 +205,7 @@ CASES: dict[str, tuple[Callable[[Path], Any], set[str], str]] = {
     "a manifest's path leaves the output": (
         lambda o: edit(o, lambda m: m["files"][0].update(path="../x")),
         {"manifest"},
-        "leaves the folder",
+        "leaves the output",
     ),
     "a total is wrong": (
         lambda o: edit(o, lambda m: m["rows"].update(scored=1)),

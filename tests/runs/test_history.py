@@ -30,9 +30,9 @@ def store(tmp_path: Path) -> Store:
     """An output with three runs of two slices, and one that left no manifest."""
     store = Store(str(tmp_path))
     layout.claim_output(store)
-    add_run(store, "20261120-aaaa", "2026-11-20T01:00:00")
-    add_run(store, "20261119-bbbb", "2026-11-19T01:00:00")
-    add_run(store, "20261121-cccc", "2026-11-21T01:00:00", "job,date=1")
+    add_run(store, "20261120-aaaa", "2026-11-20T01:00:00+00:00")
+    add_run(store, "20261119-bbbb", "2026-11-19T01:00:00+00:00")
+    add_run(store, "20261121-cccc", "2026-11-21T01:00:00+00:00", "job,date=1")
     store.write_json(layout.run_file("20261121-dddd", "plan.json"), {})
     return store
 
@@ -59,7 +59,7 @@ def test_an_unknown_run_is_an_error(store: Store, run: str) -> None:
 
 def test_a_run_without_a_manifest_is_an_error(store: Store) -> None:
     """A run that goes on, or was killed, is told from one that never was."""
-    facts = {"job": "job", "slice": "job", "started": "2026-11-21T04:00:00"}
+    facts = {"job": "job", "slice": "job", "started": "2026-11-21T04:00:00+00:00"}
     store.write_json(layout.plan_file("20261121-dddd"), {"facts": facts})
     with pytest.raises(InvalidError, match="20261121-dddd': left no manifest"):
         read_manifest(store, "20261121-dddd")
@@ -85,6 +85,7 @@ def test_a_published_manifest_without_what_is_built_upon_is_an_error(
     counts = dict.fromkeys(("input", "scored", "rejected", "reused"), 0)
     whole: dict[str, Any] = {
         **dict.fromkeys(texts, "x"),
+        **{"run": "r", "started": "2026-11-20T01:00:00+00:00"},
         **{name: [] for name in ("files", "units", "shards", "columns")},
         **{name: {} for name in ("score_facts", "model")},
         **{"slice": "job", "status": "published", "rows": counts, "seconds": 1, "base": None},
@@ -94,7 +95,7 @@ def test_a_published_manifest_without_what_is_built_upon_is_an_error(
     assert published_manifest(store, "job") is not None
     del whole[key]
     store.write_json(layout.run_file("r", "manifest.json"), whole)
-    with pytest.raises(RecordError, match=f"manifest of run r, .* damaged.*{key}"):
+    with pytest.raises(RecordError, match=f"manifest .* of run 'r', .* damaged.*{key}"):
         published_manifest(store, "job")
 
 

@@ -25,6 +25,9 @@ from batchscore.units import Piece, Shard
 RUN = "20261120-7f3a"
 COLUMNS = (("id", "int64"), ("score", "float"))
 NAMES = st.text("ab/=.-\N{SLIGHTLY SMILING FACE}", min_size=1, max_size=6)
+PATHS = st.text("ab/=-\N{SLIGHTLY SMILING FACE}", max_size=6).map(
+    lambda text: f"_batchscore/{text}"
+)
 SMALL = st.integers(0, 9)
 SHARDS = st.builds(
     Shard,
@@ -64,13 +67,13 @@ def records(draw: st.DrawFn) -> list[UnitRecord]:
             scored=draw(SMALL),
             rejected=draw(SMALL),
             reject_reasons=draw(st.dictionaries(NAMES, SMALL, max_size=2)),
-            rejects_file=draw(st.none() | NAMES),
+            rejects_file=draw(st.none() | PATHS),
             files=files,
             columns=COLUMNS if files else (),
             seconds={},
             bad_shards=tuple(draw(st.lists(st.builds(BadShard, NAMES, SMALL, NAMES), max_size=2))),
-            rows_file=draw(st.none() | NAMES),
-            keys_file=draw(st.none() | NAMES),
+            rows_file=draw(st.none() | PATHS),
+            keys_file=draw(st.none() | PATHS),
             keys_columns=tuple(draw(st.lists(NAMES, max_size=2))),
             score_ranges=draw(st.dictionaries(NAMES, st.tuples(SMALL, SMALL), max_size=2)),
         )
