@@ -173,7 +173,7 @@ def test_an_earlier_output_grows_shard_by_shard() -> None:
         logit = 0.75 * amount / 10 - 0.5 * (id_ % 7) + 0.125
         assert (score, percent / 100) == pytest.approx([1 / (1 + np.exp(-logit))] * 2, rel=1e-5)
     undone = run_json("rollback", "out/called", "--undo", found["run"])
-    assert (undone["status"], rows_of("called")) == ("published", scored_ids(1, 2))
+    assert (undone["status"], rows_of("called")) == ("rolled_back", scored_ids(1, 2))
     assert run_cli("verify", "out/called").exit_code == 0
     assert held_for(run("called.yaml")) == ["revoked"]
 
