@@ -101,11 +101,10 @@ def scored_batch(block: Block, target: Target) -> pa.RecordBatch:
     """
     assert block.values is not None
     kept = block.batch.select(list(target.columns))
-    marked = dict(target.marked)
-    columns = [
-        column.cast(marked[name]) if name in marked else column
-        for name, column in zip(target.columns, kept.columns, strict=True)
-    ]
+    columns = kept.columns
+    for name, kind in target.marked:
+        index = kept.schema.get_field_index(name)
+        columns[index] = columns[index].cast(kind)
     names = [*target.columns, *block.values.schema.names, MODEL_VERSION]
     clashes = sorted(name for name, count in Counter(names).items() if count > 1)
     if clashes:
