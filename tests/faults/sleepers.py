@@ -91,10 +91,10 @@ class SleepyStore(Store):
         if state["armed"] and number == state["at"]:
             state["sleep"]()
 
-    def _rename(self, source: str, target: str, keep: bool) -> list[str]:
+    def _rename(self, source: str, target: str, keep: bool, tag: str | None = None) -> list[str]:
         if self.is_local or keep:
-            return super()._rename(source, target, keep)
-        super()._rename(source, target, True)
+            return super()._rename(source, target, keep, tag)
+        super()._rename(source, target, True, tag)
         self.step()
         self._filesystem.rm_file(self.path(source))
         return []
@@ -286,13 +286,10 @@ TAKERS: dict[str, Act] = {
 
 
 def expire(store: Store) -> None:
-    """Makes the newest lease look as if its process had slept for years."""
+    """Makes the newest lease look as if its process were dead, so that another takes it at once."""
     folder = layout.slice_file(SLICE, "lease")
     path = f"{folder}/{max(store.names(folder))}"
-    store.write(path, json.dumps({**store.read_json(path), "renewed": _LONG_AGO}).encode())
-
-
-_LONG_AGO = "2020-01-01T00:00:00+00:00"
+    store.write(path, json.dumps({**store.read_json(path), "started": "0"}).encode())
 
 
 def count_steps(world: World, sleeper: str, reads: bool = True) -> int:
