@@ -11,7 +11,7 @@ import pyarrow.dataset as ds
 import pytest
 
 from batchscore.storage import Store
-from tests.factory import change_job, make_rows, run_json, write_job, write_shard
+from tests.factory import change_job, make_rows, run_cli, run_json, write_job, write_shard
 from tests.servers import S3, running_proxy, running_s3, s3_at
 
 pytestmark = pytest.mark.slow
@@ -124,6 +124,41 @@ def test_an_output_on_s3_that_is_removed_fails_the_run(
     assert (found["exit_code"], found["status"]) == (1, "failed")
     assert f"output {address}/out: was removed while run " in found["error"]
     assert not folder.exists() or files(folder) == []
+
+
+def damage(bucket: Path, pattern: str) -> str:
+    """Flips a bit of the one file of a pattern, behind the server's back; returns its path."""
+    (path,) = (bucket / "out/_batchscore").glob(pattern)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    return str(path.relative_to(bucket / "out"))
+
+
+def test_damaged_objects_are_neither_released_nor_resumed_nor_brought_back(
+    server: S3, bucket: Path, tmp_path: Path
+) -> None:
+    """A release and a rollback fail and name the object; the next run scores its unit again."""
+    job = tmp_path / "job.yaml"
+    with s3_at(server.port):
+        run_json("run", job)
+        write_shard(bucket / "in/2.parquet", make_rows(100, 500))
+        change_job(tmp_path, {"checks.score_range": [0.9, 1]})
+        held = run_json("run", job)["run"]
+        path = damage(bucket, "staging/small/*/0000.parquet")
+        refused = run_cli("release", job, held, "--reason", "why")
+        assert (refused.exit_code, path in refused.stderr) == (1, True)
+        assert ids(bucket) == list(range(500))
+        change_job(tmp_path, {"checks.score_range": None})
+        again = run_json("run", job)
+        assert [*again["damaged"]] == [path]
+        assert ids(bucket) == list(range(600))
+        later = run_json("run", job, "--rescore")["run"]
+        path = damage(bucket, f"retired/{later}/data/{again['run']}-*.parquet")
+        refused = run_cli("rollback", job, "--undo", later)
+        assert (refused.exit_code, path in refused.stderr) == (2, True)
+        assert ids(bucket) == list(range(600))
+        assert run_json("verify", job)["exit_code"] == 0
 
 
 def test_an_object_that_was_replaced_since_it_was_looked_at_is_not_moved(

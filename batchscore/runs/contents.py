@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from types import MappingProxyType
 from typing import Any
 
+from batchscore import remote
 from batchscore.records import Digest, UnitRecord
 from batchscore.runs import layout
 from batchscore.runs.manifest import published_records
@@ -22,9 +24,11 @@ Expected = Mapping[str, Digest | None]
 
 
 def read_digest(store: Store, path: str) -> Digest:
-    """Returns a file's bytes and SHA-256, read in pieces."""
+    """Returns a file's bytes and SHA-256, read in pieces; OSError if it cannot be read."""
     sha256, size = hashlib.sha256(), 0
-    with open_filesystem(store.address)[0].open(store.path(path), "rb") as file:
+    # A store's client may find by its own checksum that an object is damaged.
+    told = nullcontext() if store.is_local else remote.told(store.url(path))
+    with told, open_filesystem(store.address)[0].open(store.path(path), "rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
             sha256.update(chunk)
             size += len(chunk)
