@@ -220,8 +220,7 @@ class Store:
     def read(self, relative: str, most: int | None = None) -> bytes:
         """Returns a file's bytes; FileNotFoundError if it is not there.
 
-        Args:
-            most: bytes of a local file; one that has more is a ValueError, and is not read.
+        A local file of more than `most` bytes is a ValueError, and is not read.
         """
         path = self.path(relative)
         if most is not None and self.is_local:

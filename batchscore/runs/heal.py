@@ -50,11 +50,11 @@ def heal(store: Store, slice_: str) -> None:
     the one step that it was about to do: remove the marker, retire a file that a rollback brought
     back, or exchange a list that a rollback made what it was. Manifests do not go back to what
     they were, so they tell the run that counts: the one that is the base of no other. A list that
-    is gone, empty or damaged is written again. Where it was changed by hand otherwise, nothing is
+    is gone, empty or not text is written again. Where it was changed by hand otherwise, nothing is
     changed. A publication under way is left to its owner.
     """
     listing, marker = find_listing(store, slice_), _find_marker(store, slice_)
-    if (listing.wrong and listing.files) or _agree(store, slice_, marker, listing):
+    if _is_edited(listing) or _agree(store, slice_, marker, listing):
         return
     ran = _ran(store, slice_)
     last = _last(ran)
@@ -68,6 +68,14 @@ def heal(store: Store, slice_: str) -> None:
         store.remove(layout.slice_file(slice_, MARKER))
     put_marker(store, slice_, last.run)
     _bring_back(store, last)
+
+
+def _is_edited(listing: Listing) -> bool:
+    """Tells whether a person changed a list: its lines are text, and some are no list's."""
+    text = all(
+        line.isprintable() and "\N{REPLACEMENT CHARACTER}" not in line for line in listing.wrong
+    )
+    return bool(listing.wrong) and (text or bool(listing.files))
 
 
 def find_listing(store: Store, slice_: str) -> Listing:

@@ -459,8 +459,8 @@ def test_what_was_taken_back_is_known_by_its_facts(template: Plan, tmp_path: Pat
     world.store.write_json(revoked_path(world.plan.spec.slice), [revoked])
     alike = world.plan.score_facts
     for facts, held in ((alike, ["revoked"]), ({**alike, "model": "other"}, [])):
-        stub = {"run": "r1", "status": "revoked", "started": "", "rows": {}}
-        manifest = {**stub, "score_facts": facts}
+        stub = {"run": "r1", "status": "revoked", "rows": {}}
+        manifest = {**stub, "started": "2026-11-20T01:00:00+00:00", "score_facts": facts}
         world.store.write_json(layout.run_file("r1", "manifest.json"), manifest)
         work = world.settle()
         assert [check.name for check in work.checks] == held
