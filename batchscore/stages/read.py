@@ -347,11 +347,11 @@ def _batches(
     file: pq.ParquetFile, piece: Piece, columns: list[str], source: Source
 ) -> Iterator[_Sized]:
     path = piece.shard.path
-    shard = sizing.Shard(path, file, lambda found: open_parquet(path, dictionaries=found))
     schema = source.schema if len(columns) == len(source.schema) else _only(source.schema, columns)
+    shard = sizing.Shard(path, file, schema, lambda found: open_parquet(path, dictionaries=found))
     with _guard(piece, columns, source) as guard:
         for row_groups in _groups(piece, source.batch_rows):
-            most = sizing.rows_at_once(shard, row_groups, schema, source.batch_rows)
+            most = sizing.rows_at_once(shard, row_groups, source.batch_rows)
             batches = file.iter_batches(most, row_groups, columns, use_threads=source.threads > 1)
             if guard is not None:
                 guard.start(most, row_groups)
@@ -431,13 +431,12 @@ def conform(batch: pa.RecordBatch, schema: pa.Schema, keys: dict[str, Any]) -> p
         if field.name in keys:
             columns.append(pa.repeat(pa.scalar(keys[field.name], field.type), batch.num_rows))
         else:
-            columns.append(_cast(batch.column(field.name), field))
+            column = batch.column(field.name)
+            columns.append(column if column.type == field.type else _cast(column, field))
     return make_batch(columns, schema, batch.num_rows)
 
 
 def _cast(column: pa.Array, field: pa.Field) -> pa.Array:
-    if column.type == field.type:
-        return column
     if column.null_count == len(column):
         return pa.nulls(len(column), field.type)
     if _family(column.type) != _family(field.type):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -38,54 +39,72 @@ class Shard:
     Args:
         path: its address.
         file: as it is read.
+        schema: the columns that are read, in the run's types.
         reopen: opens it again, with texts of these columns as dictionaries.
     """
 
     path: str
     file: pq.ParquetFile
+    schema: pa.Schema
     reopen: Callable[[list[str]], pq.ParquetFile]
 
+    @cached_property
+    def fixed_bits(self) -> int:
+        """Bits of a row of the columns of plain numbers, times and booleans."""
+        return sum(kind.bit_width for kind in self.schema.types if pa.types.is_primitive(kind))
 
-def rows_at_once(shard: Shard, groups: Sequence[int], schema: pa.Schema, most: int) -> int:
+    @cached_property
+    def is_nested(self) -> bool:
+        """Whether there are lists, structs or maps."""
+        return any(pa.types.is_nested(kind) for kind in self.schema.types)
+
+    @cached_property
+    def leaves(self) -> list[int]:
+        """The leaf columns whose decoded bytes the run's types do not tell."""
+        names = [f.name for f in self.schema if not pa.types.is_primitive(f.type)]
+        if not names:
+            return []
+        metadata = self.file.metadata
+        paths = [metadata.schema.column(index).path for index in range(metadata.num_columns)]
+        wanted, tops = set(names), tuple(f"{name}." for name in names)
+        return [i for i, path in enumerate(paths) if path in wanted or path.startswith(tops)]
+
+
+def rows_at_once(shard: Shard, groups: Sequence[int], most: int) -> int:
     """Returns how many rows of some row groups to decode at a time, at most `most`.
 
     A footer tells how large columns are encoded. A text of a dictionary is decoded as often as it
     is used, so the longest text of the dictionary counts. A block of numbers has a tile's rows at
     least, as the network would see a whole tile anyway.
 
-    Args:
-        schema: the columns that are read, in the run's types.
-
     Raises:
         ShardError: a page is too large to be decoded.
         OSError: a column is damaged or encrypted.
     """
-    if all(pa.types.is_primitive(kind) for kind in schema.types):
-        bits = sum(kind.bit_width for kind in schema.types)
-        return int(min(most, max(TILE_ROWS, 8 * MOST_BYTES // max(1, bits))))
-    if not any(pa.types.is_nested(kind) for kind in schema.types):
-        found = [shard.file.metadata.row_group(group) for group in groups]
-        rows, encoded = (sum(counts) for counts in zip(*map(_size, found), strict=True))
-        if min(rows, most) * encoded <= MOST_BYTES:
-            return most
-    sizes = [_group_bytes(shard, group, schema.names) for group in groups]
-    numbers = max(MOST_BYTES / max(1.0, max(each.numbers for each in sizes)), TILE_ROWS)
-    texts = MOST_BYTES / max(1.0, max(each.texts for each in sizes))
-    return max(1, min(most, int(numbers), int(texts)))
+    sizes = [] if _is_small(shard, groups, most) else [_group_bytes(shard, g) for g in groups]
+    numbers = shard.fixed_bits / 8 + max((each.numbers for each in sizes), default=0.0)
+    texts = max((each.texts for each in sizes), default=0.0)
+    fitting = max(MOST_BYTES / max(1.0, numbers), TILE_ROWS)
+    return max(1, int(min(most, fitting, MOST_BYTES / max(1.0, texts))))
 
 
-def _size(group: pq.RowGroupMetaData) -> tuple[int, int]:
-    return group.num_rows, group.total_byte_size
+def _is_small(shard: Shard, groups: Sequence[int], most: int) -> bool:
+    """Tells whether columns fit into a block even if each row has all bytes of the row groups."""
+    if not shard.leaves:
+        return True
+    found = [shard.file.metadata.row_group(group) for group in groups]
+    rows = sum(group.num_rows for group in found)
+    encoded = sum(group.total_byte_size for group in found)
+    return not shard.is_nested and min(rows, most) * encoded <= MOST_BYTES
 
 
-def _group_bytes(shard: Shard, group: int, names: Sequence[str]) -> _Bytes:
-    """Returns the decoded bytes of a mean row of a row group."""
+def _group_bytes(shard: Shard, group: int) -> _Bytes:
+    """Returns the decoded bytes of a mean row of a row group, of columns of no fixed width."""
     metadata = shard.file.metadata
-    leaves = _leaves(metadata, names)
     # Over a damaged or encrypted column's metadata Arrow would end the process; its reader raises.
-    list(shard.file.reader.iter_batches(0, [group], leaves, use_threads=False))
+    list(shard.file.reader.iter_batches(0, [group], shard.leaves, use_threads=False))
     found, whole = _Bytes(), metadata.row_group(group)
-    for leaf in leaves:
+    for leaf in shard.leaves:
         chunk = whole.column(leaf)
         _check_pages(shard, group, chunk)
         width = _width(chunk.physical_type, metadata.schema.column(leaf).length)
@@ -97,13 +116,6 @@ def _group_bytes(shard: Shard, group: int, names: Sequence[str]) -> _Bytes:
             found.numbers += chunk.num_values * width
     rows = max(1, whole.num_rows)
     return _Bytes(found.numbers / rows, found.texts / rows)
-
-
-def _leaves(metadata: pq.FileMetaData, names: Sequence[str]) -> list[int]:
-    paths = [metadata.schema.column(index).path for index in range(metadata.num_columns)]
-    wanted = set(names)
-    tops = tuple(f"{name}." for name in names)
-    return [i for i, path in enumerate(paths) if path in wanted or path.startswith(tops)]
 
 
 def _width(physical: str, length: int) -> int | None:
