@@ -64,8 +64,9 @@ class Shard:
         names = [f.name for f in self.schema if not pa.types.is_primitive(f.type)]
         if not names:
             return []
-        metadata = self.file.metadata
-        paths = [metadata.schema.column(index).path for index in range(metadata.num_columns)]
+        paths = list(self.file.reader.column_paths)
+        if not self.is_nested:
+            return [paths.index(name) for name in names if name in paths]
         wanted, tops = set(names), tuple(f"{name}." for name in names)
         return [i for i, path in enumerate(paths) if path in wanted or path.startswith(tops)]
 
