@@ -64,11 +64,10 @@ class Shard:
         names = [f.name for f in self.schema if not pa.types.is_primitive(f.type)]
         if not names:
             return []
-        paths = list(self.file.reader.column_paths)
+        paths = self.file.reader.column_paths
         if not self.is_nested:
-            return [paths.index(name) for name in names if name in paths]
-        wanted, tops = set(names), tuple(f"{name}." for name in names)
-        return [i for i, path in enumerate(paths) if path in wanted or path.startswith(tops)]
+            return [paths.index([name]) for name in names if [name] in paths]
+        return [i for i, (top, *_) in enumerate(paths) if top in names]
 
 
 def rows_at_once(shard: Shard, groups: Sequence[int], most: int) -> int:
