@@ -144,7 +144,20 @@ def _find_local(address: str, filesystem: Any, path: str) -> list[Found]:
     names = dict.fromkeys(
         name for entry in entries for name in _local_files(address, entry, folder)
     )
+    # A link to one file of a table names that file, as a list does; one to a folder names them all.
+    check_above(address, filesystem, _linked_folders(names, folder))
     return _local_shards(filesystem, names, folder)
+
+
+def _linked_folders(names: Iterable[str], folder: str) -> set[str]:
+    """Returns the real folders of files that lie behind links to folders."""
+    start, real = len(folder.rstrip("/")), os.path.realpath(folder).rstrip("/")
+    parents = {os.path.dirname(name) for name in names}
+    return {
+        found
+        for parent in parents
+        if (found := os.path.realpath(parent)) != (real + parent[start:] or "/")
+    }
 
 
 def _outer(folder: str, entries: Sequence[str]) -> set[str]:

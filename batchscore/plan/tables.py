@@ -15,13 +15,15 @@ from batchscore.errors import InputError
 _THREADS = 16
 _MARK = re.compile(
     r"(?:^|/)(?:(?P<delta>_delta_log)|(?P<hudi>\.hoodie)|(?P<spark>_spark_metadata)"
-    r"|(?P<lance>_versions)"
-    r"|(?P<acid>(?:base_[0-9]{7,}|(?:delete_)?delta_[0-9]{7,}_[0-9]{7,}(?:_[0-9]{4})?)(?:_v[0-9]+)?)"
-    r"|(?P<iceberg>metadata/(?:version-hint\.text|[^/]*\.metadata\.json(?:\.gz)?)(?=$))"
+    # Seven digits with a leading zero, since `base_20240131` may as well be a person's folder.
+    r"|(?P<acid>(?:base_0[0-9]{6}|(?:delete_)?delta_0[0-9]{6}_0[0-9]{6}(?:_[0-9]{4})?)(?:_v[0-9]+)?)"
+    # Other tools write `NAME.metadata.json`: Iceberg's names begin with a version.
+    r"|(?P<iceberg>metadata/(?:version-hint\.text"
+    r"|(?:v[0-9]+|[0-9]+-[^/]+?)(?:\.gz)?\.metadata\.json(?:\.gz)?)(?=$))"
     r")(?:/|$)"
 )
 # What a probe looks for in a folder; Iceberg's folder must be listed, and ACID's is in the path.
-_FOLDERS = ("_delta_log", ".hoodie", "_spark_metadata", "_versions")
+_FOLDERS = ("_delta_log", ".hoodie", "_spark_metadata")
 _ICEBERG = "metadata"
 
 
@@ -52,7 +54,6 @@ _FORMATS = {
         "Spark structured streaming",
         "list the committed files in input.path, as spark.read.parquet(…).inputFiles() names them",
     ),
-    "lance": _Format("Lance", f"{_EXPORT}, as lance.dataset(…).to_table() reads it"),
     "acid": _Format("Hive ACID", f"{_EXPORT}, as INSERT OVERWRITE DIRECTORY of Hive writes it"),
 }
 

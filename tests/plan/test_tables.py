@@ -18,10 +18,13 @@ MARKS = {
     "Hudi": ".hoodie/hoodie.properties",
     "Iceberg": "metadata/00000-abc.metadata.json",
     "Spark structured streaming": "_spark_metadata/0",
-    "Lance": "_versions/1.manifest",
     "Hive ACID": "base_0000001/x.parquet",
 }
-FORMATS = [*MARKS.items(), ("Iceberg", "metadata/version-hint.text")]
+FORMATS = [
+    *MARKS.items(),
+    ("Iceberg", "metadata/version-hint.text"),
+    ("Iceberg", "metadata/v12.gz.metadata.json"),
+]
 
 
 def write_table(folder: Path, mark: str) -> Path:
@@ -59,17 +62,37 @@ def test_files_of_a_table_that_are_listed_are_read(tmp_path: Path, name: str, ma
 
 
 def test_a_plain_folder_that_looks_alike_is_read(tmp_path: Path) -> None:
-    """A folder called metadata, or base_1, does not make a table."""
-    for name in (
-        "metadata/0.parquet",
-        "base_1/0.parquet",
-        "delta_x/0.parquet",
-        "versions/0.parquet",
-    ):
-        write_shard(tmp_path / "in" / name)
+    """Folders of metadata, versions and dates, and what other tools write, make no table."""
+    for name in PLAIN:
+        write_shard(tmp_path / "in" / name / "0.parquet")
     (tmp_path / "in/metadata/_notes.json").write_text("{}")
-    assert len(find_shards([str(tmp_path / "in")])) == 4
-    assert len(find_shards([str(tmp_path / "in/*/*.parquet")])) == 4
+    (tmp_path / "metadata").mkdir()
+    (tmp_path / "metadata/train.metadata.json").write_text("{}")
+    (tmp_path / "in/_versions").mkdir()
+    (tmp_path / "in/_versions/notes").write_text("{}")
+    for name in PLAIN:
+        assert len(find_shards([str(tmp_path / "in" / name)])) == 1
+    assert len(find_shards([str(tmp_path / "in")])) == len(PLAIN)
+    assert len(find_shards([str(tmp_path / "in/*/*.parquet")])) == len(PLAIN)
+
+
+PLAIN = ["metadata", "base_1", "base_20240131", "delta_20240101_20240131", "delta_x", "versions"]
+
+
+def test_a_link_into_a_table_is_refused(tmp_path: Path) -> None:
+    """Whichever way leads to a linked folder of a table; a link to one file names that file."""
+    table = write_table(tmp_path / "lake/t", "_delta_log/0.json")
+    for name, target in (("one/a/x", table / "data/k=1"), ("two/x", tmp_path / "between")):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).symlink_to(target)
+    (tmp_path / "between").mkdir()
+    (tmp_path / "between/y").symlink_to(table / "data")
+    for address in ("one", "one/a", "one/a/x", "one/*", "one/*/*/*.parquet", "two", "two/x/*"):
+        with pytest.raises(InputError, match=r"lake/t is a table of Delta Lake"):
+            find_shards([str(tmp_path / address)])
+    (tmp_path / "three").mkdir()
+    (tmp_path / "three/0.parquet").symlink_to(table / "data/0.parquet")
+    assert len(find_shards([str(tmp_path / "three")])) == 1
 
 
 @pytest.fixture(scope="module")
