@@ -184,6 +184,15 @@ def test_an_output_without_its_records_is_refused(world: World, tmp_path: Path) 
     assert ids(output) == ids(world.output)
 
 
+@pytest.mark.parametrize("spoil", ["gone", "no text"])
+def test_verify_reports_the_format(world: World, tmp_path: Path, spoil: str) -> None:
+    """An output whose format is gone or damaged does not verify, though it can be read."""
+    output = copy(world, tmp_path)
+    SPOILS[spoil](output / "_batchscore/format.json")
+    code, text = told(world.commands(output)["verify"])
+    assert (code, "format.json" in text) == (1, True), text
+
+
 def test_a_newer_format_is_refused(world: World, tmp_path: Path) -> None:
     """The message names both formats and what to install, whatever the command."""
     output = copy(world, tmp_path)

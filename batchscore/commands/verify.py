@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from batchscore.errors import InvalidError, RecordError, RetryError
+from batchscore.errors import InvalidError, OutputError, RecordError, RetryError
 from batchscore.ledger import decode_record
 from batchscore.profiles import ProfileFile, read_profile, run_profile
 from batchscore.records import StagedFile, UnitRecord
@@ -389,7 +389,11 @@ def _look_at_profile(file: ProfileFile, sha256: str | None) -> Iterator[Problem]
 
 
 def _look_at_folder(store: Store, names: Sequence[str]) -> Iterator[Problem]:
-    """Finds files under `data/` that no slice published, and those that two did."""
+    """Finds a format that is not known, files that no slice published, and those that two did."""
+    try:
+        layout.check_output(store)
+    except OutputError as error:
+        yield Problem("format", layout.FORMAT, str(error))
     owners, known = defaultdict[str, list[str]](list), set[str]()
     standing = _list_data(store)
     for name in names:

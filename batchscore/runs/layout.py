@@ -20,7 +20,7 @@ HOME = "_batchscore"
 RETIRED = f"{HOME}/retired"
 GOLDEN = "golden-"
 PROBE = "probe-"
-_FORMAT = f"{HOME}/format.json"
+FORMAT = f"{HOME}/format.json"
 _KEY, _VERSION, _MOST_VERSION = "batchscore_output", 1, 10**9
 _MARK = f'restore it from a copy, or write {{"{_KEY}": {_VERSION}}} into it'
 _NAME_LENGTH = 100
@@ -122,12 +122,12 @@ def claim_output(store: Store) -> None:
     """
     check_output(store)
     if not is_claimed(store):
-        store.create_new(_FORMAT, encode_json({_KEY: _VERSION}))
+        store.create_new(FORMAT, encode_json({_KEY: _VERSION}))
 
 
 def is_claimed(store: Store) -> bool:
     """Tells whether an output is there and is batchscore's; one that was removed is not."""
-    return store.exists(_FORMAT)
+    return store.exists(FORMAT)
 
 
 def check_output(store: Store) -> None:
@@ -136,12 +136,12 @@ def check_output(store: Store) -> None:
     An output of an earlier format is read, and written, as it is.
     """
     try:
-        found = store.read_json(_FORMAT)
+        found = store.read_json(FORMAT)
         _check_format(store, found[_KEY])
     except FileNotFoundError:
         _check_unmarked(store)
     except (KeyError, TypeError, ValueError) as error:
-        raise OutputError(f"{store.url(_FORMAT)}: damaged ({reason(error)}); {_MARK}") from error
+        raise OutputError(f"{store.url(FORMAT)}: damaged ({reason(error)}); {_MARK}") from error
 
 
 def check_readable(store: Store) -> None:
@@ -150,7 +150,7 @@ def check_readable(store: Store) -> None:
     Whoever only reads does without a file that is gone or damaged; `verify` reports it.
     """
     with suppress(FileNotFoundError, KeyError, TypeError, ValueError):
-        _check_format(store, store.read_json(_FORMAT)[_KEY])
+        _check_format(store, store.read_json(FORMAT)[_KEY])
 
 
 def _check_format(store: Store, version: Any) -> None:
@@ -158,7 +158,7 @@ def _check_format(store: Store, version: Any) -> None:
         raise ValueError("its version is no number")
     if version > _VERSION:
         raise OutputError(
-            f"{store.url(_FORMAT)}: the output is of format {version}, and batchscore "
+            f"{store.url(FORMAT)}: the output is of format {version}, and batchscore "
             f"{__version__} knows formats up to {_VERSION}; install a newer batchscore"
         )
 
@@ -173,7 +173,7 @@ def _check_unmarked(store: Store) -> None:
     if not found or ours or is_claimed(store):
         return
     if {"runs", "slices"} & set(inside):
-        raise OutputError(f"{store.url(_FORMAT)}: no such file; {_MARK}")
+        raise OutputError(f"{store.url(FORMAT)}: no such file; {_MARK}")
     raise OutputError(
         f"output {store.address}: holds {found[0]!r} and is not an output of batchscore; "
         "choose an empty or a new folder"
