@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 from urllib.parse import unquote_plus
@@ -20,6 +21,16 @@ _WEB = frozenset({"http", "https"})
 _SELECTORS = frozenset(
     {"versionid", "version", "generation", "snapshot", "download", "raw", "alt", "format"}
 )
+
+# Words that end a name, as in `api_key` and `X-Amz-Signature`; the short ones must begin it too.
+_CREDENTIAL = re.compile(
+    r"(?:key(?:_?id)?|secret|token|passw(?:or)?d|passphrase|credentials?|signature"
+    r"|(?:^|[^a-z])(?:auth|authorization|jwt|sig|sas|pwd|bearer))(?:$|[^a-z])",
+    re.IGNORECASE,
+)
+_JSON_WEB_TOKEN = re.compile(r"eyJ[\w-]{8,}\.")
+# What tells two addresses apart whose query's values are hidden.
+_TAG = re.compile(rf"{re.escape(HIDDEN)}=[0-9a-f]{{16}}")
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 _CHAIN = re.compile(r"::(?=[A-Za-z][A-Za-z0-9+.-]*(?:::|://))")
@@ -46,6 +57,32 @@ def holds_secret(address: str) -> bool:
     A query that only selects a version or a format is none.
     """
     return redacted_address(_without_selectors(address)) != _without_selectors(address)
+
+
+def holds_credential(address: str) -> bool:
+    """Whether an address of data holds a credential: a user, a fragment, or a query named as one.
+
+    Other queries may select what is read. Their values are not shown or stored.
+    """
+    scheme, separator, rest = address.partition("://")
+    kind = scheme.lower()
+    query = _query(kind, rest)
+    if not separator or "::" in address or not query:
+        return holds_secret(address)
+    if kind in _OF_THIS_MACHINE:
+        return False
+    return bool(_user_end(kind, rest)) or "#" in rest or any(map(_is_secret, query.split("&")))
+
+
+def stored_address(address: str) -> str:
+    """Returns an address as records name it: a hash is in place of the query's values.
+
+    Local paths, and queries that only select a version, are returned as they are.
+    """
+    if not holds_secret(address):
+        return address
+    tag = hashlib.sha256(address.encode()).hexdigest()[:16]
+    return f"{redacted_address(address)}&{HIDDEN}={tag}"
 
 
 def redacted_text(text: str) -> str:
@@ -98,9 +135,29 @@ def _without_query(kind: str, rest: str) -> str:
     return rest if found is None else rest[: found.end()] + _hidden_values(rest[found.end() :])
 
 
+def _query(kind: str, rest: str) -> str:
+    if kind in _WEB:
+        return rest.partition("#")[0].partition("?")[2]
+    found = _QUERY.search(rest)
+    return rest[found.start() + 1 :] if found else ""
+
+
+def _is_secret(pair: str) -> bool:
+    """Whether a part of a query looks like a credential: by its name, or for want of one."""
+    name, equals, value = pair.partition("=")
+    named = bool(_CREDENTIAL.search(unquote_plus(name)))
+    return bool(pair) and (not equals or named or bool(_JSON_WEB_TOKEN.match(value)))
+
+
 def _hidden_values(query: str) -> str:
-    pairs = (pair.partition("=") for pair in query.split("&") if query)
-    return "&".join(f"{name}={HIDDEN}" if equals else HIDDEN for name, equals, _ in pairs)
+    return "&".join(_hidden_value(pair) for pair in query.split("&") if query)
+
+
+def _hidden_value(pair: str) -> str:
+    name, equals, _ = pair.partition("=")
+    if _TAG.fullmatch(pair):
+        return pair
+    return f"{name}={HIDDEN}" if equals else HIDDEN
 
 
 def _without_selectors(address: str) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ import pyarrow.compute as pc
 
 from batchscore.drift.table import TableProfile
 from batchscore.ledger import enter
+from batchscore.plan.fingerprint import fingerprint
 from batchscore.profiles import save_profile
 from batchscore.records import UnitRecord
 from batchscore.runs import layout
 from batchscore.runs.history import read_manifest
-from batchscore.runs.manifest import encode_units, final_path, is_published
+from batchscore.runs.manifest import encode_units, final_path, is_published, published_records
 from batchscore.runs.publication import Publication
 from batchscore.runs.publish import Held, publish
 from batchscore.runs.reconcile import Rows
@@ -140,3 +142,14 @@ def publish_shards(
     source = Source(schema, filters, batch_rows=7)
     records = [score_unit(store, unit, source, written, slice_, scored_by) for unit in units]
     return publish_records(store, slice_, run, records)
+
+
+def rename_shards(output: Path, rename: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Give the shards of what is published the names and marks of an earlier version."""
+    for path in output.glob("_batchscore/runs/*/manifest.json"):
+        manifest = json.loads(path.read_text())
+        for name in ("inputs", "shards"):
+            manifest[name] = [rename(shard) for shard in manifest[name]]
+        pieces = [p for r in published_records(manifest).values() for p in r.pieces]
+        manifest["fingerprint"] = fingerprint(manifest["score"], pieces, [])
+        path.write_text(json.dumps(manifest))

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from tests.factory import change_job, read_tree, run_cli, write_job, write_shard
+from batchscore.addresses import holds_credential
+from tests.factory import (
+    change_job,
+    make_rows,
+    read_tree,
+    run_cli,
+    run_json,
+    write_job,
+    write_shard,
+)
+from tests.outputs import rename_shards
 from tests.servers import free_port
 
 SECRET = "hunter2"
@@ -91,6 +101,80 @@ def test_answers_of_servers_do_not_show_what_they_were_asked(tmp_path: Path) -> 
             assert done.exit_code == 2
             assert SECRET not in done.output + str(done.stderr)
             assert "403" in done.output + str(done.stderr)
+
+
+@contextmanager
+def exporting(tables: Mapping[str, bytes]) -> Iterator[str]:
+    """A server that gives the file that a query names, as services that export tables do."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            content = tables.get(self.path)
+            self.send_response(404 if content is None else 200)
+            self.send_header("Content-Length", str(len(content or b"")))
+            self.send_header("ETag", str(hash(content)))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(content or b"")
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_an_address_with_a_query_is_read_and_its_values_are_not_told(tmp_path: Path) -> None:
+    """Two queries are two shards; no output, no file and no remedy shows a value of theirs."""
+    job, names = write_job(tmp_path), [f"/t?table={SECRET}{n}&page=1" for n in range(2)]
+    shards = [write_shard(tmp_path / f"s{n}", make_rows(50, 50 * n)) for n in range(2)]
+    with exporting({n: s.read_bytes() for n, s in zip(names, shards, strict=True)}) as server:
+        change_job(tmp_path, {"input.path": [server + name for name in names]})
+        commands: list[tuple[object, ...]] = [("check", job), ("run", job), ("trace", job, "id=7")]
+        commands += [
+            ("profile", server + names[0]),
+            ("compare", server + names[0], server + names[0]),
+        ]
+        for command in (*commands, ("run", job), ("runs", job), ("run", job, "--rescore")):
+            for done in (run_cli(*command), run_cli(*command, "--json")):
+                assert (done.exit_code, SECRET in done.output) == (0, False), done.output
+        found = run_json("run", job)
+    assert (found["status"], found["rows"]["input"]) == ("unchanged", 100)
+    paths = [shard["path"] for shard in found["inputs"]]
+    assert len({*paths}) == 2
+    assert all(path.startswith(f"{server}/t?table=***&page=***&***=") for path in paths)
+    assert not any(SECRET.encode() in content for content in read_tree(tmp_path / "out").values())
+
+
+def test_an_address_with_a_query_that_is_published_keeps_its_path(tmp_path: Path) -> None:
+    """An output of an earlier version, which stored the address whole, stays unchanged."""
+    job, name = write_job(tmp_path), "/t?table=x"
+    with exporting({name: write_shard(tmp_path / "s").read_bytes()}) as server:
+        change_job(tmp_path, {"input.path": server + name})
+        assert run_json("run", job)["status"] == "published"
+        rename_shards(tmp_path / "out", lambda shard: {**shard, "path": server + name})
+        found = run_json("run", job)
+        assert (found["status"], found["inputs"][0]["path"]) == ("unchanged", server + name)
+
+
+def test_a_query_that_is_named_as_a_credential_is_refused() -> None:
+    """Names that end in a credential's word are, words that merely hold one are not."""
+    for query in ("auth=x", "jwt=x", "api_key=x", "X-Amz-Signature=x", "sig=x", "AWSAccessKeyId=x"):
+        assert holds_credential(f"https://host/x?page=1&{query}"), query
+    for query in ("x", "page=1#x", "page=eyJhbGciOiJIUzI1NiJ9.e30.x", "a=1&x", "password=x"):
+        assert holds_credential(f"https://host/x?{query}"), query
+    assert holds_credential("s3://KEY:hun?te=r2@bucket/x")
+    assert holds_credential("https://me:hunter2@host/x?page=1")
+    for query in ("table=x", "author=x", "design=1", "tokenizer=x", "keyword=x", "q=a@b:c"):
+        assert not holds_credential(f"https://host/x?{query}"), query
 
 
 def test_folders_like_credentials_are_scored_and_named(tmp_path: Path) -> None:

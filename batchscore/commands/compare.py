@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from batchscore.addresses import redacted_address
 from batchscore.commands.files import is_profile, read_profile
 from batchscore.commands.profile import (
     Data,
@@ -149,7 +150,7 @@ def _known_side(data: Data) -> Side | None:
     address = os.fspath(data)
     check_address(address)
     if is_profile(address):
-        return Side(address, read_profile(address))
+        return Side(redacted_address(address), read_profile(address))
     return _output_side(address)
 
 
@@ -172,7 +173,8 @@ def _output_side(address: str) -> Side | None:
 def _data_side(data: Data, known: TableProfile, columns: Sequence[str] | None) -> Side:
     rows = open_rows(data, lambda names: _there(columns, names))
     profile = profile_rows(rows, hints_of(known))
-    title = os.fspath(data) if isinstance(data, str | os.PathLike) else type(data).__name__
+    is_address = isinstance(data, str | os.PathLike)
+    title = redacted_address(os.fspath(data)) if is_address else type(data).__name__
     return Side(title, profile, rows.keys)
 
 

@@ -14,12 +14,12 @@ from typing import Any, NamedTuple, TypeAlias
 
 import pyarrow as pa
 
-from batchscore.addresses import holds_secret, redacted_address
+from batchscore.addresses import holds_credential, redacted_address
 from batchscore.drift.column import Hint, Kind, new_column
 from batchscore.drift.table import TableProfile
 from batchscore.errors import FailedError, InputError, Int96Error
 from batchscore.plan.auto import choose_batch_rows
-from batchscore.plan.inputs import Footer, int96_unit, keep_row_groups, read_footers
+from batchscore.plan.inputs import Footer, int96_unit, keep_row_groups, places_of, read_footers
 from batchscore.plan.listing import find_shards
 from batchscore.plan.schemas import check_plain, unify_schemas
 from batchscore.stages.ahead import read_ahead
@@ -237,7 +237,7 @@ def _stored_rows(addresses: Sequence[str], choose: Choose, int96: str = "ns") ->
 
 def check_address(address: str) -> None:
     """Raises InputError for an address of data that holds what may be a credential."""
-    if holds_secret(address):
+    if holds_credential(address):
         raise InputError(
             f"{redacted_address(address)}: holds what may be a credential; give it by the "
             "environment, or by fsspec's own configuration files"
@@ -279,7 +279,8 @@ def _read(
     footers: Sequence[Footer], schema: pa.Schema, int96: str | None
 ) -> Generator[Part, None, None]:
     batch_rows, _ = choose_batch_rows("auto", footers, schema)
-    source = Source(schema, None, batch_rows, threads=pa.cpu_count(), int96=int96)
+    places = places_of(footers)
+    source = Source(schema, None, batch_rows, pa.cpu_count(), int96, places)
     for unit in pack_units(keep_row_groups(footers), _UNIT_ROWS):
         for block in read_unit(unit, source):
             yield Part(block.sequence, block.batch, block.end is not None)

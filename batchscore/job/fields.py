@@ -17,7 +17,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from batchscore.addresses import holds_secret
+from batchscore.addresses import holds_credential, holds_secret
 from batchscore.job.parameters import shown
 from batchscore.wording import nearest
 
@@ -136,13 +136,24 @@ def _without_credentials(address: str) -> str:
     if holds_secret(address):
         raise ValueError(
             "holds a user, password or key, or a query that may be one, which manifests would "
-            "show; give it by the environment, or by fsspec's own configuration files"
+            f"show; {_GIVE}"
         )
     return address
 
 
+def _without_named_credentials(address: str) -> str:
+    if holds_credential(address):
+        raise ValueError(f"holds a user, password or key, or a query that may be one; {_GIVE}")
+    return address
+
+
+_GIVE = "give it by the environment, or by fsspec's own configuration files"
 Address = Annotated[str, StringConstraints(pattern=ADDRESS), AfterValidator(_without_credentials)]
-Addresses = Annotated[tuple[Address, ...], Field(min_length=1), BeforeValidator(one_or_more)]
+# A query may be part of it, such as that of a service that exports a table.
+DataAddress = Annotated[
+    str, StringConstraints(pattern=ADDRESS), AfterValidator(_without_named_credentials)
+]
+Addresses = Annotated[tuple[DataAddress, ...], Field(min_length=1), BeforeValidator(one_or_more)]
 Filters = Annotated[
     tuple[tuple[Condition, ...], ...],
     BeforeValidator(_conditions),

@@ -14,6 +14,7 @@ from batchscore.job.fields import (
     Addresses,
     BatchKind,
     Columns,
+    DataAddress,
     FileFunction,
     Filters,
     OneOrMore,
@@ -58,7 +59,7 @@ class Input(Section):
         "since it is most often a mistake upstream: no shard at all is an error then (exit 2), and "
         "a filter that keeps no row holds the run (exit 3).",
     )
-    ready: Address | None = Field(
+    ready: DataAddress | None = Field(
         default=None,
         description="A marker file, such as `_SUCCESS`, that must exist before the input is read; "
         "without it the run ends with exit code 4, to be tried again later. A relative one is "

@@ -52,6 +52,7 @@ class Footer:
         encrypted: dotted paths of encrypted columns.
         int96: whether it has INT96 timestamps.
         logical: what its columns' annotations say; one object where shards are alike.
+        address: where it is read from, if that is not the shard's path.
     """
 
     shard: Shard
@@ -62,6 +63,7 @@ class Footer:
     encrypted: frozenset[str] = frozenset()
     int96: bool = False
     logical: Logical = NOTHING
+    address: str = ""
 
 
 @dataclass(frozen=True)
@@ -193,7 +195,7 @@ def _read_footer(found: Found, reading: _Reading) -> Footer | Exception:
     """
     keys = tuple((name, key_value(value, reading.kinds[name])) for name, value in found.keys)
     try:
-        filesystem, inner = _arrow_filesystem(found.path)
+        filesystem, inner = _arrow_filesystem(found.address)
         with filesystem.open_input_file(inner) as file:
             return _footer(found, keys, file, reading)
     except InputError:
@@ -222,7 +224,13 @@ def _footer(found: Found, keys: Keys, file: pa.NativeFile, reading: _Reading) ->
             kept = tuple(group.id for group in subset.row_groups)
     shard = Shard(found.path, found.size, found.mark, sum(sizes), keys)
     size = sum(group.total_byte_size for group in groups)
-    return Footer(shard, schema, sizes, kept, size, encrypted, columns.int96, columns.logical)
+    logical, address = columns.logical, found.address if found.address != found.path else ""
+    return Footer(shard, schema, sizes, kept, size, encrypted, columns.int96, logical, address)
+
+
+def places_of(footers: Sequence[Footer]) -> dict[str, str]:
+    """Returns the addresses of shards that are read from elsewhere than their paths say."""
+    return {footer.shard.path: footer.address for footer in footers if footer.address}
 
 
 def int96_unit(footers: Sequence[Footer], unit: str) -> str | None:

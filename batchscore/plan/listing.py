@@ -13,6 +13,7 @@ from typing import Any
 
 from fsspec.utils import glob_translate
 
+from batchscore.addresses import stored_address
 from batchscore.errors import InputError
 from batchscore.plan.keys import Texts, hive_keys, same_keys
 from batchscore.plan.published import Published
@@ -31,11 +32,12 @@ class Found:
 
     Args:
         path: what it is known by, an absolute path or an address. Links are resolved in the folder
-            that the job names, and not below it, nor in its `key=value` folders.
+            that the job names, and not below it, nor in its `key=value` folders. A hash is in place
+            of a query's values.
         size: its bytes.
         mark: changes when it does, or when a link to it leads elsewhere.
         keys: texts of its hive keys.
-        real: its path without links.
+        real: its path without links; its address with the query.
         named: its path as the job names it.
         inner: length of the part of the path in which no link is resolved.
     """
@@ -50,8 +52,13 @@ class Found:
 
     @property
     def is_linked(self) -> bool:
-        """Whether there is a link on the way that its path does not resolve."""
+        """Whether its path is not what earlier versions knew it by."""
         return self.real not in ("", self.path)
+
+    @property
+    def address(self) -> str:
+        """Where it is read from."""
+        return self.real if "://" in self.real else self.path
 
 
 def find_shards(addresses: Sequence[str], allow_empty: bool = False) -> list[Found]:
@@ -289,7 +296,7 @@ def _remote_shard(filesystem: Any, info: dict[str, Any], prefix: str | None) -> 
     path = str(info["name"])
     address = filesystem.unstrip_protocol(path) if prefix is None else prefix + path
     size, mark = int(info["size"]), modification_mark(info)
-    return Found(address, size, mark, hive_keys(path), address, address)
+    return Found(stored_address(address), size, mark, hive_keys(path), address, address)
 
 
 def is_visible(path: str) -> bool:

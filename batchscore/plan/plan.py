@@ -24,6 +24,7 @@ from batchscore.plan.inputs import (
     Footers,
     int96_unit,
     keep_row_groups,
+    places_of,
     read_footers,
 )
 from batchscore.plan.keys import KeyRules
@@ -104,9 +105,9 @@ def make_plan(loaded: LoadedJob) -> Plan:
     schema = read_schema(job, footers, model)
     pieces = keep_row_groups(footers)
     batch_rows, why_rows = choose_batch_rows(job.runtime.batch_rows, footers, schema)
-    source = Source(
-        schema, read_filters(job), batch_rows, int96=int96_unit(footers, job.input.int96)
-    )
+    int96 = int96_unit(footers, job.input.int96)
+    places = places_of(footers)
+    source = Source(schema, read_filters(job), batch_rows, int96=int96, places=places)
     inputs = model_inputs(job, model, schema, footers)
     spec = _make_spec(loaded, source, model, inputs, sum(piece.rows for piece in pieces))
     spec = replace(spec, target=annotate(spec, footers))

@@ -73,7 +73,7 @@ def _fold(found: Iterable[tuple[Footer, pa.DataType]]) -> tuple[pa.DataType, Foo
 def _is_null_in_all(footers: Sequence[Footer], name: str, kind: pa.DataType) -> bool:
     """Tells whether all shards that have this type of a column have nothing but nulls in it."""
     alike = [footer for footer in footers if footer.schema.field(name).type == kind]
-    return all(is_all_null(footer.shard.path, name) for footer in alike)
+    return all(is_all_null(footer.address or footer.shard.path, name) for footer in alike)
 
 
 def _first_of_each_schema(footers: Sequence[Footer]) -> list[Footer]:

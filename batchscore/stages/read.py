@@ -17,7 +17,7 @@ from collections.abc import (
 )
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import accumulate, chain
 from typing import Any, TypeAlias
@@ -75,6 +75,7 @@ class Source:
         batch_rows: rows of a block.
         threads: columns, or small shards, that are decoded side by side.
         int96: the unit that INT96 timestamps are read in, `ns` or `us`; None: there are none.
+        places: addresses of shards by path, where a path does not tell all of it.
     """
 
     schema: pa.Schema
@@ -82,10 +83,11 @@ class Source:
     batch_rows: int
     threads: int = 1
     int96: str | None = None
+    places: Mapping[str, str] = field(default_factory=dict)
 
 
 def open_parquet(
-    path: str, int96: str | None = None, dictionaries: Sequence[str] = ()
+    path: str, int96: str | None = None, dictionaries: Sequence[str] = (), place: str = ""
 ) -> pq.ParquetFile:
     """Opens a shard so that a row group is read page by page, not as a whole.
 
@@ -94,12 +96,13 @@ def open_parquet(
     Args:
         int96: the unit that INT96 timestamps are read in; None: nanoseconds.
         dictionaries: dotted paths of texts that are read as dictionaries.
+        place: its address, if the path does not tell all of it.
 
     Raises:
         ShardError: it is not there, not Parquet, cut off, or empty.
     """
     try:
-        filesystem, inner = open_filesystem(path)
+        filesystem, inner = open_filesystem(place or path)
         local = "file" in filesystem.protocol
         source = inner if local else filesystem.open(inner, "rb", cache_type="readahead")
         return pq.ParquetFile(
@@ -311,21 +314,22 @@ def _begin(batches: Iterator[_Sized]) -> Iterable[_Sized]:
 
 
 def _read_piece(piece: Piece, source: Source) -> Iterator[_Sized]:
-    check_unchanged(piece.shard)
+    place = source.places.get(piece.shard.path, "")
+    check_unchanged(piece.shard, place)
     try:
-        yield from _decode(piece, source)
+        yield from _decode(piece, source, place)
     except ShardError:
         # That it is being rewritten is the better reason.
-        check_unchanged(piece.shard)
+        check_unchanged(piece.shard, place)
         raise
-    check_unchanged(piece.shard)
+    check_unchanged(piece.shard, place)
 
 
-def _decode(piece: Piece, source: Source) -> Iterator[_Sized]:
+def _decode(piece: Piece, source: Source, place: str) -> Iterator[_Sized]:
     path, keys = piece.shard.path, dict(piece.shard.keys)
     columns = [name for name in source.schema.names if name not in keys]
     rows = 0
-    with open_parquet(path, source.int96) as file:
+    with open_parquet(path, source.int96, place=place) as file:
         _check_footer(file.metadata, piece)
         try:
             for batch, most in _batches(file, piece, columns, source):
@@ -348,7 +352,8 @@ def _batches(
 ) -> Iterator[_Sized]:
     path = piece.shard.path
     schema = source.schema if len(columns) == len(source.schema) else _only(source.schema, columns)
-    shard = sizing.Shard(path, file, schema, lambda found: open_parquet(path, dictionaries=found))
+    reopen = partial(open_parquet, path, None, place=source.places.get(path, ""))
+    shard = sizing.Shard(path, file, schema, reopen)
     with _guard(piece, columns, source) as guard:
         for row_groups in _groups(piece, source.batch_rows):
             most = sizing.rows_at_once(shard, row_groups, source.batch_rows)
@@ -371,8 +376,9 @@ def _guard(piece: Piece, columns: list[str], source: Source) -> Iterator[Int96Gu
     if source.int96 is None:
         yield None
         return
-    with open_parquet(piece.shard.path, GUARD) as file:
-        yield Int96Guard(piece.shard.path, file, columns, source.int96)
+    path = piece.shard.path
+    with open_parquet(path, GUARD, place=source.places.get(path, "")) as file:
+        yield Int96Guard(path, file, columns, source.int96)
 
 
 def _check_footer(metadata: pq.FileMetaData, piece: Piece) -> None:
@@ -402,10 +408,10 @@ def _groups(piece: Piece, batch_rows: int) -> Iterator[list[int]]:
         yield pending
 
 
-def check_unchanged(shard: Shard) -> None:
+def check_unchanged(shard: Shard, place: str = "") -> None:
     """Raises ShardError when a shard is not the file any more that was planned."""
     try:
-        filesystem, inner = open_filesystem(shard.path)
+        filesystem, inner = open_filesystem(place or shard.path)
         # A store remembers what it listed.
         filesystem.invalidate_cache(inner)
         info = filesystem.info(inner)
@@ -427,12 +433,12 @@ def conform(batch: pa.RecordBatch, schema: pa.Schema, keys: dict[str, Any]) -> p
         ArrowTypeError: a column that was planned as all null has values of another type.
     """
     columns = []
-    for field in schema:
-        if field.name in keys:
-            columns.append(pa.repeat(pa.scalar(keys[field.name], field.type), batch.num_rows))
+    for wanted in schema:
+        if wanted.name in keys:
+            columns.append(pa.repeat(pa.scalar(keys[wanted.name], wanted.type), batch.num_rows))
         else:
-            column = batch.column(field.name)
-            columns.append(column if column.type == field.type else _cast(column, field))
+            column = batch.column(wanted.name)
+            columns.append(column if column.type == wanted.type else _cast(column, wanted))
     return make_batch(columns, schema, batch.num_rows)
 
 

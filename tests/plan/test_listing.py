@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections import Counter
@@ -18,12 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchscore.errors import InputError
-from batchscore.plan.fingerprint import fingerprint
 from batchscore.plan.listing import find_shards
-from batchscore.runs.manifest import published_records
 from batchscore.stages.read import Source, check_unchanged, read_unit
 from batchscore.units import Shard
 from tests.factory import make_rows, plan_units, run_json, write_job, write_shard
+from tests.outputs import rename_shards
 from tests.servers import S3, running_s3, s3_at
 
 Rows = Counter[tuple[Any, ...]]
@@ -273,11 +271,9 @@ def test_linked_shards_of_an_earlier_version_stay_unchanged(tmp_path: Path) -> N
 
 def rename_as_before(output: Path) -> None:
     """Give shards the names of an earlier version: paths without links, marks of files alone."""
-    for path in output.glob("_batchscore/runs/*/manifest.json"):
-        manifest = json.loads(path.read_text())
-        for shard in (*manifest["inputs"], *manifest["shards"]):
-            shard["path"] = os.path.realpath(shard["path"])
-            shard["mark"] = shard["mark"].partition(" -> ")[0]
-        pieces = [p for r in published_records(manifest).values() for p in r.pieces]
-        manifest["fingerprint"] = fingerprint(manifest["score"], pieces, [])
-        path.write_text(json.dumps(manifest))
+    rename_shards(output, _without_links)
+
+
+def _without_links(shard: dict[str, Any]) -> dict[str, Any]:
+    mark = shard["mark"].partition(" -> ")[0]
+    return {**shard, "path": os.path.realpath(shard["path"]), "mark": mark}
