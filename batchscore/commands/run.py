@@ -13,14 +13,22 @@ from datetime import datetime, timezone
 from functools import partial
 from typing import Any
 
+from batchscore.commands.ending import (
+    disturbed,
+    explained,
+    failed,
+    is_held,
+    is_publishing,
+    removed,
+    taken_over,
+    unfinished,
+)
 from batchscore.commands.outputs import writable
 from batchscore.commands.tidy import purge, repair
 from batchscore.engines.workers import start_server
 from batchscore.errors import (
     BatchscoreError,
     FailedError,
-    InvalidError,
-    LeaseError,
     RecordError,
     RetryError,
     StoppedError,
@@ -31,20 +39,16 @@ from batchscore.plan import Plan, Work, plan_facts, scored_as, settle, share_out
 from batchscore.processes import frozen, uncollected
 from batchscore.runs import layout
 from batchscore.runs.checks import rejects_allowed
-from batchscore.runs.failures import describe, find_os_error, read_failure
 from batchscore.runs.heal import relist
 from batchscore.runs.history import read_manifest
 from batchscore.runs.lease import (
     acquire,
     describe_holder,
     holds,
-    is_taken_over,
     last_holder,
-    lost,
-    require_lease,
 )
 from batchscore.runs.progress import read_counts, request_stop
-from batchscore.runs.publication import is_pending, journal_path
+from batchscore.runs.publication import is_pending
 from batchscore.runs.snapshot import snapshot
 from batchscore.spec import RunSpec
 from batchscore.storage import Store, encode_json
@@ -147,7 +151,7 @@ def _run_held(
     """Runs a plan whose slice is held."""
     spec = plan.spec
     with writable(spec.output):
-        repair(spec.output, spec.slice, partial(_is_held, spec))
+        repair(spec.output, spec.slice, partial(is_held, spec))
     work = settle(plan, rescore, read=True)
     if work.unchanged:
         return _unchanged(work)
@@ -249,79 +253,25 @@ def _score(
     spec = run.spec
     try:
         metrics = _watched(run, flags, watch, stop)
-        if not _is_held(spec):
-            raise _taken_over(spec)
+        if not is_held(spec):
+            raise taken_over(spec)
         return _close(run, metrics)
     except (BatchscoreError, OSError) as error:
-        disturbed = _disturbed(spec)
-        if disturbed is not None:
-            raise disturbed from error
-        if _is_publishing(spec):
-            raise _unfinished(spec.run, error) from error
+        found = disturbed(spec)
+        if found is not None:
+            raise found from error
+        if is_publishing(spec):
+            raise unfinished(spec.run, error) from error
         if spec.output.exists(layout.run_file(spec.run, "manifest.json")):
             # The last step was done before things went wrong: its outcome stands.
             return _close(run, [])
-        told = error if isinstance(error, BatchscoreError) else _failed(error)
+        told = error if isinstance(error, BatchscoreError) else failed(error)
         if not spec.output.exists(layout.plan_file(spec.run)):
-            told = _removed(spec, f"{layout.work(spec.run)} ")
+            told = removed(spec, f"{layout.work(spec.run)} ")
         _record_failure(run, told)
         raise told from error.__cause__
     finally:
         put_away(spec)
-
-
-def _is_publishing(spec: RunSpec) -> bool:
-    """Tells whether the run's publication was begun and is not finished."""
-    return spec.output.exists(journal_path(spec.slice, spec.run))
-
-
-def _is_held(spec: RunSpec) -> bool:
-    return holds(spec.output, spec.slice, spec.lease)
-
-
-def _taken_over(spec: RunSpec) -> LeaseError:
-    """Returns the error of a run that slept past its lease; the manifest tells its outcome."""
-    with suppress(InvalidError):
-        status = read_manifest(spec.output, spec.run)["status"]
-        return lost(spec.slice, spec.run, status in ("published", "empty", "revoked"))
-    return lost(spec.slice, spec.run, published=False)
-
-
-def _unfinished(run: str, cause: Exception) -> FailedError:
-    why = str(cause) if isinstance(cause, BatchscoreError) else describe(cause)["message"]
-    return FailedError(
-        f"the publication of run {run} was begun and is not finished ({why}); the next run, "
-        "release, discard or rollback of the slice finishes it"
-    )
-
-
-def _failed(cause: BaseException) -> FailedError:
-    failure = FailedError(describe(cause)["message"])
-    failure.__cause__ = cause
-    return failure
-
-
-def _disturbed(spec: RunSpec) -> FailedError | None:
-    """Returns what to report where somebody took the slice over, or removed output or lease."""
-    store, run = spec.output, spec.run
-    try:
-        if not layout.is_claimed(store):
-            return _removed(spec, "")
-        if is_taken_over(store, spec.slice, spec.lease):
-            return _taken_over(spec)
-        require_lease(store, spec.slice, spec.lease, run)
-    except FailedError as error:
-        return error
-    except OSError:  # the store cannot be reached: the error itself says so
-        return None
-    return None
-
-
-def _removed(spec: RunSpec, what: str) -> FailedError:
-    return FailedError(
-        f"output {spec.output.address}: {what}was removed while run {spec.run} was at work; "
-        "nothing was published: run again"
-    )
 
 
 def put_away(spec: RunSpec) -> None:
@@ -399,14 +349,14 @@ def _watched(
         watch(Progress(counts.rows, run.work.unit_rows, time.monotonic() - started))
         _check_rejects(run, work, counts.rejected)
     if work.error is not None:
-        raise _explained(run.spec, work.error)
+        raise explained(run.spec, work.error)
     if stop.signal is not None and not work.begun:
         raise stopped(run, stop.signal)
     return work.metrics
 
 
 def _lost(run: Run, reason: str) -> FailedError:
-    if _is_publishing(run.spec):
+    if is_publishing(run.spec):
         return FailedError(reason)
     return FailedError(
         f"{reason}; nothing was published. Where memory ran out, lower "
@@ -434,12 +384,12 @@ def _stop(run: Run, work: _Work, signal: int) -> None:
     if work.begun:
         request_stop(run.spec.output, run.spec.run)
         work.join(_GRACE_SECONDS)
-        while work.is_alive() and work.lost is None and _is_publishing(run.spec):
+        while work.is_alive() and work.lost is None and is_publishing(run.spec):
             work.join(_LOOK_SECONDS)
         if work.lost is not None and work.is_alive():
             raise _lost(run, work.lost)
-    if work.error is not None and _is_publishing(run.spec):
-        raise _explained(run.spec, work.error)
+    if work.error is not None and is_publishing(run.spec):
+        raise explained(run.spec, work.error)
     if not work.begun or work.is_alive() or work.error is not None:
         raise stopped(run, signal)
 
@@ -459,27 +409,6 @@ def _kept(run: Run) -> str:
     done = finished_units(spec.output, spec.slice, spec.score) & {u.id for u in run.work.units}
     rows = sum(unit.rows for unit in run.work.units if unit.id in done)
     return f"; {len(done)} of {len(run.work.units)} units, {rows:,} rows, are finished and kept"
-
-
-def _explained(spec: RunSpec, error: BaseException) -> BatchscoreError:
-    found = read_failure(spec.output, spec.run)
-    if found is not None:
-        failure, trace = found
-        failure.__cause__ = RuntimeError(trace)
-        return failure
-    cause = _first_cause(error)
-    if isinstance(cause, BatchscoreError):
-        return cause
-    failure = FailedError(describe(find_os_error(str(cause)) or cause)["message"])
-    failure.__cause__ = error
-    return failure
-
-
-def _first_cause(error: BaseException) -> BaseException:
-    """Returns what an engine wrapped, where workers could not write it down."""
-    while not isinstance(error, (BatchscoreError, OSError)) and error.__cause__ is not None:
-        error = error.__cause__
-    return error
 
 
 def _close(run: Run, metrics: list[dict[str, Any]]) -> dict[str, Any]:

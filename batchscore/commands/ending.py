@@ -1,0 +1,93 @@
+"""Why a run ended without a result: what disturbed it, and the error that its command ends with."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from batchscore.errors import BatchscoreError, FailedError, InvalidError, LeaseError
+from batchscore.runs import layout
+from batchscore.runs.failures import describe, find_os_error, read_failure
+from batchscore.runs.history import read_manifest
+from batchscore.runs.lease import holds, is_taken_over, lost, require_lease
+from batchscore.runs.publication import journal_path
+from batchscore.spec import RunSpec
+
+
+def is_publishing(spec: RunSpec) -> bool:
+    """Tells whether the run's publication was begun and is not finished."""
+    return spec.output.exists(journal_path(spec.slice, spec.run))
+
+
+def is_held(spec: RunSpec) -> bool:
+    """Tells whether no other run has taken the slice over."""
+    return holds(spec.output, spec.slice, spec.lease)
+
+
+def taken_over(spec: RunSpec) -> LeaseError:
+    """Returns the error of a run that slept past its lease; the manifest tells its outcome."""
+    with suppress(InvalidError):
+        status = read_manifest(spec.output, spec.run)["status"]
+        return lost(spec.slice, spec.run, status in ("published", "empty", "revoked"))
+    return lost(spec.slice, spec.run, published=False)
+
+
+def unfinished(run: str, cause: Exception) -> FailedError:
+    """Returns the error of a run whose publication has a journal that is still there."""
+    why = str(cause) if isinstance(cause, BatchscoreError) else describe(cause)["message"]
+    return FailedError(
+        f"the publication of run {run} was begun and is not finished ({why}); the next run, "
+        "release, discard or rollback of the slice finishes it"
+    )
+
+
+def failed(cause: BaseException) -> FailedError:
+    """Returns an error of another library as one of ours."""
+    failure = FailedError(describe(cause)["message"])
+    failure.__cause__ = cause
+    return failure
+
+
+def disturbed(spec: RunSpec) -> FailedError | None:
+    """Returns what to report where somebody took the slice over, or removed output or lease."""
+    store, run = spec.output, spec.run
+    try:
+        if not layout.is_claimed(store):
+            return removed(spec, "")
+        if is_taken_over(store, spec.slice, spec.lease):
+            return taken_over(spec)
+        require_lease(store, spec.slice, spec.lease, run)
+    except FailedError as error:
+        return error
+    except OSError:  # the store cannot be reached: the error itself says so
+        return None
+    return None
+
+
+def removed(spec: RunSpec, what: str) -> FailedError:
+    """Returns the error of a run whose output, or `what` of it, is gone."""
+    return FailedError(
+        f"output {spec.output.address}: {what}was removed while run {spec.run} was at work; "
+        "nothing was published: run again"
+    )
+
+
+def explained(spec: RunSpec, error: BaseException) -> BatchscoreError:
+    """Returns what an engine's error comes from: a worker's own, where it could write that down."""
+    found = read_failure(spec.output, spec.run)
+    if found is not None:
+        failure, trace = found
+        failure.__cause__ = RuntimeError(trace)
+        return failure
+    cause = _first_cause(error)
+    if isinstance(cause, BatchscoreError):
+        return cause
+    failure = FailedError(describe(find_os_error(str(cause)) or cause)["message"])
+    failure.__cause__ = error
+    return failure
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    """Returns what an engine wrapped, where workers could not write it down."""
+    while not isinstance(error, (BatchscoreError, OSError)) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
