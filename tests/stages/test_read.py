@@ -369,9 +369,9 @@ def test_however_many_shards_are_bad_the_unit_begins_anew_once(
             _damage(path)
     opened, waited = Counter[str](), list[float]()
 
-    def count(path: str, int96: str | None) -> pq.ParquetFile:
+    def count(path: str, int96: str | None, place: str) -> pq.ParquetFile:
         opened[path] += 1
-        return open_parquet(path, int96)
+        return open_parquet(path, int96, place=place)
 
     monkeypatch.setattr(read, "open_parquet", count)
     monkeypatch.setattr(time, "sleep", waited.append)
