@@ -484,11 +484,8 @@ def test_a_wrong_job_gets_one_message_and_publishes_nothing(scored_job: Path, ca
     told = run_cli("run", "--json", job, *given)
     document = json.loads(told.stdout)
     status = {1: "failed", 2: "invalid", 3: "held", 4: "retry"}[case.run]
-    assert (told.exit_code, document["exit_code"], document["status"]) == (
-        case.run,
-        case.run,
-        status,
-    )
+    found = told.exit_code, document["exit_code"], document["status"]
+    assert found == (case.run, case.run, status)
     assert_message(document["error"], case.words)
     assert published_bytes(scored_job) == before
     assert {path.name for path in scored_job.iterdir()} <= {*others, "__pycache__"}
