@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import posixpath
 import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from typing import Any
 
 from batchscore.documents import MOST_BYTES
 from batchscore.drift.storage import read_record, read_table, write_table
@@ -19,17 +21,39 @@ from batchscore.wording import one_line
 
 _THREADS = 16
 _RECORD = re.compile(r"([0-9a-f]{16})\.parquet$")
+_SEAL = "seal"
+_SEALED = f'"{_SEAL}":"'.encode()
+_BLANK = "0" * 64
 
 
 def encode_record(record: UnitRecord, profile: TableProfile) -> bytes:
-    """Returns a unit's record and profile as the bytes of one file."""
-    return write_table(profile, record.to_json())
+    """Returns a unit's record and profile as the bytes of one file.
+
+    No other document tells its hash, so it holds that itself: the SHA-256 of its bytes with zeros
+    in place of the hash.
+    """
+    return _seal(write_table(profile, {**record.to_json(), _SEAL: _BLANK}))
 
 
 def decode_record(data: bytes) -> tuple[UnitRecord, TableProfile]:
     """Reverses `encode_record`; RecordError if the bytes are damaged."""
     profile, meta = read_table(data)
-    return UnitRecord.from_json(meta), profile
+    return _unseal(data, meta), profile
+
+
+def _seal(data: bytes) -> bytes:
+    # The metadata lies behind all else, and within its texts quotes are escaped.
+    start = data.rfind(_SEALED) + len(_SEALED)
+    head, tail = data[:start], data[start + len(_BLANK) :]
+    sha256 = hashlib.sha256(head + _BLANK.encode() + tail)
+    return head + sha256.hexdigest().encode() + tail
+
+
+def _unseal(data: bytes, meta: dict[str, Any]) -> UnitRecord:
+    """Returns the record of a file that is as it was written; earlier versions did not seal it."""
+    if meta.pop(_SEAL, None) is not None and _seal(data) != data:
+        raise RecordError("a unit's record is damaged (its SHA-256 is not that of its bytes)")
+    return UnitRecord.from_json(meta)
 
 
 def enter(store: Store, address: str, record: UnitRecord, profile: TableProfile) -> bool:
@@ -74,7 +98,8 @@ def _usable_head(store: Store, address: str) -> UnitRecord | None:
 def read_head(store: Store, address: str) -> UnitRecord:
     """Returns one record without its profile; RecordError if it is damaged."""
     try:
-        return UnitRecord.from_json(read_record(_read(store, address)))
+        data = _read(store, address)
+        return _unseal(data, read_record(data))
     except RecordError as error:
         raise _damaged(store, address, error) from error
 

@@ -140,6 +140,9 @@ def check_record(record: UnitRecord) -> None:
         paths += (file.staged, file.partition)
         texts.append(file.sha256)
         counts += (file.rows, file.bytes)
+    for digest in record.sidecars.values():
+        texts.append(digest.sha256)
+        counts.append(digest.bytes)
     for text in texts + paths:
         if not isinstance(text, str):
             raise ValueError(f"{one_line(repr(text))} is no text")

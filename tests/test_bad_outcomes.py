@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from tests import factory
-from tests.factory import change_job, make_rows, run_cli, write_job, write_shard
+from tests.factory import change_job, make_rows, run_cli, run_json, write_job, write_shard
 from tests.spoils import (
     GO_ON,
     ROWS,
@@ -114,6 +114,16 @@ def test_no_rows_are_a_result_where_the_job_says_so(scored_job: Path, spoil: Spo
     assert (done.exit_code, manifest["exit_code"], manifest["status"]) == (0, 0, "empty")
     assert list((scored_job / "out/data").rglob("*.parquet")) == []
     assert (scored_job / "out/_batchscore/slices/small/current.txt").read_bytes() == b""
+
+
+def test_the_first_rows_of_a_slice_are_no_change_of_its_scores(tmp_path: Path) -> None:
+    """What was published of no shard has no columns, and no row of it would be scored again."""
+    job = write_job(tmp_path, {"input.allow_empty": True, "on_change.model": "hold"})
+    (tmp_path / "in").rename(tmp_path / "late")
+    assert run_json("run", job)["status"] == "empty"
+    (tmp_path / "late").rename(tmp_path / "in")
+    found = run_json("run", job)
+    assert (found["status"], found["rows"]["scored"], found["changed"]) == ("published", 500, [])
 
 
 @pytest.mark.slow

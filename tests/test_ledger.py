@@ -18,6 +18,8 @@ from batchscore.drift.storage import write_table
 from batchscore.drift.table import TableProfile
 from batchscore.errors import RecordError
 from batchscore.ledger import (
+    decode_record,
+    encode_record,
     enter,
     finished_units,
     merge_records,
@@ -67,6 +69,30 @@ def attempt_at(
     )
     profile = profile_of([pa.record_batch({"x": [float(number)]})])
     return layout.record(SLICE, score, unit), record, profile
+
+
+@pytest.mark.parametrize("bit", range(8))
+def test_a_record_with_a_flipped_bit_is_damaged(bit: int) -> None:
+    """Whatever byte it is in: the record counts as not written, and cannot be merged."""
+    store = fresh_store()
+    address, record, profile = attempt_at(store, UNITS[0])
+    data = encode_record(record, profile)
+    for at in range(bit, len(data), 40):
+        spoilt = bytearray(data)
+        spoilt[at] ^= 1 << bit
+        with pytest.raises(RecordError):
+            decode_record(bytes(spoilt))
+    store.write(address, bytes(spoilt))
+    assert read_heads(store, SLICE, SCORE, UNITS[:1]) == {}
+    with pytest.raises(RecordError, match=r"remove it and run the job again"):
+        merge_records(store, [address], TableProfile.empty())
+
+
+def test_a_record_of_an_earlier_version_is_not_sealed() -> None:
+    """It is read all the same."""
+    _, record, profile = attempt_at(fresh_store(), UNITS[0])
+    found, _ = decode_record(write_table(profile, record.to_json()))
+    assert found == record
 
 
 def enter_all(store: Store, units: Iterable[str], score: str = SCORE) -> list[str]:

@@ -15,9 +15,9 @@ import pyarrow as pa
 from batchscore.errors import InvalidError, OutputError, RecordError, RetryError
 from batchscore.ledger import decode_record
 from batchscore.profiles import ProfileFile, read_profile, run_profile
-from batchscore.records import StagedFile, UnitRecord
+from batchscore.records import Digest, StagedFile, UnitRecord
 from batchscore.runs import layout
-from batchscore.runs.contents import read_digest
+from batchscore.runs.contents import find_damage, read_digest
 from batchscore.runs.history import published_manifest
 from batchscore.runs.lineage import open_parquet
 from batchscore.runs.manifest import published_at, published_records, released_by
@@ -283,9 +283,33 @@ def _looks(store: Store, opened: _Opened) -> Iterator[_Look]:
         yield partial(_look_at_rejects, store, address, record)
         if record.keys_file is not None:
             yield partial(_look_at_table, store, "keys", record.keys_file, None)
+        for kind, path, digest in _sidecars(record):
+            yield partial(_look_at_digest, store, kind, path, digest)
+    for name, facts in manifest.get("profile_files", {}).items():
+        path = layout.run_file(manifest["run"], name)
+        yield partial(_look_at_digest, store, "profile", path, Digest(**facts))
     yield partial(
         _look_at_profile, run_profile(store, manifest["run"]), manifest.get("profile_sha256")
     )
+
+
+def _sidecars(record: UnitRecord) -> Iterator[tuple[str, str, Digest]]:
+    """Yields the kind, path and digest of each file beside a unit's scored ones.
+
+    Records of earlier versions have no digests.
+    """
+    kinds = (("rejects", "rejects_file"), ("lineage", "rows_file"), ("keys", "keys_file"))
+    for kind, name in kinds:
+        path, digest = getattr(record, name), record.sidecars.get(name)
+        if path is not None and digest is not None:
+            yield kind, path, digest
+
+
+def _look_at_digest(store: Store, kind: str, path: str, digest: Digest) -> Iterator[Problem]:
+    """Holds the bytes of a file against what the manifest tells of it."""
+    damage = find_damage(store, {path: digest}, read=True)
+    if damage:
+        yield Problem(kind, path, f"{damage[path]}; {_ANEW}")
 
 
 def _look_at_file(store: Store, file: StagedFile) -> Iterator[Problem]:

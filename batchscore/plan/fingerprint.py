@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib.metadata import version
@@ -102,24 +103,39 @@ def needed_packages(loaded: LoadedJob, spec: RunSpec) -> list[str]:
         needed.add("numpy")  # its exp differs in the last bit from version to version
     if functions:
         needed |= {"numpy", "pyarrow"}
-    if any(_takes_pandas(step, loaded.base) for step in functions):
+    if any(_takes_pandas(step, loaded) for step in functions):
         needed.add("pandas")
     if job.preprocess is None and _has_decimals(spec):
         needed.add("pyarrow")  # its cast of large decimals to floats rounds more than once
     return sorted(needed)
 
 
-def _takes_pandas(step: Preprocess | UserFunction, base: str) -> bool:
+def _takes_pandas(step: Preprocess | UserFunction, loaded: LoadedJob) -> bool:
     """Tells whether a function takes DataFrames, without running its file.
 
-    Where the job does not say so, the annotation of its first argument does, and a file with such
-    an annotation holds one of these words.
+    Where the job does not say so, the annotation of its first argument does. A file with such an
+    annotation holds one of these words, or names a file beside it that does.
     """
     if step.batch is not None:
         return step.batch == "pandas"
-    file = Path(base, step.function.partition(":")[0])
-    text = file.read_text(errors="replace") if is_local(base) and file.is_file() else ""
+    text = _text_with_named(Path(loaded.base, step.function.partition(":")[0]), _code_files(loaded))
     return "pandas" in text or "DataFrame" in text
+
+
+def _text_with_named(file: Path, code: Sequence[Path]) -> str:
+    """Returns the text of a file, of code that it names as a module, and of what that names."""
+    texts, found = list[str](), set[Path]()
+    named = {file} & {*code}
+    while named:
+        texts += [path.read_text(errors="replace") for path in sorted(named)]
+        words = {word for text in texts for word in re.findall(r"\w+", text)}
+        found |= named
+        named = {p for p in code if p.suffix == ".py" and _module(p) in words} - found
+    return "\n".join(texts)
+
+
+def _module(path: Path) -> str:
+    return path.parent.name if path.stem == "__init__" else path.stem
 
 
 def _has_decimals(spec: RunSpec) -> bool:
@@ -150,7 +166,17 @@ def sha256_of(value: Any) -> str:
 
 
 def _code_hashes(loaded: LoadedJob, shards: Collection[str]) -> dict[str, str]:
-    """The files beside those that the job calls, and code below: they may be imported or read.
+    """The files beside those that the job calls, and code below: they may be imported or read."""
+    base = Path(loaded.base)
+    shards = {os.path.realpath(shard) for shard in shards if shard.startswith("/")}
+    paths = [path for path in _code_files(loaded) if os.path.realpath(path) not in shards]
+    return {
+        str(path.relative_to(base)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths
+    }
+
+
+def _code_files(loaded: LoadedJob) -> list[Path]:
+    """Returns the files that functions may import or read, shards that lie among them too.
 
     One that is missing is left out here; loading it says so.
     """
@@ -159,15 +185,10 @@ def _code_hashes(loaded: LoadedJob, shards: Collection[str]) -> dict[str, str]:
     calls = [step.function for step in steps if isinstance(step, (Preprocess, UserFunction))]
     calls += [job.model.architecture] if job.model.architecture else []
     if not calls or not is_local(loaded.base):
-        return {}
-    base = Path(loaded.base)
-    shards = {os.path.realpath(shard) for shard in shards if shard.startswith("/")}
-    folders = {(base / call.partition(":")[0]).parent for call in calls}
+        return []
+    folders = {Path(loaded.base, call.partition(":")[0]).parent for call in calls}
     found = {path for folder in folders for path in (*folder.glob("*"), *_code_below(folder))}
-    paths = sorted(p for p in found if _may_be_read(p) and os.path.realpath(p) not in shards)
-    return {
-        str(path.relative_to(base)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths
-    }
+    return sorted(path for path in found if _may_be_read(path))
 
 
 def _code_below(folder: Path) -> Iterator[Path]:

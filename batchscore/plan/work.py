@@ -162,7 +162,9 @@ def _changes(
         for piece in record.pieces
         if (unit, piece.shard.path) not in bad
     ]
-    changes = find_changes(changed, plan.pieces, before, plan.shards)
+    # Where nothing is published, nothing would be scored again.
+    score = changed if published else ()
+    changes = find_changes(score, plan.pieces, before, plan.shards)
     cost = _cost(plan, base, published, changes)
     on_change = plan.loaded.job.on_change
     if rescore:  # but what is gone from the input is not scored by force

@@ -15,13 +15,15 @@ import pytest
 
 from batchscore.commands import verify
 from batchscore.commands.verify import verify_output
+from batchscore.drift.storage import read_record, write_table
+from batchscore.drift.table import TableProfile
 from batchscore.errors import InvalidError, RetryError
 from batchscore.ledger import decode_record, encode_record
 from batchscore.runs import layout
 from batchscore.runs.publication import Publication
 from batchscore.runs.snapshot import snapshot
 from batchscore.storage import Store
-from tests.factory import make_rows, read_tree, run_cli, run_json, write_shard
+from tests.factory import make_rows, read_tree, run_cli, run_json, sha256, write_shard
 from tests.outputs import RUN, publish_shards
 
 HOME = "_batchscore"
@@ -131,6 +133,28 @@ def change_record(output: Path) -> None:
     path = find(output, RECORD)
     record, profile = decode_record(path.read_bytes())
     path.write_bytes(encode_record(replace(record, attempt="another"), profile))
+
+
+def change_profile(output: Path) -> None:
+    """Change a record's profile, as a flipped bit might that leaves it readable."""
+    path = find(output, RECORD)
+    _, profile = decode_record(path.read_bytes())
+    other = write_table(TableProfile.empty(), read_record(path.read_bytes()))
+    assert profile.columns
+    path.write_bytes(other)
+
+
+def damage_extra(output: Path) -> None:
+    """Damage the file of the profile's large parts, whose hash the manifest has."""
+    path = output / layout.run_file(f"{RUN}-one", "profile.extra.parquet")
+    digest = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+    edit(output, lambda m: m.update(profile_files={path.name: digest}))
+    damage(path)
+
+
+def write_again(path: Path) -> None:
+    """Write other bytes of the same rows into a Parquet file."""
+    rewrite(path, lambda table: table)
 
 
 def shorten_rows_file(output: Path) -> None:
@@ -269,6 +293,31 @@ CASES: dict[str, tuple[Callable[[Path], Any], set[str], str]] = {
         lambda o: rewrite(find(o, f"rejects/{RUN}-one/*"), lambda table: table[1:]),
         {"rejects"},
         "where 3 were written",
+    ),
+    "rejects have other bytes": (
+        lambda o: write_again(find(o, f"rejects/{RUN}-one/*")),
+        {"rejects"},
+        "were written",
+    ),
+    "a rows file has other bytes": (
+        lambda o: write_again(find(o, "ledger/one/*/*.rows.parquet")),
+        {"lineage"},
+        "were written",
+    ),
+    "keys have other bytes": (
+        lambda o: write_again(find(o, "ledger/one/*/*.keys.parquet")),
+        {"keys"},
+        "were written",
+    ),
+    "a record's profile has another count": (
+        change_profile,
+        {"record"},
+        "its SHA-256 is not that of its bytes",
+    ),
+    "the profile's large parts are damaged": (
+        damage_extra,
+        {"profile"},
+        "has other bytes than were written",
     ),
     "a profile is gone": (
         lambda o: (o / layout.run_file(f"{RUN}-one", "profile.parquet")).unlink(),

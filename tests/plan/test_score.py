@@ -255,6 +255,7 @@ def test_what_decides_no_score_keeps_their_name(plan_of: Callable[..., Plan], ke
         ({"preprocess": {"function": "f.py:f"}}, "numpy pyarrow torch"),
         ({"preprocess": {"function": "f.py:f", "batch": "pandas"}}, "numpy pandas pyarrow torch"),
         ({"preprocess": {"function": "framed.py:f"}}, "numpy pandas pyarrow torch"),
+        ({"preprocess": {"function": "twice.py:f"}}, "numpy pandas pyarrow torch"),
         (_step("function", function="f.py:f", batch="pandas"), "numpy pandas pyarrow torch"),
     ],
 )
@@ -263,6 +264,10 @@ def test_only_packages_that_scores_depend_on_count(
 ) -> None:
     """A job without pandas functions is not scored again for another pandas."""
     (folder / "framed.py").write_text("def f(rows: 'pd.DataFrame'):\n    return rows\n")
+    (folder / "twice.py").write_text("from once import Rows\n\n\ndef f(rows: Rows): ...\n")
+    (folder / "once").mkdir(exist_ok=True)
+    (folder / "once/__init__.py").write_text("from .rows import Rows\n")
+    (folder / "once/rows.py").write_text("import pandas\n\nRows = pandas.DataFrame\n")
     plan = plan_of(changes)
     assert " ".join(needed_packages(plan.loaded, plan.spec)) == needed
 
