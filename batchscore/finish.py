@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
@@ -17,10 +17,16 @@ from batchscore.job import UserFunction
 from batchscore.judge import judge
 from batchscore.ledger import merge_records
 from batchscore.profiles import Reference, read_run_profile, save_profile
-from batchscore.records import UnitRecord
+from batchscore.records import Digest, UnitRecord
 from batchscore.runs import layout
 from batchscore.runs.checks import Check, outcome
-from batchscore.runs.contents import describe, find_damage, settled_rejects, sidecars_of
+from batchscore.runs.contents import (
+    describe,
+    files_of,
+    find_damage,
+    settled_rejects,
+    sidecars_of,
+)
 from batchscore.runs.halvings import fewest_rows
 from batchscore.runs.history import read_manifest
 from batchscore.runs.lease import holds, lost, require_lease
@@ -115,7 +121,7 @@ def _gather(spec: RunSpec, plan: dict[str, Any], addresses: Sequence[str]) -> Re
     profile = _kept_profile(spec, base, kept) if kept else new
     if kept:
         profile.merge(new)
-    _check_sidecars(spec.output, made)
+    _check_files(spec, made, plan["resumed"])
     records = {**kept, **_settle_rejects(spec.output, made)}
     planned = {
         **plan["units"],
@@ -147,16 +153,30 @@ def _kept_profile(
     return profile
 
 
-def _check_sidecars(store: Store, made: Mapping[str, UnitRecord]) -> None:
-    """Raises RecordError where rejects, rows or keys are gone, or have another size."""
-    found = [sidecars_of(store, record) for record in made.values()]
-    every = {path: digest for each in found for path, digest in each.items()}
-    damage = find_damage(store, every, read=False, moved=settled_rejects(made.values()))
+def _check_files(spec: RunSpec, made: Mapping[str, UnitRecord], resumed: Collection[str]) -> None:
+    """Raises RecordError where files of units are gone or damaged.
+
+    Workers of this run wrote those of the units that it scored: their size is compared. Those of
+    resumed units may have changed since the launcher read them, however long this run scored.
+    """
+    theirs = [record for unit, record in made.items() if unit in resumed]
+    mine = [record for unit, record in made.items() if unit not in resumed]
+    staged = {f.staged: final_path(f, spec.run, r.unit) for r in theirs for f in r.files}
+    moved = {**settled_rejects(made.values()), **staged}
+    scored = {path: digest for r in theirs for path, digest in files_of(r).items()}
+    read = scored | _sidecars(spec.output, theirs)
+    damage = find_damage(spec.output, read, read=True, moved=moved)
+    damage |= find_damage(spec.output, _sidecars(spec.output, mine), read=False, moved=moved)
     if damage:
         raise RecordError(
             f"{describe(damage)}; nothing was published: run the job again, and what is damaged is "
             "scored again"
         )
+
+
+def _sidecars(store: Store, records: Iterable[UnitRecord]) -> dict[str, Digest | None]:
+    found = [sidecars_of(store, record) for record in records]
+    return {path: digest for each in found for path, digest in each.items()}
 
 
 def _settle_rejects(store: Store, made: Mapping[str, UnitRecord]) -> dict[str, UnitRecord]:
@@ -182,7 +202,7 @@ def _conclude(spec: RunSpec, result: Result, checks: Sequence[Check]) -> dict[st
     good = {**manifest, "status": "published" if result.rows.scored else "empty"}
     publication = _publication(spec, result, good)
     if status in ("published", "empty"):
-        # Workers of this run wrote these files, or its launcher read them before it resumed.
+        # Workers of this run wrote these files, or it has just read them.
         publish(store, spec.slice, publication, partial(_is_held, spec), known=True)
         return good
     if status == "held":

@@ -129,6 +129,25 @@ def test_a_record_survives_its_file(make: Make) -> None:
         decode_record(data[:-20])
 
 
+@pytest.mark.parametrize("kind", ["staging/*/*/0000.parquet", "ledger/*/*/*.rows.parquet"])
+def test_a_resumed_file_that_changes_while_the_run_scores_is_not_published(
+    make: Make, tmp_path: Path, kind: str
+) -> None:
+    """Its bytes are compared where they are published, not only where the run starts."""
+    make().lease.release()
+    resuming = Scored(tmp_path / "job.yaml")
+    assert resuming.units == ()
+    path = sorted((tmp_path / "out/_batchscore").glob(kind))[0]
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    manifest = resuming.finish()
+    assert (manifest["status"], manifest["files"]) == ("failed", [])
+    name = path.relative_to(tmp_path / "out")
+    assert manifest["error"].startswith(f"{name} has other bytes than were written")
+    assert snapshot(resuming.spec.output, "small") == []
+
+
 def test_what_was_scored_is_published(make: Make, tmp_path: Path) -> None:
     """Each row stands once, and the manifest has the files' rows, bytes, hashes and units."""
     scored = make({"output.partition_by": ["part"]})
