@@ -39,6 +39,7 @@ faults: $(READY)
 	$(BIN)/python -m tests.faults --kills 200
 	$(BIN)/python -m tests.faults.starts
 	$(BIN)/python -m tests.faults.asleep
+	$(BIN)/python -m tests.faults.cutoff
 
 check: lint
 	$(BIN)/mypy $(CHECKED)

@@ -116,7 +116,7 @@ class Watch:
         sys.addaudithook(self._see)
 
     def _see(self, event: str, args: tuple[Any, ...]) -> None:
-        name = _name_step(event, args, self._order.output)
+        name = name_step(event, args, self._order.output)
         if not name:
             return
         self._counts[name] += 1
@@ -131,7 +131,7 @@ def _kill_group() -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def _name_step(event: str, args: tuple[Any, ...], output: str) -> str:
+def name_step(event: str, args: tuple[Any, ...], output: str) -> str:
     """Names a change of the output, such as `put current.txt`; nothing for any other event."""
     if event == "open" and isinstance(args[0], str) and args[2] & (os.O_WRONLY | os.O_RDWR):
         return _verb("write", _kind(args[0], output))
