@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import batchscore.cli
@@ -46,7 +47,8 @@ def main() -> None:
     """Runs a command: the output, a file for steps, whether it flushes, and the command's words."""
     output, steps, flushes, *words = sys.argv[1:]
     stopper = Stopper(output, steps)
-    os.fsync = stopper.flush if flushes == "yes" else _skip
+    flush: Callable[[Any], None] = stopper.flush if flushes == "yes" else _skip
+    os.fsync = flush
     batchscore.plan.work.UNIT_ROWS = UNIT_ROWS
     sys.addaudithook(stopper.see)
     sys.argv = ["batchscore", *words]
