@@ -51,7 +51,8 @@ class Input(Section):
         "default a key keeps the type that the output was published with. On a new output it is "
         "an integer if all its values are whole numbers, without leading zeros unless they have "
         "two digits (`month=01`), and else a string. Two spellings of one integer (`02139` and "
-        "`2139`) are an error until the key is declared.",
+        "`2139`) are an error until the key is declared, except on an output that has two as one "
+        "already.",
     )
     allow_empty: bool = Field(
         default=False,

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from batchscore.errors import InputError
 from batchscore.plan.published import Published
-from batchscore.units import KeyValue
+from batchscore.units import KeyValue, Shard
 from batchscore.wording import nearest
 
 Kinds = dict[str, pa.DataType]
@@ -172,15 +172,25 @@ def _check_integers(name: str, paths: Mapping[str, list[str]]) -> None:
 
 
 def _check_spellings(name: str, paths: Mapping[str, list[str]], published: Published) -> None:
-    """Raises InputError where two texts are one integer, unless they were published as one."""
+    """Raises InputError where two texts are one integer, unless the output has such already."""
     spelled: dict[int, str] = {}
     for text in sorted(paths):
         other = spelled.setdefault(int(text), text)
-        shards = [*paths[text], *paths[other]]
-        if other != text and not published.paths.issuperset(shards):
+        if other != text and not _has_merged(name, published.typed):
             raise InputError(
-                f"shard {shards[0]}: hive key {name!r} is {text!r}, and {other!r} in "
+                f"shard {paths[text][0]}: hive key {name!r} is {text!r}, and {other!r} in "
                 f"{paths[other][0]}, which are one integer in two spellings; set "
                 f"input.hive_types: {{{name}: string}} to keep them apart, or integer to make "
                 "them one"
             )
+
+
+def _has_merged(name: str, shards: Iterable[Shard]) -> bool:
+    """Whether two spellings of a key are published as one integer, as earlier versions did."""
+    spelled: dict[KeyValue, str | None] = {}
+    for shard in shards:
+        value = dict(shard.keys).get(name)
+        text = dict(hive_keys(shard.path)).get(name)
+        if type(value) is int and spelled.setdefault(value, text) != text:
+            return True
+    return False

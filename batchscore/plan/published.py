@@ -26,24 +26,24 @@ class Published:
     Args:
         shards: of the slice, by path.
         kinds: `integer` or `string` by hive key, as this slice or else another of the job has it.
+        typed: the shards that have these kinds.
     """
 
     shards: Mapping[str, Shard] = field(default_factory=dict)
     kinds: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def paths(self) -> frozenset[str]:
-        """The paths of the slice's shards."""
-        return frozenset(self.shards)
+    typed: tuple[Shard, ...] = ()
 
 
 def read_published(store: Store, job: str, slice_: str) -> Published:
     """Returns what is published; what cannot be read is left to who builds upon it."""
     shards = _shards(store, slice_)
     kinds = _kinds(shards)
-    others = (_kinds(_shards(store, name)) for name in _other_slices(store, job, slice_))
-    kinds = kinds or next((found for found in islice(others, _OTHERS) if found), {})
-    return Published({shard.path: shard for shard in shards}, kinds)
+    typed = shards
+    if not kinds:
+        others = (_shards(store, name) for name in _other_slices(store, job, slice_))
+        typed = next((found for found in islice(others, _OTHERS) if _kinds(found)), [])
+        kinds = _kinds(typed)
+    return Published({shard.path: shard for shard in shards}, kinds, tuple(typed))
 
 
 def published_types(store: Store, job: str, slice_: str) -> Mapping[str, str]:
