@@ -72,8 +72,9 @@ def find_shards(addresses: Sequence[str], allow_empty: bool = False) -> list[Fou
             like; it cannot be listed; a link leads nowhere; or a name is not UTF-8.
     """
     found: list[Found] = []
+    plain: set[tuple[Any, str]] = set()
     for address in addresses:
-        shards = _find(address)
+        shards = _find(address, plain)
         if not shards and not allow_empty:
             raise InputError(
                 f"input.path {address}: no shard is there; correct the path, or set "
@@ -92,7 +93,7 @@ def _each_once(found: list[Found]) -> list[Found]:
     return [paths[path] for path in sorted(paths)]
 
 
-def _find(address: str) -> list[Found]:
+def _find(address: str, plain: set[tuple[Any, str]]) -> list[Found]:
     if "::" in address:
         raise InputError(
             f"input.path {address}: a chain of file systems cannot be listed; "
@@ -102,9 +103,9 @@ def _find(address: str) -> list[Found]:
         filesystem, path = open_filesystem(address)
         local = "file" in filesystem.protocol
         return (
-            _find_local(address, filesystem, path)
+            _find_local(address, filesystem, path, plain)
             if local
-            else _find_remote(address, filesystem, path)
+            else _find_remote(address, filesystem, path, plain)
         )
     except InputError:
         raise
@@ -138,7 +139,9 @@ def fixed_folder(path: str, is_folder: bool) -> str:
     return posixpath.dirname(path[: wild.start()])
 
 
-def _find_local(address: str, filesystem: Any, path: str) -> list[Found]:
+def _find_local(
+    address: str, filesystem: Any, path: str, plain: set[tuple[Any, str]]
+) -> list[Found]:
     path = os.path.normpath(path)
     if os.path.lexists(path) and not os.path.isdir(path):
         return _local_shards(filesystem, [path], os.path.dirname(path))
@@ -147,12 +150,12 @@ def _find_local(address: str, filesystem: Any, path: str) -> list[Found]:
         return []
     entries = [path] if folder == path else match(path, folder)
     above = {folder, os.path.realpath(folder), *_outer(folder, entries)}
-    check_above(address, filesystem, above)
+    check_above(address, filesystem, above, plain)
     names = dict.fromkeys(
         name for entry in entries for name in _local_files(address, entry, folder)
     )
     # A link to one file of a table names that file, as a list does; one to a folder names them all.
-    check_above(address, filesystem, _linked_folders(names, folder))
+    check_above(address, filesystem, _linked_folders(names, folder), plain)
     return _local_shards(filesystem, names, folder)
 
 
@@ -235,7 +238,9 @@ def _check_name(name: str) -> None:
         ) from error
 
 
-def _find_remote(address: str, filesystem: Any, path: str) -> list[Found]:
+def _find_remote(
+    address: str, filesystem: Any, path: str, plain: set[tuple[Any, str]]
+) -> list[Found]:
     prefix = address[: -len(path)] if address.endswith(path) else None
     entries = [path] if filesystem.exists(path) else []
     if not entries and _WILD.search(path):
@@ -244,7 +249,9 @@ def _find_remote(address: str, filesystem: Any, path: str) -> list[Found]:
         _ask(filesystem, path)
     folders = [entry for entry in entries if filesystem.isdir(entry)]
     if entries != [path] or folders:
-        _check_above(address, filesystem, fixed_folder(path, path in folders))
+        # A web server may have an answer for any address, so that a look there tells nothing.
+        above = [] if _is_web(filesystem) else [fixed_folder(path, path in folders)]
+        check_above(address, filesystem, above, plain)
     infos = [info for entry in entries for info in _files(address, filesystem, entry, folders)]
     return [_remote_shard(filesystem, info, prefix) for info in infos]
 
@@ -260,12 +267,6 @@ def _remote_matches(address: str, filesystem: Any, pattern: str) -> list[str]:
     outer = {each for entry in entries for each in and_above(posixpath.dirname(entry))}
     check_no_table(address, found, outer)
     return entries
-
-
-def _check_above(address: str, filesystem: Any, folder: str) -> None:
-    # A web server may have an answer for any address, so that a look there tells nothing.
-    if not _is_web(filesystem):
-        check_above(address, filesystem, [folder])
 
 
 def _is_web(filesystem: Any) -> bool:

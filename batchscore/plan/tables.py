@@ -78,12 +78,21 @@ def check_no_table(
             )
 
 
-def check_above(address: str, filesystem: Any, folders: Iterable[str]) -> None:
+def check_above(
+    address: str, filesystem: Any, folders: Iterable[str], plain: set[tuple[Any, str]]
+) -> None:
     """Raises InputError where a folder, or one above it, is a table's.
 
     A folder that may not be looked into is taken for a plain one.
+
+    Args:
+        address: as the job names it.
+        filesystem: where the folders are.
+        folders: to look into.
+        plain: filesystems and folders that are known to be no table's; gains these and those above.
     """
-    above = sorted({each for folder in folders for each in and_above(folder)})
+    looked = {(filesystem, each) for folder in folders for each in and_above(folder)} - plain
+    above = sorted(folder for _, folder in looked)
     # A folder within a transaction's folder has no mark of its own but its path.
     check_no_table(address, [folder for folder in above if _MARK.search(folder)])
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -94,6 +103,7 @@ def check_above(address: str, filesystem: Any, folders: Iterable[str]) -> None:
         )
         listed = pool.map(lambda folder: [*_iceberg(filesystem, folder)], above)
         check_no_table(address, [path for paths in listed for path in paths])
+    plain |= looked
 
 
 def and_above(folder: str) -> Iterator[str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from batchscore.errors import InputError
 from batchscore.plan.listing import find_shards
@@ -136,3 +138,20 @@ def test_every_command_refuses_a_table(tmp_path: Path) -> None:
         assert "file_uris()" in done.stderr
     change_job(tmp_path, {"input.path": ["t/data/0.parquet"]})
     assert run_json("run", job)["status"] == "published"
+
+
+def test_a_list_of_folders_looks_once_at_those_above(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a store each look is a request, and a list may name each day of a year."""
+    folders = [write_shard(tmp_path / f"in/d={n}/0.parquet").parent for n in range(3)]
+    looks, exists = list[str](), LocalFileSystem.exists
+
+    def look(self: LocalFileSystem, path: str) -> bool:
+        looks.append(path)
+        return bool(exists(self, path))
+
+    monkeypatch.setattr(LocalFileSystem, "exists", look)
+    assert len(find_shards(list(map(str, folders)))) == 3
+    assert len(looks) == len(set(looks))
+    assert {os.path.join(folder, ".hoodie") for folder in (*folders, tmp_path)} <= {*looks}
