@@ -28,13 +28,14 @@ from batchscore.runs.contents import (
     sidecars_of,
 )
 from batchscore.runs.halvings import fewest_rows
-from batchscore.runs.history import read_manifest
+from batchscore.runs.history import read_manifest, read_raw
 from batchscore.runs.lease import holds, lost, require_lease
 from batchscore.runs.manifest import encode_units, final_path, is_published, published_records
 from batchscore.runs.publication import Publication
 from batchscore.runs.publish import publish, roll_forward
 from batchscore.runs.reconcile import Rows, reconcile
 from batchscore.runs.revoked import lifted, revocations, revoked_path
+from batchscore.runs.segments import compact, replaced
 from batchscore.spec import RunSpec
 from batchscore.storage import Store, encode_json
 from batchscore.telemetry import BESIDE, BETWEEN, STAGES, Setting, add_up, explain
@@ -101,11 +102,8 @@ def _earlier_outcome(spec: RunSpec) -> dict[str, Any] | None:
     """Returns the manifest that this step wrote before, its publication finished, or None."""
     if _is_held(spec):
         roll_forward(spec.output, spec.slice, partial(_is_held, spec))
-    path = layout.run_file(spec.run, "manifest.json")
-    if not spec.output.exists(path):
-        return None
-    manifest: dict[str, Any] = spec.output.read_json(path)
-    return manifest
+    written = spec.output.exists(layout.run_file(spec.run, "manifest.json"))
+    return read_manifest(spec.output, spec.run) if written else None
 
 
 def _is_held(spec: RunSpec) -> bool:
@@ -200,19 +198,23 @@ def _conclude(spec: RunSpec, result: Result, checks: Sequence[Check]) -> dict[st
     status = outcome(result.rows, checks)
     manifest = {**_manifest(spec, result, checks, status), **profiles}
     good = {**manifest, "status": "published" if result.rows.scored else "empty"}
-    publication = _publication(spec, result, good)
+    base = read_raw(store, result.base["run"]) if result.base else None
+    compacted = compact(store, good, base)
+    publication = _publication(spec, result, good, compacted)
     if status in ("published", "empty"):
         # Workers of this run wrote these files, or it has just read them.
         publish(store, spec.slice, publication, partial(_is_held, spec), known=True)
         return good
     if status == "held":
         store.write_json(layout.run_file(run, HELD), publication.to_json())
-    unpublished = {**manifest, "files": [], "replaced": []}
-    store.write_json(layout.run_file(run, "manifest.json"), unpublished)
-    return unpublished
+    nothing: dict[str, Any] = {"status": status, "files": [], "replaced": []}
+    store.write_json(layout.run_file(run, "manifest.json"), replaced(compacted, nothing))
+    return {**manifest, **nothing}
 
 
-def _publication(spec: RunSpec, result: Result, manifest: dict[str, Any]) -> Publication:
+def _publication(
+    spec: RunSpec, result: Result, manifest: dict[str, Any], compacted: dict[str, Any]
+) -> Publication:
     files = sorted(str(file["path"]) for file in manifest["files"])
     moves = [
         (file.staged, final_path(file, spec.run, record.unit))
@@ -227,7 +229,7 @@ def _publication(spec: RunSpec, result: Result, manifest: dict[str, Any]) -> Pub
         files=tuple(files),
         moves=tuple(moves),
         retire=tuple(manifest["replaced"]),
-        documents=((layout.run_file(spec.run, "manifest.json"), manifest), *_lifted(spec, result)),
+        documents=((layout.run_file(spec.run, "manifest.json"), compacted), *_lifted(spec, result)),
     )
 
 

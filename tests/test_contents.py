@@ -16,6 +16,7 @@ from batchscore.errors import FailedError, InvalidError
 from batchscore.job import load_job
 from batchscore.plan import make_plan, settle
 from batchscore.runs import layout
+from batchscore.runs.history import read_manifest
 from batchscore.runs.publication import journal_path
 from batchscore.storage import Store
 from tests.factory import (
@@ -216,8 +217,8 @@ def test_no_damaged_file_comes_back(
     """A rollback whose files are not as they were published is refused and changes nothing."""
     output = Path(shutil.copytree(replaced[0], tmp_path / "out"))
     store, run = Store(str(output)), replaced[1]
-    manifest = store.read_json(layout.run_file(run, "manifest.json"))
-    base = store.read_json(layout.run_file(manifest["base"], "manifest.json"))
+    manifest = read_manifest(store, run)
+    base = read_manifest(store, manifest["base"])
     path = RETIRED[kind]({**manifest, "base_unit": base["units"][0]})
     damage(output / path, output / layout.run_file(run, "profile.parquet"))
     before = readers_see(output)

@@ -196,10 +196,10 @@ def test_verify_reports_the_format(world: World, tmp_path: Path, spoil: str) -> 
 def test_a_newer_format_is_refused(world: World, tmp_path: Path) -> None:
     """The message names both formats and what to install, whatever the command."""
     output = copy(world, tmp_path)
-    change(output / "_batchscore/format.json", batchscore_output=2)
+    change(output / "_batchscore/format.json", batchscore_output=3)
     for name in ("files", "verify", "check", "run", "release"):
         code, text = told(world.commands(output)[name])
-        assert (code, "format 2" in text, "up to 1" in text) == (2, True, True), text
+        assert (code, "format 3" in text, "up to 2" in text) == (2, True, True), text
         assert "install a newer batchscore" in text
 
 

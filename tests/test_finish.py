@@ -28,6 +28,7 @@ from batchscore.plan import make_plan, settle, share_out
 from batchscore.plan.verify import verify
 from batchscore.records import UnitRecord
 from batchscore.runs import layout
+from batchscore.runs.history import read_manifest
 from batchscore.runs.lease import acquire
 from batchscore.runs.snapshot import published_run, snapshot
 from batchscore.scoring import infer_step, load, open_unit, postprocess_step, preprocess_step
@@ -279,7 +280,7 @@ def _outcome(output: Path, run: str) -> dict[str, Any]:
     """What a run leaves, without the times."""
     tree = read_tree(output)
     path = layout.run_file(run, "manifest.json")
-    manifest = Store(str(output)).read_json(path)
+    manifest = read_manifest(Store(str(output)), run)
     times = ("finished", "seconds", "limited_by", "timings")
     timeless = {k: v for k, v in manifest.items() if k not in times}
     return {k: v for k, v in tree.items() if k != path and "/lease/" not in k} | {

@@ -30,7 +30,7 @@ def runs(
         from batchscore.runs.history import current_runs, read_history
 
         store, slice_ = open_output(where, params, overrides)
-        manifests = read_history(store, slice_)
+        manifests = read_history(store, slice_, whole=as_json)
         if as_json:
             print_json(manifests)
         else:

@@ -26,13 +26,14 @@ from batchscore.records import UnitRecord
 from batchscore.runs import layout
 from batchscore.runs.actor import actor
 from batchscore.runs.contents import beside, describe, files_of, find_damage, sidecars_of
-from batchscore.runs.history import published_manifest, read_manifest
+from batchscore.runs.history import published_manifest, read_manifest, read_raw
 from batchscore.runs.lease import acquire, lost
 from batchscore.runs.manifest import encode_units, published_records
 from batchscore.runs.publication import Publication, pending
 from batchscore.runs.publish import Held, publish
 from batchscore.runs.reconcile import Rows
 from batchscore.runs.revoked import lifted, revocations, revoked_path
+from batchscore.runs.segments import compact
 from batchscore.runs.snapshot import published_run, read_listing, snapshot
 from batchscore.storage import Store
 from batchscore.wording import reason
@@ -83,9 +84,9 @@ def release(store: Store, run: str, slice_: str | None, reason: str) -> dict[str
             return manifest
         publication = _held_publication(store, manifest)
         _check_current(store, manifest, publication)
-        released, publication = _released(store, manifest, publication, _decision(reason))
+        publication = _released(store, manifest, publication, _decision(reason))
         publish(store, manifest["slice"], publication, held, known=True)
-        return released
+        return read_manifest(store, run)
 
 
 def _is_begun(store: Store, run: str) -> bool:
@@ -96,20 +97,19 @@ def _is_begun(store: Store, run: str) -> bool:
 
 def _released(
     store: Store, manifest: Mapping[str, Any], held: Publication, decision: dict[str, str]
-) -> tuple[dict[str, Any], Publication]:
-    """Returns the manifest of a held run as it is published, and the publication."""
+) -> Publication:
+    """Returns how a held run is published."""
     # What was published and taken back since the run was held left the same files.
     base = published_run(store, manifest["slice"])
     documents = dict(held.documents)
     facts = {"base": base, "checks": manifest["checks"], "released": decision}
     documents[_path(manifest)] = {**documents[_path(manifest)], **facts}
-    publication = replace(
+    return replace(
         held,
         base=base,
         documents=tuple(documents.items()),
         leftovers=(layout.run_file(manifest["run"], HELD),),
     )
-    return documents[_path(manifest)], publication
 
 
 def _held_publication(store: Store, manifest: Mapping[str, Any]) -> Publication:
@@ -154,8 +154,7 @@ def _check_current(store: Store, manifest: Mapping[str, Any], publication: Publi
             f"({sorted(gone)[0]}), taken by a later run or removed; run the job again"
         )
     targets = {source: publication.contents.get(target) for source, target in publication.moves}
-    made = dict(publication.documents)[_path(manifest)]
-    rest = beside(store, made, [target for _, target in publication.moves])
+    rest = beside(store, publication.manifest, [target for _, target in publication.moves])
     damage = find_damage(store, {**targets, **rest}, read=True)
     if damage:
         raise FailedError(
@@ -184,9 +183,9 @@ def discard(store: Store, run: str, slice_: str | None, reason: str | None) -> d
         store.prune_empty([layout.staging(manifest["slice"])])
         store.remove(layout.run_file(run, HELD))
         # Last: until all is dropped the run can be discarded again.
-        dropped = {**manifest, "status": "discarded", "discarded": _decision(reason)}
-        store.write_json(layout.run_file(run, "manifest.json"), dropped)
-        return dropped
+        decision = {"status": "discarded", "discarded": _decision(reason)}
+        store.write_json(_path(manifest), {**read_raw(store, run), **decision})
+        return {**manifest, **decision}
 
 
 def _was_published(store: Store, manifest: Mapping[str, Any], unit: Mapping[str, Any]) -> bool:
@@ -268,7 +267,7 @@ def _find_undoing(store: Store, manifest: dict[str, Any]) -> _Undoing:
     like = base if base is not None and (removed or not others) else current
     if removed and others and like["score"] != current["score"]:
         raise _built_upon(run, current, "published more that was scored as it was")
-    records = tuple(record for _, record in sorted((others | returned).items()))
+    records = tuple(sorted((others | returned).values(), key=lambda record: record.unit))
     if _overlap(records):
         raise _built_upon(run, current, "published rows of the same shards")
     return _Undoing(
@@ -376,7 +375,7 @@ def _rollback_manifest(
         "reused_units": len(units),
         "units": units,
         "shards": shards,
-        "inputs": shards,
+        "inputs": sorted(shards, key=lambda shard: str(shard["path"])),
     }
 
 
@@ -395,10 +394,10 @@ def _rows(records: Sequence[UnitRecord]) -> Rows:
 def _rollback(
     store: Store, undoing: _Undoing, made: dict[str, Any], decision: dict[str, str]
 ) -> Publication:
-    manifest, slice_ = undoing.manifest, undoing.manifest["slice"]
-    documents = [(_path(made), made)]
+    slice_, base = undoing.manifest["slice"], undoing.current["run"]
+    documents = [(_path(made), compact(store, made, read_raw(store, base)))]
     revoked = {str(each["run"]): each for each in revocations(store, slice_)}
-    stands, each = False, manifest
+    stands, each = False, read_raw(store, undoing.manifest["run"])
     while True:
         documents.append((_path(each), _turned(each, stands, {**decision, "run": made["run"]})))
         if each["run"] in revoked:
@@ -406,12 +405,12 @@ def _rollback(
         if "undoes" not in each:
             break
         # To undo an undo is to let stand what it took back, and so on down.
-        stands, each = not stands, read_manifest(store, each["undoes"])
+        stands, each = not stands, read_raw(store, each["undoes"])
     if not stands:
-        revoked[each["run"]] = _revocation(store, each, decision)
+        revoked[each["run"]] = _revocation(store, read_manifest(store, each["run"]), decision)
     return Publication(
         run=made["run"],
-        base=undoing.current["run"],
+        base=base,
         before=tuple(snapshot(store, slice_)),
         files=tuple(sorted(str(file["path"]) for file in made["files"])),
         moves=undoing.back,

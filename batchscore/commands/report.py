@@ -24,7 +24,7 @@ from batchscore.profiles import (
 )
 from batchscore.report import RUNS, Compared, make_report
 from batchscore.runs import layout
-from batchscore.runs.history import read_manifest
+from batchscore.runs.history import read_raw
 from batchscore.runs.order import is_ahead, newest_first
 from batchscore.storage import Store
 
@@ -165,7 +165,7 @@ def _profiled(
 ) -> Iterator[Mapping[str, Any]]:
     for run in runs:
         with suppress(BatchscoreError, OSError):
-            other = read_manifest(store, run)
+            other = read_raw(store, run)
             same = other.get("job") == manifest.get("job") and other.get("profile")
             if same and other["run"] != manifest["run"]:
                 yield {key: other.get(key) for key in _LOOKED_BACK}

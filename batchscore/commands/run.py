@@ -40,7 +40,7 @@ from batchscore.processes import frozen, uncollected
 from batchscore.runs import layout
 from batchscore.runs.checks import rejects_allowed
 from batchscore.runs.heal import relist
-from batchscore.runs.history import read_manifest
+from batchscore.runs.history import read_raw, reading
 from batchscore.runs.lease import (
     acquire,
     describe_holder,
@@ -49,6 +49,7 @@ from batchscore.runs.lease import (
 )
 from batchscore.runs.progress import read_counts, request_stop
 from batchscore.runs.publication import is_pending
+from batchscore.runs.segments import expand
 from batchscore.runs.snapshot import snapshot
 from batchscore.spec import RunSpec
 from batchscore.storage import Store, encode_json
@@ -415,8 +416,7 @@ def _close(run: Run, metrics: list[dict[str, Any]]) -> dict[str, Any]:
     spec = run.spec
     path = layout.run_file(spec.run, "manifest.json")
     written = spec.output.read(path)
-    manifest = until_now(read_manifest(spec.output, spec.run))
-    manifest["beam_metrics"] = metrics
+    manifest = {**until_now(read_raw(spec.output, spec.run)), "beam_metrics": metrics}
     # The outcome stands, whatever becomes of what is only good to have.
     try:
         # Who took the slice over meanwhile may have taken the run back.
@@ -425,7 +425,8 @@ def _close(run: Run, metrics: list[dict[str, Any]]) -> dict[str, Any]:
             purge(spec.output, spec.slice, run.plan.loaded.job.output.retention_days)
     except (OSError, BatchscoreError) as error:
         logging.warning("run %s: Beam's metrics or retention were left out: %s", spec.run, error)
-    return manifest
+    with reading(spec.output, spec.run):
+        return expand(spec.output, manifest)
 
 
 def _record_failure(run: Run, error: BatchscoreError) -> None:

@@ -40,6 +40,7 @@ def repair(store: Store, slice_: str, held: Held) -> None:
         "",
         f"slices/{slice_}",
         f"slices/{slice_}/lease",
+        f"slices/{slice_}/segments",
         f"ledger/{slice_}/*",
         "runs/*",
     ):

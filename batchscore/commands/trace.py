@@ -19,7 +19,7 @@ from batchscore.arrays import python_rows
 from batchscore.errors import InvalidError, RecordError
 from batchscore.records import UnitRecord
 from batchscore.runs import layout
-from batchscore.runs.history import published_manifest, read_manifest
+from batchscore.runs.history import published_manifest, read_raw
 from batchscore.runs.lineage import find_source_rows
 from batchscore.runs.manifest import published_at, published_records, released_by
 from batchscore.runs.search import Found, cast_text, find_rows, parse_value, read_kinds
@@ -337,5 +337,5 @@ def _origin(store: Store, read_run: _ReadRun, table: _Table, file: _File) -> dic
 def _read_run(store: Store, run: str) -> Mapping[str, Any]:
     """Returns a run's manifest, or nothing where it is gone or damaged."""
     with suppress(InvalidError, RecordError):
-        return read_manifest(store, run)
+        return read_raw(store, run)
     return {}

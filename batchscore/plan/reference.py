@@ -18,7 +18,7 @@ from batchscore.profiles import (
     read_reference,
     run_profile,
 )
-from batchscore.runs.history import read_manifest, runs_before
+from batchscore.runs.history import read_raw, runs_before
 from batchscore.runs.snapshot import published_run
 from batchscore.storage import Store
 
@@ -89,7 +89,7 @@ def _chosen(loaded: LoadedJob, slice_: str) -> tuple[tuple[Reference, ...], list
 
 
 def _named_run(store: Store, run: str) -> Reference:
-    status = read_manifest(store, run)["status"]
+    status = read_raw(store, run)["status"]
     title = f"run {run}" if status == "published" else f"run {run} ({status})"
     return Reference(title, (run_profile(store, run),))
 

@@ -13,6 +13,7 @@ from batchscore import remote
 from batchscore.records import Digest, UnitRecord
 from batchscore.runs import layout
 from batchscore.runs.manifest import published_records
+from batchscore.runs.segments import inline
 from batchscore.storage import Found, Store, open_filesystem
 
 _THREADS = 8
@@ -112,7 +113,8 @@ def beside(store: Store, manifest: Mapping[str, Any], moved: Collection[str]) ->
         moved: The final paths of the files that it moves. Units that have others were published
             before, and what belongs to them is not looked at again.
     """
-    records = published_records(manifest).values() if "units" in manifest else ()
+    added = inline(manifest)
+    records = published_records(added).values() if "units" in added else ()
     mine = [r for r in records if not r.files or {f.staged for f in r.files} & {*moved}]
     expected = {path: d for record in mine for path, d in sidecars_of(store, record).items()}
     for name, digest in manifest.get("profile_files", {}).items():

@@ -13,6 +13,7 @@ from typing import Any
 from batchscore.errors import RecordError
 from batchscore.runs import layout
 from batchscore.runs.publication import pending
+from batchscore.runs.segments import expand
 from batchscore.runs.shape import check_manifest
 from batchscore.runs.snapshot import (
     MARKER,
@@ -119,10 +120,11 @@ def _is_certain(store: Store, marker: str | None, last: _Ran | None) -> bool:
 
 def _is_damaged(store: Store, run: str) -> bool:
     try:
-        check_manifest(store.read_json(layout.run_file(run, "manifest.json")), run)
+        raw = store.read_json(layout.run_file(run, "manifest.json"))
+        expand(store, check_manifest(raw, run))
     except FileNotFoundError:
         return False
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
+    except (RecordError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
         return True
     return False
 
@@ -180,9 +182,12 @@ def _ran(store: Store, slice_: str) -> list[_Ran]:
 
 def _read(store: Store, slice_: str, run: str) -> _Ran | None:
     # A damaged manifest is an error where it is needed, and of no help here.
-    with suppress(FileNotFoundError, KeyError, TypeError, ValueError, AttributeError):
-        found = store.read_json(layout.run_file(run, "manifest.json"))
-        if found["slice"] == slice_ and found["status"] in _TOOK_EFFECT:
+    with suppress(
+        RecordError, LookupError, TypeError, ValueError, AttributeError, FileNotFoundError
+    ):
+        raw = store.read_json(layout.run_file(run, "manifest.json"))
+        if raw["slice"] == slice_ and raw["status"] in _TOOK_EFFECT:
+            found = expand(store, raw)
             finished = str(found.get("released", {}).get("at") or found["finished"])
             files = {str(file["path"]): file for file in found["files"]}
             return _Ran(run, found["base"], found["status"], finished, files)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import date, datetime, timezone
@@ -14,6 +14,7 @@ from batchscore.runs import layout
 from batchscore.runs.layout import slice_id
 from batchscore.runs.order import newest_first
 from batchscore.runs.publication import pending
+from batchscore.runs.segments import expand, head
 from batchscore.runs.shape import check_manifest
 from batchscore.runs.snapshot import listing_path, published_run, read_listing, snapshot
 from batchscore.storage import Store
@@ -44,8 +45,22 @@ def read_manifest(store: Store, run: str) -> dict[str, Any]:
         InvalidError: the output has no such run, or it left no manifest.
         RecordError: the manifest is damaged.
     """
+    return _told(store, run, _read)
+
+
+def read_raw(store: Store, run: str) -> dict[str, Any]:
+    """Returns a run's manifest as it was written; what it lists may lie in segments.
+
+    Raises:
+        InvalidError: the output has no such run, or it left no manifest.
+        RecordError: the manifest is damaged.
+    """
+    return _told(store, run, _read_raw)
+
+
+def _told(store: Store, run: str, read: Callable[[Store, str], dict[str, Any]]) -> dict[str, Any]:
     try:
-        return _read(store, run)
+        return read(store, run)
     except FileNotFoundError as error:
         raise _unknown(store, run) from error
     except _UNREADABLE as error:
@@ -53,6 +68,10 @@ def read_manifest(store: Store, run: str) -> dict[str, Any]:
 
 
 def _read(store: Store, run: str) -> dict[str, Any]:
+    return check_manifest(expand(store, _read_raw(store, run)), run)
+
+
+def _read_raw(store: Store, run: str) -> dict[str, Any]:
     if "/" in run or "\0" in run or run in ("", ".", ".."):
         raise FileNotFoundError(run)
     return check_manifest(store.read_json(layout.run_file(run, "manifest.json")), run)
@@ -123,11 +142,19 @@ def _unfounded(store: Store, slice_: str, run: str, what: str) -> RecordError:
     )
 
 
+def _as_begun(store: Store, slice_: str, run: str, manifest: Any) -> Any:
+    """Returns the manifest of a publication under way, with whole lists."""
+    try:
+        return manifest and expand(store, manifest)
+    except _UNREADABLE as error:
+        raise _unfounded(store, slice_, run, f"damaged ({reason(error)})") from error
+
+
 def _published(store: Store, slice_: str) -> tuple[str | None, Any]:
     begun = pending(store, slice_)
     if begun is not None and read_listing(store, slice_).lists(begun.files):
         path = layout.run_file(begun.run, "manifest.json")
-        return begun.run, dict(begun.documents).get(path)
+        return begun.run, _as_begun(store, slice_, begun.run, dict(begun.documents).get(path))
     run = published_run(store, slice_) if begun is None else begun.predecessor
     if run is None:
         return None, None
@@ -165,21 +192,28 @@ def list_runs(store: Store) -> list[str]:
     ]
 
 
-def read_history(store: Store, slice_: str | None = None) -> list[dict[str, Any]]:
+def read_history(
+    store: Store, slice_: str | None = None, whole: bool = False
+) -> list[dict[str, Any]]:
     """Returns the manifests of all runs, of one slice if it is given, newest first.
 
     Of a run whose manifest is damaged, or that is under way or was killed, only what is known.
+
+    Args:
+        store: The output.
+        slice_: The slice; None for all.
+        whole: Reads lists that lie in segments too.
     """
     with ThreadPoolExecutor(_THREADS) as pool:
-        found = [*pool.map(lambda run: _manifest_or_stub(store, run), list_runs(store))]
+        found = [*pool.map(lambda run: _manifest_or_stub(store, run, whole), list_runs(store))]
     found += unfinished(store)
     wanted = [m for m in found if slice_ is None or m.get("slice", slice_) == slice_]
     return newest_first(wanted)
 
 
-def _manifest_or_stub(store: Store, run: str) -> dict[str, Any]:
+def _manifest_or_stub(store: Store, run: str, whole: bool) -> dict[str, Any]:
     try:
-        return read_manifest(store, run)
+        return read_manifest(store, run) if whole else head(read_raw(store, run))
     except (RecordError, InvalidError) as error:
         return {"run": run, "status": "damaged", "started": "", "error": str(error)}
 
@@ -204,7 +238,7 @@ def newest(store: Store, slice_: str | None) -> dict[str, Any]:
     if not manifests:
         what = f"slice {slice_!r} of {store.address}" if slice_ else store.address
         raise InvalidError(f"{what}: has no run yet; run the job first")
-    return manifests[0]
+    return read_manifest(store, manifests[0]["run"])
 
 
 def rows_before(store: Store, slice_: str, job: str) -> list[int]:

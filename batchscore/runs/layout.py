@@ -21,8 +21,10 @@ RETIRED = f"{HOME}/retired"
 GOLDEN = "golden-"
 PROBE = "probe-"
 FORMAT = f"{HOME}/format.json"
-_KEY, _VERSION, _MOST_VERSION = "batchscore_output", 1, 10**9
-_MARK = f'restore it from a copy, or write {{"{_KEY}": {_VERSION}}} into it'
+_KEY, _MOST_VERSION = "batchscore_output", 10**9
+# Of an output, and of one some of whose manifests refer to segments.
+_FIRST, _VERSION = 1, 2
+_MARK = f'restore it from a copy, or write {{"{_KEY}": {_FIRST}}} into it'
 _NAME_LENGTH = 100
 
 
@@ -122,7 +124,15 @@ def claim_output(store: Store) -> None:
     """
     check_output(store)
     if not is_claimed(store):
-        store.create_new(FORMAT, encode_json({_KEY: _VERSION}))
+        store.create_new(FORMAT, encode_json({_KEY: _FIRST}))
+
+
+def raise_format(store: Store) -> None:
+    """Marks an output as of the newest format, so that earlier versions refuse it by name."""
+    with suppress(FileNotFoundError):  # whoever only reads does without, and `verify` reports it
+        old = store.read(FORMAT)
+        if old == encode_json({_KEY: _FIRST}):
+            store.exchange(FORMAT, old, encode_json({_KEY: _VERSION}))
 
 
 def is_claimed(store: Store) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 from batchscore.errors import RecordError
 from batchscore.records import Digest
 from batchscore.runs import layout
+from batchscore.runs.segments import inline
 from batchscore.runs.snapshot import Listing, published_run, read_listing
 from batchscore.storage import Store, encode_json
 from batchscore.wording import reason
@@ -71,8 +72,8 @@ class Publication:
 
     @property
     def contents(self) -> dict[str, Digest]:
-        """What the files of the snapshot hold, by path, as the run's manifest tells."""
-        listed = self.manifest.get("files", ())
+        """What files of the snapshot hold, by path: at least those that its base does not have."""
+        listed = inline(self.manifest).get("files", ())
         return {str(f["path"]): Digest(int(f["bytes"]), str(f["sha256"])) for f in listed}
 
     @property

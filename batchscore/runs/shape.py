@@ -17,9 +17,9 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("run", "status"), str),
     **dict.fromkeys(("params", "model", "score_facts", "rejects", "drift", "profile"), dict),
     **dict.fromkeys(("timings", "stage_seconds", "inference", "packages", "rows"), dict),
-    **dict.fromkeys(("released", "discarded", "rollback", "revoked"), dict),
+    **dict.fromkeys(("released", "discarded", "rollback", "revoked", "own"), dict),
     **dict.fromkeys(("files", "units", "shards", "inputs", "columns", "checks"), list),
-    **dict.fromkeys(("replaced", "bad_shards", "beam_metrics"), list),
+    **dict.fromkeys(("replaced", "bad_shards", "beam_metrics", "segments", "composed"), list),
     **dict.fromkeys(("workers", "batch_rows", "tile_rows", "reused_units"), int),
     "seconds": (int, float),
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -16,6 +15,8 @@ import pyarrow.dataset as ds
 import torch
 
 from batchscore.drift.storage import read_record
+from batchscore.runs.history import read_manifest
+from batchscore.storage import Store
 from tests import factory
 
 SHARD_ROWS = 120
@@ -83,7 +84,7 @@ def read_published(output: Path) -> Published:
     """Reads what is published, all of it, from the folder `data`."""
     marker = next((output / "_batchscore/slices").glob("*/_SUCCESS"))
     run = output / "_batchscore/runs" / marker.read_text().strip()
-    manifest = json.loads((run / "manifest.json").read_text())
+    manifest = read_manifest(Store(str(output)), run.name)
     rejects = [output / path for path in manifest["rejects"]["files"]]
     data = sorted((output / "data").rglob("*.parquet"))
     profile = (run / "profile.parquet").read_bytes()
