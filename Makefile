@@ -40,6 +40,7 @@ faults: $(READY)
 	$(BIN)/python -m tests.faults.starts
 	$(BIN)/python -m tests.faults.asleep
 	$(BIN)/python -m tests.faults.cutoff
+	$(BIN)/python -m tests.faults.halted
 
 check: lint
 	$(BIN)/mypy $(CHECKED)

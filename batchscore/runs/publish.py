@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from batchscore.errors import BatchscoreError, RecordError, RetryError
 from batchscore.runs import layout
 from batchscore.runs.contents import beside, find_damage
 from batchscore.runs.heal import bring_back, heal
-from batchscore.runs.lease import lost
+from batchscore.runs.lease import acquire, last_holder, lost
 from batchscore.runs.publication import (
     Journal,
     Publication,
     find_documents,
+    is_pending,
     is_void,
     journal_path,
     read_journals,
@@ -238,7 +240,19 @@ def _give_way(store: Store, slice_: str, publication: Publication) -> Batchscore
             store.remove(own)
     bring_back(store, slice_, publication.retire)
     heal(store, slice_)
+    _finish_for_nobody(store, slice_, publication.run)
     return lost(slice_, publication.run, _is_done(store, publication.run))
+
+
+def _finish_for_nobody(store: Store, slice_: str, run: str) -> None:
+    """Finishes what is under way in a slice that nobody holds any more.
+
+    Whoever took it over may have ended without it, since this process kept a lock while it slept.
+    """
+    last = last_holder(store, slice_)
+    if last is not None and last.is_over and is_pending(store, slice_):
+        with suppress(RetryError), acquire(store, slice_, "run", run) as lease:
+            roll_forward(store, slice_, lease.is_held)
 
 
 def _replace(store: Store, slice_: str, standing: Listing, files: Sequence[str]) -> bool:

@@ -117,6 +117,26 @@ class SleepyStore(Store):
     prune_empty = _watched("prune_empty")
 
 
+class LockedStore(Store):
+    """A store that once calls `sleep` inside the lock of its exchange of a file of that name."""
+
+    def __init__(self, address: str, name: str, sleep: Callable[[], None]) -> None:
+        super().__init__(address)
+        self.__dict__.update(name=name, sleep=sleep, locked=False)
+
+    def exchange(self, relative: str, old: bytes | None, new: bytes) -> bool:
+        """Compares and swaps; what it writes, it writes inside the lock."""
+        self.__dict__["locked"] = relative.endswith(f"/{self.__dict__['name']}")
+        return super().exchange(relative, old, new)
+
+    def write(self, relative: str, data: bytes, flush: bool = True) -> None:
+        """Replaces a file; sleeps before if that is inside the lock."""
+        if self.__dict__["locked"]:
+            self.__dict__["locked"] = False
+            self.__dict__.pop("sleep", lambda: None)()
+        super().write(relative, data, flush)
+
+
 @dataclass(frozen=True)
 class World:
     """A folder with shards, and an output of them.
@@ -320,7 +340,7 @@ def interleave(world: World, sleeper: str, taker: str, at: int, reads: bool = Tr
             wrong.append(f"the sleeper says {error}")
     if world.rows() != seen[0]:
         wrong.append("data/ has other rows than the taker left")
-    return [*wrong, *_check_world(world), *_check_next(world)]
+    return [*wrong, *check_world(world), *check_next(world)]
 
 
 def _check_done(world: World, sleeper: str) -> list[str]:
@@ -331,7 +351,8 @@ def _check_done(world: World, sleeper: str) -> list[str]:
     return ["the sleeper says that it is done, and it is not"]
 
 
-def _check_world(world: World) -> list[str]:
+def check_world(world: World) -> list[str]:
+    """Returns what is wrong with the slice: what `verify` finds, and journals that are left."""
     store = world.store
     wrong = [f"{p.kind} {p.path}: {p.detail}" for p in verify_output(store, SLICE).problems]
     wrong += [f"{path} is left" for path in journal_paths(store, SLICE)]
@@ -340,10 +361,11 @@ def _check_world(world: World) -> list[str]:
     return wrong
 
 
-def _check_next(world: World) -> list[str]:
+def check_next(world: World) -> list[str]:
+    """Publishes all shards, and returns what is wrong afterwards."""
     run(world, world.store, "next", 4, "1.0")
     right = world.rows() == wanted(4, "1.0")
-    return [*([] if right else ["the next run publishes other rows"]), *_check_world(world)]
+    return [*([] if right else ["the next run publishes other rows"]), *check_world(world)]
 
 
 def make_world(folder: Path, address: str, sleeper: str) -> World:

@@ -1,4 +1,4 @@
-"""A process of one command that kills itself at a step, or waits to be killed."""
+"""A process of one command that kills or stops itself at a step, or waits to be killed."""
 
 from __future__ import annotations
 
@@ -67,6 +67,7 @@ class Order:
         workers: whether it is to fork worker processes.
         end: the step before which SIGKILL comes, or None.
         alone: only the process that comes to the step is killed, be it launcher or worker.
+        stops: SIGSTOP comes instead of SIGKILL, and for that process alone.
     """
 
     arguments: tuple[str, ...]
@@ -76,6 +77,7 @@ class Order:
     workers: bool = False
     end: Step | None = None
     alone: bool = False
+    stops: bool = False
 
 
 def obey(order: Order) -> NoReturn:
@@ -123,8 +125,16 @@ class Watch:
         os.write(self._log, f"{name}\n".encode())
         reached = Step(name, self._counts[name]), Step("", self._counts.total())
         if self._order.end in reached:
+            self._end()
+
+    def _end(self) -> None:
+        if self._order.stops:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        elif self._order.alone:
+            os.kill(os.getpid(), signal.SIGKILL)
+        else:
             # All of the group end at the same moment, as when a machine loses its power.
-            os.kill(os.getpid(), signal.SIGKILL) if self._order.alone else _kill_group()
+            _kill_group()
 
 
 def _kill_group() -> None:

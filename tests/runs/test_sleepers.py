@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from itertools import cycle, islice
 from pathlib import Path
 
 import pytest
 
+from batchscore import locks
+from batchscore.errors import FailedError, RetryError
 from tests.faults.sleepers import (
     SLEEPERS,
     TAKERS,
+    LockedStore,
+    check_next,
+    check_world,
     copy_world,
     count_steps,
+    expire,
     interleave,
     make_world,
 )
 
 # `make faults` stops before every operation, with everyone who may take the slice over.
-STRIDE = 2
+STRIDE = 5
 
 
 @pytest.mark.parametrize("sleeper", SLEEPERS)
@@ -33,3 +40,34 @@ def test_a_sleeper_that_wakes_up_leaves_the_slice_to_its_taker(
         taker = next(takers)
         found = interleave(copy_world(world, tmp_path / f"out{at}"), sleeper, taker, at, False)
         assert found == [], f"{sleeper} stopped before change {at}, and another that {taker}"
+
+
+@pytest.mark.parametrize(
+    ("sleeper", "name"),
+    [
+        ("rescoring", "current.txt"),
+        ("release", "current.txt"),
+        ("release", "manifest.json"),
+        ("rollback", "current.txt"),
+        ("rollback", "manifest.json"),
+    ],
+)
+def test_a_sleeper_inside_a_lock_keeps_others_out_for_a_limited_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sleeper: str, name: str
+) -> None:
+    """Another is told of file and process and to try again; once it woke up, all is in order."""
+    monkeypatch.setattr(locks, "_SECONDS", 0.1)
+    world = make_world(tmp_path, str(tmp_path / "out"), sleeper)
+    codes: list[int] = []
+
+    def sleep() -> None:
+        expire(world.store)
+        with pytest.raises(RetryError, match=rf"{name}\.lock: process {os.getpid()} ") as told:
+            TAKERS["rescores"](world, world.store)
+        codes.append(told.value.exit_code)
+
+    with pytest.raises(FailedError, match="does not hold slice"):
+        SLEEPERS[sleeper][1](world, LockedStore(world.address, name, sleep))
+    assert codes == [4]
+    assert check_world(world) == []
+    assert check_next(world) == []
