@@ -61,8 +61,9 @@ def _is_file(lock: IO[bytes], place: str) -> bool:
 
 
 def _still_locked(lock: IO[bytes], place: str) -> RetryError:
-    lock.seek(0)
-    pid = lock.read(20).decode(errors="replace").strip() or "unknown"
+    with lock:
+        lock.seek(0)
+        pid = lock.read(20).decode(errors="replace").strip() or "unknown"
     return RetryError(
         f"{place}: process {pid} has kept this lock for {_SECONDS:.0f} s, which takes "
         "milliseconds; the process may be stopped: resume or end it, and run again"
