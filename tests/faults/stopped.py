@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import batchscore.cli
@@ -28,10 +27,10 @@ class Stopper:
         if name := name_step(event, args, self._output):
             self._stop(name)
 
-    def flush(self, file: Any) -> None:
+    def flush(self, fd: Any) -> None:
         """Flushes, and stops after it."""
-        self._flush(file)
-        self._stop(f"flush {os.readlink(f'/proc/self/fd/{file}')[len(self._output) + 1 :]}")
+        self._flush(fd)
+        self._stop(f"flush {os.readlink(f'/proc/self/fd/{fd}')[len(self._output) + 1 :]}")
 
     def _stop(self, name: str) -> None:
         os.write(self._steps, f"{name}\n".encode())
@@ -39,7 +38,7 @@ class Stopper:
         signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
 
-def _skip(_: Any) -> None:
+def _skip(fd: Any) -> None:
     """Flushes nothing."""
 
 
@@ -47,8 +46,7 @@ def main() -> None:
     """Runs a command: the output, a file for steps, whether it flushes, and the command's words."""
     output, steps, flushes, *words = sys.argv[1:]
     stopper = Stopper(output, steps)
-    flush: Callable[[Any], None] = stopper.flush if flushes == "yes" else _skip
-    os.fsync = flush
+    os.fsync = stopper.flush if flushes == "yes" else _skip
     batchscore.plan.work.UNIT_ROWS = UNIT_ROWS
     sys.addaudithook(stopper.see)
     sys.argv = ["batchscore", *words]
