@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date, datetime, time, timezone
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -167,12 +167,12 @@ def _instant(literal: Any, zoned: bool | None) -> Fraction:
     if isinstance(literal, datetime):
         if zoned is not None and (literal.tzinfo is not None) != zoned:
             raise ValueError(f"write {expected}")
-        wall = literal.astimezone(timezone.utc).replace(tzinfo=None) if literal.tzinfo else literal
+        # In UTC it may be of a year that Python does not have.
+        passed = literal.replace(tzinfo=None) - _EPOCH - (literal.utcoffset() or timedelta())
     elif isinstance(literal, date):
-        wall = datetime.combine(literal, time())
+        passed = datetime.combine(literal, time()) - _EPOCH
     else:
         raise ValueError(f"write {expected}")
-    passed = wall - _EPOCH
     whole = passed.days * 86_400 + passed.seconds
     return whole + Fraction(passed.microseconds, 10**6) + fraction
 

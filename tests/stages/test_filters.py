@@ -188,6 +188,7 @@ LARGE = pa.array([2.0**53, 2.0**53 + 2, NAN, None])
 HALF = pa.array([0.5, 1.0, NAN, None], pa.float16())
 TIMES = pa.array([time(1, 30), time(2), None], pa.time64("us"))
 FIXED = pa.array([bytes(15) + b"a", bytes(15) + b"b", None], pa.binary(16))
+ZONED = pa.array([0], pa.timestamp("us", "UTC"))
 NANOS = pa.array([1, 2], pa.timestamp("ns"))
 
 
@@ -208,6 +209,8 @@ NANOS = pa.array([1, 2], pa.timestamp("ns"))
         (FIXED, "==", "00000000-0000-0000-0000-000000000061", [bytes(15) + b"a"]),
         (NANOS, ">", "1970-01-01T00:00:00.000000001", NANOS[1:].to_pylist()),
         (NANOS, "<", date(9999, 1, 1), NANOS.to_pylist()),
+        (ZONED, ">", "0001-01-01T00:00:00+02:00", ZONED.to_pylist()),
+        (ZONED, ">", datetime(9999, 12, 31, 23, tzinfo=timezone(timedelta(hours=-2))), []),
         (pa.array([7, 12]), "==", "07", [7]),
         (pa.array([7, 12]), "in", ["7", 12.0], [7, 12]),
         (pa.array([True, False]), "==", "true", [True]),
