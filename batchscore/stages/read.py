@@ -33,6 +33,7 @@ from batchscore.stages import sizing
 from batchscore.stages.ahead import read_ahead
 from batchscore.stages.block import Block, End
 from batchscore.stages.filters import filter_expression
+from batchscore.stages.footer import REMEDY, check_footer, check_values
 from batchscore.stages.int96 import GUARD, Int96Guard
 from batchscore.storage import (
     is_linked_mark,
@@ -52,7 +53,6 @@ _REMOTE_BUFFER_BYTES = 1 << 20
 _RETRY_SECONDS = 1.0
 _OPENED_AS = re.compile(r"^Could not open Parquet input source '.*?': ")
 _ENCRYPTED = re.compile("no decryption found|Cannot decrypt")
-_REMEDY = "write it again or take it out of input.path"
 # No value of one is a value of another, though Arrow casts between them.
 _FAMILIES: tuple[Callable[[pa.DataType], bool], ...] = (
     pa.types.is_boolean,
@@ -116,7 +116,7 @@ def open_parquet(
     except FileNotFoundError as error:
         raise ShardError(path, "no such file; was it removed meanwhile?") from error
     except Exception as error:  # a store's client raises errors of its own
-        raise ShardError(path, f"{unreadable(error)}; {_REMEDY}") from error
+        raise ShardError(path, f"{unreadable(error)}; {REMEDY}") from error
 
 
 def unreadable(error: Exception, what: str = "not a readable Parquet file") -> str:
@@ -330,21 +330,23 @@ def _decode(piece: Piece, source: Source, place: str) -> Iterator[_Sized]:
     columns = [name for name in source.schema.names if name not in keys]
     rows = 0
     with open_parquet(path, source.int96, place=place) as file:
-        _check_footer(file.metadata, piece)
+        check_footer(file.metadata, piece)
         try:
             for batch, most in _batches(file, piece, columns, source):
                 rows += batch.num_rows
                 if rows > piece.rows:
                     break
                 yield conform(batch, source.schema, keys), most
+            if rows == piece.rows:
+                check_values(file, piece, columns)
         except ShardError:
             raise
         except Exception as error:  # a store's client raises errors of its own
             problem = unreadable(error, "cannot be read to its end")
-            raise ShardError(path, f"{problem}; {_REMEDY}") from error
+            raise ShardError(path, f"{problem}; {REMEDY}") from error
     if rows != piece.rows:
         promised = f"{rows:,} rows were read where its footer promises {piece.rows:,}"
-        raise ShardError(path, f"{promised}; {_REMEDY}")
+        raise ShardError(path, f"{promised}; {REMEDY}")
 
 
 def _batches(
@@ -379,17 +381,6 @@ def _guard(piece: Piece, columns: list[str], source: Source) -> Iterator[Int96Gu
     path = piece.shard.path
     with open_parquet(path, GUARD, place=source.places.get(path, "")) as file:
         yield Int96Guard(path, file, columns, source.int96)
-
-
-def _check_footer(metadata: pq.FileMetaData, piece: Piece) -> None:
-    count = metadata.num_row_groups
-    sizes = tuple(metadata.row_group(i).num_rows for i in piece.row_groups if i < count)
-    if sizes != piece.sizes:
-        raise ShardError(
-            piece.shard.path,
-            f"its footer changed after planning: {sum(sizes):,} rows in {len(sizes)} row groups "
-            f"where {piece.rows:,} in {len(piece.sizes)} were planned; run again",
-        )
 
 
 def _groups(piece: Piece, batch_rows: int) -> Iterator[list[int]]:

@@ -165,6 +165,26 @@ def test_a_row_group_that_counts_too_few_rows_is_refused(tmp_path: Path) -> None
     assert "counts 300 rows, its row groups 243" in done.output
 
 
+@pytest.mark.parametrize(("named", "leaf"), [("id", "id"), ("s", "s.x")])
+def test_rows_beyond_a_row_groups_count_are_not_left_out(
+    tmp_path: Path, named: str, leaf: str
+) -> None:
+    """A run over a shard that claims fewer rows than it holds fails, as DuckDB does."""
+    rows = make_rows().append_column("s", pa.array([{"l": [1, 2], "x": 1}] * 300))
+    output = {"output.columns": [named], "runtime.batch_rows": 50}
+    job = write_job(tmp_path, {"input.path": "lying", **output})
+    path = tmp_path / "lying/0.parquet"
+    path.parent.mkdir()
+    path.write_bytes(claim_rows(write_bytes(rows.select([named, "a", "b"])), "both", 293))
+    with pytest.raises(duckdb.Error):
+        duckdb.execute(f"SELECT * FROM '{path}'").fetchall()
+    done = run_cli("run", job)
+    assert done.exit_code == 1, done.output
+    assert f"column '{leaf}' has 300 values in row group 0, where its footer" in done.output
+    assert "promises 293 rows; write it again" in done.output
+    assert run_cli("profile", path).exit_code == 1
+
+
 @pytest.fixture
 def encrypted(tmp_path: Path) -> Path:
     """A job over a shard whose footer is plain, and whose columns `i` and `s` are encrypted."""

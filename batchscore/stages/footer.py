@@ -1,0 +1,41 @@
+"""What a shard's footer promises, compared with its plan and with what its columns hold."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import pyarrow.parquet as pq
+
+from batchscore.errors import ShardError
+from batchscore.units import Piece
+
+REMEDY = "write it again or take it out of input.path"
+
+
+def check_footer(metadata: pq.FileMetaData, piece: Piece) -> None:
+    """Raises ShardError where row groups have other rows than were planned."""
+    count = metadata.num_row_groups
+    sizes = tuple(metadata.row_group(i).num_rows for i in piece.row_groups if i < count)
+    if sizes != piece.sizes:
+        raise ShardError(
+            piece.shard.path,
+            f"its footer changed after planning: {sum(sizes):,} rows in {len(sizes)} row groups "
+            f"where {piece.rows:,} in {len(piece.sizes)} were planned; run again",
+        )
+
+
+def check_values(file: pq.ParquetFile, piece: Piece, columns: Collection[str]) -> None:
+    """Raises ShardError where a flat column has more values than its row group has rows.
+
+    Arrow leaves out what is beyond the row group's count. The columns were read, since Arrow ends
+    the process over an encrypted or damaged one.
+    """
+    schema, paths = file.metadata.schema, file.reader.column_paths
+    flat = (leaf for leaf, (top, *_) in enumerate(paths) if top in columns)
+    leaf = next((leaf for leaf in flat if not schema.column(leaf).max_repetition_level), None)
+    for group, rows in zip(piece.row_groups, piece.sizes, strict=True):
+        found = rows if leaf is None else file.metadata.row_group(group).column(leaf).num_values
+        if found > rows:
+            promised = f"{found:,} values in row group {group}, where its footer promises {rows:,}"
+            problem = f"column {schema.column(leaf).path!r} has {promised} rows; {REMEDY}"
+            raise ShardError(piece.shard.path, problem)
