@@ -177,6 +177,57 @@ def test_annotations_that_arrow_reads_past(
         make_plan(load_job(str(job)))
 
 
+def test_half_floats(tmp_path: Path) -> None:
+    """They pass with their annotation and every bit, alone and in a list."""
+    job = write_job(tmp_path)
+    (tmp_path / "in/1.parquet").unlink()
+    halves = pa.array([0.1, None, -65504.0], pa.float16())
+    rows = make_rows(3).append_column("h", halves)
+    rows = rows.append_column("l", pa.ListArray.from_arrays(pa.array([0, 1, 1, 3]), halves))
+    pq.write_table(rows, tmp_path / "in/0.parquet", store_schema=False)
+    assert run_json("run", job)["status"] == "published"
+    (path,) = data_files(tmp_path)
+    wanted, found = annotated_leaves(tmp_path / "in/0.parquet"), annotated_leaves(path)
+    assert [found[leaf] for leaf in ("h", "l.list.element")] == [{"Type": "Float16"}] * 2
+    assert found["h"] == wanted["h"]
+    assert pq.read_table(path).select(["h", "l"]).equals(rows.select(["h", "l"]))
+
+
+def two_level(table: pa.Table) -> bytes:
+    """A shard whose only list, of required 32-bit integers, has the old two-level form.
+
+    Its repeated group is taken out of the schema, and the element is repeated in its place.
+    """
+    data = write_bytes(table, store_schema=False, compression="none")
+    group, required = b"\x35\x04\x18\x04list\x15\x02\x00", b"\x15\x02\x25\x00\x18\x07element"
+    start = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    repeated = required.replace(b"\x00", b"\x04")
+    footer = data[start:-8].replace(group + required, repeated)
+    assert len(footer) == len(data) - 8 - start - len(group)
+    # Before the schema's elements is their number, in four bits.
+    place = footer.index(b"\x19") + 1
+    footer = footer[:place] + bytes([footer[place] - 0x10]) + footer[place + 1 :]
+    return data[:start] + footer + len(footer).to_bytes(4, "little") + b"PAR1"
+
+
+def test_lists_of_two_levels(tmp_path: Path) -> None:
+    """An old list has DuckDB's values, and is published in the form of three levels."""
+    job = write_job(tmp_path)
+    (tmp_path / "in/1.parquet").unlink()
+    kind = pa.list_(pa.field("element", pa.int32(), nullable=False))
+    rows = make_rows(4).append_column("l", pa.array([[1, 2], [], None, [3]], kind))
+    path = tmp_path / "in/0.parquet"
+    path.write_bytes(two_level(rows))
+    assert str(pq.ParquetFile(path).schema).count("repeated") == 1
+    assert "group field_id=-1 list" not in str(pq.ParquetFile(path).schema)
+    values = duckdb.execute(f"SELECT l FROM '{path}'").fetchall()
+    assert values == [([1, 2],), ([],), (None,), ([3],)]
+    assert run_json("run", job)["status"] == "published"
+    (made,) = data_files(tmp_path)
+    assert duckdb.execute(f"SELECT l FROM '{made}'").fetchall() == values
+    assert "l.list.element" in annotated_leaves(made)
+
+
 @pytest.mark.parametrize("plain_first", [True, False])
 def test_a_column_keeps_its_published_type(tmp_path: Path, plain_first: bool) -> None:
     """What was published as binaries and texts stays so, in each slice; a new output is marked."""
