@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from batchscore.stages.read import open_parquet
 
+_DECODED_ROWS = 65_536
 _END_BYTES = 8  # of every Parquet file: the footer's length, and four letters
 
 
@@ -91,23 +92,29 @@ def check_rows(file: pa.NativeFile, metadata: pq.FileMetaData, sizes: Sequence[i
 
 
 def is_all_null(path: str, name: str) -> bool:
-    """Tells whether the statistics of a shard say that a flat column has nulls alone.
+    """Tells whether a shard's column has nulls alone; of a flat one, by its statistics.
+
+    Statistics do not tell a null from an empty list or from a struct of nulls, so such a column is
+    decoded, up to its first value.
 
     Raises:
         ShardError: the shard cannot be opened any more.
     """
     with open_parquet(path) as file:
-        metadata = file.metadata
-        leaves = [i for i, leaf in enumerate(leaf_paths(metadata)) if leaf == name]
-        if not leaves or metadata.schema.column(leaves[0]).max_definition_level != 1:
-            return False
-        groups = range(metadata.num_row_groups)
+        paths, groups = file.reader.column_paths, [*range(file.metadata.num_row_groups)]
+        leaves = [leaf for leaf, (top, *_) in enumerate(paths) if top == name]
         try:
-            list(file.reader.iter_batches(0, [*groups], leaves))
-        except OSError:
+            if [paths[leaf] for leaf in leaves] != [[name]]:
+                return bool(leaves) and _decodes_to_nulls(file, groups, leaves)
+            list(file.reader.iter_batches(0, groups, leaves))
+        except (OSError, pa.ArrowException):
             return False
-        chunks = [metadata.row_group(group).column(leaves[0]) for group in groups]
-        return all(_has_nulls_alone(chunk) for chunk in chunks)
+        return all(_has_nulls_alone(file.metadata.row_group(g).column(*leaves)) for g in groups)
+
+
+def _decodes_to_nulls(file: pq.ParquetFile, groups: list[int], leaves: list[int]) -> bool:
+    batches = file.reader.iter_batches(_DECODED_ROWS, groups, leaves, use_threads=False)
+    return all(batch.column(0).null_count == batch.num_rows for batch in batches)
 
 
 def _has_nulls_alone(chunk: pq.ColumnChunkMetaData) -> bool:

@@ -30,6 +30,9 @@ NULLS: dict[str, Any] = {
     "decimal": pa.nulls(4, pa.decimal128(9, 2)),
     "text": pa.nulls(4, pa.string()),
     "binary": pa.nulls(4, pa.binary()),
+    "struct": pa.nulls(4, pa.struct([("a", pa.int8()), ("l", pa.list_(pa.string()))])),
+    "list": pa.nulls(4, pa.list_(pa.struct([("a", pa.date32())]))),
+    "map": pa.nulls(4, pa.map_(pa.string(), pa.int8())),
 }
 VALUES: dict[str, Any] = {
     "texts": pa.array(["x", None, "y", "z"]),
@@ -63,7 +66,7 @@ def test_an_all_null_column_has_the_type_of_its_siblings(
 
 @pytest.mark.parametrize(
     ("nulls", "first"),
-    [("category-of-null", 0), ("missing-numbers", 0), ("missing-numbers", 1), ("object", 1)],
+    [("category-of-null", 0), ("missing-numbers", 0), ("object", 1), ("struct", 0), ("list", 1)],
 )
 def test_rows_of_an_all_null_column_are_published(tmp_path: Path, nulls: str, first: int) -> None:
     """Such a column is passed through, filtered by, partitioned by and part of a key."""
@@ -91,6 +94,19 @@ def test_a_filter_on_an_all_null_column_keeps_no_null(tmp_path: Path) -> None:
     write_shard(tmp_path / "mixed/1.parquet", rows[4:].set_column(3, "part", pa.nulls(4, "double")))
     found = run_json("run", job)["rows"]
     assert (found["scored"], found["filtered"]) == (1, 7)
+
+
+@pytest.mark.parametrize(
+    "column", [[None, []], [[None], None], [{"a": None}, None], [{"a": []}, None]], ids=str
+)
+def test_what_holds_nulls_is_not_null(tmp_path: Path, column: list[Any]) -> None:
+    """To statistics an empty list or a struct of nulls is a null; no value is lost all the same."""
+    pq.write_table(pa.table({"c": ["x", "y"]}), tmp_path / "0.parquet")
+    part = pa.int8() if column[0] != {"a": []} else pa.list_(pa.int8())
+    kind = pa.struct([("a", part)]) if isinstance(column[0], dict) else pa.list_(pa.int8())
+    pq.write_table(pa.table({"c": pa.array(column, kind)}), tmp_path / "1.parquet")
+    with pytest.raises(InputError, match=r"1\.parquet: column 'c' is .*, expected string"):
+        plan_type(tmp_path)
 
 
 @pytest.mark.parametrize("how", ["values", "no-statistics", "lying-statistics"])
