@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -33,6 +33,21 @@ class _Bytes:
 
 
 @dataclass(frozen=True)
+class _Columns:
+    """Columns by their types.
+
+    Args:
+        fixed_bits: of a row, of plain numbers, times and booleans.
+        others: names of the columns of other types.
+        is_nested: whether there are lists, structs or maps among them.
+    """
+
+    fixed_bits: int
+    others: tuple[str, ...]
+    is_nested: bool
+
+
+@dataclass(frozen=True)
 class Shard:
     """A shard that is open to be read.
 
@@ -49,25 +64,28 @@ class Shard:
     reopen: Callable[[list[str]], pq.ParquetFile]
 
     @cached_property
-    def fixed_bits(self) -> int:
-        """Bits of a row of the columns of plain numbers, times and booleans."""
-        return sum(kind.bit_width for kind in self.schema.types if pa.types.is_primitive(kind))
-
-    @cached_property
-    def is_nested(self) -> bool:
-        """Whether there are lists, structs or maps."""
-        return any(pa.types.is_nested(kind) for kind in self.schema.types)
+    def columns(self) -> _Columns:
+        """What the run's types tell."""
+        return _look_at(self.schema)
 
     @cached_property
     def leaves(self) -> list[int]:
         """The leaf columns whose decoded bytes the run's types do not tell."""
-        names = [f.name for f in self.schema if not pa.types.is_primitive(f.type)]
+        names = self.columns.others
         if not names:
             return []
         paths = self.file.reader.column_paths
-        if not self.is_nested:
+        if not self.columns.is_nested:
             return [paths.index([name]) for name in names if [name] in paths]
         return [i for i, (top, *_) in enumerate(paths) if top in names]
+
+
+@lru_cache(maxsize=16)
+def _look_at(schema: pa.Schema) -> _Columns:
+    # Once a run, not once a shard: there may be thousands of either.
+    fixed = [kind.bit_width for kind in schema.types if pa.types.is_primitive(kind)]
+    others = tuple(field.name for field in schema if not pa.types.is_primitive(field.type))
+    return _Columns(sum(fixed), others, any(pa.types.is_nested(kind) for kind in schema.types))
 
 
 def rows_at_once(shard: Shard, groups: Sequence[int], most: int) -> int:
@@ -82,7 +100,7 @@ def rows_at_once(shard: Shard, groups: Sequence[int], most: int) -> int:
         OSError: a column is damaged or encrypted.
     """
     sizes = [] if _is_small(shard, groups, most) else [_group_bytes(shard, g) for g in groups]
-    numbers = shard.fixed_bits / 8 + max((each.numbers for each in sizes), default=0.0)
+    numbers = shard.columns.fixed_bits / 8 + max((each.numbers for each in sizes), default=0.0)
     texts = max((each.texts for each in sizes), default=0.0)
     fitting = max(MOST_BYTES / max(1.0, numbers), TILE_ROWS)
     return max(1, int(min(most, fitting, MOST_BYTES / max(1.0, texts))))
@@ -95,7 +113,7 @@ def _is_small(shard: Shard, groups: Sequence[int], most: int) -> bool:
     found = [shard.file.metadata.row_group(group) for group in groups]
     rows = sum(group.num_rows for group in found)
     encoded = sum(group.total_byte_size for group in found)
-    return not shard.is_nested and min(rows, most) * encoded <= MOST_BYTES
+    return not shard.columns.is_nested and min(rows, most) * encoded <= MOST_BYTES
 
 
 def _group_bytes(shard: Shard, group: int) -> _Bytes:
