@@ -227,6 +227,7 @@ def _trace(disk: Disk, words: Sequence[str]) -> tuple[int, list[Cut]]:
         code = _follow(process, lambda: disk.cut(steps.read_text().splitlines()[-1], cuts))
     finally:
         process.kill()
+        process.wait()  # else its files keep the disk from being unmounted
     disk.cut("end", cuts)
     return code, cuts
 
