@@ -58,3 +58,26 @@ def test_ten_times_the_input(group: int, small_peak: float, tmp_path: Path) -> N
     """Ten million rows, in ten row groups or one, peak within 10 % of a million's memory."""
     found = peak(write_big_job(tmp_path, 10 * ROWS, group))
     assert found < 1.1 * small_peak, f"{found:.0f} MB, {small_peak:.0f} MB for a tenth"
+
+
+MORE_MB = 1000.0  # of what decodes to as much as two GB
+
+
+@pytest.mark.slow
+def test_texts_that_are_stored_once(tmp_path: Path) -> None:
+    """A thousand texts of 1 MB, and as many in maps, take at most 1 GB more than integers."""
+    indices, offsets = pa.array(np.zeros(1000, np.int32)), pa.array(range(1001), pa.int32())
+    texts = pa.DictionaryArray.from_arrays(indices, pa.array(["x" * 1_000_000]))
+    maps = pa.MapArray.from_arrays(offsets, pa.array(["k"] * 1000), texts)
+    peaks = []
+    for folder, columns in {"plain": {}, "large": {"t": texts, "m": maps}}.items():
+        rows = factory.make_rows(1000)
+        job = factory.write_job(tmp_path / folder, {"input.path": "rows.parquet"})
+        for name, column in columns.items():
+            rows = rows.append_column(name, column)
+        # Without Arrow's schema these texts are read as plain ones.
+        path = tmp_path / folder / "rows.parquet"
+        pq.write_table(rows, path, compression="zstd", store_schema=False)
+        peaks.append(peak(job))
+    assert path.stat().st_size < 50_000
+    assert peaks[1] < peaks[0] + MORE_MB, peaks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -128,3 +129,38 @@ def test_null_partitions(column: list[Any], tmp_path: Path) -> None:
     typed = ds.partitioning(pa.schema([("my part", rows["my part"].type)]), flavor="hive")
     frame = pd.read_parquet(data, partitioning=typed).sort_values("id")
     assert [None if pd.isna(v) else v for v in frame["my part"]] == column
+
+
+TYPED: dict[str, Any] = {
+    "code": (["007", None, "7"], pa.string(), "VARCHAR", pl.String),
+    "flag": ([True, False, None], pa.bool_(), "BOOLEAN", pl.Boolean),
+    "at": ([datetime(2024, 1, 1, 1, 30), None, None], pa.timestamp("us"), "TIMESTAMP",
+           pl.Datetime("us")),
+    "none": ([None] * 3, pa.int64(), "BIGINT", pl.Int64),
+}  # fmt: skip
+
+
+def test_types_that_a_reader_is_given(tmp_path: Path) -> None:
+    """Every reader returns each partition value in the type that it is given, as the docs say."""
+    rows = make_rows(3)
+    for name, (values, kind, _, _) in TYPED.items():
+        rows = rows.append_column(name, pa.array(values, kind))
+    write_shard(tmp_path / "rows/0.parquet", rows)
+    by = list(TYPED)
+    job = write_job(tmp_path, {"input.path": "rows", "output.partition_by": by})
+    assert run_cli("run", job).exit_code == 0
+    data, fields = str(tmp_path / "out/data"), [(name, how[1]) for name, how in TYPED.items()]
+    typed = ds.partitioning(pa.schema(fields), flavor="hive")
+    types = {name: how[2] for name, how in TYPED.items()}
+    query = f"FROM read_parquet('{data}/**/*.parquet', hive_types={types})"
+    schema = {name: how[3] for name, how in TYPED.items()}
+    frame = pd.read_parquet(data, partitioning=typed)
+    tables = [
+        ds.dataset(data, partitioning=typed).to_table(),
+        pa.Table.from_pandas(frame, schema=pa.schema([("id", pa.int64()), *fields])),
+        duckdb.from_query(query).to_arrow_table(),
+        pl.scan_parquet(data, hive_partitioning=True, hive_schema=schema).collect().to_arrow(),
+    ]
+    for table in tables:
+        for name, (values, *_) in TYPED.items():
+            assert table.sort_by("id")[name].to_pylist() == values
