@@ -148,7 +148,7 @@ def check_output(store: Store) -> None:
     try:
         found = store.read_json(FORMAT)
         _check_format(store, found[_KEY])
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         _check_unmarked(store)
     except (KeyError, TypeError, ValueError) as error:
         raise OutputError(f"{store.url(FORMAT)}: damaged ({reason(error)}); {_MARK}") from error
