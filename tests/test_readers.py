@@ -152,13 +152,14 @@ def test_types_that_a_reader_is_given(tmp_path: Path) -> None:
     data, fields = str(tmp_path / "out/data"), [(name, how[1]) for name, how in TYPED.items()]
     typed = ds.partitioning(pa.schema(fields), flavor="hive")
     types = {name: how[2] for name, how in TYPED.items()}
-    query = f"FROM read_parquet('{data}/**/*.parquet', hive_types={types})"
+    duck = duckdb.sql(f"FROM read_parquet('{data}/**/*.parquet', hive_types={types})")
+    assert duck is not None
     schema = {name: how[3] for name, how in TYPED.items()}
     frame = pd.read_parquet(data, partitioning=typed)
     tables = [
         ds.dataset(data, partitioning=typed).to_table(),
         pa.Table.from_pandas(frame, schema=pa.schema([("id", pa.int64()), *fields])),
-        duckdb.from_query(query).to_arrow_table(),
+        duck.to_arrow_table(),
         pl.scan_parquet(data, hive_partitioning=True, hive_schema=schema).collect().to_arrow(),
     ]
     for table in tables:
