@@ -18,6 +18,7 @@ from batchscore.plan import make_plan, settle
 from batchscore.runs import layout
 from batchscore.runs.history import read_manifest
 from batchscore.runs.publication import journal_path
+from batchscore.runs.segments import expand
 from batchscore.storage import Store
 from tests.factory import (
     change_job,
@@ -232,9 +233,10 @@ def test_records_without_digests_are_held_against_what_is_known(made: Output, ou
     store = Store(str(output))
     path = layout.run_file(made.held, "held.json")
     held = json.loads(store.read(path))
-    for unit in held["documents"][0][1]["units"]:
+    manifest = held["documents"][0][1] = expand(store, held["documents"][0][1])
+    for unit in manifest["units"]:
         del unit["sidecars"]
-    del held["documents"][0][1]["profile_files"]
+    del manifest["profile_files"]
     store.write_json(path, held)
     rows, _ = made.place("rows", output)
     kept = rows.read_bytes()
