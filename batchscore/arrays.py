@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -159,15 +159,18 @@ def has_extension(kind: pa.DataType) -> bool:
 
 def storage_type(kind: pa.DataType) -> pa.DataType:
     """Returns a type with what extension types are stored as in their place, at any depth."""
-    types = pa.types
-    if not has_extension(kind):
-        return kind
-
-    def inner(part: pa.Field) -> pa.Field:
-        return part.with_type(storage_type(part.type))
-
     if isinstance(kind, pa.BaseExtensionType):
         return storage_type(kind.storage_type)
+    return change_parts(kind, storage_type) if has_extension(kind) else kind
+
+
+def change_parts(kind: pa.DataType, change: Callable[[pa.DataType], pa.DataType]) -> pa.DataType:
+    """Returns a list, struct or map type with the types of its parts changed, in their order."""
+    types = pa.types
+
+    def inner(part: pa.Field) -> pa.Field:
+        return part.with_type(change(part.type))
+
     if types.is_struct(kind):
         return pa.struct([inner(part) for part in kind])
     if types.is_map(kind):

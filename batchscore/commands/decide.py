@@ -90,7 +90,7 @@ def release(store: Store, run: str, slice_: str | None, reason: str) -> dict[str
 
 
 def _is_begun(store: Store, run: str) -> bool:
-    """Tells whether the publication of a run was begun and not finished."""
+    """Tells whether the publication of a run was started and not finished."""
     found = pending(store, str(read_manifest(store, run).get("slice")))
     return found is not None and found.run == run
 
@@ -127,7 +127,7 @@ def _held_publication(store: Store, manifest: Mapping[str, Any]) -> Publication:
     except FileNotFoundError as error:
         if "units" in manifest:
             raise InvalidError(
-                f"run {run!r}: its discard was begun and not finished; discard it again"
+                f"run {run!r}: its discard was started and not finished; discard it again"
             ) from error
         raise InvalidError(
             f"run {run!r}: was held before it scored anything, so there is nothing to publish; "

@@ -14,7 +14,7 @@ from batchscore.spec import RunSpec
 
 
 def is_publishing(spec: RunSpec) -> bool:
-    """Tells whether the run's publication was begun and is not finished."""
+    """Tells whether the publication of the run was started and is not finished."""
     return spec.output.exists(journal_path(spec.slice, spec.run))
 
 

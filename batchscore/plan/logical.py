@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchscore.arrays import has_extension
+from batchscore.arrays import change_parts, has_extension
 
 Change = Callable[[pa.DataType, pq.ColumnSchema], pa.DataType]
 
@@ -51,24 +51,19 @@ def change_leaves(schema: pa.Schema, stored: pq.ParquetSchema, change: Change) -
 
 
 def _changed(kind: pa.DataType, leaves: Iterator[pq.ColumnSchema], change: Change) -> pa.DataType:
-    types = pa.types
-
-    def inner(part: pa.Field) -> pa.Field:
-        return part.with_type(_changed(part.type, leaves, change))
-
     if isinstance(kind, pa.BaseExtensionType):
         # Its type says more than the annotations of what it is stored as.
         _changed(kind.storage_type, leaves, change)
         return kind
-    if types.is_struct(kind):
-        return pa.struct([inner(part) for part in kind])
-    if types.is_map(kind):
-        return pa.map_(inner(kind.key_field), inner(kind.item_field), kind.keys_sorted)
-    if types.is_fixed_size_list(kind):
-        return pa.list_(inner(kind.value_field), kind.list_size)
-    if types.is_large_list(kind):
-        return pa.large_list(inner(kind.value_field))
-    return pa.list_(inner(kind.value_field)) if types.is_list(kind) else change(kind, next(leaves))
+    if not _has_parts(kind):
+        return change(kind, next(leaves))
+    return change_parts(kind, lambda part: _changed(part, leaves, change))
+
+
+def _has_parts(kind: pa.DataType) -> bool:
+    types = pa.types
+    lists = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+    return bool(lists or types.is_struct(kind) or types.is_map(kind))
 
 
 def as_microseconds(kind: pa.DataType, column: pq.ColumnSchema) -> pa.DataType:
