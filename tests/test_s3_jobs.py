@@ -68,6 +68,10 @@ def test_a_slice_lives_on_s3(server: S3, bucket: Path, tmp_path: Path) -> None:
         assert run_json("rollback", job, "--undo", added["run"])["exit_code"] == 0
         assert ids(bucket) == list(range(500))
         assert run_json("verify", job)["exit_code"] == 0
+        next((bucket / "out/data").glob("*.parquet")).unlink()
+        write_shard(bucket / "out/data/x")
+        spoiled = run_json("verify", job)
+    assert [problem["kind"] for problem in spoiled["problems"]] == ["missing", "stranger"]
     assert "2.parquet" in str(traced)
     left = {path.relative_to(bucket / "out").parts[1] for path in files(bucket / "out/_batchscore")}
     assert left == {"format.json", "ledger", "retired", "runs", "slices"}

@@ -447,15 +447,3 @@ def test_a_publish_meanwhile_is_no_problem(output: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(verify, "_list_data", list_late)
     with pytest.raises(RetryError, match="verify again"):
         verify_output(Store(str(output)), None)
-
-
-def test_an_output_elsewhere_is_verified(output: Path) -> None:
-    """An address of another file system is read the same way."""
-    store = Store(f"memory://{output.name}-{id(output)}")
-    for name, data in read_tree(output).items():
-        store.write(name, data)
-    assert verify_output(store, None).problems == []
-    store.remove(snapshot(store, "one")[0])
-    store.write("data/x", b"")
-    kinds = [problem.kind for problem in verify_output(store, None).problems]
-    assert kinds == ["missing", "stranger"]
