@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 from batchscore.addresses import redacted_text
 
 _NAMES_SHOWN = 20
 _COMPARED_CHARACTERS = 80
+_REMEDIES = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room",
+    errno.EACCES: "grant the permission",
+    errno.EPERM: "grant the permission",
+    errno.EROFS: "mount its file system for writing",
+}
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -49,3 +57,8 @@ def error_text(error: BaseException) -> str:
         raise
     except BaseException:
         return ""
+
+
+def remedy_of(error: OSError, otherwise: str) -> str:
+    """Returns what helps where a file could not be read or written; `otherwise` if unknown."""
+    return _REMEDIES.get(error.errno or 0, otherwise)

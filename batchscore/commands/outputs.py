@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from batchscore.errors import FailedError, OutputError
 from batchscore.storage import Store
+from batchscore.wording import remedy_of
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -29,5 +30,5 @@ def writable(store: Store) -> Iterator[None]:
             ) from error
         raise OutputError(
             f"output {store.address}: cannot be written ({error}); "
-            "grant the permission, or choose another folder"
+            f"{remedy_of(error, 'grant the permission')}, or choose another folder"
         ) from error

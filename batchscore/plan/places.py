@@ -15,7 +15,7 @@ from batchscore.errors import InputError, InvalidError, OutputError, RetryError
 from batchscore.runs import layout
 from batchscore.stages.partition import encoded_key, is_plain_key
 from batchscore.storage import Store, open_filesystem
-from batchscore.wording import reason
+from batchscore.wording import reason, remedy_of
 
 
 def check_apart(output: str, inputs: Iterable[str]) -> None:
@@ -154,7 +154,7 @@ def probe_output(output: Store) -> None:
     except OSError as error:
         raise OutputError(
             f"output {output.address}: cannot be written ({error}); "
-            "grant the permission, or choose another folder"
+            f"{remedy_of(error, 'grant the permission')}, or choose another folder"
         ) from error
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import re
 import secrets
 import traceback
@@ -15,14 +14,8 @@ from batchscore.addresses import redacted_text
 from batchscore.errors import BatchscoreError, FailedError, ShardError, StepError, StoppedError
 from batchscore.runs import layout
 from batchscore.storage import Store
+from batchscore.wording import remedy_of
 
-_REMEDIES = {
-    errno.ENOSPC: "make room",
-    errno.EDQUOT: "make room",
-    errno.EACCES: "grant the permission",
-    errno.EPERM: "grant the permission",
-    errno.EROFS: "grant the permission to write",
-}
 _OS_ERROR = re.compile(r"\w+Error: \[Errno (\d+)\] (.+?)(?: \[while running .*)?$")
 _unwritten: dict[str, dict[str, str]] = {}
 
@@ -53,7 +46,7 @@ def describe(error: BaseException) -> dict[str, str]:
     if isinstance(error, BatchscoreError):
         message = str(error)
     elif isinstance(error, OSError):
-        remedy = _REMEDIES.get(error.errno or 0, "see to the disk or store")
+        remedy = remedy_of(error, "see to the disk or store")
         message = (
             f"a file could not be read or written ({error}); {remedy} and run again; "
             "finished units are kept"

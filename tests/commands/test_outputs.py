@@ -18,6 +18,7 @@ from batchscore.storage import Store
         (errno.ENOSPC, FailedError, "make room"),
         (errno.EDQUOT, FailedError, "make room"),
         (errno.EACCES, OutputError, "grant the permission"),
+        (errno.EROFS, OutputError, "mount its file system for writing"),
     ],
 )
 def test_the_remedy_fits_the_cause(

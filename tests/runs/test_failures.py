@@ -151,7 +151,7 @@ def test_an_error_that_cannot_be_written_down_is_told_by_its_process(tmp_path: P
         (errno.ENOSPC, "make room and"),
         (errno.EDQUOT, "make room and"),
         (errno.EACCES, "grant the permission and"),
-        (errno.EROFS, "grant the permission to write and"),
+        (errno.EROFS, "mount its file system for writing and"),
         (errno.EIO, "see to the disk or store and"),
         (None, "see to the disk or store and"),
     ],
