@@ -105,6 +105,8 @@ def settle(plan: Plan, rescore: bool = False, read: bool = False) -> Work:
     resumed = _take(heads, left, spec.max_bad_shards)
     damaged = _again(plan, damage, left)
     units = _cut(plan.pieces, left, salt, {*finished, *published})
+    if units:
+        damaged |= _damaged_records(plan, finished - {*published, *heads, *damage})
     same = alike and base is not None and base["fingerprint"] == plan.fingerprint
     unchanged = same and not units and not resumed
     changes, checks = _changes(plan, base, changed, published, rescore)
@@ -344,6 +346,13 @@ def _again(
     rest = {key: set(groups) for key, groups in left.items()}
     taken = _take(records, rest, plan.spec.max_bad_shards)
     return {path: wrong for unit in taken for path, wrong in damage[unit][1].items()}
+
+
+def _damaged_records(plan: Plan, units: Iterable[str]) -> dict[str, str]:
+    """Returns the records that tell no more which row groups are finished, by path."""
+    spec = plan.spec
+    paths = (layout.record(spec.slice, spec.score, unit) for unit in sorted(units))
+    return dict.fromkeys(paths, "is damaged")
 
 
 def _tell_damaged(damaged: Mapping[str, str]) -> list[Check]:
