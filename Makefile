@@ -27,7 +27,7 @@ demo: $(READY)
 	$(BIN)/batchscore run jobs/flight_delays/job.yaml
 
 test: check
-	$(BIN)/pytest --cov --cov-report=term
+	$(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist worksteal --cov --cov-report=term
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.scoring_peers
