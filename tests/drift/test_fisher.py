@@ -68,9 +68,9 @@ def test_a_billion_rows_take_milliseconds(share: float, sigmas: float) -> None:
     n = 10**9
     a = int(share * n)
     b = a + round(sigmas * math.sqrt(2 * share * (1 - share) * n))
-    start = time.perf_counter()
+    start = time.thread_time()
     p_value = fisher_p(a, n, b, n)
-    assert time.perf_counter() - start < 0.5
+    assert time.thread_time() - start < 0.5
     pooled = (a + b) / (2 * n)
     # The exact test reaches half a step further than the normal curve.
     z = max(0, b - a - 1) / n / math.sqrt(2 * pooled * (1 - pooled) / n)

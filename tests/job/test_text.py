@@ -46,13 +46,13 @@ def test_refuses_what_is_not_a_job_files_yaml(text: str, message: str) -> None:
 
 
 def test_refuses_an_alias_bomb_at_once() -> None:
-    """A small file that expands to a billion values is refused within a moment."""
+    """A small file that expands to a billion values is refused after a moment's work."""
     lines = ["a0: &a0 [x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 10)]
-    started = time.monotonic()
+    started = time.thread_time()
     with pytest.raises(JobFileError, match="over 100,000 values"):
         parse_yaml("\n".join(lines), "job.yaml")
-    assert time.monotonic() - started < 5
+    assert time.thread_time() - started < 5
 
 
 def test_names_a_file_that_cannot_be_read(tmp_path: Path) -> None:
