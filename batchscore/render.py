@@ -221,6 +221,7 @@ def details(manifest: Mapping[str, Any], output: str) -> list[str]:
         ("device", manifest["device"]),
         ("input", f"{len(manifest['inputs'])} shards, {_input_size(manifest)}"),
         ("model", manifest["model"]["identity"]),
+        *(("weights", one_line(w, 300)) for w in [_casts(manifest)] if w),
         ("job file", manifest["job_sha256"]),
         ("versions", "  ".join(f"{k} {v}" for k, v in manifest["packages"].items())),
     ]
@@ -232,6 +233,11 @@ def details(manifest: Mapping[str, Any], output: str) -> list[str]:
     if manifest.get("profile"):
         lines += ["", *profile_table(manifest["profile"])]
     return lines
+
+
+def _casts(manifest: Mapping[str, Any]) -> str:
+    """Returns which weights were cast to the network's types; runs of earlier versions say none."""
+    return str(manifest.get("inference", {}).get("weights", ""))
 
 
 def _mark(check: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:

@@ -91,9 +91,13 @@ def write_model(
     state: Mapping[str, torch.Tensor] = STATE,
     tables: Mapping[str, pa.Table] = MappingProxyType({}),
     profile: bytes | None = None,
+    more: Mapping[str, bytes] = MappingProxyType({}),
     **card: Any,
 ) -> Path:
-    """Write a model folder of the network; its input is `x`, a list, its output `logit`."""
+    """Write a model folder of the network; its input is `x`, a list, its output `logit`.
+
+    `tables` and `more` are other files by name.
+    """
     facts: dict[str, Any] = {
         "name": "small",
         "version": "1.0",
@@ -104,6 +108,7 @@ def write_model(
         "outputs": {"logit": {"type": "float32", "shape": []}},
     }
     files = {"weights.safetensors": safetensors.torch.save(dict(state)), "net.py": net.encode()}
+    files.update(more)
     if profile is not None:
         files["profile.parquet"] = profile
         facts["profile"] = "profile.parquet"

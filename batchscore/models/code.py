@@ -10,23 +10,24 @@ import importlib.machinery
 import importlib.util
 import sys
 import threading
-import traceback
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from batchscore.errors import FunctionError
+from batchscore.models.explain import attribute, import_failure
 
+_INSTALL = "install the module, or put it beside the file"
 _importing = threading.RLock()
 
 
-def load_object(reference: str, base: str, only: Sequence[str] | None = None) -> object:
+def load_object(reference: str, base: str, sha256: str | None = None, edition: int = 0) -> object:
     """Return what `reference` names: "file.py:name" below the folder `base`, or "module:name".
 
-    A file may import the files beside it, while it is being imported; `only` limits both to those
-    file names (a model folder's verified ones). Code is always compiled from its source, never
-    taken from a `__pycache__`, and each version of a file is run once a process. Raises
+    A file may import the files beside it, while it is being imported. Code is always compiled from
+    its source, never taken from a `__pycache__`, and each version of a file is run once a process,
+    or once an edition. The bytes that are run are those that are compared with `sha256`. Raises
     FunctionError with the file, the line and the remedy.
     """
     module, _, name = reference.partition(":")
@@ -35,49 +36,42 @@ def load_object(reference: str, base: str, only: Sequence[str] | None = None) ->
             f"reference {reference!r} must read 'file.py:name' or 'package.module:name'"
         )
     if module.endswith(".py"):
-        found = _from_file(module, Path(base).resolve(), None if only is None else frozenset(only))
+        found = _from_file(module, Path(base).resolve(), sha256, edition)
     else:
         found = _from_package(module)
-    if not hasattr(found, name):
-        public = ", ".join(sorted(key for key in vars(found) if not key.startswith("_"))[:20])
-        raise FunctionError(
-            f"{module} defines no {name!r}; define it or name one of: {public or 'it is empty'}"
-        )
-    return getattr(found, name)
+    return attribute(found, module, name)
 
 
-def _from_file(file: str, base: Path, only: frozenset[str] | None) -> types.ModuleType:
+def _from_file(file: str, base: Path, sha256: str | None, edition: int) -> types.ModuleType:
     path = (base / file).resolve()
     if not path.is_relative_to(base):
         raise FunctionError(f"file {file!r} lies outside {base}; give a path below that folder")
-    if only is not None and file not in only:
-        raise FunctionError(
-            f"file {file!r} is not one of the verified files {sorted(only)}; list it in model.yaml"
-        )
     try:
         source = path.read_bytes()
     except OSError as error:
         raise FunctionError(
             f"file {path} cannot be read: {error.strerror}; correct the reference"
         ) from error
+    if sha256 is not None and hashlib.sha256(source).hexdigest() != sha256:
+        raise FunctionError(f"file {path} was changed since its SHA-256 was taken; run again")
     with _importing:
-        return _run(path, source, only)
+        return _run(path, source, edition)
 
 
 @functools.cache
-def _run(path: Path, source: bytes, only: frozenset[str] | None) -> types.ModuleType:
+def _run(path: Path, source: bytes, edition: int) -> types.ModuleType:
     """Run one version of a file as a module of its own name, its siblings importable meanwhile."""
-    digest = hashlib.sha256(f"{path}\0".encode() + source).hexdigest()
+    digest = hashlib.sha256(f"{path}\0{edition}\0".encode() + source).hexdigest()
     module = types.ModuleType(f"batchscore_user_{digest[:16]}")
     module.__file__ = str(path)
     # Dataclasses and pickling look their module up by its name.
     sys.modules[module.__name__] = module
     try:
-        with _siblings(path.parent, only):
+        with _siblings(path.parent):
             exec(compile(source, str(path), "exec", dont_inherit=True), vars(module))
     except (Exception, SystemExit) as error:
         del sys.modules[module.__name__]
-        raise FunctionError(_failure(str(path), path.parent, error)) from error
+        raise FunctionError(import_failure(str(path), path.parent, error, _INSTALL)) from error
     return module
 
 
@@ -85,26 +79,7 @@ def _from_package(module: str) -> types.ModuleType:
     try:
         return importlib.import_module(module)
     except (Exception, SystemExit) as error:
-        raise FunctionError(_failure(f"module {module!r}", None, error)) from error
-
-
-def _failure(what: str, folder: Path | None, error: BaseException) -> str:
-    """Say where in the user's own code an import failed, and what to do."""
-    if isinstance(error, SyntaxError):
-        place = f"{error.filename}, line {error.lineno}"
-        return f"{what} is not valid Python: {error.msg} ({place}); correct it"
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if folder is not None and Path(frame.filename).parent == folder
-    ]
-    place = f" at {frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
-    remedy = (
-        "install the module, or put it beside the file"
-        if isinstance(error, ImportError)
-        else "correct it"
-    )
-    return f"{what} cannot be imported{place}: {type(error).__name__}: {error}; {remedy}"
+        raise FunctionError(import_failure(f"module {module!r}", None, error, _INSTALL)) from error
 
 
 class _FromSource(importlib.machinery.SourceFileLoader):
@@ -118,9 +93,8 @@ class _FromSource(importlib.machinery.SourceFileLoader):
 class _Siblings(importlib.abc.MetaPathFinder):
     """Finds `import name` as folder/name.py."""
 
-    def __init__(self, folder: Path, only: frozenset[str] | None) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.only = only
         self.found: set[str] = set()
 
     def find_spec(
@@ -128,8 +102,7 @@ class _Siblings(importlib.abc.MetaPathFinder):
     ) -> importlib.machinery.ModuleSpec | None:
         """Return the spec of a sibling file, or None where there is none."""
         file = self.folder / f"{fullname}.py"
-        allowed = self.only is None or file.name in self.only
-        if path is not None or not allowed or not file.is_file():
+        if path is not None or not file.is_file():
             return None
         self.found.add(fullname)
         loader = _FromSource(fullname, str(file))
@@ -137,8 +110,8 @@ class _Siblings(importlib.abc.MetaPathFinder):
 
 
 @contextmanager
-def _siblings(folder: Path, only: frozenset[str] | None) -> Iterator[None]:
-    finder = _Siblings(folder, only)
+def _siblings(folder: Path) -> Iterator[None]:
+    finder = _Siblings(folder)
     sys.meta_path.insert(0, finder)
     try:
         yield

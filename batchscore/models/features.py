@@ -149,7 +149,7 @@ class Features(Frozen):
 def load_features(text: str | bytes) -> Features:
     """Return the features that `dump_features` wrote; ModelError says what is wrong with `text`."""
     try:
-        found = json.loads(text)
+        found = json.loads(text, object_pairs_hook=_distinct_keys)
     except (ValueError, RecursionError) as error:
         raise ModelError(
             f"preprocessing is not JSON: {error}; write it with dump_features"
@@ -157,6 +157,15 @@ def load_features(text: str | bytes) -> Features:
     if not isinstance(found, dict):
         raise ModelError(f"preprocessing must be a JSON object, found {type(found).__name__}")
     return validated(Features, found, "preprocessing")
+
+
+def _distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        duplicate = next(name for name in names if names.count(name) > 1)
+        raise ModelError(f"preprocessing has the key {duplicate!r} twice; keep one")
+    return found
 
 
 def dump_features(features: Features) -> str:

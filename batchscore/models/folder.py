@@ -7,82 +7,29 @@ import hashlib
 import json
 import math
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import fsspec
-import pydantic
 import yaml
 from fsspec.implementations.local import LocalFileSystem
 
 from batchscore.errors import ModelError
+from batchscore.models.card import CARD, CardDumper, Format, ModelCard, parse_card
 from batchscore.models.features import Features, input_shapes, load_features, required_columns
-from batchscore.models.inputs import (
-    DType,
-    InputTensor,
-    ModelInput,
-    Size,
-    check_varying,
-    model_input,
-)
-from batchscore.models.validate import Frozen, validated
+from batchscore.models.inputs import ModelInput, check_varying, model_input
+from batchscore.models.validate import validated
 from batchscore.wording import nearest
-
-CARD = "model.yaml"
-Format = Literal["safetensors", "pt"]
 
 _CARD_BYTES = 1 << 20
 _PREPROCESSING_BYTES = 256 << 20
+_CODE_BYTES = 16 << 20
 _COPY_BYTES = 1 << 20
 # What a score does not depend on; everything else that is listed may be read or imported.
 _NO_INFLUENCE = ("golden", "evaluation", "profile")
-
-
-def _plain_name(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", name) or name == CARD:
-        raise ValueError(
-            f"{name!r} is not a plain file name (letters, digits, '_', '-', '.') in the folder"
-        )
-    return name
-
-
-FileName = Annotated[str, pydantic.AfterValidator(_plain_name)]
-Sha256 = Annotated[str, pydantic.StringConstraints(pattern="^[0-9a-f]{64}$")]
-Reference = Annotated[str, pydantic.StringConstraints(pattern=r"^[^:/\\]+:[A-Za-z_][A-Za-z0-9_]*$")]
-
-
-class OutputTensor(Frozen):
-    """One model output: its type, and its shape without the batch ([] is a scalar)."""
-
-    type: DType
-    shape: tuple[Size, ...] = ()
-
-
-class ModelCard(Frozen):
-    """What `model.yaml` says. `tolerance` is the largest difference allowed to the golden scores.
-
-    `profile` is the reference that drift is measured against; `files` holds every file's SHA-256.
-    """
-
-    batchscore_model: Literal[1]
-    name: Annotated[str, pydantic.Field(min_length=1)]
-    version: Annotated[str, pydantic.Field(min_length=1)]
-    format: Format
-    weights: FileName
-    architecture: Reference
-    architecture_args: Annotated[dict[str, Any], pydantic.Field(default_factory=dict)]
-    preprocessing: FileName | None = None
-    inputs: Annotated[dict[str, InputTensor], pydantic.Field(min_length=1)]
-    outputs: Annotated[dict[str, OutputTensor], pydantic.Field(min_length=1)]
-    golden: FileName | None = None
-    evaluation: FileName | None = None
-    profile: FileName | None = None
-    tolerance: Annotated[float, pydantic.Field(ge=0)] = 1e-5
-    files: dict[FileName, Sha256]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,12 +98,15 @@ def read_model_folder(address: str) -> Model:
     SHA-256 differs; the message names the file, both hashes and the remedy.
     """
     files, root = _open(address)
-    card = validated(ModelCard, _parse_card(_read(files, root, CARD, _CARD_BYTES)), CARD)
+    card = validated(ModelCard, parse_card(_read(files, root, CARD, _CARD_BYTES)), CARD)
     _check_listed(card)
     _verify(files, root, card.files)
     features = None
     if card.preprocessing:
-        features = load_features(_read(files, root, card.preprocessing, _PREPROCESSING_BYTES))
+        text = _read(files, root, card.preprocessing, _PREPROCESSING_BYTES)
+        found = hashlib.sha256(text).hexdigest()
+        _compare(f"{root}/{card.preprocessing}", card.files[card.preprocessing], found)
+        features = load_features(text)
         _check_inputs(card, features)
     inputs = _inputs(card, features)
     return Model(
@@ -191,7 +141,7 @@ def write_model_folder(
     _check_listed(checked)
     _inputs(checked, None)
     content = checked.model_dump(mode="json", exclude_none=True)
-    text = yaml.dump(content, Dumper=_CardDumper, sort_keys=False)
+    text = yaml.dump(content, Dumper=CardDumper, sort_keys=False)
     target, root = _open(address)
     try:
         target.makedirs(root, exist_ok=True)
@@ -306,11 +256,26 @@ def localize(model: Model) -> Path:
     return target
 
 
-class _CardDumper(yaml.SafeDumper):
-    """Writes mappings a key a line, and lists, which are shapes, in one line."""
+def read_sources(model: Model, folder: Path) -> dict[str, bytes]:
+    """Return the Python files of a model folder, as bytes whose SHA-256 was compared.
 
-    def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> Any:
-        return super().represent_sequence(tag, sequence, flow_style=True)
+    `folder` is where `localize` put them. One weights file has none: its code is the job's. Raises
+    ModelError.
+    """
+    names = [name for name in model.sha256 if name.endswith(".py") and model.code is None]
+    return {name: _read_verified(folder, name, model.sha256[name]) for name in names}
+
+
+def _read_verified(folder: Path, name: str, sha256: str) -> bytes:
+    content = _read(LocalFileSystem(), str(folder), name, _CODE_BYTES)
+    _compare(f"{folder}/{name}", sha256, hashlib.sha256(content).hexdigest())
+    return content
+
+
+def open_weights(model: Model) -> Any:
+    """Open a model's weights file for reading, wherever it is. Raises OSError."""
+    files, root = _open(model.folder)
+    return files.open(f"{root}/{model.weights}", "rb")
 
 
 def _open(address: str) -> tuple[Any, str]:
@@ -327,18 +292,6 @@ def _open(address: str) -> tuple[Any, str]:
 def _address(files: Any, root: str) -> str:
     """Return the address that opens `root` again, from any working directory."""
     return root if isinstance(files, LocalFileSystem) else str(files.unstrip_protocol(root))
-
-
-def _parse_card(text: bytes) -> dict[str, Any]:
-    try:
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
-            raise ModelError(f"{CARD} uses a YAML alias, which is not allowed; write it out")
-        card = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ModelError(f"{CARD} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(card, dict) or not all(isinstance(key, str) for key in card):
-        raise ModelError(f"{CARD} must hold keys and values, found {type(card).__name__}")
-    return card
 
 
 def _check_listed(card: ModelCard) -> None:

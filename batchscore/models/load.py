@@ -5,22 +5,19 @@ from __future__ import annotations
 import inspect
 import logging
 import os
-import pickle
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, cast
 
-import safetensors
-import safetensors.torch
 import torch
 
 from batchscore.errors import DeviceError, ModelError
-from batchscore.models.code import load_object
-from batchscore.models.folder import Model, localize
+from batchscore.models.building import Blueprint, Filled
+from batchscore.models.folder import Model, localize, read_sources
+from batchscore.models.outside import differences, outside
+from batchscore.models.weights import State, describe_casts, persistent, read_weights
 from batchscore.wording import reason
 
 
@@ -63,7 +60,7 @@ class Twins:
     def _prove(self) -> bool:
         try:
             twin = self._build()
-            alike = _same_tensors(self._module, twin)
+            alike = _are_alike(self._module, twin)
         except Exception as error:
             logging.warning("the network cannot be built twice (%s)", reason(error))
             return False
@@ -83,12 +80,14 @@ class Network:
         inputs: the model inputs' names.
         device: where it is.
         twins: modules for threads that call it side by side; None: one thread at a time may.
+        casts: which weights were cast to the architecture's types, in a line; empty: none.
     """
 
     module: torch.nn.Module
     inputs: tuple[str, ...]
     device: str
     twins: Twins | None = field(default=None, compare=False)
+    casts: str = ""
 
     def __call__(self, tensors: Mapping[str, torch.Tensor]) -> Any:
         """Calls the network: a single input by position, several by their names."""
@@ -152,123 +151,86 @@ def describe_device(device: str) -> str:
     return f"{device}, {torch.backends.cpu.get_cpu_capability()}"
 
 
-def load_network(model: Model, device: str) -> Network:
+def load_network(model: Model, device: str, prove: bool = False) -> Network:
     """Loads a model's weights into its architecture, mapped from disk instead of copied.
 
+    Args:
+        prove: also builds the network twice more, where it holds numbers beside its weights, and
+            compares these.
+
     Raises:
-        ModelError: the weights cannot be read, want to run code, or do not fit the architecture.
+        ModelError: the weights cannot be read, want to run code, or do not fit the architecture;
+            or the architecture is nothing that may be called, or holds other numbers each time.
         FunctionError: the architecture cannot be imported.
     """
     folder = localize(model)
-    build = _architecture(model, folder)
-    state = _read_weights(folder / model.weights, model)
-    module = _fill(build, model, state).to(device)
+    blueprint = Blueprint(model, folder, read_sources(model, folder))
+    state = read_weights(folder / model.weights, model)
+    filled, keep = _fill(blueprint, state, model)
+    if prove:
+        blueprint.check_repeatable(filled.module)
+    module = filled.module.to(device)
     names = tuple(each.name for each in model.inputs)
     _check_signature(module, names, model.architecture)
-    twins = Twins(module, partial(_twin, build, model, module)) if device == "cpu" else None
-    return Network(module, names, device, twins)
+    twins = Twins(module, partial(_twin, blueprint, module, keep)) if device == "cpu" else None
+    casts = describe_casts(filled.casts, len(state))
+    return Network(module, names, device, twins, casts)
 
 
-def _twin(build: Any, model: Model, module: torch.nn.Module) -> torch.nn.Module:
+def _fill(blueprint: Blueprint, state: State, model: Model) -> tuple[Filled, torch.dtype | None]:
+    """Builds the network of its own types, as torch does, or of the type of weights and inputs.
+
+    The latter where all floats of weights and inputs are of one type, and the network takes no
+    such inputs once its weights are cast.
+    """
+    filled = blueprint.fill(state)
+    keep = _common_type(state, model)
+    if not filled.casts or keep is None or _takes_inputs(filled.module, model):
+        return filled, None
+    return blueprint.fill(state, keep), keep
+
+
+def _common_type(state: State, model: Model) -> torch.dtype | None:
+    inputs = {each.dtype for each in model.inputs if each.dtype.startswith("float")}
+    weights = {each.dtype for each in state.values() if each.is_floating_point()}
+    declared = {cast(torch.dtype, getattr(torch, name)) for name in inputs}
+    return weights.pop() if len(weights) == 1 and weights == declared else None
+
+
+def _takes_inputs(module: torch.nn.Module, model: Model) -> bool:
+    """Tells whether a network can be called with zeros of its inputs' declared types."""
+    steps = {each.name: (1, 1) if each.varying else (1,) for each in model.inputs}
+    zeros = {
+        each.name: torch.zeros((*steps[each.name], *each.shape), dtype=getattr(torch, each.dtype))
+        for each in model.inputs
+    }
+    network = Network(module, tuple(zeros), "cpu")
+    try:
+        with torch.inference_mode():
+            network(zeros)
+    except Exception:
+        return False
+    return True
+
+
+def _twin(
+    blueprint: Blueprint, module: torch.nn.Module, keep: torch.dtype | None
+) -> torch.nn.Module:
     """Builds a module again that shares the first's parameters, and has buffers of its own."""
     parameters = {each.data_ptr() for each in module.parameters()}
     state = {
         name: tensor if tensor.data_ptr() in parameters else tensor.clone()
         for name, tensor in module.state_dict().items()
     }
-    return _fill(build, model, state)
+    return blueprint.fill(state, keep).module
 
 
-def _same_tensors(module: torch.nn.Module, twin: torch.nn.Module) -> bool:
-    """Tells whether two modules hold the same numbers, those in plain attributes too."""
-    pairs = zip(_tensors(module), _tensors(twin), strict=True)
-    return all(
-        one.data_ptr() == other.data_ptr() or torch.equal(one, other) for one, other in pairs
-    )
-
-
-def _tensors(module: torch.nn.Module) -> list[torch.Tensor]:
-    plain = [value for part in module.modules() for value in vars(part).values()]
-    tensors = [*module.parameters(), *module.buffers(), *plain]
-    return [each for each in tensors if isinstance(each, torch.Tensor)]
-
-
-def _architecture(model: Model, folder: Path) -> Any:
-    if model.code is None:
-        return load_object(model.architecture, str(folder), tuple(model.sha256))
-    return load_object(model.architecture, model.code)
-
-
-def _read_weights(path: Path, model: Model) -> dict[str, torch.Tensor]:
-    try:
-        if model.format == "safetensors":
-            return dict(safetensors.torch.load_file(path))
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
-    except pickle.UnpicklingError as error:
-        raise ModelError(
-            f"weights {_address(model)}: are damaged or hold more than tensors; they were not "
-            "read, since that could run code: save the state_dict alone, best as safetensors"
-        ) from error
-    except Exception as error:  # a damaged file may make torch raise anything
-        raise ModelError(
-            f"weights {_address(model)}: not readable as {model.format} ({reason(error)}); "
-            "write them again"
-        ) from error
-    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise ModelError(
-            f"weights {_address(model)}: hold a {type(state).__name__}; expected a state_dict, "
-            "names to tensors: save it with torch.save(module.state_dict(), …)"
-        )
-    return state
-
-
-def _address(model: Model) -> str:
-    return f"{model.folder}/{model.weights}"
-
-
-def _is_zip(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(2) == b"PK"
-
-
-def _fill(build: Any, model: Model, state: dict[str, torch.Tensor]) -> torch.nn.Module:
-    """Builds on paper, so that weights are never allocated twice, or for real where it must be."""
-    with suppress(ModelError):
-        module = _build(build, model, "meta")
-        _assign(module, state, model)
-        if not any(each.is_meta for each in _tensors(module)):
-            return module.eval().requires_grad_(False)
-    module = _build(build, model, "cpu")
-    _assign(module, state, model)
-    return module.eval().requires_grad_(False)
-
-
-def _build(build: Any, model: Model, device: str) -> torch.nn.Module:
-    try:
-        with torch.device(device):
-            module = build(**model.architecture_args)
-    except Exception as error:
-        raise ModelError(
-            f"architecture {model.architecture}: could not be built with "
-            f"{dict(model.architecture_args)} ({type(error).__name__}: {reason(error)}); "
-            "correct architecture_args"
-        ) from error
-    if not isinstance(module, torch.nn.Module):
-        raise ModelError(
-            f"architecture {model.architecture}: is of type {type(module).__name__}; "
-            "expected a torch.nn.Module"
-        )
-    return module
-
-
-def _assign(module: torch.nn.Module, state: dict[str, torch.Tensor], model: Model) -> None:
-    try:
-        module.load_state_dict(state, strict=True, assign=True)
-    except RuntimeError as error:
-        raise ModelError(
-            f"weights {_address(model)}: do not fit {model.architecture} ({reason(error)}); "
-            "give the architecture and the arguments that they were trained with"
-        ) from error
+def _are_alike(module: torch.nn.Module, twin: torch.nn.Module) -> bool:
+    """Tells whether two modules hold the same numbers, those beside their weights too."""
+    ours, theirs = (persistent(each).values() for each in (module, twin))
+    weights = zip(ours, theirs, strict=True)
+    same = all(a.data_ptr() == b.data_ptr() or torch.equal(a, b) for a, b in weights)
+    return same and not differences(outside(module), outside(twin))
 
 
 def _check_signature(module: torch.nn.Module, names: tuple[str, ...], architecture: str) -> None:

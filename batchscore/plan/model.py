@@ -9,11 +9,13 @@ import pyarrow as pa
 
 from batchscore.errors import InputError, ModelError
 from batchscore.job import InputSpec, Job, ModelSection
+from batchscore.models.archive import holds_unusual_types
 from batchscore.models.features import check_schema
 from batchscore.models.folder import (
     Model,
     ModelOutput,
     map_inputs,
+    open_weights,
     read_model_folder,
     single_file_model,
 )
@@ -47,6 +49,28 @@ def resolve_model(section: ModelSection, base: str) -> Model:
         sha256=section.sha256,
         version=section.version,
     )
+
+
+def weights_facts(model: Model) -> dict[str, str]:
+    """Returns what scores of a model whose weights are cast to its network's types depend on.
+
+    Nothing for any other model. Earlier versions computed with the types of the file. Whether
+    weights are cast only the network tells, so that torch is imported for files of unusual types.
+
+    Raises:
+        ModelError: the weights cannot be read, or do not fit the network.
+    """
+    try:
+        with open_weights(model) as file:
+            unusual = holds_unusual_types(file, model.format)
+    except OSError as error:
+        raise ModelError(f"weights of model {model.name!r} cannot be read: {error}") from error
+    if not unusual:
+        return {}
+    from batchscore.models.load import load_network
+
+    cast = load_network(model, "cpu").casts
+    return {"types of weights": "cast to the architecture's"} if cast else {}
 
 
 def _check_folder(path: str) -> None:

@@ -29,7 +29,7 @@ from batchscore.plan.inputs import (
 )
 from batchscore.plan.keys import KeyRules
 from batchscore.plan.listing import Found, find_shards, keep_published_paths
-from batchscore.plan.model import model_inputs, resolve_model
+from batchscore.plan.model import model_inputs, resolve_model, weights_facts
 from batchscore.plan.places import (
     check_apart,
     check_ready,
@@ -113,7 +113,7 @@ def make_plan(loaded: LoadedJob) -> Plan:
     spec = replace(spec, target=annotate(spec, footers))
     paths = {footer.shard.path for footer in footers} | {bad.path for bad in found.bad}
     check_drift_columns(job, schema, model)
-    facts = score_facts(loaded, spec, paths)
+    facts = {**score_facts(loaded, spec, paths), **weights_facts(model)}
     score = score_hash(facts)
     return Plan(
         loaded=loaded,

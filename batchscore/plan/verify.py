@@ -30,14 +30,16 @@ def verify(plan: Plan) -> Plan:
     """
     asked = plan.spec.device
     device = resolve_device(asked)
+    casts = load_network(plan.spec.model, "cpu", prove=True).casts
     _check_steps(plan.spec)
-    choices = {"device": f"{describe_device(device)}, asked for {asked}", **plan.choices}
-    plan = replace(plan, spec=replace(plan.spec, device=device), choices=choices)
-    return settle_inference(replace(plan, gpus=visible_gpus(device)))
+    weights = {"weights": casts} if casts else {}
+    told = {"device": f"{describe_device(device)}, asked for {asked}", **weights}
+    plan = replace(plan, spec=replace(plan.spec, device=device), choices={**told, **plan.choices})
+    plan = settle_inference(replace(plan, gpus=visible_gpus(device)))
+    return replace(plan, inference={**plan.inference, **weights})
 
 
 def _check_steps(spec: RunSpec) -> None:
-    load_network(spec.model, "cpu")
     preprocess_step(spec)
     postprocess_step(spec)
     _check_names(spec, score_kinds(output_names(spec.model), spec.postprocess) or ())

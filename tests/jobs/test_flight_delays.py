@@ -13,9 +13,9 @@ import safetensors.torch
 import torch
 
 from batchscore.arrays import to_numpy
-from batchscore.models.code import load_object
 from batchscore.models.features import encode, required_columns
-from batchscore.models.folder import localize, read_model_folder
+from batchscore.models.folder import localize, read_model_folder, read_sources
+from batchscore.models.verified import load_verified
 
 ROOT = Path(__file__).parents[2]
 JOB = ROOT / "jobs/flight_delays"
@@ -44,7 +44,8 @@ def test_the_model_folder_scores_its_golden_rows() -> None:
     model = read_model_folder(str(JOB / "model"))
     assert model.features is not None
     assert model.golden is not None
-    kind: Any = load_object(model.architecture, str(localize(model)), only=[*model.sha256])
+    folder = localize(model)
+    kind: Any = load_verified(model.architecture, folder, read_sources(model, folder))
     net = kind(**model.architecture_args).eval()
     net.load_state_dict(safetensors.torch.load_file(localize(model) / model.weights))
     golden = pq.read_table(localize(model) / model.golden)

@@ -66,16 +66,6 @@ def test_byte_code_beside_a_file_is_not_run(tmp_path: Path) -> None:
     assert [p.name for p in planted.parent.iterdir()] == [planted.name]
 
 
-def test_only_verified_files_are_imported(tmp_path: Path) -> None:
-    """With `only`, neither the file nor a sibling outside that list is run."""
-    base = write(tmp_path, f="import unlisted_sibling\nx = 1\n", unlisted_sibling="")
-    with pytest.raises(FunctionError, match="verified files"):
-        load_object("f.py:x", base, only=["g.py"])
-    with pytest.raises(FunctionError, match="unlisted_sibling"):
-        load_object("f.py:x", base, only=["f.py"])
-    assert load_object("f.py:x", base, only=["f.py", "unlisted_sibling.py"]) == 1
-
-
 @pytest.mark.parametrize(
     ("source", "says"),
     [

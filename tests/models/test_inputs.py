@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from batchscore.errors import ModelError
-from batchscore.models.folder import ModelCard, read_model_folder
+from batchscore.models.card import ModelCard
+from batchscore.models.folder import read_model_folder
 from batchscore.models.inputs import InputTensor, ModelInput
 from batchscore.ragged import Varying
 from tests.conftest import ROOT

@@ -12,10 +12,11 @@ import safetensors.torch
 import torch
 
 from batchscore.errors import DeviceError, FunctionError, ModelError
-from batchscore.models.folder import Model, read_model_folder, single_file_model
-from batchscore.models.inputs import ModelInput
+from batchscore.models.folder import read_model_folder
 from batchscore.models.load import load_network, resolve_device, visible_gpus
 from tests.factory import NET, STATE, write_model, write_weights
+from tests.models.networks import describe as single
+from tests.models.networks import score
 
 BUFFERED = """
 import torch
@@ -29,27 +30,6 @@ class Net(torch.nn.Module):
     def forward(self, x):
         return self.linear(x * self.scale)
 """
-
-
-def single(folder: Path, weights: str, net: str = NET, **changes: Any) -> Model:
-    """A model of one weights file with its network beside it."""
-    (folder / "net.py").write_text(net)
-    facts: dict[str, Any] = {
-        "format": "safetensors",
-        "architecture": "net.py:Net",
-        "inputs": [ModelInput("x", "float32", (2,), ("a", "b"))],
-        "outputs": [],
-        "base": str(folder),
-    }
-    return single_file_model(str(folder / weights), **{**facts, **changes})
-
-
-def score(model: Model) -> list[float]:
-    """The outputs for two rows."""
-    x = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
-    network = load_network(model, "cpu")
-    with torch.inference_mode():
-        return [float(value) for value in network({"x": x}).reshape(-1)]
 
 
 def test_all_forms_of_the_same_weights_score_the_same(tmp_path: Path) -> None:
@@ -191,13 +171,15 @@ def test_weights_that_do_not_fit_are_named(
 @pytest.mark.parametrize(
     ("net", "error", "words"),
     [
-        ("Net = 1", ModelError, "could not be built"),
-        ("Net = dict", ModelError, "is of type dict; expected a torch.nn.Module"),
+        ("Net = 1", ModelError, "is the int; expected a class or a function"),
+        ("Net = dict", ModelError, "is the type dict of module builtins; expected a class"),
+        ("Net = lambda: {}", ModelError, "is of type dict; expected a torch.nn.Module"),
+        ("def Net(): 1 / 0", ModelError, "could not be built.*ZeroDivisionError"),
         ("import nosuchmodule", FunctionError, "nosuchmodule"),
         ("def", FunctionError, "not valid Python"),
         (NET.replace("x: torch.Tensor)", "x, y)"), ModelError, "cannot be called"),
     ],
-    ids=["number", "dict", "import", "syntax", "arguments"],
+    ids=["number", "dict", "no module", "error", "import", "syntax", "arguments"],
 )
 def test_architectures_that_cannot_be_used(
     tmp_path: Path, net: str, error: type[Exception], words: str

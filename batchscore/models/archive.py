@@ -1,0 +1,177 @@
+"""What a weights file is and what types it holds, read within bounds, without torch."""
+
+from __future__ import annotations
+
+import json
+import pickletools
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from batchscore.errors import ModelError
+
+# A larger index is no index of weights; safetensors allows as much.
+_INDEX_BYTES = 100 << 20
+_HEAD_BYTES = 512
+_LOCAL_HEADER_BYTES = 30
+_TORCH_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+# What a pickle of tensors may name; of anything else it is an object's class.
+_TENSOR_MODULES = ("torch", "collections", "_codecs")
+_HARMLESS = {"__builtin__.set", "builtins.set"}
+_STATE_DICT = "save the network's state_dict, as safetensors or with torch.save"
+_USUAL = {"F32", "I64", "BOOL", "FloatStorage", "LongStorage", "BoolStorage"}
+
+_BY_HEAD = (
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes (.h5)"),
+    (b"GGUF", "a GGUF file"),
+    (b"\x1f\x8b", "compressed with gzip"),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd"),
+    (b"\xfd7zXZ", "compressed with xz"),
+    (b"BZh", "compressed with bzip2"),
+    (b"version https://git-lfs", "a pointer of Git LFS, whose file is still to be fetched"),
+    (b"<", "a web page or XML"),
+    (b"tree\nversion", "a LightGBM model"),
+    (b"{", "a JSON text"),
+    (b"PAR1", "a Parquet file"),
+    (b"\x93NUMPY", "a NumPy array"),
+)
+_BY_MEMBER = (
+    ("constants.pkl", "a TorchScript archive, which holds code"),
+    ("serialized_exported_program.json", "a program of torch.export (.pt2)"),
+    ("models/model.json", "a program of torch.export (.pt2)"),
+    ("archive_format", "a program of torch.export (.pt2)"),
+    ("model.weights.h5", "a Keras model (.keras)"),
+    ("schema.json", "a skops archive of a scikit-learn model"),
+    ("[Content_Types].xml", "an Office document"),
+)
+
+
+def describe_file(path: Path) -> str | None:
+    """Returns what a weights file is that is not a state_dict, and None where it may be one."""
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+    if head.startswith(b"PK"):
+        return _describe_archive(path)
+    for magic, what in _BY_HEAD:
+        if head.startswith(magic):
+            return what
+    if head[257:262] == b"ustar":
+        return "a tar archive, as torch wrote before 1.6 or NeMo does"
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < _INDEX_BYTES:
+        return "a safetensors file"
+    if head[:1] == b"\x80" and not head.startswith(_TORCH_MAGIC):
+        return _describe_pickle(path)
+    # An ONNX model is a protobuf message: its version, then its producer or its graph.
+    return "an ONNX model" if head[:1] == b"\x08" and head[2:3] in b"\x12\x1a\x22\x3a" else None
+
+
+def _describe_archive(path: Path) -> str | None:
+    names = [info.filename for info in _members(path)]
+    for member, what in _BY_MEMBER:
+        if any(name == member or name.endswith(f"/{member}") for name in names):
+            return what
+    if any(name.endswith(".npy") for name in names):
+        return "a NumPy archive (.npz)"
+    if not any(name == "data.pkl" or name.endswith("/data.pkl") for name in names):
+        return "a zip archive that torch.save did not write"
+    return None
+
+
+def _describe_pickle(path: Path) -> str:
+    with path.open("rb") as file:
+        names = sorted({name.partition(".")[0] for name in _globals(file)})
+    return f"a pickle of objects of {', '.join(names[:3])}" if names else "a pickle"
+
+
+def check_archive(path: Path) -> None:
+    """Raises ModelError where a `.pt` could unpack to more than its own bytes, or holds objects.
+
+    torch.save stores tensors uncompressed, each once; torch maps them from where they lie.
+    """
+    with path.open("rb") as file:
+        if file.read(2) != b"PK":
+            return
+    members, end = _members(path), path.stat().st_size
+    seen = set[str]()
+    for info in sorted(members, key=lambda info: info.header_offset, reverse=True):
+        if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
+            raise ModelError(
+                f"weights {path}: member {info.filename!r} is compressed, from "
+                f"{info.compress_size:,} to {info.file_size:,} bytes unpacked; torch.save "
+                f"compresses nothing: {_STATE_DICT}"
+            )
+        if info.header_offset + _LOCAL_HEADER_BYTES + info.file_size > end or info.filename in seen:
+            raise ModelError(
+                f"weights {path}: member {info.filename!r} overlaps another one or appears twice, "
+                f"so that the file unpacks to more than it holds; {_STATE_DICT}"
+            )
+        seen.add(info.filename)
+        end = info.header_offset
+
+
+def _members(path: Path) -> list[zipfile.ZipInfo]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.infolist()
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
+        raise ModelError(
+            f"weights {path}: are a damaged zip archive ({error}); write them again"
+        ) from error
+
+
+def objects_in(path: Path) -> list[str]:
+    """Returns the classes and functions, other than those of tensors, that a `.pt` names."""
+    with path.open("rb") as file:
+        zipped = file.read(2) == b"PK"
+        file.seek(0)
+        found = _globals_of_archive(file) if zipped else list(_globals(file))
+    others = {each for each in found if each.partition(".")[0] not in _TENSOR_MODULES}
+    return sorted(others - _HARMLESS)
+
+
+def _globals_of_archive(file: IO[bytes]) -> list[str]:
+    with zipfile.ZipFile(file) as archive:
+        name = next(n for n in archive.namelist() if n == "data.pkl" or n.endswith("/data.pkl"))
+        with archive.open(name) as member:
+            return list(_globals(member))
+
+
+def _globals(file: IO[bytes]) -> Iterator[str]:
+    """Yields what a pickle imports, as module.name, without running any of it."""
+    texts = list[str]()
+    try:
+        for operation, argument, position in pickletools.genops(file):
+            if position is not None and position > _INDEX_BYTES:
+                return
+            if operation.name == "GLOBAL":
+                yield str(argument).replace(" ", ".")
+            elif operation.name == "STACK_GLOBAL" and len(texts) > 1:
+                yield ".".join(texts[-2:])
+            elif isinstance(argument, str):
+                texts = [*texts[-1:], argument]
+    except (ValueError, IndexError, UnicodeDecodeError):
+        return  # what is damaged is said where it is loaded
+
+
+def holds_unusual_types(file: IO[bytes], format: str) -> bool:
+    """Tells whether weights hold tensors other than of float32, int64 and bool.
+
+    Where that cannot be told they might.
+    """
+    try:
+        types = _types_of_safetensors(file) if format == "safetensors" else _storages(file)
+    except (OSError, ValueError, KeyError, AttributeError, StopIteration, zipfile.BadZipFile):
+        return True
+    return not types <= _USUAL
+
+
+def _types_of_safetensors(file: IO[bytes]) -> set[str]:
+    size = int.from_bytes(file.read(8), "little")
+    index: dict[str, Any] = json.loads(file.read(min(size, _INDEX_BYTES)))
+    return {str(entry["dtype"]) for name, entry in index.items() if name != "__metadata__"}
+
+
+def _storages(file: IO[bytes]) -> set[str]:
+    found = (each.rpartition(".") for each in _globals_of_archive(file))
+    return {name for module, _, name in found if module == "torch" and name != "Size"}

@@ -1,0 +1,198 @@
+"""Builds a network of its architecture, without memory for weights that a file brings."""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from batchscore.errors import ModelError
+from batchscore.models.code import load_object
+from batchscore.models.folder import Model
+from batchscore.models.outside import differences, hidden_module, outside
+from batchscore.models.sketch import Sketch, Zeros, are_held
+from batchscore.models.verified import is_verified, load_verified
+from batchscore.models.weights import Casts, State, copy, persistent, put, storages
+from batchscore.wording import reason
+
+_real: set[tuple[str, str]] = set()
+"""Models, by identity and folder, whose sketch is no network to score with."""
+
+
+@dataclass
+class Filled:
+    """A network with its weights, and what of them was cast to its types."""
+
+    module: torch.nn.Module
+    casts: Casts = field(default_factory=Casts)
+
+
+class Blueprint:
+    """How one model's network is built, as often as it is asked for.
+
+    Args:
+        model: that is built.
+        folder: where its files lie.
+        sources: the Python files of a model folder; empty for one weights file.
+    """
+
+    def __init__(self, model: Model, folder: Path, sources: Mapping[str, bytes]) -> None:
+        self._model, self._folder, self._sources = model, folder, sources
+        self._key = (model.identity, str(folder))
+        self._sketches = self._copies = False
+
+    def fill(self, state: State, keep: torch.dtype | None = None) -> Filled:
+        """Returns a network with weights, in their place or, where it must be, as copies.
+
+        It is sketched first: weights that are replaced are not initialized, and take no memory.
+        Where something else came of their first numbers, or holds them, it is built for real.
+
+        Args:
+            keep: a type of numbers that is not cast.
+
+        Raises:
+            ModelError: it cannot be built, keeps weights out of torch's sight, or they do not fit.
+        """
+        filled = None if self._key in _real else self._sketched(state, keep)
+        if filled is None and self._sketches:
+            raise ModelError(f"architecture {self._model.architecture}: keeps what it built before")
+        self._sketches = filled is not None
+        if filled is None:
+            _real.add(self._key)
+            filled = self._for_real(state, keep)
+        filled.module.eval().requires_grad_(False)
+        return filled
+
+    def check_repeatable(self, module: torch.nn.Module) -> None:
+        """Raises ModelError where another process would build a network of other numbers."""
+        if not outside(module):
+            return
+        try:
+            one, other = (self._outside(edition) for edition in (2, 3))
+        except ModelError:
+            return  # it cannot be built from what was never set
+        found = differences(one, other)
+        if found:
+            raise ModelError(
+                f"architecture {self._model.architecture}: {found[0]} holds other numbers each "
+                "time that it is built, and the weights file does not hold it, so that scores "
+                "would change from process to process; register it with register_buffer and save "
+                "it with the weights, or seed it there with torch.manual_seed"
+            )
+
+    def _outside(self, edition: int) -> dict[str, Any]:
+        """Returns what a network of code of its own keeps; what it left unset is zero."""
+        modes = [Zeros()] if self._key in _real else [Zeros(), Sketch(draws=True)]
+        return outside(self._build(edition, *modes))
+
+    def _sketched(self, state: State, keep: torch.dtype | None) -> Filled | None:
+        sketch = Sketch()
+        try:
+            module = self._build(0, sketch)
+            _refuse_hidden(module, self._model)
+            before = storages(persistent(module).values())
+            casts = put(module, state, self._model, keep)
+        except _HiddenError:
+            raise
+        except ModelError:
+            return None
+        if sketch.was_read or are_held([*before, *sketch.unset]):
+            return None
+        return Filled(module, casts)
+
+    def _for_real(self, state: State, keep: torch.dtype | None) -> Filled:
+        # What the sketch left in variables of its file is not this edition's.
+        module = self._build(1)
+        _refuse_hidden(module, self._model)
+        if not self._copies:
+            before = storages(persistent(module).values())
+            casts = put(module, state, self._model, keep)
+            if not are_held(before):
+                return Filled(module, casts)
+            self._copies = True
+            module = self._build(1)
+        return Filled(module, copy(module, state, self._model))
+
+    def _build(self, edition: int, *modes: AbstractContextManager[Any]) -> torch.nn.Module:
+        architecture, model = self._architecture(edition), self._model
+        try:
+            with ExitStack() as stack:
+                for mode in (torch.device("cpu"), *modes):
+                    stack.enter_context(mode)
+                module = architecture(**model.architecture_args)
+        except Exception as error:
+            raise ModelError(
+                f"architecture {model.architecture}: could not be built with "
+                f"{dict(model.architecture_args)} ({type(error).__name__}: {reason(error)}); "
+                "correct architecture_args"
+            ) from error
+        if not isinstance(module, torch.nn.Module):
+            raise ModelError(
+                f"architecture {model.architecture}: is of type {type(module).__name__}; "
+                "expected a torch.nn.Module"
+            )
+        return module
+
+    def _architecture(self, edition: int) -> Callable[..., Any]:
+        model = self._model
+        name = model.architecture
+        if model.code is None and name.partition(":")[0].endswith(".py"):
+            found = load_verified(name, self._folder, self._sources, edition)
+        else:
+            found = load_object(name, model.code or "/", model.code_sha256, edition)
+        return require_architecture(found, name, model.code)
+
+
+def require_architecture(found: object, reference: str, base: str | None) -> Callable[..., Any]:
+    """Returns what a reference named, where it may be called: nothing else of an import is.
+
+    That is a class or a function that the model's own files define, or a torch.nn.Module.
+
+    Raises:
+        ModelError: it is something else, as what a file imported of another module.
+    """
+    if isinstance(found, type) and (issubclass(found, torch.nn.Module) or _is_own(found, base)):
+        return found
+    if isinstance(found, types.FunctionType) and _is_own(found, base):
+        return found
+    what = f"the {type(found).__name__} {getattr(found, '__name__', '')}".strip()
+    where = getattr(found, "__module__", None)
+    raise ModelError(
+        f"architecture {reference}: is {what}{f' of module {where}' if where else ''}; expected a "
+        "class or a function that is defined in the model's own files, or an installed subclass "
+        "of torch.nn.Module: define a function there that calls it"
+    )
+
+
+def _is_own(found: Any, base: str | None) -> bool:
+    """Tells whether a class or function is of a model's verified files, or of files below `base`.
+
+    A decorator of another library keeps the name of the module that it is used in.
+    """
+    module = str(found.__module__)
+    if base is None:
+        return is_verified(module)
+    code = getattr(found, "__code__", None)
+    files = [getattr(sys.modules.get(module), "__file__", None), getattr(code, "co_filename", None)]
+    below = [Path(file) for file in files if file and "site-packages" not in Path(file).parts]
+    return any(path.is_relative_to(Path(base).resolve()) for path in below)
+
+
+def _refuse_hidden(module: torch.nn.Module, model: Model) -> None:
+    hidden = hidden_module(module)
+    if hidden is not None:
+        raise _HiddenError(
+            f"architecture {model.architecture}: {hidden} is a module that torch does not know "
+            "of, so that its weights are in no state_dict; hold such modules in "
+            "torch.nn.ModuleList or torch.nn.ModuleDict, and save the weights again"
+        )
+
+
+class _HiddenError(ModelError):
+    """A module with weights is kept where torch does not look for it."""

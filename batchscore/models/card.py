@@ -1,0 +1,101 @@
+"""The card of a model folder, `model.yaml`: what it may say, read and written."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+import pydantic
+import yaml
+
+from batchscore.errors import ModelError
+from batchscore.models.inputs import DType, InputTensor, Size
+from batchscore.models.validate import Frozen
+from batchscore.wording import one_line
+
+CARD = "model.yaml"
+Format = Literal["safetensors", "pt"]
+
+
+def _plain_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", name) or name == CARD:
+        raise ValueError(
+            f"{name!r} is not a plain file name (letters, digits, '_', '-', '.') in the folder"
+        )
+    return name
+
+
+FileName = Annotated[str, pydantic.AfterValidator(_plain_name)]
+Sha256 = Annotated[str, pydantic.StringConstraints(pattern="^[0-9a-f]{64}$")]
+Reference = Annotated[str, pydantic.StringConstraints(pattern=r"^[^:/\\]+:[A-Za-z_][A-Za-z0-9_]*$")]
+
+
+class OutputTensor(Frozen):
+    """One model output: its type, and its shape without the batch ([] is a scalar)."""
+
+    type: DType
+    shape: tuple[Size, ...] = ()
+
+
+class ModelCard(Frozen):
+    """What `model.yaml` says. `tolerance` is the largest difference allowed to the golden scores.
+
+    `profile` is the reference that drift is measured against; `files` holds every file's SHA-256.
+    """
+
+    batchscore_model: Literal[1]
+    name: Annotated[str, pydantic.Field(min_length=1)]
+    version: Annotated[str, pydantic.Field(min_length=1)]
+    format: Format
+    weights: FileName
+    architecture: Reference
+    architecture_args: Annotated[dict[str, Any], pydantic.Field(default_factory=dict)]
+    preprocessing: FileName | None = None
+    inputs: Annotated[dict[str, InputTensor], pydantic.Field(min_length=1)]
+    outputs: Annotated[dict[str, OutputTensor], pydantic.Field(min_length=1)]
+    golden: FileName | None = None
+    evaluation: FileName | None = None
+    profile: FileName | None = None
+    tolerance: Annotated[float, pydantic.Field(ge=0)] = 1e-5
+    files: dict[FileName, Sha256]
+
+
+class CardDumper(yaml.SafeDumper):
+    """Writes mappings a key a line, and lists, which are shapes, in one line."""
+
+    def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> Any:
+        """Return a list in one line."""
+        return super().represent_sequence(tag, sequence, flow_style=True)
+
+
+def parse_card(text: bytes) -> dict[str, Any]:
+    """Return a card's keys and values. Raises ModelError: it is no YAML, or has a key twice."""
+    try:
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+            raise ModelError(f"{CARD} uses a YAML alias, which is not allowed; write it out")
+        _refuse_duplicates(yaml.compose(text, Loader=yaml.SafeLoader))
+        card = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ModelError(f"{CARD} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(card, dict) or not all(isinstance(key, str) for key in card):
+        raise ModelError(f"{CARD} must hold keys and values, found {type(card).__name__}")
+    return card
+
+
+def _refuse_duplicates(node: yaml.Node | None) -> None:
+    """Raise ModelError where a mapping has a key twice, of which YAML would take the last."""
+    if isinstance(node, yaml.SequenceNode):
+        for each in node.value:
+            _refuse_duplicates(each)
+    if not isinstance(node, yaml.MappingNode):
+        return
+    seen = set[tuple[str, str]]()
+    for key, value in node.value:
+        found = (str(key.tag), str(key.value))
+        if found in seen:
+            raise ModelError(
+                f"{CARD}, line {key.start_mark.line + 1}: key {one_line(repr(key.value))} appears "
+                "twice; keep one"
+            )
+        seen.add(found)
+        _refuse_duplicates(value)

@@ -1,0 +1,150 @@
+"""What hangs on a network without being a parameter or a buffer that its weights file holds."""
+
+from __future__ import annotations
+
+import types
+from collections import deque
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from batchscore.models.weights import persistent, storages
+
+_MOST = 100_000
+_TORCHS_OWN = frozenset(vars(torch.nn.Module()))
+_CONTAINERS = (list, tuple, set, frozenset, deque)
+_FOREIGN = ("torch", "numpy", "builtins", "threading", "_thread", "logging", "weakref", "re")
+
+Found = Iterator[tuple[str, object]]
+
+
+def hidden_module(module: torch.nn.Module) -> str | None:
+    """Returns where a module with weights hangs that torch does not know of, and its class.
+
+    None where there is none. Its weights are in no state_dict.
+    """
+    known = {id(each) for each in module.modules()}
+    for path, value in _walk(module):
+        if isinstance(value, torch.nn.Module) and id(value) not in known and _weighs(value):
+            return f"{path} ({type(value).__name__})"
+    return None
+
+
+def _weighs(module: torch.nn.Module) -> bool:
+    return any(True for _ in module.parameters()) or bool(persistent(module))
+
+
+def outside(module: torch.nn.Module) -> dict[str, Any]:
+    """Returns tensors and arrays that a network keeps beside its weights, by where they are."""
+    weights = {ref.cdata for ref in storages(persistent(module).values())}
+    found = {**dict(module.named_buffers()), **dict(_walk(module))}
+    return {
+        path: value
+        for path, value in found.items()
+        if isinstance(value, np.ndarray)
+        or (isinstance(value, torch.Tensor) and not _is_of(value, weights))
+    }
+
+
+def _is_of(tensor: torch.Tensor, memory: set[int]) -> bool:
+    return any(reference.cdata in memory for reference in storages([tensor]))
+
+
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """Returns where two networks of one architecture keep other numbers, as `outside` found."""
+    both = ours.keys() & theirs.keys()
+    return sorted(
+        (ours.keys() ^ theirs.keys()) | {k for k in both if not _same(ours[k], theirs[k])}
+    )
+
+
+def _same(one: Any, other: Any) -> bool:
+    ours, theirs = (x.detach() if isinstance(x, torch.Tensor) else x for x in (one, other))
+    if isinstance(ours, np.ndarray) or isinstance(theirs, np.ndarray):
+        ours, theirs = np.asarray(ours), np.asarray(theirs)
+        alike = ours.dtype == theirs.dtype and ours.shape == theirs.shape
+        return alike and (ours.tobytes() == theirs.tobytes() or bool(np.array_equal(ours, theirs)))
+    if ours.dtype != theirs.dtype or ours.shape != theirs.shape or ours.device != theirs.device:
+        return False
+    # Elements that are no number equal nothing, themselves too.
+    return bool(((ours == theirs) | ((ours != ours) & (theirs != theirs))).all())
+
+
+def _walk(module: torch.nn.Module) -> Found:
+    """Yields what a network's parts, their classes and their files hold, with its path."""
+    seen = {id(each) for each in module.modules()}
+    todo = deque[tuple[str, object]]()
+    for name, part in module.named_modules():
+        prefix = f"{name}." if name else ""
+        own = (item for item in vars(part).items() if item[0] not in _TORCHS_OWN)
+        todo.extend((f"{prefix}{key}", value) for key, value in own)
+        todo.extend(_class_attributes(type(part), seen))
+    while todo and len(seen) < _MOST:
+        path, value = todo.popleft()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        yield path, value
+        todo.extend(_inside(path, value))
+
+
+def _class_attributes(kind: type, seen: set[int]) -> Found:
+    for each in kind.__mro__:
+        if id(each) in seen or _is_foreign(each):
+            continue
+        seen.add(id(each))
+        for name, value in vars(each).items():
+            if not callable(value) or isinstance(value, torch.nn.Module):
+                yield f"{each.__name__}.{name}", value
+            elif isinstance(value, types.FunctionType):
+                yield from _globals(value)
+
+
+def _globals(function: types.FunctionType) -> Found:
+    """Yields what a function's code names of its module's own variables."""
+    for name in function.__code__.co_names:
+        value = function.__globals__.get(name)
+        if isinstance(value, (torch.Tensor, np.ndarray, torch.nn.Module, dict, *_CONTAINERS)):
+            yield name, value
+
+
+def _inside(path: str, value: object) -> Found:
+    if isinstance(value, dict):
+        yield from ((f"{path}[{key!r}]", each) for key, each in value.items())
+    elif isinstance(value, _CONTAINERS):
+        yield from ((f"{path}[{place}]", each) for place, each in enumerate(value))
+    elif isinstance(value, partial):
+        inner = {"function": value.func, "arguments": value.args, "keywords": value.keywords}
+        yield from ((f"{path}.{name}", each) for name, each in inner.items())
+    elif isinstance(value, types.MethodType):
+        yield path, value.__func__
+    elif isinstance(value, types.FunctionType):
+        yield from _closure(path, value)
+    elif not isinstance(value, (torch.Tensor, torch.nn.Module, type, types.ModuleType)):
+        yield from _attributes(path, value)
+
+
+def _closure(path: str, function: types.FunctionType) -> Found:
+    names = function.__code__.co_freevars
+    for name, cell in zip(names, function.__closure__ or (), strict=True):
+        try:
+            yield f"{path}.{name}", cell.cell_contents
+        except ValueError:
+            continue  # a name that got no value yet
+    yield f"{path}.defaults", function.__defaults__
+    if not _is_foreign(function):
+        yield from _globals(function)
+
+
+def _attributes(path: str, value: object) -> Found:
+    if _is_foreign(type(value)):
+        return
+    for name, each in getattr(value, "__dict__", {}).items():
+        yield f"{path}.{name}", each
+
+
+def _is_foreign(kind: Any) -> bool:
+    return str(getattr(kind, "__module__", "")).partition(".")[0] in _FOREIGN

@@ -1,0 +1,228 @@
+"""A weights file to tensors, and tensors into a network as torch's `load_state_dict` puts them."""
+
+from __future__ import annotations
+
+import pickle
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+
+from batchscore.errors import ModelError
+from batchscore.models.archive import check_archive, describe_file, objects_in
+from batchscore.models.folder import Model
+from batchscore.wording import one_line, reason
+
+State = dict[str, torch.Tensor]
+Casts = Counter[tuple[torch.dtype, torch.dtype]]
+"""How many tensors were cast, by the type in the file and that of the network."""
+
+_REMEDY = (
+    "save the network's state_dict, best as safetensors: "
+    "safetensors.torch.save_model(network, 'weights.safetensors')"
+)
+
+
+def read_weights(path: Path, model: Model) -> State:
+    """Returns a weights file's tensors by name, mapped from disk instead of copied.
+
+    Raises:
+        ModelError: the file is of another kind, damaged, holds more than tensors, or unpacks to
+            more than its own bytes.
+    """
+    what = describe_file(path)
+    if what not in (None, "a safetensors file" if model.format == "safetensors" else None):
+        raise ModelError(
+            f"weights {address(model)}: are {what}; expected a state_dict of format "
+            f"{model.format}: {_other_format(what)}"
+        )
+    state = _read_safetensors(path, model) if model.format == "safetensors" else _read(path, model)
+    _require_tensors(state, model)
+    return state
+
+
+def address(model: Model) -> str:
+    """Returns where a model's weights are, for messages."""
+    return f"{model.folder}/{model.weights}"
+
+
+def _other_format(what: str | None) -> str:
+    if what == "a safetensors file":
+        return "set format: safetensors"
+    if what and "TorchScript" in what:
+        return f"load it with torch.jit.load where you trust it, and {_REMEDY}"
+    return _REMEDY
+
+
+def _read_safetensors(path: Path, model: Model) -> State:
+    try:
+        return dict(safetensors.torch.load_file(path))
+    except Exception as error:  # a damaged file may make it raise anything
+        raise _unreadable(model, reason(error)) from error
+
+
+def _read(path: Path, model: Model) -> Any:
+    check_archive(path)
+    with path.open("rb") as file:
+        zipped = file.read(2) == b"PK"
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"weights {address(model)}: are damaged or hold more than tensors{_objects(path)}; "
+            f"they were not read, since that could run code: {_REMEDY}"
+        ) from error
+    except Exception as error:  # a damaged file may make torch raise anything
+        # torch advises to read such files without `weights_only`, which would run their code.
+        why = reason(error)
+        raise _unreadable(model, type(error).__name__ if "weights_only" in why else why) from error
+
+
+def _objects(path: Path) -> str:
+    """Names what a `.pt` holds beside tensors: a class where a whole module was saved."""
+    found = objects_in(path)
+    return f" (objects of {one_line(', '.join(found[:3]), 200)})" if found else ""
+
+
+def _unreadable(model: Model, why: str) -> ModelError:
+    return ModelError(
+        f"weights {address(model)}: not readable as {model.format} ({why}); write them again"
+    )
+
+
+def _require_tensors(state: Any, model: Model) -> None:
+    if not isinstance(state, dict):
+        raise ModelError(
+            f"weights {address(model)}: hold a {type(state).__name__}; expected a state_dict, "
+            f"names to tensors: {_REMEDY}"
+        )
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+            raise ModelError(
+                f"weights {address(model)}: {one_line(repr(name))} is a {type(value).__name__}; "
+                "expected a state_dict, names to tensors, and not a checkpoint that holds one: "
+                f"{_REMEDY}"
+            )
+        if value.device.type != "cpu" or value.layout is not torch.strided:
+            raise ModelError(
+                f"weights {address(model)}: {one_line(repr(name))} has no plain numbers "
+                f"({value.device.type}, {value.layout}); expected dense tensors: {_REMEDY}"
+            )
+
+
+def put(module: torch.nn.Module, state: State, model: Model, keep: torch.dtype | None) -> Casts:
+    """Puts weights in place of a network's own, cast to its types; returns what was cast.
+
+    Weights that the network shares under several names may be there under one of them.
+
+    Args:
+        keep: a type of numbers that stays as it is.
+
+    Raises:
+        ModelError: a tensor is missing, too much, or of another shape.
+    """
+    own = _own(module)
+    types = {name: tensor.dtype for name, tensor in own.items()}
+    casts = Casts()
+    ready = _cast(_with_shared(own, state), types, keep, casts)
+    _load(module, ready, model, assign=True)
+    for name, tensor in _own(module).items():  # a network may rename what it loads
+        if tensor.dtype != types.get(name, tensor.dtype) and tensor.dtype != keep:
+            casts[tensor.dtype, types[name]] += 1
+            tensor.data = tensor.data.to(types[name])
+    return casts
+
+
+def copy(module: torch.nn.Module, state: State, model: Model) -> Casts:
+    """Copies weights into a network's own tensors, so that whatever else holds these has them."""
+    own = _own(module)
+    shared = _with_shared(own, state)
+    _load(module, shared, model, assign=False)
+    pairs = ((shared[name].dtype, tensor.dtype) for name, tensor in own.items() if name in shared)
+    return Casts(pair for pair in pairs if pair[0] != pair[1])
+
+
+def describe_casts(casts: Casts, tensors: int) -> str:
+    """Returns in one line how many tensors were cast, and from which type to which."""
+    if not casts:
+        return ""
+    kinds = [
+        f"{count:,} from {_name(before)} to {_name(after)}"
+        for (before, after), count in sorted(casts.items(), key=str)
+    ]
+    return f"{casts.total():,} of {tensors:,} tensors cast to the architecture's types: " + (
+        ", ".join(kinds)
+    )
+
+
+def _name(kind: torch.dtype) -> str:
+    return str(kind).removeprefix("torch.")
+
+
+def _own(module: torch.nn.Module) -> State:
+    found: Mapping[str, Any] = module.state_dict(keep_vars=True)
+    return {name: each for name, each in found.items() if isinstance(each, torch.Tensor)}
+
+
+def _with_shared(own: State, state: State) -> State:
+    """Returns the weights under each name that shares its tensor with one that is there."""
+    missing = [name for name in own if name not in state]
+    if not missing:
+        return state
+    known = {_place(own[name]): name for name in own if name in state}
+    places = {name: _place(own[name]) for name in missing}
+    found = {n: state[known[place]] for n, place in places.items() if place in known}
+    return {**state, **found}
+
+
+def _place(tensor: torch.Tensor) -> Any:
+    if torch.nn.parameter.is_lazy(tensor):
+        return id(tensor)
+    storage = tensor.untyped_storage()._cdata
+    return storage, tensor.storage_offset(), tensor.shape, tensor.stride()
+
+
+def _cast(
+    state: State, types: Mapping[str, torch.dtype], keep: torch.dtype | None, casts: Casts
+) -> State:
+    """Returns tensors of the network's types; those that are stay mapped, shared ones shared."""
+    made: dict[Any, torch.Tensor] = {}
+    ready = {}
+    for name, tensor in state.items():
+        kind = types.get(name, tensor.dtype)
+        if tensor.dtype in (kind, keep):
+            ready[name] = tensor
+            continue
+        casts[tensor.dtype, kind] += 1
+        key = (tensor.data_ptr(), tensor.shape, tensor.stride(), kind)
+        ready[name] = made[key] if key in made else made.setdefault(key, tensor.to(kind))
+    return ready
+
+
+def _load(module: torch.nn.Module, state: State, model: Model, assign: bool) -> None:
+    try:
+        module.load_state_dict(state, strict=True, assign=assign)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise ModelError(
+            f"weights {address(model)}: do not fit {model.architecture} ({reason(error)}); "
+            "give the architecture and the arguments that they were trained with"
+        ) from error
+
+
+def storages(tensors: Iterable[torch.Tensor]) -> list[Any]:
+    """Returns references to tensors' memory that do not keep it."""
+    found = []
+    for tensor in tensors:
+        if torch.nn.parameter.is_lazy(tensor) or tensor.layout is not torch.strided:
+            continue
+        found.append(torch.multiprocessing.reductions.StorageWeakRef(tensor.untyped_storage()))
+    return found
+
+
+def persistent(module: torch.nn.Module) -> State:
+    """Returns the tensors of a network that its weights file holds."""
+    return _own(module)

@@ -1,0 +1,216 @@
+"""Test that a network may keep tensors anywhere, and that what no file holds is found."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+
+from batchscore.errors import ModelError
+from batchscore.models.load import load_network
+from tests.factory import NET, STATE, published, run_cli, write_job, write_model
+from tests.models.networks import ROWS, make_model, score, scores_of_torch
+
+# A network that multiplies its inputs by 1 and 2, which it keeps in various places.
+KEEPING = """
+import dataclasses
+import functools
+import torch
+
+TABLE = None
+
+@functools.cache
+def table():
+    return torch.arange(1.0, 3.0)
+
+@dataclasses.dataclass
+class Scale:
+    numbers: torch.Tensor
+
+def times(x, by):
+    return x * by
+
+class Net(torch.nn.Module):
+    kept = None
+
+    def __init__(self):
+        global TABLE
+        super().__init__()
+        self.linear = torch.nn.Linear(2, 1)
+        numbers = torch.arange(1.0, 3.0)
+        KEEP
+
+    def forward(self, x):
+        return self.linear(SCALED)
+"""
+PLACES = {
+    "attribute": ("self.scale = numbers", "x * self.scale"),
+    "list": ("self.scale = [numbers]", "x * self.scale[0]"),
+    "dict": ("self.scale = {'by': {'two': numbers}}", "x * self.scale['by']['two']"),
+    "tuple": ("self.scale = (numbers, 1)", "x * self.scale[0]"),
+    "closure": ("self.scale = lambda x: x * numbers", "self.scale(x)"),
+    "partial": ("self.scale = functools.partial(times, by=numbers)", "self.scale(x)"),
+    "dataclass": ("self.scale = Scale(numbers)", "x * self.scale.numbers"),
+    "class attribute": ("Net.kept = numbers", "x * self.kept"),
+    "class attribute, once": (
+        "Net.kept = numbers if Net.kept is None else Net.kept",
+        "x * self.kept",
+    ),
+    "global, once": ("TABLE = numbers if TABLE is None else TABLE", "x * TABLE"),
+    "cache": ("table()", "x * table()"),
+    "buffer": ("self.register_buffer('scale', numbers, persistent=False)", "x * self.scale"),
+    "numbers": ("self.scale = numbers.tolist()", "x * torch.tensor(self.scale)"),
+    "seeded": ("torch.manual_seed(3); self.scale = [torch.rand(2)]", "x * self.scale[0]"),
+    "weights in a list": ("self.held = [self.linear.weight]", "x * self.held[0]"),
+    "a view of weights": ("self.held = self.linear.weight.detach()[0]", "x * self.held"),
+}
+
+
+def keeping(keep: str, scaled: str) -> str:
+    """Return a network that keeps something in its constructor, and uses it."""
+    return KEEPING.replace("KEEP", keep).replace("SCALED", scaled)
+
+
+@pytest.mark.parametrize(("keep", "scaled"), PLACES.values(), ids=PLACES.keys())
+def test_tensors_may_be_kept_anywhere(tmp_path: Path, keep: str, scaled: str) -> None:
+    """Scores are torch's own, on first and second loading and from a second thread."""
+    net = keeping(keep, scaled)
+    model, expected = make_model(tmp_path, net), scores_of_torch(net, STATE)
+    network = load_network(model, "cpu", prove=True)
+    assert score(model) == expected
+    assert network.threads(2) == 2
+
+    def call(_: int) -> list[float]:
+        with torch.inference_mode():
+            return [float(value) for value in network({"x": ROWS}).reshape(-1)]
+
+    with ThreadPoolExecutor(2) as pool:
+        assert [*map(call, range(1)), *pool.map(call, range(4))] == [expected] * 5
+
+
+def test_workers_keep_tensors_outside_of_buffers(tmp_path: Path) -> None:
+    """A run with two workers scores with a tensor in a list as torch does."""
+    job = write_job(tmp_path, {"postprocess": None})
+    net = keeping("self.scale = [numbers]", "x * self.scale[0]")
+    net = net.replace("self.linear(x * self.scale[0])", "self.linear(x * self.scale[0])[:, 0]")
+    write_model(tmp_path / "model", net)
+    done = run_cli("run", job, "--set", "runtime.workers=2")
+    assert done.exit_code == 0, done.output
+    table = published(tmp_path / "out")
+    x = torch.stack([torch.tensor(table[name].to_pylist()) for name in ("a", "b")], 1)
+    expected = scores_of_torch(net, STATE, x.float())
+    assert torch.allclose(torch.tensor(table["logit"].to_pylist()), torch.tensor(expected))
+
+
+HIDING = {
+    "self.parts = [torch.nn.Linear(2, 2)]": r"parts\[0\] \(Linear\)",
+    "self.parts = {'a': (torch.nn.BatchNorm1d(2),)}": r"parts\['a'\]\[0\] \(BatchNorm1d\)",
+    "part = torch.nn.Linear(2, 2); self.part = lambda x: part(x)": r"part\.part \(Linear\)",
+    "self.__dict__['part'] = torch.nn.Linear(2, 2)": r"part \(Linear\)",
+    "self.linear.parts = [torch.nn.Sequential(torch.nn.Linear(2, 2))]": r"linear\.parts\[0\]",
+    "Net.kept = torch.nn.Linear(2, 2)": r"Net\.kept \(Linear\)",
+}
+
+
+@pytest.mark.parametrize(("keep", "where"), HIDING.items(), ids=HIDING.values())
+def test_a_module_that_torch_does_not_see_is_refused(tmp_path: Path, keep: str, where: str) -> None:
+    """A module with weights in a list, dict, closure or class is named, with the remedy."""
+    with pytest.raises(ModelError, match=f"{where}.*ModuleList"):
+        load_network(make_model(tmp_path, keeping(keep, "x")), "cpu")
+
+
+@pytest.mark.parametrize(
+    "keep", ["self.parts = [torch.nn.ReLU()]", "self.parts = [self.linear]"], ids=["empty", "known"]
+)
+def test_a_module_in_a_list_that_holds_no_weights_of_its_own_is_fine(
+    tmp_path: Path, keep: str
+) -> None:
+    """One without weights, or one that torch knows of by another name, may be in a list."""
+    net = keeping(keep, "x")
+    assert score(make_model(tmp_path, net)) == scores_of_torch(net, STATE)
+
+
+RANDOM = {
+    "self.scale = [torch.rand(2)]": r"scale\[0\]",
+    "self.register_buffer('scale', torch.randn(2), persistent=False)": "scale",
+    "self.scale = torch.empty(2).uniform_()": "scale",
+    "self.scale = Scale(torch.nn.init.normal_(torch.empty(2)))": r"scale\.numbers",
+    "import numpy; self.scale = numpy.random.default_rng().random(2)": "scale",
+    "Net.kept = torch.rand(2)": r"Net\.kept",
+    "TABLE = torch.rand(2)": "TABLE",
+}
+
+
+@pytest.mark.parametrize(("keep", "where"), RANDOM.items(), ids=RANDOM.values())
+def test_numbers_that_chance_decides_are_refused(tmp_path: Path, keep: str, where: str) -> None:
+    """A tensor of other numbers in each process, which the weights lack, is named."""
+    net = keeping(keep, "x if TABLE is None else x * TABLE")
+    with pytest.raises(ModelError, match=rf"{where} holds other numbers.*register_buffer"):
+        load_network(make_model(tmp_path, net), "cpu", prove=True)
+
+
+def test_room_that_is_filled_later_is_no_chance(tmp_path: Path) -> None:
+    """A tensor that was never set, as room for results, is not taken for a random one."""
+    net = keeping("self.room = torch.empty(4096, 2)", "x + self.room[: len(x)].zero_()")
+    network = load_network(make_model(tmp_path, net), "cpu", prove=True)
+    with torch.inference_mode():
+        assert network({"x": ROWS}).reshape(-1).tolist() == scores_of_torch(NET, STATE)
+
+
+COMPILER = """
+import json, sys
+from batchscore.cli import cli
+from click.testing import CliRunner
+
+done = CliRunner().invoke(cli, ["check", sys.argv[1]])
+names = ("torch._dynamo", "torch._inductor")
+print(json.dumps([done.exit_code, [name for name in names if name in sys.modules]]))
+"""
+LAYERS = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words = nn.Embedding(10, 4, padding_idx=0)
+        self.bag = nn.EmbeddingBag(10, 4)
+        self.layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
+        self.decoder = nn.TransformerDecoderLayer(4, 2, 8)
+        self.lstm = nn.LSTM(4, 4)
+        self.gru = nn.GRU(4, 4)
+        self.conv = nn.Conv2d(1, 2, 3)
+        self.norms = nn.ModuleList([nn.BatchNorm1d(4), nn.GroupNorm(2, 4), nn.InstanceNorm1d(4)])
+        self.both = nn.Bilinear(4, 4, 2)
+        self.slope = nn.PReLU()
+        self.start = nn.Parameter(torch.randn(1, 4) * 0.02)
+        self.place = nn.Parameter(torch.zeros(1, 4))
+        self.more = nn.ParameterList([nn.Parameter(torch.rand(2)) for _ in range(2)])
+        for name, each in self.named_parameters():
+            INITS[len(name) % len(INITS)](each if each.dim() > 1 else each.data[None])
+        self.linear = nn.Linear(2, 1)
+
+    def forward(self, x):
+        return self.linear(x).squeeze(1)
+
+INITS = (
+    nn.init.trunc_normal_, nn.init.xavier_normal_, nn.init.kaiming_normal_, nn.init.ones_,
+    nn.init.orthogonal_, nn.init.normal_, nn.init.uniform_, lambda t: t.data.normal_(0, 0.1),
+    lambda t: nn.init.sparse_(t, 0.5) if t.dim() == 2 else t,
+)
+"""
+
+
+def test_building_a_network_leaves_the_compiler_out(tmp_path: Path) -> None:
+    """A `check` of a network with embeddings and other layers imports no compiler of torch."""
+    names: dict[str, type[torch.nn.Module]] = {}
+    exec(LAYERS, names)
+    job = write_job(tmp_path)
+    write_model(tmp_path / "model", LAYERS, names["Net"]().state_dict())
+    args = [sys.executable, "-c", COMPILER, str(job)]
+    done = subprocess.run(args, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[0, []]"
