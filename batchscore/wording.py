@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from batchscore.addresses import redacted_text
 
 _NAMES_SHOWN = 20
+_HISSING = ("s", "x", "ch", "sh")
 _COMPARED_CHARACTERS = 80
 _REMEDIES = {
     errno.ENOSPC: "make room",
@@ -29,6 +30,33 @@ def nearest(name: str, known: Iterable[str]) -> str:
         return "there are none"
     more = ", …" if len(names) > _NAMES_SHOWN else ""
     return f"expected one of {', '.join(one_line(each) for each in names[:_NAMES_SHOWN])}{more}"
+
+
+def counted(number: int, noun: str) -> str:
+    """Returns a count with its noun in the right number: `1 row`, `1,204 batches`, `0 shards`.
+
+    Args:
+        number: how many there are.
+        noun: its last word is what is counted, in the singular.
+    """
+    return f"{number:,} {noun if number == 1 else plural(noun)}"
+
+
+def counted_were(number: int, noun: str) -> str:
+    """Returns a count with its noun and verb: `1 row was`, `2 rows were`."""
+    return f"{counted(number, noun)} {of_count(number, 'was', 'were')}"
+
+
+def plural(noun: str) -> str:
+    """Returns the plural of a regular English noun."""
+    if noun.endswith("y") and noun[-2] not in "aeiou":
+        return f"{noun[:-1]}ies"
+    return f"{noun}es" if noun.endswith(_HISSING) else f"{noun}s"
+
+
+def of_count(number: int, one: str, many: str) -> str:
+    """Returns what goes with a count, such as `was` with 1 and `were` with any other number."""
+    return one if number == 1 else many
 
 
 def one_line(text: object, width: int = 80) -> str:

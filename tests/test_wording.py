@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from batchscore.wording import error_text, reason
+from batchscore.wording import counted, counted_were, error_text, reason
 
 
 class SpoiledError(Exception):
@@ -21,6 +21,19 @@ def _panic() -> str:
 
 def _interrupt() -> str:
     raise KeyboardInterrupt
+
+
+def test_a_count_has_its_right_plural() -> None:
+    """One of a thing is singular, none or several are plural, in the regular forms of English."""
+    assert counted(1, "row") == "1 row"
+    assert counted(0, "row") == "0 rows"
+    assert counted(1204, "batch") == "1,204 batches"
+    assert counted(2, "class") == "2 classes"
+    assert counted(2, "key") == "2 keys"
+    assert counted(2, "category") == "2 categories"
+    assert counted(1, "row group") == "1 row group"
+    assert counted(2, "row group") == "2 row groups"
+    assert [counted_were(n, "shard") for n in (1, 2)] == ["1 shard was", "2 shards were"]
 
 
 @pytest.mark.parametrize("text", [lambda: 1 / 0, lambda: None, lambda: "", _panic])

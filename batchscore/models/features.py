@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from batchscore.arrays import to_arrow, to_numpy
 from batchscore.errors import InputError, ModelError, StepError
 from batchscore.models.validate import Frozen, validated
+from batchscore.wording import counted
 
 MISSING, UNSEEN, FIRST_KNOWN = 0, 1, 2
 
@@ -42,6 +43,11 @@ _EXTRACT = {
     "hour": pc.hour,
     "minute": pc.minute,
 }
+_TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+_NUMBER = (
+    "a number or boolean",
+    (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean),
+)
 # Columns are laid side by side in blocks of this many rows, so that a block stays in cache.
 _BLOCK_ROWS = 4096
 
@@ -222,6 +228,7 @@ def fit_numeric(
 
     Raises InputError where the column has no finite value.
     """
+    _check_fit(table, column, *_NUMBER)
     values_b = _floats(table.column(column))
     known_b = values_b[np.isfinite(values_b)]
     if not len(known_b):
@@ -245,17 +252,21 @@ def fit_categorical(
 
     Raises InputError where no value is frequent enough.
     """
-    values = _plain(table.column(column).combine_chunks()).drop_null()
-    if not (pa.types.is_string(values.type) or pa.types.is_integer(values.type)):
-        raise InputError(f"column {column!r} is {values.type}, expected string or integer; cast it")
-    counted = pc.value_counts(values)
-    pairs = zip(
-        counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True
-    )
+    _check_fit(table, column, "string or integer", (*_TEXTS, pa.types.is_integer))
+    chunks = [_plain(chunk).drop_null() for chunk in table.column(column).chunks]
+    found = pc.value_counts(pa.chunked_array(chunks or [pa.nulls(0)]))
+    pairs = zip(found.field("values").to_pylist(), found.field("counts").to_pylist(), strict=True)
     frequent = sorted((-count, value) for value, count in pairs if count >= min_count)
     if not frequent:
-        raise InputError(f"column {column!r} has no value seen {min_count} times; lower min_count")
+        times = counted(min_count, "time")
+        raise InputError(f"column {column!r} has no value seen {times}; lower min_count")
     return Categorical(column=column, vocabulary=tuple(value for _, value in frequent[:max_size]))
+
+
+def _check_fit(table: pa.Table, column: str, expected: str, fits: Sequence[Any]) -> None:
+    kind = _plain_type(table.column(column).type)
+    if not pa.types.is_null(kind) and not any(test(kind) for test in fits):
+        raise InputError(f"column {column!r} is {kind}, expected {expected}; cast it")
 
 
 def _is_index(feature: Feature) -> bool:
@@ -270,11 +281,12 @@ def _check_column(feature: Feature, schema: pa.Schema) -> None:
     found = schema.get_all_field_indices(feature.column)
     if len(found) != 1:
         raise InputError(
-            f"column {feature.column!r} is in the batch {len(found)} times, expected once; "
-            f"the model reads it as {feature.kind}. There are: {', '.join(schema.names[:40])}"
+            f"column {feature.column!r} is in the batch {counted(len(found), 'time')}, expected "
+            f"once; the model reads it as {feature.kind}. There are: "
+            f"{', '.join(schema.names[:40])}"
         )
     dtype = schema.field(found[0]).type
-    plain = dtype.value_type if pa.types.is_dictionary(dtype) else dtype
+    plain = _plain_type(dtype)
     expected, fits = _expected(feature)
     if not pa.types.is_null(plain) and not any(test(plain) for test in fits):
         raise InputError(
@@ -283,11 +295,11 @@ def _check_column(feature: Feature, schema: pa.Schema) -> None:
         )
 
 
-def _expected(feature: Feature) -> tuple[str, list[Any]]:
+def _expected(feature: Feature) -> tuple[str, Sequence[Any]]:
     """Return the kinds of column that `feature` can read, in words and as tests of a type."""
     t = pa.types
     if isinstance(feature, Numeric):
-        return "a number or boolean", [t.is_integer, t.is_floating, t.is_decimal, t.is_boolean]
+        return _NUMBER
     if isinstance(feature, Calendar):
         if feature.timezone:
             zoned = "timestamp with a time zone"
@@ -296,7 +308,7 @@ def _expected(feature: Feature) -> tuple[str, list[Any]]:
             return "timestamp, time or integer", [t.is_timestamp, t.is_time, t.is_integer]
         return "timestamp, date or integer", [t.is_timestamp, t.is_date, t.is_integer]
     if isinstance(feature.vocabulary[0], str):
-        return "string", [t.is_string, t.is_large_string, t.is_string_view]
+        return "string", _TEXTS
     return "integer or boolean", [t.is_integer, t.is_boolean]
 
 
@@ -337,8 +349,6 @@ def _index_of(feature: Categorical, column: pa.Array) -> NDArray[np.int64]:
         column, values = column.cast(pa.decimal128(20, 0)), values.cast(pa.decimal128(20, 0))
     elif values.type == pa.int64():
         column = column.cast(pa.int64())
-    elif pa.types.is_string_view(column.type):
-        column = column.cast(pa.string())
     known = pc.index_in(column, value_set=values.cast(column.type))
     index_b = _filled(known, np.int32, UNSEEN - FIRST_KNOWN).astype(np.int64) + FIRST_KNOWN
     if column.null_count:
@@ -373,12 +383,26 @@ def _calendar_table(part: Part, encoding: str) -> NDArray[np.float32]:
 
 def _floats(column: pa.Array | pa.ChunkedArray) -> NDArray[np.float64]:
     """Return numbers as float64, missing ones as NaN."""
-    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    return _filled(_plain(whole).cast(pa.float64(), safe=False), np.float64, math.nan)
+    if isinstance(column, pa.ChunkedArray):
+        return np.concatenate([np.empty(0), *map(_floats, column.chunks)])
+    return _filled(_plain(column).cast(pa.float64(), safe=False), np.float64, math.nan)
 
 
 def _plain(column: pa.Array) -> pa.Array:
-    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+    """Return values without a dictionary, and large strings in place of views."""
+    # Arrow can neither take nor look up views.
+    if pa.types.is_string_view(column.type):
+        return column.cast(pa.large_string())
+    if not pa.types.is_dictionary(column.type):
+        return column
+    if pa.types.is_string_view(column.type.value_type):
+        values = column.dictionary.cast(pa.large_string())
+        column = pa.DictionaryArray.from_arrays(column.indices, values)
+    return column.dictionary_decode()
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def _filled(column: pa.Array, dtype: Any, missing: float) -> NDArray[Any]:

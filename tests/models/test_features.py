@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -260,6 +261,41 @@ def test_fitting_is_deterministic_and_robust() -> None:
         fit_categorical(table, "x")
     with pytest.raises(InputError, match="no finite value"):
         fit_numeric(pa.table({"x": pa.nulls(2)}), "x")
+
+
+@pytest.mark.parametrize("chunks", [1, 2])
+@pytest.mark.parametrize("coded", [False, True], ids=["plain", "dictionary"])
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view()], ids=str)
+def test_every_kind_of_string_is_fitted_and_encoded_alike(
+    kind: pa.DataType, coded: bool, chunks: int
+) -> None:
+    """pandas 3 makes large strings, other libraries views, each with or without a dictionary."""
+    texts = ["b", "a", None, "c", "c"]
+    column = pa.array(texts, kind)
+    if coded:
+        column = pa.DictionaryArray.from_arrays([0, 1, None, 2, 2], pa.array(["b", "a", "c"], kind))
+    table = pa.table({"c": pa.chunked_array([column] * chunks)})
+    fitted = fit_categorical(table, "c")
+    assert fitted.vocabulary == ("c", "a", "b")
+    features = Features(inputs={"i": (fitted,)})
+    batch = pa.RecordBatch.from_arrays([column], ["c"])
+    assert encode(features, batch)["i"].to_pylist() == [[4], [3], [0], [2], [2]]
+
+
+def test_a_frame_of_pandas_strings_is_fitted() -> None:
+    """Whatever pandas keeps texts in, what Arrow makes of them is fitted."""
+    texts = ["b", "a", None, "c", "c"]
+    for dtype in ("object", "string", "string[pyarrow]", pd.ArrowDtype(pa.large_string())):
+        frame = pd.DataFrame({"c": pd.Series(texts, dtype=dtype)})
+        for series in (frame["c"], frame["c"].astype("category")):
+            table = pa.Table.from_pandas(pd.DataFrame({"c": series}), preserve_index=False)
+            assert fit_categorical(table, "c").vocabulary == ("c", "a", "b")
+
+
+def test_a_text_cannot_be_fitted_as_a_number() -> None:
+    """A column that could not be encoded afterwards is refused before it is fitted."""
+    with pytest.raises(InputError, match="'x' is large_string, expected a number or boolean"):
+        fit_numeric(pa.table({"x": pa.array(["1"], pa.large_string())}), "x")
 
 
 def test_encoding_imports_neither_pandas_nor_torch() -> None:
