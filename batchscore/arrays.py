@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchscore.errors import StepError
+from batchscore.values import number_texts, plain_values
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -84,7 +85,10 @@ def make_batch(columns: Sequence[pa.Array], schema: pa.Schema, rows: int) -> pa.
 
 
 def python_rows(rows: pa.Table | pa.RecordBatch) -> list[dict[str, Any]]:
-    """Returns rows as Python values; bytes of a text that are not UTF-8 become `\\xff`."""
+    """Returns rows as Python values; times of day and durations as text.
+
+    Bytes of a text that are not UTF-8 become `\\xff`.
+    """
     found: list[dict[str, Any]] = [{} for _ in range(rows.num_rows)]
     for name in rows.schema.names:
         for row, value in zip(found, _python_values(rows.column(name)), strict=True):
@@ -94,7 +98,7 @@ def python_rows(rows: pa.Table | pa.RecordBatch) -> list[dict[str, Any]]:
 
 def _python_values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
     try:
-        return list(column.to_pylist())
+        return plain_values(column)
     except UnicodeDecodeError:
         return [_shown(value) for value in column.cast(_undecoded(column.type)).to_pylist()]
 
@@ -221,15 +225,45 @@ def leaf_numbers(column: pa.Array) -> Array | None:
 
 def _spoiled_rows(column: pa.Array) -> Array:
     """The numbers (n,) of rows that hold, at any depth, a null or a float that is not finite."""
-    column, rows_n, spoiled = _decode(column), np.arange(len(column), dtype=np.int64), []
+    return np.concatenate([rows_n[bad_n] for rows_n, _, bad_n in _levels(column)])
+
+
+def spoiled_values(column: pa.Array) -> tuple[Array, pa.Array]:
+    """Returns the row (n,) of each null and float that is not finite, and its text (n,).
+
+    Columns of other than numbers, or lists of these, have none.
+    """
+    rows, texts = [np.empty(0, np.int64)], [pa.nulls(0, pa.string())]
+    leaf = _leaf_type(column.type)
+    if _is_number(leaf) or pa.types.is_null(leaf):
+        for rows_n, values, bad_n in _levels(column):
+            rows.append(rows_n[bad_n])
+            lists = _is_list(values.type)
+            bad = pa.nulls(len(rows[-1])) if lists else values.filter(to_arrow(bad_n))
+            texts.append(number_texts(bad))
+    return np.concatenate(rows), pa.concat_arrays(texts)
+
+
+def _levels(column: pa.Array) -> Iterator[tuple[Array, pa.Array, Array]]:
+    """Yields a column's lists, level by level, then its numbers.
+
+    Each with the row (n,) of each value, and a mask (n,) of those that are null or not finite.
+    """
+    column, rows_n = _decode(column), np.arange(len(column), dtype=np.int64)
     while _is_list(column.type):
-        spoiled.append(rows_n[~to_numpy(column.is_valid())])
+        yield rows_n, column, ~to_numpy(column.is_valid())
         rows_n = rows_n[to_numpy(pc.list_parent_indices(column)).astype(np.int64)]
         column = _decode(column.flatten())
     good_n = to_numpy(column.is_valid())
     if pa.types.is_floating(column.type):
         good_n &= np.isfinite(_raw_numpy(column))
-    return np.concatenate([*spoiled, rows_n[~good_n]])
+    yield rows_n, column, ~good_n
+
+
+def escaped_texts(column: pa.Array) -> pa.Array:
+    """Returns the texts (b,) of a column; bytes that are not UTF-8 become `\\xff`."""
+    encoded = column.cast(_undecoded(column.type)).dictionary_encode()
+    return pa.array(map(_shown, encoded.dictionary.to_pylist()), pa.string()).take(encoded.indices)
 
 
 def _decode(column: pa.Array) -> pa.Array:

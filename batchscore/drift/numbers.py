@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from batchscore.drift.accumulator import Part
 from batchscore.drift.histogram import CAP, Buckets, Histogram
 from batchscore.drift.keys import FLOAT, PROBABILITY, SIGNED, UNSIGNED, KeySpace
+from batchscore.values import clock_text, duration_text
 
 PERCENTS = (1, 5, 25, 50, 75, 95, 99)
 SPACES = {space.name: space for space in (FLOAT, PROBABILITY, SIGNED, UNSIGNED)}
@@ -23,7 +24,7 @@ SPACES = {space.name: space for space in (FLOAT, PROBABILITY, SIGNED, UNSIGNED)}
 _FLOATS = ("halffloat", "float", "double")
 _INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32")
 _UNIT = r"\[(s|ms|us|ns)"
-_TIME = re.compile(rf"(?:time32|time64|duration){_UNIT}\]")
+_SPAN = re.compile(rf"(time32|time64|duration){_UNIT}\]")
 _MOMENT = re.compile(rf"date32\[(day)\]|date64\[(ms)\]|timestamp{_UNIT}(, tz=.*)?\]", re.DOTALL)
 _DECIMAL = re.compile(r"decimal(32|64|128|256)\(")
 _DTYPES: Mapping[str, str] = MappingProxyType(
@@ -123,7 +124,8 @@ class Numbers:
         """Returns counts, and of the finite numbers minimum, maximum, mean, sigma, quantiles.
 
         They are exact up to 4096 distinct numbers, else taken from the middles of buckets; None
-        without any. Dates and timestamps are ISO 8601; their sigma is in the type's own unit.
+        without any. Dates, times and timestamps are ISO 8601, durations as `2 days 09:30:00.5`;
+        sigma is in the type's own unit.
         """
         counts = {name: getattr(self, name) for name in ("nan", "pos_inf", "neg_inf")}
         if self.space is PROBABILITY:
@@ -193,7 +195,7 @@ def key_space(type_: str) -> KeySpace | None:
 
 def is_time(type_: str) -> bool:
     """Tells whether a type is of dates, times, timestamps or durations."""
-    return bool(_TIME.fullmatch(type_) or _MOMENT.fullmatch(type_))
+    return bool(_SPAN.fullmatch(type_) or _MOMENT.fullmatch(type_))
 
 
 def number_values(array: pa.Array) -> NDArray[Any]:
@@ -279,7 +281,11 @@ def _moments(values_b: NDArray[np.float64], counts_b: NDArray[np.int64]) -> tupl
 
 
 def _shown(type_: str, value: Any) -> Any:
-    """Returns a value of the type as JSON has it: dates and timestamps in ISO 8601."""
+    """Returns a value of the type as JSON has it: dates, times and durations as text."""
+    span = _SPAN.fullmatch(type_)
+    if span is not None:
+        text = duration_text if span[1] == "duration" else clock_text
+        return text(value, span[2])
     match = _MOMENT.fullmatch(type_)
     if match is None:
         return value

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchscore.report.labels import moment_labels, number_labels, shortened, value_labels
+from batchscore.values import duration_text
 
 if TYPE_CHECKING:
     from batchscore.drift.categories import Categories
@@ -31,6 +32,7 @@ _SMALLEST = 1e-300
 _NANOSECONDS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1, "day": 86_400 * 10**9}
 _MILLISECOND = 6  # as a power of ten of nanoseconds
 _DATE = re.compile(r"(?:date32|date64|timestamp)\[(day|s|ms|us|ns)[,\]]")
+_SPAN = re.compile(r"(?:time32|time64|duration)\[(s|ms|us|ns)\]")
 _SECOND, _MINUTE, _HOUR, _DAY = 1_000, 60_000, 3_600_000, 86_400_000
 _DATE_STEPS = (
     *(1, 2, 5, 10, 20, 50, 100, 200, 500),
@@ -49,7 +51,7 @@ class _Side:
     """Buckets in ascending order: smallest and largest value, and how many values each holds.
 
     Values are float64, or Python's integers, which large ones need so as to stay apart;
-    nanoseconds where they are dates.
+    nanoseconds where they are dates, times of day or durations.
     """
 
     lows_b: Values
@@ -141,6 +143,8 @@ def _apart(numbers: Numbers) -> dict[str, int]:
 
 def _finite_plot(numbers: dict[str, Numbers]) -> dict[str, Any]:
     dates = all(_DATE.match(each.type) for each in numbers.values())
+    if not dates and all(_SPAN.match(each.type) for each in numbers.values()):
+        return _span_plot(numbers)
     whole = all(each.space.dtype.kind != "f" for each in numbers.values())
     sides = {name: _side(each, dates) for name, each in numbers.items()}
     ends = [end for side in sides.values() for end in (side.lows_b[0], side.highs_b[-1])]
@@ -150,13 +154,31 @@ def _finite_plot(numbers: dict[str, Numbers]) -> dict[str, Any]:
     if all(side.exact and side.counts_b.size <= POINTS for side in sides.values()):
         points = sorted({value for side in sides.values() for value in side.lows_b.tolist()})
         if len(points) <= POINTS:
-            return _at_points(sides, points, dates)
+            labels = moment_labels(points) if dates else number_labels(points)
+            return _at_points(sides, points, labels)
     if not whole:
         sides = {name: _as_floats(side) for name, side in sides.items()}
     return _in_bins(sides, _grid(list(sides.values()), whole, dates), dates)
 
 
-def _side(numbers: Numbers, dates: bool) -> _Side:
+def _span_plot(numbers: dict[str, Numbers]) -> dict[str, Any]:
+    """Returns the plot of times of day or durations, which are nanoseconds here."""
+    sides = {name: _side(each, nanoseconds=True) for name, each in numbers.items()}
+    points = sorted({value for side in sides.values() for value in side.lows_b.tolist()})
+    if all(side.exact for side in sides.values()) and len(points) <= POINTS:
+        return _at_points(sides, points, [duration_text(point, "ns") for point in points])
+    low, high = _shown_range(list(sides.values()))
+    finest = (high - low) / BINS
+    if finest >= 10**_MILLISECOND:
+        step, power = _date_step(finest / 10**_MILLISECOND), _MILLISECOND
+    else:
+        step, power = _round_step(max(finest, 1), whole=True)
+    first, last = (end // (step * 10**power) for end in (low, high))
+    plot = _in_bins(sides, _Grid(first, step, power, last - first + 1), dates=False)
+    return {**plot, "spans": True}
+
+
+def _side(numbers: Numbers, nanoseconds: bool) -> _Side:
     histogram = numbers.histogram
     buckets, space = histogram.buckets(), histogram.space
     ends = np.array(histogram.key_range or (0, 0), np.uint64)
@@ -165,8 +187,8 @@ def _side(numbers: Numbers, dates: bool) -> _Side:
         space.decode(np.clip(keys_b, *ends)).astype(dtype)
         for keys_b in (buckets.first_keys_b, buckets.last_keys_b)
     )
-    match = _DATE.match(numbers.type)
-    if dates and match:
+    match = _DATE.match(numbers.type) or _SPAN.match(numbers.type)
+    if nanoseconds and match:
         scale = _NANOSECONDS[match.group(1)]
         lows_b, highs_b = lows_b * scale, highs_b * scale
     return _Side(lows_b, highs_b, buckets.counts_b)
@@ -176,8 +198,7 @@ def _as_floats(side: _Side) -> _Side:
     return _Side(side.lows_b.astype(np.float64), side.highs_b.astype(np.float64), side.counts_b)
 
 
-def _at_points(sides: dict[str, _Side], points: list[Any], dates: bool) -> dict[str, Any]:
-    labels = moment_labels(points) if dates else number_labels(points)
+def _at_points(sides: dict[str, _Side], points: list[Any], labels: list[str]) -> dict[str, Any]:
     plot: dict[str, Any] = {"form": "points", "at": labels}
     for name, side in sides.items():
         found = dict(zip(side.lows_b.tolist(), side.counts_b.tolist(), strict=True))

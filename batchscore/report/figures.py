@@ -19,8 +19,8 @@ _UNSAFE = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
 
 
 def count(number: float) -> str:
-    """Returns a count with thousands marked: 336,776."""
-    return f"{number:,.0f}"
+    """Returns a count with thousands marked: 336,776; an integer exactly, however large."""
+    return f"{number:,}" if isinstance(number, int) else f"{number:,.0f}"
 
 
 def figure(value: Any, digits: int = 4) -> str:

@@ -58,6 +58,21 @@ const plots = (() => {
     return `${day} ${time.slice(0, width % 1000 === 0 ? 8 : 12)}`;
   }
 
+  // As `values.duration_text` has it.
+  function span(nanoseconds) {
+    const size = nanoseconds < 0n ? -nanoseconds : nanoseconds;
+    const sign = nanoseconds < 0n ? "-" : "";
+    const padded = (number, width = 2) => String(number).padStart(width, "0");
+    const seconds = size / 1000000000n;
+    const rest = padded(size % 1000000000n, 9).replace(/0+$/, "");
+    const clock = [seconds / 3600n % 24n, seconds / 60n % 60n, seconds % 60n]
+      .map((part) => padded(part)).join(":") + (rest && `.${rest}`);
+    const days = seconds / 86400n;
+    if (days === 0n) return sign + clock;
+    const named = `${sign}${days} ${days === 1n ? "day" : "days"}`;
+    return size % 86400000000000n === 0n ? named : `${named} ${sign}${clock}`;
+  }
+
   const isolated = (label) => `\u2068${label}\u2069`;
   const sum = (numbers) => numbers.reduce((total, number) => total + number, 0);
 
@@ -79,7 +94,8 @@ const plots = (() => {
 
   function edgeLabel(plot, index) {
     if (plot.dates) return date(momentOf(plot, index), plot.step);
-    return decimal(multipleOf(plot, index) * BigInt(plot.step), plot.power);
+    const multiple = multipleOf(plot, index) * BigInt(plot.step);
+    return plot.spans ? span(multiple * 10n ** BigInt(plot.power)) : decimal(multiple, plot.power);
   }
 
   function labelAt(plot, index) {

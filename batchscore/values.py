@@ -1,0 +1,87 @@
+"""Values of a column as text: exact, and times and durations in the form that people read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchscore.wording import of_count
+
+SHOWN = 80
+_DIGITS = {"s": 0, "ms": 3, "us": 6, "ns": 9}
+_DAY = 86_400
+
+
+def clock_text(value: int, unit: str) -> str:
+    """Returns a time of day, or a duration below a day, as `09:30:00.5`.
+
+    Args:
+        value: how many of the unit.
+        unit: Arrow's name of it: s, ms, us or ns.
+    """
+    digits = _DIGITS[unit]
+    seconds, fraction = divmod(abs(value), 10**digits)
+    clock = f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+    decimals = f".{fraction:0{digits}d}".rstrip("0") if fraction else ""
+    return f"{'-' if value < 0 else ''}{clock}{decimals}"
+
+
+def duration_text(value: int, unit: str) -> str:
+    """Returns a duration as DuckDB and PostgreSQL read an interval: `2 days 09:30:00.5`.
+
+    Days and the rest have the same sign.
+
+    Args:
+        value: how many of the unit.
+        unit: Arrow's name of it: s, ms, us or ns.
+    """
+    days, rest = divmod(abs(value), _DAY * 10 ** _DIGITS[unit])
+    sign = -1 if value < 0 else 1
+    if not days:
+        return clock_text(value, unit)
+    head = f"{sign * days} {of_count(days, 'day', 'days')}"
+    return f"{head} {clock_text(sign * rest, unit)}" if rest else head
+
+
+def plain_values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
+    """Returns a column's values as Python's, times of day and durations as text."""
+    kind = column.type
+    if pa.types.is_dictionary(kind) and _is_span(kind.value_type):
+        return plain_values(column.cast(kind.value_type))
+    if not _is_span(kind):
+        return list(column.to_pylist())
+    text = duration_text if pa.types.is_duration(kind) else clock_text
+    whole = pa.int32() if pa.types.is_time32(kind) else pa.int64()
+    numbers = column.cast(whole).to_pylist()
+    return [None if each is None else text(each, kind.unit) for each in numbers]
+
+
+def plain_value(value: pa.Scalar) -> Any:
+    """Returns a value as Python's, a time of day or a duration as text."""
+    return plain_values(pa.repeat(value, 1))[0]
+
+
+def _is_span(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_duration(kind) or pa.types.is_time(kind))
+
+
+def number_texts(column: pa.Array) -> pa.Array:
+    """Returns numbers or booleans (b,) as texts of at most 80 characters; a null is `null`."""
+    if pa.types.is_float16(column.type):
+        column = column.cast(pa.float32())
+    return bounded(pc.fill_null(column.cast(pa.string()), "null"))
+
+
+def bounded(texts: pa.Array, width: int = SHOWN) -> pa.Array:
+    """Returns texts (b,) cut to a number of characters."""
+    long_b = pc.greater(pc.utf8_length(texts), width)
+    cut = pc.binary_join_element_wise(pc.utf8_slice_codeunits(texts, 0, width - 1), "…", "")
+    return pc.if_else(long_b, cut, texts)
+
+
+def joined_texts(parts: Sequence[pa.Array | str]) -> pa.Array:
+    """Returns texts (b,) that are put together from columns of texts and from fixed texts."""
+    return pc.binary_join_element_wise(*parts, "")
