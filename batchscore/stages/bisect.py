@@ -13,7 +13,7 @@ from batchscore.arrays import make_batch
 from batchscore.errors import StepError
 from batchscore.stages.block import Block, Reject, Step, reject_non_finite
 from batchscore.stages.trial import Trial
-from batchscore.wording import error_text, reason
+from batchscore.wording import counted, error_text, reason
 
 PROBES = 16
 # Steps of the golden ratio spread over a block evenly, but fall in with no period of its rows.
@@ -105,7 +105,8 @@ def _isolate(block: Block, stage: str, step: Step, error: StepError) -> Iterator
 def _reject(row: Block, stage: str, error: StepError) -> Reject:
     own = _own(error)
     message = reason(own if error_text(own) else error)
-    return Reject(stage, type(own).__name__, message, row.rows_b, row.batch)
+    details = pa.repeat(pa.scalar(reason(error)), 1)
+    return Reject(stage, type(own).__name__, message, row.rows_b, row.batch, details)
 
 
 def _slice(block: Block, start: int, rows: int) -> Block:
@@ -127,9 +128,9 @@ def _limited(
         guilty += isinstance(part, Reject)
         if guilty > limit:
             raise StepError(
-                f"{error}; at least {guilty:,} rows of one batch fail, and of the whole run at "
-                f"most {limit:,} may be rejected (rejects.max_ratio, rejects.max_rows): correct "
-                "the rows or the code, or allow more"
+                f"{error}; at least {counted(guilty, 'row')} of one batch failed, and of the whole "
+                f"run at most {limit:,} may be rejected (rejects.max_ratio, rejects.max_rows): "
+                "correct the rows or the code, or allow more"
             ) from error
         yield part
 
@@ -159,7 +160,8 @@ def _merge_rejects(rejects: Iterable[Reject]) -> Iterator[Reject]:
     for reasons, group in groupby(rejects, key=lambda each: (each.stage, each.error, each.message)):
         alike = list(group)
         batch = _concat([each.batch for each in alike], alike[0].batch.schema)
-        yield Reject(*reasons, pa.concat_arrays([each.rows_r for each in alike]), batch)
+        details = pa.concat_arrays([each.texts for each in alike])
+        yield Reject(*reasons, pa.concat_arrays([each.rows_r for each in alike]), batch, details)
 
 
 def _common_schema(batches: Sequence[pa.RecordBatch], stage: str) -> pa.Schema:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -13,10 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchscore.arrays import Array, finite_rows, to_arrow, to_numpy
+from batchscore.arrays import Array, finite_rows, spoiled_values, to_arrow, to_numpy
 from batchscore.errors import StepError
 from batchscore.records import BadShard
 from batchscore.units import Unit
+from batchscore.values import joined_texts
+from batchscore.wording import counted
 
 # Rows of a tile, what the network sees at once: a block takes no less time than one.
 TILE_ROWS = 1024
@@ -58,6 +60,8 @@ class Reject:
         message: what is wrong with them.
         rows_r: int64 numbers of the rows within the unit.
         batch: the rows' source columns.
+        details: what is wrong with each row, as texts (r,): the column or output, the value that
+            was found, and what was expected; None where the message tells all.
     """
 
     stage: str
@@ -65,6 +69,27 @@ class Reject:
     message: str
     rows_r: pa.Array
     batch: pa.RecordBatch
+    details: pa.Array | None = None
+
+    @property
+    def texts(self) -> pa.Array:
+        """The details, which are null where there are none."""
+        return pa.nulls(len(self.rows_r), pa.string()) if self.details is None else self.details
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Rows of a block that are to be rejected for one cause.
+
+    Args:
+        message: what is wrong with all of them.
+        rows_c: their places (c,) in the block.
+        details: as of a `Reject`.
+    """
+
+    message: str
+    rows_c: Array
+    details: pa.Array
 
 
 @dataclass(frozen=True)
@@ -144,7 +169,7 @@ def _place(block: Block) -> str:
     if not len(block):
         return f"in an empty batch of unit {block.unit.id}"
     shards, rows = locate_rows(block.unit, to_numpy(block.rows_b[:1]))
-    return f"in the batch of {len(block):,} rows from row {rows[0]} of shard {shards[0]}"
+    return f"in the batch of {counted(len(block), 'row')} from row {rows[0]} of shard {shards[0]}"
 
 
 def locate_rows(unit: Unit, rows_n: Array) -> tuple[pa.Array, pa.Array]:
@@ -172,10 +197,13 @@ def stopwatch(seconds: dict[str, float], stage: str) -> Iterator[None]:
         seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - start
 
 
-def reject_rows(block: Block, bad_b: pa.Array, stage: str, error: str, message: str) -> Block:
+def reject_rows(
+    block: Block, bad_b: pa.Array, stage: str, error: str, message: str, details: pa.Array = None
+) -> Block:
     """Takes the rows where the boolean array (b,) is true out of the block, into its rejects."""
     keep_b = pc.invert(bad_b)
-    reject = Reject(stage, error, message, block.rows_b.filter(bad_b), block.batch.filter(bad_b))
+    rows_r, batch = block.rows_b.filter(bad_b), block.batch.filter(bad_b)
+    reject = Reject(stage, error, message, rows_r, batch, details)
     return replace(
         block,
         rows_b=block.rows_b.filter(keep_b),
@@ -185,13 +213,35 @@ def reject_rows(block: Block, bad_b: pa.Array, stage: str, error: str, message: 
     )
 
 
+def reject_causes(block: Block, causes: Sequence[Cause], stage: str, error: str) -> Block:
+    """Takes the rows of all causes, each row of one cause only, out of the block."""
+    left_b = np.arange(len(block))
+    for cause in causes:
+        bad_b = np.isin(left_b, cause.rows_c)
+        block = reject_rows(block, to_arrow(bad_b), stage, error, cause.message, cause.details)
+        left_b = left_b[~bad_b]
+    return block
+
+
 def reject_non_finite(block: Block, stage: str, message: str) -> Block:
     """Takes rows whose values are not all finite out of a block that has values."""
     assert block.values is not None
     bad_b = ~finite_rows(block.values)
     if not bad_b.any():
         return block
-    return reject_rows(block, to_arrow(bad_b), stage, "NonFiniteScore", message)
+    details = _non_finite(block.values.filter(to_arrow(bad_b)), stage)
+    return reject_rows(block, to_arrow(bad_b), stage, "NonFiniteScore", message, details)
+
+
+def _non_finite(values: pa.RecordBatch, stage: str) -> pa.Array:
+    """Returns the first value (b,) of each row that is not finite, with its column's name."""
+    noun, rows, texts = ("output" if stage == "infer" else "score"), [], []
+    for name, column in zip(values.schema.names, values.columns, strict=True):
+        row_n, found = spoiled_values(column)
+        rows.append(row_n)
+        texts.append(joined_texts([f"{noun} {name!r}: ", found, ", expected a finite number"]))
+    _, first_b = np.unique(np.concatenate(rows), return_index=True)
+    return pa.concat_arrays(texts).take(to_arrow(first_b))
 
 
 def encode_block(block: Block) -> bytes:
@@ -199,7 +249,8 @@ def encode_block(block: Block) -> bytes:
     parts = [pa.record_batch([block.rows_b], names=["row"]), block.batch]
     parts += [] if block.values is None else [block.values]
     for reject in block.rejects:
-        parts += [pa.record_batch([reject.rows_r], names=["row"]), reject.batch]
+        told = pa.record_batch([reject.rows_r, reject.texts], names=["row", "detail"])
+        parts += [told, reject.batch]
     blobs = [_encode_batch(part) for part in parts]
     header = {
         "unit": block.unit.to_json(),
@@ -223,8 +274,10 @@ def decode_block(data: bytes) -> Block:
     values = parts[2] if header["values"] else None
     pairs = parts[2 + header["values"] :]
     rejects = tuple(
-        Reject(stage, error, message, pairs[2 * i].column(0), pairs[2 * i + 1])
-        for i, (stage, error, message) in enumerate(header["rejects"])
+        Reject(stage, error, message, told.column(0), source, told.column(1))
+        for (stage, error, message), told, source in zip(
+            header["rejects"], pairs[::2], pairs[1::2], strict=True
+        )
     )
     end = End.from_json(header["end"]) if header["end"] else None
     unit = Unit.from_json(header["unit"])

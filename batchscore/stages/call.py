@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from batchscore.arrays import make_batch
 from batchscore.errors import StepError
-from batchscore.wording import error_text, reason
+from batchscore.wording import counted, error_text, reason
 
 # Libraries raise errors of their own outside Exception, as do panics of Rust; these two end us.
 _INTERRUPTS = (KeyboardInterrupt, GeneratorExit)
@@ -44,13 +44,13 @@ class UserCall:
                 f"function {self.reference} raised {type(error).__name__}: "
                 f"{reason(error)} ({_last_line(error)})"
             ) from error
-        self._check_index(given, result)
         made = self._as_batch(result)
         if made.num_rows != batch.num_rows:
             raise StepError(
-                f"function {self.reference} returned {made.num_rows} rows for a batch of "
-                f"{batch.num_rows}; expected one row for each, in the same order"
+                f"function {self.reference} returned {counted(made.num_rows, 'row')} for a batch "
+                f"of {counted(batch.num_rows, 'row')}; expected one row for each, in the same order"
             )
+        self._check_index(given, result)
         self._check_names(made.schema.names)
         return made
 

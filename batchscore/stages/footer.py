@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 
 from batchscore.errors import ShardError
 from batchscore.units import Piece
+from batchscore.wording import counted
 
 REMEDY = "write it again or take it out of input.path"
 
@@ -19,8 +20,9 @@ def check_footer(metadata: pq.FileMetaData, piece: Piece) -> None:
     if sizes != piece.sizes:
         raise ShardError(
             piece.shard.path,
-            f"its footer changed after planning: {sum(sizes):,} rows in {len(sizes)} row groups "
-            f"where {piece.rows:,} in {len(piece.sizes)} were planned; run again",
+            f"its footer changed after planning: {counted(sum(sizes), 'row')} in "
+            f"{counted(len(sizes), 'row group')} where {piece.rows:,} in {len(piece.sizes)} were "
+            "planned; run again",
         )
 
 
@@ -36,6 +38,7 @@ def check_values(file: pq.ParquetFile, piece: Piece, columns: Collection[str]) -
     for group, rows in zip(piece.row_groups, piece.sizes, strict=True):
         found = rows if leaf is None else file.metadata.row_group(group).column(leaf).num_values
         if found > rows:
-            promised = f"{found:,} values in row group {group}, where its footer promises {rows:,}"
-            problem = f"column {schema.column(leaf).path!r} has {promised} rows; {REMEDY}"
+            promised = f"its footer promises {counted(rows, 'row')}"
+            values = f"{counted(found, 'value')} in row group {group}, where {promised}"
+            problem = f"column {schema.column(leaf).path!r} has {values}; {REMEDY}"
             raise ShardError(piece.shard.path, problem)

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchscore.arrays import Array, to_arrow, to_numpy, undecodable
+from batchscore.arrays import Array, escaped_texts, to_arrow, to_numpy, undecodable
 from batchscore.errors import StepError
 from batchscore.records import StagedFile
 from batchscore.stages.ahead import WriteBehind
@@ -22,6 +22,7 @@ from batchscore.stages.lineage import RowsFile
 from batchscore.stages.sidecar import buffered
 from batchscore.stages.sink import PIECES_BEHIND, HashingSink, pass_on
 from batchscore.storage import Store
+from batchscore.values import bounded, joined_texts
 
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 ROW_GROUP_ROWS = 131_072
@@ -60,7 +61,10 @@ def reject_unnamed(block: Block, partition_by: tuple[str, ...]) -> Block:
         bad_b = undecodable(block.batch.column(name)) if len(block) else np.zeros(0, np.bool_)
         if bad_b.any():
             message = f"column {name!r} of output.partition_by is not valid UTF-8"
-            block = reject_rows(block, to_arrow(bad_b), "write", "InvalidText", message)
+            found = escaped_texts(block.batch.column(name).filter(to_arrow(bad_b)))
+            parts = [f"column {name!r}: ", bounded(found), ", expected valid UTF-8"]
+            details = joined_texts(parts)
+            block = reject_rows(block, to_arrow(bad_b), "write", "InvalidText", message, details)
     return block
 
 

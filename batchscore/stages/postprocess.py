@@ -13,6 +13,7 @@ from batchscore.arrays import Array, to_arrow, to_numpy
 from batchscore.errors import StepError
 from batchscore.job import AnyStep, Labels, Sigmoid, Softmax, Threshold, TopK
 from batchscore.stages.block import Block, reject_non_finite
+from batchscore.wording import counted
 
 Columns = dict[str, pa.Array]
 Call = Callable[[pa.RecordBatch], pa.RecordBatch]
@@ -114,8 +115,8 @@ def _top_k(step: TopK, columns: Columns) -> Columns:
     classes = scores_bc.shape[1]
     if step.k > classes or (step.labels and len(step.labels) != classes):
         raise StepError(
-            f"postprocess: top_k of output {name!r} has {classes} classes; "
-            f"k is {step.k} and there are {len(step.labels or ())} labels"
+            f"postprocess: top_k of output {name!r} has {counted(classes, 'class')}; "
+            f"k is {step.k}, and there are labels for {len(step.labels or ())}"
         )
     best_bk = np.argsort(-scores_bc, axis=1, kind="stable")[:, : step.k]
     top_bk = np.take_along_axis(scores_bc, best_bk, axis=1)
@@ -140,8 +141,8 @@ def _label(name: str, column: pa.Array, labels: Sequence[str]) -> pa.Array:
     if values.ndim == 2:
         if values.shape[1] != len(labels):
             raise StepError(
-                f"postprocess: output {name!r} has {values.shape[1]} classes, "
-                f"but there are {len(labels)} labels"
+                f"postprocess: output {name!r} has {counted(values.shape[1], 'class')}, "
+                f"and the job has {counted(len(labels), 'label')}"
             )
         index_b = values.argmax(axis=1)
     elif values.ndim == 1 and values.dtype.kind in "bui":
@@ -155,7 +156,7 @@ def _label(name: str, column: pa.Array, labels: Sequence[str]) -> pa.Array:
     if outside.any():
         raise StepError(
             f"postprocess: output {name!r} holds class {index_b[outside][0]}, "
-            f"but there are {len(labels)} labels"
+            f"and the job has {counted(len(labels), 'label')}"
         )
     return pa.array(labels, pa.string()).take(to_arrow(index_b.astype(np.int64)))
 

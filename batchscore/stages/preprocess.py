@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 from batchscore.arrays import Array, to_arrow, to_numpy
 from batchscore.errors import StepError
 from batchscore.ragged import Varying, make_ragged, ragged_to_arrow, truncate
-from batchscore.stages.block import Block, reject_rows
+from batchscore.stages.block import Block, Cause, reject_causes
+from batchscore.stages.reasons import input_causes, long_cause, uneven_cause
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,11 @@ def stack_columns(
     made = _type_nulls(made, inputs)
     _check_sequences(made, inputs)
     for find in (_find_bad, _find_uneven, _find_long):
-        bad_b, message = find(made, inputs)
-        if bad_b.any():
-            mask = to_arrow(bad_b)
-            block = reject_rows(block, mask, "preprocess", "InvalidInput", message)
-            made = made.filter(pc.invert(mask))
+        causes = find(made, inputs)
+        if causes:
+            block = reject_causes(block, causes, "preprocess", "InvalidInput")
+            bad_b = np.isin(np.arange(made.num_rows), np.concatenate([c.rows_c for c in causes]))
+            made = made.filter(to_arrow(~bad_b))
     arrays = [_column(made, wanted) for wanted in inputs]
     return replace(block, values=pa.record_batch(arrays, names=[i.name for i in inputs]))
 
@@ -126,7 +127,7 @@ def _check_sequences(batch: pa.RecordBatch, inputs: Sequence[InputColumns]) -> N
             )
 
 
-def _find_bad(batch: pa.RecordBatch, inputs: Sequence[InputColumns]) -> tuple[Array, str]:
+def _find_bad(batch: pa.RecordBatch, inputs: Sequence[InputColumns]) -> list[Cause]:
     bad_b = np.zeros(batch.num_rows, np.bool_)
     for wanted in inputs:
         for column in map(batch.column, wanted.columns):
@@ -134,29 +135,26 @@ def _find_bad(batch: pa.RecordBatch, inputs: Sequence[InputColumns]) -> tuple[Ar
                 bad_b |= _bad_sequences(column, wanted)
             elif not _surely_good(column, wanted.dtype):
                 bad_b |= _bad_rows(column, wanted)
-    return bad_b, (
-        "a model input's column holds a null, a list of another length, or a too large integer"
-    )
+    return input_causes(batch, inputs) if bad_b.any() else []
 
 
-def _find_uneven(batch: pa.RecordBatch, inputs: Sequence[InputColumns]) -> tuple[Array, str]:
+def _find_uneven(batch: pa.RecordBatch, inputs: Sequence[InputColumns]) -> list[Cause]:
     lengths_b = _lengths(batch, inputs)
-    uneven_b = np.zeros(batch.num_rows, np.bool_)
-    for found_b in lengths_b.values():
-        uneven_b |= found_b != next(iter(lengths_b.values()))
-    return uneven_b, f"the model inputs {' and '.join(lengths_b)} are not equally long in this row"
+    first_b = next(iter(lengths_b.values()), None)
+    uneven = any((found_b != first_b).any() for found_b in lengths_b.values())
+    return [uneven_cause(lengths_b)] if uneven else []
 
 
-def _find_long(batch: pa.RecordBatch, inputs: Sequence[InputColumns]) -> tuple[Array, str]:
-    long_b, limit = np.zeros(batch.num_rows, np.bool_), 0
+def _find_long(batch: pa.RecordBatch, inputs: Sequence[InputColumns]) -> list[Cause]:
+    causes, known_b = list[Cause](), np.zeros(batch.num_rows, np.bool_)
     for wanted in inputs:
         if wanted.varying and not wanted.varying.truncate:
-            limit = wanted.varying.max_length
-            long_b |= _lengths(batch, [wanted])[wanted.name] > limit
-    return long_b, (
-        f"the row is longer than {limit:,} steps, the model's max_length; its truncate: true would "
-        "cut such rows off"
-    )
+            length_b, limit = _lengths(batch, [wanted])[wanted.name], wanted.varying.max_length
+            long_b = (length_b > limit) & ~known_b
+            known_b |= long_b
+            if long_b.any():
+                causes.append(long_cause(wanted.columns[0], long_b, length_b, limit))
+    return causes
 
 
 def _lengths(batch: pa.RecordBatch, inputs: Sequence[InputColumns]) -> dict[str, Array]:

@@ -42,7 +42,7 @@ from batchscore.storage import (
     open_filesystem,
 )
 from batchscore.units import Piece, Shard, Unit
-from batchscore.wording import one_line, reason
+from batchscore.wording import counted_were, one_line, reason
 
 # A batch, and how many rows like its own make a block.
 _Sized: TypeAlias = tuple[pa.RecordBatch, int]
@@ -231,8 +231,8 @@ def _leave_out(unit: Unit, error: ShardError, count: int, allowed: int) -> BadSh
     if count >= allowed:
         raise ShardError(
             error.path,
-            f"{error.problem}; {count} shards of unit {unit.id} were left out before it, and "
-            f"input.max_bad_shards allows {allowed}",
+            f"{error.problem}; {counted_were(count, 'shard')} left out of unit {unit.id} before, "
+            f"and input.max_bad_shards allows {allowed}",
         ) from error
     rows = sum(piece.rows for piece in unit.pieces if piece.shard.path == error.path)
     return BadShard(error.path, rows, error.problem)
@@ -345,7 +345,7 @@ def _decode(piece: Piece, source: Source, place: str) -> Iterator[_Sized]:
             problem = unreadable(error, "cannot be read to its end")
             raise ShardError(path, f"{problem}; {REMEDY}") from error
     if rows != piece.rows:
-        promised = f"{rows:,} rows were read where its footer promises {piece.rows:,}"
+        promised = f"{counted_were(rows, 'row')} read where its footer promises {piece.rows:,}"
         raise ShardError(path, f"{promised}; {REMEDY}")
 
 

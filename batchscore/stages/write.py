@@ -28,12 +28,13 @@ from batchscore.stages.sidecar import Sidecar
 from batchscore.stages.trial import Trial
 from batchscore.storage import Store
 from batchscore.units import Unit
+from batchscore.wording import counted, counted_were
 
 SYSTEMATIC_ROWS = 256
 REASONS = 50
 _BLOCKS_BEHIND = 2
 MODEL_VERSION = "model_version"
-_REJECT_COLUMNS = ("_shard", "_row", "_stage", "_error", "_message")
+_REJECT_COLUMNS = ("_shard", "_row", "_stage", "_error", "_message", "_detail")
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,7 @@ class UnitWriter:
         self._keys = KeysFile(store, attempt.keys_file, target.unique, attempt.unit.rows)
         self._rejects = Sidecar(store, attempt.rejects_file)
         self._reasons: Counter[str] = Counter()
+        self._examples: dict[str, str] = {}
         self._ranges: dict[str, tuple[float, float]] = {}
         self._seconds: dict[str, float] = {}
         self._schema: pa.Schema | None = None
@@ -167,7 +169,7 @@ class UnitWriter:
         block = reject_unnamed(block, self._target.partition_by)
         self.note(block.seconds)
         for reject in block.rejects:
-            self._reasons[self._reason(reject)] += len(reject.rows_r)
+            self._count(reject)
         self._scored += len(block)
         self._trial.passed = self._trial.passed or len(block) > 0
         if len(self._reasons) == 1:
@@ -251,6 +253,12 @@ class UnitWriter:
     def _rejected(self) -> int:
         return sum(self._reasons.values())
 
+    def _count(self, reject: Reject) -> None:
+        reason = self._reason(reject)
+        self._reasons[reason] += len(reject.rows_r)
+        if reason not in self._examples and len(reject.rows_r):
+            self._examples[reason] = reject.texts[0].as_py() or ""
+
     def _reason(self, reject: Reject) -> str:
         """Says why rows were rejected, in one of a bounded number of texts."""
         head = f"{reject.stage}: {reject.error}"
@@ -262,10 +270,11 @@ class UnitWriter:
     def _check_some_scored(self) -> None:
         if self._rejected >= SYSTEMATIC_ROWS and not self._trial.passed:
             reason, count = self._reasons.most_common(1)[0]
+            found = f" (for example {self._examples[reason]})" if self._examples[reason] else ""
             raise StepError(
-                f"none of {self._rejected:,} rows of a unit was scored, {count:,} for one reason: "
-                f"{reason}. That is the model or the code, not these rows: check the weights, the "
-                "preprocessing and the inputs"
+                f"none of {self._rejected:,} rows of a unit was scored, {count:,} for one "
+                f"reason: {reason}{found}. That is the model or the code, not these rows: check "
+                "the weights, the preprocessing and the inputs"
             )
 
     def _reconcile(self, end: End) -> None:
@@ -273,14 +282,14 @@ class UnitWriter:
         if end.read + bad != self._unit.rows:
             left_out = f" and {bad:,} left out" if bad else ""
             raise StepError(
-                f"unit {self._unit.id}: {end.read:,} rows were read{left_out} where the footers "
-                f"promise {self._unit.rows:,}; write the shard again"
+                f"unit {self._unit.id}: {counted_were(end.read, 'row')} read{left_out} where the "
+                f"footers promise {self._unit.rows:,}; write the shard again"
             )
         if end.blocks != self._sequence or self._scored + self._rejected != kept:
             raise StepError(
-                f"unit {self._unit.id}: {kept:,} rows in {end.blocks} blocks were kept, but "
-                f"{self._scored:,} scored and {self._rejected:,} rejected in {self._sequence} "
-                "blocks"
+                f"unit {self._unit.id}: {counted(kept, 'row')} in {counted(end.blocks, 'block')} "
+                f"were kept, but {self._scored:,} scored and {self._rejected:,} rejected in "
+                f"{counted(self._sequence, 'block')}"
             )
 
     def _note_engine(self) -> None:
@@ -342,7 +351,8 @@ class UnitWriter:
 def reject_table(rejects: Sequence[Reject], unit: Unit) -> pa.Table:
     """Returns rejected rows with their source columns, shard, row number, stage and reason.
 
-    A source column with the name of one of these five, as `_row`, becomes `input._row`.
+    `_message` is the same for all rows of one cause; `_detail` has each row's column and value.
+    A source column with the name of one of these six, as `_row`, becomes `input._row`.
     """
     rows_r = pa.concat_arrays([reject.rows_r for reject in rejects])
     shard_r, row_r = locate_rows(unit, to_numpy(rows_r))
@@ -352,6 +362,7 @@ def reject_table(rejects: Sequence[Reject], unit: Unit) -> pa.Table:
     texts = [pa.array(text, pa.string()).take(which_r) for text in zip(*reasons, strict=True)]
     source = pa.Table.from_batches([reject.batch for reject in rejects])
     names = [*_REJECT_COLUMNS, *_free_names(source.schema.names)]
+    texts.append(pa.concat_arrays([reject.texts for reject in rejects]))
     return pa.Table.from_arrays([shard_r, row_r, *texts, *source.columns], names=names)
 
 

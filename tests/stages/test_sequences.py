@@ -166,7 +166,7 @@ def test_inputs_that_differ_in_length_are_rejected() -> None:
     uneven = "the model inputs ids and mask are not equally long in this row"
     assert [found[1], found[2]] == [uneven, uneven]
     assert "longer than 5 steps, the model's max_length" in found[3]
-    assert "holds a null" in found[4]
+    assert found[4] == "column 'tokens' is null"
 
 
 def test_a_row_that_differs_is_not_made_even_by_cutting() -> None:

@@ -333,16 +333,16 @@ def test_reasons_are_bounded_and_the_file_keeps_every_message(store: Store) -> N
 
 def test_a_source_column_named_as_a_facts_is_renamed(tmp_path: Path) -> None:
     """The rejects file has each name once, and the input's own columns are whole."""
-    names = ["_shard", "_row", "_stage", "_error", "_message", "input._row", "id"]
+    names = ["_shard", "_row", "_stage", "_error", "_message", "_detail", "input._row", "id"]
     columns = {name: [f"my {name}", ""] for name in names}
     block = make_block(make_batch(**columns), unit=make_unit(2), values=make_batch(score=[1.0, 2]))
     marked = reject_rows(block, pa.array([True, False]), "infer", "E", "why")
     pq.write_table(reject_table(marked.rejects, block.unit), tmp_path / "rejects.parquet")
     (row,) = pq.read_table(tmp_path / "rejects.parquet").to_pylist()
-    facts = [row.pop(name) for name in names[:5]]
-    assert facts == ["x.parquet", 0, "infer", "E", "why"]
+    facts = [row.pop(name) for name in names[:6]]
+    assert facts == ["x.parquet", 0, "infer", "E", "why", None]
     assert row == {
-        **{f"input.{name}": f"my {name}" for name in ("_shard", "_stage", "_error", "_message")},
+        **{f"input.{name}": f"my {name}" for name in (names[0], *names[2:6])},
         "input.input._row": "my _row",
         "input._row": "my input._row",
         "id": "my id",

@@ -12,6 +12,7 @@ import torch
 from batchscore.arrays import Array
 from batchscore.errors import StepError
 from batchscore.stages.block import DEFAULT_OUTPUT
+from batchscore.wording import counted
 
 _HALF = (torch.bfloat16, torch.float16)
 _WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -46,8 +47,9 @@ def name_outputs(result: Any, declared: Sequence[OutputSpec]) -> dict[str, torch
     elif isinstance(result, (tuple, list)) and len(result) == len(names):
         chosen = dict(zip(names, result, strict=True))
     else:
-        found = len(result) if isinstance(result, (tuple, list)) else type(result).__name__
-        raise StepError(f"the model returned {found} outputs; declared are {names}")
+        is_many = isinstance(result, (tuple, list))
+        found = counted(len(result), "output") if is_many else f"a {type(result).__name__}"
+        raise StepError(f"the model returned {found}; declared are {names}")
     if not chosen:
         raise StepError("the model returned a dict without outputs; expected one at least")
     return {_as_name(name): _as_tensor(name, value) for name, value in chosen.items()}
@@ -85,6 +87,12 @@ def row_tensor(
     if found == (rows, *(spec.shape if spec else ()), 1):
         tensor = tensor.squeeze(-1)
     expected = (rows, *spec.shape) if spec else (rows, *tensor.shape[1:])
+    if found and found[0] != rows:
+        raise StepError(
+            f"the model returned {counted(found[0], 'row')} for output {name!r} where it was given "
+            f"{counted(rows, 'row')}: its shape is {list(found)}, expected {list(expected)}; "
+            "return one row for each, in the same order"
+        )
     if tuple(tensor.shape) != expected:
         raise StepError(
             f"the model returned shape {list(found)} for output {name!r}; expected "

@@ -253,12 +253,12 @@ def test_outputs_are_named_as_declared(
 @pytest.mark.parametrize(
     ("result", "outputs", "words"),
     [
-        (lambda x: x[:5], (A,), r"shape \[5\] for output 'a'; expected \[1024\]"),
+        (lambda x: x[:5], (A,), "returned 5 rows for output 'a' where it was given 1,024"),
         (lambda x: x.sum(), (), r"shape \[\]"),
         (lambda x: torch.stack([x] * 3, 1), (B,), r"expected \[1024, 2\]"),
         (lambda x: (x, x), (A,), "returned 2 outputs"),
         (lambda x: {"c": x}, (A,), r"\['a'\] are declared"),
-        (lambda x: None, (A,), "returned NoneType outputs"),
+        (lambda x: None, (A,), "returned a NoneType"),
         (lambda x: {"a": 1.0}, (A,), "'a' is a float"),
         (lambda x: x @ torch.ones(3), (A,), "raised RuntimeError"),
         (lambda x: dict[str, int]()["k"], (A,), "raised KeyError"),
