@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from batchscore.drift.findings import VERDICTS, AspectDrift, Measure, Rules, TableDrift, Thresholds
+from batchscore.drift.sentences import Sentences, sentences
+from batchscore.drift.sentences import aspect_name as name_of
 from batchscore.drift.table import TableProfile
 from batchscore.job import Drift
 from batchscore.profiles import Reference, read_reference
@@ -75,7 +78,8 @@ def _compared(
     if not drift.comparisons:
         drift = replace(drift, verdict="insufficient_data")
     facts = {"rows": which, "rules": rules_to_json(rules), "unjudged": unjudged}
-    return {**reference.to_json(), **facts, **summarize(drift)}
+    told = sentences(drift, before, profile, reference.title)
+    return {**reference.to_json(), **facts, **summarize(drift, told)}
 
 
 def _wanted(spec: RunSpec, profile: TableProfile) -> set[str]:
@@ -142,8 +146,12 @@ def _effects(thresholds: Mapping[str, Thresholds]) -> dict[str, list[float | Non
     return {measure: [each.warn, each.fail] for measure, each in thresholds.items()}
 
 
-def summarize(drift: TableDrift) -> dict[str, Any]:
-    """Returns what a manifest keeps: of each aspect the measures that take part."""
+def summarize(drift: TableDrift, told: Sentences = MappingProxyType({})) -> dict[str, Any]:
+    """Returns what a manifest keeps: of each aspect the measures that take part.
+
+    Args:
+        told: sentences about aspects that warn or fail.
+    """
     return {
         "verdict": drift.verdict,
         "alpha": drift.alpha,
@@ -152,13 +160,14 @@ def summarize(drift: TableDrift) -> dict[str, Any]:
         "current_rows": drift.current_rows,
         "gone": list(drift.gone),
         "added": list(drift.added),
-        "aspects": [_aspect(each) for each in drift.aspects],
+        "aspects": [_aspect(each, told) for each in drift.aspects],
     }
 
 
-def _aspect(each: AspectDrift) -> dict[str, Any]:
+def _aspect(each: AspectDrift, told: Sentences) -> dict[str, Any]:
     head: dict[str, Any] = {"column": each.column, "aspect": each.aspect, "verdict": each.verdict}
-    head |= {"judged": each.judged, **({"note": each.note} if each.note else {})}
+    texts = {"note": each.note, "sentence": told.get((each.column, each.aspect), "")}
+    head |= {"judged": each.judged, **{name: text for name, text in texts.items() if text}}
     taking_part = [_measure(m) for m in each.measures if m.outcome != "shown"]
     return {**head, "measures": taking_part}
 
@@ -172,13 +181,16 @@ def _measure(measure: Measure) -> dict[str, Any]:
 
 
 def describe(comparison: Mapping[str, Any]) -> str:
-    """Returns a comparison, as a manifest keeps it, in one line: verdict, and the worst columns."""
+    """Returns a comparison, as a manifest keeps it, in one line: verdict, and the worst columns.
+
+    Each column that warns or fails has a sentence.
+    """
     judged = [each for each in comparison["aspects"] if each["judged"]]
     bad = [each for each in judged if each["verdict"] in ("warn", "fail")]
     tally = Counter(each["verdict"] for each in judged)
     counts = ", ".join(f"{tally[verdict]} {verdict}" for verdict in VERDICTS if tally[verdict])
-    worst = "; ".join(f"{aspect_name(each)} {reason(each)}" for each in bad[:_SHOWN])
-    more = f"; and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
+    worst = ". ".join(map(sentence, bad[:_SHOWN]))
+    more = f". And {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
     listed = f": {worst}{more}" if bad else ""
     rows = "new rows " if comparison.get("rows") == "new" else ""
     head = f"{comparison['verdict']} {rows}against {comparison['title']}"
@@ -195,11 +207,15 @@ def _left_out(comparison: Mapping[str, Any]) -> str:
 
 def aspect_name(each: Mapping[str, Any]) -> str:
     """Returns what people call an aspect: its column, and the aspect if not the value."""
-    name = one_line(each["column"], 40)
-    return name if each["aspect"] == "value" else f"{name} {each['aspect']}"
+    return name_of(each["column"], each["aspect"])
 
 
-def reason(each: Mapping[str, Any]) -> str:
+def sentence(each: Mapping[str, Any]) -> str:
+    """Returns the sentence about an aspect; manifests of earlier versions have none."""
+    return one_line(each.get("sentence") or f"{aspect_name(each)}: {_reason(each)}", 300)
+
+
+def _reason(each: Mapping[str, Any]) -> str:
     """Returns by which measure, and by how much, an aspect came to its verdict."""
     measure = next((m for m in each["measures"] if m["outcome"] == each["verdict"]), None)
     if measure is None or "value" not in measure:

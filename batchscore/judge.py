@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from batchscore.runs.checks import (
     check_volume,
 )
 from batchscore.runs.history import rows_before
-from batchscore.runs.lineage import find_source_rows
+from batchscore.runs.lineage import find_scored_row, find_source_rows, read_row
 from batchscore.runs.reconcile import Rows
 from batchscore.runs.unique import (
     Run,
@@ -38,7 +39,8 @@ from batchscore.spec import RunSpec
 from batchscore.stages.block import locate_rows
 from batchscore.stages.keys import hash_keys
 from batchscore.units import Unit
-from batchscore.wording import reason
+from batchscore.values import plain_value
+from batchscore.wording import one_line, reason
 
 
 def judge(
@@ -126,13 +128,36 @@ def _unique(spec: RunSpec, records: Sequence[UnitRecord]) -> list[Check]:
     with Scratch() as scratch:
         runs = [run for record in records for run in _key_runs(spec, record, scratch)]
         found = find_duplicates(runs, scratch)
+    examples = " | ".join(_examples(spec, records, found.examples))
+    return [check_unique(columns, found.count, examples)]
+
+
+def _examples(
+    spec: RunSpec, records: Sequence[UnitRecord], groups: Sequence[Sequence[tuple[str, int]]]
+) -> Iterator[str]:
+    """Yields each key that several rows have: its values, and the places of its first rows."""
     places = {record.unit: (record, "") for record in records}
     places |= {file.staged: (record, file.staged) for record in records for file in record.files}
-    examples = [
-        "; ".join(_place(spec, *places[label], row) for label, row in group)
-        for group in found.examples
-    ]
-    return [check_unique(columns, found.count, " | ".join(examples))]
+    for group in groups:
+        rows = [(*places[label], row) for label, row in group]
+        yield _key_text(spec, *rows[0]) + "; ".join(_place(spec, *each) for each in rows)
+
+
+def _key_text(spec: RunSpec, record: UnitRecord, file: str, row: int) -> str:
+    """Returns the key of a row, looked up in the file that it was written to.
+
+    Empty where that cannot be read, since the places of the rows tell as much.
+    """
+    columns = spec.checks.unique
+    with suppress(RecordError):
+        staged, at = (file, row) if file else find_scored_row(spec.output, record, row)
+        partition = next(each.partition for each in record.files if each.staged == staged)
+        values = partition_values(partition, spec.source.schema)
+        found = {name: plain_value(value) for name, value in values.items()}
+        if stored := [name for name in columns if name not in values]:
+            found |= read_row(spec.output, staged, at, stored)
+        return f"{', '.join(f'{name}={one_line(found[name], 40)}' for name in columns)} in "
+    return ""
 
 
 def _key_runs(spec: RunSpec, record: UnitRecord, scratch: Scratch) -> list[Run]:

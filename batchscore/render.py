@@ -11,7 +11,7 @@ from batchscore.render_times import duration as duration
 from batchscore.render_times import rate as rate
 from batchscore.runs.manifest import published_at, released_by
 from batchscore.telemetry import STAGES
-from batchscore.wording import one_line
+from batchscore.wording import counted, one_line
 
 if TYPE_CHECKING:
     from batchscore.commands.check import Checked
@@ -27,8 +27,8 @@ _PROFILE = ("count", "nulls", "min", "p05", "p50", "p95", "max")
 
 
 def count(number: float) -> str:
-    """Returns a count with thousands marked: 336,776."""
-    return f"{number:,.0f}"
+    """Returns a count with thousands marked: 336,776; an integer exactly, however large."""
+    return f"{number:,}" if isinstance(number, int) else f"{number:,.0f}"
 
 
 def size(number: float) -> str:
@@ -141,7 +141,7 @@ def decided(decision: Mapping[str, str]) -> str:
 
 def _worked(manifest: Mapping[str, Any]) -> list[str]:
     rows, units = manifest["rows"], manifest["reused_units"]
-    reused = f"reused {count(rows['reused'])}" + (f" in {_counted(units, 'unit')}" if units else "")
+    reused = f"reused {count(rows['reused'])}" + (f" in {counted(units, 'unit')}" if units else "")
     changed = one_line(", ".join(manifest.get("changed", ())), 200)
     return [
         f"{row_equation(rows)}      ({reused})",
@@ -181,7 +181,7 @@ def _rejects(manifest: Mapping[str, Any], output: str) -> list[str]:
     shown = list(reasons.items())[:_REASONS]
     lines = [f"rejected {count(n)}  {one_line(reason, 160)}" for reason, n in shown]
     if len(reasons) > _REASONS:
-        lines.append(f"rejected for {len(reasons) - _REASONS} more reasons")
+        lines.append(f"rejected for {counted(len(reasons) - _REASONS, 'more reason')}")
     folders = sorted({path.rpartition("/")[0] for path in manifest["rejects"]["files"]})
     return [*lines, *(f"rejects in {output}/{folder}" for folder in folders[:_REASONS])]
 
@@ -217,9 +217,9 @@ def details(manifest: Mapping[str, Any], output: str) -> list[str]:
     facts = [
         ("started", manifest["started"]),
         ("engine", f"{manifest['engine']}, workers {manifest['workers']}"),
-        ("batches", f"{count(manifest['batch_rows'])} rows, tiles of {manifest['tile_rows']}"),
+        ("batches", f"{counted(manifest['batch_rows'], 'row')}, tiles of {manifest['tile_rows']}"),
         ("device", manifest["device"]),
-        ("input", f"{len(manifest['inputs'])} shards, {_input_size(manifest)}"),
+        ("input", f"{counted(len(manifest['inputs']), 'shard')}, {_input_size(manifest)}"),
         ("model", manifest["model"]["identity"]),
         *(("weights", one_line(w, 300)) for w in [_casts(manifest)] if w),
         ("job file", manifest["job_sha256"]),
@@ -264,7 +264,7 @@ def _figure(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, bool | str):
-        return one_line(value, 20)
+        return one_line(value, 32)
     if isinstance(value, int):
         return count(value) if abs(value) >= 10_000 else str(value)
     return f"{value:.4g}"
@@ -315,12 +315,13 @@ def checked(found: Checked, probed: bool) -> list[str]:
     spec = plan.spec
     lines = [
         f"{found.status.upper()}   {one_line(spec.slice)}   nothing was written",
-        f"input   {len(plan.shards)} shards, {count(sum(s.rows for s in plan.shards))} rows, "
-        f"{size(plan.input_bytes)}; the filter skips {count(plan.pruned_rows)} rows unread",
-        f"units   {len(work.units)} to score, {count(work.unit_rows)} rows; "
-        f"{len(work.kept) + len(work.resumed)} reused, {count(work.reused_rows)} rows",
+        f"input   {counted(len(plan.shards), 'shard')}, "
+        f"{counted(sum(s.rows for s in plan.shards), 'row')}, {size(plan.input_bytes)}; the filter "
+        f"skips {counted(plan.pruned_rows, 'row')} unread",
+        f"units   {len(work.units)} to score, {counted(work.unit_rows, 'row')}; "
+        f"{len(work.kept) + len(work.resumed)} reused, {counted(work.reused_rows, 'row')}",
         f"model   {one_line(spec.model.name)} {one_line(spec.model.version)}, "
-        f"{len(spec.model.sha256)} files, SHA-256 as pinned",
+        f"{counted(len(spec.model.sha256), 'file')}, SHA-256 as pinned",
         f"output  {spec.output.address}, "
         + ("an object was put and removed" if probed else "may be written (--probe tries it)"),
         *(f"{key:<10}  {value}" for key, value in plan.choices.items()),
@@ -386,7 +387,7 @@ def _rehearsed(rehearsal: Rehearsal | None) -> list[str]:
     golden = [f"{marks[check.passed]}  {_check(vars(check))}" for check in rehearsal.golden]
     example = "  ".join(f"{k}={one_line(v)}" for k, v in rehearsal.example.items())
     return [
-        f"one batch of {count(rehearsal.rows)} rows: {count(rehearsal.scored)} scored",
+        f"one batch of {counted(rehearsal.rows, 'row')}: {count(rehearsal.scored)} scored",
         *reasons,
         *golden,
         *table(("stage", "ms", "speed"), rows),
@@ -427,7 +428,7 @@ def _verdict(found: Checked) -> str:
     if found.seconds is None:
         return "a run would score nothing, and check and publish what was scored before"
     return (
-        f"a run would score about {count(work.unit_rows)} rows in "
+        f"a run would score about {counted(work.unit_rows, 'row')} in "
         f"{duration(found.seconds)}, and start Python, Beam and torch before"
     )
 
@@ -443,10 +444,10 @@ def _verified(found: SliceVerified) -> str:
     if found.run is None:
         return f"{status}  what is published cannot be told   {slice_}"
     number = len(found.problems)
-    problems = f", {_counted(number, 'problem')}" if number else ""
+    problems = f", {counted(number, 'problem')}" if number else ""
     return (
-        f"{status}  {_counted(found.files, 'file')}, {count(found.rows)} rows, {size(found.bytes)} "
-        f"as published by run {found.run} at {one_line(found.published_at, 40)}"
+        f"{status}  {counted(found.files, 'file')}, {counted(found.rows, 'row')}, "
+        f"{size(found.bytes)} as published by run {found.run} at {one_line(found.published_at, 40)}"
         f"{_releaser(found.released_by)}{problems}   {slice_}"
     )
 
@@ -455,24 +456,32 @@ def _releaser(person: str | None) -> str:
     return f", released by {one_line(person, 60)}" if person else ""
 
 
-def traced(found: Traced) -> list[str]:
+def traced(found: Traced, conditions: Sequence[str]) -> list[str]:
     """Returns what `trace` found: a block of lines a row."""
+    if not found.matches:
+        return [_not_found(found, conditions)]
     lines = [line for match in found.matches for line in [*_traced(match), ""]]
     looked = f"{count(found.published_rows)} published and {count(found.rejected_rows)} rejected"
     if found.more:
         shown = count(len(found.matches))
         return [*lines, f"{shown} rows are shown, and there are more; name more columns"]
-    return [*lines, f"found {_counted(len(found.matches), 'row')}, of {looked}"]
+    return [*lines, f"found {counted(len(found.matches), 'row')}, of {looked}"]
 
 
-def _counted(number: int, noun: str) -> str:
-    return f"{count(number)} {noun}{'' if number == 1 else 's'}"
+def _not_found(found: Traced, conditions: Sequence[str]) -> str:
+    left_out = counted(found.filtered_rows, "row")
+    filtered = f"; the filter left out {left_out}, which the output does not hold"
+    return (
+        f"NOT FOUND  {' '.join(one_line(each) for each in conditions)}: no row has these values, "
+        f"of {count(found.published_rows)} published and "
+        f"{counted(found.rejected_rows, 'rejected row')}{filtered if found.filtered_rows else ''}"
+    )
 
 
 def _traced(match: Match) -> list[str]:
     values = "  ".join(f"{one_line(k)}={one_line(v)}" for k, v in match.values.items())
     reject = match.reject
-    why = [("reason", "{stage}: {error}: {message}".format(**reject))] if reject else []
+    why = [("reason", ": ".join(reject.values()))] if reject else []
     published = f", published by {match.published_by} at {one_line(match.published_at, 40)}"
     published += _releaser(match.released_by)
     facts = [

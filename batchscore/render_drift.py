@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from batchscore.drift.findings import VERDICTS
 from batchscore.gate import aspect_name, summarize
 from batchscore.render import count, duration, profile_table, size, table
-from batchscore.wording import one_line
+from batchscore.wording import counted, of_count, one_line
 
 if TYPE_CHECKING:
     from batchscore.commands.compare import Comparison
@@ -26,8 +26,8 @@ def profiled(found: Profiled, output: str | None, written: int) -> list[str]:
     columns, shards = len(found.profile.columns), found.shards
     speed = found.values / found.seconds / 1e6 if found.seconds > 0 else 0.0
     lines = [
-        f"PROFILED  {_counted(found.profile.rows, 'row')}, {_counted(columns, 'column')}, "
-        f"{_counted(shards, 'file')}, in {duration(found.seconds)}: {speed:,.1f}M values/s",
+        f"PROFILED  {counted(found.profile.rows, 'row')}, {counted(columns, 'column')}, "
+        f"{counted(shards, 'file')}, in {duration(found.seconds)}: {speed:,.1f}M values/s",
         "",
         *profile_table(found.profile.summary()),
     ]
@@ -60,9 +60,12 @@ def drift_lines(comparison: Mapping[str, Any], every: bool) -> list[str]:
     others = [each for each in comparison["aspects"] if not each["judged"]]
     listed = judged + others if every else [a for a in judged if a["verdict"] in _BAD]
     shown = listed if every else listed[:_WORST]
+    tests = (
+        f"{counted(comparison['tests'], 'test')} {of_count(comparison['tests'], 'has', 'share')}"
+    )
     return [
         f"rows {count(comparison['reference_rows'])} and {count(comparison['current_rows'])}; "
-        f"{count(comparison['tests'])} tests share alpha {comparison['alpha']:g}",
+        f"{tests} alpha {comparison['alpha']:g}",
         *(["", *_table(shown), ""] if shown else []),
         *([f"and {len(listed) - len(shown)} more (--all)"] if len(listed) > len(shown) else []),
         *_named("judged", judged, _BAD if shown else ()),
@@ -116,7 +119,3 @@ def _names(what: str, names: Sequence[str]) -> str:
     shown = ", ".join(one_line(name, 40) for name in names[:_NAMED])
     more = f" and {count(len(names) - _NAMED)} more" if len(names) > _NAMED else ""
     return f"{count(len(names))} {what}: {shown}{more}"
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{count(number)} {noun}{'' if number == 1 else 's'}"

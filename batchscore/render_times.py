@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from batchscore.telemetry import BETWEEN, STAGES, Measure, thread_of
-from batchscore.wording import one_line
+from batchscore.wording import counted, one_line
 
 TIMES = ("time", "thread", "seconds", "share", "speed")
 _WAITS = {"wait_read": "data", "wait_infer": "the GPU", "wait_write": "the writer"}
@@ -17,7 +17,9 @@ def rate(rows: float, seconds: float) -> str:
     value = rows / seconds if seconds > 0 else 0.0
     if value >= 999_500:
         return f"{value / 1e6:.1f}M rows/s"
-    return f"{value / 1e3:.0f}k rows/s" if value >= 1e4 else f"{value:,.0f} rows/s"
+    if value >= 1e4:
+        return f"{value / 1e3:.0f}k rows/s"
+    return f"{counted(round(value), 'row')}/s"
 
 
 def duration(seconds: float) -> str:

@@ -217,7 +217,7 @@ def _standing(output: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("changes", "spoil", "status", "words"),
     [
-        ({}, "missing", "failed", "1 planned units have no record"),
+        ({}, "missing", "failed", "1 planned unit without a record"),
         ({}, "damaged", "failed", "run its job again"),
         ({"input.filters": [["id", ">", 900]]}, "", "held", "0 rows to score"),
         ({"input.path": "nan", "rejects.max_ratio": 0.01}, "", "failed", "5 of 100 rows were rej"),

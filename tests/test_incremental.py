@@ -243,6 +243,9 @@ def test_rows_that_are_there_twice_hold_the_run(scored_job: Path) -> None:
     assert (found["exit_code"], held_for(found)) == (3, ["unique"])
     assert "50 rows" in found["error"]
     first = {"1": 300, "2": 450}
+    keys = re.findall(r"id=(\d+) in row (\d+) of \S+([12])\.parquet; row", found["error"])
+    assert keys
+    assert all(int(key) == int(row) + first[shard] for key, row, shard in keys)
     pairs = re.findall(
         r"row (\d+) of \S+([12])\.parquet; row (\d+) of \S+([12])\.parquet", found["error"]
     )

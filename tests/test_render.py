@@ -241,7 +241,7 @@ def test_drift_that_was_let_pass_is_marked(
     assert told == (
         [
             f"drift  {verdict} against model m 1 (1 {verdict})"
-            + (": x far" if mark == "WARN" else "")
+            + (": x: far" if mark == "WARN" else "")
         ]
         if passed
         else ["CHECK FAILED  drift: said"]
@@ -266,7 +266,7 @@ def test_history_tells_drift(manifest: dict[str, Any]) -> None:
 def test_an_unchanged_run_tells_its_drift(manifest: dict[str, Any], passed: bool) -> None:
     """What stands is told with its drift, also where a person released it."""
     lines = render.unchanged(_drifted(manifest, "fail", passed), "/out", "job.yaml")
-    assert lines[2] == "drift  fail against model m 1 (1 fail): x far"
+    assert lines[2] == "drift  fail against model m 1 (1 fail): x: far"
 
 
 def test_history_is_a_line_a_run(manifest: dict[str, Any]) -> None:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from batchscore.wording import counted
+
 if TYPE_CHECKING:
     from batchscore.commands.run import Progress, Stop
 
@@ -85,8 +87,9 @@ def _log_lines() -> Callable[[Progress], None]:
         share = progress.rows / progress.total if progress.total else 1.0
         left = progress.seconds * (1 - share) / share if share else None
         eta = f"about {left:.0f} s left" if left is not None else "starting"
+        total = counted(progress.total, "row")
         click.echo(
-            f"{time.strftime('%H:%M:%S')} scored {progress.rows:,} of {progress.total:,} rows "
+            f"{time.strftime('%H:%M:%S')} scored {progress.rows:,} of {total} "
             f"({share:.0%}), {_speed(progress)}, {eta}",
             err=True,
         )

@@ -130,7 +130,8 @@ def trace(
     """Find published and rejected rows, and tell their source row, run and model.
 
     WHERE is a job file (with --param) or an output. A row has to have all values; COLUMN=null
-    finds nulls, COLUMN='"null"' that text. Rows are counted from 0.
+    finds nulls, COLUMN='"null"' that text. Rows are counted from 0. Ends with 1 where no row has
+    the values.
     """
     with told(as_json, debug):
         from batchscore import render
@@ -140,7 +141,8 @@ def trace(
         if as_json:
             print_json(found.to_json())
         else:
-            print_lines(render.traced(found))
+            print_lines(render.traced(found, conditions))
+    raise click.exceptions.Exit(found.exit_code)
 
 
 @click.command()

@@ -17,6 +17,7 @@ from batchscore.commands.profile import (
     profile_rows,
 )
 from batchscore.drift.findings import Rules, TableDrift, Thresholds
+from batchscore.drift.sentences import sentences
 from batchscore.drift.table import TableProfile
 from batchscore.errors import InputError, InvalidError
 from batchscore.profiles import read_profile as read_file
@@ -61,7 +62,13 @@ class Comparison:
     def to_json(self) -> dict[str, Any]:
         """Returns the findings as JSON-able values."""
         titles = {"reference": self.reference.title, "current": self.current.title}
-        return {**titles, **self.drift.to_json(), "exit_code": self.exit_code}
+        drift = {**self.drift.to_json(), "sentences": self.sentences()}
+        return {**titles, **drift, "exit_code": self.exit_code}
+
+    def sentences(self) -> list[str]:
+        """Returns a sentence for each judged column that warns or fails, the worst first."""
+        sides = self.reference.profile, self.current.profile
+        return list(sentences(self.drift, *sides, self.reference.title).values())
 
 
 def compare(

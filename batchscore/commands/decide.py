@@ -36,7 +36,7 @@ from batchscore.runs.revoked import lifted, revocations, revoked_path
 from batchscore.runs.segments import compact
 from batchscore.runs.snapshot import published_run, read_listing, snapshot
 from batchscore.storage import Store
-from batchscore.wording import reason
+from batchscore.wording import counted, of_count, reason
 
 
 @contextmanager
@@ -149,8 +149,9 @@ def _check_current(store: Store, manifest: Mapping[str, Any], publication: Publi
     staged = {source for source, _ in publication.moves}
     gone = store.missing(staged)
     if gone:
+        are = of_count(len(gone), "is", "are")
         raise InvalidError(
-            f"run {run!r}: {len(gone)} of its {len(staged)} scored files are gone "
+            f"run {run!r}: {len(gone)} of its {counted(len(staged), 'scored file')} {are} gone "
             f"({sorted(gone)[0]}), taken by a later run or removed; run the job again"
         )
     targets = {source: publication.contents.get(target) for source, target in publication.moves}
@@ -308,8 +309,9 @@ def _returning(
         found |= {places[place]: place for place in set(places) - store.missing(places)}
     gone = [path for path in files if path not in found]
     if gone:
+        are = of_count(len(gone), "is", "are")
         raise InvalidError(
-            f"run {run!r}: {len(gone)} of the files that it replaced are gone ({gone[0]}); they "
+            f"run {run!r}: {len(gone)} of the files that it replaced {are} gone ({gone[0]}); they "
             "are kept for output.retention_days: score with the former model or input instead"
         )
     back = tuple((found[path], path) for path in files)

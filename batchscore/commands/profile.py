@@ -25,7 +25,7 @@ from batchscore.plan.schemas import check_plain, unify_schemas
 from batchscore.stages.ahead import read_ahead
 from batchscore.stages.read import Source, conform, read_unit
 from batchscore.units import pack_units
-from batchscore.wording import nearest, reason
+from batchscore.wording import counted_were, nearest, reason
 
 Choose: TypeAlias = Callable[[Sequence[str]], Sequence[str]]
 Data: TypeAlias = Any
@@ -206,7 +206,9 @@ def _profile_once(rows: Rows, hints: Mapping[str, Hint]) -> TableProfile:
                 found.merge(stretch)
                 count += stretch.rows
     if rows.count not in (None, count) and rows.schema.names:
-        raise FailedError(f"{count:,} rows were read where the footers promise {rows.count:,}")
+        raise FailedError(
+            f"{counted_were(count, 'row')} read where the footers promise {rows.count:,}"
+        )
     return found
 
 

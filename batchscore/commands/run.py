@@ -53,6 +53,7 @@ from batchscore.runs.segments import expand
 from batchscore.runs.snapshot import snapshot
 from batchscore.spec import RunSpec
 from batchscore.storage import Store, encode_json
+from batchscore.wording import counted, counted_were
 
 _LOOK_SECONDS = 0.5
 _GRACE_SECONDS = 15.0
@@ -375,7 +376,7 @@ def _check_rejects(run: Run, work: _Work, rejected: int) -> None:
     request_stop(run.spec.output, run.spec.run)
     work.join(_GRACE_SECONDS)
     raise FailedError(
-        f"{rejected:,} rows were rejected so far, and at most {allowed:,} may be of all "
+        f"{counted_were(rejected, 'row')} rejected so far, and at most {allowed:,} may be of all "
         "(rejects.max_ratio, rejects.max_rows), whatever the rest brings; nothing was published"
     )
 
@@ -409,7 +410,8 @@ def _kept(run: Run) -> str:
     spec = run.spec
     done = finished_units(spec.output, spec.slice, spec.score) & {u.id for u in run.work.units}
     rows = sum(unit.rows for unit in run.work.units if unit.id in done)
-    return f"; {len(done)} of {len(run.work.units)} units, {rows:,} rows, are finished and kept"
+    of_units = f"{len(done)} of {counted(len(run.work.units), 'unit')}"
+    return f"; finished and kept: {of_units}, {counted(rows, 'row')}"
 
 
 def _close(run: Run, metrics: list[dict[str, Any]]) -> dict[str, Any]:

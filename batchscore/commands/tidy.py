@@ -19,6 +19,7 @@ from batchscore.runs.order import is_ahead
 from batchscore.runs.publish import Held, roll_forward
 from batchscore.runs.shape import check_manifest
 from batchscore.storage import Store
+from batchscore.wording import counted_were
 
 _UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 
@@ -80,7 +81,8 @@ def _is_live(store: Store, run: str) -> bool:
 
 def _write_killed(store: Store, slice_: str, run: str, plan: dict[str, Any]) -> None:
     kept = len(finished_units(store, slice_, plan["facts"]["score"]) & set(plan["units"]))
-    message = f"killed, or lost with its machine; {kept} of its units were finished and kept"
+    finished = f"{counted_were(kept, 'unit')} finished and kept"
+    message = f"killed, or lost with its machine; {finished}"
     manifest = check_manifest(failed_manifest(run, plan, "failed", message), run)
     store.write_json(layout.run_file(run, "manifest.json"), manifest)
 

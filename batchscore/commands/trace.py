@@ -32,6 +32,7 @@ from batchscore.wording import nearest, one_line
 SHOWN = 100
 _THREADS = 8
 _REJECT_COLUMNS = ("_shard", "_row", "_stage", "_error", "_message")
+_DETAIL = "_detail"  # the next column, in outputs that earlier versions did not write
 _ZONED = re.compile(r"timestamp\[(s|ms|us|ns), tz=(.+)\]")
 
 Wanted = Mapping[str, pa.Scalar]
@@ -50,7 +51,7 @@ class Match:
         file: address of the published file, or of the rejects file.
         file_row: its row in that.
         values: its columns, those that live in the path among them.
-        reject: stage, error and message of a rejected row, else None.
+        reject: stage, error, message and, where there is one, detail of a rejected row, else None.
         scored_by: the run that scored or rejected it.
         published_by: the run that published it; None for a rejected row.
         published_at: when it did so, in UTC, if its manifest is still there.
@@ -78,16 +79,31 @@ class Match:
 
 @dataclass(frozen=True)
 class Traced:
-    """The rows found, at most 100; whether there are more; and how many were looked through."""
+    """What `trace` found.
+
+    Args:
+        matches: the rows found, at most 100.
+        more: whether there are more.
+        published_rows: those that were looked through.
+        rejected_rows: likewise.
+        filtered_rows: rows that the filter left out, which an output does not hold.
+    """
 
     matches: tuple[Match, ...]
     more: bool
     published_rows: int
     rejected_rows: int
+    filtered_rows: int = 0
+
+    @property
+    def exit_code(self) -> int:
+        """0 where a row was found, else 1."""
+        return 0 if self.matches else 1
 
     def to_json(self) -> dict[str, Any]:
         """Returns it as JSON-able values."""
-        return {"status": "ok", "exit_code": 0, **_plain(asdict(self))}
+        status = "ok" if self.matches else "not_found"
+        return {"status": status, "exit_code": self.exit_code, **_plain(asdict(self))}
 
 
 def _plain(value: Any) -> Any:
@@ -136,8 +152,8 @@ def trace_rows(store: Store, slice_: str | None, conditions: Sequence[str]) -> T
         conditions: `COLUMN=VALUE`; a row has to have all of them.
 
     Raises:
-        InvalidError: nothing is published, a column is unknown, a value is not of its column's
-            type, or no row has the values.
+        InvalidError: nothing is published, a column is unknown, or a value is not of its column's
+            type.
         RecordError: a manifest, file or rows file is missing or damaged.
     """
     texts = _read_conditions(conditions)
@@ -146,14 +162,8 @@ def trace_rows(store: Store, slice_: str | None, conditions: Sequence[str]) -> T
     hits = _search(store, _questions(tables, texts), SHOWN + 1)
     read_run = cache(partial(_read_run, store))
     matches = [match for hit in hits for match in _describe(store, read_run, hit)]
-    published = sum(m["rows"]["scored"] for m in manifests)
-    rejected = sum(m["rows"]["rejected"] for m in manifests)
-    if not matches:
-        raise InvalidError(
-            f"{' '.join(map(one_line, conditions))}: no row has these values; looked through "
-            f"{published:,} published and {rejected:,} rejected rows of {store.address}"
-        )
-    return Traced(tuple(matches[:SHOWN]), len(matches) > SHOWN, published, rejected)
+    counts = (sum(m["rows"][key] for m in manifests) for key in ("scored", "rejected", "filtered"))
+    return Traced(tuple(matches[:SHOWN]), len(matches) > SHOWN, *counts)
 
 
 def _read_conditions(conditions: Sequence[str]) -> dict[str, str]:
@@ -307,10 +317,11 @@ def _split_values(
         fixed = {name: value.as_py() for name, value in _path_values(table, file).items()}
         rows = [{**row, **fixed} for row in python_rows(found.rows)]
         return rows, [None] * len(rows)
-    names = ("stage", "error", "message")
-    reasons = found.rows.select([f"_{name}" for name in names]).rename_columns(list(names))
-    source = found.rows.drop_columns(list(_REJECT_COLUMNS))
-    return python_rows(source), [*python_rows(reasons)]
+    known = len(_REJECT_COLUMNS) + (found.rows.column_names[5:6] == [_DETAIL])
+    names = found.rows.column_names[:known]
+    reasons = found.rows.select(names[2:]).rename_columns([name[1:] for name in names[2:]])
+    rejects = [{k: v for k, v in each.items() if v is not None} for each in python_rows(reasons)]
+    return python_rows(found.rows.drop_columns(names)), [*rejects]
 
 
 def _origin(store: Store, read_run: _ReadRun, table: _Table, file: _File) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from batchscore.runs.publication import journal_paths, pending, pending_journal
 from batchscore.runs.reconcile import Rows
 from batchscore.runs.snapshot import CURRENT, MARKER, read_listing, snapshot
 from batchscore.storage import Store, open_filesystem
-from batchscore.wording import reason
+from batchscore.wording import counted, counted_were, reason
 
 _THREADS = 8
 _CHUNK_BYTES = 1 << 20
@@ -243,8 +243,9 @@ def _look_at_snapshot(store: Store, name: str, manifest: Mapping[str, Any]) -> I
     described = Counter(str(file["path"]) for file in manifest["files"])
     for file in sorted((listed - described) + (described - listed)):
         detail = (
-            f"lists {file!r} {listed[file]} times, and run {run} published it {described[file]} "
-            f"times; write the manifest's files into it, one a line, or score anew with --rescore"
+            f"lists {file!r} {counted(listed[file], 'time')}, and run {run} published it "
+            f"{counted(described[file], 'time')}; write the manifest's files into it, one "
+            "a line, or score again with --rescore"
         )
         yield Problem("snapshot", path, detail)
 
@@ -317,13 +318,14 @@ def _look_at_file(store: Store, file: StagedFile) -> Iterator[Problem]:
     try:
         digest = read_digest(store, file.staged)
     except FileNotFoundError:
-        yield Problem("missing", file.staged, f"{file.rows:,} rows were published in it; {_ANEW}")
+        detail = f"{counted_were(file.rows, 'row')} published in it; {_ANEW}"
+        yield Problem("missing", file.staged, detail)
         return
     except OSError as error:
         yield Problem("unreadable", file.staged, f"cannot be read ({reason(error)}); try again")
         return
     if digest.bytes != file.bytes:
-        detail = f"has {digest.bytes:,} bytes, and {file.bytes:,} were published; {_ANEW}"
+        detail = f"has {counted(digest.bytes, 'byte')}, and {file.bytes:,} were published; {_ANEW}"
         yield Problem("size", file.staged, detail)
     elif digest.sha256 != file.sha256:
         detail = f"its SHA-256 is {digest.sha256}, and {file.sha256} was published; {_ANEW}"
@@ -344,7 +346,7 @@ def _look_at_table(store: Store, kind: str, path: str, rows: int | None) -> Iter
     expected = promised if rows is None else rows
     if (promised, found) != (expected, expected):
         detail = (
-            f"its footer promises {promised:,} rows and {found:,} can be read, where "
+            f"its footer promises {counted(promised, 'row')} and {found:,} can be read, where "
             f"{expected:,} were written; {_ANEW}"
         )
         yield Problem(kind, path, detail)
@@ -379,7 +381,8 @@ def _look_at_lineage(store: Store, address: str, record: UnitRecord) -> Iterator
     path, counts = record.rows_file, Counter[int]()
     if path is None:
         if record.scored:
-            yield Problem("lineage", address, f"no rows file for {record.scored:,} rows; {_ANEW}")
+            rows = counted(record.scored, "row")
+            yield Problem("lineage", address, f"no rows file for {rows}; {_ANEW}")
         return
     try:
         with open_parquet(store, path) as file:
@@ -391,8 +394,8 @@ def _look_at_lineage(store: Store, address: str, record: UnitRecord) -> Iterator
         return
     if sorted(counts.values()) != sorted(file.rows for file in record.files):
         detail = (
-            f"knows {counts.total():,} rows of {len(counts)} files, where {record.scored:,} of "
-            f"{len(record.files)} were published; {_ANEW}"
+            f"knows {counted(counts.total(), 'row')} of {counted(len(counts), 'file')}, where "
+            f"{record.scored:,} of {len(record.files)} were published; {_ANEW}"
         )
         yield Problem("lineage", path, detail)
 
@@ -402,7 +405,7 @@ def _look_at_rejects(store: Store, address: str, record: UnitRecord) -> Iterator
     if record.rejects_file is not None:
         yield from _look_at_table(store, "rejects", record.rejects_file, record.rejected)
     elif record.rejected:
-        yield Problem("rejects", address, f"no file for {record.rejected:,} rows; {_ANEW}")
+        yield Problem("rejects", address, f"no file for {counted(record.rejected, 'row')}; {_ANEW}")
 
 
 def _look_at_profile(file: ProfileFile, sha256: str | None) -> Iterator[Problem]:

@@ -18,6 +18,7 @@ from batchscore.drift.column import ColumnProfile, Kind, restore_aspect
 from batchscore.drift.numbers import valid_values
 from batchscore.drift.table import TableProfile
 from batchscore.errors import RecordError
+from batchscore.wording import counted
 
 # It is no part of what decides scores: published units keep their profiles through an upgrade, so a
 # later version must read the files of earlier ones.
@@ -141,9 +142,9 @@ def read_table(data: bytes, extra: bytes | None = None) -> tuple[TableProfile, d
             raise ValueError("two columns have one name")
     except _DAMAGE as error:
         raise RecordError(
-            f"a profile of {len(data)} bytes cannot be read: {_reason(error)}; expected a Parquet "
-            "file that batchscore wrote; write it again: profile its data, train its model, or "
-            "run its job again"
+            f"a profile of {counted(len(data), 'byte')} cannot be read: {_reason(error)}; expected "
+            "a Parquet file that batchscore wrote; write it again: profile its data, train its "
+            "model, or run its job again"
         ) from error
     return TableProfile(columns), meta
 
@@ -158,7 +159,8 @@ def read_record(data: bytes) -> dict[str, Any]:
         with pq.ParquetFile(pa.BufferReader(data)) as file:
             return _meta(file.metadata.metadata or {})
     except _DAMAGE as error:
-        raise RecordError(f"a record of {len(data)} bytes cannot be read: {error}") from error
+        size = counted(len(data), "byte")
+        raise RecordError(f"a record of {size} cannot be read: {error}") from error
 
 
 def _meta(metadata: Mapping[bytes, bytes]) -> dict[str, Any]:

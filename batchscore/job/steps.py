@@ -61,7 +61,7 @@ class TopK(Step):
     @model_validator(mode="after")
     def _k_fits_the_labels(self) -> TopK:
         if self.labels is not None and self.k > len(self.labels):
-            raise ValueError(f"k is {self.k}, but there are {len(self.labels)} labels; lower k")
+            raise ValueError(f"k is {self.k}, and there are labels for {len(self.labels)}; lower k")
         return self
 
 

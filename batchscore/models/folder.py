@@ -22,7 +22,7 @@ from batchscore.models.card import CARD, CardDumper, Format, ModelCard, parse_ca
 from batchscore.models.features import Features, input_shapes, load_features, required_columns
 from batchscore.models.inputs import ModelInput, check_varying, model_input
 from batchscore.models.validate import validated
-from batchscore.wording import nearest
+from batchscore.wording import counted, nearest
 
 _CARD_BYTES = 1 << 20
 _PREPROCESSING_BYTES = 256 << 20
@@ -211,13 +211,14 @@ def map_inputs(model: Model, columns: Mapping[str, Iterable[str]]) -> Model:
         taken, width = tuple(columns[name]), math.prod(known[name].shape)
         if known[name].varying and len(taken) != 1:
             raise ModelError(
-                f"model input {name!r} is of varying length, found {len(taken)} columns; give one "
-                "list column"
+                f"model input {name!r} is of varying length, found "
+                f"{counted(len(taken), 'column')}; give one list column"
             )
         if len(taken) not in (1, width):
             raise ModelError(
-                f"model input {name!r} takes {width} values a row, found {len(taken)} columns; "
-                f"give {width} columns, or one list column"
+                f"model input {name!r} takes {counted(width, 'value')} a row, found "
+                f"{counted(len(taken), 'column')}; give {counted(width, 'column')}, or one list "
+                "column"
             )
         known[name] = dataclasses.replace(known[name], columns=taken)
     return dataclasses.replace(model, inputs=tuple(known.values()))

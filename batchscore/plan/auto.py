@@ -12,6 +12,7 @@ from batchscore.errors import InvalidError
 from batchscore.plan.inputs import Footer
 from batchscore.stages.block import TILE_ROWS
 from batchscore.units import Unit
+from batchscore.wording import counted, of_count
 
 MANY_ROWS = 4_000_000  # fewer are scored before other workers have started
 SHARD_ROWS = 2_000  # that are scored in the time that a unit takes to open a shard
@@ -57,12 +58,12 @@ def choose_workers(
         return asked, f"{asked}, as asked for"
     if gpus:
         count = max(1, min(gpus, len(units)))
-        return count, f"{count}, for {gpus} GPUs and {len(units)} units"
+        return count, f"{count}, for {counted(gpus, 'GPU')} and {counted(len(units), 'unit')}"
     rows = sum(unit.rows for unit in units)
     if rows + SHARD_ROWS * sum(len(unit.pieces) for unit in units) < MANY_ROWS:
-        return 1, f"1, since {rows:,} rows are soon done"
+        return 1, f"1, since {counted(rows, 'row')} {of_count(rows, 'is', 'are')} soon done"
     count = min(count_cores(), len(units))
-    return count, f"{count}, for {count_cores()} cores and {len(units)} units"
+    return count, f"{count}, for {counted(count_cores(), 'core')} and {counted(len(units), 'unit')}"
 
 
 def choose_batch_rows(

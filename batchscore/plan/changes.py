@@ -10,6 +10,7 @@ from batchscore.job import OnChange
 from batchscore.plan.fingerprint import VERSION_OF
 from batchscore.runs.checks import Check
 from batchscore.units import Piece, Shard
+from batchscore.wording import counted, of_count
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,9 @@ def judge_changes(changes: Changes, on_change: OnChange, work: str) -> list[Chec
             on_change.rewritten_shards,
             "rescore",
             f"{_some(changes.rewritten)} written anew or replaced by {len(changes.replacements):,} "
-            f"in the same folder; {changes.rows_before:,} rows are published of all that changed "
-            f"or is gone, {changes.rows_after:,} stand in its place",
+            f"in the same folder; {counted(changes.rows_before, 'row')} "
+            f"{of_count(changes.rows_before, 'is', 'are')} published of all that changed or is "
+            f"gone, {changes.rows_after:,} in its place",
         ),
         ("late_shards", changes.late, on_change.late_shards, "add", f"{_some(changes.late)} new"),
     )

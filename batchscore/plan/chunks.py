@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchscore.stages.read import open_parquet
+from batchscore.wording import counted
 
 _DECODED_ROWS = 65_536
 _END_BYTES = 8  # of every Parquet file: the footer's length, and four letters
@@ -75,7 +76,7 @@ def check_rows(file: pa.NativeFile, metadata: pq.FileMetaData, sizes: Sequence[i
     differs, the columns of each row group must confirm the row group's count.
     """
     wrong = ValueError(
-        f"its footer counts {metadata.num_rows:,} rows, its row groups {sum(sizes):,}"
+        f"its footer counts {counted(metadata.num_rows, 'row')}, its row groups {sum(sizes):,}"
     )
     if min(sizes, default=0) < 0:
         raise wrong

@@ -12,7 +12,7 @@ from batchscore.errors import InputError, JobFileError, OutputError
 from batchscore.job import Job
 from batchscore.models.folder import Model
 from batchscore.plan.inputs import Footer
-from batchscore.plan.schemas import check_plain, unify_schemas
+from batchscore.plan.schemas import check_plain, lacking, unify_schemas
 from batchscore.stages.block import DEFAULT_OUTPUT
 from batchscore.stages.filters import filter_expression
 from batchscore.stages.postprocess import score_kinds
@@ -47,7 +47,7 @@ def read_schema(job: Job, footers: Sequence[Footer], model: Model) -> pa.Schema:
         "input.filters": [c for group in job.input.filters for c, _, _ in group],
     }
     for key, names in groups.items():
-        _check_known(key, names or (), footers[0])
+        _check_known(key, names or (), footers)
     every = any(names is None for names in groups.values())
     wanted = None if every else [name for names in groups.values() for name in names or ()]
     schema = unify_schemas(footers, wanted)
@@ -64,12 +64,12 @@ def _scored_key(job: Job, model: Model) -> str:
     return "model.inputs" if model.features is None else "the model's preprocessing"
 
 
-def _check_known(key: str, names: Iterable[str], footer: Footer) -> None:
+def _check_known(key: str, names: Iterable[str], footers: Sequence[Footer]) -> None:
+    known = footers[0].schema.names
     for name in names:
-        if name not in footer.schema.names:
+        if name not in known:
             raise InputError(
-                f"{key}: column {name!r} is not in shard {footer.shard.path}; "
-                f"{nearest(name, footer.schema.names)}"
+                f"{key}: column {name!r} is not in {lacking(footers, name)}; {nearest(name, known)}"
             )
 
 

@@ -26,6 +26,7 @@ from batchscore.stages.infer.buckets import FEWEST_ROWS
 from batchscore.stages.infer.measure import find_rows, first_rows, release_memory
 from batchscore.stages.infer.search import remember_rows, remembered_rows
 from batchscore.stages.infer.step import inputs_of
+from batchscore.wording import counted
 
 _SAMPLE_ROWS = 4096
 # Batches that are looked through for a row with a score.
@@ -170,7 +171,7 @@ def _try_faster(plan: Plan, spec: RunSpec, network: Network, found: Inference) -
         made = _score_fast(spec, fast, inputs)
         warm_up = round(time.perf_counter() - start, 3) if spec.compile else None
         rows, gaps = len(inputs), compare_blocks(known, made)
-        _require_near(spec, gaps, f"a sample of {rows:,} rows")
+        _require_near(spec, gaps, f"a sample of {counted(rows, 'row')}")
     known_golden = score_golden(plain, network)
     if known_golden is not None:
         golden = compare_blocks(known_golden, score_golden(spec, fast))

@@ -31,6 +31,7 @@ from batchscore.stages.int96 import int96_columns
 from batchscore.stages.read import unreadable
 from batchscore.storage import open_filesystem
 from batchscore.units import Piece, Shard
+from batchscore.wording import counted
 
 # Decoding a footer holds the interpreter for long: more threads pay where a store takes its time.
 _LOCAL_THREADS, _STORE_THREADS = 2, 16
@@ -259,7 +260,7 @@ def _check_count(bad: Sequence[BadFile], allowed: int, cause: Exception) -> None
 def _listed(bad: Sequence[BadFile]) -> str:
     shown = "; ".join(f"{each.path}: {each.reason}" for each in bad[:_BAD_SHOWN])
     more = "; …" if len(bad) > _BAD_SHOWN else ""
-    return f"{len(bad):,} shards ({shown}{more})"
+    return f"{counted(len(bad), 'shard')} ({shown}{more})"
 
 
 def _is_local(path: str) -> bool:

@@ -47,7 +47,7 @@ def check_plain(footers: Sequence[Footer], names: Sequence[str]) -> None:
 def _common_type(
     footers: Sequence[Footer], distinct: Sequence[Footer], name: str, all_columns: bool
 ) -> pa.DataType:
-    found = [(footer, _column_type(footer, name, all_columns)) for footer in distinct]
+    found = [(each, _column_type(footers, each, name, all_columns)) for each in distinct]
     kind, conflict = _fold(found)
     if conflict is None:
         return kind
@@ -83,15 +83,25 @@ def _first_of_each_schema(footers: Sequence[Footer]) -> list[Footer]:
     return list(first.values())
 
 
-def _column_type(footer: Footer, name: str, all_columns: bool) -> pa.DataType:
+def lacking(footers: Sequence[Footer], name: str) -> str:
+    """Returns which shards lack a column that is not in all of them: the first, and how many."""
+    lack = [footer.shard.path for footer in footers if name not in footer.schema.names]
+    if len(footers) == 1:
+        return f"shard {lack[0]}"
+    return f"{len(lack):,} of {len(footers):,} shards; the first of them is {lack[0]}"
+
+
+def _column_type(
+    footers: Sequence[Footer], footer: Footer, name: str, all_columns: bool
+) -> pa.DataType:
     index = footer.schema.get_field_index(name)
     if index >= 0:
         return footer.schema.field(index).type
     remedy = ", or, where it is not needed, name those to keep in output.columns"
     raise InputError(
-        f"shard {footer.shard.path}: has no column {name!r} as the shards before it; "
-        f"{nearest(name, footer.schema.names)}; write it again or take it out of input.path"
-        f"{remedy if all_columns else ''}"
+        f"shard {footer.shard.path}: has no column {name!r} as the shards before it "
+        f"({lacking(footers, name)}); {nearest(name, footer.schema.names)}; write what lacks it "
+        f"again or take it out of input.path{remedy if all_columns else ''}"
     )
 
 

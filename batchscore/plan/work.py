@@ -21,7 +21,7 @@ from batchscore.runs.manifest import published_records
 from batchscore.runs.revoked import revocations
 from batchscore.runs.snapshot import Listing, read_listing
 from batchscore.units import Piece, Unit, make_unit, pack_units
-from batchscore.wording import one_line
+from batchscore.wording import counted, one_line
 
 UNIT_ROWS = 1_000_000
 
@@ -184,7 +184,7 @@ def _cost(
         left = _groups(plan.pieces)
         rows -= sum(r.planned for r in _take(published, left, plan.spec.max_bad_shards).values())
     scored = base["rows"]["input"] - base["rows"]["reused"]
-    words = f"going on would score {rows:,} rows"
+    words = f"going on would score {counted(rows, 'row')}"
     if rows and scored:
         words += f" in about {base['seconds'] * rows / scored:,.0f} s"
     return words
@@ -230,8 +230,8 @@ def _tell_missing(missing: set[str]) -> list[Check]:
     if not missing:
         return []
     detail = (
-        f"{len(missing):,} published files, or records of theirs, are gone ({min(missing)}, …): "
-        "their units are scored again"
+        f"gone: {counted(len(missing), 'published file')}, or records of theirs ({min(missing)}, "
+        "…): their units are scored again"
     )
     return [Check("missing_files", True, detail, "held")]
 

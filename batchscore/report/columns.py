@@ -7,18 +7,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from batchscore.drift.sentences import Sentences, aspect_name, sentences
 from batchscore.report.bins import category_plot, number_plot
 from batchscore.report.figures import (
     MEASURES,
     VERDICT_SIGNS,
-    count,
     figure,
     long_name,
     rounded,
     shown_name,
 )
 from batchscore.report.labels import MOST_DIGITS, number_labels, shortened
-from batchscore.wording import one_line
+from batchscore.wording import counted, of_count, one_line
 
 if TYPE_CHECKING:
     from batchscore.drift.accumulator import Accumulator
@@ -98,10 +98,11 @@ def list_rows(compared: Sequence[Compared], profile: TableProfile, findings: Fin
     names = dict.fromkeys([*findings, *sorted(profile.columns)])
     absences = {name: _ADDED for each in compared for name in each.drift.added}
     absences |= {name: _GONE for each in compared for name in each.drift.gone}
+    told = [sentences(each.drift, each.reference, each.current, each.title) for each in compared]
     rows = [
         _row(
             name,
-            [aspect for _, aspect in findings.get(name, ())],
+            [(aspect, _told(told[number], aspect)) for number, aspect in findings.get(name, ())],
             _columns(name, compared, profile),
             absences.get(name, ""),
         )
@@ -142,13 +143,8 @@ def details(
 
 
 def reason(measure: Measure) -> str:
-    """Returns a measure in words: its effect, the threshold that it meets, and the noise."""
+    """Returns a measure that does not alarm in words: its effect, and the noise."""
     words = f"{MEASURES.get(measure.name, (measure.name,))[0]} {figure(measure.value)}"
-    limit = {"fail": measure.fail, "warn": measure.warn}.get(measure.outcome)
-    if limit is not None and measure.value is not None and measure.value < limit:
-        words += ", thrice its share or more"
-    elif limit is not None:
-        words += f", {measure.outcome}s from {figure(limit)}"
     if measure.outcome == "undecided":
         words += ", which noise alone may reach"
     return words + (f" ({one_line(measure.detail)})" if measure.detail else "")
@@ -159,13 +155,22 @@ def _columns(name: str, compared: Iterable[Compared], profile: TableProfile) -> 
     return [each.columns[name] for each in profiles if name in each.columns]
 
 
+def _told(told: Sentences, aspect: AspectDrift) -> str:
+    """Returns the sentence about an aspect, without the column that the row names already."""
+    said = told.get((aspect.column, aspect.aspect), "")
+    return said.removeprefix(f"{aspect_name(aspect.column, 'value')}: ")
+
+
 def _row(
-    name: str, found: Sequence[AspectDrift], columns: Sequence[ColumnProfile], absence: str
+    name: str,
+    found: Sequence[tuple[AspectDrift, str]],
+    columns: Sequence[ColumnProfile],
+    absence: str,
 ) -> Row:
-    judged = [aspect for aspect in found if aspect.judged]
-    worst = min(judged, key=lambda each: _WORST_FIRST.index(each.verdict), default=None)
+    judged = [each for each in found if each[0].judged]
+    worst = min(judged, key=lambda each: _WORST_FIRST.index(each[0].verdict), default=None)
     if worst is not None:
-        verdict, why = str(worst.verdict), _why(worst)
+        verdict, why = str(worst[0].verdict), worst[1] or _why(worst[0])
     elif found:
         verdict, why = "none", "the rules leave this column out"
     else:
@@ -176,7 +181,8 @@ def _row(
 
 def _missing(column: ColumnProfile) -> str:
     share = column.nulls / max(column.count, 1)
-    return f"{share:.2%} of {count(column.count)} rows are null" if share else "no nulls"
+    verb = of_count(column.count, "is", "are")
+    return f"{share:.2%} of {counted(column.count, 'row')} {verb} null" if share else "no nulls"
 
 
 def _why(aspect: AspectDrift) -> str:

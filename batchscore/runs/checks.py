@@ -11,6 +11,7 @@ from statistics import median
 from batchscore.job import Checks, Rejects
 from batchscore.records import UnitRecord
 from batchscore.runs.reconcile import Rows
+from batchscore.wording import counted, counted_were, of_count
 
 Columns = Sequence[Sequence[str]]
 
@@ -56,16 +57,20 @@ def check_rejects(rows: Rows, reasons: Counter[str], rejects: Rejects) -> list[C
         Check(
             "rejects",
             passed,
-            f"{rows.rejected:,} of {kept:,} rows were rejected, {ratio:.4%}; {allowed}{worst}",
+            f"{_share(rows.rejected, kept)} rejected, {ratio:.4%}; {allowed}{worst}",
             "failed",
         ),
         Check(
             "scored",
             rows.scored > 0 or not kept,
-            f"{rows.scored:,} of {kept:,} rows were scored{worst}",
+            f"{_share(rows.scored, kept)} scored{worst}",
             "failed",
         ),
     ]
+
+
+def _share(part: int, rows: int) -> str:
+    return f"{part:,} of {counted(rows, 'row')} {of_count(part, 'was', 'were')}"
 
 
 def rejects_allowed(rejects: Rejects, rows: int) -> int:
@@ -78,7 +83,8 @@ def check_not_empty(rows: Rows, allow_empty: bool) -> Check:
     """Holds a run that had no row to score."""
     kept = rows.scored + rows.rejected
     remedy = "" if kept else "; input.allow_empty: true would publish an empty result"
-    return Check("not_empty", kept > 0 or allow_empty, f"{kept:,} rows to score{remedy}", "held")
+    detail = f"{counted(kept, 'row')} to score{remedy}"
+    return Check("not_empty", kept > 0 or allow_empty, detail, "held")
 
 
 def check_bad_shards(bad: Sequence[tuple[str, str]], allowed: int) -> list[Check]:
@@ -90,7 +96,8 @@ def check_bad_shards(bad: Sequence[tuple[str, str]], allowed: int) -> list[Check
         Check(
             "bad_shards",
             len(bad) <= allowed,
-            f"{len(bad):,} shards were left out, input.max_bad_shards allows {allowed:,} ({names})",
+            f"{counted_were(len(bad), 'shard')} left out, input.max_bad_shards allows {allowed:,} "
+            f"({names})",
             "failed",
         )
     ]
@@ -110,7 +117,8 @@ def check_volume(rows: Rows, before: Sequence[int], what: str, checks: Checks) -
     passed = ratio >= bounds.min_ratio and (bounds.max_ratio is None or ratio <= bounds.max_ratio)
     allowed = f"at least {bounds.min_ratio:g}"
     allowed += "" if bounds.max_ratio is None else f" and at most {bounds.max_ratio:g}"
-    detail = f"{kept:,} rows are {ratio:.3g} of the {usual:,.0f} of {what}; allowed is {allowed}"
+    found = f"{counted(kept, 'row')} {of_count(kept, 'is', 'are')} {ratio:.3g} of the {usual:,.0f}"
+    detail = f"{found} of {what}; allowed is {allowed}"
     return [Check("volume", passed, detail, "held")]
 
 
@@ -124,7 +132,7 @@ def check_schema(columns: Columns, before: Columns | None) -> list[Check]:
     other = [f"{n} was {then[n]}, is {k}" for n, k in now.items() if n in then and then[n] != k]
     found = [*gone, *new, *other]
     order = "" if found or list(now) == list(then) else "their order changed"
-    detail = "; ".join(found) or order or f"{len(now)} columns as published before"
+    detail = "; ".join(found) or order or f"{counted(len(now), 'column')} as published before"
     return [Check("schema", not found and not order, detail, "held")]
 
 
@@ -183,16 +191,23 @@ def check_golden(gaps: Sequence[Mapping[str, float]], tolerance: float, rows: in
         for name, gap in each.items():
             worst[name] = max(worst.get(name, 0.0), inf if isnan(gap) else gap)
     shown = ", ".join(f"{name} by {gap:.3g}" for name, gap in worst.items())
-    detail = f"{rows:,} golden rows differ in {shown} at most; the model allows {tolerance:g}"
+    differ = f"{counted(rows, 'golden row')} {of_count(rows, 'differs', 'differ')}"
+    detail = f"{differ} in {shown} at most; the model allows {tolerance:g}"
     return [Check("golden_rows", max(worst.values(), default=0.0) <= tolerance, detail, "held")]
 
 
 def check_unique(columns: Sequence[str], count: int, examples: str) -> Check:
-    """Holds rows whose key another row has."""
+    """Holds rows whose key an earlier row has.
+
+    Args:
+        count: of three rows with one key it counts two.
+        examples: some keys, each with its values and its rows.
+    """
     key = ", ".join(columns)
-    detail = f"every ({key}) stands once"
+    detail = f"no two rows have the same key ({key})"
     if count:
-        detail = f"{count:,} rows have a ({key}) that another row has: {examples}"
+        have = f"{counted(count, 'row')} {of_count(count, 'has', 'have')}"
+        detail = f"{have} the key ({key}) of another row: {examples}"
     return Check("unique", not count, detail, "held")
 
 

@@ -15,6 +15,7 @@ from batchscore.runs import layout
 from batchscore.runs.manifest import published_records
 from batchscore.runs.segments import inline
 from batchscore.storage import Found, Store, open_filesystem
+from batchscore.wording import counted
 
 _THREADS = 8
 _CHUNK_BYTES = 1 << 20
@@ -73,7 +74,7 @@ def _size_damage(found: Found | None, digest: Digest | None) -> str | None:
     if found is None:
         return _GONE
     if digest is not None and found.bytes != digest.bytes:
-        return f"has {found.bytes:,} bytes, and {digest.bytes:,} were written"
+        return f"has {counted(found.bytes, 'byte')}, and {digest.bytes:,} were written"
     return "is empty" if not found.bytes else None
 
 

@@ -18,7 +18,7 @@ from batchscore.runs.segments import expand, head
 from batchscore.runs.shape import check_manifest
 from batchscore.runs.snapshot import listing_path, published_run, read_listing, snapshot
 from batchscore.storage import Store
-from batchscore.wording import one_line, reason
+from batchscore.wording import counted, of_count, one_line, reason
 
 _THREADS = 16
 _NEIGHBOURS = 7
@@ -337,11 +337,11 @@ def _changed_by_hand(
     store: Store, slice_: str, strange: str, listed: int, published: int
 ) -> RecordError:
     return RecordError(
-        f"{store.url(listing_path(slice_))}: lists {listed:,} of the {published:,} files that are "
-        f"published, or other lines; {one_line(repr(strange))} differs. It was changed by hand: "
-        "write the "
-        "published files into it, one a line, as the run's manifest lists them, or score and "
-        "publish the slice again with --rescore"
+        f"{store.url(listing_path(slice_))}: lists {counted(listed, 'file')} where {published:,} "
+        f"{of_count(published, 'is', 'are')} published, or other lines; "
+        f"{one_line(repr(strange))} differs. It was changed by hand: write the published files "
+        "into it, one a line, as the run's manifest lists them, or score and publish the slice "
+        "again with --rescore"
     )
 
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from batchscore.arrays import Array, to_numpy
+from batchscore.arrays import Array, python_rows, to_numpy
 from batchscore.errors import RecordError
 from batchscore.records import UnitRecord
 from batchscore.storage import Store, open_filesystem
-from batchscore.wording import reason
+from batchscore.wording import counted, reason
 
 _BATCH_ROWS = 131_072
 _READ_BUFFER_BYTES = 1 << 20
@@ -87,10 +89,44 @@ def find_source_rows(store: Store, record: UnitRecord, file: str, positions_n: A
         position = int(positions_n[np.argmin(found_n)])
         raise RecordError(
             f"file {store.url(file)}: row {position:,} was asked for, and its rows file "
-            f"{record.rows_file} knows {start:,} rows of it; restore it, or score the slice anew "
-            "with --rescore"
+            f"{record.rows_file} knows {counted(start, 'row')} of it; restore it, or score the "
+            "slice again with --rescore"
         )
     return found_n
+
+
+def find_scored_row(store: Store, record: UnitRecord, row: int) -> tuple[str, int]:
+    """Returns the scored file that a row of a unit was written to, and its position in it.
+
+    Raises:
+        RecordError: the rows file is not there, is damaged, or does not know the row.
+    """
+    files = {_file_number(file.staged): file.staged for file in record.files}
+    before = Counter[int]()
+    with open_parquet(store, record.rows_file or "") as rows:
+        for batch in rows.iter_batches(_BATCH_ROWS, columns=["file", "row"]):
+            file_n, row_n = (to_numpy(column) for column in batch.columns)
+            at = np.flatnonzero(row_n == row)
+            if len(at) and int(file_n[at[0]]) in files:
+                number = int(file_n[at[0]])
+                position = before[number] + np.count_nonzero(file_n[: at[0]] == number)
+                return files[number], int(position)
+            before.update(Counter(dict(zip(*np.unique(file_n, return_counts=True), strict=True))))
+    raise RecordError(f"rows file {record.rows_file}: does not know row {row:,} of its unit")
+
+
+def read_row(store: Store, path: str, position: int, columns: list[str]) -> dict[str, Any]:
+    """Returns some columns of one row of a scored file, in bounded memory.
+
+    Raises:
+        RecordError: the file is missing or damaged, or has no such row.
+    """
+    with open_parquet(store, path) as file:
+        for batch in file.iter_batches(_BATCH_ROWS, columns=columns):
+            if position < batch.num_rows:
+                return python_rows(batch.slice(position, 1))[0]
+            position -= batch.num_rows
+    raise RecordError(f"file {store.url(path)}: has fewer rows than its rows file says")
 
 
 def _file_number(file: str) -> int:

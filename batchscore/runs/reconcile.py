@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from batchscore.errors import FailedError
 from batchscore.records import UnitRecord
+from batchscore.wording import counted
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,9 @@ def reconcile(
     if set(records) != set(planned):
         missing, strange = set(planned) - set(records), set(records) - set(planned)
         raise FailedError(
-            f"{len(missing)} planned units have no record and {len(strange)} records were not "
-            f"planned ({sorted(missing | strange)[:3]}); nothing was published: run again"
+            f"{counted(len(missing), 'planned unit')} without a record and "
+            f"{counted(len(strange), 'record')} of no planned unit "
+            f"({sorted(missing | strange)[:3]}); nothing was published: run again"
         )
     for unit, record in records.items():
         _reconcile_unit(record, planned[unit])
@@ -75,7 +77,7 @@ def _reconcile_unit(record: UnitRecord, planned: int) -> None:
     adds_up = read == record.read == sum(counts) and min(counts) >= 0
     if not adds_up or written != record.scored or reasoned != record.rejected:
         raise FailedError(
-            f"unit {record.unit}: {planned:,} rows planned, {record.read:,} read, "
+            f"unit {record.unit}: {counted(planned, 'row')} planned, {record.read:,} read, "
             f"{record.filtered:,} filtered, {record.scored:,} scored and {written:,} of them "
             f"written, {record.rejected:,} rejected and {reasoned:,} of them with a reason; "
             "nothing was published: run again"

@@ -188,4 +188,4 @@ def test_a_rewriting_tells_rows_before_and_after() -> None:
     assert check.name == "on_change.rewritten_shards"
     assert "2 shards (p/a, p/b) are written anew or replaced by 1" in check.detail
     assert "1,500 rows are published" in check.detail
-    assert "1,500 stand in its place" in check.detail
+    assert "1,500 in its place" in check.detail

@@ -317,7 +317,7 @@ def test_more_bad_files_than_allowed_are_an_error(tmp_path: Path) -> None:
 def test_an_input_of_bad_files_alone_is_an_error(tmp_path: Path) -> None:
     """With no good shard left there is nothing to score, however many may be bad."""
     (tmp_path / "a.parquet").write_bytes(b"x")
-    with pytest.raises(InputError, match=r"none of 1 shards \(.*a\.parquet: not a readable"):
+    with pytest.raises(InputError, match=r"none of 1 shard \(.*a\.parquet: not a readable"):
         read_footers(find_shards([str(tmp_path)]), max_bad_shards=10)
 
 

@@ -166,7 +166,7 @@ def test_a_category_that_grew_threefold_is_not_said_to_pass_the_threshold() -> N
     """A value far below the threshold on differences warns by its ratio, in those words."""
     before, now = (pa.table({"x": ["a"] * 9000 + ["b"] * rare}) for rare in (9, 250))
     page = make_report(None, [pages.compared(before, now)])
-    assert re.search(r"one category 0\.0\d+, thrice its share or more", page)
+    assert re.search(r"a difference of 0\.0\d+, three times its share or more", page)
 
 
 def test_gone_and_added_columns_are_told() -> None:

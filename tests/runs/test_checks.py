@@ -78,7 +78,8 @@ def test_rejects_are_held_against_both_bounds(
     given = rows_of(1000 - rejected, rejected)
     check = check_rejects(given, Counter({"infer: NaN": rejected}), Rejects(**bounds))[0]
     assert (check.name, check.passed, check.status) == ("rejects", passed, "failed")
-    assert f"{rejected:,} of 1,000 rows were rejected" in check.detail
+    verb = "was" if rejected == 1 else "were"
+    assert f"{rejected:,} of 1,000 rows {verb} rejected" in check.detail
     assert "; most often infer: NaN" in check.detail
     assert ("rejects.max_rows 3" in check.detail) == ("max_rows" in bounds)
 
@@ -281,11 +282,11 @@ def test_without_golden_results_there_is_no_check() -> None:
 def test_rows_that_share_a_key_are_counted_with_examples() -> None:
     """The columns of the key, the count and examples stand in what holds the run."""
     assert check_unique(("a", "b"), 0, "") == Check(
-        "unique", True, "every (a, b) stands once", "held"
+        "unique", True, "no two rows have the same key (a, b)", "held"
     )
     check = check_unique(("a", "b"), 1_234, "row 1 of x; row 2 of y")
     assert (check.passed, check.status) == (False, "held")
-    assert check.detail == ("1,234 rows have a (a, b) that another row has: row 1 of x; row 2 of y")
+    assert check.detail == ("1,234 rows have the key (a, b) of another row: row 1 of x; row 2 of y")
 
 
 @pytest.mark.parametrize(

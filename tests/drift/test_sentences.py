@@ -1,0 +1,77 @@
+"""Each column that drifted is told in a sentence: what is, what was, and how much that is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from batchscore.drift.compare import compare_profiles
+from batchscore.drift.findings import Rules, Thresholds
+from batchscore.drift.sentences import sentences
+from batchscore.drift.table import TableProfile
+
+ROWS = 4000
+
+
+def _profile(column: Any) -> TableProfile:
+    profile = TableProfile.empty()
+    profile.update(pa.record_batch([column], names=["x"]))
+    return profile
+
+
+def _told(before: Any, now: Any) -> dict[tuple[str, str], str]:
+    sides = _profile(pa.array(before)), _profile(pa.array(now))
+    return sentences(compare_profiles(*sides, Rules()), *sides, "run r1")
+
+
+def test_a_mean_that_moved_is_told_with_what_it_was() -> None:
+    """Both means, the reference, and the measure with its limit are there."""
+    values = np.linspace(0, 1, ROWS)
+    (text,) = _told(values, values + 0.5).values()
+    assert text.startswith("x: mean 1, was 0.5 in run r1; ")
+    assert ", fails from 0." in text
+
+
+def test_a_null_rate_is_told_in_shares() -> None:
+    """The shares of nulls of both sides are there."""
+    values = np.linspace(0, 1, ROWS)
+    now = pa.array(values, mask=np.arange(ROWS) % 4 == 0)
+    (text,) = _told(pa.array(values), now).values()
+    assert text == (
+        "x: 25 % of the rows are null, 0 % were in run r1; a difference of 0.25, fails from 0.05"
+    )
+
+
+def test_a_category_is_told_by_its_name() -> None:
+    """The value whose share changed most is named, with both shares."""
+    found = _told(["a", "b"] * (ROWS // 2), ["a", "a", "a", "b"] * (ROWS // 4))
+    assert "x: 'a' is 75 % of the rows, was 50 % in run r1; " in found[("x", "value")]
+
+
+def test_new_values_are_told_by_their_share() -> None:
+    """Rows with values that the reference does not have are told with their share."""
+    new = [f"new{i}" for i in range(ROWS // 10)]
+    before, now = (pa.array(each) for each in (["a", "b"] * (ROWS // 2), ["a", "b"] * ROWS + new))
+    sides = _profile(before), _profile(now)
+    rules = Rules(thresholds={"psi": Thresholds(None, None), "category": Thresholds(None, None)})
+    found = sentences(compare_profiles(*sides, rules), *sides, "run r1")
+    assert found[("x", "value")].startswith(
+        "x: 4.76 % of the rows have values that run r1 has not (0 % expected); an excess of 0.0476"
+    )
+
+
+def test_a_duration_is_told_as_one() -> None:
+    """A duration's mean is a duration, not a count of its unit."""
+    hours = np.arange(ROWS) % 24 * 3_600_000
+    now = pa.array(hours + 86_400_000, pa.int64()).cast(pa.duration("ms"))
+    (text,) = _told(pa.array(hours, pa.int64()).cast(pa.duration("ms")), now).values()
+    assert "mean 1 day 11:" in text
+    assert ", was 11:" in text
+
+
+def test_a_type_that_changed_is_told_by_its_note() -> None:
+    """Where nothing can be measured, the note is the sentence."""
+    (text,) = _told(["a"] * 9, [1] * 9).values()
+    assert text.startswith("x: was string, is int64: not comparable")
