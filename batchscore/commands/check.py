@@ -99,7 +99,7 @@ def check_job(path: str, params: Sequence[str], overrides: Sequence[str], probe:
     """
     plan = make_plan(load_job(path, params, overrides))
     work = settle(plan)
-    plan = verify(share_out(plan, work.units))
+    plan = verify(share_out(plan, work.units), work.units)
     store, slice_ = plan.spec.output, plan.spec.slice
     if probe:
         probe_output(store)

@@ -187,7 +187,7 @@ def _verified(plan: Plan, work: Work) -> Plan:
     with uncollected():
         from batchscore.plan.verify import verify
 
-    return verify(plan)
+    return verify(plan, work.units)
 
 
 def _unchanged(work: Work) -> dict[str, Any]:

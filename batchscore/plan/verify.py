@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from batchscore.errors import OutputError
@@ -15,14 +15,19 @@ from batchscore.models.load import (
 from batchscore.plan.columns import output_names
 from batchscore.plan.inference import settle_inference
 from batchscore.plan.plan import Plan
+from batchscore.plan.prove import require_independent
 from batchscore.scoring import postprocess_step, preprocess_step
 from batchscore.spec import RunSpec
 from batchscore.stages.postprocess import score_kinds
 from batchscore.stages.write import MODEL_VERSION
+from batchscore.units import Unit
 
 
-def verify(plan: Plan) -> Plan:
+def verify(plan: Plan, units: Sequence[Unit] = ()) -> Plan:
     """Returns the plan with its device resolved, once its model and functions were loaded.
+
+    Args:
+        units: what is to be scored; on a sample of it, scores must depend on their rows alone.
 
     Raises:
         DeviceError, ModelError, FunctionError, OutputError: one of them cannot be used.
@@ -30,12 +35,15 @@ def verify(plan: Plan) -> Plan:
     """
     asked = plan.spec.device
     device = resolve_device(asked)
-    casts = load_network(plan.spec.model, "cpu", prove=True).casts
+    network = load_network(plan.spec.model, "cpu", prove=True)
     _check_steps(plan.spec)
-    weights = {"weights": casts} if casts else {}
+    weights = {"weights": network.casts} if network.casts else {}
     told = {"device": f"{describe_device(device)}, asked for {asked}", **weights}
     plan = replace(plan, spec=replace(plan.spec, device=device), choices={**told, **plan.choices})
     plan = settle_inference(replace(plan, gpus=visible_gpus(device)))
+    if units:
+        tried = require_independent(plan, units, network if device == "cpu" else None)
+        plan = replace(plan, choices={**plan.choices, "alone": tried})
     return replace(plan, inference={**plan.inference, **weights})
 
 

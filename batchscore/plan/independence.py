@@ -1,0 +1,253 @@
+"""Whether a stage makes the same of a row wherever it is: again, elsewhere, and on two threads."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+
+from batchscore.arrays import Array, leaf_numbers, to_arrow, to_numpy
+from batchscore.errors import StepError
+from batchscore.plan.alike import describe_pair, differing_rows
+from batchscore.stages.block import Block, Step
+
+Cause = Literal["once more", "other rows", "threads"]
+
+# Of the rows that a stage rejects so many are tried elsewhere: each takes a dozen calls to isolate.
+_REJECTS = 8
+_EXAMPLES = 3
+# Steps of the golden ratio spread rows over a batch evenly, and sort them by nothing.
+_GOLDEN_RATIO = (5**0.5 - 1) / 2
+# Python gives another thread its turn after 5 ms, in which a whole batch may be done.
+_SWITCH_SECONDS = 1e-5
+
+
+@dataclass(frozen=True)
+class Example:
+    """A row that changed: its number in the unit, and what the stage made of it each time."""
+
+    row: int
+    known: str
+    made: str
+
+
+@dataclass(frozen=True)
+class Dependence:
+    """What a stage's result for a row turned out to depend on.
+
+    Args:
+        cause: what was different when the result changed.
+        column: of the result; empty where whole rows or columns differ.
+        element: of a vector, which differs; else None.
+        examples: a few of the rows.
+        changed: rows that changed in this column.
+        compared: rows that were compared.
+        known_rows: of the batch that the rows were in first.
+    """
+
+    cause: Cause
+    column: str
+    element: int | None
+    examples: tuple[Example, ...]
+    changed: int
+    compared: int
+    known_rows: int
+
+
+def find_dependence(
+    step: Step, block: Block, known: Block, tolerance: float, alone: int, threads: bool
+) -> Dependence | None:
+    """Puts a block's rows through a step at other places, and compares them with what is known.
+
+    The step gets copies, and is called for the same block, for half of its rows in another order,
+    for single rows, and for both halves at the same time. A step that fails, or rejects a row, in
+    one place only is a difference too.
+
+    Args:
+        step: is called with blocks of these rows.
+        block: what the step was given.
+        known: what it made of it; at least one row.
+        tolerance: the largest difference of floats.
+        alone: single rows to try, up to 4.
+        threads: whether to call the step from two threads at the same time.
+
+    Returns:
+        The first difference; None where there is none.
+    """
+    compare = partial(_compare, block, known, tolerance)
+    everywhere = np.arange(len(block), dtype=np.int64)
+    found = compare("once more", everywhere, attempt(step, take(block, everywhere)))
+    first, second = _halves(block, known)
+    for places in (first, *_lone_rows(block, known)[:alone]):
+        found = found or compare("other rows", places, attempt(step, take(block, places)))
+    if found is None and threads:
+        made = _at_once(step, [take(block, first), take(block, second)])
+        for places, each in zip((first, second), made, strict=True):
+            found = found or compare("threads", places, each)
+    if found is not None and found.cause == "threads":
+        # Of the second half it is not known yet what it comes to on one thread.
+        found = compare("other rows", second, attempt(step, take(block, second))) or found
+    return found
+
+
+def take(block: Block, places: Array) -> Block:
+    """Returns a block of copies of some of a block's rows, in the order given."""
+    index = to_arrow(places)
+    batch = block.batch.take(index) if block.batch.num_columns else block.batch[: len(places)]
+    values = block.values.take(index) if block.values is not None else None
+    facts = (block.unit, block.sequence, block.rows_b.take(index), batch, values)
+    return Block(*facts)
+
+
+def attempt(step: Step, block: Block) -> Block | StepError:
+    """Returns what a step makes of a block, or the error that it fails with."""
+    try:
+        return step(block)
+    except StepError as error:
+        return error
+
+
+def _halves(block: Block, known: Block) -> tuple[Array, Array]:
+    """Returns the places of rows that are tried elsewhere, in two parts that mix all of them."""
+    kept_b = np.isin(to_numpy(block.rows_b), to_numpy(known.rows_b))
+    places = np.sort(
+        np.concatenate([np.flatnonzero(kept_b), np.flatnonzero(~kept_b)[:_REJECTS]])
+    ).astype(np.int64)
+    mixed = places[np.argsort(np.arange(1, len(places) + 1) * _GOLDEN_RATIO % 1)]
+    middle = len(mixed) // 2
+    return (mixed[:middle], mixed[middle:]) if middle else (mixed, mixed)
+
+
+def _lone_rows(block: Block, known: Block) -> list[Array]:
+    """Returns places of single rows: of a middling value, of the largest, of the smallest.
+
+    A code, a rank or a share of the largest, made of one row alone, differs for one of them. The
+    last is a rejected row, if there is one.
+    """
+    order = np.argsort(_sums(known), kind="stable")
+    kept = to_numpy(known.rows_b)
+    rejected = np.setdiff1d(to_numpy(block.rows_b), kept)[:1]
+    chosen = np.concatenate([kept[order[[len(order) // 2, -1, 0]]], rejected])
+    places = np.searchsorted(to_numpy(block.rows_b), chosen).astype(np.int64)
+    return [places[index : index + 1] for index in range(len(places))]
+
+
+def _sums(known: Block) -> Array:
+    """Returns the sum (b,) of each row's numbers in the first column that has as many for all."""
+    assert known.values is not None
+    rows = len(known)
+    for column in known.values.columns:
+        numbers = leaf_numbers(column)
+        if numbers is not None and len(numbers) and len(numbers) % rows == 0:
+            return np.asarray(numbers.astype(np.float64).reshape(rows, -1).sum(axis=1))
+    return np.arange(rows, dtype=np.float64)
+
+
+def _at_once(step: Step, blocks: Sequence[Block]) -> list[Block | StepError]:
+    start = threading.Barrier(len(blocks))
+
+    def run(block: Block) -> Block | StepError:
+        start.wait()
+        return attempt(step, block)
+
+    with _switching_often(), ThreadPoolExecutor(len(blocks), "alone") as pool:
+        return list(pool.map(run, blocks))
+
+
+@contextmanager
+def _switching_often() -> Iterator[None]:
+    """Has threads take turns so often that what they share is found in use."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+def _compare(
+    block: Block,
+    known: Block,
+    tolerance: float,
+    cause: Cause,
+    places: Array,
+    made: Block | StepError,
+) -> Dependence | None:
+    """Returns how what a step made of some rows differs from what it made of them before."""
+    rows = to_numpy(block.rows_b)[places]
+    facts = (len(rows), len(block))
+    if isinstance(made, StepError):
+        examples = tuple(Example(int(row), "no error", str(made)) for row in rows[:1])
+        return Dependence(cause, "", None, examples, len(rows), *facts)
+    moved = _moved(rows, known, made)
+    if moved:
+        return Dependence(cause, "", None, tuple(moved[:_EXAMPLES]), len(moved), *facts)
+    if made.values is None or known.values is None or not len(made):
+        return None
+    names, others = known.values.schema.names, made.values.schema.names
+    if names != others:
+        example = Example(int(rows[0]), f"columns {_listed(names)}", f"columns {_listed(others)}")
+        return Dependence(cause, "", None, (example,), len(rows), *facts)
+    return _differing(known, made, tolerance, cause, facts)
+
+
+def _moved(rows: Array, known: Block, made: Block) -> list[Example]:
+    """Returns the rows that are rejected in one of two results only."""
+    before_b, after_b = (np.isin(rows, to_numpy(each.rows_b)) for each in (known, made))
+    moved = rows[(before_b != after_b) & ~np.isin(rows, _with_null(known))]
+    return [Example(int(row), _fate(known, int(row)), _fate(made, int(row))) for row in moved]
+
+
+def _with_null(known: Block) -> Array:
+    """Returns the rows of which a text, a boolean or a time is null.
+
+    Among rows that have no other value, pandas gives it no type, and it may be a missing number.
+    """
+    assert known.values is not None
+    null_b = np.zeros(len(known), np.bool_)
+    for column in known.values.columns:
+        null_b |= to_numpy(column.is_null())
+    return np.asarray(to_numpy(known.rows_b)[null_b])
+
+
+def _fate(block: Block, row: int) -> str:
+    for reject in block.rejects:
+        if row in to_numpy(reject.rows_r):
+            return f"rejected ({reject.message})"
+    return "not rejected"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names)) or "none"
+
+
+def _differing(
+    known: Block, made: Block, tolerance: float, cause: Cause, facts: tuple[int, int]
+) -> Dependence | None:
+    assert known.values is not None
+    assert made.values is not None
+    rows = to_numpy(made.rows_b)
+    index = to_arrow(np.searchsorted(to_numpy(known.rows_b), rows).astype(np.int64))
+    for name in known.values.schema.names:
+        pair: tuple[pa.Array, pa.Array] = (
+            known.values.column(name).take(index),
+            made.values.column(name),
+        )
+        places = np.flatnonzero(differing_rows(*pair, tolerance))
+        places = places[np.argsort(rows[places], kind="stable")]
+        if len(places):
+            shown = [describe_pair(*pair, int(p), tolerance) for p in places[:_EXAMPLES]]
+            examples = tuple(
+                Example(int(rows[place]), before, after)
+                for place, (_, before, after) in zip(places, shown, strict=False)
+            )
+            return Dependence(cause, name, shown[0][0], examples, len(places), *facts)
+    return None

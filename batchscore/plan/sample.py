@@ -1,0 +1,47 @@
+"""A few of the rows that a run is to score, read before it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import islice
+
+from batchscore.errors import FailedError
+from batchscore.stages.block import Block
+from batchscore.stages.read import Source, read_unit
+from batchscore.units import Unit, pack_units
+
+# Where shards are small, so many are opened for a sample; where the filter keeps few rows, so many
+# parts of about a block are read for one.
+_SHARDS = 16
+_PARTS = 16
+# Rows that will do.
+_ENOUGH = 64
+
+
+def read_sample(units: Iterable[Unit], source: Source, rows: int) -> Block | None:
+    """Returns up to so many of the first rows that the filter keeps, all of one part of a unit.
+
+    None where there is no such row. A shard that cannot be read is left to the run, which says so.
+    """
+    best: Block | None = None
+    for part in islice(_parts(units, source.batch_rows), _PARTS):
+        found = _first_rows(part, replace(source, batch_rows=rows))
+        if found is not None and (best is None or len(found) > len(best)):
+            best = found
+        if best is not None and len(best) >= min(rows, _ENOUGH):
+            break
+    return best
+
+
+def _parts(units: Iterable[Unit], rows: int) -> Iterator[Unit]:
+    for unit in units:
+        yield from pack_units(list(unit.pieces[:_SHARDS]), rows)
+
+
+def _first_rows(part: Unit, source: Source) -> Block | None:
+    try:
+        block = next(read_unit(part, source), None)
+    except FailedError:
+        return None
+    return None if block is None or block.end is not None else block
