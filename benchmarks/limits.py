@@ -36,6 +36,8 @@ SLEEPS = 10
 ROW_BYTES = 127
 KEPT = ["id", "part", "f00", "f01"]
 IMPORTS = "import apache_beam, torch"
+STARTED = ("Mlp", "Embedded")
+"""Networks whose start-up is measured: one without and one with an embedding."""
 
 
 @dataclass(frozen=True)
@@ -164,10 +166,10 @@ def measure_scoring(home: Path, rounds: int, ways: Sequence[Way]) -> Scoring:
     return Scoring(tuple(pieces), {way: tuple(found) for way, found in spent.items()})
 
 
-def write_mlp_job(home: Path, rows: int) -> Path:
+def write_mlp_job(home: Path, rows: int, network: str = "Mlp") -> Path:
     """Writes a job of an MLP over shards of half a million rows, held against their profile."""
     write_shards(home / "in", rows, SHARD_ROWS, SHARD_ROWS)
-    write_model(home / "model")
+    write_model(home / "model", network)
     reference = home / "reference.parquet"
     shard = next((home / "in").iterdir())
     _output([sys.executable, "-m", "batchscore", "profile", str(shard), "-o", str(reference)])
@@ -246,9 +248,9 @@ def measure_memory(home: Path, gigabytes: Sequence[float]) -> Memory:
 
 @dataclass(frozen=True)
 class StartUp:
-    """Seconds and CPU-seconds to the first tile scored, and of the imports, by round."""
+    """Seconds and CPU-seconds to the first scores, by network, and of the imports, by round."""
 
-    scored: tuple[Taken, ...]
+    scored: dict[str, tuple[Taken, ...]]
     imports: tuple[Taken, ...]
 
     note: ClassVar[str] = "from the process's start to the first 1,024 scores"
@@ -256,11 +258,15 @@ class StartUp:
     @property
     def rows(self) -> list[Row]:
         """Returns the lines of the table: what a user waits for, and the same by CPU."""
-        scored, imports = ([each.seconds for each in t] for t in (self.scored, self.imports))
-        scored_cpu, imports_cpu = ([each.cpu_s for each in t] for t in (self.scored, self.imports))
+        return [row for network in self.scored for row in self._rows(network)]
+
+    def _rows(self, network: str) -> list[Row]:
+        scored, imports = self.scored[network], self.imports
+        seconds = [tuple(each.seconds for each in taken) for taken in (scored, imports)]
+        cpu_s = [tuple(each.cpu_s for each in taken) for taken in (scored, imports)]
         return [
-            Row("start-up to the first scores", tuple(scored), tuple(imports), "s", 1.2, IMPORTS),
-            Row("the same in CPU", tuple(scored_cpu), tuple(imports_cpu), "CPU-s", None),
+            Row(f"start-up to the first scores, {network}", *seconds, "s", 1.2, IMPORTS),
+            Row("the same in CPU", *cpu_s, "CPU-s", None),
         ]
 
 
@@ -273,15 +279,17 @@ class Taken:
 
 
 def measure_start_up(home: Path, rounds: int) -> StartUp:
-    """Scores a table by turns with importing Beam and torch."""
-    job = write_mlp_job(home, ROWS)
-    run_job(job)
-    scored, imports = [], []
+    """Scores a table with each network by turns with importing Beam and torch."""
+    jobs = {network: write_mlp_job(home / network, ROWS, network) for network in STARTED}
+    for job in jobs.values():
+        run_job(job)
+    scored, imports = {network: list[Taken]() for network in jobs}, []
     for _ in range(max(rounds, 5)):
         imports.append(_taken([sys.executable, "-c", IMPORTS]))
-        ran = run_job(job)
-        scored.append(Taken(ran.first_scored, ran.first_scored_cpu))
-    return StartUp(tuple(scored), tuple(imports))
+        for network, job in jobs.items():
+            ran = run_job(job)
+            scored[network].append(Taken(ran.first_scored, ran.first_scored_cpu))
+    return StartUp({name: tuple(found) for name, found in scored.items()}, tuple(imports))
 
 
 def _taken(command: Sequence[str]) -> Taken:

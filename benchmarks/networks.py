@@ -44,6 +44,21 @@ class Mlp(nn.Sequential):
         return x_bf
 
 
+class Embedded(nn.Module):
+    """An Mlp, and an embedding of a hundred buckets of the first feature."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mlp = Mlp(width)
+        self.buckets = nn.Embedding(100, 8, padding_idx=0)
+
+    def forward(self, x_bf: torch.Tensor) -> torch.Tensor:
+        """Returns logits (b,) of features (b, f)."""
+        bucket_b = (x_bf[:, 0] * 10 + 50).clamp(0, 99).long()
+        logits_b: torch.Tensor = self.mlp(x_bf) + self.buckets(bucket_b).mean(1)
+        return logits_b
+
+
 class Sleeper(Mlp):
     """Sleeps for some seconds at each call, and computes next to nothing."""
 

@@ -66,7 +66,7 @@ def write_model(
         "inputs": {"x": {"type": "float32", "shape": [width]}},
         "outputs": {"logit": {"type": "float32", "shape": []}},
     }
-    weights = save(dict(networks.Mlp(width).state_dict()))
+    weights = save(getattr(networks, network)(width, **arguments).state_dict())
     code = Path(networks.__file__).read_bytes()
     write_model_folder(str(folder), card, {"weights.safetensors": weights, "networks.py": code})
 

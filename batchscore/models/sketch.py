@@ -6,6 +6,7 @@ import gc
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 
@@ -67,6 +68,8 @@ class Sketch(TorchFunctionMode):
             return given[0]
         if name in _PLAIN_DRAWS and not self._draws and kwargs.get("generator") is None:
             func, kwargs = torch.empty, {k: v for k, v in kwargs.items() if k != "generator"}
+        if name == "clone" and _is_noted(self._unset, given[0]):
+            func = torch.empty_like
         made = func(*args, **kwargs)
         if name in _DRAWS or any(_is_noted(self._unset, each) for each in given):
             _note(self._unset, _tensors([made]))
@@ -80,10 +83,16 @@ class Zeros(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Calls one function of torch."""
         made = func(*args, **(kwargs or {}))
-        if getattr(func, "__name__", "").removeprefix("new_").startswith("empty"):
-            with torch.no_grad():
-                made.zero_()
-        return made
+        is_unset = getattr(func, "__name__", "").removeprefix("new_").startswith("empty")
+        return _zeros(made) if is_unset and made.numel() and not made.requires_grad else made
+
+
+def _zeros(made: torch.Tensor) -> torch.Tensor:
+    """Returns zeros in a tensor's place; NumPy's, unlike torch's, take no memory until used."""
+    if not made.is_contiguous() or made.layout is not torch.strided or made.device.type != "cpu":
+        return made.zero_()
+    room = np.zeros(made.numel() * made.element_size(), np.uint8)
+    return torch.from_numpy(room).view(made.dtype).view(made.shape)
 
 
 def are_held(references: Iterable[Any]) -> bool:

@@ -106,6 +106,93 @@ def test_workers_keep_tensors_outside_of_buffers(tmp_path: Path) -> None:
     assert torch.allclose(torch.tensor(table["logit"].to_pylist()), torch.tensor(expected))
 
 
+BODIES = {
+    "weight_norm": "nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))",
+    "weight_norm, old": "nn.utils.weight_norm(nn.Linear(2, 2))",
+    "spectral_norm": "nn.utils.parametrizations.spectral_norm(nn.Linear(2, 2))",
+    "spectral_norm, old": "nn.utils.spectral_norm(nn.Linear(2, 2))",
+    "orthogonal": "nn.utils.parametrizations.orthogonal(nn.Linear(2, 2))",
+    "pruned": "nn.utils.prune.random_unstructured(nn.Linear(2, 2), 'weight', 0.5)",
+    "norms": "nn.Sequential(nn.BatchNorm1d(2), nn.LayerNorm(2), nn.GroupNorm(1, 2))",
+    "clones": "nn.TransformerEncoder(nn.TransformerEncoderLayer(2, 2, 4, batch_first=True), 2)",
+    "copies": "nn.Sequential(*[copy.deepcopy(nn.Linear(2, 2)) for _ in range(2)])",
+    "attention": "Attending()",
+    "recurrent": "Recurrent()",
+    "places": "Places()",
+    "rates": "nn.Sequential(*[nn.Dropout(p.item()) for p in torch.linspace(0, 0.3, 3)])",
+    "of first weights": "OfFirstWeights()",
+    "seeded features": "Features()",
+}
+SHAPES = """
+import copy
+import math
+import torch
+import torch.nn.utils.prune
+from torch import nn
+
+class Attending(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.MultiheadAttention(2, 1, batch_first=True)
+    def forward(self, x):
+        return self.inner(x[:, None], x[:, None], x[:, None])[0][:, 0]
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lstm, self.gru = nn.LSTM(2, 2, batch_first=True), nn.GRU(2, 2, batch_first=True)
+    def forward(self, x):
+        return self.gru(self.lstm(x[:, None])[0])[0][:, 0]
+
+class Places(nn.Module):
+    def __init__(self):
+        super().__init__()
+        place, rate = torch.zeros(5, 2), torch.exp(torch.arange(0, 2, 2) * (-math.log(1e4) / 2))
+        place[:, 0::2] = torch.sin(torch.arange(5.0)[:, None] * rate)
+        self.register_buffer("place", place, persistent=False)
+        self.start = nn.Parameter(torch.randn(1, 2) * 0.02)
+    def forward(self, x):
+        return x + self.start + self.place[1]
+
+class OfFirstWeights(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(2, 2)
+        nn.init.constant_(self.linear.weight, 3.0)
+        self.scale = self.linear.weight.detach().sum() / 7
+        self.small = float(self.linear.weight.detach().max())
+    def forward(self, x):
+        return self.linear(x) * self.scale + self.small
+
+class Features(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(7)
+        self.linear = nn.Linear(2, 2)
+        self.table = torch.randn(2, 2)
+    def forward(self, x):
+        return self.linear(torch.cos(x @ self.table))
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = BODY
+        self.last = nn.Linear(2, 1)
+    def forward(self, x):
+        return self.last(self.body(x))
+"""
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*deprecated:FutureWarning")
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
+def test_layers_of_all_kinds_score_as_torch_does(tmp_path: Path, body: str) -> None:
+    """A network that was built without first weights gives the scores of torch's own loading."""
+    net, names = SHAPES.replace("BODY", body), dict[str, type[torch.nn.Module]]()
+    exec(net, names)
+    state = {name: each.contiguous() for name, each in names["Net"]().state_dict().items()}
+    assert score(make_model(tmp_path, net, state)) == scores_of_torch(net, state)
+
+
 HIDING = {
     "self.parts = [torch.nn.Linear(2, 2)]": r"parts\[0\] \(Linear\)",
     "self.parts = {'a': (torch.nn.BatchNorm1d(2),)}": r"parts\['a'\]\[0\] \(BatchNorm1d\)",

@@ -221,6 +221,7 @@ def numeric_json(**changes: object) -> str:
         (numeric_json(kind="numerical"), "'numeric'"),
         ('{"inputs": {}, "input": 1}', "nearest: 'inputs'"),
         ('{"inputs": {}}', "at least one model input"),
+        ('{"inputs": {"i": [], "i": []}}', "the key 'i' twice"),
         ('{"inputs": {"i": []}}', "one or more features"),
         ("[" * 100_000, "not JSON"),
         ("[]", "JSON object"),

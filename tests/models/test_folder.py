@@ -160,6 +160,9 @@ def test_a_wrong_card_is_explained(folder: Path, changes: dict[str, Any], says: 
     ("text", "says"),
     [
         (b"a: &a [1]\nb: *a\n", "alias"),
+        (b"name: a\nversion: '1'\n'name': b\n", "line 3: key 'name' appears twice"),
+        (b"inputs: {x: {type: float32, type: int64}}\n", "line 1: key 'type' appears twice"),
+        (b"a:\n- files:\n    w: 1\n    w: 2\n", "line 4: key 'w' appears twice"),
         (b"[1, 2]", "keys and values"),
         (b"a: [", "not YAML"),
         (b"\x00", "not YAML"),
@@ -169,7 +172,7 @@ def test_a_wrong_card_is_explained(folder: Path, changes: dict[str, Any], says: 
     ],
 )
 def test_a_hostile_card_is_refused(folder: Path, text: bytes, says: str) -> None:
-    """Aliases, tags, depth, size and broken YAML end as a ModelError."""
+    """Aliases, duplicate keys, tags, depth, size and broken YAML end as a ModelError."""
     (folder / "model.yaml").write_bytes(text)
     with pytest.raises(ModelError, match=says):
         read_model_folder(str(folder))

@@ -15,7 +15,7 @@ from batchscore.errors import FunctionError, ModelError
 from batchscore.models import load
 from batchscore.models.folder import localize, read_model_folder, read_sources
 from batchscore.models.verified import load_verified
-from tests.factory import NET, run_cli, write_job, write_model, write_weights
+from tests.factory import NET, STATE, run_cli, write_job, write_model, write_weights
 from tests.models.networks import ROWS, describe, score
 
 
@@ -174,7 +174,6 @@ FACTORIES = {
     "decorated": "@torch.no_grad()\ndef make(): return Net()",
     "class": "class make:\n    def __new__(cls): return Net()",
     "of a sibling": "from sibling_maker import make as found\ndef make(): return found(Net)",
-    "installed": "import torch.nn as nn\nmake = type('make', (nn.Module,), vars(Net).copy())",
 }
 
 
@@ -192,6 +191,16 @@ def test_own_code_of_any_form_is_called(tmp_path: Path, make: str, kind: str) ->
         write_weights(tmp_path / "w.safetensors")
         model = describe(tmp_path, "w.safetensors", net, architecture="net.py:make")
     assert score(model) == [0.125, 0.625]
+
+
+def test_a_module_of_an_installed_package_is_called(tmp_path: Path) -> None:
+    """A card may name a subclass of torch.nn.Module of any package."""
+    state = {name.partition(".")[2]: each for name, each in STATE.items()}
+    args = {"in_features": 2, "out_features": 1}
+    folder = write_model(
+        tmp_path, state=state, architecture="torch.nn:Linear", architecture_args=args
+    )
+    assert score(read_model_folder(str(folder))) == [0.125, 0.625]
 
 
 def test_a_card_that_calls_a_command_ends_in_exit_2(tmp_path: Path) -> None:
