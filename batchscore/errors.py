@@ -5,7 +5,7 @@ BatchscoreError                1   root; never raised itself
 │   ├── JobFileError               the job file, a parameter or an override
 │   ├── InputError                 shards: none found, unreadable, wrong schema
 │   ├── ModelError                 model folder, weights, hash, architecture
-│   ├── FunctionError              a user's function that cannot be imported
+│   ├── FunctionError              a user's function: not importable, or it reads unlisted files
 │   ├── DeviceError                the device asked for is not there
 │   └── OutputError                the output: not writable, not ours, clash of names
 ├── FailedError                1   something went wrong while scoring or publishing

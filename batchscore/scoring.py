@@ -6,14 +6,14 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
 
 from batchscore.drift.table import TableProfile
 from batchscore.errors import FunctionError
 from batchscore.job import Preprocess, UserFunction
 from batchscore.models.code import load_object
 from batchscore.models.features import encode
-from batchscore.models.folder import Model
+from batchscore.models.folder import Model, files_below
+from batchscore.models.importing import Listed, guarded
 from batchscore.models.load import Network, describe_device, load_network, torch_version
 from batchscore.runs import layout
 from batchscore.runs.halvings import note_halved
@@ -42,19 +42,20 @@ from batchscore.units import Unit
 BlockStep = Callable[[Block], Block]
 
 
-def load_call(section: Preprocess | UserFunction, base: str) -> UserCall:
+def load_call(section: Preprocess | UserFunction, spec: RunSpec) -> UserCall:
     """Imports a user's function.
 
     Raises:
         FunctionError: it cannot be imported, or is not a function.
     """
+    base = spec.base
     if not is_local(base):
         raise FunctionError(
             f"function {section.function}: the job file lies at {base}, and user code is only "
             "taken from a local folder; bring job file and code to this machine"
         )
     try:
-        function = load_object(section.function, base)
+        function = load_object(section.function, base, _listed(spec))
     except FunctionError as error:
         raise FunctionError(f"function {section.function}: {error}") from error
     if not callable(function):
@@ -63,7 +64,12 @@ def load_call(section: Preprocess | UserFunction, base: str) -> UserCall:
             "function that takes a batch and returns one"
         )
     kind = section.batch or batch_kind(function)
-    return UserCall(section.function, cast(Callable[[Any], Any], function), kind)
+    return UserCall(section.function, guarded(function, base), kind)
+
+
+def _listed(spec: RunSpec) -> Listed:
+    """Returns the files that functions may import, and read: a model's are in its identity."""
+    return Listed(spec.code, readable=files_below(spec.model, spec.base))
 
 
 def preprocess_step(spec: RunSpec) -> BlockStep:
@@ -72,7 +78,7 @@ def preprocess_step(spec: RunSpec) -> BlockStep:
     if spec.preprocess is None and features is not None:
         step: BlockStep = partial(encode_features, encode=partial(encode, features))
     else:
-        call = load_call(spec.preprocess, spec.base) if spec.preprocess else None
+        call = load_call(spec.preprocess, spec) if spec.preprocess else None
         step = partial(stack_columns, inputs=spec.inputs, function=call)
     return _rejecting(spec, "preprocess", step)
 
@@ -145,7 +151,7 @@ def output_specs(model: Model) -> tuple[OutputSpec, ...]:
 def postprocess_step(spec: RunSpec) -> BlockStep:
     """Returns the step that makes scores of model outputs."""
     steps = tuple(
-        load_call(step, spec.base) if isinstance(step, UserFunction) else step
+        load_call(step, spec) if isinstance(step, UserFunction) else step
         for step in spec.postprocess
     )
     return _rejecting(spec, "postprocess", partial(postprocess, steps=steps))

@@ -25,6 +25,7 @@ class RunSpec:
         score: hash of all that decides a row's scores; units scored one way share a ledger.
         lease: the number under which the run holds its slice.
         base: folder that user code is relative to.
+        code: SHA-256 of each file there that user code may import or read, by path.
         output: where it is written.
         source: how units are read.
         model: what scores.
@@ -55,6 +56,7 @@ class RunSpec:
     score: str
     lease: int
     base: str
+    code: Mapping[str, str]
     output: Store
     source: Source
     model: Model

@@ -179,16 +179,21 @@ def test_a_wrong_command_line_is_json_too(words: list[str]) -> None:
     assert json.loads(done.stdout)["status"] == "invalid"
 
 
-def test_a_file_that_a_function_reads_is_watched(scored_job: Path) -> None:
-    """A changed data file beside a function is scored anew."""
+def test_a_file_that_a_function_reads_has_to_be_declared(scored_job: Path) -> None:
+    """Until then nothing is scored; a report that is saved beside it changes nothing."""
     code = "from pathlib import Path\nK = Path(__file__).with_name('k.json').read_text()\n"
     (scored_job / "scaled.py").write_text(f"{code}\ndef f(batch):\n    return batch\n")
     (scored_job / "k.json").write_text("1")
     job = factory.change_job(scored_job, {"preprocess": {"function": "scaled.py:f"}})
+    refused = factory.run_json("run", job)
+    assert (refused["exit_code"], "code: [k.json]" in refused["error"]) == (2, True)
+    factory.change_job(scored_job, {"code": ["k.json"]})
     assert factory.run_json("run", job)["status"] == "published"
+    (scored_job / "report.html").write_text("a report")
     assert factory.run_json("run", job)["status"] == "unchanged"
     (scored_job / "k.json").write_text("2")
-    assert factory.run_json("run", job)["status"] == "published"
+    found = factory.run_json("run", job)
+    assert (found["status"], found["changed"]) == ("published", ["code k.json"])
 
 
 def test_an_output_whose_first_run_ended_early_can_be_used(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import posixpath
 from collections import Counter
 from datetime import date, datetime
 from typing import Annotated, Any, Literal
@@ -57,6 +58,16 @@ def _function_file(reference: str) -> str:
             "move the file there"
         )
     return reference
+
+
+def _below_the_job(path: str) -> str:
+    parts = posixpath.normpath(path).split("/")
+    if path.startswith(("/", "~")) or "://" in path or parts[0] in ("..", "."):
+        raise ValueError(
+            f"expected a file or folder below the job file's folder, found {shown(path)}; "
+            "move it there"
+        )
+    return "/".join(parts)
 
 
 def _conditions(value: Any) -> tuple[tuple[Condition, ...], ...]:
@@ -169,5 +180,10 @@ OneOrMore = Annotated[
 ]
 FileFunction = Annotated[
     str, StringConstraints(pattern=FILE_FUNCTION), AfterValidator(_function_file)
+]
+CodePaths = Annotated[
+    tuple[Annotated[Text, AfterValidator(_below_the_job)], ...],
+    BeforeValidator(as_tuple),
+    AfterValidator(_distinct),
 ]
 BatchKind = Literal["arrow", "pandas"]

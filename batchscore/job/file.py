@@ -11,7 +11,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
 
 from batchscore.errors import JobFileError
-from batchscore.job.fields import PATTERN_MEANINGS, JobName, ParameterName, Section
+from batchscore.job.fields import (
+    PATTERN_MEANINGS,
+    CodePaths,
+    JobName,
+    ParameterName,
+    Section,
+)
 from batchscore.job.parameters import (
     Location,
     Parameter,
@@ -97,6 +103,13 @@ class Job(Section):
         description="A step or a list of them, done in order: a name (`sigmoid`) or a mapping of "
         "one name to its settings (`threshold: {at: 0.4}`). By default the scores are the model's "
         "outputs.",
+    )
+    code: CodePaths = Field(
+        default=(),
+        description="Files and folders, from the job file's folder on, that functions read or "
+        "import by a computed name: `[vocab.json, lists]`. When one of them changes, every row is "
+        "scored again, as when a file changes that a function imports, which needs no mention. A "
+        "function that reads another file below that folder is refused.",
     )
     output: Output = Field(description="Where the scores go.")
     on_change: OnChange = Field(

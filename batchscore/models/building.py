@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 
-from batchscore.errors import ModelError
+from batchscore.errors import FunctionError, ModelError
 from batchscore.models.code import load_object
 from batchscore.models.folder import Model
+from batchscore.models.importing import Listed, guarding
 from batchscore.models.outside import differences, hidden_module, outside
 from batchscore.models.sketch import Sketch, Zeros, are_held
 from batchscore.models.verified import is_verified, load_verified
@@ -125,7 +126,10 @@ class Blueprint:
             with ExitStack() as stack:
                 for mode in (torch.device("cpu"), *modes):
                     stack.enter_context(mode)
+                stack.enter_context(guarding(Path(model.code or "/").resolve()))
                 module = architecture(**model.architecture_args)
+        except FunctionError:
+            raise
         except Exception as error:
             raise ModelError(
                 f"architecture {model.architecture}: could not be built with "
@@ -145,7 +149,7 @@ class Blueprint:
         if model.code is None and name.partition(":")[0].endswith(".py"):
             found = load_verified(name, self._folder, self._sources, edition)
         else:
-            found = load_object(name, model.code or "/", model.code_sha256, edition)
+            found = load_object(name, model.code or "/", Listed(model.code_files), edition)
         return require_architecture(found, name, model.code)
 
 

@@ -7,6 +7,7 @@ import types
 from pathlib import Path
 
 from batchscore.errors import FunctionError
+from batchscore.models.importing import plain
 from batchscore.wording import error_text
 
 _NAMES_SHOWN = 20
@@ -44,10 +45,9 @@ def import_failure(what: str, folder: Path | None, error: BaseException, install
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if folder is not None and Path(frame.filename).parent == folder
+        if folder is not None and Path(frame.filename).is_relative_to(folder)
     ]
     place = f" at {frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
     remedy = install if isinstance(error, ImportError) else "correct it"
-    return (
-        f"{what} cannot be imported{place}: {type(error).__name__}: {error_text(error)}; {remedy}"
-    )
+    text = plain(error_text(error))
+    return f"{what} cannot be imported{place}: {type(error).__name__}: {text}; {remedy}"

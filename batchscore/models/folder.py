@@ -19,9 +19,12 @@ from fsspec.implementations.local import LocalFileSystem
 
 from batchscore.errors import ModelError
 from batchscore.models.card import CARD, CardDumper, Format, ModelCard, parse_card
+from batchscore.models.code import hashes
 from batchscore.models.features import Features, input_shapes, load_features, required_columns
+from batchscore.models.imported import imported_files
 from batchscore.models.inputs import ModelInput, check_varying, model_input
 from batchscore.models.validate import validated
+from batchscore.storage import is_local
 from batchscore.wording import counted, nearest
 
 _CARD_BYTES = 1 << 20
@@ -46,7 +49,8 @@ class Model:
     """A verified model, from a model folder or from a single weights file.
 
     `folder` is the address that the files of `sha256` lie in; `code` is the local folder that an
-    architecture file is relative to, None for the model folder itself.
+    architecture file is relative to, None for the model folder itself; `code_files` are those that
+    it may import or read there, with their SHA-256.
     """
 
     name: str
@@ -65,6 +69,7 @@ class Model:
     tolerance: float = 1e-5
     code: str | None = None
     code_sha256: str | None = None
+    code_files: Mapping[str, str] = dataclasses.field(default_factory=dict)
     no_influence: tuple[str, ...] = ()
 
     @property
@@ -160,6 +165,7 @@ def single_file_model(
     inputs: Iterable[ModelInput],
     outputs: Iterable[ModelOutput],
     base: str,
+    code_files: Mapping[str, str] | None = None,
     architecture_args: Mapping[str, Any] | None = None,
     sha256: str | None = None,
     name: str | None = None,
@@ -189,7 +195,17 @@ def single_file_model(
         sha256={file: found},
         code=os.path.abspath(base),
         code_sha256=_code_sha256(architecture, base),
+        code_files=_code_files(architecture, base) if code_files is None else code_files,
     )
+
+
+def files_below(model: Model, base: str) -> frozenset[str]:
+    """Return those of a model's files that lie below a folder and decide scores, by path there."""
+    if not is_local(model.folder):
+        return frozenset()
+    folder = os.path.relpath(os.path.realpath(model.folder), os.path.realpath(base))
+    kept = (name for name in model.sha256 if name not in model.no_influence)
+    return frozenset(os.path.normpath(f"{folder}/{name}") for name in kept)
 
 
 def map_inputs(model: Model, columns: Mapping[str, Iterable[str]]) -> Model:
@@ -422,6 +438,11 @@ def _code_sha256(architecture: str, base: str) -> str | None:
     if not module.endswith(".py"):
         return None
     return _sha256(LocalFileSystem(), os.path.join(os.path.abspath(base), module))
+
+
+def _code_files(architecture: str, base: str) -> dict[str, str]:
+    """Return the hashes of an architecture's file and of those that it imports."""
+    return hashes(imported_files(base, architecture.partition(":")[0]))
 
 
 def _hash_of(value: object) -> str:

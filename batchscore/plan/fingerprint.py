@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
-import re
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from batchscore import __version__
 from batchscore.job import LoadedJob, Preprocess, Sigmoid, Softmax, UserFunction
+from batchscore.models.imported import imported_files
 from batchscore.plan.spelling import (
     spell_filters,
     spell_inputs,
@@ -23,10 +21,8 @@ from batchscore.plan.spelling import (
     spell_steps,
     spell_type,
 )
-from batchscore.runs.layout import HOME
 from batchscore.spec import RunSpec
 from batchscore.stages.block import TILE_ROWS
-from batchscore.storage import is_local
 from batchscore.units import Piece
 
 # Raise it when the scores of a job change though job, model and rows do not: every published slice
@@ -34,23 +30,16 @@ from batchscore.units import Piece
 # facts, leave it alone.
 SCORING_VERSION = 1
 # Raise it when facts are spelled in another way, and translate those of published runs, as
-# `legacy_facts.py` does: what is only spelled in another way is not scored again.
-FACTS_FORMAT = "format 2"
-FORMAT, VERSION_OF = "facts", "version of "
+# `legacy_facts.py` and `format2_facts.py` do: what is only spelled otherwise is not scored again.
+FACTS_FORMAT = "format 3"
+FORMAT, CODE, VERSION_OF = "facts", "code ", "version of "
 
-# A larger file beside a function is no part of its code.
-_READ_BYTES = 16 << 20
-_NOT_READ = (".yaml", ".yml", ".md", ".log")
 _PACKAGES = ("apache-beam", "pyarrow", "numpy", "pandas", "torch", "safetensors")
 _CHANGES_BITS = ("precision", "compile")
 
 
-def score_facts(loaded: LoadedJob, spec: RunSpec, shards: Collection[str]) -> dict[str, str]:
-    """Returns all that scores depend on but the rows, by what a person would call it.
-
-    Args:
-        shards: paths of the input, which are no code though they may lie beside it.
-    """
+def score_facts(loaded: LoadedJob, spec: RunSpec) -> dict[str, str]:
+    """Returns all that scores depend on but the rows, by what a person would call it."""
     job = loaded.job
     facts = {
         FORMAT: FACTS_FORMAT,
@@ -63,7 +52,7 @@ def score_facts(loaded: LoadedJob, spec: RunSpec, shards: Collection[str]) -> di
         "input.filters": spell_filters(job.input.filters),
         "columns that are read": spell_schema(spec.source.schema),
         "columns that are written": _written(spec),
-        **{f"code {name}": value for name, value in _code_hashes(loaded, shards).items()},
+        **{f"{CODE}{name}": value for name, value in spec.code.items()},
         **{f"{VERSION_OF}{name}": version(name) for name in needed_packages(loaded, spec)},
     }
     return {
@@ -114,28 +103,12 @@ def _takes_pandas(step: Preprocess | UserFunction, loaded: LoadedJob) -> bool:
     """Tells whether a function takes DataFrames, without running its file.
 
     Where the job does not say so, the annotation of its first argument does. A file with such an
-    annotation holds one of these words, or names a file beside it that does.
+    annotation holds one of these words, or imports a file that does.
     """
     if step.batch is not None:
         return step.batch == "pandas"
-    text = _text_with_named(Path(loaded.base, step.function.partition(":")[0]), _code_files(loaded))
-    return "pandas" in text or "DataFrame" in text
-
-
-def _text_with_named(file: Path, code: Sequence[Path]) -> str:
-    """Returns the text of a file, of code that it names as a module, and of what that names."""
-    texts, found = list[str](), set[Path]()
-    named = {file} & {*code}
-    while named:
-        texts += [path.read_text(errors="replace") for path in sorted(named)]
-        words = {word for text in texts for word in re.findall(r"\w+", text)}
-        found |= named
-        named = {p for p in code if p.suffix == ".py" and _module(p) in words} - found
-    return "\n".join(texts)
-
-
-def _module(path: Path) -> str:
-    return path.parent.name if path.stem == "__init__" else path.stem
+    texts = imported_files(loaded.base, step.function.partition(":")[0]).values()
+    return any(b"pandas" in text or b"DataFrame" in text for text in texts)
 
 
 def _has_decimals(spec: RunSpec) -> bool:
@@ -163,50 +136,6 @@ def fingerprint(
 def sha256_of(value: Any) -> str:
     """Returns the hash of plain JSON values; TypeError for any other."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def _code_hashes(loaded: LoadedJob, shards: Collection[str]) -> dict[str, str]:
-    """The files beside those that the job calls, and code below: they may be imported or read."""
-    base = Path(loaded.base)
-    shards = {os.path.realpath(shard) for shard in shards if shard.startswith("/")}
-    paths = [path for path in _code_files(loaded) if os.path.realpath(path) not in shards]
-    return {
-        str(path.relative_to(base)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths
-    }
-
-
-def _code_files(loaded: LoadedJob) -> list[Path]:
-    """Returns the files that functions may import or read, shards that lie among them too.
-
-    One that is missing is left out here; loading it says so.
-    """
-    job = loaded.job
-    steps = (job.preprocess, *job.postprocess)
-    calls = [step.function for step in steps if isinstance(step, (Preprocess, UserFunction))]
-    calls += [job.model.architecture] if job.model.architecture else []
-    if not calls or not is_local(loaded.base):
-        return []
-    folders = {Path(loaded.base, call.partition(":")[0]).parent for call in calls}
-    found = {path for folder in folders for path in (*folder.glob("*"), *_code_below(folder))}
-    return sorted(path for path in found if _may_be_read(path))
-
-
-def _code_below(folder: Path) -> Iterator[Path]:
-    """Yields Python files of a folder and those in it, but for environments, outputs and caches."""
-    for parent, folders, files in os.walk(folder):
-        paths = {name: Path(parent, name) for name in folders}
-        folders[:] = [name for name, path in paths.items() if _may_hold_code(path)]
-        yield from (Path(parent, name) for name in files if name.endswith(".py"))
-
-
-def _may_hold_code(folder: Path) -> bool:
-    foreign = (folder / "pyvenv.cfg", folder / HOME)
-    return not folder.name.startswith((".", "__")) and not any(path.exists() for path in foreign)
-
-
-def _may_be_read(path: Path) -> bool:
-    visible = not path.name.startswith(".") and path.suffix not in _NOT_READ
-    return visible and path.is_file() and path.stat().st_size <= _READ_BYTES
 
 
 def package_versions() -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
@@ -27,8 +27,13 @@ from batchscore.storage import open_filesystem
 from batchscore.wording import nearest
 
 
-def resolve_model(section: ModelSection, base: str) -> Model:
+def resolve_model(section: ModelSection, base: str, code: Mapping[str, str] | None = None) -> Model:
     """Returns the model that a job names: a folder, or one weights file described in the job.
+
+    Args:
+        base: the job's folder.
+        code: the files there that an architecture may import or read, with their SHA-256; by
+            default those that it imports.
 
     Raises:
         ModelError: it is missing, damaged, not what its hashes say, or described in part only.
@@ -45,6 +50,7 @@ def resolve_model(section: ModelSection, base: str) -> Model:
         inputs=[_declared_input(name, given) for name, given in section.inputs.items()],
         outputs=[ModelOutput(k, v.type, tuple(v.shape)) for k, v in section.outputs.items()],
         base=base,
+        code_files=code,
         architecture_args=section.architecture_args,
         sha256=section.sha256,
         version=section.version,

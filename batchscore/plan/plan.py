@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,6 +10,7 @@ from batchscore.job import Job, LoadedJob
 from batchscore.models.folder import Model
 from batchscore.plan.annotations import annotate
 from batchscore.plan.auto import choose_batch_rows, choose_workers, count_cores
+from batchscore.plan.code import code_files
 from batchscore.plan.columns import (
     check_drift_columns,
     model_columns,
@@ -101,7 +102,8 @@ def make_plan(loaded: LoadedJob) -> Plan:
     check_ready(job.input.ready, job.input.path)
     found = _read_input(loaded)
     footers = found.good
-    model = resolve_model(job.model, loaded.base)
+    code = code_files(loaded)
+    model = resolve_model(job.model, loaded.base, code)
     schema = read_schema(job, footers, model)
     pieces = keep_row_groups(footers)
     batch_rows, why_rows = choose_batch_rows(job.runtime.batch_rows, footers, schema)
@@ -109,11 +111,10 @@ def make_plan(loaded: LoadedJob) -> Plan:
     places = places_of(footers)
     source = Source(schema, read_filters(job), batch_rows, int96=int96, places=places)
     inputs = model_inputs(job, model, schema, footers)
-    spec = _make_spec(loaded, source, model, inputs, sum(piece.rows for piece in pieces))
+    spec = _make_spec(loaded, code, source, model, inputs, sum(piece.rows for piece in pieces))
     spec = replace(spec, target=annotate(spec, footers))
-    paths = {footer.shard.path for footer in footers} | {bad.path for bad in found.bad}
     check_drift_columns(job, schema, model)
-    facts = {**score_facts(loaded, spec, paths), **weights_facts(model)}
+    facts = {**score_facts(loaded, spec), **weights_facts(model)}
     score = score_hash(facts)
     return Plan(
         loaded=loaded,
@@ -147,7 +148,12 @@ def share_out(plan: Plan, units: tuple[Unit, ...]) -> Plan:
 
 
 def _make_spec(
-    loaded: LoadedJob, source: Source, model: Model, inputs: tuple[InputColumns, ...], rows: int
+    loaded: LoadedJob,
+    code: Mapping[str, str],
+    source: Source,
+    model: Model,
+    inputs: tuple[InputColumns, ...],
+    rows: int,
 ) -> RunSpec:
     job = loaded.job
     keys = plain_keys(Store(job.output.path), job.output.partition_by)
@@ -159,6 +165,7 @@ def _make_spec(
         score="",
         lease=0,
         base=loaded.base,
+        code=code,
         output=Store(job.output.path),
         source=source,
         model=model,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,6 +10,7 @@ from batchscore.errors import InvalidError, RecordError
 from batchscore.ledger import finished_units, read_heads
 from batchscore.plan.changes import Changes, changed_facts, find_changes, judge_changes
 from batchscore.plan.fingerprint import fingerprint, score_hash
+from batchscore.plan.format2_facts import respell_code, without_neighbours
 from batchscore.plan.legacy_facts import complete, is_legacy, legacy_score, respell
 from batchscore.plan.plan import Plan
 from batchscore.records import UnitRecord
@@ -129,7 +130,8 @@ def scored_as(plan: Plan, score: str) -> Plan:
 
 def _changed_since(plan: Plan, manifest: Mapping[str, Any]) -> tuple[str, ...]:
     """Names what decides scores and differs from a run's; only spelled differently is the same."""
-    facts, before = plan.score_facts, manifest["score_facts"]
+    facts = plan.score_facts
+    before = without_neighbours(manifest["score_facts"], facts)
     if is_legacy(before):
         facts, before = respell(facts, plan.loaded.job, plan.spec), complete(before)
     return changed_facts(facts, before)
@@ -144,8 +146,17 @@ def _known_score(plan: Plan, base: Mapping[str, Any] | None, changed: Sequence[s
     if base is not None and not changed:
         return str(base["score"])
     store, slice_ = plan.spec.output, plan.spec.slice
-    legacy = legacy_score(plan.score_facts, plan.loaded.job, plan.spec)
-    return legacy if finished_units(store, slice_, legacy) else score_hash(plan.score_facts)
+    earlier = (score for score in _earlier_scores(plan) if finished_units(store, slice_, score))
+    return next(earlier, score_hash(plan.score_facts))
+
+
+def _earlier_scores(plan: Plan) -> Iterator[str]:
+    """Yields the hashes under which earlier versions kept the job's units, the latest first."""
+    paths = {each.path for each in plan.shards} | {each.path for each in plan.bad_files}
+    facts = respell_code(plan.score_facts, plan.loaded, paths)
+    if facts is not None:
+        yield score_hash(facts)
+        yield legacy_score(facts, plan.loaded.job, plan.spec)
 
 
 def _changes(

@@ -12,11 +12,13 @@ from typing import Any
 import pyarrow as pa
 
 from batchscore.arrays import make_batch
-from batchscore.errors import StepError
+from batchscore.errors import FunctionError, StepError
 from batchscore.wording import counted, error_text, reason
 
 # Libraries raise errors of their own outside Exception, as do panics of Rust; these two end us.
 _INTERRUPTS = (KeyboardInterrupt, GeneratorExit)
+# Nor are rows at fault for what a function must not read or import.
+_NOT_OF_ROWS = (*_INTERRUPTS, FunctionError)
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,12 @@ class UserCall:
         Raises:
             StepError: it raised, returned something else, another number of rows, or a name twice;
                 or pandas cannot hold a value of the batch. The cause is the error that was raised.
+            FunctionError: it read or imported a file that the job does not list.
         """
         given = self._given(batch)
         try:
             result = self.function(given)
-        except _INTERRUPTS:
+        except _NOT_OF_ROWS:
             raise
         except BaseException as error:
             raise StepError(

@@ -4,14 +4,15 @@ import importlib.util
 import json
 import pickle
 import py_compile
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from batchscore.errors import FunctionError
-from batchscore.models.code import load_object
+from batchscore.models.code import hashes, load_object
+from batchscore.models.imported import imported_files
+from batchscore.models.importing import Listed
 
 
 def write(folder: Path, **files: str) -> str:
@@ -43,15 +44,6 @@ def test_a_version_of_a_file_runs_once(tmp_path: Path) -> None:
     assert load_object("f.py:A", base) is not first
 
 
-def test_siblings_of_two_folders_stay_apart(tmp_path: Path) -> None:
-    """A file imports those beside it, never another folder's sibling of that name."""
-    main = "import helper_of_job\ndef value():\n    return helper_of_job.VALUE\n"
-    one = write(tmp_path / "one", f=main, helper_of_job="VALUE = 1\n")
-    two = write(tmp_path / "two", f=main, helper_of_job="VALUE = 2\n")
-    assert (call("f.py:value", one), call("f.py:value", two)) == (1, 2)
-    assert "helper_of_job" not in sys.modules
-
-
 def test_byte_code_beside_a_file_is_not_run(tmp_path: Path) -> None:
     """A planted `__pycache__` that passes for a sibling's own is ignored, and none is written."""
     base = write(
@@ -64,6 +56,16 @@ def test_byte_code_beside_a_file_is_not_run(tmp_path: Path) -> None:
     py_compile.compile(str(evil), str(planted), invalidation_mode=unchecked)
     assert call("f.py:value", base) is None
     assert [p.name for p in planted.parent.iterdir()] == [planted.name]
+
+
+def test_what_runs_is_what_was_hashed(tmp_path: Path) -> None:
+    """A file that was changed after it was hashed is not run, be it the first or another."""
+    base = write(tmp_path, f="import g\nx = 1\n", g="")
+    before = Listed(hashes(imported_files(base, "f.py")))
+    for name in ("g", "f"):
+        write(tmp_path, **{name: f"{name} = 1\n"})
+        with pytest.raises(FunctionError, match=rf"{name}\.py was changed"):
+            load_object("f.py:x", base, before)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from pydantic import BaseModel
 from batchscore.job import Job, load_job
 from batchscore.job.steps import STEPS
 from batchscore.plan import Plan, make_plan
-from batchscore.plan.fingerprint import needed_packages
+from batchscore.plan.fingerprint import needed_packages, score_hash
+from batchscore.plan.format2_facts import respell_code
 from batchscore.plan.reference import References
 from tests import factory
 
@@ -111,6 +112,7 @@ DECIDES: dict[str, tuple[Changes, Changes]] = {
         _step("function", function="f.py:f", batch="arrow"),
         _step("function", function="f.py:f", batch="pandas"),
     ),
+    "code": (FUNCTION, {"code": ["words.txt"]}),
     "output.columns": ({}, {"output.columns": ["id"]}),
     "output.partition_by": ({}, {"output.partition_by": ["part"]}),
     "runtime.precision": ({}, {"runtime.precision": "bf16"}),
@@ -174,6 +176,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     factory.write_shard(made / "hive/day=1/0.parquet")
     shutil.copytree(made / "model", made / "moved")
     (made / "net.py").write_text(factory.NET)
+    (made / "words.txt").write_text("a word\n")
     (made / "f.py").write_text("def f(batch):\n    return batch\n\n\ng = f\n")
     for name in ("w.safetensors", "w.pt"):
         factory.write_weights(made / name)
@@ -292,7 +295,7 @@ def test_no_version_of_batchscore_or_of_its_files_is_a_fact(
     """An upgrade scores nothing again: what counts is this list."""
     monkeypatch.setattr("batchscore.plan.fingerprint.__version__", "9.9")
     assert {name: text for name, text in plan_of().score_facts.items() if len(text) < 64} == {
-        "facts": "format 2",
+        "facts": "format 3",
         "scoring": "version 1",
         "runtime.precision": "float32",
         "runtime.compile": "False",
@@ -317,4 +320,8 @@ def test_the_name_of_the_demo_is_pinned(tmp_path: Path, monkeypatch: pytest.Monk
     """A change of it scores every published row of everybody again: it must not be by accident."""
     monkeypatch.setattr("batchscore.plan.fingerprint.version", VERSIONS.__getitem__)
     plan = make_plan(load_job(str(DEMO), (), [f"output.path={tmp_path / 'out'}"]))
-    assert plan.spec.score == "497154c8ae4bb99af206c2a05ae3b275a7719bcd7b95b3d25639b39b01018c1d"
+    assert plan.spec.score == "711f983adf22b3f65770bc7c56fb3152088750f3df7d0122306e9e3888ba564d"
+    earlier = respell_code(plan.score_facts, plan.loaded, ())
+    assert earlier is not None
+    before = "497154c8ae4bb99af206c2a05ae3b275a7719bcd7b95b3d25639b39b01018c1d"
+    assert score_hash(earlier) == before

@@ -1,0 +1,83 @@
+"""Facts as versions up to commit 020ad64 wrote them, so that what they scored is not scored again.
+
+Frozen: for these versions each file in the folder of a function was part of the job's code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+
+from batchscore.job import LoadedJob
+from batchscore.plan.code import called_files
+from batchscore.plan.fingerprint import CODE, FORMAT
+from batchscore.runs.layout import HOME
+from batchscore.storage import is_local
+
+_FORMAT = "format 2"
+_READ_BYTES = 16 << 20
+_NOT_READ = (".yaml", ".yml", ".md", ".log")
+
+
+def without_neighbours(before: Mapping[str, str], facts: Mapping[str, str]) -> dict[str, str]:
+    """Returns facts of then, in today's format, without files that count no more.
+
+    Args:
+        before: those of an earlier run; later ones are returned as they are.
+        facts: those of today, for a job's files.
+    """
+    if before.get(FORMAT, _FORMAT) != _FORMAT:
+        return dict(before)
+    kept = {k: v for k, v in before.items() if not k.startswith(CODE) or k in facts}
+    return kept | {FORMAT: facts[FORMAT]} if FORMAT in before else kept
+
+
+def respell_code(
+    facts: Mapping[str, str], loaded: LoadedJob, shards: Collection[str]
+) -> dict[str, str] | None:
+    """Returns a job's facts of today in the words of then; None where then had no word for one.
+
+    Args:
+        shards: paths of the input, which were no code though they may lie beside it.
+    """
+    old = {f"{CODE}{name}": value for name, value in _code_hashes(loaded, shards).items()}
+    if any(name.startswith(CODE) and name not in old for name in facts):
+        return None
+    kept = {name: value for name, value in facts.items() if not name.startswith(CODE)}
+    return {**kept, FORMAT: _FORMAT, **old}
+
+
+def _code_hashes(loaded: LoadedJob, shards: Collection[str]) -> dict[str, str]:
+    base = Path(loaded.base)
+    shards = {os.path.realpath(shard) for shard in shards if shard.startswith("/")}
+    paths = [path for path in _code_files(loaded) if os.path.realpath(path) not in shards]
+    return {
+        str(path.relative_to(base)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths
+    }
+
+
+def _code_files(loaded: LoadedJob) -> list[Path]:
+    if not is_local(loaded.base):
+        return []
+    folders = {Path(loaded.base, file).parent for file in called_files(loaded.job)}
+    found = {path for folder in folders for path in (*folder.glob("*"), *_code_below(folder))}
+    return sorted(path for path in found if _may_be_read(path))
+
+
+def _code_below(folder: Path) -> Iterator[Path]:
+    for parent, folders, files in os.walk(folder):
+        paths = {name: Path(parent, name) for name in folders}
+        folders[:] = [name for name, path in paths.items() if _may_hold_code(path)]
+        yield from (Path(parent, name) for name in files if name.endswith(".py"))
+
+
+def _may_hold_code(folder: Path) -> bool:
+    foreign = (folder / "pyvenv.cfg", folder / HOME)
+    return not folder.name.startswith((".", "__")) and not any(path.exists() for path in foreign)
+
+
+def _may_be_read(path: Path) -> bool:
+    visible = not path.name.startswith(".") and path.suffix not in _NOT_READ
+    return visible and path.is_file() and path.stat().st_size <= _READ_BYTES
