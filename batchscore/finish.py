@@ -16,6 +16,7 @@ from batchscore.gate import judge_drift
 from batchscore.job import UserFunction
 from batchscore.judge import judge
 from batchscore.ledger import merge_records
+from batchscore.phases import Units, rounded, split
 from batchscore.profiles import Reference, read_run_profile, save_profile
 from batchscore.records import Digest, UnitRecord
 from batchscore.runs import layout
@@ -251,7 +252,7 @@ def _manifest(
 ) -> dict[str, Any]:
     records, plan = result.records, result.plan
     fresh = [record for record in records if record.unit in result.fresh]
-    head = _head(spec.run, plan, status)
+    head = _head(spec.run, plan, status, _scored_at(plan, fresh))
     units, files, shards = encode_units(records, spec.run)
     standing = set(plan["before"]) | {f["path"] for f in (result.base or {}).get("files", ())}
     bad = [{"path": path, "reason": reason} for path, reason in _bad_shards(result)]
@@ -269,7 +270,7 @@ def _manifest(
         "checks": [asdict(check) for check in checks],
         "drift": result.drift,
         "profile": result.profile.summary(),
-        **_timings(spec, head, fresh),
+        **_timings(spec, head, fresh, plan.get("spent", {})),
         "reused_units": len(records) - len(fresh),
         "units": units,
         "shards": shards,
@@ -277,17 +278,30 @@ def _manifest(
     }
 
 
-def _head(run: str, plan: dict[str, Any], status: str) -> dict[str, Any]:
+def _head(
+    run: str, plan: dict[str, Any], status: str, units: Units | None = None
+) -> dict[str, Any]:
     now = datetime.now(timezone.utc)
     started = datetime.fromisoformat(plan["facts"]["started"])
+    seconds = round((now - started).total_seconds(), 3)
     return {
         "batchscore_manifest": 1,
         "run": run,
         "status": status,
         **plan["facts"],
         "finished": now.isoformat(timespec="milliseconds"),
-        "seconds": round((now - started).total_seconds(), 3),
+        "seconds": seconds,
+        "phases": rounded(split(seconds, plan.get("spent", {}), units), seconds),
     }
+
+
+def _scored_at(plan: dict[str, Any], fresh: Sequence[UnitRecord]) -> Units:
+    """Returns when this run's units were scored; where it scored none, it only publishes."""
+    started = datetime.fromisoformat(plan["facts"]["started"]).timestamp()
+    found = add_up(record.seconds for record in fresh)
+    if "began" not in found or "ended" not in found:
+        return Units(0.0, 0.0)
+    return Units(found["began"] - started, found["ended"] - started)
 
 
 def _write_failed(spec: RunSpec, plan: dict[str, Any], error: BatchscoreError) -> dict[str, Any]:
@@ -316,17 +330,23 @@ def held_manifest(run: str, plan: dict[str, Any], checks: Sequence[Check]) -> di
 
 def _without_result(run: str, plan: dict[str, Any], status: str) -> dict[str, Any]:
     rows = asdict(Rows(sum(shard["rows"] for shard in plan["inputs"]), 0, 0, 0))
-    head = {**_head(run, plan, status), "base": plan["base"]}
+    units = Units(0.0, 0.0) if status == "held" else None
+    head = {**_head(run, plan, status, units), "base": plan["base"]}
     return {**head, "rows": rows, "files": [], "inputs": plan["inputs"]}
 
 
-def _timings(spec: RunSpec, head: Mapping[str, Any], fresh: Sequence[UnitRecord]) -> dict[str, Any]:
+def _timings(
+    spec: RunSpec,
+    head: Mapping[str, Any],
+    fresh: Sequence[UnitRecord],
+    before: Mapping[str, float],
+) -> dict[str, Any]:
     """Returns where the time of this run's units went; nothing where it scored none."""
     if not fresh:
         return {"stage_seconds": {}, "limited_by": None, "timings": None}
     seconds = add_up(record.seconds for record in fresh)
     told = (*STAGES, *BETWEEN, *BESIDE)
-    timings = asdict(explain(seconds, _setting(spec, head, fresh)))
+    timings = asdict(explain(seconds, replace(_setting(spec, head, fresh), before=before)))
     return {
         "stage_seconds": _rounded({m.name: seconds.get(m.name) for m in told}),
         "limited_by": " and ".join(timings.pop("limited_by")),
@@ -341,13 +361,15 @@ def _rounded(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def until_now(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a run's manifest with its times up to now, publishing among them."""
+    """Returns a run's manifest with its times up to now, its publication among them."""
     now = datetime.now(timezone.utc)
     seconds = round((now - datetime.fromisoformat(manifest["started"])).total_seconds(), 3)
     timings = dict(manifest.get("timings") or {})
     more = seconds - manifest["seconds"]
     timings |= {k: round(timings[k] + more, 4) for k in ("scoring_s", "finish_s") if k in timings}
-    return {**manifest, "seconds": seconds, "timings": timings or None}
+    phases = rounded(manifest.get("phases", {}), seconds)
+    times = {"finished": now.isoformat(timespec="milliseconds"), "seconds": seconds}
+    return {**manifest, **times, "phases": phases, "timings": timings or None}
 
 
 def _setting(spec: RunSpec, head: Mapping[str, Any], fresh: Sequence[UnitRecord]) -> Setting:

@@ -66,7 +66,7 @@ def judge(
         *check_rejects(rows, reasons, spec.rejects),
         check_not_empty(rows, spec.allow_empty),
         *check_bad_shards(bad_shards, spec.max_bad_shards),
-        *_volume(spec, rows, base),
+        *judge_volume(spec, rows, base),
         *check_schema(columns, base["columns"] if base else None),
         *check_score_range(records, spec.checks),
         *_golden(spec),
@@ -74,7 +74,19 @@ def judge(
     ]
 
 
-def _volume(spec: RunSpec, rows: Rows, base: dict[str, Any] | None) -> list[Check]:
+def judge_sample(spec: RunSpec, record: UnitRecord) -> list[Check]:
+    """Returns the checks that fail for all rows where they fail for some, here of a sample."""
+    return [*check_score_range([record], spec.checks), *_unique(spec, [record])]
+
+
+def judge_volume(spec: RunSpec, rows: Rows, base: dict[str, Any] | None) -> list[Check]:
+    """Returns the check of the number of rows.
+
+    Args:
+        spec: Of the run.
+        rows: Of the run.
+        base: The manifest of what is published of the slice, or None.
+    """
     if base is not None:
         before = base["rows"]["scored"] + base["rows"]["rejected"]
         return check_volume(rows, [before], f"run {base['run']}", spec.checks)

@@ -7,6 +7,7 @@ import gc
 import hashlib
 import os
 import platform
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -79,6 +80,16 @@ def machine() -> str:
 def machine_tag() -> str:
     """Returns eight hexadecimal digits of the machine's name."""
     return hashlib.sha256(machine().encode()).hexdigest()[:8]
+
+
+def started_at() -> float | None:
+    """Returns when this process was started, in Unix seconds; None if the system does not tell."""
+    try:
+        ticks = int(start_of(os.getpid()) or "")
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    except (AttributeError, OSError, ValueError):
+        return None
+    return time.time() - age
 
 
 def start_of(pid: int) -> str | None:

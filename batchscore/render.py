@@ -6,22 +6,25 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from batchscore.gate import describe
-from batchscore.render_times import TIMES, busy_and_help, phases, speed_and_limit, time_rows
+from batchscore.render_times import (
+    TIMES,
+    busy_and_help,
+    phases,
+    speed_and_limit,
+    time_rows,
+)
 from batchscore.render_times import duration as duration
 from batchscore.render_times import rate as rate
-from batchscore.runs.manifest import published_at, released_by
-from batchscore.telemetry import STAGES
 from batchscore.wording import counted, one_line
 
 if TYPE_CHECKING:
-    from batchscore.commands.check import Checked
     from batchscore.commands.trace import Match, Traced
     from batchscore.commands.verify import SliceVerified, Verified
-    from batchscore.plan import Plan
-    from batchscore.plan.rehearsal import Rehearsal
 
 ROLLED_BACK = "rolled_back"
 """What `rollback` reports in place of the status of the run that it made."""
+_NOTHING = "nothing was published; earlier results are unchanged"
+_DECISIONS = ("revoked", "discarded", "released", "rollback")
 _REASONS = 5
 _PROFILE = ("count", "nulls", "min", "p05", "p50", "p95", "max")
 
@@ -77,38 +80,6 @@ def title(manifest: Mapping[str, Any]) -> str:
     )
 
 
-def summary(
-    manifest: Mapping[str, Any], output: str, where: str, program: str = "batchscore"
-) -> list[str]:
-    """Returns the lines that a run ends with.
-
-    Args:
-        output: the output's address.
-        where: how the user named the job or the output, for the next command.
-        program: how the shell finds this program.
-    """
-    lines = ended(manifest, output)
-    if "error" in manifest:
-        return lines
-    run = manifest["run"]
-    look = f"{program} show {where}"
-    report = f"{program} report {where} {run} -o report.html"
-    if manifest["status"] == "failed":
-        return [*lines, f"look   {look} {run}", f"report {report}"]
-    if manifest["status"] != "held":
-        undo = f"{program} rollback {where} --undo {run}"
-        return [*lines, f"next   {look}", f"report {report}", f"undo   {undo}"]
-    if "units" not in manifest:
-        return [*lines, f"look   {look} {run}"]
-    return [
-        *lines,
-        f"look     {look} {run}",
-        f"report   {report}",
-        f"release  {program} release {where} {run} --reason …",
-        f"discard  {program} discard {where} {run}",
-    ]
-
-
 def ended(manifest: Mapping[str, Any], output: str) -> list[str]:
     """Returns what a run came to, or what a decision made of it."""
     lines = [title(manifest)]
@@ -116,11 +87,10 @@ def ended(manifest: Mapping[str, Any], output: str) -> list[str]:
         return [*lines, f"error  {manifest['error']}"]
     if "units" in manifest:
         lines += _worked(manifest)
-    for kind in ("released", "discarded", "rollback", "revoked"):
-        if kind in manifest:
-            lines.append(f"{kind} by {one_line(decided(manifest[kind]), 200)}")
-    lines += [f"CHECK FAILED  {_check(c)}" for c in manifest["checks"] if not c["passed"]]
-    lines += [] if "drift" in _failed(manifest) else _drift(manifest)
+    lines += decisions(manifest)
+    lines += [f"CHECK FAILED  {each}" for each in failed_checks(manifest)]
+    if "drift" not in _failed(manifest):
+        lines += [f"drift  {each}" for each in drift_lines(manifest)]
     lines += _rejects(manifest, output)
     lines += [
         f"BAD SHARD  {one_line(bad['path'], 120)}: {one_line(bad['reason'], 200)}"
@@ -130,7 +100,33 @@ def ended(manifest: Mapping[str, Any], output: str) -> list[str]:
         f"SCORED AGAIN  {one_line(path, 120)} {one_line(wrong, 200)}"
         for path, wrong in manifest.get("damaged", {}).items()
     ]
-    return [*lines, *_files(manifest, output)]
+    return [*lines, files_line(manifest, output) or _NOTHING]
+
+
+def steps(manifest: Mapping[str, Any], where: str, program: str) -> list[str]:
+    """Returns the commands that a person may want next.
+
+    Args:
+        manifest: Of the run.
+        where: How the user names the job or the output.
+        program: How the shell finds this program.
+    """
+    run, status = manifest["run"], manifest["status"]
+    if "units" not in manifest:
+        return []
+    lines = ["", f"report   {program} report {where} {run} -o report.html"]
+    if status == "held":
+        lines.append(f"release  {program} release {where} {run} --reason …")
+        lines.append(f"discard  {program} discard {where} {run}")
+    if status in ("published", "empty"):
+        lines.append(f"undo     {program} rollback {where} --undo {run}")
+    return lines
+
+
+def decisions(manifest: Mapping[str, Any]) -> list[str]:
+    """Returns a line for each decision on a run, the one that counts first."""
+    kinds = [kind for kind in _DECISIONS if kind in manifest]
+    return [f"{kind} by {one_line(decided(manifest[kind]), 200)}" for kind in kinds]
 
 
 def decided(decision: Mapping[str, str]) -> str:
@@ -140,26 +136,43 @@ def decided(decision: Mapping[str, str]) -> str:
 
 
 def _worked(manifest: Mapping[str, Any]) -> list[str]:
-    rows, units = manifest["rows"], manifest["reused_units"]
-    reused = f"reused {count(rows['reused'])}" + (f" in {counted(units, 'unit')}" if units else "")
-    changed = one_line(", ".join(manifest.get("changed", ())), 200)
+    why = why_rescored(manifest)
     return [
-        f"{row_equation(rows)}      ({reused})",
-        *([f"no published row was kept, since this changed: {changed}"] if changed else []),
+        row_line(manifest),
+        *([why] if why else []),
         speed_and_limit(manifest),
         *busy_and_help(manifest),
     ]
 
 
-def _drift(manifest: Mapping[str, Any]) -> list[str]:
+def row_line(manifest: Mapping[str, Any], why: str = "") -> str:
+    """Returns where every row went, how many were scored before, and why no more were."""
+    rows, units = manifest["rows"], manifest["reused_units"]
+    reused = f"reused {count(rows['reused'])}" + (f" in {counted(units, 'unit')}" if units else "")
+    return f"{row_equation(rows)}      ({reused}{f'; {why}' if why else ''})"
+
+
+def why_rescored(manifest: Mapping[str, Any]) -> str:
+    """Returns why a run scored rows again that were published; empty where it did not."""
+    changed = one_line(", ".join(manifest.get("changed", ())), 200)
+    return f"no published row was kept, since this changed: {changed}" if changed else ""
+
+
+def drift_lines(manifest: Mapping[str, Any], notes: bool = True) -> list[str]:
+    """Returns what each comparison found, or why there is none, and notes on the references."""
     drift = manifest.get("drift")
     if not drift:
         return []
-    notes = [f"drift  {one_line(note, 300)}" for note in drift.get("notes", ())]
+    more = [one_line(note, 300) for note in drift.get("notes", ()) if notes]
     if not drift["comparisons"]:
         why = drift.get("why", "no reference")
-        return [f"drift  not judged: {why}; the run is profiled", *notes]
-    return [*(f"drift  {one_line(describe(each), 600)}" for each in drift["comparisons"]), *notes]
+        return [f"not judged: {why}; the run is profiled", *more]
+    return [*(one_line(describe(each), 600) for each in drift["comparisons"]), *more]
+
+
+def failed_checks(manifest: Mapping[str, Any]) -> list[str]:
+    """Returns the name and the findings of each check that did not pass."""
+    return [check_line(check) for check in manifest.get("checks", ()) if not check["passed"]]
 
 
 def _failed(manifest: Mapping[str, Any]) -> list[str]:
@@ -172,7 +185,8 @@ def _drifted(manifest: Mapping[str, Any]) -> str:
     return verdict if verdict in ("warn", "fail") and "drift" not in _failed(manifest) else ""
 
 
-def _check(check: Mapping[str, Any]) -> str:
+def check_line(check: Mapping[str, Any]) -> str:
+    """Returns a check's name and findings."""
     return f"{check['name']}: {one_line(check['detail'], 600)}"
 
 
@@ -186,29 +200,16 @@ def _rejects(manifest: Mapping[str, Any], output: str) -> list[str]:
     return [*lines, *(f"rejects in {output}/{folder}" for folder in folders[:_REASONS])]
 
 
-def _files(manifest: Mapping[str, Any], output: str) -> list[str]:
+def files_line(manifest: Mapping[str, Any], output: str) -> str:
+    """Returns how many files a run added and replaced, and where; empty if it did not publish."""
     if manifest["status"] in ("published", "empty", ROLLED_BACK):
         mine = f"/{manifest['run']}-"
         added = sum(mine in f"/{file['path']}" for file in manifest["files"])
         stand, replaced = len(manifest["files"]) - added, len(manifest["replaced"])
         total = size(sum(file["bytes"] for file in manifest["files"]))
         kept = f"{stand} kept, " if stand else ""
-        return [f"files: {added} added, {kept}{replaced} replaced, {total}   in {output}/data"]
-    return ["nothing was published; what was published before stands"]
-
-
-def unchanged(
-    manifest: Mapping[str, Any], output: str, where: str, program: str = "batchscore"
-) -> list[str]:
-    """Returns the lines of a run that had nothing to do."""
-    return [
-        title(manifest),
-        f"nothing to do: run {manifest['run']} published these rows at "
-        f"{one_line(published_at(manifest), 40)}, and job, input and model are the same",
-        *_drift(manifest),
-        f"files: {len(manifest['files'])} stand in {output}/data   (--rescore scores them again)",
-        f"next   {program} show {where}",
-    ]
+        return f"files: {added} added, {kept}{replaced} replaced, {total}   in {output}/data"
+    return ""
 
 
 def details(manifest: Mapping[str, Any], output: str) -> list[str]:
@@ -227,9 +228,10 @@ def details(manifest: Mapping[str, Any], output: str) -> list[str]:
     ]
     lines += ["", *(f"{name:<9} {value}" for name, value in facts)]
     times = time_rows(manifest)
-    lines += ["", *phases(manifest), *table(TIMES, times, left=2)] if times else []
+    spent = [*phases(manifest), *(table(TIMES, times, left=2) if times else [])]
+    lines += ["", *spent] if spent else []
     if "checks" in manifest:
-        lines += ["", *(f"{_mark(c, manifest):<6} {_check(c)}" for c in manifest["checks"])]
+        lines += ["", *(f"{_mark(c, manifest):<6} {check_line(c)}" for c in manifest["checks"])]
     if manifest.get("profile"):
         lines += ["", *profile_table(manifest["profile"])]
     return lines
@@ -283,7 +285,7 @@ def history(manifests: Sequence[Mapping[str, Any]], current: Container[str]) -> 
 def _history_row(m: Mapping[str, Any], current: bool) -> list[str]:
     rows = m.get("rows", {})
     drifted = _drifted(m)
-    why = ",".join([*_failed(m), *([f"drift {drifted}"] if drifted else []), *_decision(m)])
+    why = ",".join([*_failed(m), *([f"drift {drifted}"] if drifted else []), *_marks(m)])
     status = f"{m['status']}{' *' if current else ''}{f' ({why})' if why else ''}"
     return [
         str(m["run"]),
@@ -300,136 +302,23 @@ def _history_row(m: Mapping[str, Any], current: bool) -> list[str]:
     ]
 
 
-def _decision(m: Mapping[str, Any]) -> list[str]:
-    """Returns by whom and when a run was released, or which run it took back."""
-    if "undoes" in m:
-        return [f"rollback of {m['undoes']}"]
-    if released_by(m):
-        return [f"released {str(published_at(m))[:19]} by {one_line(released_by(m), 24)}"]
-    return []
+def _marks(m: Mapping[str, Any]) -> list[str]:
+    """Returns what else counts of a run: a release, a revocation, a rollback, rescored rows."""
+    marks = [f"rollback of {m['undoes']}"] if "undoes" in m else []
+    marks += [_by(m, kind) for kind in ("released", "revoked") if m.get(kind)]
+    reasons = one_line(", ".join(m.get("rescored", ())), 48)
+    return [*marks, f"rescored: {reasons}"] if reasons and "reused_units" in m else marks
 
 
-def checked(found: Checked, probed: bool) -> list[str]:
-    """Returns what `check` found."""
-    plan, work, rehearsal = found.plan, found.work, found.rehearsal
-    spec = plan.spec
-    lines = [
-        f"{found.status.upper()}   {one_line(spec.slice)}   nothing was written",
-        f"input   {counted(len(plan.shards), 'shard')}, "
-        f"{counted(sum(s.rows for s in plan.shards), 'row')}, {size(plan.input_bytes)}; the filter "
-        f"skips {counted(plan.pruned_rows, 'row')} unread",
-        f"units   {len(work.units)} to score, {counted(work.unit_rows, 'row')}; "
-        f"{len(work.kept) + len(work.resumed)} reused, {counted(work.reused_rows, 'row')}",
-        f"model   {one_line(spec.model.name)} {one_line(spec.model.version)}, "
-        f"{counted(len(spec.model.sha256), 'file')}, SHA-256 as pinned",
-        f"output  {spec.output.address}, "
-        + ("an object was put and removed" if probed else "may be written (--probe tries it)"),
-        *(f"{key:<10}  {value}" for key, value in plan.choices.items()),
-        *(
-            f"bad shard   {one_line(b.path, 120)}: {one_line(b.reason, 200)}"
-            for b in plan.bad_files
-        ),
-        *_references(plan),
-        *_changes(found),
-        "",
-        *_rehearsed(rehearsal),
-        *_many_rejects(plan, rehearsal),
-    ]
-    return [*lines, "", _verdict(found)]
-
-
-def _references(plan: Plan) -> list[str]:
-    drift, found = plan.spec.drift, plan.references
-    columns = ", ".join(drift.columns or (*plan.spec.model_columns, "scores"))
-    against = " and ".join(each.title for each in found.chosen)
-    line = f"against {against}, on_fail {drift.on_fail}; judged: {columns}"
-    return [
-        f"drift       {one_line(line if found.chosen else 'not judged: no reference yet', 400)}",
-        *(f"drift       {one_line(note, 300)}" for note in found.notes),
-    ]
-
-
-def _changes(found: Checked) -> list[str]:
-    lines = [
-        f"{'change    ' if check.passed else 'HELD      '}  {_check(vars(check))}"
-        for check in found.work.checks
-    ]
-    if found.pending is not None:
-        lines.append(f"pending     {interrupted(found.pending)}")
-    if found.held_by is not None:
-        lines.append(f"in use      {found.held_by}")
-    return lines
+def _by(m: Mapping[str, Any], kind: str) -> str:
+    return f"{kind} {str(m[kind].get('at'))[:19]} by {one_line(m[kind].get('by'), 24)}"
 
 
 def interrupted(run: str) -> str:
-    """Says that a publication was begun and not finished."""
+    """Says that a publication was started and not finished."""
     return (
         f"a publication of run {run} was interrupted or is under way; the next run, release, "
         "discard or rollback finishes it"
-    )
-
-
-def _rehearsed(rehearsal: Rehearsal | None) -> list[str]:
-    if rehearsal is None:
-        return ["no row is left to score, so no batch was tried"]
-    rows = [
-        (
-            stage.name,
-            f"{rehearsal.seconds.get(stage.name, 0.0) * 1e3:.1f}",
-            _stage_rate(rehearsal, stage.name),
-        )
-        for stage in STAGES
-    ]
-    reasons = [
-        f"rejected {count(n)}  {one_line(r, 160)}" for r, n in rehearsal.reject_reasons.items()
-    ]
-    marks = {True: "golden rows ok", False: "HELD"}
-    golden = [f"{marks[check.passed]}  {_check(vars(check))}" for check in rehearsal.golden]
-    example = "  ".join(f"{k}={one_line(v)}" for k, v in rehearsal.example.items())
-    return [
-        f"one batch of {counted(rehearsal.rows, 'row')}: {count(rehearsal.scored)} scored",
-        *reasons,
-        *golden,
-        *table(("stage", "ms", "speed"), rows),
-        f"columns {', '.join(f'{one_line(n)} {k}' for n, k in rehearsal.columns)}",
-        f"first row's scores {example}",
-    ]
-
-
-def _stage_rate(rehearsal: Rehearsal, stage: str) -> str:
-    return rate(rehearsal.rows, rehearsal.seconds.get(stage, 0.0))
-
-
-def _many_rejects(plan: Plan, rehearsal: Rehearsal | None) -> list[str]:
-    if rehearsal is None:
-        return []
-    ratio, allowed = 1 - rehearsal.scored / rehearsal.rows, plan.spec.rejects.max_ratio
-    if ratio <= allowed:
-        return []
-    return [
-        f"WARNING  {ratio:.2%} of the batch is rejected, and rejects.max_ratio is {allowed:.2%}"
-    ]
-
-
-def _verdict(found: Checked) -> str:
-    work = found.work
-    if work.unchanged and work.base is not None:
-        return f"a run would do nothing: run {work.base['run']} published the same already"
-    if work.held:
-        return "a run would be held (exit 3) and score nothing, for what stands under HELD"
-    if found.status == "held" and found.rehearsal is not None:
-        failed = ", ".join(check.name for check in found.rehearsal.golden if not check.passed)
-        return f"a run would be held (exit 3), for what stands under HELD: {failed}"
-    if found.status == "held":
-        return (
-            "a run would be held (exit 3): 0 rows to score; input.allow_empty: true would "
-            "publish an empty result"
-        )
-    if found.seconds is None:
-        return "a run would score nothing, and check and publish what was scored before"
-    return (
-        f"a run would score about {counted(work.unit_rows, 'row')} in "
-        f"{duration(found.seconds)}, and start Python, Beam and torch before"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from batchscore.phases import PHASES
 from batchscore.telemetry import BETWEEN, STAGES, Measure, thread_of
 from batchscore.wording import counted, one_line
 
@@ -75,8 +76,33 @@ def busy_and_help(manifest: Mapping[str, Any]) -> list[str]:
     return [*lines, f"help   {one_line(advice, 300)}"] if advice else lines
 
 
+def times(manifest: Mapping[str, Any]) -> str:
+    """Returns how long a command took, by phase, how fast that was and what limited it."""
+    ran, phases = manifest["status"] != "unchanged", manifest.get("phases") or {}
+    spent = phase_seconds({each: s for each, s in phases.items() if ran or s})
+    whole = f"{duration(manifest['seconds'])}{f' ({spent})' if spent else ''}"
+    if not ran:
+        return whole
+    device = manifest["device"].partition(",")[0]
+    speed = rate(_scored_now(manifest), manifest["seconds"])
+    return f"{whole}, {speed}{_limit(manifest)}, {device}"
+
+
+def phase_seconds(phases: Mapping[str, float]) -> str:
+    """Returns the seconds of each known phase: start-up 4.1, planning 0.3."""
+    return ", ".join(f"{_name(phase)} {phases[phase]:.1f}" for phase in PHASES if phase in phases)
+
+
 def phases(manifest: Mapping[str, Any]) -> list[str]:
-    """Returns one line: seconds until the first unit was opened, and from there on."""
+    """Returns one line: the seconds of each phase, which add up to those of the run.
+
+    A run of an earlier version knows how long it took until its first unit was opened, and from
+    there on.
+    """
+    if manifest.get("phases"):
+        found = manifest["phases"]
+        spent = ", ".join(f"{_name(each)} {found.get(each, 0.0):.3f} s" for each in PHASES)
+        return [f"phases of {manifest['seconds']:.3f} s: {spent}"]
     timings = _timings(manifest)
     if "scoring_s" not in timings:
         return []
@@ -84,6 +110,10 @@ def phases(manifest: Mapping[str, Any]) -> list[str]:
         "start-up {start_up_s:.2f} s, scoring {scoring_s:.2f} s, {finish_s:.2f} s of it after the "
         "last unit".format(**timings)
     ]
+
+
+def _name(phase: str) -> str:
+    return phase.replace("_", "-")
 
 
 def time_rows(manifest: Mapping[str, Any]) -> list[tuple[str, ...]]:

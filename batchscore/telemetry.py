@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
+
+from batchscore.phases import LOADING, PLANNING, PUBLISHING, SCORING, START_UP, Units, split
 
 _CLOSE = 0.9
 _LATE = 0.1
@@ -87,8 +89,9 @@ class Setting:
     """What a run worked with.
 
     Args:
-        started: of the run, in Unix seconds.
+        started: of the command, in Unix seconds.
         finished: of its checks, in Unix seconds.
+        before: seconds by phase, until workers were started.
         workers: processes that scored.
         cores: that they shared.
         device: cpu, cuda, or cuda:N.
@@ -107,6 +110,7 @@ class Setting:
 
     started: float
     finished: float
+    before: Mapping[str, float] = field(default_factory=dict)
     workers: int = 1
     cores: int = 1
     device: str = "cpu"
@@ -138,11 +142,11 @@ class Timings:
     """Where a run's time went; None is what was not measured.
 
     Args:
-        limited_by: what to speed up first: a stage, `engine`, `start-up` or `finish`; two names
-            where they are within 10 % of each other.
+        limited_by: what to speed up first: a stage, `engine`, or a phase: `start-up`, `planning`,
+            `loading` or `publishing`; two stages if they are within 10 % of each other.
         share: of the main threads' time that the first of these took, or was waited for where it
-            is a GPU; of the run for `start-up` and `finish`.
-        start_up_s: from the run's start until its first unit was opened.
+            is a GPU; for a phase, its share of the run.
+        start_up_s: from the command's start until its first unit was opened.
         scoring_s: from then to the end of the run.
         finish_s: of these, merging, checks and publishing after the last unit.
         thread_s: what the workers' main threads spent on units, waits among it, added up.
@@ -183,9 +187,11 @@ def explain(seconds: Mapping[str, float], run: Setting) -> Timings:
     return Timings(
         limited_by=limited_by,
         share=share,
-        start_up_s=phases and phases.start_up,
-        scoring_s=phases and phases.units + phases.finish,
-        finish_s=phases and phases.finish,
+        start_up_s=None
+        if phases is None
+        else phases[START_UP] + phases[PLANNING] + phases[LOADING],
+        scoring_s=None if phases is None else phases[SCORING] + phases[PUBLISHING],
+        finish_s=None if phases is None else phases[PUBLISHING],
         thread_s=thread_s,
         waited_for_data=_share(seconds.get("wait_read"), thread_s),
         waited_for_writer=_share(seconds.get("wait_write"), thread_s),
@@ -209,25 +215,28 @@ def _share(part: float | None, whole: float | None) -> float | None:
     return None if part is None or not whole else min(1.0, part / whole)
 
 
-class _Phases(NamedTuple):
-    """Seconds until the first unit was opened, until the last one was whole, and after it."""
-
-    start_up: float
-    units: float
-    finish: float
-
-
-def _phases(seconds: Mapping[str, float], run: Setting) -> _Phases | None:
+def _phases(seconds: Mapping[str, float], run: Setting) -> dict[str, float] | None:
+    """Returns the run's phases, if it was measured when its units were scored."""
     if "began" not in seconds or "ended" not in seconds:
         return None
-    # Clocks of several machines may disagree.
-    start_up = min(max(0.0, seconds["began"] - run.started), run.seconds)
-    finish = min(max(0.0, run.finished - seconds["ended"]), run.seconds - start_up)
-    return _Phases(start_up, run.seconds - start_up - finish, finish)
+    units = Units(seconds["began"] - run.started, seconds["ended"] - run.started)
+    return split(run.seconds, run.before, units)
+
+
+_OUTSIDE = {
+    START_UP: "start-up",
+    PLANNING: "planning",
+    LOADING: "loading",
+    PUBLISHING: "publishing",
+}
+"""What limits a run where a phase took longer than all units."""
 
 
 def _limit(
-    seconds: Mapping[str, float], run: Setting, phases: _Phases | None, thread_s: float | None
+    seconds: Mapping[str, float],
+    run: Setting,
+    phases: Mapping[str, float] | None,
+    thread_s: float | None,
 ) -> tuple[tuple[str, ...], float | None]:
     """Returns what limits a run, and the share of the time that the first of it takes."""
     if phases is None:
@@ -235,10 +244,9 @@ def _limit(
         idle = (thread_s or max(_loads(seconds))) < run.seconds * run.at_work / 2
         outside, spent, units = "start-up", None, 0.0 if idle else run.seconds
     else:
-        outside, spent = max(
-            ("start-up", phases.start_up), ("finish", phases.finish), key=lambda each: each[1]
-        )
-        units = phases.units if phases.units >= spent else 0.0
+        longest = max(_OUTSIDE, key=phases.__getitem__)
+        outside, spent = _OUTSIDE[longest], phases[longest]
+        units = phases[SCORING] if phases[SCORING] >= spent else 0.0
     stages = limiting_stages(seconds)
     if not units or not stages:
         return (outside,), _share(spent, run.seconds)
@@ -375,19 +383,26 @@ def _better_device(case: _Case) -> str:
 
 def _fewer_workers(case: _Case) -> str:
     run, phases = case.run, _phases(case.seconds, case.run)
-    if phases is None or run.workers == 1 or phases.units * (run.at_work - 1) >= phases.start_up:
+    if phases is None or run.workers == 1:
+        return ""
+    loading, scoring = phases[LOADING], phases[SCORING]
+    if scoring * (run.at_work - 1) >= loading:
         return ""
     return (
-        f"runtime.workers: 1, which starts sooner: with {run.workers} it took "
-        f"{phases.start_up:.1f} s to start and {phases.units:.1f} s to score"
+        f"runtime.workers: 1, which starts sooner: with {run.workers} loading took {loading:.1f} s "
+        f"and scoring {scoring:.1f} s"
     )
 
 
-def _start_once(case: _Case) -> str:
-    phases = _phases(case.seconds, case.run)
-    whole = case.run.seconds
-    took = f"{phases.start_up:.1f} s of {whole:.1f} s" if phases else "most of the time"
-    return f"fewer and larger runs: starting took {took}"
+def _took(text: str, phase: str) -> _Rule:
+    """Returns the rule that says `text`, and how much of the run a phase took."""
+
+    def say(case: _Case) -> str:
+        phases, whole = _phases(case.seconds, case.run), case.run.seconds
+        took = f"{phases[phase]:.1f} s of {whole:.1f} s" if phases else "most of the time"
+        return f"{text} took {took}"
+
+    return say
 
 
 def _always(text: str) -> _Rule:
@@ -434,8 +449,13 @@ _RULES: Mapping[str, tuple[_Rule, ...]] = {
         _more_cores,
         _always("larger shards: what is left of Beam's work is done once a batch and a unit"),
     ),
-    "start-up": (_fewer_workers, _start_once),
-    "finish": (
+    "start-up": (_took("fewer and larger runs: starting Python, Beam and torch", START_UP),),
+    "planning": (_took("fewer and larger shards: listing and comparing them", PLANNING),),
+    "loading": (
+        _fewer_workers,
+        _took("fewer and larger runs: loading the model and starting workers", LOADING),
+    ),
+    "publishing": (
         _fewer_partitions,
         _always("larger shards: merging, checks and publishing go by units and files"),
     ),

@@ -154,9 +154,9 @@ def test_runs_lists_the_newest_first(tmp_path: Path) -> None:
     for where in (job, tmp_path / "out"):
         lines = factory.run_cli("runs", where).stdout.splitlines()
         assert lines[0].split()[:3] == ["run", "status", "slice"]
-        assert [line.split()[:4] for line in lines[1:]] == [
-            [made[1], "published", "*", "small"],
-            [made[0], "published", "small", "1.0"],
+        assert [line.split()[:5] for line in lines[1:]] == [
+            [made[1], "published", "*", "(rescored:", "--rescore)"],
+            [made[0], "published", "small", "1.0", lines[2].split()[4]],
         ]
         found = json.loads(factory.run_cli("runs", where, "--json").stdout)
         assert [manifest["run"] for manifest in found] == made[::-1]
@@ -214,7 +214,7 @@ def test_schema_prints_the_job_files_schema(options: tuple[str, ...]) -> None:
 
 
 def test_a_run_prints_a_summary(tmp_path: Path) -> None:
-    """A run ends with what it did, where the rows went, and what to do next, on stdout alone."""
+    """A run ends with what it did, where the rows went, and where to look, on stdout alone."""
     job = factory.write_job(tmp_path)
     done = factory.run_cli("run", job)
     lines = done.stdout.splitlines()
@@ -222,10 +222,11 @@ def test_a_run_prints_a_summary(tmp_path: Path) -> None:
     assert lines[1].startswith("read 500 = scored 500 + rejected 0 + filtered 0 ")
     assert any(line.startswith("files: 1 added, 0 replaced") for line in lines)
     run = lines[0].split()[2]
-    assert lines[-3] == f"next   batchscore show {job}"
-    assert lines[-2] == f"report batchscore report {job} {run} -o report.html"
-    assert lines[-1] == f"undo   batchscore rollback {job} --undo {run}"
+    assert lines[-1] == f"look   batchscore show {job} {run}"
     assert done.stderr == ""
+    shown = factory.run_cli("show", job).stdout.splitlines()
+    assert shown[-2] == f"report   batchscore report {job} {run} -o report.html"
+    assert shown[-1] == f"undo     batchscore rollback {job} --undo {run}"
 
 
 def test_the_package_can_be_run(tmp_path: Path) -> None:
@@ -337,7 +338,7 @@ def test_a_second_ctrl_c_ends_workers_without_a_traceback(tmp_path: Path) -> Non
 def test_a_decision_that_is_interrupted_says_who_finishes_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Ctrl-C in a command without a stop of its own does not claim that nothing was begun."""
+    """Ctrl-C in a command without a stop of its own does not claim that nothing was started."""
 
     def abort(**_: object) -> None:
         raise click.Abort
@@ -347,4 +348,4 @@ def test_a_decision_that_is_interrupted_says_who_finishes_it(
         main()
     assert caught.value.code == 130
     said = capsys.readouterr().err
-    assert "what was begun is finished by the next command that writes" in said
+    assert "the next command that writes finishes what was started" in said

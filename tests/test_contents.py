@@ -185,8 +185,10 @@ def test_the_remedy_of_a_refused_release_works(
         assert (done.exit_code, done.stdout) == (1, "")
     again = run_cli("run", made.folder / "job.yaml", "--set", f"output.path={output}")
     assert again.exit_code == 0, again.output
+    why = "scored again, since files are damaged: 1"
+    assert (why in again.stdout.splitlines()[1]) == (kind != "profile")
     told = f"SCORED AGAIN  {path.relative_to(output)}"
-    assert again.stdout.count(told) == (kind != "profile")
+    assert run_cli("show", output).stdout.count(told) == (kind != "profile")
     table = published(output)
     assert len(set(table["id"].to_pylist())) == len(table) == 500 + 100 - 3
     assert run_cli("verify", output).exit_code == 0

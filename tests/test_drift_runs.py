@@ -104,7 +104,10 @@ def test_rows_like_those_of_training_are_published(training: bytes, tmp_path: Pa
 
 
 def test_drift_holds_the_run_with_figures_and_what_to_do(drifted: Path, tmp_path: Path) -> None:
-    """Nothing is published; column, measure, effect and threshold stand beside the commands."""
+    """Nothing is published; column, measure, effect and threshold are told, and where to look.
+
+    What a person may want to do next is in what they look at.
+    """
     done = run_cli("run", drifted)
     assert done.exit_code == 3
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("CHECK FAILED")]
@@ -112,10 +115,10 @@ def test_drift_holds_the_run_with_figures_and_what_to_do(drifted: Path, tmp_path
     assert re.search(r"a: mean 0.\d+, was -?0.\d+ in model small 1.0; PSI 0.3\d+, fails from", line)
     assert "fails from 0.25" in line
     run = done.stdout.split()[2]
-    for command in ("look", "report", "release", "discard"):
-        assert any(text.startswith(command) and run in text for text in done.stdout.splitlines()), (
-            done.stdout
-        )
+    assert done.stdout.splitlines()[-1] == f"look   batchscore show {drifted} {run}"
+    shown = run_cli("show", drifted, run).stdout.splitlines()
+    for command in ("report", "release", "discard"):
+        assert any(text.startswith(command) and run in text for text in shown), shown
     assert not list(tmp_path.glob("out/data/**/*.parquet"))
     manifest = run_json("show", drifted, run)
     assert (manifest["status"], aspects(manifest)["a"]) == ("held", "fail")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchscore import render
+from batchscore.render_summary import summary, unchanged
 from batchscore.telemetry import STAGES
 from tests.factory import run_json, write_job
 
@@ -75,49 +75,84 @@ def _failed(manifest: dict[str, Any]) -> dict[str, Any]:
     return {**facts, "status": "failed", "error": "shard x: is torn", "files": []}
 
 
+SHOW = "batchscore show job.yaml"
+
+
 def test_a_published_run_says_where_every_row_went(manifest: dict[str, Any]) -> None:
-    """Title, equation, speed, stages, files and the next commands are there, in that order."""
-    lines = render.summary(manifest, "/out", "job.yaml")
+    """Title, equation, time, drift, files, and where to look: six lines and no advice."""
+    lines = summary(manifest, "/out", SHOW)
+    phases = ", ".join(rf"{name} [\d.]+" for name in ("start-up", "planning", "loading", "scoring"))
     expected = [
         rf"PUBLISHED run {manifest['run']}   small   model small 1\.0",
         r"read 500 = scored 500 \+ rejected 0 \+ filtered 0      \(reused 0\)",
-        r"[\d.]+ s, .* rows/s, limited by .*, cpu.*",
-        "busy seconds  " + "  ".join(rf"{stage.name} [\d.]+" for stage in STAGES),
-        r"help   .+",
+        rf"[\d.]+ s \({phases}, publishing [\d.]+\), .* rows/s, limited by .*, cpu",
         r"drift  not judged: no reference yet .*; the run is profiled",
         r"files: 1 added, 0 replaced, [\d.]+ kB   in /out/data",
-        r"next   batchscore show job\.yaml",
-        rf"report batchscore report job\.yaml {manifest['run']} -o report\.html",
-        rf"undo   batchscore rollback job\.yaml --undo {manifest['run']}",
+        rf"look   batchscore show job\.yaml {manifest['run']}",
     ]
     assert len(lines) == len(expected)
     for line, pattern in zip(lines, expected, strict=True):
         assert re.fullmatch(pattern, line), line
 
 
-def test_a_held_run_says_which_check_and_that_nothing_changed(manifest: dict[str, Any]) -> None:
-    """A check that did not pass stands with its figures, rejects with their reasons and place.
-
-    What a person can do about it comes last.
-    """
+def _held(manifest: dict[str, Any]) -> dict[str, Any]:
     held = {**manifest, "status": "held", "files": [], "replaced": []}
-    held["checks"] = [{"name": "rejects", "passed": False, "detail": "9 of 10", "status": "held"}]
+    held["checks"] = [
+        {"name": "rejects", "passed": False, "detail": "9 of 10", "status": "held"},
+        {"name": "volume", "passed": False, "detail": "too few", "status": "held"},
+    ]
     files = [f"_batchscore/rejects/{run}/{unit}.parquet" for run in "ab" for unit in "xy"]
-    held["rejects"] = {"reasons": {"infer: NonFiniteScore: NaN": 1_234}, "files": files}
-    lines = render.summary(held, "/out", "job.yaml")
+    return {**held, "rejects": {"reasons": {"infer: NonFiniteScore: NaN": 1_234}, "files": files}}
+
+
+def test_a_held_run_says_which_checks_and_that_nothing_changed(manifest: dict[str, Any]) -> None:
+    """The checks that did not pass are one line with their figures; no command decides anything."""
+    held = _held(manifest)
+    lines = summary(held, "/out", SHOW)
     assert lines[0].startswith("HELD run ")
-    assert "CHECK FAILED  rejects: 9 of 10" in lines
+    assert lines[3:] == [
+        "CHECK FAILED  rejects: 9 of 10; volume: too few; "
+        "rejected most often: infer: NonFiniteScore: NaN",
+        "nothing was published; earlier results are unchanged",
+        f"look   batchscore show job.yaml {held['run']}",
+    ]
+
+
+def test_what_a_summary_leaves_out_is_shown(manifest: dict[str, Any]) -> None:
+    """`show` has each failed check, the places of rejects, busy seconds, help, and the commands."""
+    held = _held(manifest)
+    lines = [*render.details(held, "/out"), *render.steps(held, "job.yaml", "batchscore")]
+    run = held["run"]
+    assert {"CHECK FAILED  rejects: 9 of 10", "CHECK FAILED  volume: too few"} <= set(lines)
     assert "rejected 1,234  infer: NonFiniteScore: NaN" in lines
     assert [line for line in lines if line.startswith("rejects in")] == [
         f"rejects in /out/_batchscore/rejects/{run}" for run in "ab"
     ]
-    assert lines[-5:] == [
-        "nothing was published; what was published before stands",
-        f"look     batchscore show job.yaml {held['run']}",
-        f"report   batchscore report job.yaml {held['run']} -o report.html",
-        f"release  batchscore release job.yaml {held['run']} --reason …",
-        f"discard  batchscore discard job.yaml {held['run']}",
+    busy = "busy seconds  " + "  ".join(rf"{stage.name} [\d.]+" for stage in STAGES)
+    assert any(re.fullmatch(busy, line) for line in lines)
+    assert any(line.startswith("help   ") for line in lines)
+    assert lines[-3:] == [
+        f"report   batchscore report job.yaml {run} -o report.html",
+        f"release  batchscore release job.yaml {run} --reason …",
+        f"discard  batchscore discard job.yaml {run}",
     ]
+    undo = f"undo     batchscore rollback job.yaml --undo {run}"
+    assert render.steps(manifest, "job.yaml", "batchscore")[-1] == undo
+
+
+def test_no_summary_has_more_than_six_lines(manifest: dict[str, Any]) -> None:
+    """Whatever was found of a run, and whatever was decided on it."""
+    decision = {"by": "me@here", "at": "2026-11-20T01:02", "reason": "a quiet night"}
+    full = {
+        **_held(manifest),
+        "changed": ["model", "version of torch"],
+        "bad_shards": [{"path": f"in/{n}.parquet", "reason": "is torn"} for n in range(9)],
+        "damaged": {f"ledger/{n}": "is gone" for n in range(9)},
+    }
+    drifted = _drifted(full, "fail", False)
+    for run in (manifest, full, drifted, {**drifted, "released": decision}, _failed(manifest)):
+        assert len(summary(run, "/out", SHOW)) <= 6
+    assert len(unchanged({**drifted, "status": "unchanged"}, "/out", SHOW)) <= 6
 
 
 def test_a_run_held_before_it_scored_has_nothing_to_release(manifest: dict[str, Any]) -> None:
@@ -125,11 +160,12 @@ def test_a_run_held_before_it_scored_has_nothing_to_release(manifest: dict[str, 
     checks = [{"name": "on_change.model", "passed": False, "detail": "x", "status": "held"}]
     facts = {key: manifest[key] for key in ("run", "job", "params", "model")}
     held = {**facts, "status": "held", "checks": checks, "rejects": {"reasons": {}, "files": []}}
-    assert render.summary(held, "/out", "job.yaml")[1:] == [
+    assert summary(held, "/out", SHOW)[1:] == [
         "CHECK FAILED  on_change.model: x",
-        "nothing was published; what was published before stands",
+        "nothing was published; earlier results are unchanged",
         f"look   batchscore show job.yaml {held['run']}",
     ]
+    assert render.steps(held, "job.yaml", "batchscore") == []
 
 
 def test_a_decision_is_told_with_who_and_why(manifest: dict[str, Any]) -> None:
@@ -181,7 +217,8 @@ def test_files_that_stay_are_told_from_those_added(manifest: dict[str, Any]) -> 
 def test_a_failed_run_says_why(manifest: dict[str, Any]) -> None:
     """The error stands in what the run ends with, and in what `show` tells of it later."""
     failed = _failed(manifest)
-    assert render.summary(failed, "/out", "job.yaml")[1:] == ["error  shard x: is torn"]
+    look = f"look   batchscore show job.yaml {failed['run']}"
+    assert summary(failed, "/out", SHOW)[1:] == ["error  shard x: is torn", look]
     lines = render.details(failed, "/out")
     assert lines[:2] == [render.title(failed), "error  shard x: is torn"]
     assert any(line.startswith("input     2 shards") for line in lines)
@@ -190,7 +227,8 @@ def test_a_failed_run_says_why(manifest: dict[str, Any]) -> None:
 def test_details_hold_checks_facts_and_profiles(manifest: dict[str, Any]) -> None:
     """What `show` tells: the summary, the facts, each stage, each check, and a line a column."""
     lines = render.details(manifest, "/out")
-    assert lines[:7] == render.summary(manifest, "/out", "x")[:-3]
+    assert lines[0] == summary(manifest, "/out", "x")[0]
+    assert any(line.startswith("phases of ") for line in lines)
     assert any(re.match(r"device    cpu, \w+, asked for auto", line) for line in lines)
     assert sum(line.startswith("ok     ") for line in lines) == len(manifest["checks"])
     header = next(number for number, line in enumerate(lines) if line.startswith("column"))
@@ -203,7 +241,7 @@ def test_details_hold_checks_facts_and_profiles(manifest: dict[str, Any]) -> Non
 
 def test_nothing_to_do_names_the_run_that_stands(manifest: dict[str, Any]) -> None:
     """An unchanged run says which run published, how many files, and how to score again."""
-    text = "\n".join(render.unchanged({**manifest, "status": "unchanged"}, "/out", "job.yaml"))
+    text = "\n".join(unchanged({**manifest, "status": "unchanged"}, "/out", SHOW))
     assert text.startswith("UNCHANGED run ")
     assert f"run {manifest['run']} published these rows at {manifest['finished']}" in text
     assert "--rescore" in text
@@ -265,8 +303,8 @@ def test_history_tells_drift(manifest: dict[str, Any]) -> None:
 @pytest.mark.parametrize("passed", [True, False])
 def test_an_unchanged_run_tells_its_drift(manifest: dict[str, Any], passed: bool) -> None:
     """What stands is told with its drift, also where a person released it."""
-    lines = render.unchanged(_drifted(manifest, "fail", passed), "/out", "job.yaml")
-    assert lines[2] == "drift  fail against model m 1 (1 fail): x: far"
+    lines = unchanged(_drifted(manifest, "fail", passed), "/out", SHOW)
+    assert lines[3] == "drift  fail against model m 1 (1 fail): x: far"
 
 
 def test_history_is_a_line_a_run(manifest: dict[str, Any]) -> None:
@@ -314,17 +352,42 @@ def test_no_control_character_reaches_a_terminal(manifest: dict[str, Any]) -> No
     for lines in (
         render.details(spoiled, "/out"),
         render.history([spoiled], {spoiled["run"]}),
-        render.unchanged(spoiled, "/out", str(Path("job.yaml"))),
+        unchanged(spoiled, "/out", SHOW),
+        summary(spoiled, "/out", SHOW),
     ):
         assert all("\x1b" not in line and "\n" not in line for line in lines)
 
 
 def test_a_run_that_failed_a_check_cannot_be_undone(manifest: dict[str, Any]) -> None:
     """Nothing was published: what is left is to look, in the terminal or on a page."""
-    lines = render.summary({**manifest, "status": "failed", "files": []}, "/out", "job.yaml")
+    failed = {**manifest, "status": "failed", "files": []}
     run = manifest["run"]
-    assert lines[-2:] == [
-        f"look   batchscore show job.yaml {run}",
-        f"report batchscore report job.yaml {run} -o report.html",
+    assert summary(failed, "/out", SHOW)[-1] == f"look   batchscore show job.yaml {run}"
+    assert render.steps(failed, "job.yaml", "batchscore") == [
+        "",
+        f"report   batchscore report job.yaml {run} -o report.html",
     ]
-    assert "rollback" not in "".join(lines)
+
+
+def test_history_marks_what_was_decided_and_rescored(manifest: dict[str, Any]) -> None:
+    """Released and revoked runs have by whom and when, rescored ones why; a rollback its run."""
+    decision = {"by": "me@here", "at": "2026-11-20T01:02:03.004", "reason": "a quiet night"}
+    runs = [
+        {**manifest, "released": decision},
+        {**manifest, "status": "revoked", "revoked": decision},
+        {**manifest, "rescored": ["model changed"]},
+        {**manifest, "rescored": ["--rescore"], "released": decision},
+        {**manifest, "undoes": "20261120-aaaa"},
+        {**_failed(manifest), "rescored": ["model changed"]},
+    ]
+    lines = render.history(runs, set())
+    status, end = (lines[0].index(name) for name in ("status", "slice"))
+    by = "2026-11-20T01:02:03 by me@here"
+    assert [line[status:end].strip() for line in lines[1:]] == [
+        f"published (released {by})",
+        f"revoked (revoked {by})",
+        "published (rescored: model changed)",
+        f"published (released {by},rescored: --rescore)",
+        "published (rollback of 20261120-aaaa)",
+        "failed",
+    ]

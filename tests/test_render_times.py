@@ -108,3 +108,27 @@ def test_the_phases_of_a_run_are_one_line() -> None:
         "start-up 2.00 s, scoring 39.00 s, 1.25 s of it after the last unit"
     ]
     assert render_times.phases(manifest(timings={"help": "x"})) == []
+
+
+PHASES = {"start_up": 4.1, "planning": 0.25, "loading": 1.0, "scoring": 35.15, "publishing": 0.5}
+
+
+def test_a_run_tells_its_phases_twice() -> None:
+    """`show` tells each to the millisecond; the summary in tenths, beside the whole."""
+    run = manifest(phases=PHASES, status="published")
+    assert render_times.phases(run) == [
+        "phases of 41.000 s: start-up 4.100 s, planning 0.250 s, loading 1.000 s, "
+        "scoring 35.150 s, publishing 0.500 s"
+    ]
+    assert render_times.times(run) == (
+        "41 s (start-up 4.1, planning 0.2, loading 1.0, scoring 35.1, publishing 0.5), "
+        "46k rows/s, limited by read (87%), cpu"
+    )
+
+
+def test_a_run_that_scored_nothing_tells_no_speed() -> None:
+    """Of a run with nothing to do there are the phases that it had; of an older one the whole."""
+    nothing = {"start_up": 1.0, "planning": 0.5, "loading": 0.0}
+    run = manifest(phases=nothing, seconds=1.5, status="unchanged")
+    assert render_times.times(run) == "1.5 s (start-up 1.0, planning 0.5)"
+    assert render_times.times(manifest(status="published")).startswith("41 s, 46k rows/s")

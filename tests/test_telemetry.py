@@ -138,11 +138,16 @@ def test_more_workers_than_units_do_not_count() -> None:
 
 
 def test_what_surrounds_the_units_limits_where_it_took_longer() -> None:
-    """Start-up or the end is named with its share of the run, if it is longer than all units."""
+    """A phase is named with its share of the run, if it is longer than all units."""
     setting = Setting(0, 10)
-    assert explain(measured(6, 3, 1, read=3), setting).limited_by == ("start-up",)
+    assert explain(measured(6, 3, 1, read=3), setting).limited_by == ("loading",)
     assert explain(measured(6, 3, 1, read=3), setting).share == 0.6
-    assert explain(measured(2, 2, 6, read=2), setting).limited_by == ("finish",)
+    early = replace(setting, before={"start_up": 4.0, "planning": 1.0})
+    assert explain(measured(6, 3, 1, read=3), early).limited_by == ("start-up",)
+    assert explain(measured(6, 3, 1, read=3), early).share == 0.4
+    late = replace(setting, before={"start_up": 1.0, "planning": 4.0})
+    assert explain(measured(6, 3, 1, read=3), late).limited_by == ("planning",)
+    assert explain(measured(2, 2, 6, read=2), setting).limited_by == ("publishing",)
     assert explain(measured(4, 5, 1, read=2, engine=3), setting).limited_by == ("engine",)
 
 
@@ -215,9 +220,11 @@ BUSY_READER = measured(1, 10, 1, read=9.5, infer=2, wait_read=7, engine=1)
         ("infer", {"batch_rows": 64, "call_rows": 1024}, "runtime.batch_rows of 1,024 or more"),
         ("engine", {"batch_rows": 1000}, "runtime.batch_rows above 1,000"),
         ("engine", {"cores": 2}, "larger shards"),
-        ("start-up", {}, "starting took 1.0 s of 12.0 s"),
-        ("finish", {"files": 400, "partition_by": ("day",)}, "output.partition_by"),
-        ("finish", {}, "larger shards"),
+        ("start-up", {"before": {"start_up": 1.0}}, "torch took 1.0 s of 12.0 s"),
+        ("planning", {"before": {"planning": 0.5}}, "comparing them took 0.5 s of 12.0 s"),
+        ("loading", {}, "starting workers took 1.0 s of 12.0 s"),
+        ("publishing", {"files": 400, "partition_by": ("day",)}, "output.partition_by"),
+        ("publishing", {}, "larger shards"),
     ],
 )
 def test_help_goes_by_the_evidence(limit: str, facts: dict[str, object], said: str) -> None:
@@ -229,9 +236,9 @@ def test_help_goes_by_the_evidence(limit: str, facts: dict[str, object], said: s
 def test_fewer_workers_help_where_starting_them_took_longer_than_they_spare() -> None:
     """Two workers spare half of the work; one is advised only if starting took longer than that."""
     two = Setting(0, 10, workers=2, units=4)
-    assert advise("start-up", measured(6, 4, 0), two).startswith("runtime.workers: 1, which")
-    assert "runs" in advise("start-up", measured(6, 4, 0), replace(two, workers=4))
-    assert "runs" in advise("start-up", measured(6, 4, 0), replace(two, workers=1))
+    assert advise("loading", measured(6, 4, 0), two).startswith("runtime.workers: 1, which")
+    assert "runs" in advise("loading", measured(6, 4, 0), replace(two, workers=4))
+    assert "runs" in advise("loading", measured(6, 4, 0), replace(two, workers=1))
 
 
 def test_more_workers_help_only_where_it_pays() -> None:
@@ -252,15 +259,15 @@ import pyarrow as pa
 
 
 def arrow(batch: pa.RecordBatch) -> pa.RecordBatch:
-    time.sleep(1.0)
+    time.sleep(1.5)
     return batch
 
 
 def frame(batch):
-    time.sleep(1.0)
+    time.sleep(1.5)
     return batch.copy()
 """
-SLOW_NET = NET.replace("logit: ", "__import__('time').sleep(1.0)\n        logit: ")
+SLOW_NET = NET.replace("logit: ", "__import__('time').sleep(1.5)\n        logit: ")
 
 
 @pytest.fixture(scope="module")

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import gc
 import json
 import logging
 import os
 import re
+import shlex
+import shutil
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -23,12 +27,16 @@ from batchscore.addresses import (
     redacted_address,
     redacted_text,
 )
-from batchscore.errors import BatchscoreError, JobFileError
+from batchscore.errors import BatchscoreError, FailedError, JobFileError
+from batchscore.phases import Stopwatch
+from batchscore.processes import started_at
+from batchscore.streams import keep_writing
 
 if TYPE_CHECKING:
     from batchscore.storage import Store
 
 F = TypeVar("F", bound=Callable[..., Any])
+_SLOWEST_START_S = 10.0
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -47,23 +55,48 @@ def main() -> None:
     # Read when NumPy is first imported, here and in workers: profiles are made beside other
     # threads, where a product on all cores takes many times as long.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    clock = Stopwatch(command_start(started_at(), time.time()))
+    keep_writing()
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(standalone_mode=False, obj=clock)
     except click.ClickException as error:
         code = error.exit_code
         if "--json" in sys.argv:
-            print_json(_failure("invalid", code, error.format_message()))
+            print_json(_failure("invalid", code, error.format_message()), kept=True)
         else:
             error.show()
     except click.Abort:
         code = 130
-        message = "stopped; what was begun is finished by the next command that writes"
+        message = "stopped; the next command that writes finishes what was started"
         if "--json" in sys.argv:
-            print_json(_failure("interrupted", code, message))
+            print_json(_failure("interrupted", code, message), kept=True)
         click.echo(f"INTERRUPTED  {message}", err=True)
-    sys.stdout.flush()
+    except OSError as error:  # of help or version, which click prints
+        code = 1
+        click.echo(f"FAILED  {_unprinted(error)}", err=True)
+    with suppress(OSError):
+        sys.stdout.flush()
     atexit.register(_leave_garbage)
     sys.exit(code)
+
+
+def command_start(process: float | None, now: float) -> float:
+    """Returns when the command started: with its process, if that is not too long ago.
+
+    A shell that waits, and then becomes the command, started long before it.
+
+    Args:
+        process: When the process was started, in Unix seconds; None if the system does not tell.
+        now: When the command line was entered.
+    """
+    if process is None or not 0 <= now - process <= _SLOWEST_START_S:
+        return now
+    return process
+
+
+def stopwatch() -> Stopwatch:
+    """Returns what measures the command since its process started; since now if called in one."""
+    return click.get_current_context().find_object(Stopwatch) or Stopwatch()
 
 
 def _leave_garbage() -> None:
@@ -133,7 +166,7 @@ def _tell(
         trace = traceback.format_exception(type(error), error, error.__traceback__)
         click.echo(redacted_text("".join(trace)), err=True, nl=False)
     if as_json:
-        print_json(_failure(status, code, message))
+        print_json(_failure(status, code, message), kept=True)
     else:
         click.echo(printable(f"{status.upper()}  {message}"), err=True)
     raise click.exceptions.Exit(code)
@@ -152,16 +185,42 @@ def _set_up_logging(debug: bool) -> None:
         logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
 
 
-def print_json(value: Any) -> None:
-    """Prints a result as one JSON document."""
+def print_json(value: Any, kept: bool = False) -> None:
+    """Prints a result as one JSON document.
+
+    Args:
+        value: The result.
+        kept: Whether the command did more than to print, so that a full disk changes no exit code.
+
+    Raises:
+        FailedError: It cannot be written. A reader who closed the pipe is no error.
+    """
     text = json.dumps(value, indent=1, ensure_ascii=False)
     # What no encoding has, half of a character, JSON can say by its number.
-    click.echo(text.encode(errors="backslashreplace").decode())
+    _print(text.encode(errors="backslashreplace").decode(), kept)
 
 
-def print_lines(lines: list[str]) -> None:
-    """Prints a result as lines of text."""
-    click.echo(printable("\n".join(lines)))
+def print_lines(lines: list[str], kept: bool = False) -> None:
+    """Prints a result as lines of text, as `print_json` does."""
+    _print(printable("\n".join(lines)), kept)
+
+
+def _print(text: str, kept: bool) -> None:
+    try:
+        click.echo(text)
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            return
+        if not kept:
+            raise FailedError(_unprinted(error)) from error
+        click.echo(f"WARNING  {_unprinted(error)}; the exit code is the command's own", err=True)
+
+
+def _unprinted(error: OSError) -> str:
+    return (
+        f"the result could not be printed ({error.strerror or error}); make room, or write it "
+        "elsewhere"
+    )
 
 
 def printable(text: str) -> str:
@@ -169,12 +228,34 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
+def program() -> str:
+    """Returns how this program can be started again: by its name if the shell finds it."""
+    started = sys.argv[0]
+    hidden = os.path.basename(started) == "batchscore" and shutil.which("batchscore") is None
+    return shlex.quote(os.path.relpath(started)) if hidden else "batchscore"
+
+
+def typed(where: str, params: tuple[str, ...], overrides: tuple[str, ...], output: str) -> str:
+    """Returns how to name a job or its output in another command.
+
+    Args:
+        where: The job file or the output, as the user named it.
+        params: As the user gave them.
+        overrides: The same; with any the output is named, since they may have moved it.
+        output: The output's address.
+    """
+    if overrides:
+        return shlex.quote(output)
+    words = [redacted_address(where), *(word for p in params for word in ("--param", p))]
+    return shlex.join(words)
+
+
 def open_output(
     where: str, params: tuple[str, ...], overrides: tuple[str, ...]
 ) -> tuple[Store, str | None]:
     """Returns the output that a job file or an address names, and the slice if it is a job's.
 
-    Warns of publications that were begun and not finished.
+    Warns of publications that were started and not finished.
 
     Raises:
         JobFileError: the job file is wrong, the address holds credentials, or parameters are given

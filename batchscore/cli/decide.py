@@ -14,7 +14,10 @@ from batchscore.cli.app import (
     open_output,
     print_json,
     print_lines,
+    program,
+    stopwatch,
     told,
+    typed,
 )
 
 if TYPE_CHECKING:
@@ -49,7 +52,8 @@ def release(
         from batchscore.commands.decide import release as decide
 
         store, slice_ = open_output(where, params, overrides)
-        _print_decided(decide(store, run_id, slice_, reason), store, as_json)
+        name = typed(where, params, overrides, store.address)
+        _print_decided(decide(store, run_id, slice_, reason), store, name, as_json)
 
 
 @click.command()
@@ -75,7 +79,8 @@ def discard(
         from batchscore.commands.decide import discard as decide
 
         store, slice_ = open_output(where, params, overrides)
-        _print_decided(decide(store, run_id, slice_, reason), store, as_json)
+        name = typed(where, params, overrides, store.address)
+        _print_decided(decide(store, run_id, slice_, reason), store, name, as_json)
 
 
 @click.command()
@@ -97,19 +102,21 @@ def rollback(
 
     WHERE is a job file (with --param) or an output.
     """
+    clock = stopwatch()
     with told(as_json, debug):
         from batchscore import render
         from batchscore.commands.decide import undo
 
         store, slice_ = open_output(where, params, overrides)
-        made = undo(store, run_id, slice_, reason)
-        _print_decided({**made, "status": render.ROLLED_BACK}, store, as_json)
+        made = undo(store, run_id, slice_, reason, clock)
+        name = typed(where, params, overrides, store.address)
+        _print_decided({**made, "status": render.ROLLED_BACK}, store, name, as_json)
 
 
-def _print_decided(manifest: dict[str, Any], store: Store, as_json: bool) -> None:
-    from batchscore import render
+def _print_decided(manifest: dict[str, Any], store: Store, where: str, as_json: bool) -> None:
+    from batchscore.render_summary import summary
 
     if as_json:
-        print_json({**manifest, "output": store.address, "exit_code": 0})
+        print_json({**manifest, "output": store.address, "exit_code": 0}, kept=True)
     else:
-        print_lines(render.ended(manifest, store.address))
+        print_lines(summary(manifest, store.address, f"{program()} show {where}"), kept=True)

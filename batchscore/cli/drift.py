@@ -94,9 +94,10 @@ def profile(
         found = profile_data(data, columns, probabilities, classes)
         written = 0 if output is None else write_profile(found.profile, output)
         if as_json:
-            print_json({**found.to_json(), "output": output, "exit_code": 0})
+            facts = {**found.to_json(), "output": output, "exit_code": 0}
+            print_json(facts, kept=output is not None)
         else:
-            print_lines(render_drift.profiled(found, output, written))
+            print_lines(render_drift.profiled(found, output, written), kept=output is not None)
 
 
 @click.command()
@@ -152,10 +153,10 @@ def compare(
 
             write_page(report_comparison(found).html, output)
         if as_json:
-            print_json({**found.to_json(), "report": output})
+            print_json({**found.to_json(), "report": output}, kept=True)
         else:
             lines = [f"report {output}"] if output is not None else []
-            print_lines([*render_drift.compared(found, every), *lines])
+            print_lines([*render_drift.compared(found, every), *lines], kept=True)
     raise click.exceptions.Exit(found.exit_code)
 
 
@@ -196,7 +197,8 @@ def report(
             click.echo(f"WARNING  left out: {message}", err=True)
         if as_json:
             facts = {"run": manifest["run"], "report": output, "bytes": written}
-            print_json({**facts, "missing": page.missing, "earlier": page.runs, "exit_code": 0})
+            facts |= {"missing": page.missing, "earlier": page.runs, "exit_code": 0}
+            print_json(facts, kept=True)
         else:
             run = f"run {manifest['run']} and {page.runs} before it"
-            print_lines([f"report {output}   {run}, {size(written)}"])
+            print_lines([f"report {output}   {run}, {size(written)}"], kept=True)

@@ -10,7 +10,9 @@ from batchscore.cli.app import (
     open_output,
     print_json,
     print_lines,
+    program,
     told,
+    typed,
 )
 
 
@@ -65,7 +67,9 @@ def show(
         else:
             with reading(store, manifest["run"]):
                 tables = render_drift.drift_tables(manifest)
-                lines = [*render.details(manifest, store.address), *tables]
+                name = typed(where, params, overrides, store.address)
+                steps = render.steps(manifest, name, program())
+                lines = [*render.details(manifest, store.address), *tables, *steps]
             print_lines(lines)
 
 
@@ -108,9 +112,9 @@ def verify(
 
         found = verify_output(*open_output(where, params, overrides))
         if as_json:
-            print_json(found.to_json())
+            print_json(found.to_json(), kept=True)
         else:
-            print_lines(render.verified(found))
+            print_lines(render.verified(found), kept=True)
     raise click.exceptions.Exit(found.exit_code)
 
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import shlex
-import shutil
 import sys
 from contextlib import redirect_stdout
 from typing import Any
 
 import click
 
-from batchscore.addresses import redacted_address
-from batchscore.cli.app import common_options, job_options, print_json, print_lines, told
+from batchscore.cli.app import (
+    common_options,
+    job_options,
+    print_json,
+    print_lines,
+    program,
+    stopwatch,
+    told,
+    typed,
+)
 from batchscore.cli.progress import show_progress, stop_on_signals
+from batchscore.phases import PLANNING
 from batchscore.processes import share_arenas, uncollected
 
 
@@ -30,17 +36,21 @@ def check(
     as_json: bool,
     debug: bool,
 ) -> None:
-    """Try all that can fail, and one batch through the whole way; writes nothing."""
+    """Validate all that can fail, and score one batch; writes nothing.
+
+    Ends with the exit code that a run would end with, as far as the plan and the batch tell.
+    """
+    clock = stopwatch()
     with told(as_json, debug):
-        from batchscore import render
+        from batchscore import render_check
         from batchscore.commands.check import check_job
 
         with redirect_stdout(sys.stderr):
-            found = check_job(job, params, overrides, probe)
+            found = check_job(job, params, overrides, probe, clock)
         if as_json:
-            print_json(found.to_json())
+            print_json(found.to_json(), kept=True)
         else:
-            print_lines(render.checked(found, probe))
+            print_lines(render_check.checked(found, probe), kept=True)
     raise click.exceptions.Exit(found.exit_code)
 
 
@@ -62,38 +72,30 @@ def run(
     debug: bool,
 ) -> None:
     """Score a job's input and publish the result, or say why not."""
+    clock = stopwatch()
     share_arenas()
     with told(as_json, debug), stop_on_signals() as stop:
         with uncollected():
-            from batchscore import render
+            from batchscore import render_summary
             from batchscore.commands.run import run_plan
             from batchscore.job import load_job
             from batchscore.plan import make_plan
 
         if engine is not None:
             overrides = (*overrides, f"runtime.engine={engine}")
+        clock.enter(PLANNING)
         plan = make_plan(load_job(job, params, overrides))
         with show_progress(as_json) as watch, redirect_stdout(sys.stderr):
-            manifest = run_plan(plan, beam_options, rescore, watch, stop)
+            manifest = run_plan(plan, beam_options, rescore, watch, stop, clock)
         output = plan.spec.output.address
-        where = shlex.join(
-            [redacted_address(job), *(word for p in params for word in ("--param", p))]
-        )
-        where = shlex.quote(output) if overrides else where
+        show = f"{program()} show {typed(job, params, overrides, output)}"
         if as_json:
-            print_json({**manifest, "output": output, **_outcome(manifest)})
+            print_json({**manifest, "output": output, **_outcome(manifest)}, kept=True)
         elif manifest["status"] == "unchanged":
-            print_lines(render.unchanged(manifest, output, where, _program()))
+            print_lines(render_summary.unchanged(manifest, output, show), kept=True)
         else:
-            print_lines(render.summary(manifest, output, where, _program()))
+            print_lines(render_summary.summary(manifest, output, show), kept=True)
     raise click.exceptions.Exit(_outcome(manifest)["exit_code"])
-
-
-def _program() -> str:
-    """Returns how this program can be started again: by its name where the shell finds it."""
-    started = sys.argv[0]
-    hidden = os.path.basename(started) == "batchscore" and shutil.which("batchscore") is None
-    return shlex.quote(os.path.relpath(started)) if hidden else "batchscore"
 
 
 def _outcome(manifest: dict[str, Any]) -> dict[str, Any]:

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib import import_module
 from typing import Any
 
-from batchscore.errors import HeldError
+from batchscore.errors import FailedError, HeldError, RetryError
 from batchscore.job import load_job
+from batchscore.judge import judge_volume
+from batchscore.phases import LOADING, PLANNING, SCORING, START_UP, Stopwatch
 from batchscore.plan import Plan, Work, make_plan, settle, share_out
 from batchscore.plan.places import probe_output
 from batchscore.plan.rehearsal import Rehearsal, estimate_seconds, rehearse
 from batchscore.plan.verify import verify
+from batchscore.processes import uncollected
+from batchscore.runs.checks import Check, check_rejects, check_schema
 from batchscore.runs.lease import describe_holder, holder
 from batchscore.runs.publication import pending
+from batchscore.runs.reconcile import Rows
+
+_EXIT_CODES = {
+    "ok": 0,
+    "failed": FailedError.exit_code,
+    "held": HeldError.exit_code,
+    "retry": RetryError.exit_code,
+}
 
 
 @dataclass(frozen=True)
@@ -24,31 +38,47 @@ class Checked:
         plan: what the job comes to.
         work: what of it is done, and what a run would do.
         rehearsal: what became of one batch; None where no row is left to score.
-        seconds: that scoring is expected to take.
+        checks: of a run, as far as the batch or the plan tell how they end.
+        estimate: seconds that a run is expected to take, by phase; None if it would score nothing.
         held_by: who holds the slice at the moment, or None.
-        pending: a run whose publication was begun and not finished, or None.
+        pending: a run whose publication was started and not finished, or None.
     """
 
     plan: Plan
     work: Work
     rehearsal: Rehearsal | None
-    seconds: float | None
+    checks: tuple[Check, ...]
+    estimate: dict[str, float] | None
     held_by: str | None
     pending: str | None
 
     @property
     def status(self) -> str:
-        """`held` where a run would be held, by a change or for want of rows, else `ok`."""
+        """How a run would end: `ok`, or `failed`, `held` or `retry`."""
+        if self.held_by is not None:
+            return "retry"
         if self.work.unchanged:
             return "ok"
-        empty = self.rehearsal is None and not self.plan.spec.allow_empty
-        checks = (*self.work.checks, *(self.rehearsal.golden if self.rehearsal else ()))
-        return "held" if empty or not all(check.passed for check in checks) else "ok"
+        if self.work.held or (self.rehearsal is None and not self.plan.spec.allow_empty):
+            return "held"
+        failed = {check.status for check in self.failed}
+        return "failed" if "failed" in failed else "held" if failed else "ok"
+
+    @property
+    def failed(self) -> list[Check]:
+        """The checks that a run would not pass."""
+        golden = self.rehearsal.golden if self.rehearsal else ()
+        return [c for c in (*self.work.checks, *golden, *self.checks) if not c.passed]
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds that a run is expected to take; None if it would score nothing."""
+        return None if self.estimate is None else sum(self.estimate.values())
 
     @property
     def exit_code(self) -> int:
-        """The exit code that a run would be held with, or 0."""
-        return HeldError.exit_code if self.status == "held" else 0
+        """The exit code that a run would end with."""
+        return _EXIT_CODES[self.status]
 
     def to_json(self) -> dict[str, Any]:
         """Returns the findings as JSON-able values."""
@@ -67,7 +97,7 @@ class Checked:
             "reused_units": len(work.kept) + len(work.resumed),
             "reused_rows": work.reused_rows,
             "changes": asdict(work.changes),
-            "checks": [asdict(check) for check in work.checks],
+            "checks": [asdict(check) for check in (*work.checks, *self.checks)],
             "bad_shards": [{"path": b.path, "reason": b.reason} for b in plan.bad_files],
             "held_by": self.held_by,
             "pending": self.pending,
@@ -76,6 +106,7 @@ class Checked:
             "workers": plan.workers,
             "choices": plan.choices,
             "estimated_seconds": self.seconds,
+            "estimated_phases": self.estimate,
             "published_by": work.base["run"] if work.base and work.unchanged else None,
             "batch": None if self.rehearsal is None else _jsonable(asdict(self.rehearsal)),
         }
@@ -90,27 +121,85 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, (int, float, str, list, type(None))) else str(value)
 
 
-def check_job(path: str, params: Sequence[str], overrides: Sequence[str], probe: bool) -> Checked:
+def check_job(
+    path: str,
+    params: Sequence[str],
+    overrides: Sequence[str],
+    probe: bool,
+    clock: Stopwatch | None = None,
+) -> Checked:
     """Plans a job and rehearses one batch; writes nothing, but for `probe` one object for a moment.
+
+    Args:
+        path: Of the job file.
+        params: As `NAME=VALUE`.
+        overrides: As `KEY=VALUE`.
+        probe: Whether to put an object into the output, and remove it.
+        clock: Has measured the command's time so far; by default its time starts with this call.
 
     Raises:
         InvalidError: something is wrong.
         RetryError: the input is not ready.
     """
+    clock = clock or Stopwatch()
+    clock.enter(PLANNING)
     plan = make_plan(load_job(path, params, overrides))
     work = settle(plan)
-    plan = verify(share_out(plan, work.units), work.units)
+    with clock.during(START_UP), uncollected():
+        import_module("batchscore.pipeline")  # as a run does: the time counts, and it may fail
+    with clock.during(LOADING):
+        plan = verify(share_out(plan, work.units), work.units)
     store, slice_ = plan.spec.output, plan.spec.slice
     if probe:
         probe_output(store)
+    spent = clock.spent()
     rehearsal = rehearse(plan)
-    seconds = estimate_seconds(plan, work, rehearsal)
-    by, begun = holder(store, slice_), pending(store, slice_)
+    scoring = estimate_seconds(plan, work, rehearsal)
+    by, publication = holder(store, slice_), pending(store, slice_)
     return Checked(
         plan,
         work,
         rehearsal,
-        seconds,
+        tuple(_judge(plan, work, rehearsal)),
+        None if scoring is None else _estimate(spent, scoring),
         describe_holder(store, slice_, by) if by else None,
-        begun.run if begun else None,
+        publication.run if publication else None,
     )
+
+
+def _estimate(spent: Mapping[str, float], scoring: float) -> dict[str, float]:
+    """Returns the seconds of a run by phase: those that this command took as a run does first."""
+    return {**{phase: spent[phase] for phase in (START_UP, PLANNING, LOADING)}, SCORING: scoring}
+
+
+def _judge(plan: Plan, work: Work, rehearsal: Rehearsal | None) -> list[Check]:
+    """Judges what a run would judge of all rows, as far as one batch and the plan tell."""
+    if work.unchanged or work.held or rehearsal is None:
+        return []
+    base = work.base["columns"] if work.base else None
+    checks = [
+        *_rejects(plan, rehearsal),
+        *check_schema(rehearsal.columns if rehearsal.scored else (), base),
+        *rehearsal.checks,
+    ]
+    batch = f"in the first {rehearsal.rows:,} rows: "
+    return [*_volume(plan, work), *(replace(c, detail=batch + c.detail) for c in checks)]
+
+
+def _rejects(plan: Plan, rehearsal: Rehearsal) -> list[Check]:
+    """Judges the batch's rejects as a run judges those of all rows."""
+    rejected = rehearsal.rows - rehearsal.scored
+    rows = Rows(rehearsal.rows, 0, rehearsal.scored, rejected)
+    return check_rejects(rows, Counter(rehearsal.reject_reasons), plan.spec.rejects)
+
+
+def _volume(plan: Plan, work: Work) -> list[Check]:
+    """Judges the number of rows, of which a filter may leave fewer than the plan knows."""
+    spec, filtered = plan.spec, plan.spec.source.filters is not None
+    if filtered:
+        bounds = spec.checks.rows.model_copy(update={"max_ratio": None})
+        spec = replace(spec, checks=spec.checks.model_copy(update={"rows": bounds}))
+    reused = sum(r.scored + r.rejected for r in (*work.kept.values(), *work.resumed.values()))
+    most = work.unit_rows + reused
+    found = judge_volume(spec, Rows(most, 0, most, 0), work.base)
+    return [check for check in found if not (filtered and check.passed)]

@@ -20,6 +20,7 @@ from batchscore.errors import (
 )
 from batchscore.finish import HELD, summarize_rejects
 from batchscore.ledger import merge_records
+from batchscore.phases import Stopwatch
 from batchscore.plan.fingerprint import fingerprint
 from batchscore.profiles import save_profile
 from batchscore.records import UnitRecord
@@ -77,9 +78,9 @@ def release(store: Store, run: str, slice_: str | None, reason: str) -> dict[str
         FailedError: files of the run do not hold what was written into them.
         RetryError: another run holds the slice.
     """
-    begun = _is_begun(store, run)
+    started = _is_started(store, run)
     with _held_slice(store, run, slice_, f"release {run}") as (manifest, held):
-        if begun and manifest.get("released"):
+        if started and manifest.get("released"):
             # A release that was killed is finished by now, and its decision counts.
             return manifest
         publication = _held_publication(store, manifest)
@@ -89,7 +90,7 @@ def release(store: Store, run: str, slice_: str | None, reason: str) -> dict[str
         return read_manifest(store, run)
 
 
-def _is_begun(store: Store, run: str) -> bool:
+def _is_started(store: Store, run: str) -> bool:
     """Tells whether the publication of a run was started and not finished."""
     found = pending(store, str(read_manifest(store, run).get("slice")))
     return found is not None and found.run == run
@@ -227,16 +228,24 @@ class _Undoing:
     gone: tuple[str, ...]
 
 
-def undo(store: Store, run: str, slice_: str | None, reason: str | None) -> dict[str, Any]:
+def undo(
+    store: Store,
+    run: str,
+    slice_: str | None,
+    reason: str | None,
+    clock: Stopwatch | None = None,
+) -> dict[str, Any]:
     """Takes back one run of a slice: what it added goes, what it replaced comes back.
 
     What later runs published beside it stays. The run is marked revoked, and a run that would
-    publish the same again is held. Undoing the undo brings all of it back.
+    publish the same again is held. Undoing the undo brings all of it back. The times of the new
+    manifest are those of this command up to its publication.
 
     Raises:
         InvalidError: the run did not publish, was taken back before, or a later run built on it.
         RetryError: another run holds the slice.
     """
+    clock = clock or Stopwatch()
     with _held_slice(store, run, slice_, f"rollback --undo {run}") as (manifest, held):
         undoing = _find_undoing(store, manifest)
         name = layout.new_run_id(store)
@@ -247,7 +256,7 @@ def undo(store: Store, run: str, slice_: str | None, reason: str | None) -> dict
         merge_records(store, places, profile)
         profiles = save_profile(store, name, profile)
         made = _rollback_manifest(name, undoing, decision, profile)
-        made |= profiles
+        made |= {**profiles, **_times(clock)}
         planned = _rollback(store, undoing, made, decision)
         publish(store, manifest["slice"], planned, held, known=True)
         return made
@@ -344,6 +353,15 @@ _SCORED_AS = (
 )
 
 
+def _times(clock: Stopwatch) -> dict[str, Any]:
+    now = datetime.now(timezone.utc)
+    return {
+        "started": clock.started_at(),
+        "finished": now.isoformat(timespec="milliseconds"),
+        "seconds": round(max(0.0, now.timestamp() - clock.started), 3),
+    }
+
+
 def _rollback_manifest(
     name: str, undoing: _Undoing, decision: dict[str, str], profile: TableProfile
 ) -> dict[str, Any]:
@@ -357,9 +375,6 @@ def _rollback_manifest(
         "run": name,
         "actor": decision["by"],
         "status": "published" if rows.scored else "empty",
-        "started": decision["at"],
-        "finished": decision["at"],
-        "seconds": 0.0,
         "fingerprint": fingerprint(like["score"], pieces, ()),
         "undoes": undoing.manifest["run"],
         "rollback": decision,

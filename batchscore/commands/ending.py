@@ -35,7 +35,7 @@ def unfinished(run: str, cause: Exception) -> FailedError:
     """Returns the error of a run whose publication has a journal that is still there."""
     why = str(cause) if isinstance(cause, BatchscoreError) else describe(cause)["message"]
     return FailedError(
-        f"the publication of run {run} was begun and is not finished ({why}); the next run, "
+        f"the publication of run {run} was started and is not finished ({why}); the next run, "
         "release, discard or rollback of the slice finishes it"
     )
 

@@ -125,7 +125,8 @@ def _earlier(store: Store, manifest: Mapping[str, Any]) -> Iterator[Mapping[str,
     """
     found: list[Mapping[str, Any]] = []
     earlier: list[Mapping[str, Any]] = []
-    for runs in _by_day(store, str(manifest["started"])):
+    # A run that started before midnight may have taken its name after it.
+    for runs in _by_day(store, max(str(manifest["started"])[:10], _day(str(manifest["run"])))):
         found += _profiled(store, runs, manifest)
         ordered = newest_first(_by_time([*found, manifest]))
         runs_in_order = [each["run"] for each in ordered]
@@ -147,15 +148,19 @@ def _by_time(manifests: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     ]
 
 
-def _by_day(store: Store, started: str) -> list[list[str]]:
+def _day(run: str) -> str:
+    return f"{run[:4]}-{run[4:6]}-{run[6:8]}" if _DAY.match(run) else ""
+
+
+def _by_day(store: Store, last: str) -> list[list[str]]:
     """Returns the runs of each day until then, the last day first.
 
     Those that a wrong clock dated ahead of now come first: they may be of any day.
     """
     days: dict[str, list[str]] = {}
     for run in store.names(f"{layout.HOME}/runs"):
-        day = f"{run[:4]}-{run[4:6]}-{run[6:8]}"
-        if _DAY.match(run) and (day <= started[:10] or is_ahead(day)):
+        day = _day(run)
+        if day and (day <= last or is_ahead(day)):
             days.setdefault(day, []).append(run)
     return [days[day] for day in sorted(days, reverse=True)]
 

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 from batchscore.commands.ending import (
@@ -35,6 +36,7 @@ from batchscore.errors import (
 )
 from batchscore.finish import failed_manifest, held_manifest, until_now
 from batchscore.ledger import finished_units, sweep_attempts
+from batchscore.phases import LOADING, PLANNING, START_UP, Stopwatch, rounded
 from batchscore.plan import Plan, Work, plan_facts, scored_as, settle, share_out
 from batchscore.processes import frozen, uncollected
 from batchscore.runs import layout
@@ -47,6 +49,7 @@ from batchscore.runs.lease import (
     holds,
     last_holder,
 )
+from batchscore.runs.manifest import published_at
 from batchscore.runs.progress import read_counts, request_stop
 from batchscore.runs.publication import is_pending
 from batchscore.runs.segments import expand
@@ -71,7 +74,7 @@ class Progress:
 
 
 class Stop:
-    """Asked by a signal handler, heeded by a run: the signal's number, or None."""
+    """Set by a signal handler, honoured by a run: the signal's number, or None."""
 
     signal: int | None = None
 
@@ -96,6 +99,7 @@ def run_plan(
     rescore: bool,
     watch: Callable[[Progress], None],
     stop: Stop,
+    clock: Stopwatch | None = None,
 ) -> dict[str, Any]:
     """Runs a plan and returns its manifest, with the status `unchanged` where nothing was to do.
 
@@ -104,15 +108,19 @@ def run_plan(
         rescore: scores even what would come out the same.
         watch: is called about twice a second.
         stop: ends the run at the next batch once its signal is set.
+        clock: Has measured the command's time so far; by default its time starts with this call.
 
     Raises:
         RetryError: another run holds the slice.
         BatchscoreError: the run failed or was stopped; its manifest and the message say so, and
-            where a publication was begun, who finishes it.
+            if a publication was started, who finishes it.
     """
+    clock = clock or Stopwatch()
+    clock.enter(PLANNING)
     # Beam and torch take seconds to import: a run that has nothing to do is spared them.
     if flags:
-        from batchscore.engines import direct
+        with clock.during(START_UP):
+            from batchscore.engines import direct
 
         direct.parse_options(flags)
     spec = plan.spec
@@ -120,15 +128,15 @@ def run_plan(
     # A first look without the lease: what is wrong is told, and what is done is seen, unwritten.
     work = _first_look(plan, rescore)
     if work.unchanged and in_order and not is_pending(spec.output, spec.slice):
-        return _unchanged(work)
-    plan = _verified(plan, work)
+        return _unchanged(work, clock)
+    plan = _verified(plan, work, clock)
     with writable(spec.output):
         layout.claim_output(spec.output)
         run = layout.new_run_id(spec.output)
         lease = acquire(spec.output, spec.slice, "run", run)
     plan = replace(plan, spec=replace(plan.spec, run=run, lease=lease.number))
     with lease:
-        return _run_held(plan, flags, rescore, watch, stop)
+        return _run_held(plan, flags, rescore, watch, stop, clock)
 
 
 def _first_look(plan: Plan, rescore: bool) -> Work:
@@ -149,6 +157,7 @@ def _run_held(
     rescore: bool,
     watch: Callable[[Progress], None],
     stop: Stop,
+    clock: Stopwatch,
 ) -> dict[str, Any]:
     """Runs a plan whose slice is held."""
     spec = plan.spec
@@ -156,14 +165,14 @@ def _run_held(
         repair(spec.output, spec.slice, partial(is_held, spec))
     work = settle(plan, rescore, read=True)
     if work.unchanged:
-        return _unchanged(work)
+        return _unchanged(work, clock)
     if work.base is None:
         relist(spec.output, spec.slice)
     with writable(spec.output):
-        begun = begin(share_out(plan, work.units), work)
+        run = begin(share_out(plan, work.units), work, clock, rescore)
         if work.held:
-            return _hold(begun)
-    return _score(begun, flags, watch, stop)
+            return _hold(run)
+    return _score(run, flags, watch, stop)
 
 
 def _require_free(store: Store, slice_: str) -> bool:
@@ -178,36 +187,62 @@ def _require_free(store: Store, slice_: str) -> bool:
     return last is None or last.released
 
 
-def _verified(plan: Plan, work: Work) -> Plan:
+def _verified(plan: Plan, work: Work, clock: Stopwatch) -> Plan:
     """Tries model, device and functions, unless nothing is to be scored with them."""
     if work.held:
         return plan
     if share_out(plan, work.units).workers > 1:
         start_server()
-    with uncollected():
+    with clock.during(START_UP), uncollected():
+        # The graph needs Beam, and is built later, where nothing else may take seconds.
+        import_module("batchscore.pipeline")
+        import_module("batchscore.engines.direct")
         from batchscore.plan.verify import verify
 
-    return verify(plan, work.units)
+    with clock.during(LOADING):
+        return verify(plan, work.units)
 
 
-def _unchanged(work: Work) -> dict[str, Any]:
+def _unchanged(work: Work, clock: Stopwatch) -> dict[str, Any]:
+    """Returns the manifest of what is published, with this command's own times."""
     assert work.base is not None
-    return {**work.base, "status": "unchanged"}
+    spent, now = clock.spent(), datetime.now(timezone.utc)
+    seconds = round(now.timestamp() - clock.started, 3)
+    return {
+        **work.base,
+        "status": "unchanged",
+        "published_at": published_at(work.base),
+        "started": clock.started_at(),
+        "finished": now.isoformat(timespec="milliseconds"),
+        "seconds": seconds,
+        "phases": rounded(spent, seconds),
+        **{"stage_seconds": {}, "limited_by": None, "timings": None},
+    }
 
 
-def begin(plan: Plan, work: Work) -> Run:
+def begin(plan: Plan, work: Work, clock: Stopwatch | None = None, rescore: bool = False) -> Run:
     """Opens a run: writes down what its last step needs.
+
+    Args:
+        plan: Of the run, with its name and lease.
+        work: What of the plan is left.
+        clock: Has measured the command's time so far; by default its time starts with this call.
+        rescore: Whether a person asked for published rows to be scored again.
 
     Raises:
         RetryError: another run took its name at the same moment.
     """
     plan = scored_as(plan, work.score)
     store, run = plan.spec.output, plan.spec.run
-    started = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-    planned = plan_facts(plan, started)
+    clock = clock or Stopwatch()
+    planned = plan_facts(plan, clock.started_at())
     facts = {
         **planned,
-        "facts": {**planned["facts"], "changed": list(work.changes.score)},
+        "facts": {
+            **planned["facts"],
+            "changed": list(work.changes.score),
+            "rescored": _rescored(work, rescore),
+        },
         "units": {unit.id: unit.rows for unit in work.units},
         "resumed": sorted(work.resumed),
         "kept": sorted(work.kept),
@@ -215,6 +250,7 @@ def begin(plan: Plan, work: Work) -> Run:
         "before": snapshot(store, plan.spec.slice),
         "revoked": list(work.revoked),
         "damaged": dict(sorted(work.damaged.items())[:_DAMAGED]),
+        "spent": clock.spent(),
     }
     if not store.create_new(layout.plan_file(run), encode_json(facts), flush=False):
         raise _name_taken(run)
@@ -222,6 +258,17 @@ def begin(plan: Plan, work: Work) -> Run:
         _remove_work(store, run)
         raise _name_taken(run)
     return Run(replace(plan, spec=_with_bounds(plan.spec, work)), work, facts)
+
+
+def _rescored(work: Work, forced: bool) -> list[str]:
+    """Returns what has published rows scored again; nothing where there are none."""
+    if work.base is None:
+        return []
+    found = ["--rescore"] if forced else [f"{name} changed" for name in work.changes.score]
+    if work.changes.rewritten and not forced:
+        found.append("shards were rewritten")
+    lost = {"missing_files", "damaged_files"} & {check.name for check in work.checks}
+    return [*found, "files were lost or damaged"] if lost else found
 
 
 def _name_taken(run: str) -> RetryError:
@@ -306,7 +353,7 @@ class _Work(threading.Thread):
     def __init__(self, run: Run, flags: Sequence[str], stop: Stop) -> None:
         super().__init__(daemon=True)
         self._run, self._flags, self._request = run, flags, stop
-        self.begun = False
+        self.launched = False
         self.metrics: list[dict[str, Any]] = []
         self.error: BaseException | None = None
         self.lost: str | None = None
@@ -320,7 +367,7 @@ class _Work(threading.Thread):
 
             if self._request.signal is not None:
                 return
-            self.begun = True
+            self.launched = True
             spec, units, plan = self._run.spec, self._run.work.units, self._run.plan
             options = direct.parse_options(self._flags)
             with frozen():
@@ -352,7 +399,7 @@ def _watched(
         _check_rejects(run, work, counts.rejected)
     if work.error is not None:
         raise explained(run.spec, work.error)
-    if stop.signal is not None and not work.begun:
+    if stop.signal is not None and not work.launched:
         raise stopped(run, stop.signal)
     return work.metrics
 
@@ -383,7 +430,7 @@ def _check_rejects(run: Run, work: _Work, rejected: int) -> None:
 
 def _stop(run: Run, work: _Work, signal: int) -> None:
     """Waits for the workers to stop; a run that is published, or about to be, is not stopped."""
-    if work.begun:
+    if work.launched:
         request_stop(run.spec.output, run.spec.run)
         work.join(_GRACE_SECONDS)
         while work.is_alive() and work.lost is None and is_publishing(run.spec):
@@ -392,7 +439,7 @@ def _stop(run: Run, work: _Work, signal: int) -> None:
             raise _lost(run, work.lost)
     if work.error is not None and is_publishing(run.spec):
         raise explained(run.spec, work.error)
-    if not work.begun or work.is_alive() or work.error is not None:
+    if not work.launched or work.is_alive() or work.error is not None:
         raise stopped(run, signal)
 
 

@@ -201,7 +201,7 @@ def _read(store: Store, path: str) -> bytes | None:
 def _open(store: Store, name: str) -> _Opened | None:
     """Reads a slice's manifest; None if nothing of it was ever published."""
     try:
-        begun = pending_journal(store, name)
+        journal = pending_journal(store, name)
         manifest = published_manifest(store, name)
         if manifest is None:
             problems = _look_at_marker(store, name)
@@ -212,10 +212,10 @@ def _open(store: Store, name: str) -> _Opened | None:
     except (RecordError, ValueError, TypeError, KeyError, AttributeError) as error:
         detail = str(error) if isinstance(error, RecordError) else f"damaged ({error!r}); {_ANEW}"
         return _Opened(name, None, (), (Problem("manifest", layout.slice_file(name, ""), detail),))
-    if begun is not None:
-        run = begun.publication.run
+    if journal is not None:
+        run = journal.publication.run
         detail = f"a publish of run {run} was interrupted; the next run finishes it"
-        problems = (Problem("journal", begun.path, detail), *problems)
+        problems = (Problem("journal", journal.path, detail), *problems)
     return _Opened(name, manifest, records, problems)
 
 
@@ -453,7 +453,10 @@ def _snapshot(store: Store, name: str) -> list[str]:
 def _under_way(store: Store, name: str) -> set[str]:
     """Returns the files that an interrupted publish has moved, or will."""
     try:
-        begun = pending(store, name)
+        publication = pending(store, name)
     except RecordError:  # which is told where the slice is opened
         return set()
-    return {*(target for _, target in begun.moves), *begun.retire, *begun.files} if begun else set()
+    if publication is None:
+        return set()
+    targets = (target for _, target in publication.moves)
+    return {*targets, *publication.retire, *publication.files}

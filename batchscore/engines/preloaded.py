@@ -7,6 +7,11 @@ import logging
 
 from batchscore.addresses import RedactingFormatter
 from batchscore.processes import uncollected
+from batchscore.streams import keep_writing
+
+# What a user's function prints must not fail its rows where nobody reads it any more. First, since
+# the handler keeps the stream that there is.
+keep_writing()
 
 # Before Beam is imported: it warns, at import, of parts that nobody here uses.
 _handler = logging.StreamHandler()

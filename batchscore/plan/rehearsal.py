@@ -10,6 +10,7 @@ from typing import Any
 from batchscore.arrays import python_rows
 from batchscore.errors import FailedError, InvalidError
 from batchscore.golden import measure_golden
+from batchscore.judge import judge_sample
 from batchscore.ledger import encode_record
 from batchscore.models.load import Network
 from batchscore.plan import Plan, Work
@@ -45,6 +46,7 @@ class Rehearsal:
         columns: name and type of each output column.
         example: the first row's scores.
         golden: the check of the model's golden rows, where it has some.
+        checks: that the batch settles for all rows, such as a duplicate key.
     """
 
     rows: int
@@ -54,6 +56,7 @@ class Rehearsal:
     columns: tuple[tuple[str, str], ...]
     example: dict[str, Any]
     golden: tuple[Check, ...]
+    checks: tuple[Check, ...] = ()
 
 
 def rehearse(plan: Plan) -> Rehearsal | None:
@@ -76,7 +79,8 @@ def _rehearse_once(plan: Plan) -> Rehearsal | None:
         return None
     memory = Store(f"memory://batchscore-check-{secrets.token_hex(4)}")
     try:
-        return _score(replace(plan.spec, output=memory), block)
+        # However many rows are rejected: their number is judged later.
+        return _score(replace(plan.spec, output=memory, max_rejects=len(block)), block)
     finally:
         memory.remove("")
 
@@ -112,6 +116,8 @@ def _score(spec: RunSpec, block: Block) -> Rehearsal:
         record.columns,
         _first_row(scored),
         _judge_golden(spec, network),
+        # Rows are named by their unit's pieces.
+        tuple(judge_sample(spec, replace(record, pieces=block.unit.pieces))),
     )
 
 
@@ -137,8 +143,7 @@ def _first_row(block: Block) -> dict[str, Any]:
 def estimate_seconds(plan: Plan, work: Work, rehearsal: Rehearsal | None) -> float | None:
     """Returns about how long scoring will take: the busiest thread's share of all rows.
 
-    Starting Python, Beam and torch comes on top. None where nothing was rehearsed
-    or nothing is to be scored.
+    None if nothing was rehearsed or nothing is to be scored.
     """
     if rehearsal is None or not work.units:
         return None

@@ -189,7 +189,7 @@ def _changes(
 def _cost(
     plan: Plan, base: dict[str, Any], published: Mapping[str, UnitRecord], changes: Changes
 ) -> str:
-    """Says how many rows going on would score, and about how long the published run took for so."""
+    """Says how many rows going on would score, and how long by what the published run took."""
     rows = sum(piece.rows for piece in plan.pieces)
     if not changes.score:
         left = _groups(plan.pieces)
@@ -197,8 +197,16 @@ def _cost(
     scored = base["rows"]["input"] - base["rows"]["reused"]
     words = f"going on would score {counted(rows, 'row')}"
     if rows and scored:
-        words += f" in about {base['seconds'] * rows / scored:,.0f} s"
+        words += f" in about {_seconds_for(rows / scored, base):,.0f} s"
     return words
+
+
+def _seconds_for(share: float, base: Mapping[str, Any]) -> float:
+    """Returns about how long a run takes for some share of the rows that another one scored."""
+    phases = base.get("phases") or {}
+    # Earlier versions counted no start-up, which does not depend on the rows.
+    scoring = phases.get("scoring", base["seconds"])
+    return float(base["seconds"] - scoring + scoring * share)
 
 
 def _revoked_alike(plan: Plan) -> list[dict[str, Any]]:

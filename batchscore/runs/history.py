@@ -142,7 +142,7 @@ def _unfounded(store: Store, slice_: str, run: str, what: str) -> RecordError:
     )
 
 
-def _as_begun(store: Store, slice_: str, run: str, manifest: Any) -> Any:
+def _as_started(store: Store, slice_: str, run: str, manifest: Any) -> Any:
     """Returns the manifest of a publication under way, with whole lists."""
     try:
         return manifest and expand(store, manifest)
@@ -151,11 +151,13 @@ def _as_begun(store: Store, slice_: str, run: str, manifest: Any) -> Any:
 
 
 def _published(store: Store, slice_: str) -> tuple[str | None, Any]:
-    begun = pending(store, slice_)
-    if begun is not None and read_listing(store, slice_).lists(begun.files):
-        path = layout.run_file(begun.run, "manifest.json")
-        return begun.run, _as_begun(store, slice_, begun.run, dict(begun.documents).get(path))
-    run = published_run(store, slice_) if begun is None else begun.predecessor
+    started = pending(store, slice_)
+    if started is not None and read_listing(store, slice_).lists(started.files):
+        path = layout.run_file(started.run, "manifest.json")
+        return started.run, _as_started(
+            store, slice_, started.run, dict(started.documents).get(path)
+        )
+    run = published_run(store, slice_) if started is None else started.predecessor
     if run is None:
         return None, None
     try:
@@ -356,7 +358,7 @@ def current_runs(store: Store, slice_: str | None) -> set[str]:
 
 
 def pending_runs(store: Store, slice_: str | None) -> list[str | RecordError]:
-    """Returns the runs whose publication was begun and not finished; damaged journals' errors."""
+    """Returns the runs whose publication was started and not finished; damaged journals' errors."""
     slices = [slice_] if slice_ else store.names(f"{layout.HOME}/slices")
     found = [_pending_run(store, name) for name in slices]
     return [each for each in found if each is not None]
@@ -364,7 +366,7 @@ def pending_runs(store: Store, slice_: str | None) -> list[str | RecordError]:
 
 def _pending_run(store: Store, slice_: str) -> str | RecordError | None:
     try:
-        begun = pending(store, slice_)
+        publication = pending(store, slice_)
     except RecordError as error:
         return error
-    return None if begun is None else begun.run
+    return None if publication is None else publication.run

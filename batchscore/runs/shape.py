@@ -10,13 +10,16 @@ from typing import Any
 _TEXTS = ("job", "slice", "actor", "device", "engine", "error", "score", "fingerprint")
 _MODEL = ("name", "version", "identity")
 _MOST = 2**63
-_OPTIONAL = ("base", "drift", "profile", "timings", "stage_seconds", "inference", "profile_sha256")
+_OPTIONAL = (
+    *("base", "drift", "profile", "timings", "stage_seconds", "phases", "inference"),
+    "profile_sha256",
+)
 # Of each key that may be missing: what its value is otherwise.
 _KINDS: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys((*_TEXTS, "base", "undoes", "job_sha256", "profile_sha256"), str),
     **dict.fromkeys(("run", "status"), str),
     **dict.fromkeys(("params", "model", "score_facts", "rejects", "drift", "profile"), dict),
-    **dict.fromkeys(("timings", "stage_seconds", "inference", "packages", "rows"), dict),
+    **dict.fromkeys(("timings", "stage_seconds", "phases", "inference", "packages", "rows"), dict),
     **dict.fromkeys(("released", "discarded", "rollback", "revoked", "own"), dict),
     **dict.fromkeys(("files", "units", "shards", "inputs", "columns", "checks"), list),
     **dict.fromkeys(("replaced", "bad_shards", "beam_metrics", "segments", "composed"), list),
@@ -63,6 +66,8 @@ def _check_numbers(manifest: Mapping[str, Any]) -> None:
     seconds = manifest.get("seconds", 0)
     _require(not isinstance(seconds, bool) and math.isfinite(seconds), "its seconds")
     _require(abs(seconds) < _MOST, "its seconds")
+    phases = (manifest.get("phases") or {}).values()
+    _require(all(isinstance(each, int | float) for each in phases), "its phases")
 
 
 def _is_count(value: Any) -> bool:

@@ -8,6 +8,9 @@ import fsspec
 import pyarrow as pa
 import pytest
 
+from batchscore.runs import layout
+from batchscore.runs.lease import acquire
+from batchscore.storage import Store
 from tests import factory
 
 
@@ -64,7 +67,8 @@ def test_check_tells_what_a_run_would_do(tmp_path: Path, small_units: None) -> N
         f"output  {tmp_path}/out",
         "workers     1",
         "id int64, a float, b double, part string, score float, model_version string",
-        "a run would score about 500 rows in 0.0 s",
+        "a run would score about 500 rows, in about ",
+        "(start-up ",
     ):
         assert words in done.stdout
     for stage in ("read", "preprocess", "infer", "postprocess", "profile", "write"):
@@ -78,7 +82,9 @@ def test_check_as_json(tmp_path: Path) -> None:
     assert (found["shards"], found["rows"], found["units"], found["unit_rows"]) == (2, 500, 1, 500)
     assert found["bytes"] == sum(path.stat().st_size for path in (tmp_path / "in").iterdir())
     assert (found["batch"]["rows"], found["batch"]["scored"]) == (500, 500)
-    assert found["estimated_seconds"] > 0
+    estimate = found["estimated_phases"]
+    assert found["estimated_seconds"] == pytest.approx(sum(estimate.values()))
+    assert min(estimate[phase] for phase in ("start_up", "planning", "loading", "scoring")) > 0
     assert found["published_by"] is None
 
 
@@ -120,6 +126,140 @@ def test_check_names_golden_rows_that_hold_a_run(tmp_path: Path) -> None:
     done = factory.run_cli("check", job)
     assert done.exit_code == 3
     assert done.stdout.splitlines()[-1].endswith(
-        "(exit 3), for what stands under HELD: golden_rows"
+        "(exit 3), for what is listed under HELD: golden_rows"
     )
     assert "0 rows to score" not in done.stdout
+
+
+def spoil(folder: Path, rows: int, first: int, wrong: int) -> None:
+    """Write the second shard with that many rows, of which some have no value to score."""
+    table = factory.make_rows(rows, first).to_pydict()
+    table["a"][:wrong] = [None] * wrong
+    factory.write_shard(folder / "in/1.parquet", pa.table(table))
+
+
+def ends(job: Path) -> tuple[int, int]:
+    """The exit codes of a check, and of the run after it."""
+    return factory.run_cli("check", job).exit_code, factory.run_cli("run", job).exit_code
+
+
+@pytest.mark.parametrize(
+    ("rejects", "words"),
+    [
+        ({}, "2.0000%; rejects.max_ratio allows 0.1000%"),
+        ({"max_ratio": 1, "max_rows": 9}, "2.0000%; rejects.max_ratio allows 100.0000%, "),
+    ],
+)
+def test_check_fails_where_too_many_rows_of_the_batch_are_rejected(
+    rejects: dict[str, float], words: str, tmp_path: Path
+) -> None:
+    """It ends with 1, as the run does, and counts the rejects of the first rows with their reason.
+
+    Also where the rows are bad alone and the batch is halved.
+    """
+    job = factory.write_job(tmp_path, {"rejects": rejects})
+    spoil(tmp_path, 200, 300, 10)
+    found = factory.run_json("check", job)
+    assert (found["status"], found["exit_code"]) == ("failed", 1)
+    (failed,) = (check for check in found["checks"] if not check["passed"])
+    assert failed["detail"].startswith("in the first 500 rows: 10 of 500 rows were rejected, ")
+    assert words in failed["detail"]
+    shown = factory.run_cli("check", job).stdout.splitlines()
+    assert shown[0].startswith("FAILED   small")
+    assert shown[-1] == "a run would fail (exit 1), for what is listed under FAILED: rejects"
+    assert ends(job) == (1, 1)
+
+
+def test_check_says_that_other_rows_may_be_better(tmp_path: Path, small_units: None) -> None:
+    """Where the batch is not all of the input its share of rejects is not sure to be the run's."""
+    job = factory.write_job(tmp_path, {"runtime.batch_rows": 100, "rejects.max_ratio": 0.05})
+    spoil(tmp_path, 200, 300, 0)
+    (tmp_path / "in/0.parquet").rename(tmp_path / "in/2.parquet")
+    spoil(tmp_path, 200, 300, 10)
+    done = factory.run_cli("check", job)
+    assert done.exit_code == 1
+    assert done.stdout.splitlines()[-1].endswith(
+        "FAILED: rejects, if the rest of the 500 rows are like the first"
+    )
+    # It is a forecast: all rows taken together are within the bound.
+    assert factory.run_cli("run", job).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "words"),
+    [
+        ({"checks.score_range": [0.9, 1.0]}, "score_range", "allowed is 0.9 to 1"),
+        ({"checks.unique": ["part"]}, "unique", "row 3 of "),
+    ],
+)
+def test_check_is_held_where_the_batch_fails_a_check(
+    changes: dict[str, object], name: str, words: str, tmp_path: Path
+) -> None:
+    """What some rows settle for all of them ends a check with 3, as the run after it."""
+    job = factory.write_job(tmp_path, {**changes, "input.filters": [["id", ">=", 3]]})
+    found = factory.run_json("check", job)
+    assert (found["status"], found["exit_code"]) == ("held", 3)
+    (failed,) = (check for check in found["checks"] if not check["passed"])
+    assert (failed["name"], failed["status"]) == (name, "held")
+    assert failed["detail"].startswith("in the first 497 rows: ")
+    assert words in failed["detail"]
+    assert factory.run_cli("check", job).stdout.splitlines()[-1].endswith(f"HELD: {name}")
+    assert ends(job) == (3, 3)
+
+
+def test_check_is_held_where_the_plan_fails_a_check(tmp_path: Path) -> None:
+    """Other columns than published, and too few rows, are seen before anything is scored."""
+    job = factory.write_job(tmp_path, {"on_change.removed_shards": "remove"})
+    assert ends(job) == (0, 0)
+    factory.change_job(tmp_path, {"output.columns": ["id"]})
+    assert [c["name"] for c in factory.run_json("check", job)["checks"] if not c["passed"]] == [
+        "schema"
+    ]
+    assert ends(job) == (3, 3)
+    factory.change_job(tmp_path, {"output.columns": None})
+    (tmp_path / "in/0.parquet").unlink()
+    assert [c["name"] for c in factory.run_json("check", job)["checks"] if not c["passed"]] == [
+        "volume"
+    ]
+    assert ends(job) == (3, 3)
+
+
+@pytest.mark.parametrize(("rows", "code"), [(2000, 0), (100, 3)])
+def test_a_filter_leaves_no_more_rows_than_there_are(rows: int, code: int, tmp_path: Path) -> None:
+    """With a filter too few rows are certain, too many are not."""
+    bounds = {"min_ratio": 0.5, "max_ratio": 1.5}
+    changes = {"checks.rows": bounds, "input.filters": [["b", "<=", 2]]}
+    job = factory.write_job(tmp_path, {**changes, "on_change": {"rewritten_shards": "rescore"}})
+    assert factory.run_cli("run", job).exit_code == 0
+    (tmp_path / "in/1.parquet").unlink()
+    factory.write_shard(tmp_path / "in/0.parquet", factory.make_rows(rows))
+    factory.change_job(tmp_path, {"on_change.removed_shards": "remove"})
+    assert factory.run_cli("check", job).exit_code == code
+
+
+def test_check_of_a_slice_in_use_ends_as_the_run_would(tmp_path: Path) -> None:
+    """Another run holds the slice: both end with 4, and the check still says what it found."""
+    job, store = factory.write_job(tmp_path), Store(str(tmp_path / "out"))
+    layout.claim_output(store)
+    with acquire(store, "small", "run", "20261120-aaaa"):
+        done = factory.run_cli("check", job)
+        assert ends(job) == (4, 4)
+    assert done.stdout.startswith("RETRY   small")
+    assert "one batch of 500 rows: 500 scored" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("a run would end at once (exit 4, ")
+    assert ends(job) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"drift.reference": {"file": "gone.parquet"}}, 2),
+        ({"input.ready": "_READY"}, 4),
+        ({"output.path": "model/weights.safetensors"}, 2),
+        ({"input.filters": [["id", ">", 900]]}, 3),
+    ],
+    ids=["reference", "not ready", "a file", "no rows"],
+)
+def test_check_and_run_refuse_alike(changes: dict[str, object], code: int, tmp_path: Path) -> None:
+    """What is wrong before any work ends both with the same code."""
+    assert ends(factory.write_job(tmp_path, changes)) == (code, code)

@@ -278,7 +278,9 @@ def test_a_publication_that_a_full_disk_cuts_off_is_not_called_failed(
     plan = make_plan(load_job(str(job), (), ()))
     with pytest.MonkeyPatch.context() as patch:
         fill_disk(patch, "batchscore.runs.publish", name)
-        with pytest.raises(FailedError, match=r"begun and is not finished \(.*make room") as caught:
+        with pytest.raises(
+            FailedError, match=r"started and is not finished \(.*make room"
+        ) as caught:
             run_plan(plan, (), False, lambda _: None, Stop())
     assert "nothing was published" not in str(caught.value)
     assert not list((tmp_path / "out").rglob("manifest.json"))

@@ -402,6 +402,16 @@ def test_a_change_that_is_held_leaves_the_work_as_it_would_be(
     assert all("going on would score 80 rows in about 8 s" in detail for detail in details)
 
 
+def test_the_time_of_a_held_change_counts_start_up_once(template: Plan, tmp_path: Path) -> None:
+    """Of what is published only the scoring takes longer with more rows: 10 s + 2 s · 80 / 120."""
+    world = make_world(template, tmp_path)
+    world.publish([HALF, REST, OTHER], seconds=12.0, phases={"start_up": 10.0, "scoring": 2.0})
+    world.plan = replace(world.plan, pieces=(piece_of("a", range(8), "new"),), fingerprint="x")
+    world.plan = replace(world.plan, shards=(world.plan.pieces[0].shard,))
+    details = [check.detail for check in world.settle().checks]
+    assert all("going on would score 80 rows in about 11 s" in detail for detail in details)
+
+
 def revocation(world: World, run: str, pieces: Sequence[Piece]) -> dict[str, Any]:
     """What a slice keeps of a run that was taken back."""
     shards = [[p.shard.path, p.shard.size, p.shard.mark] for p in pieces]

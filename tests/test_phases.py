@@ -1,0 +1,168 @@
+"""Test how a command's time is told: it starts with the process, and its phases add up to it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchscore.cli.app import command_start
+from batchscore.phases import PHASES, Stopwatch, Units, rounded, split
+from batchscore.processes import started_at
+from tests import factory
+
+SECONDS = st.floats(0, 1e6)
+SPENT = st.dictionaries(st.sampled_from(["start_up", "planning", "loading"]), SECONDS)
+MOMENTS = st.none() | st.builds(Units, st.floats(-1e6, 1e6), st.floats(-1e6, 1e6))
+
+
+@given(SECONDS, SPENT, MOMENTS)
+def test_phases_add_up_to_the_whole(
+    seconds: float, spent: dict[str, float], units: Units | None
+) -> None:
+    """Whatever clocks tell, no phase is negative, and they add up, also when rounded."""
+    found = split(seconds, spent, units)
+    assert tuple(found) == tuple(PHASES)
+    if sum(spent.values()) <= seconds:
+        assert sum(found.values()) == pytest.approx(seconds)
+        told = rounded(found, round(seconds, 3))
+        assert min(*found.values(), *told.values()) >= 0
+        assert sum(told.values()) == pytest.approx(round(seconds, 3), abs=1e-6)
+
+
+def test_units_lie_between_loading_and_publishing() -> None:
+    """Loading ends with the first unit's start, publishing starts with the last one's end."""
+    spent = {"start_up": 4.0, "planning": 1.0, "loading": 0.5}
+    assert split(20, spent, Units(7, 18)) == {
+        "start_up": 4,
+        "planning": 1,
+        "loading": 2,
+        "scoring": 11,
+        "publishing": 2,
+    }
+    assert list(split(20, spent, Units(0, 0)).values()) == [4, 1, 0.5, 0, 14.5]
+    assert list(split(20, spent, None).values()) == [4, 1, 0.5, 14.5, 0]
+
+
+def test_each_moment_counts_for_one_phase() -> None:
+    """What is done during another phase counts for that one alone, also where it fails."""
+    clock = Stopwatch(time.time() - 5)
+    clock.enter("planning")
+    with pytest.raises(KeyError), clock.during("loading"):
+        raise KeyError
+    clock.enter("publishing")
+    spent = clock.spent()
+    assert spent["start_up"] >= 5
+    assert sum(spent.values()) == pytest.approx(time.time() - clock.started, abs=0.5)
+    assert spent["scoring"] == 0
+
+
+def test_a_process_knows_when_it_was_started() -> None:
+    """The system's own answer agrees with the parent that started the process."""
+    program = "from batchscore.processes import started_at; print(started_at())"
+    before = time.time()
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    # The system counts in hundredths of a second.
+    assert before - 0.02 <= float(done.stdout) <= time.time()
+    assert started_at() is not None
+
+
+@pytest.mark.parametrize(
+    ("process", "start"), [(99.0, 99.0), (None, 100.0), (101.0, 100.0), (50.0, 100.0)]
+)
+def test_a_shell_that_became_the_command_does_not_count(
+    process: float | None, start: float
+) -> None:
+    """Of a process that waited before it became the command only the command's time counts."""
+    assert command_start(process, 100.0) == start
+
+
+@pytest.fixture(scope="module")
+def timed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float, str, dict[str, float]]:
+    """A job that a process of its own ran: the wall time, what it printed, and its phases."""
+    folder = tmp_path_factory.mktemp("timed")
+    job = factory.write_job(folder)
+    before = time.time()
+    args = [sys.executable, "-m", "batchscore", "run", "--json", str(job)]
+    done = subprocess.run(args, capture_output=True, text=True, check=True)
+    return job, time.time() - before, done.stdout, json.loads(done.stdout)["phases"]
+
+
+def test_a_run_takes_what_a_person_waits(
+    timed: tuple[Path, float, str, dict[str, float]],
+) -> None:
+    """Imports count: most of the wall time is told, and never more than all of it."""
+    _, wall, printed, phases = timed
+    seconds = json.loads(printed)["seconds"]
+    assert 0.5 * wall <= seconds <= wall
+    assert sum(phases.values()) == pytest.approx(seconds, abs=1e-6)
+    assert max(phases, key=phases.__getitem__) == "start_up"
+
+
+def test_all_that_tell_times_agree(timed: tuple[Path, float, str, dict[str, float]]) -> None:
+    """The run's JSON, its manifest, `show` and `runs` tell the same seconds and phases."""
+    job, _, printed, phases = timed
+    told = json.loads(printed)
+    (listed,) = json.loads(factory.run_cli("runs", "--json", job).stdout)
+    for found in (factory.run_json("show", job), listed):
+        assert [found[key] for key in ("started", "finished", "seconds", "phases")] == [
+            told[key] for key in ("started", "finished", "seconds", "phases")
+        ]
+    shown = ", ".join(f"{n.replace('_', '-')} {s:.3f} s" for n, s in phases.items())
+    assert f"phases of {told['seconds']:.3f} s: {shown}" in factory.run_cli("show", job).stdout
+    assert f" {told['seconds']:.1f} " in factory.run_cli("runs", job).stdout
+
+
+def test_a_run_with_nothing_to_do_tells_its_own_time(
+    timed: tuple[Path, float, str, dict[str, float]],
+) -> None:
+    """Seconds and start are those of the command that looked, beside when the run published."""
+    job, _, printed, _ = timed
+    first, again = json.loads(printed), factory.run_json("run", job)
+    assert (again["status"], again["published_at"]) == ("unchanged", first["finished"])
+    assert again["started"] > first["finished"]
+    assert sum(again["phases"].values()) == pytest.approx(again["seconds"], abs=1e-6)
+    assert set(again["phases"]) == set(PHASES)
+    assert (again["phases"]["scoring"], again["stage_seconds"]) == (0, {})
+    line = factory.run_cli("run", job).stdout.splitlines()[2]
+    assert "planning" in line
+    assert "rows/s" not in line
+
+
+def test_held_failed_and_resumed_runs_tell_phases(tmp_path: Path) -> None:
+    """Held before or after scoring, failed, or published from what another run finished."""
+    job = factory.write_job(tmp_path, {"checks.score_range": [0.99, 1.0]})
+    held = factory.run_json("run", job)
+    factory.change_job(tmp_path, {"checks.score_range": None})
+    resumed = factory.run_json("run", job)
+    factory.write_model(tmp_path / "model", version="1.1")
+    factory.change_job(tmp_path, {"on_change": {"model": "hold"}})
+    early = factory.run_json("run", job)
+    factory.change_job(tmp_path, {"on_change": None, "rejects": {"max_ratio": 0}})
+    rows = factory.make_rows(200, 300).to_pydict()
+    rows["a"][7] = None
+    factory.write_shard(tmp_path / "in/2.parquet", pa.table(rows))
+    failed = factory.run_json("run", job)
+    statuses = [run["status"] for run in (held, resumed, early, failed)]
+    assert statuses == ["held", "published", "held", "failed"]
+    for run in (held, resumed, early, failed):
+        assert sum(run["phases"].values()) == pytest.approx(run["seconds"], abs=1e-6)
+        assert run["phases"]["planning"] > 0
+    assert held["phases"]["scoring"] > 0
+    assert [run["phases"]["scoring"] for run in (resumed, early)] == [0, 0]
+
+
+def test_a_rollback_tells_how_long_it_took(tmp_path: Path) -> None:
+    """It ends after it started, and says by how much."""
+    job = factory.write_job(tmp_path)
+    run = factory.run_json("run", job)["run"]
+    made = factory.run_json("rollback", job, "--undo", run)
+    assert made["seconds"] > 0
+    assert made["started"] < made["finished"]

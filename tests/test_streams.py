@@ -1,0 +1,99 @@
+"""Test that who reads a command's output, and until when, does not change what the command did."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import factory
+
+PROGRAM = f"{shlex.quote(sys.executable)} -m batchscore"
+TALKATIVE = """import os
+
+
+def talk(batch):
+    print("x" * 100_000)
+    if "RAW" in os.environ:
+        os.write(1, b"printed")
+        os.write(2, b"printed")
+    return batch
+"""
+
+
+def shell(command: str) -> tuple[int, str]:
+    """The exit code of a pipeline, whose last part never fails, and what its errors say."""
+    args = ["bash", "-c", f"set -o pipefail; {command}"]
+    done = subprocess.run(args, capture_output=True, text=True, check=False)
+    return done.returncode, done.stderr
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A job whose function prints much, published once."""
+    folder = tmp_path_factory.mktemp("streams")
+    (folder / "talk.py").write_text(TALKATIVE)
+    changes = {"preprocess": {"function": "talk.py:talk"}, "runtime.batch_rows": 100}
+    path = factory.write_job(folder, changes)
+    assert factory.run_cli("run", path).exit_code == 0
+    return path
+
+
+@pytest.mark.parametrize(
+    ("options", "end"),
+    [
+        ("--json", "2>&1 | true"),
+        ("", "<&- >&- 2>&-"),
+        pytest.param("--set runtime.workers=2", "2>&1 | true", marks=pytest.mark.slow),
+    ],
+    ids=["closed pipe", "closed streams", "workers"],
+)
+def test_a_run_is_published_though_nobody_reads(options: str, end: str, job: Path) -> None:
+    """What the command or a function cannot print fails no row and no run, and gets into no file.
+
+    A file that a process opens takes the number of a stream that was closed before it started.
+    """
+    output = job.parent / end.replace(" ", "") / options
+    command = f"{PROGRAM} run {job} --set output.path={shlex.quote(str(output))} {options} {end}"
+    code, _ = shell(f"RAW=1 {command}" if "<" in end else command)
+    assert code == 0
+    assert len(factory.published(output)) == 500
+    assert not [p for p in output.rglob("*") if p.is_file() and b"printed" in p.read_bytes()]
+
+
+@pytest.mark.parametrize("end", ["--json | head -c 10", "> /dev/full", "--json > /dev/full"])
+def test_a_result_that_cannot_be_printed_changes_no_exit_code(end: str, job: Path) -> None:
+    """A run that did its work ends with 0; a full disk is told, a reader who left is not."""
+    code, said = shell(f"{PROGRAM} run {job} {end}")
+    assert code == 0, said
+    message = "WARNING  the result could not be printed (No space left on device); make room"
+    assert said.startswith(message) if "full" in end else said == ""
+
+
+@pytest.mark.parametrize("command", ["show", "files", "--help"])
+def test_a_reader_who_leaves_is_no_error(command: str, job: Path) -> None:
+    """Commands that only read end with 0, too, if their output is not read to its end."""
+    where = "" if command == "--help" else str(job)
+    assert shell(f"{PROGRAM} {command} {where} | true") == (0, "")
+
+
+@pytest.mark.parametrize("command", ["files", "schema", "--help"])
+def test_a_list_that_is_cut_is_an_error(command: str, job: Path) -> None:
+    """What is there to be read, and cannot be written, does not end like a complete list."""
+    where = str(job) if command == "files" else ""
+    code, said = shell(f"{PROGRAM} {command} {where} > /dev/full")
+    assert code == 1
+    assert said.startswith("FAILED  the result could not be printed (No space left on device)")
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("end", ["2> /dev/full", "--json > /dev/full", "--json | true"])
+def test_an_error_keeps_its_exit_code(end: str, tmp_path: Path) -> None:
+    """A wrong command or job ends with 2, whether its message can be written or not."""
+    for command in (f"show {tmp_path}", "nonsense"):
+        code, said = shell(f"{PROGRAM} {command} {end}")
+        assert code == 2, said
+        assert "Traceback" not in said
