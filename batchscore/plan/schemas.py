@@ -9,7 +9,7 @@ import pyarrow as pa
 from batchscore.errors import InputError
 from batchscore.plan.chunks import is_all_null, named_by
 from batchscore.plan.inputs import Footer
-from batchscore.wording import nearest
+from batchscore.wording import counted, nearest, of_count
 
 
 def unify_schemas(footers: Sequence[Footer], wanted: Iterable[str] | None) -> pa.Schema:
@@ -97,11 +97,14 @@ def _column_type(
     index = footer.schema.get_field_index(name)
     if index >= 0:
         return footer.schema.field(index).type
-    remedy = ", or, where it is not needed, name those to keep in output.columns"
+    others = sum(name not in each.schema.names for each in footers) - 1
+    them = of_count(others + 1, "it", "them")
+    also = f", and neither {of_count(others, 'has', 'have')} {counted(others, 'more shard')}"
+    remedy = ", or, where the column is not needed, name those to keep in output.columns"
     raise InputError(
-        f"shard {footer.shard.path}: has no column {name!r} as the shards before it "
-        f"({lacking(footers, name)}); {nearest(name, footer.schema.names)}; write what lacks it "
-        f"again or take it out of input.path{remedy if all_columns else ''}"
+        f"shard {footer.shard.path}: has no column {name!r} as the shards before it"
+        f"{also if others else ''}; {nearest(name, footer.schema.names)}; write {them} again or "
+        f"take {them} out of input.path{remedy if all_columns else ''}"
     )
 
 

@@ -189,7 +189,7 @@ def test_a_run_whose_files_are_gone_is_not_released(output: Output) -> None:
     """Scored files that are not there any more are counted, and one of them is named."""
     held = output.hold()
     shutil.rmtree(output.folder / "out" / layout.staging(SLICE))
-    with pytest.raises(InvalidError, match=r"1 of its 1 scored files are gone \(_batchscore/stag"):
+    with pytest.raises(InvalidError, match=r"1 of its 1 scored file is gone \(_batchscore/stag"):
         release(output.store, held, SLICE, "why")
 
 
