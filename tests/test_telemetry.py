@@ -253,21 +253,24 @@ def test_more_workers_help_only_where_it_pays() -> None:
     assert "runtime.workers" not in advise("infer", alone, replace(setting, device="cuda:0"))
 
 
-SLOW = """import time
+# Slow only while a run is at work: the sample before it calls a function several times.
+SLOW = """import os
+import time
 
 import pyarrow as pa
 
 
 def arrow(batch: pa.RecordBatch) -> pa.RecordBatch:
-    time.sleep(1.5)
+    time.sleep(2.0 * os.path.isdir(WORK))
     return batch
 
 
 def frame(batch):
-    time.sleep(1.5)
+    time.sleep(2.0 * os.path.isdir(WORK))
     return batch.copy()
 """
-SLOW_NET = NET.replace("logit: ", "__import__('time').sleep(1.5)\n        logit: ")
+SLEEP = "__import__('time').sleep(2.0 * __import__('os').path.isdir(WORK))"
+SLOW_NET = NET.replace("logit: ", f"{SLEEP}\n        logit: ")
 
 
 @pytest.fixture(scope="module")
@@ -295,9 +298,10 @@ def test_a_run_names_the_stage_that_is_slow(
 ) -> None:
     """A real run with one stage slow on purpose: it is the limit, most of the time, with help."""
     job = write_job(tmp_path, changes)
-    (tmp_path / "slow.py").write_text(SLOW)
+    work = repr(str(tmp_path / "out/_batchscore/work"))
+    (tmp_path / "slow.py").write_text(SLOW.replace("WORK", work))
     if limit == "infer":
-        write_model(tmp_path / "model", SLOW_NET)
+        write_model(tmp_path / "model", SLOW_NET.replace("WORK", work))
     manifest = run_json("run", job)
     assert manifest["status"] == "published", manifest
     assert (manifest["limited_by"], manifest["stage_seconds"][limit] >= 1) == (limit, True)
