@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.factory import change_job, make_rows, write_job, write_shard
+from tests.faults.harness import End, command, start_server
 from tests.servers import running_s3, s3_at
 
 _DATES = 8
 _ROWS = 20
-_SECONDS = 600
 _AGAIN = 4
 """Another run holds the slice, or took the same name at the same moment."""
 
@@ -29,8 +29,13 @@ def main() -> int:
     parser.add_argument("--s3", type=int, default=5, help="on an S3 server (default 5)")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="starts-") as folder, _addresses(asked) as addresses:
-        job = _write_dates(Path(folder))
-        ends = [end for address in addresses for end in _round(job, address)]
+        start_server()
+        job, logs = _write_dates(Path(folder)), Path(folder, "logs")
+        ends = [
+            end
+            for number, address in enumerate(addresses)
+            for end in _round(job, address, logs / str(number))
+        ]
     codes = Counter(code for code, _ in ends)
     print(f"{len(ends)} runs: exit codes {dict(codes)}")
     print("\n".join(said for code, said in ends if code not in (0, _AGAIN)))
@@ -59,33 +64,28 @@ def _write_dates(folder: Path) -> Path:
     )
 
 
-def _round(job: Path, address: str) -> list[tuple[int, str]]:
-    """Starts all dates at once; returns exit code and output of each."""
-    command = [sys.executable, "-m", "batchscore", "run", "--json", str(job)]
-    command += ["--set", f"output.path={address}"]
-    started = [
-        subprocess.Popen(
-            [*command, "--param", f"day={day}"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for day in range(_DATES)
-    ]
-    said = [each.communicate(timeout=_SECONDS)[0] for each in started]
-    found = [(each.returncode, text) for each, text in zip(started, said, strict=True)]
-    found.append(_verify(address, sum(code == 0 for code, _ in found)))
+def _round(job: Path, address: str, log: Path) -> list[tuple[int | None, str]]:
+    """Starts all dates at once; returns exit code and output of each, and of `verify`."""
+    target = ("--set", f"output.path={address}")
+
+    def score(day: int) -> End:
+        date = ("--param", f"day={day}")
+        return command(log / str(day), log, "run", "--json", job, *target, *date)
+
+    with ThreadPoolExecutor(_DATES) as pool:
+        ends = [*pool.map(score, range(_DATES))]
+    found = [(end.code, end.said) for end in ends]
+    found.append(_verify(address, log / "verify", sum(end.code == 0 for end in ends)))
     print(f"{address}: {[code for code, _ in found]}", flush=True)
     return found
 
 
-def _verify(address: str, published: int) -> tuple[int, str]:
+def _verify(address: str, log: Path, published: int) -> tuple[int | None, str]:
     """Verifies the output, and counts the slices that are published."""
-    command = [sys.executable, "-m", "batchscore", "verify", "--json", address]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode == 0 and len(json.loads(done.stdout)["slices"]) != published:
-        return 1, f"{address}: {published} runs said that they published; {done.stdout}"
-    return done.returncode, done.stdout
+    end = command(log, log, "verify", "--json", address)
+    if end.code == 0 and len(json.loads(end.said)["slices"]) != published:
+        return 1, f"{address}: {published} runs said that they published; {end.said}"
+    return end.code, end.said
 
 
 if __name__ == "__main__":
