@@ -154,8 +154,9 @@ def row_line(manifest: Mapping[str, Any], why: str = "") -> str:
 
 def why_rescored(manifest: Mapping[str, Any]) -> str:
     """Returns why a run scored rows again that were published; empty where it did not."""
-    changed = one_line(", ".join(manifest.get("changed", ())), 200)
-    return f"no published row was kept, since this changed: {changed}" if changed else ""
+    earlier = (f"{name} changed" for name in manifest.get("changed", ()))
+    shown = one_line("; ".join(manifest.get("rescored", earlier)), 300)
+    return f"scored again: {shown}" if shown else ""
 
 
 def drift_lines(manifest: Mapping[str, Any], notes: bool = True) -> list[str]:
@@ -215,12 +216,13 @@ def files_line(manifest: Mapping[str, Any], output: str) -> str:
 def details(manifest: Mapping[str, Any], output: str) -> list[str]:
     """Returns all that `show` tells of a run."""
     lines = ended(manifest, output)
+    total = size(sum(shard["size"] for shard in manifest["inputs"]))
     facts = [
         ("started", manifest["started"]),
         ("engine", f"{manifest['engine']}, workers {manifest['workers']}"),
         ("batches", f"{counted(manifest['batch_rows'], 'row')}, tiles of {manifest['tile_rows']}"),
         ("device", manifest["device"]),
-        ("input", f"{counted(len(manifest['inputs']), 'shard')}, {_input_size(manifest)}"),
+        ("input", f"{counted(len(manifest['inputs']), 'shard')}, {total}"),
         ("model", manifest["model"]["identity"]),
         *(("weights", one_line(w, 300)) for w in [_casts(manifest)] if w),
         ("job file", manifest["job_sha256"]),
@@ -246,10 +248,6 @@ def _mark(check: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
     if not check["passed"]:
         return "FAILED"
     return "WARN" if check["name"] == "drift" and _drifted(manifest) else "ok"
-
-
-def _input_size(manifest: Mapping[str, Any]) -> str:
-    return size(sum(shard["size"] for shard in manifest["inputs"]))
 
 
 def profile_table(profile: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -187,13 +187,17 @@ def test_reused_rows_are_told_and_do_not_count_as_speed(manifest: dict[str, Any]
     assert lines[2].startswith("2.0 s, 50 rows/s")
 
 
-def test_a_run_that_keeps_no_published_row_says_why(manifest: dict[str, Any]) -> None:
-    """What changed since is one line; a run that keeps them, or an earlier version's, has none."""
-    changed = {**manifest, "changed": ["model", "version of torch"]}
-    lines = render.ended(changed, "/out")
-    assert "no published row was kept, since this changed: model, version of torch" in lines
+def test_a_run_that_scores_published_rows_again_says_why(manifest: dict[str, Any]) -> None:
+    """What changed since is one line, also of an earlier version's run; others have none."""
+    told = {**manifest, "rescored": ["code f.py changed", "model 1.0 to 1.1"]}
+    expected = "scored again: code f.py changed; model 1.0 to 1.1"
+    assert expected in render.ended(told, "/out")
+    earlier = {**manifest, "changed": ["model", "version of torch"]}
+    del earlier["rescored"]
+    expected = "scored again: model changed; version of torch changed"
+    assert expected in render.ended(earlier, "/out")
     for facts in (manifest, {k: v for k, v in manifest.items() if k != "changed"}):
-        assert not [line for line in render.ended(facts, "/out") if "was kept, since" in line]
+        assert not [line for line in render.ended(facts, "/out") if "scored again" in line]
 
 
 def test_shards_that_were_left_out_are_named(manifest: dict[str, Any]) -> None:

@@ -169,7 +169,7 @@ def _run_held(
     if work.base is None:
         relist(spec.output, spec.slice)
     with writable(spec.output):
-        run = begin(share_out(plan, work.units), work, clock, rescore)
+        run = begin(share_out(plan, work.units), work, clock)
         if work.held:
             return _hold(run)
     return _score(run, flags, watch, stop)
@@ -220,14 +220,13 @@ def _unchanged(work: Work, clock: Stopwatch) -> dict[str, Any]:
     }
 
 
-def begin(plan: Plan, work: Work, clock: Stopwatch | None = None, rescore: bool = False) -> Run:
+def begin(plan: Plan, work: Work, clock: Stopwatch | None = None) -> Run:
     """Opens a run: writes down what its last step needs.
 
     Args:
         plan: Of the run, with its name and lease.
         work: What of the plan is left.
         clock: Has measured the command's time so far; by default its time starts with this call.
-        rescore: Whether a person asked for published rows to be scored again.
 
     Raises:
         RetryError: another run took its name at the same moment.
@@ -241,7 +240,7 @@ def begin(plan: Plan, work: Work, clock: Stopwatch | None = None, rescore: bool 
         "facts": {
             **planned["facts"],
             "changed": list(work.changes.score),
-            "rescored": _rescored(work, rescore),
+            "rescored": list(work.again),
         },
         "units": {unit.id: unit.rows for unit in work.units},
         "resumed": sorted(work.resumed),
@@ -258,17 +257,6 @@ def begin(plan: Plan, work: Work, clock: Stopwatch | None = None, rescore: bool 
         _remove_work(store, run)
         raise _name_taken(run)
     return Run(replace(plan, spec=_with_bounds(plan.spec, work)), work, facts)
-
-
-def _rescored(work: Work, forced: bool) -> list[str]:
-    """Returns what has published rows scored again; nothing where there are none."""
-    if work.base is None:
-        return []
-    found = ["--rescore"] if forced else [f"{name} changed" for name in work.changes.score]
-    if work.changes.rewritten and not forced:
-        found.append("shards were rewritten")
-    lost = {"missing_files", "damaged_files"} & {check.name for check in work.checks}
-    return [*found, "files were lost or damaged"] if lost else found
 
 
 def _name_taken(run: str) -> RetryError:

@@ -26,6 +26,7 @@ class Changes:
         replacements: shards that stand in place of rewritten ones.
         rows_before: rows of what is gone or rewritten, filtered and rejected ones counted.
         rows_after: rows of what stands in place of what was rewritten.
+        reasons: what decides scores and differs, a phrase each.
     """
 
     score: tuple[str, ...] = ()
@@ -35,6 +36,7 @@ class Changes:
     replacements: tuple[str, ...] = ()
     rows_before: int = 0
     rows_after: int = 0
+    reasons: tuple[str, ...] = ()
 
 
 def changed_facts(facts: Mapping[str, str], before: Mapping[str, str]) -> tuple[str, ...]:
@@ -98,7 +100,7 @@ def judge_changes(changes: Changes, on_change: OnChange, work: str) -> list[Chec
         work: what going on would cost, in words.
     """
     kinds = (
-        ("model", changes.score, on_change.model, "rescore", _name_facts(changes.score)),
+        ("model", changes.score, on_change.model, "rescore", _name_reasons(changes.reasons)),
         (
             "removed_shards",
             changes.removed,
@@ -131,9 +133,9 @@ def _check(kind: str, passed: bool, what: str, choice: str) -> Check:
     return Check(key, passed, f"{what}{remedy}", "held")
 
 
-def _name_facts(names: tuple[str, ...]) -> str:
-    shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
-    return f"{shown} changed, so that every row would be scored again"
+def _name_reasons(reasons: tuple[str, ...]) -> str:
+    shown = "; ".join(reasons[:5]) + ("; …" if len(reasons) > 5 else "")
+    return f"{shown}, so that every row would be scored again"
 
 
 def _some(paths: tuple[str, ...]) -> str:

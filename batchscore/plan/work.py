@@ -13,6 +13,7 @@ from batchscore.plan.fingerprint import fingerprint, score_hash
 from batchscore.plan.format2_facts import respell_code, without_neighbours
 from batchscore.plan.legacy_facts import complete, is_legacy, legacy_score, respell
 from batchscore.plan.plan import Plan
+from batchscore.plan.reasons import explain_facts, explain_work
 from batchscore.records import UnitRecord
 from batchscore.runs import layout
 from batchscore.runs.checks import Check
@@ -45,6 +46,7 @@ class Work:
         unchanged: what is published is what a run would publish.
         revoked: runs that were taken back and had scored as this job does.
         damaged: of finished units that are scored again, what is wrong with their files, by path.
+        again: why published rows are scored again, a phrase each; empty where none is.
     """
 
     base: dict[str, Any] | None
@@ -57,6 +59,7 @@ class Work:
     unchanged: bool
     revoked: tuple[str, ...] = ()
     damaged: dict[str, str] = field(default_factory=dict)
+    again: tuple[str, ...] = ()
 
     @property
     def held(self) -> bool:
@@ -87,6 +90,7 @@ def settle(plan: Plan, rescore: bool = False, read: bool = False) -> Work:
     """
     base, published = _standing(plan, rescore)
     changed = _changed_since(plan, base) if base else ()
+    reasons = _reasons(plan, base, changed) if base and published else ()
     plan = scored_as(plan, _known_score(plan, base, changed))
     spec = plan.spec
     missing = _missing_files(plan, base, published, rescore)
@@ -110,13 +114,15 @@ def settle(plan: Plan, rescore: bool = False, read: bool = False) -> Work:
         damaged |= _damaged_records(plan, finished - {*published, *heads, *damage})
     same = alike and base is not None and base["fingerprint"] == plan.fingerprint
     unchanged = same and not units and not resumed
-    changes, checks = _changes(plan, base, changed, published, rescore)
+    changes, checks = _changes(plan, base, changed, reasons, published, rescore)
     checks = (*checks, *_tell_missing(missing), *_tell_damaged(damaged))
     revoked = _revoked_alike(plan)
     checks = (*checks, *([] if rescore else _judge_revoked(revoked, units, resumed)))
     runs = tuple(each["run"] for each in revoked)
     done = (base, spec.score, kept, resumed)
-    return Work(*done, units, changes, checks, unchanged, runs, damaged)
+    lost = bool(missing or damaged)
+    again = explain_work(reasons, rescore, changes.rewritten, lost) if base else ()
+    return Work(*done, units, changes, checks, unchanged, runs, damaged, again)
 
 
 def scored_as(plan: Plan, score: str) -> Plan:
@@ -130,11 +136,21 @@ def scored_as(plan: Plan, score: str) -> Plan:
 
 def _changed_since(plan: Plan, manifest: Mapping[str, Any]) -> tuple[str, ...]:
     """Names what decides scores and differs from a run's; only spelled differently is the same."""
+    return changed_facts(*_comparable(plan, manifest))
+
+
+def _reasons(plan: Plan, manifest: Mapping[str, Any], changed: tuple[str, ...]) -> tuple[str, ...]:
+    facts, before = _comparable(plan, manifest)
+    return explain_facts(changed, facts, before, plan.spec.model, manifest["model"])
+
+
+def _comparable(plan: Plan, manifest: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
+    """Returns what decides the job's scores, and what decided those of a run, in the same words."""
     facts = plan.score_facts
     before = without_neighbours(manifest["score_facts"], facts)
     if is_legacy(before):
-        facts, before = respell(facts, plan.loaded.job, plan.spec), complete(before)
-    return changed_facts(facts, before)
+        return respell(facts, plan.loaded.job, plan.spec), complete(before)
+    return facts, before
 
 
 def _known_score(plan: Plan, base: Mapping[str, Any] | None, changed: Sequence[str]) -> str:
@@ -163,6 +179,7 @@ def _changes(
     plan: Plan,
     base: dict[str, Any] | None,
     changed: tuple[str, ...],
+    reasons: tuple[str, ...],
     published: Mapping[str, UnitRecord],
     rescore: bool,
 ) -> tuple[Changes, tuple[Check, ...]]:
@@ -178,6 +195,7 @@ def _changes(
     # Where nothing is published, nothing would be scored again.
     score = changed if published else ()
     changes = find_changes(score, plan.pieces, before, plan.shards)
+    changes = replace(changes, reasons=reasons)
     cost = _cost(plan, base, published, changes)
     on_change = plan.loaded.job.on_change
     if rescore:  # but what is gone from the input is not scored by force

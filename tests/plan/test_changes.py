@@ -120,7 +120,12 @@ def test_facts_that_differ_are_named(
 
 
 CHANGES = Changes(
-    score=("model",), removed=("p/r",), rewritten=("p/w",), late=("q/l",), replacements=("p/x",)
+    score=("model",),
+    removed=("p/r",),
+    rewritten=("p/w",),
+    late=("q/l",),
+    replacements=("p/x",),
+    reasons=("model 1.0 to 1.1",),
 )
 
 
@@ -174,10 +179,10 @@ def test_the_first_of_many_are_named() -> None:
     (check,) = judge_changes(Changes(late=paths), OnChange(), COST)
     assert check.detail.startswith("1,234 shards (in/0000, in/0001, in/0002, …) are new")
     facts = tuple("abcdefg")
-    (check,) = judge_changes(Changes(score=facts), OnChange(), COST)
-    assert check.detail.startswith("a, b, c, d, e, … changed, so that every row")
-    (check,) = judge_changes(Changes(score=facts[:5]), OnChange(), COST)
-    assert "a, b, c, d, e changed" in check.detail
+    (check,) = judge_changes(Changes(score=facts, reasons=facts), OnChange(), COST)
+    assert check.detail.startswith("a; b; c; d; e; …, so that every row")
+    (check,) = judge_changes(Changes(score=facts[:5], reasons=facts[:5]), OnChange(), COST)
+    assert check.detail.startswith("a; b; c; d; e, so that every row")
 
 
 def test_a_rewriting_tells_rows_before_and_after() -> None:
