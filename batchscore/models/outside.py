@@ -15,6 +15,7 @@ from batchscore.models.weights import persistent, storages
 
 _MOST = 100_000
 _TORCHS_OWN = frozenset(vars(torch.nn.Module()))
+_PLAIN = (str, bytes, bool, int, float, complex, type(None))
 _CONTAINERS = (list, tuple, set, frozenset, deque)
 _FOREIGN = ("torch", "numpy", "builtins", "threading", "_thread", "logging", "weakref", "re")
 
@@ -88,7 +89,7 @@ def _walk(module: torch.nn.Module) -> Found:
             continue
         seen.add(id(value))
         yield path, value
-        todo.extend(_inside(path, value))
+        todo.extend(item for item in _inside(path, value) if not isinstance(item[1], _PLAIN))
 
 
 def _class_attributes(kind: type, seen: set[int]) -> Found:

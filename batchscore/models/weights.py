@@ -103,9 +103,9 @@ def _require_tensors(state: Any, model: Model) -> None:
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             raise ModelError(
-                f"weights {address(model)}: {one_line(repr(name))} is a {type(value).__name__}; "
-                "expected a state_dict, names to tensors, and not a checkpoint that holds one: "
-                f"{_REMEDY}"
+                f"weights {address(model)}: {one_line(repr(name))} is of type "
+                f"{type(value).__name__}; expected a state_dict, names to tensors, and not a "
+                f"checkpoint that holds one: {_REMEDY}"
             )
         if value.device.type != "cpu" or value.layout is not torch.strided:
             raise ModelError(

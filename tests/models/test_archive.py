@@ -81,7 +81,7 @@ FOREIGN: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda p: torch.save(Net(), p, _use_new_zipfile_serialization=False),
         "more than tensors.*save_model",
     ),
-    "a checkpoint": (_checkpoint, "'epoch' is a int.*not a checkpoint that holds one"),
+    "a checkpoint": (_checkpoint, "'epoch' is of type int.*not a checkpoint that holds one"),
     "a list": (lambda p: torch.save([STATE], p), "hold a list; expected a state_dict"),
     "HDF5": (_hdf5, r"are an HDF5 file, as Keras writes"),
     "Keras": (lambda p: _zip(p, "config.json", "model.weights.h5"), "are a Keras model"),
