@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -204,7 +204,8 @@ def finite_rows(values: pa.RecordBatch) -> Array:
                 "booleans, times, or lists of these"
             )
         if _is_number(leaf) or pa.types.is_null(leaf):
-            mask_b[_spoiled_rows(column)] = False
+            for rows_n, _, bad_n in _levels(column):
+                mask_b[rows_n[bad_n]] = False
     return mask_b
 
 
@@ -223,11 +224,6 @@ def leaf_numbers(column: pa.Array) -> Array | None:
     return to_numpy(column.drop_null())
 
 
-def _spoiled_rows(column: pa.Array) -> Array:
-    """The numbers (n,) of rows that hold, at any depth, a null or a float that is not finite."""
-    return np.concatenate([rows_n[bad_n] for rows_n, _, bad_n in _levels(column)])
-
-
 def spoiled_values(column: pa.Array) -> tuple[Array, pa.Array]:
     """Returns the row (n,) of each null and float that is not finite, and its text (n,).
 
@@ -244,20 +240,21 @@ def spoiled_values(column: pa.Array) -> tuple[Array, pa.Array]:
     return np.concatenate(rows), pa.concat_arrays(texts)
 
 
-def _levels(column: pa.Array) -> Iterator[tuple[Array, pa.Array, Array]]:
-    """Yields a column's lists, level by level, then its numbers.
+def _levels(column: pa.Array) -> list[tuple[Array, pa.Array, Array]]:
+    """Returns a column's lists, level by level, then its numbers.
 
     Each with the row (n,) of each value, and a mask (n,) of those that are null or not finite.
     """
+    levels = []
     column, rows_n = _decode(column), np.arange(len(column), dtype=np.int64)
     while _is_list(column.type):
-        yield rows_n, column, ~to_numpy(column.is_valid())
+        levels.append((rows_n, column, ~to_numpy(column.is_valid())))
         rows_n = rows_n[to_numpy(pc.list_parent_indices(column)).astype(np.int64)]
         column = _decode(column.flatten())
     good_n = to_numpy(column.is_valid())
     if pa.types.is_floating(column.type):
         good_n &= np.isfinite(_raw_numpy(column))
-    yield rows_n, column, ~good_n
+    return [*levels, (rows_n, column, ~good_n)]
 
 
 def escaped_texts(column: pa.Array) -> pa.Array:
