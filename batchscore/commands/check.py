@@ -21,6 +21,7 @@ from batchscore.runs.checks import Check, check_rejects, check_schema
 from batchscore.runs.lease import describe_holder, holder
 from batchscore.runs.publication import pending
 from batchscore.runs.reconcile import Rows
+from batchscore.wording import counted
 
 _EXIT_CODES = {
     "ok": 0,
@@ -182,7 +183,7 @@ def _judge(plan: Plan, work: Work, rehearsal: Rehearsal | None) -> list[Check]:
         *check_schema(rehearsal.columns if rehearsal.scored else (), base),
         *rehearsal.checks,
     ]
-    batch = f"in the first {rehearsal.rows:,} rows: "
+    batch = f"in the first {counted(rehearsal.rows, 'row')}: "
     return [*_volume(plan, work), *(replace(c, detail=batch + c.detail) for c in checks)]
 
 

@@ -21,7 +21,7 @@ from batchscore.spec import RunSpec
 from batchscore.stages.block import TILE_ROWS, Block, locate_rows
 from batchscore.stages.infer.buckets import bucket_lengths, bucket_rows
 from batchscore.units import Unit
-from batchscore.wording import one_line
+from batchscore.wording import counted, one_line
 
 # One tile of the network and half of another; or an eighth of a block, since all that is tried
 # comes to seven samples at most; or at least enough rows for a difference to show.
@@ -233,7 +233,7 @@ def _pairs(spec: RunSpec, stage: _Stage, block: Block, found: Dependence) -> str
         f"; {place}: {each.known} and {each.made}"
         for place, each in zip(places[1:], others, strict=True)
     )
-    more = f"; {found.changed:,} of {found.compared:,} rows changed"
+    more = f"; {found.changed:,} of {counted(found.compared, 'row')} changed"
     return text + (more if found.compared > 1 else "")
 
 
@@ -244,7 +244,7 @@ def _occasions(found: Dependence) -> tuple[str, str]:
     if found.cause == "threads":
         return "on one thread", "beside a second thread"
     others = f"in one of {found.compared:,} of them" if found.compared > 1 else "alone"
-    return f"in a batch of {found.known_rows:,} rows", others
+    return f"in a batch of {counted(found.known_rows, 'row')}", others
 
 
 def _column(spec: RunSpec, stage: _Stage, found: Dependence) -> str:
