@@ -19,8 +19,10 @@ from batchscore.ledger import merge_records
 from batchscore.phases import Units, rounded, split
 from batchscore.profiles import Reference, read_run_profile, save_profile
 from batchscore.records import Digest, UnitRecord
+from batchscore.recount import complete_tallies
 from batchscore.runs import layout
 from batchscore.runs.checks import Check, outcome
+from batchscore.runs.column_checks import check_columns, columns_to_json, day_end
 from batchscore.runs.contents import (
     describe,
     files_of,
@@ -39,6 +41,7 @@ from batchscore.runs.revoked import lifted, revocations, revoked_path
 from batchscore.runs.segments import compact, replaced
 from batchscore.spec import RunSpec
 from batchscore.storage import Store, encode_json
+from batchscore.tallies import Tally, merge_tallies
 from batchscore.telemetry import BESIDE, BETWEEN, STAGES, Setting, add_up, explain
 
 _REASONS = 50
@@ -91,6 +94,9 @@ def finish_run(spec: RunSpec, addresses: Iterable[str]) -> dict[str, Any]:
         require_lease(spec.output, spec.slice, spec.lease, spec.run)
         result = _gather(spec, plan, sorted(set(addresses)))
         checks = judge(spec, result.rows, result.records, _bad_shards(result), result.base)
+        moment = day_end(plan.get("day_end"), plan["facts"]["started"])
+        tallies = _tallies(spec, result.records)
+        checks += check_columns(spec.target.checks, tallies, spec.checks, moment)
         references = [Reference.from_json(each) for each in plan["references"]]
         drift, drift_checks = judge_drift(spec, references, result.profile, result.new)
         drift["notes"] = plan["reference_notes"]
@@ -121,7 +127,7 @@ def _gather(spec: RunSpec, plan: dict[str, Any], addresses: Sequence[str]) -> Re
     if kept:
         profile.merge(new)
     _check_files(spec, made, plan["resumed"])
-    records = {**kept, **_settle_rejects(spec.output, made)}
+    records = complete_tallies(spec, {**kept, **_settle_rejects(spec.output, made)})
     planned = {
         **plan["units"],
         **{u: r.planned for u, r in records.items() if u not in plan["units"]},
@@ -132,6 +138,11 @@ def _gather(spec: RunSpec, plan: dict[str, Any], addresses: Sequence[str]) -> Re
     ordered = tuple(record for _, record in sorted(records.items()))
     fresh = frozenset(plan["units"])
     return Result(plan, base, ordered, fresh, profile, new if kept else None, rows)
+
+
+def _tallies(spec: RunSpec, records: Sequence[UnitRecord]) -> dict[str, Tally]:
+    keys = [check.key for check in spec.target.checks]
+    return {key: merge_tallies([record.tallies[key] for record in records]) for key in keys}
 
 
 def _kept_records(base: dict[str, Any] | None, kept: Sequence[str]) -> dict[str, UnitRecord]:
@@ -268,6 +279,7 @@ def _manifest(
         "bad_shards": bad,
         **({"damaged": plan["damaged"]} if plan.get("damaged") else {}),
         "checks": [asdict(check) for check in checks],
+        **_column_checks(spec, records),
         "drift": result.drift,
         "profile": result.profile.summary(),
         **_timings(spec, head, fresh, plan.get("spent", {})),
@@ -276,6 +288,11 @@ def _manifest(
         "shards": shards,
         "inputs": plan["inputs"],
     }
+
+
+def _column_checks(spec: RunSpec, records: Sequence[UnitRecord]) -> dict[str, Any]:
+    wanted = spec.target.checks
+    return {"column_checks": columns_to_json(wanted, _tallies(spec, records))} if wanted else {}
 
 
 def _head(

@@ -29,7 +29,8 @@ def judge_drift(
 ) -> tuple[dict[str, Any], list[Check]]:
     """Compares a run's profile with each reference; returns what the manifest keeps, and the check.
 
-    Without a reference, or without rows, there is no check.
+    Without a reference, or without rows, there is no check. A reference whose `on_fail` is `off`
+    is compared, and neither its verdict nor its number of tests counts.
 
     Args:
         profile: of all rows of the slice.
@@ -43,12 +44,23 @@ def judge_drift(
         why = "no rows" if references else "no reference yet (drift.reference)"
         return {"verdict": None, "why": why, "comparisons": []}, []
     sides = _sides(references, profile, new)
-    comparisons = [_compared(spec, *side, len(sides)) for side in sides]
-    verdict = max((each["verdict"] for each in comparisons), key=VERDICTS.index)
-    detail = " | ".join(map(describe, comparisons))
-    passed = verdict != "fail" or spec.drift.on_fail == "warn"
-    check = Check("drift", passed, detail, "held")
+    share = max(1, sum(reference.on_fail != "off" for reference, *_ in sides))
+    comparisons = [_compared(spec, *side, share) for side in sides]
+    counted = [each for each in comparisons if is_counted(each)]
+    if not counted:
+        why = "every reference is off (drift.reference: on_fail)"
+        return {"verdict": None, "why": why, "comparisons": comparisons}, []
+    verdict = max((each["verdict"] for each in counted), key=VERDICTS.index)
+    detail = " | ".join(map(describe, counted))
+    failed = [each for each in counted if each["verdict"] == "fail"]
+    holding = [each for each in failed if each.get("on_fail", spec.drift.on_fail) == "hold"]
+    check = Check("drift", not holding, detail, "held")
     return {"verdict": verdict, "comparisons": comparisons}, [check]
+
+
+def is_counted(comparison: Mapping[str, Any]) -> bool:
+    """Tells whether a comparison, as a manifest keeps it, may hold or warn."""
+    return comparison.get("on_fail") != "off"
 
 
 def _sides(
@@ -89,7 +101,7 @@ def _wanted(spec: RunSpec, profile: TableProfile) -> set[str]:
     """
     if spec.drift.columns is not None:
         return set(spec.drift.columns)
-    return (set(profile.columns) - set(spec.source.schema.names)).union(spec.model_columns)
+    return (set(profile.columns) - set(spec.seen_schema.names)).union(spec.model_columns)
 
 
 def _unjudged(spec: RunSpec, reference: TableProfile, profile: TableProfile) -> dict[str, str]:
@@ -193,7 +205,8 @@ def describe(comparison: Mapping[str, Any]) -> str:
     more = f". And {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
     listed = f": {worst}{more}" if bad else ""
     rows = "new rows " if comparison.get("rows") == "new" else ""
-    head = f"{comparison['verdict']} {rows}against {comparison['title']}"
+    policy = f", on_fail {comparison['on_fail']}" if "on_fail" in comparison else ""
+    head = f"{comparison['verdict']} {rows}against {comparison['title']}{policy}"
     return f"{head} ({counts or 'nothing judged'}){listed}{_left_out(comparison)}"
 
 

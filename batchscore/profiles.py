@@ -44,22 +44,26 @@ class Reference:
         anchor: it is the fixed one beside the reference that the job chose.
         own: it is of the rows that are published of the run's own slice, which may be among those
             that are judged.
+        on_fail: hold, warn or off, where the job lists its references; None: as the job's
+            `drift.on_fail` says.
     """
 
     title: str
     files: tuple[ProfileFile, ...]
     anchor: bool = False
     own: bool = False
+    on_fail: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Returns the reference as JSON-able values."""
-        return asdict(self)
+        facts = asdict(self)
+        return {key: value for key, value in facts.items() if key != "on_fail" or value is not None}
 
     @staticmethod
     def from_json(facts: Mapping[str, Any]) -> Reference:
         """Reverses `to_json`."""
         files = tuple(ProfileFile(**file) for file in facts["files"])
-        return Reference(facts["title"], files, facts["anchor"], facts["own"])
+        return Reference(facts["title"], files, facts["anchor"], facts["own"], facts.get("on_fail"))
 
 
 def run_profile(store: Store, run: str) -> ProfileFile:

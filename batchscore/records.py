@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from batchscore.errors import RecordError
+from batchscore.tallies import Tally
 from batchscore.units import Piece, piece_from_json
 from batchscore.wording import one_line, reason
 
@@ -65,6 +66,7 @@ class UnitRecord:
         score_ranges: smallest and largest number of each score column that holds numbers.
         sidecars: what `rejects_file`, `rows_file` and `keys_file` hold, by these names; empty in
             records that earlier versions made.
+        tallies: what the checks of columns counted, by their keys.
     """
 
     unit: str
@@ -86,6 +88,7 @@ class UnitRecord:
     keys_columns: tuple[str, ...] = ()
     score_ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
     sidecars: dict[str, Digest] = field(default_factory=dict)
+    tallies: dict[str, Tally] = field(default_factory=dict)
 
     @property
     def planned(self) -> int:
@@ -96,13 +99,16 @@ class UnitRecord:
         """Returns the record as JSON-able values."""
         facts = asdict(self)
         facts["score_ranges"] = {name: [*ends] for name, ends in self.score_ranges.items()}
+        facts["tallies"] = {key: each.to_json() for key, each in self.tallies.items()}
+        if not self.tallies:  # earlier versions read the records of jobs without such checks
+            del facts["tallies"]
         return {key: [*v] if isinstance(v, tuple) else v for key, v in facts.items()}
 
     @staticmethod
     def from_json(facts: dict[str, Any]) -> UnitRecord:
         """Reverses `to_json`; RecordError if the facts are not a record's."""
         try:
-            facts = {"sidecars": {}, **facts}
+            facts = {"sidecars": {}, "tallies": {}, **facts}
             {each.name: facts[each.name] for each in fields(UnitRecord)}
             files = tuple(StagedFile(**file) for file in facts["files"])
             columns = tuple((str(name), str(kind)) for name, kind in facts["columns"])
@@ -116,6 +122,7 @@ class UnitRecord:
                     k: (low, high) for k, (low, high) in facts["score_ranges"].items()
                 },
                 "sidecars": {k: Digest(**each) for k, each in facts["sidecars"].items()},
+                "tallies": {str(k): Tally.from_json(t) for k, t in facts["tallies"].items()},
             }
             record = UnitRecord(**{**facts, **typed})
             check_record(record)

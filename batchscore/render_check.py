@@ -37,6 +37,7 @@ def checked(found: Checked, probed: bool) -> list[str]:
         ),
         *_references(plan),
         *_changes(found),
+        *(f"WARNING     {one_line(warning, 400)}" for warning in found.warnings),
         "",
         *_rehearsed(rehearsal),
         *(
@@ -50,8 +51,10 @@ def checked(found: Checked, probed: bool) -> list[str]:
 def _references(plan: Plan) -> list[str]:
     drift, found = plan.spec.drift, plan.references
     columns = ", ".join(drift.columns or (*plan.spec.model_columns, "scores"))
-    against = " and ".join(each.title for each in found.chosen)
-    line = f"against {against}, on_fail {drift.on_fail}; judged: {columns}"
+    own = {each: f" (on_fail {each.on_fail})" for each in found.chosen if each.on_fail}
+    against = " and ".join(f"{each.title}{own.get(each, '')}" for each in found.chosen)
+    policy = "" if own else f", on_fail {drift.on_fail}"
+    line = f"against {against}{policy}; judged: {columns}"
     return [
         f"drift       {one_line(line if found.chosen else 'not judged: no reference yet', 400)}",
         *(f"drift       {one_line(note, 300)}" for note in found.notes),

@@ -49,7 +49,9 @@ def drift_tables(manifest: Mapping[str, Any]) -> list[str]:
     lines: list[str] = []
     for each in (manifest.get("drift") or {}).get("comparisons", ()):
         role = "anchor" if each["anchor"] else "reference"
-        head = f"drift {each['verdict']}   against the {role}, {one_line(each['title'], 120)}"
+        policy = f"   on_fail {each['on_fail']}" if "on_fail" in each else ""
+        title = one_line(each["title"], 120)
+        head = f"drift {each['verdict']}   against the {role}, {title}{policy}"
         lines += ["", head, *drift_lines(each, every=False)]
     return lines
 

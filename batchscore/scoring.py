@@ -79,7 +79,8 @@ def preprocess_step(spec: RunSpec) -> BlockStep:
         step: BlockStep = partial(encode_features, encode=partial(encode, features))
     else:
         call = load_call(spec.preprocess, spec) if spec.preprocess else None
-        step = partial(stack_columns, inputs=spec.inputs, function=call)
+        hidden = spec.target.hidden
+        step = partial(stack_columns, inputs=spec.inputs, function=call, hidden=hidden)
     return _rejecting(spec, "preprocess", step)
 
 

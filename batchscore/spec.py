@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import pyarrow as pa
+
 from batchscore.drift.column import Hint
 from batchscore.job import AnyStep, Checks, Drift, Preprocess, Rejects
 from batchscore.models.folder import Model
@@ -79,3 +81,9 @@ class RunSpec:
     hints: Mapping[str, Hint]
     allow_empty: bool
     max_bad_shards: int
+
+    @property
+    def seen_schema(self) -> pa.Schema:
+        """The source columns without those that are read for checks alone."""
+        schema, hidden = self.source.schema, self.target.hidden
+        return pa.schema([field for field in schema if field.name not in hidden])

@@ -24,7 +24,9 @@ SECTIONS = {
     "checks.rows": "RowsCheck",
     "drift": "Drift",
     "drift.reference": "EarlierRuns",
+    "drift.reference.<number>": "ListedReference",
     "runtime": "Runtime",
+    "notify": "Notify",
 }
 INTRODUCTION = """\
 # The job file

@@ -16,12 +16,15 @@ from click.testing import CliRunner
 
 import batchscore as bs
 from batchscore.cli import cli
+from batchscore.job import Job
+from batchscore.job.text import parse_yaml
 from batchscore.models.folder import read_model_folder
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
 DRIFT = (ROOT / "docs/drift.md").read_text(encoding="utf-8")
+OPERATIONS = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
 MODEL = ROOT / "jobs/flight_delays/model"
 
 
@@ -140,10 +143,22 @@ def test_a_models_reference_is_written_as_docs_drift_says(
 
 def test_the_lines_of_a_card_shown_are_those_of_the_demos() -> None:
     """What docs/drift.md shows of a card stands in the card of the model for the demo."""
-    (shown,) = map(yaml.safe_load, blocks("yaml", DRIFT))
+    found = map(yaml.safe_load, blocks("yaml", DRIFT))
+    (shown,) = [each for each in found if "profile" in each]
     card = yaml.safe_load((MODEL / "model.yaml").read_text(encoding="utf-8"))
     assert shown["profile"] == card["profile"]
     assert shown["files"].items() <= card["files"].items()
+
+
+def test_the_sections_shown_are_those_of_a_job_file() -> None:
+    """What the pages show of a job file is valid in one."""
+    job = (ROOT / "jobs/flight_delays/job.yaml").read_text(encoding="utf-8")
+    shown = [*blocks("yaml", OPERATIONS), *blocks("yaml", DRIFT)]
+    sections = [each for each in shown if not each.startswith("profile:")]
+    assert len(sections) == 3
+    for section in sections:
+        tree = {**parse_yaml(job, "job.yaml"), **parse_yaml(section, "the page")}
+        Job.model_validate(tree)
 
 
 def test_links_lead_somewhere() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -404,14 +405,18 @@ def test_words_are_no_paths() -> None:
 
 
 def test_any_number_of_workers_makes_the_same_profile(tmp_path: Path) -> None:
-    """One worker, three, tiny batches, and a run resumed by units give the same bytes."""
-    made = []
+    """One worker, three, and tiny batches give the same bytes, and checks the same examples."""
+    made, counted = [], []
     for number, changes in enumerate(
         ({"runtime.workers": 1}, {"runtime.workers": 3}, {"runtime.batch_rows": 777})
     ):
         folder = tmp_path / str(number)
-        job = write_job(folder, changes)
+        job = write_job(folder, {**changes, "checks.accepted": {"part": ["p0"]}})
         for shard in range(3):
             write_shard(folder / f"in/{shard}.parquet", make_rows(shard))
-        made.append(profile_file(folder, run_json("run", job)).read_bytes())
+        found = run_json("run", job)
+        made.append(profile_file(folder, found).read_bytes())
+        counted.append(json.dumps(found["column_checks"]).replace(str(folder), ""))
     assert made[0] == made[1] == made[2]
+    assert counted[0] == counted[1] == counted[2]
+    assert '"rows": 12000' in counted[0]

@@ -16,7 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
@@ -138,25 +138,37 @@ def job_options(function: F) -> F:
     return function
 
 
+Noted = Callable[[dict[str, Any]], None]
+"""Takes the document of a failure once it was printed."""
+
+
+def _nothing(_: dict[str, Any]) -> None:
+    """Takes a failure's document, and does nothing."""
+
+
 @contextmanager
-def told(as_json: bool, debug: bool) -> Iterator[None]:
+def told(as_json: bool, debug: bool, noted: Noted = _nothing) -> Iterator[None]:
     """Ends in one message and the error's exit code, whatever goes wrong inside."""
     _set_up_logging(debug)
     try:
         yield
     except BatchscoreError as error:
         _tell(error, str(error), error.status, error.exit_code, as_json, debug)
+        _end(_failure(error.status, error.exit_code, str(error)), noted)
     except (click.ClickException, click.exceptions.Exit):
         raise
     except OSError as error:
         from batchscore.runs.failures import describe
 
-        _tell(error, describe(error)["message"], "failed", 1, as_json, debug)
+        message = describe(error)["message"]
+        _tell(error, message, "failed", 1, as_json, debug)
+        _end(_failure("failed", 1, message), noted)
     except Exception as error:
         message = redacted_text(f"unexpected {type(error).__name__}: {error}")
         if not debug:
             message += "\nThis is a defect of batchscore; --debug shows where."
         _tell(error, message, "failed", 1, as_json, debug)
+        _end(_failure("failed", 1, message), noted)
 
 
 def _tell(
@@ -169,7 +181,11 @@ def _tell(
         print_json(_failure(status, code, message), kept=True)
     else:
         click.echo(printable(f"{status.upper()}  {message}"), err=True)
-    raise click.exceptions.Exit(code)
+
+
+def _end(failure: dict[str, Any], noted: Noted) -> NoReturn:
+    noted(failure)
+    raise click.exceptions.Exit(failure["exit_code"])
 
 
 def _failure(status: str, code: int, message: str) -> dict[str, Any]:
@@ -195,9 +211,14 @@ def print_json(value: Any, kept: bool = False) -> None:
     Raises:
         FailedError: It cannot be written. A reader who closed the pipe is no error.
     """
+    _print(json_text(value), kept)
+
+
+def json_text(value: Any) -> str:
+    """Returns a result as the text of one JSON document."""
     text = json.dumps(value, indent=1, ensure_ascii=False)
     # What no encoding has, half of a character, JSON can say by its number.
-    _print(text.encode(errors="backslashreplace").decode(), kept)
+    return text.encode(errors="backslashreplace").decode()
 
 
 def print_lines(lines: list[str], kept: bool = False) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sys
 from contextlib import redirect_stdout
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from batchscore.cli.app import (
     common_options,
     job_options,
+    json_text,
     print_json,
     print_lines,
+    printable,
     program,
     stopwatch,
     told,
@@ -21,6 +23,9 @@ from batchscore.cli.app import (
 from batchscore.cli.progress import show_progress, stop_on_signals
 from batchscore.phases import PLANNING
 from batchscore.processes import share_arenas, uncollected
+
+if TYPE_CHECKING:
+    from batchscore.job import LoadedJob
 
 
 @click.command()
@@ -74,7 +79,8 @@ def run(
     """Score a job's input and publish the result, or say why not."""
     clock = stopwatch()
     share_arenas()
-    with told(as_json, debug), stop_on_signals() as stop:
+    notifier = _Notifier()
+    with told(as_json, debug, notifier.tell), stop_on_signals() as stop:
         with uncollected():
             from batchscore import render_summary
             from batchscore.commands.run import run_plan
@@ -84,18 +90,39 @@ def run(
         if engine is not None:
             overrides = (*overrides, f"runtime.engine={engine}")
         clock.enter(PLANNING)
-        plan = make_plan(load_job(job, params, overrides))
+        loaded = notifier.job = load_job(job, params, overrides)
+        plan = make_plan(loaded)
         with show_progress(as_json) as watch, redirect_stdout(sys.stderr):
             manifest = run_plan(plan, beam_options, rescore, watch, stop, clock)
         output = plan.spec.output.address
         show = f"{program()} show {typed(job, params, overrides, output)}"
+        result = {**manifest, "output": output, **_outcome(manifest)}
         if as_json:
-            print_json({**manifest, "output": output, **_outcome(manifest)}, kept=True)
+            print_json(result, kept=True)
         elif manifest["status"] == "unchanged":
             print_lines(render_summary.unchanged(manifest, output, show), kept=True)
         else:
             print_lines(render_summary.summary(manifest, output, show), kept=True)
-    raise click.exceptions.Exit(_outcome(manifest)["exit_code"])
+    notifier.tell(result)
+    raise click.exceptions.Exit(result["exit_code"])
+
+
+class _Notifier:
+    """Tells the program of a job's `notify` how the run ended, once the job is known."""
+
+    job: LoadedJob | None = None
+
+    def tell(self, result: dict[str, Any]) -> None:
+        """Runs the program where the job wants it for this status; a failure is a warning."""
+        if self.job is None or self.job.job.notify is None:
+            return
+        from batchscore.commands import notify
+
+        if result["status"] in self.job.job.notify.on:
+            told_of = notify.Program(self.job.job.notify, self.job.base)
+            problem = notify.tell(told_of, json_text(result))
+            if problem is not None:
+                click.echo(printable(f"WARNING  {problem}"), err=True)
 
 
 def _outcome(manifest: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from typing import Any
 
+from batchscore.commands.notify import program_of
 from batchscore.errors import FailedError, HeldError, RetryError
 from batchscore.job import load_job
 from batchscore.judge import judge_volume
@@ -81,6 +82,12 @@ class Checked:
         """The exit code that a run would end with."""
         return _EXIT_CODES[self.status]
 
+    @property
+    def warnings(self) -> list[str]:
+        """What a run would not fail for, and should be put right."""
+        program = program_of(self.plan.loaded)
+        return [program.problem] if program is not None and program.problem else []
+
     def to_json(self) -> dict[str, Any]:
         """Returns the findings as JSON-able values."""
         plan, work = self.plan, self.work
@@ -100,9 +107,13 @@ class Checked:
             "changes": asdict(work.changes),
             "checks": [asdict(check) for check in (*work.checks, *self.checks)],
             "bad_shards": [{"path": b.path, "reason": b.reason} for b in plan.bad_files],
+            "warnings": self.warnings,
             "held_by": self.held_by,
             "pending": self.pending,
             "references": [each.title for each in plan.references.chosen],
+            "reference_on_fail": [
+                each.on_fail or plan.spec.drift.on_fail for each in plan.references.chosen
+            ],
             "reference_notes": list(plan.references.notes),
             "workers": plan.workers,
             "choices": plan.choices,

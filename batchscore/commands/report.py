@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from batchscore.commands.compare import Comparison
@@ -14,7 +14,7 @@ from batchscore.commands.files import Address, write_page
 from batchscore.drift.findings import TableDrift
 from batchscore.drift.table import TableProfile
 from batchscore.errors import BatchscoreError, RecordError
-from batchscore.gate import rules_from_json
+from batchscore.gate import is_counted, rules_from_json
 from batchscore.profiles import (
     Reference,
     new_rows_profile,
@@ -115,7 +115,14 @@ def _compared(
             continue
         found = compare_profiles(before, now, rules_from_json(facts["rules"]))
         title = f"{'anchor' if reference.anchor else 'reference'}: {reference.title}"
-        yield Compared(f"{title}, new rows" if new else title, before, now, found)
+        title += ", new rows" if new else ""
+        title += f" (on_fail {reference.on_fail})" if reference.on_fail else ""
+        found = found if is_counted(facts) else _unjudged(found)
+        yield Compared(title, before, now, found, counts=is_counted(facts))
+
+
+def _unjudged(found: TableDrift) -> TableDrift:
+    return replace(found, aspects=tuple(replace(each, judged=False) for each in found.aspects))
 
 
 def _earlier(store: Store, manifest: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

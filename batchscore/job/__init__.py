@@ -1,7 +1,17 @@
 """The job file: its sections, its parameters, and how a file becomes a checked job."""
 
+from batchscore.job.column_checks import ColumnCheck, column_checks
 from batchscore.job.file import Job, LoadedJob, job_schema, load_job
-from batchscore.job.rules import Checks, Drift, EarlierRuns, OnChange, Rejects
+from batchscore.job.rules import (
+    Checks,
+    Drift,
+    EarlierRuns,
+    ListedReference,
+    Notify,
+    OnChange,
+    Rejects,
+    age_seconds,
+)
 from batchscore.job.sections import InputSpec, ModelSection, Preprocess
 from batchscore.job.steps import (
     AnyStep,
@@ -16,13 +26,16 @@ from batchscore.job.steps import (
 __all__ = [
     "AnyStep",
     "Checks",
+    "ColumnCheck",
     "Drift",
     "EarlierRuns",
     "InputSpec",
     "Job",
     "Labels",
+    "ListedReference",
     "LoadedJob",
     "ModelSection",
+    "Notify",
     "OnChange",
     "Preprocess",
     "Rejects",
@@ -31,6 +44,8 @@ __all__ = [
     "Threshold",
     "TopK",
     "UserFunction",
+    "age_seconds",
+    "column_checks",
     "job_schema",
     "load_job",
 ]

@@ -34,6 +34,8 @@ from batchscore.job.rules import (
     Checks,
     Drift,
     EarlierRuns,
+    ListedReference,
+    Notify,
     OnChange,
     Rejects,
     RowsCheck,
@@ -119,6 +121,9 @@ class Job(Section):
     checks: Checks = Field(default=Checks(), description="What must hold before publishing.")
     drift: Drift = Field(default=Drift(), description="What change is too much.")
     runtime: Runtime = Field(default=Runtime(), description="How to run.")
+    notify: Notify | None = Field(
+        default=None, description="Who is told how a run ended; by default nobody."
+    )
 
 
 def job_schema() -> dict[str, Any]:
@@ -290,7 +295,9 @@ def _make_absolute(
     def absolute(value: Any, location: Location) -> Any:
         if isinstance(value, list):
             return [absolute(item, (*location, place)) for place, item in enumerate(value)]
-        if not isinstance(value, str) or (location[0] == "drift" and value in REFERENCE_WORDS):
+        if location[0] == "drift" and isinstance(value, dict) and "file" in value:
+            return {**value, "file": absolute(value["file"], (*location, "file"))}
+        if not isinstance(value, str) or _is_no_path(value, location):
             return value
         start = os.getcwd() if _is_within(location, typed_here) else base
         try:
@@ -304,6 +311,12 @@ def _make_absolute(
         if isinstance(body, dict) and key in body:
             body[key] = absolute(body[key], (section, key))
     return problems
+
+
+def _is_no_path(value: str, location: Location) -> bool:
+    """Tells the words that may be in a reference's place, and an item that should be a mapping."""
+    is_word = len(location) == 2 and value in REFERENCE_WORDS
+    return location[0] == "drift" and (is_word or len(location) == 3)
 
 
 def _is_within(location: Location, outer: Iterable[Location]) -> bool:
@@ -403,6 +416,8 @@ def _model_at(loc: tuple[str | int, ...]) -> type[BaseModel]:
         return Parameter
     if loc[0] == "postprocess":
         return STEPS[str(loc[2])]
+    if loc[:2] == ("drift", "reference") and any(isinstance(part, int) for part in loc):
+        return ListedReference
     sections: dict[str, type[BaseModel]] = {
         "input": Input,
         "model": ModelSection,
@@ -417,6 +432,7 @@ def _model_at(loc: tuple[str | int, ...]) -> type[BaseModel]:
         "drift": Drift,
         "drift.reference": EarlierRuns,
         "runtime": Runtime,
+        "notify": Notify,
     }
     return sections[".".join(map(str, loc[:2] if len(loc) > 2 else loc[:1]))]
 

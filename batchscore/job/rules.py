@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import math
+import re
+from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
-from batchscore.job.fields import Address, Columns, OneOrMore, Section, Text
+from batchscore.job.fields import (
+    Address,
+    Columns,
+    OneOrMore,
+    Scalar,
+    Section,
+    Text,
+    as_tuple,
+)
 from batchscore.job.parameters import shown
 
 
@@ -77,6 +88,45 @@ def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
 ScoreRange = Annotated[tuple[float, float], BeforeValidator(_bounds), AfterValidator(_ordered)]
 
 
+def _values(value: Any) -> Any:
+    if not isinstance(value, list | tuple) or not value:
+        raise PydanticCustomError("values", "a list of one or more values")
+    for each in value:
+        known = isinstance(each, str | int | float | date)
+        if not known or (isinstance(each, float) and not math.isfinite(each)):
+            raise ValueError(
+                f"expected texts, numbers, booleans or dates, found {shown(each)}; a null always "
+                "passes, and not_null forbids it"
+            )
+    return tuple(value)
+
+
+_VALUES = [{"type": kind} for kind in ("string", "number", "boolean")]
+Values = Annotated[
+    tuple[Scalar, ...],
+    BeforeValidator(_values),
+    WithJsonSchema({"type": "array", "items": {"anyOf": _VALUES}, "minItems": 1}),
+]
+_AGE = re.compile(r"([1-9][0-9]{0,5})([mhd])")
+_SECONDS = {"m": 60, "h": 3600, "d": 86_400}
+
+
+def _age(text: str) -> str:
+    if not _AGE.fullmatch(text):
+        raise ValueError(
+            f"expected minutes, hours or days, such as 90m, 26h or 2d, found {shown(text)}"
+        )
+    return text
+
+
+Age = Annotated[Text, AfterValidator(_age)]
+
+
+def age_seconds(age: str) -> int:
+    """Returns the seconds of an age such as `26h`."""
+    return int(age[:-1]) * _SECONDS[age[-1]]
+
+
 class Checks(Section):
     """What must hold before anything is published; else the run is held (exit 3)."""
 
@@ -90,6 +140,25 @@ class Checks(Section):
         default=None,
         description="`[smallest, largest]` allowed for every score that is a number, or a mapping "
         "of score columns to such pairs.",
+    )
+    not_null: Columns = Field(
+        default=(),
+        description="Columns of the input, or scores, that are null in no scored row. NaN is a "
+        "number, and no null.",
+    )
+    accepted: dict[Text, Values] = Field(
+        default_factory=dict,
+        description="The values that a column of the input, or a score, may have in scored rows: "
+        "`status: [open, closed]`. They are compared exactly, as filters are. A null passes; "
+        "`not_null` forbids it.",
+    )
+    fresh: dict[Text, Age] = Field(
+        default_factory=dict,
+        description="How old the newest value of a column of dates or timestamps may be, in "
+        "minutes, hours or days: `updated_at: 26h`. The age is taken at the end of the day of the "
+        "`date` parameter in UTC, of several the latest, and without one at the run's start. A "
+        "date is its midnight, and a timestamp without a zone is in UTC. A later value passes. "
+        "Without any value the run is held.",
     )
 
 
@@ -133,7 +202,122 @@ class EarlierRuns(Section):
         return self
 
 
+def _true(value: Any) -> Any:
+    if value is not True:
+        raise ValueError(f"expected true, found {shown(value)}; leave the key out instead")
+    return value
+
+
+_Chosen = Annotated[Literal[True], BeforeValidator(_true)] | None
+_SOURCES = ("model", "previous", "file", "run", "last")
+
+
+class ListedReference(Section):
+    """One of several references, and what a verdict of `fail` against it does.
+
+    Each has exactly one of `model`, `previous`, `file`, `run` and `last`.
+    """
+
+    model: _Chosen = Field(
+        default=None, description="`true`: the profile in the model folder, written by training."
+    )
+    previous: _Chosen = Field(
+        default=None,
+        description="`true`: what is published of the slice before this one by date, or of this "
+        "one.",
+    )
+    file: Address | None = Field(
+        default=None,
+        description="A file that `batchscore profile` wrote. A relative path starts from the job "
+        "file's folder.",
+    )
+    run: Text | None = Field(default=None, description="One run of the output, by its name.")
+    last: Annotated[int, Field(ge=1, le=366)] | None = Field(
+        default=None,
+        description="How many published slices before this one, by their date, are merged. Needs "
+        "a parameter of type `date`.",
+    )
+    same_weekday: bool = Field(
+        default=False, description="Only slices of the same day of the week count for `last`."
+    )
+    on_fail: Literal["hold", "warn", "off"] | None = Field(
+        default=None,
+        description="What a verdict of `fail` against this reference does: `hold` or `warn` as "
+        "`drift.on_fail` says, which is the default. With `off` the comparison is shown, and "
+        "never holds or warns.",
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ListedReference:
+        given = [name for name in _SOURCES if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"expected exactly one of {', '.join(_SOURCES)}, found "
+                f"{' and '.join(given) or 'none'}"
+            )
+        if self.same_weekday and self.last is None:
+            raise ValueError("same_weekday goes with last")
+        return self
+
+
+def _different(listed: tuple[ListedReference, ...]) -> tuple[ListedReference, ...]:
+    sources = [each.model_dump(exclude={"on_fail"}, exclude_defaults=True) for each in listed]
+    for place, source in enumerate(sources):
+        if source in sources[:place]:
+            raise ValueError(
+                f"items {sources.index(source)} and {place} are the same reference "
+                f"({shown(source)}); keep one"
+            )
+    return listed
+
+
+Status = Literal["published", "empty", "unchanged", "held", "failed", "invalid", "retry"]
+
+
+def _program(command: tuple[str, ...]) -> tuple[str, ...]:
+    if not command[0] or any("\0" in part for part in command):
+        raise ValueError(f"expected [program, argument, …], found {shown(list(command))}")
+    return command
+
+
+def _distinct(statuses: tuple[Status, ...]) -> tuple[Status, ...]:
+    return tuple(dict.fromkeys(statuses))
+
+
+class Notify(Section):
+    """A program that `batchscore run` starts at its end, with the result as JSON.
+
+    See docs/operations.md.
+    """
+
+    command: Annotated[
+        tuple[str, ...],
+        Field(min_length=1),
+        BeforeValidator(as_tuple),
+        AfterValidator(_program),
+    ] = Field(
+        description="`[program, argument, …]`: started without a shell, with the document that "
+        "`--json` prints on standard input, for 60 s at most. A name without `/` is looked for on "
+        "PATH; a relative path starts from the job file's folder. Its failure is a warning.",
+    )
+    on: Annotated[
+        tuple[Status, ...],
+        Field(min_length=1),
+        BeforeValidator(as_tuple),
+        AfterValidator(_distinct),
+    ] = Field(
+        default=("held", "failed"),
+        description="The statuses that it is started for, as `--json` names them.",
+    )
+
+
 REFERENCE_WORDS = ("model", "previous")
+ListedReferences = Annotated[
+    tuple[ListedReference, ...],
+    Field(min_length=1),
+    BeforeValidator(as_tuple),
+    AfterValidator(_different),
+]
 _Effect = Annotated[float, Field(gt=0)] | None
 
 
@@ -157,21 +341,22 @@ Effects = Annotated[
 
 
 class Drift(Section):
-    """How the run's rows and scores are held against a reference; see docs/drift.md."""
+    """How the run's rows and scores are compared with references; see docs/drift.md."""
 
-    reference: Address | EarlierRuns = Field(
+    reference: Address | EarlierRuns | ListedReferences = Field(
         default="model",
         description="`model`: the profile in the model folder, written by training; `previous`: "
         "what is published of the slice before this one by date, or of this one; a file that "
         "`batchscore profile` wrote (a relative path starts from the job file's folder); or "
         "earlier runs. The model's profile, where there is one, is compared with beside any "
-        "other, since slow drift never shows against yesterday. Without a reference the run is "
-        "profiled, and says so.",
+        "other, since slow drift never shows against yesterday. A list of references, each with "
+        "an `on_fail` of its own, names all that the run is compared with. Without a reference "
+        "the run is profiled, and says so.",
     )
     on_fail: Literal["hold", "warn"] = Field(
         default="hold",
         description="What a verdict of `fail` does: `hold` publishes nothing (exit 3), `warn` "
-        "publishes and says so.",
+        "publishes and says so. A listed reference may have its own.",
     )
     alpha: float = Field(
         default=0.001,

@@ -9,13 +9,14 @@ import pyarrow as pa
 
 from batchscore.drift.column import Hint
 from batchscore.errors import InputError, JobFileError, OutputError
-from batchscore.job import Job
+from batchscore.job import Job, column_checks
 from batchscore.models.folder import Model
 from batchscore.plan.inputs import Footer
 from batchscore.plan.schemas import check_plain, lacking, unify_schemas
 from batchscore.stages.block import DEFAULT_OUTPUT
 from batchscore.stages.filters import filter_expression
 from batchscore.stages.postprocess import score_kinds
+from batchscore.stages.tally import check_type
 from batchscore.stages.write import Target
 from batchscore.wording import nearest
 
@@ -56,6 +57,35 @@ def read_schema(job: Job, footers: Sequence[Footer], model: Model) -> pa.Schema:
     if job.input.filters:
         filter_expression(job.input.filters, schema)
     return schema
+
+
+def checked_schema(
+    job: Job, footers: Sequence[Footer], model: Model, schema: pa.Schema
+) -> pa.Schema:
+    """Returns the columns to read for checks of columns, beside those that something else needs.
+
+    Raises:
+        JobFileError: there is no such column.
+        InputError: a check and a column's type do not fit.
+    """
+    scores = score_kinds(output_names(model), job.postprocess)
+    checks = column_checks(job.checks) if footers else ()
+    there = footers[0].schema.names if footers else []
+    for check in checks:
+        if scores is not None and check.column not in (*there, *scores):
+            raise JobFileError(
+                f"checks.{check.kind}: there is no column {check.column!r} in the input or among "
+                f"the scores; {nearest(check.column, [*there, *scores])}"
+            )
+    of_input = [c for c in checks if c.column in there and c.column not in (scores or ())]
+    more = [c.column for c in of_input if c.column not in schema.names]
+    hidden = unify_schemas(footers, more) if more else pa.schema([])
+    if job.input.on_bad_shard != "quarantine":
+        check_plain(footers, hidden.names)
+    for check in of_input:
+        known = schema if check.column in schema.names else hidden
+        check_type(check, known.field(check.column).type)
+    return hidden
 
 
 def _scored_key(job: Job, model: Model) -> str:
@@ -135,7 +165,8 @@ def written_columns(
                 "part of a key; name columns of numbers, texts, binaries, booleans, dates or times"
             )
     by, unique = tuple(output.partition_by), job.checks.unique
-    return Target(columns, by, version, unique=unique, plain_keys=plain_keys)
+    checks = column_checks(job.checks)
+    return Target(columns, by, version, unique=unique, plain_keys=plain_keys, checks=checks)
 
 
 def _is_nested(kind: pa.DataType) -> bool:

@@ -50,7 +50,7 @@ def score_facts(loaded: LoadedJob, spec: RunSpec) -> dict[str, str]:
         "postprocess": spell_steps(job.postprocess),
         **_inference_facts(loaded, spec),
         "input.filters": spell_filters(job.input.filters),
-        "columns that are read": spell_schema(spec.source.schema),
+        "columns that are read": spell_schema(spec.seen_schema),
         "columns that are written": _written(spec),
         **{f"{CODE}{name}": value for name, value in spec.code.items()},
         **{f"{VERSION_OF}{name}": version(name) for name in needed_packages(loaded, spec)},

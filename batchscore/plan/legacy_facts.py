@@ -31,7 +31,7 @@ def respell(facts: Mapping[str, str], job: Job, spec: RunSpec) -> dict[str, str]
     old = {
         "model inputs": sha256_of([_repr_input(each) for each in spec.inputs]),
         "input.filters": _repr_filters(job),
-        "columns that are read": str(spec.source.schema),
+        "columns that are read": str(spec.seen_schema),
     }
     return {name: value for name, value in facts.items() if name != FORMAT} | old
 

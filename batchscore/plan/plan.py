@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import date, datetime, time, timedelta, timezone
 from typing import Any
+
+import pyarrow as pa
 
 from batchscore.job import Job, LoadedJob
 from batchscore.models.folder import Model
@@ -13,6 +16,7 @@ from batchscore.plan.auto import choose_batch_rows, choose_workers, count_cores
 from batchscore.plan.code import code_files
 from batchscore.plan.columns import (
     check_drift_columns,
+    checked_schema,
     model_columns,
     read_filters,
     read_schema,
@@ -105,6 +109,7 @@ def make_plan(loaded: LoadedJob) -> Plan:
     code = code_files(loaded)
     model = resolve_model(job.model, loaded.base, code)
     schema = read_schema(job, footers, model)
+    hidden = checked_schema(job, footers, model, schema)
     pieces = keep_row_groups(footers)
     batch_rows, why_rows = choose_batch_rows(job.runtime.batch_rows, footers, schema)
     int96 = int96_unit(footers, job.input.int96)
@@ -113,6 +118,7 @@ def make_plan(loaded: LoadedJob) -> Plan:
     inputs = model_inputs(job, model, schema, footers)
     spec = _make_spec(loaded, code, source, model, inputs, sum(piece.rows for piece in pieces))
     spec = replace(spec, target=annotate(spec, footers))
+    spec = _with_hidden(spec, hidden)
     check_drift_columns(job, schema, model)
     facts = {**score_facts(loaded, spec), **weights_facts(model)}
     score = score_hash(facts)
@@ -130,6 +136,15 @@ def make_plan(loaded: LoadedJob) -> Plan:
         score_facts=facts,
         fingerprint=fingerprint(score, pieces, [(b.path, b.size, b.mark) for b in found.bad]),
     )
+
+
+def _with_hidden(spec: RunSpec, hidden: pa.Schema) -> RunSpec:
+    """Returns the spec with columns that are read for checks alone."""
+    if not hidden.names:
+        return spec
+    schema = pa.schema([*spec.source.schema, *hidden])
+    source = replace(spec.source, schema=schema)
+    return replace(spec, source=source, target=replace(spec.target, hidden=tuple(hidden.names)))
 
 
 def share_out(plan: Plan, units: tuple[Unit, ...]) -> Plan:
@@ -249,4 +264,17 @@ def plan_facts(plan: Plan, started: str) -> dict[str, Any]:
         "references": [reference.to_json() for reference in plan.references.chosen],
         "reference_notes": list(plan.references.notes),
         "bad_files": [vars(bad) for bad in plan.bad_files],
+        "day_end": _day_end(plan.loaded),
     }
+
+
+def _day_end(loaded: LoadedJob) -> str | None:
+    """Returns the instant after the job's day in UTC, of several the latest; None without one."""
+    kinds = {name: parameter.type for name, parameter in loaded.job.params.items()}
+    days = [loaded.params[name] for name, kind in kinds.items() if kind == "date"]
+    dates = [day for day in days if isinstance(day, date)]
+    if not dates:
+        return None
+    last = min(max(dates), date.max - timedelta(days=1))
+    start = datetime.combine(last, time(), timezone.utc)
+    return (start + timedelta(days=1)).isoformat()

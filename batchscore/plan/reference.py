@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from batchscore.drift.table import TableProfile
 from batchscore.errors import InputError, InvalidError, JobFileError, RecordError
 from batchscore.gate import drift_rules
-from batchscore.job import EarlierRuns, Job, LoadedJob
+from batchscore.job import EarlierRuns, Job, ListedReference, LoadedJob
 from batchscore.models.folder import Model
 from batchscore.profiles import (
     ProfileFile,
@@ -28,7 +28,8 @@ class References:
     """What a run is compared with, and what to know of it.
 
     Args:
-        chosen: what its job chose, and the model's as the anchor; there may be neither.
+        chosen: what its job lists; or what it chose, and the model's as the anchor. There may be
+            none.
         notes: what was left out, and why.
     """
 
@@ -47,21 +48,60 @@ def find_references(loaded: LoadedJob, model: Model, slice_: str) -> References:
         JobFileError: it asks for something that there cannot be.
     """
     _check_rules(loaded.job)
-    anchor = _models(model)
-    if loaded.job.drift.reference == "model":
+    wanted, anchor = loaded.job.drift.reference, _models(model)
+    if isinstance(wanted, tuple):
+        return _listed(loaded, anchor, wanted, slice_)
+    if wanted == "model":
         return References(_readable(anchor))
     found, notes = _chosen(loaded, slice_)
     anchors = _readable(None if anchor is None else replace(anchor, anchor=True))
     return References((*found, *anchors), tuple(notes))
 
 
-def _readable(reference: Reference | None) -> tuple[Reference, ...]:
+def _listed(
+    loaded: LoadedJob, model: Reference | None, items: Sequence[ListedReference], slice_: str
+) -> References:
+    """Returns the references of a list, each with its own `on_fail`, and a note for each gap."""
+    found: list[Reference] = []
+    notes: list[str] = []
+    for place, item in enumerate(items):
+        key = f"drift.reference.{place}"
+        references, more = _item(loaded, model, item, slice_, key)
+        on_fail = item.on_fail or loaded.job.drift.on_fail
+        found += [replace(each, on_fail=on_fail) for each in references]
+        notes += more or ([] if references else [f"{key}: {_missing(item)}; it is not compared"])
+    return References(tuple(found), tuple(notes))
+
+
+def _missing(item: ListedReference) -> str:
+    if item.model:
+        return "the model folder has no profile"
+    return "nothing is published before this slice yet"
+
+
+def _item(
+    loaded: LoadedJob, model: Reference | None, item: ListedReference, slice_: str, key: str
+) -> tuple[tuple[Reference, ...], list[str]]:
+    store = Store(loaded.job.output.path)
+    if item.model:
+        return _readable(model, key), []
+    if item.previous:
+        return _previous(store, slice_, loaded.job.name)
+    if item.file is not None:
+        return _readable(_file(item.file), key), []
+    if item.run is not None:
+        return _readable(_named_run(store, item.run), key), []
+    wanted = EarlierRuns(last=item.last, same_weekday=item.same_weekday)
+    return _last(loaded, wanted, store, slice_, key)
+
+
+def _readable(reference: Reference | None, key: str = "drift.reference") -> tuple[Reference, ...]:
     if reference is None:
         return ()
     try:
         read_reference(reference.files)
     except RecordError as error:
-        raise InvalidError(f"drift.reference: {error}") from error
+        raise InvalidError(f"{key}: {error}") from error
     return (reference,)
 
 
@@ -77,15 +117,19 @@ def _check_rules(job: Job) -> None:
 def _chosen(loaded: LoadedJob, slice_: str) -> tuple[tuple[Reference, ...], list[str]]:
     job = loaded.job
     wanted, store = job.drift.reference, Store(job.output.path)
+    assert not isinstance(wanted, tuple)
     if wanted == "previous":
         return _previous(store, slice_, job.name)
     if isinstance(wanted, str):
-        folder, name = posixpath.split(wanted)
-        file = ProfileFile(folder or ".", name)
-        return _readable(Reference(f"file {name}", (file,))), []
+        return _readable(_file(wanted)), []
     if wanted.run is not None:
         return _readable(_named_run(store, wanted.run)), []
-    return _last(loaded, wanted, store, slice_)
+    return _last(loaded, wanted, store, slice_, "drift.reference")
+
+
+def _file(address: str) -> Reference:
+    folder, name = posixpath.split(address)
+    return Reference(f"file {name}", (ProfileFile(folder or ".", name),))
 
 
 def _named_run(store: Store, run: str) -> Reference:
@@ -110,12 +154,12 @@ def _previous(store: Store, slice_: str, job: str) -> tuple[tuple[Reference, ...
 
 
 def _last(
-    loaded: LoadedJob, wanted: EarlierRuns, store: Store, slice_: str
+    loaded: LoadedJob, wanted: EarlierRuns, store: Store, slice_: str, key: str
 ) -> tuple[tuple[Reference, ...], list[str]]:
     if not any(parameter.type == "date" for parameter in loaded.job.params.values()):
         raise JobFileError(
-            "drift.reference: last needs a parameter of type date, which tells the slices before "
-            "this one; declare one, or use previous, a run or a file"
+            f"{key}: last needs a parameter of type date, which tells the slices before this one; "
+            "declare one, or use previous, a run or a file"
         )
     assert wanted.last is not None
     runs = runs_before(store, slice_, loaded.job.name, wanted.last, wanted.same_weekday)

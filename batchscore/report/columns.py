@@ -50,6 +50,7 @@ class Compared:
         current: the profile that is reported; the same one in each comparison of a page.
         drift: what their comparison came to.
         about: names both sides; the page's title where it is of no run.
+        counts: whether its verdict is part of the run's.
     """
 
     title: str
@@ -57,6 +58,7 @@ class Compared:
     current: TableProfile
     drift: TableDrift
     about: str = ""
+    counts: bool = True
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,7 @@ def _title(manifest: Mapping[str, Any] | None, compared: Sequence[Compared]) -> 
 
 
 def _verdict(compared: Sequence[Compared]) -> str:
-    found = [each.drift.verdict for each in compared]
+    found = [each.drift.verdict for each in compared if each.counts]
     return min(found, key=_WORST_FIRST.index, default="none")
 
 

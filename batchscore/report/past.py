@@ -90,7 +90,8 @@ def _shown_aspect(column: Mapping[str, Any]) -> str:
 def _past_run(manifest: Mapping[str, Any]) -> PastRun:
     drift = manifest.get("drift") or {}
     verdicts: dict[str, str] = {}
-    for aspect in (a for each in drift.get("comparisons", ()) for a in each.get("aspects", ())):
+    counted = [each for each in drift.get("comparisons", ()) if each.get("on_fail") != "off"]
+    for aspect in (a for each in counted for a in each.get("aspects", ())):
         if aspect.get("judged", True):
             known = verdicts.get(aspect["column"], aspect["verdict"])
             verdicts[aspect["column"]] = min(known, aspect["verdict"], key=_WORST_FIRST.index)

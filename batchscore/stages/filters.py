@@ -143,11 +143,12 @@ def _place(column: str, name: str, literal: Any, schema: pa.Schema) -> Place:
         found = shown(str(literal) if hasattr(literal, "isoformat") else literal, (column,))
         raise InputError(
             f"input.filters: column {column!r} is {schema.field(column).type}, which {name!r} "
-            f"cannot compare with {found} ({_called(literal)}); {error}"
+            f"cannot compare with {found} ({called(literal)}); {error}"
         ) from error
 
 
-def _called(literal: Any) -> str:
+def called(literal: Any) -> str:
+    """Returns what a literal is, for people."""
     names = {"bool": "a boolean", "int": "an integer", "float": "a number", "str": "a text"}
     dated = "a date-time" if hasattr(literal, "hour") else "a date"
     return names.get(type(literal).__name__, dated)

@@ -50,6 +50,11 @@ def place(literal: Any, kind: pa.DataType) -> Place:
     raise ValueError("no literal can be compared with this type; filter by another column")
 
 
+def is_comparable(kind: pa.DataType) -> bool:
+    """Tells whether literals can be compared with a type at all."""
+    return any(belongs(kind) for belongs, _ in _FAMILIES)
+
+
 def next_above(floor: pa.Scalar) -> pa.Scalar:
     """Returns the smallest float of a type that is above another."""
     dtype = _float_dtype(floor.type)

@@ -54,12 +54,13 @@ def stack_columns(
     block: Block,
     inputs: Sequence[InputColumns],
     function: Callable[[pa.RecordBatch], pa.RecordBatch] | None = None,
+    hidden: Sequence[str] = (),
 ) -> Block:
     """Sets a block's values to its columns, or a user's function's, stacked to model inputs.
 
     A single column of the input's type shares its memory with it, and so do inputs of varying
     length, which are LargeLists: the network sees copies of a tile, so what it writes to its inputs
-    cannot reach the source columns.
+    cannot reach the source columns. The function never sees `hidden` columns.
     A row with a null, a list of another length, or an integer that the input's type cannot hold,
     in one of these columns is rejected; and one that is too long, or whose inputs of varying
     length are not equally long.
@@ -67,7 +68,8 @@ def stack_columns(
     Raises:
         StepError: the function failed, or a column is missing or not made of numbers.
     """
-    made = function(block.batch) if function else block.batch
+    made = block.batch.drop_columns(list(hidden)) if hidden else block.batch
+    made = function(made) if function else made
     _check_columns(made, inputs)
     made = _type_nulls(made, inputs)
     _check_sequences(made, inputs)

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from batchscore.arrays import leaf_numbers, make_batch, to_arrow, to_numpy
 from batchscore.errors import StepError
+from batchscore.job import ColumnCheck
 from batchscore.records import Digest, UnitRecord
 from batchscore.stages.ahead import WriteBehind
 from batchscore.stages.block import Block, End, Reject, locate_rows, stopwatch
@@ -25,6 +26,7 @@ from batchscore.stages.partition import (
     split_partitions,
 )
 from batchscore.stages.sidecar import Sidecar
+from batchscore.stages.tally import Tallies
 from batchscore.stages.trial import Trial
 from batchscore.storage import Store
 from batchscore.units import Unit
@@ -49,6 +51,8 @@ class Target:
         unique: columns that together name a row, whose hashes are kept; none if empty.
         plain_keys: columns in the path whose folders have their names as they are.
         marked: columns whose type carries an annotation, such as UUID, and that type.
+        checks: what is counted of columns.
+        hidden: columns that are read for these checks alone; they are neither profiled nor written.
     """
 
     columns: tuple[str, ...]
@@ -58,6 +62,12 @@ class Target:
     unique: tuple[str, ...] = ()
     plain_keys: tuple[str, ...] = ()
     marked: tuple[tuple[str, pa.DataType], ...] = ()
+    checks: tuple[ColumnCheck, ...] = ()
+    hidden: tuple[str, ...] = ()
+
+    def seen(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Returns a batch's source columns without those that are read for checks alone."""
+        return batch.drop_columns(list(self.hidden)) if self.hidden else batch
 
 
 @dataclass(frozen=True)
@@ -146,6 +156,7 @@ class UnitWriter:
         self._reasons: Counter[str] = Counter()
         self._examples: dict[str, str] = {}
         self._ranges: dict[str, tuple[float, float]] = {}
+        self._tallies = Tallies(target.checks, attempt.unit)
         self._seconds: dict[str, float] = {}
         self._schema: pa.Schema | None = None
         self._scores: pa.Schema | None = None
@@ -220,6 +231,7 @@ class UnitWriter:
             keys_columns=self._target.unique,
             score_ranges=self._ranges,
             sidecars=self._sidecars(),
+            tallies=self._tallies.found,
         )
 
     def _sidecars(self) -> dict[str, Digest]:
@@ -308,10 +320,12 @@ class UnitWriter:
                 self._keys.close()
                 return
             for reject in block.rejects:
-                self._profile(reject.batch)
+                self._profile(self._target.seen(reject.batch))
             if len(block) and block.values is not None:
-                self._profile(_with_values(block))
+                self._profile(_with_values(block, self._target))
                 widen_ranges(self._ranges, block.values)
+                if self._target.checks:
+                    self._tallies.add([block.values, block.batch], block.rows_b)
                 if self._target.unique:
                     self._keys.add(scored_batch(block, self._target), block.rows_b)
 
@@ -323,7 +337,7 @@ class UnitWriter:
                     files.close()
                 return
             if block.rejects:
-                table = reject_table(block.rejects, self._unit)
+                table = reject_table(block.rejects, self._unit, self._target.seen)
                 self._rejects.write(table, table.num_rows)
             if len(block) and block.values is not None:
                 self._write_scored(block)
@@ -348,7 +362,11 @@ class UnitWriter:
             )
 
 
-def reject_table(rejects: Sequence[Reject], unit: Unit) -> pa.Table:
+def reject_table(
+    rejects: Sequence[Reject],
+    unit: Unit,
+    seen: Callable[[pa.RecordBatch], pa.RecordBatch] = lambda batch: batch,
+) -> pa.Table:
     """Returns rejected rows with their source columns, shard, row number, stage and reason.
 
     `_message` is the same for all rows of one cause; `_detail` has each row's column and value.
@@ -360,7 +378,7 @@ def reject_table(rejects: Sequence[Reject], unit: Unit) -> pa.Table:
     which_r = to_arrow(np.repeat(np.arange(len(rejects)), sizes))
     reasons = [(reject.stage, reject.error, reject.message) for reject in rejects]
     texts = [pa.array(text, pa.string()).take(which_r) for text in zip(*reasons, strict=True)]
-    source = pa.Table.from_batches([reject.batch for reject in rejects])
+    source = pa.Table.from_batches([seen(reject.batch) for reject in rejects])
     names = [*_REJECT_COLUMNS, *_free_names(source.schema.names)]
     texts.append(pa.concat_arrays([reject.texts for reject in rejects]))
     return pa.Table.from_arrays([shard_r, row_r, *texts, *source.columns], names=names)
@@ -387,10 +405,11 @@ def widen_ranges(ranges: dict[str, tuple[float, float]], values: pa.RecordBatch)
             ranges[name] = min(low, float(numbers_n.min())), max(high, float(numbers_n.max()))
 
 
-def _with_values(block: Block) -> pa.RecordBatch:
+def _with_values(block: Block, target: Target) -> pa.RecordBatch:
     assert block.values is not None
-    fields = [*block.batch.schema, *block.values.schema]
-    columns = [*block.batch.columns, *block.values.columns]
+    source = target.seen(block.batch)
+    fields = [*source.schema, *block.values.schema]
+    columns = [*source.columns, *block.values.columns]
     return make_batch(columns, pa.schema(fields), len(block))
 
 

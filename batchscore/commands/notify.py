@@ -1,0 +1,124 @@
+"""Tells a program of the job's choice how a run ended; the program changes nothing of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import IO
+
+from batchscore.job import LoadedJob, Notify
+from batchscore.wording import one_line, reason
+
+SECONDS = 60.0
+_KEPT_BYTES = 4096
+_SHOWN = 300
+
+
+@dataclass(frozen=True)
+class Program:
+    """What a job notifies, and where a relative path to it starts."""
+
+    notify: Notify
+    base: str
+
+    @property
+    def path(self) -> str | None:
+        """The program's path; None where there is no such program."""
+        name = self.notify.command[0]
+        if os.sep not in name:
+            return shutil.which(name)
+        path = os.path.join(self.base, name)
+        runs = os.path.isabs(path) and os.path.isfile(path) and os.access(path, os.X_OK)
+        return path if runs else None
+
+    @property
+    def problem(self) -> str | None:
+        """Why the program cannot be started; None where it can."""
+        if self.path is not None:
+            return None
+        name = one_line(self.notify.command[0], 120)
+        where = self.base if os.sep in name else "PATH"
+        return (
+            f"notify.command: there is no program {name!r} in {one_line(where, 200)} that may be "
+            "executed; correct its name, or make it executable. Until then nobody is notified"
+        )
+
+
+def program_of(loaded: LoadedJob) -> Program | None:
+    """Returns what a job notifies; None where it notifies nobody."""
+    notify = loaded.job.notify
+    return None if notify is None else Program(notify, loaded.base)
+
+
+def tell(program: Program, document: str, seconds: float = SECONDS) -> str | None:
+    """Runs the program with a document on its standard input; returns what went wrong, or None.
+
+    No shell takes part. What the program prints is read and kept for a failure's message alone.
+
+    Args:
+        program: what is run, in a session of its own.
+        document: the run's result as JSON.
+        seconds: after so long the program and its children are killed.
+    """
+    path = program.path
+    if path is None:
+        return program.problem
+    head = f"notify.command: {one_line(path, 200)}"
+    command = [path, *program.notify.command[1:]]
+    try:
+        with tempfile.TemporaryFile() as given:
+            given.write(document.encode(errors="backslashreplace"))
+            given.seek(0)
+            code, said = _run(command, given, seconds)
+    except (OSError, ValueError) as error:
+        return f"{head}: could not be started ({reason(error)}); the run's outcome is the same"
+    except KeyboardInterrupt:
+        return f"{head}: was interrupted; the run's outcome is the same"
+    if code == 0:
+        return None
+    ended = f"took over {seconds:g} s and was killed" if code is None else f"ended with {code}"
+    printed = f" and printed: {said}" if said else ""
+    return f"{head}: {ended}{printed}; the run's outcome is the same"
+
+
+def _run(command: list[str], given: IO[bytes], seconds: float) -> tuple[int | None, str]:
+    """Returns the exit code, None where the time was over, and the start of what was printed."""
+    process = subprocess.Popen(
+        command,
+        stdin=given,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    said = bytearray()
+    assert process.stdout is not None
+    # A child that lives on may keep the pipe open: who reads it is not waited for.
+    reader = threading.Thread(target=_drain, args=(process.stdout, said), daemon=True)
+    reader.start()
+    try:
+        code: int | None = process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        code = None
+    finally:
+        if process.poll() is None:
+            _kill(process)
+    reader.join(1.0)
+    return code, one_line(bytes(said).decode(errors="replace"), _SHOWN)
+
+
+def _drain(stream: IO[bytes], kept: bytearray) -> None:
+    with stream:
+        while chunk := os.read(stream.fileno(), 65_536):
+            kept += chunk[: _KEPT_BYTES - len(kept)]
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

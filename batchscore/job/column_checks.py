@@ -1,0 +1,43 @@
+"""A job's checks of columns, one for each column: what is counted, and how it is named."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from batchscore.job.rules import Checks
+
+
+@dataclass(frozen=True)
+class ColumnCheck:
+    """One check of one column.
+
+    Args:
+        kind: `not_null`, `accepted` or `fresh`, as its key of the job file is called.
+        column: of the input, or a score.
+        values: those that `accepted` allows.
+    """
+
+    kind: str
+    column: str
+    values: tuple[Any, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """Names what is counted: what counts alike has the same key, in any run."""
+        if self.kind != "accepted":
+            return f"{self.kind} {self.column}"
+        texts = sorted(f"{type(each).__name__} {each}" for each in self.values)
+        digest = hashlib.sha256(json.dumps(texts).encode()).hexdigest()
+        return f"accepted {digest[:16]} {self.column}"
+
+
+def column_checks(checks: Checks) -> tuple[ColumnCheck, ...]:
+    """Returns a job's checks of columns, in the order of the job file's keys."""
+    return (
+        *(ColumnCheck("not_null", name) for name in checks.not_null),
+        *(ColumnCheck("accepted", name, values) for name, values in checks.accepted.items()),
+        *(ColumnCheck("fresh", name) for name in checks.fresh),
+    )

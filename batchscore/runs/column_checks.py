@@ -1,0 +1,124 @@
+"""The checks of columns: what was counted of all units compared with what the job allows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+import numpy as np
+
+from batchscore.job import Checks, ColumnCheck, age_seconds
+from batchscore.runs.checks import Check
+from batchscore.tallies import Example, Tally
+from batchscore.wording import one_line
+
+_VALUES = 10
+_BILLION = 10**9
+_HOUR, _DAY = 3600, 86_400
+
+
+def check_columns(
+    wanted: Sequence[ColumnCheck],
+    tallies: Mapping[str, Tally],
+    checks: Checks,
+    moment: datetime,
+) -> list[Check]:
+    """Returns one check for each kind that the job asks for.
+
+    Args:
+        wanted: the checks of columns.
+        tallies: what each counted of all scored rows, by its key.
+        checks: the job's section, which has the allowed ages.
+        moment: when the age of the newest value is taken.
+    """
+    found = []
+    for kind in dict.fromkeys(each.kind for each in wanted):
+        judged = [
+            _judged(each, tallies[each.key], checks, moment) for each in wanted if each.kind == kind
+        ]
+        failed = [text for passed, text in judged if not passed]
+        texts = failed or [text for _, text in judged]
+        found.append(Check(kind, not failed, "; ".join(texts), "held"))
+    return found
+
+
+def _judged(check: ColumnCheck, tally: Tally, checks: Checks, moment: datetime) -> tuple[bool, str]:
+    """Returns whether a column passes, and why."""
+    if check.kind == "fresh":
+        return _fresh(check.column, tally, checks.fresh[check.column], moment)
+    name = one_line(check.column, 40)
+    null = check.kind == "not_null"
+    if not tally.failed:
+        return (
+            True,
+            f"{name} has {'no null' if null else 'accepted values alone'} in {_rows(tally)}",
+        )
+    what = "is null" if null else "has a value that is not accepted"
+    places = "; ".join(_place(each, null) for each in tally.examples)
+    text = f"{name} {what} in {tally.failed:,} of {_rows(tally)} ({places})"
+    return False, text if null else f"{text}; accepted: {_listed(check.values)}"
+
+
+def _rows(tally: Tally) -> str:
+    return f"{tally.rows:,} row{'' if tally.rows == 1 else 's'}"
+
+
+def _place(example: Example, null: bool) -> str:
+    value = "" if null else f"{one_line(repr(example.value), 64)} in "
+    return f"{value}row {example.row:,} of {one_line(example.shard, 200)}"
+
+
+def _listed(values: Sequence[Any]) -> str:
+    shown = ", ".join(one_line(value, 40) for value in values[:_VALUES])
+    return shown + (f" and {len(values) - _VALUES:,} more" if len(values) > _VALUES else "")
+
+
+def _fresh(column: str, tally: Tally, allowed: str, moment: datetime) -> tuple[bool, str]:
+    name = one_line(column, 40)
+    if tally.newest is None:
+        return False, f"{name} has no value in {_rows(tally)}, so its age is not known"
+    at = int(moment.timestamp()) * _BILLION + moment.microsecond * 1000
+    age = at - tally.newest
+    told = f"{_span(age)} before" if age >= 0 else f"{_span(-age)} after"
+    return age <= age_seconds(allowed) * _BILLION, (
+        f"the newest {name} is {instant(tally.newest)}, {told} {instant(at)}; {allowed} is allowed"
+    )
+
+
+def _span(nanoseconds: int) -> str:
+    seconds = nanoseconds / _BILLION
+    if seconds >= 2 * _DAY:
+        return f"{seconds / _DAY:,.1f} days"
+    return f"{seconds / _HOUR:.1f} h" if seconds >= _HOUR else f"{seconds / 60:.1f} min"
+
+
+def instant(nanoseconds: int) -> str:
+    """Returns an instant in nanoseconds since 1970 as a text, to the second; of any year."""
+    return f"{np.datetime64(nanoseconds // _BILLION, 's')}Z"
+
+
+def day_end(day: str | None, started: str) -> datetime:
+    """Returns when ages are taken: at the end of a day in UTC, or when the run started.
+
+    Args:
+        day: the instant after the day, in ISO's form; None: there is no day.
+        started: of the run, in ISO's form.
+    """
+    found = datetime.fromisoformat(day or started)
+    return found if found.tzinfo else found.replace(tzinfo=timezone.utc)
+
+
+def columns_to_json(
+    wanted: Sequence[ColumnCheck], tallies: Mapping[str, Tally]
+) -> list[dict[str, Any]]:
+    """Returns what a manifest says of each check of a column: rows, examples, the newest value."""
+    return [_to_json(each, tallies[each.key]) for each in wanted]
+
+
+def _to_json(check: ColumnCheck, tally: Tally) -> dict[str, Any]:
+    head = {"check": check.kind, "column": check.column, "rows": tally.rows}
+    if check.kind == "fresh":
+        return {**head, "newest": None if tally.newest is None else instant(tally.newest)}
+    examples = [{"shard": e.shard, "row": e.row, "value": e.value} for e in tally.examples]
+    return {**head, "failed": tally.failed, "examples": examples}

@@ -1,0 +1,237 @@
+"""The checks of columns, and what they count of a batch: nulls, unknown values, the newest one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchscore.arrays import Array, python_rows, to_numpy
+from batchscore.errors import InputError, StepError
+from batchscore.job import ColumnCheck
+from batchscore.job.parameters import shown
+from batchscore.stages.block import locate_rows
+from batchscore.stages.filters import called
+from batchscore.stages.literals import is_comparable, place
+from batchscore.tallies import EXAMPLES, Example, Tally, merge_tallies
+from batchscore.units import Unit
+from batchscore.wording import nearest, one_line
+
+_SHOWN = 60
+_NANOSECONDS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
+_DAY = 86_400 * 10**9
+Locate = Callable[[Array], list[tuple[str, int]]]
+"""Returns shard and row of rows given by their numbers within a unit."""
+
+
+def check_type(check: ColumnCheck, kind: pa.DataType) -> None:
+    """Raises InputError where a column of this type cannot be checked so."""
+    plain = _plain_type(kind)
+    if check.kind == "accepted":
+        _accepted(check, plain)
+    types = pa.types
+    dated = types.is_date(plain) or types.is_timestamp(plain) or types.is_null(plain)
+    if check.kind == "fresh" and not dated:
+        raise InputError(
+            f"checks.fresh: column {check.column!r} is {kind}; expected dates or timestamps: name "
+            "another column, or write this one as a timestamp"
+        )
+
+
+class Tallies:
+    """What checks of columns count of a unit's rows, which come in order.
+
+    Args:
+        checks: what is counted.
+        unit: whose rows they are.
+        locate: finds the places of rows by the numbers that they come with; by default numbers
+            within the unit.
+    """
+
+    def __init__(
+        self, checks: Sequence[ColumnCheck], unit: Unit, locate: Locate | None = None
+    ) -> None:
+        self._checks = checks
+        self._found = {check.key: Tally() for check in checks}
+        self._locate = locate or partial(located, unit)
+
+    @property
+    def found(self) -> dict[str, Tally]:
+        """The tallies so far, by the checks' keys."""
+        return self._found
+
+    def add(self, batches: Sequence[pa.RecordBatch], rows_b: pa.Array) -> None:
+        """Counts rows.
+
+        Args:
+            batches: the rows' columns; where two have a name, the first counts.
+            rows_b: numbers of the rows (b,), ascending, and above those before.
+
+        Raises:
+            StepError: a column is not there, or of a type that cannot be checked.
+        """
+        for check in self._checks:
+            column, found = _column(check, batches), self._found[check.key]
+            wanted = EXAMPLES - len(found.examples)
+            counted = tally(check, column, to_numpy(rows_b), self._locate, wanted)
+            self._found[check.key] = merge_tallies([found, counted])
+
+
+def located(unit: Unit, rows_n: Array) -> list[tuple[str, int]]:
+    """Returns shard and row number of a unit's rows (n,)."""
+    shards, rows = locate_rows(unit, rows_n)
+    return list(zip(shards.to_pylist(), rows.to_pylist(), strict=True))
+
+
+def _column(check: ColumnCheck, batches: Sequence[pa.RecordBatch]) -> pa.Array:
+    for batch in batches:
+        if check.column in batch.schema.names:
+            return batch.column(check.column)
+    known = [name for batch in batches for name in batch.schema.names]
+    raise StepError(
+        f"checks.{check.kind}: there is no column {check.column!r} among what is read and the "
+        f"scores; {nearest(check.column, known)}"
+    )
+
+
+def tally(
+    check: ColumnCheck, column: pa.Array, rows_n: Array, locate: Locate, examples: int = EXAMPLES
+) -> Tally:
+    """Counts one check of one column.
+
+    Args:
+        check: what is counted.
+        column: the values (n,).
+        rows_n: numbers of the rows (n,), ascending, as `locate` takes them.
+        locate: finds the examples' places.
+        examples: how many are wanted at most.
+
+    Raises:
+        StepError: the column's type cannot be checked so.
+    """
+    try:
+        check_type(check, column.type)
+    except InputError as error:
+        raise StepError(str(error)) from error
+    values = _plain(column)
+    if check.kind == "fresh":
+        return Tally(len(column), newest=_newest(values))
+    bad_n = _null(values) if check.kind == "not_null" else _unknown(check, values)
+    if bad_n is None:
+        return Tally(len(column))
+    places_n = np.flatnonzero(bad_n)
+    found = _examples(column, places_n[:examples], rows_n, locate)
+    return Tally(len(column), len(places_n), found)
+
+
+def _examples(
+    column: pa.Array, places_n: Array, rows_n: Array, locate: Locate
+) -> tuple[Example, ...]:
+    if not len(places_n):
+        return ()
+    where = zip(locate(rows_n[places_n]), places_n.tolist(), strict=True)
+    return tuple(Example(shard, row, _text(column, index)) for (shard, row), index in where)
+
+
+def _null(values: pa.Array) -> Array | None:
+    """Returns which values (n,) are null; None where none is."""
+    return to_numpy(values.is_null()) if values.null_count else None
+
+
+def _unknown(check: ColumnCheck, values: pa.Array) -> Array | None:
+    """Returns which values (n,) are neither null nor accepted; None where none is."""
+    known = pc.is_in(values, value_set=_accepted(check, values.type))
+    bad = pc.and_(pc.invert(known), values.is_valid())
+    return to_numpy(bad) if pc.any(bad).as_py() else None
+
+
+def _newest(values: pa.Array) -> int | None:
+    """Returns the largest instant in nanoseconds since 1970; a time without a zone is in UTC."""
+    if values.null_count == len(values):
+        return None
+    days = pa.types.is_date32(values.type)
+    largest = pc.max(values.view(pa.int32() if days else pa.int64())).as_py()
+    return int(largest) * (_DAY if days else _NANOSECONDS[_unit(values.type)])
+
+
+def _unit(kind: pa.DataType) -> str:
+    return "ms" if pa.types.is_date64(kind) else str(kind.unit)
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    """Returns the type that values of a type are looked at in."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return _plain_type(kind.storage_type)
+    if pa.types.is_dictionary(kind):
+        return _plain_type(kind.value_type)
+    return _AS.get(kind, kind)
+
+
+# Types that Arrow's kernels do not know, and those that hold their values.
+_AS: Mapping[pa.DataType, pa.DataType] = {
+    pa.float16(): pa.float32(),
+    pa.string_view(): pa.large_string(),
+    pa.binary_view(): pa.large_binary(),
+}
+
+
+def _plain(column: pa.Array) -> pa.Array:
+    if isinstance(column.type, pa.BaseExtensionType):
+        return _plain(column.storage)
+    if pa.types.is_dictionary(column.type):
+        return _plain(column.dictionary_decode())
+    return column.cast(_AS[column.type]) if column.type in _AS else column
+
+
+def _accepted(check: ColumnCheck, kind: pa.DataType) -> pa.Array:
+    # True equals 1 for Python; the key tells them apart.
+    return _value_set(check.key, check, kind)
+
+
+@lru_cache(maxsize=64)
+def _value_set(_key: str, check: ColumnCheck, kind: pa.DataType) -> pa.Array:
+    """Returns the accepted values in a column's type; InputError where one does not fit it."""
+    if pa.types.is_null(kind):
+        return pa.nulls(0)
+    if not is_comparable(kind):
+        raise InputError(
+            f"checks.accepted: column {check.column!r} is {kind}, whose values cannot be listed; "
+            "name a column of numbers, texts, booleans, dates or times"
+        )
+    values = [_value(check.column, each, kind) for each in check.values]
+    # Arrow's set tells the zeros of floats apart.
+    values += [pa.scalar(-0.0, kind) for each in values if _is_zero(each)]
+    return pa.concat_arrays([pa.nulls(0, kind), *(pa.repeat(each, 1) for each in values)])
+
+
+def _is_zero(value: pa.Scalar) -> bool:
+    return bool(pa.types.is_floating(value.type)) and value.as_py() == 0
+
+
+def _value(column: str, literal: Any, kind: pa.DataType) -> pa.Scalar:
+    found = shown(str(literal) if hasattr(literal, "isoformat") else literal, (column,))
+    head = f"checks.accepted: column {column!r} is {kind}"
+    try:
+        where = place(literal, kind)
+    except ValueError as error:
+        what = f"has no value {found} ({called(literal)})"
+        raise InputError(f"{head}, which {what}; {error}") from error
+    if not where.exact or where.floor is None:
+        raise InputError(f"{head}, which has no value {found}; correct it, or take it out")
+    return where.floor
+
+
+def _text(column: pa.Array, index: int) -> str:
+    """Returns one value as a text for people."""
+    one = _plain(column.slice(index, 1))
+    if one.null_count:
+        return "null"
+    try:
+        return one_line(one.cast(pa.string())[0].as_py(), _SHOWN)
+    except (pa.ArrowException, UnicodeDecodeError):
+        rows = python_rows(pa.RecordBatch.from_arrays([one], names=["value"]))
+        return one_line(rows[0]["value"], _SHOWN)
