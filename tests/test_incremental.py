@@ -121,7 +121,7 @@ def test_a_compaction_is_seen_as_rewritten(scored_job: Path) -> None:
     found = run(scored_job)
     assert held_for(found) == ["on_change.rewritten_shards"]
     assert "500 rows are published" in found["error"]
-    assert "500 stand in its place" in found["error"]
+    assert "500 in its place" in found["error"]
     done = run(scored_job, "--set", "on_change.rewritten_shards=rescore")
     assert (done["status"], len(ids(scored_job))) == ("published", 500)
 
@@ -325,4 +325,4 @@ def test_golden_rows_are_scored_by_every_run_that_loads_the_model(tmp_path: Path
         found = run_json("run", job)
         assert found["status"] == status, found["error"]
         check = next(c for c in found["checks"] if c["name"] == "golden_rows")
-        assert "1 golden rows differ in logit by" in check["detail"]
+        assert "1 golden row differs in logit by" in check["detail"]
