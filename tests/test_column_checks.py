@@ -9,6 +9,7 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.factory import (
@@ -139,6 +140,9 @@ def test_rejected_and_filtered_rows_do_not_count(folder: Path) -> None:
     found = run_json("run", change_job(folder, changes))
     assert found["status"] == "published"
     assert counted(found)["not_null", "state"]["rows"] == found["rows"]["scored"] == 85
+    (rejects,) = (folder / "out/_batchscore/rejects").rglob("*.parquet")
+    assert "state" not in pq.read_schema(rejects).names
+    assert "state" not in found["profile"]
 
 
 def test_any_size_of_batches_counts_the_same(folder: Path) -> None:

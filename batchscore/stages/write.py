@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -64,10 +64,6 @@ class Target:
     marked: tuple[tuple[str, pa.DataType], ...] = ()
     checks: tuple[ColumnCheck, ...] = ()
     hidden: tuple[str, ...] = ()
-
-    def seen(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Returns a batch's source columns without those that are read for checks alone."""
-        return batch.drop_columns(list(self.hidden)) if self.hidden else batch
 
 
 @dataclass(frozen=True)
@@ -319,10 +315,11 @@ class UnitWriter:
             if block is None:
                 self._keys.close()
                 return
-            for reject in block.rejects:
-                self._profile(self._target.seen(reject.batch))
+            seen = _seen(block, self._target.hidden)
+            for reject in seen.rejects:
+                self._profile(reject.batch)
             if len(block) and block.values is not None:
-                self._profile(_with_values(block, self._target))
+                self._profile(_with_values(seen))
                 widen_ranges(self._ranges, block.values)
                 if self._target.checks:
                     self._tallies.add([block.values, block.batch], block.rows_b)
@@ -337,7 +334,8 @@ class UnitWriter:
                     files.close()
                 return
             if block.rejects:
-                table = reject_table(block.rejects, self._unit, self._target.seen)
+                seen = _seen(block, self._target.hidden)
+                table = reject_table(seen.rejects, self._unit)
                 self._rejects.write(table, table.num_rows)
             if len(block) and block.values is not None:
                 self._write_scored(block)
@@ -362,11 +360,7 @@ class UnitWriter:
             )
 
 
-def reject_table(
-    rejects: Sequence[Reject],
-    unit: Unit,
-    seen: Callable[[pa.RecordBatch], pa.RecordBatch] = lambda batch: batch,
-) -> pa.Table:
+def reject_table(rejects: Sequence[Reject], unit: Unit) -> pa.Table:
     """Returns rejected rows with their source columns, shard, row number, stage and reason.
 
     `_message` is the same for all rows of one cause; `_detail` has each row's column and value.
@@ -378,7 +372,7 @@ def reject_table(
     which_r = to_arrow(np.repeat(np.arange(len(rejects)), sizes))
     reasons = [(reject.stage, reject.error, reject.message) for reject in rejects]
     texts = [pa.array(text, pa.string()).take(which_r) for text in zip(*reasons, strict=True)]
-    source = pa.Table.from_batches([seen(reject.batch) for reject in rejects])
+    source = pa.Table.from_batches([reject.batch for reject in rejects])
     names = [*_REJECT_COLUMNS, *_free_names(source.schema.names)]
     texts.append(pa.concat_arrays([reject.texts for reject in rejects]))
     return pa.Table.from_arrays([shard_r, row_r, *texts, *source.columns], names=names)
@@ -405,11 +399,19 @@ def widen_ranges(ranges: dict[str, tuple[float, float]], values: pa.RecordBatch)
             ranges[name] = min(low, float(numbers_n.min())), max(high, float(numbers_n.max()))
 
 
-def _with_values(block: Block, target: Target) -> pa.RecordBatch:
+def _seen(block: Block, hidden: Sequence[str]) -> Block:
+    """Returns a block without the columns that are read for checks alone."""
+    if not hidden:
+        return block
+    drop = list(hidden)
+    rejects = [replace(each, batch=each.batch.drop_columns(drop)) for each in block.rejects]
+    return replace(block, batch=block.batch.drop_columns(drop), rejects=tuple(rejects))
+
+
+def _with_values(block: Block) -> pa.RecordBatch:
     assert block.values is not None
-    source = target.seen(block.batch)
-    fields = [*source.schema, *block.values.schema]
-    columns = [*source.columns, *block.values.columns]
+    fields = [*block.batch.schema, *block.values.schema]
+    columns = [*block.batch.columns, *block.values.columns]
     return make_batch(columns, pa.schema(fields), len(block))
 
 
