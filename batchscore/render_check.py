@@ -39,7 +39,7 @@ def checked(found: Checked, probed: bool) -> list[str]:
         *_changes(found),
         *(f"WARNING     {one_line(warning, 400)}" for warning in found.warnings),
         "",
-        *_rehearsed(rehearsal),
+        *([f"later       {found.later}"] if found.later else _rehearsed(rehearsal)),
         *(
             f"{_END[check.passed, check.status]}  {check_line(vars(check))}"
             for check in found.checks

@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 from batchscore.commands.notify import program_of
-from batchscore.errors import FailedError, HeldError, RetryError
+from batchscore.errors import BatchscoreError, FailedError, HeldError, RetryError
 from batchscore.job import load_job
 from batchscore.judge import judge_volume
 from batchscore.phases import LOADING, PLANNING, SCORING, START_UP, Stopwatch
@@ -44,6 +44,8 @@ class Checked:
         estimate: seconds that a run is expected to take, by phase; None if it would score nothing.
         held_by: who holds the slice at the moment, or None.
         pending: a run whose publication was started and not finished, or None.
+        later: what a run would fail with if it scored; None if nothing was found, or if that is
+            what this command ends with.
     """
 
     plan: Plan
@@ -53,6 +55,7 @@ class Checked:
     estimate: dict[str, float] | None
     held_by: str | None
     pending: str | None
+    later: str | None = None
 
     @property
     def status(self) -> str:
@@ -121,6 +124,7 @@ class Checked:
             "estimated_phases": self.estimate,
             "published_by": work.base["run"] if work.base and work.unchanged else None,
             "batch": None if self.rehearsal is None else _jsonable(asdict(self.rehearsal)),
+            "later": self.later,
         }
 
 
@@ -150,33 +154,59 @@ def check_job(
         clock: Has measured the command's time so far; by default its time starts with this call.
 
     Raises:
-        InvalidError: something is wrong.
-        RetryError: the input is not ready.
+        InvalidError: Something is wrong before any work.
+        FailedError: The batch cannot be scored.
+        RetryError: The input is not ready.
     """
     clock = clock or Stopwatch()
     clock.enter(PLANNING)
     plan = make_plan(load_job(path, params, overrides))
-    work = settle(plan)
-    with clock.during(START_UP), uncollected():
-        import_module("batchscore.pipeline")  # as a run does: the time counts, and it may fail
-    with clock.during(LOADING):
-        plan = verify(share_out(plan, work.units), work.units)
     store, slice_ = plan.spec.output, plan.spec.slice
+    by, publication = holder(store, slice_), pending(store, slice_)
+    work = settle(plan)
     if probe:
         probe_output(store)
-    spent = clock.spent()
-    rehearsal = rehearse(plan)
-    scoring = estimate_seconds(plan, work, rehearsal)
-    by, publication = holder(store, slice_), pending(store, slice_)
+    tried = _try(plan, work, clock, scores=by is None and not work.held and not work.unchanged)
+    scoring = estimate_seconds(tried.plan, work, tried.rehearsal)
     return Checked(
-        plan,
+        tried.plan,
         work,
-        rehearsal,
-        tuple(_judge(plan, work, rehearsal)),
-        None if scoring is None else _estimate(spent, scoring),
+        tried.rehearsal,
+        tuple(_judge(tried.plan, work, tried.rehearsal)),
+        None if scoring is None else _estimate(tried.spent, scoring),
         describe_holder(store, slice_, by) if by else None,
         publication.run if publication else None,
+        tried.later,
     )
+
+
+class _Tried(NamedTuple):
+    plan: Plan
+    rehearsal: Rehearsal | None
+    spent: Mapping[str, float]
+    later: str | None
+
+
+def _try(plan: Plan, work: Work, clock: Stopwatch, scores: bool) -> _Tried:
+    """Loads the model and the functions, and scores one batch.
+
+    Args:
+        scores: Whether a run would do so, too. If not, it would not meet their errors, so these
+            are findings of the check and do not end it.
+    """
+    try:
+        with clock.during(START_UP), uncollected():
+            # As a run does: the time counts, and it may fail.
+            import_module("batchscore.pipeline")
+        with clock.during(LOADING):
+            plan = verify(share_out(plan, work.units), work.units)
+        spent = clock.spent()
+        return _Tried(plan, rehearse(plan), spent, None)
+    except BatchscoreError as error:
+        if scores:
+            raise
+        later = f"a run that scores would end with exit code {error.exit_code}: {error}"
+        return _Tried(plan, None, clock.spent(), later)
 
 
 def _estimate(spent: Mapping[str, float], scoring: float) -> dict[str, float]:

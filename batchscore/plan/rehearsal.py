@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from batchscore.arrays import python_rows
-from batchscore.errors import FailedError, InvalidError
 from batchscore.golden import measure_golden
 from batchscore.judge import judge_sample
 from batchscore.ledger import encode_record
@@ -65,12 +64,9 @@ def rehearse(plan: Plan) -> Rehearsal | None:
     Returns None where there is no row to score.
 
     Raises:
-        InvalidError: a stage cannot do its work on the batch.
+        FailedError: The batch cannot be read, or a stage fails for all of it, as in a run.
     """
-    try:
-        return [_rehearse_once(plan) for _ in range(_ROUNDS)][-1]
-    except FailedError as error:
-        raise InvalidError(str(error)) from error
+    return [_rehearse_once(plan) for _ in range(_ROUNDS)][-1]
 
 
 def _rehearse_once(plan: Plan) -> Rehearsal | None:

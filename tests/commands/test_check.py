@@ -263,3 +263,54 @@ def test_check_of_a_slice_in_use_ends_as_the_run_would(tmp_path: Path) -> None:
 def test_check_and_run_refuse_alike(changes: dict[str, object], code: int, tmp_path: Path) -> None:
     """What is wrong before any work ends both with the same code."""
     assert ends(factory.write_job(tmp_path, changes)) == (code, code)
+
+
+def write_step(folder: Path, body: str) -> None:
+    """Write the function of a job that `write_job` wrote."""
+    (folder / "steps.py").write_text(f"def same(batch):\n    {body}\n")
+
+
+@pytest.mark.parametrize("what", ["function", "rows", "shard"])
+def test_a_batch_that_fails_as_a_whole_fails_both(what: str, tmp_path: Path) -> None:
+    """A broken function, a batch without one good row and a damaged shard end both with 1."""
+    job = write_job(tmp_path)
+    if what == "function":
+        write_step(tmp_path, "raise ValueError('no')")
+    elif what == "rows":
+        spoil(tmp_path, 200, 300, 200)
+        (tmp_path / "in/0.parquet").unlink()
+    else:
+        damaged = bytearray((tmp_path / "in/0.parquet").read_bytes())
+        damaged[40:200] = b"\xff" * 160
+        (tmp_path / "in/0.parquet").write_bytes(damaged)
+    assert ends(job) == (1, 1)
+    assert factory.run_json("check", job)["status"] == "failed"
+
+
+@pytest.mark.parametrize("body", ["raise ValueError('no')", "return batch.column('gone')", "("])
+def test_a_held_change_holds_a_check_whose_function_is_broken(body: str, tmp_path: Path) -> None:
+    """A held run does not call the function: both end with 3, and the check says what is broken."""
+    job = write_job(tmp_path)
+    assert ends(job) == (0, 0)
+    factory.change_job(tmp_path, {"on_change": {"model": "hold"}})
+    write_step(tmp_path, body)
+    assert ends(job) == (3, 3)
+    shown, found = factory.run_cli("check", job).stdout, factory.run_json("check", job)
+    assert f"later       {found['later']}" in shown
+    code = factory.run_cli("run", job, "--set", "on_change.model=rescore").exit_code
+    assert found["later"].startswith(f"a run that scores would end with exit code {code}: function")
+
+
+def test_what_only_a_run_that_scores_needs_fails_no_other_check(tmp_path: Path) -> None:
+    """A GPU that is not there fails neither a run with nothing to do nor one that has to wait."""
+    job, store = factory.write_job(tmp_path), Store(str(tmp_path / "out"))
+    assert ends(job) == (0, 0)
+    factory.change_job(tmp_path, {"runtime": {"device": "cuda:7"}})
+    assert ends(job) == (0, 0)
+    assert "later       a run that scores would end with exit code 2: runtime.device" in (
+        factory.run_cli("check", job).stdout
+    )
+    factory.write_shard(tmp_path / "in/2.parquet", factory.make_rows(10, 500))
+    with acquire(store, "small", "run", "20261120-aaaa"):
+        assert ends(job) == (4, 4)
+    assert ends(job) == (2, 2)
