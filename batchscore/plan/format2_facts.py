@@ -50,9 +50,11 @@ def respell_code(
 
 
 def _code_hashes(loaded: LoadedJob, shards: Collection[str]) -> dict[str, str]:
-    base = Path(loaded.base)
+    base, files = Path(loaded.base), _code_files(loaded)
+    if not files:  # no shard has to be looked at
+        return {}
     shards = {os.path.realpath(shard) for shard in shards if shard.startswith("/")}
-    paths = [path for path in _code_files(loaded) if os.path.realpath(path) not in shards]
+    paths = [path for path in files if os.path.realpath(path) not in shards]
     return {
         str(path.relative_to(base)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths
     }
