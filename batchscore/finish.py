@@ -296,11 +296,15 @@ def _column_checks(spec: RunSpec, records: Sequence[UnitRecord]) -> dict[str, An
 
 
 def _head(
-    run: str, plan: dict[str, Any], status: str, units: Units | None = None
+    run: str,
+    plan: dict[str, Any],
+    status: str,
+    units: Units | None = None,
+    ended: datetime | None = None,
 ) -> dict[str, Any]:
-    now = datetime.now(timezone.utc)
+    now = ended or datetime.now(timezone.utc)
     started = datetime.fromisoformat(plan["facts"]["started"])
-    seconds = round((now - started).total_seconds(), 3)
+    seconds = max(0.0, round((now - started).total_seconds(), 3))
     return {
         "batchscore_manifest": 1,
         "run": run,
@@ -330,9 +334,19 @@ def _write_failed(spec: RunSpec, plan: dict[str, Any], error: BatchscoreError) -
     return manifest
 
 
-def failed_manifest(run: str, plan: dict[str, Any], status: str, message: str) -> dict[str, Any]:
-    """Returns the manifest of a run that ended without a result, and why."""
-    return {**_without_result(run, plan, status), "error": message}
+def failed_manifest(
+    run: str, plan: dict[str, Any], status: str, message: str, ended: datetime | None = None
+) -> dict[str, Any]:
+    """Returns the manifest of a run that ended without a result, and why.
+
+    Args:
+        run: Its name.
+        plan: What it was planned to do.
+        status: How it ended.
+        message: Why it ended so.
+        ended: When it ended; now by default.
+    """
+    return {**_without_result(run, plan, status, ended), "error": message}
 
 
 def held_manifest(run: str, plan: dict[str, Any], checks: Sequence[Check]) -> dict[str, Any]:
@@ -345,10 +359,12 @@ def held_manifest(run: str, plan: dict[str, Any], checks: Sequence[Check]) -> di
     }
 
 
-def _without_result(run: str, plan: dict[str, Any], status: str) -> dict[str, Any]:
+def _without_result(
+    run: str, plan: dict[str, Any], status: str, ended: datetime | None = None
+) -> dict[str, Any]:
     rows = asdict(Rows(sum(shard["rows"] for shard in plan["inputs"]), 0, 0, 0))
     units = Units(0.0, 0.0) if status == "held" else None
-    head = {**_head(run, plan, status, units), "base": plan["base"]}
+    head = {**_head(run, plan, status, units, ended), "base": plan["base"]}
     return {**head, "rows": rows, "files": [], "inputs": plan["inputs"]}
 
 
@@ -380,7 +396,8 @@ def _rounded(facts: Mapping[str, Any]) -> dict[str, Any]:
 def until_now(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a run's manifest with its times up to now, its publication among them."""
     now = datetime.now(timezone.utc)
-    seconds = round((now - datetime.fromisoformat(manifest["started"])).total_seconds(), 3)
+    started = datetime.fromisoformat(manifest["started"])
+    seconds = max(0.0, round((now - started).total_seconds(), 3))
     timings = dict(manifest.get("timings") or {})
     more = seconds - manifest["seconds"]
     timings |= {k: round(timings[k] + more, 4) for k in ("scoring_s", "finish_s") if k in timings}

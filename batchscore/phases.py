@@ -20,6 +20,7 @@ PHASES = {
     PUBLISHING: "merging, checks and publishing",
 }
 """What each phase is for, in their order."""
+_BEFORE = (START_UP, PLANNING, LOADING)
 
 
 class Stopwatch:
@@ -77,8 +78,8 @@ def split(seconds: float, spent: Mapping[str, float], units: Units | None) -> di
         spent: By phase, until its workers were started.
         units: When its units were scored; None if the run ended before that was known.
     """
-    before = {phase: spent.get(phase, 0.0) for phase in (START_UP, PLANNING, LOADING)}
-    known = min(sum(before.values()), seconds)
+    before = _within({phase: spent.get(phase, 0.0) for phase in _BEFORE}, seconds)
+    known = sum(before.values())
     # Clocks of several machines may disagree.
     began = known if units is None else min(max(units.began, known), seconds)
     ended = seconds if units is None else min(max(units.ended, began), seconds)
@@ -86,8 +87,16 @@ def split(seconds: float, spent: Mapping[str, float], units: Units | None) -> di
     return {**before, SCORING: ended - began, PUBLISHING: seconds - ended}
 
 
+def _within(phases: Mapping[str, float], seconds: float) -> dict[str, float]:
+    """Returns phases that together are no longer than the whole, if a clock was set back."""
+    found: dict[str, float] = {}
+    for phase, spent in phases.items():
+        found[phase] = min(spent, max(0.0, seconds - sum(found.values())))
+    return found
+
+
 def rounded(phases: Mapping[str, float], seconds: float) -> dict[str, float]:
     """Returns phases in whole milliseconds; publishing is what the others leave of the seconds."""
-    others = [phase for phase in PHASES if phase != PUBLISHING]
-    found = {phase: math.floor(phases.get(phase, 0.0) * 1000) / 1000 for phase in others}
+    others = _within({each: phases.get(each, 0.0) for each in (*_BEFORE, SCORING)}, seconds)
+    found = {phase: math.floor(spent * 1000) / 1000 for phase, spent in others.items()}
     return {**found, PUBLISHING: max(0.0, round(seconds - sum(found.values()), 3))}

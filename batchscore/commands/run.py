@@ -207,7 +207,7 @@ def _unchanged(work: Work, clock: Stopwatch) -> dict[str, Any]:
     """Returns the manifest of what is published, with this command's own times."""
     assert work.base is not None
     spent, now = clock.spent(), datetime.now(timezone.utc)
-    seconds = round(now.timestamp() - clock.started, 3)
+    seconds = max(0.0, round(now.timestamp() - clock.started, 3))
     return {
         **work.base,
         "status": "unchanged",

@@ -83,8 +83,23 @@ def _write_killed(store: Store, slice_: str, run: str, plan: dict[str, Any]) -> 
     kept = len(finished_units(store, slice_, plan["facts"]["score"]) & set(plan["units"]))
     finished = f"{counted_were(kept, 'unit')} finished and kept"
     message = f"killed, or lost with its machine; {finished}"
-    manifest = check_manifest(failed_manifest(run, plan, "failed", message), run)
+    ended = _last_sign(store, run, datetime.fromisoformat(plan["facts"]["started"]))
+    manifest = check_manifest(failed_manifest(run, plan, "failed", message, ended), run)
     store.write_json(layout.run_file(run, "manifest.json"), manifest)
+
+
+def _last_sign(store: Store, run: str, started: datetime) -> datetime:
+    """Returns when a killed run last wrote what it works with; nothing tells when it ended.
+
+    Workers write their counts about once a second. The store's clock may differ from that of the
+    run, which cannot have ended before it started, or later than now.
+    """
+    progress = layout.progress(run)
+    paths = [layout.plan_file(run), *(f"{progress}/{name}" for name in store.names(progress))]
+    signs = [sign for path in paths if (sign := store.written(path)) is not None]
+    now = datetime.now(timezone.utc)
+    last = datetime.fromtimestamp(max(signs), timezone.utc) if signs else now
+    return max(started, min(last, now))
 
 
 def purge(store: Store, slice_: str, days: int) -> None:

@@ -10,18 +10,18 @@ from typing import Any
 from batchscore.report.figures import moment
 from batchscore.wording import one_line
 
-_STANDS = "nothing was published; what was published before stands."
-_HELD = f"Held: {_STANDS} A person decides: look, then release it or discard it."
+_NOTHING = "nothing was published; earlier results are unchanged."
+_HELD = f"Held: {_NOTHING} A person decides: look, then release it or discard it."
 _HELD_EARLY = (
-    f"Held before anything was scored: {_STANDS} The failed check says what to do; then run the "
+    f"Held before anything was scored: {_NOTHING} The failed check says what to do; then run the "
     "job again."
 )
 _OUTCOMES = {
-    "failed": f"The run failed: {_STANDS} Mend what the error or the failed check names, then run "
-    "the job again; units that were finished are not scored again.",
+    "failed": f"The run failed: {_NOTHING} Fix what the error or the failed check names, then run "
+    "the job again; finished units are not scored again.",
     "empty": "There was nothing to score, so the slice is published without rows.",
-    "discarded": f"The run was discarded: {_STANDS}",
-    "revoked": "The run was undone: what was published before it stands again.",
+    "discarded": f"The run was discarded: {_NOTHING}",
+    "revoked": "The run was undone: what was published before it is published again.",
 }
 _DECISIONS = ("released", "discarded", "rollback", "revoked")
 
