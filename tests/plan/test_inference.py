@@ -280,4 +280,4 @@ def test_each_gpu_has_a_worker(asked: int | str, gpus: int, units: int, workers:
     """Few rows or many, workers are as many as GPUs that find a unit, or as asked for."""
     found, why = choose_workers(asked, [factory.make_unit(10)] * units, ["/in"], gpus)
     assert found == workers
-    assert ("GPUs" in why) is (asked == "auto")
+    assert (" GPU" in why) is (asked == "auto")
