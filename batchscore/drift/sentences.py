@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
 
+from batchscore.drift.figures import figure
 from batchscore.drift.findings import AspectDrift, Measure, TableDrift
 from batchscore.drift.table import TableProfile
 from batchscore.wording import one_line
@@ -27,8 +28,8 @@ _NAMES: Mapping[str, str] = MappingProxyType(
         "category": "a difference of",
     }
 )
-_FIGURES = (("mean", "mean"), ("p50", "median"), ("sigma", "sigma"), ("min", "min"), ("max", "max"))
 _ARROW = " → "
+_SHARES = re.compile(r"(.*): ([^:→]* %) → ([^:→]* %)(?:, [0-9]+ times as often)?", re.DOTALL)
 
 
 def sentences(
@@ -94,30 +95,19 @@ def _changed(
         return f"{found} of the rows have values that {title} has not ({expected})"
     if aspect.kind == "categories":
         return _category(aspect, title)
+    if aspect.kind != "numbers":
+        return ""
     now, before = (
-        each.columns[aspect.column].aspects[aspect.aspect].summary()
-        for each in (current, reference)
+        each.columns[aspect.column].aspects[aspect.aspect] for each in (current, reference)
     )
-    return next(_differing(now, before, title), "")
+    return figure({**now.summary(), "n": now.n}, {**before.summary(), "n": before.n}, title)
 
 
 def _category(aspect: AspectDrift, title: str) -> str:
     """Returns how the value changed whose share changed most."""
     detail = next((m.detail for m in aspect.measures if m.name == "category"), "")
-    value, _, shares = detail.partition(", ")[0].rpartition(": ")
-    was, arrow, is_ = shares.partition(_ARROW)
-    return f"{value} is {is_} of the rows, was {was} in {title}" if arrow else ""
-
-
-def _differing(now: Mapping[str, Any], before: Mapping[str, Any], title: str) -> Iterator[str]:
-    """Yields the figures that differ where both sides are rounded."""
-    for key, name in _FIGURES:
-        is_, was = (_text(side.get(key)) for side in (now, before))
-        if is_ != was and is_ and was:
-            yield f"{name} {is_}, was {was} in {title}"
-
-
-def _text(value: Any) -> str:
-    if value is None or isinstance(value, str):
-        return one_line(value or "", 32)
-    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
+    found = _SHARES.fullmatch(detail)  # a value may hold any character
+    if found is None:
+        return ""
+    value, was, is_ = found.groups()
+    return f"{value} is {is_} of the rows, was {was} in {title}"

@@ -75,3 +75,32 @@ def test_a_type_that_changed_is_told_by_its_note() -> None:
     """Where nothing can be measured, the note is the sentence."""
     (text,) = _told(["a"] * 9, [1] * 9).values()
     assert text.startswith("x: was string, is int64: not comparable")
+
+
+def _only(before: Any, now: Any) -> str:
+    return _told(before, now)[("x", "value")].partition(";")[0]
+
+
+def test_a_category_may_hold_what_separates_words() -> None:
+    """A comma, a colon or an arrow in a value does not hide its shares."""
+    for value in ("New York, NY", "a: b", "a → b", "50 % → 75 %, 3 times as often"):
+        found = _only([value, "b"] * (ROWS // 2), [value, value, value, "b"] * (ROWS // 4))
+        either = (f"x: {value!r} is 75 % of the rows, was", "x: 'b' is 25 % of the rows, was")
+        assert found in [f"{each} 50 % in run r1" for each in either]
+
+
+def test_the_figure_that_changed_most_is_told() -> None:
+    """Neither rounding nor a mean that moved by chance hides it."""
+    normal = np.random.default_rng(0).normal(0, 1, ROWS)
+    large, wide = normal + 123_456, normal[::-1] * 3
+    assert _only(large, large + 14) == "x: mean 123,470, was 123,456 in run r1"
+    assert _only(normal, wide) == f"x: sigma {wide.std():.3g}, was {normal.std():.3g} in run r1"
+    infinite = np.where(np.arange(ROWS) % 4 == 0, np.inf, normal)
+    assert _only(normal, infinite) == "x: 25 % of the values are infinite, 0 % were in run r1"
+
+
+def test_large_integers_are_told_exactly() -> None:
+    """Of integers that no float holds the median is told, with each digit."""
+    before, now = np.arange(ROWS) + 2**62, np.arange(ROWS) + 2**62 + 3000
+    exact = [f"{sorted(each.tolist())[ROWS // 2 - 1]:,}" for each in (now, before)]
+    assert _only(before, now) == f"x: median {exact[0]}, was {exact[1]} in run r1"
