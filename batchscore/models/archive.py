@@ -116,7 +116,7 @@ def _members(path: Path) -> list[zipfile.ZipInfo]:
             return archive.infolist()
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
         raise ModelError(
-            f"weights {path}: are a damaged zip archive ({error}); write them again"
+            f"weights {path}: not readable as pt (a damaged zip archive: {error}); write them again"
         ) from error
 
 
