@@ -200,7 +200,8 @@ def _tables(store: Store, manifest: Mapping[str, Any]) -> Iterator[_Table]:
         }
         yield _Table(manifest, False, {**kinds, **in_path}, scored)
     if rejects:
-        yield _Table(manifest, True, read_kinds(store, rejects[0].path), rejects)
+        kinds = {_DETAIL: pa.string(), **read_kinds(store, rejects[0].path)}
+        yield _Table(manifest, True, kinds, rejects)
 
 
 def _kind_named(column: str, text: str) -> pa.DataType:
@@ -258,8 +259,8 @@ def _search(store: Store, questions: Sequence[tuple[_Table, Wanted]], limit: int
 
 
 def _find(store: Store, limit: int, place: _Place) -> Found:
-    _, file, wanted = place
-    return find_rows(store, file.path, wanted, limit)
+    table, file, wanted = place
+    return find_rows(store, file.path, wanted, limit, (_DETAIL,) if table.rejected else ())
 
 
 def _within(table: _Table, file: _File, wanted: Wanted) -> Wanted | None:

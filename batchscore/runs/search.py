@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID
@@ -99,11 +99,20 @@ def read_kinds(store: Store, path: str) -> dict[str, pa.DataType]:
         return {field.name: storage_type(field.type) for field in file.schema_arrow}
 
 
-def find_rows(store: Store, path: str, wanted: Mapping[str, pa.Scalar], limit: int) -> Found:
+def find_rows(
+    store: Store,
+    path: str,
+    wanted: Mapping[str, pa.Scalar],
+    limit: int,
+    optional: Collection[str] = (),
+) -> Found:
     """Returns the first rows of a file whose columns have these values, at most `limit`.
 
     Row groups that cannot hold them, by their statistics, are not read. With nothing wanted every
     row is found.
+
+    Args:
+        optional: columns that are null in a file that lacks them.
 
     Raises:
         RecordError: the file is missing or damaged.
@@ -111,6 +120,10 @@ def find_rows(store: Store, path: str, wanted: Mapping[str, pa.Scalar], limit: i
     positions = [np.empty(0, np.int64)]
     with open_parquet(store, path) as file:
         tables = [pa.Table.from_batches([], file.schema_arrow)]
+        absent = set(optional) - set(file.schema_arrow.names)
+        if any(wanted[column].is_valid for column in absent & wanted.keys()):
+            return Found(positions[0], tables[0])
+        wanted = {column: value for column, value in wanted.items() if column not in absent}
         sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
         starts = np.cumsum([0, *sizes])
         for group in _candidates(store, path, wanted):

@@ -23,7 +23,7 @@ from batchscore.errors import InvalidError, RecordError
 from batchscore.runs import layout
 from batchscore.stages import lineage, partition
 from batchscore.storage import Store
-from tests.factory import run_cli, run_json
+from tests.factory import make_rows, run_cli, run_json, write_job, write_shard
 from tests.outputs import MODEL, RUN, publish_shards
 
 PARTS = ["plain", None, "a/b=c d", "ümlaut", "null"]
@@ -241,6 +241,23 @@ def test_a_rejects_file_of_an_earlier_version_is_read(output: Path, tmp_path: Pa
         pq.write_table(pq.read_table(path).drop_columns(["_detail"]), path)
     (match,) = ask(tmp_path, "id=213")
     assert match.reject == {"stage": "infer", "error": "NonFiniteScore", "message": "NaN"}
+
+
+def test_rejects_of_an_earlier_version_and_of_this_one_are_read_together(tmp_path: Path) -> None:
+    """A question for details finds the rows that have one, and null those that have none."""
+    spoiled = pa.array([None, *range(1, 9)], pa.float32())
+    job = write_job(tmp_path, {"rejects": {"max_ratio": 1.0}})
+    for number in range(2):
+        rows = make_rows(9, 1000 * (number + 1)).set_column(1, "a", spoiled)
+        write_shard(tmp_path / f"in/spoiled{number}.parquet", rows)
+        assert run_cli("run", job).exit_code == 0
+        for path in tmp_path.glob("out/_batchscore/rejects/**/*.parquet"):
+            if not number:
+                pq.write_table(pq.read_table(path).drop_columns("_detail"), path)
+    detail = "column 'a': null, expected a number (float32)"
+    for condition, ids in ((detail, [2000]), ("null", [1000]), ("other", [])):
+        found = trace_rows(Store(str(tmp_path / "out")), None, [f"_detail={condition}"])
+        assert [match.values["id"] for match in found.matches] == ids
 
 
 def test_times_and_durations_are_traced_as_such(tmp_path: Path) -> None:
