@@ -168,8 +168,15 @@ def _key_text(spec: RunSpec, record: UnitRecord, file: str, row: int) -> str:
         found = {name: plain_value(value) for name, value in values.items()}
         if stored := [name for name in columns if name not in values]:
             found |= read_row(spec.output, staged, at, stored)
-        return f"{', '.join(f'{name}={one_line(found[name], 40)}' for name in columns)} in "
+        return f"{', '.join(f'{name}={_shown(found[name])}' for name in columns)} in "
     return ""
+
+
+def _shown(value: Any) -> str:
+    """Returns a value of a key as `trace` takes it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return one_line(value, 40)
 
 
 def _key_runs(spec: RunSpec, record: UnitRecord, scratch: Scratch) -> list[Run]:

@@ -63,3 +63,15 @@ def test_the_pattern_finds_what_is_wrong() -> None:
     """`1 rows` and `1 golden rows` are found, `1 row`, `21 rows` and `0.1 rows` are not."""
     assert all(map(WRONG.search, ["has 1 rows", "1 golden rows", "1 batches"]))
     assert not any(map(WRONG.search, ["1 row", "21 rows", "0.1 rows", "1,001 rows"]))
+
+
+def test_a_key_is_told_as_trace_takes_it(tmp_path: Path) -> None:
+    """A null of a key is `null` in the message, the form that trace takes."""
+    job = write_job(tmp_path, {"checks.unique": ["part", "b"], "output.partition_by": ["part"]})
+    (tmp_path / "in/1.parquet").unlink()
+    keys = {"part": pa.array([None, None], pa.string()), "b": pa.array([1.5, 1.5])}
+    rows = make_rows(2).drop_columns([*keys])
+    for name, column in keys.items():
+        rows = rows.append_column(name, column)
+    write_shard(tmp_path / "in/0.parquet", rows)
+    assert "another row: part=null, b=1.5 in row 0 of" in run_cli("run", job).output

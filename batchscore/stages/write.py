@@ -30,7 +30,7 @@ from batchscore.stages.tally import Tallies
 from batchscore.stages.trial import Trial
 from batchscore.storage import Store
 from batchscore.units import Unit
-from batchscore.wording import counted, counted_were
+from batchscore.wording import counted, counted_were, one_line
 
 SYSTEMATIC_ROWS = 256
 REASONS = 50
@@ -265,7 +265,7 @@ class UnitWriter:
         reason = self._reason(reject)
         self._reasons[reason] += len(reject.rows_r)
         if reason not in self._examples and len(reject.rows_r):
-            self._examples[reason] = reject.texts[0].as_py() or ""
+            self._examples[reason] = one_line(reject.texts[0].as_py() or "", 300)
 
     def _reason(self, reject: Reject) -> str:
         """Says why rows were rejected, in one of a bounded number of texts."""
@@ -363,11 +363,12 @@ class UnitWriter:
 def reject_table(rejects: Sequence[Reject], unit: Unit) -> pa.Table:
     """Returns rejected rows with their source columns, shard, row number, stage and reason.
 
+    They come in the order of the unit's rows, however they were cut into blocks.
     `_message` is the same for all rows of one cause; `_detail` has each row's column and value.
     A source column with the name of one of these six, as `_row`, becomes `input._row`.
     """
-    rows_r = pa.concat_arrays([reject.rows_r for reject in rejects])
-    shard_r, row_r = locate_rows(unit, to_numpy(rows_r))
+    rows_r = to_numpy(pa.concat_arrays([reject.rows_r for reject in rejects]))
+    shard_r, row_r = locate_rows(unit, rows_r)
     sizes = [len(reject.rows_r) for reject in rejects]
     which_r = to_arrow(np.repeat(np.arange(len(rejects)), sizes))
     reasons = [(reject.stage, reject.error, reject.message) for reject in rejects]
@@ -375,7 +376,9 @@ def reject_table(rejects: Sequence[Reject], unit: Unit) -> pa.Table:
     source = pa.Table.from_batches([reject.batch for reject in rejects])
     names = [*_REJECT_COLUMNS, *_free_names(source.schema.names)]
     texts.append(pa.concat_arrays([reject.texts for reject in rejects]))
-    return pa.Table.from_arrays([shard_r, row_r, *texts, *source.columns], names=names)
+    table = pa.Table.from_arrays([shard_r, row_r, *texts, *source.columns], names=names)
+    order_r = np.argsort(rows_r, kind="stable")
+    return table if len(rejects) == 1 else table.take(to_arrow(order_r))
 
 
 def _free_names(names: Sequence[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from batchscore.stages.block import Block, decode_block, encode_block, reject_no
 from batchscore.stages.partition import reject_unnamed
 from batchscore.stages.preprocess import InputColumns, stack_columns
 from batchscore.stages.trial import Trial
+from batchscore.stages.write import reject_table
 from tests.factory import make_batch, make_block
 
 
@@ -150,3 +152,22 @@ def test_details_travel_with_a_block() -> None:
     inputs = [InputColumns("x", "int8", (1,), ("n",))]
     done = stack_columns(make_block(make_batch(n=pa.array([1, None, 300]))), inputs)
     assert _told(decode_block(encode_block(done))) == _told(done)
+
+
+@pytest.mark.parametrize("size", [1, 3, 6])
+def test_rejects_come_in_the_order_of_their_rows(size: int) -> None:
+    """However many rows a block has, and whatever their causes, each keeps its own detail."""
+    inputs = [InputColumns("x", "int8", (2,), ("n", "m"))]
+    n, m = [1, 300, None, 400, None, 5], [None, 1, 1, 1, None, 500]
+    rows = make_batch(id=list(range(6)), n=pa.array(n), m=pa.array(m))
+    whole, found = make_block(rows), list[dict[str, Any]]()
+    for start in range(0, 6, size):
+        rows_b = whole.rows_b.slice(start, size)
+        part = replace(whole, rows_b=rows_b, batch=whole.batch.slice(start, size))
+        found += reject_table(stack_columns(part, inputs).rejects, whole.unit).to_pylist()
+    told = [each["_detail"].partition(", expected")[0] for each in found]
+    assert [each["id"] for each in found] == [each["_row"] for each in found] == list(range(6))
+    assert told == [
+        f"column {name!r}: {value}"
+        for name, value in zip("mnnnnm", ("null", 300, "null", 400, "null", 500), strict=True)
+    ]
