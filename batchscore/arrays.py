@@ -84,6 +84,38 @@ def make_batch(columns: Sequence[pa.Array], schema: pa.Schema, rows: int) -> pa.
     return pa.record_batch([pa.nulls(rows)], names=["rows"]).select([])
 
 
+def take_rows(batch: pa.RecordBatch, places: pa.Array) -> pa.RecordBatch:
+    """Returns the rows of a batch at these places, in their order, of any type of column.
+
+    Arrow itself takes no rows of views, as Polars makes of texts, nor of run lengths.
+    """
+    if not batch.num_columns:
+        return batch[: len(places)]
+    try:
+        return batch.take(places)
+    except pa.ArrowNotImplementedError:
+        columns = [_take(column, places) for column in batch.columns]
+        return make_batch(columns, batch.schema, len(places))
+
+
+def filter_rows(batch: pa.RecordBatch, keep_b: pa.Array) -> pa.RecordBatch:
+    """Returns the rows of a batch where a mask (b,) is true, of any type of column."""
+    try:
+        return batch.filter(keep_b)
+    except pa.ArrowNotImplementedError:
+        return take_rows(batch, to_arrow(np.flatnonzero(to_numpy(keep_b))))
+
+
+def _take(column: pa.Array, places: pa.Array) -> pa.Array:
+    try:
+        return column.take(places)
+    except pa.ArrowNotImplementedError:
+        places_p = to_numpy(places)
+        runs = np.split(places_p, np.flatnonzero(np.diff(places_p) != 1) + 1)
+        parts = [column.slice(run[0], len(run)) for run in runs if len(run)]
+        return pa.concat_arrays(parts) if parts else column[:0]
+
+
 def python_rows(rows: pa.Table | pa.RecordBatch) -> list[dict[str, Any]]:
     """Returns rows as Python values; times of day and durations as text.
 

@@ -155,7 +155,7 @@ def postprocess_step(spec: RunSpec) -> BlockStep:
         load_call(step, spec) if isinstance(step, UserFunction) else step
         for step in spec.postprocess
     )
-    return _rejecting(spec, "postprocess", partial(postprocess, steps=steps))
+    return _rejecting(spec, "postprocess", partial(postprocess, steps=steps, known=spec.scores))
 
 
 def _rejecting(spec: RunSpec, stage: str, step: BlockStep) -> BlockStep:

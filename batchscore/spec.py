@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
@@ -12,6 +12,7 @@ from batchscore.job import AnyStep, Checks, Drift, Preprocess, Rejects
 from batchscore.models.folder import Model
 from batchscore.stages.preprocess import InputColumns
 from batchscore.stages.read import Source
+from batchscore.stages.typeless import Types
 from batchscore.stages.write import Target
 from batchscore.storage import Store
 
@@ -50,6 +51,7 @@ class RunSpec:
         hints: what is known of score columns, for their profiles.
         allow_empty: whether no rows to score is a result.
         max_bad_shards: that may be left out; 0 where a bad shard fails the run.
+        scores: types of score columns, as a sample showed them; for batches without a value.
     """
 
     run: str
@@ -81,6 +83,7 @@ class RunSpec:
     hints: Mapping[str, Hint]
     allow_empty: bool
     max_bad_shards: int
+    scores: Types = field(default_factory=dict)
 
     @property
     def seen_schema(self) -> pa.Schema:

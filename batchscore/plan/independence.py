@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from batchscore.arrays import Array, leaf_numbers, to_arrow, to_numpy
+from batchscore.arrays import Array, leaf_numbers, take_rows, to_arrow, to_numpy
 from batchscore.errors import StepError
 from batchscore.plan.alike import describe_pair, differing_rows
 from batchscore.stages.block import Block, Step
@@ -101,8 +101,8 @@ def find_dependence(
 def take(block: Block, places: Array) -> Block:
     """Returns a block of copies of some of a block's rows, in the order given."""
     index = to_arrow(places)
-    batch = block.batch.take(index) if block.batch.num_columns else block.batch[: len(places)]
-    values = block.values.take(index) if block.values is not None else None
+    values = take_rows(block.values, index) if block.values is not None else None
+    batch = take_rows(block.batch, index)
     facts = (block.unit, block.sequence, block.rows_b.take(index), batch, values)
     return Block(*facts)
 
@@ -236,11 +236,9 @@ def _differing(
     assert made.values is not None
     rows = to_numpy(made.rows_b)
     index = to_arrow(np.searchsorted(to_numpy(known.rows_b), rows).astype(np.int64))
+    before_b = take_rows(known.values, index)
     for name in known.values.schema.names:
-        pair: tuple[pa.Array, pa.Array] = (
-            known.values.column(name).take(index),
-            made.values.column(name),
-        )
+        pair: tuple[pa.Array, pa.Array] = (before_b.column(name), made.values.column(name))
         places = np.flatnonzero(differing_rows(*pair, tolerance))
         places = places[np.argsort(rows[places], kind="stable")]
         if len(places):

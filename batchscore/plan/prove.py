@@ -16,10 +16,12 @@ from batchscore.plan.auto import count_cores
 from batchscore.plan.independence import Cause, Dependence, attempt, find_dependence, take
 from batchscore.plan.plan import Plan
 from batchscore.plan.sample import read_sample
+from batchscore.plan.score_types import learn_types
 from batchscore.scoring import BlockStep, infer_step, postprocess_step, preprocess_step
 from batchscore.spec import RunSpec
 from batchscore.stages.block import TILE_ROWS, Block, locate_rows
 from batchscore.stages.infer.buckets import bucket_lengths, bucket_rows
+from batchscore.stages.typeless import Types, known_types
 from batchscore.units import Unit
 from batchscore.wording import counted, one_line
 
@@ -95,7 +97,22 @@ class _Stage:
     threads: bool
 
 
-def require_independent(plan: Plan, units: Sequence[Unit], network: Network | None) -> str:
+@dataclass(frozen=True)
+class Tried:
+    """What a sample showed.
+
+    Args:
+        said: what was tried, in words.
+        scores: types of the score columns, as far as they were found.
+        open: whether rows were scored, and the type of a column was not among what they told.
+    """
+
+    said: str
+    scores: Types
+    open: bool = False
+
+
+def require_independent(plan: Plan, units: Sequence[Unit], network: Network | None) -> Tried:
     """Puts a sample of the units' rows through each stage again, elsewhere, and on two threads.
 
     Each stage is given what the one before made of the rows at first, so that what differs is its
@@ -104,9 +121,6 @@ def require_independent(plan: Plan, units: Sequence[Unit], network: Network | No
     Args:
         network: the model on the CPU; None: it is loaded to the plan's device.
 
-    Returns:
-        What was tried, in words.
-
     Raises:
         FunctionError, ModelError: a function or the network makes something else of a row; the
             message says of which, and what to do.
@@ -114,11 +128,18 @@ def require_independent(plan: Plan, units: Sequence[Unit], network: Network | No
     source = plan.spec.source
     sample = read_sample(units, source, _sample_rows(source.batch_rows))
     if sample is None:
-        return "not tried: no row could be read for a sample"
+        return Tried("not tried: no row could be read for a sample", {})
     spec = _plain_spec(plan.spec)
     network = network or load_network(spec.model, spec.device)
     try:
-        return _try_stages(spec, _stages(spec, network), sample)
+        stages = _stages(spec, network)
+        tried = _try_stages(spec, stages, sample)
+        if tried.open:
+            types = learn_types(spec, [stage.step for stage in stages], units)
+            spec = replace(spec, scores=types)
+            tried = _try_stages(spec, _stages(spec, network), sample)
+            return replace(tried, scores={**types, **tried.scores})
+        return tried
     except FailedError as error:
         raise InvalidError(str(error)) from error
 
@@ -162,7 +183,7 @@ def _may_share(network: Network) -> bool:
     return several and network.twins is not None and network.twins.possible()
 
 
-def _try_stages(spec: RunSpec, stages: Sequence[_Stage], block: Block) -> str:
+def _try_stages(spec: RunSpec, stages: Sequence[_Stage], block: Block) -> Tried:
     for stage in stages:
         block = _for_network(spec, block) if stage.values == "output" else block
         known = attempt(stage.step, _first_rows(block, len(block)))
@@ -171,13 +192,19 @@ def _try_stages(spec: RunSpec, stages: Sequence[_Stage], block: Block) -> str:
             known = attempt(stage.step, _first_rows(block, len(block)))
         # The run, or the rehearsal, says what is wrong with the rows or the code.
         if isinstance(known, StepError):
-            return f"not tried: {one_line(known, _MESSAGE_CHARACTERS)}"
+            return Tried(f"not tried: {one_line(known, _MESSAGE_CHARACTERS)}", {})
         if not len(known):
-            return "not tried: no row of the sample has a score"
+            last = stage is stages[-1] and bool(stage.name)
+            return Tried("not tried: no row of the sample has a score", {}, open=last)
         if stage.name:
             _require_alike(spec, stage, block, known)
         block = replace(known, rejects=())
-    rows = len(block)
+    types = known_types(block.values)
+    assert block.values is not None
+    return Tried(_said(len(block)), types, open=len(types) < block.values.num_columns)
+
+
+def _said(rows: int) -> str:
     if rows == 1:
         return "1 row scores the same once more; no other row was there to score it beside"
     return f"{rows:,} rows score the same once more and beside other rows"

@@ -43,7 +43,8 @@ def verify(plan: Plan, units: Sequence[Unit] = ()) -> Plan:
     plan = settle_inference(replace(plan, gpus=visible_gpus(device)))
     if units:
         tried = require_independent(plan, units, network if device == "cpu" else None)
-        plan = replace(plan, choices={**plan.choices, "alone": tried})
+        spec = replace(plan.spec, scores=tried.scores)
+        plan = replace(plan, spec=spec, choices={**plan.choices, "alone": tried.said})
     return replace(plan, inference={**plan.inference, **weights})
 
 

@@ -13,7 +13,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchscore.arrays import Array, finite_rows, spoiled_values, to_arrow, to_numpy
+from batchscore.arrays import (
+    Array,
+    filter_rows,
+    finite_rows,
+    spoiled_values,
+    to_arrow,
+    to_numpy,
+)
 from batchscore.errors import StepError
 from batchscore.records import BadShard
 from batchscore.units import Unit
@@ -202,13 +209,13 @@ def reject_rows(
 ) -> Block:
     """Takes the rows where the boolean array (b,) is true out of the block, into its rejects."""
     keep_b = pc.invert(bad_b)
-    rows_r, batch = block.rows_b.filter(bad_b), block.batch.filter(bad_b)
+    rows_r, batch = block.rows_b.filter(bad_b), filter_rows(block.batch, bad_b)
     reject = Reject(stage, error, message, rows_r, batch, details)
     return replace(
         block,
         rows_b=block.rows_b.filter(keep_b),
-        batch=block.batch.filter(keep_b),
-        values=block.values.filter(keep_b) if block.values is not None else None,
+        batch=filter_rows(block.batch, keep_b),
+        values=filter_rows(block.values, keep_b) if block.values is not None else None,
         rejects=(*block.rejects, reject),
     )
 
@@ -229,7 +236,7 @@ def reject_non_finite(block: Block, stage: str, message: str) -> Block:
     bad_b = ~finite_rows(block.values)
     if not bad_b.any():
         return block
-    details = _non_finite(block.values.filter(to_arrow(bad_b)), stage)
+    details = _non_finite(filter_rows(block.values, to_arrow(bad_b)), stage)
     return reject_rows(block, to_arrow(bad_b), stage, "NonFiniteScore", message, details)
 
 

@@ -12,7 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchscore.arrays import Array, escaped_texts, to_arrow, to_numpy, undecodable
+from batchscore.arrays import (
+    Array,
+    escaped_texts,
+    take_rows,
+    to_arrow,
+    to_numpy,
+    undecodable,
+)
 from batchscore.errors import StepError
 from batchscore.records import StagedFile
 from batchscore.stages.ahead import WriteBehind
@@ -94,7 +101,7 @@ def split_partitions(
     ends = np.cumsum(np.bincount(codes_b, minlength=len(folders)))
     taken = [to_arrow(taken_p) for taken_p in np.split(order_b, ends[:-1])]
     return [
-        Part(folder, kept.take(taken_p), rows_b.take(taken_p))
+        Part(folder, take_rows(kept, taken_p), rows_b.take(taken_p))
         for folder, taken_p in zip(folders, taken, strict=True)
     ]
 

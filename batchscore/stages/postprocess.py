@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from batchscore.arrays import Array, to_arrow, to_numpy
 from batchscore.errors import StepError
 from batchscore.job import AnyStep, Labels, Sigmoid, Softmax, Threshold, TopK
 from batchscore.stages.block import Block, reject_non_finite
+from batchscore.stages.typeless import Types, typed
 from batchscore.wording import counted
 
 Columns = dict[str, pa.Array]
@@ -21,13 +23,16 @@ Call = Callable[[pa.RecordBatch], pa.RecordBatch]
 _SCORE_NAMES = {"logit": "score", "logits": "scores"}
 
 
-def postprocess(block: Block, steps: Sequence[AnyStep | Call]) -> Block:
+def postprocess(
+    block: Block, steps: Sequence[AnyStep | Call], known: Types = MappingProxyType({})
+) -> Block:
     """Replaces a block's model outputs by what the steps make of them, one after the other.
 
     Rows for which a step makes a NaN or an infinity are rejected.
 
     Args:
-        steps: of the job file; a user's function stands as what calls it.
+        steps: of the job file; a user's function is given as what calls it.
+        known: types of scores, for columns that have no value here.
 
     Raises:
         StepError: a step does not fit the outputs, or a user's function failed.
@@ -37,7 +42,7 @@ def postprocess(block: Block, steps: Sequence[AnyStep | Call]) -> Block:
     columns = dict(zip(block.values.schema.names, block.values.columns, strict=True))
     for step in steps:
         columns = _apply(step, columns)
-    values = pa.record_batch(list(columns.values()), names=list(columns))
+    values = typed(pa.record_batch(list(columns.values()), names=list(columns)), known)
     done = replace(block, values=values)
     return reject_non_finite(done, "postprocess", "postprocessing made NaN, infinity or null")
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchscore.arrays import Array, to_arrow, to_numpy
+from batchscore.arrays import Array, filter_rows, to_arrow, to_numpy
 from batchscore.errors import StepError
 from batchscore.ragged import Varying, make_ragged, ragged_to_arrow, truncate
 from batchscore.stages.block import Block, Cause, reject_causes
@@ -78,7 +78,7 @@ def stack_columns(
         if causes:
             block = reject_causes(block, causes, "preprocess", "InvalidInput")
             bad_b = np.isin(np.arange(made.num_rows), np.concatenate([c.rows_c for c in causes]))
-            made = made.filter(to_arrow(~bad_b))
+            made = filter_rows(made, to_arrow(~bad_b))
     arrays = [_column(made, wanted) for wanted in inputs]
     return replace(block, values=pa.record_batch(arrays, names=[i.name for i in inputs]))
 

@@ -1,0 +1,63 @@
+"""Finds the types of score columns that a sample does not tell, since it has no value of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+
+from batchscore.errors import StepError
+from batchscore.plan.independence import attempt
+from batchscore.plan.published import published_types
+from batchscore.plan.sample import read_sample
+from batchscore.spec import RunSpec
+from batchscore.stages.block import Block, Step
+from batchscore.stages.typeless import Types, known_types
+from batchscore.units import Unit, make_unit, split_piece
+
+# So many places all over the input are looked at, a few rows at each.
+_PLACES = 16
+_ROWS = 256
+
+
+def learn_types(spec: RunSpec, steps: Sequence[Step], units: Sequence[Unit]) -> Types:
+    """Returns the types of score columns that are published, or that rows elsewhere have.
+
+    Args:
+        steps: from the source columns to the scores.
+        units: what is to be scored.
+    """
+    types: dict[str, pa.DataType] = {}
+    for name, text in published_types(spec.output, spec.job, spec.slice).items():
+        types |= _named(name, text)
+    for part in _places(units):
+        block = _scored(read_sample([part], spec.source, _ROWS), steps)
+        values = block.values if block is not None else None
+        found = known_types(values)
+        types |= found
+        if values is not None and len(found) == values.num_columns:
+            break
+    return types
+
+
+def _named(name: str, text: str) -> dict[str, pa.DataType]:
+    try:
+        return {name: pa.type_for_alias(text)}
+    except ValueError:  # of types with parts Arrow reads no names
+        return {}
+
+
+def _places(units: Sequence[Unit]) -> Iterator[Unit]:
+    """Yields row groups spread over the input, one each."""
+    groups = [group for unit in units for piece in unit.pieces for group in split_piece(piece, 1)]
+    step = max(1, len(groups) // _PLACES)
+    yield from (make_unit((group,)) for group in groups[::step][:_PLACES])
+
+
+def _scored(block: Block | None, steps: Sequence[Step]) -> Block | None:
+    for step in steps:
+        if block is None or not len(block):
+            return None
+        made = attempt(step, block)
+        block = None if isinstance(made, StepError) else made
+    return block
