@@ -99,6 +99,8 @@ def _of_shards(
     schema = pa.schema([field for field in spec.source.schema if field.name in names])
     scored_n = _scored_rows(spec, record)
     for block in read_unit(unit, replace(spec.source, schema=schema), len(record.bad_shards)):
+        if block.sequence == 0:  # a shard failed: what was read before counts for nothing
+            tallies = Tallies(checks, unit)
         if block.end is None:
             mask = to_arrow(np.isin(to_numpy(block.rows_b), scored_n, assume_unique=True))
             tallies.add([block.batch.filter(mask)], block.rows_b.filter(mask))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from batchscore.job.rules import Checks
@@ -24,7 +25,7 @@ class ColumnCheck:
     column: str
     values: tuple[Any, ...] = ()
 
-    @property
+    @cached_property  # each block asks for it, and thousands of values may be accepted
     def key(self) -> str:
         """Names what is counted: what counts alike has the same key, in any run."""
         if self.kind != "accepted":

@@ -168,6 +168,8 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:
         return _plain_type(kind.storage_type)
     if pa.types.is_dictionary(kind):
         return _plain_type(kind.value_type)
+    if pa.types.is_decimal32(kind) or pa.types.is_decimal64(kind):
+        return pa.decimal128(kind.precision, kind.scale)
     return _AS.get(kind, kind)
 
 
@@ -184,7 +186,8 @@ def _plain(column: pa.Array) -> pa.Array:
         return _plain(column.storage)
     if pa.types.is_dictionary(column.type):
         return _plain(column.dictionary_decode())
-    return column.cast(_AS[column.type]) if column.type in _AS else column
+    plain = _plain_type(column.type)
+    return column if plain == column.type else column.cast(plain)
 
 
 def _accepted(check: ColumnCheck, kind: pa.DataType) -> pa.Array:
@@ -205,7 +208,7 @@ def _value_set(_key: str, check: ColumnCheck, kind: pa.DataType) -> pa.Array:
     values = [_value(check.column, each, kind) for each in check.values]
     # Arrow's set tells the zeros of floats apart.
     values += [pa.scalar(-0.0, kind) for each in values if _is_zero(each)]
-    return pa.concat_arrays([pa.nulls(0, kind), *(pa.repeat(each, 1) for each in values)])
+    return pa.array(values, kind)
 
 
 def _is_zero(value: pa.Scalar) -> bool:
@@ -213,23 +216,30 @@ def _is_zero(value: pa.Scalar) -> bool:
 
 
 def _value(column: str, literal: Any, kind: pa.DataType) -> pa.Scalar:
-    found = shown(str(literal) if hasattr(literal, "isoformat") else literal, (column,))
-    head = f"checks.accepted: column {column!r} is {kind}"
     try:
         where = place(literal, kind)
     except ValueError as error:
-        what = f"has no value {found} ({called(literal)})"
-        raise InputError(f"{head}, which {what}; {error}") from error
+        head = _no_value(column, literal, kind)
+        raise InputError(f"{head} ({called(literal)}); {error}") from error
     if not where.exact or where.floor is None:
-        raise InputError(f"{head}, which has no value {found}; correct it, or take it out")
+        head = _no_value(column, literal, kind)
+        raise InputError(f"{head}; correct it, or take it out")
     return where.floor
+
+
+def _no_value(column: str, literal: Any, kind: pa.DataType) -> str:
+    found = shown(str(literal) if hasattr(literal, "isoformat") else literal, (column,))
+    return f"checks.accepted: column {column!r} is {kind}, which has no value {found}"
 
 
 def _text(column: pa.Array, index: int) -> str:
     """Returns one value as a text for people."""
-    one = _plain(column.slice(index, 1))
+    own = column.slice(index, 1)
+    one = _plain(own)
     if one.null_count:
         return "null"
+    if isinstance(own.type, pa.UuidType):
+        return str(own[0].as_py())
     try:
         return one_line(one.cast(pa.string())[0].as_py(), _SHOWN)
     except (pa.ArrowException, UnicodeDecodeError):

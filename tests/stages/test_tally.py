@@ -55,6 +55,8 @@ def views(values: list[Any], kind: pa.DataType) -> pa.Array:
         (pa.uint64(), [2**64 - 1, 2**64 - 2], (2**64 - 1,), [1]),
         (pa.decimal128(10, 2), [Decimal("1.50"), Decimal("1.51")], (1.5,), [1]),
         (pa.decimal256(60, 2), [Decimal("1.50"), Decimal("1.51")], (1.5,), [1]),
+        (pa.decimal32(5, 2), [Decimal("1.50"), Decimal("1.51")], (1.5,), [1]),
+        (pa.decimal64(10, 2), [Decimal("1.50"), Decimal("1.51")], (1.5,), [1]),
         (pa.bool_(), [True, False], (True,), [1]),
         (pa.date32(), [dt.date(2026, 11, 20), dt.date(1, 1, 1)], (dt.date(2026, 11, 20),), [1]),
         (
