@@ -24,6 +24,7 @@ from batchscore.runs.checks import (
     check_unique,
     check_volume,
 )
+from batchscore.runs.column_checks import check_columns
 from batchscore.runs.history import rows_before
 from batchscore.runs.lineage import find_scored_row, find_source_rows, read_row
 from batchscore.runs.reconcile import Rows
@@ -38,6 +39,7 @@ from batchscore.runs.unique import (
 from batchscore.spec import RunSpec
 from batchscore.stages.block import locate_rows
 from batchscore.stages.keys import hash_keys
+from batchscore.tallies import merge_tallies
 from batchscore.units import Unit
 from batchscore.values import plain_value
 from batchscore.wording import one_line, reason
@@ -76,7 +78,24 @@ def judge(
 
 def judge_sample(spec: RunSpec, record: UnitRecord) -> list[Check]:
     """Returns the checks that fail for all rows where they fail for some, here of a sample."""
-    return [*check_score_range([record], spec.checks), *_unique(spec, [record])]
+    return [
+        *check_score_range([record], spec.checks),
+        *_unique(spec, [record]),
+        *judge_values(spec, [record]),
+    ]
+
+
+def judge_values(spec: RunSpec, records: Sequence[UnitRecord]) -> list[Check]:
+    """Returns the checks of columns that one row can fail, as far as records have counted them.
+
+    A newer value may come in any row, so `fresh` is none of them.
+    """
+    wanted = [check for check in spec.target.checks if check.kind != "fresh"]
+    tallies = {
+        each.key: merge_tallies([r.tallies[each.key] for r in records if each.key in r.tallies])
+        for each in wanted
+    }
+    return check_columns(wanted, tallies, spec.checks)
 
 
 def judge_volume(spec: RunSpec, rows: Rows, base: dict[str, Any] | None) -> list[Check]:

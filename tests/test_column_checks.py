@@ -305,15 +305,19 @@ def test_a_wrong_check_is_told_before_any_work(
     assert not (folder / "out").exists()
 
 
-def test_a_wrong_score_after_a_function_is_told_by_check(folder: Path) -> None:
+def test_a_wrong_score_after_a_function_is_told_before_the_run(folder: Path) -> None:
     """What a function will call its scores is known once it has run on a batch."""
     (folder / "f.py").write_text("def f(batch):\n    return batch.rename_columns(['risk'])\n")
     step = {"postprocess": [{"function": {"function": "f.py:f"}}]}
     job = change_job(folder, {**step, "checks.not_null": ["rsik"]})
-    done = run_cli("check", job)
-    assert done.exit_code == 2
-    assert "checks.not_null: there is no column 'rsik'" in done.stderr
-    assert "nearest: 'risk'" in done.stderr
+    for command in ("check", "run"):
+        done = run_cli(command, job)
+        assert done.exit_code == 2
+        assert "checks.not_null: there is no column 'rsik'" in done.stderr
+        assert "nearest: 'risk'" in done.stderr
+    change_job(folder, {"checks": {"fresh": {"risk": "1h"}}})
+    assert "column 'risk' is float; expected dates" in run_cli("run", job).stderr
+    change_job(folder, {"checks": {}})
     change_job(folder, {"checks.not_null": ["risk"]})
     assert run_json("run", job)["status"] == "published"
 
@@ -326,3 +330,63 @@ def test_what_is_published_stays_while_a_check_fails(folder: Path) -> None:
     change_job(folder, {"checks.not_null": ["state"]})
     assert run_json("run", job, "--rescore")["status"] == "held"
     assert read_tree(folder / "out/data") == before
+
+
+def test_check_is_held_where_its_batch_is(folder: Path) -> None:
+    """One null settles it, in the rows of the second shard; a newer value may come in any row."""
+    old = pa.array([datetime(2024, 1, 1)] * 200, pa.timestamp("us"))
+    table = rows_with({"state": states(200, 300), "at": old}, 200, 300)
+    write_shard(folder / "in/1.parquet", table)
+    write_shard(
+        folder / "in/0.parquet",
+        rows_with({"state": states(300), "at": pa.nulls(300, old.type)}),
+    )
+    changes = {"input.filters": [["id", ">=", 300]], "checks.fresh": {"at": "1h"}}
+    job = change_job(folder, changes)
+    assert run_json("check", job)["exit_code"] == 0
+    change_job(folder, {**changes, "checks.not_null": ["state"]})
+    found, done = run_json("check", job), run_json("run", job)
+    assert (found["exit_code"], done["exit_code"]) == (3, 3)
+    expected = check_of(done, "not_null")
+    expected["detail"] = f"in the first 200 rows: {expected['detail']}"
+    assert check_of(found, "not_null") == expected
+
+
+def test_check_is_held_where_published_rows_are(folder: Path) -> None:
+    """Rows that were released count for each run that adds to them, and so for its check."""
+    write_shard(folder / "in/0.parquet", rows_with({"state": pa.array(["open"] * 300)}))
+    job = change_job(folder, {"checks.not_null": ["state"], "runtime.batch_rows": 50})
+    held = run_json("run", job)
+    run_json("release", job, held["run"], "--reason", "known")
+    write_shard(folder / "in/2.parquet", rows_with({"state": states(10, 501)}, 10, 501))
+    found = run_json("check", job)
+    assert found["exit_code"] == run_json("run", job)["exit_code"] == 3
+    good, failed = (c["detail"] for c in found["checks"] if c["name"] == "not_null")
+    assert good == "in the first 50 rows: state has no null in 50 rows"
+    assert failed.startswith("in rows that were scored before: state is null in 29 of 500 rows")
+
+
+def test_a_damaged_shard_counts_no_row_twice(folder: Path) -> None:
+    """A shard that was quarantined fails again while published rows are counted."""
+    path = folder / "in/1.parquet"
+    pq.write_table(rows_with({"state": states(200, 300)}, 200, 300), path, row_group_size=50)
+    start = pq.read_metadata(path).row_group(3).column(2).data_page_offset
+    damaged = bytearray(path.read_bytes())
+    damaged[start : start + 60] = b"\xff" * 60
+    path.write_bytes(damaged)
+    write_shard(folder / "in/2.parquet", rows_with({"state": states(100, 500)}, 100, 500))
+    changes = {
+        "input.filters": [["b", "<", 5]],
+        "input.on_bad_shard": "quarantine",
+        "input.max_bad_shards": 1,
+        "runtime.batch_rows": 50,
+        "rejects.max_ratio": 1,
+        "checks.rows": {"min_ratio": 0},
+    }
+    job = change_job(folder, changes)
+    assert run_json("run", job)["rows"]["quarantined"] == 200
+    write_shard(folder / "in/3.parquet", rows_with({"state": states(10, 600)}, 10, 600))
+    change_job(folder, {"checks.not_null": ["state"]})
+    found = counted(run_json("run", job))["not_null", "state"]
+    wrong = sum(n % 7 == 0 for n in (*range(300), *range(500, 610)))
+    assert (found["rows"], found["failed"]) == (410, wrong)

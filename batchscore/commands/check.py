@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from batchscore.commands.notify import program_of
 from batchscore.errors import BatchscoreError, FailedError, HeldError, RetryError
 from batchscore.job import load_job
-from batchscore.judge import judge_volume
+from batchscore.judge import judge_values, judge_volume
 from batchscore.phases import LOADING, PLANNING, SCORING, START_UP, Stopwatch
 from batchscore.plan import Plan, Work, make_plan, settle, share_out
 from batchscore.plan.places import probe_output
@@ -225,7 +225,15 @@ def _judge(plan: Plan, work: Work, rehearsal: Rehearsal | None) -> list[Check]:
         *rehearsal.checks,
     ]
     batch = f"in the first {counted(rehearsal.rows, 'row')}: "
-    return [*_volume(plan, work), *(replace(c, detail=batch + c.detail) for c in checks)]
+    found = [*_volume(plan, work), *(replace(c, detail=batch + c.detail) for c in checks)]
+    return [*found, *_reused(plan, work, {check.name for check in found if not check.passed})]
+
+
+def _reused(plan: Plan, work: Work, known: Collection[str]) -> list[Check]:
+    """Returns the checks that rows scored before fail, which a run publishes with the others."""
+    found = judge_values(plan.spec, [*work.kept.values(), *work.resumed.values()])
+    failed = [check for check in found if not check.passed and check.name not in known]
+    return [replace(c, detail=f"in rows that were scored before: {c.detail}") for c in failed]
 
 
 def _rejects(plan: Plan, rehearsal: Rehearsal) -> list[Check]:

@@ -21,6 +21,7 @@ from batchscore.scoring import BlockStep, infer_step, postprocess_step, preproce
 from batchscore.spec import RunSpec
 from batchscore.stages.block import TILE_ROWS, Block, locate_rows
 from batchscore.stages.infer.buckets import bucket_lengths, bucket_rows
+from batchscore.stages.tally import Tallies
 from batchscore.stages.typeless import Types, known_types
 from batchscore.units import Unit
 from batchscore.wording import counted, one_line
@@ -199,6 +200,7 @@ def _try_stages(spec: RunSpec, stages: Sequence[_Stage], block: Block) -> Tried:
         if stage.name:
             _require_alike(spec, stage, block, known)
         block = replace(known, rejects=())
+    _require_checked(spec, block)
     types = known_types(block.values)
     assert block.values is not None
     return Tried(_said(len(block)), types, open=len(types) < block.values.num_columns)
@@ -208,6 +210,12 @@ def _said(rows: int) -> str:
     if rows == 1:
         return "1 row scores the same once more; no other row was there to score it beside"
     return f"{rows:,} rows score the same once more and beside other rows"
+
+
+def _require_checked(spec: RunSpec, block: Block) -> None:
+    """Raises StepError where there is no column or type for a check; a function names scores."""
+    assert block.values is not None
+    Tallies(spec.target.checks, block.unit).add([block.values, block.batch], block.rows_b)
 
 
 def _first_rows(block: Block, rows: int) -> Block:

@@ -26,7 +26,7 @@ from batchscore.stages.block import Block, End
 from batchscore.stages.read import read_unit
 from batchscore.storage import Store
 from batchscore.telemetry import THREADS
-from batchscore.units import Piece, Unit, make_unit
+from batchscore.units import make_unit
 
 _ROUNDS = 2
 # Enough for a batch, unless they are tiny; then a smaller batch tells as much.
@@ -96,13 +96,14 @@ def first_blocks(plan: Plan) -> Iterator[Block]:
 
 def _score(spec: RunSpec, block: Block) -> Rehearsal:
     network = load(spec)
-    unit = _unit_of(block)
+    unit = replace(block.unit, id="check")
     scored = replace(block, unit=unit)
     for step in (preprocess_step(spec), infer_step(spec, network), postprocess_step(spec)):
         scored = step(scored)
     output = open_unit(spec, unit, "check")
     output.writer.add(scored)
-    record = output.writer.finish(End(len(block), 0, 1))
+    # The other rows of its unit count as filtered, so that rows are found where they lie.
+    record = output.writer.finish(End(unit.rows, unit.rows - len(block), 1))
     encode_record(record, output.profile)
     return Rehearsal(
         len(block),
@@ -112,8 +113,7 @@ def _score(spec: RunSpec, block: Block) -> Rehearsal:
         record.columns,
         _first_row(scored),
         _judge_golden(spec, network),
-        # Rows are named by their unit's pieces.
-        tuple(judge_sample(spec, replace(record, pieces=block.unit.pieces))),
+        tuple(judge_sample(spec, record)),
     )
 
 
@@ -122,12 +122,6 @@ def _judge_golden(spec: RunSpec, network: Network) -> tuple[Check, ...]:
     if found is None:
         return ()
     return tuple(check_golden([found["gaps"]], spec.model.tolerance, found["rows"]))
-
-
-def _unit_of(block: Block) -> Unit:
-    """A unit that promises just the block's rows."""
-    shard = block.unit.pieces[0].shard
-    return Unit("check", (Piece(shard, (0,), (0,), (len(block),)),))
 
 
 def _first_row(block: Block) -> dict[str, Any]:

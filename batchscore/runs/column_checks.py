@@ -22,7 +22,7 @@ def check_columns(
     wanted: Sequence[ColumnCheck],
     tallies: Mapping[str, Tally],
     checks: Checks,
-    moment: datetime,
+    moment: datetime | None = None,
 ) -> list[Check]:
     """Returns one check for each kind that the job asks for.
 
@@ -30,7 +30,7 @@ def check_columns(
         wanted: the checks of columns.
         tallies: what each counted of all scored rows, by its key.
         checks: the job's section, which has the allowed ages.
-        moment: when the age of the newest value is taken.
+        moment: when the age of the newest value is taken; None where no check is of ages.
     """
     found = []
     for kind in dict.fromkeys(each.kind for each in wanted):
@@ -43,9 +43,12 @@ def check_columns(
     return found
 
 
-def _judged(check: ColumnCheck, tally: Tally, checks: Checks, moment: datetime) -> tuple[bool, str]:
+def _judged(
+    check: ColumnCheck, tally: Tally, checks: Checks, moment: datetime | None
+) -> tuple[bool, str]:
     """Returns whether a column passes, and why."""
     if check.kind == "fresh":
+        assert moment is not None
         return _fresh(check.column, tally, checks.fresh[check.column], moment)
     name = one_line(check.column, 40)
     null = check.kind == "not_null"

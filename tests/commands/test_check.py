@@ -190,6 +190,7 @@ def test_check_says_that_other_rows_may_be_better(tmp_path: Path, small_units: N
     [
         ({"checks.score_range": [0.9, 1.0]}, "score_range", "allowed is 0.9 to 1"),
         ({"checks.unique": ["part"]}, "unique", "row 3 of "),
+        ({"checks.accepted": {"part": ["p1", "p2"]}}, "accepted", "'p0' in row 3 of "),
     ],
 )
 def test_check_is_held_where_the_batch_fails_a_check(
