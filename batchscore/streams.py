@@ -13,6 +13,7 @@ from typing import TextIO
 class Stream(io.TextIOWrapper):
     """A text stream over a file descriptor, which survives the loss of what it is written to.
 
+    A character that its encoding lacks is written by its number: the command did its work.
     What is written after an error goes nowhere, so that no later write, in this process or in one
     that inherits the descriptor, meets the error again.
 
@@ -24,6 +25,8 @@ class Stream(io.TextIOWrapper):
     def __init__(self, stream: io.TextIOWrapper, quiet: bool) -> None:
         self._quiet = quiet
         encoding, errors = stream.encoding, stream.errors
+        if not is_unicode(stream):
+            errors = "backslashreplace"
         buffering = (stream.line_buffering, stream.write_through)
         super().__init__(stream.detach(), encoding, errors, None, *buffering)
 
@@ -48,6 +51,11 @@ class Stream(io.TextIOWrapper):
         os.close(nowhere)
         if not self._quiet and error.errno != errno.EPIPE:
             raise error
+
+
+def is_unicode(stream: TextIO) -> bool:
+    """Tells whether a stream's encoding has all characters."""
+    return (stream.encoding or "utf-8").lower().startswith("utf")
 
 
 def keep_writing() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import shlex
 import subprocess
 import sys
@@ -9,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from batchscore.cli import app as cli_app
+from batchscore.streams import Stream
 from tests import factory
 
 PROGRAM = f"{shlex.quote(sys.executable)} -m batchscore"
@@ -96,3 +100,21 @@ def test_an_error_keeps_its_exit_code(end: str, tmp_path: Path) -> None:
         code, said = shell(f"{PROGRAM} {command} {end}")
         assert code == 2, said
         assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-8"])
+def test_a_character_without_encoding_changes_no_exit_code(
+    encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is printed by its number, which JSON reads back: a run that did its work ends with 0."""
+    output = tmp_path / "out-日é"
+    with open(tmp_path / "printed", "wb") as file:
+        stream = Stream(io.TextIOWrapper(file, encoding), quiet=False)
+        monkeypatch.setattr("sys.stdout", stream)
+        cli_app.print_lines([str(output)])
+        cli_app.print_json({"output": str(output)})
+        stream.flush()
+    text, _, document = (tmp_path / "printed").read_text(encoding).partition("\n")
+    shown = {"latin-1": "out-\\u65e5é", "utf-8": "out-日é"}
+    assert text.endswith(shown[encoding])
+    assert json.loads(document) == {"output": str(output)}

@@ -30,7 +30,7 @@ from batchscore.addresses import (
 from batchscore.errors import BatchscoreError, FailedError, JobFileError
 from batchscore.phases import Stopwatch
 from batchscore.processes import started_at
-from batchscore.streams import keep_writing
+from batchscore.streams import is_unicode, keep_writing
 
 if TYPE_CHECKING:
     from batchscore.storage import Store
@@ -216,7 +216,7 @@ def print_json(value: Any, kept: bool = False) -> None:
 
 def json_text(value: Any) -> str:
     """Returns a result as the text of one JSON document."""
-    text = json.dumps(value, indent=1, ensure_ascii=False)
+    text = json.dumps(value, indent=1, ensure_ascii=not is_unicode(sys.stdout))
     # What no encoding has, half of a character, JSON can say by its number.
     return text.encode(errors="backslashreplace").decode()
 
