@@ -155,7 +155,7 @@ def test_errors_come_with_their_own_block() -> None:
     step = late(poisoned, limit=0)
     blocks = [step(block_of(x)) for x in ([1.0], [13.0], [2.0])]
     assert settled(blocks[0]).rows_b.to_pylist() == [0]
-    with pytest.raises(StepError, match=r"thirteen.*in the batch of 1 rows"):
+    with pytest.raises(StepError, match=r"thirteen.*in the batch of 1 row "):
         settled(blocks[1])
     assert settled(blocks[2]).rows_b.to_pylist() == [0]
 
