@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
+from typing import TypeVar
 
 from batchscore.errors import FailedError
 from batchscore.stages.block import Block
 from batchscore.stages.read import Source, read_unit
 from batchscore.units import Unit, pack_units
 
-# Where shards are small, so many are opened for a sample; where the filter keeps few rows, so many
-# parts of about a block are read for one.
+# If shards are small, so many are opened for a sample. If the filter keeps few rows, so many parts
+# of about a block are read for one, all over the input.
 _SHARDS = 16
 _PARTS = 16
 # Rows that will do.
 _ENOUGH = 64
 
+_Item = TypeVar("_Item")
+
 
 def read_sample(units: Iterable[Unit], source: Source, rows: int) -> Block | None:
-    """Returns up to so many of the first rows that the filter keeps, all of one part of a unit.
+    """Returns up to so many rows that the filter keeps, all of one part of the input.
 
     None where there is no such row. A shard that cannot be read is left to the run, which says so.
     """
@@ -35,8 +38,17 @@ def read_sample(units: Iterable[Unit], source: Source, rows: int) -> Block | Non
 
 
 def _parts(units: Iterable[Unit], rows: int) -> Iterator[Unit]:
-    for unit in units:
-        yield from pack_units(list(unit.pieces[:_SHARDS]), rows)
+    """Yields parts of about so many rows, the first one first, the others spread over the input."""
+    pieces = [piece for unit in units for piece in unit.pieces if piece.rows]
+    places = _spread(range(len(pieces)), _PARTS)
+    for place in places:
+        parts = pack_units(pieces[place : place + _SHARDS], rows)
+        yield from _spread(parts, -(-_PARTS // len(places)))
+
+
+def _spread(items: Sequence[_Item], most: int) -> Sequence[_Item]:
+    """Returns at most so many items at equal distances, from the first on."""
+    return items[:: max(1, -(-len(items) // most))]
 
 
 def _first_rows(part: Unit, source: Source) -> Block | None:
