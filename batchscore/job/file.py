@@ -111,7 +111,8 @@ class Job(Section):
         description="Files and folders, from the job file's folder on, that functions read or "
         "import by a computed name: `[vocab.json, lists]`. When one of them changes, every row is "
         "scored again, as when a file changes that a function imports, which needs no mention. A "
-        "function that reads another file below that folder is refused.",
+        "function that reads another file below that folder is refused, unless a reader in C++ or "
+        "Rust opens it, as those of Arrow, Polars and DuckDB: declare what these read.",
     )
     output: Output = Field(description="Where the scores go.")
     on_change: OnChange = Field(

@@ -63,7 +63,7 @@ class Code:
         named = repr((tree.base, tree.start, files, edition))
         self.name = _PREFIX + hashlib.sha256(named.encode()).hexdigest()[:16]
         self.builtins = {**vars(builtins), "__import__": self._import, _MARK: self}
-        self.written = set[str]()
+        self.written = _written.setdefault(tree.base, set())
         self._tops: dict[str, Module | None] = {}
 
     def load(self, file: str) -> types.ModuleType:
@@ -246,6 +246,8 @@ def _forget_plain_names() -> None:
 _refused: dict[Path, str] = {}
 _calls: list[Path] = []
 _codes: dict[str, Code] = {}
+# What code below a folder wrote, in whichever edition.
+_written: dict[Path, set[str]] = {}
 _plain: dict[str, Code] = {}
 
 
@@ -303,10 +305,14 @@ def _plain_spec(code: Code, top: str, rest: str) -> importlib.machinery.ModuleSp
         return None
     first = code.full_name(found.parts)
     full_name = f"{first}.{rest}" if rest else first
-    if code.spec(full_name) is None:
+    own = code.spec(full_name)
+    if own is None:
         return None
     _plain[top] = code
-    return importlib.machinery.ModuleSpec(f"{top}.{rest}" if rest else top, _Same(full_name))
+    name = f"{top}.{rest}" if rest else top
+    spec = importlib.machinery.ModuleSpec(name, _Same(full_name), origin=own.origin)
+    spec.submodule_search_locations = own.submodule_search_locations
+    return spec
 
 
 class _Same(importlib.abc.Loader):
@@ -314,6 +320,10 @@ class _Same(importlib.abc.Loader):
 
     def __init__(self, full_name: str) -> None:
         self._full_name = full_name
+
+    def get_data(self, path: str) -> bytes:
+        """Returns the content of a file, as `pkgutil.get_data` asks for it."""
+        return Path(path).read_bytes()
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
         """Returns the module itself."""

@@ -6,19 +6,25 @@ Arrow, Polars, DuckDB and safetensors, raise none: what they open is not seen.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
 from batchscore.models.importing import Code, calling_frame, code_of_frame
 
-_EVENTS = frozenset(("open", "sqlite3.connect", "ctypes.dlopen"))
+_EVENTS = frozenset(("open", "sqlite3.connect", "ctypes.dlopen", "os.rename"))
 _NO_READ = os.O_WRONLY | os.O_TRUNC | os.O_EXCL
 # Caches, and what is installed below a job's folder.
 _FOREIGN = {"__pycache__", "site-packages", "dist-packages"}
-_INSTALLED = (Path(sys.prefix), Path(sys.base_prefix), Path(__file__).parents[1])
+_METADATA = (".egg-info", ".dist-info")
+# The latter for a job in the root folder.
+_SYSTEM = ("/dev", "/etc", "/lib", "/lib64", "/proc", "/run", "/sys", "/usr", "/var")
+_ROOTS = (sys.prefix, sys.base_prefix, *map(os.path.realpath, (sys.prefix, sys.base_prefix)))
+_INSTALLED = (*map(Path, dict.fromkeys((*_ROOTS, *_SYSTEM))), Path(__file__).parents[1])
 _URI = re.compile(r"^file:(//)?|\?.*$")
 
 _folders: dict[str, None] = {}
@@ -50,20 +56,50 @@ def look(event: str, args: tuple[Any, ...]) -> None:
         name = _URI.sub("", name)
     name = os.path.abspath(name)
     if name.startswith(_prefixes):
-        reads = event != "open" or not args[2] & _NO_READ
         code = code_of_frame(calling_frame())
-        if code is not None:
-            _judge(code, name, reads)
+        if code is None:
+            return
+        if event == "os.rename":
+            _note_moved(code, name, os.path.abspath(os.fsdecode(args[1])))
+        else:
+            makes = os.O_CREAT if event == "sqlite3.connect" else args[2] if event == "open" else 0
+            _judge(code, name, makes)
 
 
-def _judge(code: Code, name: str, reads: bool) -> None:
-    file = _below(code, name)
+def _note_moved(code: Code, name: str, target: str) -> None:
+    before, after = _below(code, name), _below(code, target)
+    if before in code.written and after is not None:
+        code.written.add(after)
+
+
+def _judge(code: Code, name: str, flags: int) -> None:
+    """Refuses to open a file with these flags; what the code made itself it may read."""
+    reads = not flags & _NO_READ
+    file = _below(code, _source(name) if reads else name)
     if file is None:
         return
-    if not reads:  # what it wrote itself it may read
+    if not reads or (flags & os.O_CREAT and not (code.tree.base / file).exists()):
         code.written.add(file)
-    elif not _may_read(code, file):
+    elif not may_read(code, file) and not _shows_lines():
         code.refuse(file, "reads")
+
+
+def _source(name: str) -> str:
+    """Returns the file that byte code was compiled from, which Python does not open then."""
+    if not name.endswith(".pyc"):
+        return name
+    try:
+        return importlib.util.source_from_cache(name)
+    except ValueError:
+        return name
+
+
+def _shows_lines() -> bool:
+    """Tells whether a traceback or a warning reads the lines that it shows, of whatever module."""
+    frame: types.FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__") != "linecache":
+        frame = frame.f_back
+    return frame is not None
 
 
 def _below(code: Code, name: str) -> str | None:
@@ -72,11 +108,14 @@ def _below(code: Code, name: str) -> str | None:
     return next((name[len(each) :] for each in folders if name.startswith(each)), None)
 
 
-def _may_read(code: Code, file: str) -> bool:
+def may_read(code: Code, file: str) -> bool:
+    """Tells whether code may read a file below its folder: no score depends on it unseen."""
     if file in code.listed.sha256 or file in code.listed.readable or file in code.written:
         return True
     parts = file.split("/")
     if any(part.startswith(".") or part in _FOREIGN for part in parts):
+        return True
+    if any(part.endswith(_METADATA) for part in parts):
         return True
     path = code.tree.base / file
     return any(path.is_relative_to(each) for each in _inside(code.tree.base)) or not path.is_file()

@@ -58,6 +58,12 @@ CASES: dict[str, Mapping[str, str]] = {
         "p/a.py": "A = 1",
         "p/b.py": "B = 2",
     },
+    "data of a package": {
+        "f.py": "import pkgutil\nimport p\nfrom importlib.util import find_spec\n"
+        "def value(): return pkgutil.get_data('p', 'a.py'), find_spec('p.a').origin[-6:]",
+        "p/__init__.py": "from . import a",
+        "p/a.py": "A = 1",
+    },
     "names of the standard library": {
         "f.py": "import random, types, queue, csv\nfrom statistics import mean\n"
         "def value(): return random.MINE, types.MINE, queue.MINE, csv.MINE, mean([1, 3])",

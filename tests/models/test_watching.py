@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import py_compile
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ import torch
 from batchscore.errors import FunctionError
 from batchscore.models.code import hashes, load_object
 from batchscore.models.imported import imported_files
-from batchscore.models.importing import Listed, guarded
+from batchscore.models.importing import Code, Listed, guarded
+from batchscore.models.modules import Tree
+from batchscore.models.watching import may_read
 from tests.models.test_importing import write
 
 pytestmark = pytest.mark.filterwarnings(
@@ -132,6 +135,13 @@ ALLOWED = {
     "a listed module": "open(HERE / 'g.py').read()",
     "a file elsewhere": "open(HERE.parent / 'elsewhere').read()",
     "what it wrote": "(HERE / 'new').write_text('1') and (HERE / 'new').read_text()",
+    "what it wrote and moved": "(HERE / 'new').write_text('1') and "
+    "[os.replace(HERE / 'new', HERE / 'final'), open(HERE / 'final').read()]",
+    "what it made to change": "[open(HERE / 'made', 'a+').read() for _ in range(2)]",
+    "a database of its own": "[sqlite3.connect(HERE / 'own.db').execute("
+    "'create table if not exists t (a)') for _ in range(2)]",
+    "an installed project's metadata": "open(HERE / 'src/project.egg-info/PKG-INFO').read()",
+    "the lines that a traceback shows": "__import__('linecache').getlines(str(HERE / 'main.py'))",
     "a temporary file": "__import__('tempfile').TemporaryFile(dir=HERE).read()",
     "a cache": "open(HERE / '__pycache__/x').read()",
     "a hidden file": "open(HERE / '.cache/deep/x').read()",
@@ -148,10 +158,45 @@ def test_what_decides_no_score_is_read(tmp_path: Path, kind: str) -> None:
     """Caches, files elsewhere, and what counts already."""
     folder = tmp_path / "job"
     files = {"f.py": f"{PRELUDE}import g\ndef f():\n    return {ALLOWED[kind]}\n", "g.py": ""}
-    others = ("__pycache__/x", ".cache/deep/x", "venv/lib/site-packages/x", "model/vocab.json")
-    base = write(folder, {**files, **dict.fromkeys((*others, "log"), "")})
+    hidden = ("__pycache__/x", ".cache/deep/x", "venv/lib/site-packages/x")
+    others = (*hidden, "model/vocab.json", "src/project.egg-info/PKG-INFO", "main.py", "log")
+    base = write(folder, {**files, **dict.fromkeys(others, "")})
     (tmp_path / "elsewhere").write_text("")
     load(base, readable=frozenset({"model/vocab.json"}))()
+
+
+def test_what_one_edition_wrote_another_reads(tmp_path: Path) -> None:
+    """A run loads a function more than once, and each may make or read a cache."""
+    text = "def f():\n    path = HERE / 'cache'\n    path.exists() or path.write_text('1')\n"
+    base = write(tmp_path, {"f.py": f"{PRELUDE}{text}    return path.read_text()"})
+    for edition in range(2):
+        listed = Listed(hashes(imported_files(base, "f.py")))
+        function: Any = load_object("f.py:f", base, listed, edition)
+        assert guarded(function, base)() == "1"
+
+
+def test_byte_code_is_read_as_its_source(tmp_path: Path) -> None:
+    """A module that is found by `sys.path` is refused though Python only opens its byte code."""
+    base = write(
+        tmp_path,
+        {
+            "f.py": f"{PRELUDE}import sys\ndef f():\n    sys.path.insert(0, str(HERE / 'lib'))\n"
+            "    try:\n        import of_byte_code\n        return of_byte_code.A\n"
+            "    finally: sys.path.pop(0)",
+            "lib/of_byte_code.py": "A = 1",
+        },
+    )
+    py_compile.compile(str(tmp_path / "lib/of_byte_code.py"))
+    with pytest.raises(FunctionError, match=r"reads lib/of_byte_code\.py"):
+        load(base)()
+    assert load(base, "lib/of_byte_code.py")() == 1
+
+
+def test_a_job_in_the_root_folder_reads_what_the_system_has() -> None:
+    """Files of the kernel, of time zones and of the configuration are no part of its code."""
+    code = Code(Tree(Path("/")), Listed({}))
+    assert may_read(code, "etc/hosts")
+    assert may_read(code, "proc/cpuinfo")
 
 
 def test_a_missing_file_is_missing(tmp_path: Path) -> None:
