@@ -132,7 +132,7 @@ def _python_values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
     try:
         return plain_values(column)
     except UnicodeDecodeError:
-        return [_shown(value) for value in column.cast(_undecoded(column.type)).to_pylist()]
+        return [_shown(value) for value in plain_values(column.cast(_undecoded(column.type)))]
 
 
 def _undecoded(kind: pa.DataType) -> pa.DataType:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -47,21 +48,54 @@ def duration_text(value: int, unit: str) -> str:
 
 
 def plain_values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
-    """Returns a column's values as Python's, times of day and durations as text."""
+    """Returns a column's values as Python's, times of day and durations at any depth as text."""
+    if isinstance(column, pa.ChunkedArray):
+        return [value for chunk in column.chunks for value in plain_values(chunk)]
     kind = column.type
-    if pa.types.is_dictionary(kind) and _is_span(kind.value_type):
-        return plain_values(column.cast(kind.value_type))
-    if not _is_span(kind):
+    if not _holds_span(kind):
         return list(column.to_pylist())
+    if pa.types.is_dictionary(kind):
+        return plain_values(column.dictionary_decode())
+    if not _is_span(kind):
+        return _plain_parts(column)
     text = duration_text if pa.types.is_duration(kind) else clock_text
     whole = pa.int32() if pa.types.is_time32(kind) else pa.int64()
     numbers = column.cast(whole).to_pylist()
     return [None if each is None else text(each, kind.unit) for each in numbers]
 
 
+def _plain_parts(column: pa.Array) -> list[Any]:
+    """Returns the values of structs as dicts, of lists as lists, of maps as lists of pairs."""
+    kind, valid = column.type, column.is_valid().to_pylist()
+    if pa.types.is_struct(kind):
+        parts = zip(*map(plain_values, column.flatten()), strict=True)
+        names = [field.name for field in kind]
+        rows = [dict(zip(names, row, strict=True)) for row in parts]
+        return [row if known else None for row, known in zip(rows, valid, strict=True)]
+    if pa.types.is_map(kind):
+        pairs = plain_values(column.cast(pa.list_(pa.struct([kind.key_field, kind.item_field]))))
+        return [each and [tuple(pair.values()) for pair in each] for each in pairs]
+    items = iter(plain_values(column.flatten()))
+    lengths = pc.list_value_length(column).to_pylist()
+    return [
+        list(islice(items, length)) if known else None
+        for length, known in zip(lengths, valid, strict=True)
+    ]
+
+
 def plain_value(value: pa.Scalar) -> Any:
     """Returns a value as Python's, a time of day or a duration as text."""
     return plain_values(pa.repeat(value, 1))[0]
+
+
+def _holds_span(kind: pa.DataType) -> bool:
+    types = pa.types
+    if types.is_dictionary(kind):
+        return _holds_span(kind.value_type)
+    nested = (types.is_struct, types.is_map, types.is_list, types.is_large_list)
+    if not (types.is_fixed_size_list(kind) or any(test(kind) for test in nested)):
+        return _is_span(kind)
+    return any(_holds_span(kind.field(place).type) for place in range(kind.num_fields))
 
 
 def _is_span(kind: pa.DataType) -> bool:

@@ -73,3 +73,29 @@ def test_a_number_is_a_text(kind: pa.DataType) -> None:
 def test_a_long_text_is_cut() -> None:
     """Eighty characters stay of a text, an ellipsis among them."""
     assert bounded(pa.array(["ä" * 81, "b" * 80])).to_pylist() == ["ä" * 79 + "…", "b" * 80]
+
+
+@pytest.mark.parametrize("kind", [pa.duration("s"), pa.duration("ns"), pa.time64("ns")], ids=str)
+def test_times_within_lists_structs_and_maps_are_told_as_such(kind: pa.DataType) -> None:
+    """Extremes that Python's own types cannot hold are told at any depth, and slices of them."""
+    most = 86_399_999_999_999 if pa.types.is_time(kind) else 2**63 - 1
+    leaf = pa.array([0, most, None, 1, most, 2], pa.int64()).cast(kind)
+    told = plain_values(leaf)
+    ends, mask = pa.array([0, 1, None, 3, 6], pa.int32()), pa.array([False, True, False])
+    nested = pa.ListArray.from_arrays(ends, leaf)
+    lists = [told[:1], told[1:3], None, told[3:]]
+    fixed = pa.FixedSizeListArray.from_arrays(leaf, 2, mask=mask)
+    struct = pa.StructArray.from_arrays([leaf, pa.array(range(6))], ["t", "n"])
+    rows = [{"t": text, "n": n} for n, text in enumerate(told)]
+    pairs = pa.MapArray.from_arrays(pa.array([0, 2, 6], pa.int32()), pa.array(list("abcdef")), leaf)
+    for column, expected in (
+        (nested, lists),
+        (nested.cast(pa.large_list(kind)), lists),
+        (fixed, [told[:2], None, told[4:]]),
+        (struct, rows),
+        (pa.ListArray.from_arrays(pa.array([0, 4, 6], pa.int32()), struct), [rows[:4], rows[4:]]),
+        (pairs, [list(zip("ab", told[:2], strict=True)), list(zip("cdef", told[2:], strict=True))]),
+        (pa.chunked_array([nested, nested]), lists * 2),
+    ):
+        assert plain_values(column) == expected
+        assert plain_values(column.slice(1, 1)) == expected[1:2]
