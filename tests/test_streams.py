@@ -14,7 +14,9 @@ import pytest
 from batchscore.cli import app as cli_app
 from batchscore.streams import Stream
 from tests import factory
+from tests.endings import CLOSED, end_of
 
+FULL = "/dev/full"
 PROGRAM = f"{shlex.quote(sys.executable)} -m batchscore"
 TALKATIVE = """import os
 
@@ -67,37 +69,55 @@ def test_a_run_is_published_though_nobody_reads(options: str, end: str, job: Pat
     assert not [p for p in output.rglob("*") if p.is_file() and b"printed" in p.read_bytes()]
 
 
-@pytest.mark.parametrize("end", ["--json | head -c 10", "> /dev/full", "--json > /dev/full"])
-def test_a_result_that_cannot_be_printed_changes_no_exit_code(end: str, job: Path) -> None:
+@pytest.mark.parametrize(
+    ("option", "stdout"), [("--json", CLOSED), ("--debug", FULL), ("--json", FULL)]
+)
+def test_a_result_that_cannot_be_printed_changes_no_exit_code(
+    option: str, stdout: str, job: Path, tmp_path: Path
+) -> None:
     """A run that did its work ends with 0; a full disk is told, a reader who left is not."""
-    code, said = shell(f"{PROGRAM} run {job} {end}")
+    code, said = end_of("run", job, option, log=tmp_path, stdout=stdout)
     assert code == 0, said
     message = "WARNING  the result could not be printed (No space left on device); make room"
-    assert said.startswith(message) if "full" in end else said == ""
+    assert message in said if stdout == FULL else said == ""
 
 
-@pytest.mark.parametrize("command", ["show", "files", "--help"])
-def test_a_reader_who_leaves_is_no_error(command: str, job: Path) -> None:
+def test_a_reader_of_a_shell_who_leaves_is_no_error() -> None:
+    """The process itself ends with 0 and in silence, too, after all of its own is done."""
+    assert shell(f"{PROGRAM} --help | true") == (0, "")
+
+
+@pytest.mark.parametrize("command", ["show", "files"])
+def test_a_reader_who_leaves_is_no_error(command: str, job: Path, tmp_path: Path) -> None:
     """Commands that only read end with 0, too, if their output is not read to its end."""
-    where = "" if command == "--help" else str(job)
-    assert shell(f"{PROGRAM} {command} {where} | true") == (0, "")
+    assert end_of(command, job, log=tmp_path, stdout=CLOSED) == (0, "")
 
 
 @pytest.mark.parametrize("command", ["files", "schema", "--help"])
-def test_a_list_that_is_cut_is_an_error(command: str, job: Path) -> None:
+def test_a_list_that_is_cut_is_an_error(command: str, job: Path, tmp_path: Path) -> None:
     """What is there to be read, and cannot be written, does not end like a complete list."""
-    where = str(job) if command == "files" else ""
-    code, said = shell(f"{PROGRAM} {command} {where} > /dev/full")
+    where = [job] if command == "files" else []
+    code, said = end_of(command, *where, log=tmp_path, stdout=FULL)
     assert code == 1
     assert said.startswith("FAILED  the result could not be printed (No space left on device)")
     assert "Traceback" not in said
 
 
-@pytest.mark.parametrize("end", ["2> /dev/full", "--json > /dev/full", "--json | true"])
-def test_an_error_keeps_its_exit_code(end: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("options", "places"),
+    [
+        ([], {"stderr": FULL}),
+        (["--json"], {"stdout": FULL}),
+        (["--json"], {"stdout": CLOSED}),
+        ([], {"stdout": CLOSED, "stderr": CLOSED}),
+    ],
+)
+def test_an_error_keeps_its_exit_code(
+    options: list[str], places: dict[str, str], tmp_path: Path
+) -> None:
     """A wrong command or job ends with 2, whether its message can be written or not."""
-    for command in (f"show {tmp_path}", "nonsense"):
-        code, said = shell(f"{PROGRAM} {command} {end}")
+    for command in (["show", str(tmp_path)], ["nonsense"]):
+        code, said = end_of(*command, *options, log=tmp_path, **places)
         assert code == 2, said
         assert "Traceback" not in said
 
