@@ -65,6 +65,7 @@ class Code:
         self.builtins = {**vars(builtins), "__import__": self._import, _MARK: self}
         self.written = _written.setdefault(tree.base, set())
         self._tops: dict[str, Module | None] = {}
+        self._names: dict[str, tuple[str, str] | None] = {}
 
     def load(self, file: str) -> types.ModuleType:
         """Returns the module that a file holds; it runs once.
@@ -159,17 +160,26 @@ class Code:
     ) -> types.ModuleType:
         """Does what `import` statements of user code ask for."""
         # C code, as pickle's, passes a list, and then looks for the plain name.
-        plain = level == 0 and not isinstance(fromlist, list)
-        top, _, rest = name.partition(".")
-        found = self.top(top) if plain else None
-        if found is None:
+        names = None
+        if level == 0 and not isinstance(fromlist, list):
+            # A function may import for each of its rows.
+            names = self._names[name] if name in self._names else self._find_names(name)
+        if names is None:
             return _import(name, globals, locals, fromlist or (), level)
+        first, full_name = names
+        found = _import(full_name, globals, locals, fromlist or (), 0)
+        return found if fromlist else sys.modules[first]
+
+    def _find_names(self, name: str) -> tuple[str, str] | None:
+        """Returns what a module's top package and itself are entered under, if they lie here."""
+        top, _, rest = name.partition(".")
+        found = self.top(top)
+        if found is None:
+            self._names[name] = None
+            return None
         first = self.full_name(found.parts)
-        full_name = f"{first}.{rest}" if rest else first
-        if fromlist:
-            return _import(full_name, globals, locals, fromlist, 0)
-        importlib.import_module(full_name)
-        return sys.modules[first]
+        self._names[name] = first, f"{first}.{rest}" if rest else first
+        return self._names[name]
 
 
 def plain(text: str) -> str:
