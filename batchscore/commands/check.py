@@ -201,7 +201,7 @@ def _try(plan: Plan, work: Work, clock: Stopwatch, scores: bool) -> _Tried:
         with clock.during(LOADING):
             plan = verify(share_out(plan, work.units), work.units)
         spent = clock.spent()
-        return _Tried(plan, rehearse(plan), spent, None)
+        return _Tried(plan, rehearse(plan, work), spent, None)
     except BatchscoreError as error:
         if scores:
             raise
@@ -220,12 +220,12 @@ def _judge(plan: Plan, work: Work, rehearsal: Rehearsal | None) -> list[Check]:
         return []
     base = work.base["columns"] if work.base else None
     checks = [
-        *_rejects(plan, rehearsal),
         *check_schema(rehearsal.columns if rehearsal.scored else (), base),
         *rehearsal.checks,
     ]
     batch = f"in the first {counted(rehearsal.rows, 'row')}: "
-    found = [*_volume(plan, work), *(replace(c, detail=batch + c.detail) for c in checks)]
+    told = [replace(each, detail=batch + each.detail) for each in checks]
+    found = [*_volume(plan, work), *_rejects(plan, work, rehearsal), *told]
     return [*found, *_reused(plan, work, {check.name for check in found if not check.passed})]
 
 
@@ -236,11 +236,21 @@ def _reused(plan: Plan, work: Work, known: Collection[str]) -> list[Check]:
     return [replace(c, detail=f"in rows that were scored before: {c.detail}") for c in failed]
 
 
-def _rejects(plan: Plan, rehearsal: Rehearsal) -> list[Check]:
-    """Judges the batch's rejects as a run judges those of all rows."""
-    rejected = rehearsal.rows - rehearsal.scored
-    rows = Rows(rehearsal.rows, 0, rehearsal.scored, rejected)
-    return check_rejects(rows, Counter(rehearsal.reject_reasons), plan.spec.rejects)
+def _rejects(plan: Plan, work: Work, rehearsal: Rehearsal) -> list[Check]:
+    """Judges rejects as a run judges those of all rows: of the batch, and of rows scored before.
+
+    Where some were scored before, the rows to score count as many as they are.
+    """
+    reused, words = [*work.kept.values(), *work.resumed.values()], "in the first"
+    rejected, kept = rehearsal.rows - rehearsal.scored, rehearsal.rows
+    if reused:
+        words = "if all rows to score are like the first"
+        rejected = round(rejected / kept * work.unit_rows) + sum(r.rejected for r in reused)
+        kept = work.unit_rows + sum(r.scored + r.rejected for r in reused)
+    rows = Rows(kept, 0, kept - rejected, rejected)
+    found = check_rejects(rows, Counter(rehearsal.reject_reasons), plan.spec.rejects)
+    batch = f"{words} {counted(rehearsal.rows, 'row')}: "
+    return [replace(check, detail=batch + check.detail) for check in found]
 
 
 def _volume(plan: Plan, work: Work) -> list[Check]:

@@ -58,25 +58,29 @@ class Rehearsal:
     checks: tuple[Check, ...] = ()
 
 
-def rehearse(plan: Plan) -> Rehearsal | None:
+def rehearse(plan: Plan, work: Work) -> Rehearsal | None:
     """Puts the first batch that the filter keeps through all stages, twice, and times the second.
 
-    Returns None where there is no row to score.
+    The batch is of the rows that a run would score; of all rows if it would score none. Returns
+    None where there is no row at all.
 
     Raises:
         FailedError: The batch cannot be read, or a stage fails for all of it, as in a run.
     """
-    return [_rehearse_once(plan) for _ in range(_ROUNDS)][-1]
+    return [_rehearse_once(plan, work) for _ in range(_ROUNDS)][-1]
 
 
-def _rehearse_once(plan: Plan) -> Rehearsal | None:
-    block = first_block(plan)
+def _rehearse_once(plan: Plan, work: Work) -> Rehearsal | None:
+    left = tuple(piece for unit in work.units for piece in unit.pieces)
+    block = first_block(replace(plan, pieces=left) if left else plan)
     if block is None:
         return None
     memory = Store(f"memory://batchscore-check-{secrets.token_hex(4)}")
     try:
         # However many rows are rejected: their number is judged later.
-        return _score(replace(plan.spec, output=memory, max_rejects=len(block)), block)
+        fresh = not (work.kept or work.resumed)
+        spec = replace(plan.spec, output=memory, max_rejects=len(block), fresh=fresh)
+        return _score(spec, block)
     finally:
         memory.remove("")
 

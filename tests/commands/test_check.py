@@ -315,3 +315,17 @@ def test_what_only_a_run_that_scores_needs_fails_no_other_check(tmp_path: Path) 
     with acquire(store, "small", "run", "20261120-aaaa"):
         assert ends(job) == (4, 4)
     assert ends(job) == (2, 2)
+
+
+@pytest.mark.parametrize(("wrong", "code"), [(3, 0), (8, 1), (10, 1)])
+def test_a_check_judges_late_rows_beside_those_scored_before(
+    wrong: int, code: int, tmp_path: Path
+) -> None:
+    """The batch is of the rows to score; of all 510 rows at most 1% may be rejected."""
+    job = factory.write_job(tmp_path, {"rejects.max_ratio": 0.01})
+    assert ends(job) == (0, 0)
+    late = factory.make_rows(10, 500).to_pydict()
+    late["a"][:wrong] = [None] * wrong
+    factory.write_shard(tmp_path / "in/2.parquet", pa.table(late, factory.make_rows(1).schema))
+    assert factory.run_json("check", job)["batch"]["scored"] == 10 - wrong
+    assert ends(job) == (code, code)
