@@ -16,7 +16,7 @@ from batchscore.plan.auto import count_cores
 from batchscore.plan.independence import Cause, Dependence, attempt, find_dependence, take
 from batchscore.plan.plan import Plan
 from batchscore.plan.sample import read_sample
-from batchscore.plan.score_types import learn_types
+from batchscore.plan.score_types import keep_published, learn_types
 from batchscore.scoring import BlockStep, infer_step, postprocess_step, preprocess_step
 from batchscore.spec import RunSpec
 from batchscore.stages.block import TILE_ROWS, Block, locate_rows
@@ -139,8 +139,8 @@ def require_independent(plan: Plan, units: Sequence[Unit], network: Network | No
             types = learn_types(spec, [stage.step for stage in stages], units)
             spec = replace(spec, scores=types)
             tried = _try_stages(spec, _stages(spec, network), sample)
-            return replace(tried, scores={**types, **tried.scores})
-        return tried
+            tried = replace(tried, scores={**types, **tried.scores})
+        return replace(tried, scores=keep_published(plan.spec, tried.scores))
     except FailedError as error:
         raise InvalidError(str(error)) from error
 

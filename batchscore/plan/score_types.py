@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 
 from batchscore.errors import StepError
+from batchscore.job import UserFunction
 from batchscore.plan.independence import attempt
 from batchscore.plan.published import published_types
 from batchscore.plan.sample import read_sample
 from batchscore.spec import RunSpec
 from batchscore.stages.block import Block, Step
-from batchscore.stages.typeless import Types, known_types
+from batchscore.stages.typeless import Types, are_alike, known_types
 from batchscore.units import Unit, make_unit, split_piece
 
 # So many places all over the input are looked at, a few rows at each.
@@ -27,9 +28,7 @@ def learn_types(spec: RunSpec, steps: Sequence[Step], units: Sequence[Unit]) -> 
         steps: from the source columns to the scores.
         units: what is to be scored.
     """
-    types: dict[str, pa.DataType] = {}
-    for name, text in published_types(spec.output, spec.job, spec.slice).items():
-        types |= _named(name, text)
+    types: dict[str, pa.DataType] = {**_published(spec)}
     for part in _places(units):
         block = _scored(read_sample([part], spec.source, _ROWS), steps)
         values = block.values if block is not None else None
@@ -37,6 +36,22 @@ def learn_types(spec: RunSpec, steps: Sequence[Step], units: Sequence[Unit]) -> 
         types |= found
         if values is not None and len(found) == values.num_columns:
             break
+    return types
+
+
+def keep_published(spec: RunSpec, types: Types) -> Types:
+    """Returns types with those that are published in place of others of numbers, or of texts."""
+    if not any(isinstance(step, UserFunction) for step in spec.postprocess):
+        return types
+    before = _published(spec)
+    kept = {name for name, kind in types.items() if are_alike(kind, before.get(name, kind))}
+    return {name: before.get(name, kind) if name in kept else kind for name, kind in types.items()}
+
+
+def _published(spec: RunSpec) -> Types:
+    types: dict[str, pa.DataType] = {}
+    for name, text in published_types(spec.output, spec.job, spec.slice).items():
+        types |= _named(name, text)
     return types
 
 

@@ -39,15 +39,19 @@ def _typed(column: pa.Array, known: pa.DataType) -> pa.Array:
         return column
     if column.null_count == len(column):
         return pa.nulls(len(column), known)
-    if not (_is_typeless(column.type) or _are_alike(column.type, known)):
+    alike = are_alike(column.type, known)
+    if not (_is_typeless(column.type) or alike):
         return column
     try:
-        return column.cast(known)
+        made = column.cast(known)
+        # Arrow casts to a narrower float without a word.
+        same = not alike or made.cast(column.type).equals(column)
+        return made if same else column
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         return column
 
 
-def _are_alike(kind: pa.DataType, known: pa.DataType) -> bool:
+def are_alike(kind: pa.DataType, known: pa.DataType) -> bool:
     """Tells whether both types are of numbers, or both of texts."""
     return any(is_one(kind) and is_one(known) for is_one in (_is_number, _is_text))
 

@@ -28,6 +28,9 @@ TEXT, WORDS, DAYS = pa.large_string(), pa.list_(pa.string()), pa.date32()
         (pa.array([[], None]), WORDS, pa.array([[], None], WORDS)),
         (pa.array([1.0, None]), pa.int64(), pa.array([1, None], pa.int64())),
         (pa.array([1.5, None]), pa.int64(), pa.array([1.5, None])),
+        (pa.array([0.1, None]), pa.float32(), pa.array([0.1, None])),
+        (pa.array([0.5, None]), pa.float32(), pa.array([0.5, None], pa.float32())),
+        (pa.array([2**60 + 1]), pa.float64(), pa.array([2**60 + 1])),
         (pa.array([1, 2]), pa.float64(), pa.array([1.0, 2.0])),
         (pa.array(["a", None]), TEXT, pa.array(["a", None], TEXT)),
         (pa.array(["a", None]), pa.int64(), pa.array(["a", None])),
@@ -114,3 +117,17 @@ def test_rows_without_a_value_are_scored_in_every_batch(
     assert done.exit_code == 0, done.output
     values = published(tmp_path / "out").column("s").to_pylist()
     assert (len(values), sum(map(bool, values))) == (600, 300 - 76)
+
+
+def test_a_shard_without_a_null_keeps_the_published_types(tmp_path: Path) -> None:
+    """Integers of a late shard become the floats that are published, since others were null."""
+    job = factory.write_job(tmp_path, {"rejects.max_ratio": 1.0})
+    (tmp_path / "steps.py").write_text(FRAME.format(made="1 if v else None"))
+    change_job(tmp_path, {"postprocess": {"function": "steps.py:run"}})
+    assert factory.run_cli("run", job).exit_code == 0
+    table = make_rows(3, 1_000).set_column(1, "a", pa.array([9.0] * 3, pa.float32()))
+    write_shard(tmp_path / "in/9.parquet", table)
+    done = factory.run_cli("run", job)
+    assert done.exit_code == 0, done.output
+    scores = published(tmp_path / "out").column("s")
+    assert (scores.type, scores.to_pylist()[-3:]) == (pa.float64(), [1.0, 1.0, 1.0])
