@@ -101,6 +101,10 @@ def test_an_example_shows_the_value() -> None:
     assert "4611686018427387904" in count(accepted("1970-01-01"), far).examples[0].value
     raw = pa.array([b"\xff\xfe"], pa.binary())
     assert "xff" in count(accepted("a"), raw).examples[0].value
+    text = "61616161-6161-6161-6161-616161616161"
+    uuids = pa.ExtensionArray.from_storage(pa.uuid(), pa.array([b"a" * 16], pa.binary(16)))
+    other = accepted("62616161-6161-6161-6161-616161616161")
+    assert (count(other, uuids).examples[0].value, count(accepted(text), uuids).failed) == (text, 0)
 
 
 @pytest.mark.parametrize(
