@@ -310,10 +310,9 @@ def find_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         for count in sorted({*before["work"], *job["work"]}):
             was, is_ = before["work"].get(count, 0.0), job["work"].get(count, 0.0)
             slack = SLACKS.get(count, 0.0)
-            if (
-                is_ > was * (1 + slack) + ROUNDING
-                or is_ < was * (1 - max(2 * slack, SHRUNK)) - ROUNDING
-            ):
+            # A count below zero: the blocks that came more opened fewer files than the start.
+            grew, shrank = abs(was) * slack, abs(was) * max(2 * slack, SHRUNK)
+            if is_ > was + grew + ROUNDING or is_ < was - shrank - ROUNDING:
                 where = _where(before.get(count, {}), job.get(count, {}))
                 changes.append(f"{name}, {job['of']}: {count} {_shown(was)} → {_shown(is_)}{where}")
     return changes
