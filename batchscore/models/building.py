@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy as copying
+import random
 import sys
 import types
 from collections.abc import Callable, Mapping
@@ -10,13 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from batchscore.errors import FunctionError, ModelError
 from batchscore.models.code import load_object
 from batchscore.models.folder import Model
 from batchscore.models.importing import Listed, guarding
-from batchscore.models.outside import differences, hidden_module, outside
+from batchscore.models.outside import differences, hidden_module, outside, tensors
 from batchscore.models.sketch import Sketch, Zeros, are_held
 from batchscore.models.verified import is_verified, load_verified
 from batchscore.models.weights import Casts, State, copy, persistent, put, storages
@@ -24,6 +27,10 @@ from batchscore.wording import reason
 
 _real: set[tuple[str, str]] = set()
 """Models, by identity and folder, whose sketch is no network to score with."""
+_starts: dict[tuple[Any, ...], Chance] = {}
+"""What a model's code left of chance when it was imported, by model and edition."""
+_default_types: dict[tuple[str, str], torch.dtype] = {}
+"""The type of new floats before a model was first built."""
 
 
 @dataclass
@@ -32,6 +39,27 @@ class Filled:
 
     module: torch.nn.Module
     casts: Casts = field(default_factory=Casts)
+
+
+@dataclass(frozen=True)
+class Chance:
+    """What the random numbers that are drawn next depend on."""
+
+    torchs: bytes
+    numpys: Any
+    pythons: Any
+
+    def set(self) -> None:
+        """Sets it."""
+        torch.set_rng_state(torch.frombuffer(bytearray(self.torchs), dtype=torch.uint8))
+        np.random.set_state(self.numpys)
+        random.setstate(self.pythons)
+
+
+def _chance() -> Chance:
+    name, keys, *rest = np.random.get_state()
+    numpys = (name, tuple(np.asarray(keys).tolist()), *rest)
+    return Chance(torch.get_rng_state().numpy().tobytes(), numpys, random.getstate())
 
 
 class Blueprint:
@@ -70,8 +98,18 @@ class Blueprint:
         filled.module.eval().requires_grad_(False)
         return filled
 
-    def check_repeatable(self, module: torch.nn.Module) -> None:
-        """Raises ModelError where another process would build a network of other numbers."""
+    def check_repeatable(
+        self, module: torch.nn.Module, state: State, probe: Callable[[torch.nn.Module], Any]
+    ) -> None:
+        """Raises ModelError where another process would build a network of other numbers.
+
+        Numbers that take no part in what the network gives for a few inputs are no fault.
+
+        Args:
+            module: that was built.
+            state: its weights.
+            probe: calls a network with a few inputs.
+        """
         if not outside(module):
             return
         try:
@@ -79,7 +117,7 @@ class Blueprint:
         except ModelError:
             return  # it cannot be built from what was never set
         found = differences(one, other)
-        if found:
+        if found and not self._gives_the_same(state, probe):
             raise ModelError(
                 f"architecture {self._model.architecture}: {found[0]} holds other numbers each "
                 "time that it is built, and the weights file does not hold it, so that scores "
@@ -91,6 +129,18 @@ class Blueprint:
         """Returns what a network of code of its own keeps; what it left unset is zero."""
         modes = [Zeros()] if self._key in _real else [Zeros(), Sketch(draws=True)]
         return outside(self._build(edition, *modes))
+
+    def _gives_the_same(self, state: State, probe: Callable[[torch.nn.Module], Any]) -> bool:
+        try:
+            given = list[dict[str, torch.Tensor]]()
+            for edition in (2, 3):
+                module = self._build(edition)
+                copy(module, state, self._model)
+                found = tensors(probe(module.eval()))
+                given.append({str(place): each for place, each in enumerate(found)})
+        except Exception:
+            return False  # what it does cannot be told
+        return bool(given[0]) and not differences(given[0], given[1])
 
     def _sketched(self, state: State, keep: torch.dtype | None) -> Filled | None:
         sketch = Sketch()
@@ -121,13 +171,16 @@ class Blueprint:
         return Filled(module, copy(module, state, self._model))
 
     def _build(self, edition: int, *modes: AbstractContextManager[Any]) -> torch.nn.Module:
-        architecture, model = self._architecture(edition), self._model
+        model, before = self._model, _chance()
+        architecture = self._architecture(edition)
+        self._start_alike(edition, before)
         try:
             with ExitStack() as stack:
                 for mode in (torch.device("cpu"), *modes):
                     stack.enter_context(mode)
                 stack.enter_context(guarding(Path(model.code or "/").resolve()))
-                module = architecture(**model.architecture_args)
+                # An architecture may change the lists that it is given.
+                module = architecture(**copying.deepcopy(dict(model.architecture_args)))
         except FunctionError:
             raise
         except Exception as error:
@@ -142,6 +195,16 @@ class Blueprint:
                 "expected a torch.nn.Module"
             )
         return module
+
+    def _start_alike(self, edition: int, before: Chance) -> None:
+        """Sets chance and types as they were when its code was imported: code may seed it once."""
+        after = _chance()
+        if after != before or (*self._key, 0) in _starts:
+            _starts.setdefault((*self._key, edition), after)
+        start = _starts.get((*self._key, edition))
+        if start is not None:
+            start.set()
+        torch.set_default_dtype(_default_types.setdefault(self._key, torch.get_default_dtype()))
 
     def _architecture(self, edition: int) -> Callable[..., Any]:
         model = self._model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -27,7 +28,7 @@ class Twins:
     What a network keeps on itself from one layer to the next is its thread's own then.
     """
 
-    def __init__(self, module: torch.nn.Module, build: Callable[[], torch.nn.Module]) -> None:
+    def __init__(self, module: torch.nn.Module, build: Callable[[bool], torch.nn.Module]) -> None:
         self._module, self._build = module, build
         self._own = threading.local()
         self._lock = threading.Lock()
@@ -50,7 +51,7 @@ class Twins:
     def _take(self) -> torch.nn.Module:
         if self._spare:
             return self._spare.pop()
-        return self._build() if self._possible() else self._module
+        return self._build(True) if self._possible() else self._module
 
     def _possible(self) -> bool:
         if self._proven is None:
@@ -59,8 +60,11 @@ class Twins:
 
     def _prove(self) -> bool:
         try:
-            twin = self._build()
-            alike = _are_alike(self._module, twin)
+            # What merges adapters into its weights in eval() must not do so in shared ones.
+            changes = _may_change_weights(self._module)
+            alike = not changes or _are_alike(self._module, self._build(False))
+            twin = self._build(alike)
+            alike = alike and _are_alike(self._module, twin)
         except Exception as error:
             logging.warning("the network cannot be built twice (%s)", reason(error))
             return False
@@ -168,7 +172,7 @@ def load_network(model: Model, device: str, prove: bool = False) -> Network:
     state = read_weights(folder / model.weights, model)
     filled, keep = _fill(blueprint, state, model)
     if prove:
-        blueprint.check_repeatable(filled.module)
+        blueprint.check_repeatable(filled.module, state, partial(_probe, model=model))
     module = filled.module.to(device)
     names = tuple(each.name for each in model.inputs)
     _check_signature(module, names, model.architecture)
@@ -199,30 +203,48 @@ def _common_type(state: State, model: Model) -> torch.dtype | None:
 
 def _takes_inputs(module: torch.nn.Module, model: Model) -> bool:
     """Tells whether a network can be called with zeros of its inputs' declared types."""
-    steps = {each.name: (1, 1) if each.varying else (1,) for each in model.inputs}
-    zeros = {
-        each.name: torch.zeros((*steps[each.name], *each.shape), dtype=getattr(torch, each.dtype))
-        for each in model.inputs
-    }
-    network = Network(module, tuple(zeros), "cpu")
     try:
-        with torch.inference_mode():
-            network(zeros)
+        _probe(module, model)
     except Exception:
         return False
     return True
 
 
+def _probe(module: torch.nn.Module, model: Model) -> Any:
+    """Calls a network with inputs of their declared types: numbers around zero, places 0 and 1."""
+    steps = {each.name: (4, 1) if each.varying else (4,) for each in model.inputs}
+    inputs = {}
+    for each in model.inputs:
+        kind, shape = getattr(torch, each.dtype), (*steps[each.name], *each.shape)
+        count = math.prod(shape)
+        around = torch.linspace(-1, 1, count) if kind.is_floating_point else torch.arange(count) % 2
+        inputs[each.name] = around.reshape(shape).to(kind)
+    with torch.inference_mode():
+        return Network(module, tuple(inputs), "cpu")(inputs)
+
+
 def _twin(
-    blueprint: Blueprint, module: torch.nn.Module, keep: torch.dtype | None
+    blueprint: Blueprint, module: torch.nn.Module, keep: torch.dtype | None, share: bool
 ) -> torch.nn.Module:
-    """Builds a module again that shares the first's parameters, and has buffers of its own."""
-    parameters = {each.data_ptr() for each in module.parameters()}
+    """Builds a module again that shares the first's parameters or not, and has its own buffers."""
+    parameters = {each.data_ptr() for each in module.parameters() if share}
     state = {
         name: tensor if tensor.data_ptr() in parameters else tensor.clone()
         for name, tensor in module.state_dict().items()
     }
     return blueprint.fill(state, keep).module
+
+
+_HOOKS = ("_load_state_dict_pre_hooks", "_load_state_dict_post_hooks")
+_WAYS = ("train", "eval", "_load_from_state_dict", "set_extra_state")
+
+
+def _may_change_weights(module: torch.nn.Module) -> bool:
+    """Tells whether code other than torch's runs where weights are loaded, or in eval()."""
+    kinds = {type(part) for part in module.modules()}
+    ways = (getattr(kind, way) for kind in kinds for way in _WAYS)
+    own = any(not str(way.__module__).startswith("torch.") for way in ways)
+    return own or any(getattr(part, hook, None) for part in module.modules() for hook in _HOOKS)
 
 
 def _are_alike(module: torch.nn.Module, twin: torch.nn.Module) -> bool:

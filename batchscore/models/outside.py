@@ -28,14 +28,13 @@ def hidden_module(module: torch.nn.Module) -> str | None:
     None where there is none. Its weights are in no state_dict.
     """
     known = {id(each) for each in module.modules()}
+    weights = {ref.cdata for ref in storages(persistent(module).values())}
     for path, value in _walk(module):
-        if isinstance(value, torch.nn.Module) and id(value) not in known and _weighs(value):
+        if not isinstance(value, torch.nn.Module) or id(value) in known:
+            continue
+        if not all(_is_of(each, weights) for each in persistent(value).values()):
             return f"{path} ({type(value).__name__})"
     return None
-
-
-def _weighs(module: torch.nn.Module) -> bool:
-    return any(True for _ in module.parameters()) or bool(persistent(module))
 
 
 def outside(module: torch.nn.Module) -> dict[str, Any]:
@@ -60,6 +59,15 @@ def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]
     return sorted(
         (ours.keys() ^ theirs.keys()) | {k for k in both if not _same(ours[k], theirs[k])}
     )
+
+
+def tensors(given: Any) -> Iterator[torch.Tensor]:
+    """Yields the tensors of what a network gave, wherever they are in it."""
+    if isinstance(given, torch.Tensor):
+        yield given
+    values = given.values() if isinstance(given, Mapping) else given
+    for each in values if isinstance(given, (Mapping, list, tuple)) else ():
+        yield from tensors(each)
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -100,8 +108,8 @@ def _class_attributes(kind: type, seen: set[int]) -> Found:
         for name, value in vars(each).items():
             if not callable(value) or isinstance(value, torch.nn.Module):
                 yield f"{each.__name__}.{name}", value
-            elif isinstance(value, types.FunctionType):
-                yield from _globals(value)
+            elif isinstance(value, types.FunctionType) and name != "__init__":
+                yield from _globals(value)  # what only a constructor names takes no part in scores
 
 
 def _globals(function: types.FunctionType) -> Found:

@@ -169,18 +169,23 @@ def _own(module: torch.nn.Module) -> State:
 
 
 def _with_shared(own: State, state: State) -> State:
-    """Returns the weights under each name that shares its tensor with one that is there."""
-    missing = [name for name in own if name not in state]
-    if not missing:
-        return state
-    known = {_place(own[name]): name for name in own if name in state}
-    places = {name: _place(own[name]) for name in missing}
-    found = {n: state[known[place]] for n, place in places.items() if place in known}
+    """Returns the weights under each name that shares its tensor with one that is there.
+
+    Where these differ, torch copies one after the other into the same tensor: the last one stays.
+    """
+    places = {name: _place(tensor) for name, tensor in own.items()}
+    last = {place: name for name, place in places.items() if name in state}
+    fit = {n for n in own if n not in state or _fits(own[n], state[n])}
+    found = {n: state[last[place]] for n, place in places.items() if n in fit and place in last}
     return {**state, **found}
 
 
+def _fits(tensor: torch.Tensor, weights: torch.Tensor) -> bool:
+    return not torch.nn.parameter.is_lazy(tensor) and tensor.shape == weights.shape
+
+
 def _place(tensor: torch.Tensor) -> Any:
-    if torch.nn.parameter.is_lazy(tensor):
+    if torch.nn.parameter.is_lazy(tensor) or tensor.layout is not torch.strided:
         return id(tensor)
     storage = tensor.untyped_storage()._cdata
     return storage, tensor.storage_offset(), tensor.shape, tensor.stride()
