@@ -177,8 +177,9 @@ class Blueprint:
         try:
             with ExitStack() as stack:
                 # A thread builds its own as it scores, where gradients are off.
-                plain = (torch.inference_mode(False), torch.enable_grad(), torch.device("cpu"))
-                for mode in (*plain, *modes):
+                stack.enter_context(torch.inference_mode(False))
+                stack.enter_context(torch.enable_grad())
+                for mode in (torch.device("cpu"), *modes):
                     stack.enter_context(mode)
                 stack.enter_context(guarding(Path(model.code or "/").resolve()))
                 # An architecture may change the lists that it is given.
