@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from batchscore.drift.table import TableProfile
-from batchscore.errors import BatchscoreError, RecordError
+from batchscore.errors import BatchscoreError, RecordError, RetryError
 from batchscore.gate import judge_drift
 from batchscore.job import UserFunction
 from batchscore.judge import judge
@@ -79,6 +79,9 @@ def finish_run(spec: RunSpec, addresses: Iterable[str]) -> dict[str, Any]:
     It can be done again, also at the same time: what flows in decides what is published. A run
     that fails a check, or whose rows do not add up, writes its outcome and returns normally; an
     exception would make the engine try it again.
+
+    Raises:
+        RetryError: A process that was stopped keeps a lock, or another run published meanwhile.
     """
     done = _earlier_outcome(spec)
     if done is not None:
@@ -101,6 +104,8 @@ def finish_run(spec: RunSpec, addresses: Iterable[str]) -> dict[str, Any]:
         drift, drift_checks = judge_drift(spec, references, result.profile, result.new)
         drift["notes"] = plan["reference_notes"]
         return _conclude(spec, replace(result, drift=drift), [*checks, *drift_checks])
+    except RetryError:
+        raise
     except BatchscoreError as error:
         return _write_failed(spec, plan, error)
 

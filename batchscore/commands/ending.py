@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from batchscore.errors import BatchscoreError, FailedError, InvalidError, LeaseError
+from batchscore.errors import BatchscoreError, FailedError, InvalidError, LeaseError, RetryError
 from batchscore.runs import layout
 from batchscore.runs.failures import describe, find_os_error, read_failure
 from batchscore.runs.history import read_manifest
@@ -31,10 +31,11 @@ def taken_over(spec: RunSpec) -> LeaseError:
     return lost(spec.slice, spec.run, published=False)
 
 
-def unfinished(run: str, cause: Exception) -> FailedError:
+def unfinished(run: str, cause: Exception) -> BatchscoreError:
     """Returns the error of a run whose publication has a journal that is still there."""
+    kind = RetryError if isinstance(cause, RetryError) else FailedError
     why = str(cause) if isinstance(cause, BatchscoreError) else describe(cause)["message"]
-    return FailedError(
+    return kind(
         f"the publication of run {run} was started and is not finished ({why}); the next run, "
         "release, discard or rollback of the slice finishes it"
     )

@@ -468,7 +468,8 @@ def _close(run: Run, metrics: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _record_failure(run: Run, error: BatchscoreError) -> None:
     spec = run.spec
-    manifest = failed_manifest(spec.run, run.facts, error.status, str(error))
+    status = "failed" if isinstance(error, RetryError) else error.status
+    manifest = failed_manifest(spec.run, run.facts, status, str(error))
     # Where even this cannot be written, the error itself must still be told.
     with suppress(OSError):
         path = layout.run_file(spec.run, "manifest.json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import signal
 import time
@@ -12,6 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from batchscore import locks
 from batchscore.cli import progress as command_line
 from batchscore.commands.run import Progress, Stop, run_plan
 from batchscore.engines import direct
@@ -313,3 +315,19 @@ def test_a_publication_under_way_is_waited_for(
 
     monkeypatch.setattr(Store, "exchange", slow)
     assert run_plan(plan, (), False, lambda _: None, stop)["status"] == "published"
+
+
+def test_a_lock_that_stays_is_no_failure(scored_job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that cannot publish since a process was stopped ends with 4; the next run publishes."""
+    monkeypatch.setattr(locks, "_SECONDS", 0.2)
+    job, slice_ = scored_job / "job.yaml", scored_job / "out/_batchscore/slices/small"
+    before = current(scored_job / "out")
+    factory.write_shard(scored_job / "in/2.parquet", factory.make_rows(100, 500))
+    with open(slice_ / ".current.txt.lock", "a+b") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found = factory.run_json("run", job)
+    assert (found["exit_code"], found["status"]) == (4, "retry"), found
+    assert "has kept this lock" in found["error"]
+    assert current(scored_job / "out") == before
+    assert factory.run_json("run", job)["status"] == "unchanged"
+    assert len(factory.published(scored_job / "out")) == 600
