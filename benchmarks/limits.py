@@ -262,11 +262,11 @@ class StartUp:
 
     def _rows(self, network: str) -> list[Row]:
         scored, imports = self.scored[network], self.imports
-        seconds = [tuple(each.seconds for each in taken) for taken in (scored, imports)]
-        cpu_s = [tuple(each.cpu_s for each in taken) for taken in (scored, imports)]
+        ours, theirs = (tuple(each.seconds for each in taken) for taken in (scored, imports))
+        our_cpu, their_cpu = (tuple(each.cpu_s for each in taken) for taken in (scored, imports))
         return [
-            Row(f"start-up to the first scores, {network}", *seconds, "s", 1.2, IMPORTS),
-            Row("the same in CPU", *cpu_s, "CPU-s", None),
+            Row(f"start-up to the first scores, {network}", ours, theirs, "s", 1.2, IMPORTS),
+            Row("the same in CPU", our_cpu, their_cpu, "CPU-s", None),
         ]
 
 
