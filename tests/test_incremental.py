@@ -131,7 +131,7 @@ def test_a_changed_model_scores_every_row_again_or_holds(scored_job: Path) -> No
     factory.write_model(scored_job / "model", version="2.0")
     held = run(scored_job, "--set", "on_change.model=hold")
     assert held_for(held) == ["on_change.model"]
-    assert "model changed" in held["error"]
+    assert "model 1.0 to 2.0, so that every row" in held["error"]
     done = run(scored_job)
     assert (done["rows"]["reused"], inferences(done)) == (0, 500)
     assert done["changed"] == ["model"]

@@ -119,7 +119,9 @@ def test_an_output_on_s3_that_is_removed_fails_the_run(
     folder = server.folder / address.removeprefix("s3://")
     gone = folder if what == "bucket" else folder / "out"
     remove = f"shutil.rmtree({str(gone)!r}, True)"
-    code = f"import shutil\n\ndef f(batch):\n    {remove}\n    return batch\n"
+    # What is scored before the run's first unit is scored before the run has a work folder.
+    remove = f"if os.path.exists({str(folder / 'out/_batchscore/work')!r}): {remove}"
+    code = f"import os, shutil\n\ndef f(batch):\n    {remove}\n    return batch\n"
     (tmp_path / "features.py").write_text(code)
     function = {"preprocess": {"function": "features.py:f"}, "runtime.workers": 1}
     change_job(tmp_path, {"output.path": f"{address}/out", **function})

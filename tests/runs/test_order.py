@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from datetime import datetime, timedelta, timezone, tzinfo
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -90,6 +92,9 @@ def dated_ahead(scored_job: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, 
     with monkeypatch.context() as clock:
         for module in ("commands.run", "finish", "runs.layout", "commands.tidy"):
             clock.setattr(f"batchscore.{module}.datetime", Ahead)
+        for module in ("cli.app", "phases"):
+            ahead = SimpleNamespace(time=lambda: time.time() + YEAR.total_seconds())
+            clock.setattr(f"batchscore.{module}.time", ahead)
         found = run_json("run", scored_job / "job.yaml", "--rescore")
     assert found["started"] > (datetime.now(timezone.utc) + YEAR / 2).isoformat()
     assert found["run"][:4] == found["started"][:4]
