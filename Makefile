@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 UV := $(BIN)/uv
-UV_INSTALL := $(UV) pip install --quiet --python $(BIN)/python
+UV_INSTALL := $(UV) pip install --quiet --compile-bytecode --python $(BIN)/python
 CHECKED := $(wildcard batchscore tests data docs jobs benchmarks tools)
 
 .DEFAULT_GOAL := help
