@@ -15,10 +15,13 @@ from batchscore.errors import ModelError
 _INDEX_BYTES = 100 << 20
 _HEAD_BYTES = 512
 _LOCAL_HEADER_BYTES = 30
+_ZIP = b"PK"
+_DATA = "data.pkl"
 _TORCH_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 # What a pickle of tensors may name; of anything else it is an object's class.
 _TENSOR_MODULES = ("torch", "collections", "_codecs")
 _HARMLESS = {"__builtin__.set", "builtins.set"}
+SAFETENSORS, TORCH = "a safetensors file", "a file of torch.save"
 _STATE_DICT = "save the network's state_dict, as safetensors or with torch.save"
 _USUAL = {"F32", "I64", "BOOL", "FloatStorage", "LongStorage", "BoolStorage"}
 
@@ -48,34 +51,40 @@ _BY_MEMBER = (
 
 
 def describe_file(path: Path) -> str | None:
-    """Returns what a weights file is that is not a state_dict, and None where it may be one."""
+    """Returns what a weights file is, by its first bytes and names in it; None if unknown."""
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
-    if head.startswith(b"PK"):
+    # First of all: it begins with a size, whose bytes may be those that begin another format.
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < _INDEX_BYTES:
+        return SAFETENSORS
+    if head.startswith(_ZIP):
         return _describe_archive(path)
     for magic, what in _BY_HEAD:
         if head.startswith(magic):
             return what
     if head[257:262] == b"ustar":
         return "a tar archive, as torch wrote before 1.6 or NeMo does"
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < _INDEX_BYTES:
-        return "a safetensors file"
-    if head[:1] == b"\x80" and not head.startswith(_TORCH_MAGIC):
-        return _describe_pickle(path)
+    if head[:1] == b"\x80":
+        return TORCH if head.startswith(_TORCH_MAGIC) else _describe_pickle(path)
     # An ONNX model is a protobuf message: its version, then its producer or its graph.
     return "an ONNX model" if head[:1] == b"\x08" and head[2:3] in b"\x12\x1a\x22\x3a" else None
 
 
-def _describe_archive(path: Path) -> str | None:
+def _describe_archive(path: Path) -> str:
     names = [info.filename for info in _members(path)]
     for member, what in _BY_MEMBER:
-        if any(name == member or name.endswith(f"/{member}") for name in names):
+        if any(_is_called(name, member) for name in names):
             return what
     if any(name.endswith(".npy") for name in names):
         return "a NumPy archive (.npz)"
-    if not any(name == "data.pkl" or name.endswith("/data.pkl") for name in names):
-        return "a zip archive that torch.save did not write"
-    return None
+    if any(_is_called(name, _DATA) for name in names):
+        return TORCH
+    return "a zip archive that torch.save did not write"
+
+
+def _is_called(name: str, member: str) -> bool:
+    """Tells whether a member of an archive has a name, in whichever folder."""
+    return f"/{name}".endswith(f"/{member}")
 
 
 def _describe_pickle(path: Path) -> str:
@@ -84,14 +93,19 @@ def _describe_pickle(path: Path) -> str:
     return f"a pickle of objects of {', '.join(names[:3])}" if names else "a pickle"
 
 
+def is_zipped(path: Path) -> bool:
+    """Tells whether a file is a zip archive, by its first bytes."""
+    with path.open("rb") as file:
+        return file.read(len(_ZIP)) == _ZIP
+
+
 def check_archive(path: Path) -> None:
     """Raises ModelError where a `.pt` could unpack to more than its own bytes, or holds objects.
 
     torch.save stores tensors uncompressed, each once; torch maps them from where they lie.
     """
-    with path.open("rb") as file:
-        if file.read(2) != b"PK":
-            return
+    if not is_zipped(path):
+        return
     members, end = _members(path), path.stat().st_size
     seen = set[str]()
     for info in sorted(members, key=lambda info: info.header_offset, reverse=True):
@@ -123,17 +137,17 @@ def _members(path: Path) -> list[zipfile.ZipInfo]:
 def objects_in(path: Path) -> list[str]:
     """Returns the classes and functions, other than those of tensors, that a `.pt` names."""
     with path.open("rb") as file:
-        zipped = file.read(2) == b"PK"
-        file.seek(0)
-        found = _globals_of_archive(file) if zipped else list(_globals(file))
+        found = _globals_of_archive(file) if is_zipped(path) else list(_globals(file))
     others = {each for each in found if each.partition(".")[0] not in _TENSOR_MODULES}
     return sorted(others - _HARMLESS)
 
 
 def _globals_of_archive(file: IO[bytes]) -> list[str]:
     with zipfile.ZipFile(file) as archive:
-        name = next(n for n in archive.namelist() if n == "data.pkl" or n.endswith("/data.pkl"))
-        with archive.open(name) as member:
+        found = next(each for each in archive.infolist() if _is_called(each.filename, _DATA))
+        if found.compress_type != zipfile.ZIP_STORED:
+            raise zipfile.BadZipFile("torch.save compresses nothing")  # a text in it has no limit
+        with archive.open(found) as member:
             return list(_globals(member))
 
 
@@ -151,17 +165,17 @@ def _globals(file: IO[bytes]) -> Iterator[str]:
             elif isinstance(argument, str):
                 texts = [*texts[-1:], argument]
     except (ValueError, IndexError, UnicodeDecodeError):
-        return  # what is damaged is said where it is loaded
+        return  # the loading of a damaged file says what is wrong
 
 
 def holds_unusual_types(file: IO[bytes], format: str) -> bool:
-    """Tells whether weights hold tensors other than of float32, int64 and bool.
+    """Tells whether weights may hold tensors other than of float32, int64 and bool.
 
-    Where that cannot be told they might.
+    So may a file that is damaged.
     """
     try:
         types = _types_of_safetensors(file) if format == "safetensors" else _storages(file)
-    except (OSError, ValueError, KeyError, AttributeError, StopIteration, zipfile.BadZipFile):
+    except Exception:  # a damaged file may make it raise anything
         return True
     return not types <= _USUAL
 

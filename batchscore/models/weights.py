@@ -13,7 +13,14 @@ import safetensors.torch
 import torch
 
 from batchscore.errors import ModelError
-from batchscore.models.archive import check_archive, describe_file, objects_in
+from batchscore.models.archive import (
+    SAFETENSORS,
+    TORCH,
+    check_archive,
+    describe_file,
+    is_zipped,
+    objects_in,
+)
 from batchscore.models.folder import Model
 from batchscore.wording import one_line, reason
 
@@ -21,6 +28,7 @@ State = dict[str, torch.Tensor]
 Casts = Counter[tuple[torch.dtype, torch.dtype]]
 """How many tensors were cast, by the type in the file and that of the network."""
 
+_KINDS = {SAFETENSORS: "safetensors", TORCH: "pt"}
 _REMEDY = (
     "save the network's state_dict, best as safetensors: "
     "safetensors.torch.save_model(network, 'weights.safetensors')"
@@ -35,7 +43,7 @@ def read_weights(path: Path, model: Model) -> State:
             more than its own bytes.
     """
     what = describe_file(path)
-    if what not in (None, "a safetensors file" if model.format == "safetensors" else None):
+    if what is not None and _KINDS.get(what) != model.format:
         raise ModelError(
             f"weights {address(model)}: are {what}; expected a state_dict of format "
             f"{model.format}: {_other_format(what)}"
@@ -50,10 +58,10 @@ def address(model: Model) -> str:
     return f"{model.folder}/{model.weights}"
 
 
-def _other_format(what: str | None) -> str:
-    if what == "a safetensors file":
-        return "set format: safetensors"
-    if what and "TorchScript" in what:
+def _other_format(what: str) -> str:
+    if what in _KINDS:
+        return f"set format: {_KINDS[what]}"
+    if "TorchScript" in what:
         return f"load it with torch.jit.load where you trust it, and {_REMEDY}"
     return _REMEDY
 
@@ -67,10 +75,8 @@ def _read_safetensors(path: Path, model: Model) -> State:
 
 def _read(path: Path, model: Model) -> Any:
     check_archive(path)
-    with path.open("rb") as file:
-        zipped = file.read(2) == b"PK"
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipped(path))
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"weights {address(model)}: are damaged or hold more than tensors{_objects(path)}; "
@@ -83,7 +89,7 @@ def _read(path: Path, model: Model) -> Any:
 
 
 def _objects(path: Path) -> str:
-    """Names what a `.pt` holds beside tensors: a class where a whole module was saved."""
+    """Names what a `.pt` holds other than tensors: a class where a whole module was saved."""
     found = objects_in(path)
     return f" (objects of {one_line(', '.join(found[:3]), 200)})" if found else ""
 
@@ -125,12 +131,12 @@ def put(module: torch.nn.Module, state: State, model: Model, keep: torch.dtype |
     Raises:
         ModelError: a tensor is missing, too much, or of another shape.
     """
-    own = _own(module)
+    own = persistent(module)
     types = {name: tensor.dtype for name, tensor in own.items()}
     casts = Casts()
     ready = _cast(_with_shared(own, state), types, keep, casts)
     _load(module, ready, model, assign=True)
-    for name, tensor in _own(module).items():  # a network may rename what it loads
+    for name, tensor in persistent(module).items():  # a network may rename what it loads
         if tensor.dtype != types.get(name, tensor.dtype) and tensor.dtype != keep:
             casts[tensor.dtype, types[name]] += 1
             tensor.data = tensor.data.to(types[name])
@@ -139,7 +145,7 @@ def put(module: torch.nn.Module, state: State, model: Model, keep: torch.dtype |
 
 def copy(module: torch.nn.Module, state: State, model: Model) -> Casts:
     """Copies weights into a network's own tensors, so that whatever else holds these has them."""
-    own = _own(module)
+    own = persistent(module)
     shared = _with_shared(own, state)
     _load(module, shared, model, assign=False)
     pairs = ((shared[name].dtype, tensor.dtype) for name, tensor in own.items() if name in shared)
@@ -163,7 +169,8 @@ def _name(kind: torch.dtype) -> str:
     return str(kind).removeprefix("torch.")
 
 
-def _own(module: torch.nn.Module) -> State:
+def persistent(module: torch.nn.Module) -> State:
+    """Returns the tensors of a network that its weights file holds."""
     found: Mapping[str, Any] = module.state_dict(keep_vars=True)
     return {name: each for name, each in found.items() if isinstance(each, torch.Tensor)}
 
@@ -203,7 +210,7 @@ def _cast(
             ready[name] = tensor
             continue
         casts[tensor.dtype, kind] += 1
-        key = (tensor.data_ptr(), tensor.shape, tensor.stride(), kind)
+        key = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride(), kind)
         ready[name] = made[key] if key in made else made.setdefault(key, tensor.to(kind))
     return ready
 
@@ -226,8 +233,3 @@ def storages(tensors: Iterable[torch.Tensor]) -> list[Any]:
             continue
         found.append(torch.multiprocessing.reductions.StorageWeakRef(tensor.untyped_storage()))
     return found
-
-
-def persistent(module: torch.nn.Module) -> State:
-    """Returns the tensors of a network that its weights file holds."""
-    return _own(module)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import json
+import math
 import pickle
 import struct
 import zipfile
@@ -115,10 +118,30 @@ def test_a_file_of_another_kind_is_named(
 
 
 def test_a_pt_that_is_called_safetensors_is_named(tmp_path: Path) -> None:
-    """So is a file of torch.save whose format is given as safetensors."""
+    """The message for a file of torch.save says which format to set."""
     torch.save(STATE, tmp_path / "w.pt")
-    with pytest.raises(ModelError, match=r"not readable as safetensors|format"):
+    with pytest.raises(ModelError, match=r"are a file of torch\.save.*set format: pt"):
         load(tmp_path / "w.pt", "safetensors")
+
+
+@pytest.mark.parametrize("size", [0x4B50, 0x3C, 0x7B], ids=["PK", "<", "{"])
+def test_a_safetensors_file_may_begin_as_another_format(tmp_path: Path, size: int) -> None:
+    """The size of its index comes first, and its bytes may be those that begin a zip archive."""
+    places = {"linear.weight": (0, [1, 2]), "linear.bias": (8, [1])}
+    index = {
+        name: {
+            "dtype": "F32",
+            "shape": shape,
+            "data_offsets": [start, start + 4 * math.prod(shape)],
+        }
+        for name, (start, shape) in places.items()
+    }
+    numbers = b"".join(STATE[name].numpy().tobytes() for name in places)
+    text = json.dumps(index).encode()
+    size += 256 * (size < len(text))
+    content = size.to_bytes(8, "little") + text.ljust(size) + numbers
+    (tmp_path / "w.safetensors").write_bytes(content)
+    assert score(describe(tmp_path, "w.safetensors")) == [0.125, 0.625]
 
 
 def _rewrite(path: Path, compression: int) -> None:
@@ -194,8 +217,8 @@ def test_tensors_without_numbers_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "kind", [torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.int32, torch.int64]
 )
-def test_types_are_told_without_torch(tmp_path: Path, form: str, kind: torch.dtype) -> None:
-    """The file's own index tells whether its tensors are of the types that networks have."""
+def test_types_are_read_without_torch(tmp_path: Path, form: str, kind: torch.dtype) -> None:
+    """The file's own index shows whether its tensors are of the types that networks have."""
     state = {**STATE, "other": torch.zeros(2, dtype=kind), "flag": torch.tensor([True])}
     if form == "pt":
         torch.save(state, tmp_path / "w")
@@ -204,3 +227,20 @@ def test_types_are_told_without_torch(tmp_path: Path, form: str, kind: torch.dty
     with (tmp_path / "w").open("rb") as file:
         usual = kind in (torch.float32, torch.int64)
         assert holds_unusual_types(file, form) is not usual
+
+
+def test_a_compressed_index_is_not_unpacked(tmp_path: Path) -> None:
+    """A text of any length may be in it, so that its types count as unusual unseen."""
+    _rewrite(tmp_path / "w.pt", zipfile.ZIP_STORED)
+    with (tmp_path / "w.pt").open("rb") as file:
+        assert not holds_unusual_types(file, "pt")
+    _rewrite(tmp_path / "w.pt", zipfile.ZIP_DEFLATED)
+    with (tmp_path / "w.pt").open("rb") as file:
+        assert holds_unusual_types(file, "pt")
+
+
+def test_a_damaged_index_is_of_unusual_types() -> None:
+    """Whatever is wrong with it, the loading of the weights says so."""
+    for index in (b"[", b"[]", b'{"a": [1]}', b'{"a": {}}', b"[" * 100_000):
+        content = len(index).to_bytes(8, "little") + index
+        assert holds_unusual_types(io.BytesIO(content), "safetensors")
