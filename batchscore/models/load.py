@@ -159,7 +159,7 @@ def load_network(model: Model, device: str, prove: bool = False) -> Network:
     """Loads a model's weights into its architecture, mapped from disk instead of copied.
 
     Args:
-        prove: also builds the network twice more, where it holds numbers beside its weights, and
+        prove: also builds the network twice more, where it holds numbers besides its weights, and
             compares these.
 
     Raises:
@@ -173,12 +173,23 @@ def load_network(model: Model, device: str, prove: bool = False) -> Network:
     filled, keep = _fill(blueprint, state, model)
     if prove:
         blueprint.check_repeatable(filled.module, state, partial(_probe, model=model))
-    module = filled.module.to(device)
+    module = _moved(filled.module, device, model.architecture)
     names = tuple(each.name for each in model.inputs)
     _check_signature(module, names, model.architecture)
     twins = Twins(module, partial(_twin, blueprint, module, keep)) if device == "cpu" else None
     casts = describe_casts(filled.casts, len(state))
     return Network(module, names, device, twins, casts)
+
+
+def _moved(module: torch.nn.Module, device: str, architecture: str) -> torch.nn.Module:
+    try:
+        return module.to(device)
+    except NotImplementedError as error:  # such as a buffer on torch's device "meta"
+        why = reason(error).partition(" Please use")[0]
+        raise ModelError(
+            f"architecture {architecture}: keeps a tensor that cannot be moved to {device} "
+            f"({why}); build its buffers on the CPU, or save them with the weights"
+        ) from error
 
 
 def _fill(blueprint: Blueprint, state: State, model: Model) -> tuple[Filled, torch.dtype | None]:

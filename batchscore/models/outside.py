@@ -38,7 +38,7 @@ def hidden_module(module: torch.nn.Module) -> str | None:
 
 
 def outside(module: torch.nn.Module) -> dict[str, Any]:
-    """Returns tensors and arrays that a network keeps beside its weights, by where they are."""
+    """Returns tensors and arrays that a network keeps besides its weights, by where they are."""
     weights = {ref.cdata for ref in storages(persistent(module).values())}
     found = {**dict(module.named_buffers()), **dict(_walk(module))}
     return {
@@ -54,7 +54,10 @@ def _is_of(tensor: torch.Tensor, memory: set[int]) -> bool:
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    """Returns where two networks of one architecture keep other numbers, as `outside` found."""
+    """Returns where two networks of one architecture keep other numbers, as `outside` found.
+
+    Numbers that cannot be compared, such as those of sparse tensors, count too.
+    """
     both = ours.keys() & theirs.keys()
     return sorted(
         (ours.keys() ^ theirs.keys()) | {k for k in both if not _same(ours[k], theirs[k])}
@@ -71,7 +74,18 @@ def tensors(given: Any) -> Iterator[torch.Tensor]:
 
 
 def _same(one: Any, other: Any) -> bool:
-    ours, theirs = (x.detach() if isinstance(x, torch.Tensor) else x for x in (one, other))
+    try:
+        return _are_equal(one, other)
+    except Exception:  # a class of tensors may make it raise anything
+        return False
+
+
+def _are_equal(one: Any, other: Any) -> bool:
+    # Each edition of a network's code has a class of its own, and two of these do not compare.
+    ours, theirs = (
+        x.detach().as_subclass(torch.Tensor) if isinstance(x, torch.Tensor) else x
+        for x in (one, other)
+    )
     if isinstance(ours, np.ndarray) or isinstance(theirs, np.ndarray):
         ours, theirs = np.asarray(ours), np.asarray(theirs)
         alike = ours.dtype == theirs.dtype and ours.shape == theirs.shape

@@ -218,7 +218,7 @@ def _cast(
 def _load(module: torch.nn.Module, state: State, model: Model, assign: bool) -> None:
     try:
         module.load_state_dict(state, strict=True, assign=assign)
-    except (RuntimeError, ValueError, TypeError) as error:
+    except Exception as error:  # a network loads its weights by code of its own
         raise ModelError(
             f"weights {address(model)}: do not fit {model.architecture} ({reason(error)}); "
             "give the architecture and the arguments that they were trained with"

@@ -1,4 +1,4 @@
-"""Models of one weights file with networks whose right scores torch itself tells."""
+"""Models of one weights file with networks whose right scores torch itself computes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from batchscore.models.folder import Model, single_file_model
 from batchscore.models.inputs import ModelInput
-from batchscore.models.load import load_network
+from batchscore.models.load import Network, load_network
 from tests.factory import NET, STATE, write_weights
 
 ROWS = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
@@ -39,7 +39,11 @@ def make_model(
 
 def score(model: Model, rows: torch.Tensor = ROWS) -> list[float]:
     """Return what the loaded network makes of rows."""
-    network = load_network(model, "cpu")
+    return call(load_network(model, "cpu"), rows)
+
+
+def call(network: Network, rows: torch.Tensor = ROWS) -> list[float]:
+    """Return what a network makes of rows."""
     with torch.inference_mode():
         return [float(value) for value in network({"x": rows}).reshape(-1)]
 

@@ -13,7 +13,7 @@ import torch
 from batchscore.errors import ModelError
 from batchscore.models.load import load_network
 from tests.factory import NET, STATE, published, run_cli, write_job, write_model
-from tests.models.networks import ROWS, make_model, score, scores_of_torch
+from tests.models.networks import call, make_model, score, scores_of_torch
 
 # A network that multiplies its inputs by 1 and 2, which it keeps in various places.
 KEEPING = """
@@ -83,13 +83,8 @@ def test_tensors_may_be_kept_anywhere(tmp_path: Path, keep: str, scaled: str) ->
     network = load_network(model, "cpu", prove=True)
     assert score(model) == expected
     assert network.threads(2) == 2
-
-    def call(_: int) -> list[float]:
-        with torch.inference_mode():
-            return [float(value) for value in network({"x": ROWS}).reshape(-1)]
-
     with ThreadPoolExecutor(2) as pool:
-        assert [*map(call, range(1)), *pool.map(call, range(4))] == [expected] * 5
+        assert [call(network), *pool.map(call, [network] * 4)] == [expected] * 5
 
 
 def test_workers_keep_tensors_outside_of_buffers(tmp_path: Path) -> None:
@@ -252,8 +247,45 @@ def test_room_that_is_filled_later_is_no_chance(tmp_path: Path) -> None:
     """A tensor that was never set, as room for results, is not taken for a random one."""
     net = keeping("self.room = torch.empty(4096, 2)", "x + self.room[: len(x)].zero_()")
     network = load_network(make_model(tmp_path, net), "cpu", prove=True)
-    with torch.inference_mode():
-        assert network({"x": ROWS}).reshape(-1).tolist() == scores_of_torch(NET, STATE)
+    assert call(network) == scores_of_torch(NET, STATE)
+
+
+UNLIKE = """
+class Own(torch.Tensor): pass
+
+class Net("""
+OTHER_TENSORS = {
+    "sparse": ("torch.diag(numbers).to_sparse()", "torch.sparse.mm(self.scale, x.T).T"),
+    "compressed": ("torch.diag(numbers).to_sparse_csr()", "(self.scale @ x.T).T"),
+    "of a class of its own": ("numbers.as_subclass(Own)", "x * self.scale"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
+@pytest.mark.parametrize(("kept", "scaled"), OTHER_TENSORS.values(), ids=OTHER_TENSORS.keys())
+def test_tensors_that_do_not_compare_are_judged_by_scores(
+    tmp_path: Path, kept: str, scaled: str
+) -> None:
+    """A sparse tensor, or one of another class, may be kept where it is the same each time."""
+    keep = f"self.register_buffer('scale', {kept}, persistent=False)"
+    net = keeping(keep, scaled).replace("class Net(", UNLIKE)
+    network = load_network(make_model(tmp_path, net), "cpu", prove=True)
+    assert call(network) == scores_of_torch(net, STATE)
+
+
+def test_a_buffer_without_numbers_is_refused(tmp_path: Path) -> None:
+    """One on torch's device `meta` that the weights file lacks can be moved to no device."""
+    keep = "self.register_buffer('scale', numbers.to('meta'), persistent=False)"
+    with pytest.raises(ModelError, match=r"cannot be moved to cpu .*no data.*build its buffers on"):
+        load_network(make_model(tmp_path, keeping(keep, "x")), "cpu", prove=True)
+
+
+@pytest.mark.parametrize("kept", ["torch.diag(numbers).to_sparse()", "numbers.as_subclass(Own)"])
+def test_chance_in_tensors_that_do_not_compare_is_refused(tmp_path: Path, kept: str) -> None:
+    """A sparse tensor, or one of another class, of other numbers in each process is named."""
+    net = keeping(f"numbers = torch.rand(2); self.scale = {kept}", "x * self.scale.to_dense()[-1]")
+    with pytest.raises(ModelError, match="scale holds other numbers"):
+        load_network(make_model(tmp_path, net.replace("class Net(", UNLIKE)), "cpu", prove=True)
 
 
 COMPILER = """

@@ -13,7 +13,7 @@ import torch
 
 from batchscore.models.load import load_network
 from tests.factory import NET, STATE
-from tests.models.networks import ROWS, make_model
+from tests.models.networks import ROWS, call, make_model
 
 NETWORK = """
 import copy, ctypes, io, pickle
@@ -137,13 +137,8 @@ def check_scores(folder: Path, net: str) -> None:
     for _ in range(2):
         network = load_network(model, "cpu", prove=True)
         network.threads(2)
-
-        def call(_: int, network: object = network) -> list[float]:
-            with torch.inference_mode():
-                return network({"x": ROWS}).reshape(-1).tolist()  # type: ignore[operator, no-any-return]
-
         with ThreadPoolExecutor(2) as pool:
-            assert [call(0), *pool.map(call, range(3))] == [expected] * 4
+            assert [call(network), *pool.map(call, [network] * 3)] == [expected] * 4
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*deprecated:FutureWarning")

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from batchscore.errors import FunctionError, ModelError
 from batchscore.models import load
 from batchscore.models.folder import localize, read_model_folder, read_sources
 from batchscore.models.verified import load_verified
 from tests.factory import NET, STATE, run_cli, write_job, write_model, write_weights
-from tests.models.networks import ROWS, describe, score
+from tests.models.networks import call as score_of
+from tests.models.networks import describe, score
 
 
 def call(folder: Path, file: str = "f", **files: str) -> Any:
@@ -27,7 +27,7 @@ def call(folder: Path, file: str = "f", **files: str) -> Any:
 
 
 def test_files_import_each_other_by_name(tmp_path: Path) -> None:
-    """A file finds the others at its top, within functions, and in a circle; nobody else does."""
+    """A file finds the others at its top, within functions, and in a circle; no other code does."""
     main = (
         "import verified_helper\nfrom verified_helper import two\n"
         "def value():\n    import verified_late as late\n"
@@ -99,8 +99,7 @@ def test_the_network_is_of_the_bytes_that_were_hashed(
 
     monkeypatch.setattr(load, "read_sources", read_and_replace)
     network = load.load_network(model, "cpu")
-    with torch.inference_mode():
-        assert network({"x": ROWS}).tolist() == [0.125, 0.625]
+    assert score_of(network) == [0.125, 0.625]
     with pytest.raises(ModelError, match="has SHA-256"):
         load.load_network(model, "cpu")
 
