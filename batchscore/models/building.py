@@ -90,7 +90,10 @@ class Blueprint:
         """
         filled = None if self._key in _real else self._sketched(state, keep)
         if filled is None and self._sketches:
-            raise ModelError(f"architecture {self._model.architecture}: keeps what it built before")
+            raise ModelError(
+                f"architecture {self._model.architecture}: keeps parts of a network that it built "
+                "before; build all parts in the constructor, for each network its own"
+            )
         self._sketches = filled is not None
         if filled is None:
             _real.add(self._key)
@@ -139,7 +142,7 @@ class Blueprint:
                 found = tensors(probe(module.eval()))
                 given.append({str(place): each for place, each in enumerate(found)})
         except Exception:
-            return False  # what it does cannot be told
+            return False  # what it gives is unknown
         return bool(given[0]) and not differences(given[0], given[1])
 
     def _sketched(self, state: State, keep: torch.dtype | None) -> Filled | None:

@@ -15,7 +15,7 @@ from batchscore.models.importing import Listed, code_of, guarding
 from batchscore.models.modules import Tree
 from batchscore.models.watching import watch
 
-_INSTALL = "install the module, or put it beside the file"
+_INSTALL = "install the module, or put it next to the file"
 
 
 def load_object(

@@ -108,9 +108,8 @@ def read_model_folder(address: str) -> Model:
     _verify(files, root, card.files)
     features = None
     if card.preprocessing:
-        text = _read(files, root, card.preprocessing, _PREPROCESSING_BYTES)
-        found = hashlib.sha256(text).hexdigest()
-        _compare(f"{root}/{card.preprocessing}", card.files[card.preprocessing], found)
+        sha256 = card.files[card.preprocessing]
+        text = _read_verified(files, root, card.preprocessing, sha256, _PREPROCESSING_BYTES)
         features = load_features(text)
         _check_inputs(card, features)
     inputs = _inputs(card, features)
@@ -141,8 +140,8 @@ def write_model_folder(
     `card` holds the keys of ModelCard without `batchscore_model` and `files`. The card is checked
     first and written last; the same content gives the same bytes. Raises ModelError.
     """
-    hashes = {name: hashlib.sha256(files[name]).hexdigest() for name in sorted(files)}
-    checked = validated(ModelCard, {"batchscore_model": 1, **card, "files": hashes}, CARD)
+    listed = hashes({name: files[name] for name in sorted(files)})
+    checked = validated(ModelCard, {"batchscore_model": 1, **card, "files": listed}, CARD)
     _check_listed(checked)
     _inputs(checked, None)
     content = checked.model_dump(mode="json", exclude_none=True)
@@ -280,13 +279,8 @@ def read_sources(model: Model, folder: Path) -> dict[str, bytes]:
     ModelError.
     """
     names = [name for name in model.sha256 if name.endswith(".py") and model.code is None]
-    return {name: _read_verified(folder, name, model.sha256[name]) for name in names}
-
-
-def _read_verified(folder: Path, name: str, sha256: str) -> bytes:
-    content = _read(LocalFileSystem(), str(folder), name, _CODE_BYTES)
-    _compare(f"{folder}/{name}", sha256, hashlib.sha256(content).hexdigest())
-    return content
+    local, root = LocalFileSystem(), str(folder)
+    return {n: _read_verified(local, root, n, model.sha256[n], _CODE_BYTES) for n in names}
 
 
 def open_weights(model: Model) -> Any:
@@ -319,7 +313,7 @@ def _check_listed(card: ModelCard) -> None:
         if name is not None and name not in card.files:
             raise ModelError(
                 f"{CARD} uses {name!r} but does not list it under files; add its SHA-256, "
-                "or write the folder anew"
+                "or write the folder again"
             )
 
 
@@ -353,7 +347,7 @@ def _compare(path: str, expected: str, found: str) -> None:
     if expected != found:
         raise ModelError(
             f"{path} has SHA-256 {found}, expected {expected}; the file was changed or is damaged: "
-            "restore it, or write the model anew and give it a new version"
+            "restore it, or write the model again and give it a new version"
         )
 
 
@@ -384,6 +378,12 @@ def _sha256(files: Any, path: str) -> str:
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error}") from error
     return digest.hexdigest()
+
+
+def _read_verified(files: Any, root: str, name: str, sha256: str, limit: int) -> bytes:
+    content = _read(files, root, name, limit)
+    _compare(f"{root}/{name}", sha256, hashlib.sha256(content).hexdigest())
+    return content
 
 
 def _read(files: Any, root: str, name: str, limit: int) -> bytes:

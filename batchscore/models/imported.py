@@ -10,7 +10,7 @@ from pathlib import Path
 from batchscore.models.modules import Module, Tree, parts_of
 
 _CALLS = ("import_module", "__import__")
-# Names are tuples of parts; relative ones begin with the base.
+# Names are tuples of parts; relative ones start at the base.
 _Name = tuple[bool, tuple[str, ...]]
 
 

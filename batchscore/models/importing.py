@@ -24,7 +24,7 @@ from batchscore.errors import FunctionError
 from batchscore.models.modules import Module, Tree, is_installed, parts_of
 
 _PREFIX = "batchscore_user_"
-# The built-ins of user code hold its Code under this name: so a frame tells whose it is.
+# The built-ins of user code hold its Code under this name, so that a frame leads to it.
 _MARK = "__batchscore_code__"
 _OWN_NAME = re.compile(rf"{_PREFIX}[0-9a-f]{{16}}\.")
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]*")
@@ -127,9 +127,7 @@ class Code:
         path = self.tree.base / file
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != expected:
-            raise FunctionError(
-                f"{self.tree.base / file} was changed since it was hashed; run again"
-            )
+            raise FunctionError(f"{path} was changed since it was hashed; run again")
         return content
 
     def refuse(self, file: str, does: str) -> NoReturn:
@@ -273,7 +271,7 @@ def _enter(code: Code) -> None:
 
 
 class _FromSource(importlib.machinery.SourceFileLoader):
-    """Compiles the bytes that were hashed: byte code in the folder was verified by nobody."""
+    """Compiles the bytes that were hashed: nothing verified the byte code in the folder."""
 
     def __init__(self, code: Code, full_name: str, file: str) -> None:
         super().__init__(full_name, str(code.tree.base / file))

@@ -182,7 +182,7 @@ def are_held(references: Iterable[Any]) -> bool:
     """Tells whether anything still holds memory that `storages` refers to."""
     left = [each for each in references if not each.expired()]
     if left:
-        gc.collect()  # what only holds itself is held by nobody
+        gc.collect()  # frees what only its own circle of references holds
     return not all(each.expired() for each in left)
 
 

@@ -1,4 +1,4 @@
-"""Watches what user code reads in its folder: a file that nobody lists may decide scores unseen.
+"""Watches what user code reads in its folder: one that is not listed could change scores unnoticed.
 
 Python raises an audit event where it opens a file. Readers written in C++ or Rust, as those of
 Arrow, Polars, DuckDB and safetensors, raise none: what they open is not seen.
@@ -21,7 +21,7 @@ _NO_READ = os.O_WRONLY | os.O_TRUNC | os.O_EXCL
 # Caches, and what is installed below a job's folder.
 _FOREIGN = {"__pycache__", "site-packages", "dist-packages"}
 _METADATA = (".egg-info", ".dist-info")
-# The latter for a job in the root folder.
+# The system's own folders, for a job whose folder is the root.
 _SYSTEM = ("/dev", "/etc", "/lib", "/lib64", "/proc", "/run", "/sys", "/usr", "/var")
 _ROOTS = (sys.prefix, sys.base_prefix, *map(os.path.realpath, (sys.prefix, sys.base_prefix)))
 _INSTALLED = (*map(Path, dict.fromkeys((*_ROOTS, *_SYSTEM))), Path(__file__).parents[1])

@@ -59,7 +59,7 @@ def test_byte_code_beside_a_file_is_not_run(tmp_path: Path) -> None:
 
 
 def test_what_runs_is_what_was_hashed(tmp_path: Path) -> None:
-    """A file that was changed after it was hashed is not run, be it the first or another."""
+    """Neither the first file nor another is run if it was changed after it was hashed."""
     base = write(tmp_path, f="import g\nx = 1\n", g="")
     before = Listed(hashes(imported_files(base, "f.py")))
     for name in ("g", "f"):

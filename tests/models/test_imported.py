@@ -50,7 +50,7 @@ def test_all_that_python_imports_is_found(tmp_path: Path, case: str) -> None:
 def test_files_are_found_by_text(
     tmp_path: Path, files: Mapping[str, str], found: str | None
 ) -> None:
-    """Branches and literals count, names that are computed do not; None stands for all files."""
+    """Branches and literals count, names that are computed do not; None means all files."""
     expected = sorted(files) if found is None else found.split()
     assert [*imported_files(write(tmp_path, files), "f.py")] == expected
 

@@ -75,7 +75,7 @@ CASES: dict[str, Mapping[str, str]] = {
         "def value(): return sys.byteorder, os.sep, io.SEEK_END, time.sleep",
         **{f"{name}.py": "raise SystemExit" for name in ("sys", "os", "io", "time")},
     },
-    "installed packages beside folders of their names": {
+    "installed packages next to folders of their names": {
         "f.py": "import json, email.message\nimport fractions\n"
         "def value(): return json.dumps(1), email.message.Message.__name__, fractions.F",
         "json/data.txt": "",
@@ -266,7 +266,7 @@ def test_an_edited_module_is_imported_again(tmp_path: Path) -> None:
 
 
 def test_an_extension_module_is_imported(tmp_path: Path) -> None:
-    """A compiled module beside a function is found by its platform's ending."""
+    """A compiled module next to a function is found by its platform's ending."""
     source = Path(str(importlib.import_module("_datetime").__file__))
     (tmp_path / source.name).write_bytes(source.read_bytes())
     base = write(tmp_path, {"f.py": "import _datetime\ndef value(): return _datetime.__file__"})

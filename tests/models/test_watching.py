@@ -200,7 +200,7 @@ def test_a_job_in_the_root_folder_reads_what_the_system_has() -> None:
 
 
 def test_a_missing_file_is_missing(tmp_path: Path) -> None:
-    """What is not there is not asked for: the function is told what Python tells."""
+    """A file that does not exist needs no entry: the function gets the error of plain Python."""
     base = write(tmp_path, {"f.py": f"{PRELUDE}def f():\n    return open(HERE / 'none')\n"})
     with pytest.raises(FileNotFoundError):
         load(base)()
@@ -217,7 +217,7 @@ def test_a_linked_folder_is_watched_by_all_its_paths(tmp_path: Path) -> None:
 
 
 def test_readers_that_are_not_pythons_are_not_seen(tmp_path: Path) -> None:
-    """Arrow opens files itself, and tells nobody: this is the limit that the docs name."""
+    """Arrow opens files without an audit event: this is the limit that the docs name."""
     text = "import pyarrow.parquet as pq\ndef f(path): return pq.read_table(path).num_rows"
     base = write(tmp_path, {"f.py": text})
     pq.write_table(pa.table({"a": [1]}), tmp_path / "it")

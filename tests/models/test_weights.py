@@ -63,7 +63,7 @@ WEIGHTS = ("linear.weight", "linear.bias", "scale")
 def test_weights_are_cast_as_torch_does(
     tmp_path: Path, state: Mapping[str, torch.Tensor], casts: str
 ) -> None:
-    """Scores equal those of torch's own `load_state_dict`; the casts are told, with threads too."""
+    """Scores equal those of torch's `load_state_dict`; the casts are reported, also on threads."""
     model = make_model(tmp_path, ADAPTING, state)
     assert score(model) == scores_of_torch(ADAPTING, state)
     network = load_network(model, "cpu")
