@@ -123,7 +123,8 @@ class Job(Section):
     drift: Drift = Field(default=Drift(), description="What change is too much.")
     runtime: Runtime = Field(default=Runtime(), description="How to run.")
     notify: Notify | None = Field(
-        default=None, description="Who is told how a run ended; by default nobody."
+        default=None,
+        description="Runs a program at a run's end, with the result as JSON; by default none.",
     )
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
-import importlib.util
-import json
 import pickle
 from collections.abc import Callable, Iterator
 from datetime import date, datetime
@@ -30,7 +28,6 @@ from batchscore.job import (
     Threshold,
     TopK,
     UserFunction,
-    job_schema,
     load_job,
 )
 from batchscore.job.file import _location
@@ -296,10 +293,7 @@ def test_remote_job_files(tmp_path: Path) -> None:
         ({"postprocess": [{"top_k": {"kk": 1, "k": 1}}]}, "top_k.kk: unknown key; nearest: 'k'"),
         ({"postprocess": [{"threshold": 0.4}]}, "postprocess.0.threshold: expected a mapping"),
         ({"postprocess": [{"labels": ["a", "a"]}]}, "'a' is there more than once; keep one"),
-        (
-            {"postprocess": [{"top_k": {"k": 2, "labels": ["a"]}}]},
-            "there are labels for 1",
-        ),
+        ({"postprocess": [{"top_k": {"k": 2, "labels": ["a"]}}]}, "there are labels for 1"),
         ({"output": {"path": "x", "partition_by": ["a", "a"]}}, "output.partition_by: 'a' is"),
         ({"drift": {"thresholds": {"psi": [0.1]}}}, "psi: expected [warn, fail], found [0.1]"),
         ({"drift": {"thresholds": {"psi": [1, 2, 3]}}}, "psi: expected [warn, fail], found [1, 2"),
@@ -478,25 +472,3 @@ def test_any_override_is_a_job_or_an_error(load: Write, override: str) -> None:
     """Whatever is typed after --set, the job loads or it is a JobFileError."""
     with contextlib.suppress(JobFileError):
         load(MINIMAL, override)
-
-
-def test_every_key_is_described() -> None:
-    """Each key of the job file has a description, and the schema is JSON."""
-    schema = job_schema()
-    json.dumps(schema)
-    models = [schema, *(d for d in schema["$defs"].values() if "properties" in d)]
-    assert len(models) > 12
-    for model in models:
-        assert all(field.get("description") for field in model["properties"].values())
-        assert model["additionalProperties"] is False
-
-
-def test_the_reference_page_is_up_to_date() -> None:
-    """docs/job-file.md is what docs/make_job_reference.py makes of the models."""
-    script = Path(__file__).parents[2] / "docs" / "make_job_reference.py"
-    specification = importlib.util.spec_from_file_location("make_job_reference", script)
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    assert module.PAGE.read_text(encoding="utf-8") == module.render()
