@@ -249,7 +249,7 @@ def leaf_numbers(column: pa.Array) -> Array | None:
     if not _is_number(_leaf_type(column.type)):
         return None
     column = _decode(column)
-    while _is_list(column.type):
+    while is_list(column.type):
         column = _decode(column.flatten())
     if pa.types.is_decimal(column.type):
         column = column.cast(pa.float64())
@@ -266,7 +266,7 @@ def spoiled_values(column: pa.Array) -> tuple[Array, pa.Array]:
     if _is_number(leaf) or pa.types.is_null(leaf):
         for rows_n, values, bad_n in _levels(column):
             rows.append(rows_n[bad_n])
-            lists = _is_list(values.type)
+            lists = is_list(values.type)
             bad = pa.nulls(len(rows[-1])) if lists else values.filter(to_arrow(bad_n))
             texts.append(number_texts(bad))
     return np.concatenate(rows), pa.concat_arrays(texts)
@@ -279,7 +279,7 @@ def _levels(column: pa.Array) -> list[tuple[Array, pa.Array, Array]]:
     """
     levels = []
     column, rows_n = _decode(column), np.arange(len(column), dtype=np.int64)
-    while _is_list(column.type):
+    while is_list(column.type):
         levels.append((rows_n, column, ~to_numpy(column.is_valid())))
         rows_n = rows_n[to_numpy(pc.list_parent_indices(column)).astype(np.int64)]
         column = _decode(column.flatten())
@@ -308,7 +308,7 @@ def _leaf_type(kind: pa.DataType) -> pa.DataType:
     """The type within lists, dictionaries and extension types."""
     if isinstance(kind, pa.BaseExtensionType):
         return _leaf_type(kind.storage_type)
-    if _is_list(kind) or pa.types.is_dictionary(kind):
+    if is_list(kind) or pa.types.is_dictionary(kind):
         return _leaf_type(kind.value_type)
     return kind
 
@@ -318,6 +318,7 @@ def _is_number(kind: pa.DataType) -> bool:
     return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))
 
 
-def _is_list(kind: pa.DataType) -> bool:
+def is_list(kind: pa.DataType) -> bool:
+    """Tells whether a type is a list of any kind but a map."""
     types = pa.types
     return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchscore.arrays import change_parts, has_extension
+from batchscore.arrays import change_parts, has_extension, is_list
 
 Change = Callable[[pa.DataType, pq.ColumnSchema], pa.DataType]
 
@@ -61,9 +61,7 @@ def _changed(kind: pa.DataType, leaves: Iterator[pq.ColumnSchema], change: Chang
 
 
 def _has_parts(kind: pa.DataType) -> bool:
-    types = pa.types
-    lists = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
-    return bool(lists or types.is_struct(kind) or types.is_map(kind))
+    return bool(is_list(kind) or pa.types.is_struct(kind) or pa.types.is_map(kind))
 
 
 def as_microseconds(kind: pa.DataType, column: pq.ColumnSchema) -> pa.DataType:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
+from batchscore.arrays import is_list
 from batchscore.errors import InputError, ModelError
 from batchscore.job import InputSpec, Job, ModelSection
 from batchscore.models.archive import holds_unusual_types
@@ -22,7 +23,7 @@ from batchscore.models.folder import (
 from batchscore.models.inputs import ModelInput
 from batchscore.plan.inputs import Footer
 from batchscore.ragged import Varying
-from batchscore.stages.preprocess import InputColumns, check_kind, is_list
+from batchscore.stages.preprocess import InputColumns, check_kind
 from batchscore.storage import open_filesystem
 from batchscore.wording import nearest
 

@@ -105,7 +105,7 @@ def _isolate(block: Block, stage: str, step: Step, error: StepError) -> Iterator
 def _reject(row: Block, stage: str, error: StepError) -> Reject:
     own = _own(error)
     message = reason(own if error_text(own) else error)
-    details = pa.repeat(pa.scalar(reason(error)), 1)
+    details = pa.array([reason(error)])
     return Reject(stage, type(own).__name__, message, row.rows_b, row.batch, details)
 
 

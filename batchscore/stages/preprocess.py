@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchscore.arrays import Array, filter_rows, to_arrow, to_numpy
+from batchscore.arrays import Array, filter_rows, is_list, to_arrow, to_numpy
 from batchscore.errors import StepError
 from batchscore.ragged import Varying, make_ragged, ragged_to_arrow, truncate
 from batchscore.stages.block import Block, Cause, reject_causes
@@ -212,13 +212,6 @@ def _bad_lists(column: pa.Array, wanted: InputColumns) -> Array:
     if bad_n.any():
         bad_b[~bad_b] = bad_n.reshape(-1, wanted.width).any(axis=1)
     return bad_b
-
-
-def is_list(kind: pa.DataType) -> bool:
-    """Tells whether a column holds a list of numbers a row."""
-    return bool(
-        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    )
 
 
 def _column(batch: pa.RecordBatch, wanted: InputColumns) -> pa.Array:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchscore.arrays import Array, to_arrow, to_numpy
+from batchscore.arrays import Array, is_list, to_arrow, to_numpy
 from batchscore.ragged import Varying
 from batchscore.stages.block import Cause
 from batchscore.values import joined_texts, number_texts
@@ -74,12 +74,12 @@ def _cause(name: str, fault: _Fault, new_f: Array) -> Cause:
 
 
 def _faults(column: pa.Array, wanted: Wanted, is_sequence: bool = False) -> Iterator[_Fault]:
-    is_list = hasattr(column.type, "value_type")
+    lists = is_list(column.type)
     if column.null_count:
-        expected = "a list of numbers" if is_list else f"a number ({wanted.dtype})"
+        expected = "a list of numbers" if lists else f"a number ({wanted.dtype})"
         null_f = np.flatnonzero(to_numpy(column.is_null()))
-        yield _Fault("is null", null_f, _repeated("null", len(null_f)), expected)
-    if is_list:
+        yield _Fault("is null", null_f, pa.repeat("null", len(null_f)), expected)
+    if lists:
         if not is_sequence:
             yield from _lengths(column, wanted)
         yield from _items(column, wanted)
@@ -142,7 +142,3 @@ def long_cause(column: str, long_b: Array, length_b: Array, limit: int) -> Cause
         "rows off"
     )
     return Cause(message, rows_c, details)
-
-
-def _repeated(text: str, rows: int) -> pa.Array:
-    return pa.repeat(pa.scalar(text), rows)

@@ -52,6 +52,14 @@ def test_a_null_and_an_integer_out_of_range_are_told() -> None:
     }
 
 
+def test_a_dictionary_of_numbers_is_refused_with_nulls_too() -> None:
+    """It is not made of numbers, whether a value is null or not."""
+    inputs = [InputColumns("x", "float32", (), ("n",))]
+    for values in ([1, 2], [1, None]):
+        with pytest.raises(StepError, match=r"dictionary.* is not made of numbers"):
+            _stacked(inputs, n=pa.array(values).dictionary_encode())
+
+
 def test_the_largest_uint64_is_told_exactly() -> None:
     """An integer beyond 2**53 is not rounded."""
     inputs = [InputColumns("x", "int64", (1,), ("n",))]
