@@ -16,7 +16,7 @@ from batchscore.plan.auto import count_cores
 from batchscore.plan.independence import Cause, Dependence, attempt, find_dependence, take
 from batchscore.plan.plan import Plan
 from batchscore.plan.sample import read_sample
-from batchscore.plan.score_types import keep_published, learn_types
+from batchscore.plan.score_types import keep_published, learn_types, published_scores
 from batchscore.scoring import BlockStep, infer_step, postprocess_step, preprocess_step
 from batchscore.spec import RunSpec
 from batchscore.stages.block import TILE_ROWS, Block, locate_rows
@@ -49,9 +49,9 @@ _FUNCTION_REMEDIES: dict[Cause, str] = {
         "values, as from a hash of its id; a seed is not enough, since it goes by the row's place"
     ),
     "other rows": (
-        "compute means, ranks, codes and the like once, over the training data, and keep them in a "
-        "file that the function reads, or in the model folder's preprocessing; and return the rows "
-        "in the order in which they were given"
+        "compute means, ranks, codes and similar values once, over the training data, and keep "
+        "them in a file that the function reads, or in the model folder's preprocessing; and "
+        "return the rows in the order in which they were given"
     ),
     "threads": (
         "use local variables for what it computes, in place of globals and attributes that its "
@@ -65,8 +65,8 @@ _NETWORK_REMEDIES: dict[Cause, str] = {
         "random numbers, and keep nothing from one call to the next"
     ),
     "other rows": (
-        "compute softmax, means, sums, sorting and the like over a row's own dimensions, never "
-        "over dimension 0, and give BatchNorm running statistics (track_running_stats=True)"
+        "compute softmax, means, sums, orders and similar values over a row's own dimensions, "
+        "never over dimension 0, and give BatchNorm running statistics (track_running_stats=True)"
     ),
     "threads": (
         "use local variables for what forward computes, in place of globals and class attributes"
@@ -105,7 +105,7 @@ class Tried:
     Args:
         said: what was tried, in words.
         scores: types of the score columns, as far as they were found.
-        open: whether rows were scored, and the type of a column was not among what they told.
+        open: whether rows were scored and the type of a score column is still unknown.
     """
 
     said: str
@@ -135,12 +135,13 @@ def require_independent(plan: Plan, units: Sequence[Unit], network: Network | No
     try:
         stages = _stages(spec, network)
         tried = _try_stages(spec, stages, sample)
+        before = published_scores(spec)
         if tried.open:
-            types = learn_types(spec, [stage.step for stage in stages], units)
+            types = learn_types(spec, before, [stage.step for stage in stages], units)
             spec = replace(spec, scores=types)
             tried = _try_stages(spec, _stages(spec, network), sample)
             tried = replace(tried, scores={**types, **tried.scores})
-        return replace(tried, scores=keep_published(plan.spec, tried.scores))
+        return replace(tried, scores=keep_published(before, tried.scores))
     except FailedError as error:
         raise InvalidError(str(error)) from error
 

@@ -40,14 +40,14 @@ def read_sample(units: Iterable[Unit], source: Source, rows: int) -> Block | Non
 def _parts(units: Iterable[Unit], rows: int) -> Iterator[Unit]:
     """Yields parts of about so many rows, the first one first, the others spread over the input."""
     pieces = [piece for unit in units for piece in unit.pieces if piece.rows]
-    places = _spread(range(len(pieces)), _PARTS)
+    places = spread(range(len(pieces)), _PARTS)
     for place in places:
         parts = pack_units(pieces[place : place + _SHARDS], rows)
-        yield from _spread(parts, -(-_PARTS // len(places)))
+        yield from spread(parts, -(-_PARTS // len(places)))
 
 
-def _spread(items: Sequence[_Item], most: int) -> Sequence[_Item]:
-    """Returns at most so many items at equal distances, from the first on."""
+def spread(items: Sequence[_Item], most: int) -> Sequence[_Item]:
+    """Returns at most so many items at equal distances, the first one among them."""
     return items[:: max(1, -(-len(items) // most))]
 
 

@@ -10,7 +10,7 @@ from batchscore.errors import StepError
 from batchscore.job import UserFunction
 from batchscore.plan.independence import attempt
 from batchscore.plan.published import published_types
-from batchscore.plan.sample import read_sample
+from batchscore.plan.sample import read_sample, spread
 from batchscore.spec import RunSpec
 from batchscore.stages.block import Block, Step
 from batchscore.stages.typeless import Types, are_alike, known_types
@@ -21,14 +21,17 @@ _PLACES = 16
 _ROWS = 256
 
 
-def learn_types(spec: RunSpec, steps: Sequence[Step], units: Sequence[Unit]) -> Types:
-    """Returns the types of score columns that are published, or that rows elsewhere have.
+def learn_types(
+    spec: RunSpec, before: Types, steps: Sequence[Step], units: Sequence[Unit]
+) -> Types:
+    """Returns the types of score columns that rows elsewhere have, or that are published.
 
     Args:
+        before: those that are published.
         steps: from the source columns to the scores.
         units: what is to be scored.
     """
-    types: dict[str, pa.DataType] = {**_published(spec)}
+    types = {**before}
     for part in _places(units):
         block = _scored(read_sample([part], spec.source, _ROWS), steps)
         values = block.values if block is not None else None
@@ -39,17 +42,19 @@ def learn_types(spec: RunSpec, steps: Sequence[Step], units: Sequence[Unit]) -> 
     return types
 
 
-def keep_published(spec: RunSpec, types: Types) -> Types:
+def keep_published(before: Types, types: Types) -> Types:
     """Returns types with those that are published in place of others of numbers, or of texts."""
+    return {
+        name: before[name] if name in before and are_alike(kind, before[name]) else kind
+        for name, kind in types.items()
+    }
+
+
+def published_scores(spec: RunSpec) -> Types:
+    """Returns the types of columns that are published; none where no function makes scores."""
+    types: dict[str, pa.DataType] = {}
     if not any(isinstance(step, UserFunction) for step in spec.postprocess):
         return types
-    before = _published(spec)
-    kept = {name for name, kind in types.items() if are_alike(kind, before.get(name, kind))}
-    return {name: before.get(name, kind) if name in kept else kind for name, kind in types.items()}
-
-
-def _published(spec: RunSpec) -> Types:
-    types: dict[str, pa.DataType] = {}
     for name, text in published_types(spec.output, spec.job, spec.slice).items():
         types |= _named(name, text)
     return types
@@ -65,8 +70,7 @@ def _named(name: str, text: str) -> dict[str, pa.DataType]:
 def _places(units: Sequence[Unit]) -> Iterator[Unit]:
     """Yields row groups spread over the input, one each."""
     groups = [group for unit in units for piece in unit.pieces for group in split_piece(piece, 1)]
-    step = max(1, len(groups) // _PLACES)
-    yield from (make_unit((group,)) for group in groups[::step][:_PLACES])
+    yield from (make_unit((group,)) for group in spread(groups, _PLACES))
 
 
 def _scored(block: Block | None, steps: Sequence[Step]) -> Block | None:

@@ -308,7 +308,7 @@ def test_the_message_names_rows_values_and_remedy(command: str, tmp_path: Path) 
         "model input 'x', column 'a', of row ",
         "in a batch of 201 rows",
         "floats to within 1e-05, the model's tolerance",
-        "What to do: compute means, ranks, codes and the like once",
+        "What to do: compute means, ranks, codes and similar values once",
     ):
         assert words in error
 

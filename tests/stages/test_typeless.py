@@ -6,6 +6,7 @@ import itertools
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -117,6 +118,22 @@ def test_rows_without_a_value_are_scored_in_every_batch(
     assert done.exit_code == 0, done.output
     values = published(tmp_path / "out").column("s").to_pylist()
     assert (len(values), sum(map(bool, values))) == (600, 300 - 76)
+
+
+def test_a_type_that_only_the_last_rows_have_is_found(tmp_path: Path) -> None:
+    """Row groups all over the input are looked at, the last ones too."""
+    job = factory.write_job(tmp_path)
+    (tmp_path / "in/1.parquet").unlink()
+    a = pa.array([9.0 * (i >= 290) for i in range(310)], pa.float32())
+    table = make_rows(310).set_column(1, "a", a).set_column(2, "b", pa.array([0.0] * 310))
+    pq.write_table(table, tmp_path / "in/0.parquet", row_group_size=10)
+    (tmp_path / "steps.py").write_text(ARROW.format(made=KINDS["text"]))
+    function = {"postprocess": {"function": "steps.py:run"}}
+    change_job(tmp_path, {**function, "runtime.batch_rows": 10})
+    done = factory.run_cli("run", job)
+    assert done.exit_code == 0, done.output
+    values = published(tmp_path / "out").column("s").to_pylist()
+    assert values == [None] * 290 + ["high"] * 20
 
 
 def test_a_shard_without_a_null_keeps_the_published_types(tmp_path: Path) -> None:
