@@ -53,7 +53,7 @@ def find_references(loaded: LoadedJob, model: Model, slice_: str) -> References:
         return _listed(loaded, anchor, wanted, slice_)
     if wanted == "model":
         return References(_readable(anchor))
-    found, notes = _chosen(loaded, slice_)
+    found, notes = _item(loaded, anchor, _as_item(wanted), slice_, "drift.reference")
     anchors = _readable(None if anchor is None else replace(anchor, anchor=True))
     return References((*found, *anchors), tuple(notes))
 
@@ -91,8 +91,14 @@ def _item(
         return _readable(_file(item.file), key), []
     if item.run is not None:
         return _readable(_named_run(store, item.run), key), []
-    wanted = EarlierRuns(last=item.last, same_weekday=item.same_weekday)
-    return _last(loaded, wanted, store, slice_, key)
+    return _last(loaded, item, store, slice_, key)
+
+
+def _as_item(wanted: str | EarlierRuns) -> ListedReference:
+    """Returns the only reference of a job as an item of a list."""
+    if isinstance(wanted, EarlierRuns):
+        return ListedReference(**wanted.model_dump())
+    return ListedReference(previous=True) if wanted == "previous" else ListedReference(file=wanted)
 
 
 def _readable(reference: Reference | None, key: str = "drift.reference") -> tuple[Reference, ...]:
@@ -112,19 +118,6 @@ def _check_rules(job: Job) -> None:
         check_rules(drift_rules(job.drift, job.drift.columns))
     except ValueError as error:
         raise JobFileError(f"drift.thresholds: {error}") from error
-
-
-def _chosen(loaded: LoadedJob, slice_: str) -> tuple[tuple[Reference, ...], list[str]]:
-    job = loaded.job
-    wanted, store = job.drift.reference, Store(job.output.path)
-    assert not isinstance(wanted, tuple)
-    if wanted == "previous":
-        return _previous(store, slice_, job.name)
-    if isinstance(wanted, str):
-        return _readable(_file(wanted)), []
-    if wanted.run is not None:
-        return _readable(_named_run(store, wanted.run)), []
-    return _last(loaded, wanted, store, slice_, "drift.reference")
 
 
 def _file(address: str) -> Reference:
@@ -154,7 +147,7 @@ def _previous(store: Store, slice_: str, job: str) -> tuple[tuple[Reference, ...
 
 
 def _last(
-    loaded: LoadedJob, wanted: EarlierRuns, store: Store, slice_: str, key: str
+    loaded: LoadedJob, wanted: ListedReference, store: Store, slice_: str, key: str
 ) -> tuple[tuple[Reference, ...], list[str]]:
     if not any(parameter.type == "date" for parameter in loaded.job.params.values()):
         raise JobFileError(
