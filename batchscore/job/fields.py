@@ -44,7 +44,8 @@ def one_or_more(value: Any) -> Any:
     return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
-def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
+def distinct(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns texts of which none is there twice; ValueError where one is."""
     repeated = sorted(value for value, count in Counter(values).items() if count > 1)
     if repeated:
         raise ValueError(f"{', '.join(map(shown, repeated[:5]))} is there more than once; keep one")
@@ -102,9 +103,14 @@ def _condition(item: Any) -> Condition:
     return column, operator, tuple(_scalar(column, operator, item) for item in value)
 
 
-def _scalar(column: str, operator: str, value: Any) -> Scalar:
+def is_scalar(value: Any) -> bool:
+    """Tells whether a value is one that a column can be compared with."""
     known = isinstance(value, str | int | float | date)
-    if not known or (isinstance(value, float) and not math.isfinite(value)):
+    return known and not (isinstance(value, float) and not math.isfinite(value))
+
+
+def _scalar(column: str, operator: str, value: Any) -> Scalar:
+    if not is_scalar(value):
         found = shown(value, (column,))
         raise ValueError(
             f"column {shown(column)}: {operator!r} compares with a text, number, boolean or date, "
@@ -171,12 +177,12 @@ Filters = Annotated[
     WithJsonSchema(_FILTERS_SCHEMA),
 ]
 Text = Annotated[str, StringConstraints(min_length=1)]
-Columns = Annotated[tuple[Text, ...], BeforeValidator(as_tuple), AfterValidator(_distinct)]
+Columns = Annotated[tuple[Text, ...], BeforeValidator(as_tuple), AfterValidator(distinct)]
 OneOrMore = Annotated[
     tuple[Text, ...],
     Field(min_length=1),
     BeforeValidator(as_tuple),
-    AfterValidator(_distinct),
+    AfterValidator(distinct),
 ]
 FileFunction = Annotated[
     str, StringConstraints(pattern=FILE_FUNCTION), AfterValidator(_function_file)
@@ -184,6 +190,6 @@ FileFunction = Annotated[
 CodePaths = Annotated[
     tuple[Annotated[Text, AfterValidator(_below_the_job)], ...],
     BeforeValidator(as_tuple),
-    AfterValidator(_distinct),
+    AfterValidator(distinct),
 ]
 BatchKind = Literal["arrow", "pandas"]

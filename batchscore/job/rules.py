@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import re
-from datetime import date
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
@@ -18,6 +16,8 @@ from batchscore.job.fields import (
     Section,
     Text,
     as_tuple,
+    distinct,
+    is_scalar,
 )
 from batchscore.job.parameters import shown
 
@@ -92,8 +92,7 @@ def _values(value: Any) -> Any:
     if not isinstance(value, list | tuple) or not value:
         raise PydanticCustomError("values", "a list of one or more values")
     for each in value:
-        known = isinstance(each, str | int | float | date)
-        if not known or (isinstance(each, float) and not math.isfinite(each)):
+        if not is_scalar(each):
             raise ValueError(
                 f"expected texts, numbers, booleans or dates, found {shown(each)}; a null always "
                 "passes, and not_null forbids it"
@@ -280,10 +279,6 @@ def _program(command: tuple[str, ...]) -> tuple[str, ...]:
     return command
 
 
-def _distinct(statuses: tuple[Status, ...]) -> tuple[Status, ...]:
-    return tuple(dict.fromkeys(statuses))
-
-
 class Notify(Section):
     """A program that `batchscore run` starts at its end, with the result as JSON.
 
@@ -304,7 +299,7 @@ class Notify(Section):
         tuple[Status, ...],
         Field(min_length=1),
         BeforeValidator(as_tuple),
-        AfterValidator(_distinct),
+        AfterValidator(distinct),
     ] = Field(
         default=("held", "failed"),
         description="The statuses that it is started for, as `--json` names them.",

@@ -200,6 +200,7 @@ def test_check_warns_of_a_program_that_is_not_there(job: Path) -> None:
         ({"command": [""]}, "expected [program, argument"),
         ({"command": ["x"], "on": ["done"]}, "'published', 'empty', 'unchanged', 'held'"),
         ({"command": ["x"], "on": []}, "expected a list that is not empty"),
+        ({"command": ["x"], "on": ["held", "held"]}, "'held' is there more than once; keep one"),
         ({"command": ["x"], "no": []}, "notify.no: unknown key; expected one of command, on"),
     ],
     ids=str,
