@@ -22,7 +22,7 @@ from batchscore.records import Digest, UnitRecord
 from batchscore.recount import complete_tallies
 from batchscore.runs import layout
 from batchscore.runs.checks import Check, outcome
-from batchscore.runs.column_checks import check_columns, columns_to_json, day_end
+from batchscore.runs.column_checks import check_columns, columns_to_json
 from batchscore.runs.contents import (
     describe,
     files_of,
@@ -97,7 +97,8 @@ def finish_run(spec: RunSpec, addresses: Iterable[str]) -> dict[str, Any]:
         require_lease(spec.output, spec.slice, spec.lease, spec.run)
         result = _gather(spec, plan, sorted(set(addresses)))
         checks = judge(spec, result.rows, result.records, _bad_shards(result), result.base)
-        moment = day_end(plan.get("day_end"), plan["facts"]["started"])
+        # Ages are taken at the end of the job's day, or at the run's start.
+        moment = datetime.fromisoformat(plan.get("day_end") or plan["facts"]["started"])
         tallies = _tallies(spec, result.records)
         checks += check_columns(spec.target.checks, tallies, spec.checks, moment)
         references = [Reference.from_json(each) for each in plan["references"]]

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from batchscore.wording import of_count
 
-SHOWN = 80
+_SHOWN = 80
 _DIGITS = {"s": 0, "ms": 3, "us": 6, "ns": 9}
 _DAY = 86_400
 
@@ -109,10 +109,10 @@ def number_texts(column: pa.Array) -> pa.Array:
     return bounded(pc.fill_null(column.cast(pa.string()), "null"))
 
 
-def bounded(texts: pa.Array, width: int = SHOWN) -> pa.Array:
-    """Returns texts (b,) cut to a number of characters."""
-    long_b = pc.greater(pc.utf8_length(texts), width)
-    cut = pc.binary_join_element_wise(pc.utf8_slice_codeunits(texts, 0, width - 1), "…", "")
+def bounded(texts: pa.Array) -> pa.Array:
+    """Returns texts (b,) cut to 80 characters."""
+    long_b = pc.greater(pc.utf8_length(texts), _SHOWN)
+    cut = pc.binary_join_element_wise(pc.utf8_slice_codeunits(texts, 0, _SHOWN - 1), "…", "")
     return pc.if_else(long_b, cut, texts)
 
 

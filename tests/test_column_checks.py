@@ -101,7 +101,7 @@ def test_columns_that_pass_say_so(folder: Path) -> None:
     assert check_of(found, "not_null")["detail"] == (
         "id has no null in 500 rows; score has no null in 500 rows"
     )
-    assert check_of(found, "accepted")["detail"] == "part has accepted values alone in 500 rows"
+    assert check_of(found, "accepted")["detail"] == "part has accepted values only in 500 rows"
 
 
 def test_a_column_that_is_read_for_a_check_alone_changes_nothing_else(folder: Path) -> None:

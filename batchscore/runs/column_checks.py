@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from batchscore.job import Checks, ColumnCheck, age_seconds
 from batchscore.runs.checks import Check
 from batchscore.tallies import Example, Tally
-from batchscore.wording import one_line
+from batchscore.wording import counted, one_line
 
 _VALUES = 10
 _BILLION = 10**9
@@ -51,20 +51,13 @@ def _judged(
         assert moment is not None
         return _fresh(check.column, tally, checks.fresh[check.column], moment)
     name = one_line(check.column, 40)
-    null = check.kind == "not_null"
+    null, rows = check.kind == "not_null", counted(tally.rows, "row")
     if not tally.failed:
-        return (
-            True,
-            f"{name} has {'no null' if null else 'accepted values alone'} in {_rows(tally)}",
-        )
+        return True, f"{name} has {'no null' if null else 'accepted values only'} in {rows}"
     what = "is null" if null else "has a value that is not accepted"
     places = "; ".join(_place(each, null) for each in tally.examples)
-    text = f"{name} {what} in {tally.failed:,} of {_rows(tally)} ({places})"
+    text = f"{name} {what} in {tally.failed:,} of {rows} ({places})"
     return False, text if null else f"{text}; accepted: {_listed(check.values)}"
-
-
-def _rows(tally: Tally) -> str:
-    return f"{tally.rows:,} row{'' if tally.rows == 1 else 's'}"
 
 
 def _place(example: Example, null: bool) -> str:
@@ -80,12 +73,13 @@ def _listed(values: Sequence[Any]) -> str:
 def _fresh(column: str, tally: Tally, allowed: str, moment: datetime) -> tuple[bool, str]:
     name = one_line(column, 40)
     if tally.newest is None:
-        return False, f"{name} has no value in {_rows(tally)}, so its age is not known"
+        rows = counted(tally.rows, "row")
+        return False, f"{name} has no value in {rows}, so its age is not known"
     at = int(moment.timestamp()) * _BILLION + moment.microsecond * 1000
     age = at - tally.newest
-    told = f"{_span(age)} before" if age >= 0 else f"{_span(-age)} after"
+    shown = f"{_span(age)} before" if age >= 0 else f"{_span(-age)} after"
     return age <= age_seconds(allowed) * _BILLION, (
-        f"the newest {name} is {instant(tally.newest)}, {told} {instant(at)}; {allowed} is allowed"
+        f"the newest {name} is {instant(tally.newest)}, {shown} {instant(at)}; {allowed} is allowed"
     )
 
 
@@ -99,17 +93,6 @@ def _span(nanoseconds: int) -> str:
 def instant(nanoseconds: int) -> str:
     """Returns an instant in nanoseconds since 1970 as a text, to the second; of any year."""
     return f"{np.datetime64(nanoseconds // _BILLION, 's')}Z"
-
-
-def day_end(day: str | None, started: str) -> datetime:
-    """Returns when ages are taken: at the end of a day in UTC, or when the run started.
-
-    Args:
-        day: the instant after the day, in ISO's form; None: there is no day.
-        started: of the run, in ISO's form.
-    """
-    found = datetime.fromisoformat(day or started)
-    return found if found.tzinfo else found.replace(tzinfo=timezone.utc)
 
 
 def columns_to_json(

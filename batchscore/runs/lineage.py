@@ -111,7 +111,7 @@ def find_scored_row(store: Store, record: UnitRecord, row: int) -> tuple[str, in
                 number = int(file_n[at[0]])
                 position = before[number] + np.count_nonzero(file_n[: at[0]] == number)
                 return files[number], int(position)
-            before.update(Counter(dict(zip(*np.unique(file_n, return_counts=True), strict=True))))
+            before.update(dict(zip(*np.unique(file_n, return_counts=True), strict=True)))
     raise RecordError(f"rows file {record.rows_file}: does not know row {row:,} of its unit")
 
 

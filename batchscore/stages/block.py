@@ -205,7 +205,12 @@ def stopwatch(seconds: dict[str, float], stage: str) -> Iterator[None]:
 
 
 def reject_rows(
-    block: Block, bad_b: pa.Array, stage: str, error: str, message: str, details: pa.Array = None
+    block: Block,
+    bad_b: pa.Array,
+    stage: str,
+    error: str,
+    message: str,
+    details: pa.Array | None = None,
 ) -> Block:
     """Takes the rows where the boolean array (b,) is true out of the block, into its rejects."""
     keep_b = pc.invert(bad_b)
