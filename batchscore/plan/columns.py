@@ -62,7 +62,7 @@ def read_schema(job: Job, footers: Sequence[Footer], model: Model) -> pa.Schema:
 def checked_schema(
     job: Job, footers: Sequence[Footer], model: Model, schema: pa.Schema
 ) -> pa.Schema:
-    """Returns the columns to read for checks of columns, beside those that something else needs.
+    """Returns the columns to read for checks of columns alone, which nothing else needs.
 
     Raises:
         JobFileError: there is no such column.

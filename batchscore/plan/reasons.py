@@ -63,7 +63,7 @@ def _explain(name: str, now: str | None, then: str | None) -> str:
 
 
 def _explain_model(model: Model, then: Mapping[str, Any], known: bool) -> list[str]:
-    """Says how a model differs; nothing where only code does, which is told itself."""
+    """Says how a model differs; nothing if only code does, which has its own phrase."""
     old, new = then.get("version"), model.version
     if then.get("name", model.name) != model.name:
         return [f"model {then['name']} {old} to {model.name} {new}"]

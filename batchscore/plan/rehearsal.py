@@ -65,7 +65,7 @@ def rehearse(plan: Plan, work: Work) -> Rehearsal | None:
     None where there is no row at all.
 
     Raises:
-        FailedError: The batch cannot be read, or a stage fails for all of it, as in a run.
+        FailedError: the batch cannot be read, or a stage fails for all of it, as in a run.
     """
     return [_rehearse_once(plan, work) for _ in range(_ROUNDS)][-1]
 

@@ -99,7 +99,7 @@ def _column_type(
         return footer.schema.field(index).type
     others = sum(name not in each.schema.names for each in footers) - 1
     them = of_count(others + 1, "it", "them")
-    also = f", and neither {of_count(others, 'has', 'have')} {counted(others, 'more shard')}"
+    also = f"; {counted(others, 'more shard')} {of_count(others, 'lacks', 'lack')} it too"
     remedy = ", or, where the column is not needed, name those to keep in output.columns"
     raise InputError(
         f"shard {footer.shard.path}: has no column {name!r} as the shards before it"

@@ -386,7 +386,7 @@ def _again(
 
 
 def _damaged_records(plan: Plan, units: Iterable[str]) -> dict[str, str]:
-    """Returns the records that tell no more which row groups are finished, by path."""
+    """Returns the records that no longer say which row groups are finished, by path."""
     spec = plan.spec
     paths = (layout.record(spec.slice, spec.score, unit) for unit in sorted(units))
     return dict.fromkeys(paths, "is damaged")

@@ -39,6 +39,6 @@ def test_a_column_that_later_shards_lack_is_told_with_how_many(
         write_shard(tmp_path / f"in/{number}.parquet", table.append_column("c", pa.array([1] * 9)))
     told = _told(tmp_path)
     lack = tmp_path / "in/2.parquet"
-    assert f"shard {lack}: has no column 'a' as the shards before it, and neither has " in told
-    assert "neither has 1 more shard;" in told
+    assert f"shard {lack}: has no column 'a' as the shards before it; 1 more shard lacks " in told
+    assert "1 more shard lacks it too; " in told
     assert "write them again or take them out of input.path" in told
