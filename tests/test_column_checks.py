@@ -293,7 +293,7 @@ def test_a_column_without_values_has_no_age(folder: Path) -> None:
     ],
     ids=str,
 )
-def test_a_wrong_check_is_told_before_any_work(
+def test_a_wrong_check_is_refused_before_any_work(
     folder: Path, checks: dict[str, Any], message: str
 ) -> None:
     """Exit 2, the column, its type and what to write instead; nothing is written."""
@@ -305,7 +305,7 @@ def test_a_wrong_check_is_told_before_any_work(
     assert not (folder / "out").exists()
 
 
-def test_a_wrong_score_after_a_function_is_told_before_the_run(folder: Path) -> None:
+def test_a_wrong_score_after_a_function_is_refused_before_the_run(folder: Path) -> None:
     """What a function will call its scores is known once it has run on a batch."""
     (folder / "f.py").write_text("def f(batch):\n    return batch.rename_columns(['risk'])\n")
     step = {"postprocess": [{"function": {"function": "f.py:f"}}]}

@@ -76,8 +76,8 @@ def test_a_long_text_is_cut() -> None:
 
 
 @pytest.mark.parametrize("kind", [pa.duration("s"), pa.duration("ns"), pa.time64("ns")], ids=str)
-def test_times_within_lists_structs_and_maps_are_told_as_such(kind: pa.DataType) -> None:
-    """Extremes that Python's own types cannot hold are told at any depth, and slices of them."""
+def test_times_within_lists_structs_and_maps_are_shown(kind: pa.DataType) -> None:
+    """Extremes that Python's own types cannot hold are shown at any depth, also in slices."""
     most = 86_399_999_999_999 if pa.types.is_time(kind) else 2**63 - 1
     leaf = pa.array([0, most, None, 1, most, 2], pa.int64()).cast(kind)
     told = plain_values(leaf)

@@ -57,7 +57,7 @@ SAME = {"name": "small", "version": "1.1", "sha256": dict(MODEL.sha256)}
 def test_each_fact_has_its_phrase(
     facts: Mapping[str, str], before: Mapping[str, str], phrase: str
 ) -> None:
-    """Values are told where a person can read them."""
+    """Values are shown if a person can read them."""
     names = changed_facts(facts, before)
     assert explain_facts(names, facts, before, MODEL, SAME) == (phrase,)
 
@@ -88,7 +88,7 @@ def test_a_model_is_named_by_what_differs(
     assert found == phrases
 
 
-def test_all_causes_are_told_in_one_line() -> None:
+def test_all_causes_are_said_in_one_line() -> None:
     """What changed, then what is gone; where a person asked for it, nothing else decides."""
     found = explain_work(("input.filters changed",), False, ("a", "b"), True)
     expected = "input.filters changed; 2 shards rewritten; files were lost or damaged"
@@ -97,7 +97,7 @@ def test_all_causes_are_told_in_one_line() -> None:
     assert explain_work((), False, (), False) == ()
 
 
-def test_a_change_of_a_job_is_told_by_its_own_words(tmp_path: Path) -> None:
+def test_a_change_of_a_job_has_its_own_words(tmp_path: Path) -> None:
     """Each key that is edited gives the phrase of its fact, and no other."""
     (tmp_path / "f.py").write_text("import g\ndef f(batch): return batch\n")
     (tmp_path / "g.py").write_text("")

@@ -21,7 +21,7 @@ from batchscore.stages.write import reject_table
 from tests.factory import make_batch, make_block
 
 
-def _told(block: Block) -> dict[int, tuple[str, str]]:
+def _details(block: Block) -> dict[int, tuple[str, str]]:
     return {
         row: (each.message, detail)
         for each in block.rejects
@@ -34,11 +34,11 @@ def _stacked(inputs: Sequence[InputColumns], **columns: Any) -> dict[int, tuple[
     assert done.values is not None
     left = set(range(done.unit.rows)) - set(done.rows_b.to_pylist())
     assert done.values.num_rows == len(done)
-    assert left == set(_told(done))
-    return _told(done)
+    assert left == set(_details(done))
+    return _details(done)
 
 
-def test_a_null_and_an_integer_out_of_range_are_told() -> None:
+def test_a_null_and_an_integer_out_of_range_are_named() -> None:
     """Each has its own cause, and the detail has the value and the type's range."""
     inputs = [InputColumns("x", "int8", (2,), ("n", "m"))]
     n = pa.array([1, None, 300, None, 5], pa.int64())
@@ -60,7 +60,7 @@ def test_a_dictionary_of_numbers_is_refused_with_nulls_too() -> None:
             _stacked(inputs, n=pa.array(values).dictionary_encode())
 
 
-def test_the_largest_uint64_is_told_exactly() -> None:
+def test_the_largest_uint64_is_shown_exactly() -> None:
     """An integer beyond 2**53 is not rounded."""
     inputs = [InputColumns("x", "int64", (1,), ("n",))]
     found = _stacked(inputs, n=pa.array([2**64 - 1, 1], pa.uint64()))
@@ -68,7 +68,7 @@ def test_the_largest_uint64_is_told_exactly() -> None:
 
 
 @pytest.mark.parametrize("kind", [pa.list_, pa.large_list, lambda of: pa.list_(of, 2)])
-def test_a_list_is_told_by_its_length_or_its_item(kind: Any) -> None:
+def test_a_list_is_shown_by_its_length_or_its_item(kind: Any) -> None:
     """A list of another length, a null list, and a null or too large item have their own words."""
     lists = [[1, 2], [1, None], None, [400, 2]]
     if not pa.types.is_fixed_size_list(kind(pa.int64())):
@@ -81,7 +81,7 @@ def test_a_list_is_told_by_its_length_or_its_item(kind: Any) -> None:
     assert details.get(4) in (None, "column 'v': a list of 1, expected a list of 2 numbers")
 
 
-def test_sequences_are_told_by_their_steps() -> None:
+def test_sequences_are_shown_by_their_steps() -> None:
     """Uneven and too long inputs have their steps, and a null step its place, also in vectors."""
     ids = InputColumns("ids", "int64", (), ("tokens",), Varying(2))
     mask = InputColumns("mask", "int64", (), ("mask",), Varying(2))
@@ -108,7 +108,7 @@ def test_one_step_is_one_step() -> None:
 
 
 def test_an_output_that_is_not_finite_is_named_with_its_value() -> None:
-    """Of several outputs the first that is spoiled is told, a list's too; messages stay one."""
+    """Of several outputs the first that is spoiled is named, a list's too; the message is one."""
     nan, inf = float("nan"), float("inf")
     values = make_batch(
         a=pa.array([1.0, nan, 1.0, 1.0, None]),
@@ -118,7 +118,7 @@ def test_an_output_that_is_not_finite_is_named_with_its_value() -> None:
     block = make_block(make_batch(id=list(range(5))), values=values)
     done = reject_non_finite(block, "infer", "the model returned NaN or infinity")
     assert done.rows_b.to_pylist() == [0]
-    assert {row: detail for row, (_, detail) in _told(done).items()} == {
+    assert {row: detail for row, (_, detail) in _details(done).items()} == {
         1: "output 'a': nan, expected a finite number",
         2: "output 'b': -inf, expected a finite number",
         3: "output 'b': null, expected a finite number",
@@ -127,7 +127,7 @@ def test_an_output_that_is_not_finite_is_named_with_its_value() -> None:
     assert len(done.rejects) == 1
 
 
-def test_a_functions_failure_is_told_with_its_words() -> None:
+def test_a_functions_failure_is_shown_in_its_words() -> None:
     """The detail has the function and the error; it is bounded, and a key in it does not show."""
 
     def step(block: Block) -> Block:
@@ -138,28 +138,30 @@ def test_a_functions_failure_is_told_with_its_words() -> None:
 
     ids = make_batch(id=list(range(9)))
     block = make_block(ids, values=ids)
-    ((message, detail),) = _told(bisect(block, "postprocess", step, 9, Trial(passed=True))).values()
+    ((message, detail),) = _details(
+        bisect(block, "postprocess", step, 9, Trial(passed=True))
+    ).values()
     assert message.startswith("no value")
     assert detail.startswith("function f.py:g raised ValueError")
     assert len(detail) <= 300
     assert "hush" not in detail + message
 
 
-def test_a_text_that_is_not_utf8_is_told_with_its_bytes() -> None:
+def test_a_text_that_is_not_utf8_is_shown_by_its_bytes() -> None:
     """What cannot be decoded is written as its bytes."""
     bad = pa.Array.from_buffers(
         pa.string(), 2, [None, pa.py_buffer(np.array([0, 1, 3], np.int32)), pa.py_buffer(b"a\xffb")]
     )
     block = make_block(make_batch(part=bad), values=make_batch(score=[0.0, 1.0]))
     done = reject_unnamed(block, ("part",))
-    assert _told(done)[1][1] == "column 'part': \\xffb, expected valid UTF-8"
+    assert _details(done)[1][1] == "column 'part': \\xffb, expected valid UTF-8"
 
 
 def test_details_travel_with_a_block() -> None:
     """A block that an engine encodes comes back with its rejects' details."""
     inputs = [InputColumns("x", "int8", (1,), ("n",))]
     done = stack_columns(make_block(make_batch(n=pa.array([1, None, 300]))), inputs)
-    assert _told(decode_block(encode_block(done))) == _told(done)
+    assert _details(decode_block(encode_block(done))) == _details(done)
 
 
 @pytest.mark.parametrize("size", [1, 3, 6])
