@@ -50,7 +50,7 @@ class Chance:
     pythons: Any
 
     def set(self) -> None:
-        """Sets it."""
+        """Lets the next random numbers depend on this."""
         torch.set_rng_state(torch.frombuffer(bytearray(self.torchs), dtype=torch.uint8))
         np.random.set_state(self.numpys)
         random.setstate(self.pythons)
@@ -77,10 +77,10 @@ class Blueprint:
         self._sketches = self._copies = False
 
     def fill(self, state: State, keep: torch.dtype | None = None) -> Filled:
-        """Returns a network with weights, in their place or, where it must be, as copies.
+        """Returns a network with these weights: in place of its own ones, or copied into them.
 
         It is sketched first: weights that are replaced are not initialized, and take no memory.
-        Where something else came of their first numbers, or holds them, it is built for real.
+        If its code computes with its first weights, or keeps them elsewhere, it is built for real.
 
         Args:
             keep: a type of numbers that is not cast.
@@ -106,7 +106,7 @@ class Blueprint:
     ) -> None:
         """Raises ModelError where another process would build a network of other numbers.
 
-        Numbers that take no part in what the network gives for a few inputs are no fault.
+        Numbers that do not change what the network gives for a few inputs are allowed.
 
         Args:
             module: that was built.
@@ -129,7 +129,7 @@ class Blueprint:
             )
 
     def _outside(self, edition: int) -> dict[str, Any]:
-        """Returns what a network of code of its own keeps; what it left unset is zero."""
+        """Returns what a network of this edition of its code keeps; what it left unset is zero."""
         modes = [Zeros()] if self._key in _real else [Zeros(), Sketch(draws=True)]
         return outside(self._build(edition, *modes))
 

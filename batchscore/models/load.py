@@ -62,15 +62,15 @@ class Twins:
         try:
             # What merges adapters into its weights in eval() must not do so in shared ones.
             changes = _may_change_weights(self._module)
-            alike = not changes or _are_alike(self._module, self._build(False))
-            twin = self._build(alike)
-            alike = alike and _are_alike(self._module, twin)
+            if not changes or _are_alike(self._module, self._build(False)):
+                twin = self._build(True)
+                shared = {*self._module.modules()} & {*twin.modules()}
+                if not shared and _are_alike(self._module, twin):
+                    self._spare.insert(0, twin)
+                    return True
         except Exception as error:
             logging.warning("the network cannot be built twice (%s)", reason(error))
             return False
-        if alike and not {*self._module.modules()} & {*twin.modules()}:
-            self._spare.insert(0, twin)
-            return True
         logging.warning("the network comes out otherwise when it is built twice")
         return False
 

@@ -45,7 +45,7 @@ class Sketch(TorchFunctionMode):
     make in this thread.
 
     Args:
-        draws: chance decides as ever, though in another order.
+        draws: random numbers are drawn as usual, though in another order.
     """
 
     def __init__(self, draws: bool = False) -> None:
