@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Sequence
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -28,6 +28,8 @@ _EXAMPLES = 3
 _GOLDEN_RATIO = (5**0.5 - 1) / 2
 # Python gives another thread its turn after 5 ms, in which a whole batch may be done.
 _SWITCH_SECONDS = 1e-5
+# So long a thread waits for the others, at most.
+_START_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -152,23 +154,34 @@ def _sums(known: Block) -> Array:
 
 
 def _at_once(step: Step, blocks: Sequence[Block]) -> list[Block | StepError]:
-    start = threading.Barrier(len(blocks))
+    """Calls a step for each block from a thread of its own, all at the same time.
 
-    def run(block: Block) -> Block | StepError:
-        start.wait()
-        return attempt(step, block)
+    A debugger, or a tool that measures coverage, may end a thread as it starts. The calling thread
+    does its work then, and the others do not wait for it.
+    """
+    often = partial(sys.setswitchinterval, _SWITCH_SECONDS)
+    start = threading.Barrier(len(blocks), often, _START_SECONDS)
 
-    with _switching_often(), ThreadPoolExecutor(len(blocks), "alone") as pool:
-        return list(pool.map(run, blocks))
+    def run(block: Block, made: Future[Block | StepError]) -> None:
+        with suppress(threading.BrokenBarrierError):
+            start.wait()
+        try:
+            made.set_result(attempt(step, block))
+        except BaseException as error:
+            made.set_exception(error)
+
+    tried = [(block, Future[Block | StepError]()) for block in blocks]
+    _run_all([threading.Thread(target=run, args=each, name="alone") for each in tried])
+    return [made.result() if made.done() else attempt(step, block) for block, made in tried]
 
 
-@contextmanager
-def _switching_often() -> Iterator[None]:
-    """Has threads take turns so often that what they share is found in use."""
+def _run_all(threads: Sequence[threading.Thread]) -> None:
     before = sys.getswitchinterval()
-    sys.setswitchinterval(_SWITCH_SECONDS)
     try:
-        yield
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
     finally:
         sys.setswitchinterval(before)
 

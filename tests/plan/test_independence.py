@@ -1,0 +1,90 @@
+"""A stage is called for the same rows elsewhere, again, and from two threads."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from batchscore.plan import independence
+from batchscore.plan.independence import Dependence, find_dependence
+from batchscore.stages.block import Block
+from tests.factory import make_batch, make_block
+
+PATIENCE_S = 60.0
+
+
+def _step(block: Block) -> Block:
+    return replace(block, values=make_batch(score=block.batch.column("x")))
+
+
+def _find(step: Any = _step) -> Dependence | None:
+    block = make_block(make_batch(x=np.arange(8) * 0.5))
+    return find_dependence(step, block, _step(block), 1e-5, 1, threads=True)
+
+
+@contextmanager
+def _traced(tracer: Any) -> Iterator[None]:
+    before = threading.gettrace()
+    threading.settrace(tracer)
+    try:
+        yield
+    finally:
+        threading.settrace(before)  # type: ignore[arg-type]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_dies_as_it_starts_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where a tracer ends a thread at its start, the search ends all the same."""
+    monkeypatch.setattr(independence, "_START_SECONDS", 0.2)
+    started: list[str] = []
+
+    def tracer(*_: Any) -> None:
+        if threading.current_thread().name.startswith("alone"):
+            started.append("alone")
+            if len(started) == 1:
+                raise RuntimeError("no tracing here")
+
+    found: Future[Dependence | None] = Future()
+    with _traced(tracer):
+        threading.Thread(target=lambda: found.set_result(_find()), daemon=True).start()
+        assert found.result(PATIENCE_S) is None
+    assert started
+
+
+def test_both_threads_are_in_the_stage_at_the_same_time() -> None:
+    """Two calls from threads meet in the stage, and threads are switched often while they do."""
+    main, meeting, intervals = threading.get_ident(), threading.Barrier(2), []
+    before = sys.getswitchinterval()
+
+    def step(block: Block) -> Block:
+        if threading.get_ident() != main:
+            meeting.wait(PATIENCE_S)
+            intervals.append(sys.getswitchinterval())
+        return _step(block)
+
+    assert _find(step) is None
+    assert max(intervals) < before == sys.getswitchinterval()
+
+
+def test_a_defect_of_a_stage_passes_through() -> None:
+    """An error that no stage should raise is raised from the thread that met it."""
+    main = threading.get_ident()
+
+    def step(block: Block) -> Block:
+        if threading.get_ident() != main:
+            raise pa.ArrowInvalid("a defect")
+        return _step(block)
+
+    with pytest.raises(pa.ArrowInvalid, match="a defect"):
+        _find(step)
