@@ -38,7 +38,7 @@ def _traced(tracer: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        threading.settrace(before)  # type: ignore[arg-type]
+        threading.settrace(before)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
