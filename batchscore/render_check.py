@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from batchscore.commands.check import Checked
     from batchscore.plan import Plan
     from batchscore.plan.rehearsal import Rehearsal
+    from batchscore.runs.checks import Check
 
 
 def checked(found: Checked, probed: bool) -> list[str]:
@@ -25,7 +26,7 @@ def checked(found: Checked, probed: bool) -> list[str]:
         f"{counted(sum(s.rows for s in plan.shards), 'row')}, {size(plan.input_bytes)}; the filter "
         f"skips {counted(plan.pruned_rows, 'row')} unread",
         f"units   {len(work.units)} to score, {counted(work.unit_rows, 'row')}; "
-        f"{len(work.kept) + len(work.resumed)} reused, {counted(work.reused_rows, 'row')}",
+        f"{len(work.reused)} reused, {counted(work.reused_rows, 'row')}",
         f"model   {one_line(spec.model.name)} {one_line(spec.model.version)}, "
         f"{counted(len(spec.model.sha256), 'file')}, SHA-256 as pinned",
         f"output  {spec.output.address}, "
@@ -40,10 +41,7 @@ def checked(found: Checked, probed: bool) -> list[str]:
         *(f"WARNING     {one_line(warning, 400)}" for warning in found.warnings),
         "",
         *([f"later       {found.later}"] if found.later else _rehearsed(rehearsal)),
-        *(
-            f"{_END[check.passed, check.status]}  {check_line(vars(check))}"
-            for check in found.checks
-        ),
+        *(f"{_mark(check):<6}  {check_line(vars(check))}" for check in found.checks),
     ]
     return [*lines, "", _verdict(found)]
 
@@ -104,12 +102,8 @@ def _stage_rate(rehearsal: Rehearsal, stage: str) -> str:
     return rate(rehearsal.rows, rehearsal.seconds.get(stage, 0.0))
 
 
-_END = {
-    (True, "held"): "ok    ",
-    (True, "failed"): "ok    ",
-    (False, "held"): "HELD  ",
-    (False, "failed"): "FAILED",
-}
+def _mark(check: Check) -> str:
+    return "ok" if check.passed else check.status.upper()
 
 
 def _verdict(found: Checked) -> str:

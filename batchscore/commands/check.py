@@ -18,7 +18,7 @@ from batchscore.plan.places import probe_output
 from batchscore.plan.rehearsal import Rehearsal, estimate_seconds, rehearse
 from batchscore.plan.verify import verify
 from batchscore.processes import uncollected
-from batchscore.runs.checks import Check, check_rejects, check_schema
+from batchscore.runs.checks import Check, check_rejects, check_schema, worst
 from batchscore.runs.lease import describe_holder, holder
 from batchscore.runs.publication import pending
 from batchscore.runs.reconcile import Rows
@@ -40,7 +40,7 @@ class Checked:
         plan: what the job comes to.
         work: what of it is done, and what a run would do.
         rehearsal: what became of one batch; None where no row is left to score.
-        checks: of a run, as far as the batch or the plan tell how they end.
+        checks: those of a run that the batch or the plan can judge.
         estimate: seconds that a run is expected to take, by phase; None if it would score nothing.
         held_by: who holds the slice at the moment, or None.
         pending: a run whose publication was started and not finished, or None.
@@ -66,8 +66,7 @@ class Checked:
             return "ok"
         if self.work.held or (self.rehearsal is None and not self.plan.spec.allow_empty):
             return "held"
-        failed = {check.status for check in self.failed}
-        return "failed" if "failed" in failed else "held" if failed else "ok"
+        return worst(self.failed) or "ok"
 
     @property
     def failed(self) -> list[Check]:
@@ -105,7 +104,7 @@ class Checked:
             "bytes": plan.input_bytes,
             "units": len(work.units),
             "unit_rows": work.unit_rows,
-            "reused_units": len(work.kept) + len(work.resumed),
+            "reused_units": len(work.reused),
             "reused_rows": work.reused_rows,
             "changes": asdict(work.changes),
             "checks": [asdict(check) for check in (*work.checks, *self.checks)],
@@ -172,7 +171,7 @@ def check_job(
         tried.plan,
         work,
         tried.rehearsal,
-        tuple(_judge(tried.plan, work, tried.rehearsal)),
+        tuple(_judge(tried, work)),
         None if scoring is None else _estimate(tried.spent, scoring),
         describe_holder(store, slice_, by) if by else None,
         publication.run if publication else None,
@@ -214,24 +213,27 @@ def _estimate(spent: Mapping[str, float], scoring: float) -> dict[str, float]:
     return {**{phase: spent[phase] for phase in (START_UP, PLANNING, LOADING)}, SCORING: scoring}
 
 
-def _judge(plan: Plan, work: Work, rehearsal: Rehearsal | None) -> list[Check]:
-    """Judges what a run would judge of all rows, as far as one batch and the plan tell."""
-    if work.unchanged or work.held or rehearsal is None:
+def _judge(tried: _Tried, work: Work) -> list[Check]:
+    """Judges what a run would judge of all rows, as far as one batch and the plan allow."""
+    plan, rehearsal = tried.plan, tried.rehearsal
+    if work.unchanged or work.held or tried.later is not None:
         return []
+    if rehearsal is None:
+        return judge_volume(plan.spec, Rows(0, 0, 0, 0), work.base)
     base = work.base["columns"] if work.base else None
     checks = [
         *check_schema(rehearsal.columns if rehearsal.scored else (), base),
         *rehearsal.checks,
     ]
     batch = f"in the first {counted(rehearsal.rows, 'row')}: "
-    told = [replace(each, detail=batch + each.detail) for each in checks]
-    found = [*_volume(plan, work), *_rejects(plan, work, rehearsal), *told]
+    in_batch = [replace(each, detail=batch + each.detail) for each in checks]
+    found = [*_volume(plan, work), *_rejects(plan, work, rehearsal), *in_batch]
     return [*found, *_reused(plan, work, {check.name for check in found if not check.passed})]
 
 
 def _reused(plan: Plan, work: Work, known: Collection[str]) -> list[Check]:
     """Returns the checks that rows scored before fail, which a run publishes with the others."""
-    found = judge_values(plan.spec, [*work.kept.values(), *work.resumed.values()])
+    found = judge_values(plan.spec, work.reused)
     failed = [check for check in found if not check.passed and check.name not in known]
     return [replace(c, detail=f"in rows that were scored before: {c.detail}") for c in failed]
 
@@ -239,14 +241,13 @@ def _reused(plan: Plan, work: Work, known: Collection[str]) -> list[Check]:
 def _rejects(plan: Plan, work: Work, rehearsal: Rehearsal) -> list[Check]:
     """Judges rejects as a run judges those of all rows: of the batch, and of rows scored before.
 
-    Where some were scored before, the rows to score count as many as they are.
+    Where some were scored before, all rows to score count as if they were like the batch.
     """
-    reused, words = [*work.kept.values(), *work.resumed.values()], "in the first"
-    rejected, kept = rehearsal.rows - rehearsal.scored, rehearsal.rows
-    if reused:
+    words, rejected, kept = "in the first", rehearsal.rows - rehearsal.scored, rehearsal.rows
+    if work.reused:
         words = "if all rows to score are like the first"
-        rejected = round(rejected / kept * work.unit_rows) + sum(r.rejected for r in reused)
-        kept = work.unit_rows + sum(r.scored + r.rejected for r in reused)
+        rejected = round(rejected / kept * work.unit_rows) + sum(r.rejected for r in work.reused)
+        kept = work.most_rows
     rows = Rows(kept, 0, kept - rejected, rejected)
     found = check_rejects(rows, Counter(rehearsal.reject_reasons), plan.spec.rejects)
     batch = f"{words} {counted(rehearsal.rows, 'row')}: "
@@ -259,7 +260,5 @@ def _volume(plan: Plan, work: Work) -> list[Check]:
     if filtered:
         bounds = spec.checks.rows.model_copy(update={"max_ratio": None})
         spec = replace(spec, checks=spec.checks.model_copy(update={"rows": bounds}))
-    reused = sum(r.scored + r.rejected for r in (*work.kept.values(), *work.resumed.values()))
-    most = work.unit_rows + reused
-    found = judge_volume(spec, Rows(most, 0, most, 0), work.base)
+    found = judge_volume(spec, Rows(work.most_rows, 0, work.most_rows, 0), work.base)
     return [check for check in found if not (filtered and check.passed)]

@@ -265,9 +265,8 @@ def _name_taken(run: str) -> RetryError:
 
 def _with_bounds(spec: RunSpec, work: Work) -> RunSpec:
     """Returns the spec with how many rows may be rejected of all that is to be published."""
-    found = (*work.kept.values(), *work.resumed.values())
-    total = work.unit_rows + sum(record.scored + record.rejected for record in found)
-    return replace(spec, max_rejects=rejects_allowed(spec.rejects, total), fresh=not found)
+    allowed = rejects_allowed(spec.rejects, work.most_rows)
+    return replace(spec, max_rejects=allowed, fresh=not work.reused)
 
 
 def _hold(run: Run) -> dict[str, Any]:
@@ -403,8 +402,7 @@ def _lost(run: Run, reason: str) -> FailedError:
 
 def _check_rejects(run: Run, work: _Work, rejected: int) -> None:
     """Ends a run early whose rejects are too many already, whatever the rest brings."""
-    found = (*run.work.kept.values(), *run.work.resumed.values())
-    rejected += sum(record.rejected for record in found)
+    rejected += sum(record.rejected for record in run.work.reused)
     allowed = run.spec.max_rejects
     if rejected <= allowed or not work.is_alive():
         return

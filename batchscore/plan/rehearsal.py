@@ -61,8 +61,8 @@ class Rehearsal:
 def rehearse(plan: Plan, work: Work) -> Rehearsal | None:
     """Puts the first batch that the filter keeps through all stages, twice, and times the second.
 
-    The batch is of the rows that a run would score; of all rows if it would score none. Returns
-    None where there is no row at all.
+    The batch is of the rows that a run would score; if there are none, of those scored before.
+    Returns None where there is no row at all.
 
     Raises:
         FailedError: the batch cannot be read, or a stage fails for all of it, as in a run.
@@ -72,13 +72,15 @@ def rehearse(plan: Plan, work: Work) -> Rehearsal | None:
 
 def _rehearse_once(plan: Plan, work: Work) -> Rehearsal | None:
     left = tuple(piece for unit in work.units for piece in unit.pieces)
-    block = first_block(replace(plan, pieces=left) if left else plan)
+    block = first_block(replace(plan, pieces=left))
+    if block is None and work.reused:
+        block = first_block(plan)
     if block is None:
         return None
     memory = Store(f"memory://batchscore-check-{secrets.token_hex(4)}")
     try:
         # However many rows are rejected: their number is judged later.
-        fresh = not (work.kept or work.resumed)
+        fresh = not work.reused
         spec = replace(plan.spec, output=memory, max_rejects=len(block), fresh=fresh)
         return _score(spec, block)
     finally:

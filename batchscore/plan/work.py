@@ -67,14 +67,24 @@ class Work:
         return not all(check.passed for check in self.checks)
 
     @property
+    def reused(self) -> tuple[UnitRecord, ...]:
+        """Records of the units that need not be scored."""
+        return (*self.kept.values(), *self.resumed.values())
+
+    @property
     def reused_rows(self) -> int:
         """Rows of units that need not be scored."""
-        return sum(record.planned for record in (*self.kept.values(), *self.resumed.values()))
+        return sum(record.planned for record in self.reused)
 
     @property
     def unit_rows(self) -> int:
         """Rows that the units to score read."""
         return sum(unit.rows for unit in self.units)
+
+    @property
+    def most_rows(self) -> int:
+        """Rows that may be scored or rejected in all, if the filter keeps all rows to score."""
+        return self.unit_rows + sum(record.scored + record.rejected for record in self.reused)
 
 
 def settle(plan: Plan, rescore: bool = False, read: bool = False) -> Work:

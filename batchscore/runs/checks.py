@@ -213,7 +213,10 @@ def check_unique(columns: Sequence[str], count: int, examples: str) -> Check:
 
 def outcome(rows: Rows, checks: Sequence[Check]) -> str:
     """Returns a run's status: published or empty where all checks passed, else held or failed."""
-    failed = [check.status for check in checks if not check.passed]
-    if failed:
-        return "failed" if "failed" in failed else "held"
-    return "published" if rows.scored else "empty"
+    return worst(checks) or ("published" if rows.scored else "empty")
+
+
+def worst(checks: Sequence[Check]) -> str | None:
+    """Returns how checks end a run: failed, else held; None where all passed."""
+    failed = {check.status for check in checks if not check.passed}
+    return "failed" if "failed" in failed else "held" if failed else None

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import fsspec
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from batchscore.runs import layout
@@ -329,3 +330,27 @@ def test_a_check_judges_late_rows_beside_those_scored_before(
     factory.write_shard(tmp_path / "in/2.parquet", pa.table(late, factory.make_rows(1).schema))
     assert factory.run_json("check", job)["batch"]["scored"] == 10 - wrong
     assert ends(job) == (code, code)
+
+
+def test_late_rows_that_the_filter_leaves_out_hold_nothing(tmp_path: Path) -> None:
+    """Where no row to score is left, check and run go by the rows that were scored before."""
+    filters = [[["id", "<", 500]], [["id", "==", 505]]]
+    job = factory.write_job(tmp_path, {"input.filters": filters})
+    assert ends(job) == (0, 0)
+    late = factory.make_rows(10, 500)
+    # The statistics of the shard allow for an id of 505, which no row has.
+    factory.write_shard(tmp_path / "in/2.parquet", late.filter(pc.not_equal(late["id"], 505)))
+    assert factory.run_json("check", job)["unit_rows"] == 9
+    assert ends(job) == (0, 0)
+
+
+def test_no_row_at_all_is_judged_as_the_run_judges_it(tmp_path: Path) -> None:
+    """An empty result that the job allows is too few rows where 500 are published."""
+    job = factory.write_job(tmp_path)
+    assert ends(job) == (0, 0)
+    factory.change_job(tmp_path, {"input.filters": [["id", ">", 900]], "input.allow_empty": True})
+    assert ends(job) == (3, 3)
+    shown = factory.run_cli("check", job).stdout.splitlines()
+    assert shown[-1].endswith("listed under HELD: volume")
+    factory.change_job(tmp_path, {"checks.rows": {"min_ratio": 0}})
+    assert ends(job) == (0, 0)
