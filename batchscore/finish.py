@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime, timezone
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from batchscore.gate import judge_drift
 from batchscore.job import UserFunction
 from batchscore.judge import judge
 from batchscore.ledger import merge_records
-from batchscore.phases import Units, rounded, split
+from batchscore.phases import Units, rounded, split, times
 from batchscore.profiles import Reference, read_run_profile, save_profile
 from batchscore.records import Digest, UnitRecord
 from batchscore.recount import complete_tallies
@@ -60,6 +60,7 @@ class Result:
         profile: of all units' rows.
         new: of the rows that are not published yet; None where no others are kept.
         rows: where every row went.
+        tallies: what each check of columns counted, by the check's key.
         drift: how the profile differs from its references.
     """
 
@@ -70,6 +71,7 @@ class Result:
     profile: TableProfile
     new: TableProfile | None
     rows: Rows
+    tallies: dict[str, Tally]
     drift: dict[str, Any] = field(default_factory=dict)
 
 
@@ -99,14 +101,13 @@ def finish_run(spec: RunSpec, addresses: Iterable[str]) -> dict[str, Any]:
         checks = judge(spec, result.rows, result.records, _bad_shards(result), result.base)
         # Ages are taken at the end of the job's day, or at the run's start.
         moment = datetime.fromisoformat(plan.get("day_end") or plan["facts"]["started"])
-        tallies = _tallies(spec, result.records)
-        checks += check_columns(spec.target.checks, tallies, spec.checks, moment)
+        checks += check_columns(spec.target.checks, result.tallies, spec.checks, moment)
         references = [Reference.from_json(each) for each in plan["references"]]
         drift, drift_checks = judge_drift(spec, references, result.profile, result.new)
         drift["notes"] = plan["reference_notes"]
         return _conclude(spec, replace(result, drift=drift), [*checks, *drift_checks])
     except RetryError:
-        raise
+        raise  # the command ends with 4: the same one may succeed later
     except BatchscoreError as error:
         return _write_failed(spec, plan, error)
 
@@ -143,7 +144,8 @@ def _gather(spec: RunSpec, plan: dict[str, Any], addresses: Sequence[str]) -> Re
     rows = reconcile(records, planned, plan["pruned_rows"], shard_rows, reused)
     ordered = tuple(record for _, record in sorted(records.items()))
     fresh = frozenset(plan["units"])
-    return Result(plan, base, ordered, fresh, profile, new if kept else None, rows)
+    tallies = _tallies(spec, ordered)
+    return Result(plan, base, ordered, fresh, profile, new if kept else None, rows, tallies)
 
 
 def _tallies(spec: RunSpec, records: Sequence[UnitRecord]) -> dict[str, Tally]:
@@ -285,7 +287,7 @@ def _manifest(
         "bad_shards": bad,
         **({"damaged": plan["damaged"]} if plan.get("damaged") else {}),
         "checks": [asdict(check) for check in checks],
-        **_column_checks(spec, records),
+        **_column_checks(spec, result.tallies),
         "drift": result.drift,
         "profile": result.profile.summary(),
         **_timings(spec, head, fresh, plan.get("spent", {})),
@@ -296,9 +298,9 @@ def _manifest(
     }
 
 
-def _column_checks(spec: RunSpec, records: Sequence[UnitRecord]) -> dict[str, Any]:
+def _column_checks(spec: RunSpec, tallies: Mapping[str, Tally]) -> dict[str, Any]:
     wanted = spec.target.checks
-    return {"column_checks": columns_to_json(wanted, _tallies(spec, records))} if wanted else {}
+    return {"column_checks": columns_to_json(wanted, tallies)} if wanted else {}
 
 
 def _head(
@@ -308,16 +310,14 @@ def _head(
     units: Units | None = None,
     ended: datetime | None = None,
 ) -> dict[str, Any]:
-    now = ended or datetime.now(timezone.utc)
-    started = datetime.fromisoformat(plan["facts"]["started"])
-    seconds = max(0.0, round((now - started).total_seconds(), 3))
+    spent = times(plan["facts"]["started"], ended)
+    seconds = spent["seconds"]
     return {
         "batchscore_manifest": 1,
         "run": run,
         "status": status,
         **plan["facts"],
-        "finished": now.isoformat(timespec="milliseconds"),
-        "seconds": seconds,
+        **spent,
         "phases": rounded(split(seconds, plan.get("spent", {}), units), seconds),
     }
 
@@ -384,10 +384,10 @@ def _timings(
     if not fresh:
         return {"stage_seconds": {}, "limited_by": None, "timings": None}
     seconds = add_up(record.seconds for record in fresh)
-    told = (*STAGES, *BETWEEN, *BESIDE)
+    shown = (*STAGES, *BETWEEN, *BESIDE)
     timings = asdict(explain(seconds, replace(_setting(spec, head, fresh), before=before)))
     return {
-        "stage_seconds": _rounded({m.name: seconds.get(m.name) for m in told}),
+        "stage_seconds": _rounded({m.name: seconds.get(m.name) for m in shown}),
         "limited_by": " and ".join(timings.pop("limited_by")),
         "timings": _rounded(timings),
     }
@@ -401,15 +401,12 @@ def _rounded(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 def until_now(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a run's manifest with its times up to now, its publication among them."""
-    now = datetime.now(timezone.utc)
-    started = datetime.fromisoformat(manifest["started"])
-    seconds = max(0.0, round((now - started).total_seconds(), 3))
+    spent = times(manifest["started"])
     timings = dict(manifest.get("timings") or {})
-    more = seconds - manifest["seconds"]
+    more = spent["seconds"] - manifest["seconds"]
     timings |= {k: round(timings[k] + more, 4) for k in ("scoring_s", "finish_s") if k in timings}
-    phases = rounded(manifest.get("phases", {}), seconds)
-    times = {"finished": now.isoformat(timespec="milliseconds"), "seconds": seconds}
-    return {**manifest, **times, "phases": phases, "timings": timings or None}
+    phases = rounded(manifest.get("phases", {}), spent["seconds"])
+    return {**manifest, **spent, "phases": phases, "timings": timings or None}
 
 
 def _setting(spec: RunSpec, head: Mapping[str, Any], fresh: Sequence[UnitRecord]) -> Setting:

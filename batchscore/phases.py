@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 START_UP, PLANNING, LOADING = "start_up", "planning", "loading"
 SCORING, PUBLISHING = "scoring", "publishing"
@@ -63,11 +63,33 @@ class Stopwatch:
         return {phase: self._spent.get(phase, 0.0) for phase in PHASES}
 
 
+def times(started: str, ended: datetime | None = None) -> dict[str, Any]:
+    """Returns when a command started and ended, and its seconds, as manifests have them.
+
+    Args:
+        started: In UTC, as `Stopwatch.started_at` returns it.
+        ended: Now by default.
+    """
+    ended = ended or datetime.now(timezone.utc)
+    seconds = (ended - datetime.fromisoformat(started)).total_seconds()
+    return {
+        "started": started,
+        "finished": ended.isoformat(timespec="milliseconds"),
+        # A clock may have been set back.
+        "seconds": max(0.0, round(seconds, 3)),
+    }
+
+
 class Units(NamedTuple):
     """When a run's units were scored, in seconds since its start."""
 
     began: float
     ended: float
+
+
+def label(phase: str) -> str:
+    """Returns a phase as people read it: `start-up`."""
+    return phase.replace("_", "-")
 
 
 def split(seconds: float, spent: Mapping[str, float], units: Units | None) -> dict[str, float]:

@@ -1,11 +1,11 @@
-"""Where a run's time went, as lines of text for people; only what was measured is told."""
+"""Where a run's time went, as lines of text for people; what was not measured is left out."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from batchscore.phases import PHASES
+from batchscore.phases import PHASES, label
 from batchscore.telemetry import BETWEEN, STAGES, Measure, thread_of
 from batchscore.wording import counted, one_line
 
@@ -33,9 +33,12 @@ def duration(seconds: float) -> str:
 
 def speed_and_limit(manifest: Mapping[str, Any]) -> str:
     """Returns how long a run took, how fast it was, what limited it, and what the model waited."""
+    return f"{duration(manifest['seconds'])}, {_speed(manifest)}{_waited(manifest)}"
+
+
+def _speed(manifest: Mapping[str, Any]) -> str:
     speed = rate(_scored_now(manifest), manifest["seconds"])
-    limit, device = _limit(manifest), manifest["device"].partition(",")[0]
-    return f"{duration(manifest['seconds'])}, {speed}{limit}, {device}{_waited(manifest)}"
+    return f"{speed}{_limit(manifest)}, {manifest['device'].partition(',')[0]}"
 
 
 def _scored_now(manifest: Mapping[str, Any]) -> int:
@@ -81,16 +84,12 @@ def times(manifest: Mapping[str, Any]) -> str:
     ran, phases = manifest["status"] != "unchanged", manifest.get("phases") or {}
     spent = phase_seconds({each: s for each, s in phases.items() if ran or s})
     whole = f"{duration(manifest['seconds'])}{f' ({spent})' if spent else ''}"
-    if not ran:
-        return whole
-    device = manifest["device"].partition(",")[0]
-    speed = rate(_scored_now(manifest), manifest["seconds"])
-    return f"{whole}, {speed}{_limit(manifest)}, {device}"
+    return f"{whole}, {_speed(manifest)}" if ran else whole
 
 
 def phase_seconds(phases: Mapping[str, float]) -> str:
     """Returns the seconds of each known phase: start-up 4.1, planning 0.3."""
-    return ", ".join(f"{_name(phase)} {phases[phase]:.1f}" for phase in PHASES if phase in phases)
+    return ", ".join(f"{label(phase)} {phases[phase]:.1f}" for phase in PHASES if phase in phases)
 
 
 def phases(manifest: Mapping[str, Any]) -> list[str]:
@@ -101,7 +100,7 @@ def phases(manifest: Mapping[str, Any]) -> list[str]:
     """
     if manifest.get("phases"):
         found = manifest["phases"]
-        spent = ", ".join(f"{_name(each)} {found.get(each, 0.0):.3f} s" for each in PHASES)
+        spent = ", ".join(f"{label(each)} {found.get(each, 0.0):.3f} s" for each in PHASES)
         return [f"phases of {manifest['seconds']:.3f} s: {spent}"]
     timings = _timings(manifest)
     if "scoring_s" not in timings:
@@ -110,10 +109,6 @@ def phases(manifest: Mapping[str, Any]) -> list[str]:
         "start-up {start_up_s:.2f} s, scoring {scoring_s:.2f} s, {finish_s:.2f} s of it after the "
         "last unit".format(**timings)
     ]
-
-
-def _name(phase: str) -> str:
-    return phase.replace("_", "-")
 
 
 def time_rows(manifest: Mapping[str, Any]) -> list[tuple[str, ...]]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
-from batchscore.phases import LOADING, PLANNING, PUBLISHING, SCORING, START_UP, Units, split
+from batchscore.phases import LOADING, PLANNING, PUBLISHING, SCORING, START_UP, Units, label, split
 
 _CLOSE = 0.9
 _LATE = 0.1
@@ -187,11 +187,9 @@ def explain(seconds: Mapping[str, float], run: Setting) -> Timings:
     return Timings(
         limited_by=limited_by,
         share=share,
-        start_up_s=None
-        if phases is None
-        else phases[START_UP] + phases[PLANNING] + phases[LOADING],
-        scoring_s=None if phases is None else phases[SCORING] + phases[PUBLISHING],
-        finish_s=None if phases is None else phases[PUBLISHING],
+        start_up_s=_together(phases, START_UP, PLANNING, LOADING),
+        scoring_s=_together(phases, SCORING, PUBLISHING),
+        finish_s=_together(phases, PUBLISHING),
         thread_s=thread_s,
         waited_for_data=_share(seconds.get("wait_read"), thread_s),
         waited_for_writer=_share(seconds.get("wait_write"), thread_s),
@@ -211,6 +209,10 @@ def _thread_seconds(seconds: Mapping[str, float]) -> float | None:
     return max(sum(seconds.get(name, 0.0) for name in main), *_loads(seconds))
 
 
+def _together(phases: Mapping[str, float] | None, *names: str) -> float | None:
+    return None if phases is None else sum(phases[name] for name in names)
+
+
 def _share(part: float | None, whole: float | None) -> float | None:
     return None if part is None or not whole else min(1.0, part / whole)
 
@@ -223,13 +225,8 @@ def _phases(seconds: Mapping[str, float], run: Setting) -> dict[str, float] | No
     return split(run.seconds, run.before, units)
 
 
-_OUTSIDE = {
-    START_UP: "start-up",
-    PLANNING: "planning",
-    LOADING: "loading",
-    PUBLISHING: "publishing",
-}
-"""What limits a run where a phase took longer than all units."""
+_OUTSIDE = (START_UP, PLANNING, LOADING, PUBLISHING)
+"""Of these the longest limits a run, if it took longer than all units."""
 
 
 def _limit(
@@ -242,14 +239,14 @@ def _limit(
     if phases is None:
         # Where no worker's busiest thread worked half of the time, something else took it.
         idle = (thread_s or max(_loads(seconds))) < run.seconds * run.at_work / 2
-        outside, spent, units = "start-up", None, 0.0 if idle else run.seconds
+        longest, spent, units = START_UP, None, 0.0 if idle else run.seconds
     else:
         longest = max(_OUTSIDE, key=phases.__getitem__)
-        outside, spent = _OUTSIDE[longest], phases[longest]
+        spent = phases[longest]
         units = phases[SCORING] if phases[SCORING] >= spent else 0.0
     stages = limiting_stages(seconds)
     if not units or not stages:
-        return (outside,), _share(spent, run.seconds)
+        return (label(longest),), _share(spent, run.seconds)
     late = seconds.get(_WAITS.get(stages, ""), 0.0)
     return stages, _share(max(seconds.get(stages[0], 0.0), late), thread_s or units * run.at_work)
 

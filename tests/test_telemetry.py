@@ -282,7 +282,7 @@ def _imported(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture
 def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """No phase of a busy machine outlasts the units, however long it takes."""
-    monkeypatch.setattr("batchscore.telemetry._OUTSIDE", {"scoring": "scoring"})
+    monkeypatch.setattr("batchscore.telemetry._OUTSIDE", ("scoring",))
 
 
 @pytest.mark.usefixtures("_imported", "_quiet")

@@ -20,7 +20,7 @@ from batchscore.errors import (
 )
 from batchscore.finish import HELD, summarize_rejects
 from batchscore.ledger import merge_records
-from batchscore.phases import Stopwatch
+from batchscore.phases import Stopwatch, times
 from batchscore.plan.fingerprint import fingerprint
 from batchscore.profiles import save_profile
 from batchscore.records import UnitRecord
@@ -256,7 +256,7 @@ def undo(
         merge_records(store, places, profile)
         profiles = save_profile(store, name, profile)
         made = _rollback_manifest(name, undoing, decision, profile)
-        made |= {**profiles, **_times(clock)}
+        made |= {**profiles, **times(clock.started_at())}
         planned = _rollback(store, undoing, made, decision)
         publish(store, manifest["slice"], planned, held, known=True)
         return made
@@ -351,15 +351,6 @@ _SCORED_AS = (
     *("batchscore_manifest", "job", "slice", "params", "engine", "device", "workers"),
     *("batch_rows", "tile_rows", "job_sha256", "score", "score_facts", "model", "packages"),
 )
-
-
-def _times(clock: Stopwatch) -> dict[str, Any]:
-    now = datetime.now(timezone.utc)
-    return {
-        "started": clock.started_at(),
-        "finished": now.isoformat(timespec="milliseconds"),
-        "seconds": round(max(0.0, now.timestamp() - clock.started), 3),
-    }
 
 
 def _rollback_manifest(

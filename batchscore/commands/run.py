@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -36,7 +35,7 @@ from batchscore.errors import (
 )
 from batchscore.finish import failed_manifest, held_manifest, until_now
 from batchscore.ledger import finished_units, sweep_attempts
-from batchscore.phases import LOADING, PLANNING, START_UP, Stopwatch, rounded
+from batchscore.phases import LOADING, PLANNING, START_UP, Stopwatch, rounded, times
 from batchscore.plan import Plan, Work, plan_facts, scored_as, settle, share_out
 from batchscore.processes import frozen, uncollected
 from batchscore.runs import layout
@@ -125,7 +124,7 @@ def run_plan(
         direct.parse_options(flags)
     spec = plan.spec
     in_order = _require_free(spec.output, spec.slice)
-    # A first look without the lease: what is wrong is told, and what is done is seen, unwritten.
+    # A first look without the lease: it finds what is wrong and what is done, and writes nothing.
     work = _first_look(plan, rescore)
     if work.unchanged and in_order and not is_pending(spec.output, spec.slice):
         return _unchanged(work, clock)
@@ -206,16 +205,13 @@ def _verified(plan: Plan, work: Work, clock: Stopwatch) -> Plan:
 def _unchanged(work: Work, clock: Stopwatch) -> dict[str, Any]:
     """Returns the manifest of what is published, with this command's own times."""
     assert work.base is not None
-    spent, now = clock.spent(), datetime.now(timezone.utc)
-    seconds = max(0.0, round(now.timestamp() - clock.started, 3))
+    own = times(clock.started_at())
     return {
         **work.base,
         "status": "unchanged",
         "published_at": published_at(work.base),
-        "started": clock.started_at(),
-        "finished": now.isoformat(timespec="milliseconds"),
-        "seconds": seconds,
-        "phases": rounded(spent, seconds),
+        **own,
+        "phases": rounded(clock.spent(), own["seconds"]),
         **{"stage_seconds": {}, "limited_by": None, "timings": None},
     }
 
@@ -466,6 +462,7 @@ def _close(run: Run, metrics: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _record_failure(run: Run, error: BatchscoreError) -> None:
     spec = run.spec
+    # Only the command says `retry`; a run that was started, and did not publish, failed.
     status = "failed" if isinstance(error, RetryError) else error.status
     manifest = failed_manifest(spec.run, run.facts, status, str(error))
     # Where even this cannot be written, the error itself must still be told.
