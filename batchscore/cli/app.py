@@ -16,7 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -86,7 +86,7 @@ def command_start(process: float | None, now: float) -> float:
     A shell that waits, and then becomes the command, started long before it.
 
     Args:
-        process: When the process was started, in Unix seconds; None if the system does not tell.
+        process: When the process was started, in Unix seconds; None if that is unknown.
         now: When the command line was entered.
     """
     if process is None or not 0 <= now - process <= _SLOWEST_START_S:
@@ -152,40 +152,37 @@ def told(as_json: bool, debug: bool, noted: Noted = _nothing) -> Iterator[None]:
     _set_up_logging(debug)
     try:
         yield
-    except BatchscoreError as error:
-        _tell(error, str(error), error.status, error.exit_code, as_json, debug)
-        _end(_failure(error.status, error.exit_code, str(error)), noted)
     except (click.ClickException, click.exceptions.Exit):
         raise
-    except OSError as error:
+    except Exception as error:
+        failure = _described(error, debug)
+        _print_failure(error, failure, as_json, debug)
+        noted(failure)
+        raise click.exceptions.Exit(failure["exit_code"]) from error
+
+
+def _described(error: Exception, debug: bool) -> dict[str, Any]:
+    """Returns the document of a failure: status, exit code and message."""
+    if isinstance(error, BatchscoreError):
+        return _failure(error.status, error.exit_code, str(error))
+    if isinstance(error, OSError):
         from batchscore.runs.failures import describe
 
-        message = describe(error)["message"]
-        _tell(error, message, "failed", 1, as_json, debug)
-        _end(_failure("failed", 1, message), noted)
-    except Exception as error:
-        message = redacted_text(f"unexpected {type(error).__name__}: {error}")
-        if not debug:
-            message += "\nThis is a defect of batchscore; --debug shows where."
-        _tell(error, message, "failed", 1, as_json, debug)
-        _end(_failure("failed", 1, message), noted)
+        return _failure("failed", 1, describe(error)["message"])
+    message = redacted_text(f"unexpected {type(error).__name__}: {error}")
+    if not debug:
+        message += "\nThis is a defect of batchscore; --debug shows where."
+    return _failure("failed", 1, message)
 
 
-def _tell(
-    error: Exception, message: str, status: str, code: int, as_json: bool, debug: bool
-) -> None:
+def _print_failure(error: Exception, failure: dict[str, Any], as_json: bool, debug: bool) -> None:
     if debug:
         trace = traceback.format_exception(type(error), error, error.__traceback__)
         click.echo(redacted_text("".join(trace)), err=True, nl=False)
     if as_json:
-        print_json(_failure(status, code, message), kept=True)
+        print_json(failure, kept=True)
     else:
-        click.echo(printable(f"{status.upper()}  {message}"), err=True)
-
-
-def _end(failure: dict[str, Any], noted: Noted) -> NoReturn:
-    noted(failure)
-    raise click.exceptions.Exit(failure["exit_code"])
+        click.echo(printable(f"{failure['status'].upper()}  {failure['error']}"), err=True)
 
 
 def _failure(status: str, code: int, message: str) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def check(
 ) -> None:
     """Validate all that can fail, and score one batch; writes nothing.
 
-    Ends with the exit code that a run would end with, as far as the plan and the batch tell.
+    Ends with the exit code that a run would end with, as far as the plan and the batch show.
     """
     clock = stopwatch()
     with told(as_json, debug):
@@ -108,7 +108,7 @@ def run(
 
 
 class _Notifier:
-    """Tells the program of a job's `notify` how the run ended, once the job is known."""
+    """Runs the program of a job's `notify` with how the run ended, once the job is known."""
 
     job: LoadedJob | None = None
 
@@ -116,11 +116,11 @@ class _Notifier:
         """Runs the program where the job wants it for this status; a failure is a warning."""
         if self.job is None or self.job.job.notify is None:
             return
-        from batchscore.commands import notify
+        from batchscore.commands.notify import Program, tell
 
-        if result["status"] in self.job.job.notify.on:
-            told_of = notify.Program(self.job.job.notify, self.job.base)
-            problem = notify.tell(told_of, json_text(result))
+        notify = self.job.job.notify
+        if result["status"] in notify.on:
+            problem = tell(Program(notify, self.job.base), json_text(result))
             if problem is not None:
                 click.echo(printable(f"WARNING  {problem}"), err=True)
 
