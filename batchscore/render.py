@@ -6,15 +6,10 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from batchscore.gate import describe
-from batchscore.render_times import (
-    TIMES,
-    busy_and_help,
-    phases,
-    speed_and_limit,
-    time_rows,
-)
+from batchscore.render_times import TIMES, busy_and_help, phases, speed_and_limit, time_rows
 from batchscore.render_times import duration as duration
 from batchscore.render_times import rate as rate
+from batchscore.wording import count as count
 from batchscore.wording import counted, one_line
 
 if TYPE_CHECKING:
@@ -23,15 +18,9 @@ if TYPE_CHECKING:
 
 ROLLED_BACK = "rolled_back"
 """What `rollback` reports in place of the status of the run that it made."""
-_NOTHING = "nothing was published; earlier results are unchanged"
 _DECISIONS = ("revoked", "discarded", "released", "rollback")
 _REASONS = 5
 _PROFILE = ("count", "nulls", "min", "p05", "p50", "p95", "max")
-
-
-def count(number: float) -> str:
-    """Returns a count with thousands marked: 336,776; an integer exactly, however large."""
-    return f"{number:,}" if isinstance(number, int) else f"{number:,.0f}"
 
 
 def size(number: float) -> str:
@@ -90,7 +79,7 @@ def ended(manifest: Mapping[str, Any], output: str) -> list[str]:
     lines += decisions(manifest)
     lines += [f"CHECK FAILED  {each}" for each in failed_checks(manifest)]
     if "drift" not in _failed(manifest):
-        lines += [f"drift  {each}" for each in drift_lines(manifest)]
+        lines += [f"drift  {each}" for each in drift_found(manifest)]
     lines += _rejects(manifest, output)
     lines += [
         f"BAD SHARD  {one_line(bad['path'], 120)}: {one_line(bad['reason'], 200)}"
@@ -100,7 +89,7 @@ def ended(manifest: Mapping[str, Any], output: str) -> list[str]:
         f"SCORED AGAIN  {one_line(path, 120)} {one_line(wrong, 200)}"
         for path, wrong in manifest.get("damaged", {}).items()
     ]
-    return [*lines, files_line(manifest, output) or _NOTHING]
+    return [*lines, files_line(manifest, output)]
 
 
 def steps(manifest: Mapping[str, Any], where: str, program: str) -> list[str]:
@@ -159,7 +148,7 @@ def why_rescored(manifest: Mapping[str, Any]) -> str:
     return f"scored again: {shown}" if shown else ""
 
 
-def drift_lines(manifest: Mapping[str, Any], notes: bool = True) -> list[str]:
+def drift_found(manifest: Mapping[str, Any], notes: bool = True) -> list[str]:
     """Returns what each comparison found, or why there is none, and notes on the references."""
     drift = manifest.get("drift")
     if not drift:
@@ -202,15 +191,17 @@ def _rejects(manifest: Mapping[str, Any], output: str) -> list[str]:
 
 
 def files_line(manifest: Mapping[str, Any], output: str) -> str:
-    """Returns how many files a run added and replaced, and where; empty if it did not publish."""
-    if manifest["status"] in ("published", "empty", ROLLED_BACK):
-        mine = f"/{manifest['run']}-"
-        added = sum(mine in f"/{file['path']}" for file in manifest["files"])
-        stand, replaced = len(manifest["files"]) - added, len(manifest["replaced"])
-        total = size(sum(file["bytes"] for file in manifest["files"]))
-        kept = f"{stand} kept, " if stand else ""
-        return f"files: {added} added, {kept}{replaced} replaced, {total}   in {output}/data"
-    return ""
+    """Returns how many files a run added and replaced, and where; or what came of it instead."""
+    if manifest["status"] == "revoked":
+        return "the run was undone: what was published before it is published again"
+    if manifest["status"] not in ("published", "empty", ROLLED_BACK):
+        return "nothing was published; earlier results are unchanged"
+    mine = f"/{manifest['run']}-"
+    added = sum(mine in f"/{file['path']}" for file in manifest["files"])
+    kept, replaced = len(manifest["files"]) - added, len(manifest["replaced"])
+    total = size(sum(file["bytes"] for file in manifest["files"]))
+    still = f"{kept} kept, " if kept else ""
+    return f"files: {added} added, {still}{replaced} replaced, {total}   in {output}/data"
 
 
 def details(manifest: Mapping[str, Any], output: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a run, or a decision on one, ends with: at most six lines; `show` tells the rest."""
+"""What a run, or a decision on one, ends with: at most six lines; `show` prints the rest."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from batchscore.render import (
     decisions,
-    drift_lines,
+    drift_found,
     failed_checks,
     files_line,
     row_line,
@@ -18,7 +18,6 @@ from batchscore.render_times import times
 from batchscore.runs.manifest import published_at
 from batchscore.wording import one_line
 
-_NOTHING = "nothing was published; earlier results are unchanged"
 _FINDINGS = 900
 """So many characters of what checks found are shown."""
 
@@ -34,8 +33,8 @@ def summary(manifest: Mapping[str, Any], output: str, show: str) -> list[str]:
     look = f"look   {show} {manifest['run']}"
     if "error" in manifest:
         return [title(manifest), f"error  {manifest['error']}", look]
-    files = files_line(manifest, output)
-    return [title(manifest), *_worked(manifest), *_findings(manifest), files or _NOTHING, look]
+    found = [*_worked(manifest), *_findings(manifest)]
+    return [title(manifest), *found, files_line(manifest, output), look]
 
 
 def _worked(manifest: Mapping[str, Any]) -> list[str]:
@@ -56,7 +55,7 @@ def _why(manifest: Mapping[str, Any]) -> str:
 def _findings(manifest: Mapping[str, Any]) -> list[str]:
     """Returns one line of failed checks, else of drift, and of rejects and bad shards."""
     failed = failed_checks(manifest)
-    found = failed or drift_lines(manifest, notes=False)
+    found = failed or drift_found(manifest, notes=False)
     reasons, bad = manifest["rejects"]["reasons"], manifest.get("bad_shards", ())
     found += [f"rejected most often: {one_line(reason, 160)}" for reason in list(reasons)[:1]]
     if bad:
@@ -72,7 +71,7 @@ def _line(mark: str, found: Sequence[str]) -> str:
 def unchanged(manifest: Mapping[str, Any], output: str, show: str) -> list[str]:
     """Returns the lines of a run that had nothing to do, as `summary` does."""
     at = manifest.get("published_at") or published_at(manifest)
-    drift = drift_lines(manifest, notes=False)
+    drift = drift_found(manifest, notes=False)
     return [
         title(manifest),
         f"nothing to do: run {manifest['run']} published these rows at {one_line(at, 40)}, and "

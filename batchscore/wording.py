@@ -32,6 +32,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"expected one of {', '.join(one_line(each) for each in names[:_NAMES_SHOWN])}{more}"
 
 
+def count(number: float) -> str:
+    """Returns a count with thousands marked: 336,776; an integer exactly, however large."""
+    return f"{number:,}" if isinstance(number, int) else f"{number:,.0f}"
+
+
 def counted(number: int, noun: str) -> str:
     """Returns a count with its noun in the right number: `1 row`, `1,204 batches`, `0 shards`.
 

@@ -12,7 +12,15 @@ from batchscore.runs import layout
 from batchscore.runs.lease import acquire
 from batchscore.runs.publication import pending
 from batchscore.storage import Store
-from tests.factory import change_job, make_rows, published, run_json, write_model, write_shard
+from tests.factory import (
+    change_job,
+    make_rows,
+    published,
+    run_cli,
+    run_json,
+    write_model,
+    write_shard,
+)
 from tests.spoils import published_bytes
 
 
@@ -80,6 +88,9 @@ def test_undo_redo_and_undo_again(scored_job: Path) -> None:
     assert run(scored_job)["status"] == "unchanged"
     assert undo(scored_job, second)["status"] == "rolled_back"
     assert run_json("show", scored_job / "out", bad)["status"] == "revoked"
+    shown = run_cli("show", scored_job / "out", bad).stdout
+    assert "the run was undone: what was published before it is published again" in shown
+    assert "nothing was published" not in shown
     assert run(scored_job)["exit_code"] == 3
     assert is_sound(scored_job)
 

@@ -9,18 +9,13 @@ from types import MappingProxyType
 from typing import Any
 
 from batchscore.report.labels import MOST_DIGITS
-from batchscore.wording import one_line
+from batchscore.wording import count, one_line
 
 NAME_SHOWN = 80
 _TITLE_SHOWN = 240
 _INTEGER_DIGITS = 15  # integers beyond it are no longer exact in a browser
 # What could end the element that holds the JSON, or a line of a script.
 _UNSAFE = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
-
-
-def count(number: float) -> str:
-    """Returns a count with thousands marked: 336,776; an integer exactly, however large."""
-    return f"{number:,}" if isinstance(number, int) else f"{number:,.0f}"
 
 
 def figure(value: Any, digits: int = 4) -> str:

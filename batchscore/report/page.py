@@ -14,11 +14,11 @@ from typing import Any
 from batchscore.drift.table import TableProfile
 from batchscore.report import figures
 from batchscore.report.columns import Compared, Row, details, findings_of, list_rows
-from batchscore.report.figures import MEASURES, VERDICT_SIGNS, count, embedded_json, size
+from batchscore.report.figures import MEASURES, VERDICT_SIGNS, embedded_json, size
 from batchscore.report.past import PastRun, column_history, runs_of
 from batchscore.report.steps import decisions_of, outcome_of, steps_of
 from batchscore.telemetry import BETWEEN, STAGES
-from batchscore.wording import one_line
+from batchscore.wording import count, one_line
 
 PAGE_BYTES = 1_950_000
 LISTED = 2_000
@@ -194,9 +194,9 @@ def _render(view: Mapping[str, Any], data: Mapping[str, str]) -> str:
     import jinja2
 
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    for name in ("count", "figure", "seconds", "moment", "shown_name"):
+    for name in ("figure", "seconds", "moment", "shown_name"):
         environment.filters[name] = getattr(figures, name)
-    environment.filters["line"] = one_line
+    environment.filters |= {"count": count, "line": one_line}
     script, drawing = "".join(map(_file, _SCRIPTS)), drawing_library()
     policy = (
         "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from batchscore.gate import is_counted
 from batchscore.report.figures import VERDICT_SIGNS, moment, rounded, rounded_apart
 from batchscore.wording import one_line
 
@@ -90,7 +91,7 @@ def _shown_aspect(column: Mapping[str, Any]) -> str:
 def _past_run(manifest: Mapping[str, Any]) -> PastRun:
     drift = manifest.get("drift") or {}
     verdicts: dict[str, str] = {}
-    counted = [each for each in drift.get("comparisons", ()) if each.get("on_fail") != "off"]
+    counted = filter(is_counted, drift.get("comparisons", ()))
     for aspect in (a for each in counted for a in each.get("aspects", ())):
         if aspect.get("judged", True):
             known = verdicts.get(aspect["column"], aspect["verdict"])
