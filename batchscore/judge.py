@@ -177,7 +177,7 @@ def _examples(
 def _key_text(spec: RunSpec, record: UnitRecord, file: str, row: int) -> str:
     """Returns the key of a row, looked up in the file that it was written to.
 
-    Empty where that cannot be read, since the places of the rows tell as much.
+    Empty where that cannot be read: the places of the rows are named all the same.
     """
     columns = spec.checks.unique
     with suppress(RecordError):

@@ -83,7 +83,7 @@ def machine_tag() -> str:
 
 
 def started_at() -> float | None:
-    """Returns when this process was started, in Unix seconds; None if the system does not tell."""
+    """Returns when this process was started, in Unix seconds; None if the system does not say."""
     try:
         ticks = int(start_of(os.getpid()) or "")
         age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")

@@ -31,7 +31,7 @@ class Stream(io.TextIOWrapper):
         super().__init__(stream.detach(), encoding, errors, None, *buffering)
 
     def write(self, text: str) -> int:
-        """Writes a text; nothing is not written, by which click tries what a stream takes."""
+        """Writes a text; an empty one, by which click tries what a stream takes, goes nowhere."""
         try:
             return super().write(text) if text != "" else 0
         except OSError as error:

@@ -105,9 +105,9 @@ def test_rows_like_those_of_training_are_published(training: bytes, tmp_path: Pa
 
 
 def test_drift_holds_the_run_with_figures_and_what_to_do(drifted: Path, tmp_path: Path) -> None:
-    """Nothing is published; column, measure, effect and threshold are told, and where to look.
+    """Nothing is published; column, measure, effect and threshold are shown, and where to look.
 
-    What a person may want to do next is in what they look at.
+    `show` lists the commands that a person may want next.
     """
     done = run_cli("run", drifted)
     assert done.exit_code == 3

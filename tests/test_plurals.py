@@ -33,7 +33,7 @@ def _said(*args: object) -> str:
 
 
 def test_one_of_everything_is_singular(tmp_path: Path) -> None:
-    """Every command says `1 row` and the like, whether it passes, is held or fails."""
+    """Every command says `1 row` and similar, whether it passes, is held or fails."""
     job, out = write_job(tmp_path, {"checks.unique": ["id"]}), tmp_path / "out"
     (tmp_path / "in/1.parquet").unlink()
     _one_row(tmp_path)

@@ -114,7 +114,7 @@ PHASES = {"start_up": 4.1, "planning": 0.25, "loading": 1.0, "scoring": 35.15, "
 
 
 def test_a_run_tells_its_phases_twice() -> None:
-    """`show` tells each to the millisecond; the summary in tenths, beside the whole."""
+    """`show` has each to the millisecond; the summary in tenths, next to the whole."""
     run = manifest(phases=PHASES, status="published")
     assert render_times.phases(run) == [
         "phases of 41.000 s: start-up 4.100 s, planning 0.250 s, loading 1.000 s, "

@@ -75,7 +75,7 @@ def test_a_run_is_published_though_nobody_reads(options: str, end: str, job: Pat
 def test_a_result_that_cannot_be_printed_changes_no_exit_code(
     option: str, stdout: str, job: Path, tmp_path: Path
 ) -> None:
-    """A run that did its work ends with 0; a full disk is told, a reader who left is not."""
+    """A run that did its work ends with 0; a full disk is reported, a reader who left is not."""
     code, said = end_of("run", job, option, log=tmp_path, stdout=stdout)
     assert code == 0, said
     message = "WARNING  the result could not be printed (No space left on device); make room"

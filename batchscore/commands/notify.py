@@ -1,4 +1,4 @@
-"""Tells a program of the job's choice how a run ended; the program changes nothing of it."""
+"""Notifies the program that a job names of how a run ended, without an effect on the run."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def _write_killed(store: Store, slice_: str, run: str, plan: dict[str, Any]) -> 
 
 
 def _last_sign(store: Store, run: str, started: datetime) -> datetime:
-    """Returns when a killed run last wrote what it works with; nothing tells when it ended.
+    """Returns when a killed run last wrote what it works with; its end left no record.
 
     Workers write their counts about once a second. The store's clock may differ from that of the
     run, which cannot have ended before it started, or later than now.

@@ -11,7 +11,7 @@ from batchscore.wording import one_line
 
 Summary = Mapping[str, Any]
 
-# By how much each tells: a shift of the mean by the reference's sigma counts 1. The ends are those
+# How much each counts: a shift of the mean by the reference's sigma counts 1. The ends are those
 # of single values.
 _PLACES: Mapping[str, tuple[str, float]] = MappingProxyType(
     {"mean": ("mean", 1.0), "p50": ("median", 0.9), "min": ("min", 0.1), "max": ("max", 0.1)}

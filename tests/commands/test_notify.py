@@ -1,4 +1,4 @@
-"""Test the program that a run tells its outcome to: when it runs, with what, and its failures."""
+"""Test the program that a run notifies of its outcome: when, with what, and its failures."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ KEEP = "open(sys.argv[1], 'wb').write(sys.stdin.buffer.read())"
 
 @pytest.fixture
 def job(tmp_path: Path) -> Path:
-    """The small job, which keeps what it is told in `told.json`."""
+    """The small job, whose program keeps its document in `told.json`."""
     program(tmp_path, "keep.py", KEEP)
     command = ["./keep.py", str(tmp_path / "told.json")]
     return write_job(tmp_path, {"notify": {"command": command}})
 
 
 def told(job: Path) -> Any:
-    """Return what the program was told, and forget it; None where it was not run."""
+    """Return the document that the program got, and remove it; None where it was not run."""
     path = job.parent / "told.json"
     if not path.exists():
         return None
@@ -47,7 +47,7 @@ def told(job: Path) -> Any:
 
 
 def test_a_held_run_is_told_as_json_prints_it(job: Path) -> None:
-    """The document is the one on standard output; what is published is not told by default."""
+    """The document is the one on standard output; by default a published run notifies nobody."""
     assert run_cli("run", job).exit_code == 0
     assert told(job) is None
     change_job(job.parent, {"checks.score_range": [0, 0.5]})

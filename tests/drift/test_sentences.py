@@ -1,4 +1,4 @@
-"""Each column that drifted is told in a sentence: what is, what was, and how much that is."""
+"""Each column that drifted has a sentence: what is, what was, and how much that is."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_category_is_told_by_its_name() -> None:
 
 
 def test_new_values_are_told_by_their_share() -> None:
-    """Rows with values that the reference does not have are told with their share."""
+    """The share of rows with values that the reference does not have is there."""
     new = [f"new{i}" for i in range(ROWS // 10)]
     before, now = (pa.array(each) for each in (["a", "b"] * (ROWS // 2), ["a", "b"] * ROWS + new))
     sides = _profile(before), _profile(now)
@@ -100,7 +100,7 @@ def test_the_figure_that_changed_most_is_told() -> None:
 
 
 def test_large_integers_are_told_exactly() -> None:
-    """Of integers that no float holds the median is told, with each digit."""
+    """Of integers that no float holds the median is shown, with each digit."""
     before, now = np.arange(ROWS) + 2**62, np.arange(ROWS) + 2**62 + 3000
     exact = [f"{sorted(each.tolist())[ROWS // 2 - 1]:,}" for each in (now, before)]
     assert _only(before, now) == f"x: median {exact[0]}, was {exact[1]} in run r1"
