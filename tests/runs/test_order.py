@@ -90,7 +90,7 @@ def test_bases_in_a_circle_end() -> None:
 def dated_ahead(scored_job: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """A run of a machine whose clock is a year ahead, which replaced what was published."""
     with monkeypatch.context() as clock:
-        for module in ("commands.run", "finish", "runs.layout", "commands.tidy"):
+        for module in ("phases", "runs.layout", "commands.tidy"):
             clock.setattr(f"batchscore.{module}.datetime", Ahead)
         for module in ("cli.app", "phases"):
             ahead = SimpleNamespace(time=lambda: time.time() + YEAR.total_seconds())
