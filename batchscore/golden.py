@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from batchscore.arrays import Array, to_arrow, to_numpy
 from batchscore.errors import InputError, ModelError, StepError
-from batchscore.judge import golden_prefix, golden_results
+from batchscore.golden_results import golden_prefix, golden_results
 from batchscore.models.folder import localize
 from batchscore.models.load import Network
 from batchscore.scoring import infer_step, load, preprocess_step

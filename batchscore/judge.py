@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from batchscore.errors import RecordError
+from batchscore.golden_results import golden_results
 from batchscore.records import UnitRecord
-from batchscore.runs import layout
 from batchscore.runs.checks import (
     Check,
     check_bad_shards,
@@ -42,7 +42,7 @@ from batchscore.stages.keys import hash_keys
 from batchscore.tallies import merge_tallies
 from batchscore.units import Unit
 from batchscore.values import plain_value
-from batchscore.wording import one_line, reason
+from batchscore.wording import one_line
 
 
 def judge(
@@ -111,36 +111,6 @@ def judge_volume(spec: RunSpec, rows: Rows, base: dict[str, Any] | None) -> list
         return check_volume(rows, [before], f"run {base['run']}", spec.checks)
     near = rows_before(spec.output, spec.slice, spec.job)
     return check_volume(rows, near, f"the job's last slices, {len(near)} of them", spec.checks)
-
-
-def golden_prefix(spec: RunSpec) -> str | None:
-    """Returns how the paths of golden results begin; None where the model has no golden rows."""
-    model = spec.model
-    if model.golden is None:
-        return None
-    return layout.golden(spec.slice, spec.score, model.sha256[model.golden])
-
-
-def golden_results(spec: RunSpec) -> list[dict[str, Any]]:
-    """Returns what processes that loaded the model made of its golden rows."""
-    prefix = golden_prefix(spec)
-    if prefix is None:
-        return []
-    folder, _, start = prefix.rpartition("/")
-    names = [name for name in spec.output.names(folder) if name.startswith(start)]
-    return [_golden_result(spec, f"{folder}/{name}") for name in names]
-
-
-def _golden_result(spec: RunSpec, path: str) -> dict[str, Any]:
-    try:
-        found = spec.output.read_json(path)
-        gaps = {str(name): float(gap) for name, gap in found["gaps"].items()}
-        return {**found, "rows": int(found["rows"]), "gaps": gaps}
-    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise RecordError(
-            f"golden result {spec.output.url(path)}: damaged ({reason(error)}); remove it, and run "
-            "the job again"
-        ) from error
 
 
 def _golden(spec: RunSpec) -> list[Check]:

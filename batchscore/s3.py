@@ -9,7 +9,7 @@ import fsspec
 from aiobotocore.httpsession import AIOHTTPSession
 from botocore.exceptions import ReadTimeoutError
 
-from batchscore.remote import answer
+from batchscore.retries import answer
 
 _SLOWEST = 256 * 1024
 """Bytes a second at which an upload may at least be expected to go."""

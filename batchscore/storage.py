@@ -22,7 +22,7 @@ from typing import IO, Any, TypeVar, cast
 
 from fsspec.implementations.local import LocalFileSystem
 
-from batchscore import remote
+from batchscore import remote, retries
 from batchscore.documents import MOST_BYTES, parse_json
 from batchscore.documents import encode_json as encode_json
 from batchscore.durable import FlushedFile, flush_folders, link_file, make_folders, replace_file
@@ -115,7 +115,7 @@ class Store:
         return open_filesystem(self.address)[1]
 
     def _call(self, relative: str, action: Callable[[], Result]) -> Result:
-        return action() if self.is_local else remote.patiently(self.url(relative), action)
+        return action() if self.is_local else retries.patiently(self.url(relative), action)
 
     @property
     def is_local(self) -> bool:

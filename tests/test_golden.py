@@ -14,8 +14,8 @@ import pytest
 
 from batchscore.errors import ModelError
 from batchscore.golden import ensure_golden, measure_golden, record_golden
+from batchscore.golden_results import golden_prefix, golden_results
 from batchscore.job import load_job
-from batchscore.judge import golden_prefix, golden_results
 from batchscore.plan import make_plan
 from batchscore.plan.verify import verify
 from batchscore.runs import layout

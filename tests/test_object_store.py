@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from tenacity import wait_none
 
-from batchscore import remote
+from batchscore import retries
 from batchscore.errors import RetryError
 from batchscore.runs import layout
 from batchscore.runs.lease import Holder, Lease, acquire
@@ -198,7 +198,7 @@ def test_a_passing_trouble_is_waited_out(
     store: Store, proxy: Proxy, name: str, fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Requests that fail for a while, or whose answers are lost, change nothing in the end."""
-    monkeypatch.setattr(remote, "_WAIT", wait_none())
+    monkeypatch.setattr(retries, "_WAIT", wait_none())
     store.write("there", b"whole")
     store.write("folder/x", b"")
     calm = Store(f"{store.address}-calm")
@@ -216,7 +216,7 @@ def test_a_lost_answer_is_no_lost_race(
     store: Store, proxy: Proxy, fault: Fault, times: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whichever request's answers are lost, who acted is told so, and a file arrives whole."""
-    monkeypatch.setattr(remote, "_WAIT", wait_none())
+    monkeypatch.setattr(retries, "_WAIT", wait_none())
     for method in ("HEAD", "GET", "PUT", "DELETE"):
         proxy.reset()
         store.write("f", b"old")
@@ -233,7 +233,7 @@ def test_who_comes_second_is_told_so_in_trouble_too(
     store: Store, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file that somebody else put is not taken for one's own, although a try was lost before."""
-    monkeypatch.setattr(remote, "_WAIT", wait_none())
+    monkeypatch.setattr(retries, "_WAIT", wait_none())
     store.write("f", b"theirs")
     for data in (b"mine", b"theirs"):
         proxy.fail("500", 2, "PUT")
@@ -250,7 +250,7 @@ def test_a_trouble_that_stays_is_an_error(
     store: Store, proxy: Proxy, fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After five tries Python's own error names the address and the cause."""
-    monkeypatch.setattr(remote, "_WAIT", wait_none())
+    monkeypatch.setattr(retries, "_WAIT", wait_none())
     proxy.fail(fault, 1000)
     for name in ("read", "write", "create_new", "exchange", "move", "remove", "names"):
         del proxy.seen[:]
@@ -265,11 +265,11 @@ def test_a_store_that_never_answers_is_given_up(
     store: Store, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Tries that each wait for an answer in vain end once their time is over."""
-    monkeypatch.setattr(remote, "_TRY_SECONDS", 2.0)
+    monkeypatch.setattr(retries, "_TRY_SECONDS", 2.0)
     proxy.fail("stall", 1000)
     with pytest.raises(OSError, match="Timeout"):
         store.read("x")
-    assert len(proxy.seen) < remote._TRIES
+    assert len(proxy.seen) < retries._TRIES
 
 
 def test_a_refusal_is_told_at_once(store: Store, s3: S3, proxy: Proxy) -> None:

@@ -10,8 +10,9 @@ import fsspec
 import pytest
 from tenacity import wait_none
 
-from batchscore import remote
-from batchscore.remote import is_object_store, is_passing, patiently
+from batchscore import remote, retries
+from batchscore.remote import is_object_store
+from batchscore.retries import is_passing, patiently
 
 botocore = pytest.importorskip("botocore.exceptions")
 aiohttp = pytest.importorskip("aiohttp")
@@ -70,7 +71,7 @@ LASTING = [
 @pytest.mark.parametrize("error", PASSING, ids=repr)
 def test_what_passes_is_tried_again(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     """Overload, lost connections and timeouts are tried five times, and end as an OSError."""
-    monkeypatch.setattr(remote, "_WAIT", wait_none())
+    monkeypatch.setattr(retries, "_WAIT", wait_none())
     tries: list[int] = []
 
     def fail() -> None:
@@ -100,7 +101,7 @@ def test_what_stays_is_told_at_once(error: Exception) -> None:
 
 def test_it_ends_with_the_first_success(monkeypatch: pytest.MonkeyPatch) -> None:
     """Once the store answers, its answer is returned."""
-    monkeypatch.setattr(remote, "_WAIT", wait_none())
+    monkeypatch.setattr(retries, "_WAIT", wait_none())
     left: list[Any] = [TimeoutError(), answered(503)]
 
     def answer() -> str:

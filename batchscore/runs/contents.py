@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from types import MappingProxyType
 from typing import Any
 
-from batchscore import remote
+from batchscore import retries
 from batchscore.records import Digest, UnitRecord
 from batchscore.runs import layout
 from batchscore.runs.manifest import published_records
@@ -29,7 +29,7 @@ def read_digest(store: Store, path: str) -> Digest:
     """Returns a file's bytes and SHA-256, read in pieces; OSError if it cannot be read."""
     sha256, size = hashlib.sha256(), 0
     # A store's client may find by its own checksum that an object is damaged.
-    told = nullcontext() if store.is_local else remote.told(store.url(path))
+    told = nullcontext() if store.is_local else retries.told(store.url(path))
     with told, open_filesystem(store.address)[0].open(store.path(path), "rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
             sha256.update(chunk)
