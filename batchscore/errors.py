@@ -21,7 +21,7 @@ BatchscoreError                1   root; never raised itself
 
 from __future__ import annotations
 
-from batchscore.addresses import redacted_text
+from batchscore.messages.addresses import redacted_text
 
 
 class BatchscoreError(Exception):

@@ -13,7 +13,6 @@ from apache_beam.ml.inference.base import RunInference
 from apache_beam.pvalue import PCollection
 from apache_beam.transforms.combiners import ToList
 
-from batchscore.spec import RunSpec
 from batchscore.stages.block import Block
 from batchscore.transforms import (
     Finish,
@@ -23,7 +22,8 @@ from batchscore.transforms import (
     ReadUnits,
     WriteUnits,
 )
-from batchscore.units import Unit
+from batchscore.units.unit import Unit
+from batchscore.worker.spec import RunSpec
 
 
 def build(pipeline: beam.Pipeline, spec: RunSpec, units: Sequence[Unit]) -> None:

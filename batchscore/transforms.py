@@ -14,16 +14,22 @@ from apache_beam.ml.inference.base import ModelHandler
 from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.windowed_value import WindowedValue
 
-from batchscore.attempts import Attempts
-from batchscore.finish import finish_run
-from batchscore.golden import ensure_golden, record_golden
+from batchscore.finish.finish import finish_run
 from batchscore.runs import layout
 from batchscore.runs.failures import recorded
-from batchscore.scoring import Scorer, late_infer_step, load, postprocess_step, preprocess_step
-from batchscore.spec import RunSpec
 from batchscore.stages.block import Block, decode_block, encode_block, settled
 from batchscore.stages.read import done_block, read_unit_ahead
-from batchscore.units import Unit
+from batchscore.units.unit import Unit
+from batchscore.worker.attempts import Attempts
+from batchscore.worker.golden import ensure_golden, record_golden
+from batchscore.worker.scoring import (
+    Scorer,
+    late_infer_step,
+    load,
+    postprocess_step,
+    preprocess_step,
+)
+from batchscore.worker.spec import RunSpec
 
 
 class BlockCoder(Coder):

@@ -26,19 +26,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from batchscore.arrays import to_arrow, to_numpy
+from batchscore.columnar.arrays import to_arrow, to_numpy
 from batchscore.drift.table import TableProfile
 from batchscore.job import load_job
 from batchscore.models.load import Network, load_network
 from batchscore.plan import Plan, make_plan
-from batchscore.scoring import postprocess_step
 from batchscore.stages.block import TILE_ROWS, Block
 from batchscore.stages.encoding import choose_encoding
 from batchscore.stages.partition import ROW_GROUP_ROWS
 from batchscore.stages.preprocess import stack_columns
 from batchscore.stages.read import open_parquet
 from batchscore.stages.write import scored_batch
-from batchscore.units import pack_units
+from batchscore.units.unit import pack_units
+from batchscore.worker.scoring import postprocess_step
 
 PIECES = ("decode", "stack", "forward", "profile", "encode", "hash")
 

@@ -28,8 +28,8 @@ import pyarrow as pa
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from batchscore.arrays import Array, to_arrow, to_numpy
-from batchscore.ragged import (
+from batchscore.columnar.arrays import Array, to_arrow, to_numpy
+from batchscore.columnar.ragged import (
     Varying,
     make_ragged,
     ragged_from_arrow,
@@ -42,7 +42,7 @@ from batchscore.stages.infer import DeviceThread, Forward, MicroBatches, Staging
 from batchscore.stages.infer.measure import find_rows, first_rows
 from batchscore.stages.infer.precision import computing
 from batchscore.stages.infer.step import inputs_of
-from batchscore.units import Piece, Shard, Unit
+from batchscore.units.unit import Piece, Shard, Unit
 from benchmarks.gpu_networks import FEATURES, SMALL, VOCABULARY, WHOLE, MiniLm, Mlp, ResNet, Size
 
 _AHEAD = 2

@@ -26,7 +26,6 @@ from scipy import stats
 from batchscore.drift.aspects import compare_aspects
 from batchscore.drift.categorical import AlignedCategories
 from batchscore.drift.categories import Categories
-from batchscore.drift.keys import FLOAT
 from batchscore.drift.measures import (
     compare_categories,
     compare_nulls,
@@ -35,6 +34,7 @@ from batchscore.drift.measures import (
 )
 from batchscore.drift.numbers import Numbers
 from batchscore.drift.ordered import Aligned
+from batchscore.drift.ordering import FLOAT
 from batchscore.drift.thresholds import DEFAULTS
 from batchscore.drift.vectors import Vectors
 from batchscore.drift.verdict import Comparison, judge

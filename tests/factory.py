@@ -20,12 +20,12 @@ from click.testing import CliRunner
 
 from batchscore.cli import cli
 from batchscore.models.folder import write_model_folder
-from batchscore.plan.inputs import keep_row_groups, read_footers
 from batchscore.plan.listing import find_shards
+from batchscore.plan.row_groups import keep_row_groups, read_footers
 from batchscore.plan.schemas import unify_schemas
 from batchscore.stages.block import Block
-from batchscore.storage import Store
-from batchscore.units import Piece, Shard, Unit, pack_units
+from batchscore.storage.store import Store
+from batchscore.units.unit import Piece, Shard, Unit, pack_units
 
 NET = """from __future__ import annotations
 

@@ -12,13 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchscore.drift.table import TableProfile
-from batchscore.ledger import enter
 from batchscore.plan.fingerprint import fingerprint
-from batchscore.profiles import save_profile
-from batchscore.records import UnitRecord
 from batchscore.runs import layout
 from batchscore.runs.history import read_manifest
+from batchscore.runs.ledger import enter
 from batchscore.runs.manifest import encode_units, final_path, is_published, published_records
+from batchscore.runs.profiles import save_profile
 from batchscore.runs.publication import Publication
 from batchscore.runs.publish import Held, publish
 from batchscore.runs.reconcile import Rows
@@ -27,8 +26,9 @@ from batchscore.stages.block import Block, reject_rows
 from batchscore.stages.read import Source, read_unit
 from batchscore.stages.trial import Trial
 from batchscore.stages.write import Attempt, Target, UnitWriter
-from batchscore.storage import Store
-from batchscore.units import Unit
+from batchscore.storage.store import Store
+from batchscore.units.record import UnitRecord
+from batchscore.units.unit import Unit
 from tests.factory import plan_units
 
 SCORE = "5c0e" * 16

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchscore as bs
-from batchscore.arrays import make_batch
+from batchscore.columnar.arrays import make_batch
 from batchscore.stages.block import decode_block, encode_block
 from tests import factory
 

@@ -19,7 +19,7 @@ from batchscore.runs import layout
 from batchscore.runs.history import read_manifest
 from batchscore.runs.publication import journal_path
 from batchscore.runs.segments import expand
-from batchscore.storage import Store
+from batchscore.storage.store import Store
 from tests.factory import (
     change_job,
     make_rows,

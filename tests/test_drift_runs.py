@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batchscore.drift.storage import write_table
+from batchscore.drift.profile_file import write_table
 from batchscore.drift.table import TableProfile
 from batchscore.job.rules import REFERENCE_WORDS
 from tests.factory import (

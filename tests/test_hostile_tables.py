@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchscore.plan import plan
-from batchscore.plan.keys import hive_keys
+from batchscore.plan.hive import hive_keys
 from batchscore.stages.partition import encoded_key, split_partitions
 from tests.factory import make_rows, read_tree, run_cli, write_job, write_shard
 

@@ -16,7 +16,7 @@ import pytest
 
 from batchscore.commands.tidy import repair
 from batchscore.commands.verify import verify_output
-from batchscore.storage import Store
+from batchscore.storage.store import Store
 from tests.factory import read_tree, run_cli, write_job
 from tests.power import Cut, Moment, Recorder, lay_out
 

@@ -9,7 +9,7 @@ import pytest
 
 from batchscore.errors import FailedError
 from batchscore.runs.lease import acquire, require_lease
-from batchscore.storage import Store
+from batchscore.storage.store import Store
 from tests.factory import published, run_cli, run_json, write_job
 
 # What is scored before a run's first unit is not counted: the run has no work folder yet.

@@ -18,8 +18,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from batchscore.finish import finish_run
-from batchscore.spec import RunSpec
+from batchscore.finish.finish import finish_run
+from batchscore.worker.spec import RunSpec
 from tests import factory
 from tests.conftest import ROOT, Published
 

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.dataset as ds
 import pytest
 
-from batchscore.storage import Store
+from batchscore.storage.store import Store
 from tests.factory import change_job, make_rows, run_cli, run_json, write_job, write_shard
 from tests.servers import S3, running_proxy, running_s3, s3_at
 

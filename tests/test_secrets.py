@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from batchscore.addresses import holds_credential
+from batchscore.messages.addresses import holds_credential
 from tests.factory import (
     change_job,
     make_rows,

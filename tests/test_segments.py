@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from batchscore.storage import Store
+from batchscore.storage.store import Store
 from tests.factory import change_job, make_rows, published, run_json, write_shard
 
 

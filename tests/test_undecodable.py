@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batchscore.arrays import python_rows, undecodable
+from batchscore.columnar.arrays import python_rows, undecodable
 from tests import factory
 
 TEXTS = [b"p0", b"\xff\xfe", b"p1", None, b"a\xe9", b"p0", b"", b"\xed\xa0\x80"]

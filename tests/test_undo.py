@@ -11,7 +11,7 @@ import torch
 from batchscore.runs import layout
 from batchscore.runs.lease import acquire
 from batchscore.runs.publication import pending
-from batchscore.storage import Store
+from batchscore.storage.store import Store
 from tests.factory import (
     change_job,
     make_rows,

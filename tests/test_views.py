@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 
-from batchscore.arrays import filter_rows, take_rows
+from batchscore.columnar.arrays import filter_rows, take_rows
 from tests import factory
 from tests.factory import change_job, make_rows, write_shard
 

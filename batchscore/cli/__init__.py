@@ -3,7 +3,7 @@
 from batchscore.cli.app import cli, main
 from batchscore.cli.decide import discard, release, rollback
 from batchscore.cli.drift import compare, profile, report
-from batchscore.cli.read import files, runs, schema, show, trace, verify
+from batchscore.cli.inspect import files, runs, schema, show, trace, verify
 from batchscore.cli.score import check, run
 
 __all__ = ["cli", "main"]

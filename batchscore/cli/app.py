@@ -21,19 +21,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from batchscore import __version__
-from batchscore.addresses import (
+from batchscore.errors import BatchscoreError, FailedError, JobFileError
+from batchscore.messages.addresses import (
     RedactingFormatter,
     holds_secret,
     redacted_address,
     redacted_text,
 )
-from batchscore.errors import BatchscoreError, FailedError, JobFileError
 from batchscore.phases import Stopwatch
 from batchscore.processes import started_at
 from batchscore.streams import is_unicode, keep_writing
 
 if TYPE_CHECKING:
-    from batchscore.storage import Store
+    from batchscore.storage.store import Store
 
 F = TypeVar("F", bound=Callable[..., Any])
 _SLOWEST_START_S = 10.0
@@ -283,7 +283,7 @@ def open_output(
     from batchscore.job import load_job
     from batchscore.runs.history import require_output
     from batchscore.runs.layout import slice_id
-    from batchscore.storage import Store
+    from batchscore.storage.store import Store
 
     if holds_secret(where):
         raise JobFileError(
@@ -305,7 +305,7 @@ def open_output(
 
 def _warn_of_pending(store: Store, slice_: str | None) -> None:
     """Says what those that only read find in the middle of a publication."""
-    from batchscore.render import interrupted
+    from batchscore.cli.render.results import interrupted
     from batchscore.runs.history import pending_runs
 
     for found in pending_runs(store, slice_):

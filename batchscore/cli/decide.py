@@ -21,7 +21,7 @@ from batchscore.cli.app import (
 )
 
 if TYPE_CHECKING:
-    from batchscore.storage import Store
+    from batchscore.storage.store import Store
 
 
 def _reason_option(required: bool) -> Callable[[F], F]:
@@ -104,7 +104,7 @@ def rollback(
     """
     clock = stopwatch()
     with told(as_json, debug):
-        from batchscore import render
+        from batchscore.cli.render import results as render
         from batchscore.commands.decide import undo
 
         store, slice_ = open_output(where, params, overrides)
@@ -114,7 +114,7 @@ def rollback(
 
 
 def _print_decided(manifest: dict[str, Any], store: Store, where: str, as_json: bool) -> None:
-    from batchscore.render_summary import summary
+    from batchscore.cli.render.summary import summary
 
     if as_json:
         print_json({**manifest, "output": store.address, "exit_code": 0}, kept=True)

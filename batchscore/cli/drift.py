@@ -85,7 +85,7 @@ def profile(
     DATA is a file, a glob or a folder, or several; on disk, or any fsspec address.
     """
     with told(as_json, debug):
-        from batchscore import render_drift
+        from batchscore.cli.render import drift as render_drift
         from batchscore.commands.files import check_replaceable, write_profile
         from batchscore.commands.profile import profile_data
 
@@ -141,7 +141,7 @@ def compare(
     is meant. Ends with 3 where the verdict is fail.
     """
     with told(as_json, debug):
-        from batchscore import render_drift
+        from batchscore.cli.render import drift as render_drift
         from batchscore.commands.compare import compare_data
         from batchscore.commands.files import check_page, write_page
 
@@ -182,9 +182,9 @@ def report(
     WHERE is a job file (with --param) or an output. The page needs no network.
     """
     with told(as_json, debug):
+        from batchscore.cli.render.results import size
         from batchscore.commands.files import check_page, write_page
         from batchscore.commands.report import report_run
-        from batchscore.render import size
         from batchscore.runs.history import newest, read_manifest, reading
 
         check_page(output)

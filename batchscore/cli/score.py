@@ -20,7 +20,7 @@ from batchscore.cli.app import (
     told,
     typed,
 )
-from batchscore.cli.progress import show_progress, stop_on_signals
+from batchscore.cli.watch import show_progress, stop_on_signals
 from batchscore.phases import PLANNING
 from batchscore.processes import share_arenas, uncollected
 
@@ -47,7 +47,7 @@ def check(
     """
     clock = stopwatch()
     with told(as_json, debug):
-        from batchscore import render_check
+        from batchscore.cli.render import check as render_check
         from batchscore.commands.check import check_job
 
         with redirect_stdout(sys.stderr):
@@ -82,7 +82,7 @@ def run(
     notifier = _Notifier()
     with told(as_json, debug, notifier.tell), stop_on_signals() as stop:
         with uncollected():
-            from batchscore import render_summary
+            from batchscore.cli.render import summary as render_summary
             from batchscore.commands.run import run_plan
             from batchscore.job import load_job
             from batchscore.plan import make_plan

@@ -10,19 +10,19 @@ from typing import Any, NamedTuple
 
 from batchscore.commands.notify import program_of
 from batchscore.errors import BatchscoreError, FailedError, HeldError, RetryError
+from batchscore.finish.judge import judge_values, judge_volume
 from batchscore.job import load_job
-from batchscore.judge import judge_values, judge_volume
+from batchscore.messages.wording import counted
 from batchscore.phases import LOADING, PLANNING, SCORING, START_UP, Stopwatch
 from batchscore.plan import Plan, Work, make_plan, settle, share_out
 from batchscore.plan.places import probe_output
+from batchscore.plan.readiness import verify
 from batchscore.plan.rehearsal import Rehearsal, estimate_seconds, rehearse
-from batchscore.plan.verify import verify
 from batchscore.processes import uncollected
 from batchscore.runs.checks import Check, check_rejects, check_schema, worst
 from batchscore.runs.lease import describe_holder, holder
 from batchscore.runs.publication import pending
 from batchscore.runs.reconcile import Rows
-from batchscore.wording import counted
 
 _EXIT_CODES = {
     "ok": 0,

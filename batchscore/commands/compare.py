@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from batchscore.addresses import redacted_address
 from batchscore.commands.files import is_profile, read_profile
 from batchscore.commands.profile import (
     Data,
@@ -20,12 +19,13 @@ from batchscore.drift.findings import Rules, TableDrift, Thresholds
 from batchscore.drift.sentences import sentences
 from batchscore.drift.table import TableProfile
 from batchscore.errors import InputError, InvalidError
-from batchscore.profiles import read_profile as read_file
-from batchscore.profiles import run_profile
+from batchscore.messages.addresses import redacted_address
+from batchscore.messages.wording import nearest
 from batchscore.runs import layout
 from batchscore.runs.history import current_runs, read_history
-from batchscore.storage import Store
-from batchscore.wording import nearest
+from batchscore.runs.profiles import read_profile as read_file
+from batchscore.runs.profiles import run_profile
+from batchscore.storage.store import Store
 
 Effects = Mapping[str, tuple[float | None, float | None]]
 

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
-from batchscore.commands.outputs import writable
 from batchscore.commands.tidy import repair
+from batchscore.commands.unwritable import writable
 from batchscore.drift.table import TableProfile
 from batchscore.errors import (
     BatchscoreError,
@@ -18,26 +18,26 @@ from batchscore.errors import (
     LeaseError,
     RecordError,
 )
-from batchscore.finish import HELD, summarize_rejects
-from batchscore.ledger import merge_records
+from batchscore.finish.finish import HELD, summarize_rejects
+from batchscore.messages.wording import counted, of_count, reason
 from batchscore.phases import Stopwatch, times
 from batchscore.plan.fingerprint import fingerprint
-from batchscore.profiles import save_profile
-from batchscore.records import UnitRecord
 from batchscore.runs import layout
 from batchscore.runs.actor import actor
 from batchscore.runs.contents import beside, describe, files_of, find_damage, sidecars_of
 from batchscore.runs.history import published_manifest, read_manifest, read_raw
 from batchscore.runs.lease import acquire, lost
+from batchscore.runs.ledger import merge_records
 from batchscore.runs.manifest import encode_units, published_records
+from batchscore.runs.profiles import save_profile
 from batchscore.runs.publication import Publication, pending
 from batchscore.runs.publish import Held, publish
 from batchscore.runs.reconcile import Rows
 from batchscore.runs.revoked import lifted, revocations, revoked_path
 from batchscore.runs.segments import compact
 from batchscore.runs.snapshot import published_run, read_listing, snapshot
-from batchscore.storage import Store
-from batchscore.wording import counted, of_count, reason
+from batchscore.storage.store import Store
+from batchscore.units.record import UnitRecord
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from batchscore.runs.failures import describe, find_os_error, read_failure
 from batchscore.runs.history import read_manifest
 from batchscore.runs.lease import holds, is_taken_over, lost, require_lease
 from batchscore.runs.publication import journal_path
-from batchscore.spec import RunSpec
+from batchscore.worker.spec import RunSpec
 
 
 def is_publishing(spec: RunSpec) -> bool:

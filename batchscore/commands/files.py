@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from fnmatch import fnmatch
 from typing import TypeAlias
 
-from batchscore.addresses import holds_secret, redacted_address
-from batchscore.commands.outputs import writable
-from batchscore.drift.storage import PROFILE_KEY, write_table
+from batchscore.commands.unwritable import writable
+from batchscore.drift.profile_file import PROFILE_KEY, write_table
 from batchscore.drift.table import TableProfile
 from batchscore.errors import InvalidError, OutputError, RecordError, ShardError
-from batchscore.profiles import EXTRA, PROFILE, ProfileFile
-from batchscore.profiles import read_profile as read_file
+from batchscore.messages.addresses import holds_secret, redacted_address
+from batchscore.messages.wording import reason
+from batchscore.runs.profiles import EXTRA, PROFILE, ProfileFile
+from batchscore.runs.profiles import read_profile as read_file
 from batchscore.stages.read import open_parquet
-from batchscore.storage import Store, open_filesystem
-from batchscore.wording import reason
+from batchscore.storage.store import Store, open_filesystem
 
 Address: TypeAlias = str | os.PathLike[str]
 _PAGES = (".html", ".htm")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from batchscore.job import LoadedJob, Notify
-from batchscore.wording import one_line, reason
+from batchscore.messages.wording import one_line, reason
 
 SECONDS = 60.0
 _KEPT_BYTES = 4096

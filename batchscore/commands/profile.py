@@ -14,18 +14,18 @@ from typing import Any, NamedTuple, TypeAlias
 
 import pyarrow as pa
 
-from batchscore.addresses import holds_credential, redacted_address
 from batchscore.drift.column import Hint, Kind, new_column
 from batchscore.drift.table import TableProfile
 from batchscore.errors import FailedError, InputError, Int96Error
+from batchscore.messages.addresses import holds_credential, redacted_address
+from batchscore.messages.wording import counted_were, nearest, reason
 from batchscore.plan.auto import choose_batch_rows
-from batchscore.plan.inputs import Footer, int96_unit, keep_row_groups, places_of, read_footers
 from batchscore.plan.listing import find_shards
+from batchscore.plan.row_groups import Footer, int96_unit, keep_row_groups, places_of, read_footers
 from batchscore.plan.schemas import check_plain, unify_schemas
 from batchscore.stages.ahead import read_ahead
 from batchscore.stages.read import Source, conform, read_unit
-from batchscore.units import pack_units
-from batchscore.wording import counted_were, nearest, reason
+from batchscore.units.unit import pack_units
 
 Choose: TypeAlias = Callable[[Sequence[str]], Sequence[str]]
 Data: TypeAlias = Any

@@ -14,19 +14,19 @@ from batchscore.commands.files import Address, write_page
 from batchscore.drift.findings import TableDrift
 from batchscore.drift.table import TableProfile
 from batchscore.errors import BatchscoreError, RecordError
-from batchscore.gate import is_counted, rules_from_json
-from batchscore.profiles import (
+from batchscore.finish.gate import is_counted, rules_from_json
+from batchscore.report import RUNS, Compared, make_report
+from batchscore.runs import layout
+from batchscore.runs.history import read_raw
+from batchscore.runs.order import is_ahead, newest_first
+from batchscore.runs.profiles import (
     Reference,
     new_rows_profile,
     read_profile,
     read_reference,
     run_profile,
 )
-from batchscore.report import RUNS, Compared, make_report
-from batchscore.runs import layout
-from batchscore.runs.history import read_raw
-from batchscore.runs.order import is_ahead, newest_first
-from batchscore.storage import Store
+from batchscore.storage.store import Store
 
 HISTORY = RUNS - 1
 _LOOKED_BACK = (

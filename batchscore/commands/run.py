@@ -23,8 +23,8 @@ from batchscore.commands.ending import (
     taken_over,
     unfinished,
 )
-from batchscore.commands.outputs import writable
 from batchscore.commands.tidy import purge, repair
+from batchscore.commands.unwritable import writable
 from batchscore.engines.workers import start_server
 from batchscore.errors import (
     BatchscoreError,
@@ -33,8 +33,8 @@ from batchscore.errors import (
     RetryError,
     StoppedError,
 )
-from batchscore.finish import failed_manifest, held_manifest, until_now
-from batchscore.ledger import finished_units, sweep_attempts
+from batchscore.finish.finish import failed_manifest, held_manifest, until_now
+from batchscore.messages.wording import counted, counted_were
 from batchscore.phases import LOADING, PLANNING, START_UP, Stopwatch, rounded, times
 from batchscore.plan import Plan, Work, plan_facts, scored_as, settle, share_out
 from batchscore.processes import frozen, uncollected
@@ -48,14 +48,14 @@ from batchscore.runs.lease import (
     holds,
     last_holder,
 )
+from batchscore.runs.ledger import finished_units, sweep_attempts
 from batchscore.runs.manifest import published_at
 from batchscore.runs.progress import read_counts, request_stop
 from batchscore.runs.publication import is_pending
 from batchscore.runs.segments import expand
 from batchscore.runs.snapshot import snapshot
-from batchscore.spec import RunSpec
-from batchscore.storage import Store, encode_json
-from batchscore.wording import counted, counted_were
+from batchscore.storage.store import Store, encode_json
+from batchscore.worker.spec import RunSpec
 
 _LOOK_SECONDS = 0.5
 _GRACE_SECONDS = 15.0
@@ -196,7 +196,7 @@ def _verified(plan: Plan, work: Work, clock: Stopwatch) -> Plan:
         # The graph needs Beam, and is built later, where nothing else may take seconds.
         import_module("batchscore.pipeline")
         import_module("batchscore.engines.direct")
-        from batchscore.plan.verify import verify
+        from batchscore.plan.readiness import verify
 
     with clock.during(LOADING):
         return verify(plan, work.units)

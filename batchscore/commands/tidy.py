@@ -8,18 +8,18 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from batchscore.errors import BatchscoreError, RecordError
-from batchscore.finish import failed_manifest
-from batchscore.ledger import finished_units, sweep_attempts, sweep_records
+from batchscore.finish.finish import failed_manifest
+from batchscore.messages.wording import counted_were
 from batchscore.runs import layout
 from batchscore.runs.heal import heal
 from batchscore.runs.history import published_manifest, read_history, read_manifest
 from batchscore.runs.lease import holder
+from batchscore.runs.ledger import finished_units, sweep_attempts, sweep_records
 from batchscore.runs.manifest import published_at
 from batchscore.runs.order import is_ahead
 from batchscore.runs.publish import Held, roll_forward
 from batchscore.runs.shape import check_manifest
-from batchscore.storage import Store
-from batchscore.wording import counted_were
+from batchscore.storage.store import Store
 
 _UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 

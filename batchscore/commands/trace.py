@@ -15,19 +15,19 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
-from batchscore.arrays import python_rows
+from batchscore.columnar.arrays import python_rows
 from batchscore.errors import InvalidError, RecordError
-from batchscore.records import UnitRecord
+from batchscore.messages.wording import nearest, one_line
 from batchscore.runs import layout
 from batchscore.runs.history import published_manifest, read_raw
 from batchscore.runs.lineage import find_source_rows
 from batchscore.runs.manifest import published_at, published_records, released_by
-from batchscore.runs.search import Found, cast_text, find_rows, parse_value, read_kinds
+from batchscore.runs.row_search import Found, cast_text, find_rows, parse_value, read_kinds
 from batchscore.stages.block import locate_rows
 from batchscore.stages.partition import HIVE_NULL
-from batchscore.storage import Store
-from batchscore.units import Unit
-from batchscore.wording import nearest, one_line
+from batchscore.storage.store import Store
+from batchscore.units.record import UnitRecord
+from batchscore.units.unit import Unit
 
 SHOWN = 100
 _THREADS = 8

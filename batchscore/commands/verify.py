@@ -13,19 +13,19 @@ from typing import Any
 import pyarrow as pa
 
 from batchscore.errors import InvalidError, OutputError, RecordError, RetryError
-from batchscore.ledger import decode_record
-from batchscore.profiles import ProfileFile, read_profile, run_profile
-from batchscore.records import Digest, StagedFile, UnitRecord
+from batchscore.messages.wording import counted, counted_were, reason
 from batchscore.runs import layout
 from batchscore.runs.contents import find_damage, read_digest
 from batchscore.runs.history import published_manifest
+from batchscore.runs.ledger import decode_record
 from batchscore.runs.lineage import open_parquet
 from batchscore.runs.manifest import published_at, published_records, released_by
+from batchscore.runs.profiles import ProfileFile, read_profile, run_profile
 from batchscore.runs.publication import journal_paths, pending, pending_journal
 from batchscore.runs.reconcile import Rows
 from batchscore.runs.snapshot import CURRENT, MARKER, read_listing, snapshot
-from batchscore.storage import Store, open_filesystem
-from batchscore.wording import counted, counted_were, reason
+from batchscore.storage.store import Store, open_filesystem
+from batchscore.units.record import Digest, StagedFile, UnitRecord
 
 _THREADS = 8
 _CHUNK_BYTES = 1 << 20

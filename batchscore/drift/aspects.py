@@ -10,13 +10,13 @@ from batchscore.drift.accumulator import Accumulator
 from batchscore.drift.categorical import align_categories
 from batchscore.drift.categories import FOLDS, LABELS, Categories
 from batchscore.drift.column import ColumnProfile
-from batchscore.drift.keys import run_starts
 from batchscore.drift.measures import compare_categories, compare_numbers, compare_vectors
 from batchscore.drift.numbers import Numbers
 from batchscore.drift.ordered import Aligned, align_numbers
+from batchscore.drift.ordering import run_starts
 from batchscore.drift.vectors import Vectors
 from batchscore.drift.verdict import Comparison
-from batchscore.wording import one_line
+from batchscore.messages.wording import one_line
 
 _PRECISIONS: dict[str, type[np.floating[Any]]] = {
     "halffloat": np.float16,

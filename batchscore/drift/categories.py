@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchscore.arrays import to_arrow, to_numpy
+from batchscore.columnar.arrays import to_arrow, to_numpy
+from batchscore.columnar.hashing import hash_bytes
 from batchscore.drift.accumulator import Part
 from batchscore.drift.frequent import Counts, Frequent, Hashes, sum_by_hash
-from batchscore.hashing import hash_bytes
 
 EXACT = 4096  # distinct values up to which each has its count
 FOLDS = 4096

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from batchscore.arrays import to_arrow, to_numpy
+from batchscore.columnar.arrays import to_arrow, to_numpy
 from batchscore.drift.accumulator import Accumulator, Part
 from batchscore.drift.categories import Categories, distinct_values
 from batchscore.drift.derived import entropies, finite_matrix, margins, norms
-from batchscore.drift.keys import FLOAT, PROBABILITY, SIGNED
 from batchscore.drift.numbers import Numbers, is_time, key_space, number_values
+from batchscore.drift.ordering import FLOAT, PROBABILITY, SIGNED
 from batchscore.drift.vectors import MAX_WIDTH, Vectors
 
 Kind = Literal[

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from batchscore.arrays import to_arrow, to_numpy
+from batchscore.columnar.arrays import to_arrow, to_numpy
 from batchscore.drift.numbers import valid_values
 
 Array = NDArray[Any]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from batchscore.wording import one_line
+from batchscore.messages.wording import one_line
 
 Summary = Mapping[str, Any]
 

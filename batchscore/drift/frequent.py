@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from batchscore.arrays import to_arrow
-from batchscore.drift.keys import run_starts
+from batchscore.columnar.arrays import to_arrow
+from batchscore.drift.ordering import run_starts
 
 Hashes = NDArray[np.uint64]
 Counts = NDArray[np.int64]

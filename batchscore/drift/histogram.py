@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from batchscore.drift.keys import (
+from batchscore.drift.ordering import (
     OCTAVES,
     Keys,
     KeySpace,

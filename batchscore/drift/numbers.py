@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from batchscore.drift.accumulator import Part
 from batchscore.drift.histogram import CAP, Buckets, Histogram
-from batchscore.drift.keys import FLOAT, PROBABILITY, SIGNED, UNSIGNED, KeySpace
-from batchscore.values import clock_text, duration_text
+from batchscore.drift.ordering import FLOAT, PROBABILITY, SIGNED, UNSIGNED, KeySpace
+from batchscore.messages.values import clock_text, duration_text
 
 PERCENTS = (1, 5, 25, 50, 75, 95, 99)
 SPACES = {space.name: space for space in (FLOAT, PROBABILITY, SIGNED, UNSIGNED)}

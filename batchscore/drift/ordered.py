@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from batchscore.drift.divergences import require_both
 from batchscore.drift.fisher import fisher_p
-from batchscore.drift.keys import OCTAVES, Keys, KeySpace, run_starts
+from batchscore.drift.ordering import OCTAVES, Keys, KeySpace, run_starts
 
 if TYPE_CHECKING:
     from batchscore.drift.histogram import Buckets

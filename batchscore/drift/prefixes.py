@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from batchscore.drift.keys import Keys, Layout, bit_length
+from batchscore.drift.ordering import Keys, Layout, bit_length
 
 # Values that are looked up. Fewer would stay nearer to the core, but between two steps other
 # threads take the interpreter, and to get it back takes longer than the step.

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from batchscore.drift.figures import figure
 from batchscore.drift.findings import AspectDrift, Measure, TableDrift
 from batchscore.drift.table import TableProfile
-from batchscore.wording import one_line
+from batchscore.messages.wording import one_line
 
 Sentences = Mapping[tuple[str, str], str]
 """By column and aspect."""

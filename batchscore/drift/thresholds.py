@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from batchscore.drift.findings import Rules, Thresholds
-from batchscore.wording import nearest
+from batchscore.messages.wording import nearest
 
 NO_THRESHOLDS = Thresholds(None, None)
 ITEMS = "items"  # the aspect of what the lists of a column hold

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 
-from batchscore.addresses import RedactingFormatter
+from batchscore.messages.addresses import RedactingFormatter
 from batchscore.processes import uncollected
 from batchscore.streams import keep_writing
 

@@ -18,9 +18,9 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from batchscore.addresses import holds_credential, holds_secret
 from batchscore.job.parameters import shown
-from batchscore.wording import nearest
+from batchscore.messages.addresses import holds_credential, holds_secret
+from batchscore.messages.wording import nearest
 
 OPERATORS = ("==", "=", "!=", "<", ">", "<=", ">=", "in", "not in")
 

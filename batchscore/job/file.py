@@ -57,7 +57,7 @@ from batchscore.job.text import (
     read_job_file,
     shown_path,
 )
-from batchscore.wording import nearest
+from batchscore.messages.wording import nearest
 
 MAX_PROBLEMS = 50
 MAX_KEY_PARTS = 20

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from batchscore.addresses import redacted_address, redacted_text
-from batchscore.wording import nearest
+from batchscore.messages.addresses import redacted_address, redacted_text
+from batchscore.messages.wording import nearest
 
 ParameterValue = str | int | float | bool | date
 Location = tuple[str | int, ...]

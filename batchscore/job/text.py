@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
-from batchscore.addresses import redacted_address
 from batchscore.errors import JobFileError
 from batchscore.job.parameters import printable, shown
+from batchscore.messages.addresses import redacted_address
 
 MAX_BYTES = 1 << 20
 MAX_NODES = 100_000

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from batchscore.errors import FunctionError, ModelError
+from batchscore.messages.wording import reason
 from batchscore.models.code import load_object
 from batchscore.models.folder import Model
 from batchscore.models.importing import Listed, guarding
@@ -23,7 +24,6 @@ from batchscore.models.outside import differences, hidden_module, outside, tenso
 from batchscore.models.sketch import Sketch, Zeros, are_held
 from batchscore.models.verified import is_verified, load_verified
 from batchscore.models.weights import Casts, State, copy, persistent, put, storages
-from batchscore.wording import reason
 
 _real: set[tuple[str, str]] = set()
 """Models, by identity and folder, whose sketch is no network to score with."""

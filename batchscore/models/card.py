@@ -9,9 +9,9 @@ import pydantic
 import yaml
 
 from batchscore.errors import ModelError
+from batchscore.messages.wording import one_line
 from batchscore.models.inputs import DType, InputTensor, Size
 from batchscore.models.validate import Frozen
-from batchscore.wording import one_line
 
 CARD = "model.yaml"
 Format = Literal["safetensors", "pt"]

@@ -7,8 +7,8 @@ import types
 from pathlib import Path
 
 from batchscore.errors import FunctionError
+from batchscore.messages.wording import error_text
 from batchscore.models.importing import plain
-from batchscore.wording import error_text
 
 _NAMES_SHOWN = 20
 

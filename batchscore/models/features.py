@@ -15,10 +15,10 @@ import pyarrow.compute as pc
 import pydantic
 from numpy.typing import NDArray
 
-from batchscore.arrays import to_arrow, to_numpy
+from batchscore.columnar.arrays import to_arrow, to_numpy
 from batchscore.errors import InputError, ModelError, StepError
+from batchscore.messages.wording import counted
 from batchscore.models.validate import Frozen, validated
-from batchscore.wording import counted
 
 MISSING, UNSEEN, FIRST_KNOWN = 0, 1, 2
 

@@ -18,14 +18,14 @@ import yaml
 from fsspec.implementations.local import LocalFileSystem
 
 from batchscore.errors import ModelError
+from batchscore.messages.wording import counted, nearest
 from batchscore.models.card import CARD, CardDumper, Format, ModelCard, parse_card
 from batchscore.models.code import hashes
 from batchscore.models.features import Features, input_shapes, load_features, required_columns
 from batchscore.models.imported import imported_files
 from batchscore.models.inputs import ModelInput, check_varying, model_input
 from batchscore.models.validate import validated
-from batchscore.storage import is_local
-from batchscore.wording import counted, nearest
+from batchscore.storage.store import is_local
 
 _CARD_BYTES = 1 << 20
 _PREPROCESSING_BYTES = 256 << 20

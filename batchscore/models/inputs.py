@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 import numpy as np
 import pydantic
 
+from batchscore.columnar.ragged import Varying
 from batchscore.errors import ModelError
 from batchscore.models.validate import Frozen
-from batchscore.ragged import Varying
 
 DType = Literal["float16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64", "bool"]
 Size = Annotated[int, pydantic.Field(ge=1)]

@@ -15,11 +15,11 @@ from typing import Any, cast
 import torch
 
 from batchscore.errors import DeviceError, ModelError
+from batchscore.messages.wording import reason
 from batchscore.models.building import Blueprint, Filled
 from batchscore.models.folder import Model, localize, read_sources
 from batchscore.models.outside import differences, outside
 from batchscore.models.weights import State, describe_casts, persistent, read_weights
-from batchscore.wording import reason
 
 
 class Twins:

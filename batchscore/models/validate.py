@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import pydantic
 
 from batchscore.errors import ModelError
-from batchscore.wording import nearest
+from batchscore.messages.wording import nearest
 
 Checked = TypeVar("Checked", bound=pydantic.BaseModel)
 

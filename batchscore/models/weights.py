@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 
 from batchscore.errors import ModelError
+from batchscore.messages.wording import one_line, reason
 from batchscore.models.archive import (
     SAFETENSORS,
     TORCH,
@@ -22,7 +23,6 @@ from batchscore.models.archive import (
     objects_in,
 )
 from batchscore.models.folder import Model
-from batchscore.wording import one_line, reason
 
 State = dict[str, torch.Tensor]
 Casts = Counter[tuple[torch.dtype, torch.dtype]]

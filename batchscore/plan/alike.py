@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from batchscore.arrays import Array, python_rows, to_numpy
-from batchscore.wording import one_line
+from batchscore.columnar.arrays import Array, python_rows, to_numpy
+from batchscore.messages.wording import one_line
 
 # Kernels round the last digits of a float by its place in an array: 64 steps of a float32 or
 # float64, 4 of a float16, which has three digits.

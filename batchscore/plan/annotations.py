@@ -8,10 +8,10 @@ from dataclasses import replace
 import pyarrow as pa
 
 from batchscore.errors import InputError
-from batchscore.plan.inputs import Footer
 from batchscore.plan.published import published_types
-from batchscore.spec import RunSpec
+from batchscore.plan.row_groups import Footer
 from batchscore.stages.write import Target
+from batchscore.worker.spec import RunSpec
 
 
 def annotate(spec: RunSpec, footers: Sequence[Footer]) -> Target:

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from batchscore.errors import InvalidError
-from batchscore.plan.inputs import Footer
+from batchscore.messages.wording import counted, of_count
+from batchscore.plan.row_groups import Footer
 from batchscore.stages.block import TILE_ROWS
-from batchscore.units import Unit
-from batchscore.wording import counted, of_count
+from batchscore.units.unit import Unit
 
 MANY_ROWS = 4_000_000  # fewer are scored before other workers have started
 SHARD_ROWS = 2_000  # that are scored in the time that a unit takes to open a shard

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from batchscore.job import OnChange
+from batchscore.messages.wording import counted, of_count
 from batchscore.plan.fingerprint import VERSION_OF
 from batchscore.runs.checks import Check
-from batchscore.units import Piece, Shard
-from batchscore.wording import counted, of_count
+from batchscore.units.unit import Piece, Shard
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterable, Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from batchscore.messages.wording import counted
 from batchscore.stages.read import open_parquet
-from batchscore.wording import counted
 
 _DECODED_ROWS = 65_536
 _END_BYTES = 8  # of every Parquet file: the footer's length, and four letters

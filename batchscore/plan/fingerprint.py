@@ -21,9 +21,9 @@ from batchscore.plan.spelling import (
     spell_steps,
     spell_type,
 )
-from batchscore.spec import RunSpec
 from batchscore.stages.block import TILE_ROWS
-from batchscore.units import Piece
+from batchscore.units.unit import Piece
+from batchscore.worker.spec import RunSpec
 
 # Raise it when the scores of a job change though job, model and rows do not: every published slice
 # is then scored again. A faster way to the same scores, and another format of profiles or of these

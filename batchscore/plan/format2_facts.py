@@ -11,10 +11,10 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from batchscore.job import LoadedJob
-from batchscore.plan.code import called_files
+from batchscore.plan.code_files import called_files
 from batchscore.plan.fingerprint import CODE, FORMAT
 from batchscore.runs.layout import HOME
-from batchscore.storage import is_local
+from batchscore.storage.store import is_local
 
 _FORMAT = "format 2"
 _READ_BYTES = 16 << 20

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from batchscore.arrays import Array, leaf_numbers, take_rows, to_arrow, to_numpy
+from batchscore.columnar.arrays import Array, leaf_numbers, take_rows, to_arrow, to_numpy
 from batchscore.errors import StepError
 from batchscore.plan.alike import describe_pair, differing_rows
 from batchscore.stages.block import Block, Step

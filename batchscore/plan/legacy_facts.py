@@ -10,8 +10,8 @@ from importlib.metadata import version
 
 from batchscore.job import Job
 from batchscore.plan.fingerprint import FORMAT, VERSION_OF, sha256_of
-from batchscore.spec import RunSpec
 from batchscore.stages.preprocess import InputColumns
+from batchscore.worker.spec import RunSpec
 
 _SCORING = {"scoring": "version 1"}
 _NO_INFLUENCE = {"profiles of units": "format 1", f"{VERSION_OF}batchscore": "0.1.0"}

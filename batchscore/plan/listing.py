@@ -13,15 +13,15 @@ from typing import Any
 
 from fsspec.utils import glob_translate
 
-from batchscore.addresses import stored_address
 from batchscore.errors import InputError
-from batchscore.plan.keys import Texts, hive_keys, same_keys
+from batchscore.messages.addresses import stored_address
+from batchscore.messages.wording import reason
+from batchscore.plan.hive import Texts, hive_keys, same_keys
 from batchscore.plan.published import Published
 from batchscore.plan.tables import and_above, check_above, check_no_table
 from batchscore.plan.walk import levels, match, walk
 from batchscore.stages.read import is_gone
-from batchscore.storage import linked_mark, modification_mark, open_filesystem
-from batchscore.wording import reason
+from batchscore.storage.store import linked_mark, modification_mark, open_filesystem
 
 _WILD = re.compile(r"[*?\[]")
 

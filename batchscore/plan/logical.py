@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchscore.arrays import change_parts, has_extension, is_list
+from batchscore.columnar.arrays import change_parts, has_extension, is_list
 
 Change = Callable[[pa.DataType, pq.ColumnSchema], pa.DataType]
 

@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
-from batchscore.arrays import is_list
+from batchscore.columnar.arrays import is_list
+from batchscore.columnar.ragged import Varying
 from batchscore.errors import InputError, ModelError
 from batchscore.job import InputSpec, Job, ModelSection
+from batchscore.messages.wording import nearest
 from batchscore.models.archive import holds_unusual_types
 from batchscore.models.features import check_schema
 from batchscore.models.folder import (
@@ -21,11 +23,9 @@ from batchscore.models.folder import (
     single_file_model,
 )
 from batchscore.models.inputs import ModelInput
-from batchscore.plan.inputs import Footer
-from batchscore.ragged import Varying
+from batchscore.plan.row_groups import Footer
 from batchscore.stages.preprocess import InputColumns, check_kind
-from batchscore.storage import open_filesystem
-from batchscore.wording import nearest
+from batchscore.storage.store import open_filesystem
 
 
 def resolve_model(section: ModelSection, base: str, code: Mapping[str, str] | None = None) -> Model:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from batchscore.errors import InputError, InvalidError, OutputError, RetryError
+from batchscore.messages.wording import reason, remedy_of
 from batchscore.runs import layout
 from batchscore.stages.partition import encoded_key, is_plain_key
-from batchscore.storage import Store, open_filesystem
-from batchscore.wording import reason, remedy_of
+from batchscore.storage.store import Store, open_filesystem
 
 
 def check_apart(output: str, inputs: Iterable[str]) -> None:

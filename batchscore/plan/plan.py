@@ -13,7 +13,7 @@ from batchscore.job import Job, LoadedJob
 from batchscore.models.folder import Model
 from batchscore.plan.annotations import annotate
 from batchscore.plan.auto import choose_batch_rows, choose_workers, count_cores
-from batchscore.plan.code import code_files
+from batchscore.plan.code_files import code_files
 from batchscore.plan.columns import (
     check_drift_columns,
     checked_schema,
@@ -24,15 +24,7 @@ from batchscore.plan.columns import (
     written_columns,
 )
 from batchscore.plan.fingerprint import fingerprint, package_versions, score_facts, score_hash
-from batchscore.plan.inputs import (
-    BadFile,
-    Footers,
-    int96_unit,
-    keep_row_groups,
-    places_of,
-    read_footers,
-)
-from batchscore.plan.keys import KeyRules
+from batchscore.plan.hive import KeyRules
 from batchscore.plan.listing import Found, find_shards, keep_published_paths
 from batchscore.plan.model import model_inputs, resolve_model, weights_facts
 from batchscore.plan.places import (
@@ -44,16 +36,24 @@ from batchscore.plan.places import (
 )
 from batchscore.plan.published import Published, read_published
 from batchscore.plan.reference import References, find_references
+from batchscore.plan.row_groups import (
+    BadFile,
+    Footers,
+    int96_unit,
+    keep_row_groups,
+    places_of,
+    read_footers,
+)
 from batchscore.runs import layout
 from batchscore.runs.actor import actor
 from batchscore.runs.checks import rejects_allowed
 from batchscore.runs.manifest import encode_shard
-from batchscore.spec import RunSpec
 from batchscore.stages.block import TILE_ROWS
 from batchscore.stages.preprocess import InputColumns
 from batchscore.stages.read import Source
-from batchscore.storage import Store
-from batchscore.units import Piece, Shard, Unit
+from batchscore.storage.store import Store
+from batchscore.units.unit import Piece, Shard, Unit
+from batchscore.worker.spec import RunSpec
 
 
 @dataclass(frozen=True)

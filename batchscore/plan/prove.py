@@ -8,23 +8,23 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow.compute as pc
 
-from batchscore.arrays import to_numpy
+from batchscore.columnar.arrays import to_numpy
 from batchscore.errors import FailedError, FunctionError, InvalidError, ModelError, StepError
 from batchscore.job import UserFunction
+from batchscore.messages.wording import counted, one_line
 from batchscore.models.load import Network, load_network
 from batchscore.plan.auto import count_cores
 from batchscore.plan.independence import Cause, Dependence, attempt, find_dependence, take
 from batchscore.plan.plan import Plan
 from batchscore.plan.sample import read_sample
 from batchscore.plan.score_types import keep_published, learn_types, published_scores
-from batchscore.scoring import BlockStep, infer_step, postprocess_step, preprocess_step
-from batchscore.spec import RunSpec
 from batchscore.stages.block import TILE_ROWS, Block, locate_rows
 from batchscore.stages.infer.buckets import bucket_lengths, bucket_rows
 from batchscore.stages.tally import Tallies
 from batchscore.stages.typeless import Types, known_types
-from batchscore.units import Unit
-from batchscore.wording import counted, one_line
+from batchscore.units.unit import Unit
+from batchscore.worker.scoring import BlockStep, infer_step, postprocess_step, preprocess_step
+from batchscore.worker.spec import RunSpec
 
 # One tile of the network and half of another; or an eighth of a block, since all that is tried
 # comes to seven samples at most; or at least enough rows for a difference to show.

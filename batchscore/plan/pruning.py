@@ -7,8 +7,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchscore.plan.keys import Kinds
-from batchscore.units import KeyValue
+from batchscore.plan.hive import Kinds
+from batchscore.units.unit import KeyValue
 
 Keys = tuple[tuple[str, KeyValue], ...]
 

@@ -12,8 +12,8 @@ from batchscore.errors import InvalidError, RecordError
 from batchscore.runs import layout
 from batchscore.runs.history import published_manifest
 from batchscore.runs.manifest import decode_shard
-from batchscore.storage import Store
-from batchscore.units import Shard
+from batchscore.storage.store import Store
+from batchscore.units.unit import Shard
 
 _OTHERS = 5
 _KINDS: dict[type, str] = {int: "integer", str: "string"}

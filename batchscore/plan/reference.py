@@ -8,19 +8,19 @@ from dataclasses import dataclass, replace
 
 from batchscore.drift.table import TableProfile
 from batchscore.errors import InputError, InvalidError, JobFileError, RecordError
-from batchscore.gate import drift_rules
+from batchscore.finish.gate import drift_rules
 from batchscore.job import EarlierRuns, Job, ListedReference, LoadedJob
 from batchscore.models.folder import Model
-from batchscore.profiles import (
+from batchscore.runs.history import read_raw, runs_before
+from batchscore.runs.profiles import (
     ProfileFile,
     Reference,
     read_profile,
     read_reference,
     run_profile,
 )
-from batchscore.runs.history import read_raw, runs_before
 from batchscore.runs.snapshot import published_run
-from batchscore.storage import Store
+from batchscore.storage.store import Store
 
 
 @dataclass(frozen=True)

@@ -7,26 +7,26 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from batchscore.arrays import python_rows
-from batchscore.golden import measure_golden
-from batchscore.judge import judge_sample
-from batchscore.ledger import encode_record
+from batchscore.columnar.arrays import python_rows
+from batchscore.finish.judge import judge_sample
 from batchscore.models.load import Network
 from batchscore.plan import Plan, Work
 from batchscore.runs.checks import Check, check_golden
-from batchscore.scoring import (
+from batchscore.runs.ledger import encode_record
+from batchscore.stages.block import Block, End
+from batchscore.stages.read import read_unit
+from batchscore.storage.store import Store
+from batchscore.telemetry import THREADS
+from batchscore.units.unit import make_unit
+from batchscore.worker.golden import measure_golden
+from batchscore.worker.scoring import (
     infer_step,
     load,
     open_unit,
     postprocess_step,
     preprocess_step,
 )
-from batchscore.spec import RunSpec
-from batchscore.stages.block import Block, End
-from batchscore.stages.read import read_unit
-from batchscore.storage import Store
-from batchscore.telemetry import THREADS
-from batchscore.units import make_unit
+from batchscore.worker.spec import RunSpec
 
 _ROUNDS = 2
 # Enough for a batch, unless they are tiny; then a smaller batch tells as much.

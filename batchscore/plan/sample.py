@@ -10,7 +10,7 @@ from typing import TypeVar
 from batchscore.errors import FailedError
 from batchscore.stages.block import Block
 from batchscore.stages.read import Source, read_unit
-from batchscore.units import Unit, pack_units
+from batchscore.units.unit import Unit, pack_units
 
 # If shards are small, so many are opened for a sample. If the filter keeps few rows, so many parts
 # of about a block are read for one, all over the input.

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 import pyarrow as pa
 
 from batchscore.errors import InputError
+from batchscore.messages.wording import counted, nearest, of_count
 from batchscore.plan.chunks import is_all_null, named_by
-from batchscore.plan.inputs import Footer
-from batchscore.wording import counted, nearest, of_count
+from batchscore.plan.row_groups import Footer
 
 
 def unify_schemas(footers: Sequence[Footer], wanted: Iterable[str] | None) -> pa.Schema:

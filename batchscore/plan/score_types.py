@@ -11,10 +11,10 @@ from batchscore.job import UserFunction
 from batchscore.plan.independence import attempt
 from batchscore.plan.published import published_types
 from batchscore.plan.sample import read_sample, spread
-from batchscore.spec import RunSpec
 from batchscore.stages.block import Block, Step
 from batchscore.stages.typeless import Types, are_alike, known_types
-from batchscore.units import Unit, make_unit, split_piece
+from batchscore.units.unit import Unit, make_unit, split_piece
+from batchscore.worker.spec import RunSpec
 
 # So many places all over the input are looked at, a few rows at each.
 _PLACES = 16

@@ -7,23 +7,23 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from batchscore.errors import InvalidError, RecordError
-from batchscore.ledger import finished_units, read_heads
+from batchscore.messages.wording import counted, one_line
 from batchscore.plan.changes import Changes, changed_facts, find_changes, judge_changes
 from batchscore.plan.fingerprint import fingerprint, score_hash
 from batchscore.plan.format2_facts import respell_code, without_neighbours
 from batchscore.plan.legacy_facts import complete, is_legacy, legacy_score, respell
 from batchscore.plan.plan import Plan
-from batchscore.plan.reasons import explain_facts, explain_work
-from batchscore.records import UnitRecord
+from batchscore.plan.rescoring import explain_facts, explain_work
 from batchscore.runs import layout
 from batchscore.runs.checks import Check
 from batchscore.runs.contents import describe, files_of, find_damage, sidecars_of
 from batchscore.runs.history import published_manifest, read_manifest
+from batchscore.runs.ledger import finished_units, read_heads
 from batchscore.runs.manifest import published_records
 from batchscore.runs.revoked import revocations
 from batchscore.runs.snapshot import Listing, read_listing
-from batchscore.units import Piece, Unit, make_unit, pack_units
-from batchscore.wording import counted, one_line
+from batchscore.units.record import UnitRecord
+from batchscore.units.unit import Piece, Unit, make_unit, pack_units
 
 UNIT_ROWS = 1_000_000
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from batchscore.messages.values import duration_text
 from batchscore.report.labels import moment_labels, number_labels, shortened, value_labels
-from batchscore.values import duration_text
 
 if TYPE_CHECKING:
     from batchscore.drift.categories import Categories

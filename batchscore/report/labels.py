@@ -10,7 +10,7 @@ from unicodedata import east_asian_width
 
 import numpy as np
 
-from batchscore.wording import one_line
+from batchscore.messages.wording import one_line
 
 T = TypeVar("T")
 

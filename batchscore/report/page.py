@@ -12,13 +12,13 @@ from importlib import resources
 from typing import Any
 
 from batchscore.drift.table import TableProfile
-from batchscore.report import figures
-from batchscore.report.columns import Compared, Row, details, findings_of, list_rows
-from batchscore.report.figures import MEASURES, VERDICT_SIGNS, embedded_json, size
+from batchscore.messages.wording import count, one_line
+from batchscore.report import formats as figures
+from batchscore.report.column_list import Compared, Row, details, findings_of, list_rows
+from batchscore.report.formats import MEASURES, VERDICT_SIGNS, embedded_json, size
+from batchscore.report.outcome import decisions_of, outcome_of, steps_of
 from batchscore.report.past import PastRun, column_history, runs_of
-from batchscore.report.steps import decisions_of, outcome_of, steps_of
 from batchscore.telemetry import BETWEEN, STAGES
-from batchscore.wording import count, one_line
 
 PAGE_BYTES = 1_950_000
 LISTED = 2_000

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from batchscore.gate import is_counted
-from batchscore.report.figures import VERDICT_SIGNS, moment, rounded, rounded_apart
-from batchscore.wording import one_line
+from batchscore.finish.gate import is_counted
+from batchscore.messages.wording import one_line
+from batchscore.report.formats import VERDICT_SIGNS, moment, rounded, rounded_apart
 
 RUNS = 31
 """Runs that the page looks back on at most, the reported one among them."""

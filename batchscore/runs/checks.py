@@ -9,9 +9,9 @@ from math import inf, isnan
 from statistics import median
 
 from batchscore.job import Checks, Rejects
-from batchscore.records import UnitRecord
+from batchscore.messages.wording import counted, counted_were, of_count
 from batchscore.runs.reconcile import Rows
-from batchscore.wording import counted, counted_were, of_count
+from batchscore.units.record import UnitRecord
 
 Columns = Sequence[Sequence[str]]
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from batchscore.job import Checks, ColumnCheck, age_seconds
+from batchscore.messages.wording import counted, one_line
 from batchscore.runs.checks import Check
-from batchscore.tallies import Example, Tally
-from batchscore.wording import counted, one_line
+from batchscore.units.tallies import Example, Tally
 
 _VALUES = 10
 _BILLION = 10**9

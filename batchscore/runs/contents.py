@@ -9,13 +9,13 @@ from contextlib import nullcontext
 from types import MappingProxyType
 from typing import Any
 
-from batchscore import retries
-from batchscore.records import Digest, UnitRecord
+from batchscore.messages.wording import counted
 from batchscore.runs import layout
 from batchscore.runs.manifest import published_records
 from batchscore.runs.segments import inline
-from batchscore.storage import Found, Store, open_filesystem
-from batchscore.wording import counted
+from batchscore.storage import retries
+from batchscore.storage.store import Found, Store, open_filesystem
+from batchscore.units.record import Digest, UnitRecord
 
 _THREADS = 8
 _CHUNK_BYTES = 1 << 20

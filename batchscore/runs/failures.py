@@ -10,11 +10,11 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from batchscore import errors
-from batchscore.addresses import redacted_text
 from batchscore.errors import BatchscoreError, FailedError, ShardError, StepError, StoppedError
+from batchscore.messages.addresses import redacted_text
+from batchscore.messages.wording import remedy_of
 from batchscore.runs import layout
-from batchscore.storage import Store
-from batchscore.wording import remedy_of
+from batchscore.storage.store import Store
 
 _OS_ERROR = re.compile(r"\w+Error: \[Errno (\d+)\] (.+?)(?: \[while running .*)?$")
 _unwritten: dict[str, dict[str, str]] = {}

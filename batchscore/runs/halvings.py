@@ -6,7 +6,7 @@ import secrets
 from contextlib import suppress
 
 from batchscore.runs import layout
-from batchscore.storage import Store
+from batchscore.storage.store import Store
 
 
 def note_halved(store: Store, run: str, rows: int) -> None:

@@ -24,7 +24,7 @@ from batchscore.runs.snapshot import (
     put_marker,
     read_listing,
 )
-from batchscore.storage import Store
+from batchscore.storage.store import Store
 
 _THREADS = 16
 _FILE = re.compile(r"/[0-9]{8}-[0-9a-f]{4}-([0-9a-f]{16})-[0-9]+\.parquet$")

@@ -10,6 +10,7 @@ from datetime import date, datetime, timezone
 from typing import Any
 
 from batchscore.errors import InvalidError, OutputError, RecordError
+from batchscore.messages.wording import counted, of_count, one_line, reason
 from batchscore.runs import layout
 from batchscore.runs.layout import slice_id
 from batchscore.runs.order import newest_first
@@ -17,8 +18,7 @@ from batchscore.runs.publication import pending
 from batchscore.runs.segments import expand, head
 from batchscore.runs.shape import check_manifest
 from batchscore.runs.snapshot import listing_path, published_run, read_listing, snapshot
-from batchscore.storage import Store
-from batchscore.wording import counted, of_count, one_line, reason
+from batchscore.storage.store import Store
 
 _THREADS = 16
 _NEIGHBOURS = 7

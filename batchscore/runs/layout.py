@@ -12,8 +12,8 @@ from urllib.parse import quote
 
 from batchscore import __version__
 from batchscore.errors import OutputError
-from batchscore.storage import Store, encode_json
-from batchscore.wording import reason
+from batchscore.messages.wording import reason
+from batchscore.storage.store import Store, encode_json
 
 DATA = "data"
 HOME = "_batchscore"

@@ -12,14 +12,14 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from types import TracebackType
 
-from batchscore.documents import parse_json
-from batchscore.durable import unfinished_name
 from batchscore.errors import FailedError, LeaseError, RecordError, RetryError
+from batchscore.messages.wording import reason
 from batchscore.processes import machine, start_of
 from batchscore.runs import layout
 from batchscore.runs.actor import user
-from batchscore.storage import Store, encode_json
-from batchscore.wording import reason
+from batchscore.storage.documents import parse_json
+from batchscore.storage.durable import unfinished_name
+from batchscore.storage.store import Store, encode_json
 
 EXPIRY_SECONDS = 60.0
 """A lease that was not renewed for so long is over; it is renewed six times as often."""

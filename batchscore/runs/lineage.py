@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from batchscore.arrays import Array, python_rows, to_numpy
+from batchscore.columnar.arrays import Array, python_rows, to_numpy
 from batchscore.errors import RecordError
-from batchscore.records import UnitRecord
-from batchscore.storage import Store, open_filesystem
-from batchscore.wording import counted, reason
+from batchscore.messages.wording import counted, reason
+from batchscore.storage.store import Store, open_filesystem
+from batchscore.units.record import UnitRecord
 
 _BATCH_ROWS = 131_072
 _READ_BUFFER_BYTES = 1 << 20

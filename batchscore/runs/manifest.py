@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from batchscore.errors import RecordError
-from batchscore.records import StagedFile, UnitRecord, check_record
+from batchscore.messages.wording import reason
 from batchscore.runs import layout
-from batchscore.units import Piece, Shard
-from batchscore.wording import reason
+from batchscore.units.record import StagedFile, UnitRecord, check_record
+from batchscore.units.unit import Piece, Shard
 
 # What only the run that scored a unit tells of it, or all units of a manifest share.
 _LEFT_OUT = ("files", "seconds", "columns")

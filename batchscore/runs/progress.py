@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from batchscore.errors import StoppedError
 from batchscore.runs import layout
-from batchscore.storage import Store
+from batchscore.storage.store import Store
 
 _TICK_SECONDS = 1.0
 _STOP = "stop"

@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from batchscore.errors import RecordError
-from batchscore.records import Digest
+from batchscore.messages.wording import reason
 from batchscore.runs import layout
 from batchscore.runs.segments import inline
 from batchscore.runs.snapshot import Listing, published_run, read_listing
-from batchscore.storage import Store, encode_json
-from batchscore.wording import reason
+from batchscore.storage.store import Store, encode_json
+from batchscore.units.record import Digest
 
 # Earlier versions had one journal a slice, `journal.json`.
 _NAME = re.compile(r"journal(-.+)?\.json")

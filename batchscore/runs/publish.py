@@ -31,7 +31,7 @@ from batchscore.runs.snapshot import (
     put_marker,
     read_listing,
 )
-from batchscore.storage import Found, Store, encode_json
+from batchscore.storage.store import Found, Store, encode_json
 
 Held = Callable[[], bool]
 """Tells whether the caller still holds the slice's lease."""

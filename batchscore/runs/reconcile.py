@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from batchscore.errors import FailedError
-from batchscore.records import UnitRecord
-from batchscore.wording import counted
+from batchscore.messages.wording import counted
+from batchscore.units.record import UnitRecord
 
 
 @dataclass(frozen=True)

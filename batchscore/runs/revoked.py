@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from batchscore.errors import RecordError
+from batchscore.messages.wording import reason
 from batchscore.runs import layout
-from batchscore.storage import Store
-from batchscore.wording import reason
+from batchscore.storage.store import Store
 
 _REVOKED = "revoked.json"
 _KEYS = ("run", "score", "by", "at", "reason")

@@ -16,11 +16,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from batchscore.documents import parse_json
 from batchscore.errors import RecordError
+from batchscore.messages.wording import reason
 from batchscore.runs import layout
-from batchscore.storage import Store, encode_json
-from batchscore.wording import reason
+from batchscore.storage.documents import parse_json
+from batchscore.storage.store import Store, encode_json
 
 WHOLE, SEGMENTED = 1, 2
 """What `batchscore_manifest` says: the lists are whole, or partly in segments."""

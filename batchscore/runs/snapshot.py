@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from batchscore.documents import MOST_BYTES
 from batchscore.errors import RecordError
 from batchscore.runs import layout
-from batchscore.storage import Store
+from batchscore.storage.documents import MOST_BYTES
+from batchscore.storage.store import Store
 
 CURRENT = "current.txt"
 MARKER = "_SUCCESS"

@@ -16,12 +16,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchscore.arrays import Array, to_numpy
-from batchscore.documents import parse_json
+from batchscore.columnar.arrays import Array, to_numpy
 from batchscore.errors import RecordError
+from batchscore.messages.wording import reason
 from batchscore.runs.lineage import open_parquet
-from batchscore.storage import Store
-from batchscore.wording import reason
+from batchscore.storage.documents import parse_json
+from batchscore.storage.store import Store
 
 FAN_IN = 64
 HI_FAN_IN = 256

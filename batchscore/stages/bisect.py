@@ -9,11 +9,11 @@ from itertools import groupby
 import numpy as np
 import pyarrow as pa
 
-from batchscore.arrays import make_batch
+from batchscore.columnar.arrays import make_batch
 from batchscore.errors import StepError
+from batchscore.messages.wording import counted, error_text, reason
 from batchscore.stages.block import Block, Reject, Step, reject_non_finite
 from batchscore.stages.trial import Trial
-from batchscore.wording import counted, error_text, reason
 
 PROBES = 16
 # Steps of the golden ratio spread over a block evenly, but fall in with no period of its rows.

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchscore.arrays import (
+from batchscore.columnar.arrays import (
     Array,
     filter_rows,
     finite_rows,
@@ -22,10 +22,10 @@ from batchscore.arrays import (
     to_numpy,
 )
 from batchscore.errors import StepError
-from batchscore.records import BadShard
-from batchscore.units import Unit
-from batchscore.values import joined_texts
-from batchscore.wording import counted
+from batchscore.messages.values import joined_texts
+from batchscore.messages.wording import counted
+from batchscore.units.record import BadShard
+from batchscore.units.unit import Unit
 
 # Rows of a tile, what the network sees at once: a block takes no less time than one.
 TILE_ROWS = 1024

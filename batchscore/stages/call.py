@@ -11,9 +11,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from batchscore.arrays import make_batch
+from batchscore.columnar.arrays import make_batch
 from batchscore.errors import FunctionError, StepError
-from batchscore.wording import counted, error_text, reason
+from batchscore.messages.wording import counted, error_text, reason
 
 # Libraries raise errors of their own outside Exception, as do panics of Rust; these two end us.
 _INTERRUPTS = (KeyboardInterrupt, GeneratorExit)

@@ -7,8 +7,8 @@ from collections.abc import Collection
 import pyarrow.parquet as pq
 
 from batchscore.errors import ShardError
-from batchscore.units import Piece
-from batchscore.wording import counted
+from batchscore.messages.wording import counted
+from batchscore.units.unit import Piece
 
 REMEDY = "write it again or take it out of input.path"
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchscore.arrays import (
+from batchscore.columnar.arrays import (
     Array,
     escaped_texts,
     take_rows,
@@ -21,15 +21,15 @@ from batchscore.arrays import (
     undecodable,
 )
 from batchscore.errors import StepError
-from batchscore.records import StagedFile
+from batchscore.messages.values import bounded, joined_texts
 from batchscore.stages.ahead import WriteBehind
 from batchscore.stages.block import Block, reject_rows
 from batchscore.stages.encoding import choose_encoding
-from batchscore.stages.lineage import RowsFile
+from batchscore.stages.rows_file import RowsFile
 from batchscore.stages.sidecar import buffered
 from batchscore.stages.sink import PIECES_BEHIND, HashingSink, pass_on
-from batchscore.storage import Store
-from batchscore.values import bounded, joined_texts
+from batchscore.storage.store import Store
+from batchscore.units.record import StagedFile
 
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 ROW_GROUP_ROWS = 131_072

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from batchscore.arrays import Array, to_arrow, to_numpy
+from batchscore.columnar.arrays import Array, to_arrow, to_numpy
 from batchscore.errors import StepError
 from batchscore.job import AnyStep, Labels, Sigmoid, Softmax, Threshold, TopK
+from batchscore.messages.wording import counted
 from batchscore.stages.block import Block, reject_non_finite
 from batchscore.stages.typeless import Types, typed
-from batchscore.wording import counted
 
 Columns = dict[str, pa.Array]
 Call = Callable[[pa.RecordBatch], pa.RecordBatch]

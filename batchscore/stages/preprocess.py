@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchscore.arrays import Array, filter_rows, is_list, to_arrow, to_numpy
+from batchscore.columnar.arrays import Array, filter_rows, is_list, to_arrow, to_numpy
+from batchscore.columnar.ragged import Varying, make_ragged, ragged_to_arrow, truncate
 from batchscore.errors import StepError
-from batchscore.ragged import Varying, make_ragged, ragged_to_arrow, truncate
 from batchscore.stages.block import Block, Cause, reject_causes
-from batchscore.stages.reasons import input_causes, long_cause, uneven_cause
+from batchscore.stages.misfits import input_causes, long_cause, uneven_cause
 
 
 @dataclass(frozen=True)

@@ -26,23 +26,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchscore.arrays import make_batch, to_arrow
+from batchscore.columnar.arrays import make_batch, to_arrow
 from batchscore.errors import ShardError
-from batchscore.records import BadShard
+from batchscore.messages.wording import counted_were, one_line, reason
 from batchscore.stages import sizing
 from batchscore.stages.ahead import read_ahead
 from batchscore.stages.block import Block, End
 from batchscore.stages.filters import filter_expression
 from batchscore.stages.footer import REMEDY, check_footer, check_values
 from batchscore.stages.int96 import GUARD, Int96Guard
-from batchscore.storage import (
+from batchscore.storage.store import (
     is_linked_mark,
     linked_mark,
     modification_mark,
     open_filesystem,
 )
-from batchscore.units import Piece, Shard, Unit
-from batchscore.wording import counted_were, one_line, reason
+from batchscore.units.record import BadShard
+from batchscore.units.unit import Piece, Shard, Unit
 
 # A batch, and how many rows like its own make a block.
 _Sized: TypeAlias = tuple[pa.RecordBatch, int]

@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchscore.records import Digest
 from batchscore.stages.sink import HashedFile
-from batchscore.storage import Store
+from batchscore.storage.store import Store
+from batchscore.units.record import Digest
 
 _WRITE_BYTES = 1 << 20
 

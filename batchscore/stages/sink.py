@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import IO, Any
 
-from batchscore.records import Digest
 from batchscore.stages.ahead import WriteBehind
+from batchscore.units.record import Digest
 
 PIECES_BEHIND = 4
 

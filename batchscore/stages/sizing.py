@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from batchscore.errors import ShardError
 from batchscore.stages.block import TILE_ROWS
-from batchscore.storage import open_filesystem
+from batchscore.storage.store import open_filesystem
 
 MOST_BYTES = 32 << 20  # of a block, decoded
 MOST_PAGE_BYTES = 512 << 20

@@ -10,16 +10,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchscore.arrays import Array, python_rows, to_numpy
+from batchscore.columnar.arrays import Array, python_rows, to_numpy
 from batchscore.errors import InputError, StepError
 from batchscore.job import ColumnCheck
 from batchscore.job.parameters import shown
+from batchscore.messages.wording import nearest, one_line
 from batchscore.stages.block import locate_rows
 from batchscore.stages.filters import called
 from batchscore.stages.literals import is_comparable, place
-from batchscore.tallies import EXAMPLES, Example, Tally, merge_tallies
-from batchscore.units import Unit
-from batchscore.wording import nearest, one_line
+from batchscore.units.tallies import EXAMPLES, Example, Tally, merge_tallies
+from batchscore.units.unit import Unit
 
 _SHOWN = 60
 _NANOSECONDS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
-from batchscore.arrays import make_batch
+from batchscore.columnar.arrays import make_batch
 
 Types = Mapping[str, pa.DataType]
 

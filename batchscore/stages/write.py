@@ -11,26 +11,26 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 
-from batchscore.arrays import leaf_numbers, make_batch, to_arrow, to_numpy
+from batchscore.columnar.arrays import leaf_numbers, make_batch, to_arrow, to_numpy
 from batchscore.errors import StepError
 from batchscore.job import ColumnCheck
-from batchscore.records import Digest, UnitRecord
+from batchscore.messages.wording import counted, counted_were, one_line
 from batchscore.stages.ahead import WriteBehind
 from batchscore.stages.block import Block, End, Reject, locate_rows, stopwatch
-from batchscore.stages.keys import KeysFile
-from batchscore.stages.lineage import RowsFile
+from batchscore.stages.key_hashes import KeysFile
 from batchscore.stages.partition import (
     FILE_BYTES,
     PartitionFiles,
     reject_unnamed,
     split_partitions,
 )
+from batchscore.stages.rows_file import RowsFile
 from batchscore.stages.sidecar import Sidecar
 from batchscore.stages.tally import Tallies
 from batchscore.stages.trial import Trial
-from batchscore.storage import Store
-from batchscore.units import Unit
-from batchscore.wording import counted, counted_were, one_line
+from batchscore.storage.store import Store
+from batchscore.units.record import Digest, UnitRecord
+from batchscore.units.unit import Unit
 
 SYSTEMATIC_ROWS = 256
 REASONS = 50

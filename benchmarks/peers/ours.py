@@ -8,7 +8,7 @@ import pyarrow as pa
 
 import batchscore as bs
 from batchscore.drift.findings import AspectDrift
-from batchscore.drift.storage import write_table
+from batchscore.drift.profile_file import write_table
 from batchscore.drift.table import TableProfile
 from benchmarks.peers.harness import Peer, Said, cuts, fingerprint, main
 

@@ -24,7 +24,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
 import batchscore as bs  # noqa: E402
-from batchscore.arrays import to_arrow, to_numpy  # noqa: E402
+from batchscore.columnar.arrays import to_arrow, to_numpy  # noqa: E402
 from batchscore.models.code import load_object  # noqa: E402
 from batchscore.models.features import (  # noqa: E402
     Calendar,

@@ -11,7 +11,7 @@ import pytest
 
 from batchscore.runs import layout
 from batchscore.runs.lease import acquire
-from batchscore.storage import Store
+from batchscore.storage.store import Store
 from tests import factory
 
 

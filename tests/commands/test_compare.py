@@ -14,11 +14,11 @@ from batchscore.commands.compare import compare, compare_data
 from batchscore.commands.files import write_profile
 from batchscore.commands.profile import profile
 from batchscore.errors import InputError, InvalidError
-from batchscore.profiles import save_profile
 from batchscore.runs import layout
+from batchscore.runs.profiles import save_profile
 from batchscore.runs.publication import Publication
 from batchscore.runs.publish import publish
-from batchscore.storage import Store
+from batchscore.storage.store import Store
 from tests.factory import make_rows, write_shard
 
 RNG = np.random.default_rng(20261121)

@@ -16,7 +16,7 @@ from batchscore.runs import layout
 from batchscore.runs.history import read_manifest
 from batchscore.runs.lease import acquire
 from batchscore.runs.snapshot import snapshot
-from batchscore.storage import Store
+from batchscore.storage.store import Store
 from tests.factory import (
     FaultyStore,
     Killed,

@@ -15,10 +15,10 @@ from batchscore.commands.files import (
     write_profile,
 )
 from batchscore.commands.profile import profile
-from batchscore.drift.storage import write_table
+from batchscore.drift.profile_file import write_table
 from batchscore.errors import InvalidError, OutputError
-from batchscore.profiles import save_profile
-from batchscore.storage import Store
+from batchscore.runs.profiles import save_profile
+from batchscore.storage.store import Store
 from tests.factory import make_rows, write_shard
 
 PROFILE = profile(make_rows())

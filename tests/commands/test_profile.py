@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from batchscore.commands import profile as module
 from batchscore.commands.profile import Data, hints_of, open_rows, profile, profile_rows
-from batchscore.drift.storage import write_table
+from batchscore.drift.profile_file import write_table
 from batchscore.drift.table import TableProfile
 from batchscore.errors import InputError, ShardError
 from tests.factory import make_rows, run_cli, write_shard

@@ -13,14 +13,14 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from batchscore import locks
-from batchscore.cli import progress as command_line
+from batchscore.cli import watch as command_line
 from batchscore.commands.run import Progress, Stop, run_plan
 from batchscore.engines import direct
 from batchscore.errors import FailedError, StoppedError
 from batchscore.job import load_job
 from batchscore.plan import make_plan
-from batchscore.storage import Store
+from batchscore.storage import locks
+from batchscore.storage.store import Store
 from tests import factory
 from tests.conftest import Published
 

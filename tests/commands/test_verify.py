@@ -15,14 +15,14 @@ import pytest
 
 from batchscore.commands import verify
 from batchscore.commands.verify import verify_output
-from batchscore.drift.storage import read_record, write_table
+from batchscore.drift.profile_file import read_record, write_table
 from batchscore.drift.table import TableProfile
 from batchscore.errors import InvalidError, RetryError
-from batchscore.ledger import decode_record, encode_record
 from batchscore.runs import layout
+from batchscore.runs.ledger import decode_record, encode_record
 from batchscore.runs.publication import Publication
 from batchscore.runs.snapshot import snapshot
-from batchscore.storage import Store
+from batchscore.storage.store import Store
 from tests.factory import make_rows, read_tree, run_cli, run_json, sha256, write_shard
 from tests.outputs import RUN, publish_shards
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 
 from batchscore.drift.column import Hint
-from batchscore.drift.storage import write_table
+from batchscore.drift.profile_file import write_table
 from batchscore.drift.table import TableProfile
 
 Hints = Mapping[str, Hint]

@@ -8,12 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from batchscore.columnar.hashing import hash_bytes
 from batchscore.drift.categories import FOLDS
 from batchscore.drift.compare import compare_profiles
 from batchscore.drift.findings import AspectDrift, Measure, Rules, TableDrift, Thresholds
 from batchscore.drift.frequent import Frequent
 from batchscore.drift.table import TableProfile
-from batchscore.hashing import hash_bytes
 
 
 def compared(reference: Any, current: Any, rules: Rules | None = None) -> TableDrift:

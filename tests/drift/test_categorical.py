@@ -12,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from batchscore.columnar.hashing import hash_bytes
 from batchscore.drift.categorical import (
     AlignedCategories,
     align_categories,
@@ -21,7 +22,6 @@ from batchscore.drift.categorical import (
 )
 from batchscore.drift.categories import FOLDS, Categories
 from batchscore.drift.divergences import l_infinity, psi
-from batchscore.hashing import hash_bytes
 
 SEEDS = st.integers(0, 2**32 - 1)
 TEXTS = st.lists(st.sampled_from("abcdefghij"), min_size=1, max_size=60)

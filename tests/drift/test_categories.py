@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batchscore.columnar.hashing import hash_bytes
 from batchscore.drift.categories import EXACT, FOLDS, LABELS, SAMPLE, Categories
 from batchscore.drift.frequent import TABLE
-from batchscore.hashing import hash_bytes
 
 SEEDS = st.integers(0, 2**32 - 1)
 

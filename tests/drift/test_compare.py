@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from batchscore.drift.column import Hint
 from batchscore.drift.compare import compare_profiles
 from batchscore.drift.findings import AspectDrift, Measure, Rules, TableDrift, Thresholds
-from batchscore.drift.storage import read_table, write_table
+from batchscore.drift.profile_file import read_table, write_table
 from batchscore.drift.table import TableProfile
 
 NOTHING = Thresholds(None, None)

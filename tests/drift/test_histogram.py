@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from batchscore.drift.histogram import CAP, Buckets, Histogram
-from batchscore.drift.keys import FLOAT, PROBABILITY, SIGNED, UNSIGNED, Keys, KeySpace
+from batchscore.drift.ordering import FLOAT, PROBABILITY, SIGNED, UNSIGNED, Keys, KeySpace
 
 SEEDS = st.integers(0, 2**32 - 1)
 SPACES = [FLOAT, PROBABILITY, SIGNED, UNSIGNED]

@@ -12,7 +12,6 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import ks_2samp, wasserstein_distance
 
 from batchscore.drift.divergences import psi
-from batchscore.drift.keys import FLOAT, PROBABILITY, SIGNED, UNSIGNED, KeySpace
 from batchscore.drift.numbers import Numbers
 from batchscore.drift.ordered import (
     Aligned,
@@ -25,6 +24,7 @@ from batchscore.drift.ordered import (
     tail_p,
     wasserstein,
 )
+from batchscore.drift.ordering import FLOAT, PROBABILITY, SIGNED, UNSIGNED, KeySpace
 
 SEEDS = st.integers(0, 2**32 - 1)
 LARGEST = float(np.finfo(np.float64).max)

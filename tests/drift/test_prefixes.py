@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from batchscore.drift.histogram import Histogram
-from batchscore.drift.keys import FLOAT, PROBABILITY, SIGNED, UNSIGNED, KeySpace, Layout
+from batchscore.drift.ordering import FLOAT, PROBABILITY, SIGNED, UNSIGNED, KeySpace, Layout
 from batchscore.drift.prefixes import AT_ONCE, PrefixTable, Room, prefix_table
 
 BITS = st.integers(0, 2**32 - 1)

@@ -288,7 +288,7 @@ def test_pandas_is_not_imported() -> None:
 import sys
 import pyarrow as pa
 from batchscore.drift.table import TableProfile
-from batchscore.drift.storage import read_table, write_table
+from batchscore.drift.profile_file import read_table, write_table
 data = pa.py_buffer(bytes(range(80)))
 valid = pa.py_buffer(bytes([0b1010101]))
 types = [pa.float64(), pa.int32(), pa.bool_(), pa.timestamp("s")]

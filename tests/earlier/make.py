@@ -192,8 +192,8 @@ def _anonymous(info: tarfile.TarInfo) -> tarfile.TarInfo:
 
 def _call(kill: bool, args: list[str]) -> None:
     """Runs a command under another host's name, and dies where it would publish."""
-    from batchscore import finish
     from batchscore.cli import cli
+    from batchscore.finish import finish
 
     platform.node = lambda: "batch-host"
     if kill:

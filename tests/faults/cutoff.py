@@ -20,7 +20,7 @@ import pyarrow.dataset as ds
 from batchscore.commands.tidy import repair
 from batchscore.commands.verify import verify_output
 from batchscore.errors import BatchscoreError
-from batchscore.storage import Store
+from batchscore.storage.store import Store
 from tests import factory
 from tests.faults.disks import (
     PRIVATE,

@@ -18,19 +18,19 @@ from batchscore.commands.decide import release, undo
 from batchscore.commands.tidy import repair
 from batchscore.commands.verify import verify_output
 from batchscore.errors import FailedError
-from batchscore.finish import HELD
-from batchscore.ledger import finished_units, read_head
-from batchscore.records import UnitRecord
+from batchscore.finish.finish import HELD
 from batchscore.runs import layout
 from batchscore.runs.history import published_manifest, read_manifest
 from batchscore.runs.lease import acquire
+from batchscore.runs.ledger import finished_units, read_head
 from batchscore.runs.manifest import published_records
 from batchscore.runs.publication import journal_paths
 from batchscore.runs.snapshot import published_run, snapshot
 from batchscore.stages.read import Source
 from batchscore.stages.write import Target
-from batchscore.storage import Store, open_filesystem
-from batchscore.units import Unit, make_unit
+from batchscore.storage.store import Store, open_filesystem
+from batchscore.units.record import UnitRecord
+from batchscore.units.unit import Unit, make_unit
 from tests.factory import make_rows, plan_units, write_shard
 from tests.outputs import plan_publication, publish_records, score_unit
 

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import batchscore.cli
+import batchscore.cli.render.results
 import batchscore.commands.run
 import batchscore.engines.preloaded
-import batchscore.plan.verify
+import batchscore.plan.readiness
 import batchscore.plan.work
-import batchscore.render
 from batchscore.engines.workers import start_server
 
 _TMP = re.compile(r"\.[0-9a-f]{8}-[0-9]+-[0-9a-f]{8}\.tmp$")

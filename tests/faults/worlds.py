@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import torch
 
-from batchscore.drift.storage import read_record
+from batchscore.drift.profile_file import read_record
 from batchscore.runs.history import read_manifest
-from batchscore.storage import Store
+from batchscore.storage.store import Store
 from tests import factory
 
 SHARD_ROWS = 120

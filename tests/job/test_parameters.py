@@ -17,7 +17,7 @@ from batchscore.job.parameters import (
     shown,
     substitute,
 )
-from batchscore.wording import nearest
+from batchscore.messages.wording import nearest
 
 DECLARED = {
     "date": Parameter(type="date"),

@@ -12,7 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from batchscore.arrays import to_numpy
+from batchscore.columnar.arrays import to_numpy
 from batchscore.models.features import encode, required_columns
 from batchscore.models.folder import localize, read_model_folder, read_sources
 from batchscore.models.verified import load_verified

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchscore.arrays import to_numpy
+from batchscore.columnar.arrays import to_numpy
 from batchscore.errors import InputError, ModelError, StepError
 from batchscore.models.features import (
     Calendar,
@@ -303,7 +303,7 @@ def test_encoding_imports_neither_pandas_nor_torch() -> None:
     """Encoding stays on buffers: the slow imports never happen."""
     program = """
 import sys, numpy as np, pyarrow as pa
-from batchscore.arrays import to_arrow
+from batchscore.columnar.arrays import to_arrow
 from batchscore.models.features import *
 x = to_arrow(np.array([1.0, np.nan]))
 c = pa.DictionaryArray.from_arrays(to_arrow(np.array([0, 1])), to_arrow(np.array([7, 8])))

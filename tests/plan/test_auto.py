@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from batchscore.plan.auto import choose_workers, count_cores, read_quota
-from batchscore.units import Unit
+from batchscore.units.unit import Unit
 from tests import factory
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from batchscore.job import OnChange
 from batchscore.plan.changes import Changes, changed_facts, find_changes, judge_changes
-from batchscore.units import Piece, Shard
+from batchscore.units.unit import Piece, Shard
 
 COST = "going on would score 7 rows"
 PATHS = st.sampled_from([f"{folder}/{name}.parquet" for folder in "pq" for name in "abc"])

@@ -19,8 +19,8 @@ from batchscore.plan import make_plan
 from batchscore.plan.auto import choose_workers
 from batchscore.plan.inference import _search, compare_blocks
 from batchscore.plan.plan import Plan
+from batchscore.plan.readiness import verify
 from batchscore.plan.rehearsal import first_blocks
-from batchscore.plan.verify import verify
 from tests import factory
 from tests.factory import make_batch, make_block
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from batchscore.columnar.ragged import Varying
 from batchscore.job import load_job
 from batchscore.plan import Plan, make_plan
 from batchscore.plan.fingerprint import sha256_of
 from batchscore.plan.legacy_facts import complete, is_legacy, legacy_score, respell
-from batchscore.ragged import Varying
 from batchscore.stages.preprocess import InputColumns
 from tests import factory
 

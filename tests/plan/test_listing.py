@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from batchscore.errors import InputError
 from batchscore.plan.listing import find_shards
 from batchscore.stages.read import Source, check_unchanged, read_unit
-from batchscore.units import Shard
+from batchscore.units.unit import Shard
 from tests.factory import make_rows, plan_units, run_json, write_job, write_shard
 from tests.outputs import rename_shards
 from tests.servers import S3, running_s3, s3_at

@@ -15,7 +15,7 @@ import torch
 
 from batchscore.job import load_job
 from batchscore.plan import make_plan, settle
-from batchscore.plan.verify import verify
+from batchscore.plan.readiness import verify
 from tests import factory
 from tests.factory import NET, STATE, change_job, make_rows, write_model, write_shard
 

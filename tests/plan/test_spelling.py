@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from batchscore.columnar.ragged import Varying
 from batchscore.job import (
     AnyStep,
     Labels,
@@ -27,7 +28,6 @@ from batchscore.plan.spelling import (
     spell_steps,
     spell_type,
 )
-from batchscore.ragged import Varying
 from batchscore.stages.preprocess import InputColumns
 
 PLAIN = [

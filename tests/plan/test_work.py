@@ -18,15 +18,15 @@ from hypothesis import strategies as st
 from batchscore.drift.table import TableProfile
 from batchscore.errors import RecordError
 from batchscore.job import load_job
-from batchscore.ledger import encode_record, enter
 from batchscore.plan import Plan, Work, make_plan, scored_as, settle
-from batchscore.records import BadShard, StagedFile, UnitRecord
 from batchscore.runs import layout
+from batchscore.runs.ledger import encode_record, enter
 from batchscore.runs.manifest import encode_shard, encode_units
 from batchscore.runs.revoked import revoked_path
 from batchscore.runs.snapshot import CURRENT, MARKER
-from batchscore.storage import Store
-from batchscore.units import Piece, Shard, Unit, make_unit
+from batchscore.storage.store import Store
+from batchscore.units.record import BadShard, StagedFile, UnitRecord
+from batchscore.units.unit import Piece, Shard, Unit, make_unit
 from tests import factory
 
 GROUP = 10

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchscore.drift.categories import Categories
-from batchscore.drift.keys import FLOAT, PROBABILITY, SIGNED
 from batchscore.drift.numbers import Numbers
+from batchscore.drift.ordering import FLOAT, PROBABILITY, SIGNED
 from batchscore.report.bins import BINS, TOP, category_plot, number_plot
 
 FLOATS = st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=60)

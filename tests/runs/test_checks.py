@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchscore.job import Checks, Rejects
-from batchscore.records import UnitRecord
 from batchscore.runs.checks import (
     Check,
     check_bad_shards,
@@ -27,6 +26,7 @@ from batchscore.runs.checks import (
     rejects_allowed,
 )
 from batchscore.runs.reconcile import Rows
+from batchscore.units.record import UnitRecord
 
 COUNTS = st.integers(0, 10**7)
 COLUMNS = (("id", "int64"), ("score", "float"))

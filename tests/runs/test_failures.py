@@ -18,7 +18,7 @@ from batchscore.errors import (
 )
 from batchscore.runs import layout
 from batchscore.runs.failures import describe, find_os_error, read_failure, recorded
-from batchscore.storage import Store
+from batchscore.storage.store import Store
 
 KINDS = [
     kind

@@ -17,7 +17,7 @@ from batchscore.runs.history import (
     read_manifest,
     require_output,
 )
-from batchscore.storage import Store
+from batchscore.storage.store import Store
 
 
 def add_run(store: Store, run: str, started: str, slice_: str = "job") -> None:

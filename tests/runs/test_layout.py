@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from batchscore.errors import OutputError
 from batchscore.runs import layout
-from batchscore.storage import Store
+from batchscore.storage.store import Store
 
 TEXT = st.text(max_size=60) | st.sampled_from(["a", "a,b=1", "a=b", "b=1", "%2C", "é/..", ","])
 PARAMS = st.dictionaries(st.sampled_from(["a", "b", "date"]), TEXT, max_size=3)

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from batchscore.errors import RecordError, RetryError
 from batchscore.runs import layout, lease
 from batchscore.runs.lease import Lease, acquire, holder, holds
-from batchscore.storage import Store
+from batchscore.storage.store import Store
 
 SLICE = "job,date=2026-11-20"
 TAKE = """
@@ -32,7 +32,7 @@ import sys
 from pathlib import Path
 from batchscore.errors import RetryError
 from batchscore.runs.lease import acquire
-from batchscore.storage import Store
+from batchscore.storage.store import Store
 
 print("ready", flush=True)
 sys.stdin.readline()

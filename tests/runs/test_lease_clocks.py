@@ -14,7 +14,7 @@ import pytest
 from batchscore.errors import RetryError
 from batchscore.runs import layout, lease
 from batchscore.runs.lease import acquire, holds
-from batchscore.storage import Store
+from batchscore.storage.store import Store
 
 SLICE = "job,date=2026-11-20"
 DAYS = 3 * 86_400.0

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchscore.arrays import to_arrow
+from batchscore.columnar.arrays import to_arrow
 from batchscore.errors import RecordError
-from batchscore.records import UnitRecord
 from batchscore.runs.lineage import find_source_rows, source_rows
-from batchscore.stages import lineage
-from batchscore.stages.lineage import RowsFile
-from batchscore.storage import Store
+from batchscore.stages import rows_file as lineage
+from batchscore.stages.rows_file import RowsFile
+from batchscore.storage.store import Store
+from batchscore.units.record import UnitRecord
 
 Added = list[tuple[int, list[list[int]]]]
 ROWS_FILE = "ledger/a.rows.parquet"

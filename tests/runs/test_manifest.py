@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchscore.errors import RecordError
-from batchscore.records import BadShard, StagedFile, UnitRecord
 from batchscore.runs.manifest import (
     decode_shard,
     encode_shard,
@@ -20,7 +19,8 @@ from batchscore.runs.manifest import (
     is_published,
     published_records,
 )
-from batchscore.units import Piece, Shard
+from batchscore.units.record import BadShard, StagedFile, UnitRecord
+from batchscore.units.unit import Piece, Shard
 
 RUN = "20261120-7f3a"
 COLUMNS = (("id", "int64"), ("score", "float"))

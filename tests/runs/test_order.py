@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from batchscore.errors import InvalidError
 from batchscore.runs.history import read_manifest
 from batchscore.runs.order import newest_first
-from batchscore.storage import Store
+from batchscore.storage.store import Store
 from tests.factory import change_job, make_rows, run_json, write_shard
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)

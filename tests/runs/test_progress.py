@@ -9,7 +9,7 @@ import pytest
 from batchscore.errors import StoppedError
 from batchscore.runs import layout, progress
 from batchscore.runs.progress import Counts, Pulse, read_counts, request_stop
-from batchscore.storage import Store
+from batchscore.storage.store import Store
 from tests.factory import FaultyStore
 
 

@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchscore.errors import RecordError, RetryError
-from batchscore.records import StagedFile
 from batchscore.runs import layout
 from batchscore.runs.manifest import final_path
 from batchscore.runs.publication import Publication, is_pending
 from batchscore.runs.publish import publish, roll_forward
 from batchscore.runs.snapshot import published_run, snapshot
-from batchscore.storage import Store
+from batchscore.storage.store import Store
+from batchscore.units.record import StagedFile
 from tests.factory import FaultyStore, Killed, read_tree
 
 SLICE = "job,date=2013-09-20"

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchscore.errors import FailedError
-from batchscore.records import StagedFile, UnitRecord
 from batchscore.runs.reconcile import Rows, reconcile
+from batchscore.units.record import StagedFile, UnitRecord
 
 COUNTS = st.integers(0, 10**9)
 

@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchscore.errors import RecordError
-from batchscore.records import Digest, StagedFile, UnitRecord
 from batchscore.runs import layout
 from batchscore.runs.manifest import encode_shard, encode_units, published_records
 from batchscore.runs.segments import compact, expand, head, replaced
-from batchscore.storage import Store, encode_json
-from batchscore.units import Piece, Shard
+from batchscore.storage.store import Store, encode_json
+from batchscore.units.record import Digest, StagedFile, UnitRecord
+from batchscore.units.unit import Piece, Shard
 
 SLICE = "small"
 SEGMENTS = f"_batchscore/slices/{SLICE}/segments"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from batchscore import locks
 from batchscore.errors import FailedError, RetryError
+from batchscore.storage import locks
 from tests.faults.sleepers import (
     SLEEPERS,
     TAKERS,

@@ -15,7 +15,7 @@ from batchscore.runs.history import published_files
 from batchscore.runs.publication import is_pending
 from batchscore.runs.publish import publish
 from batchscore.runs.snapshot import listing_path, read_listing
-from batchscore.storage import Store
+from batchscore.storage.store import Store
 from tests.factory import published, run_cli, run_json, write_job
 from tests.faults.sleepers import (
     SLICE,

@@ -20,7 +20,7 @@ from batchscore.plan.places import probe_output
 from batchscore.runs import layout
 from batchscore.runs.history import read_history
 from batchscore.runs.lease import acquire
-from batchscore.storage import Store
+from batchscore.storage.store import Store
 from tests.factory import read_tree, write_job
 from tests.faults.sleepers import SleepyStore
 

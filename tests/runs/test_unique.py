@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchscore.arrays import Array, to_arrow
+from batchscore.columnar.arrays import Array, to_arrow
 from batchscore.errors import RecordError
 from batchscore.runs import unique
 from batchscore.runs.unique import (
@@ -32,10 +32,10 @@ from batchscore.runs.unique import (
     partition_values,
     read_keys,
 )
-from batchscore.stages import keys
-from batchscore.stages.keys import KeysFile, hash_keys
+from batchscore.stages import key_hashes as keys
+from batchscore.stages.key_hashes import KeysFile, hash_keys
 from batchscore.stages.partition import split_partitions
-from batchscore.storage import Store
+from batchscore.storage.store import Store
 from tests.factory import make_batch
 
 

@@ -18,7 +18,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from batchscore.arrays import to_arrow, to_numpy
+from batchscore.columnar.arrays import to_arrow, to_numpy
 from batchscore.errors import StepError, StoppedError
 from batchscore.stages.bisect import PROBES, bisect
 from batchscore.stages.block import Block, Reject, reject_rows, timed

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchscore.arrays import to_arrow
+from batchscore.columnar.arrays import to_arrow
 from batchscore.stages.block import (
     Block,
     End,
@@ -23,7 +23,7 @@ from batchscore.stages.block import (
     stopwatch,
     timed,
 )
-from batchscore.units import Piece, Shard, Unit
+from batchscore.units.unit import Piece, Shard, Unit
 from tests.factory import make_batch, make_block
 
 UNIT = Unit(

@@ -14,12 +14,12 @@ from collections import Counter
 from pathlib import Path
 
 from batchscore.errors import InputError, ShardError
-from batchscore.plan.inputs import keep_row_groups, read_footers
 from batchscore.plan.listing import find_shards
+from batchscore.plan.row_groups import keep_row_groups, read_footers
 from batchscore.plan.schemas import unify_schemas
 from batchscore.stages import read
 from batchscore.stages.read import Source, read_unit
-from batchscore.units import pack_units
+from batchscore.units.unit import pack_units
 from tests.parquet_faults import ROWS, break_file, make_encrypted_file, make_good_files
 
 MANY_SECONDS = 120

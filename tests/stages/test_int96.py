@@ -14,11 +14,11 @@ import pytest
 
 import batchscore as bs
 from batchscore.errors import Int96Error
-from batchscore.plan.inputs import int96_unit, keep_row_groups, read_footers
 from batchscore.plan.listing import find_shards
+from batchscore.plan.row_groups import int96_unit, keep_row_groups, read_footers
 from batchscore.plan.schemas import unify_schemas
 from batchscore.stages.read import Source, read_unit
-from batchscore.units import pack_units
+from batchscore.units.unit import pack_units
 from tests.factory import change_job, make_rows, published, run_cli, run_json, write_job
 
 _JULIAN_1970 = 2_440_588

@@ -18,13 +18,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchscore.arrays import to_arrow
+from batchscore.columnar.arrays import to_arrow
 from batchscore.errors import StepError
 from batchscore.stages import partition
-from batchscore.stages.lineage import RowsFile
 from batchscore.stages.partition import HIVE_NULL, Part, PartitionFiles, split_partitions
+from batchscore.stages.rows_file import RowsFile
 from batchscore.stages.sink import PIECES_BEHIND
-from batchscore.storage import Store
+from batchscore.storage.store import Store
 from tests.factory import make_batch
 
 TEXTS = st.none() | st.text(st.characters(codec="utf-8"), max_size=5) | st.sampled_from(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pydantic import TypeAdapter
 
-from batchscore.arrays import to_arrow, to_numpy
+from batchscore.columnar.arrays import to_arrow, to_numpy
 from batchscore.errors import StepError
 from batchscore.job import Labels, Sigmoid, Softmax, Threshold, TopK, UserFunction
 from batchscore.job.steps import Steps

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchscore.arrays import to_arrow, to_numpy
+from batchscore.columnar.arrays import to_arrow, to_numpy
 from batchscore.errors import StepError
 from batchscore.stages.infer import Forward, infer
 from batchscore.stages.preprocess import InputColumns, encode_features, stack_columns

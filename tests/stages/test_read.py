@@ -21,13 +21,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchscore.arrays import to_numpy
+from batchscore.columnar.arrays import to_numpy
 from batchscore.errors import ShardError
-from batchscore.records import BadShard
 from batchscore.stages import read
 from batchscore.stages.block import Block, locate_rows
 from batchscore.stages.read import Source, conform, open_parquet, read_unit
-from batchscore.units import Unit
+from batchscore.units.record import BadShard
+from batchscore.units.unit import Unit
 from tests.factory import make_batch, make_rows, plan_units, write_shard
 from tests.parquet_faults import claim_rows, write_bytes
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batchscore.columnar.ragged import Varying
 from batchscore.errors import StepError
-from batchscore.ragged import Varying
 from batchscore.stages.block import Block, decode_block, encode_block
 from batchscore.stages.preprocess import InputColumns, stack_columns
 from tests.factory import make_batch, make_block

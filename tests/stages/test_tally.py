@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from batchscore.errors import InputError, StepError
 from batchscore.job import ColumnCheck
 from batchscore.stages.tally import Tallies, check_type, tally
-from batchscore.tallies import EXAMPLES, Tally, merge_tallies
-from batchscore.units import Piece, Shard, Unit
+from batchscore.units.tallies import EXAMPLES, Tally, merge_tallies
+from batchscore.units.unit import Piece, Shard, Unit
 
 UTC = dt.timezone.utc
 NOON = dt.datetime(2026, 11, 20, 12, tzinfo=UTC)

@@ -17,9 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchscore.arrays import to_arrow, to_numpy
+from batchscore.columnar.arrays import to_arrow, to_numpy
 from batchscore.errors import StepError
-from batchscore.records import BadShard, UnitRecord
 from batchscore.runs.lineage import source_rows
 from batchscore.runs.unique import Duplicates, Scratch, find_duplicates, read_keys
 from batchscore.stages.block import Block, End, locate_rows, reject_rows
@@ -32,8 +31,9 @@ from batchscore.stages.write import (
     reject_table,
     scored_batch,
 )
-from batchscore.storage import Store
-from batchscore.units import Piece, Shard, Unit
+from batchscore.storage.store import Store
+from batchscore.units.record import BadShard, UnitRecord
+from batchscore.units.unit import Piece, Shard, Unit
 from tests.factory import make_batch, make_block, make_unit
 
 TARGET = Target(("id", "part"), ("part",), "1.0")

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from batchscore.arrays import Array
-from batchscore.ragged import Ragged, Varying, take_steps
+from batchscore.columnar.arrays import Array
+from batchscore.columnar.ragged import Ragged, Varying, take_steps
 
 # Buckets are this long, half as much more, twice as long, and so on: padding adds about a fifth.
 SHORTEST = 8

@@ -8,15 +8,15 @@ from typing import Any
 
 import torch
 
-from batchscore.arrays import Array
+from batchscore.columnar.arrays import Array
+from batchscore.columnar.ragged import Varying
 from batchscore.errors import BatchscoreError, StepError
-from batchscore.ragged import Varying
+from batchscore.messages.wording import reason
 from batchscore.stages.block import TILE_ROWS
 from batchscore.stages.infer.buckets import Inputs
 from batchscore.stages.infer.outputs import OutputSpec
 from batchscore.stages.infer.pace import Pace
 from batchscore.stages.infer.precision import computing
-from batchscore.wording import reason
 
 Outputs = Callable[[], dict[str, Array]]
 """Waits for a network's outputs, arrays (rows, …) by name; may be called again."""

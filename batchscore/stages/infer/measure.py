@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import torch
 
-from batchscore.ragged import Ragged
+from batchscore.columnar.ragged import Ragged
 from batchscore.stages.block import TILE_ROWS
 from batchscore.stages.infer.buckets import Inputs, Tile, cut_tiles
 from batchscore.stages.infer.forward import Forward
 from batchscore.stages.infer.micro_batch import is_out_of_memory
-from batchscore.stages.infer.search import Speed, search_rows
 from batchscore.stages.infer.staging import Results, Staging
+from batchscore.stages.infer.tuning import Speed, search_rows
 
 _FIRST_BYTES = 16 << 20
 _SHARE_OF_FREE = 0.5

@@ -8,12 +8,12 @@ from functools import partial
 
 import torch
 
-from batchscore.arrays import Array
+from batchscore.columnar.arrays import Array
 from batchscore.errors import FailedError
+from batchscore.messages.wording import reason
 from batchscore.stages.infer.buckets import Inputs, Tile, cut_tiles, halve_tile
 from batchscore.stages.infer.forward import Forward, Outputs
 from batchscore.stages.infer.staging import Results, Staging
-from batchscore.wording import reason
 
 _FAILED = "CUDA error"
 _WORDS = ("CUDA out of memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from batchscore.arrays import Array
+from batchscore.columnar.arrays import Array
 from batchscore.errors import StepError
+from batchscore.messages.wording import counted
 from batchscore.stages.block import DEFAULT_OUTPUT
-from batchscore.wording import counted
 
 _HALF = (torch.bfloat16, torch.float16)
 _WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)

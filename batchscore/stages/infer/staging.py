@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from batchscore.arrays import Array
-from batchscore.ragged import Ragged
+from batchscore.columnar.arrays import Array
+from batchscore.columnar.ragged import Ragged
 from batchscore.stages.infer.buckets import Inputs, Tile, fill_tile, tile_shape
 from batchscore.stages.infer.forward import Forward, call_network
 from batchscore.stages.infer.outputs import (

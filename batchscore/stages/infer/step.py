@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from batchscore.arrays import Array, to_arrow, to_numpy
-from batchscore.ragged import Ragged, ragged_from_arrow
+from batchscore.columnar.arrays import Array, to_arrow, to_numpy
+from batchscore.columnar.ragged import Ragged, ragged_from_arrow
 from batchscore.stages.block import Block, reject_non_finite
 from batchscore.stages.infer.buckets import Inputs
 from batchscore.stages.infer.forward import Forward, Outputs

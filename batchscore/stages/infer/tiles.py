@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from batchscore.arrays import Array
+from batchscore.columnar.arrays import Array
 from batchscore.stages.infer.buckets import Inputs, Tile, cut_tiles, tile_array
 from batchscore.stages.infer.forward import Forward, call_network
 from batchscore.stages.infer.outputs import (

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from batchscore.arrays import Array, to_arrow, to_numpy
-from batchscore.ragged import Varying, make_ragged, ragged_to_arrow
+from batchscore.columnar.arrays import Array, to_arrow, to_numpy
+from batchscore.columnar.ragged import Varying, make_ragged, ragged_to_arrow
 from batchscore.stages.block import TILE_ROWS
 from batchscore.stages.infer import Forward, OutputSpec, infer
 from batchscore.stages.infer.buckets import (

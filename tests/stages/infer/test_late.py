@@ -15,7 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchscore.arrays import to_arrow
+from batchscore.columnar.arrays import to_arrow
 from batchscore.errors import StepError
 from batchscore.stages.bisect import bisect
 from batchscore.stages.block import Block, End, decode_block, encode_block, settled, timed

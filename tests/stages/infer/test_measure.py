@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from batchscore.columnar.ragged import Varying, make_ragged
 from batchscore.errors import DeviceError, StepError
-from batchscore.ragged import Varying, make_ragged
 from batchscore.stages.infer.forward import Forward
 from batchscore.stages.infer.measure import find_rows, first_rows, memory_limit
 

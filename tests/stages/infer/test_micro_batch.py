@@ -12,8 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batchscore.columnar.ragged import Varying, make_ragged
 from batchscore.errors import FailedError, StepError
-from batchscore.ragged import Varying, make_ragged
 from batchscore.stages.infer.buckets import Tile, halve_tile
 from batchscore.stages.infer.forward import Forward
 from batchscore.stages.infer.micro_batch import MicroBatches, is_out_of_memory

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from batchscore.arrays import to_arrow, to_numpy
+from batchscore.columnar.arrays import to_arrow, to_numpy
 from batchscore.errors import StepError
 from batchscore.stages.block import TILE_ROWS, Block, decode_block, encode_block
 from batchscore.stages.infer import Forward, MicroBatches, OutputSpec, Staging, infer

@@ -1,0 +1,160 @@
+"""Commands that only read an output, or print the job file's schema; they write nothing."""
+
+from __future__ import annotations
+
+import click
+
+from batchscore.cli.app import (
+    common_options,
+    job_options,
+    open_output,
+    print_json,
+    print_lines,
+    program,
+    told,
+    typed,
+)
+
+
+@click.command()
+@click.argument("where")
+@job_options
+@common_options
+def runs(
+    where: str, params: tuple[str, ...], overrides: tuple[str, ...], as_json: bool, debug: bool
+) -> None:
+    """List the runs of a job, or of a whole output, newest first.
+
+    WHERE is a job file (with --param) or an output.
+    """
+    with told(as_json, debug):
+        from batchscore.cli.render import results as render
+        from batchscore.runs.history import current_runs, read_history
+
+        store, slice_ = open_output(where, params, overrides)
+        manifests = read_history(store, slice_, whole=as_json)
+        if as_json:
+            print_json(manifests)
+        else:
+            print_lines(render.history(manifests, current_runs(store, slice_)))
+
+
+@click.command()
+@click.argument("where")
+@click.argument("run_id", metavar="[RUN]", required=False)
+@job_options
+@common_options
+def show(
+    where: str,
+    run_id: str | None,
+    params: tuple[str, ...],
+    overrides: tuple[str, ...],
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """Show one run, by default the newest: rows, times, checks, profile, and drift.
+
+    WHERE is a job file (with --param) or an output.
+    """
+    with told(as_json, debug):
+        from batchscore.cli.render import drift as render_drift
+        from batchscore.cli.render import results as render
+        from batchscore.runs.history import newest, read_manifest, reading
+
+        store, slice_ = open_output(where, params, overrides)
+        manifest = read_manifest(store, run_id) if run_id else newest(store, slice_)
+        if as_json:
+            print_json(manifest)
+        else:
+            with reading(store, manifest["run"]):
+                tables = render_drift.drift_tables(manifest)
+                name = typed(where, params, overrides, store.address)
+                steps = render.steps(manifest, name, program())
+                lines = [*render.details(manifest, store.address), *tables, *steps]
+            print_lines(lines)
+
+
+@click.command()
+@click.argument("where")
+@job_options
+@common_options
+def files(
+    where: str, params: tuple[str, ...], overrides: tuple[str, ...], as_json: bool, debug: bool
+) -> None:
+    """Print the published files, one a line: exactly what a reader should read.
+
+    WHERE is a job file (with --param) or an output.
+    """
+    with told(as_json, debug):
+        from batchscore.runs.history import published_files
+
+        store, slice_ = open_output(where, params, overrides)
+        addresses = [store.url(path) for path in published_files(store, slice_)]
+        if as_json:
+            print_json(addresses)
+        elif addresses:
+            print_lines(addresses)
+
+
+@click.command()
+@click.argument("where")
+@job_options
+@common_options
+def verify(
+    where: str, params: tuple[str, ...], overrides: tuple[str, ...], as_json: bool, debug: bool
+) -> None:
+    """Read again all that is published, and hold it against the manifests; writes nothing.
+
+    WHERE is a job file (with --param) or an output. Ends with 1 where something is wrong.
+    """
+    with told(as_json, debug):
+        from batchscore.cli.render import results as render
+        from batchscore.commands.verify import verify_output
+
+        found = verify_output(*open_output(where, params, overrides))
+        if as_json:
+            print_json(found.to_json(), kept=True)
+        else:
+            print_lines(render.verified(found), kept=True)
+    raise click.exceptions.Exit(found.exit_code)
+
+
+@click.command()
+@click.argument("where")
+@click.argument("conditions", metavar="COLUMN=VALUE [COLUMN=VALUE ...]", nargs=-1, required=True)
+@job_options
+@common_options
+def trace(
+    where: str,
+    conditions: tuple[str, ...],
+    params: tuple[str, ...],
+    overrides: tuple[str, ...],
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """Find published and rejected rows, and tell their source row, run and model.
+
+    WHERE is a job file (with --param) or an output. A row has to have all values; COLUMN=null
+    finds nulls, COLUMN='"null"' that text. Rows are counted from 0. Ends with 1 where no row has
+    the values.
+    """
+    with told(as_json, debug):
+        from batchscore.cli.render import results as render
+        from batchscore.commands.trace import trace_rows
+
+        found = trace_rows(*open_output(where, params, overrides), conditions)
+        if as_json:
+            print_json(found.to_json())
+        else:
+            print_lines(render.traced(found, conditions))
+    raise click.exceptions.Exit(found.exit_code)
+
+
+@click.command()
+@common_options
+def schema(as_json: bool, debug: bool) -> None:
+    """Print the JSON Schema of a job file."""
+    with told(as_json, debug):
+        from batchscore.job import job_schema
+
+        print_json(job_schema())

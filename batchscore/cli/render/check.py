@@ -1,0 +1,147 @@
+"""What `check` found, as lines of text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from batchscore.cli.render.results import (
+    check_line,
+    count,
+    duration,
+    interrupted,
+    rate,
+    size,
+    table,
+)
+from batchscore.cli.render.times import phase_seconds
+from batchscore.messages.wording import counted, one_line
+from batchscore.telemetry import STAGES
+
+if TYPE_CHECKING:
+    from batchscore.commands.check import Checked
+    from batchscore.plan import Plan
+    from batchscore.plan.rehearsal import Rehearsal
+    from batchscore.runs.checks import Check
+
+
+def checked(found: Checked, probed: bool) -> list[str]:
+    """Returns what `check` found."""
+    plan, work, rehearsal = found.plan, found.work, found.rehearsal
+    spec = plan.spec
+    lines = [
+        f"{found.status.upper()}   {one_line(spec.slice)}   nothing was written",
+        f"input   {counted(len(plan.shards), 'shard')}, "
+        f"{counted(sum(s.rows for s in plan.shards), 'row')}, {size(plan.input_bytes)}; the filter "
+        f"skips {counted(plan.pruned_rows, 'row')} unread",
+        f"units   {len(work.units)} to score, {counted(work.unit_rows, 'row')}; "
+        f"{len(work.reused)} reused, {counted(work.reused_rows, 'row')}",
+        f"model   {one_line(spec.model.name)} {one_line(spec.model.version)}, "
+        f"{counted(len(spec.model.sha256), 'file')}, SHA-256 as pinned",
+        f"output  {spec.output.address}, "
+        + ("an object was put and removed" if probed else "may be written (--probe tries it)"),
+        *(f"{key:<10}  {value}" for key, value in plan.choices.items()),
+        *(
+            f"bad shard   {one_line(b.path, 120)}: {one_line(b.reason, 200)}"
+            for b in plan.bad_files
+        ),
+        *_references(plan),
+        *_changes(found),
+        *(f"WARNING     {one_line(warning, 400)}" for warning in found.warnings),
+        "",
+        *([f"later       {found.later}"] if found.later else _rehearsed(rehearsal)),
+        *(f"{_mark(check):<6}  {check_line(vars(check))}" for check in found.checks),
+    ]
+    return [*lines, "", _verdict(found)]
+
+
+def _references(plan: Plan) -> list[str]:
+    drift, found = plan.spec.drift, plan.references
+    columns = ", ".join(drift.columns or (*plan.spec.model_columns, "scores"))
+    own = {each: f" (on_fail {each.on_fail})" for each in found.chosen if each.on_fail}
+    against = " and ".join(f"{each.title}{own.get(each, '')}" for each in found.chosen)
+    policy = "" if own else f", on_fail {drift.on_fail}"
+    line = f"against {against}{policy}; judged: {columns}"
+    return [
+        f"drift       {one_line(line if found.chosen else 'not judged: no reference yet', 400)}",
+        *(f"drift       {one_line(note, 300)}" for note in found.notes),
+    ]
+
+
+def _changes(found: Checked) -> list[str]:
+    lines = [
+        f"{'change    ' if check.passed else 'HELD      '}  {check_line(vars(check))}"
+        for check in found.work.checks
+    ]
+    if found.pending is not None:
+        lines.append(f"pending     {interrupted(found.pending)}")
+    if found.held_by is not None:
+        lines.append(f"in use      {found.held_by}")
+    return lines
+
+
+def _rehearsed(rehearsal: Rehearsal | None) -> list[str]:
+    if rehearsal is None:
+        return ["no row is left to score, so no batch was tried"]
+    rows = [
+        (
+            stage.name,
+            f"{rehearsal.seconds.get(stage.name, 0.0) * 1e3:.1f}",
+            _stage_rate(rehearsal, stage.name),
+        )
+        for stage in STAGES
+    ]
+    reasons = [
+        f"rejected {count(n)}  {one_line(r, 160)}" for r, n in rehearsal.reject_reasons.items()
+    ]
+    marks = {True: "golden rows ok", False: "HELD"}
+    golden = [f"{marks[check.passed]}  {check_line(vars(check))}" for check in rehearsal.golden]
+    example = "  ".join(f"{k}={one_line(v)}" for k, v in rehearsal.example.items())
+    return [
+        f"one batch of {counted(rehearsal.rows, 'row')}: {count(rehearsal.scored)} scored",
+        *reasons,
+        *golden,
+        *table(("stage", "ms", "speed"), rows),
+        f"columns {', '.join(f'{one_line(n)} {k}' for n, k in rehearsal.columns)}",
+        f"first row's scores {example}",
+    ]
+
+
+def _stage_rate(rehearsal: Rehearsal, stage: str) -> str:
+    return rate(rehearsal.rows, rehearsal.seconds.get(stage, 0.0))
+
+
+def _mark(check: Check) -> str:
+    return "ok" if check.passed else check.status.upper()
+
+
+def _verdict(found: Checked) -> str:
+    work = found.work
+    if found.held_by is not None:
+        return f"a run would end at once (exit 4, try again later): {found.held_by}"
+    if work.unchanged and work.base is not None:
+        return f"a run would do nothing: run {work.base['run']} published the same already"
+    if work.held:
+        return "a run would be held (exit 3) and score nothing, for what is listed under HELD"
+    if found.failed:
+        return _refused(found)
+    if found.status == "held":
+        return (
+            "a run would be held (exit 3): 0 rows to score; input.allow_empty: true would "
+            "publish an empty result"
+        )
+    if found.seconds is None:
+        return "a run would score nothing, and check and publish what was scored before"
+    return (
+        f"a run would score about {counted(work.unit_rows, 'row')}, in about "
+        f"{duration(found.seconds)} ({phase_seconds(found.estimate or {})})"
+    )
+
+
+def _refused(found: Checked) -> str:
+    names = ", ".join(check.name for check in found.failed)
+    if found.status == "held":
+        return f"a run would be held (exit 3), for what is listed under HELD: {names}"
+    batch, rows = found.rehearsal, found.work.unit_rows + found.work.reused_rows
+    part = batch is not None and batch.rows < rows
+    provided = f", if the rest of the {count(rows)} rows are like the first" if part else ""
+    return f"a run would fail (exit 1), for what is listed under FAILED: {names}{provided}"

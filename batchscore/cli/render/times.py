@@ -1,0 +1,135 @@
+"""Where a run's time went, as lines of text for people; what was not measured is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from batchscore.messages.wording import counted, one_line
+from batchscore.phases import PHASES, label
+from batchscore.telemetry import BETWEEN, STAGES, Measure, thread_of
+
+TIMES = ("time", "thread", "seconds", "share", "speed")
+_WAITS = {"wait_read": "data", "wait_infer": "the GPU", "wait_write": "the writer"}
+
+
+def rate(rows: float, seconds: float) -> str:
+    """Returns rows a second, short: 49k rows/s."""
+    value = rows / seconds if seconds > 0 else 0.0
+    if value >= 999_500:
+        return f"{value / 1e6:.1f}M rows/s"
+    if value >= 1e4:
+        return f"{value / 1e3:.0f}k rows/s"
+    return f"{counted(round(value), 'row')}/s"
+
+
+def duration(seconds: float) -> str:
+    """Returns seconds, or minutes and hours above 99 s."""
+    if seconds < 99.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def speed_and_limit(manifest: Mapping[str, Any]) -> str:
+    """Returns how long a run took, how fast it was, what limited it, and what the model waited."""
+    return f"{duration(manifest['seconds'])}, {_speed(manifest)}{_waited(manifest)}"
+
+
+def _speed(manifest: Mapping[str, Any]) -> str:
+    speed = rate(_scored_now(manifest), manifest["seconds"])
+    return f"{speed}{_limit(manifest)}, {manifest['device'].partition(',')[0]}"
+
+
+def _scored_now(manifest: Mapping[str, Any]) -> int:
+    """Returns the rows that this run itself brought to an end."""
+    rows = manifest["rows"]
+    return int(rows["input"] - rows["reused"] if manifest["reused_units"] else rows["scored"])
+
+
+def _limit(manifest: Mapping[str, Any]) -> str:
+    limited_by, share = manifest.get("limited_by"), _timings(manifest).get("share")
+    if not limited_by:
+        return ""
+    return f", limited by {limited_by}" + (f" ({share:.0%})" if share is not None else "")
+
+
+def _waited(manifest: Mapping[str, Any]) -> str:
+    """Returns how long one worker's model waited for data; for the writer, where that is more."""
+    seconds, workers = _seconds(manifest), manifest["workers"]
+    if "wait_read" not in seconds:
+        return ""
+    what = max(_WAITS, key=lambda name: seconds.get(name, 0.0))
+    return f"; the model waited {duration(seconds[what] / workers)} for {_WAITS[what]}"
+
+
+def _timings(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
+    return manifest.get("timings") or {}
+
+
+def _seconds(manifest: Mapping[str, Any]) -> Mapping[str, float]:
+    return manifest.get("stage_seconds") or {}
+
+
+def busy_and_help(manifest: Mapping[str, Any]) -> list[str]:
+    """Returns the busy seconds of each stage, over all workers, and what would help."""
+    seconds, advice = _seconds(manifest), _timings(manifest).get("help")
+    busy = [f"{m.name} {seconds[m.name]:.2f}" for m in STAGES if m.name in seconds]
+    lines = [f"busy seconds  {'  '.join(busy)}"] if busy else []
+    return [*lines, f"help   {one_line(advice, 300)}"] if advice else lines
+
+
+def times(manifest: Mapping[str, Any]) -> str:
+    """Returns how long a command took, by phase, how fast that was and what limited it."""
+    ran, phases = manifest["status"] != "unchanged", manifest.get("phases") or {}
+    spent = phase_seconds({each: s for each, s in phases.items() if ran or s})
+    whole = f"{duration(manifest['seconds'])}{f' ({spent})' if spent else ''}"
+    return f"{whole}, {_speed(manifest)}" if ran else whole
+
+
+def phase_seconds(phases: Mapping[str, float]) -> str:
+    """Returns the seconds of each known phase: start-up 4.1, planning 0.3."""
+    return ", ".join(f"{label(phase)} {phases[phase]:.1f}" for phase in PHASES if phase in phases)
+
+
+def phases(manifest: Mapping[str, Any]) -> list[str]:
+    """Returns one line: the seconds of each phase, which add up to those of the run.
+
+    A run of an earlier version knows how long it took until its first unit was opened, and from
+    there on.
+    """
+    if manifest.get("phases"):
+        found = manifest["phases"]
+        spent = ", ".join(f"{label(each)} {found.get(each, 0.0):.3f} s" for each in PHASES)
+        return [f"phases of {manifest['seconds']:.3f} s: {spent}"]
+    timings = _timings(manifest)
+    if "scoring_s" not in timings:
+        return []
+    return [
+        "start-up {start_up_s:.2f} s, scoring {scoring_s:.2f} s, {finish_s:.2f} s of it after the "
+        "last unit".format(**timings)
+    ]
+
+
+def time_rows(manifest: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Returns the cells of a table with the columns TIMES: a row for each measure of the stages.
+
+    Seconds are those of all workers. Shares are of the main threads' time, beside which the others
+    work. The speed is one worker's, had it nothing else to do.
+    """
+    seconds, whole = _seconds(manifest), _timings(manifest).get("thread_s")
+    return [
+        (
+            m.name,
+            thread_of(m, seconds),
+            f"{seconds[m.name]:.2f}",
+            f"{seconds[m.name] / whole:.0%}" if whole else "-",
+            rate(_scored_now(manifest), seconds[m.name]) if _has_speed(m, seconds) else "-",
+        )
+        for m in (*STAGES, *BETWEEN)
+        if m.name in seconds
+    ]
+
+
+def _has_speed(measure: Measure, seconds: Mapping[str, float]) -> bool:
+    return measure in STAGES and seconds[measure.name] > 0

@@ -1,0 +1,1 @@
+"""Arrow columns and NumPy arrays: conversion, lists of varying length, hashes."""

@@ -1,0 +1,324 @@
+"""NumPy arrays to and from Arrow ones, without a copy and without importing pandas."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchscore.errors import StepError
+from batchscore.messages.values import number_texts, plain_values
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# What Arrow and NumPy call differently. Arrow's own to_pandas_dtype() imports pandas.
+_DTYPES = {"halffloat": "float16", "float": "float32", "double": "float64"}
+
+
+def to_arrow(values: Array) -> pa.Array:
+    """Wraps an array of shape (b,) or (b, …) as a column of b rows.
+
+    The trailing dimensions become nested FixedSizeLists. A bool array is copied, since Arrow packs
+    its bits; all else shares memory.
+    """
+    flat = np.ascontiguousarray(values).reshape(-1)
+    if flat.dtype == np.bool_:
+        bits = np.packbits(flat, bitorder="little")
+        column = pa.Array.from_buffers(pa.bool_(), len(flat), [None, pa.py_buffer(bits)])
+    else:
+        kind = pa.from_numpy_dtype(flat.dtype)
+        column = pa.Array.from_buffers(kind, len(flat), [None, pa.py_buffer(flat)])
+    for width in reversed(values.shape[1:]):
+        column = pa.FixedSizeListArray.from_arrays(column, width)
+    return column
+
+
+def to_numpy(column: pa.Array) -> Array:
+    """Views a column without nulls as an array: (b,), or (b, …) for FixedSizeLists.
+
+    Raises:
+        ValueError: the column holds nulls, or its type is not a number, bool or FixedSizeList.
+    """
+    if column.null_count:
+        raise ValueError(f"column of type {column.type} holds {column.null_count} nulls")
+    shape, rows = [], len(column)
+    while pa.types.is_fixed_size_list(column.type):
+        shape.append(column.type.list_size)
+        column = column.flatten()
+    return _flat_numpy(column).reshape(rows, *shape)
+
+
+def _flat_numpy(column: pa.Array) -> Array:
+    if column.null_count:
+        raise ValueError(f"column of type {column.type} holds {column.null_count} nulls")
+    return _raw_numpy(column)
+
+
+def _raw_numpy(column: pa.Array) -> Array:
+    """Views a flat column's values; what stands in place of nulls is anything."""
+    data = column.buffers()[1]
+    if pa.types.is_boolean(column.type):
+        return _unpack_bits(data, column.offset, len(column))
+    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+        raise ValueError(f"column of type {column.type} is not made of numbers")
+    dtype = np.dtype(_DTYPES.get(str(column.type), str(column.type)))
+    if data is None:
+        return np.empty(0, dtype)
+    return np.frombuffer(data, dtype, len(column), column.offset * dtype.itemsize)
+
+
+def _unpack_bits(data: pa.Buffer | None, offset: int, length: int) -> Array:
+    if data is None:
+        return np.empty(0, np.bool_)
+    packed = np.frombuffer(data, np.uint8)
+    return np.unpackbits(packed, count=offset + length, bitorder="little")[offset:].astype(np.bool_)
+
+
+def make_batch(columns: Sequence[pa.Array], schema: pa.Schema, rows: int) -> pa.RecordBatch:
+    """Returns columns as a record batch, which keeps its count of rows where there is no column."""
+    if columns:
+        return pa.RecordBatch.from_arrays(columns, schema=schema)
+    return pa.record_batch([pa.nulls(rows)], names=["rows"]).select([])
+
+
+def take_rows(batch: pa.RecordBatch, places: pa.Array) -> pa.RecordBatch:
+    """Returns the rows of a batch at these places, in their order, of any type of column.
+
+    Arrow itself takes no rows of views, as Polars makes of texts, nor of run lengths.
+    """
+    if not batch.num_columns:
+        return batch[: len(places)]
+    try:
+        return batch.take(places)
+    except pa.ArrowNotImplementedError:
+        columns = [_take(column, places) for column in batch.columns]
+        return make_batch(columns, batch.schema, len(places))
+
+
+def filter_rows(batch: pa.RecordBatch, keep_b: pa.Array) -> pa.RecordBatch:
+    """Returns the rows of a batch where a mask (b,) is true, of any type of column."""
+    try:
+        return batch.filter(keep_b)
+    except pa.ArrowNotImplementedError:
+        return take_rows(batch, to_arrow(np.flatnonzero(to_numpy(keep_b))))
+
+
+def _take(column: pa.Array, places: pa.Array) -> pa.Array:
+    try:
+        return column.take(places)
+    except pa.ArrowNotImplementedError:
+        places_p = to_numpy(places)
+        runs = np.split(places_p, np.flatnonzero(np.diff(places_p) != 1) + 1)
+        parts = [column.slice(run[0], len(run)) for run in runs if len(run)]
+        return pa.concat_arrays(parts) if parts else column[:0]
+
+
+def python_rows(rows: pa.Table | pa.RecordBatch) -> list[dict[str, Any]]:
+    """Returns rows as Python values; times of day and durations as text.
+
+    Bytes of a text that are not UTF-8 become `\\xff`.
+    """
+    found: list[dict[str, Any]] = [{} for _ in range(rows.num_rows)]
+    for name in rows.schema.names:
+        for row, value in zip(found, _python_values(rows.column(name)), strict=True):
+            row[name] = value
+    return found
+
+
+def _python_values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
+    try:
+        return plain_values(column)
+    except UnicodeDecodeError:
+        return [_shown(value) for value in plain_values(column.cast(_undecoded(column.type)))]
+
+
+def _undecoded(kind: pa.DataType) -> pa.DataType:
+    """Returns a type with binaries in place of its texts, at any depth."""
+    types = pa.types
+    if types.is_string(kind) or types.is_large_string(kind):
+        return pa.binary() if types.is_string(kind) else pa.large_binary()
+    if types.is_list(kind):
+        return pa.list_(_undecoded(kind.value_type))
+    if types.is_large_list(kind):
+        return pa.large_list(_undecoded(kind.value_type))
+    if types.is_fixed_size_list(kind):
+        return pa.list_(_undecoded(kind.value_type), kind.list_size)
+    if types.is_map(kind):
+        return pa.map_(_undecoded(kind.key_type), _undecoded(kind.item_type))
+    if types.is_struct(kind):
+        return pa.struct([(field.name, _undecoded(field.type)) for field in kind])
+    return kind
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode(errors="backslashreplace")
+    if isinstance(value, dict):
+        return {name: _shown(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_shown(each) for each in value)
+    return value
+
+
+def undecodable(column: pa.Array) -> Array:
+    """Returns a mask (b,) of the texts of a column that are not valid UTF-8; of others, none."""
+    none_b = np.zeros(len(column), np.bool_)
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return none_b
+    try:
+        column.validate(full=True)
+        return none_b
+    except pa.ArrowInvalid:
+        # One value is decoded once, however often it is there.
+        encoded = column.cast(_undecoded(column.type)).dictionary_encode()
+        bad_d = pa.array([_is_undecodable(each) for each in encoded.dictionary.to_pylist()])
+        return to_numpy(pc.fill_null(bad_d.take(encoded.indices), False))
+
+
+def _is_undecodable(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return True
+    return False
+
+
+def has_extension(kind: pa.DataType) -> bool:
+    """Tells whether a type is one of Arrow's extension types, or is made of one."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return True
+    return any(has_extension(kind.field(index).type) for index in range(kind.num_fields))
+
+
+def storage_type(kind: pa.DataType) -> pa.DataType:
+    """Returns a type with what extension types are stored as in their place, at any depth."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return storage_type(kind.storage_type)
+    return change_parts(kind, storage_type) if has_extension(kind) else kind
+
+
+def change_parts(kind: pa.DataType, change: Callable[[pa.DataType], pa.DataType]) -> pa.DataType:
+    """Returns a list, struct or map type with the types of its parts changed, in their order."""
+    types = pa.types
+
+    def inner(part: pa.Field) -> pa.Field:
+        return part.with_type(change(part.type))
+
+    if types.is_struct(kind):
+        return pa.struct([inner(part) for part in kind])
+    if types.is_map(kind):
+        return pa.map_(inner(kind.key_field), inner(kind.item_field), kind.keys_sorted)
+    if types.is_fixed_size_list(kind):
+        return pa.list_(inner(kind.value_field), kind.list_size)
+    if types.is_large_list(kind):
+        return pa.large_list(inner(kind.value_field))
+    return pa.list_(inner(kind.value_field)) if types.is_list(kind) else kind
+
+
+def finite_rows(values: pa.RecordBatch) -> Array:
+    """Returns a mask (b,) of the rows whose numbers are all there and finite, at any depth.
+
+    A null in place of a number, or of a list of them, is not finite, and neither is any row of a
+    column of Arrow's null type. Nulls of texts, booleans and times do not matter.
+
+    Raises:
+        StepError: a column is of structs, maps, list views, unions or run lengths.
+    """
+    mask_b = np.ones(values.num_rows, np.bool_)
+    for name, column in zip(values.schema.names, values.columns, strict=True):
+        leaf = _leaf_type(column.type)
+        if pa.types.is_nested(leaf) or pa.types.is_run_end_encoded(leaf):
+            raise StepError(
+                f"postprocess: score column {name!r} is {column.type}; return numbers, texts, "
+                "booleans, times, or lists of these"
+            )
+        if _is_number(leaf) or pa.types.is_null(leaf):
+            for rows_n, _, bad_n in _levels(column):
+                mask_b[rows_n[bad_n]] = False
+    return mask_b
+
+
+def leaf_numbers(column: pa.Array) -> Array | None:
+    """Returns the numbers (n,) of a column, at any depth of lists; decimals become floats.
+
+    Nulls are left out. None: the column is made of something else.
+    """
+    if not _is_number(_leaf_type(column.type)):
+        return None
+    column = _decode(column)
+    while is_list(column.type):
+        column = _decode(column.flatten())
+    if pa.types.is_decimal(column.type):
+        column = column.cast(pa.float64())
+    return to_numpy(column.drop_null())
+
+
+def spoiled_values(column: pa.Array) -> tuple[Array, pa.Array]:
+    """Returns the row (n,) of each null and float that is not finite, and its text (n,).
+
+    Columns of other than numbers, or lists of these, have none.
+    """
+    rows, texts = [np.empty(0, np.int64)], [pa.nulls(0, pa.string())]
+    leaf = _leaf_type(column.type)
+    if _is_number(leaf) or pa.types.is_null(leaf):
+        for rows_n, values, bad_n in _levels(column):
+            rows.append(rows_n[bad_n])
+            lists = is_list(values.type)
+            bad = pa.nulls(len(rows[-1])) if lists else values.filter(to_arrow(bad_n))
+            texts.append(number_texts(bad))
+    return np.concatenate(rows), pa.concat_arrays(texts)
+
+
+def _levels(column: pa.Array) -> list[tuple[Array, pa.Array, Array]]:
+    """Returns a column's lists, level by level, then its numbers.
+
+    Each with the row (n,) of each value, and a mask (n,) of those that are null or not finite.
+    """
+    levels = []
+    column, rows_n = _decode(column), np.arange(len(column), dtype=np.int64)
+    while is_list(column.type):
+        levels.append((rows_n, column, ~to_numpy(column.is_valid())))
+        rows_n = rows_n[to_numpy(pc.list_parent_indices(column)).astype(np.int64)]
+        column = _decode(column.flatten())
+    good_n = to_numpy(column.is_valid())
+    if pa.types.is_floating(column.type):
+        good_n &= np.isfinite(_raw_numpy(column))
+    return [*levels, (rows_n, column, ~good_n)]
+
+
+def escaped_texts(column: pa.Array) -> pa.Array:
+    """Returns the texts (b,) of a column; bytes that are not UTF-8 become `\\xff`."""
+    encoded = column.cast(_undecoded(column.type)).dictionary_encode()
+    return pa.array(map(_shown, encoded.dictionary.to_pylist()), pa.string()).take(encoded.indices)
+
+
+def _decode(column: pa.Array) -> pa.Array:
+    """Takes dictionaries and extension types off a column's outermost level."""
+    if isinstance(column, pa.ExtensionArray):
+        return _decode(column.storage)
+    if pa.types.is_dictionary(column.type):
+        return _decode(column.dictionary.take(column.indices))
+    return column
+
+
+def _leaf_type(kind: pa.DataType) -> pa.DataType:
+    """The type within lists, dictionaries and extension types."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return _leaf_type(kind.storage_type)
+    if is_list(kind) or pa.types.is_dictionary(kind):
+        return _leaf_type(kind.value_type)
+    return kind
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    types = pa.types
+    return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Tells whether a type is a list of any kind but a map."""
+    types = pa.types
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))

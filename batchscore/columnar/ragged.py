@@ -1,0 +1,85 @@
+"""Rows of varying length: how a model input declares them, and as NumPy arrays and Arrow lists."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from batchscore.columnar.arrays import Array, to_arrow, to_numpy
+
+
+@dataclass(frozen=True)
+class Varying:
+    """That each row of a model input has a number of steps of its own.
+
+    Args:
+        max_length: the most steps of a row.
+        pad: the number that stands after a row's own.
+        truncate: a longer row keeps its first `max_length` steps; else it is rejected.
+    """
+
+    max_length: int
+    pad: float = 0
+    truncate: bool = False
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Rows of varying length, one after another.
+
+    Args:
+        steps_n: the steps (n, …) of all rows.
+        offsets: int64 (b + 1,): row i has the steps from offsets[i] to offsets[i + 1].
+    """
+
+    steps_n: Array
+    offsets: Array
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the numbers."""
+        return self.steps_n.dtype
+
+    @property
+    def lengths_b(self) -> Array:
+        """Steps of each row (b,)."""
+        return np.diff(self.offsets)
+
+
+def make_ragged(steps_n: Array, lengths_b: Array) -> Ragged:
+    """Returns steps (n, …) as rows of the given lengths, which add up to n."""
+    offsets = np.zeros(len(lengths_b) + 1, np.int64)
+    np.cumsum(lengths_b, out=offsets[1:])
+    return Ragged(steps_n, offsets)
+
+
+def ragged_to_arrow(ragged: Ragged) -> pa.Array:
+    """Wraps rows as a LargeList column that shares their memory, as `to_arrow` does for steps."""
+    return pa.LargeListArray.from_arrays(to_arrow(ragged.offsets), to_arrow(ragged.steps_n))
+
+
+def ragged_from_arrow(column: pa.LargeListArray) -> Ragged:
+    """Views a LargeList column, or a slice of one, without nulls at any depth."""
+    offsets = to_numpy(column.offsets)
+    first, last = int(offsets[0]), int(offsets[-1])
+    return Ragged(to_numpy(column.values[first:last]), offsets - first)
+
+
+def take_steps(steps_n: Array, starts_t: Array, lengths_t: Array) -> Array:
+    """Returns the steps that begin at each of the places, as many as given, one after another."""
+    ends_t = np.cumsum(lengths_t)
+    shifts_t = starts_t - (ends_t - lengths_t)
+    places_n = np.arange(lengths_t.sum()) + np.repeat(shifts_t, lengths_t)
+    return np.asarray(steps_n[places_n])
+
+
+def truncate(ragged: Ragged, max_length: int) -> Ragged:
+    """Returns the rows with no more than their first `max_length` steps."""
+    lengths_b = ragged.lengths_b
+    if not (lengths_b > max_length).any():
+        return ragged
+    kept_b = np.minimum(lengths_b, max_length)
+    return make_ragged(take_steps(ragged.steps_n, ragged.offsets[:-1], kept_b), kept_b)

@@ -1,0 +1,34 @@
+"""What a command says where its output cannot be written."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from batchscore.errors import FailedError, OutputError
+from batchscore.messages.wording import remedy_of
+from batchscore.storage.store import Store
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def writable(store: Store) -> Iterator[None]:
+    """Turns an OSError of a block that writes to an output into an error with its remedy.
+
+    Raises:
+        FailedError: the disk or the quota is full.
+        OutputError: the output cannot be written for another reason.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise FailedError(
+                f"output {store.address}: is full ({error}); make room and run again"
+            ) from error
+        raise OutputError(
+            f"output {store.address}: cannot be written ({error}); "
+            f"{remedy_of(error, 'grant the permission')}, or choose another folder"
+        ) from error

@@ -1,0 +1,1 @@
+"""The last step of a run: merge, reconcile, judge, publish."""

@@ -1,0 +1,121 @@
+"""What checks of columns count of units that were scored before the job asked for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+
+from batchscore.columnar.arrays import Array, to_arrow, to_numpy
+from batchscore.errors import RecordError
+from batchscore.job import ColumnCheck
+from batchscore.runs.lineage import find_source_rows, open_parquet, source_rows
+from batchscore.runs.unique import partition_values
+from batchscore.stages.read import read_unit
+from batchscore.stages.tally import Tallies, located
+from batchscore.units.record import StagedFile, UnitRecord
+from batchscore.units.tallies import Tally, merge_tallies
+from batchscore.units.unit import Unit
+from batchscore.worker.spec import RunSpec
+
+_BATCH_ROWS = 65_536
+
+
+def complete_tallies(spec: RunSpec, records: Mapping[str, UnitRecord]) -> dict[str, UnitRecord]:
+    """Returns units' records with a tally for each check of a column; nothing is scored.
+
+    A column that is written is counted in the unit's scored files, and any other in its shards.
+
+    Raises:
+        RecordError: a file of the unit is gone or damaged.
+        StepError: there is no such column, or its type cannot be checked so.
+        ShardError: a shard cannot be read, or changed since it was planned.
+    """
+    return {unit: _completed(spec, record) for unit, record in records.items()}
+
+
+def _completed(spec: RunSpec, record: UnitRecord) -> UnitRecord:
+    known = record.tallies
+    missing = [check for check in spec.target.checks if check.key not in known]
+    if not missing:
+        return record
+    written = {name for name, _ in record.columns}
+    in_files = [check for check in missing if check.column in written]
+    others = [check for check in missing if check.column not in written]
+    found = {**_of_files(spec, record, in_files), **_of_shards(spec, record, others)}
+    _check_counts(record, found)
+    kept = {check.key: known[check.key] for check in spec.target.checks if check.key in known}
+    return replace(record, tallies={**kept, **found})
+
+
+def _of_files(spec: RunSpec, record: UnitRecord, checks: Sequence[ColumnCheck]) -> dict[str, Tally]:
+    files = record.files if checks else ()
+    counted = [_of_file(spec, record, file, checks) for file in files]
+    return {c.key: merge_tallies([each[c.key] for each in counted]) for c in checks}
+
+
+def _of_file(
+    spec: RunSpec, record: UnitRecord, file: StagedFile, checks: Sequence[ColumnCheck]
+) -> dict[str, Tally]:
+    unit = Unit(record.unit, record.pieces)
+    tallies = Tallies(checks, unit, partial(_source_places, spec, record, file, unit))
+    _count_file(spec, file, sorted({check.column for check in checks}), tallies)
+    return tallies.found
+
+
+def _count_file(spec: RunSpec, file: StagedFile, columns: Sequence[str], tallies: Tallies) -> None:
+    values = partition_values(file.partition, spec.source.schema)
+    stored = [name for name in columns if name not in values]
+    row = 0
+    with open_parquet(spec.output, file.staged) as parquet:
+        for batch in parquet.iter_batches(_BATCH_ROWS, columns=stored):
+            count = batch.num_rows
+            arrays = [
+                pa.repeat(values[n], count) if n in values else batch.column(n) for n in columns
+            ]
+            rows = to_arrow(np.arange(row, row + count, dtype=np.int64))
+            tallies.add([pa.RecordBatch.from_arrays(arrays, names=list(columns))], rows)
+            row += count
+
+
+def _source_places(
+    spec: RunSpec, record: UnitRecord, file: StagedFile, unit: Unit, rows_n: Array
+) -> list[tuple[str, int]]:
+    return located(unit, find_source_rows(spec.output, record, file.staged, rows_n))
+
+
+def _of_shards(
+    spec: RunSpec, record: UnitRecord, checks: Sequence[ColumnCheck]
+) -> dict[str, Tally]:
+    unit = Unit(record.unit, record.pieces)
+    tallies = Tallies(checks, unit)
+    if not checks or not record.scored:
+        return tallies.found
+    filtered = {column for group in spec.source.filters or () for column, *_ in group}
+    names = filtered | {check.column for check in checks}
+    schema = pa.schema([field for field in spec.source.schema if field.name in names])
+    scored_n = _scored_rows(spec, record)
+    for block in read_unit(unit, replace(spec.source, schema=schema), len(record.bad_shards)):
+        if block.sequence == 0:  # a shard failed: what was read before counts for nothing
+            tallies = Tallies(checks, unit)
+        if block.end is None:
+            mask = to_arrow(np.isin(to_numpy(block.rows_b), scored_n, assume_unique=True))
+            tallies.add([block.batch.filter(mask)], block.rows_b.filter(mask))
+    return tallies.found
+
+
+def _scored_rows(spec: RunSpec, record: UnitRecord) -> Array:
+    parts = [p for file in record.files for p in source_rows(spec.output, record, file.staged)]
+    return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+
+def _check_counts(record: UnitRecord, found: Mapping[str, Tally]) -> None:
+    for key, tally in found.items():
+        if tally.rows != record.scored:
+            raise RecordError(
+                f"unit {record.unit}: {tally.rows:,} rows were found for the check {key!r}, and "
+                f"{record.scored:,} were scored; score the slice again with --rescore"
+            )

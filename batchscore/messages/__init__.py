@@ -1,0 +1,1 @@
+"""How messages show what comes from outside: addresses, names, values."""

@@ -1,0 +1,121 @@
+"""Values of a column as text: exact, and times and durations in the form that people read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchscore.messages.wording import of_count
+
+_SHOWN = 80
+_DIGITS = {"s": 0, "ms": 3, "us": 6, "ns": 9}
+_DAY = 86_400
+
+
+def clock_text(value: int, unit: str) -> str:
+    """Returns a time of day, or a duration below a day, as `09:30:00.5`.
+
+    Args:
+        value: how many of the unit.
+        unit: Arrow's name of it: s, ms, us or ns.
+    """
+    digits = _DIGITS[unit]
+    seconds, fraction = divmod(abs(value), 10**digits)
+    clock = f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+    decimals = f".{fraction:0{digits}d}".rstrip("0") if fraction else ""
+    return f"{'-' if value < 0 else ''}{clock}{decimals}"
+
+
+def duration_text(value: int, unit: str) -> str:
+    """Returns a duration as DuckDB and PostgreSQL read an interval: `2 days 09:30:00.5`.
+
+    Days and the rest have the same sign.
+
+    Args:
+        value: how many of the unit.
+        unit: Arrow's name of it: s, ms, us or ns.
+    """
+    days, rest = divmod(abs(value), _DAY * 10 ** _DIGITS[unit])
+    sign = -1 if value < 0 else 1
+    if not days:
+        return clock_text(value, unit)
+    head = f"{sign * days} {of_count(days, 'day', 'days')}"
+    return f"{head} {clock_text(sign * rest, unit)}" if rest else head
+
+
+def plain_values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
+    """Returns a column's values as Python's, times of day and durations at any depth as text."""
+    if isinstance(column, pa.ChunkedArray):
+        return [value for chunk in column.chunks for value in plain_values(chunk)]
+    kind = column.type
+    if not _holds_span(kind):
+        return list(column.to_pylist())
+    if pa.types.is_dictionary(kind):
+        return plain_values(column.dictionary_decode())
+    if not _is_span(kind):
+        return _plain_parts(column)
+    text = duration_text if pa.types.is_duration(kind) else clock_text
+    whole = pa.int32() if pa.types.is_time32(kind) else pa.int64()
+    numbers = column.cast(whole).to_pylist()
+    return [None if each is None else text(each, kind.unit) for each in numbers]
+
+
+def _plain_parts(column: pa.Array) -> list[Any]:
+    """Returns the values of structs as dicts, of lists as lists, of maps as lists of pairs."""
+    kind, valid = column.type, column.is_valid().to_pylist()
+    if pa.types.is_struct(kind):
+        parts = zip(*map(plain_values, column.flatten()), strict=True)
+        names = [field.name for field in kind]
+        rows = [dict(zip(names, row, strict=True)) for row in parts]
+        return [row if known else None for row, known in zip(rows, valid, strict=True)]
+    if pa.types.is_map(kind):
+        pairs = plain_values(column.cast(pa.list_(pa.struct([kind.key_field, kind.item_field]))))
+        return [each and [tuple(pair.values()) for pair in each] for each in pairs]
+    items = iter(plain_values(column.flatten()))
+    lengths = pc.list_value_length(column).to_pylist()
+    return [
+        list(islice(items, length)) if known else None
+        for length, known in zip(lengths, valid, strict=True)
+    ]
+
+
+def plain_value(value: pa.Scalar) -> Any:
+    """Returns a value as Python's, a time of day or a duration as text."""
+    return plain_values(pa.repeat(value, 1))[0]
+
+
+def _holds_span(kind: pa.DataType) -> bool:
+    types = pa.types
+    if types.is_dictionary(kind):
+        return _holds_span(kind.value_type)
+    nested = (types.is_struct, types.is_map, types.is_list, types.is_large_list)
+    if not (types.is_fixed_size_list(kind) or any(test(kind) for test in nested)):
+        return _is_span(kind)
+    return any(_holds_span(kind.field(place).type) for place in range(kind.num_fields))
+
+
+def _is_span(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_duration(kind) or pa.types.is_time(kind))
+
+
+def number_texts(column: pa.Array) -> pa.Array:
+    """Returns numbers or booleans (b,) as texts of at most 80 characters; a null is `null`."""
+    if pa.types.is_float16(column.type):
+        column = column.cast(pa.float32())
+    return bounded(pc.fill_null(column.cast(pa.string()), "null"))
+
+
+def bounded(texts: pa.Array) -> pa.Array:
+    """Returns texts (b,) cut to 80 characters."""
+    long_b = pc.greater(pc.utf8_length(texts), _SHOWN)
+    cut = pc.binary_join_element_wise(pc.utf8_slice_codeunits(texts, 0, _SHOWN - 1), "…", "")
+    return pc.if_else(long_b, cut, texts)
+
+
+def joined_texts(parts: Sequence[pa.Array | str]) -> pa.Array:
+    """Returns texts (b,) that are put together from columns of texts and from fixed texts."""
+    return pc.binary_join_element_wise(*parts, "")

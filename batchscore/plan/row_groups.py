@@ -1,0 +1,304 @@
+"""The input's footers, read side by side, and the row groups to read."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs
+import pyarrow.parquet as pq
+
+from batchscore.columnar.arrays import storage_type
+from batchscore.errors import InputError
+from batchscore.messages.wording import counted
+from batchscore.plan.chunks import check_rows, encrypted_columns, leaves_of, open_leaves
+from batchscore.plan.hive import KeyRules, Kinds, key_types, key_value
+from batchscore.plan.listing import Found
+from batchscore.plan.logical import (
+    NOTHING,
+    Logical,
+    as_microseconds,
+    change_leaves,
+    read_logical,
+)
+from batchscore.plan.pruning import Keys, fragment
+from batchscore.stages.filters import decidable, pruning_expression
+from batchscore.stages.int96 import int96_columns
+from batchscore.stages.read import unreadable
+from batchscore.storage.store import open_filesystem
+from batchscore.units.unit import Piece, Shard
+
+# Decoding a footer holds the interpreter for long: more threads pay where a store takes its time.
+_LOCAL_THREADS, _STORE_THREADS = 2, 16
+_CHUNK_FILES = 32
+_BAD_SHOWN = 3
+_REMEDY = "write it again or take it out of input.path"
+
+
+@dataclass(frozen=True)
+class Footer:
+    """What a shard's footer says.
+
+    Args:
+        shard: whose it is.
+        schema: its columns in plain types, hive keys among them; one object where shards are alike.
+        row_groups: rows of each.
+        kept: the indices of those that may hold rows the filter keeps.
+        bytes: uncompressed, of all row groups.
+        encrypted: dotted paths of encrypted columns.
+        int96: whether it has INT96 timestamps.
+        logical: what its columns' annotations say; one object where shards are alike.
+        address: where it is read from, if that is not the shard's path.
+    """
+
+    shard: Shard
+    schema: pa.Schema
+    row_groups: tuple[int, ...]
+    kept: tuple[int, ...]
+    bytes: int
+    encrypted: frozenset[str] = frozenset()
+    int96: bool = False
+    logical: Logical = NOTHING
+    address: str = ""
+
+
+@dataclass(frozen=True)
+class BadFile:
+    """A file of the input that cannot be opened as a shard, and why."""
+
+    path: str
+    size: int
+    mark: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Footers:
+    """The shards of the input, and the files that were left out."""
+
+    good: list[Footer]
+    bad: list[BadFile]
+
+
+def read_footers(
+    found: Sequence[Found],
+    max_bad_shards: int = 0,
+    filters: Any = None,
+    int96: str = "ns",
+    rules: KeyRules | None = None,
+) -> Footers:
+    """Opens all shards, some at a time, and reads their footers; hive values become their types.
+
+    Args:
+        max_bad_shards: files that may be empty of bytes, not Parquet, cut off, or gone.
+        filters: pyarrow's DNF form, or None; excludes row groups by their statistics.
+        int96: the unit that INT96 timestamps are read in.
+        rules: how a job's hive keys get their types.
+
+    Raises:
+        InputError: one file more is so, or every one; hive keys differ, or are not what they
+            should be; or a column stands twice.
+    """
+    footers = Footers([], [])
+    with closing(_read_all(found, _Reading(key_types(found, rules), filters, int96))) as read:
+        for shard, footer in zip(found, read, strict=True):
+            if isinstance(footer, Footer):
+                footers.good.append(footer)
+            else:
+                footers.bad.append(_bad_file(shard, footer))
+                _check_count(footers.bad, max_bad_shards, footer)
+    if footers.bad and not footers.good:
+        raise InputError(f"input.path: none of {_listed(footers.bad)} can be read; {_REMEDY}")
+    return footers
+
+
+@dataclass(frozen=True)
+class _Alike:
+    """What shards of one schema share.
+
+    Args:
+        raw: the schema as Arrow makes it of what is stored.
+        stored: the schema as it is stored.
+        arrow: whether an Arrow schema is stored beside it.
+        schema: in plain types, with the hive keys.
+        condition: by which statistics prune row groups; None: they cannot.
+        int96: whether there are INT96 timestamps.
+        logical: what the columns' annotations say.
+    """
+
+    raw: pa.Schema
+    stored: pq.ParquetSchema
+    arrow: bool
+    schema: pa.Schema
+    condition: Any
+    int96: bool
+    logical: Logical
+
+
+class _Reading:
+    """What all footers are read by, and the plain schema of the last that was read."""
+
+    def __init__(self, kinds: Kinds, filters: Any, int96: str) -> None:
+        self.kinds = kinds
+        self.int96 = int96
+        self.groups = decidable(filters)
+        self.filtered = {condition[0] for group in filters or () for condition in group}
+        self._last: _Alike | None = None
+
+    def columns(self, path: str, metadata: pq.FileMetaData) -> _Alike:
+        """Returns what a schema comes to, the last one's where the shards are alike."""
+        last, stored = self._last, metadata.schema
+        raw, arrow = stored.to_arrow_schema(), b"ARROW:schema" in (metadata.metadata or {})
+        alike = last is not None and arrow == last.arrow and raw.equals(last.raw)
+        if last is None or not (alike and stored.equals(last.stored)):
+            _no_duplicates(path, raw)
+            self._last = last = self._columns(raw, stored, arrow)
+        return last
+
+    def _columns(self, raw: pa.Schema, stored: pq.ParquetSchema, arrow: bool) -> _Alike:
+        int96 = int96_columns(stored)
+        read = change_leaves(raw, stored, as_microseconds) if int96 and self.int96 == "us" else raw
+        own = [pa.field(f.name, _plain_type(f.type)) for f in read if f.name not in self.kinds]
+        hive = [pa.field(name, kind) for name, kind in self.kinds.items()]
+        schema = pa.schema(own + hive)
+        condition = self._condition(schema, stored, int96)
+        logical = read_logical(read, stored, arrow)
+        return _Alike(raw, stored, arrow, schema, condition, bool(int96), logical)
+
+    def _condition(self, schema: pa.Schema, stored: pq.ParquetSchema, int96: list[int]) -> Any:
+        # The format gives INT96 no order, so what writers call its least and greatest is anything.
+        unordered = {stored.column(index).path for index in int96}
+        groups = [[each for each in group if each[0] not in unordered] for group in self.groups]
+        return pruning_expression(groups, schema) if groups else None
+
+
+def _read_all(
+    found: Sequence[Found], reading: _Reading
+) -> Generator[Footer | Exception, None, None]:
+    local = all(_is_local(shard.path) for shard in found)
+    threads = _LOCAL_THREADS if local else _STORE_THREADS
+    size = max(1, min(_CHUNK_FILES, len(found) // threads))
+    chunks = [found[start : start + size] for start in range(0, len(found), size)]
+    with ThreadPoolExecutor(threads) as pool:
+        for read in pool.map(lambda chunk: [_read_footer(s, reading) for s in chunk], chunks):
+            yield from read
+
+
+def _read_footer(found: Found, reading: _Reading) -> Footer | Exception:
+    """Returns what a footer says, or the error that kept it from being read.
+
+    Arrow's own form of it takes some ten times the memory of its bytes and is let go.
+    """
+    keys = tuple((name, key_value(value, reading.kinds[name])) for name, value in found.keys)
+    try:
+        filesystem, inner = _arrow_filesystem(found.address)
+        with filesystem.open_input_file(inner) as file:
+            return _footer(found, keys, file, reading)
+    except InputError:
+        raise
+    except Exception as error:  # a store's client raises errors of its own
+        return error
+
+
+def _footer(found: Found, keys: Keys, file: pa.NativeFile, reading: _Reading) -> Footer:
+    pruned = fragment(file, keys, reading.kinds) if reading.groups else None
+    metadata = (pq.ParquetFile(file, pre_buffer=False) if pruned is None else pruned).metadata
+    # A column's part of the footer is not looked at: Arrow ends the process if it is encrypted.
+    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+    sizes = tuple(group.num_rows for group in groups)
+    check_rows(file, metadata, sizes)
+    encrypted = encrypted_columns(file, found.size, metadata)
+    # A reader's own schema has extension types for JSON and UUID.
+    columns = reading.columns(found.path, metadata)
+    schema = columns.schema
+    kept = tuple(range(len(sizes)))
+    if pruned is not None and columns.condition is not None:
+        # What statistics cannot tell, damaged or of another type, the reader's filter does.
+        with suppress(pa.ArrowException, OSError):
+            open_leaves(file, metadata, leaves_of(metadata, reading.filtered))
+            subset = pruned.subset(filter=columns.condition, schema=schema)
+            kept = tuple(group.id for group in subset.row_groups)
+    shard = Shard(found.path, found.size, found.mark, sum(sizes), keys)
+    size = sum(group.total_byte_size for group in groups)
+    logical, address = columns.logical, found.address if found.address != found.path else ""
+    return Footer(shard, schema, sizes, kept, size, encrypted, columns.int96, logical, address)
+
+
+def places_of(footers: Sequence[Footer]) -> dict[str, str]:
+    """Returns the addresses of shards that are read from elsewhere than their paths say."""
+    return {footer.shard.path: footer.address for footer in footers if footer.address}
+
+
+def int96_unit(footers: Sequence[Footer], unit: str) -> str | None:
+    """Returns the unit that INT96 timestamps are read in; None where no shard has some."""
+    return unit if any(footer.int96 for footer in footers) else None
+
+
+def _bad_file(found: Found, error: Exception) -> BadFile:
+    problem = unreadable(error)
+    if found.size == 0:
+        problem = "is empty of bytes, expected a Parquet file"
+    return BadFile(found.path, found.size, found.mark, problem)
+
+
+def _check_count(bad: Sequence[BadFile], allowed: int, cause: Exception) -> None:
+    if len(bad) <= allowed:
+        return
+    if not allowed:
+        raise InputError(f"shard {bad[0].path}: {bad[0].reason}; {_REMEDY}") from cause
+    raise InputError(
+        f"input.path: {_listed(bad)} cannot be read, and input.max_bad_shards allows {allowed}; "
+        "write them again, or take them out"
+    ) from cause
+
+
+def _listed(bad: Sequence[BadFile]) -> str:
+    shown = "; ".join(f"{each.path}: {each.reason}" for each in bad[:_BAD_SHOWN])
+    more = "; …" if len(bad) > _BAD_SHOWN else ""
+    return f"{counted(len(bad), 'shard')} ({shown}{more})"
+
+
+def _is_local(path: str) -> bool:
+    return path.startswith("/")
+
+
+def _arrow_filesystem(path: str) -> tuple[Any, str]:
+    # Taking an address apart takes as long as reading a local footer.
+    if _is_local(path):
+        return pyarrow.fs.LocalFileSystem(), path
+    filesystem, inner = open_filesystem(path)
+    return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(filesystem)), inner
+
+
+def _no_duplicates(path: str, schema: pa.Schema) -> None:
+    if len(set(schema.names)) < len(schema.names):
+        twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
+        raise InputError(f"shard {path}: column {twice[0]!r} stands twice; rename one")
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if pa.types.is_nested(kind):
+        # Arrow makes no empty column of these, which ends each unit.
+        return storage_type(kind)
+    if kind == pa.string_view():
+        return pa.string()
+    return pa.binary() if kind == pa.binary_view() else kind
+
+
+def keep_row_groups(footers: Sequence[Footer]) -> list[Piece]:
+    """Returns the row groups of each shard that may hold rows the filter keeps."""
+    return [_piece(footer) for footer in footers if footer.kept]
+
+
+def _piece(footer: Footer) -> Piece:
+    starts = tuple(accumulate(footer.row_groups, initial=0))
+    kept = footer.kept
+    sizes = tuple(footer.row_groups[i] for i in kept)
+    return Piece(footer.shard, kept, tuple(starts[i] for i in kept), sizes)

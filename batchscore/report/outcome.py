@@ -1,0 +1,82 @@
+"""What a run came to, in a sentence, and the commands that a person may want next."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from batchscore.messages.wording import one_line
+from batchscore.report.formats import moment
+
+_NOTHING = "nothing was published; earlier results are unchanged."
+_HELD = f"Held: {_NOTHING} A person decides: look, then release it or discard it."
+_HELD_EARLY = (
+    f"Held before anything was scored: {_NOTHING} The failed check says what to do; then run the "
+    "job again."
+)
+_OUTCOMES = {
+    "failed": f"The run failed: {_NOTHING} Fix what the error or the failed check names, then run "
+    "the job again; finished units are not scored again.",
+    "empty": "There was nothing to score, so the slice is published without rows.",
+    "discarded": f"The run was discarded: {_NOTHING}",
+    "revoked": "The run was undone: what was published before it is published again.",
+}
+_DECISIONS = ("released", "discarded", "rollback", "revoked")
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command that a person may want next.
+
+    Args:
+        purpose: what it does.
+        command: as it is typed; what stands for something else is in capitals.
+    """
+
+    purpose: str
+    command: str
+
+
+def outcome_of(manifest: Mapping[str, Any]) -> str:
+    """Returns what a run came to and what that means; empty where it just published."""
+    status = manifest.get("status", "")
+    if status == "held":
+        return _HELD if _scored(manifest) else _HELD_EARLY
+    return _OUTCOMES.get(status, "")
+
+
+def decisions_of(manifest: Mapping[str, Any]) -> list[str]:
+    """Returns who released, discarded or undid a run, when, and why."""
+    found = ((name, manifest[name]) for name in _DECISIONS if manifest.get(name))
+    return [one_line(f"{name} by {_decided(each)}", 300) for name, each in found]
+
+
+def steps_of(manifest: Mapping[str, Any], where: str) -> list[Step]:
+    """Returns what may be done about a run.
+
+    Args:
+        manifest: that of the run.
+        where: the address of its output.
+    """
+    return [*_steps(manifest, shlex.quote(where), shlex.quote(str(manifest["run"])))]
+
+
+def _steps(manifest: Mapping[str, Any], where: str, run: str) -> Iterator[Step]:
+    yield Step("look", f"batchscore show {where} {run}")
+    if manifest["status"] == "held" and _scored(manifest):
+        yield Step("publish it all the same", f"batchscore release {where} {run} --reason WHY")
+        yield Step("drop it, to be scored again", f"batchscore discard {where} {run}")
+    if manifest["status"] == "published":
+        yield Step("follow a row", f"batchscore trace {where} COLUMN=VALUE")
+        yield Step("undo it", f"batchscore rollback {where} --undo {run}")
+
+
+def _decided(decision: Mapping[str, str]) -> str:
+    why = f": {decision['reason']}" if decision.get("reason") else ""
+    return f"{decision['by']} at {moment(decision['at'])} UTC{why}"
+
+
+def _scored(manifest: Mapping[str, Any]) -> bool:
+    return "units" in manifest

@@ -1,0 +1,157 @@
+"""Profiles of runs, and the references that they are held against: written, read and merged."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from batchscore.drift.profile_file import read_table, write_table
+from batchscore.drift.table import TableProfile
+from batchscore.errors import InputError, RecordError
+from batchscore.runs import layout
+from batchscore.storage.store import Store
+from batchscore.units.record import Digest
+
+PROFILE = "profile.parquet"
+EXTRA = "profile.extra.parquet"
+NEW = "profile.new.parquet"
+
+
+@dataclass(frozen=True)
+class ProfileFile:
+    """Where a stored profile lies.
+
+    Args:
+        folder: any fsspec address.
+        name: the file within it.
+        extra: the file of its large and approximate parts, or None.
+    """
+
+    folder: str
+    name: str
+    extra: str | None = None
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a run is compared with.
+
+    Args:
+        title: what it is, for people.
+        files: profiles, which are merged.
+        anchor: it is the fixed one beside the reference that the job chose.
+        own: it is of the rows that are published of the run's own slice, which may be among those
+            that are judged.
+        on_fail: hold, warn or off, where the job lists its references; None: as the job's
+            `drift.on_fail` says.
+    """
+
+    title: str
+    files: tuple[ProfileFile, ...]
+    anchor: bool = False
+    own: bool = False
+    on_fail: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the reference as JSON-able values."""
+        facts = asdict(self)
+        return {key: value for key, value in facts.items() if key != "on_fail" or value is not None}
+
+    @staticmethod
+    def from_json(facts: Mapping[str, Any]) -> Reference:
+        """Reverses `to_json`."""
+        files = tuple(ProfileFile(**file) for file in facts["files"])
+        return Reference(facts["title"], files, facts["anchor"], facts["own"], facts.get("on_fail"))
+
+
+def run_profile(store: Store, run: str) -> ProfileFile:
+    """Returns where the profile of a run lies."""
+    name, extra = (layout.run_file(run, each) for each in (PROFILE, EXTRA))
+    return ProfileFile(store.address, name, extra)
+
+
+def new_rows_profile(store: Store, run: str) -> ProfileFile:
+    """Returns where the profile lies of the rows that a run added to those published before."""
+    return ProfileFile(store.address, layout.run_file(run, NEW))
+
+
+def save_profile(
+    store: Store, run: str, profile: TableProfile, new: TableProfile | None = None
+) -> dict[str, Any]:
+    """Writes a run's profile, its large and approximate parts apart.
+
+    Returns what the run's manifest tells of it: its SHA-256, and size and SHA-256 of each file.
+
+    Args:
+        new: of the rows that the run adds to others, which are in `profile` too.
+    """
+    data = write_table(profile, {}, extra=False)
+    files = {EXTRA: write_table(profile, {}, extra=True), PROFILE: data}
+    if new is not None:
+        files[NEW] = write_table(new, {})
+    store.write_all({layout.run_file(run, name): each for name, each in files.items()})
+    digests = {name: Digest(len(d), hashlib.sha256(d).hexdigest()) for name, d in files.items()}
+    return {
+        "profile_sha256": digests[PROFILE].sha256,
+        "profile_files": {name: asdict(digest) for name, digest in digests.items()},
+    }
+
+
+def read_run_profile(store: Store, manifest: Mapping[str, Any]) -> TableProfile:
+    """Returns the profile of a run; RecordError if its files are not those of its manifest."""
+    extra = manifest.get("profile_files", {}).get(EXTRA, {}).get("sha256")
+    file = run_profile(store, manifest["run"])
+    return read_profile(file, manifest.get("profile_sha256"), extra)
+
+
+def read_profile(
+    file: ProfileFile, sha256: str | None = None, extra_sha256: str | None = None
+) -> TableProfile:
+    """Returns a stored profile; without its large and approximate parts where these are gone.
+
+    Args:
+        sha256: what the file must have, or None.
+        extra_sha256: what the file of its large and approximate parts must have, or None.
+
+    Raises:
+        RecordError: it is missing, damaged, or another one.
+    """
+    store = Store(file.folder)
+    try:
+        data = store.read(file.name)
+        if sha256 not in (None, hashlib.sha256(data).hexdigest()):
+            raise RecordError("its SHA-256 is not that of the manifest")
+        extra = _extra(store, file)
+        if extra and extra_sha256 not in (None, hashlib.sha256(extra).hexdigest()):
+            raise RecordError(f"the SHA-256 of {file.extra} is not that of the manifest")
+        return read_table(data, extra)[0]
+    except FileNotFoundError as error:
+        raise RecordError(f"profile {store.url(file.name)}: no such file") from error
+    except (OSError, ValueError, RecordError) as error:
+        raise RecordError(f"profile {store.url(file.name)}: damaged ({error})") from error
+
+
+def _extra(store: Store, file: ProfileFile) -> bytes | None:
+    try:
+        return None if file.extra is None else store.read(file.extra)
+    except FileNotFoundError:
+        return None
+
+
+def read_reference(files: Sequence[ProfileFile]) -> TableProfile:
+    """Returns stored profiles, merged.
+
+    Raises:
+        RecordError: one is missing or damaged, or the same column has two types in them.
+    """
+    merged = TableProfile.empty()
+    for file in files:
+        try:
+            merged.merge(read_profile(file))
+        except InputError as error:
+            raise RecordError(
+                f"profiles of a reference differ: {error}; choose runs after the change"
+            ) from error
+    return merged

@@ -1,0 +1,107 @@
+"""Troubles of a store: waited out where they pass, raised as Python's own errors."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from tenacity import (
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    stop_after_delay,
+    wait_exponential,
+    wait_random,
+)
+
+from batchscore.messages.addresses import redacted_text
+
+Result = TypeVar("Result")
+
+_TRIES = 5
+_TRY_SECONDS = 60.0
+# About 0.5, 1.5, 4.5 and 13.5 s; the jitter keeps workers from coming back all at once.
+_WAIT = wait_exponential(multiplier=0.5, exp_base=3) + wait_random(0, 0.5)
+_LASTING = (
+    FileNotFoundError,
+    FileExistsError,
+    PermissionError,
+    IsADirectoryError,
+    NotADirectoryError,
+)
+_PASSING = (ConnectionError, TimeoutError, asyncio.TimeoutError)
+# By name, since not all of botocore, aiohttp, requests, google.auth and azure are installed.
+_PASSING_NAMES = frozenset(
+    {
+        "ConnectionError",
+        "HTTPClientError",
+        "ResponseParserError",
+        "IncompleteReadError",
+        "IncompleteRead",
+        "ClientConnectionError",
+        "ClientPayloadError",
+        "ChunkedEncodingError",
+        "TransportError",
+        "ServiceRequestError",
+        "FlexibleChecksumError",
+    }
+)
+# Timeout, a conditional put that met another one, too early, too many.
+_PASSING_ANSWERS = frozenset({408, 409, 425, 429, *range(500, 600)}) - {501}
+
+
+def patiently(url: str, action: Callable[[], Result]) -> Result:
+    """Returns what `action` returns, which must be repeatable.
+
+    Trouble that passes by itself (an overloaded store, a lost connection, a timeout) is waited
+    out: 5 tries within about a minute.
+
+    Raises:
+        OSError: it did not pass, or is of another kind; names `url`, the class and the cause.
+    """
+    waiting = Retrying(
+        retry=retry_if_exception(is_passing),
+        stop=stop_after_attempt(_TRIES) | stop_after_delay(_TRY_SECONDS),
+        wait=_WAIT,
+        reraise=True,
+    )
+    with told(url):
+        return waiting(action)
+
+
+@contextmanager
+def told(url: str) -> Iterator[None]:
+    """Raises what leaves the block as an OSError that names `url`, the class and the cause."""
+    try:
+        yield
+    except Exception as error:
+        kind = next((kind for kind in _LASTING if isinstance(error, kind)), OSError)
+        cause = error.__cause__ or error
+        remedy = "; the store did not recover: run again later" if is_passing(error) else ""
+        text = redacted_text(f"{url}: {type(cause).__name__}: {cause}{remedy}")
+        raise kind(text) from error
+
+
+def is_passing(error: BaseException) -> bool:
+    """Tells whether an error of a store may be gone when the same is tried again."""
+    if isinstance(error, _LASTING):
+        return False
+    status = answer(error)
+    if isinstance(error, _PASSING) or status in _PASSING_ANSWERS:
+        return True
+    return not _PASSING_NAMES.isdisjoint(kind.__name__ for kind in type(error).__mro__)
+
+
+def answer(error: BaseException | None) -> int | None:
+    """Returns the HTTP status that an error, or what caused it, was answered with."""
+    while error is not None:
+        response = getattr(error, "response", None)
+        if isinstance(response, dict):
+            return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        for name in ("status", "status_code", "code"):
+            if isinstance(status := getattr(error, name, None), int):
+                return status
+        error = error.__cause__
+    return None

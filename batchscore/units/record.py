@@ -1,0 +1,161 @@
+"""What one attempt at one unit wrote and counted, as it is kept and reconciled."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from batchscore.errors import RecordError
+from batchscore.messages.wording import one_line, reason
+from batchscore.units.tallies import Tally
+from batchscore.units.unit import Piece, piece_from_json
+
+_MOST_ROWS = 2**63
+
+
+@dataclass(frozen=True)
+class StagedFile:
+    """A closed file: where it is staged, the partition it is of, rows, bytes and SHA-256."""
+
+    staged: str
+    partition: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Digest:
+    """Bytes and SHA-256 of a file, in hexadecimal digits."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class BadShard:
+    """A shard that could not be read and was left out: its path, its rows in the unit, and why."""
+
+    path: str
+    rows: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class UnitRecord:
+    """One attempt at one unit: what the ledger keeps of it.
+
+    Args:
+        unit: the unit's id.
+        attempt: names the attempt; the files of two attempts never share a name.
+        run: the run that scored it, which need not be the one that publishes it.
+        pieces: what the unit reads.
+        read: rows that came out of the shards' row groups.
+        filtered: of these, rows that the job's filter left out.
+        scored: rows written to `files`.
+        rejected: rows written to `rejects_file`.
+        reject_reasons: rejected rows by stage, error and message.
+        rejects_file: where the attempt left them, relative to the output, or None.
+        files: closed and staged.
+        columns: name and type of each column of the files, partition columns among them.
+        seconds: busy seconds by stage.
+        bad_shards: shards of the unit that were left out; their rows are not among `read`.
+        rows_file: which row of the unit each written row is, or None where nothing was written.
+        keys_file: sorted hashes of the key that must be unique, or None where none is wanted.
+        keys_columns: the columns of that key.
+        score_ranges: smallest and largest number of each score column that holds numbers.
+        sidecars: what `rejects_file`, `rows_file` and `keys_file` hold, by these names; empty in
+            records that earlier versions made.
+        tallies: what the checks of columns counted, by their keys.
+    """
+
+    unit: str
+    attempt: str
+    run: str
+    pieces: tuple[Piece, ...]
+    read: int
+    filtered: int
+    scored: int
+    rejected: int
+    reject_reasons: dict[str, int]
+    rejects_file: str | None
+    files: tuple[StagedFile, ...]
+    columns: tuple[tuple[str, str], ...]
+    seconds: dict[str, float]
+    bad_shards: tuple[BadShard, ...] = ()
+    rows_file: str | None = None
+    keys_file: str | None = None
+    keys_columns: tuple[str, ...] = ()
+    score_ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    sidecars: dict[str, Digest] = field(default_factory=dict)
+    tallies: dict[str, Tally] = field(default_factory=dict)
+
+    @property
+    def planned(self) -> int:
+        """Rows that the footers promise."""
+        return sum(piece.rows for piece in self.pieces)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the record as JSON-able values."""
+        facts = asdict(self)
+        facts["score_ranges"] = {name: [*ends] for name, ends in self.score_ranges.items()}
+        facts["tallies"] = {key: each.to_json() for key, each in self.tallies.items()}
+        if not self.tallies:  # earlier versions read the records of jobs without such checks
+            del facts["tallies"]
+        return {key: [*v] if isinstance(v, tuple) else v for key, v in facts.items()}
+
+    @staticmethod
+    def from_json(facts: dict[str, Any]) -> UnitRecord:
+        """Reverses `to_json`; RecordError if the facts are not a record's."""
+        try:
+            facts = {"sidecars": {}, "tallies": {}, **facts}
+            {each.name: facts[each.name] for each in fields(UnitRecord)}
+            files = tuple(StagedFile(**file) for file in facts["files"])
+            columns = tuple((str(name), str(kind)) for name, kind in facts["columns"])
+            typed = {
+                "files": files,
+                "columns": columns,
+                "pieces": tuple(piece_from_json(piece) for piece in facts["pieces"]),
+                "bad_shards": tuple(BadShard(**shard) for shard in facts["bad_shards"]),
+                "keys_columns": tuple(facts["keys_columns"]),
+                "score_ranges": {
+                    k: (low, high) for k, (low, high) in facts["score_ranges"].items()
+                },
+                "sidecars": {k: Digest(**each) for k, each in facts["sidecars"].items()},
+                "tallies": {str(k): Tally.from_json(t) for k, t in facts["tallies"].items()},
+            }
+            record = UnitRecord(**{**facts, **typed})
+            check_record(record)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise RecordError(f"a unit's record is damaged ({reason(error)})") from error
+        return record
+
+
+_TEXTS = ("unit", "attempt", "run")
+_PATHS = ("rejects_file", "rows_file", "keys_file")
+_COUNTS = ("read", "filtered", "scored", "rejected")
+
+
+def check_record(record: UnitRecord) -> None:
+    """Raises ValueError where a value is not of its type, or a path leaves the output."""
+    facts = vars(record)
+    texts, counts = [facts[name] for name in _TEXTS], [facts[name] for name in _COUNTS]
+    paths = [facts[name] for name in _PATHS if facts[name] is not None]
+    for piece in record.pieces:
+        counts += (*piece.row_groups, *piece.starts, *piece.sizes, piece.shard.rows)
+    for file in record.files:
+        paths += (file.staged, file.partition)
+        texts.append(file.sha256)
+        counts += (file.rows, file.bytes)
+    for digest in record.sidecars.values():
+        texts.append(digest.sha256)
+        counts.append(digest.bytes)
+    for text in texts + paths:
+        if not isinstance(text, str):
+            raise ValueError(f"{one_line(repr(text))} is no text")
+    for path in paths:
+        if path.startswith("/") or ".." in path.split("/"):
+            raise ValueError(f"{one_line(repr(path))} leaves the output")
+    for count in counts:
+        if type(count) is not int or not 0 <= count < _MOST_ROWS:
+            raise ValueError(f"{one_line(repr(count))} is no count")

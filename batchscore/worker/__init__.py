@@ -1,0 +1,1 @@
+"""What a worker is given and does: the spec, the stages, attempts at units, golden rows."""

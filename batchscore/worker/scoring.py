@@ -1,0 +1,204 @@
+"""The stages of one run as functions of a block, bound to what the run's spec says."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from batchscore.drift.table import TableProfile
+from batchscore.errors import FunctionError
+from batchscore.job import Preprocess, UserFunction
+from batchscore.models.code import load_object
+from batchscore.models.features import encode
+from batchscore.models.folder import Model, files_below
+from batchscore.models.importing import Listed, guarded
+from batchscore.models.load import Network, describe_device, load_network, torch_version
+from batchscore.runs import layout
+from batchscore.runs.halvings import note_halved
+from batchscore.stages.bisect import bisect
+from batchscore.stages.block import Block, timed
+from batchscore.stages.call import UserCall, batch_kind
+from batchscore.stages.infer import (
+    DeviceThread,
+    Forward,
+    MicroBatches,
+    OutputSpec,
+    Staging,
+    infer,
+    infer_late,
+)
+from batchscore.stages.infer.pace import WORTH_S, Pace
+from batchscore.stages.infer.tuning import remember_rows
+from batchscore.stages.postprocess import postprocess
+from batchscore.stages.preprocess import encode_features, stack_columns
+from batchscore.stages.trial import Trial, trial_of
+from batchscore.stages.write import Attempt, UnitWriter
+from batchscore.storage.store import is_local
+from batchscore.units.unit import Unit
+from batchscore.worker.spec import RunSpec
+
+BlockStep = Callable[[Block], Block]
+
+
+def load_call(section: Preprocess | UserFunction, spec: RunSpec) -> UserCall:
+    """Imports a user's function.
+
+    Raises:
+        FunctionError: it cannot be imported, or is not a function.
+    """
+    base = spec.base
+    if not is_local(base):
+        raise FunctionError(
+            f"function {section.function}: the job file lies at {base}, and user code is only "
+            "taken from a local folder; bring job file and code to this machine"
+        )
+    try:
+        function = load_object(section.function, base, _listed(spec))
+    except FunctionError as error:
+        raise FunctionError(f"function {section.function}: {error}") from error
+    if not callable(function):
+        raise FunctionError(
+            f"function {section.function}: is of type {type(function).__name__}; expected a "
+            "function that takes a batch and returns one"
+        )
+    kind = section.batch or batch_kind(function)
+    return UserCall(section.function, guarded(function, base), kind)
+
+
+def _listed(spec: RunSpec) -> Listed:
+    """Returns the files that functions may import, and read: a model's are in its identity."""
+    return Listed(spec.code, readable=files_below(spec.model, spec.base))
+
+
+def preprocess_step(spec: RunSpec) -> BlockStep:
+    """Returns the step that makes model inputs: a user's function, fitted features, or columns."""
+    features = spec.model.features
+    if spec.preprocess is None and features is not None:
+        step: BlockStep = partial(encode_features, encode=partial(encode, features))
+    else:
+        call = load_call(spec.preprocess, spec) if spec.preprocess else None
+        hidden = spec.target.hidden
+        step = partial(stack_columns, inputs=spec.inputs, function=call, hidden=hidden)
+    return _rejecting(spec, "preprocess", step)
+
+
+def infer_step(spec: RunSpec, network: Network) -> BlockStep:
+    """Returns the step that calls the network and waits for it."""
+    return _rejecting(spec, "infer", partial(infer, forward=make_forward(spec, network)))
+
+
+def late_infer_step(spec: RunSpec, network: Network) -> BlockStep:
+    """Returns the step that calls the network, its results pending where a device computes them."""
+    forward = make_forward(spec, network)
+    if forward.begin is None:
+        return _rejecting(spec, "infer", partial(infer, forward=forward))
+    thread = DeviceThread(forward)
+    again = _rejecting(spec, "infer", thread.infer)
+    return partial(infer_late, thread=thread, recover=again)
+
+
+def make_forward(spec: RunSpec, network: Network) -> Forward:
+    """Returns how the run calls the network: in micro-batches on a GPU, in tiles on the CPU."""
+    begin = None
+    if spec.device.startswith("cuda"):
+        name = f"model {spec.model.name!r} on {describe_device(spec.device)}"
+        remember = partial(_remember_halved, spec)
+        begin = MicroBatches(Staging(spec.device), name, remember).begin
+    varying = {each.name: each.varying for each in spec.model.inputs if each.varying}
+    return Forward(
+        network,
+        output_specs(spec.model),
+        spec.device,
+        network.threads(spec.tile_threads),
+        spec.call_rows,
+        spec.precision,
+        begin,
+        varying,
+        # One short tile tells nothing of long ones.
+        pace=Pace(0.0 if varying else WORTH_S),
+    )
+
+
+def call_key(spec: RunSpec) -> str:
+    """Names all that the best number of rows a call depends on."""
+    return " | ".join(
+        [
+            spec.model.identity,
+            describe_device(spec.device),
+            f"torch {torch_version()}",
+            spec.precision,
+            "compiled" if spec.compile else "not compiled",
+            f"batches of {spec.source.batch_rows}",
+        ]
+    )
+
+
+def _remember_halved(spec: RunSpec, halvings: int) -> None:
+    rows = max(1, spec.call_rows >> halvings)
+    logging.warning("the device's memory ran out: %d rows a call from here on", rows)
+    if spec.auto_rows:
+        remember_rows(call_key(spec), rows)
+    if spec.run:
+        note_halved(spec.output, spec.run, rows)
+
+
+def output_specs(model: Model) -> tuple[OutputSpec, ...]:
+    """Returns the declared outputs as the stage takes them."""
+    return tuple(OutputSpec(each.name, each.dtype, each.shape) for each in model.outputs)
+
+
+def postprocess_step(spec: RunSpec) -> BlockStep:
+    """Returns the step that makes scores of model outputs."""
+    steps = tuple(
+        load_call(step, spec) if isinstance(step, UserFunction) else step
+        for step in spec.postprocess
+    )
+    return _rejecting(spec, "postprocess", partial(postprocess, steps=steps, known=spec.scores))
+
+
+def _rejecting(spec: RunSpec, stage: str, step: BlockStep) -> BlockStep:
+    """Returns a step that rejects the rows it fails on, and counts the seconds it takes."""
+    isolating = partial(bisect, stage=stage, step=step, limit=spec.max_rejects, trial=_trial(spec))
+    return partial(timed, stage, isolating)
+
+
+def _trial(spec: RunSpec) -> Trial:
+    return trial_of(spec.run, passed=not spec.fresh)
+
+
+def load(spec: RunSpec) -> Network:
+    """Loads the run's model to its device, compiled where the job says so."""
+    return compiled(spec, load_network(spec.model, spec.device))
+
+
+def compiled(spec: RunSpec, network: Network) -> Network:
+    """Returns the network compiled where the job says so, once for rows of all lengths."""
+    varying = any(each.varying for each in spec.model.inputs)
+    return network.compiled(dynamic=varying) if spec.compile else network
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A loaded network, and the step that calls it; one for all blocks of a process."""
+
+    network: Network
+    step: BlockStep
+
+
+@dataclass(frozen=True)
+class UnitOutput:
+    """What writes one attempt at a unit, and the profile that grows with it."""
+
+    writer: UnitWriter
+    profile: TableProfile
+
+
+def open_unit(spec: RunSpec, unit: Unit, name: str) -> UnitOutput:
+    """Begins an attempt at a unit under a name that no other attempt has."""
+    profile = TableProfile(hints=spec.hints)
+    folder = f"{layout.staging(spec.slice)}/{name}"
+    attempt = Attempt(unit, name, spec.run, folder, layout.ledger(spec.slice, spec.score))
+    writer = UnitWriter(spec.output, attempt, spec.target, profile.update, _trial(spec))
+    return UnitOutput(writer, profile)

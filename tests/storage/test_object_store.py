@@ -1,0 +1,306 @@
+"""Test that a store keeps its promises on a real S3 server, and when that one misbehaves."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tenacity import wait_none
+
+from batchscore.errors import RetryError
+from batchscore.runs import layout
+from batchscore.runs.lease import Holder, Lease, acquire
+from batchscore.storage import retries
+from batchscore.storage.store import Store, open_filesystem
+from tests.servers import S3, Fault, Proxy, running_proxy, running_s3, s3_at, s3_options
+
+pytest.importorskip("s3fs")
+
+SECONDS = {"connect_timeout": 0.5, "read_timeout": 0.5}
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[S3]:
+    """An S3 server for all tests here."""
+    with running_s3() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def s3_proxy(s3: S3) -> Iterator[Proxy]:
+    """A proxy before the server, through which `s3://` goes; requests that hang end after 1 s."""
+    with running_proxy(s3.port) as proxy, s3_at(proxy.port, **SECONDS):
+        yield proxy
+
+
+@pytest.fixture
+def proxy(s3_proxy: Proxy) -> Proxy:
+    """The proxy, which passes everything on and has seen nothing yet."""
+    s3_proxy.reset()
+    return s3_proxy
+
+
+@pytest.fixture
+def store(s3: S3, proxy: Proxy) -> Store:
+    """An output in a bucket of its own."""
+    return Store(f"{s3.make_bucket(f'b-{uuid.uuid4().hex}')}/out")
+
+
+def test_a_store_works_as_on_disk(store: Store) -> None:
+    """Writing, listing, moving and removing do on S3 what they do on a disk."""
+    assert not store.exists()
+    store.write("a/x", b"1")
+    store.write("a/b/y", b"2")
+    store.move("a/x", "c/x")
+    store.move("a/x", "c/x")
+    assert (store.names(), store.names("a"), store.names("none")) == (["a", "c"], ["b"], [])
+    assert (store.read("c/x"), store.exists("a/x"), store.exists("c")) == (b"1", False, True)
+    with pytest.raises(FileNotFoundError, match=r"s3://.*/out/a/x"):
+        store.read("a/x")
+    for name in ("a", "c/x", "none"):
+        store.remove(name)
+    assert (store.names(), store.exists()) == ([], False)
+
+
+def test_nothing_is_written_outside_a_bucket_that_is_there(store: Store) -> None:
+    """A bucket that does not exist is an error, and is not made."""
+    missing = Store(f"s3://none-{uuid.uuid4().hex}/out")
+    for action in (lambda: missing.write("x", b""), lambda: missing.create_new("x", b"")):
+        with pytest.raises(FileNotFoundError, match="bucket"):
+            action()
+    assert not missing.exists()
+
+
+def test_no_look_at_the_store_is_stale(store: Store, s3: S3, proxy: Proxy) -> None:
+    """What another process writes and removes is seen, although all was listed before."""
+    other = fsspec.filesystem("s3", **s3_options(s3.port), skip_instance_cache=True)
+    root = store.address.removeprefix("s3://")
+
+    def look() -> tuple[bool, list[str], bytes]:
+        return store.exists("d/new"), store.names("d"), store.read("d/old")
+
+    store.write("d/old", b"1")
+    for _ in range(2):
+        assert look() == (False, ["old"], b"1")
+    other.pipe_file(f"{root}/d/new", b"2")
+    other.pipe_file(f"{root}/d/old", b"changed")
+    assert look() == (True, ["new", "old"], b"changed")
+    other.rm_file(f"{root}/d/new")
+    assert look() == (False, ["old"], b"changed")
+
+
+def test_one_of_many_creates(store: Store) -> None:
+    """Of eight who create a file at once one is told so, and it is that one's bytes that stay."""
+    for turn in range(5):
+        won = _at_once(lambda i, turn=turn: store.create_new(f"f{turn}", b"%d" % i))  # type: ignore[misc]
+        assert won.count(True) == 1
+        assert store.read(f"f{turn}") == b"%d" % won.index(True)
+
+
+def test_one_of_many_exchanges(store: Store) -> None:
+    """Of eight who replace the same version at once one is told so, and its bytes stay."""
+    assert store.exchange("f", None, b"0")
+    assert not store.exchange("f", None, b"again")
+    assert not store.exchange("none", b"0", b"1")
+    for _ in range(5):
+        old = store.read("f")
+        won = _at_once(lambda i, old=old: store.exchange("f", old, b"%s%d" % (old, i)))  # type: ignore[misc]
+        assert won.count(True) == 1
+        assert store.read("f") == b"%s%d" % (old, won.index(True))
+
+
+def test_one_of_many_leases_a_slice(store: Store) -> None:
+    """Of eight who take a slice on S3 at once exactly one gets it, turn after turn."""
+    taken: list[Lease] = []
+
+    def take(_: int) -> bool:
+        with suppress(RetryError):
+            taken.append(acquire(store, "slice", "run"))
+            return True
+        return False
+
+    for turn in range(3):
+        assert _at_once(take).count(True) == 1
+        assert [lease.number for lease in taken] == list(range(1, turn + 2))
+        taken[-1].release()
+
+
+def test_s3_dates_a_lease(store: Store) -> None:
+    """A living holder whose clock is days ahead is known by the time that S3 gives the lease."""
+    path = layout.slice_file("job", "lease/00000001.json")
+    ahead = (datetime.now(timezone.utc) + timedelta(days=3)).isoformat()
+    process = ("run", "me", "there", 1, "1", "elsewhere")
+    store.write_json(path, asdict(Holder(1, "r1", *process, ahead, ahead, False)))
+    with pytest.raises(RetryError, match="renewed just now; the clock of there"):
+        acquire(store, "job", "run")
+    assert store.names(layout.slice_file("job", "lease")) == ["00000001.json"]
+    written = store.written(path)
+    assert written is not None
+    assert abs(written - time.time()) < 60
+
+
+def _at_once(action: Callable[[int], bool]) -> list[bool]:
+    gate = threading.Barrier(8)
+
+    def run(number: int) -> bool:
+        gate.wait()
+        return action(number)
+
+    with ThreadPoolExecutor(8) as pool:
+        return list(pool.map(run, range(8)))
+
+
+FAULTS: list[Fault] = ["503", "drop", "stall", "lose", "cut"]
+ACTIONS: dict[str, Callable[[Store], Any]] = {
+    "read": lambda store: store.read("there"),
+    "exists": lambda store: store.exists("there"),
+    "names": lambda store: store.names("folder"),
+    "write": lambda store: store.write("there", b"new"),
+    "create_new": lambda store: store.create_new("new", b"mine"),
+    "exchange": lambda store: store.exchange("there", b"whole", b"mine"),
+    "move": lambda store: store.move("there", "folder/new"),
+    "remove": lambda store: store.remove("there"),
+    "create": lambda store: _upload(store, "new", b"whole"),
+}
+AFTERWARDS: dict[str, Any] = {
+    "read": b"whole",
+    "exists": True,
+    "names": ["x"],
+    "create_new": True,
+    "exchange": True,
+}
+
+
+def _upload(store: Store, path: str, data: bytes) -> None:
+    with store.create(path) as file:
+        file.write(data)
+
+
+def _contents(store: Store) -> dict[str, bytes]:
+    paths = {"there", "new", "folder/x", "folder/new"}
+    return {path: store.read(path) for path in sorted(paths) if store.exists(path)}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("name", ACTIONS)
+def test_a_passing_trouble_is_waited_out(
+    store: Store, proxy: Proxy, name: str, fault: Fault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Requests that fail for a while, or whose answers are lost, change nothing in the end."""
+    monkeypatch.setattr(retries, "_WAIT", wait_none())
+    store.write("there", b"whole")
+    store.write("folder/x", b"")
+    calm = Store(f"{store.address}-calm")
+    for path, data in _contents(store).items():
+        calm.write(path, data)
+    ACTIONS[name](calm)
+    proxy.fail(fault, 1 if fault == "stall" else 2)
+    assert ACTIONS[name](store) == AFTERWARDS.get(name)
+    assert _contents(store) == _contents(calm)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("fault", ["lose", "cut"])
+def test_a_lost_answer_is_no_lost_race(
+    store: Store, proxy: Proxy, fault: Fault, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever request's answers are lost, who acted is told so, and a file arrives whole."""
+    monkeypatch.setattr(retries, "_WAIT", wait_none())
+    for method in ("HEAD", "GET", "PUT", "DELETE"):
+        proxy.reset()
+        store.write("f", b"old")
+        proxy.fail(fault, times, method)
+        assert store.exchange("f", b"old", b"new")
+        proxy.fail(fault, times, method)
+        assert store.create_new(f"new-{method}", b"mine")
+        proxy.fail(fault, times, method)
+        store.move("f", "to")
+        assert (store.read("to"), store.exists("f")) == (b"new", False)
+
+
+def test_who_comes_second_is_told_so_in_trouble_too(
+    store: Store, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that somebody else put is not taken for one's own, although a try was lost before."""
+    monkeypatch.setattr(retries, "_WAIT", wait_none())
+    store.write("f", b"theirs")
+    for data in (b"mine", b"theirs"):
+        proxy.fail("500", 2, "PUT")
+        assert not store.create_new("f", data)
+    proxy.fail("503", 2, "PUT")
+    assert store.exchange("f", b"theirs", b"mine")
+    proxy.fail("503", 2, "GET")
+    assert not store.exchange("f", b"theirs", b"other")
+    assert store.read("f") == b"mine"
+
+
+@pytest.mark.parametrize("fault", ["503", "drop"])
+def test_a_trouble_that_stays_is_an_error(
+    store: Store, proxy: Proxy, fault: Fault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After five tries Python's own error names the address and the cause."""
+    monkeypatch.setattr(retries, "_WAIT", wait_none())
+    proxy.fail(fault, 1000)
+    for name in ("read", "write", "create_new", "exchange", "move", "remove", "names"):
+        del proxy.seen[:]
+        with pytest.raises(OSError, match=r"s3://\S+: \w+: .*run again later") as caught:
+            ACTIONS[name](store)
+        assert type(caught.value).__module__ == "builtins"
+        # A connection that breaks is tried once more by the library below.
+        assert len(proxy.seen) in (5, 10)
+
+
+def test_a_store_that_never_answers_is_given_up(
+    store: Store, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tries that each wait for an answer in vain end once their time is over."""
+    monkeypatch.setattr(retries, "_TRY_SECONDS", 2.0)
+    proxy.fail("stall", 1000)
+    with pytest.raises(OSError, match="Timeout"):
+        store.read("x")
+    assert len(proxy.seen) < retries._TRIES
+
+
+def test_a_refusal_is_told_at_once(store: Store, s3: S3, proxy: Proxy) -> None:
+    """A wrong key is no passing trouble: one try, and a PermissionError."""
+    wrong = {**s3_options(proxy.port), "secret": "wrong"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(fsspec.config.conf, "s3", wrong)
+        with pytest.raises(PermissionError, match="s3://"):
+            Store(store.address).write("x", b"")
+    assert len(proxy.seen) == 1
+
+
+def test_a_parquet_file_is_written_through_failures(store: Store, proxy: Proxy) -> None:
+    """A file of several parts arrives whole, although requests for its parts fail."""
+    table = pa.table({"x": pa.array(range(2_000_000), pa.int64())})
+    proxy.fail("503", 1, "POST")
+    proxy.fail("503", 2, "PUT")
+    with store.create("big.parquet") as file, pq.ParquetWriter(file, table.schema) as writer:
+        for _ in range(8):
+            writer.write_table(table, row_group_size=1_000_000)
+    proxy.fail("503", 1, "GET")
+    filesystem, path = open_filesystem(store.url("big.parquet"))
+    with filesystem.open(path) as file:
+        assert pq.read_metadata(file).num_rows == 16_000_000
+    assert any("partNumber=2" in request for request in proxy.seen)
+
+
+def test_an_upload_that_fails_is_an_os_error(store: Store, proxy: Proxy) -> None:
+    """A file that the store will not take is Python's own error, for who writes a stream too."""
+    file = store.create("x")
+    file.write(b"1")
+    proxy.fail("503", 1000)
+    with pytest.raises(OSError, match=r"s3://\S+/out/x: "):
+        file.close()
