@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import pickletools
 import zipfile
@@ -23,7 +24,8 @@ _TENSOR_MODULES = ("torch", "collections", "_codecs")
 _HARMLESS = {"__builtin__.set", "builtins.set"}
 SAFETENSORS, TORCH = "a safetensors file", "a file of torch.save"
 _STATE_DICT = "save the network's state_dict, as safetensors or with torch.save"
-_USUAL = {"F32", "I64", "BOOL", "FloatStorage", "LongStorage", "BoolStorage"}
+LFS = "a pointer of Git LFS, whose file is still to be fetched"
+PAGE = "a web page or XML"
 
 _BY_HEAD = (
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes (.h5)"),
@@ -32,8 +34,8 @@ _BY_HEAD = (
     (b"\x28\xb5\x2f\xfd", "compressed with zstd"),
     (b"\xfd7zXZ", "compressed with xz"),
     (b"BZh", "compressed with bzip2"),
-    (b"version https://git-lfs", "a pointer of Git LFS, whose file is still to be fetched"),
-    (b"<", "a web page or XML"),
+    (b"version https://git-lfs", LFS),
+    (b"<", PAGE),
     (b"tree\nversion", "a LightGBM model"),
     (b"{", "a JSON text"),
     (b"PAR1", "a Parquet file"),
@@ -55,12 +57,13 @@ def describe_file(path: Path) -> str | None:
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
     # First of all: it begins with a size, whose bytes may be those that begin another format.
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < _INDEX_BYTES:
+    if _is_safetensors(head):
         return SAFETENSORS
     if head.startswith(_ZIP):
         return _describe_archive(path)
+    text = head.removeprefix(codecs.BOM_UTF8).lstrip()
     for magic, what in _BY_HEAD:
-        if head.startswith(magic):
+        if head.startswith(magic) or text.startswith(magic):
             return what
     if head[257:262] == b"ustar":
         return "a tar archive, as torch wrote before 1.6 or NeMo does"
@@ -168,24 +171,47 @@ def _globals(file: IO[bytes]) -> Iterator[str]:
         return  # the loading of a damaged file says what is wrong
 
 
-def holds_unusual_types(file: IO[bytes], format: str) -> bool:
-    """Tells whether weights may hold tensors other than of float32, int64 and bool.
+def find_damage(path: Path) -> str | None:
+    """Returns what is wrong with a file as a whole, such as one that was cut off; None if nothing.
 
-    So may a file that is damaged.
+    Only what a copy or a download does to a file is looked for; reading it finds the rest.
     """
+    size = path.stat().st_size
+    if not size:
+        return "the file is empty"
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+        if _is_safetensors(head):
+            return _safetensors_damage(file, size)
+    if head.startswith(_ZIP):
+        return None if zipfile.is_zipfile(path) else "the file was cut off, its end is missing"
+    return _prefix(path) if zipfile.is_zipfile(path) else None
+
+
+def _is_safetensors(head: bytes) -> bool:
+    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") < _INDEX_BYTES
+
+
+def _safetensors_damage(file: IO[bytes], size: int) -> str | None:
+    file.seek(0)
+    length = int.from_bytes(file.read(8), "little")
+    text = file.read(length)
+    if len(text) < length:
+        return f"the file was cut off at {size:,} bytes, within its index of {length:,}"
     try:
-        types = _types_of_safetensors(file) if format == "safetensors" else _storages(file)
-    except Exception:  # a damaged file may make it raise anything
-        return True
-    return not types <= _USUAL
+        index: dict[str, Any] = json.loads(text)
+        ends = [entry["data_offsets"][1] for name, entry in index.items() if name != "__metadata__"]
+        whole = 8 + length + max(ends, default=0)
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return None  # whoever reads the index says what is wrong with it
+    if size < whole:
+        return f"the file was cut off, it has {size:,} of {whole:,} bytes"
+    return f"{size - whole:,} other bytes follow the tensors" if size > whole else None
 
 
-def _types_of_safetensors(file: IO[bytes]) -> set[str]:
-    size = int.from_bytes(file.read(8), "little")
-    index: dict[str, Any] = json.loads(file.read(min(size, _INDEX_BYTES)))
-    return {str(entry["dtype"]) for name, entry in index.items() if name != "__metadata__"}
-
-
-def _storages(file: IO[bytes]) -> set[str]:
-    found = (each.rpartition(".") for each in _globals_of_archive(file))
-    return {name for module, _, name in found if module == "torch" and name != "Size"}
+def _prefix(path: Path) -> str | None:
+    """Tells of bytes before an archive; the zip format allows them, torch does not."""
+    starts = [info.header_offset for info in _members(path)]
+    if not starts:
+        return None
+    return f"{min(starts):,} other bytes precede the zip archive that torch.save wrote"

@@ -8,7 +8,7 @@ import sys
 import types
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,21 @@ from batchscore.messages.wording import reason
 from batchscore.models.code import load_object
 from batchscore.models.folder import Model
 from batchscore.models.importing import Listed, guarding
-from batchscore.models.outside import differences, hidden_module, outside, tensors
+from batchscore.models.installed import EXPECTED, require_importable
+from batchscore.models.outside import (
+    are_near,
+    differences,
+    hidden_module,
+    numbers,
+    outside,
+    tensors,
+)
 from batchscore.models.sketch import Sketch, Zeros, are_held
 from batchscore.models.verified import is_verified, load_verified
-from batchscore.models.weights import Casts, State, copy, persistent, put, storages
+from batchscore.models.weights import Casts, State, copy, load, persistent, put, storages
 
+# To set so many weights takes less than a tenth of a second.
+_FEW_NUMBERS = 1 << 22
 _real: set[tuple[str, str]] = set()
 """Models, by identity and folder, whose sketch is no network to score with."""
 _starts: dict[tuple[Any, ...], Chance] = {}
@@ -35,10 +45,11 @@ _default_types: dict[tuple[str, str], torch.dtype] = {}
 
 @dataclass
 class Filled:
-    """A network with its weights, and what of them was cast to its types."""
+    """A network with its weights, what of them was cast to its types, and how many they are."""
 
     module: torch.nn.Module
     casts: Casts = field(default_factory=Casts)
+    tensors: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,18 +87,21 @@ class Blueprint:
         self._key = (model.identity, str(folder))
         self._sketches = self._copies = False
 
-    def fill(self, state: State, keep: torch.dtype | None = None) -> Filled:
+    def fill(self, read: Callable[[], State], keep: torch.dtype | None = None) -> Filled:
         """Returns a network with these weights: in place of its own ones, or copied into them.
 
         It is sketched first: weights that are replaced are not initialized, and take no memory.
         If its code computes with its first weights, or keeps them elsewhere, it is built for real.
 
         Args:
+            read: returns the weights, each time as the file holds them: a network may change them
+                in their place when it loads them.
             keep: a type of numbers that is not cast.
 
         Raises:
             ModelError: it cannot be built, keeps weights out of torch's sight, or they do not fit.
         """
+        state = read()
         filled = None if self._key in _real else self._sketched(state, keep)
         if filled is None and self._sketches:
             raise ModelError(
@@ -97,53 +111,80 @@ class Blueprint:
         self._sketches = filled is not None
         if filled is None:
             _real.add(self._key)
-            filled = self._for_real(state, keep)
-        filled.module.eval().requires_grad_(False)
-        return filled
+            filled = self._for_real(read, keep)
+        _ready(filled.module)
+        return replace(filled, tensors=len(state))
+
+    def fill_uncast(self, state: State) -> torch.nn.Module:
+        """Returns a network with these weights in place of its own, of whichever types they are.
+
+        Raises:
+            ModelError: it cannot be built, or the weights do not fit.
+        """
+        module = self._build(4)
+        load(module, state, self._model, assign=True)
+        return _ready(module)
 
     def check_repeatable(
-        self, module: torch.nn.Module, state: State, probe: Callable[[torch.nn.Module], Any]
+        self,
+        module: torch.nn.Module,
+        read: Callable[[], State],
+        probe: Callable[[torch.nn.Module], Any],
     ) -> None:
         """Raises ModelError where another process would build a network of other numbers.
 
-        Numbers that do not change what the network gives for a few inputs are allowed.
+        Numbers that do not change what the network gives for a few inputs are allowed. A small
+        network is also built without a sketch, which does not see all that a constructor may do.
 
         Args:
             module: that was built.
-            state: its weights.
+            read: returns its weights.
             probe: calls a network with a few inputs.
         """
-        if not outside(module):
-            return
+        few = sum(each.numel() for each in persistent(module).values()) <= _FEW_NUMBERS
         try:
-            one, other = (self._outside(edition) for edition in (2, 3))
+            one, other = self._again(2, few), self._again(3, False)
         except ModelError:
             return  # it cannot be built from what was never set
-        found = differences(one, other)
-        if found and not self._gives_the_same(state, probe):
+        arrays = differences(outside(one), outside(other))
+        plain = numbers(one)
+        others = (numbers(other), numbers(module))
+        found = arrays or [place for each in others for place in differences(plain, each)]
+        if found and not self._gives_the_same(module, read, probe, unknown=not arrays):
             raise ModelError(
                 f"architecture {self._model.architecture}: {found[0]} holds other numbers each "
                 "time that it is built, and the weights file does not hold it, so that scores "
                 "would change from process to process; register it with register_buffer and save "
-                "it with the weights, or seed it there with torch.manual_seed"
+                "it with the weights, or seed there what draws it, as with torch.manual_seed"
             )
 
-    def _outside(self, edition: int) -> dict[str, Any]:
-        """Returns what a network of this edition of its code keeps; what it left unset is zero."""
-        modes = [Zeros()] if self._key in _real else [Zeros(), Sketch(draws=True)]
-        return outside(self._build(edition, *modes))
+    def _again(self, edition: int, real: bool) -> torch.nn.Module:
+        """Returns a network of this edition of its code; what it left unset is zero."""
+        real = real or self._key in _real
+        modes = [Zeros()] if real else [Zeros(), Sketch(draws=True)]
+        return self._build(edition, *modes)
 
-    def _gives_the_same(self, state: State, probe: Callable[[torch.nn.Module], Any]) -> bool:
+    def _gives_the_same(
+        self,
+        module: torch.nn.Module,
+        read: Callable[[], State],
+        probe: Callable[[torch.nn.Module], Any],
+        unknown: bool,
+    ) -> bool:
+        """Tells whether networks that were built again give what the first one gives.
+
+        Args:
+            unknown: what is returned where that cannot be known.
+        """
         try:
-            given = list[dict[str, torch.Tensor]]()
+            given = [[*tensors(probe(module))]]
             for edition in (2, 3):
-                module = self._build(edition)
-                copy(module, state, self._model)
-                found = tensors(probe(module.eval()))
-                given.append({str(place): each for place, each in enumerate(found)})
+                again = self._build(edition)
+                copy(again, read(), self._model)
+                given.append([*tensors(probe(again.eval()))])
         except Exception:
-            return False  # what it gives is unknown
-        return bool(given[0]) and not differences(given[0], given[1])
+            return unknown
+        return bool(given[0]) and all(are_near(given[0], each) for each in given[1:])
 
     def _sketched(self, state: State, keep: torch.dtype | None) -> Filled | None:
         sketch = Sketch()
@@ -160,18 +201,18 @@ class Blueprint:
             return None
         return Filled(module, casts)
 
-    def _for_real(self, state: State, keep: torch.dtype | None) -> Filled:
+    def _for_real(self, read: Callable[[], State], keep: torch.dtype | None) -> Filled:
         # What the sketch left in variables of its file is not this edition's.
         module = self._build(1)
         _refuse_hidden(module, self._model)
         if not self._copies:
             before = storages(persistent(module).values())
-            casts = put(module, state, self._model, keep)
+            casts = put(module, read(), self._model, keep)
             if not are_held(before):
                 return Filled(module, casts)
             self._copies = True
             module = self._build(1)
-        return Filled(module, copy(module, state, self._model))
+        return Filled(module, copy(module, read(), self._model))
 
     def _build(self, edition: int, *modes: AbstractContextManager[Any]) -> torch.nn.Module:
         model, before = self._model, _chance()
@@ -218,6 +259,7 @@ class Blueprint:
         if model.code is None and name.partition(":")[0].endswith(".py"):
             found = load_verified(name, self._folder, self._sources, edition)
         else:
+            require_importable(name)
             found = load_object(name, model.code or "/", Listed(model.code_files), edition)
         return require_architecture(found, name, model.code)
 
@@ -237,9 +279,7 @@ def require_architecture(found: object, reference: str, base: str | None) -> Cal
     what = f"the {type(found).__name__} {getattr(found, '__name__', '')}".strip()
     where = getattr(found, "__module__", None)
     raise ModelError(
-        f"architecture {reference}: is {what}{f' of module {where}' if where else ''}; expected a "
-        "class or a function that is defined in the model's own files, or an installed subclass "
-        "of torch.nn.Module: define a function there that calls it"
+        f"architecture {reference}: is {what}{f' of module {where}' if where else ''}; {EXPECTED}"
     )
 
 
@@ -255,6 +295,10 @@ def _is_own(found: Any, base: str | None) -> bool:
     files = [getattr(sys.modules.get(module), "__file__", None), getattr(code, "co_filename", None)]
     below = [Path(file) for file in files if file and "site-packages" not in Path(file).parts]
     return any(path.is_relative_to(Path(base).resolve()) for path in below)
+
+
+def _ready(module: torch.nn.Module) -> torch.nn.Module:
+    return module.eval().requires_grad_(False)
 
 
 def _refuse_hidden(module: torch.nn.Module, model: Model) -> None:

@@ -283,12 +283,6 @@ def read_sources(model: Model, folder: Path) -> dict[str, bytes]:
     return {n: _read_verified(local, root, n, model.sha256[n], _CODE_BYTES) for n in names}
 
 
-def open_weights(model: Model) -> Any:
-    """Open a model's weights file for reading, wherever it is. Raises OSError."""
-    files, root = _open(model.folder)
-    return files.open(f"{root}/{model.weights}", "rb")
-
-
 def _open(address: str) -> tuple[Any, str]:
     try:
         files, root = fsspec.core.url_to_fs(str(address))

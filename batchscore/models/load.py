@@ -169,15 +169,15 @@ def load_network(model: Model, device: str, prove: bool = False) -> Network:
     """
     folder = localize(model)
     blueprint = Blueprint(model, folder, read_sources(model, folder))
-    state = read_weights(folder / model.weights, model)
-    filled, keep = _fill(blueprint, state, model)
+    read = partial(read_weights, folder / model.weights, model)
+    filled, keep = fill(blueprint, read, model)
     if prove:
-        blueprint.check_repeatable(filled.module, state, partial(_probe, model=model))
+        blueprint.check_repeatable(filled.module, read, partial(probe, model=model))
     module = _moved(filled.module, device, model.architecture)
     names = tuple(each.name for each in model.inputs)
     _check_signature(module, names, model.architecture)
     twins = Twins(module, partial(_twin, blueprint, module, keep)) if device == "cpu" else None
-    casts = describe_casts(filled.casts, len(state))
+    casts = describe_casts(filled.casts, filled.tensors)
     return Network(module, names, device, twins, casts)
 
 
@@ -192,17 +192,24 @@ def _moved(module: torch.nn.Module, device: str, architecture: str) -> torch.nn.
         ) from error
 
 
-def _fill(blueprint: Blueprint, state: State, model: Model) -> tuple[Filled, torch.dtype | None]:
+def fill(
+    blueprint: Blueprint, read: Callable[[], State], model: Model
+) -> tuple[Filled, torch.dtype | None]:
     """Builds the network of its own types, as torch does, or of the type of weights and inputs.
 
     The latter where all floats of weights and inputs are of one type, and the network takes no
-    such inputs once its weights are cast.
+    such inputs once its weights are cast. That type is then returned as well.
+
+    Args:
+        read: reads the weights file.
     """
-    filled = blueprint.fill(state)
-    keep = _common_type(state, model)
-    if not filled.casts or keep is None or _takes_inputs(filled.module, model):
+    filled = blueprint.fill(read)
+    if not filled.casts:
         return filled, None
-    return blueprint.fill(state, keep), keep
+    keep = _common_type(read(), model)
+    if keep is None or _takes_inputs(filled.module, model):
+        return filled, None
+    return blueprint.fill(read, keep), keep
 
 
 def _common_type(state: State, model: Model) -> torch.dtype | None:
@@ -215,13 +222,13 @@ def _common_type(state: State, model: Model) -> torch.dtype | None:
 def _takes_inputs(module: torch.nn.Module, model: Model) -> bool:
     """Tells whether a network can be called with zeros of its inputs' declared types."""
     try:
-        _probe(module, model)
+        probe(module, model)
     except Exception:
         return False
     return True
 
 
-def _probe(module: torch.nn.Module, model: Model) -> Any:
+def probe(module: torch.nn.Module, model: Model) -> Any:
     """Calls a network with inputs of their declared types: numbers around zero, places 0 and 1."""
     steps = {each.name: (4, 1) if each.varying else (4,) for each in model.inputs}
     inputs = {}
@@ -243,7 +250,7 @@ def _twin(
         name: tensor if tensor.data_ptr() in parameters else tensor.clone()
         for name, tensor in module.state_dict().items()
     }
-    return blueprint.fill(state, keep).module
+    return blueprint.fill(lambda: state, keep).module
 
 
 _HOOKS = ("_load_state_dict_pre_hooks", "_load_state_dict_post_hooks")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,8 @@ _MOST = 100_000
 _TORCHS_OWN = frozenset(vars(torch.nn.Module()))
 _PLAIN = (str, bytes, bool, int, float, complex, type(None))
 _CONTAINERS = (list, tuple, set, frozenset, deque)
+_NUMBERS = (bool, int, float, complex, np.number)
+_HELD = (torch.Tensor, np.ndarray, torch.nn.Module, dict, *_CONTAINERS, *_NUMBERS)
 _FOREIGN = ("torch", "numpy", "builtins", "threading", "_thread", "logging", "weakref", "re")
 
 Found = Iterator[tuple[str, object]]
@@ -49,12 +51,42 @@ def outside(module: torch.nn.Module) -> dict[str, Any]:
     }
 
 
+def numbers(module: torch.nn.Module) -> dict[str, Any]:
+    """Returns the plain numbers that a network keeps, by where they are; those of a list as one."""
+    found = ((path, _numbers_of(value)) for path, value in _walk(module))
+    return {path: value for path, value in found if value is not None}
+
+
+def _numbers_of(value: object) -> Any:
+    if isinstance(value, _NUMBERS):
+        return value
+    if not isinstance(value, (dict, *_CONTAINERS)):
+        return None
+    items = value.values() if isinstance(value, dict) else value
+    return [each for each in items if isinstance(each, _NUMBERS)] or None
+
+
+def are_near(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -> bool:
+    """Tells whether two networks gave the same numbers but for rounding."""
+    return len(ours) == len(theirs) and all(map(_is_near, ours, theirs))
+
+
+def _is_near(one: torch.Tensor, other: torch.Tensor) -> bool:
+    if one.shape != other.shape:
+        return False
+    ours, theirs = (
+        each.detach().as_subclass(torch.Tensor).to_dense().to(torch.complex128)
+        for each in (one, other)
+    )
+    return torch.allclose(ours, theirs, rtol=1e-5, atol=1e-7, equal_nan=True)
+
+
 def _is_of(tensor: torch.Tensor, memory: set[int]) -> bool:
     return any(reference.cdata in memory for reference in storages([tensor]))
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    """Returns where two networks of one architecture keep other numbers, as `outside` found.
+    """Returns where two networks of one architecture keep other numbers, as these were found.
 
     Numbers that cannot be compared, such as those of sparse tensors, count too.
     """
@@ -90,6 +122,8 @@ def _are_equal(one: Any, other: Any) -> bool:
         ours, theirs = np.asarray(ours), np.asarray(theirs)
         alike = ours.dtype == theirs.dtype and ours.shape == theirs.shape
         return alike and (ours.tobytes() == theirs.tobytes() or bool(np.array_equal(ours, theirs)))
+    if not isinstance(ours, torch.Tensor):
+        return bool(ours == theirs or (ours != ours and theirs != theirs))
     if ours.dtype != theirs.dtype or ours.shape != theirs.shape or ours.device != theirs.device:
         return False
     # Elements that are no number equal nothing, themselves too.
@@ -107,11 +141,14 @@ def _walk(module: torch.nn.Module) -> Found:
         todo.extend(_class_attributes(type(part), seen))
     while todo and len(seen) < _MOST:
         path, value = todo.popleft()
+        if isinstance(value, _PLAIN):
+            yield path, value
+            continue
         if id(value) in seen:
             continue
         seen.add(id(value))
         yield path, value
-        todo.extend(item for item in _inside(path, value) if not isinstance(item[1], _PLAIN))
+        todo.extend(_inside(path, value))
 
 
 def _class_attributes(kind: type, seen: set[int]) -> Found:
@@ -130,15 +167,17 @@ def _globals(function: types.FunctionType) -> Found:
     """Yields what a function's code names of its module's own variables."""
     for name in function.__code__.co_names:
         value = function.__globals__.get(name)
-        if isinstance(value, (torch.Tensor, np.ndarray, torch.nn.Module, dict, *_CONTAINERS)):
+        if isinstance(value, _HELD):
             yield name, value
 
 
 def _inside(path: str, value: object) -> Found:
     if isinstance(value, dict):
-        yield from ((f"{path}[{key!r}]", each) for key, each in value.items())
+        items = ((key, each) for key, each in value.items() if not isinstance(each, _PLAIN))
+        yield from ((f"{path}[{key!r}]", each) for key, each in items)
     elif isinstance(value, _CONTAINERS):
-        yield from ((f"{path}[{place}]", each) for place, each in enumerate(value))
+        items = ((at, each) for at, each in enumerate(value) if not isinstance(each, _PLAIN))
+        yield from ((f"{path}[{at}]", each) for at, each in items)
     elif isinstance(value, partial):
         inner = {"function": value.func, "arguments": value.args, "keywords": value.keywords}
         yield from ((f"{path}.{name}", each) for name, each in inner.items())

@@ -42,7 +42,8 @@ class Sketch(TorchFunctionMode):
     `unset` refers to the memory of all tensors that hold no numbers, or others than they would if
     nothing were left out: those of weights, those that chance decides, and what was made of either.
     It sees the functions that Python calls, and each operation that these, TorchScript or autograd
-    make in this thread.
+    make in this thread. It does not see dlpack or other threads; what these compute is found by
+    `check_repeatable`, in small networks.
 
     Args:
         draws: random numbers are drawn as usual, though in another order.

@@ -15,10 +15,13 @@ import torch
 from batchscore.errors import ModelError
 from batchscore.messages.wording import one_line, reason
 from batchscore.models.archive import (
+    LFS,
+    PAGE,
     SAFETENSORS,
     TORCH,
     check_archive,
     describe_file,
+    find_damage,
     is_zipped,
     objects_in,
 )
@@ -28,7 +31,13 @@ State = dict[str, torch.Tensor]
 Casts = Counter[tuple[torch.dtype, torch.dtype]]
 """How many tensors were cast, by the type in the file and that of the network."""
 
+_SHOWN_BYTES = 24
 _KINDS = {SAFETENSORS: "safetensors", TORCH: "pt"}
+_AGAIN = "copy or download the file again, or save the weights again"
+_FETCH = {
+    LFS: "fetch it with: git lfs pull",
+    PAGE: "download the file itself; its address may ask for a login, or lead to a page about it",
+}
 _REMEDY = (
     "save the network's state_dict, best as safetensors: "
     "safetensors.torch.save_model(network, 'weights.safetensors')"
@@ -42,12 +51,17 @@ def read_weights(path: Path, model: Model) -> State:
         ModelError: the file is of another kind, damaged, holds more than tensors, or unpacks to
             more than its own bytes.
     """
+    damage = find_damage(path)
+    if damage is not None:
+        raise ModelError(f"weights {address(model)}: {damage}; {_AGAIN}")
     what = describe_file(path)
     if what is not None and _KINDS.get(what) != model.format:
         raise ModelError(
             f"weights {address(model)}: are {what}; expected a state_dict of format "
             f"{model.format}: {_other_format(what)}"
         )
+    if what is None and model.format == "pt":
+        raise _unreadable(path, model, "it is neither a zip archive nor a pickle")
     state = _read_safetensors(path, model) if model.format == "safetensors" else _read(path, model)
     _require_tensors(state, model)
     return state
@@ -59,6 +73,8 @@ def address(model: Model) -> str:
 
 
 def _other_format(what: str) -> str:
+    if what in _FETCH:
+        return _FETCH[what]
     if what in _KINDS:
         return f"set format: {_KINDS[what]}"
     if "TorchScript" in what:
@@ -70,7 +86,7 @@ def _read_safetensors(path: Path, model: Model) -> State:
     try:
         return dict(safetensors.torch.load_file(path))
     except Exception as error:  # a damaged file may make it raise anything
-        raise _unreadable(model, reason(error)) from error
+        raise _unreadable(path, model, reason(error)) from error
 
 
 def _read(path: Path, model: Model) -> Any:
@@ -85,7 +101,8 @@ def _read(path: Path, model: Model) -> Any:
     except Exception as error:  # a damaged file may make torch raise anything
         # torch advises to read such files without `weights_only`, which would run their code.
         why = reason(error)
-        raise _unreadable(model, type(error).__name__ if "weights_only" in why else why) from error
+        why = type(error).__name__ if "weights_only" in why else why
+        raise _unreadable(path, model, why) from error
 
 
 def _objects(path: Path) -> str:
@@ -94,9 +111,12 @@ def _objects(path: Path) -> str:
     return f" (objects of {one_line(', '.join(found[:3]), 200)})" if found else ""
 
 
-def _unreadable(model: Model, why: str) -> ModelError:
+def _unreadable(path: Path, model: Model, why: str) -> ModelError:
+    with path.open("rb") as file:
+        start = file.read(_SHOWN_BYTES)
     return ModelError(
-        f"weights {address(model)}: not readable as {model.format} ({why}); write them again"
+        f"weights {address(model)}: not readable as {model.format} ({why}); the file begins with "
+        f"{start!r}: {_AGAIN}"
     )
 
 
@@ -135,7 +155,7 @@ def put(module: torch.nn.Module, state: State, model: Model, keep: torch.dtype |
     types = {name: tensor.dtype for name, tensor in own.items()}
     casts = Casts()
     ready = _cast(_with_shared(own, state), types, keep, casts)
-    _load(module, ready, model, assign=True)
+    load(module, ready, model, assign=True)
     for name, tensor in persistent(module).items():  # a network may rename what it loads
         if tensor.dtype != types.get(name, tensor.dtype) and tensor.dtype != keep:
             casts[tensor.dtype, types[name]] += 1
@@ -147,7 +167,7 @@ def copy(module: torch.nn.Module, state: State, model: Model) -> Casts:
     """Copies weights into a network's own tensors, so that whatever else holds these has them."""
     own = persistent(module)
     shared = _with_shared(own, state)
-    _load(module, shared, model, assign=False)
+    load(module, shared, model, assign=False)
     pairs = ((shared[name].dtype, tensor.dtype) for name, tensor in own.items() if name in shared)
     return Casts(pair for pair in pairs if pair[0] != pair[1])
 
@@ -215,7 +235,15 @@ def _cast(
     return ready
 
 
-def _load(module: torch.nn.Module, state: State, model: Model, assign: bool) -> None:
+def load(module: torch.nn.Module, state: State, model: Model, assign: bool) -> None:
+    """Loads weights into a network by its own code.
+
+    Args:
+        assign: put them in place of its own tensors, instead of copying them into these.
+
+    Raises:
+        ModelError: a tensor is missing, too much, or of another shape.
+    """
     try:
         module.load_state_dict(state, strict=True, assign=assign)
     except Exception as error:  # a network loads its weights by code of its own

@@ -21,6 +21,11 @@ _READ_BYTES = 16 << 20
 _NOT_READ = (".yaml", ".yml", ".md", ".log")
 
 
+def is_earlier(facts: Mapping[str, str]) -> bool:
+    """Tells whether a version up to that commit wrote them."""
+    return facts.get(FORMAT, _FORMAT) == _FORMAT
+
+
 def without_neighbours(before: Mapping[str, str], facts: Mapping[str, str]) -> dict[str, str]:
     """Returns facts of then, in today's format, without files that count no more.
 
@@ -28,7 +33,7 @@ def without_neighbours(before: Mapping[str, str], facts: Mapping[str, str]) -> d
         before: those of an earlier run; later ones are returned as they are.
         facts: those of today, for a job's files.
     """
-    if before.get(FORMAT, _FORMAT) != _FORMAT:
+    if not is_earlier(before):
         return dict(before)
     kept = {k: v for k, v in before.items() if not k.startswith(CODE) or k in facts}
     return kept | {FORMAT: facts[FORMAT]} if FORMAT in before else kept

@@ -12,13 +12,11 @@ from batchscore.columnar.ragged import Varying
 from batchscore.errors import InputError, ModelError
 from batchscore.job import InputSpec, Job, ModelSection
 from batchscore.messages.wording import nearest
-from batchscore.models.archive import holds_unusual_types
 from batchscore.models.features import check_schema
 from batchscore.models.folder import (
     Model,
     ModelOutput,
     map_inputs,
-    open_weights,
     read_model_folder,
     single_file_model,
 )
@@ -59,25 +57,14 @@ def resolve_model(section: ModelSection, base: str, code: Mapping[str, str] | No
 
 
 def weights_facts(model: Model) -> dict[str, str]:
-    """Returns what scores of a model whose weights are cast to its network's types depend on.
+    """Returns what decides scores of a model today and did not in versions up to commit 020ad64.
 
-    Nothing for any other model. Earlier versions computed with the types of the file. Whether
-    weights are cast only the network tells, so that torch is imported for files of unusual types.
-
-    Raises:
-        ModelError: the weights cannot be read, or do not fit the network.
+    Those computed with weights of the file's own types. Nothing where that gives the same scores.
     """
-    try:
-        with open_weights(model) as file:
-            unusual = holds_unusual_types(file, model.format)
-    except OSError as error:
-        raise ModelError(f"weights of model {model.name!r} cannot be read: {error}") from error
-    if not unusual:
-        return {}
-    from batchscore.models.load import load_network
+    # It loads the network, which runs of this version's own outputs need not.
+    from batchscore.models.earlier import scores_as_earlier
 
-    cast = load_network(model, "cpu").casts
-    return {"types of weights": "cast to the architecture's"} if cast else {}
+    return {} if scores_as_earlier(model) else {"types of weights": "cast to the architecture's"}
 
 
 def _check_folder(path: str) -> None:

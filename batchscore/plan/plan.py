@@ -26,7 +26,7 @@ from batchscore.plan.columns import (
 from batchscore.plan.fingerprint import fingerprint, package_versions, score_facts, score_hash
 from batchscore.plan.hive import KeyRules
 from batchscore.plan.listing import Found, find_shards, keep_published_paths
-from batchscore.plan.model import model_inputs, resolve_model, weights_facts
+from batchscore.plan.model import model_inputs, resolve_model
 from batchscore.plan.places import (
     check_apart,
     check_ready,
@@ -120,7 +120,7 @@ def make_plan(loaded: LoadedJob) -> Plan:
     spec = replace(spec, target=annotate(spec, footers))
     spec = _with_hidden(spec, hidden)
     check_drift_columns(job, schema, model)
-    facts = {**score_facts(loaded, spec), **weights_facts(model)}
+    facts = score_facts(loaded, spec)
     score = score_hash(facts)
     return Plan(
         loaded=loaded,

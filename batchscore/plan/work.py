@@ -10,8 +10,9 @@ from batchscore.errors import InvalidError, RecordError
 from batchscore.messages.wording import counted, one_line
 from batchscore.plan.changes import Changes, changed_facts, find_changes, judge_changes
 from batchscore.plan.fingerprint import fingerprint, score_hash
-from batchscore.plan.format2_facts import respell_code, without_neighbours
+from batchscore.plan.format2_facts import is_earlier, respell_code, without_neighbours
 from batchscore.plan.legacy_facts import complete, is_legacy, legacy_score, respell
+from batchscore.plan.model import weights_facts
 from batchscore.plan.plan import Plan
 from batchscore.plan.rescoring import explain_facts, explain_work
 from batchscore.runs import layout
@@ -159,7 +160,9 @@ def _comparable(plan: Plan, manifest: Mapping[str, Any]) -> tuple[dict[str, str]
     facts = plan.score_facts
     before = without_neighbours(manifest["score_facts"], facts)
     if is_legacy(before):
-        return respell(facts, plan.loaded.job, plan.spec), complete(before)
+        facts, before = respell(facts, plan.loaded.job, plan.spec), complete(before)
+    if is_earlier(manifest["score_facts"]) and not changed_facts(facts, before):
+        facts = {**facts, **weights_facts(plan.spec.model)}
     return facts, before
 
 
@@ -173,7 +176,10 @@ def _known_score(plan: Plan, base: Mapping[str, Any] | None, changed: Sequence[s
         return str(base["score"])
     store, slice_ = plan.spec.output, plan.spec.slice
     earlier = (score for score in _earlier_scores(plan) if finished_units(store, slice_, score))
-    return next(earlier, score_hash(plan.score_facts))
+    found = next(earlier, None)
+    if found is None or weights_facts(plan.spec.model):
+        return score_hash(plan.score_facts)
+    return found
 
 
 def _earlier_scores(plan: Plan) -> Iterator[str]:

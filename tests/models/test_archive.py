@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import pickle
@@ -20,9 +19,8 @@ import safetensors.torch
 import torch
 
 from batchscore.errors import ModelError
-from batchscore.models.archive import holds_unusual_types
 from batchscore.models.load import load_network
-from tests.factory import STATE, sha256
+from tests.factory import STATE, sha256, write_weights
 from tests.models.networks import describe, score
 
 
@@ -213,34 +211,48 @@ def test_tensors_without_numbers_are_refused(tmp_path: Path) -> None:
             load(tmp_path / "w.pt")
 
 
+PAGE = b"\xef\xbb\xbf\n <!DOCTYPE html><title>Sign in</title>"
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 4\n"
+DAMAGE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+    "empty": (lambda whole: b"", "the file is empty; copy or download"),
+    "cut off": (lambda whole: whole[:-30], "the file was cut off.*; copy or download"),
+    "cut off early": (lambda whole: whole[:60], "the file was cut off.*; copy or download"),
+    "a web page": (lambda whole: PAGE, "a web page.*download the file itself.*login"),
+    "a pointer": (lambda whole: POINTER, "a pointer of Git LFS.*git lfs pull"),
+    "noise": (lambda whole: b"noise" * 9, r"the file begins with b'noisenoise.*copy or download"),
+    "noise before it": (lambda whole: b"noise" + whole, "noise|5 other bytes precede"),
+}
+
+
 @pytest.mark.parametrize("form", ["safetensors", "pt"])
-@pytest.mark.parametrize(
-    "kind", [torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.int32, torch.int64]
-)
-def test_types_are_read_without_torch(tmp_path: Path, form: str, kind: torch.dtype) -> None:
-    """The file's own index shows whether its tensors are of the types that networks have."""
-    state = {**STATE, "other": torch.zeros(2, dtype=kind), "flag": torch.tensor([True])}
-    if form == "pt":
-        torch.save(state, tmp_path / "w")
-    else:
-        safetensors.torch.save_file(state, tmp_path / "w")
-    with (tmp_path / "w").open("rb") as file:
-        usual = kind in (torch.float32, torch.int64)
-        assert holds_unusual_types(file, form) is not usual
+@pytest.mark.parametrize(("damage", "says"), DAMAGE.values(), ids=DAMAGE.keys())
+def test_what_a_copy_or_download_did_to_a_file_is_named(
+    tmp_path: Path, form: str, damage: Callable[[bytes], bytes], says: str
+) -> None:
+    """The message says what became of the file, and how to get it whole."""
+    path = tmp_path / f"w.{form}"
+    write_weights(path)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ModelError, match=says):
+        load(path, form)
 
 
-def test_a_compressed_index_is_not_unpacked(tmp_path: Path) -> None:
-    """A text of any length may be in it, so that its types count as unusual unseen."""
-    _rewrite(tmp_path / "w.pt", zipfile.ZIP_STORED)
-    with (tmp_path / "w.pt").open("rb") as file:
-        assert not holds_unusual_types(file, "pt")
-    _rewrite(tmp_path / "w.pt", zipfile.ZIP_DEFLATED)
-    with (tmp_path / "w.pt").open("rb") as file:
-        assert holds_unusual_types(file, "pt")
+def test_bytes_around_weights_are_named(tmp_path: Path) -> None:
+    """The number of bytes that precede a zip archive, or follow tensors, is in the message."""
+    write_weights(tmp_path / "w.pt")
+    (tmp_path / "w.pt").write_bytes(b"HTTP/1.1 200 OK" + (tmp_path / "w.pt").read_bytes())
+    with pytest.raises(ModelError, match="15 other bytes precede the zip archive"):
+        load(tmp_path / "w.pt")
+    write_weights(tmp_path / "w.safetensors")
+    with (tmp_path / "w.safetensors").open("ab") as file:
+        file.write(b"end")
+    with pytest.raises(ModelError, match="3 other bytes follow the tensors"):
+        load(tmp_path / "w.safetensors", "safetensors")
 
 
-def test_a_damaged_index_is_of_unusual_types() -> None:
-    """Whatever is wrong with it, the loading of the weights says so."""
-    for index in (b"[", b"[]", b'{"a": [1]}', b'{"a": {}}', b"[" * 100_000):
-        content = len(index).to_bytes(8, "little") + index
-        assert holds_unusual_types(io.BytesIO(content), "safetensors")
+@pytest.mark.parametrize("index", [b"[", b"[]", b'{"a": [1]}', b'{"a": {}}', b"{" * 100_000])
+def test_a_damaged_index_is_refused(tmp_path: Path, index: bytes) -> None:
+    """Whatever is wrong with it, the message says that the file is not readable."""
+    (tmp_path / "w.safetensors").write_bytes(len(index).to_bytes(8, "little") + index)
+    with pytest.raises(ModelError, match="not readable as safetensors"):
+        load(tmp_path / "w.safetensors", "safetensors")

@@ -230,6 +230,17 @@ RANDOM = {
     ),
     "Net.kept = torch.rand(2)": ("self.kept", r"Net\.kept"),
     "TABLE = torch.rand(2)": ("TABLE", "TABLE"),
+    "import random; self.scale = random.random()": ("self.scale", "scale"),
+    "self.scale = torch.rand(1).item()": ("self.scale", "scale"),
+    "self.scale = {'by': [torch.rand(1).item()]}": ("self.scale['by'][0]", r"scale\['by'\]"),
+    "import numpy; self.scale = numpy.random.default_rng().random()": ("self.scale", "scale"),
+    "import numpy; self.scale = numpy.float32(numpy.random.rand())": ("self.scale", "scale"),
+    "import uuid; self.scale = uuid.uuid4().int % 97": ("self.scale", "scale"),
+    "by = torch.rand(1).item(); self.scale = lambda x: x * by": ("self.scale(1)", r"scale\.by"),
+    "self.linear.scale = Scale(torch.rand(1).item())": (
+        "self.linear.scale.numbers",
+        r"linear\.scale\.numbers",
+    ),
 }
 
 
@@ -241,6 +252,86 @@ def test_numbers_that_chance_decides_are_refused(
     net = keeping(keep, f"x * {used[0]}")
     with pytest.raises(ModelError, match=rf"{used[1]} holds other numbers.*register_buffer"):
         load_network(make_model(tmp_path, net), "cpu", prove=True)
+
+
+UNSEEN = {
+    "another thread": "pool = futures.ThreadPoolExecutor(1); "
+    "self.scale = pool.submit(lambda: float(w.sum())).result()",
+    "dlpack": "import numpy; self.scale = float(numpy.from_dlpack(Capsule(to_dlpack(w))).sum())",
+    "the state of chance": "self.scale = float(torch.get_rng_state()[:64].float().sum())",
+}
+WATCHED = """
+from concurrent import futures
+from torch.utils.dlpack import to_dlpack
+
+class Capsule:
+    def __init__(self, capsule): self.capsule = capsule
+    def __dlpack__(self, **options): return self.capsule
+    def __dlpack_device__(self): return (1, 0)
+
+class Net("""
+
+
+@pytest.mark.parametrize("init", UNSEEN.values(), ids=UNSEEN.keys())
+def test_what_a_sketch_does_not_see_is_refused(tmp_path: Path, init: str) -> None:
+    """A number that is computed from first weights behind torch's back gets into no score."""
+    made = "torch.manual_seed(4); self.linear = torch.nn.Linear(2, 1); w = self.linear.weight.data"
+    net = keeping(f"{made}; {init}", "x * self.scale").replace("class Net(", WATCHED)
+    with pytest.raises(ModelError, match=r"scale holds other numbers.*register_buffer"):
+        load_network(make_model(tmp_path, net), "cpu", prove=True)
+
+
+IDLE = {
+    "a clock": "import time; self.made = time.perf_counter_ns()",
+    "an address": "self.name = {'id': id(self)}",
+    "a place in torch": "self.key = hash(self.linear)",
+    "words": "self.words = [*range(200_000)]",
+}
+
+
+@pytest.mark.parametrize("keep", IDLE.values(), ids=IDLE.keys())
+def test_numbers_that_change_no_score_may_differ(tmp_path: Path, keep: str) -> None:
+    """A time, an address or a count that the network does not compute with is allowed."""
+    network = load_network(make_model(tmp_path, keeping(keep, "x")), "cpu", prove=True)
+    assert call(network) == scores_of_torch(NET, STATE)
+
+
+LOADING = {
+    "by the state": "state[f'{prefix}weight'].mul_(2)",
+    "by its data": "state[f'{prefix}weight'].data += 1",
+    "by its memory": "state[f'{prefix}weight'].detach().numpy()[:] *= 3",
+}
+
+
+@pytest.mark.parametrize("seen", [True, False], ids=["of first weights", "sketched"])
+@pytest.mark.parametrize("change", LOADING.values(), ids=LOADING.keys())
+def test_loading_may_change_weights_in_their_place(tmp_path: Path, change: str, seen: bool) -> None:
+    """A network that changes the tensors it is given gets them as the file has them each time."""
+    net = f"""
+import torch
+
+class Own(torch.nn.Linear):
+    def _load_from_state_dict(self, state, prefix, *args):
+        with torch.no_grad():
+            {change}
+        super()._load_from_state_dict(state, prefix, *args)
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = Own(2, 1)
+        self.zero = float(self.linear.weight.detach().sum()) * 0 if {seen} else 0
+
+    def forward(self, x):
+        return self.linear(x) + self.zero
+"""
+    model = make_model(tmp_path, net)
+    expected = scores_of_torch(net, {name: each.clone() for name, each in STATE.items()})
+    for _ in range(2):
+        network = load_network(model, "cpu", prove=True)
+        network.threads(2)
+        with ThreadPoolExecutor(2) as pool:
+            assert [call(network), *pool.map(call, [network] * 2)] == [expected] * 3
 
 
 def test_room_that_is_filled_later_is_no_chance(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import py_compile
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,62 @@ def test_only_own_code_and_modules_of_torch_are_called(
         load.load_network(model, "cpu")
     assert not (tmp_path / "called").exists()
     assert not (tmp_path / "x").exists()
+
+
+REFUSED = {
+    "antigravity": "Python's own library",
+    "this": "Python's own library",
+    "idlelib.idle": "Python's own library",
+    "test.autotest": "Python's own library",
+    "torch.utils.bottleneck.__main__": "is a program",
+    "__main__": "is a program",
+    "harmful_plugin": "a package that does not use torch",
+    "harmful_tools.sub": "a package that does not use torch",
+}
+
+
+@pytest.mark.parametrize(("module", "why"), REFUSED.items())
+def test_a_module_without_networks_is_not_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, why: str
+) -> None:
+    """What an import does is not done where the module cannot hold a network."""
+    (tmp_path / "tools/harmful_tools").mkdir(parents=True)
+    for name in ("harmful_plugin", "harmful_tools/__init__", "harmful_tools/sub"):
+        (tmp_path / f"tools/{name}.py").write_text("raise SystemExit('imported')\n")
+    monkeypatch.syspath_prepend(tmp_path / "tools")
+    before = {*sys.modules}
+    folder = write_model(tmp_path / "m", architecture=f"{module}:Net")
+    with pytest.raises(ModelError, match=f"{module} .*{why}.*not imported; expected a class"):
+        load.load_network(read_model_folder(str(folder)), "cpu")
+    assert not {name for name in {*sys.modules} - before if name.startswith(module)}
+
+
+def test_a_module_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
+    """A name that no module has, or that a package lacks, is an error of its import."""
+    for module in ("nosuch_module", "torch.nosuch_module"):
+        folder = write_model(tmp_path / module, architecture=f"{module}:Net")
+        with pytest.raises(FunctionError, match=f"'{module}' cannot be imported"):
+            load.load_network(read_model_folder(str(folder)), "cpu")
+
+
+@pytest.mark.parametrize("place", ["nets_of_others.py", "nets_of_others/__init__.py", "folder"])
+def test_a_network_of_an_installed_module_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """It may be a file, a package that holds it in another module, or a folder without any."""
+    files = {"nets_of_others.py": NET, "nets_of_others/__init__.py": "from .net import Net\n"}
+    monkeypatch.syspath_prepend(tmp_path / "tools")
+    (tmp_path / "tools/nets_of_others").mkdir(parents=True)
+    (tmp_path / "tools/nets_of_others/net.py").write_text(NET)
+    if place != "folder":
+        (tmp_path / "tools" / place).write_text(files[place])
+    if place == "nets_of_others.py":
+        shutil.rmtree(tmp_path / "tools/nets_of_others")
+    module = "nets_of_others.net" if place == "folder" else "nets_of_others"
+    for name in ("nets_of_others", "nets_of_others.net"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    folder = write_model(tmp_path / "m", architecture=f"{module}:Net")
+    assert score(read_model_folder(str(folder))) == [0.125, 0.625]
 
 
 FACTORIES = {
