@@ -16,7 +16,7 @@ from batchscore.models.building import Blueprint
 from batchscore.models.folder import Model, localize, read_sources
 from batchscore.models.load import fill, probe
 from batchscore.models.outside import differences, tensors
-from batchscore.models.weights import State, persistent, read_weights
+from batchscore.models.weights import State, agree, persistent, read_weights
 
 _CASTS = frozenset(("to", "_to_copy", "type_as"))
 _known: dict[tuple[Any, ...], bool] = {}
@@ -41,17 +41,17 @@ def _scores_alike(model: Model) -> bool:
         folder = localize(model)
         blueprint = Blueprint(model, folder, read_sources(model, folder))
         read = partial(read_weights, folder / model.weights, model)
-        now, state = fill(blueprint, read, model)[0].module, read()
+        filled, _ = fill(blueprint, read, model)
     except (ModelError, FunctionError):
         return True
-    own = persistent(now)
-    if state.keys() <= own.keys() and not differences(state, {name: own[name] for name in state}):
-        return True
+    now, state = filled.module, read()
+    if not filled.casts:
+        return agree(persistent(now), state)
     try:
         then = blueprint.fill_uncast(state)
     except ModelError:
         return False
-    return _have_equal_values(own, persistent(then)) and _call_alike(now, then, model)
+    return _have_equal_values(persistent(now), persistent(then)) and _call_alike(now, then, model)
 
 
 def _have_equal_values(ours: State, theirs: State) -> bool:

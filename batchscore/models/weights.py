@@ -207,6 +207,14 @@ def _with_shared(own: State, state: State) -> State:
     return {**state, **found}
 
 
+def agree(own: State, state: State) -> bool:
+    """Tells whether weights that a network shares are the same under each name that a file has."""
+    first: dict[Any, torch.Tensor] = {}
+    places = [(_place(tensor), state[name]) for name, tensor in own.items() if name in state]
+    pairs = [(first.setdefault(place, each), each) for place, each in places]
+    return all(one is other or torch.equal(one, other) for one, other in pairs)
+
+
 def _fits(tensor: torch.Tensor, weights: torch.Tensor) -> bool:
     return not torch.nn.parameter.is_lazy(tensor) and tensor.shape == weights.shape
 
