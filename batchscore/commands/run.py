@@ -381,7 +381,8 @@ def _watched(
         watch(Progress(counts.rows, run.work.unit_rows, time.monotonic() - started))
         _check_rejects(run, work, counts.rejected)
     if work.error is not None:
-        raise explained(run.spec, work.error)
+        # Beam's own error of a worker that died says nothing of it.
+        raise _lost(run, work.lost) if work.lost else explained(run.spec, work.error)
     if stop.signal is not None and not work.launched:
         raise stopped(run, stop.signal)
     return work.metrics

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import multiprocessing.connection
 import multiprocessing.process
 import os
 import signal
@@ -34,6 +35,8 @@ _RELEASED = 64
 """Exit code of a worker that the runner let go; no other end of a process has it."""
 _DESERTED = 65
 """Exit code of a worker whose runner is gone."""
+_NOTICED_SECONDS = 0.5
+"""The connection to a worker that dies ends before its exit code is known, by so much at most."""
 
 
 def parse_options(flags: Sequence[str]) -> PipelineOptions:
@@ -173,6 +176,7 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         self._closing = False
         self._context = start_server()
         self._processes: list[multiprocessing.process.BaseProcess] = []
+        self._watchers: list[threading.Thread] = []
         self._lock = threading.Lock()
         self.address = ""
 
@@ -184,13 +188,24 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         self._server.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if error is not None:
+            self._await_lost()
         self._closing = True
         self._server.stop(None)
         for process in self._processes:
             process.terminate()
         for process in self._processes:
             process.join()
+
+    def _await_lost(self) -> None:
+        """Gives watchers time: Beam may miss a worker before its exit code is known."""
+        ended = multiprocessing.connection.wait(
+            [process.sentinel for process in self._processes], _NOTICED_SECONDS
+        )
+        for process, watcher in zip(self._processes, self._watchers, strict=True):
+            if process.sentinel in ended:
+                watcher.join(_NOTICED_SECONDS)
 
     def StartWorker(  # noqa: N802 - the name is the protocol's
         self, request: Any, _context: Any
@@ -203,7 +218,9 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
             process = self._context.Process(target=_work, args=target, daemon=True)
             process.start()
             self._processes.append(process)
-        threading.Thread(target=self._watch, args=(process,), daemon=True).start()
+            watcher = threading.Thread(target=self._watch, args=(process,), daemon=True)
+            self._watchers.append(watcher)
+            watcher.start()
         return beam_fn_api_pb2.StartWorkerResponse()
 
     def _watch(self, process: multiprocessing.process.BaseProcess) -> None:

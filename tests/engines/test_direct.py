@@ -16,6 +16,7 @@ import pytest
 import torch
 from apache_beam.metrics.metric import Metrics
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
+from apache_beam.portability.api import beam_fn_api_pb2, endpoints_pb2
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from apache_beam.transforms.environments import ExternalEnvironment
 
@@ -178,3 +179,17 @@ def test_a_worker_that_ends_by_itself_is_lost(code: int) -> None:
         # The runner waits for ever for such a worker, so the thread is left behind.
         threading.Thread(target=pipeline.run, daemon=True).start()
         assert lost.get(timeout=30).endswith(f"ended with exit code {code}")
+
+
+@pytest.mark.slow
+def test_a_worker_that_beam_misses_first_is_lost() -> None:
+    """A worker that was killed is reported, although an error of Beam ends the pool first."""
+    lost: list[str] = []
+    endpoint = endpoints_pb2.ApiServiceDescriptor(url="localhost:1")
+    request = beam_fn_api_pb2.StartWorkerRequest(worker_id="w", control_endpoint=endpoint)
+    with pytest.raises(RuntimeError, match="prematurely"), WorkerPool(lost.append) as pool:
+        pool.StartWorker(request, None)
+        pool._processes[0].kill()
+        raise RuntimeError("Channel closed prematurely.")
+    assert len(lost) == 1
+    assert lost[0].endswith("ended with exit code -9")
