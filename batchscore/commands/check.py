@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib import import_module
 from typing import Any, NamedTuple
 
 from batchscore.commands.notify import program_of
+from batchscore.commands.verified import verified
 from batchscore.errors import BatchscoreError, FailedError, HeldError, RetryError
 from batchscore.finish.judge import judge_values, judge_volume
 from batchscore.job import load_job
@@ -16,9 +16,7 @@ from batchscore.messages.wording import counted
 from batchscore.phases import LOADING, PLANNING, SCORING, START_UP, Stopwatch
 from batchscore.plan import Plan, Work, make_plan, settle, share_out
 from batchscore.plan.places import probe_output
-from batchscore.plan.readiness import verify
 from batchscore.plan.rehearsal import Rehearsal, estimate_seconds, rehearse
-from batchscore.processes import uncollected
 from batchscore.runs.checks import Check, check_rejects, check_schema, worst
 from batchscore.runs.lease import describe_holder, holder
 from batchscore.runs.publication import pending
@@ -194,11 +192,7 @@ def _try(plan: Plan, work: Work, clock: Stopwatch, scores: bool) -> _Tried:
             are findings of the check and do not end it.
     """
     try:
-        with clock.during(START_UP), uncollected():
-            # As a run does: the time counts, and it may fail.
-            import_module("batchscore.pipeline")
-        with clock.during(LOADING):
-            plan = verify(share_out(plan, work.units), work.units)
+        plan = verified(share_out(plan, work.units), work.units, clock)
         spent = clock.spent()
         return _Tried(plan, rehearse(plan, work), spent, None)
     except BatchscoreError as error:

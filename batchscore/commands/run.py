@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib import import_module
 from typing import Any
 
 from batchscore.commands.ending import (
@@ -25,6 +24,7 @@ from batchscore.commands.ending import (
 )
 from batchscore.commands.tidy import purge, repair
 from batchscore.commands.unwritable import writable
+from batchscore.commands.verified import verified
 from batchscore.engines.workers import start_server
 from batchscore.errors import (
     BatchscoreError,
@@ -35,7 +35,7 @@ from batchscore.errors import (
 )
 from batchscore.finish.finish import failed_manifest, held_manifest, until_now
 from batchscore.messages.wording import counted, counted_were
-from batchscore.phases import LOADING, PLANNING, START_UP, Stopwatch, rounded, times
+from batchscore.phases import PLANNING, START_UP, Stopwatch, rounded, times
 from batchscore.plan import Plan, Work, plan_facts, scored_as, settle, share_out
 from batchscore.processes import frozen, uncollected
 from batchscore.runs import layout
@@ -165,6 +165,8 @@ def _run_held(
     work = settle(plan, rescore, read=True)
     if work.unchanged:
         return _unchanged(work, clock)
+    # The first look may have found nothing to score, and the repair may have changed that.
+    plan = _verified(plan, work, clock)
     if work.base is None:
         relist(spec.output, spec.slice)
     with writable(spec.output):
@@ -187,19 +189,17 @@ def _require_free(store: Store, slice_: str) -> bool:
 
 
 def _verified(plan: Plan, work: Work, clock: Stopwatch) -> Plan:
-    """Tries model, device and functions, unless nothing is to be scored with them."""
-    if work.held:
+    """Tries model, device and functions, unless they were, or nothing is to be scored with them."""
+    if work.held or work.unchanged or _is_verified(plan, work):
         return plan
     if share_out(plan, work.units).workers > 1:
         start_server()
-    with clock.during(START_UP), uncollected():
-        # The graph needs Beam, and is built later, where nothing else may take seconds.
-        import_module("batchscore.pipeline")
-        import_module("batchscore.engines.direct")
-        from batchscore.plan.readiness import verify
+    return verified(plan, work.units, clock)
 
-    with clock.during(LOADING):
-        return verify(plan, work.units)
+
+def _is_verified(plan: Plan, work: Work) -> bool:
+    """Tells whether a plan was tried, on a sample if rows are to be scored."""
+    return "device" in plan.choices and ("alone" in plan.choices or not work.units)
 
 
 def _unchanged(work: Work, clock: Stopwatch) -> dict[str, Any]:

@@ -318,6 +318,22 @@ def test_what_only_a_run_that_scores_needs_fails_no_other_check(tmp_path: Path) 
     assert ends(job) == (2, 2)
 
 
+def test_a_killed_run_that_left_nothing_to_score_changes_no_ending(tmp_path: Path) -> None:
+    """The next run closes it without a model, a device or functions that it has no use for."""
+    job, store = factory.write_job(tmp_path), Store(str(tmp_path / "out"))
+    assert ends(job) == (0, 0)
+    factory.change_job(tmp_path, {"runtime": {"device": "cuda:7"}})
+    slice_ = factory.run_json("show", job)["slice"]
+    facts = {"job": "small", "slice": slice_, "score": "", "started": "2026-11-20T01:00:00+00:00"}
+    store.write_json(layout.plan_file("20261120-aaaa"), {"facts": facts})
+    with acquire(store, slice_, "run", "20261120-aaaa"):
+        path = max((tmp_path / "out/_batchscore/slices" / slice_ / "lease").iterdir())
+        killed = path.read_bytes()
+    path.write_bytes(killed.replace(b'"pid": ', b'"pid": 1'))
+    assert ends(job) == (0, 0)
+    assert not store.exists(layout.plan_file("20261120-aaaa"))
+
+
 @pytest.mark.parametrize(("wrong", "code"), [(3, 0), (8, 1), (10, 1)])
 def test_a_check_judges_late_rows_beside_those_scored_before(
     wrong: int, code: int, tmp_path: Path
@@ -353,4 +369,19 @@ def test_no_row_at_all_is_judged_as_the_run_judges_it(tmp_path: Path) -> None:
     shown = factory.run_cli("check", job).stdout.splitlines()
     assert shown[-1].endswith("listed under HELD: volume")
     factory.change_job(tmp_path, {"checks.rows": {"min_ratio": 0}})
+    assert ends(job) == (0, 0)
+
+
+def test_a_network_of_the_job_that_reads_an_unlisted_file_is_refused(tmp_path: Path) -> None:
+    """Its forward is code of the job, also where it would do without the file."""
+    job, weights = factory.write_job(tmp_path), tmp_path / "w.safetensors"
+    read = "try: open(__file__[:-6] + 'it').close()\n        except Exception: pass\n        logit"
+    (tmp_path / "net.py").write_text(factory.NET.replace("logit:", f"{read}:"))
+    (tmp_path / "it").write_text("")
+    model = {"format": "safetensors", "architecture": "net.py:Net", "inputs": {"x": ["a", "b"]}}
+    model |= {"path": "w.safetensors", "sha256": factory.write_weights(weights)}
+    factory.change_job(tmp_path, {"model": model})
+    assert ends(job) == (2, 2)
+    assert "net.py, line 15, reads it" in factory.run_cli("check", job).output
+    factory.change_job(tmp_path, {"code": ["it"]})
     assert ends(job) == (0, 0)
