@@ -9,10 +9,10 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
-import json
 import re
 import sys
 import threading
+import time
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,12 +22,12 @@ from typing import Any, NoReturn
 
 from batchscore.errors import FunctionError
 from batchscore.models.modules import Module, Tree, is_installed, parts_of
+from batchscore.models.refusal import refusal
 
 _PREFIX = "batchscore_user_"
 # The built-ins of user code hold its Code under this name, so that a frame leads to it.
 _MARK = "__batchscore_code__"
 _OWN_NAME = re.compile(rf"{_PREFIX}[0-9a-f]{{16}}\.")
-_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]*")
 _import = builtins.__import__
 _lock = threading.RLock()
 
@@ -63,6 +63,7 @@ class Code:
         named = repr((tree.base, tree.start, files, edition))
         self.name = _PREFIX + hashlib.sha256(named.encode()).hexdigest()[:16]
         self.builtins = {**vars(builtins), "__import__": self._import, _MARK: self}
+        self.since = time.time()
         self.written = _written.setdefault(tree.base, set())
         self._tops: dict[str, Module | None] = {}
         self._names: dict[str, tuple[str, str] | None] = {}
@@ -121,22 +122,17 @@ class Code:
         Raises:
             FunctionError: it is not listed, or was changed since.
         """
-        expected = self.listed.sha256.get(file)
-        if expected is None:
+        if file not in self.listed.sha256:
             self.refuse(file, "imports")
         path = self.tree.base / file
         content = path.read_bytes()
-        if hashlib.sha256(content).hexdigest() != expected:
+        if hashlib.sha256(content).hexdigest() != self.listed.sha256[file]:
             raise FunctionError(f"{path} was changed since it was hashed; run again")
         return content
 
     def refuse(self, file: str, does: str) -> NoReturn:
         """Raises FunctionError for a file that is not listed, now and at the end of the call."""
-        message = (
-            f"{self._place()} {does} {file}, which lies in the job's folder and is not part of its "
-            "code, so that a change of it would score no row again; add it to the job file, "
-            f"code: [{_in_yaml(file)}]"
-        )
+        message = refusal(self._place(), does, file, self.tree.base, self.since)
         _refused[self.tree.base] = message
         raise FunctionError(message)
 
@@ -183,11 +179,6 @@ class Code:
 def plain(text: str) -> str:
     """Returns a text with modules of user code named as their files name them."""
     return _OWN_NAME.sub("", text)
-
-
-def _in_yaml(file: str) -> str:
-    """Spells a path as an item of a list in YAML."""
-    return file if _PLAIN.fullmatch(file) else json.dumps(file, ensure_ascii=False)
 
 
 def code_of(tree: Tree, listed: Listed, edition: int = 0) -> Code:

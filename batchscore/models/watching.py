@@ -6,6 +6,7 @@ Arrow, Polars, DuckDB and safetensors, raise none: what they open is not seen.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import re
@@ -21,6 +22,7 @@ _NO_READ = os.O_WRONLY | os.O_TRUNC | os.O_EXCL
 # Caches, and what is installed below a job's folder.
 _FOREIGN = {"__pycache__", "site-packages", "dist-packages"}
 _METADATA = (".egg-info", ".dist-info")
+_ENVIRONMENT = ("pyvenv.cfg", "conda-meta")
 # The system's own folders, for a job whose folder is the root.
 _SYSTEM = ("/dev", "/etc", "/lib", "/lib64", "/proc", "/run", "/sys", "/usr", "/var")
 _ROOTS = (sys.prefix, sys.base_prefix, *map(os.path.realpath, (sys.prefix, sys.base_prefix)))
@@ -117,8 +119,18 @@ def may_read(code: Code, file: str) -> bool:
         return True
     if any(part.endswith(_METADATA) for part in parts):
         return True
-    path = code.tree.base / file
-    return any(path.is_relative_to(each) for each in _inside(code.tree.base)) or not path.is_file()
+    base, path = code.tree.base, code.tree.base / file
+    if any(path.is_relative_to(each) for each in _inside(base)) or not path.is_file():
+        return True
+    return any(_is_installation(base.joinpath(*parts[:n])) for n in range(1, len(parts)))
+
+
+@functools.cache
+def _is_installation(folder: Path) -> bool:
+    """Tells whether a folder is a virtual environment, or `pip install --target` filled it."""
+    if any((folder / name).exists() for name in _ENVIRONMENT):
+        return True
+    return any(folder.glob("*.dist-info/METADATA"))
 
 
 def _inside(base: Path) -> list[Path]:

@@ -86,17 +86,23 @@ def preprocess_step(spec: RunSpec) -> BlockStep:
 
 def infer_step(spec: RunSpec, network: Network) -> BlockStep:
     """Returns the step that calls the network and waits for it."""
-    return _rejecting(spec, "infer", partial(infer, forward=make_forward(spec, network)))
+    step = _guarded_network(spec, partial(infer, forward=make_forward(spec, network)))
+    return _rejecting(spec, "infer", step)
 
 
 def late_infer_step(spec: RunSpec, network: Network) -> BlockStep:
     """Returns the step that calls the network, its results pending where a device computes them."""
     forward = make_forward(spec, network)
     if forward.begin is None:
-        return _rejecting(spec, "infer", partial(infer, forward=forward))
+        return _rejecting(spec, "infer", _guarded_network(spec, partial(infer, forward=forward)))
     thread = DeviceThread(forward)
     again = _rejecting(spec, "infer", thread.infer)
-    return partial(infer_late, thread=thread, recover=again)
+    return _guarded_network(spec, partial(infer_late, thread=thread, recover=again))
+
+
+def _guarded_network(spec: RunSpec, step: BlockStep) -> BlockStep:
+    """Returns a step that fails where the job's own architecture did what is refused."""
+    return guarded(step, spec.model.code) if spec.model.code else step
 
 
 def make_forward(spec: RunSpec, network: Network) -> Forward:

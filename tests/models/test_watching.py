@@ -93,7 +93,9 @@ def test_a_file_that_is_not_listed_is_not_read(
     monkeypatch.chdir(tmp_path)
     base = write(tmp_path, {"f.py": f"{PRELUDE}def f():\n    return {READS[kind]}\n"})
     write_data(tmp_path / "data/it", kind)
-    with pytest.raises(FunctionError, match=r"^f\.py, line \d, .*data/it.*code: \[data/it\]$"):
+    with pytest.raises(
+        FunctionError, match=r"^f\.py, line \d, .*data/it.*code: \[data/it\], .*\[data\]$"
+    ):
         load(base)()
     if kind not in ("a library", "sqlite by address"):
         load(base, "data/it")()
@@ -121,6 +123,15 @@ def test_a_refusal_cannot_be_caught(tmp_path: Path, text: str) -> None:
             function()
 
 
+def test_a_file_that_was_written_meanwhile_may_be_the_codes_own(tmp_path: Path) -> None:
+    """What C++ or a child process writes is not seen, so the message says where it may lie."""
+    text = "import subprocess\ndef f(path):\n    subprocess.run(['sh', '-c', f'echo 1 > {path}'])\n"
+    function = load(write(tmp_path, {"f.py": f"{text}    return open(path).read()"}))
+    with pytest.raises(FunctionError, match=r"It was written .*tempfile\.mkdtemp\(\)$"):
+        function(tmp_path / "it")
+    assert function(tmp_path.parent / "it") == "1\n"
+
+
 def test_a_file_that_is_read_at_the_import_is_refused(tmp_path: Path) -> None:
     """Loading the function fails, though the module would do without the file."""
     text = f"{PRELUDE}try: WORDS = open(HERE / 'it').read()\nexcept Exception: WORDS = ''\n"
@@ -146,6 +157,8 @@ ALLOWED = {
     "a cache": "open(HERE / '__pycache__/x').read()",
     "a hidden file": "open(HERE / '.cache/deep/x').read()",
     "an installed package": "open(HERE / 'venv/lib/site-packages/x').read()",
+    "a virtual environment": "open(HERE / 'env/share/x').read()",
+    "what pip installs into a folder": "open(HERE / 'vendor/package/x').read()",
     "a log": "open(HERE / 'log', 'a').write('x')",
     "a database in memory": "sqlite3.connect(':memory:').execute('select 1').fetchall()",
     "a folder": "os.listdir(HERE)",
@@ -160,7 +173,13 @@ def test_what_decides_no_score_is_read(tmp_path: Path, kind: str) -> None:
     files = {"f.py": f"{PRELUDE}import g\ndef f():\n    return {ALLOWED[kind]}\n", "g.py": ""}
     hidden = ("__pycache__/x", ".cache/deep/x", "venv/lib/site-packages/x")
     others = (*hidden, "model/vocab.json", "src/project.egg-info/PKG-INFO", "main.py", "log")
-    base = write(folder, {**files, **dict.fromkeys(others, "")})
+    installed = (
+        "env/pyvenv.cfg",
+        "env/share/x",
+        "vendor/p-1.dist-info/METADATA",
+        "vendor/package/x",
+    )
+    base = write(folder, {**files, **dict.fromkeys((*others, *installed), "")})
     (tmp_path / "elsewhere").write_text("")
     load(base, readable=frozenset({"model/vocab.json"}))()
 
