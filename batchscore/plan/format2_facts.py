@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
@@ -37,6 +38,37 @@ def without_neighbours(before: Mapping[str, str], facts: Mapping[str, str]) -> d
         return dict(before)
     kept = {k: v for k, v in before.items() if not k.startswith(CODE) or k in facts}
     return kept | {FORMAT: facts[FORMAT]} if FORMAT in before else kept
+
+
+def named_neighbours(
+    before: Mapping[str, str], facts: Mapping[str, str], base: str
+) -> dict[str, str]:
+    """Returns today's facts of files that counted then, and that the job's code names.
+
+    Nobody declares them, but the published rows may have been scored with what they held. A name
+    counts in quotes, as in `"vocab.json"`. Whether code reads a file whose name it computes cannot
+    be known here; a run that scores refuses it.
+
+    Args:
+        before: those of an earlier run; there are none for later ones.
+        facts: those of today, for a job's files.
+        base: the job's folder.
+    """
+    left = [k.removeprefix(CODE) for k in before if k.startswith(CODE) and k not in facts]
+    if not left or not is_earlier(before) or not is_local(base):
+        return {}
+    code = [k.removeprefix(CODE) for k in facts if k.startswith(CODE) and k.endswith(".py")]
+    texts = b"\n".join(Path(base, file).read_bytes() for file in code)
+    named = [file for file in left if _is_quoted(Path(file).name, texts)]
+    return {f"{CODE}{file}": _sha256(Path(base, file)) for file in named}
+
+
+def _is_quoted(name: str, texts: bytes) -> bool:
+    return re.search(rb"[\"'/]" + re.escape(os.fsencode(name)) + rb"[\"']", texts) is not None
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "no file"
 
 
 def respell_code(

@@ -10,7 +10,12 @@ from batchscore.errors import InvalidError, RecordError
 from batchscore.messages.wording import counted, one_line
 from batchscore.plan.changes import Changes, changed_facts, find_changes, judge_changes
 from batchscore.plan.fingerprint import fingerprint, score_hash
-from batchscore.plan.format2_facts import is_earlier, respell_code, without_neighbours
+from batchscore.plan.format2_facts import (
+    is_earlier,
+    named_neighbours,
+    respell_code,
+    without_neighbours,
+)
 from batchscore.plan.legacy_facts import complete, is_legacy, legacy_score, respell
 from batchscore.plan.model import weights_facts
 from batchscore.plan.plan import Plan
@@ -157,8 +162,9 @@ def _reasons(plan: Plan, manifest: Mapping[str, Any], changed: tuple[str, ...]) 
 
 def _comparable(plan: Plan, manifest: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
     """Returns what decides the job's scores, and what decided those of a run, in the same words."""
-    facts = plan.score_facts
-    before = without_neighbours(manifest["score_facts"], facts)
+    before = manifest["score_facts"]
+    facts = plan.score_facts | named_neighbours(before, plan.score_facts, plan.loaded.base)
+    before = without_neighbours(before, facts)
     if is_legacy(before):
         facts, before = respell(facts, plan.loaded.job, plan.spec), complete(before)
     if is_earlier(manifest["score_facts"]) and not changed_facts(facts, before):

@@ -11,7 +11,7 @@ from batchscore.job import load_job
 from batchscore.plan import Plan, make_plan
 from batchscore.plan.changes import changed_facts
 from batchscore.plan.fingerprint import score_hash
-from batchscore.plan.format2_facts import respell_code, without_neighbours
+from batchscore.plan.format2_facts import named_neighbours, respell_code, without_neighbours
 from tests import factory
 
 
@@ -64,6 +64,29 @@ def test_what_counts_and_differs_is_a_change(
     found = changed_facts(facts, without_neighbours(before, facts))
     assert found == ("code lib/deep.json", "code vocab.json")
     assert respell_code(facts, plan.loaded, ()) is None
+
+
+@pytest.mark.parametrize("text", ["open(HERE / 'it.json')", "read(f'{HERE}/it.json')"])
+@pytest.mark.parametrize("gone", [False, True])
+def test_an_edited_file_that_code_names_is_a_change(
+    plan_of: Callable[[list[str]], Plan], tmp_path: Path, text: str, gone: bool
+) -> None:
+    """Nobody declared it, and what is published was scored with what it held."""
+    (tmp_path / "f.py").write_text(f"# 'lib/' report.html\ndef f(batch): return {text}\n")
+    (tmp_path / "it.json").write_text("[]")
+    facts = plan_of([]).score_facts
+    before = facts_of_then(facts, tmp_path)
+    before["code it.json"] = factory.sha256(tmp_path / "it.json")
+
+    def changed() -> tuple[str, ...]:
+        now = facts | named_neighbours(before, facts, str(tmp_path))
+        return changed_facts(now, without_neighbours(before, now))
+
+    (tmp_path / "report.html").write_text("another report")
+    assert changed() == ()
+    (tmp_path / "it.json").unlink() if gone else (tmp_path / "it.json").write_text("[1]")
+    assert changed() == ("code it.json",)
+    assert named_neighbours({**before, "facts": "format 3"}, facts, str(tmp_path)) == {}
 
 
 def test_facts_of_today_are_compared_as_they_are(
