@@ -13,6 +13,7 @@ from batchscore.errors import InvalidError, OutputError, RecordError
 from batchscore.messages.wording import counted, of_count, one_line, reason
 from batchscore.runs import layout
 from batchscore.runs.layout import slice_id
+from batchscore.runs.lease import holder
 from batchscore.runs.order import newest_first
 from batchscore.runs.publication import pending
 from batchscore.runs.segments import expand, head
@@ -24,6 +25,7 @@ _THREADS = 16
 _NEIGHBOURS = 7
 _LOOKS = 3
 _UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+_UNENDED = "has not ended, or was killed: look again later, or run the job again"
 _DATE = re.compile(r"=\d{4}-\d{2}-\d{2}")
 
 
@@ -99,10 +101,8 @@ def reading(store: Store, run: str) -> Iterator[None]:
 
 def _unknown(store: Store, run: str) -> InvalidError:
     if run in store.names(f"{layout.HOME}/work"):
-        return InvalidError(
-            f"run {run!r}: left no manifest; it has not ended yet, or was killed: look again "
-            "later, or run the job again"
-        )
+        told = {each["run"]: each["error"] for each in unfinished(store)}
+        return InvalidError(f"run {run!r}: left no manifest; it {told.get(run, _UNENDED)}")
     today = datetime.now(timezone.utc).strftime("%Y%m%d")
     newest = sorted(each for each in list_runs(store) if each[:8] <= today)[-3:]
     known = ", ".join(newest) or "none"
@@ -229,18 +229,32 @@ def unfinished(store: Store) -> list[dict[str, Any]]:
             facts = {**plan["facts"], "base": plan.get("base")}
             check_manifest({**facts, "run": run, "status": "unfinished", "rows": {}}, run)
             if not store.exists(layout.run_file(run, "manifest.json")):
-                error = "has not ended: it is under way, or was killed"
+                error = _why_unfinished(store, facts["slice"], run)
                 found.append({**facts, "run": run, "status": "unfinished", "error": error})
     return found
 
 
+def _why_unfinished(store: Store, slice_: str, run: str) -> str:
+    """Says whether a run is under way or was killed, and what to do."""
+    by = None
+    with suppress(RecordError):  # the next run says what is wrong with the lease
+        by = holder(store, slice_)
+    if by is not None and by.run == run:
+        return f"is under way ({by.user}@{by.host}, pid {by.pid}); look again when it has ended"
+    return "was killed, or lost with its machine; run the job again, which resumes what it finished"
+
+
 def newest(store: Store, slice_: str | None) -> dict[str, Any]:
     """Returns the newest run's manifest, of one slice if it is given; InvalidError if none is."""
-    manifests = [m for m in read_history(store, slice_) if "rows" in m]
-    if not manifests:
-        what = f"slice {slice_!r} of {store.address}" if slice_ else store.address
-        raise InvalidError(f"{what}: has no run yet; run the job first")
-    return read_manifest(store, manifests[0]["run"])
+    found = read_history(store, slice_)
+    ended = next((m for m in found if "rows" in m), None)
+    if ended is not None:
+        return read_manifest(store, ended["run"])
+    what = f"slice {slice_!r} of {store.address}" if slice_ else store.address
+    if found:
+        name, why = found[0]["run"], found[0]["error"]
+        raise InvalidError(f"{what}: no run can be shown yet; run {name}: {why}")
+    raise InvalidError(f"{what}: has no run yet; run the job first")
 
 
 def rows_before(store: Store, slice_: str, job: str) -> list[int]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from batchscore.cli.render.results import history
 from batchscore.errors import InvalidError, OutputError, RecordError
 from batchscore.runs import layout
 from batchscore.runs.history import (
@@ -17,6 +18,7 @@ from batchscore.runs.history import (
     read_manifest,
     require_output,
 )
+from batchscore.runs.lease import acquire
 from batchscore.storage.store import Store
 
 
@@ -63,8 +65,30 @@ def test_a_run_without_a_manifest_is_an_error(store: Store) -> None:
     store.write_json(layout.plan_file("20261121-dddd"), {"facts": facts})
     with pytest.raises(InvalidError, match="20261121-dddd': left no manifest"):
         read_manifest(store, "20261121-dddd")
+    (told,) = (each["error"] for each in read_history(store) if each["status"] == "unfinished")
+    assert told.startswith("was killed, or lost with its machine; run the job again")
+    with acquire(store, "job", "run", "20261121-dddd"):
+        assert "pid" in read_history(store)[0]["error"]
+        with pytest.raises(InvalidError, match="dddd': left no manifest; it is under way"):
+            read_manifest(store, "20261121-dddd")
     newest_run = read_history(store)[0]
     assert (newest_run["run"], newest_run["status"]) == ("20261121-dddd", "unfinished")
+
+
+def test_what_is_there_is_told_though_no_run_has_ended(tmp_path: Path) -> None:
+    """Of a slice whose only run was killed or is under way, the run and what to do are named."""
+    store = Store(str(tmp_path))
+    layout.claim_output(store)
+    facts = {"job": "job", "slice": "job", "started": "2026-11-21T04:00:00+00:00"}
+    store.write_json(layout.plan_file("20261121-dddd"), {"facts": facts})
+    with pytest.raises(InvalidError, match=r"run 20261121-dddd: was killed.*run the job again"):
+        newest(store, "job")
+    with (
+        acquire(store, "job", "run", "20261121-dddd"),
+        pytest.raises(InvalidError, match=r"run 20261121-dddd: is under way .*look again"),
+    ):
+        newest(store, None)
+    assert history(read_history(store), ())[-1].startswith("run 20261121-dddd: was killed")
 
 
 def test_one_damaged_manifest_does_not_hide_the_others(store: Store) -> None:

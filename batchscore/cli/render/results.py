@@ -268,7 +268,9 @@ def history(manifests: Sequence[Mapping[str, Any]], current: Container[str]) -> 
         *("seconds", "read", "scored", "rejected", "reused"),
     )
     rows = [_history_row(m, str(m["run"]) in current) for m in manifests]
-    return table(header, rows, left=6) if rows else ["no runs yet"]
+    unended = [m for m in manifests if "rows" not in m]
+    notes = [f"run {m['run']}: {one_line(m['error'], 400)}" for m in unended if "error" in m]
+    return [*table(header, rows, left=6), *notes] if rows else ["no runs yet"]
 
 
 def _history_row(m: Mapping[str, Any], current: bool) -> list[str]:
