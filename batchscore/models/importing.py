@@ -8,6 +8,7 @@ import hashlib
 import importlib
 import importlib.abc
 import importlib.machinery
+import importlib.readers
 import importlib.util
 import re
 import sys
@@ -18,16 +19,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from batchscore.errors import FunctionError
-from batchscore.models.modules import Module, Tree, is_installed, parts_of
+from batchscore.models.modules import Module, Tree, parts_of
 from batchscore.models.refusal import refusal
 
 _PREFIX = "batchscore_user_"
 # The built-ins of user code hold its Code under this name, so that a frame leads to it.
 _MARK = "__batchscore_code__"
 _OWN_NAME = re.compile(rf"{_PREFIX}[0-9a-f]{{16}}\.")
+_IMPORTERS = (__name__, "importlib", "importlib._bootstrap", "importlib._bootstrap_external")
 _import = builtins.__import__
 _lock = threading.RLock()
 
@@ -65,6 +67,7 @@ class Code:
         self.builtins = {**vars(builtins), "__import__": self._import, _MARK: self}
         self.since = time.time()
         self.written = _written.setdefault(tree.base, set())
+        self._path = [*sys.path]
         self._tops: dict[str, Module | None] = {}
         self._names: dict[str, tuple[str, str] | None] = {}
 
@@ -86,6 +89,7 @@ class Code:
 
     def top(self, name: str) -> Module | None:
         """Returns what `import name` finds in the folder, or None."""
+        self._follow_path()
         if name not in self._tops:
             self._tops[name] = self.tree.find_top(name)
         return self._tops[name]
@@ -99,7 +103,7 @@ class Code:
         path = self.tree.base.joinpath(*found.parts)
         inside = [str(path)] if found.is_package else None
         if found.file is None:
-            spec = importlib.machinery.ModuleSpec(full_name, None, is_package=True)
+            spec = importlib.machinery.ModuleSpec(full_name, _Folder(path), is_package=True)
             spec.submodule_search_locations = inside
             return spec
         return importlib.util.spec_from_file_location(
@@ -156,24 +160,35 @@ class Code:
         # C code, as pickle's, passes a list, and then looks for the plain name.
         names = None
         if level == 0 and not isinstance(fromlist, list):
-            # A function may import for each of its rows.
-            names = self._names[name] if name in self._names else self._find_names(name)
+            names = self._known_names(name)
         if names is None:
             return _import(name, globals, locals, fromlist or (), level)
         first, full_name = names
         found = _import(full_name, globals, locals, fromlist or (), 0)
         return found if fromlist else sys.modules[first]
 
+    def _known_names(self, name: str) -> tuple[str, str] | None:
+        """Returns what `_find_names` does, but looks once: a function may import for each row."""
+        self._follow_path()
+        if name not in self._names:
+            self._names[name] = self._find_names(name)
+        return self._names[name]
+
+    def _follow_path(self) -> None:
+        """Forgets what was found if code has changed where Python looks for modules."""
+        if self._path != sys.path:
+            self._path = [*sys.path]
+            self._names.clear()
+            self._tops.clear()
+
     def _find_names(self, name: str) -> tuple[str, str] | None:
         """Returns what a module's top package and itself are entered under, if they lie here."""
         top, _, rest = name.partition(".")
         found = self.top(top)
         if found is None:
-            self._names[name] = None
             return None
         first = self.full_name(found.parts)
-        self._names[name] = first, f"{first}.{rest}" if rest else first
-        return self._names[name]
+        return first, f"{first}.{rest}" if rest else first
 
 
 def plain(text: str) -> str:
@@ -218,19 +233,38 @@ def guarded(function: Callable[..., Any], base: str) -> Callable[..., Any]:
 @contextmanager
 def guarding(base: Path) -> Iterator[None]:
     """Raises FunctionError at its end where code below a folder did what is refused."""
-    _calls.append(base)
+    _enter_call(base)
     try:
         yield
     except ImportError as error:
         error.msg = plain(error.msg)
         raise
     finally:
-        _calls.pop()
+        _leave_call(base)
         # Another thread may be between finding such a module and taking it.
         if _plain and not _calls:
             _forget_plain_names()
         if base in _refused:
             raise FunctionError(_refused.pop(base))
+
+
+def _enter_call(base: Path) -> None:
+    """Gives code below a folder the `sys.path` that it left, while a call of it is under way."""
+    with _lock:
+        if base not in _calls:
+            _outside[base] = [*sys.path]
+            own = _paths.get(base, [])
+            sys.path[:] = [*own, *(each for each in sys.path if each not in own)]
+        _calls.append(base)
+
+
+def _leave_call(base: Path) -> None:
+    """Takes back what the code added: other jobs' code would find its modules."""
+    with _lock:
+        _calls.remove(base)
+        if base not in _calls and (before := _outside.pop(base)) != sys.path:
+            _paths[base] = [*sys.path]
+            sys.path[:] = [each for each in sys.path if each in before]
 
 
 def _forget_plain_names() -> None:
@@ -245,6 +279,9 @@ def _forget_plain_names() -> None:
 _refused: dict[Path, str] = {}
 _calls: list[Path] = []
 _codes: dict[str, Code] = {}
+# `sys.path` as code below a folder left it, and as it is outside of its calls.
+_paths: dict[Path, list[str]] = {}
+_outside: dict[Path, list[str]] = {}
 # What code below a folder wrote, in whichever edition.
 _written: dict[Path, set[str]] = {}
 _plain: dict[str, Code] = {}
@@ -278,6 +315,23 @@ class _FromSource(importlib.machinery.SourceFileLoader):
         super().exec_module(module)
 
 
+class _Folder(importlib.abc.Loader):
+    """Makes the package of a folder without `__init__.py`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = str(folder / "__init__.py")
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
+        """Leaves the module to Python."""
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        """Runs nothing."""
+
+    def get_resource_reader(self, fullname: str) -> importlib.readers.FileReader:
+        """Returns what `importlib.resources` reads the folder's files by."""
+        return importlib.readers.FileReader(cast(Any, self))
+
+
 class _Finder(importlib.abc.MetaPathFinder):
     """Finds the modules of user code, by their own names and, while it runs, by plain ones."""
 
@@ -291,16 +345,31 @@ class _Finder(importlib.abc.MetaPathFinder):
         if top in _codes:
             return _codes[top].spec(fullname)
         code = _plain.get(top) if rest else code_of_frame(calling_frame())
-        return _plain_spec(code, top, rest) if code is not None else None
+        return None if code is None else _plain_spec(code, top, rest, _asks() is code)
 
 
-def _plain_spec(code: Code, top: str, rest: str) -> importlib.machinery.ModuleSpec | None:
+def _asks() -> Code | None:
+    """Returns the user code that asks for a module, with nothing but `importlib` between."""
+    frame: types.FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__") in _IMPORTERS:
+        frame = frame.f_back
+    return code_of_frame(frame)
+
+
+def _plain_spec(
+    code: Code, top: str, rest: str, is_asked: bool
+) -> importlib.machinery.ModuleSpec | None:
     """Returns what finds a module for `importlib.import_module` and for pickles.
 
-    Other code sees it too while it is there, so an installed module of the same name wins.
+    Args:
+        code: that is being run.
+        top: the module, or its outermost package.
+        rest: what follows it.
+        is_asked: whether the code asks itself. If a library does, for reasons of its own, an
+            installed module of the same name wins.
     """
     found = code.top(top)
-    if found is None or (not rest and is_installed(top, code.tree.base)):
+    if found is None or (not rest and not is_asked and code.tree.is_installed(top)):
         return None
     first = code.full_name(found.parts)
     full_name = f"{first}.{rest}" if rest else first

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.machinery
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,13 @@ _ENDINGS = (
     *((ending, False) for ending in importlib.machinery.EXTENSION_SUFFIXES),
     (".py", False),
 )
+# Caches, and what is installed below a job's folder.
+_FOREIGN = {"__pycache__", "site-packages", "dist-packages"}
+_ENVIRONMENT = ("pyvenv.cfg", "conda-meta")
+# The system's own folders, for a job whose folder is the root.
+_SYSTEM = ("/dev", "/etc", "/lib", "/lib64", "/proc", "/run", "/sys", "/usr", "/var")
+_ROOTS = (sys.prefix, sys.base_prefix, *map(os.path.realpath, (sys.prefix, sys.base_prefix)))
+_INSTALLED = (*map(Path, dict.fromkeys((*_ROOTS, *_SYSTEM))), Path(__file__).parents[1])
 
 
 @dataclass(frozen=True)
@@ -58,16 +66,35 @@ class Tree:
         """Returns what `import name` finds here; None where it is built in, or lies elsewhere.
 
         A file or a package here wins over an installed module, as in Python. A folder without
-        `__init__.py` does not.
+        `__init__.py` does not. Folders of `sys.path` below the base count too, as an editable
+        install adds them.
         """
         if not name or "/" in name or _is_reserved(name):
             return None
         folders = dict.fromkeys((self.start, ()))
         found = [each for folder in folders if (each := self.find((*folder, name)))]
         whole = next((each for each in found if each.file), None)
-        if whole or not found or is_installed(name, self.base):
+        if whole is not None:
             return whole
-        return found[0]
+        spec = _installed_spec(name)
+        if spec is None:
+            return found[0] if found else None
+        return self._place(name, spec)
+
+    def is_installed(self, name: str) -> bool:
+        """Tells whether a module of this name is found elsewhere than in the job's own code."""
+        spec = _installed_spec(name)
+        return spec is not None and self._place(name, spec) is None
+
+    def _place(self, name: str, spec: importlib.machinery.ModuleSpec) -> Module | None:
+        """Returns the module that Python found below the base, unless it was installed there."""
+        is_package = spec.submodule_search_locations is not None
+        given = spec.submodule_search_locations if is_package else [spec.origin]
+        places = [Path(each).resolve() for each in given or () if each]
+        if not places or any(is_foreign(self.base, each) for each in places):
+            return None
+        parts = places[0].relative_to(self.base).parts
+        return self.find(parts if is_package else (*parts[:-1], name))
 
     def chain(self, top: tuple[str, ...], rest: tuple[str, ...]) -> Iterator[Module]:
         """Yields the modules that importing a module runs: its packages, outer ones first."""
@@ -87,15 +114,35 @@ def parts_of(file: str) -> tuple[str, ...]:
     return (*folders, name.removesuffix(".py")) if name != "__init__.py" else (*folders,)
 
 
-def is_installed(name: str, base: Path) -> bool:
-    """Tells whether a module of this name is found elsewhere than below a folder."""
+def _installed_spec(name: str) -> importlib.machinery.ModuleSpec | None:
+    """Returns what Python finds under a name, without the finder of user code."""
     finders = [each for each in sys.meta_path if not getattr(each, "of_user_code", False)]
     specs = (each.find_spec(name, None) for each in finders if hasattr(each, "find_spec"))
-    spec = next((each for each in specs if each is not None), None)
-    if spec is None:
-        return False
-    places = spec.submodule_search_locations if spec.origin is None else [spec.origin]
-    return not all(Path(place).resolve().is_relative_to(base) for place in places or ["/"])
+    return next((each for each in specs if each is not None), None)
+
+
+def is_foreign(base: Path, path: Path) -> bool:
+    """Tells whether a path lies outside a job's folder, or was installed below it.
+
+    Hidden files and caches are no part of a job's code either.
+    """
+    if not path.is_relative_to(base):
+        return True
+    parts = path.relative_to(base).parts
+    if any(part.startswith(".") or part in _FOREIGN for part in parts):
+        return True
+    inside = [each for each in _INSTALLED if each != base and each.is_relative_to(base)]
+    if any(path.is_relative_to(each) for each in inside):
+        return True
+    return any(_is_environment(base.joinpath(*parts[:n])) for n in range(1, len(parts)))
+
+
+@functools.cache
+def _is_environment(folder: Path) -> bool:
+    """Tells whether a folder is a virtual environment, or `pip install --target` filled it."""
+    if any((folder / name).exists() for name in _ENVIRONMENT):
+        return True
+    return any(folder.glob("*.dist-info/METADATA"))
 
 
 @functools.cache

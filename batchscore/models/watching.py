@@ -6,27 +6,20 @@ Arrow, Polars, DuckDB and safetensors, raise none: what they open is not seen.
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import os
 import re
 import sys
 import types
-from pathlib import Path
 from typing import Any
 
 from batchscore.models.importing import Code, calling_frame, code_of_frame
+from batchscore.models.modules import is_foreign
 
 _EVENTS = frozenset(("open", "sqlite3.connect", "ctypes.dlopen", "os.rename"))
 _NO_READ = os.O_WRONLY | os.O_TRUNC | os.O_EXCL
-# Caches, and what is installed below a job's folder.
-_FOREIGN = {"__pycache__", "site-packages", "dist-packages"}
+# Of what is installed for development.
 _METADATA = (".egg-info", ".dist-info")
-_ENVIRONMENT = ("pyvenv.cfg", "conda-meta")
-# The system's own folders, for a job whose folder is the root.
-_SYSTEM = ("/dev", "/etc", "/lib", "/lib64", "/proc", "/run", "/sys", "/usr", "/var")
-_ROOTS = (sys.prefix, sys.base_prefix, *map(os.path.realpath, (sys.prefix, sys.base_prefix)))
-_INSTALLED = (*map(Path, dict.fromkeys((*_ROOTS, *_SYSTEM))), Path(__file__).parents[1])
 _URI = re.compile(r"^file:(//)?|\?.*$")
 
 _folders: dict[str, None] = {}
@@ -114,25 +107,7 @@ def may_read(code: Code, file: str) -> bool:
     """Tells whether code may read a file below its folder: no score depends on it unseen."""
     if file in code.listed.sha256 or file in code.listed.readable or file in code.written:
         return True
-    parts = file.split("/")
-    if any(part.startswith(".") or part in _FOREIGN for part in parts):
+    if any(part.endswith(_METADATA) for part in file.split("/")):
         return True
-    if any(part.endswith(_METADATA) for part in parts):
-        return True
-    base, path = code.tree.base, code.tree.base / file
-    if any(path.is_relative_to(each) for each in _inside(base)) or not path.is_file():
-        return True
-    return any(_is_installation(base.joinpath(*parts[:n])) for n in range(1, len(parts)))
-
-
-@functools.cache
-def _is_installation(folder: Path) -> bool:
-    """Tells whether a folder is a virtual environment, or `pip install --target` filled it."""
-    if any((folder / name).exists() for name in _ENVIRONMENT):
-        return True
-    return any(folder.glob("*.dist-info/METADATA"))
-
-
-def _inside(base: Path) -> list[Path]:
-    """Returns where Python and batchscore are installed, if that is below a folder."""
-    return [each for each in _INSTALLED if each != base and each.is_relative_to(base)]
+    path = code.tree.base / file
+    return is_foreign(code.tree.base, path) or not path.is_file()

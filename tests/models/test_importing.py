@@ -10,13 +10,14 @@ import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from batchscore.errors import FunctionError
-from batchscore.models.code import load_object
-from batchscore.models.importing import guarded, plain
+from batchscore.models.code import hashes, load_object
+from batchscore.models.imported import imported_files
+from batchscore.models.importing import Listed, guarded, plain
 
 # The files of a folder; `f.py` has a function `value`.
 CASES: dict[str, Mapping[str, str]] = {
@@ -62,6 +63,11 @@ CASES: dict[str, Mapping[str, str]] = {
         "f.py": "import pkgutil\nimport p\nfrom importlib.util import find_spec\n"
         "def value(): return pkgutil.get_data('p', 'a.py'), find_spec('p.a').origin[-6:]",
         "p/__init__.py": "from . import a",
+        "p/a.py": "A = 1",
+    },
+    "data of a folder without __init__.py": {
+        "f.py": "from importlib.resources import files\nimport p.a\n"
+        "def value(): return [files(p).joinpath('a.py').read_text() for p in (p, 'p')]",
         "p/a.py": "A = 1",
     },
     "names of the standard library": {
@@ -199,6 +205,57 @@ def test_a_name_of_the_standard_library_stays_its_own_elsewhere(tmp_path: Path) 
     sys.modules.pop("wave", None)
     assert call(base)[0] == 1
     assert sys.modules["random"] is random
+
+
+def test_jobs_that_extend_the_path_do_not_share_modules(tmp_path: Path) -> None:
+    """Each finds what lies in the folder that it added, at the start and in a later call."""
+    text = "import pathlib, sys\nsys.path.append(str(pathlib.Path(__file__).parent / 'lib'))\n"
+    text += "import part\ndef value():\n    import late\n    return part.WHO, late.WHO"
+    files = ("f.py", "lib/part.py", "lib/late.py")
+    before, functions = [*sys.path], list[Any]()
+    for job in ("one", "two"):
+        base = write(tmp_path / job, {"f.py": text, **dict.fromkeys(files[1:], f"WHO = {job!r}")})
+        with pytest.raises(FunctionError, match=r"imports lib/part\.py.* code: \[lib\]"):
+            load(base)
+        listed = Listed(hashes({file: Path(base, file).read_bytes() for file in files}))
+        functions.append(guarded(cast(Any, load_object("f.py:value", base, listed)), base))
+        assert sys.path == before
+    assert [function() for function in functions] == [("one", "one"), ("two", "two")]
+    assert not {"part", "late"} & {*sys.modules}
+
+
+@pytest.mark.parametrize("how", ["importlib.import_module('g').W", "pickle.loads(b'cg\\nW\\n.')"])
+def test_own_modules_win_however_they_are_asked_for(
+    tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A module of the same name in the folder that Python was started in is not the job's."""
+    monkeypatch.syspath_prepend(write(tmp_path / "elsewhere", {"g.py": "W = 'theirs'"}))
+    text = f"import importlib, pickle\ndef unused(): import g\ndef value(): return {how}"
+    assert call(write(tmp_path / "job", {"f.py": text, "g.py": "W = 'own'"})) == "own"
+
+
+def test_a_package_that_is_installed_for_development_is_the_jobs_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Below the job's folder its files count as code; what is installed there does not."""
+    text = "import package.part, other\ndef value(): return package.part.WHO, other.__file__"
+    base = write(
+        tmp_path,
+        {
+            "f.py": text,
+            "src/package/__init__.py": "",
+            "src/package/part.py": "WHO = 'own'",
+            "env/pyvenv.cfg": "",
+            "env/lib/other.py": "",
+        },
+    )
+    for folder in ("src", "env/lib"):
+        monkeypatch.syspath_prepend(str(tmp_path / folder))
+    expected = ["f.py", "src/package/__init__.py", "src/package/part.py"]
+    assert [*imported_files(base, "f.py")] == expected
+    assert call(base) == ("own", str(tmp_path / "env/lib/other.py"))
+    assert "package" not in sys.modules
+    del sys.modules["other"]
 
 
 def test_threads_import_in_calls(tmp_path: Path) -> None:

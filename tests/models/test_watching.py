@@ -195,13 +195,15 @@ def test_what_one_edition_wrote_another_reads(tmp_path: Path) -> None:
 
 
 def test_byte_code_is_read_as_its_source(tmp_path: Path) -> None:
-    """A module that is found by `sys.path` is refused though Python only opens its byte code."""
+    """A module that is loaded by its path is refused though Python only opens its byte code."""
     base = write(
         tmp_path,
         {
-            "f.py": f"{PRELUDE}import sys\ndef f():\n    sys.path.insert(0, str(HERE / 'lib'))\n"
-            "    try:\n        import of_byte_code\n        return of_byte_code.A\n"
-            "    finally: sys.path.pop(0)",
+            "f.py": f"{PRELUDE}from importlib.util import module_from_spec\n"
+            "from importlib.util import spec_from_file_location as spec_of\ndef f():\n"
+            "    spec = spec_of('of_byte_code', HERE / 'lib/of_byte_code.py')\n"
+            "    module = module_from_spec(spec)\n    spec.loader.exec_module(module)\n"
+            "    return module.A",
             "lib/of_byte_code.py": "A = 1",
         },
     )
