@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 from batchscore.commands.notify import program_of
-from batchscore.commands.verified import verified
+from batchscore.commands.prepared import prepared
 from batchscore.errors import BatchscoreError, FailedError, HeldError, RetryError
 from batchscore.finish.judge import judge_values, judge_volume
 from batchscore.job import load_job
@@ -192,7 +192,7 @@ def _try(plan: Plan, work: Work, clock: Stopwatch, scores: bool) -> _Tried:
             are findings of the check and do not end it.
     """
     try:
-        plan = verified(share_out(plan, work.units), work.units, clock)
+        plan = prepared(share_out(plan, work.units), work.units, clock)
         spent = clock.spent()
         return _Tried(plan, rehearse(plan, work), spent, None)
     except BatchscoreError as error:

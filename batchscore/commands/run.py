@@ -22,9 +22,9 @@ from batchscore.commands.ending import (
     taken_over,
     unfinished,
 )
+from batchscore.commands.prepared import prepared
 from batchscore.commands.tidy import purge, repair
 from batchscore.commands.unwritable import writable
-from batchscore.commands.verified import verified
 from batchscore.engines.workers import start_server
 from batchscore.errors import (
     BatchscoreError,
@@ -194,7 +194,7 @@ def _verified(plan: Plan, work: Work, clock: Stopwatch) -> Plan:
         return plan
     if share_out(plan, work.units).workers > 1:
         start_server()
-    return verified(plan, work.units, clock)
+    return prepared(plan, work.units, clock)
 
 
 def _is_verified(plan: Plan, work: Work) -> bool:

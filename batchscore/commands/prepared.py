@@ -11,7 +11,7 @@ from batchscore.processes import uncollected
 from batchscore.units.unit import Unit
 
 
-def verified(plan: Plan, units: Sequence[Unit], clock: Stopwatch) -> Plan:
+def prepared(plan: Plan, units: Sequence[Unit], clock: Stopwatch) -> Plan:
     """Returns the plan with its device resolved, once all that scoring imports is imported.
 
     Args:
