@@ -18,7 +18,7 @@ from batchscore.errors import DeviceError, ModelError
 from batchscore.messages.wording import reason
 from batchscore.models.building import Blueprint, Filled
 from batchscore.models.folder import Model, localize, read_sources
-from batchscore.models.outside import differences, outside
+from batchscore.models.outside import differences, numbers, outside
 from batchscore.models.weights import State, describe_casts, persistent, read_weights
 
 
@@ -60,9 +60,7 @@ class Twins:
 
     def _prove(self) -> bool:
         try:
-            # What merges adapters into its weights in eval() must not do so in shared ones.
-            changes = _may_change_weights(self._module)
-            if not changes or _are_alike(self._module, self._build(False)):
+            if not _may_change_weights(self._module) or self._loads_alike():
                 twin = self._build(True)
                 shared = {*self._module.modules()} & {*twin.modules()}
                 if not shared and _are_alike(self._module, twin):
@@ -73,6 +71,16 @@ class Twins:
             return False
         logging.warning("the network comes out otherwise when it is built twice")
         return False
+
+    def _loads_alike(self) -> bool:
+        """Tells whether the first module's weights make the same one of another.
+
+        What merges adapters into its weights in eval() must not do so in shared ones, and what it
+        keeps of its state, as by `set_extra_state`, must be what it gives as its state.
+        """
+        twin = self._build(False)
+        same = not differences(numbers(self._module), numbers(twin))
+        return same and _are_alike(self._module, twin)
 
 
 @dataclass(frozen=True)

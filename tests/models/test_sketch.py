@@ -150,6 +150,29 @@ def test_constructors_may_compute_with_first_weights(tmp_path: Path, init: str) 
     check_scores(tmp_path, net)
 
 
+STATEFUL = NETWORK.replace(
+    "    def forward",
+    """    def get_extra_state(self):
+        return torch.tensor(GIVEN)
+
+    def set_extra_state(self, state):
+        self.s = float(state)
+
+    def forward""",
+).replace("INIT", "self.s = 3.0")
+
+
+@pytest.mark.parametrize(("given", "threads"), [("self.s", 2), ("7.0", 1)])
+def test_threads_keep_what_a_network_made_of_its_state(
+    tmp_path: Path, given: str, threads: int
+) -> None:
+    """A network whose state does not give back what it took up is called on one thread."""
+    net = STATEFUL.replace("GIVEN", given)
+    check_scores(tmp_path, net)
+    state, _ = right_scores(tmp_path, net)
+    assert load_network(make_model(tmp_path, net, state), "cpu").threads(2) == threads
+
+
 def test_adapters_are_merged_into_weights_once(tmp_path: Path) -> None:
     """Another thread's network does not add its adapter to weights that hold it already."""
     check_scores(tmp_path, MERGING)
