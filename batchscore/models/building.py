@@ -143,13 +143,12 @@ class Blueprint:
         """
         few = sum(each.numel() for each in persistent(module).values()) <= _FEW_NUMBERS
         try:
-            one, other = self._again(2, few), self._again(3, False)
+            again = self._again(2, few)
+            kept = outside(again)
+            arrays = differences(kept, outside(self._again(3, False))) if kept else []
         except ModelError:
             return  # it cannot be built from what was never set
-        arrays = differences(outside(one), outside(other))
-        plain = numbers(one)
-        others = (numbers(other), numbers(module))
-        found = arrays or [place for each in others for place in differences(plain, each)]
+        found = arrays or differences(numbers(module), numbers(again))
         if found and not self._gives_the_same(module, read, probe, unknown=not arrays):
             raise ModelError(
                 f"architecture {self._model.architecture}: {found[0]} holds other numbers each "
