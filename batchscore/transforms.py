@@ -73,7 +73,7 @@ class ReadUnits(SpecDoFn):
         pa.set_cpu_count(self._spec.source.threads)
 
     def process(self, unit: Unit) -> Iterator[Block]:
-        """Yields the unit's blocks in order, begun anew after a bad shard, then its end."""
+        """Yields the unit's blocks in order, started again after a bad shard, then its end."""
         spec = self._spec
         with self._recorded():
             if spec.output.exists(layout.record(spec.slice, spec.score, unit.id)):

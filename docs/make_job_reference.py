@@ -64,7 +64,7 @@ placeholder keeps the parameter's type; in a longer text a date is written as 20
 `--set dotted.key=value` changes a key for one run; its value is YAML, and the key of a list's item
 is its position from 0. A relative path in the file starts from the file's folder, one in `--set`
 from the current directory. The YAML is that of version 1.2: only `true` and `false` are booleans.
-A key that stands twice is an error, and so are a file over 1 MiB, one nested over 50 levels, and
+A key that appears twice is an error, and so are a file over 1 MiB, one nested over 50 levels, and
 one of over 100,000 values.
 """
 

@@ -152,7 +152,7 @@ INPUT = [
     Case(
         "column-twice",
         shard(pa.Table.from_arrays([*ROWS.columns, ROWS["b"]], names=[*ROWS.column_names, "b"])),
-        ("in/1.parquet", "'b' stands twice"),
+        ("in/1.parquet", "'b' appears twice"),
     ),
     Case(
         "type-between-shards",
@@ -368,7 +368,7 @@ FUNCTIONS = [
     Case(
         "postprocess-takes-a-column's-name",
         postprocess("def score(batch): return batch.rename_columns(['id'])"),
-        ("'id'", "stand twice", "output.columns"),
+        ("'id'", "appear twice", "output.columns"),
         run=1,
     ),
 ]

@@ -121,7 +121,7 @@ def test_a_compaction_is_seen_as_rewritten(scored_job: Path) -> None:
     found = run(scored_job)
     assert held_for(found) == ["on_change.rewritten_shards"]
     assert "500 rows are published" in found["error"]
-    assert "500 in its place" in found["error"]
+    assert "500 would take their place" in found["error"]
     done = run(scored_job, "--set", "on_change.rewritten_shards=rescore")
     assert (done["status"], len(ids(scored_job))) == ("published", 500)
 

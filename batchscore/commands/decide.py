@@ -291,7 +291,7 @@ def _find_undoing(store: Store, manifest: dict[str, Any]) -> _Undoing:
 
 
 def _by_attempt(manifest: Mapping[str, Any] | None) -> dict[str, UnitRecord]:
-    """Returns a manifest's units; one scored anew may bear an old name, an attempt never does."""
+    """Returns a manifest's units; one scored again may have an old name, an attempt never does."""
     records = published_records(manifest).values() if manifest else ()
     return {record.attempt: record for record in records}
 

@@ -51,8 +51,8 @@ class Part(NamedTuple):
     """Some rows of a stretch of the data that is read as a whole.
 
     Args:
-        sequence: its place in the stretch; after a failure the stretch begins anew with 0, and what
-            came of it before counts for nothing.
+        sequence: its place in the stretch; after a failure the stretch starts again with 0, and
+            what came of it before counts for nothing.
         batch: the rows.
         last: whether the stretch ends with it.
     """

@@ -30,7 +30,7 @@ from batchscore.units.record import Digest, StagedFile, UnitRecord
 _THREADS = 8
 _CHUNK_BYTES = 1 << 20
 _BATCH_ROWS = 16_384
-_ANEW = "restore it from a copy, or score the slice anew with --rescore"
+_REMEDY = "restore it from a copy, or score the slice again with --rescore"
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ def _open(store: Store, name: str) -> _Opened | None:
         _check_paths(store, records)
         problems = (*_look_at_snapshot(store, name, manifest), *_look_at_sums(manifest, records))
     except (RecordError, ValueError, TypeError, KeyError, AttributeError) as error:
-        detail = str(error) if isinstance(error, RecordError) else f"damaged ({error!r}); {_ANEW}"
+        detail = str(error) if isinstance(error, RecordError) else f"damaged ({error!r}); {_REMEDY}"
         return _Opened(name, None, (), (Problem("manifest", layout.slice_file(name, ""), detail),))
     if journal is not None:
         run = journal.publication.run
@@ -231,7 +231,7 @@ def _check_paths(store: Store, records: Sequence[UnitRecord]) -> None:
 def _look_at_marker(store: Store, name: str) -> tuple[Problem, ...]:
     if not store.exists(layout.slice_file(name, CURRENT)):
         return ()
-    detail = f"is gone, and a snapshot is there; {_ANEW}"
+    detail = f"is gone, and a snapshot is there; {_REMEDY}"
     return (Problem("marker", layout.slice_file(name, MARKER), detail),)
 
 
@@ -266,7 +266,7 @@ def _look_at_sums(manifest: Mapping[str, Any], records: Sequence[UnitRecord]) ->
     ]
     for what, told, found in sums:
         if told != found:
-            detail = f"{what} are {found:,}, and it counts {told:,}; {_ANEW}"
+            detail = f"{what} are {found:,}, and it counts {told:,}; {_REMEDY}"
             yield Problem("sum", path, detail)
 
 
@@ -310,7 +310,7 @@ def _look_at_digest(store: Store, kind: str, path: str, digest: Digest) -> Itera
     """Holds the bytes of a file against what the manifest tells of it."""
     damage = find_damage(store, {path: digest}, read=True)
     if damage:
-        yield Problem(kind, path, f"{damage[path]}; {_ANEW}")
+        yield Problem(kind, path, f"{damage[path]}; {_REMEDY}")
 
 
 def _look_at_file(store: Store, file: StagedFile) -> Iterator[Problem]:
@@ -318,17 +318,19 @@ def _look_at_file(store: Store, file: StagedFile) -> Iterator[Problem]:
     try:
         digest = read_digest(store, file.staged)
     except FileNotFoundError:
-        detail = f"{counted_were(file.rows, 'row')} published in it; {_ANEW}"
+        detail = f"{counted_were(file.rows, 'row')} published in it; {_REMEDY}"
         yield Problem("missing", file.staged, detail)
         return
     except OSError as error:
         yield Problem("unreadable", file.staged, f"cannot be read ({reason(error)}); try again")
         return
     if digest.bytes != file.bytes:
-        detail = f"has {counted(digest.bytes, 'byte')}, and {file.bytes:,} were published; {_ANEW}"
+        detail = (
+            f"has {counted(digest.bytes, 'byte')}, and {file.bytes:,} were published; {_REMEDY}"
+        )
         yield Problem("size", file.staged, detail)
     elif digest.sha256 != file.sha256:
-        detail = f"its SHA-256 is {digest.sha256}, and {file.sha256} was published; {_ANEW}"
+        detail = f"its SHA-256 is {digest.sha256}, and {file.sha256} was published; {_REMEDY}"
         yield Problem("sha256", file.staged, detail)
     yield from _look_at_table(store, "rows", file.staged, file.rows)
 
@@ -347,7 +349,7 @@ def _look_at_table(store: Store, kind: str, path: str, rows: int | None) -> Iter
     if (promised, found) != (expected, expected):
         detail = (
             f"its footer promises {counted(promised, 'row')} and {found:,} can be read, where "
-            f"{expected:,} were written; {_ANEW}"
+            f"{expected:,} were written; {_REMEDY}"
         )
         yield Problem(kind, path, detail)
 
@@ -382,7 +384,7 @@ def _look_at_lineage(store: Store, address: str, record: UnitRecord) -> Iterator
     if path is None:
         if record.scored:
             rows = counted(record.scored, "row")
-            yield Problem("lineage", address, f"no rows file for {rows}; {_ANEW}")
+            yield Problem("lineage", address, f"no rows file for {rows}; {_REMEDY}")
         return
     try:
         with open_parquet(store, path) as file:
@@ -395,7 +397,7 @@ def _look_at_lineage(store: Store, address: str, record: UnitRecord) -> Iterator
     if sorted(counts.values()) != sorted(file.rows for file in record.files):
         detail = (
             f"knows {counted(counts.total(), 'row')} of {counted(len(counts), 'file')}, where "
-            f"{record.scored:,} of {len(record.files)} were published; {_ANEW}"
+            f"{record.scored:,} of {len(record.files)} were published; {_REMEDY}"
         )
         yield Problem("lineage", path, detail)
 
@@ -405,14 +407,16 @@ def _look_at_rejects(store: Store, address: str, record: UnitRecord) -> Iterator
     if record.rejects_file is not None:
         yield from _look_at_table(store, "rejects", record.rejects_file, record.rejected)
     elif record.rejected:
-        yield Problem("rejects", address, f"no file for {counted(record.rejected, 'row')}; {_ANEW}")
+        yield Problem(
+            "rejects", address, f"no file for {counted(record.rejected, 'row')}; {_REMEDY}"
+        )
 
 
 def _look_at_profile(file: ProfileFile, sha256: str | None) -> Iterator[Problem]:
     try:
         read_profile(file, sha256)
     except RecordError as error:
-        yield Problem("profile", file.name, f"{error}; {_ANEW}")
+        yield Problem("profile", file.name, f"{error}; {_REMEDY}")
 
 
 def _look_at_folder(store: Store, names: Sequence[str]) -> Iterator[Problem]:

@@ -168,7 +168,7 @@ def _without_lost_connections(failed: threading.ExceptHookArgs) -> None:
 class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
     """Starts Beam workers by forking a server that has imported Beam and torch once.
 
-    Beam's own pool starts each through a shell, and imports everything anew.
+    Beam's own pool starts each through a shell, and imports everything again.
     """
 
     def __init__(self, on_lost: Callable[[str], None], gpus: Sequence[str] = ()) -> None:

@@ -82,8 +82,8 @@ class Job(Section):
     )
     name: JobName = Field(
         description="Names the job in its output and reports: letters, digits, `_`, `.` and `-`, "
-        "at most 64. With the parameters it tells one slice of an output from another, so a new "
-        "name starts anew."
+        "at most 64. With the parameters it identifies a slice of the output, so a new name "
+        "starts an empty slice."
     )
     params: dict[ParameterName, Parameter] = Field(
         default_factory=dict,

@@ -43,12 +43,12 @@ class OnChange(Section):
     )
     rewritten_shards: Literal["hold", "rescore"] = Field(
         default="hold",
-        description="When shards whose rows are published were written anew, or others stand in "
-        "their folder in their place, as after a compaction: `hold`, or `rescore` them.",
+        description="When shards whose rows are published were rewritten, or other shards took "
+        "their place in their folder, as after a compaction: `hold`, or `rescore` them.",
     )
     late_shards: Literal["add", "hold"] = Field(
         default="add",
-        description="When there are new shards: `add` scores them alone and publishes them beside "
+        description="When there are new shards: `add` scores them alone and publishes them with "
         "the others; or `hold`.",
     )
 
@@ -175,7 +175,7 @@ class Rejects(Section):
     max_rows: int | None = Field(
         default=None,
         ge=0,
-        description="The most rejected rows, beside `max_ratio`; by default any number.",
+        description="The most rejected rows, in addition to `max_ratio`; by default any number.",
     )
 
 
@@ -343,8 +343,8 @@ class Drift(Section):
         description="`model`: the profile in the model folder, written by training; `previous`: "
         "what is published of the slice before this one by date, or of this one; a file that "
         "`batchscore profile` wrote (a relative path starts from the job file's folder); or "
-        "earlier runs. The model's profile, where there is one, is compared with beside any "
-        "other, since slow drift never shows against yesterday. A list of references, each with "
+        "earlier runs. The model's profile, where there is one, is compared with in "
+        "addition, since slow drift never shows against yesterday. A list of references, each with "
         "an `on_fail` of its own, names all that the run is compared with. Without a reference "
         "the run is profiled, and says so.",
     )

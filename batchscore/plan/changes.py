@@ -20,8 +20,8 @@ class Changes:
     Args:
         score: what decides scores and differs, as a person would call it.
         removed: shards with published rows that are gone.
-        rewritten: shards with published rows that were written anew, or are gone from a folder in
-            which others stand in their place.
+        rewritten: shards with published rows that were rewritten, or are gone from a folder in
+            which others took their place.
         late: shards of which no row is published yet, those among `replacements` left out.
         replacements: shards that stand in place of rewritten ones.
         rows_before: rows of what is gone or rewritten, filtered and rejected ones counted.
@@ -106,17 +106,18 @@ def judge_changes(changes: Changes, on_change: OnChange, work: str) -> list[Chec
             changes.removed,
             on_change.removed_shards,
             "remove",
-            f"{_some(changes.removed)} gone; their published rows would be removed",
+            f"{_some(changes.removed)} gone; {of_count(len(changes.removed), 'its', 'their')} "
+            "published rows would be removed",
         ),
         (
             "rewritten_shards",
             changes.rewritten,
             on_change.rewritten_shards,
             "rescore",
-            f"{_some(changes.rewritten)} written anew or replaced by {len(changes.replacements):,} "
-            f"in the same folder; {counted(changes.rows_before, 'row')} "
-            f"{of_count(changes.rows_before, 'is', 'are')} published of all that changed or is "
-            f"gone, {changes.rows_after:,} in its place",
+            f"{_some(changes.rewritten)} rewritten{_replaced(len(changes.replacements))}; of all "
+            f"that changed or is gone, {counted(changes.rows_before, 'row')} "
+            f"{of_count(changes.rows_before, 'is', 'are')} published; "
+            f"{changes.rows_after:,} would take their place",
         ),
         ("late_shards", changes.late, on_change.late_shards, "add", f"{_some(changes.late)} new"),
     )
@@ -138,7 +139,10 @@ def _name_reasons(reasons: tuple[str, ...]) -> str:
     return f"{shown}, so that every row would be scored again"
 
 
+def _replaced(others: int) -> str:
+    return f" or replaced by {counted(others, 'other')} in the same folder" if others else ""
+
+
 def _some(paths: tuple[str, ...]) -> str:
-    shards = f"{len(paths):,} shard{'s' if len(paths) > 1 else ''}"
     names = ", ".join(paths[:3]) + (", …" if len(paths) > 3 else "")
-    return f"{shards} ({names}) {'are' if len(paths) > 1 else 'is'}"
+    return f"{counted(len(paths), 'shard')} ({names}) {of_count(len(paths), 'is', 'are')}"

@@ -102,7 +102,7 @@ def read_footers(
 
     Raises:
         InputError: one file more is so, or every one; hive keys differ, or are not what they
-            should be; or a column stands twice.
+            should be; or a column appears twice.
     """
     footers = Footers([], [])
     with closing(_read_all(found, _Reading(key_types(found, rules), filters, int96))) as read:
@@ -278,7 +278,7 @@ def _arrow_filesystem(path: str) -> tuple[Any, str]:
 def _no_duplicates(path: str, schema: pa.Schema) -> None:
     if len(set(schema.names)) < len(schema.names):
         twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
-        raise InputError(f"shard {path}: column {twice[0]!r} stands twice; rename one")
+        raise InputError(f"shard {path}: column {twice[0]!r} appears twice; rename one")
 
 
 def _plain_type(kind: pa.DataType) -> pa.DataType:

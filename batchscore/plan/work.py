@@ -324,7 +324,7 @@ def _missing_files(
             f"slice {spec.slice!r} of {spec.output.address}: its current.txt and the manifest of "
             f"what is published differ, in {one_line(repr(strange[0]))} among "
             "others; one was changed by hand: "
-            "restore it, or score and publish the slice anew with --rescore"
+            "restore it, or score the slice again with --rescore"
         )
     alike = base is not None and base["score"] == spec.score
     kept = [path for r in published.values() for path in _records(plan, r)] if alike else []

@@ -41,13 +41,13 @@ def open_parquet(store: Store, path: str) -> Iterator[pq.ParquetFile]:
             yield file
     except FileNotFoundError as error:
         raise RecordError(
-            f"file {store.url(path)}: no such file; restore it, or score the slice anew with "
+            f"file {store.url(path)}: no such file; restore it, or score the slice again with "
             "--rescore"
         ) from error
     except (pa.ArrowException, OSError, KeyError) as error:
         raise RecordError(
             f"file {store.url(path)}: damaged ({reason(error)}); restore it, or score the slice "
-            "anew with --rescore"
+            "again with --rescore"
         ) from error
 
 

@@ -165,7 +165,7 @@ def partition_values(partition: str, schema: pa.Schema) -> dict[str, pa.Scalar]:
         except (KeyError, pa.ArrowException) as error:
             raise RecordError(
                 f"partition {partition!r}: {text!r} is no value of column {name!r} "
-                f"({reason(error)}); score the slice anew with --rescore"
+                f"({reason(error)}); score the slice again with --rescore"
             ) from error
     return values
 
@@ -223,7 +223,7 @@ def _check_columns(store: Store, path: str, wanted: Sequence[str], names: Sequen
         if name not in names:
             raise RecordError(
                 f"file {store.url(path)}: has no column {name!r}, which checks.unique names; score "
-                "the slice anew with --rescore"
+                "the slice again with --rescore"
             )
 
 

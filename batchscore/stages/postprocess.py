@@ -70,7 +70,7 @@ def _merged(columns: Columns, new: Columns) -> Columns:
     clash = next((name for name in new if name in columns), None)
     if clash is not None:
         raise StepError(
-            f"postprocess: {clash!r} would stand twice, the outputs so far are {list(columns)}; "
+            f"postprocess: {clash!r} would appear twice, the outputs so far are {list(columns)}; "
             "give the step another name"
         )
     return {**columns, **new}

@@ -133,7 +133,7 @@ def read_unit(unit: Unit, source: Source, max_bad_shards: int = 0) -> Iterator[B
     Rows keep their order and are numbered by the rows that were planned; blocks go on across the
     shards of a pack. Busy seconds stand in each block under `read`.
 
-    The blocks may begin anew with number 0, and those before then count for nothing: once for
+    The blocks may start again with number 0, and those before then count for nothing: once for
     each shard whose input or output failed, after a second, and once without the bad shards; the
     first bad one has all behind it read to their ends, to find the others before that.
 

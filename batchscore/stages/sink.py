@@ -58,7 +58,7 @@ class HashingSink:
 
     def write(self, data: Any) -> int:
         """Hands bytes over."""
-        # What is not Python's own may be written anew before its turn comes.
+        # What is not Python's own may be overwritten before its turn comes.
         self._pieces.put((self, bytes(data)))
         self.bytes += len(data)
         return len(data)

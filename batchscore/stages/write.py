@@ -116,7 +116,7 @@ def scored_batch(block: Block, target: Target) -> pa.RecordBatch:
     clashes = sorted(name for name, count in Counter(names).items() if count > 1)
     if clashes:
         raise StepError(
-            f"output column {clashes[0]!r} would stand twice, from the input and from the scores; "
+            f"output column {clashes[0]!r} would appear twice, from the input and from the scores; "
             "rename the score in postprocess, or leave the column out of output.columns"
         )
     version = pa.repeat(pa.scalar(target.model_version), len(block))

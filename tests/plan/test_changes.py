@@ -191,6 +191,6 @@ def test_a_rewriting_tells_rows_before_and_after() -> None:
     found = changes_between(before, [shard("p/all", rows=1_500)])
     (check,) = judge_changes(found, OnChange(), COST)
     assert check.name == "on_change.rewritten_shards"
-    assert "2 shards (p/a, p/b) are written anew or replaced by 1" in check.detail
+    assert "2 shards (p/a, p/b) are rewritten or replaced by 1 other in the same" in check.detail
     assert "1,500 rows are published" in check.detail
-    assert "1,500 in its place" in check.detail
+    assert "1,500 would take their place" in check.detail

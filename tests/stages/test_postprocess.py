@@ -160,13 +160,13 @@ def test_a_threshold_is_reached_by_its_own_value() -> None:
         ({"a": [3]}, Labels(labels=("x", "y")), "holds class 3"),
         ({"a": [-1]}, Labels(labels=("x", "y")), "holds class -1"),
         ({"a": [0.5]}, Labels(labels=("x", "y")), "put a threshold before it"),
-        ({"logit": [1.0], "score": [1.0]}, Sigmoid(output="logit"), "'score' would stand twice"),
-        ({"a": [1.0]}, Threshold(at=1, name="a"), "'a' would stand twice"),
-        ({"a": [1]}, Labels(labels=("x", "y"), name="a"), "'a' would stand twice"),
+        ({"logit": [1.0], "score": [1.0]}, Sigmoid(output="logit"), "'score' would appear twice"),
+        ({"a": [1.0]}, Threshold(at=1, name="a"), "'a' would appear twice"),
+        ({"a": [1]}, Labels(labels=("x", "y"), name="a"), "'a' would appear twice"),
         (
             {"a": [[1.0]], "top_scores": [1.0]},
             TopK(output="a", k=1),
-            "'top_scores' would stand twice",
+            "'top_scores' would appear twice",
         ),
     ],
 )

@@ -190,7 +190,7 @@ def test_scores_that_change_their_type_are_refused(tmp_path: Path) -> None:
 def test_a_score_with_another_columns_name_is_refused(name: str) -> None:
     """Neither a passed-through column nor the version is overwritten by a score."""
     block = make_block(make_batch(id=[1], part=["p"]), values=make_batch(**{name: [0.5]}))
-    with pytest.raises(StepError, match=f"'{name}' would stand twice"):
+    with pytest.raises(StepError, match=f"'{name}' would appear twice"):
         scored_batch(block, TARGET)
 
 

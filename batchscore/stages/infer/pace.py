@@ -33,6 +33,6 @@ class Pace:
         return max(1, most)
 
     def take_beside(self) -> float:
-        """Returns the seconds of other threads, and begins to count them anew."""
+        """Returns the seconds of other threads, and sets their count to zero."""
         beside_s, self.beside_s = self.beside_s, 0.0
         return beside_s
