@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from batchscore.cli.app import main
@@ -20,17 +22,30 @@ def end_of(
 
     `stdout` and `stderr` are files, or CLOSED; standard error is a file in `log` by default.
     """
+    process = begin(*words, log=log, stdout=stdout, stderr=stderr)
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode, said_in(log)
+
+
+def begin(*words: object, log: Path, stdout: str = os.devnull, stderr: str = "") -> BaseProcess:
+    """Return the process of a command that was started; see `end_of`."""
     said = log / "said.txt"
     said.write_text("")
     order = ([str(word) for word in words], stdout, stderr or str(said))
     process = start_server().Process(target=_obey, args=order)
     process.start()
-    process.join()
-    assert process.exitcode is not None
-    return process.exitcode, said.read_text()
+    return process
+
+
+def said_in(log: Path) -> str:
+    """Return what a command wrote to standard error by default."""
+    return (log / "said.txt").read_text()
 
 
 def _obey(words: list[str], stdout: str, stderr: str) -> None:
+    # A server of forks has Ctrl-C blocked.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     # The streams are those that Python starts with, whatever the server made of its own.
     sys.stdout = sys.__stdout__ = _stream(1, stdout, "strict")  # type: ignore[misc]
     sys.stderr = sys.__stderr__ = _stream(2, stderr, "backslashreplace")  # type: ignore[misc]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
 import subprocess
 import tempfile
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO
 
@@ -18,6 +20,7 @@ from batchscore.messages.wording import one_line, reason
 SECONDS = 60.0
 _KEPT_BYTES = 4096
 _SHOWN = 300
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Program:
         name = self.notify.command[0]
         if os.sep not in name:
             return shutil.which(name)
-        path = os.path.join(self.base, name)
+        path = os.path.normpath(os.path.join(self.base, name))
         runs = os.path.isabs(path) and os.path.isfile(path) and os.access(path, os.X_OK)
         return path if runs else None
 
@@ -43,10 +46,11 @@ class Program:
         if self.path is not None:
             return None
         name = one_line(self.notify.command[0], 120)
-        where = self.base if os.sep in name else "PATH"
+        folder = self.base if os.sep in name else "PATH"
+        where = "" if os.path.isabs(name) else f"in {one_line(folder, 200)} "
         return (
-            f"notify.command: there is no program {name!r} in {one_line(where, 200)} that may be "
-            "executed; correct its name, or make it executable. Until then nobody is notified"
+            f"notify.command: there is no program {name!r} {where}that may be executed; correct "
+            "its name, or make it executable. Until then nobody is notified"
         )
 
 
@@ -60,6 +64,7 @@ def tell(program: Program, document: str, seconds: float = SECONDS) -> str | Non
     """Runs the program with a document on its standard input; returns what went wrong, or None.
 
     No shell takes part. What the program prints is read and kept for a failure's message alone.
+    Ctrl-C and SIGTERM kill the program, and nothing else: the run has ended already.
 
     Args:
         program: what is run, in a session of its own.
@@ -72,19 +77,40 @@ def tell(program: Program, document: str, seconds: float = SECONDS) -> str | Non
     head = f"notify.command: {one_line(path, 200)}"
     command = [path, *program.notify.command[1:]]
     try:
-        with tempfile.TemporaryFile() as given:
+        with _interrupted_by_signals(), tempfile.TemporaryFile() as given:
             given.write(document.encode(errors="backslashreplace"))
             given.seek(0)
             code, said = _run(command, given, seconds)
     except (OSError, ValueError) as error:
-        return f"{head}: could not be started ({reason(error)}); the run's outcome is the same"
+        problem = f"could not be started ({reason(error)}){_remedy(error)}"
+        return f"{head}: {problem}; the run's outcome is the same"
     except KeyboardInterrupt:
-        return f"{head}: was interrupted; the run's outcome is the same"
+        return f"{head}: was interrupted and killed; the run's outcome is the same"
     if code == 0:
         return None
     ended = f"took over {seconds:g} s and was killed" if code is None else f"ended with {code}"
     printed = f" and printed: {said}" if said else ""
     return f"{head}: {ended}{printed}; the run's outcome is the same"
+
+
+def _remedy(error: Exception) -> str:
+    lacks_line = isinstance(error, OSError) and error.errno == errno.ENOEXEC
+    return ": begin it with a line such as #!/bin/sh" if lacks_line else ""
+
+
+@contextmanager
+def _interrupted_by_signals() -> Iterator[None]:
+    """Has SIGTERM interrupt what is inside as Ctrl-C does, since both want an end at once."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _run(command: list[str], given: IO[bytes], seconds: float) -> tuple[int | None, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import stat
 import sys
 import time
@@ -14,6 +15,7 @@ import pytest
 
 from batchscore.commands.notify import Program, tell
 from batchscore.job import Notify
+from tests.endings import begin, said_in
 from tests.factory import change_job, make_rows, run_cli, run_json, write_job, write_shard
 
 
@@ -151,6 +153,25 @@ def test_a_program_that_hangs_is_killed_with_its_children(tmp_path: Path) -> Non
     assert not _is_running(pid)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_program_alone(job: Path, number: int) -> None:
+    """The run has ended: its exit code stays, and its program does not outlive it."""
+    started = job.parent / "pid"
+    (job.parent / "keep.py").unlink()
+    body = f"open('{started}_', 'w').write(str(os.getpid()))\nos.rename('{started}_', '{started}')"
+    program(job.parent, "keep.py", f"{body}\ntime.sleep(600)")
+    change_job(job.parent, {"notify.on": ["published"]})
+    process = begin("run", job, log=job.parent)
+    while process.is_alive() and not started.exists():
+        time.sleep(0.05)
+    assert process.pid is not None
+    os.kill(process.pid, number)
+    process.join()
+    assert process.exitcode == 0, said_in(job.parent)
+    assert "keep.py: was interrupted and killed; the run's outcome" in said_in(job.parent)
+    assert not _is_running(int(started.read_text()))
+
+
 def _is_running(pid: int) -> bool:
     for _ in range(100):
         try:
@@ -168,6 +189,16 @@ def test_a_program_need_not_read(tmp_path: Path) -> None:
     """A large document that nobody reads blocks nothing."""
     notify = Notify(command=(str(program(tmp_path, "deaf.py", "sys.exit(0)")),))
     assert tell(Program(notify, ""), "x" * 10_000_000) is None
+
+
+def test_a_script_without_its_first_line_says_what_it_lacks(tmp_path: Path) -> None:
+    """Without a shell the system does not know what runs it; the program's path is plain."""
+    path = program(tmp_path, "bare", "")
+    path.write_text("exit 0")
+    problem = tell(Program(Notify(command=("./bare",)), str(tmp_path)), "{}")
+    assert problem is not None
+    assert problem.startswith(f"notify.command: {path}: could not be started (")
+    assert "begin it with a line such as #!/bin/sh" in problem
 
 
 def test_arguments_are_no_shell(tmp_path: Path) -> None:
