@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from batchscore.columnar.arrays import to_arrow, to_numpy
 from batchscore.errors import InputError, ModelError, StepError
-from batchscore.messages.wording import counted
+from batchscore.messages.wording import counted, nearest
 from batchscore.models.validate import Frozen, validated
 
 MISSING, UNSEEN, FIRST_KNOWN = 0, 1, 2
@@ -85,15 +85,17 @@ class Categorical(Frozen):
     def _distinct(cls, vocabulary: tuple[str | int, ...]) -> tuple[str | int, ...]:
         if not vocabulary or len(set(vocabulary)) != len(vocabulary):
             raise ValueError("needs at least one value, and each only once")
-        if any(isinstance(value, int) and not -(2**63) <= value < 2**63 for value in vocabulary):
-            raise ValueError("holds an integer that does not fit 64 bits")
+        whole = [value for value in vocabulary if isinstance(value, int)]
+        if whole and not (_fits(whole, -(2**63), 2**63) or _fits(whole, 0, 2**64)):
+            raise ValueError("holds integers that fit neither int64 nor uint64")
         return vocabulary
 
     @functools.cached_property
     def value_set(self) -> Any:
-        """The vocabulary as an Arrow array (string or int64), built once."""
+        """The vocabulary as an Arrow array (string, int64 or uint64), built once."""
         if isinstance(self.vocabulary[0], int):
-            return to_arrow(np.array(self.vocabulary, np.int64))
+            small = max(map(int, self.vocabulary)) < 2**63
+            return to_arrow(np.array(self.vocabulary, np.int64 if small else np.uint64))
         texts = [str(value).encode() for value in self.vocabulary]
         ends = np.cumsum([0, *map(len, texts)], dtype=np.int64)
         buffers = [None, pa.py_buffer(ends), pa.py_buffer(b"".join(texts))]
@@ -264,9 +266,19 @@ def fit_categorical(
 
 
 def _check_fit(table: pa.Table, column: str, expected: str, fits: Sequence[Any]) -> None:
+    times = table.schema.names.count(column)
+    if times != 1:
+        remedy = "rename one" if times else nearest(column, table.schema.names)
+        raise InputError(
+            f"column {column!r} is in the table {counted(times, 'time')}, expected once; {remedy}"
+        )
     kind = _plain_type(table.column(column).type)
     if not pa.types.is_null(kind) and not any(test(kind) for test in fits):
         raise InputError(f"column {column!r} is {kind}, expected {expected}; cast it")
+
+
+def _fits(values: Sequence[int], low: int, high: int) -> bool:
+    return all(low <= value < high for value in values)
 
 
 def _is_index(feature: Feature) -> bool:
@@ -344,11 +356,11 @@ def _index_of(feature: Categorical, column: pa.Array) -> NDArray[np.int64]:
     values = feature.value_set
     if pa.types.is_null(column.type):
         column = column.cast(values.type)
-    elif pa.types.is_uint64(column.type):
-        # Decimals hold both ranges; a cast to int64 would make large values negative ones.
-        column, values = column.cast(pa.decimal128(20, 0)), values.cast(pa.decimal128(20, 0))
-    elif values.type == pa.int64():
-        column = column.cast(pa.int64())
+    elif pa.types.is_integer(values.type):
+        column = column if pa.types.is_uint64(column.type) else column.cast(pa.int64())
+        if column.type != values.type:
+            # Decimals hold both ranges; a cast to int64 would make large values negative ones.
+            column, values = column.cast(pa.decimal128(20, 0)), values.cast(pa.decimal128(20, 0))
     known = pc.index_in(column, value_set=values.cast(column.type))
     index_b = _filled(known, np.int32, UNSEEN - FIRST_KNOWN).astype(np.int64) + FIRST_KNOWN
     if column.null_count:

@@ -283,6 +283,38 @@ def test_every_kind_of_string_is_fitted_and_encoded_alike(
     assert encode(features, batch)["i"].to_pylist() == [[4], [3], [0], [2], [2]]
 
 
+@pytest.mark.parametrize("kind", [pa.uint64(), pa.dictionary(pa.int32(), pa.uint64())], ids=str)
+def test_integers_beyond_int64_are_categories(kind: pa.DataType) -> None:
+    """Hashes of 64 bits without a sign are fitted, stored, and found again exactly."""
+    ids = [2**64 - 1, 2**63, None, 2**64 - 1, 2**63 - 1, 5]
+    plain = pa.array(ids, pa.uint64())
+    column = plain.dictionary_encode() if pa.types.is_dictionary(kind) else plain
+    fitted = fit_categorical(pa.table({"c": column}), "c", max_size=3)
+    assert fitted.vocabulary == (2**64 - 1, 5, 2**63 - 1)
+    features = load_features(dump_features(Features(inputs={"i": (fitted,)})))
+    batch = pa.RecordBatch.from_arrays([column], ["c"])
+    assert encode(features, batch)["i"].to_pylist() == [[2], [1], [0], [2], [4], [3]]
+    small = pa.RecordBatch.from_arrays([pa.array([5, -1, None], pa.int8())], ["c"])
+    assert encode(features, small)["i"].to_pylist() == [[3], [1], [0]]
+
+
+@pytest.mark.parametrize("vocabulary", [(2**64,), (-(2**63) - 1,), (-1, 2**63)], ids=str)
+def test_integers_of_no_type_are_refused(vocabulary: tuple[int, ...]) -> None:
+    """No column has both a negative integer and one beyond int64."""
+    with pytest.raises(ValueError, match="fit neither int64 nor uint64"):
+        Categorical(column="c", vocabulary=vocabulary)
+
+
+@pytest.mark.parametrize("fit", [fit_numeric, fit_categorical])
+def test_a_column_that_is_not_there_cannot_be_fitted(fit: Any) -> None:
+    """The message has the nearest name, and how often the column is there."""
+    with pytest.raises(InputError, match=r"'carier' is in the table 0 times.*nearest: 'carrier'"):
+        fit(pa.table({"carrier": ["a"]}), "carier")
+    twice = pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["c", "c"])
+    with pytest.raises(InputError, match="'c' is in the table 2 times, expected once"):
+        fit(twice, "c")
+
+
 def test_a_frame_of_pandas_strings_is_fitted() -> None:
     """Whatever pandas keeps texts in, what Arrow makes of them is fitted."""
     texts = ["b", "a", None, "c", "c"]
