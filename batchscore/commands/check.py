@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
 from batchscore.commands.notify import program_of
 from batchscore.commands.prepared import prepared
 from batchscore.errors import BatchscoreError, FailedError, HeldError, RetryError
-from batchscore.finish.judge import judge_values, judge_volume
+from batchscore.finish.judge import judge_ages, judge_values, judge_volume
 from batchscore.job import load_job
 from batchscore.messages.wording import counted
 from batchscore.phases import LOADING, PLANNING, SCORING, START_UP, Stopwatch
 from batchscore.plan import Plan, Work, make_plan, settle, share_out
+from batchscore.plan.newest import newest_bound
 from batchscore.plan.places import probe_output
+from batchscore.plan.plan import day_end
 from batchscore.plan.rehearsal import Rehearsal, estimate_seconds, rehearse
 from batchscore.runs.checks import Check, check_rejects, check_schema, worst
 from batchscore.runs.lease import describe_holder, holder
@@ -222,7 +225,28 @@ def _judge(tried: _Tried, work: Work) -> list[Check]:
     batch = f"in the first {counted(rehearsal.rows, 'row')}: "
     in_batch = [replace(each, detail=batch + each.detail) for each in checks]
     found = [*_volume(plan, work), *_rejects(plan, work, rehearsal), *in_batch]
+    told = [replace(each, detail=batch + each.detail) for each in checks]
+    found = [*_volume(plan, work), *_rejects(plan, work, rehearsal), *told]
+    found += _ages(plan, work, rehearsal)
     return [*found, *_reused(plan, work, {check.name for check in found if not check.passed})]
+
+
+def _ages(plan: Plan, work: Work, rehearsal: Rehearsal) -> list[Check]:
+    """Returns the check of ages where statistics show that every value is too old."""
+    if not rehearsal.example:
+        return []
+    spec = plan.spec
+    dated = {check.column for check in spec.target.checks if check.kind == "fresh"}
+    pieces = [piece for unit in work.units for piece in unit.pieces]
+    bounds = {
+        name: bound
+        for name in dated.difference(rehearsal.example)  # a score counts before a column
+        if (bound := newest_bound(name, pieces, spec.source)) is not None
+    }
+    end = day_end(plan.loaded)
+    moment = datetime.fromisoformat(end) if end else datetime.now(timezone.utc)
+    found = judge_ages(spec, [*work.kept.values(), *work.resumed.values()], bounds, moment)
+    return [replace(c, detail=f"at best, by the shards' statistics: {c.detail}") for c in found]
 
 
 def _reused(plan: Plan, work: Work, known: Collection[str]) -> list[Check]:

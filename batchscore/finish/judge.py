@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ from batchscore.runs.unique import (
 from batchscore.stages.block import locate_rows
 from batchscore.stages.key_hashes import hash_keys
 from batchscore.units.record import UnitRecord
-from batchscore.units.tallies import merge_tallies
+from batchscore.units.tallies import Tally, merge_tallies
 from batchscore.units.unit import Unit
 from batchscore.worker.golden_results import golden_results
 from batchscore.worker.spec import RunSpec
@@ -96,6 +97,34 @@ def judge_values(spec: RunSpec, records: Sequence[UnitRecord]) -> list[Check]:
         for each in wanted
     }
     return check_columns(wanted, tallies, spec.checks)
+
+
+def judge_ages(
+    spec: RunSpec, records: Sequence[UnitRecord], bounds: Mapping[str, Tally], moment: datetime
+) -> list[Check]:
+    """Returns the check of ages, where it fails however new the rows to score turn out to be.
+
+    Args:
+        spec: of the run.
+        records: of the rows that were scored before.
+        bounds: by column, a tally whose newest value no row to score exceeds.
+        moment: when the ages are taken.
+    """
+    wanted = [
+        each
+        for each in spec.target.checks
+        if each.kind == "fresh"
+        and each.column in bounds
+        and all(each.key in record.tallies for record in records)
+    ]
+    tallies = {
+        each.key: merge_tallies(
+            [bounds[each.column], *(record.tallies[each.key] for record in records)]
+        )
+        for each in wanted
+    }
+    found = check_columns(wanted, tallies, spec.checks, moment)
+    return [check for check in found if not check.passed]
 
 
 def judge_volume(spec: RunSpec, rows: Rows, base: dict[str, Any] | None) -> list[Check]:

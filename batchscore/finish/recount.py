@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
@@ -22,26 +23,35 @@ from batchscore.units.unit import Unit
 from batchscore.worker.spec import RunSpec
 
 _BATCH_ROWS = 65_536
+# Opening a shard is mostly waiting, for a store or for its footer.
+_THREADS = 16
 
 
 def complete_tallies(spec: RunSpec, records: Mapping[str, UnitRecord]) -> dict[str, UnitRecord]:
     """Returns units' records with a tally for each check of a column; nothing is scored.
 
     A column that is written is counted in the unit's scored files, and any other in its shards.
+    Some units are read at a time.
 
     Raises:
         RecordError: a file of the unit is gone or damaged.
         StepError: there is no such column, or its type cannot be checked so.
         ShardError: a shard cannot be read, or changed since it was planned.
     """
-    return {unit: _completed(spec, record) for unit, record in records.items()}
+    lacking = {unit: record for unit, record in records.items() if _missing(spec, record)}
+    if not lacking:
+        return dict(records)
+    with ThreadPoolExecutor(min(_THREADS, len(lacking)), thread_name_prefix="recount") as pool:
+        counted = pool.map(lambda record: _completed(spec, record), lacking.values())
+        return {**records, **dict(zip(lacking, counted, strict=True))}
+
+
+def _missing(spec: RunSpec, record: UnitRecord) -> list[ColumnCheck]:
+    return [check for check in spec.target.checks if check.key not in record.tallies]
 
 
 def _completed(spec: RunSpec, record: UnitRecord) -> UnitRecord:
-    known = record.tallies
-    missing = [check for check in spec.target.checks if check.key not in known]
-    if not missing:
-        return record
+    known, missing = record.tallies, _missing(spec, record)
     written = {name for name, _ in record.columns}
     in_files = [check for check in missing if check.column in written]
     others = [check for check in missing if check.column not in written]
@@ -97,19 +107,23 @@ def _of_shards(
     filtered = {column for group in spec.source.filters or () for column, *_ in group}
     names = filtered | {check.column for check in checks}
     schema = pa.schema([field for field in spec.source.schema if field.name in names])
-    scored_n = _scored_rows(spec, record)
+    scored_n = _scored_rows(spec, record, unit)
     for block in read_unit(unit, replace(spec.source, schema=schema), len(record.bad_shards)):
         if block.sequence == 0:  # a shard failed: what was read before counts for nothing
             tallies = Tallies(checks, unit)
         if block.end is None:
-            mask = to_arrow(np.isin(to_numpy(block.rows_b), scored_n, assume_unique=True))
+            mask = to_arrow(scored_n[to_numpy(block.rows_b)])
             tallies.add([block.batch.filter(mask)], block.rows_b.filter(mask))
     return tallies.found
 
 
-def _scored_rows(spec: RunSpec, record: UnitRecord) -> Array:
-    parts = [p for file in record.files for p in source_rows(spec.output, record, file.staged)]
-    return np.concatenate(parts) if parts else np.empty(0, np.int64)
+def _scored_rows(spec: RunSpec, record: UnitRecord, unit: Unit) -> Array:
+    """Returns which of a unit's rows (n,) were scored."""
+    scored_n = np.zeros(unit.rows, np.bool_)
+    for file in record.files:
+        for row_n in source_rows(spec.output, record, file.staged):
+            scored_n[row_n] = True
+    return scored_n
 
 
 def _check_counts(record: UnitRecord, found: Mapping[str, Tally]) -> None:

@@ -110,7 +110,7 @@ def is_all_null(path: str, name: str) -> bool:
             list(file.reader.iter_batches(0, groups, leaves))
         except (OSError, pa.ArrowException):
             return False
-        return all(_has_nulls_alone(file.metadata.row_group(g).column(*leaves)) for g in groups)
+        return all(has_nulls_alone(file.metadata.row_group(g).column(*leaves)) for g in groups)
 
 
 def _decodes_to_nulls(file: pq.ParquetFile, groups: list[int], leaves: list[int]) -> bool:
@@ -118,7 +118,8 @@ def _decodes_to_nulls(file: pq.ParquetFile, groups: list[int], leaves: list[int]
     return all(batch.column(0).null_count == batch.num_rows for batch in batches)
 
 
-def _has_nulls_alone(chunk: pq.ColumnChunkMetaData) -> bool:
+def has_nulls_alone(chunk: pq.ColumnChunkMetaData) -> bool:
+    """Tells whether a flat column has nulls alone in a row group, as far as its statistics say."""
     # A flat column has as many values as rows, nulls among them.
     found = chunk.statistics
     return found is not None and found.has_null_count and found.null_count == chunk.num_values

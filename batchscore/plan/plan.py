@@ -264,11 +264,11 @@ def plan_facts(plan: Plan, started: str) -> dict[str, Any]:
         "references": [reference.to_json() for reference in plan.references.chosen],
         "reference_notes": list(plan.references.notes),
         "bad_files": [vars(bad) for bad in plan.bad_files],
-        "day_end": _day_end(plan.loaded),
+        "day_end": day_end(plan.loaded),
     }
 
 
-def _day_end(loaded: LoadedJob) -> str | None:
+def day_end(loaded: LoadedJob) -> str | None:
     """Returns the instant after the job's day in UTC, of several the latest; None without one."""
     kinds = {name: parameter.type for name, parameter in loaded.job.params.items()}
     days = [loaded.params[name] for name, kind in kinds.items() if kind == "date"]
