@@ -67,7 +67,9 @@ def report_comparison(found: Comparison) -> Page:
     """Returns the report of two tables that belong to no run."""
     before, now = found.reference, found.current
     about = f"{now.title} against {before.title}"
-    compared = Compared(before.title, before.profile, now.profile, found.drift, about)
+    compared = Compared(
+        before.title, before.profile, now.profile, found.drift, about, name=before.title
+    )
     return Page(make_report(None, [compared]))
 
 
@@ -118,7 +120,7 @@ def _compared(
         title += ", new rows" if new else ""
         title += f" (on_fail {reference.on_fail})" if reference.on_fail else ""
         found = found if is_counted(facts) else _unjudged(found)
-        yield Compared(title, before, now, found, counts=is_counted(facts))
+        yield Compared(title, before, now, found, counts=is_counted(facts), name=reference.title)
 
 
 def _unjudged(found: TableDrift) -> TableDrift:

@@ -11,11 +11,13 @@ from batchscore.messages.wording import one_line
 
 Summary = Mapping[str, Any]
 
-# How much each counts: a shift of the mean by the reference's sigma counts 1. The ends are those
-# of single values.
+# How much each counts: a shift of the mean by the reference's sigma counts 1.
 _PLACES: Mapping[str, tuple[str, float]] = MappingProxyType(
     {"mean": ("mean", 1.0), "p50": ("median", 0.9), "min": ("min", 0.1), "max": ("max", 0.1)}
 )
+# The ends are those of single values, far out where tails are long: they are shown only where
+# nothing else moved as far as this.
+_MOST_OF_ENDS = MappingProxyType({"min": 0.05, "max": 0.05})
 _OUTSIDE = (("are infinite", ("pos_inf", "neg_inf")), ("are not from 0 to 1", ("below", "above")))
 _SHARE = 0.05  # this much more infinite values count as much as a sigma
 _FROM_NOTHING = 5.0  # a spread where there was none, or none where there was one
@@ -49,7 +51,7 @@ def _place(key: str, now: Summary, before: Summary, title: str) -> tuple[float, 
         return math.inf, text
     scale = before.get("sigma") or now.get("sigma") or 1.0
     exact = 1.0 if max(abs(is_), abs(was)) < _EXACT or isinstance(is_, int) else 0.5
-    return exact * factor * abs(is_ - was) / scale, text
+    return min(exact * factor * abs(is_ - was) / scale, _MOST_OF_ENDS.get(key, math.inf)), text
 
 
 def _sigma(now: Summary, before: Summary, title: str) -> tuple[float, str]:

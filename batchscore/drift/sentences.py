@@ -92,7 +92,7 @@ def _changed(
         return f"{is_} of the values lie beyond the tails, {was} did in {title}"
     if measure.name == "unseen":
         found, _, expected = measure.detail.partition(", ")
-        return f"{found} of the rows have values that {title} has not ({expected})"
+        return f"{found} of the rows have values that are not in {title} ({expected})"
     if aspect.kind == "categories":
         return _category(aspect, title)
     if aspect.kind != "numbers":

@@ -45,12 +45,13 @@ class Compared:
     """One comparison: with the chosen reference, or with the anchor.
 
     Args:
-        title: names the reference, such as `reference: model flight_delays 1.0.0`.
+        title: heads the comparison, such as `reference: model flight_delays 1.0.0`.
         reference: its profile.
         current: the profile that is reported; the same one in each comparison of a page.
         drift: what their comparison came to.
         about: names both sides; the page's title where it is of no run.
         counts: whether its verdict is part of the run's.
+        name: of the reference in a sentence, such as `model flight_delays 1.0.0`.
     """
 
     title: str
@@ -59,6 +60,7 @@ class Compared:
     drift: TableDrift
     about: str = ""
     counts: bool = True
+    name: str = "the reference"
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def list_rows(compared: Sequence[Compared], profile: TableProfile, findings: Fin
     names = dict.fromkeys([*findings, *sorted(profile.columns)])
     absences = {name: _ADDED for each in compared for name in each.drift.added}
     absences |= {name: _GONE for each in compared for name in each.drift.gone}
-    told = [sentences(each.drift, each.reference, each.current, each.title) for each in compared]
+    told = [sentences(each.drift, each.reference, each.current, each.name) for each in compared]
     rows = [
         _row(
             name,

@@ -58,7 +58,7 @@ def test_new_values_are_told_by_their_share() -> None:
     rules = Rules(thresholds={"psi": Thresholds(None, None), "category": Thresholds(None, None)})
     found = sentences(compare_profiles(*sides, rules), *sides, "run r1")
     assert found[("x", "value")].startswith(
-        "x: 4.76 % of the rows have values that run r1 has not (0 % expected); an excess of 0.0476"
+        "x: 4.76 % of the rows have values that are not in run r1 (0 % expected); an excess of 0.0"
     )
 
 
@@ -95,6 +95,9 @@ def test_the_figure_that_changed_most_is_told() -> None:
     large, wide = normal + 123_456, normal[::-1] * 3
     assert _only(large, large + 14) == "x: mean 123,470, was 123,456 in run r1"
     assert _only(normal, wide) == f"x: sigma {wide.std():.3g}, was {normal.std():.3g} in run r1"
+    # A single value of a long tail tells less than the mean of all.
+    tailed, shorter = np.append(normal, 40.0), np.append(normal + 0.5, 20.0)
+    assert _only(tailed, shorter).startswith("x: mean 0.49, was -0.0")
     infinite = np.where(np.arange(ROWS) % 4 == 0, np.inf, normal)
     assert _only(normal, infinite) == "x: 25 % of the values are infinite, 0 % were in run r1"
 
