@@ -90,7 +90,8 @@ def test_rows_with_nan_below_the_ratio_are_set_aside(scored_job: Path) -> None:
         "_stage": "infer",
         "_error": "NonFiniteScore",
         "_message": "the model returned NaN or infinity",
-        "_detail": "output 'logit': nan, expected a finite number",
+        "_detail": "output 'logit': nan, expected a finite number; "
+        "the model was given nan for column 'a'",
     }
     found = rejects.drop_columns(table.column_names).to_pylist()
     assert found == [{**expected, "_row": row} for row in range(3)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,10 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 # What Arrow and NumPy call differently. Arrow's own to_pandas_dtype() imports pandas.
 _DTYPES = {"halffloat": "float16", "float": "float32", "double": "float64"}
+# Steps of a day, by a timestamp's unit.
+_STEPS = {"s": 86_400, "ms": 86_400 * 10**3, "us": 86_400 * 10**6, "ns": 86_400 * 10**9}
+# From the second to the last but one year that Python has, whatever the zone.
+_SAFE_DAYS = (date(2, 1, 1) - date(1970, 1, 1)).days, (date(9998, 12, 31) - date(1970, 1, 1)).days
 
 
 def to_arrow(values: Array) -> pa.Array:
@@ -178,6 +183,30 @@ def undecodable(column: pa.Array) -> Array:
         return to_numpy(pc.fill_null(bad_d.take(encoded.indices), False))
 
 
+def beyond_years(column: pa.Array) -> Array:
+    """Returns a mask (b,) of the dates and timestamps of a column whose year Python does not have.
+
+    These are the years from 1 to 9999, in the column's own zone.
+    """
+    kind, none_b = column.type, np.zeros(len(column), np.bool_)
+    if not (pa.types.is_date(kind) or pa.types.is_timestamp(kind)):
+        return none_b
+    whole = column.view(pa.int32() if pa.types.is_date32(kind) else pa.int64())
+    low, high = pc.min_max(whole).as_py().values()
+    day = 1 if pa.types.is_date32(kind) else _STEPS["ms" if pa.types.is_date64(kind) else kind.unit]
+    if low is None or (_SAFE_DAYS[0] * day <= low and high <= _SAFE_DAYS[1] * day):
+        return none_b
+    return np.array([_has_no_year(value) for value in column])
+
+
+def _has_no_year(value: pa.Scalar) -> bool:
+    try:
+        value.as_py()
+    except (OverflowError, ValueError):
+        return True
+    return False
+
+
 def _is_undecodable(text: bytes) -> bool:
     try:
         text.decode()
@@ -256,20 +285,22 @@ def leaf_numbers(column: pa.Array) -> Array | None:
     return to_numpy(column.drop_null())
 
 
-def spoiled_values(column: pa.Array) -> tuple[Array, pa.Array]:
-    """Returns the row (n,) of each null and float that is not finite, and its text (n,).
+def spoiled_values(column: pa.Array) -> tuple[Array, Array, pa.Array]:
+    """Returns each null and float that is not finite: row, place in the row, and text (n,).
 
     Columns of other than numbers, or lists of these, have none.
     """
-    rows, texts = [np.empty(0, np.int64)], [pa.nulls(0, pa.string())]
+    nothing = np.empty(0, np.int64)
+    rows, places, texts = [nothing], [nothing], [pa.nulls(0, pa.string())]
     leaf = _leaf_type(column.type)
     if _is_number(leaf) or pa.types.is_null(leaf):
         for rows_n, values, bad_n in _levels(column):
             rows.append(rows_n[bad_n])
+            places.append(np.flatnonzero(bad_n) - np.searchsorted(rows_n, rows[-1]))
             lists = is_list(values.type)
             bad = pa.nulls(len(rows[-1])) if lists else values.filter(to_arrow(bad_n))
             texts.append(number_texts(bad))
-    return np.concatenate(rows), pa.concat_arrays(texts)
+    return np.concatenate(rows), np.concatenate(places), pa.concat_arrays(texts)
 
 
 def _levels(column: pa.Array) -> list[tuple[Array, pa.Array, Array]]:

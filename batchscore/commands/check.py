@@ -225,8 +225,6 @@ def _judge(tried: _Tried, work: Work) -> list[Check]:
     batch = f"in the first {counted(rehearsal.rows, 'row')}: "
     in_batch = [replace(each, detail=batch + each.detail) for each in checks]
     found = [*_volume(plan, work), *_rejects(plan, work, rehearsal), *in_batch]
-    told = [replace(each, detail=batch + each.detail) for each in checks]
-    found = [*_volume(plan, work), *_rejects(plan, work, rehearsal), *told]
     found += _ages(plan, work, rehearsal)
     return [*found, *_reused(plan, work, {check.name for check in found if not check.passed})]
 
@@ -245,7 +243,7 @@ def _ages(plan: Plan, work: Work, rehearsal: Rehearsal) -> list[Check]:
     }
     end = day_end(plan.loaded)
     moment = datetime.fromisoformat(end) if end else datetime.now(timezone.utc)
-    found = judge_ages(spec, [*work.kept.values(), *work.resumed.values()], bounds, moment)
+    found = judge_ages(spec, work.reused, bounds, moment)
     return [replace(c, detail=f"at best, by the shards' statistics: {c.detail}") for c in found]
 
 

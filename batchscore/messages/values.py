@@ -1,4 +1,4 @@
-"""Values of a column as text: exact, and times and durations in the form that people read."""
+"""Values of a column for people: exact, times and durations as text, dates of any year."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -47,13 +48,30 @@ def duration_text(value: int, unit: str) -> str:
     return f"{head} {clock_text(sign * rest, unit)}" if rest else head
 
 
+def date_text(value: pa.Scalar) -> str:
+    """Returns a date or timestamp of any year as ISO 8601 text, with `Z` where it has a zone."""
+    kind = value.type
+    unit = "D" if pa.types.is_date32(kind) else "ms" if pa.types.is_date64(kind) else kind.unit
+    moment = np.array(value.value, np.int64).view(f"M8[{unit}]")
+    if np.isnat(moment):  # the smallest int64, which is a value in Arrow
+        return str(value.value)
+    text = str(moment)
+    if pa.types.is_date(kind):
+        return text.partition("T")[0]
+    return text + ("Z" if kind.tz else "")
+
+
 def plain_values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
-    """Returns a column's values as Python's, times of day and durations at any depth as text."""
+    """Returns a column's values as Python's, at any depth.
+
+    Times of day and durations are texts, and so are dates and timestamps of years that Python
+    does not have.
+    """
     if isinstance(column, pa.ChunkedArray):
         return [value for chunk in column.chunks for value in plain_values(chunk)]
     kind = column.type
     if not _holds_span(kind):
-        return list(column.to_pylist())
+        return _python_values(column)
     if pa.types.is_dictionary(kind):
         return plain_values(column.dictionary_decode())
     if not _is_span(kind):
@@ -62,6 +80,29 @@ def plain_values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
     whole = pa.int32() if pa.types.is_time32(kind) else pa.int64()
     numbers = column.cast(whole).to_pylist()
     return [None if each is None else text(each, kind.unit) for each in numbers]
+
+
+def _python_values(column: pa.Array) -> list[Any]:
+    try:
+        return list(column.to_pylist())
+    except (OverflowError, ValueError) as error:
+        if isinstance(error, UnicodeDecodeError):
+            raise
+    if isinstance(column, pa.ExtensionArray):
+        return plain_values(column.storage)
+    if pa.types.is_dictionary(column.type):
+        return plain_values(column.dictionary_decode())
+    if pa.types.is_nested(column.type):
+        return _plain_parts(column)
+    return [_date(each) for each in column]
+
+
+def _date(value: pa.Scalar) -> Any:
+    """Returns a date or timestamp as Python's, or as text where Python has no such year."""
+    try:
+        return value.as_py()
+    except (OverflowError, ValueError):
+        return date_text(value)
 
 
 def _plain_parts(column: pa.Array) -> list[Any]:

@@ -235,21 +235,36 @@ def reject_causes(block: Block, causes: Sequence[Cause], stage: str, error: str)
     return block
 
 
-def reject_non_finite(block: Block, stage: str, message: str) -> Block:
-    """Takes rows whose values are not all finite out of a block that has values."""
+def reject_non_finite(
+    block: Block,
+    stage: str,
+    message: str,
+    explain: Callable[[pa.Array], pa.Array] | None = None,
+) -> Block:
+    """Takes rows whose values are not all finite out of a block that has values.
+
+    Args:
+        block: whose rows they are.
+        stage: where they are rejected.
+        message: what is wrong with them.
+        explain: takes the mask (b,) of these rows, and returns what each detail ends with.
+    """
     assert block.values is not None
-    bad_b = ~finite_rows(block.values)
-    if not bad_b.any():
+    good_b = finite_rows(block.values)
+    if good_b.all():
         return block
-    details = _non_finite(filter_rows(block.values, to_arrow(bad_b)), stage)
-    return reject_rows(block, to_arrow(bad_b), stage, "NonFiniteScore", message, details)
+    bad_b = to_arrow(~good_b)
+    details = _non_finite(filter_rows(block.values, bad_b), stage)
+    if explain is not None:
+        details = joined_texts([details, explain(bad_b)])
+    return reject_rows(block, bad_b, stage, "NonFiniteScore", message, details)
 
 
 def _non_finite(values: pa.RecordBatch, stage: str) -> pa.Array:
     """Returns the first value (b,) of each row that is not finite, with its column's name."""
     noun, rows, texts = ("output" if stage == "infer" else "score"), [], []
     for name, column in zip(values.schema.names, values.columns, strict=True):
-        row_n, found = spoiled_values(column)
+        row_n, _, found = spoiled_values(column)
         rows.append(row_n)
         texts.append(joined_texts([f"{noun} {name!r}: ", found, ", expected a finite number"]))
     _, first_b = np.unique(np.concatenate(rows), return_index=True)

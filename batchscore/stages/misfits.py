@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchscore.columnar.arrays import Array, is_list, to_arrow, to_numpy
+from batchscore.columnar.arrays import Array, is_list, spoiled_values, to_arrow, to_numpy
 from batchscore.columnar.ragged import Varying
 from batchscore.messages.values import joined_texts, number_texts
 from batchscore.messages.wording import counted
@@ -142,3 +142,34 @@ def long_cause(column: str, long_b: Array, length_b: Array, limit: int) -> Cause
         "rows off"
     )
     return Cause(message, rows_c, details)
+
+
+def given_texts(inputs: pa.RecordBatch, columns: Mapping[str, Sequence[str]]) -> pa.Array:
+    """Returns the first number of each row (b,) that is not finite; an empty text without one.
+
+    Args:
+        inputs: what the network was given.
+        columns: those that an input was stacked from, by its name, where they are known.
+    """
+    rows, texts = list[Array](), list[pa.Array]()
+    for name, column in zip(inputs.schema.names, inputs.columns, strict=True):
+        row_n, place_n, found = spoiled_values(column)
+        where = _origin(name, column, place_n, columns.get(name, ()))
+        rows.append(row_n)
+        texts.append(joined_texts(["; the model was given ", found, where]))
+    row_n, first_n = np.unique(np.concatenate(rows), return_index=True)
+    all_texts = pa.concat_arrays([*texts, pa.array([""])])
+    index_b = np.full(inputs.num_rows, len(all_texts) - 1)
+    index_b[row_n] = first_n
+    return all_texts.take(to_arrow(index_b))
+
+
+def _origin(name: str, column: pa.Array, place_n: Array, columns: Sequence[str]) -> pa.Array:
+    """Returns which column, or place of a list, the numbers at some places (n,) come from."""
+    if len(columns) > 1:
+        names = pa.array([f" for column {each!r}" for each in columns])
+        return names.take(to_arrow(place_n))
+    what = f"column {columns[0]!r}" if columns else f"input {name!r}"
+    if not is_list(column.type):
+        return pa.repeat(f" for {what}", len(place_n))
+    return joined_texts([" at place ", number_texts(to_arrow(place_n)), f" of {what}"])

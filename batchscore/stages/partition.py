@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from batchscore.columnar.arrays import (
     Array,
+    beyond_years,
     escaped_texts,
     take_rows,
     to_arrow,
@@ -21,7 +22,7 @@ from batchscore.columnar.arrays import (
     undecodable,
 )
 from batchscore.errors import StepError
-from batchscore.messages.values import bounded, joined_texts
+from batchscore.messages.values import bounded, date_text, joined_texts
 from batchscore.stages.ahead import WriteBehind
 from batchscore.stages.block import Block, reject_rows
 from batchscore.stages.encoding import choose_encoding
@@ -63,16 +64,40 @@ class Part:
 
 
 def reject_unnamed(block: Block, partition_by: tuple[str, ...]) -> Block:
-    """Takes rows out of a block whose partition has no name, since a text is not valid UTF-8."""
-    for name in partition_by:
-        bad_b = undecodable(block.batch.column(name)) if len(block) else np.zeros(0, np.bool_)
-        if bad_b.any():
-            message = f"column {name!r} of output.partition_by is not valid UTF-8"
-            found = escaped_texts(block.batch.column(name).filter(to_arrow(bad_b)))
-            parts = [f"column {name!r}: ", bounded(found), ", expected valid UTF-8"]
-            details = joined_texts(parts)
-            block = reject_rows(block, to_arrow(bad_b), "write", "InvalidText", message, details)
+    """Takes rows out of a block whose partition has no name.
+
+    A text is not valid UTF-8, or a date is of a year that readers of folders do not know.
+    """
+    for name in partition_by if len(block) else ():
+        block = _reject(block, name, undecodable, _UNDECODABLE)
+        block = _reject(block, name, beyond_years, _BEYOND)
     return block
+
+
+def _dates(column: pa.Array) -> pa.Array:
+    return pa.array([date_text(value) for value in column], pa.string())
+
+
+class _Unnamed(NamedTuple):
+    error: str
+    problem: str
+    expected: str
+    show: Callable[[pa.Array], pa.Array]
+
+
+_UNDECODABLE = _Unnamed("InvalidText", "is not valid UTF-8", "valid UTF-8", escaped_texts)
+_BEYOND = _Unnamed("InvalidDate", "is not in the years 1 to 9999", "a year from 1 to 9999", _dates)
+
+
+def _reject(block: Block, name: str, find: Callable[[pa.Array], Array], why: _Unnamed) -> Block:
+    column = block.batch.column(name)
+    bad_b = find(column)
+    if not bad_b.any():
+        return block
+    message = f"column {name!r} of output.partition_by {why.problem}"
+    found = bounded(why.show(column.filter(to_arrow(bad_b))))
+    details = joined_texts([f"column {name!r}: ", found, f", expected {why.expected}"])
+    return reject_rows(block, to_arrow(bad_b), "write", why.error, message, details)
 
 
 def split_partitions(

@@ -122,6 +122,7 @@ def make_forward(spec: RunSpec, network: Network) -> Forward:
         spec.precision,
         begin,
         varying,
+        {each.name: each.columns for each in spec.inputs},
         # One short tile tells nothing of long ones.
         pace=Pace(0.0 if varying else WORTH_S),
     )

@@ -14,11 +14,14 @@ from batchscore.columnar.ragged import Varying
 from batchscore.errors import StepError
 from batchscore.stages.bisect import bisect
 from batchscore.stages.block import Block, decode_block, encode_block, reject_non_finite
+from batchscore.stages.misfits import given_texts
 from batchscore.stages.partition import reject_unnamed
 from batchscore.stages.preprocess import InputColumns, stack_columns
 from batchscore.stages.trial import Trial
 from batchscore.stages.write import reject_table
 from tests.factory import make_batch, make_block
+
+FLOAT = pa.float32()
 
 
 def _details(block: Block) -> dict[int, tuple[str, str]]:
@@ -127,6 +130,28 @@ def test_an_output_that_is_not_finite_is_named_with_its_value() -> None:
     assert len(done.rejects) == 1
 
 
+def test_an_input_that_is_not_finite_is_named_with_its_column() -> None:
+    """The detail says which number spoiled the output: of a column, of a list, or of an input."""
+    nan, inf = float("nan"), float("inf")
+    stacked = pa.array([[1.0, nan], [inf, nan], [1.0, 2.0]], pa.list_(pa.float32(), 2))
+    steps = pa.array([[[1.0]], [[1.0], [nan]], [[-inf], [nan]]], pa.large_list(pa.list_(FLOAT, 1)))
+    inputs = pa.record_batch([stacked, steps], names=["x", "s"])
+    told = given_texts(inputs, {"x": ("a", "b"), "s": ("tokens",)}).to_pylist()
+    assert told == [
+        "; the model was given nan for column 'b'",
+        "; the model was given inf for column 'a'",
+        "; the model was given -inf at place 0 of column 'tokens'",
+    ]
+    assert given_texts(inputs.slice(0, 1), {})[0].as_py() == (
+        "; the model was given nan at place 1 of input 'x'"
+    )
+    fine = make_batch(x=[1.0, 2.0], n=[1, None])
+    assert given_texts(fine, {"x": ("a",)}).to_pylist() == [
+        "",
+        "; the model was given null for input 'n'",
+    ]
+
+
 def test_a_functions_failure_is_shown_in_its_words() -> None:
     """The detail has the function and the error; it is bounded, and a key in it does not show."""
 
@@ -155,6 +180,35 @@ def test_a_text_that_is_not_utf8_is_shown_by_its_bytes() -> None:
     block = make_block(make_batch(part=bad), values=make_batch(score=[0.0, 1.0]))
     done = reject_unnamed(block, ("part",))
     assert _details(done)[1][1] == "column 'part': \\xffb, expected valid UTF-8"
+
+
+@pytest.mark.parametrize(
+    ("column", "texts"),
+    [
+        (pa.array([0, 2932897, None], pa.int32()).view(pa.date32()), {1: "10000-01-01"}),
+        (pa.array([0, 2**60, None]).view(pa.timestamp("us")), {1: "38504-08-17T21:30:06.846976"}),
+        # The afternoon in UTC is the next day in Tokyo, of a year that Python does not have.
+        (
+            pa.array([253402300799 - 28_800, 0, -62135596800]).view(
+                pa.timestamp("s", "Asia/Tokyo")
+            ),
+            {0: "9999-12-31T15:59:59Z"},
+        ),
+        (pa.array([2**62, None, 0]).view(pa.timestamp("ns")), {}),
+        (pa.nulls(3, pa.date32()), {}),
+    ],
+    ids=lambda each: str(getattr(each, "type", "")),
+)
+def test_a_date_that_no_folder_is_named_by_rejects_its_row(
+    column: pa.Array, texts: dict[int, str]
+) -> None:
+    """One bad date does not fail the run: readers of folders know years from 1 to 9999."""
+    block = make_block(make_batch(day=column), values=make_batch(score=[0.0] * 3))
+    found = _details(reject_unnamed(block, ("day",)))
+    expected = ", expected a year from 1 to 9999"
+    assert {row: detail for row, (_, detail) in found.items()} == {
+        row: f"column 'day': {text}{expected}" for row, text in texts.items()
+    }
 
 
 def test_details_travel_with_a_block() -> None:

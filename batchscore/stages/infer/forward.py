@@ -38,6 +38,7 @@ class Forward:
         precision: float32, tf32, bf16 or fp16.
         begin: puts rows through the network on a device; None: in tiles on the CPU.
         varying: the model inputs whose rows have a length of their own.
+        columns: those that a model input was stacked from, by its name, where they are known.
         pace: of the tiles, which says how many threads they are worth.
     """
 
@@ -49,6 +50,7 @@ class Forward:
     precision: str = "float32"
     begin: Start | None = None
     varying: Mapping[str, Varying] = field(default_factory=dict)
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     pace: Pace = field(default_factory=Pace)
 
     def pad(self, name: str) -> float:

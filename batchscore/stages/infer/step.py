@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 import pyarrow as pa
 
-from batchscore.columnar.arrays import Array, to_arrow, to_numpy
+from batchscore.columnar.arrays import Array, filter_rows, to_arrow, to_numpy
 from batchscore.columnar.ragged import Ragged, ragged_from_arrow
 from batchscore.stages.block import Block, reject_non_finite
 from batchscore.stages.infer.buckets import Inputs
 from batchscore.stages.infer.forward import Forward, Outputs
 from batchscore.stages.infer.tiles import run_tiles
+from batchscore.stages.misfits import given_texts
 
 
 def infer(block: Block, forward: Forward) -> Block:
@@ -38,7 +40,7 @@ def begin(block: Block, forward: Forward) -> Callable[[], Block]:
     if block.values is None or not len(block):
         return lambda: block
     outputs = start(inputs_of(block), len(block), forward)
-    return lambda: _with_outputs(block, outputs())
+    return lambda: _with_outputs(block, outputs(), forward.columns)
 
 
 def inputs_of(block: Block) -> Inputs:
@@ -61,7 +63,16 @@ def start(inputs: Inputs, rows: int, forward: Forward) -> Outputs:
     return lambda: made
 
 
-def _with_outputs(block: Block, outputs: Mapping[str, Array]) -> Block:
+def _with_outputs(
+    block: Block, outputs: Mapping[str, Array], sources: Mapping[str, tuple[str, ...]]
+) -> Block:
     columns = [to_arrow(array) for array in outputs.values()]
     done = replace(block, values=pa.record_batch(columns, names=list(outputs)))
-    return reject_non_finite(done, "infer", "the model returned NaN or infinity")
+    explain = partial(_given, block, sources)
+    return reject_non_finite(done, "infer", "the model returned NaN or infinity", explain)
+
+
+def _given(block: Block, sources: Mapping[str, tuple[str, ...]], bad_b: pa.Array) -> pa.Array:
+    """Returns what in the inputs of some rows of a block is not finite, as texts."""
+    assert block.values is not None
+    return given_texts(filter_rows(block.values, bad_b), sources)
