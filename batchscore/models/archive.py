@@ -24,6 +24,7 @@ _TENSOR_MODULES = ("torch", "collections", "_codecs")
 _HARMLESS = {"__builtin__.set", "builtins.set"}
 SAFETENSORS, TORCH = "a safetensors file", "a file of torch.save"
 _STATE_DICT = "save the network's state_dict, as safetensors or with torch.save"
+AGAIN = "copy or download the file again, or save the weights again"
 LFS = "a pointer of Git LFS, whose file is still to be fetched"
 PAGE = "a web page or XML"
 
@@ -133,7 +134,7 @@ def _members(path: Path) -> list[zipfile.ZipInfo]:
             return archive.infolist()
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
         raise ModelError(
-            f"weights {path}: not readable as pt (a damaged zip archive: {error}); write them again"
+            f"weights {path}: not readable as pt (a damaged zip archive: {error}); {AGAIN}"
         ) from error
 
 
@@ -184,7 +185,10 @@ def find_damage(path: Path) -> str | None:
         if _is_safetensors(head):
             return _safetensors_damage(file, size)
     if head.startswith(_ZIP):
-        return None if zipfile.is_zipfile(path) else "the file was cut off, its end is missing"
+        whole = zipfile.is_zipfile(path)
+        return (
+            None if whole else "the file was cut off, or other bytes follow: no end of it is found"
+        )
     return _prefix(path) if zipfile.is_zipfile(path) else None
 
 

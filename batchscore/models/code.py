@@ -16,6 +16,7 @@ from batchscore.models.modules import Tree
 from batchscore.models.watching import watch
 
 _INSTALL = "install the module, or put it next to the file"
+_INSTALL_OR_FILE = "install the module, or name what a file defines, as file.py:name"
 
 
 def load_object(
@@ -71,4 +72,6 @@ def _from_package(module: str) -> types.ModuleType:
     try:
         return importlib.import_module(module)
     except (Exception, SystemExit) as error:
-        raise FunctionError(import_failure(f"module {module!r}", None, error, _INSTALL)) from error
+        raise FunctionError(
+            import_failure(f"module {module!r}", None, error, _INSTALL_OR_FILE)
+        ) from error

@@ -15,6 +15,7 @@ import torch
 from batchscore.errors import ModelError
 from batchscore.messages.wording import one_line, reason
 from batchscore.models.archive import (
+    AGAIN,
     LFS,
     PAGE,
     SAFETENSORS,
@@ -33,7 +34,6 @@ Casts = Counter[tuple[torch.dtype, torch.dtype]]
 
 _SHOWN_BYTES = 24
 _KINDS = {SAFETENSORS: "safetensors", TORCH: "pt"}
-_AGAIN = "copy or download the file again, or save the weights again"
 _FETCH = {
     LFS: "fetch it with: git lfs pull",
     PAGE: "download the file itself; its address may ask for a login, or lead to a page about it",
@@ -53,7 +53,7 @@ def read_weights(path: Path, model: Model) -> State:
     """
     damage = find_damage(path)
     if damage is not None:
-        raise ModelError(f"weights {address(model)}: {damage}; {_AGAIN}")
+        raise ModelError(f"weights {address(model)}: {damage}; {AGAIN}")
     what = describe_file(path)
     if what is not None and _KINDS.get(what) != model.format:
         raise ModelError(
@@ -77,6 +77,8 @@ def _other_format(what: str) -> str:
         return _FETCH[what]
     if what in _KINDS:
         return f"set format: {_KINDS[what]}"
+    if what.startswith("compressed"):
+        return "unpack it"
     if "TorchScript" in what:
         return f"load it with torch.jit.load where you trust it, and {_REMEDY}"
     return _REMEDY
@@ -116,7 +118,7 @@ def _unreadable(path: Path, model: Model, why: str) -> ModelError:
         start = file.read(_SHOWN_BYTES)
     return ModelError(
         f"weights {address(model)}: not readable as {model.format} ({why}); the file begins with "
-        f"{start!r}: {_AGAIN}"
+        f"{start!r}: {AGAIN}"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import pickle
@@ -217,6 +218,7 @@ DAMAGE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "empty": (lambda whole: b"", "the file is empty; copy or download"),
     "cut off": (lambda whole: whole[:-30], "the file was cut off.*; copy or download"),
     "cut off early": (lambda whole: whole[:60], "the file was cut off.*; copy or download"),
+    "compressed": (gzip.compress, "compressed with gzip.*unpack it"),
     "a web page": (lambda whole: PAGE, "a web page.*download the file itself.*login"),
     "a pointer": (lambda whole: POINTER, "a pointer of Git LFS.*git lfs pull"),
     "noise": (lambda whole: b"noise" * 9, r"the file begins with b'noisenoise.*copy or download"),
