@@ -19,7 +19,13 @@ from batchscore.messages.wording import reason
 from batchscore.models.building import Blueprint, Filled
 from batchscore.models.folder import Model, localize, read_sources
 from batchscore.models.outside import differences, numbers, outside
-from batchscore.models.weights import State, describe_casts, persistent, read_weights
+from batchscore.models.weights import (
+    State,
+    describe_casts,
+    persistent,
+    read_weights,
+    with_versions,
+)
 
 
 class Twins:
@@ -254,10 +260,12 @@ def _twin(
 ) -> torch.nn.Module:
     """Builds a module again that shares the first's parameters or not, and has its own buffers."""
     parameters = {each.data_ptr() for each in module.parameters() if share}
-    state = {
+    held = module.state_dict()
+    own = {
         name: tensor if tensor.data_ptr() in parameters else tensor.clone()
-        for name, tensor in module.state_dict().items()
+        for name, tensor in held.items()
     }
+    state = with_versions(own, held)
     return blueprint.fill(lambda: state, keep).module
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -135,10 +135,12 @@ def _require_tensors(state: Any, model: Model) -> None:
                 f"{type(value).__name__}; expected a state_dict, names to tensors, and not a "
                 f"checkpoint that holds one: {_REMEDY}"
             )
-        if value.device.type != "cpu" or value.layout is not torch.strided:
+        plain = value.layout is torch.strided and not (value.is_quantized or value.is_nested)
+        if value.device.type != "cpu" or not plain:
             raise ModelError(
                 f"weights {address(model)}: {one_line(repr(name))} has no plain numbers "
-                f"({value.device.type}, {value.layout}); expected dense tensors: {_REMEDY}"
+                f"({value.device.type}, {value.layout}, {_name(value.dtype)}); expected dense "
+                f"tensors: {_REMEDY}"
             )
 
 
@@ -157,7 +159,7 @@ def put(module: torch.nn.Module, state: State, model: Model, keep: torch.dtype |
     types = {name: tensor.dtype for name, tensor in own.items()}
     casts = Casts()
     ready = _cast(_with_shared(own, state), types, keep, casts)
-    load(module, ready, model, assign=True)
+    load(module, with_versions(ready, state), model, assign=True)
     for name, tensor in persistent(module).items():  # a network may rename what it loads
         if tensor.dtype != types.get(name, tensor.dtype) and tensor.dtype != keep:
             casts[tensor.dtype, types[name]] += 1
@@ -169,9 +171,19 @@ def copy(module: torch.nn.Module, state: State, model: Model) -> Casts:
     """Copies weights into a network's own tensors, so that whatever else holds these has them."""
     own = persistent(module)
     shared = _with_shared(own, state)
-    load(module, shared, model, assign=False)
+    load(module, with_versions(shared, state), model, assign=False)
     pairs = ((shared[name].dtype, tensor.dtype) for name, tensor in own.items() if name in shared)
     return Casts(pair for pair in pairs if pair[0] != pair[1])
+
+
+def with_versions(tensors: State, state: State) -> State:
+    """Returns tensors with what a state says of its modules' versions.
+
+    Code of a network that loads weights of earlier versions converts those that say nothing.
+    """
+    made = OrderedDict(tensors)
+    vars(made)["_metadata"] = getattr(state, "_metadata", None)
+    return made
 
 
 def describe_casts(casts: Casts, tensors: int) -> str:

@@ -203,10 +203,12 @@ def test_a_member_beyond_the_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Validating sparse tensor")
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
 def test_tensors_without_numbers_are_refused(tmp_path: Path) -> None:
-    """A tensor of torch's device `meta`, or a sparse one, is no weight."""
+    """A tensor of torch's device `meta`, a sparse one or a quantized one is no weight."""
     bias = STATE["linear.bias"]
-    for other, says in [(bias.to("meta"), "meta"), (bias.to_sparse(), "sparse")]:
+    whole = torch.quantize_per_tensor(bias, 0.1, 0, torch.qint8)
+    for other, says in [(bias.to("meta"), "meta"), (bias.to_sparse(), "sparse"), (whole, "qint8")]:
         torch.save({**STATE, "linear.bias": other}, tmp_path / "w.pt")
         with pytest.raises(ModelError, match=f"'linear.bias' has no plain numbers.*{says}"):
             load(tmp_path / "w.pt")

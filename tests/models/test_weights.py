@@ -14,8 +14,8 @@ import torch
 from batchscore.errors import ModelError
 from batchscore.models.inputs import ModelInput
 from batchscore.models.load import load_network
-from tests.factory import NET, STATE
-from tests.models.networks import ROWS, describe, make_model, score, scores_of_torch
+from tests.factory import NET, STATE, sha256
+from tests.models.networks import ROWS, call, describe, make_model, score, scores_of_torch
 
 ADAPTING = """
 import torch
@@ -162,3 +162,49 @@ def test_threads_share_what_was_cast(tmp_path: Path) -> None:
         other = pool.submit(network.twins.own).result()
     pairs = zip(network.twins.own().parameters(), other.parameters(), strict=True)
     assert all(one.data_ptr() == two.data_ptr() for one, two in pairs)
+
+
+CONVERTING = """
+import torch
+
+class Own(torch.nn.Linear):
+    _version = 2
+
+    def _load_from_state_dict(self, state, prefix, metadata, *args):
+        if metadata.get("version") is None:
+            state[f"{prefix}weight"] = state[f"{prefix}weight"] * 3
+        super()._load_from_state_dict(state, prefix, metadata, *args)
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = Own(2, 1)
+        SEEN
+
+    def forward(self, x):
+        return self.linear(x)
+"""
+
+
+SEEN = "torch.nn.init.ones_(w := self.linear.weight); self.s = float(w.detach().sum())"
+
+
+@pytest.mark.parametrize("seen", ["pass", SEEN], ids=["sketched", "of first weights"])
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_weights_keep_the_versions_that_they_were_saved_with(
+    tmp_path: Path, kind: torch.dtype, seen: str
+) -> None:
+    """A network that converts weights of earlier versions leaves those of its own as they are."""
+    net, names = CONVERTING.replace("SEEN", seen), dict[str, type[torch.nn.Module]]()
+    exec(net, names)
+    module = names["Net"]().to(kind)
+    torch.save(module.state_dict(), tmp_path / "w.pt")
+    network = load_network(
+        describe(tmp_path, "w.pt", net, format="pt", sha256=sha256(tmp_path / "w.pt")), "cpu"
+    )
+    assert network.threads(2) == 2
+    with ThreadPoolExecutor(1) as pool, torch.inference_mode():
+        expected = module.float()(ROWS).reshape(-1).tolist()
+        assert [call(network), pool.submit(call, network).result()] == [expected] * 2
+    # Without versions, as in safetensors, they are converted, as torch does.
+    assert score(make_model(tmp_path, net)) == scores_of_torch(net, STATE)
