@@ -80,10 +80,14 @@ class Blueprint:
         model: that is built.
         folder: where its files lie.
         sources: the Python files of a model folder; empty for one weights file.
+        edition: of their modules; the next is taken if the network is built for real.
     """
 
-    def __init__(self, model: Model, folder: Path, sources: Mapping[str, bytes]) -> None:
+    def __init__(
+        self, model: Model, folder: Path, sources: Mapping[str, bytes], edition: int = 0
+    ) -> None:
         self._model, self._folder, self._sources = model, folder, sources
+        self._edition = edition
         self._key = (model.identity, str(folder))
         self._sketches = self._copies = False
 
@@ -188,7 +192,7 @@ class Blueprint:
     def _sketched(self, state: State, keep: torch.dtype | None) -> Filled | None:
         sketch = Sketch()
         try:
-            module = self._build(0, sketch)
+            module = self._build(self._edition, sketch)
             _refuse_hidden(module, self._model)
             before = storages(persistent(module).values())
             casts = put(module, state, self._model, keep)
@@ -202,7 +206,7 @@ class Blueprint:
 
     def _for_real(self, read: Callable[[], State], keep: torch.dtype | None) -> Filled:
         # What the sketch left in variables of its file is not this edition's.
-        module = self._build(1)
+        module = self._build(self._edition + 1)
         _refuse_hidden(module, self._model)
         if not self._copies:
             before = storages(persistent(module).values())
@@ -210,7 +214,7 @@ class Blueprint:
             if not are_held(before):
                 return Filled(module, casts)
             self._copies = True
-            module = self._build(1)
+            module = self._build(self._edition + 1)
         return Filled(module, copy(module, read(), self._model))
 
     def _build(self, edition: int, *modes: AbstractContextManager[Any]) -> torch.nn.Module:

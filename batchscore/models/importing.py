@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, NoReturn, cast
 
 from batchscore.errors import FunctionError
+from batchscore.models.afresh import AFRESH, other_hash
 from batchscore.models.modules import Module, Tree, parts_of
 from batchscore.models.refusal import refusal
 
@@ -57,14 +58,16 @@ class Code:
         tree: the modules.
         listed: the files that may be imported or read.
         edition: another number gives modules of their own, without what the first ones keep.
+            Those of `AFRESH` are as in another process: `hash()` gives texts other numbers.
     """
 
     def __init__(self, tree: Tree, listed: Listed, edition: int = 0) -> None:
-        self.tree, self.listed = tree, listed
+        self.tree, self.listed, self.edition = tree, listed, edition
         files = (sorted(listed.sha256.items()), sorted(listed.readable))
         named = repr((tree.base, tree.start, files, edition))
         self.name = _PREFIX + hashlib.sha256(named.encode()).hexdigest()[:16]
         self.builtins = {**vars(builtins), "__import__": self._import, _MARK: self}
+        self.builtins |= {"hash": other_hash} if edition == AFRESH else {}
         self.since = time.time()
         self.written = _written.setdefault(tree.base, set())
         self._path = [*sys.path]
@@ -203,6 +206,15 @@ def code_of(tree: Tree, listed: Listed, edition: int = 0) -> Code:
         if code.name not in _codes:
             _enter(code)
         return _codes[code.name]
+
+
+def forget(edition: int) -> None:
+    """Takes out the modules of an edition; what still runs of them cannot import any more."""
+    with _lock:
+        for name in [name for name, code in _codes.items() if code.edition == edition]:
+            del _codes[name]
+            for module in [each for each in sys.modules if each.partition(".")[0] == name]:
+                del sys.modules[module]
 
 
 def calling_frame() -> types.FrameType | None:

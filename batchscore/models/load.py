@@ -10,12 +10,14 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 
 from batchscore.errors import DeviceError, ModelError
 from batchscore.messages.wording import reason
+from batchscore.models.afresh import NETWORK_AFRESH
 from batchscore.models.building import Blueprint, Filled
 from batchscore.models.folder import Model, localize, read_sources
 from batchscore.models.outside import differences, numbers, outside
@@ -99,6 +101,7 @@ class Network:
         device: where it is.
         twins: modules for threads that call it side by side; None: one thread at a time may.
         casts: which weights were cast to the architecture's types, in a line; empty: none.
+        again: builds the module again, without what it kept of calls before.
     """
 
     module: torch.nn.Module
@@ -106,6 +109,7 @@ class Network:
     device: str
     twins: Twins | None = field(default=None, compare=False)
     casts: str = ""
+    again: Callable[[], torch.nn.Module] | None = field(default=None, compare=False)
 
     def __call__(self, tensors: Mapping[str, torch.Tensor]) -> Any:
         """Calls the network: a single input by position, several by their names."""
@@ -113,6 +117,16 @@ class Network:
         if len(self.inputs) == 1:
             return module(tensors[self.inputs[0]])
         return module(**{name: tensors[name] for name in self.inputs})
+
+    def afresh(self) -> Network:
+        """Returns the network without what it kept of calls before, over the same weights.
+
+        Raises:
+            ModelError: it cannot be built again.
+        """
+        if self.again is None:
+            raise ModelError("a network that was compiled cannot be built again")
+        return replace(self, module=self.again(), twins=None)
 
     def threads(self, asked: int) -> int:
         """Returns how many threads may call it side by side: as many as asked for, or one."""
@@ -126,7 +140,7 @@ class Network:
     def compiled(self, dynamic: bool) -> Network:
         """Returns the network as it is compiled with its first call: of each shape, or for all."""
         module = cast(torch.nn.Module, torch.compile(self.module, dynamic=dynamic))
-        return replace(self, module=module, twins=None)
+        return replace(self, module=module, twins=None, again=None)
 
 
 def resolve_device(requested: str) -> str:
@@ -192,7 +206,27 @@ def load_network(model: Model, device: str, prove: bool = False) -> Network:
     _check_signature(module, names, model.architecture)
     twins = Twins(module, partial(_twin, blueprint, module, keep)) if device == "cpu" else None
     casts = describe_casts(filled.casts, filled.tensors)
-    return Network(module, names, device, twins, casts)
+    again = partial(_again, model, folder, module, twins)
+    return Network(module, names, device, twins, casts, again)
+
+
+def _again(
+    model: Model, folder: Path, module: torch.nn.Module, twins: Twins | None
+) -> torch.nn.Module:
+    """Builds a module of code that is imported again, over the first one's parameters if it can."""
+    blueprint = Blueprint(model, folder, read_sources(model, folder), NETWORK_AFRESH)
+    own: State = {}
+    if twins is not None and twins.possible():
+        weights = {name for name, _ in module.named_parameters()}
+        own = {name: each for name, each in module.state_dict().items() if name in weights}
+
+    def read() -> State:
+        state = read_weights(folder / model.weights, model)
+        return {name: own.get(name, each) for name, each in state.items()}
+
+    filled, _ = fill(blueprint, read, model)
+    device = next((each.device for each in module.parameters()), torch.device("cpu"))
+    return _moved(filled.module, str(device), model.architecture)
 
 
 def _moved(module: torch.nn.Module, device: str, architecture: str) -> torch.nn.Module:

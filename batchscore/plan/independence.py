@@ -1,10 +1,10 @@
-"""Whether a stage makes the same of a row wherever it is: again, elsewhere, and on two threads."""
+"""Whether a stage makes the same of a row again, elsewhere, on two threads, and made afresh."""
 
 from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,18 +14,16 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from batchscore.columnar.arrays import Array, leaf_numbers, take_rows, to_arrow, to_numpy
+from batchscore.columnar.arrays import Array, take_rows, to_arrow, to_numpy
 from batchscore.errors import StepError
 from batchscore.plan.alike import describe_pair, differing_rows
+from batchscore.plan.positions import halves, lone_rows, other_beginning
+from batchscore.stages.bisect import join_parts
 from batchscore.stages.block import Block, Step
 
-Cause = Literal["once more", "other rows", "threads"]
+Cause = Literal["once more", "other rows", "threads", "afresh"]
 
-# Of the rows that a stage rejects so many are tried elsewhere: each takes a dozen calls to isolate.
-_REJECTS = 8
 _EXAMPLES = 3
-# Steps of the golden ratio spread rows over a batch evenly, and sort them by nothing.
-_GOLDEN_RATIO = (5**0.5 - 1) / 2
 # Python gives another thread its turn after 5 ms, in which a whole batch may be done.
 _SWITCH_SECONDS = 1e-5
 # So long a thread waits for the others, at most.
@@ -64,40 +62,77 @@ class Dependence:
     known_rows: int
 
 
+@dataclass(frozen=True)
+class Ways:
+    """How a stage is tried.
+
+    Args:
+        alone: single rows to try, up to 4.
+        threads: whether to call the stage from two threads at the same time.
+        afresh: makes the stage again, without what it kept of calls before; None if it cannot be
+            made again.
+    """
+
+    alone: int
+    threads: bool
+    afresh: Callable[[], Step | None]
+
+
 def find_dependence(
-    step: Step, block: Block, known: Block, tolerance: float, alone: int, threads: bool
+    step: Step, block: Block, known: Block, tolerance: float, ways: Ways
 ) -> Dependence | None:
     """Puts a block's rows through a step at other places, and compares them with what is known.
 
     The step gets copies, and is called for the same block, for half of its rows in another order,
-    for single rows, and for both halves at the same time. A step that fails, or rejects a row, in
-    one place only is a difference too.
+    and for single rows. It is made afresh, and called for other rows first. Last it is called for
+    both halves at the same time. A step that fails, or rejects a row, in one place only is a
+    difference too.
 
     Args:
         step: is called with blocks of these rows.
         block: what the step was given.
         known: what it made of it; at least one row.
         tolerance: the largest difference of floats.
-        alone: single rows to try, up to 4.
-        threads: whether to call the step from two threads at the same time.
+        ways: how the step is tried.
 
     Returns:
         The first difference; None where there is none.
     """
     compare = partial(_compare, block, known, tolerance)
-    everywhere = np.arange(len(block), dtype=np.int64)
-    found = compare("once more", everywhere, attempt(step, take(block, everywhere)))
-    first, second = _halves(block, known)
-    for places in (first, *_lone_rows(block, known)[:alone]):
-        found = found or compare("other rows", places, attempt(step, take(block, places)))
-    if found is None and threads:
+
+    def call(cause: Cause, places: Array) -> Dependence | None:
+        return compare(cause, places, attempt(step, take(block, places)))
+
+    first, second = halves(block, known)
+    found = call("once more", np.arange(len(block), dtype=np.int64))
+    apart = [] if ways.threads else [second]
+    for places in (first, *lone_rows(block, known)[: ways.alone], *apart):
+        found = found or call("other rows", places)
+    beginning = other_beginning(block, known)
+    found = found or _find_afresh(compare, block, beginning, ways)
+    if found is None and ways.threads:
         made = _at_once(step, [take(block, first), take(block, second)])
         for places, each in zip((first, second), made, strict=True):
             found = found or compare("threads", places, each)
-    if found is not None and found.cause == "threads":
-        # Of the second half it is not known yet what it comes to on one thread.
-        found = compare("other rows", second, attempt(step, take(block, second))) or found
+    # Of these rows it is not known yet what they come to on one thread, and not made afresh.
+    not_yet: dict[Cause, Array] = {"threads": second, "afresh": beginning}
+    if found is not None and found.cause in not_yet:
+        found = call("other rows", not_yet[found.cause]) or found
     return found
+
+
+def _find_afresh(
+    compare: Callable[[Cause, Array, Block | StepError], Dependence | None],
+    block: Block,
+    places: Array,
+    ways: Ways,
+) -> Dependence | None:
+    step = ways.afresh()
+    made = attempt(step, take(block, places)) if step is not None else None
+    # A step that fails for all rows may be one that cannot be twice in a process.
+    if not isinstance(made, Block) or not len(made):
+        return None
+    return compare("afresh", places, made)
 
 
 def take(block: Block, places: Array) -> Block:
@@ -117,40 +152,19 @@ def attempt(step: Step, block: Block) -> Block | StepError:
         return error
 
 
-def _halves(block: Block, known: Block) -> tuple[Array, Array]:
-    """Returns the places of rows that are tried elsewhere, in two parts that mix all of them."""
-    kept_b = np.isin(to_numpy(block.rows_b), to_numpy(known.rows_b))
-    places = np.sort(
-        np.concatenate([np.flatnonzero(kept_b), np.flatnonzero(~kept_b)[:_REJECTS]])
-    ).astype(np.int64)
-    mixed = places[np.argsort(np.arange(1, len(places) + 1) * _GOLDEN_RATIO % 1)]
-    middle = len(mixed) // 2
-    return (mixed[:middle], mixed[middle:]) if middle else (mixed, mixed)
+def in_batches(step: Step, rows: int, stage: str, block: Block) -> Block:
+    """Calls a step for batches of at most so many rows, and joins what it makes of them.
 
-
-def _lone_rows(block: Block, known: Block) -> list[Array]:
-    """Returns places of single rows: of a middling value, of the largest, of the smallest.
-
-    A code, a rank or a share of the largest, made of one row alone, differs for one of them. The
-    last is a rejected row, if there is one.
+    Raises:
+        StepError: the step's; or it made other columns of one batch than of others.
     """
-    order = np.argsort(_sums(known), kind="stable")
-    kept = to_numpy(known.rows_b)
-    rejected = np.setdiff1d(to_numpy(block.rows_b), kept)[:1]
-    chosen = np.concatenate([kept[order[[len(order) // 2, -1, 0]]], rejected])
-    places = np.searchsorted(to_numpy(block.rows_b), chosen).astype(np.int64)
-    return [places[index : index + 1] for index in range(len(places))]
-
-
-def _sums(known: Block) -> Array:
-    """Returns the sum (b,) of each row's numbers in the first column that has as many for all."""
-    assert known.values is not None
-    rows = len(known)
-    for column in known.values.columns:
-        numbers = leaf_numbers(column)
-        if numbers is not None and len(numbers) and len(numbers) % rows == 0:
-            return np.asarray(numbers.astype(np.float64).reshape(rows, -1).sum(axis=1))
-    return np.arange(rows, dtype=np.float64)
+    if len(block) <= rows:
+        return step(block)
+    starts = range(0, len(block), rows)
+    places = (np.arange(start, min(start + rows, len(block)), dtype=np.int64) for start in starts)
+    made = [step(take(block, each)) for each in places]
+    filled = [each for done in made for each in ([done] if len(done) else done.rejects)]
+    return join_parts(block, stage, filled)
 
 
 def _at_once(step: Step, blocks: Sequence[Block]) -> list[Block | StepError]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pyarrow.compute as pc
@@ -11,67 +13,44 @@ import pyarrow.compute as pc
 from batchscore.columnar.arrays import to_numpy
 from batchscore.errors import FailedError, FunctionError, InvalidError, ModelError, StepError
 from batchscore.job import UserFunction
-from batchscore.messages.wording import counted, one_line
+from batchscore.messages.wording import counted, of_count, one_line, reason
+from batchscore.models.afresh import AFRESH
+from batchscore.models.importing import forget
 from batchscore.models.load import Network, load_network
-from batchscore.plan.auto import count_cores
-from batchscore.plan.independence import Cause, Dependence, attempt, find_dependence, take
+from batchscore.plan.auto import count_cores, has_room
+from batchscore.plan.independence import Ways, attempt, find_dependence, in_batches, take
 from batchscore.plan.plan import Plan
-from batchscore.plan.sample import read_sample
+from batchscore.plan.refusal import Values, describe
+from batchscore.plan.sample import read_spread
 from batchscore.plan.score_types import keep_published, learn_types, published_scores
-from batchscore.stages.block import TILE_ROWS, Block, locate_rows
-from batchscore.stages.infer.buckets import bucket_lengths, bucket_rows
+from batchscore.stages.block import TILE_ROWS, Block
+from batchscore.stages.infer.buckets import (
+    FEWEST_ROWS,
+    STEPS_A_ROW,
+    bucket_lengths,
+    bucket_rows,
+)
 from batchscore.stages.tally import Tallies
 from batchscore.stages.typeless import Types, known_types
-from batchscore.units.unit import Unit
+from batchscore.units.unit import Unit, make_unit
 from batchscore.worker.scoring import BlockStep, infer_step, postprocess_step, preprocess_step
 from batchscore.worker.spec import RunSpec
 
-# One tile of the network and half of another; or an eighth of a block, since all that is tried
-# comes to seven samples at most; or at least enough rows for a difference to show.
+# All calls of a function come to four and a half samples: an eighth of a block, or at least enough
+# rows for a difference to show.
 _MOST_ROWS = TILE_ROWS + TILE_ROWS // 2
 _SHARE = 8
 _LEAST_ROWS = 32
+# All calls of the network come to so many tiles, and a block fills at least one of the run's.
+_TILES = 15
 # Where the network sees a single row at a time.
 _FEW_CALLS = 16
+# So many batches of the run, if these are smaller than a sample.
+_FEW_BATCHES = 3
 # To isolate a row that a function raises for takes two dozen calls: of a sample with more of them
 # the first rows are tried alone.
 _MOST_GUILTY = 16
 _MESSAGE_CHARACTERS = 200
-
-_FAULTS: dict[Cause, str] = {
-    "once more": "returns other values for the same rows when it is called once more",
-    "other rows": "returns other values for a row at another place, beside other rows",
-    "threads": "returns other values for a row when two threads call it at the same time",
-}
-_FUNCTION_REMEDIES: dict[Cause, str] = {
-    "once more": (
-        "take random numbers, the clock and counters out of it, or derive them from the row's own "
-        "values, as from a hash of its id; a seed is not enough, since it goes by the row's place"
-    ),
-    "other rows": (
-        "compute means, ranks, codes and similar values once, over the training data, and keep "
-        "them in a file that the function reads, or in the model folder's preprocessing; and "
-        "return the rows in the order in which they were given"
-    ),
-    "threads": (
-        "use local variables for what it computes, in place of globals and attributes that its "
-        "calls share; or keep one for each thread in a threading.local()"
-    ),
-}
-_NETWORK_REMEDIES: dict[Cause, str] = {
-    "once more": (
-        "have eval() switch dropout off: register each nn.Dropout as a submodule, a list of them "
-        "as an nn.ModuleList, and call functional.dropout with training=self.training; use no "
-        "random numbers, and keep nothing from one call to the next"
-    ),
-    "other rows": (
-        "compute softmax, means, sums, orders and similar values over a row's own dimensions, "
-        "never over dimension 0, and give BatchNorm running statistics (track_running_stats=True)"
-    ),
-    "threads": (
-        "use local variables for what forward computes, in place of globals and class attributes"
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -82,20 +61,20 @@ class _Stage:
         name: of the function or the network, for a message; empty where the stage is batchscore's
             own and is not tried.
         values: what it makes, for a message.
-        step: the stage.
         error: the class of what is wrong with it.
-        remedies: what to do, by cause.
-        alone: single rows to try.
-        threads: whether threads may call it side by side.
+        step: the stage.
+        ways: how it is tried.
     """
 
     name: str
-    values: str
-    step: BlockStep
+    values: Values
     error: type[InvalidError]
-    remedies: Mapping[Cause, str]
-    alone: int
-    threads: bool
+    step: BlockStep
+    ways: Ways
+
+
+_Prepare = Callable[[RunSpec, Block], tuple[Sequence[_Stage], Block]]
+"""Returns the forms of a stage that are tried until one does not fail, and the rows for it."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +96,7 @@ def require_independent(plan: Plan, units: Sequence[Unit], network: Network | No
     """Puts a sample of the units' rows through each stage again, elsewhere, and on two threads.
 
     Each stage is given what the one before made of the rows at first, so that what differs is its
-    own.
+    own. Last the stage is made again, as in another process, and begins with other rows.
 
     Args:
         network: the model on the CPU; None: it is loaded to the plan's device.
@@ -126,28 +105,34 @@ def require_independent(plan: Plan, units: Sequence[Unit], network: Network | No
         FunctionError, ModelError: a function or the network makes something else of a row; the
             message says of which, and what to do.
     """
-    source = plan.spec.source
-    sample = read_sample(units, source, _sample_rows(source.batch_rows))
+    sample = _read_sample(plan, units)
     if sample is None:
         return Tried("not tried: no row could be read for a sample", {})
     spec = _plain_spec(plan.spec)
     network = network or load_network(spec.model, spec.device)
     try:
-        stages = _stages(spec, network)
-        tried = _try_stages(spec, stages, sample)
-        before = published_scores(spec)
+        outputs = _try_stages(spec, (_before, partial(_inside, network=network)), sample)
+        if isinstance(outputs, Tried):
+            return outputs
+        tried, before = _try_scores(spec, outputs), published_scores(spec)
         if tried.open:
-            types = learn_types(spec, before, [stage.step for stage in stages], units)
-            spec = replace(spec, scores=types)
-            tried = _try_stages(spec, _stages(spec, network), sample)
+            types = learn_types(spec, before, _steps(spec, network), units)
+            tried = _try_scores(replace(spec, scores=types), outputs)
             tried = replace(tried, scores={**types, **tried.scores})
         return replace(tried, scores=keep_published(before, tried.scores))
     except FailedError as error:
         raise InvalidError(str(error)) from error
+    finally:
+        forget(AFRESH)
 
 
-def _sample_rows(batch_rows: int) -> int:
-    return min(batch_rows, _MOST_ROWS, max(_LEAST_ROWS, batch_rows // _SHARE))
+def _read_sample(plan: Plan, units: Sequence[Unit]) -> Block | None:
+    """Returns rows to score; if they are few, with others of the input, published ones too."""
+    source = plan.spec.source
+    rows = min(_MOST_ROWS, max(_LEAST_ROWS, source.batch_rows // _SHARE))
+    asked = {piece.shard.path for unit in units for piece in unit.pieces}
+    others = [make_unit((piece,)) for piece in plan.pieces if piece.shard.path not in asked]
+    return read_spread(units, others, source, rows, _LEAST_ROWS)
 
 
 def _plain_spec(spec: RunSpec) -> RunSpec:
@@ -165,18 +150,97 @@ def _plain_spec(spec: RunSpec) -> RunSpec:
     )
 
 
-def _stages(spec: RunSpec, network: Network) -> tuple[_Stage, ...]:
-    before = [f"preprocess.function {spec.preprocess.function}"] if spec.preprocess else []
+def _steps(spec: RunSpec, network: Network) -> list[BlockStep]:
+    return [preprocess_step(spec), infer_step(spec, network), postprocess_step(spec)]
+
+
+def _try_scores(spec: RunSpec, outputs: Block) -> Tried:
+    block = _try_stages(spec, (_after,), outputs)
+    if isinstance(block, Tried):
+        return block
+    _require_checked(spec, block)
+    types = known_types(block.values)
+    assert block.values is not None
+    return Tried(_said(len(block), spec), types, open=len(types) < block.values.num_columns)
+
+
+def _try_stages(spec: RunSpec, ways: Sequence[_Prepare], block: Block) -> Block | Tried:
+    """Returns what stages make of a block, one after the other; or why they were not tried."""
+    for prepare in ways:
+        stages, block = prepare(spec, block)
+        stage, block, known = _first_result(stages, block)
+        # The run, or the rehearsal, says what is wrong with the rows or the code.
+        if isinstance(known, StepError):
+            return Tried(f"not tried: {one_line(known, _MESSAGE_CHARACTERS)}", {})
+        if not len(known):
+            last = stage.values == "score" and bool(stage.name)
+            return Tried("not tried: no row of the sample has a score", {}, open=last)
+        if stage.name:
+            _require_alike(spec, stage, block, known)
+        block = replace(known, rejects=())
+    return block
+
+
+def _before(spec: RunSpec, block: Block) -> tuple[Sequence[_Stage], Block]:
+    name = f"preprocess.function {spec.preprocess.function}" if spec.preprocess else ""
+    return [_of_functions(spec, name, "model input", preprocess_step)], block
+
+
+def _after(spec: RunSpec, block: Block) -> tuple[Sequence[_Stage], Block]:
     after = [each.function for each in spec.postprocess if isinstance(each, UserFunction)]
-    behind = [f"postprocess function {' or '.join(after)}"] if after else []
-    made = f"architecture {spec.model.architecture}"
-    ours = (FunctionError, _FUNCTION_REMEDIES, 4, True)
-    theirs = (ModelError, _NETWORK_REMEDIES, 1, _may_share(network))
-    return (
-        _Stage("".join(before), "model input", preprocess_step(spec), *ours),
-        _Stage(made, "output", infer_step(spec, network), *theirs),
-        _Stage("".join(behind), "score", postprocess_step(spec), *ours),
-    )
+    name = f"postprocess function {' or '.join(after)}" if after else ""
+    return [_of_functions(spec, name, "score", postprocess_step)], block
+
+
+def _of_functions(
+    spec: RunSpec, name: str, values: Values, make: Callable[[RunSpec, int], BlockStep]
+) -> _Stage:
+    def afresh() -> BlockStep | None:
+        # Its modules may hold as much as this process does.
+        return _batched(spec, values, make(spec, AFRESH)) if has_room() else None
+
+    ways = Ways(4, True, partial(_made_again, name, afresh))
+    return _Stage(name, values, FunctionError, _batched(spec, values, make(spec, 0)), ways)
+
+
+def _inside(spec: RunSpec, block: Block, network: Network) -> tuple[Sequence[_Stage], Block]:
+    """Returns how to try the network: in tiles that are smaller than the run's, if it takes such.
+
+    The rows are as many as fit into a tile or two of one shape.
+    """
+    block, length = _of_one_length(spec, block)
+    rows = _call_rows(spec, length)
+    tile = bucket_rows(length, rows) if length else rows
+    most = max(tile + tile // 2, _FEW_CALLS)
+    if len(block) > spec.source.batch_rows:
+        most = min(most, _FEW_BATCHES * spec.source.batch_rows)
+    sizes = dict.fromkeys((rows, spec.call_rows))
+    return [_of_network(spec, network, size) for size in sizes], _first_rows(block, most)
+
+
+def _of_network(spec: RunSpec, network: Network, call_rows: int) -> _Stage:
+    sized = replace(spec, call_rows=call_rows)
+
+    def afresh() -> BlockStep:
+        return _batched(spec, "output", infer_step(sized, network.afresh()))
+
+    name = f"architecture {spec.model.architecture}"
+    ways = Ways(1, _may_share(network), partial(_made_again, name, afresh))
+    step = _batched(spec, "output", infer_step(sized, network))
+    return _Stage(name, "output", ModelError, step, ways)
+
+
+def _batched(spec: RunSpec, values: Values, step: BlockStep) -> BlockStep:
+    return partial(in_batches, step, spec.source.batch_rows, values)
+
+
+def _made_again(name: str, make: Callable[[], BlockStep | None]) -> BlockStep | None:
+    """Returns a stage as another process makes it; None if this one cannot make it twice."""
+    try:
+        return make()
+    except Exception as error:  # user code raises what it likes, a GPU that its memory ran out
+        logging.warning("%s cannot be loaded twice in a process (%s)", name, reason(error))
+        return None
 
 
 def _may_share(network: Network) -> bool:
@@ -185,29 +249,25 @@ def _may_share(network: Network) -> bool:
     return several and network.twins is not None and network.twins.possible()
 
 
-def _try_stages(spec: RunSpec, stages: Sequence[_Stage], block: Block) -> Tried:
-    for stage in stages:
-        block = _for_network(spec, block) if stage.values == "output" else block
-        known = attempt(stage.step, _first_rows(block, len(block)))
-        if isinstance(known, StepError) and len(block) > _LEAST_ROWS:
-            block = _first_rows(block, _LEAST_ROWS)
-            known = attempt(stage.step, _first_rows(block, len(block)))
-        # The run, or the rehearsal, says what is wrong with the rows or the code.
-        if isinstance(known, StepError):
-            return Tried(f"not tried: {one_line(known, _MESSAGE_CHARACTERS)}", {})
-        if not len(known):
-            last = stage is stages[-1] and bool(stage.name)
-            return Tried("not tried: no row of the sample has a score", {}, open=last)
-        if stage.name:
-            _require_alike(spec, stage, block, known)
-        block = replace(known, rejects=())
-    _require_checked(spec, block)
-    types = known_types(block.values)
-    assert block.values is not None
-    return Tried(_said(len(block)), types, open=len(types) < block.values.num_columns)
+def _first_result(
+    stages: Sequence[_Stage], block: Block
+) -> tuple[_Stage, Block, Block | StepError]:
+    """Returns the first of a stage's forms that makes something of rows, these, and its result."""
+    tries = [(stage, block) for stage in stages]
+    if len(block) > _LEAST_ROWS:
+        tries.append((stages[-1], _first_rows(block, _LEAST_ROWS)))
+    for stage, rows in tries:
+        known = attempt(stage.step, _first_rows(rows, len(rows)))
+        if isinstance(known, Block) and len(known):
+            break
+    return stage, rows, known
 
 
-def _said(rows: int) -> str:
+def _said(rows: int, spec: RunSpec) -> str:
+    if spec.source.batch_rows == 1:
+        return (
+            f"{counted(rows, 'batch')} of 1 row {of_count(rows, 'scores', 'score')} the same again"
+        )
     if rows == 1:
         return "1 row scores the same once more; no other row was there to score it beside"
     return f"{rows:,} rows score the same once more and beside other rows"
@@ -221,75 +281,37 @@ def _require_checked(spec: RunSpec, block: Block) -> None:
 
 def _first_rows(block: Block, rows: int) -> Block:
     """Returns copies of a block's first rows: a function may write into what it is given."""
-    return take(block, np.arange(rows, dtype=np.int64))
+    return take(block, np.arange(min(rows, len(block)), dtype=np.int64))
 
 
-def _for_network(spec: RunSpec, block: Block) -> Block:
-    """Returns the rows to try the network with: as many as fit into a call or two of one shape."""
+def _of_one_length(spec: RunSpec, block: Block) -> tuple[Block, int]:
+    """Returns the rows of the commonest length that rows are padded to, and it; 0 if none are."""
     assert block.values is not None
     varying = next((each for each in spec.model.inputs if each.varying), None)
     if varying is None or varying.varying is None:
-        return _first_rows(block, _rows_of_calls(spec.call_rows, len(block)))
+        return block, 0
     lengths = bucket_lengths(varying.varying.max_length)
     steps_b = to_numpy(pc.list_value_length(block.values.column(varying.name)))
     buckets_b = np.searchsorted(lengths, steps_b)
     bucket = int(np.bincount(buckets_b).argmax())
-    most = _rows_of_calls(bucket_rows(int(lengths[bucket]), spec.call_rows), len(block))
-    usual = np.argsort(buckets_b != bucket, kind="stable")[:most]
+    usual = np.argsort(buckets_b != bucket, kind="stable")
     count = max(_FEW_CALLS, int((buckets_b == bucket).sum()))
-    return take(block, np.sort(usual[:count]))
+    return take(block, np.sort(usual[:count])), int(lengths[bucket])
 
 
-def _rows_of_calls(call_rows: int, rows: int) -> int:
-    return min(rows, max(call_rows + call_rows // 2, _FEW_CALLS))
+def _call_rows(spec: RunSpec, length: int) -> int:
+    """Returns rows of a call, fewer than a run's: all calls are to cost less than a block does.
+
+    Rows of varying length are still several to a tile if they are in a run.
+    """
+    least = max(FEWEST_ROWS, FEWEST_ROWS * length // STEPS_A_ROW)
+    share = max(spec.source.batch_rows, TILE_ROWS) // _TILES
+    return min(spec.call_rows, max(least, share // FEWEST_ROWS * FEWEST_ROWS))
 
 
 def _require_alike(spec: RunSpec, stage: _Stage, block: Block, known: Block) -> None:
-    tolerance = spec.model.tolerance
-    found = find_dependence(stage.step, block, known, tolerance, stage.alone, stage.threads)
-    if found is None:
-        return
-    raise stage.error(
-        f"{stage.name} {_FAULTS[found.cause]}. {_pairs(spec, stage, block, found)}. "
-        f"Expected: the same, floats to within {tolerance:g}, the model's tolerance, since a score "
-        f"must depend on its row alone. What to do: {stage.remedies[found.cause]}"
-    )
-
-
-def _pairs(spec: RunSpec, stage: _Stage, block: Block, found: Dependence) -> str:
-    """Returns where rows differ and in what, the first of them with what was done."""
-    before, after = _occasions(found)
-    numbers = np.array([example.row for example in found.examples], np.int64)
-    shards, rows = locate_rows(block.unit, numbers)
-    pairs = zip(rows.to_pylist(), shards.to_pylist(), strict=True)
-    places = [f"row {row} of shard {one_line(shard, 120)}" for row, shard in pairs]
-    first, *others = found.examples
-    text = f"{_column(spec, stage, found)}{places[0]}: {first.known} {before}, {first.made} {after}"
-    text += "".join(
-        f"; {place}: {each.known} and {each.made}"
-        for place, each in zip(places[1:], others, strict=True)
-    )
-    more = f"; {found.changed:,} of {counted(found.compared, 'row')} changed"
-    return text + (more if found.compared > 1 else "")
-
-
-def _occasions(found: Dependence) -> tuple[str, str]:
-    """Returns when a row had its first value, and when the other."""
-    if found.cause == "once more":
-        return "at first", "once more"
-    if found.cause == "threads":
-        return "on one thread", "beside a second thread"
-    others = f"in one of {found.compared:,} of them" if found.compared > 1 else "alone"
-    return f"in a batch of {counted(found.known_rows, 'row')}", others
-
-
-def _column(spec: RunSpec, stage: _Stage, found: Dependence) -> str:
-    if not found.column:
-        return ""
-    name = f"{stage.values} {found.column!r}"
-    if found.element is None:
-        return f"{name} of "
-    fed = next((each.columns for each in spec.inputs if each.name == found.column), ())
-    if stage.values == "model input" and found.element < len(fed) > 1:
-        return f"{name}, column {fed[found.element]!r}, of "
-    return f"{name}, number {found.element}, of "
+    found = find_dependence(stage.step, block, known, spec.model.tolerance, stage.ways)
+    if found is not None:
+        rows = min(found.known_rows, spec.source.batch_rows)
+        found = replace(found, known_rows=rows)
+        raise stage.error(describe(spec, stage.name, stage.values, block, found))

@@ -52,7 +52,7 @@ def bisect(block: Block, stage: str, step: Step, limit: int, trial: Trial) -> Bl
     if not trial.passed:
         _check_hope(block, step, done)
     parts = list(_limited(_isolate(block, stage, step, done), limit, done))
-    return _join(block, stage, parts)
+    return join_parts(block, stage, parts)
 
 
 def _attempt(step: Step, block: Block) -> Block | StepError:
@@ -135,7 +135,12 @@ def _limited(
         yield part
 
 
-def _join(block: Block, stage: str, parts: Sequence[Block | Reject]) -> Block:
+def join_parts(block: Block, stage: str, parts: Sequence[Block | Reject]) -> Block:
+    """Returns a block of what a stage made of its parts: scored blocks and guilty rows, in order.
+
+    Raises:
+        StepError: the stage made other columns of one part than of others.
+    """
     found = [r for part in parts for r in ([part] if isinstance(part, Reject) else part.rejects)]
     rejects = (*block.rejects, *_merge_rejects(found))
     scored = [part for part in parts if isinstance(part, Block)]

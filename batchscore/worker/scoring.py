@@ -42,8 +42,11 @@ from batchscore.worker.spec import RunSpec
 BlockStep = Callable[[Block], Block]
 
 
-def load_call(section: Preprocess | UserFunction, spec: RunSpec) -> UserCall:
+def load_call(section: Preprocess | UserFunction, spec: RunSpec, edition: int = 0) -> UserCall:
     """Imports a user's function.
+
+    Args:
+        edition: another number imports its code again.
 
     Raises:
         FunctionError: it cannot be imported, or is not a function.
@@ -55,7 +58,7 @@ def load_call(section: Preprocess | UserFunction, spec: RunSpec) -> UserCall:
             "taken from a local folder; bring job file and code to this machine"
         )
     try:
-        function = load_object(section.function, base, _listed(spec))
+        function = load_object(section.function, base, _listed(spec), edition)
     except FunctionError as error:
         raise FunctionError(f"function {section.function}: {error}") from error
     if not callable(function):
@@ -72,13 +75,17 @@ def _listed(spec: RunSpec) -> Listed:
     return Listed(spec.code, readable=files_below(spec.model, spec.base))
 
 
-def preprocess_step(spec: RunSpec) -> BlockStep:
-    """Returns the step that makes model inputs: a user's function, fitted features, or columns."""
+def preprocess_step(spec: RunSpec, edition: int = 0) -> BlockStep:
+    """Returns the step that makes model inputs: a user's function, fitted features, or columns.
+
+    Args:
+        edition: of the function's code.
+    """
     features = spec.model.features
     if spec.preprocess is None and features is not None:
         step: BlockStep = partial(encode_features, encode=partial(encode, features))
     else:
-        call = load_call(spec.preprocess, spec) if spec.preprocess else None
+        call = load_call(spec.preprocess, spec, edition) if spec.preprocess else None
         hidden = spec.target.hidden
         step = partial(stack_columns, inputs=spec.inputs, function=call, hidden=hidden)
     return _rejecting(spec, "preprocess", step)
@@ -156,10 +163,14 @@ def output_specs(model: Model) -> tuple[OutputSpec, ...]:
     return tuple(OutputSpec(each.name, each.dtype, each.shape) for each in model.outputs)
 
 
-def postprocess_step(spec: RunSpec) -> BlockStep:
-    """Returns the step that makes scores of model outputs."""
+def postprocess_step(spec: RunSpec, edition: int = 0) -> BlockStep:
+    """Returns the step that makes scores of model outputs.
+
+    Args:
+        edition: of its functions' code.
+    """
     steps = tuple(
-        load_call(step, spec) if isinstance(step, UserFunction) else step
+        load_call(step, spec, edition) if isinstance(step, UserFunction) else step
         for step in spec.postprocess
     )
     return _rejecting(spec, "postprocess", partial(postprocess, steps=steps, known=spec.scores))

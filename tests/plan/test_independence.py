@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from batchscore.plan import independence
-from batchscore.plan.independence import Dependence, find_dependence
+from batchscore.plan.independence import Dependence, Ways, find_dependence
 from batchscore.stages.block import Block
 from tests.factory import make_batch, make_block
 
@@ -28,7 +28,8 @@ def _step(block: Block) -> Block:
 
 def _find(step: Any = _step) -> Dependence | None:
     block = make_block(make_batch(x=np.arange(8) * 0.5))
-    return find_dependence(step, block, _step(block), 1e-5, 1, threads=True)
+    ways = Ways(alone=1, threads=True, afresh=lambda: step)
+    return find_dependence(step, block, _step(block), 1e-5, ways)
 
 
 @contextmanager
