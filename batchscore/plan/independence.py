@@ -68,13 +68,14 @@ class Ways:
 
     Args:
         alone: single rows to try, up to 4.
-        threads: whether to call the stage from two threads at the same time.
+        enter: what each of two threads does before both call the stage at the same time, as to
+            build its own network; None if one thread at a time may call it.
         afresh: makes the stage again, without what it kept of calls before; None if it cannot be
             made again.
     """
 
     alone: int
-    threads: bool
+    enter: Callable[[], object] | None
     afresh: Callable[[], Step | None]
 
 
@@ -105,13 +106,13 @@ def find_dependence(
 
     first, second = halves(block, known)
     found = call("once more", np.arange(len(block), dtype=np.int64))
-    apart = [] if ways.threads else [second]
+    apart = [second] if ways.enter is None else []
     for places in (first, *lone_rows(block, known)[: ways.alone], *apart):
         found = found or call("other rows", places)
     beginning = other_beginning(block, known)
     found = found or _find_afresh(compare, block, beginning, ways)
-    if found is None and ways.threads:
-        made = _at_once(step, [take(block, first), take(block, second)])
+    if found is None and ways.enter is not None:
+        made = _at_once(step, ways.enter, [take(block, first), take(block, second)])
         for places, each in zip((first, second), made, strict=True):
             found = found or compare("threads", places, each)
     # Of these rows it is not known yet what they come to on one thread, and not made afresh.
@@ -167,7 +168,9 @@ def in_batches(step: Step, rows: int, stage: str, block: Block) -> Block:
     return join_parts(block, stage, filled)
 
 
-def _at_once(step: Step, blocks: Sequence[Block]) -> list[Block | StepError]:
+def _at_once(
+    step: Step, enter: Callable[[], object], blocks: Sequence[Block]
+) -> list[Block | StepError]:
     """Calls a step for each block from a thread of its own, all at the same time.
 
     A debugger, or a tool that measures coverage, may end a thread as it starts. The calling thread
@@ -177,9 +180,10 @@ def _at_once(step: Step, blocks: Sequence[Block]) -> list[Block | StepError]:
     start = threading.Barrier(len(blocks), often, _START_SECONDS)
 
     def run(block: Block, made: Future[Block | StepError]) -> None:
-        with suppress(threading.BrokenBarrierError):
-            start.wait()
         try:
+            enter()
+            with suppress(threading.BrokenBarrierError):
+                start.wait()
             made.set_result(attempt(step, block))
         except BaseException as error:
             made.set_exception(error)

@@ -199,7 +199,7 @@ def _of_functions(
         # Its modules may hold as much as this process does.
         return _batched(spec, values, make(spec, AFRESH)) if has_room() else None
 
-    ways = Ways(4, True, partial(_made_again, name, afresh))
+    ways = Ways(4, _nothing, partial(_made_again, name, afresh))
     return _Stage(name, values, FunctionError, _batched(spec, values, make(spec, 0)), ways)
 
 
@@ -225,7 +225,7 @@ def _of_network(spec: RunSpec, network: Network, call_rows: int) -> _Stage:
         return _batched(spec, "output", infer_step(sized, network.afresh()))
 
     name = f"architecture {spec.model.architecture}"
-    ways = Ways(1, _may_share(network), partial(_made_again, name, afresh))
+    ways = Ways(1, _own(network), partial(_made_again, name, afresh))
     step = _batched(spec, "output", infer_step(sized, network))
     return _Stage(name, "output", ModelError, step, ways)
 
@@ -243,10 +243,15 @@ def _made_again(name: str, make: Callable[[], BlockStep | None]) -> BlockStep | 
         return None
 
 
-def _may_share(network: Network) -> bool:
-    """Tells whether a worker of this machine would call the network on several threads."""
-    several = count_cores() > 1 and network.device == "cpu"
-    return several and network.twins is not None and network.twins.possible()
+def _nothing() -> None:
+    """A function needs nothing for a thread of its own."""
+
+
+def _own(network: Network) -> Callable[[], object] | None:
+    """Returns what builds a thread's own network, if a worker of this machine has several."""
+    if count_cores() == 1 or network.device != "cpu" or network.twins is None:
+        return None
+    return network.twins.own if network.twins.possible() else None
 
 
 def _first_result(

@@ -168,17 +168,18 @@ CHANCE: dict[str, Callable[[Path], Any]] = {
     "tie broken by chance": after("return df.assign(s=df.logit.round() + np.random.rand(len(df)))"),
     "rejected by chance": before("return df.assign(a=df.a.where(np.random.rand(len(df)) < 0.5))"),
 }
-SHARED = """state = {}
+MEET = "if threading.current_thread().name == 'alone': MEETING.wait(60)"
+SHARED = f"""state, MEETING = {{}}, threading.Barrier(2)
 ---
 state['a'] = df.a
-time.sleep(0.01)
+{MEET}
 return df.assign(a=state['a'].reindex(df.index))
 """
 THREADS: dict[str, Callable[[Path], Any]] = {
     "network": with_network(
         net(
-            "SHARED['x'] = x\ntime.sleep(0.01)\nlogit = self.linear(SHARED['x']).squeeze(1)",
-            top="import time\n\nSHARED = {}",
+            f"SHARED['x'] = x\n{MEET}\nlogit = self.linear(SHARED['x']).squeeze(1)",
+            top="import threading\n\nSHARED, MEETING = {}, threading.Barrier(2)",
         )
     ),
     "function": before(SHARED),
