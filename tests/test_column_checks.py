@@ -281,6 +281,23 @@ def test_check_is_held_where_statistics_show_every_value_too_old(
         assert run_json("check", job)["exit_code"] == 0
 
 
+def test_check_knows_the_ages_of_published_rows(folder: Path) -> None:
+    """Those of a check that is new are in the shards' statistics, of others in the records."""
+    old = pa.array([datetime(2024, 1, 1)] * 300, pa.timestamp("us"))
+    write_shard(folder / "in/0.parquet", rows_with({"at": old}))
+    (folder / "in/1.parquet").unlink()
+    job = folder / "job.yaml"
+    run_json("run", job)
+    write_shard(folder / "in/2.parquet", rows_with({"at": old[:10]}, 10, 500))
+    change_job(folder, {"checks.fresh": {"at": "1h"}})
+    assert run_json("check", job)["exit_code"] == run_json("run", job)["exit_code"] == 3
+    newest = pa.array([datetime.now(timezone.utc)] * 10, pa.timestamp("us", "UTC"))
+    write_shard(folder / "in/2.parquet", rows_with({"at": newest.cast(old.type)}, 10, 500))
+    assert run_json("check", job)["exit_code"] == run_json("run", job)["exit_code"] == 0
+    write_shard(folder / "in/3.parquet", rows_with({"at": old[:10]}, 10, 600))
+    assert run_json("check", job)["exit_code"] == run_json("run", job)["exit_code"] == 0
+
+
 def test_check_leaves_an_age_to_the_run_where_no_statistics_tell(folder: Path) -> None:
     """Without statistics nothing is known of a row that the batch does not have."""
     column = pa.array([datetime(2024, 1, 1)] * 200, pa.timestamp("us"))

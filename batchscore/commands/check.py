@@ -12,7 +12,7 @@ from batchscore.commands.notify import program_of
 from batchscore.commands.prepared import prepared
 from batchscore.errors import BatchscoreError, FailedError, HeldError, RetryError
 from batchscore.finish.judge import judge_ages, judge_values, judge_volume
-from batchscore.job import load_job
+from batchscore.job import ColumnCheck, load_job
 from batchscore.messages.wording import counted
 from batchscore.phases import LOADING, PLANNING, SCORING, START_UP, Stopwatch
 from batchscore.plan import Plan, Work, make_plan, settle, share_out
@@ -24,6 +24,7 @@ from batchscore.runs.checks import Check, check_rejects, check_schema, worst
 from batchscore.runs.lease import describe_holder, holder
 from batchscore.runs.publication import pending
 from batchscore.runs.reconcile import Rows
+from batchscore.units.tallies import Tally, merge_tallies
 
 _EXIT_CODES = {
     "ok": 0,
@@ -233,18 +234,26 @@ def _ages(plan: Plan, work: Work, rehearsal: Rehearsal) -> list[Check]:
     """Returns the check of ages where statistics show that every value is too old."""
     if not rehearsal.example:
         return []
-    spec = plan.spec
-    dated = {check.column for check in spec.target.checks if check.kind == "fresh"}
-    pieces = [piece for unit in work.units for piece in unit.pieces]
     bounds = {
-        name: bound
-        for name in dated.difference(rehearsal.example)  # a score counts before a column
-        if (bound := newest_bound(name, pieces, spec.source)) is not None
+        check.key: bound
+        for check in plan.spec.target.checks
+        # A score counts before a column of its name.
+        if check.kind == "fresh" and check.column not in rehearsal.example
+        if (bound := _newest(plan, work, check)) is not None
     }
     end = day_end(plan.loaded)
     moment = datetime.fromisoformat(end) if end else datetime.now(timezone.utc)
-    found = judge_ages(spec, work.reused, bounds, moment)
+    found = judge_ages(plan.spec, bounds, moment)
     return [replace(c, detail=f"at best, by the shards' statistics: {c.detail}") for c in found]
+
+
+def _newest(plan: Plan, work: Work, check: ColumnCheck) -> Tally | None:
+    """Returns how new a column may be: by what was counted before, else by statistics."""
+    known = [r.tallies[check.key] for r in work.reused if check.key in r.tallies]
+    uncounted = [record for record in work.reused if check.key not in record.tallies]
+    pieces = [piece for each in (*work.units, *uncounted) for piece in each.pieces]
+    bound = newest_bound(check.column, pieces, plan.spec.source)
+    return None if bound is None else merge_tallies([*known, bound])
 
 
 def _reused(plan: Plan, work: Work, known: Collection[str]) -> list[Check]:

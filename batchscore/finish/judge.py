@@ -99,31 +99,16 @@ def judge_values(spec: RunSpec, records: Sequence[UnitRecord]) -> list[Check]:
     return check_columns(wanted, tallies, spec.checks)
 
 
-def judge_ages(
-    spec: RunSpec, records: Sequence[UnitRecord], bounds: Mapping[str, Tally], moment: datetime
-) -> list[Check]:
-    """Returns the check of ages, where it fails however new the rows to score turn out to be.
+def judge_ages(spec: RunSpec, bounds: Mapping[str, Tally], moment: datetime) -> list[Check]:
+    """Returns the check of ages, where it fails however new the values turn out to be.
 
     Args:
         spec: of the run.
-        records: of the rows that were scored before.
-        bounds: by column, a tally whose newest value no row to score exceeds.
+        bounds: by a check's key, a tally whose newest value no row exceeds, where one is known.
         moment: when the ages are taken.
     """
-    wanted = [
-        each
-        for each in spec.target.checks
-        if each.kind == "fresh"
-        and each.column in bounds
-        and all(each.key in record.tallies for record in records)
-    ]
-    tallies = {
-        each.key: merge_tallies(
-            [bounds[each.column], *(record.tallies[each.key] for record in records)]
-        )
-        for each in wanted
-    }
-    found = check_columns(wanted, tallies, spec.checks, moment)
+    wanted = [each for each in spec.target.checks if each.key in bounds]
+    found = check_columns(wanted, bounds, spec.checks, moment)
     return [check for check in found if not check.passed]
 
 
