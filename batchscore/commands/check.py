@@ -251,7 +251,8 @@ def _newest(plan: Plan, work: Work, check: ColumnCheck) -> Tally | None:
     """Returns how new a column may be: by what was counted before, else by statistics."""
     known = [r.tallies[check.key] for r in work.reused if check.key in r.tallies]
     uncounted = [record for record in work.reused if check.key not in record.tallies]
-    pieces = [piece for each in (*work.units, *uncounted) for piece in each.pieces]
+    groups = [*(unit.pieces for unit in work.units), *(record.pieces for record in uncounted)]
+    pieces = [piece for group in groups for piece in group]
     bound = newest_bound(check.column, pieces, plan.spec.source)
     return None if bound is None else merge_tallies([*known, bound])
 
