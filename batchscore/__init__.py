@@ -1,6 +1,6 @@
 """Scores Parquet tables with a torch model; every row is accounted for before it is published.
 
-What stands in `__all__` is for code of others: profiles of tables, and how two of them differ.
+What is in `__all__` is for code of others: jobs, profiles of tables, and how two of them differ.
 """
 
 from __future__ import annotations
@@ -8,15 +8,40 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from batchscore.api import CheckResult, RunResult, check, run
     from batchscore.commands.compare import compare
     from batchscore.commands.files import read_profile, write_profile
     from batchscore.commands.profile import profile
     from batchscore.commands.report import write_report
+    from batchscore.errors import (
+        BatchscoreError,
+        FailedError,
+        InvalidError,
+        RetryError,
+        StoppedError,
+    )
 
 __version__ = "0.1.0"
-__all__ = ["compare", "profile", "read_profile", "write_profile", "write_report"]
+__all__ = [
+    "BatchscoreError",
+    "CheckResult",
+    "FailedError",
+    "InvalidError",
+    "RetryError",
+    "RunResult",
+    "StoppedError",
+    "check",
+    "compare",
+    "profile",
+    "read_profile",
+    "run",
+    "write_profile",
+    "write_report",
+]
 
 _HOMES = {
+    **dict.fromkeys(("CheckResult", "RunResult", "check", "run"), "batchscore.api"),
+    **dict.fromkeys((name for name in __all__ if name.endswith("Error")), "batchscore.errors"),
     "compare": "batchscore.commands.compare",
     "profile": "batchscore.commands.profile",
     "read_profile": "batchscore.commands.files",

@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -91,10 +92,26 @@ def test_the_sessions_and_the_code_do_what_the_readme_says(clone: Path) -> None:
     for code in blocks("python"):
         names: dict[str, object] = {}
         exec(code, names)
-        if "late" in names:
+        if isinstance(result := names.get("result"), bs.RunResult):
+            assert (result.status, result.rows.scored) == ("unchanged", 994)
+        elif "late" in names:
             assert len(names["late"].fetchall()) == 3  # type: ignore[attr-defined]
         else:
             assert names["failed"] == ["arr_delay", "dep_delay", "tailnum"]
+
+
+@pytest.mark.slow
+def test_the_page_on_python_says_what_is_returned(
+    clone: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The code of docs/python.md runs, and prints what the page shows."""
+    page = (ROOT / "docs/python.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    exec("".join(blocks("python", page)), names)
+    assert [capsys.readouterr().out] == blocks("text", page)
+    assert (names["found"].status, names["again"].status) == ("ok", "unchanged")
+    assert names["again"].files == names["result"].files
+    assert names["again"].files[0].startswith(f"{clone}/out/python/data/")
 
 
 def test_each_session_is_one_that_is_run() -> None:

@@ -1,0 +1,359 @@
+"""Jobs from Python: `check` and `run` do what their commands do, in a process of their own.
+
+The host's environment, signal handlers and garbage collector stay as they are, and torch and Beam
+are imported in the child alone, so that both work in a notebook and in a web server's worker.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import date
+from typing import IO, Any, Literal
+
+from batchscore.errors import (
+    BatchscoreError,
+    FailedError,
+    HeldError,
+    InvalidError,
+    RetryError,
+    StoppedError,
+)
+
+Values = Mapping[str, Any]
+_RAISED: dict[int, type[BatchscoreError]] = {
+    cls.exit_code: cls for cls in (FailedError, InvalidError, HeldError, RetryError)
+}
+_STOPPED = {130: signal.SIGINT, 143: signal.SIGTERM}
+_CHILD = "from batchscore.api import child; child()"
+_PATIENCE_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Where every row of the input went; `input` is the sum of the next three.
+
+    Args:
+        input: Rows of the shards.
+        scored: Rows in the published files.
+        filtered: Rows that the job's own filter left out.
+        rejected: Rows that could not be scored, in files of their own, each with a reason.
+        quarantined: Rows of shards that could not be read, where the job lets them be left out.
+        reused: Of these, rows that were scored before.
+    """
+
+    input: int
+    scored: int
+    filtered: int
+    rejected: int
+    quarantined: int
+    reused: int
+
+
+@dataclass(frozen=True)
+class CheckOutcome:
+    """What became of one check of a run: its name, whether it passed, and what it found."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run came to.
+
+    Args:
+        status: `published`; `empty`, if no row was scored and the job allows it; `unchanged`, if
+            there was nothing to do; `held`, if a check did not pass and a person decides.
+        run: The run's name, which `batchscore show`, `release` and `rollback` take.
+        slice: Which part of the output it is of.
+        output: The address of the output.
+        rows: Where every row went.
+        files: Addresses of the slice's published files; empty for a held run.
+        checks: What was checked.
+        drift: The verdict of all comparisons: `ok`, `warn` or `fail`; None where none was made.
+        reason: Why the run was held; None if it was not.
+        seconds: From the command's start to its end.
+        manifest: The whole document, as `batchscore run --json` prints it.
+    """
+
+    status: Literal["published", "empty", "unchanged", "held"]
+    run: str
+    slice: str
+    output: str
+    rows: Rows
+    files: tuple[str, ...]
+    checks: tuple[CheckOutcome, ...]
+    drift: str | None
+    reason: str | None
+    seconds: float
+    manifest: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def held(self) -> bool:
+        """Whether a check did not pass: nothing was published, and a person decides."""
+        return self.status == "held"
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What a check found; nothing was written.
+
+    Args:
+        status: `ok`, or `held` where a run would be held.
+        slice: Which part of the output a run would publish.
+        output: The address of the output.
+        rows: Rows of the shards that the job reads.
+        unit_rows: Rows that a run would score; fewer than `rows` where some were scored before.
+        checks: Those of a run that the plan and one batch can judge.
+        warnings: What a run would do and may not be meant.
+        estimated_seconds: What a run is expected to take; None if it would score nothing.
+        document: The whole document, as `batchscore check --json` prints it.
+    """
+
+    status: Literal["ok", "held"]
+    slice: str
+    output: str
+    rows: int
+    unit_rows: int
+    checks: tuple[CheckOutcome, ...]
+    warnings: tuple[str, ...]
+    estimated_seconds: float | None
+    document: Mapping[str, Any] = field(repr=False)
+
+
+def check(
+    job: str | os.PathLike[str],
+    params: Values | None = None,
+    *,
+    overrides: Values | None = None,
+) -> CheckResult:
+    """Validates all of a job that can fail, and scores one batch; writes nothing.
+
+    Args:
+        job: Path or address of the job file.
+        params: A value for each parameter that the job file declares.
+        overrides: Other values for keys of the job file, by dotted key: `{"output.path": "/tmp"}`.
+
+    Raises:
+        InvalidError: What a run would refuse before any work.
+        FailedError: A run would fail: a stage fails on the batch, or a check fails the run.
+        RetryError: The input is not ready yet.
+        TypeError: A value is of a type that no job file holds.
+
+    >>> import batchscore as bs
+    >>> found = bs.check("jobs/flight_delays/job.yaml", overrides={"output.path": "out/doc"})
+    >>> found.status, found.rows
+    ('ok', 336776)
+    """
+    return _checked(_command("check", job, params, overrides, ()))
+
+
+def run(
+    job: str | os.PathLike[str],
+    params: Values | None = None,
+    *,
+    overrides: Values | None = None,
+    rescore: bool = False,
+) -> RunResult:
+    """Scores a job's input and publishes the result, or returns why a person has to decide.
+
+    Progress and warnings are written to `sys.stderr`. Ctrl-C stops the run as it stops the
+    command: what is finished is kept, and the next run goes on from there.
+
+    Args:
+        job: Path or address of the job file.
+        params: A value for each parameter that the job file declares.
+        overrides: Other values for keys of the job file, by dotted key: `{"runtime.workers": 2}`.
+        rescore: Scores again what would come out the same.
+
+    Returns:
+        The run that published, that had nothing to do, or that is held.
+
+    Raises:
+        InvalidError: Something is wrong that was found before any work.
+        FailedError: The run failed; nothing was published.
+        RetryError: The input is not ready, or another run has the slice; try again later.
+        StoppedError: Somebody else stopped the run.
+        TypeError: A value is of a type that no job file holds.
+    """
+    return _ran(_command("run", job, params, overrides, ("--rescore",) if rescore else ()))
+
+
+def _command(
+    name: str,
+    job: str | os.PathLike[str],
+    params: Values | None,
+    overrides: Values | None,
+    more: Sequence[str],
+) -> dict[str, Any]:
+    """Returns the document that a command prints; raises the error that it ends with."""
+    arguments = [name, "--json", *more]
+    arguments += [f"--param={key}={_plain(value)}" for key, value in (params or {}).items()]
+    arguments += [f"--set={key}={_yaml(key, value)}" for key, value in (overrides or {}).items()]
+    code, text = _run_child([*arguments, "--", os.fspath(job)])
+    return _document(code, text)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str | int | float | date):
+        return value.isoformat() if isinstance(value, date) else str(value)
+    raise TypeError(f"expected a text, number, boolean or date, found {type(value).__name__}")
+
+
+def _yaml(key: str, value: Any) -> str:
+    """Returns a value as JSON, which is YAML; a date as YAML has it."""
+    if isinstance(value, date):
+        return value.isoformat()
+    plain = os.fspath(value) if isinstance(value, os.PathLike) else value
+    try:
+        return json.dumps(plain)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"override {key}: {error}; give texts, numbers, lists or dicts") from error
+
+
+def _document(code: int, text: str) -> dict[str, Any]:
+    """Returns a command's document; raises what its exit code says if that is an error's."""
+    try:
+        document = json.loads(text)
+    except ValueError:
+        raise _vanished(code) from None
+    if code in _STOPPED:
+        raise StoppedError(document["error"])
+    if code not in (0, HeldError.exit_code) or "slice" not in document:
+        raise _RAISED.get(code, FailedError)(document.get("error") or _failing(document))
+    return dict(document)
+
+
+def _vanished(code: int) -> FailedError:
+    how = f"signal {-code}" if code < 0 else f"exit code {code}"
+    return FailedError(
+        f"the process that scored ended with {how} and without a result; what it finished is "
+        "kept. Where memory ran out, lower runtime.workers or runtime.batch_rows, and run again"
+    )
+
+
+def _failing(document: Values) -> str:
+    return "; ".join(f"{c['name']}: {c['detail']}" for c in document["checks"] if not c["passed"])
+
+
+def _ran(document: dict[str, Any]) -> RunResult:
+    output = str(document["output"])
+    held = document["status"] == "held"
+    return RunResult(
+        document["status"],
+        document["run"],
+        document["slice"],
+        output,
+        Rows(**document["rows"]),
+        () if held else tuple(f"{output}/{file['path']}" for file in document["files"]),
+        _outcomes(document),
+        (document.get("drift") or {}).get("verdict"),
+        document.get("error"),
+        document["seconds"],
+        document,
+    )
+
+
+def _checked(document: dict[str, Any]) -> CheckResult:
+    return CheckResult(
+        document["status"],
+        document["slice"],
+        document["output"],
+        document["rows"],
+        document["unit_rows"],
+        _outcomes(document),
+        tuple(document["warnings"]),
+        document["estimated_seconds"],
+        document,
+    )
+
+
+def _outcomes(document: Values) -> tuple[CheckOutcome, ...]:
+    found = document.get("checks") or ()
+    return tuple(CheckOutcome(c["name"], c["passed"], c["detail"]) for c in found)
+
+
+def _run_child(arguments: Sequence[str]) -> tuple[int, str]:
+    """Runs the command line in a child process; returns its exit code and standard output.
+
+    The child leads a session of its own, so that Ctrl-C in a terminal reaches it once, from here.
+    """
+    child = subprocess.Popen(
+        [sys.executable, "-c", _CHILD],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    assert child.stderr is not None
+    with child.stdin, child.stdout, child.stderr:
+        with suppress(BrokenPipeError):
+            child.stdin.write(json.dumps([*arguments]).encode() + b"\n")
+            child.stdin.flush()
+        with _passed_on(child.stderr), _interrupting(child):
+            text = child.stdout.read().decode(errors="replace")
+            return child.wait(), text
+
+
+@contextmanager
+def _passed_on(stream: IO[bytes]) -> Iterator[None]:
+    """Writes what comes out of a stream to the `sys.stderr` of this moment, which may be a cell."""
+
+    def copy() -> None:
+        for line in stream:
+            with suppress(OSError, ValueError):
+                sys.stderr.write(line.decode(errors="replace"))
+
+    thread = threading.Thread(target=copy, daemon=True)
+    thread.start()
+    yield
+    thread.join()
+
+
+@contextmanager
+def _interrupting(child: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Stops the child when this process is interrupted, and waits until it has put all away."""
+    try:
+        yield
+    except BaseException:
+        child.send_signal(signal.SIGINT)
+        try:
+            child.wait(_PATIENCE_SECONDS)
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+            child.kill()
+            child.wait()
+        raise
+
+
+def child() -> None:
+    """Is the child process: the command line, whose arguments are the first line of its input.
+
+    The end of its input says that the host is gone; then it stops as by SIGTERM.
+    """
+    with os.fdopen(os.dup(0), "rb", buffering=0) as given:
+        sys.argv = ["batchscore", *json.loads(given.readline())]
+    threading.Thread(target=_end_with_host, daemon=True).start()
+    from batchscore.cli import main
+
+    main()
+
+
+def _end_with_host() -> None:
+    # Not through `sys.stdin`, whose lock a thread that waits would keep at the process's end.
+    with suppress(OSError):
+        os.read(0, 1)
+    os.kill(os.getpid(), signal.SIGTERM)
