@@ -4,23 +4,40 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
 from batchscore.commands.notify import program_of
 from batchscore.commands.prepared import prepared
-from batchscore.errors import BatchscoreError, FailedError, HeldError, RetryError
+from batchscore.errors import (
+    BatchscoreError,
+    FailedError,
+    HeldError,
+    InvalidError,
+    RecordError,
+    RetryError,
+)
 from batchscore.finish.judge import judge_ages, judge_values, judge_volume
 from batchscore.job import ColumnCheck, load_job
 from batchscore.messages.wording import counted
-from batchscore.phases import LOADING, PLANNING, SCORING, START_UP, Stopwatch
+from batchscore.phases import (
+    LOADING,
+    PHASES,
+    PLANNING,
+    PUBLISHING,
+    SCORING,
+    START_UP,
+    Stopwatch,
+)
 from batchscore.plan import Plan, Work, make_plan, settle, share_out
 from batchscore.plan.newest import newest_bound
 from batchscore.plan.places import probe_output
 from batchscore.plan.plan import day_end
 from batchscore.plan.rehearsal import Rehearsal, estimate_seconds, rehearse
 from batchscore.runs.checks import Check, check_rejects, check_schema, worst
+from batchscore.runs.history import read_manifest, runs_before
 from batchscore.runs.lease import describe_holder, holder
 from batchscore.runs.publication import pending
 from batchscore.runs.reconcile import Rows
@@ -44,6 +61,7 @@ class Checked:
         rehearsal: what became of one batch; None where no row is left to score.
         checks: those of a run that the batch or the plan can judge.
         estimate: seconds that a run is expected to take, by phase; None if it would score nothing.
+            Without an earlier run nothing tells how long starting workers and publishing take.
         held_by: who holds the slice at the moment, or None.
         pending: a run whose publication was started and not finished, or None.
         later: what a run would fail with if it scored; None if nothing was found, or if that is
@@ -174,7 +192,7 @@ def check_job(
         work,
         tried.rehearsal,
         tuple(_judge(tried, work)),
-        None if scoring is None else _estimate(tried.spent, scoring),
+        None if scoring is None else _estimate(tried.spent, scoring, _phases_before(plan, work)),
         describe_holder(store, slice_, by) if by else None,
         publication.run if publication else None,
         tried.later,
@@ -206,9 +224,36 @@ def _try(plan: Plan, work: Work, clock: Stopwatch, scores: bool) -> _Tried:
         return _Tried(plan, None, clock.spent(), later)
 
 
-def _estimate(spent: Mapping[str, float], scoring: float) -> dict[str, float]:
-    """Returns the seconds of a run by phase: those that this command took as a run does first."""
-    return {**{phase: spent[phase] for phase in (START_UP, PLANNING, LOADING)}, SCORING: scoring}
+def _estimate(
+    spent: Mapping[str, float], scoring: float, before: Mapping[str, float]
+) -> dict[str, float]:
+    """Returns the seconds of a run by phase, as far as they are known.
+
+    Args:
+        spent: Those that this command took; a run starts the same way.
+        scoring: What the units are expected to take.
+        before: Those of an earlier run, which also started workers and published.
+    """
+    known = {phase: spent[phase] for phase in (START_UP, PLANNING, LOADING)} | {SCORING: scoring}
+    if not before:
+        return known
+    return {
+        **known,
+        LOADING: max(spent[LOADING], before[LOADING]),
+        PUBLISHING: before[PUBLISHING],
+    }
+
+
+def _phases_before(plan: Plan, work: Work) -> Mapping[str, float]:
+    """Returns the phases of the last run of the slice, or of the one before; empty if unknown."""
+    spec, last = plan.spec, work.base
+    if last is None:
+        runs = runs_before(spec.output, spec.slice, spec.job, most=1, same_weekday=False)
+        with suppress(InvalidError, RecordError):
+            last = read_manifest(spec.output, runs[0]) if runs else None
+    phases: Mapping[str, float] = (last or {}).get("phases") or {}
+    # A run that scored nothing has started no workers.
+    return phases if {*PHASES} <= {*phases} and phases[SCORING] else {}
 
 
 def _judge(tried: _Tried, work: Work) -> list[Check]:

@@ -89,6 +89,24 @@ def test_check_as_json(tmp_path: Path) -> None:
     assert found["published_by"] is None
 
 
+def test_an_estimate_counts_what_an_earlier_run_took_besides(tmp_path: Path) -> None:
+    """Starting workers and publishing are as long as last time, of this slice or of another."""
+    job = factory.write_job(tmp_path, {"params": {"day": {"type": "date"}}})
+    first, second = (("--param", f"day=2026-01-0{day}") for day in (1, 2))
+    assert "publishing" not in factory.run_json("check", job, *first)["estimated_phases"]
+    words = "), and what starting workers and publishing take"
+    assert factory.run_cli("check", job, *first).stdout.splitlines()[-1].endswith(words)
+    took = factory.run_json("run", job, *first)["phases"]
+    factory.write_shard(tmp_path / "in/2.parquet", factory.make_rows(10, 500))
+    for slice_ in (first, second):
+        found = factory.run_json("check", job, *slice_)
+        assert found["estimated_phases"]["publishing"] == took["publishing"]
+        assert found["estimated_phases"]["loading"] >= took["loading"]
+        assert found["estimated_seconds"] == pytest.approx(sum(found["estimated_phases"].values()))
+        shown = factory.run_cli("check", job, *slice_).stdout.splitlines()[-1]
+        assert shown.endswith(f"publishing {took['publishing']:.1f})")
+
+
 def test_check_knows_what_is_published(tmp_path: Path) -> None:
     """After a run, a check says that another would do nothing, and names the run."""
     job = factory.write_job(tmp_path)

@@ -15,6 +15,7 @@ from batchscore.cli.render.results import (
 )
 from batchscore.cli.render.times import phase_seconds
 from batchscore.messages.wording import counted, one_line
+from batchscore.phases import PUBLISHING
 from batchscore.telemetry import STAGES
 
 if TYPE_CHECKING:
@@ -131,9 +132,11 @@ def _verdict(found: Checked) -> str:
         )
     if found.seconds is None:
         return "a run would score nothing, and check and publish what was scored before"
+    phases = found.estimate or {}
+    left = "" if PUBLISHING in phases else ", and what starting workers and publishing take"
     return (
         f"a run would score about {counted(work.unit_rows, 'row')}, in about "
-        f"{duration(found.seconds)} ({phase_seconds(found.estimate or {})})"
+        f"{duration(found.seconds)} ({phase_seconds(phases)}){left}"
     )
 
 
