@@ -16,6 +16,8 @@ from batchscore.messages.wording import one_line
 # float64, 4 of a float16, which has three digits.
 _ROUNDING = {16: 2.0**-8, 32: 2.0**-17, 64: 2.0**-46}
 _SHOWN_CHARACTERS = 60
+# So far a difference of two texts is looked for.
+_MOST_CHARACTERS = 100_000
 
 
 def differing_rows(known: pa.Array, made: pa.Array, tolerance: float) -> Array:
@@ -44,10 +46,10 @@ def describe_pair(
     known, made = known.slice(row, 1), made.slice(row, 1)
     apart = _apart(known, made, tolerance)
     if apart is None or apart.ndim == 1:
-        return None, _shown(_values(known)[0]), _shown(_values(made)[0])
+        return None, *_shown_pair(_values(known)[0], _values(made)[0])
     place = int(np.flatnonzero(apart)[0])
     before, after = (to_numpy(column).reshape(-1)[place].item() for column in (known, made))
-    return place, _shown(before), _shown(after)
+    return place, *_shown_pair(before, after)
 
 
 def _apart(known: pa.Array, made: pa.Array, tolerance: float) -> Array | None:
@@ -113,6 +115,19 @@ def _near(known: float, made: float, tolerance: float, rounding: float) -> bool:
         return True
     gap = abs(known - made)
     return math.isfinite(gap) and gap <= tolerance + rounding * max(abs(known), abs(made))
+
+
+def _shown_pair(known: Any, made: Any) -> tuple[str, str]:
+    """Returns two values as texts, which differ where the values do."""
+    pair = _shown(known), _shown(made)
+    if pair[0] != pair[1]:
+        return pair
+    first, second = (one_line(repr(value), _MOST_CHARACTERS) for value in (known, made))
+    pairs = enumerate(zip(first, second, strict=False))
+    start = next((place for place, pair in pairs if pair[0] != pair[1]), 0) - _SHOWN_CHARACTERS // 2
+    if start > 0:
+        first, second = f"…{first[start:]}", f"…{second[start:]}"
+    return one_line(first, _SHOWN_CHARACTERS), one_line(second, _SHOWN_CHARACTERS)
 
 
 def _shown(value: Any) -> str:

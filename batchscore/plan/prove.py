@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -73,8 +72,11 @@ class _Stage:
     ways: Ways
 
 
-_Prepare = Callable[[RunSpec, Block], tuple[Sequence[_Stage], Block]]
-"""Returns the forms of a stage that are tried until one does not fail, and the rows for it."""
+_Prepare = Callable[[RunSpec, Block, list[str]], tuple[Sequence[_Stage], Block]]
+"""Returns the forms of a stage that are tried until one does not fail, and the rows for it.
+
+The list takes why a stage could not be made again.
+"""
 
 
 @dataclass(frozen=True)
@@ -111,13 +113,15 @@ def require_independent(plan: Plan, units: Sequence[Unit], network: Network | No
     spec = _plain_spec(plan.spec)
     network = network or load_network(spec.model, spec.device)
     try:
-        outputs = _try_stages(spec, (_before, partial(_inside, network=network)), sample)
+        skipped = list[str]()
+        ways = (_before, partial(_inside, network=network))
+        outputs = _try_stages(spec, ways, sample, skipped)
         if isinstance(outputs, Tried):
             return outputs
-        tried, before = _try_scores(spec, outputs), published_scores(spec)
+        tried, before = _try_scores(spec, outputs, skipped), published_scores(spec)
         if tried.open:
             types = learn_types(spec, before, _steps(spec, network), units)
-            tried = _try_scores(replace(spec, scores=types), outputs)
+            tried = _try_scores(replace(spec, scores=types), outputs, skipped)
             tried = replace(tried, scores={**types, **tried.scores})
         return replace(tried, scores=keep_published(before, tried.scores))
     except FailedError as error:
@@ -154,20 +158,23 @@ def _steps(spec: RunSpec, network: Network) -> list[BlockStep]:
     return [preprocess_step(spec), infer_step(spec, network), postprocess_step(spec)]
 
 
-def _try_scores(spec: RunSpec, outputs: Block) -> Tried:
-    block = _try_stages(spec, (_after,), outputs)
+def _try_scores(spec: RunSpec, outputs: Block, skipped: list[str]) -> Tried:
+    block = _try_stages(spec, (_after,), outputs, skipped)
     if isinstance(block, Tried):
         return block
     _require_checked(spec, block)
     types = known_types(block.values)
     assert block.values is not None
-    return Tried(_said(len(block), spec), types, open=len(types) < block.values.num_columns)
+    said = _said(len(block), spec, skipped)
+    return Tried(said, types, open=len(types) < block.values.num_columns)
 
 
-def _try_stages(spec: RunSpec, ways: Sequence[_Prepare], block: Block) -> Block | Tried:
+def _try_stages(
+    spec: RunSpec, ways: Sequence[_Prepare], block: Block, skipped: list[str]
+) -> Block | Tried:
     """Returns what stages make of a block, one after the other; or why they were not tried."""
     for prepare in ways:
-        stages, block = prepare(spec, block)
+        stages, block = prepare(spec, block, skipped)
         stage, block, known = _first_result(stages, block)
         # The run, or the rehearsal, says what is wrong with the rows or the code.
         if isinstance(known, StepError):
@@ -181,29 +188,36 @@ def _try_stages(spec: RunSpec, ways: Sequence[_Prepare], block: Block) -> Block 
     return block
 
 
-def _before(spec: RunSpec, block: Block) -> tuple[Sequence[_Stage], Block]:
+def _before(spec: RunSpec, block: Block, skipped: list[str]) -> tuple[Sequence[_Stage], Block]:
     name = f"preprocess.function {spec.preprocess.function}" if spec.preprocess else ""
-    return [_of_functions(spec, name, "model input", preprocess_step)], block
+    return [_of_functions(spec, name, "model input", preprocess_step, skipped)], block
 
 
-def _after(spec: RunSpec, block: Block) -> tuple[Sequence[_Stage], Block]:
+def _after(spec: RunSpec, block: Block, skipped: list[str]) -> tuple[Sequence[_Stage], Block]:
     after = [each.function for each in spec.postprocess if isinstance(each, UserFunction)]
     name = f"postprocess function {' or '.join(after)}" if after else ""
-    return [_of_functions(spec, name, "score", postprocess_step)], block
+    return [_of_functions(spec, name, "score", postprocess_step, skipped)], block
 
 
 def _of_functions(
-    spec: RunSpec, name: str, values: Values, make: Callable[[RunSpec, int], BlockStep]
+    spec: RunSpec,
+    name: str,
+    values: Values,
+    make: Callable[[RunSpec, int], BlockStep],
+    skipped: list[str],
 ) -> _Stage:
-    def afresh() -> BlockStep | None:
-        # Its modules may hold as much as this process does.
-        return _batched(spec, values, make(spec, AFRESH)) if has_room() else None
+    def afresh() -> BlockStep:
+        if not has_room():  # its modules may hold as much as this process does
+            raise MemoryError("less memory is free than the process holds")
+        return _batched(spec, values, make(spec, AFRESH))
 
-    ways = Ways(4, _nothing, partial(_made_again, name, afresh))
+    ways = Ways(4, _nothing, partial(_made_again, name, afresh, skipped))
     return _Stage(name, values, FunctionError, _batched(spec, values, make(spec, 0)), ways)
 
 
-def _inside(spec: RunSpec, block: Block, network: Network) -> tuple[Sequence[_Stage], Block]:
+def _inside(
+    spec: RunSpec, block: Block, skipped: list[str], network: Network
+) -> tuple[Sequence[_Stage], Block]:
     """Returns how to try the network: in tiles that are smaller than the run's, if it takes such.
 
     The rows are as many as fit into a tile or two of one shape.
@@ -215,17 +229,17 @@ def _inside(spec: RunSpec, block: Block, network: Network) -> tuple[Sequence[_St
     if len(block) > spec.source.batch_rows:
         most = min(most, _FEW_BATCHES * spec.source.batch_rows)
     sizes = dict.fromkeys((rows, spec.call_rows))
-    return [_of_network(spec, network, size) for size in sizes], _first_rows(block, most)
+    return [_of_network(spec, network, size, skipped) for size in sizes], _first_rows(block, most)
 
 
-def _of_network(spec: RunSpec, network: Network, call_rows: int) -> _Stage:
+def _of_network(spec: RunSpec, network: Network, call_rows: int, skipped: list[str]) -> _Stage:
     sized = replace(spec, call_rows=call_rows)
 
     def afresh() -> BlockStep:
         return _batched(spec, "output", infer_step(sized, network.afresh()))
 
     name = f"architecture {spec.model.architecture}"
-    ways = Ways(1, _own(network), partial(_made_again, name, afresh))
+    ways = Ways(1, _own(network), partial(_made_again, name, afresh, skipped))
     step = _batched(spec, "output", infer_step(sized, network))
     return _Stage(name, "output", ModelError, step, ways)
 
@@ -234,13 +248,17 @@ def _batched(spec: RunSpec, values: Values, step: BlockStep) -> BlockStep:
     return partial(in_batches, step, spec.source.batch_rows, values)
 
 
-def _made_again(name: str, make: Callable[[], BlockStep | None]) -> BlockStep | None:
+def _made_again(name: str, make: Callable[[], BlockStep], skipped: list[str]) -> BlockStep | None:
     """Returns a stage as another process makes it; None if this one cannot make it twice."""
     try:
         return make()
     except Exception as error:  # user code raises what it likes, a GPU that its memory ran out
-        logging.warning("%s cannot be loaded twice in a process (%s)", name, reason(error))
+        skipped.append(f"{name} cannot be loaded twice ({reason(_first_cause(error))})")
         return None
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    return error if error.__cause__ is None else _first_cause(error.__cause__)
 
 
 def _nothing() -> None:
@@ -268,14 +286,16 @@ def _first_result(
     return stage, rows, known
 
 
-def _said(rows: int, spec: RunSpec) -> str:
+def _said(rows: int, spec: RunSpec, skipped: Sequence[str]) -> str:
     if spec.source.batch_rows == 1:
-        return (
+        said = (
             f"{counted(rows, 'batch')} of 1 row {of_count(rows, 'scores', 'score')} the same again"
         )
-    if rows == 1:
-        return "1 row scores the same once more; no other row was there to score it beside"
-    return f"{rows:,} rows score the same once more and beside other rows"
+    elif rows == 1:
+        said = "1 row scores the same once more; no other row was there to score it beside"
+    else:
+        said = f"{rows:,} rows score the same once more and beside other rows"
+    return "; not tried as in another process: ".join([said, *skipped[:1]])
 
 
 def _require_checked(spec: RunSpec, block: Block) -> None:

@@ -95,6 +95,22 @@ def test_vectors_differ_by_element() -> None:
     assert describe_pair(pa.array(["a"]), pa.array(["b"]), 0, 1e-5) == (None, "'a'", "'b'")
 
 
+@pytest.mark.parametrize(
+    ("known", "made", "shown"),
+    [
+        (1.0, 1.5, ("1", "1.5")),
+        (1796007711.25, 1796007711.5, ("1796007711.25", "1796007711.5")),
+        (f"{'a' * 90}b", f"{'a' * 90}c", (f"…{'a' * 30}b'", f"…{'a' * 30}c'")),
+        ([*range(40)], [*range(39), 0], ("…, 32, 33, 34, 35, 36, 37, 38, 39]", None)),
+    ],
+)
+def test_values_that_differ_are_shown_so(known: Any, made: Any, shown: tuple[str, ...]) -> None:
+    """Large floats are shown with all digits, long texts and lists from where they differ."""
+    _, *texts = describe_pair(pa.array([known]), pa.array([made]), 0, 1e-5)
+    assert texts[0] == shown[0]
+    assert texts[1] == (shown[1] or texts[1]) != texts[0]
+
+
 NUMBERS = st.floats(width=32) | st.sampled_from([0.0, 1.0, 1e-5, NAN, INF])
 
 

@@ -139,7 +139,8 @@ return df.assign(a=[codes[hash(part)] for part in df.part], b=[hash((i, 0.5)) % 
 """
 ONCE = """import sys
 
-assert 'once of test_prove_state' not in sys.modules
+if 'once of test_prove_state' in sys.modules:
+    raise RuntimeError('loaded before')
 sys.modules['once of test_prove_state'] = sys
 ---
 return df
@@ -152,7 +153,6 @@ SAME_EACH_TIME: dict[str, Callable[[Path], Any]] = {
     "checksums of texts": before(
         "import zlib\n---\nreturn df.assign(a=[zlib.crc32(p.encode()) % 100 for p in df.part])"
     ),
-    "code that cannot be imported twice": before(ONCE),
     "a network with a counter and a cache": with_network(
         net(
             "self.calls += 1\n"
@@ -168,14 +168,11 @@ SAME_EACH_TIME: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.parametrize("spoil", [pytest.param(s, id=n) for n, s in SAME_EACH_TIME.items()])
-def test_state_that_changes_no_value_passes(
-    spoil: Callable[[Path], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_state_that_changes_no_value_passes(spoil: Callable[[Path], Any], tmp_path: Path) -> None:
     """A function or a network may keep what is the same in each process."""
-    monkeypatch.delitem(sys.modules, "once of test_prove_state", raising=False)
     job = factory.write_job(tmp_path)
     spoil(tmp_path)
-    assert tried(job).startswith("500 rows score the same")
+    assert tried(job) == "500 rows score the same once more and beside other rows"
 
 
 @pytest.mark.parametrize("batch_rows", [1, 7])
@@ -191,6 +188,19 @@ def test_small_batches_are_tried_as_a_run_cuts_them(
     before(f"assert len(df) <= {batch_rows}\nreturn df")(tmp_path)
     factory.write_model(tmp_path / "model")
     assert "the same" in tried(job, f"runtime.batch_rows={batch_rows}")
+
+
+def test_code_that_cannot_be_imported_twice_is_tried_no_further(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a second import does not allow is no fault; what was tried says so."""
+    monkeypatch.delitem(sys.modules, "once of test_prove_state", raising=False)
+    job = factory.write_job(tmp_path)
+    before(ONCE)(tmp_path)
+    assert tried(job) == (
+        "500 rows score the same once more and beside other rows; not tried as in another process: "
+        "preprocess.function steps.py:run cannot be loaded twice (loaded before)"
+    )
 
 
 def _sorted_input(folder: Path, row_group_size: int | None) -> None:
