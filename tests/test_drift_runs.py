@@ -15,6 +15,7 @@ import pytest
 from batchscore.drift.profile_file import write_table
 from batchscore.drift.table import TableProfile
 from batchscore.job.rules import REFERENCE_WORDS
+from batchscore.runs.profiles import Reference
 from tests.factory import (
     change_job,
     read_tree,
@@ -220,10 +221,12 @@ def test_the_last_slices_are_merged(daily: Path) -> None:
     comparison = both["drift"]["comparisons"][0]
     assert comparison["title"] == f"the last 2 slices, runs {runs[0]} to {runs[1]}"
     assert comparison["reference_rows"] == 2 * ROWS
+    assert Reference.from_json(comparison).name == "the last 2 slices"
     some = "drift.reference={last: 5, same_weekday: true}"
     thursdays = run_day(daily, DAYS[2], "--set", some, "--rescore")
     comparison = thursdays["drift"]["comparisons"][0]
     assert comparison["title"] == f"the last slice, same weekday, run {runs[0]}"
+    assert Reference.from_json(comparison).name == "the last slice, same weekday"
     assert comparison["reference_rows"] == ROWS
 
 

@@ -120,7 +120,7 @@ def _compared(
         title += ", new rows" if new else ""
         title += f" (on_fail {reference.on_fail})" if reference.on_fail else ""
         found = found if is_counted(facts) else _unjudged(found)
-        yield Compared(title, before, now, found, counts=is_counted(facts), name=reference.title)
+        yield Compared(title, before, now, found, counts=is_counted(facts), name=reference.name)
 
 
 def _unjudged(found: TableDrift) -> TableDrift:

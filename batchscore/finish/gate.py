@@ -90,7 +90,7 @@ def _compared(
     if not drift.comparisons:
         drift = replace(drift, verdict="insufficient_data")
     facts = {"rows": which, "rules": rules_to_json(rules), "unjudged": unjudged}
-    told = sentences(drift, before, profile, reference.title)
+    told = sentences(drift, before, profile, reference.name)
     return {**reference.to_json(), **facts, **summarize(drift, told)}
 
 

@@ -13,6 +13,7 @@ from batchscore.job import EarlierRuns, Job, ListedReference, LoadedJob
 from batchscore.models.folder import Model
 from batchscore.runs.history import read_raw, runs_before
 from batchscore.runs.profiles import (
+    LAST,
     ProfileFile,
     Reference,
     read_profile,
@@ -162,7 +163,7 @@ def _last(
     same = ", same weekday" if wanted.same_weekday else ""
     which = f"run {runs[0]}" if len(runs) == 1 else f"runs {runs[-1]} to {runs[0]}"
     slices = "slice" if len(files) == 1 else f"{len(files)} slices"
-    return (Reference(f"the last {slices}{same}, {which}", tuple(files)),), notes
+    return (Reference(f"{LAST}{slices}{same}, {which}", tuple(files)),), notes
 
 
 def _alike(store: Store, runs: Sequence[str]) -> tuple[list[ProfileFile], list[str]]:

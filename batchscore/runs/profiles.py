@@ -17,6 +17,8 @@ from batchscore.units.record import Digest
 PROFILE = "profile.parquet"
 EXTRA = "profile.extra.parquet"
 NEW = "profile.new.parquet"
+LAST = "the last "
+"""The title of a reference of earlier slices begins so."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,11 @@ class Reference:
     anchor: bool = False
     own: bool = False
     on_fail: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is called in a sentence: of several runs, without their names."""
+        return self.title.partition(", run")[0] if self.title.startswith(LAST) else self.title
 
     def to_json(self) -> dict[str, Any]:
         """Returns the reference as JSON-able values."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import sysconfig
 import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import pyarrow as pa
@@ -137,7 +140,20 @@ def _reason(error: BaseException) -> str:
     return f" that cannot be one batch ({text})" if text else ""
 
 
+def _is_own(path: str) -> bool:
+    """Tells whether a file is neither a library's nor compiled."""
+    return os.path.isabs(path) and not path.startswith(_libraries())
+
+
+@cache
+def _libraries() -> tuple[str, ...]:
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    return tuple(os.path.join(sysconfig.get_path(name), "") for name in names)
+
+
 def _last_line(error: BaseException) -> str:
+    """Returns where an error comes from: in the job's code, if it passed through that."""
     frames = traceback.extract_tb(error.__traceback__)
-    last = frames[-1]
+    own = [each for each in frames if _is_own(each.filename)]
+    last = (own or frames)[-1]
     return f"{last.filename.rsplit('/', 1)[-1]} line {last.lineno}"

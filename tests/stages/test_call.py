@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from batchscore.errors import StepError
@@ -71,6 +72,10 @@ def test_the_first_annotation_says_which_batch(function: Any, kind: str) -> None
     assert batch_kind(function) == kind
 
 
+def _misread(batch: Any) -> Any:
+    return pc.cast(pa.array(["x"]), pa.int64())
+
+
 def _raise(_: Any) -> Any:
     raise KeyError("no such\n column")
 
@@ -78,6 +83,7 @@ def _raise(_: Any) -> Any:
 @pytest.mark.parametrize(
     ("function", "words"),
     [
+        (_misread, r"f\.py:f raised ArrowInvalid: .*\(test_call\.py line \d+\)"),
         (_raise, r"f\.py:f raised KeyError: .*no such.*test_call\.py line \d+"),
         (lambda batch: batch[:2], "returned 2 rows for a batch of 3"),
         (lambda batch: None, "NoneType.*expected a pyarrow RecordBatch"),
@@ -94,7 +100,15 @@ def _raise(_: Any) -> Any:
         (lambda b: pd.Series([1, 2, 3]), "Series.*expected a pyarrow RecordBatch"),
     ],
     ids=[
-        *("raises", "too few rows", "nothing", "a dict", "mixed objects", "twice"),
+        *(
+            "raises in a library",
+            "raises",
+            "too few rows",
+            "nothing",
+            "a dict",
+            "mixed objects",
+            "twice",
+        ),
         *("twice in a table", "twice in a frame", "twice as text", "huge number", "a series"),
     ],
 )

@@ -65,7 +65,7 @@ def _findings(manifest: Mapping[str, Any]) -> list[str]:
 
 
 def _line(mark: str, found: Sequence[str]) -> str:
-    return f"{mark}{one_line('; '.join(found), _FINDINGS)}"
+    return f"{mark}{one_line(' | '.join(found), _FINDINGS)}"
 
 
 def unchanged(manifest: Mapping[str, Any], output: str, show: str) -> list[str]:

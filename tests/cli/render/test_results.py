@@ -111,7 +111,7 @@ def test_a_held_run_says_which_checks_and_that_nothing_changed(manifest: dict[st
     lines = summary(held, "/out", SHOW)
     assert lines[0].startswith("HELD run ")
     assert lines[3:] == [
-        "CHECK FAILED  rejects: 9 of 10; volume: too few; "
+        "CHECK FAILED  rejects: 9 of 10 | volume: too few | "
         "rejected most often: infer: NonFiniteScore: NaN",
         "nothing was published; earlier results are unchanged",
         f"look   batchscore show job.yaml {held['run']}",
