@@ -17,8 +17,8 @@ _MOST = 100_000
 _TORCHS_OWN = frozenset(vars(torch.nn.Module()))
 _PLAIN = (str, bytes, bool, int, float, complex, type(None))
 _CONTAINERS = (list, tuple, set, frozenset, deque)
-_NUMBERS = (bool, int, float, complex, np.number)
-_HELD = (torch.Tensor, np.ndarray, torch.nn.Module, dict, *_CONTAINERS, *_NUMBERS)
+_VALUES = (bool, int, float, complex, np.number, str, bytes)
+_HELD = (torch.Tensor, np.ndarray, torch.nn.Module, dict, *_CONTAINERS, *_VALUES)
 _FOREIGN = ("torch", "numpy", "builtins", "threading", "_thread", "logging", "weakref", "re")
 
 Found = Iterator[tuple[str, object]]
@@ -52,18 +52,18 @@ def outside(module: torch.nn.Module) -> dict[str, Any]:
 
 
 def numbers(module: torch.nn.Module) -> dict[str, Any]:
-    """Returns the plain numbers that a network keeps, by where they are; those of a list as one."""
+    """Returns plain numbers and texts that a network keeps, by where; those of a list as one."""
     found = ((path, _numbers_of(value)) for path, value in _walk(module))
     return {path: value for path, value in found if value is not None}
 
 
 def _numbers_of(value: object) -> Any:
-    if isinstance(value, _NUMBERS):
+    if isinstance(value, _VALUES):
         return value
     if not isinstance(value, (dict, *_CONTAINERS)):
         return None
     items = value.values() if isinstance(value, dict) else value
-    return [each for each in items if isinstance(each, _NUMBERS)] or None
+    return [each for each in items if isinstance(each, _VALUES)] or None
 
 
 def are_near(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -> bool:
@@ -156,7 +156,8 @@ def _class_attributes(kind: type, seen: set[int]) -> Found:
         if id(each) in seen or _is_foreign(each):
             continue
         seen.add(id(each))
-        for name, value in vars(each).items():
+        own = (item for item in vars(each).items() if item[0] != "__module__")
+        for name, value in own:
             if not callable(value) or isinstance(value, torch.nn.Module):
                 yield f"{each.__name__}.{name}", value
             elif isinstance(value, types.FunctionType) and name != "__init__":

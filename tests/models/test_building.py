@@ -236,6 +236,9 @@ RANDOM = {
     "import numpy; self.scale = numpy.random.default_rng().random()": ("self.scale", "scale"),
     "import numpy; self.scale = numpy.float32(numpy.random.rand())": ("self.scale", "scale"),
     "import uuid; self.scale = uuid.uuid4().int % 97": ("self.scale", "scale"),
+    "self.scale = torch.rand(2); torch.manual_seed(8)": ("self.scale", "scale"),
+    "self.scale = torch.rand(1).item(); torch.manual_seed(8)": ("self.scale", "scale"),
+    "self.scale = str(torch.rand(1).item())": ("float(self.scale)", "scale"),
     "by = torch.rand(1).item(); self.scale = lambda x: x * by": ("self.scale(1)", r"scale\.by"),
     "self.linear.scale = Scale(torch.rand(1).item())": (
         "self.linear.scale.numbers",
