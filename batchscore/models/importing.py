@@ -33,6 +33,7 @@ _OWN_NAME = re.compile(rf"{_PREFIX}[0-9a-f]{{16}}\.")
 _IMPORTERS = (__name__, "importlib", "importlib._bootstrap", "importlib._bootstrap_external")
 _import = builtins.__import__
 _lock = threading.RLock()
+_PART_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class Code:
         self.builtins |= {"hash": other_hash} if edition == AFRESH else {}
         self.since = time.time()
         self.written = _written.setdefault(tree.base, set())
+        self._verified: dict[str, tuple[int, int, int]] = {}
         self._path = [*sys.path]
         self._tops: dict[str, Module | None] = {}
         self._names: dict[str, tuple[str, str] | None] = {}
@@ -131,11 +133,28 @@ class Code:
         """
         if file not in self.listed.sha256:
             self.refuse(file, "imports")
-        path = self.tree.base / file
-        content = path.read_bytes()
-        if hashlib.sha256(content).hexdigest() != self.listed.sha256[file]:
-            raise FunctionError(f"{path} was changed since it was hashed; run again")
+        content = (self.tree.base / file).read_bytes()
+        self._compare(file, hashlib.sha256(content).hexdigest())
         return content
+
+    def verify(self, file: str) -> None:
+        """Compares a listed file that code opens with its hash, again whenever it was written.
+
+        Raises:
+            FunctionError: it was changed since; the call fails at its end, too.
+        """
+        path = self.tree.base / file
+        found = path.stat()
+        mark = found.st_ino, found.st_size, found.st_mtime_ns
+        if self._verified.get(file) != mark:
+            self._compare(file, sha256_of_file(path))
+            self._verified[file] = mark
+
+    def _compare(self, file: str, sha256: str) -> None:
+        if sha256 != self.listed.sha256[file]:
+            message = f"{self.tree.base / file} was changed since it was hashed; run again"
+            _refused[self.tree.base] = message
+            raise FunctionError(message)
 
     def refuse(self, file: str, does: str) -> NoReturn:
         """Raises FunctionError for a file that is not listed, now and at the end of the call."""
@@ -192,6 +211,15 @@ class Code:
             return None
         first = self.full_name(found.parts)
         return first, f"{first}.{rest}" if rest else first
+
+
+def sha256_of_file(path: Path) -> str:
+    """Returns the SHA-256 of a file, read in parts."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(_PART_BYTES):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def plain(text: str) -> str:

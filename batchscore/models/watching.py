@@ -10,6 +10,7 @@ import importlib.util
 import os
 import re
 import sys
+import threading
 import types
 from typing import Any
 
@@ -22,6 +23,7 @@ _NO_READ = os.O_WRONLY | os.O_TRUNC | os.O_EXCL
 _METADATA = (".egg-info", ".dist-info")
 _URI = re.compile(r"^file:(//)?|\?.*$")
 
+_busy = threading.local()
 _folders: dict[str, None] = {}
 _prefixes: tuple[str, ...] = ()
 
@@ -75,8 +77,23 @@ def _judge(code: Code, name: str, flags: int) -> None:
         return
     if not reads or (flags & os.O_CREAT and not (code.tree.base / file).exists()):
         code.written.add(file)
+    elif file in code.listed.sha256:
+        _verify(code, file)
+        if flags & (os.O_RDWR | os.O_CREAT):
+            code.written.add(file)
     elif not may_read(code, file) and not _shows_lines():
         code.refuse(file, "reads")
+
+
+def _verify(code: Code, file: str) -> None:
+    """Compares what the code opens with what was hashed; another content makes other scores."""
+    if getattr(_busy, "verifying", False) or file in code.written or _shows_lines():
+        return
+    _busy.verifying = True  # to read the file is an event, too
+    try:
+        code.verify(file)
+    finally:
+        _busy.verifying = False
 
 
 def _source(name: str) -> str:

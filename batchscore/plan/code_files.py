@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import posixpath
 from collections.abc import Iterator
@@ -13,9 +12,9 @@ from batchscore.errors import FunctionError
 from batchscore.job import Job, LoadedJob, Preprocess, UserFunction
 from batchscore.models.code import hashes
 from batchscore.models.imported import imported_files
+from batchscore.models.importing import sha256_of_file
 from batchscore.storage.store import is_local
 
-_BLOCK_BYTES = 1 << 20
 # The manifest names each file.
 _MOST_FILES = 10_000
 
@@ -88,13 +87,9 @@ def _below(folder: Path, entry: str) -> Iterator[str]:
 
 
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while part := file.read(_BLOCK_BYTES):
-                digest.update(part)
+        return sha256_of_file(path)
     except OSError as error:
         raise FunctionError(
             f"code: file {path} cannot be read: {error.strerror}; correct it"
         ) from error
-    return digest.hexdigest()

@@ -123,6 +123,22 @@ def test_a_refusal_cannot_be_caught(tmp_path: Path, text: str) -> None:
             function()
 
 
+def test_a_listed_file_that_was_edited_since_is_not_read(tmp_path: Path) -> None:
+    """Rows would be scored by two contents of it; what the code itself changes it may read."""
+    base = write(tmp_path, {"f.py": "def f(path, *how):\n    return open(path, *how)", "it": "1"})
+    (tmp_path / "own").write_text("1")
+    function = load(base, "it", "own")
+    for _ in range(2):
+        assert function(tmp_path / "it").read() == "1"
+    with function(tmp_path / "own", "r+") as own:
+        own.write("mine")
+    assert function(tmp_path / "own").read() == "mine"
+    (tmp_path / "it").write_text("2 and more")
+    for _ in range(2):
+        with pytest.raises(FunctionError, match="it was changed since it was hashed; run again"):
+            function(tmp_path / "it")
+
+
 def test_a_file_that_was_written_meanwhile_may_be_the_codes_own(tmp_path: Path) -> None:
     """What C++ or a child process writes is not seen, so the message says where it may lie."""
     text = "import subprocess\ndef f(path):\n"
