@@ -173,7 +173,7 @@ def run(
         job: Path or address of the job file.
         params: A value for each parameter that the job file declares.
         overrides: Other values for keys of the job file, by dotted key: `{"runtime.workers": 2}`.
-        rescore: Scores again what would come out the same.
+        rescore: Scores all rows again, even if nothing changed.
 
     Returns:
         The run that published, that had nothing to do, or that is held.

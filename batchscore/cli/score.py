@@ -62,7 +62,7 @@ def check(
 @click.command()
 @click.argument("job")
 @job_options
-@click.option("--rescore", is_flag=True, help="Score even what would come out the same.")
+@click.option("--rescore", is_flag=True, help="Score all rows again, even if nothing changed.")
 @click.option("--engine", metavar="ENGINE", help="Short for --set runtime.engine=ENGINE.")
 @click.argument("beam_options", nargs=-1, type=click.UNPROCESSED, metavar="[-- BEAM OPTIONS]")
 @common_options

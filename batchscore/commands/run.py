@@ -104,7 +104,7 @@ def run_plan(
 
     Args:
         flags: Beam's own options.
-        rescore: scores even what would come out the same.
+        rescore: scores all rows again, even if nothing changed.
         watch: is called about twice a second.
         stop: ends the run at the next batch once its signal is set.
         clock: Has measured the command's time so far; by default its time starts with this call.

@@ -86,7 +86,7 @@ def moves_by_design(type_: str) -> bool:
 def _check_measure(measure: str) -> None:
     if measure in SHOWN:
         raise ValueError(
-            f"measure {measure!r} is only shown: no test tells its effect from noise; give "
+            f"measure {measure!r} is only shown: no test separates its effect from noise; give "
             f"thresholds to one of {', '.join(sorted(TESTED))}"
         )
     if measure not in TESTED:

@@ -55,7 +55,7 @@ def parse_options(flags: Sequence[str]) -> PipelineOptions:
     if unknown:
         raise JobFileError(
             f"Beam option {unknown[0]!r}: Beam has no such option; batchscore's own options "
-            "stand before the --"
+            "go before the --"
         )
     for name in _OURS:
         if any(flag.split("=")[0] == f"--{name}" for flag in flags):

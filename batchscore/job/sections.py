@@ -109,7 +109,7 @@ class InputSpec(Section):
     )
     pad: int | float = Field(
         default=0,
-        description="What stands behind a row's own numbers, of the input's type. Needs "
+        description="The number that fills a row up behind its own, of the input's type. Needs "
         "`max_length`.",
     )
     truncate: bool = Field(
@@ -169,7 +169,7 @@ class ModelSection(Section):
     )
     version: Text | None = Field(
         default=None,
-        description="The version written beside each score (`model_version`); by default the "
+        description="The version written next to each score (`model_version`); by default the "
         "first 12 digits of `sha256`. Needs `format`.",
     )
 
@@ -218,7 +218,7 @@ class Output(Section):
     )
     columns: Columns | None = Field(
         default=None,
-        description="Input columns passed through untouched beside the scores; by default all, "
+        description="Input columns passed through unchanged next to the scores; by default all, "
         "`[]` none.",
     )
     partition_by: Columns = Field(
@@ -251,7 +251,7 @@ class Runtime(Section):
         default="float32",
         description="What the network computes with: `float32`; `tf32`, on GPUs alone; or `bf16` "
         "or `fp16` where torch's autocast holds it to be safe. Other than float32 is refused "
-        "(exit 2) where the golden rows or a sample of the input come out farther from float32 "
+        "(exit 2) where the golden rows or a sample of the input differ from float32 by more "
         "than the model's `tolerance`.",
     )
     compile: bool = Field(

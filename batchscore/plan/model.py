@@ -71,7 +71,7 @@ def _check_folder(path: str) -> None:
     filesystem, inner = open_filesystem(path)
     if filesystem.isfile(inner):
         raise ModelError(
-            f"model.path {path}: is a file; expected a model folder, or beside the path its "
+            f"model.path {path}: is a file; expected a model folder, or next to the path its "
             "format, architecture, inputs and sha256"
         )
     if not filesystem.exists(inner):

@@ -152,7 +152,7 @@ def _last(
 ) -> tuple[tuple[Reference, ...], list[str]]:
     if not any(parameter.type == "date" for parameter in loaded.job.params.values()):
         raise JobFileError(
-            f"{key}: last needs a parameter of type date, which tells the slices before this one; "
+            f"{key}: last needs a parameter of type date, by which slices have an order; "
             "declare one, or use previous, a run or a file"
         )
     assert wanted.last is not None

@@ -355,7 +355,7 @@ def lost(slice_: str, run: str, published: bool) -> LeaseError:
         published: What the run made was published all the same, by this process or by the other.
     """
     outcome = (
-        "what it made was published all the same; `batchscore runs` tells what is published now"
+        "what it made was published all the same; `batchscore runs` shows what is published now"
         if published
         else "nothing of it was published; run again, its finished units are kept"
     )

@@ -94,7 +94,10 @@ LONG = {"columns": "t", "max_length": 9}
         ({**FILE, "model.inputs": {"x": {**LONG, "columns": ["a", "b"]}}}, "found 2 columns"),
         ({**FILE, "model.inputs": {"x": {**LONG, "type": "int32", "pad": 0.5}}}, "pad 0.5 is no"),
         ({**FILE, "model.inputs": {"x": LONG, "y": {**LONG, "max_length": 8}}}, "make them agree"),
-        ({"model.path": "w.safetensors"}, "is a file; expected a model folder, or beside the path"),
+        (
+            {"model.path": "w.safetensors"},
+            "is a file; expected a model folder, or next to the path",
+        ),
         ({**FILE, "model.path": "none.safetensors"}, "none.safetensors is missing"),
         ({**FILE, "model.sha256": "0" * 64}, r"has SHA-256 [0-9a-f]{64}, expected 0{64}"),
         ({"model.inputs": {"x": ["a", "b", "id"]}}, "takes 2 values a row, found 3 columns"),

@@ -322,7 +322,7 @@ def verified(found: Verified) -> list[str]:
 def _verified(found: SliceVerified) -> str:
     status, slice_ = found.status.upper(), one_line(found.slice)
     if found.run is None:
-        return f"{status}  what is published cannot be told   {slice_}"
+        return f"{status}  what is published is not known   {slice_}"
     number = len(found.problems)
     problems = f", {counted(number, 'problem')}" if number else ""
     return (

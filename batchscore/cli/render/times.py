@@ -37,8 +37,10 @@ def speed_and_limit(manifest: Mapping[str, Any]) -> str:
 
 
 def _speed(manifest: Mapping[str, Any]) -> str:
-    speed = rate(_scored_now(manifest), manifest["seconds"])
-    return f"{speed}{_limit(manifest)}, {manifest['device'].partition(',')[0]}"
+    """Returns how fast a run scored, if it did, what limited it, and on which device."""
+    rows = _scored_now(manifest)
+    speed = f"{rate(rows, manifest['seconds'])}{_limit(manifest)}, " if rows else ""
+    return f"{speed}{manifest['device'].partition(',')[0]}"
 
 
 def _scored_now(manifest: Mapping[str, Any]) -> int:

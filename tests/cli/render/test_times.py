@@ -132,3 +132,10 @@ def test_a_run_that_scored_nothing_tells_no_speed() -> None:
     run = manifest(phases=nothing, seconds=1.5, status="unchanged")
     assert render_times.times(run) == "1.5 s (start-up 1.0, planning 0.5)"
     assert render_times.times(manifest(status="published")).startswith("41 s, 46k rows/s")
+
+
+def test_a_run_that_scored_nothing_has_no_speed() -> None:
+    """All its rows were scored before it: they say nothing of how fast it was."""
+    reused = {"rows": {**ROWS, "reused": ROWS["input"]}, "reused_units": 1, "limited_by": None}
+    told = manifest(**reused, stage_seconds={}, timings=None)
+    assert render_times.speed_and_limit(told) == "41 s, cpu"
