@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import pathlib
 import sys
 
 AFRESH = 8
@@ -11,22 +12,35 @@ AFRESH = 8
 NETWORK_AFRESH = 9
 """That of a network's code; if it is built for real, its edition is the next."""
 
-_SEEDED = (str, bytes, datetime.date, datetime.time)
+_SEEDED = (str, bytes, datetime.date, datetime.time, pathlib.PurePath)
 _OTHER_SEED = 0x5BD1E995
+
+
+class _Seeded:
+    """Stands in for a value whose hash has another seed in another process."""
+
+    def __init__(self, value: object) -> None:
+        self._value = value
+
+    def __hash__(self) -> int:
+        return hash(self._value) ^ _OTHER_SEED
 
 
 def other_hash(value: object) -> int:
     """Returns what `hash()` may return in another process.
 
-    Python takes another seed for texts, bytes, dates and times in each process, unless
+    Python takes another seed for texts, bytes, dates, times and paths in each process, unless
     PYTHONHASHSEED sets one. Numbers have the same hash everywhere.
     """
-    if isinstance(value, tuple):
-        return hash(tuple(map(other_hash, value)))
+    return hash(_other(value) if _is_random() else value)
+
+
+def _other(value: object) -> object:
+    if isinstance(value, tuple) and type(value).__hash__ is tuple.__hash__:
+        return tuple(map(_other, value))
     if isinstance(value, frozenset):
-        return hash(frozenset(map(other_hash, value)))
-    number = hash(value)
-    return hash(number ^ _OTHER_SEED) if isinstance(value, _SEEDED) and _is_random() else number
+        return frozenset(map(_other, value))
+    return _Seeded(value) if isinstance(value, _SEEDED) else value
 
 
 def _is_random() -> bool:

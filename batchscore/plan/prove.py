@@ -31,7 +31,7 @@ from batchscore.stages.infer.buckets import (
 )
 from batchscore.stages.tally import Tallies
 from batchscore.stages.typeless import Types, known_types
-from batchscore.units.unit import Unit, make_unit
+from batchscore.units.unit import Unit
 from batchscore.worker.scoring import BlockStep, infer_step, postprocess_step, preprocess_step
 from batchscore.worker.spec import RunSpec
 
@@ -135,8 +135,8 @@ def _read_sample(plan: Plan, units: Sequence[Unit]) -> Block | None:
     source = plan.spec.source
     rows = min(_MOST_ROWS, max(_LEAST_ROWS, source.batch_rows // _SHARE))
     asked = {piece.shard.path for unit in units for piece in unit.pieces}
-    others = [make_unit((piece,)) for piece in plan.pieces if piece.shard.path not in asked]
-    return read_spread(units, others, source, rows, _LEAST_ROWS)
+    others = tuple(piece for piece in plan.pieces if piece.shard.path not in asked)
+    return read_spread(units, [Unit("others", others)], source, rows, _LEAST_ROWS)
 
 
 def _plain_spec(spec: RunSpec) -> RunSpec:
@@ -229,7 +229,10 @@ def _inside(
     if len(block) > spec.source.batch_rows:
         most = min(most, _FEW_BATCHES * spec.source.batch_rows)
     sizes = dict.fromkeys((rows, spec.call_rows))
-    return [_of_network(spec, network, size, skipped) for size in sizes], _first_rows(block, most)
+    count = min(most, len(block))
+    # What lies farther on in the input is at the sample's end.
+    places = np.arange(count, dtype=np.int64) * len(block) // count
+    return [_of_network(spec, network, size, skipped) for size in sizes], take(block, places)
 
 
 def _of_network(spec: RunSpec, network: Network, call_rows: int, skipped: list[str]) -> _Stage:

@@ -16,6 +16,7 @@ from batchscore.plan.columns import output_names
 from batchscore.plan.inference import settle_inference
 from batchscore.plan.plan import Plan
 from batchscore.plan.prove import require_independent
+from batchscore.stages.infer.measure import release_memory
 from batchscore.stages.postprocess import score_kinds
 from batchscore.stages.write import MODEL_VERSION
 from batchscore.units.unit import Unit
@@ -43,6 +44,7 @@ def verify(plan: Plan, units: Sequence[Unit] = ()) -> Plan:
     plan = settle_inference(replace(plan, gpus=visible_gpus(device)))
     if units:
         tried = require_independent(plan, units, network if device == "cpu" else None)
+        release_memory(device)
         spec = replace(plan.spec, scores=tried.scores)
         plan = replace(plan, spec=spec, choices={**plan.choices, "alone": tried.said})
     return replace(plan, inference={**plan.inference, **weights})

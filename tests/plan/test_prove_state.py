@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchscore.errors import FunctionError, InvalidError
+from batchscore.plan import auto
 from tests import factory
 from tests.factory import change_job, make_rows, write_shard
 from tests.plan.test_prove import OTHER_ROWS, after, before, net, rows, tried, with_network
@@ -96,9 +97,10 @@ CASES = [pytest.param(spoil, id=name) for name, spoil in {**GROWN, **OF_THE_PROC
 
 @pytest.mark.parametrize("spoil", CASES)
 def test_what_another_process_scores_otherwise_is_refused(
-    spoil: Callable[[Path], Any], tmp_path: Path
+    spoil: Callable[[Path], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """State that only grows shows in a second import of the code, which meets other rows first."""
+    monkeypatch.delenv("PYTHONHASHSEED", raising=False)
     job = factory.write_job(tmp_path)
     spoil(tmp_path)
     with pytest.raises(InvalidError, match=AFRESH):
@@ -188,6 +190,28 @@ def test_small_batches_are_tried_as_a_run_cuts_them(
     before(f"assert len(df) <= {batch_rows}\nreturn df")(tmp_path)
     factory.write_model(tmp_path / "model")
     assert "the same" in tried(job, f"runtime.batch_rows={batch_rows}")
+
+
+def test_code_is_imported_twice_only_if_memory_allows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a container with less free memory than the process holds, the rest is tried alone."""
+    (tmp_path / "memory.max").write_text("1048576\n")
+    monkeypatch.setattr(auto, "_MEMORY", str(tmp_path / "memory.max"))
+    job = factory.write_job(tmp_path)
+    GROWN["codes as first seen"](tmp_path)
+    assert tried(job).endswith("(less memory is free than the process holds)")
+    (tmp_path / "memory.max").write_text("max\n")
+    with pytest.raises(FunctionError, match=AFRESH):
+        tried(job)
+
+
+def test_a_hash_with_a_fixed_seed_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where PYTHONHASHSEED sets the seed, each process has the same hash of a text."""
+    monkeypatch.setenv("PYTHONHASHSEED", "7")
+    job = factory.write_job(tmp_path)
+    OF_THE_PROCESS["hash of a tuple"](tmp_path)
+    assert tried(job).startswith("500 rows score the same")
 
 
 def test_code_that_cannot_be_imported_twice_is_tried_no_further(
