@@ -158,7 +158,7 @@ def put(module: torch.nn.Module, state: State, model: Model, keep: torch.dtype |
     own = persistent(module)
     types = {name: tensor.dtype for name, tensor in own.items()}
     casts = Casts()
-    ready = _cast(_with_shared(own, state), types, keep, casts)
+    ready = _cast(_with_shared(own, state), own, keep, casts)
     load(module, with_versions(ready, state), model, assign=True)
     for name, tensor in persistent(module).items():  # a network may rename what it loads
         if tensor.dtype != types.get(name, tensor.dtype) and tensor.dtype != keep:
@@ -240,15 +240,17 @@ def _place(tensor: torch.Tensor) -> Any:
     return storage, tensor.storage_offset(), tensor.shape, tensor.stride()
 
 
-def _cast(
-    state: State, types: Mapping[str, torch.dtype], keep: torch.dtype | None, casts: Casts
-) -> State:
-    """Returns tensors of the network's types; those that are stay mapped, shared ones shared."""
+def _cast(state: State, own: State, keep: torch.dtype | None, casts: Casts) -> State:
+    """Returns tensors of the network's types; those that are stay mapped, shared ones shared.
+
+    One of another shape than the network's is left to the loading, which refuses it: it may be far
+    larger than the file.
+    """
     made: dict[Any, torch.Tensor] = {}
     ready = {}
     for name, tensor in state.items():
-        kind = types.get(name, tensor.dtype)
-        if tensor.dtype in (kind, keep):
+        fits = name in own and _fits(own[name], tensor)
+        if not fits or tensor.dtype in ((kind := own[name].dtype), keep):
             ready[name] = tensor
             continue
         casts[tensor.dtype, kind] += 1

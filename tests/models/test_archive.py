@@ -202,6 +202,14 @@ def test_a_member_beyond_the_file_is_refused(tmp_path: Path) -> None:
         load(tmp_path / "w.pt")
 
 
+def test_a_tensor_that_is_larger_than_the_file_is_not_cast(tmp_path: Path) -> None:
+    """One number that is to appear 2**50 times, in another type, is refused for its shape."""
+    wide = torch.zeros(1, dtype=torch.float64).expand(1 << 50)
+    torch.save({**STATE, "linear.bias": wide}, tmp_path / "w.pt")
+    with pytest.raises(ModelError, match=r"size mismatch for linear\.bias"):
+        load(tmp_path / "w.pt")
+
+
 @pytest.mark.filterwarnings("ignore:Validating sparse tensor")
 @pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
 def test_tensors_without_numbers_are_refused(tmp_path: Path) -> None:
