@@ -273,8 +273,18 @@ def load(module: torch.nn.Module, state: State, model: Model, assign: bool) -> N
     except Exception as error:  # a network loads its weights by code of its own
         raise ModelError(
             f"weights {address(model)}: do not fit {model.architecture} ({reason(error)}); "
-            "give the architecture and the arguments that they were trained with"
+            f"{_how_to_fit(persistent(module), state)}"
         ) from error
+
+
+def _how_to_fit(own: State, state: State) -> str:
+    prefix = next((name.partition(".")[0] for name in state), "") + "."
+    if own and {f"{prefix}{name}" for name in own} == state.keys():
+        return (
+            f"each name begins with {prefix!r}, as where a network was saved within another, such "
+            f"as DataParallel or torch.compile: save network.{prefix}state_dict()"
+        )
+    return "give the architecture and the arguments that they were trained with"
 
 
 def storages(tensors: Iterable[torch.Tensor]) -> list[Any]:

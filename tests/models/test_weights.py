@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -208,3 +209,17 @@ def test_weights_keep_the_versions_that_they_were_saved_with(
         assert [call(network), pool.submit(call, network).result()] == [expected] * 2
     # Without versions, as in safetensors, they are converted, as torch does.
     assert score(make_model(tmp_path, net)) == scores_of_torch(net, STATE)
+
+
+@pytest.mark.parametrize(
+    "wrap", [torch.nn.DataParallel, torch.compile], ids=["parallel", "compiled"]
+)
+def test_weights_of_a_wrapped_network_are_named(tmp_path: Path, wrap: Any) -> None:
+    """Where each name has a prefix more, the message says which state_dict to save; that loads."""
+    names = dict[str, Any]()
+    exec(NET, names)
+    network = wrap(names["Net"]())
+    with pytest.raises(ModelError, match=r"save network\.\w+\.state_dict\(\)") as caught:
+        score(make_model(tmp_path, NET, network.state_dict()))
+    inner = str(caught.value).rpartition("save network.")[2].partition(".")[0]
+    score(make_model(tmp_path, NET, getattr(network, inner).state_dict()))
