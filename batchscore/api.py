@@ -37,7 +37,7 @@ _PATIENCE_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowCounts:
     """Where every row of the input went; `input` is the sum of the next three.
 
     Args:
@@ -89,7 +89,7 @@ class RunResult:
     run: str
     slice: str
     output: str
-    rows: Rows
+    rows: RowCounts
     files: tuple[str, ...]
     checks: tuple[CheckOutcome, ...]
     drift: str | None
@@ -255,7 +255,7 @@ def _ran(document: dict[str, Any]) -> RunResult:
         document["run"],
         document["slice"],
         output,
-        Rows(**document["rows"]),
+        RowCounts(**document["rows"]),
         () if held else tuple(f"{output}/{file['path']}" for file in document["files"]),
         _outcomes(document),
         (document.get("drift") or {}).get("verdict"),

@@ -17,8 +17,8 @@ from batchscore.stages.block import Block
 from batchscore.transforms import (
     Finish,
     NetworkHandler,
-    Postprocess,
-    Preprocess,
+    PostprocessBlocks,
+    PreprocessBlocks,
     ReadUnits,
     WriteUnits,
 )
@@ -42,9 +42,9 @@ def _score(pipeline: beam.Pipeline, spec: RunSpec, units: Sequence[Unit]) -> PCo
         | "Units" >> beam.Create(units)
         | "Spread" >> beam.Reshuffle()
         | "Read" >> beam.ParDo(ReadUnits(spec)).with_output_types(Block)
-        | "Preprocess" >> beam.ParDo(Preprocess(spec)).with_output_types(Block)
+        | "Preprocess" >> beam.ParDo(PreprocessBlocks(spec)).with_output_types(Block)
         | "Infer" >> RunInference(NetworkHandler(spec)).with_output_types(Block)
-        | "Postprocess" >> beam.ParDo(Postprocess(spec)).with_output_types(Block)
+        | "Postprocess" >> beam.ParDo(PostprocessBlocks(spec)).with_output_types(Block)
         | "Write" >> beam.ParDo(WriteUnits(spec)).with_output_types(str)
     )
     return addresses

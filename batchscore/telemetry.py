@@ -17,7 +17,7 @@ _MANY_COLUMNS = 16
 
 
 @dataclass(frozen=True)
-class Measure:
+class Metric:
     """One figure of a unit.
 
     Args:
@@ -36,29 +36,29 @@ class Measure:
 
 
 STAGES = (
-    Measure("read", "s", "decoding row groups, casting, filtering", "reader"),
-    Measure("preprocess", "s", "source columns to model inputs", "main"),
-    Measure("infer", "s", "tiles through the network, checking that scores are finite", "main"),
-    Measure("postprocess", "s", "model outputs to scores", "main"),
-    Measure("profile", "s", "statistics of every column, hashes of unique keys", "profiler"),
-    Measure("write", "s", "partitioning, encoding, compressing, hashing, writing", "writer"),
+    Metric("read", "s", "decoding row groups, casting, filtering", "reader"),
+    Metric("preprocess", "s", "source columns to model inputs", "main"),
+    Metric("infer", "s", "tiles through the network, checking that scores are finite", "main"),
+    Metric("postprocess", "s", "model outputs to scores", "main"),
+    Metric("profile", "s", "statistics of every column, hashes of unique keys", "profiler"),
+    Metric("write", "s", "partitioning, encoding, compressing, hashing, writing", "writer"),
 )
 """Busy seconds: each call counts once, on however many threads it works within."""
 
 BETWEEN = (
-    Measure("engine", "s", "Beam: what is left of the time between two batches", "main"),
-    Measure("wait_read", "s", "no batch was read yet: the model waits for data", "main"),
-    Measure("wait_infer", "s", "a GPU's results are not there yet, or two batches precede", "main"),
-    Measure("wait_write", "s", "profiler or writer had no room for a batch yet", "main"),
+    Metric("engine", "s", "Beam: what is left of the time between two batches", "main"),
+    Metric("wait_read", "s", "no batch was read yet: the model waits for data", "main"),
+    Metric("wait_infer", "s", "a GPU's results are not there yet, or two batches precede", "main"),
+    Metric("wait_write", "s", "profiler or writer had no room for a batch yet", "main"),
 )
 """The rest of the main thread's time: with its stages it makes up all of it."""
 
 MOMENTS = (
-    Measure("began", "Unix s", "the reader opened the unit", "reader", min),
-    Measure("ended", "Unix s", "the unit's files and profile were whole", "main", max),
+    Metric("began", "Unix s", "the reader opened the unit", "reader", min),
+    Metric("ended", "Unix s", "the unit's files and profile were whole", "main", max),
 )
 
-BESIDE = (Measure("tiles", "s", "other threads that put tiles through the network", "tiles"),)
+BESIDE = (Metric("tiles", "s", "other threads that put tiles through the network", "tiles"),)
 """Work that is part of what another thread waits for."""
 
 MEASURES = (*STAGES, *BETWEEN, *BESIDE, *MOMENTS)
@@ -78,7 +78,7 @@ def threads(seconds: Mapping[str, float]) -> tuple[tuple[str, ...], ...]:
     return _GPU_THREADS if "wait_infer" in seconds else THREADS
 
 
-def thread_of(measure: Measure, seconds: Mapping[str, float]) -> str:
+def thread_of(measure: Metric, seconds: Mapping[str, float]) -> str:
     """Returns on which thread of a worker a measure was taken in a run."""
     late = measure.name == "infer" and "wait_infer" in seconds
     return "device" if late else measure.thread

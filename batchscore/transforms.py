@@ -84,7 +84,7 @@ class ReadUnits(SpecDoFn):
                 yield from blocks
 
 
-class Preprocess(SpecDoFn):
+class PreprocessBlocks(SpecDoFn):
     """A block's columns to model inputs."""
 
     def setup(self) -> None:
@@ -135,7 +135,7 @@ class NetworkHandler(ModelHandler[Block, Block, Scorer]):
         return "batchscore"
 
 
-class Postprocess(SpecDoFn):
+class PostprocessBlocks(SpecDoFn):
     """A block's model outputs to scores."""
 
     def setup(self) -> None:

@@ -37,12 +37,12 @@ from batchscore.drift.ordered import Aligned
 from batchscore.drift.ordering import FLOAT
 from batchscore.drift.thresholds import DEFAULTS
 from batchscore.drift.vectors import Vectors
-from batchscore.drift.verdict import Comparison, judge
+from batchscore.drift.verdict import Difference, judge
 
 Rng = np.random.Generator
 Counts = NDArray[np.int64]
 Floats = NDArray[np.float64]
-Compared = tuple[Comparison, ...]
+Compared = tuple[Difference, ...]
 
 ALPHAS = (0.05, 0.01, 0.001)
 COLUMNS = (1, 10, 100, 500)
@@ -200,12 +200,12 @@ def false_alarms(family: str, n: int, m: int, draws: int, seed: Sequence[int]) -
     return cell
 
 
-def nulls(rng: Rng, n: int, m: int, rate: float = NULL_RATE) -> Comparison:
+def nulls(rng: Rng, n: int, m: int, rate: float = NULL_RATE) -> Difference:
     """Compares the nulls of columns with so many values; `rate` is the current one."""
     return compare_nulls(int(rng.binomial(n, NULL_RATE)), n, int(rng.binomial(m, rate)), m)
 
 
-def count(cell: Cell, comparisons: Iterable[Comparison]) -> None:
+def count(cell: Cell, comparisons: Iterable[Difference]) -> None:
     """Adds one draw to a cell."""
     groups = {name: list(group) for name, group in groupby(comparisons, key=lambda c: c.name)}
     part = {name: group for name, group in groups.items() if name in DEFAULTS}
@@ -228,11 +228,11 @@ def reached(alarms: Callable[[float], bool], measures: int) -> int:
     return next((i for i, level in enumerate(LEVELS) if not alarms(level / measures)), len(LEVELS))
 
 
-def _is_noise(group: list[Comparison], level: float) -> bool:
+def _is_noise(group: list[Difference], level: float) -> bool:
     return any(each.is_beyond_noise(level) for each in group)
 
 
-def _is_alarm(group: list[Comparison], level: float) -> bool:
+def _is_alarm(group: list[Difference], level: float) -> bool:
     return judge(group, DEFAULTS[group[0].name], level).outcome in ("warn", "fail")
 
 

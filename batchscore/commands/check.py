@@ -199,14 +199,14 @@ def check_job(
     )
 
 
-class _Tried(NamedTuple):
+class _Verified(NamedTuple):
     plan: Plan
     rehearsal: Rehearsal | None
     spent: Mapping[str, float]
     later: str | None
 
 
-def _try(plan: Plan, work: Work, clock: Stopwatch, scores: bool) -> _Tried:
+def _try(plan: Plan, work: Work, clock: Stopwatch, scores: bool) -> _Verified:
     """Loads the model and the functions, and scores one batch.
 
     Args:
@@ -216,12 +216,12 @@ def _try(plan: Plan, work: Work, clock: Stopwatch, scores: bool) -> _Tried:
     try:
         plan = prepared(share_out(plan, work.units), work.units, clock)
         spent = clock.spent()
-        return _Tried(plan, rehearse(plan, work), spent, None)
+        return _Verified(plan, rehearse(plan, work), spent, None)
     except BatchscoreError as error:
         if scores:
             raise
         later = f"a run that scores would end with exit code {error.exit_code}: {error}"
-        return _Tried(plan, None, clock.spent(), later)
+        return _Verified(plan, None, clock.spent(), later)
 
 
 def _estimate(
@@ -256,7 +256,7 @@ def _phases_before(plan: Plan, work: Work) -> Mapping[str, float]:
     return phases if {*PHASES} <= {*phases} and phases[SCORING] else {}
 
 
-def _judge(tried: _Tried, work: Work) -> list[Check]:
+def _judge(tried: _Verified, work: Work) -> list[Check]:
     """Judges what a run would judge of all rows, as far as one batch and the plan allow."""
     plan, rehearsal = tried.plan, tried.rehearsal
     if work.unchanged or work.held or tried.later is not None:

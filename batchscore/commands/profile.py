@@ -47,7 +47,7 @@ _EXPECTED = {
 _WORDS = {"input.path": "the data", "output.columns": "`columns`"}
 
 
-class Part(NamedTuple):
+class Chunk(NamedTuple):
     """Some rows of a stretch of the data that is read as a whole.
 
     Args:
@@ -63,7 +63,7 @@ class Part(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowSource:
     """What is to be profiled.
 
     Args:
@@ -77,11 +77,11 @@ class Rows:
     """
 
     schema: pa.Schema
-    parts: Generator[Part, None, None]
+    parts: Generator[Chunk, None, None]
     shards: int = 0
     count: int | None = None
     keys: frozenset[str] = frozenset()
-    in_microseconds: Callable[[], Rows] | None = None
+    in_microseconds: Callable[[], RowSource] | None = None
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def profile_data(
     return Profiled(found, rows.shards, time.perf_counter() - start)
 
 
-def open_rows(data: Data, choose: Choose) -> Rows:
+def open_rows(data: Data, choose: Choose) -> RowSource:
     """Returns a table's rows, to be read.
 
     Args:
@@ -176,10 +176,11 @@ def open_rows(data: Data, choose: Choose) -> Rows:
     names = [*choose(schema.names)]
     _check_distinct(schema.names)
     schema = pa.schema([pa.field(name, _plain_type(schema.field(name).type)) for name in names])
-    return Rows(schema, _parts(schema, (conform(batch, schema, {}) for batch in _cut(batches))))
+    conformed = (conform(batch, schema, {}) for batch in _cut(batches))
+    return RowSource(schema, _parts(schema, conformed))
 
 
-def profile_rows(rows: Rows, hints: Mapping[str, Hint]) -> TableProfile:
+def profile_rows(rows: RowSource, hints: Mapping[str, Hint]) -> TableProfile:
     """Returns the profile of rows, which are read ahead on a thread while others are profiled.
 
     Raises:
@@ -193,7 +194,7 @@ def profile_rows(rows: Rows, hints: Mapping[str, Hint]) -> TableProfile:
         return _profile_once(rows.in_microseconds(), hints)
 
 
-def _profile_once(rows: Rows, hints: Mapping[str, Hint]) -> TableProfile:
+def _profile_once(rows: RowSource, hints: Mapping[str, Hint]) -> TableProfile:
     found, stretch = TableProfile(hints=hints), TableProfile(hints=hints)
     found.update(_empty(rows.schema))
     count = 0
@@ -217,7 +218,7 @@ def _named(columns: Sequence[str] | None, names: Sequence[str]) -> Sequence[str]
     return names if columns is None else tuple(dict.fromkeys(columns))
 
 
-def _stored_rows(addresses: Sequence[str], choose: Choose, int96: str = "ns") -> Rows:
+def _stored_rows(addresses: Sequence[str], choose: Choose, int96: str = "ns") -> RowSource:
     for address in addresses:
         check_address(address)
     try:
@@ -234,7 +235,7 @@ def _stored_rows(addresses: Sequence[str], choose: Choose, int96: str = "ns") ->
     count = sum(footer.shard.rows for footer in footers)
     parts = _read(footers, schema, int96_unit(footers, int96))
     wider = partial(_stored_rows, addresses, choose, "us") if int96 == "ns" else None
-    return Rows(schema, parts, len(footers), count, frozenset(left_out), wider)
+    return RowSource(schema, parts, len(footers), count, frozenset(left_out), wider)
 
 
 def check_address(address: str) -> None:
@@ -265,11 +266,11 @@ def _find(addresses: Sequence[str]) -> Any:
     return found
 
 
-def _parts(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Generator[Part, None, None]:
+def _parts(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Generator[Chunk, None, None]:
     sequence = -1
     for sequence, batch in enumerate(batches):
-        yield Part(sequence, batch, last=False)
-    yield Part(sequence + 1, _empty(schema), last=True)
+        yield Chunk(sequence, batch, last=False)
+    yield Chunk(sequence + 1, _empty(schema), last=True)
 
 
 def _empty(schema: pa.Schema) -> pa.RecordBatch:
@@ -279,13 +280,13 @@ def _empty(schema: pa.Schema) -> pa.RecordBatch:
 
 def _read(
     footers: Sequence[Footer], schema: pa.Schema, int96: str | None
-) -> Generator[Part, None, None]:
+) -> Generator[Chunk, None, None]:
     batch_rows, _ = choose_batch_rows("auto", footers, schema)
     places = places_of(footers)
     source = Source(schema, None, batch_rows, pa.cpu_count(), int96, places)
     for unit in pack_units(keep_row_groups(footers), _UNIT_ROWS):
         for block in read_unit(unit, source):
-            yield Part(block.sequence, block.batch, block.end is not None)
+            yield Chunk(block.sequence, block.batch, block.end is not None)
 
 
 def _batches(data: Any) -> tuple[pa.Schema, Iterable[pa.RecordBatch]]:

@@ -330,7 +330,7 @@ def _remove_remains(spec: RunSpec) -> None:
     spec.output.prune_empty(posixpath.dirname(folder) for folder in folders)
 
 
-class _Work(threading.Thread):
+class _Scoring(threading.Thread):
     """The engine on a thread of its own, so that this one can watch and be interrupted."""
 
     def __init__(self, run: Run, flags: Sequence[str], stop: Stop) -> None:
@@ -368,7 +368,7 @@ class _Work(threading.Thread):
 def _watched(
     run: Run, flags: Sequence[str], watch: Callable[[Progress], None], stop: Stop
 ) -> list[dict[str, Any]]:
-    work = _Work(run, flags, stop)
+    work = _Scoring(run, flags, stop)
     started = time.monotonic()
     work.start()
     while work.is_alive():
@@ -397,7 +397,7 @@ def _lost(run: Run, reason: str) -> FailedError:
     )
 
 
-def _check_rejects(run: Run, work: _Work, rejected: int) -> None:
+def _check_rejects(run: Run, work: _Scoring, rejected: int) -> None:
     """Ends a run early whose rejects are too many already, whatever the rest brings."""
     rejected += sum(record.rejected for record in run.work.reused)
     allowed = run.spec.max_rejects
@@ -411,7 +411,7 @@ def _check_rejects(run: Run, work: _Work, rejected: int) -> None:
     )
 
 
-def _stop(run: Run, work: _Work, signal: int) -> None:
+def _stop(run: Run, work: _Scoring, signal: int) -> None:
     """Waits for the workers to stop; a run that is published, or about to be, is not stopped."""
     if work.launched:
         request_stop(run.spec.output, run.spec.run)

@@ -22,7 +22,7 @@ from batchscore.runs import layout
 from batchscore.runs.history import published_manifest, read_raw
 from batchscore.runs.lineage import find_source_rows
 from batchscore.runs.manifest import published_at, published_records, released_by
-from batchscore.runs.row_search import Found, cast_text, find_rows, parse_value, read_kinds
+from batchscore.runs.row_search import FoundRows, cast_text, find_rows, parse_value, read_kinds
 from batchscore.stages.block import locate_rows
 from batchscore.stages.partition import HIVE_NULL
 from batchscore.storage.store import Store
@@ -136,7 +136,7 @@ class _Table:
     files: tuple[_File, ...]
 
 
-_Hit = tuple[_Table, _File, Found]
+_Hit = tuple[_Table, _File, FoundRows]
 _Place = tuple[_Table, _File, Wanted]
 _ReadRun = Callable[[str], Mapping[str, Any]]
 
@@ -250,7 +250,7 @@ def _search(store: Store, questions: Sequence[tuple[_Table, Wanted]], limit: int
             some = places[start : start + _THREADS]
             found = pool.map(partial(_find, store, limit), some)
             for (table, file, _), rows in zip(some, found, strict=True):
-                kept = Found(rows.positions_n[:limit], rows.rows[:limit])
+                kept = FoundRows(rows.positions_n[:limit], rows.rows[:limit])
                 limit -= len(kept.positions_n)
                 if len(kept.positions_n):
                     yield table, file, kept
@@ -258,7 +258,7 @@ def _search(store: Store, questions: Sequence[tuple[_Table, Wanted]], limit: int
                 return
 
 
-def _find(store: Store, limit: int, place: _Place) -> Found:
+def _find(store: Store, limit: int, place: _Place) -> FoundRows:
     table, file, wanted = place
     return find_rows(store, file.path, wanted, limit, (_DETAIL,) if table.rejected else ())
 
@@ -311,7 +311,7 @@ def _sources(store: Store, hit: _Hit) -> tuple[list[str], list[int]]:
 
 
 def _split_values(
-    table: _Table, file: _File, found: Found
+    table: _Table, file: _File, found: FoundRows
 ) -> tuple[list[dict[str, Any]], list[dict[str, str] | None]]:
     """Returns each row's own columns, and why it was rejected or None."""
     if not table.rejected:

@@ -34,7 +34,7 @@ _REMEDY = "restore it from a copy, or score the slice again with --rescore"
 
 
 @dataclass(frozen=True)
-class Problem:
+class Damage:
     """One thing that is not as it was published: of which kind, where, and what to do."""
 
     kind: str
@@ -66,7 +66,7 @@ class SliceVerified:
     files: int
     rows: int
     bytes: int
-    problems: tuple[Problem, ...]
+    problems: tuple[Damage, ...]
 
     @property
     def status(self) -> str:
@@ -79,10 +79,10 @@ class Verified:
     """Slices that were verified, and the problems of the folder that they share."""
 
     slices: tuple[SliceVerified, ...]
-    shared: tuple[Problem, ...]
+    shared: tuple[Damage, ...]
 
     @property
-    def problems(self) -> list[Problem]:
+    def problems(self) -> list[Damage]:
         """All that was found, slice by slice."""
         return [*(problem for each in self.slices for problem in each.problems), *self.shared]
 
@@ -111,7 +111,7 @@ class _Opened:
     name: str
     manifest: Mapping[str, Any] | None
     records: tuple[UnitRecord, ...]
-    problems: tuple[Problem, ...]
+    problems: tuple[Damage, ...]
 
     @property
     def files(self) -> list[StagedFile]:
@@ -123,7 +123,7 @@ _STATE = (CURRENT, MARKER)
 # What the ledger tells of a unit as the manifest does; its files were moved when published.
 _SAME = ("attempt", "pieces", "read", "filtered", "scored", "rejected", "rows_file", "keys_file")
 
-_Look = Callable[[], Iterator[Problem]]
+_Look = Callable[[], Iterator[Damage]]
 
 
 def verify_output(store: Store, slice_: str | None) -> Verified:
@@ -145,7 +145,7 @@ def verify_output(store: Store, slice_: str | None) -> Verified:
         shared = list(_look_at_folder(store, sorted(before)))
         opened = [each for each in pool.map(partial(_open, store), names) if each is not None]
         looks = [(each.name, look) for each in opened for look in _looks(store, each)]
-        found = defaultdict[str, list[Problem]](list)
+        found = defaultdict[str, list[Damage]](list)
         for (name, _), problems in zip(looks, pool.map(_run, looks), strict=True):
             found[name] += problems
     slices = tuple(_conclude(each, found[each.name]) for each in opened)
@@ -156,7 +156,7 @@ def verify_output(store: Store, slice_: str | None) -> Verified:
     return verified
 
 
-def _run(look: tuple[str, _Look]) -> list[Problem]:
+def _run(look: tuple[str, _Look]) -> list[Damage]:
     return list(look[1]())
 
 
@@ -166,7 +166,7 @@ def _require_something(store: Store, slice_: str | None, verified: Verified) -> 
         raise InvalidError(f"{what}: nothing is published yet; run the job first")
 
 
-def _conclude(opened: _Opened, problems: Sequence[Problem]) -> SliceVerified:
+def _conclude(opened: _Opened, problems: Sequence[Damage]) -> SliceVerified:
     manifest = opened.manifest or {}
     return SliceVerified(
         opened.name,
@@ -211,11 +211,11 @@ def _open(store: Store, name: str) -> _Opened | None:
         problems = (*_look_at_snapshot(store, name, manifest), *_look_at_sums(manifest, records))
     except (RecordError, ValueError, TypeError, KeyError, AttributeError) as error:
         detail = str(error) if isinstance(error, RecordError) else f"damaged ({error!r}); {_REMEDY}"
-        return _Opened(name, None, (), (Problem("manifest", layout.slice_file(name, ""), detail),))
+        return _Opened(name, None, (), (Damage("manifest", layout.slice_file(name, ""), detail),))
     if journal is not None:
         run = journal.publication.run
         detail = f"a publish of run {run} was interrupted; the next run finishes it"
-        problems = (Problem("journal", journal.path, detail), *problems)
+        problems = (Damage("journal", journal.path, detail), *problems)
     return _Opened(name, manifest, records, problems)
 
 
@@ -228,14 +228,14 @@ def _check_paths(store: Store, records: Sequence[UnitRecord]) -> None:
             store.path(file.staged)
 
 
-def _look_at_marker(store: Store, name: str) -> tuple[Problem, ...]:
+def _look_at_marker(store: Store, name: str) -> tuple[Damage, ...]:
     if not store.exists(layout.slice_file(name, CURRENT)):
         return ()
     detail = f"is gone, and a snapshot is there; {_REMEDY}"
-    return (Problem("marker", layout.slice_file(name, MARKER), detail),)
+    return (Damage("marker", layout.slice_file(name, MARKER), detail),)
 
 
-def _look_at_snapshot(store: Store, name: str, manifest: Mapping[str, Any]) -> Iterator[Problem]:
+def _look_at_snapshot(store: Store, name: str, manifest: Mapping[str, Any]) -> Iterator[Damage]:
     """Holds the published run's files and the snapshot against each other."""
     run, path = manifest["run"], layout.slice_file(name, CURRENT)
     listing = read_listing(store, name)
@@ -247,10 +247,10 @@ def _look_at_snapshot(store: Store, name: str, manifest: Mapping[str, Any]) -> I
             f"{counted(described[file], 'time')}; write the manifest's files into it, one "
             "a line, or score again with --rescore"
         )
-        yield Problem("snapshot", path, detail)
+        yield Damage("snapshot", path, detail)
 
 
-def _look_at_sums(manifest: Mapping[str, Any], records: Sequence[UnitRecord]) -> Iterator[Problem]:
+def _look_at_sums(manifest: Mapping[str, Any], records: Sequence[UnitRecord]) -> Iterator[Damage]:
     """Adds up the files of each unit, and the units of the run."""
     path, rows = layout.run_file(manifest["run"], "manifest.json"), Rows(**manifest["rows"])
     went = rows.scored + rows.rejected + rows.filtered + rows.quarantined
@@ -267,7 +267,7 @@ def _look_at_sums(manifest: Mapping[str, Any], records: Sequence[UnitRecord]) ->
     for what, told, found in sums:
         if told != found:
             detail = f"{what} are {found:,}, and it counts {told:,}; {_REMEDY}"
-            yield Problem("sum", path, detail)
+            yield Damage("sum", path, detail)
 
 
 def _looks(store: Store, opened: _Opened) -> Iterator[_Look]:
@@ -306,36 +306,36 @@ def _sidecars(record: UnitRecord) -> Iterator[tuple[str, str, Digest]]:
             yield kind, path, digest
 
 
-def _look_at_digest(store: Store, kind: str, path: str, digest: Digest) -> Iterator[Problem]:
+def _look_at_digest(store: Store, kind: str, path: str, digest: Digest) -> Iterator[Damage]:
     """Holds the bytes of a file against what the manifest tells of it."""
     damage = find_damage(store, {path: digest}, read=True)
     if damage:
-        yield Problem(kind, path, f"{damage[path]}; {_REMEDY}")
+        yield Damage(kind, path, f"{damage[path]}; {_REMEDY}")
 
 
-def _look_at_file(store: Store, file: StagedFile) -> Iterator[Problem]:
+def _look_at_file(store: Store, file: StagedFile) -> Iterator[Damage]:
     """Holds a published file's bytes, hash and rows against the manifest."""
     try:
         digest = read_digest(store, file.staged)
     except FileNotFoundError:
         detail = f"{counted_were(file.rows, 'row')} published in it; {_REMEDY}"
-        yield Problem("missing", file.staged, detail)
+        yield Damage("missing", file.staged, detail)
         return
     except OSError as error:
-        yield Problem("unreadable", file.staged, f"cannot be read ({reason(error)}); try again")
+        yield Damage("unreadable", file.staged, f"cannot be read ({reason(error)}); try again")
         return
     if digest.bytes != file.bytes:
         detail = (
             f"has {counted(digest.bytes, 'byte')}, and {file.bytes:,} were published; {_REMEDY}"
         )
-        yield Problem("size", file.staged, detail)
+        yield Damage("size", file.staged, detail)
     elif digest.sha256 != file.sha256:
         detail = f"its SHA-256 is {digest.sha256}, and {file.sha256} was published; {_REMEDY}"
-        yield Problem("sha256", file.staged, detail)
+        yield Damage("sha256", file.staged, detail)
     yield from _look_at_table(store, "rows", file.staged, file.rows)
 
 
-def _look_at_table(store: Store, kind: str, path: str, rows: int | None) -> Iterator[Problem]:
+def _look_at_table(store: Store, kind: str, path: str, rows: int | None) -> Iterator[Damage]:
     """Reads every page of a Parquet file, and counts its rows where a number is expected."""
     try:
         with open_parquet(store, path) as file:
@@ -343,7 +343,7 @@ def _look_at_table(store: Store, kind: str, path: str, rows: int | None) -> Iter
             for batch in _batches(file):
                 found += batch.num_rows
     except RecordError as error:
-        yield Problem("damaged" if kind == "rows" else kind, path, str(error))
+        yield Damage("damaged" if kind == "rows" else kind, path, str(error))
         return
     expected = promised if rows is None else rows
     if (promised, found) != (expected, expected):
@@ -351,7 +351,7 @@ def _look_at_table(store: Store, kind: str, path: str, rows: int | None) -> Iter
             f"its footer promises {counted(promised, 'row')} and {found:,} can be read, where "
             f"{expected:,} were written; {_REMEDY}"
         )
-        yield Problem(kind, path, detail)
+        yield Damage(kind, path, detail)
 
 
 def _batches(file: Any, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
@@ -360,31 +360,31 @@ def _batches(file: Any, columns: list[str] | None = None) -> Iterator[pa.RecordB
         yield from file.iter_batches(_BATCH_ROWS, [group], columns, use_threads=False)
 
 
-def _look_at_record(store: Store, path: str, record: UnitRecord) -> Iterator[Problem]:
+def _look_at_record(store: Store, path: str, record: UnitRecord) -> Iterator[Damage]:
     """Holds a unit's entry in the ledger against what was published of it."""
     remedy = "without it the next run scores the unit again"
     try:
         kept, _ = decode_record(store.read(path))
     except FileNotFoundError:
-        yield Problem("record", path, f"no such file; {remedy}")
+        yield Damage("record", path, f"no such file; {remedy}")
         return
     except (RecordError, OSError) as error:
-        yield Problem("record", path, f"damaged ({reason(error)}); {remedy}")
+        yield Damage("record", path, f"damaged ({reason(error)}); {remedy}")
         return
     for name in _SAME:
         is_, was = getattr(kept, name), getattr(record, name)
         if is_ != was:
             detail = f"its {name} is {is_!r}, and {was!r} was published; {remedy} where removed"
-            yield Problem("record", path, detail)
+            yield Damage("record", path, detail)
 
 
-def _look_at_lineage(store: Store, address: str, record: UnitRecord) -> Iterator[Problem]:
+def _look_at_lineage(store: Store, address: str, record: UnitRecord) -> Iterator[Damage]:
     """Counts the rows of each published file that the rows file leads back to the source."""
     path, counts = record.rows_file, Counter[int]()
     if path is None:
         if record.scored:
             rows = counted(record.scored, "row")
-            yield Problem("lineage", address, f"no rows file for {rows}; {_REMEDY}")
+            yield Damage("lineage", address, f"no rows file for {rows}; {_REMEDY}")
         return
     try:
         with open_parquet(store, path) as file:
@@ -392,39 +392,39 @@ def _look_at_lineage(store: Store, address: str, record: UnitRecord) -> Iterator
                 for each in batch.column("file").value_counts().to_pylist():
                     counts[each["values"]] += each["counts"]
     except RecordError as error:
-        yield Problem("lineage", path, str(error))
+        yield Damage("lineage", path, str(error))
         return
     if sorted(counts.values()) != sorted(file.rows for file in record.files):
         detail = (
             f"knows {counted(counts.total(), 'row')} of {counted(len(counts), 'file')}, where "
             f"{record.scored:,} of {len(record.files)} were published; {_REMEDY}"
         )
-        yield Problem("lineage", path, detail)
+        yield Damage("lineage", path, detail)
 
 
-def _look_at_rejects(store: Store, address: str, record: UnitRecord) -> Iterator[Problem]:
+def _look_at_rejects(store: Store, address: str, record: UnitRecord) -> Iterator[Damage]:
     """Reads a unit's rejected rows."""
     if record.rejects_file is not None:
         yield from _look_at_table(store, "rejects", record.rejects_file, record.rejected)
     elif record.rejected:
-        yield Problem(
+        yield Damage(
             "rejects", address, f"no file for {counted(record.rejected, 'row')}; {_REMEDY}"
         )
 
 
-def _look_at_profile(file: ProfileFile, sha256: str | None) -> Iterator[Problem]:
+def _look_at_profile(file: ProfileFile, sha256: str | None) -> Iterator[Damage]:
     try:
         read_profile(file, sha256)
     except RecordError as error:
-        yield Problem("profile", file.name, f"{error}; {_REMEDY}")
+        yield Damage("profile", file.name, f"{error}; {_REMEDY}")
 
 
-def _look_at_folder(store: Store, names: Sequence[str]) -> Iterator[Problem]:
+def _look_at_folder(store: Store, names: Sequence[str]) -> Iterator[Damage]:
     """Finds a format that is not known, files that no slice published, and those that two did."""
     try:
         layout.check_output(store)
     except OutputError as error:
-        yield Problem("format", layout.FORMAT, str(error))
+        yield Damage("format", layout.FORMAT, str(error))
     owners, known = defaultdict[str, list[str]](list), set[str]()
     standing = _list_data(store)
     for name in names:
@@ -433,11 +433,11 @@ def _look_at_folder(store: Store, names: Sequence[str]) -> Iterator[Problem]:
         known |= _under_way(store, name)
     for path in sorted(standing - set(owners) - known):
         detail = "no slice published it, and a reader of the folder may read it; move it elsewhere"
-        yield Problem("stranger", path, detail)
+        yield Damage("stranger", path, detail)
     for path, found in sorted(owners.items()):
         if len(found) > 1:
             detail = f"is published by slices {', '.join(found)}; score all but one with --rescore"
-            yield Problem("shared", path, detail)
+            yield Damage("shared", path, detail)
 
 
 def _list_data(store: Store) -> set[str]:

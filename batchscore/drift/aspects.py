@@ -15,7 +15,7 @@ from batchscore.drift.numbers import Numbers
 from batchscore.drift.ordered import Aligned, align_numbers
 from batchscore.drift.ordering import run_starts
 from batchscore.drift.vectors import Vectors
-from batchscore.drift.verdict import Comparison
+from batchscore.drift.verdict import Difference
 from batchscore.messages.wording import one_line
 
 _PRECISIONS: dict[str, type[np.floating[Any]]] = {
@@ -27,7 +27,7 @@ _WIDTH = 100
 _NO_VALUES = "null"  # the type of a column that holds nothing else
 
 
-def compare_aspects(before: Accumulator, now: Accumulator) -> tuple[tuple[Comparison, ...], str]:
+def compare_aspects(before: Accumulator, now: Accumulator) -> tuple[tuple[Difference, ...], str]:
     """Returns the comparisons of two aspects that are not `unlike`, and a note where one is due."""
     if not before.n and not now.n:
         return (), "neither side has values"
@@ -73,7 +73,7 @@ def type_note(before: str, now: str) -> str:
     return "" if before == now else f"the type was {_shown(before)} and is {_shown(now)}"
 
 
-def _numbers(before: Numbers, now: Numbers) -> tuple[tuple[Comparison, ...], str]:
+def _numbers(before: Numbers, now: Numbers) -> tuple[tuple[Difference, ...], str]:
     aligned = align_numbers(before, now)
     if before.type == now.type or not {before.type, now.type} <= _PRECISIONS.keys():
         return compare_numbers(aligned), ""
@@ -82,7 +82,7 @@ def _numbers(before: Numbers, now: Numbers) -> tuple[tuple[Comparison, ...], str
     return compare_numbers(_rounded(aligned, _PRECISIONS[coarser])), note
 
 
-def _categories(before: Categories, now: Categories) -> tuple[Comparison, ...]:
+def _categories(before: Categories, now: Categories) -> tuple[Difference, ...]:
     aligned = align_categories(before, now)
     fold_names = {} if aligned.exact else _fold_names(before, now)
 

@@ -34,7 +34,7 @@ from batchscore.drift.thresholds import (
     thresholds_for,
 )
 from batchscore.drift.verdict import (
-    Comparison,
+    Difference,
     judge,
     severity,
     takes_part,
@@ -57,7 +57,7 @@ class _Pair:
     aspect: str
     kind: str
     type: str
-    comparisons: tuple[Comparison, ...] = ()
+    comparisons: tuple[Difference, ...] = ()
     note: str = ""
     verdict: Verdict | None = None
 
@@ -166,7 +166,7 @@ def _joined(*notes: str) -> str:
     return "; ".join(filter(None, notes))
 
 
-def _nulls(before: ColumnProfile, now: ColumnProfile) -> Comparison:
+def _nulls(before: ColumnProfile, now: ColumnProfile) -> Difference:
     return compare_nulls(_without_value(before), before.count, _without_value(now), now.count)
 
 

@@ -32,7 +32,7 @@ from batchscore.drift.ordered import (
     wasserstein,
 )
 from batchscore.drift.vectors import Vectors, frechet, mean_shift, mmd, mmd_floor
-from batchscore.drift.verdict import Comparison
+from batchscore.drift.verdict import Difference
 
 Counts = NDArray[np.int64]
 
@@ -42,7 +42,7 @@ _LARGEST, _LEAST = 10, 0.01  # so many changes of so much are tested beside the 
 _HALVINGS = 40
 
 
-def compare_numbers(aligned: Aligned) -> tuple[Comparison, ...]:
+def compare_numbers(aligned: Aligned) -> tuple[Difference, ...]:
     """Returns the measures of two samples of numbers; without values, where a side is empty."""
     n, m = int(aligned.p_b.sum()), int(aligned.q_b.sum())
     if not n or not m:
@@ -51,7 +51,7 @@ def compare_numbers(aligned: Aligned) -> tuple[Comparison, ...]:
     return (*_binned(*decile_bins(aligned)), *ordered)
 
 
-def compare_nulls(missing: int, rows: int, missing_now: int, rows_now: int) -> Comparison:
+def compare_nulls(missing: int, rows: int, missing_now: int, rows_now: int) -> Difference:
     """Returns the null rate's measure; without a value, where a side has no rows."""
     if not rows or not rows_now:
         return _undecided("null_rate")[0]
@@ -60,7 +60,7 @@ def compare_nulls(missing: int, rows: int, missing_now: int, rows_now: int) -> C
 
 def compare_categories(
     aligned: AlignedCategories, label: Callable[[int], str]
-) -> tuple[Comparison, ...]:
+) -> tuple[Difference, ...]:
     """Returns the measures of two samples of categories; without values, where a side is empty.
 
     Args:
@@ -74,14 +74,14 @@ def compare_categories(
     return (*_binned(*pooled), _unseen(aligned), *changes)
 
 
-def compare_vectors(reference: Vectors, current: Vectors) -> tuple[Comparison, ...]:
+def compare_vectors(reference: Vectors, current: Vectors) -> tuple[Difference, ...]:
     """Returns the measures of two samples of vectors; without values, where a side has under 2."""
     if min(reference.n, current.n) < 2:
         return _undecided("mmd")
     return (
-        Comparison("mmd", mmd(reference, current), partial(_mmd_floor, reference, current)),
-        Comparison("mean_shift", mean_shift(reference, current)),
-        Comparison("frechet", frechet(reference, current)),
+        Difference("mmd", mmd(reference, current), partial(_mmd_floor, reference, current)),
+        Difference("mean_shift", mean_shift(reference, current)),
+        Difference("frechet", frechet(reference, current)),
     )
 
 
@@ -90,13 +90,13 @@ def _mmd_floor(reference: Vectors, current: Vectors, alpha: float) -> float:
     return math.inf if floor is None else floor
 
 
-def _undecided(*names: str) -> tuple[Comparison, ...]:
-    return tuple(Comparison(name, None, lambda alpha: math.inf) for name in names)
+def _undecided(*names: str) -> tuple[Difference, ...]:
+    return tuple(Difference(name, None, lambda alpha: math.inf) for name in names)
 
 
-def _ks(aligned: Aligned, n: int, m: int) -> Comparison:
+def _ks(aligned: Aligned, n: int, m: int) -> Difference:
     (low, high), s = ks(aligned), _s(n, m)
-    return Comparison(
+    return Difference(
         "ks",
         low,
         lambda alpha: math.sqrt(-math.log(alpha / 2) / 2 * s),
@@ -105,11 +105,11 @@ def _ks(aligned: Aligned, n: int, m: int) -> Comparison:
     )
 
 
-def _wasserstein(aligned: Aligned, n: int, m: int) -> tuple[Comparison, ...]:
+def _wasserstein(aligned: Aligned, n: int, m: int) -> tuple[Difference, ...]:
     distance, s = wasserstein(aligned), _s(n, m)
     shown = (
-        Comparison("w1_unclipped", distance.over_sigma),
-        Comparison("w1_iqr", distance.over_iqr),
+        Difference("w1_unclipped", distance.over_sigma),
+        Difference("w1_iqr", distance.over_iqr),
     )
     effect, spread = distance.clipped_over_sigma, distance.j_over_sigma
     if effect is None or spread is None:
@@ -119,13 +119,13 @@ def _wasserstein(aligned: Aligned, n: int, m: int) -> tuple[Comparison, ...]:
     def floor(alpha: float) -> float:
         return math.sqrt(s) * (expected + scale * math.sqrt(-2 * math.log(alpha)))
 
-    return Comparison("w1", effect, floor), *shown
+    return Difference("w1", effect, floor), *shown
 
 
-def _no_distance(aligned: Aligned) -> Comparison:
+def _no_distance(aligned: Aligned) -> Difference:
     """Returns Wasserstein's distance without a value: undecided, unless there is one value only."""
     if aligned.exact and aligned.p_b.size == 1:
-        return Comparison("w1", None)
+        return Difference("w1", None)
     undecided = _undecided("w1")[0]
     return replace(undecided, detail="the reference's clipped values have no spread")
 
@@ -150,7 +150,7 @@ def _variance(units_b: NDArray[np.float64], counts_b: Counts) -> float:
     return math.fsum(((units_b - mean) ** 2 * counts_b).tolist()) / n
 
 
-def _tail(aligned: Aligned, n: int, m: int) -> Comparison:
+def _tail(aligned: Aligned, n: int, m: int) -> Difference:
     outside, outside_now = tail_counts(aligned)
     floor = shares_floor(min(outside + 1, n), n, outside_now, m)
     return replace(
@@ -161,7 +161,7 @@ def _tail(aligned: Aligned, n: int, m: int) -> Comparison:
     )
 
 
-def _unseen(aligned: AlignedCategories) -> Comparison:
+def _unseen(aligned: AlignedCategories) -> Difference:
     found, n = unseen(aligned), int(aligned.p_c.sum())
 
     def floor(alpha: float) -> float:
@@ -170,7 +170,7 @@ def _unseen(aligned: AlignedCategories) -> Comparison:
         missed = math.log(n / alpha) / (n * aligned.sampled)
         return _normal_floor(alpha) * math.sqrt(found.variance) + missed
 
-    return Comparison(
+    return Difference(
         "unseen",
         max(0.0, found.share - found.expected),
         floor,
@@ -178,7 +178,7 @@ def _unseen(aligned: AlignedCategories) -> Comparison:
     )
 
 
-def _changes(changes: CategoryChanges, label: Callable[[int], str]) -> list[Comparison]:
+def _changes(changes: CategoryChanges, label: Callable[[int], str]) -> list[Difference]:
     """Returns the largest changes, the largest first, and categories that became frequent."""
     change_c = np.abs(changes.q_share_c - changes.p_share_c)
     risen_c = (changes.q_share_c >= _FREQUENT) & (changes.q_share_c >= _RISE * changes.p_share_c)
@@ -192,7 +192,7 @@ def _changes(changes: CategoryChanges, label: Callable[[int], str]) -> list[Comp
     ]
 
 
-def _change(changes: CategoryChanges, cell: int, name: str, risen: bool) -> Comparison:
+def _change(changes: CategoryChanges, cell: int, name: str, risen: bool) -> Difference:
     p, q, cells = int(changes.p_c[cell]), int(changes.q_c[cell]), changes.cell_c.size
     shares = _compare_shares("category", p, changes.n, q, changes.m)
     assert shares.chance is not None
@@ -205,7 +205,7 @@ def _change(changes: CategoryChanges, cell: int, name: str, risen: bool) -> Comp
     )
 
 
-def _binned(p_k: Counts, q_k: Counts) -> tuple[Comparison, ...]:
+def _binned(p_k: Counts, q_k: Counts) -> tuple[Difference, ...]:
     """Returns the measures of two samples in bins: PSI, and what takes part only where asked for.
 
     Their test is one: the Jensen-Shannon distance of the smoothed shares that PSI is made of,
@@ -221,19 +221,19 @@ def _binned(p_k: Counts, q_k: Counts) -> tuple[Comparison, ...]:
         return float((_chi2_floor(alpha, freedom) * s / factor) ** power)
 
     return (
-        Comparison("psi", divergences.psi(p_k, q_k), partial(floor, 1, 1), chance),
-        Comparison("js", divergences.js_distance(p_k, q_k), partial(floor, _BITS, 0.5), chance),
-        Comparison("hellinger", divergences.hellinger(p_k, q_k), partial(floor, 8, 0.5), chance),
-        Comparison("total_variation", divergences.total_variation(p_k, q_k)),
-        Comparison("l_infinity", divergences.l_infinity(p_k, q_k)),
-        Comparison("chi2", statistic, detail=f"{bins} bins, p {p_value:.3g}"),
-        Comparison("cramers_v", divergences.cramers_v(p_k, q_k)),
+        Difference("psi", divergences.psi(p_k, q_k), partial(floor, 1, 1), chance),
+        Difference("js", divergences.js_distance(p_k, q_k), partial(floor, _BITS, 0.5), chance),
+        Difference("hellinger", divergences.hellinger(p_k, q_k), partial(floor, 8, 0.5), chance),
+        Difference("total_variation", divergences.total_variation(p_k, q_k)),
+        Difference("l_infinity", divergences.l_infinity(p_k, q_k)),
+        Difference("chi2", statistic, detail=f"{bins} bins, p {p_value:.3g}"),
+        Difference("cramers_v", divergences.cramers_v(p_k, q_k)),
     )
 
 
-def _compare_shares(name: str, a: int, n: int, b: int, m: int) -> Comparison:
+def _compare_shares(name: str, a: int, n: int, b: int, m: int) -> Difference:
     """Returns the difference of the shares a of n and b of m, judged by Fisher's exact test."""
-    return Comparison(
+    return Difference(
         name,
         abs(b / m - a / n),
         shares_floor(a, n, b, m),

@@ -78,7 +78,7 @@ class _ProfileRecord(_Record):
     columns: list[_ColumnRecord]
 
 
-class _Row(NamedTuple):
+class _PartRow(NamedTuple):
     """A part of the aspect of that number."""
 
     aspect: int
@@ -196,17 +196,17 @@ def _column_record(name: str, column: ColumnProfile) -> _ColumnRecord:
     )
 
 
-def _rows(profile: TableProfile, extra: bool | None) -> Iterator[_Row]:
+def _rows(profile: TableProfile, extra: bool | None) -> Iterator[_PartRow]:
     numbers = itertools.count()
     for _, column in sorted(profile.columns.items()):
         for _, aspect in sorted(column.aspects.items()):
             number = next(numbers)
             for name, part in sorted(aspect.parts().items()):
                 if extra is None or extra == (name in aspect.extra):
-                    yield _Row(number, name, part)
+                    yield _PartRow(number, name, part)
 
 
-def _parts_table(rows: Sequence[_Row]) -> pa.Table:
+def _parts_table(rows: Sequence[_PartRow]) -> pa.Table:
     sizes = [row.part.key_r.size for row in rows]
     shifts = [_shifts(row.part) for row in rows]
     # pa.array would import pandas, which takes longer than all else here.

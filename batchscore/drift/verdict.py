@@ -14,7 +14,7 @@ _DECIDING = frozenset({"psi", "ks", "mmd"})
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Difference:
     """One measure of a difference before it is judged.
 
     Several of one name, as of many categories, are one measure, judged by its worst.
@@ -55,13 +55,13 @@ class Comparison:
         return self.effect >= self.floor(alpha)
 
 
-def takes_part(comparison: Comparison, thresholds: Thresholds) -> bool:
+def takes_part(comparison: Difference, thresholds: Thresholds) -> bool:
     """Tells whether a comparison is a test that shares the chance of a false alarm."""
     given = thresholds.warn is not None or thresholds.fail is not None
     return given and comparison.floor is not None and comparison.value is not None
 
 
-def judge(variants: Sequence[Comparison], thresholds: Thresholds, alpha: float) -> Measure:
+def judge(variants: Sequence[Difference], thresholds: Thresholds, alpha: float) -> Measure:
     """Returns the measure that comparisons of one name come to: the worst, else the first.
 
     Args:
@@ -113,7 +113,7 @@ def severity(measures: Sequence[Measure]) -> float:
     return max((_ratio(each) for each in measures if _rank(each) == worst), default=0.0)
 
 
-def _alarm(comparison: Comparison, thresholds: Thresholds, alpha: float) -> Outcome:
+def _alarm(comparison: Difference, thresholds: Thresholds, alpha: float) -> Outcome:
     warn, fail, effect = thresholds.warn, thresholds.fail, comparison.effect
     if effect is None or not comparison.is_beyond_noise(alpha):
         return "ok"
@@ -123,7 +123,7 @@ def _alarm(comparison: Comparison, thresholds: Thresholds, alpha: float) -> Outc
 
 
 def _outcome(
-    comparison: Comparison, alarm: Outcome, thresholds: Thresholds, floor: float, alpha: float
+    comparison: Difference, alarm: Outcome, thresholds: Thresholds, floor: float, alpha: float
 ) -> Outcome:
     limit = thresholds.warn if thresholds.fail is None else thresholds.fail
     if limit is None or comparison.floor is None:

@@ -30,8 +30,8 @@ from batchscore.runs.history import rows_before
 from batchscore.runs.lineage import find_scored_row, find_source_rows, read_row
 from batchscore.runs.reconcile import Rows
 from batchscore.runs.unique import (
-    Run,
     Scratch,
+    SortedKeys,
     find_duplicates,
     hash_file,
     partition_values,
@@ -182,7 +182,7 @@ def _shown(value: Any) -> str:
     return one_line(value, 40)
 
 
-def _key_runs(spec: RunSpec, record: UnitRecord, scratch: Scratch) -> list[Run]:
+def _key_runs(spec: RunSpec, record: UnitRecord, scratch: Scratch) -> list[SortedKeys]:
     store, columns = spec.output, spec.checks.unique
     if record.keys_file is not None and record.keys_columns == columns:
         return read_keys(store, record.keys_file, record.unit)

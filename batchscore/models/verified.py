@@ -56,11 +56,11 @@ def is_verified(module: str) -> bool:
 
 
 @functools.cache
-def _verified_code(folder: Path, sources: frozenset[tuple[str, bytes]], edition: int) -> _Code:
-    return _Code(folder, dict(sources), edition)
+def _verified_code(folder: Path, sources: frozenset[tuple[str, bytes]], edition: int) -> _Modules:
+    return _Modules(folder, dict(sources), edition)
 
 
-class _Code:
+class _Modules:
     """The modules of one set of verified files."""
 
     def __init__(self, folder: Path, sources: Mapping[str, bytes], edition: int) -> None:

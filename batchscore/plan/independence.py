@@ -31,7 +31,7 @@ _START_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
-class Example:
+class ChangedRow:
     """A row that changed: its number in the unit, and what the stage made of it each time."""
 
     row: int
@@ -56,7 +56,7 @@ class Dependence:
     cause: Cause
     column: str
     element: int | None
-    examples: tuple[Example, ...]
+    examples: tuple[ChangedRow, ...]
     changed: int
     compared: int
     known_rows: int
@@ -216,7 +216,7 @@ def _compare(
     rows = to_numpy(block.rows_b)[places]
     facts = (len(rows), len(block))
     if isinstance(made, StepError):
-        examples = tuple(Example(int(row), "no error", str(made)) for row in rows[:1])
+        examples = tuple(ChangedRow(int(row), "no error", str(made)) for row in rows[:1])
         return Dependence(cause, "", None, examples, len(rows), *facts)
     moved = _moved(rows, known, made)
     if moved:
@@ -225,16 +225,17 @@ def _compare(
         return None
     names, others = known.values.schema.names, made.values.schema.names
     if names != others:
-        example = Example(int(rows[0]), f"columns {_listed(names)}", f"columns {_listed(others)}")
+        listed = (f"columns {_listed(each)}" for each in (names, others))
+        example = ChangedRow(int(rows[0]), *listed)
         return Dependence(cause, "", None, (example,), len(rows), *facts)
     return _differing(known, made, tolerance, cause, facts)
 
 
-def _moved(rows: Array, known: Block, made: Block) -> list[Example]:
+def _moved(rows: Array, known: Block, made: Block) -> list[ChangedRow]:
     """Returns the rows that are rejected in one of two results only."""
     before_b, after_b = (np.isin(rows, to_numpy(each.rows_b)) for each in (known, made))
     moved = rows[(before_b != after_b) & ~np.isin(rows, _with_null(known))]
-    return [Example(int(row), _fate(known, int(row)), _fate(made, int(row))) for row in moved]
+    return [ChangedRow(int(row), _fate(known, int(row)), _fate(made, int(row))) for row in moved]
 
 
 def _with_null(known: Block) -> Array:
@@ -275,7 +276,7 @@ def _differing(
         if len(places):
             shown = [describe_pair(*pair, int(p), tolerance) for p in places[:_EXAMPLES]]
             examples = tuple(
-                Example(int(rows[place]), before, after)
+                ChangedRow(int(rows[place]), before, after)
                 for place, (_, before, after) in zip(places, shown, strict=False)
             )
             return Dependence(cause, name, shown[0][0], examples, len(places), *facts)

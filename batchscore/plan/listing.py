@@ -27,7 +27,7 @@ _WILD = re.compile(r"[*?\[]")
 
 
 @dataclass(frozen=True)
-class Found:
+class InputFile:
     """A file that the input names, before it is opened.
 
     Args:
@@ -61,7 +61,7 @@ class Found:
         return self.real if "://" in self.real else self.path
 
 
-def find_shards(addresses: Sequence[str], allow_empty: bool = False) -> list[Found]:
+def find_shards(addresses: Sequence[str], allow_empty: bool = False) -> list[InputFile]:
     """Lists the files that addresses name: files, globs, and folders with all below them.
 
     In a folder, names that start with `_` or `.` are left out, as Hive and Spark do; links are
@@ -71,7 +71,7 @@ def find_shards(addresses: Sequence[str], allow_empty: bool = False) -> list[Fou
         InputError: an address names no file, unless `allow_empty`, or a table of Delta Lake or the
             like; it cannot be listed; a link leads nowhere; or a name is not UTF-8.
     """
-    found: list[Found] = []
+    found: list[InputFile] = []
     plain: set[tuple[Any, str]] = set()
     for address in addresses:
         shards = _find(address, plain)
@@ -84,16 +84,16 @@ def find_shards(addresses: Sequence[str], allow_empty: bool = False) -> list[Fou
     return _each_once(found)
 
 
-def _each_once(found: list[Found]) -> list[Found]:
+def _each_once(found: list[InputFile]) -> list[InputFile]:
     """Returns one of each path; of a path named by two addresses, that of the outer one."""
-    named: dict[str, Found] = {}
+    named: dict[str, InputFile] = {}
     for each in sorted(found, key=lambda each: each.inner, reverse=True):
         named.setdefault(each.named, each)
     paths = {each.path: each for each in named.values()}
     return [paths[path] for path in sorted(paths)]
 
 
-def _find(address: str, plain: set[tuple[Any, str]]) -> list[Found]:
+def _find(address: str, plain: set[tuple[Any, str]]) -> list[InputFile]:
     if "::" in address:
         raise InputError(
             f"input.path {address}: a chain of file systems cannot be listed; "
@@ -113,7 +113,7 @@ def _find(address: str, plain: set[tuple[Any, str]]) -> list[Found]:
         raise InputError(f"input.path {address}: cannot be listed ({reason(error)})") from error
 
 
-def keep_published_paths(found: Sequence[Found], published: Published) -> list[Found]:
+def keep_published_paths(found: Sequence[InputFile], published: Published) -> list[InputFile]:
     """Returns shards behind links under the paths without links that they are published by.
 
     Earlier versions knew a shard by that. Of several links to one file, the one with the hive keys
@@ -141,7 +141,7 @@ def fixed_folder(path: str, is_folder: bool) -> str:
 
 def _find_local(
     address: str, filesystem: Any, path: str, plain: set[tuple[Any, str]]
-) -> list[Found]:
+) -> list[InputFile]:
     path = os.path.normpath(path)
     if os.path.lexists(path) and not os.path.isdir(path):
         return _local_shards(filesystem, [path], os.path.dirname(path))
@@ -191,7 +191,7 @@ def _local_files(address: str, path: str, start: str) -> Iterator[str]:
         yield from (os.path.join(parent, name) for name in files if is_visible(name))
 
 
-def _local_shards(filesystem: Any, names: Iterable[str], folder: str) -> list[Found]:
+def _local_shards(filesystem: Any, names: Iterable[str], folder: str) -> list[InputFile]:
     while "=" in os.path.basename(folder):
         folder = os.path.dirname(folder)
     real, start = cache(os.path.realpath), len(folder.rstrip("/"))
@@ -200,7 +200,7 @@ def _local_shards(filesystem: Any, names: Iterable[str], folder: str) -> list[Fo
 
 def _local_shard(
     filesystem: Any, name: str, folder: str, inner: str, real_of: Callable[[str], str]
-) -> Found:
+) -> InputFile:
     _check_name(name)
     info = _local_info(filesystem, name)
     parent, base = os.path.split(name)
@@ -208,7 +208,7 @@ def _local_shard(
     path = folder.rstrip("/") + inner
     mark = modification_mark(info)
     mark = mark if real == path else linked_mark(mark, real)
-    return Found(path, int(info["size"]), mark, hive_keys(name), real, name, len(inner))
+    return InputFile(path, int(info["size"]), mark, hive_keys(name), real, name, len(inner))
 
 
 def _local_info(filesystem: Any, name: str) -> dict[str, Any]:
@@ -240,7 +240,7 @@ def _check_name(name: str) -> None:
 
 def _find_remote(
     address: str, filesystem: Any, path: str, plain: set[tuple[Any, str]]
-) -> list[Found]:
+) -> list[InputFile]:
     prefix = address[: -len(path)] if address.endswith(path) else None
     entries = [path] if filesystem.exists(path) else []
     if not entries and _WILD.search(path):
@@ -293,11 +293,11 @@ def _files(
     return [info for info in infos if is_visible(str(info["name"])[len(path) :])]
 
 
-def _remote_shard(filesystem: Any, info: dict[str, Any], prefix: str | None) -> Found:
+def _remote_shard(filesystem: Any, info: dict[str, Any], prefix: str | None) -> InputFile:
     path = str(info["name"])
     address = filesystem.unstrip_protocol(path) if prefix is None else prefix + path
     size, mark = int(info["size"]), modification_mark(info)
-    return Found(stored_address(address), size, mark, hive_keys(path), address, address)
+    return InputFile(stored_address(address), size, mark, hive_keys(path), address, address)
 
 
 def is_visible(path: str) -> bool:

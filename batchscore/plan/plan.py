@@ -25,7 +25,7 @@ from batchscore.plan.columns import (
 )
 from batchscore.plan.fingerprint import fingerprint, package_versions, score_facts, score_hash
 from batchscore.plan.hive import KeyRules
-from batchscore.plan.listing import Found, find_shards, keep_published_paths
+from batchscore.plan.listing import InputFile, find_shards, keep_published_paths
 from batchscore.plan.model import model_inputs, resolve_model
 from batchscore.plan.places import (
     check_apart,
@@ -220,7 +220,7 @@ def _read_input(loaded: LoadedJob) -> Footers:
     return read_footers(found, _max_bad_shards(job), read_filters(job), job.input.int96, rules)
 
 
-def _published(loaded: LoadedJob, found: Sequence[Found]) -> Published:
+def _published(loaded: LoadedJob, found: Sequence[InputFile]) -> Published:
     """Returns what is published, where shards' names or hive keys' types may depend on it."""
     if not any(shard.keys or shard.is_linked for shard in found):
         return Published()

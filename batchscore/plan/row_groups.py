@@ -18,7 +18,7 @@ from batchscore.errors import InputError
 from batchscore.messages.wording import counted
 from batchscore.plan.chunks import check_rows, encrypted_columns, leaves_of, open_leaves
 from batchscore.plan.hive import KeyRules, Kinds, key_types, key_value
-from batchscore.plan.listing import Found
+from batchscore.plan.listing import InputFile
 from batchscore.plan.logical import (
     NOTHING,
     Logical,
@@ -86,7 +86,7 @@ class Footers:
 
 
 def read_footers(
-    found: Sequence[Found],
+    found: Sequence[InputFile],
     max_bad_shards: int = 0,
     filters: Any = None,
     int96: str = "ns",
@@ -178,7 +178,7 @@ class _Reading:
 
 
 def _read_all(
-    found: Sequence[Found], reading: _Reading
+    found: Sequence[InputFile], reading: _Reading
 ) -> Generator[Footer | Exception, None, None]:
     local = all(_is_local(shard.path) for shard in found)
     threads = _LOCAL_THREADS if local else _STORE_THREADS
@@ -189,7 +189,7 @@ def _read_all(
             yield from read
 
 
-def _read_footer(found: Found, reading: _Reading) -> Footer | Exception:
+def _read_footer(found: InputFile, reading: _Reading) -> Footer | Exception:
     """Returns what a footer says, or the error that kept it from being read.
 
     Arrow's own form of it takes some ten times the memory of its bytes and is let go.
@@ -205,7 +205,7 @@ def _read_footer(found: Found, reading: _Reading) -> Footer | Exception:
         return error
 
 
-def _footer(found: Found, keys: Keys, file: pa.NativeFile, reading: _Reading) -> Footer:
+def _footer(found: InputFile, keys: Keys, file: pa.NativeFile, reading: _Reading) -> Footer:
     pruned = fragment(file, keys, reading.kinds) if reading.groups else None
     metadata = (pq.ParquetFile(file, pre_buffer=False) if pruned is None else pruned).metadata
     # A column's part of the footer is not looked at: Arrow ends the process if it is encrypted.
@@ -239,7 +239,7 @@ def int96_unit(footers: Sequence[Footer], unit: str) -> str | None:
     return unit if any(footer.int96 for footer in footers) else None
 
 
-def _bad_file(found: Found, error: Exception) -> BadFile:
+def _bad_file(found: InputFile, error: Exception) -> BadFile:
     problem = unreadable(error)
     if found.size == 0:
         problem = "is empty of bytes, expected a Parquet file"

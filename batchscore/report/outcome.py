@@ -27,7 +27,7 @@ _DECISIONS = ("released", "discarded", "rollback", "revoked")
 
 
 @dataclass(frozen=True)
-class Step:
+class Command:
     """A command that a person may want next.
 
     Args:
@@ -53,7 +53,7 @@ def decisions_of(manifest: Mapping[str, Any]) -> list[str]:
     return [one_line(f"{name} by {_decided(each)}", 300) for name, each in found]
 
 
-def steps_of(manifest: Mapping[str, Any], where: str) -> list[Step]:
+def steps_of(manifest: Mapping[str, Any], where: str) -> list[Command]:
     """Returns what may be done about a run.
 
     Args:
@@ -63,14 +63,14 @@ def steps_of(manifest: Mapping[str, Any], where: str) -> list[Step]:
     return [*_steps(manifest, shlex.quote(where), shlex.quote(str(manifest["run"])))]
 
 
-def _steps(manifest: Mapping[str, Any], where: str, run: str) -> Iterator[Step]:
-    yield Step("look", f"batchscore show {where} {run}")
+def _steps(manifest: Mapping[str, Any], where: str, run: str) -> Iterator[Command]:
+    yield Command("look", f"batchscore show {where} {run}")
     if manifest["status"] == "held" and _scored(manifest):
-        yield Step("publish it all the same", f"batchscore release {where} {run} --reason WHY")
-        yield Step("drop it, to be scored again", f"batchscore discard {where} {run}")
+        yield Command("publish it all the same", f"batchscore release {where} {run} --reason WHY")
+        yield Command("drop it, to be scored again", f"batchscore discard {where} {run}")
     if manifest["status"] == "published":
-        yield Step("follow a row", f"batchscore trace {where} COLUMN=VALUE")
-        yield Step("undo it", f"batchscore rollback {where} --undo {run}")
+        yield Command("follow a row", f"batchscore trace {where} COLUMN=VALUE")
+        yield Command("undo it", f"batchscore rollback {where} --undo {run}")
 
 
 def _decided(decision: Mapping[str, str]) -> str:

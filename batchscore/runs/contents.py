@@ -14,7 +14,7 @@ from batchscore.runs import layout
 from batchscore.runs.manifest import published_records
 from batchscore.runs.segments import inline
 from batchscore.storage import retries
-from batchscore.storage.store import Found, Store, open_filesystem
+from batchscore.storage.store import Store, StoredFile, open_filesystem
 from batchscore.units.record import Digest, UnitRecord
 
 _THREADS = 8
@@ -70,7 +70,7 @@ def _look(store: Store, expected: Expected, read: bool) -> dict[str, str]:
         return damage | {path: wrong for (path, _), wrong in wrongs if wrong is not None}
 
 
-def _size_damage(found: Found | None, digest: Digest | None) -> str | None:
+def _size_damage(found: StoredFile | None, digest: Digest | None) -> str | None:
     if found is None:
         return _GONE
     if digest is not None and found.bytes != digest.bytes:

@@ -31,7 +31,7 @@ from batchscore.runs.snapshot import (
     put_marker,
     read_listing,
 )
-from batchscore.storage.store import Found, Store, encode_json
+from batchscore.storage.store import Store, StoredFile, encode_json
 
 Held = Callable[[], bool]
 """Tells whether the caller still holds the slice's lease."""
@@ -186,7 +186,7 @@ def _finish(store: Store, slice_: str, journal: Journal, held: Held, known: bool
 def _lost(
     store: Store,
     publication: Publication,
-    found: Mapping[str, Found],
+    found: Mapping[str, StoredFile],
     read: bool,
 ) -> set[tuple[str, str]]:
     """Returns the moves of files that are nowhere, or do not hold what was written into them.
@@ -262,7 +262,7 @@ def _replace(store: Store, slice_: str, standing: Listing, files: Sequence[str])
 
 
 def _move(
-    store: Store, held: Held, moves: Sequence[tuple[str, str]], found: Mapping[str, Found]
+    store: Store, held: Held, moves: Sequence[tuple[str, str]], found: Mapping[str, StoredFile]
 ) -> None:
     tags = {path: each.tag for path, each in found.items()}
     try:

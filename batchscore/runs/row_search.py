@@ -27,7 +27,7 @@ _UUID_STORAGE = pa.binary(16)
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundRows:
     """Rows of one file: their int64 positions (n,) in it, from 0, and their columns (n rows)."""
 
     positions_n: Array
@@ -105,7 +105,7 @@ def find_rows(
     wanted: Mapping[str, pa.Scalar],
     limit: int,
     optional: Collection[str] = (),
-) -> Found:
+) -> FoundRows:
     """Returns the first rows of a file whose columns have these values, at most `limit`.
 
     Row groups that cannot hold them, by their statistics, are not read. With nothing wanted every
@@ -122,7 +122,7 @@ def find_rows(
         tables = [pa.Table.from_batches([], file.schema_arrow)]
         absent = set(optional) - set(file.schema_arrow.names)
         if any(wanted[column].is_valid for column in absent & wanted.keys()):
-            return Found(positions[0], tables[0])
+            return FoundRows(positions[0], tables[0])
         wanted = {column: value for column, value in wanted.items() if column not in absent}
         sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
         starts = np.cumsum([0, *sizes])
@@ -133,7 +133,7 @@ def find_rows(
             limit -= len(row_n)
             if not limit:
                 break
-    return Found(np.concatenate(positions), pa.concat_tables(tables))
+    return FoundRows(np.concatenate(positions), pa.concat_tables(tables))
 
 
 def _candidates(store: Store, path: str, wanted: Mapping[str, pa.Scalar]) -> list[int]:

@@ -37,7 +37,7 @@ _Items = dict[tuple[str, str], Any]
 
 
 @dataclass(frozen=True)
-class _Part:
+class _Segment:
     """What a segment lists, and its name once it is written: the SHA-256 of its bytes."""
 
     items: _Items
@@ -132,24 +132,24 @@ def _added(base: Mapping[str, Any]) -> _Items:
         ) from error
 
 
-def _parts(segments: Sequence[_Part], added: _Items, mine: _Items) -> list[_Part]:
+def _parts(segments: Sequence[_Segment], added: _Items, mine: _Items) -> list[_Segment]:
     """Returns the segments all of whose items stay, and one of what else stays."""
     kept = [s for s in segments if all(mine.get(key) == s.items[key] for key in s.items)]
     known = _union([*(segment.items for segment in segments), added])
     left = _without(mine, [segment.items for segment in kept])
     rest = {key: value for key, value in left.items() if known.get(key) == value}
-    return _merged([*kept, _Part(rest)] if rest else kept)
+    return _merged([*kept, _Segment(rest)] if rest else kept)
 
 
-def _merged(parts: list[_Part]) -> list[_Part]:
+def _merged(parts: list[_Segment]) -> list[_Segment]:
     """Returns parts of which fewer than eight have about the same size."""
-    levels = defaultdict[int, list[_Part]](list)
+    levels = defaultdict[int, list[_Segment]](list)
     for part in parts:
         levels[(len(part.items).bit_length() - 1) // _BITS].append(part)
     for level, alike in levels.items():
         if len(alike) >= 1 << _BITS:
             others = [each for key in levels if key != level for each in levels[key]]
-            return _merged([*others, _Part(_union(part.items for part in alike))])
+            return _merged([*others, _Segment(_union(part.items for part in alike))])
     return parts
 
 
@@ -243,7 +243,7 @@ def _write(store: Store, slice_: str, items: _Items) -> str:
     return sha256
 
 
-def _read_all(store: Store, manifest: Mapping[str, Any]) -> list[_Part]:
+def _read_all(store: Store, manifest: Mapping[str, Any]) -> list[_Segment]:
     """Returns a manifest's segments."""
     named = [str(each) for each in manifest.get("segments", ())]
     if not named:
@@ -252,13 +252,13 @@ def _read_all(store: Store, manifest: Mapping[str, Any]) -> list[_Part]:
         return [*pool.map(lambda sha256: _read(store, manifest["slice"], sha256), named)]
 
 
-def _read(store: Store, slice_: str, sha256: str) -> _Part:
+def _read(store: Store, slice_: str, sha256: str) -> _Segment:
     path = segment_path(slice_, sha256)
     try:
         data = store.read(path)
         if hashlib.sha256(data).hexdigest() != sha256:
             raise ValueError("its SHA-256 is not the one of its name")
-        return _Part(_unpack(parse_json(data)), sha256)
+        return _Segment(_unpack(parse_json(data)), sha256)
     except FileNotFoundError as error:
         raise _damaged(store, path, "no such file") from error
     except (*_UNREADABLE, IsADirectoryError) as error:

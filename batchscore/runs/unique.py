@@ -40,7 +40,7 @@ _Reader = Callable[[], Iterator[Array]]
 
 
 @dataclass(frozen=True)
-class Run:
+class SortedKeys:
     """Key hashes sorted by both halves.
 
     Args:
@@ -96,7 +96,7 @@ class Scratch:
             yield np.frombuffer(bytearray(data), KEY)
 
 
-def read_keys(store: Store, path: str, label: str) -> list[Run]:
+def read_keys(store: Store, path: str, label: str) -> list[SortedKeys]:
     """Returns the sorted runs of a keys file that an attempt wrote.
 
     Raises:
@@ -105,7 +105,9 @@ def read_keys(store: Store, path: str, label: str) -> list[Run]:
     with open_parquet(store, path) as file:
         parts = _parts(file)
     return [
-        Run(label, partial(_read_run, store, path, part), partial(_read_hi, store, path, part))
+        SortedKeys(
+            label, partial(_read_run, store, path, part), partial(_read_hi, store, path, part)
+        )
         for part in parts
     ]
 
@@ -177,7 +179,7 @@ def hash_file(
     columns: tuple[str, ...],
     hash_keys: HashKeys,
     scratch: Scratch,
-) -> list[Run]:
+) -> list[SortedKeys]:
     """Returns sorted runs, labelled with the path, of the keys of a scored file.
 
     Args:
@@ -193,7 +195,7 @@ def hash_file(
     """
     hashed = _hash_batches(store, path, partition, columns, hash_keys)
     reads = [scratch.write([keys_n]) for keys_n in _sorted_runs(hashed)]
-    return [Run(path, read, partial(only_hi, read)) for read in reads]
+    return [SortedKeys(path, read, partial(only_hi, read)) for read in reads]
 
 
 def _hash_batches(
@@ -238,7 +240,9 @@ def _sorted_runs(batches: Iterable[Array]) -> Iterator[Array]:
         yield _sorted(pending)
 
 
-def find_duplicates(runs: Sequence[Run], scratch: Scratch, fan_in: int = FAN_IN) -> Duplicates:
+def find_duplicates(
+    runs: Sequence[SortedKeys], scratch: Scratch, fan_in: int = FAN_IN
+) -> Duplicates:
     """Counts rows whose key another row has, within a run and across all.
 
     Args:
@@ -257,7 +261,7 @@ def find_duplicates(runs: Sequence[Run], scratch: Scratch, fan_in: int = FAN_IN)
         # No more than it takes to leave `fan_in`: what is merged here is written once more.
         some = min(fan_in, len(readers) - fan_in + 1)
         readers = [*readers[some:], scratch.write(_merge(readers[:some]))]
-    tally = _Tally()
+    tally = _Neighbours()
     for keys_n in _merge(readers):
         tally.add(keys_n)
     labels = [run.label for run in runs]
@@ -289,7 +293,7 @@ def _next_hi(stream: Iterator[Array]) -> Array:
     return next((hi_n for hi_n in stream if len(hi_n)), np.empty(0, np.uint64))
 
 
-def _number(run: Run, index: int) -> Iterator[Array]:
+def _number(run: SortedKeys, index: int) -> Iterator[Array]:
     for keys_n in run.read():
         keys_n["run"] = index
         yield keys_n
@@ -332,7 +336,7 @@ def _sorted(parts: Sequence[Array]) -> Array:
     return keys_n[order_n]
 
 
-class _Tally:
+class _Neighbours:
     """Counts equal neighbours in keys that come in order, and keeps the first groups of them."""
 
     def __init__(self) -> None:

@@ -44,7 +44,7 @@ _MISREAD = frozenset("/=%\\:?*[]{}")
 
 
 @dataclass(frozen=True)
-class Part:
+class PartitionRows:
     """Rows of one partition.
 
     Args:
@@ -105,7 +105,7 @@ def split_partitions(
     rows_b: pa.Array,
     partition_by: tuple[str, ...],
     plain_keys: Collection[str] = (),
-) -> list[Part]:
+) -> list[PartitionRows]:
     """Splits rows by the columns that live in the path, keeping their order in each part.
 
     Of several parts each is a copy of its rows: a slice would keep the batch alive.
@@ -117,16 +117,16 @@ def split_partitions(
     if not batch.num_rows:
         return []
     if not partition_by:
-        return [Part("", kept, rows_b)]
+        return [PartitionRows("", kept, rows_b)]
     keys = {name: name if name in plain_keys else encoded_key(name) for name in partition_by}
     codes_b, folders = _partition_codes(batch, keys)
     if len(folders) == 1:
-        return [Part(folders[0], kept, rows_b)]
+        return [PartitionRows(folders[0], kept, rows_b)]
     order_b = np.argsort(codes_b, kind="stable")
     ends = np.cumsum(np.bincount(codes_b, minlength=len(folders)))
     taken = [to_arrow(taken_p) for taken_p in np.split(order_b, ends[:-1])]
     return [
-        Part(folder, take_rows(kept, taken_p), rows_b.take(taken_p))
+        PartitionRows(folder, take_rows(kept, taken_p), rows_b.take(taken_p))
         for folder, taken_p in zip(folders, taken, strict=True)
     ]
 
@@ -186,7 +186,7 @@ def _path_value(column: str, value: Any) -> str:
 @dataclass
 class _Partition:
     folder: str
-    pending: list[Part] = field(default_factory=list)
+    pending: list[PartitionRows] = field(default_factory=list)
     pending_rows: int = 0
     pending_bytes: int = 0
     writer: pq.ParquetWriter | None = None
@@ -224,7 +224,7 @@ class PartitionFiles:
         self._closed: list[tuple[StagedFile, HashingSink]] = []
         self.files: list[StagedFile] = []
 
-    def add(self, added: Part) -> None:
+    def add(self, added: PartitionRows) -> None:
         """Buffers rows of a partition; writes row groups and closes files as the bounds demand."""
         part = self._partitions.setdefault(added.folder, _Partition(added.folder))
         if len(self._partitions) > UNIT_PARTITIONS:

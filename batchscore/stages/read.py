@@ -355,7 +355,7 @@ def _batches(
     path = piece.shard.path
     schema = source.schema if len(columns) == len(source.schema) else _only(source.schema, columns)
     reopen = partial(open_parquet, path, None, place=source.places.get(path, ""))
-    shard = sizing.Shard(path, file, schema, reopen)
+    shard = sizing.OpenShard(path, file, schema, reopen)
     with _guard(piece, columns, source) as guard:
         for row_groups in _groups(piece, source.batch_rows):
             most = sizing.rows_at_once(shard, row_groups, source.batch_rows)

@@ -48,7 +48,7 @@ class _Columns:
 
 
 @dataclass(frozen=True)
-class Shard:
+class OpenShard:
     """A shard that is open to be read.
 
     Args:
@@ -88,7 +88,7 @@ def _look_at(schema: pa.Schema) -> _Columns:
     return _Columns(sum(fixed), others, any(pa.types.is_nested(kind) for kind in schema.types))
 
 
-def rows_at_once(shard: Shard, groups: Sequence[int], most: int) -> int:
+def rows_at_once(shard: OpenShard, groups: Sequence[int], most: int) -> int:
     """Returns how many rows of some row groups to decode at a time, at most `most`.
 
     A footer tells how large columns are encoded. A text of a dictionary is decoded as often as it
@@ -106,7 +106,7 @@ def rows_at_once(shard: Shard, groups: Sequence[int], most: int) -> int:
     return max(1, int(min(most, fitting, MOST_BYTES / max(1.0, texts))))
 
 
-def _is_small(shard: Shard, groups: Sequence[int], most: int) -> bool:
+def _is_small(shard: OpenShard, groups: Sequence[int], most: int) -> bool:
     """Tells whether columns fit into a block even if each row has all bytes of the row groups."""
     if not shard.leaves:
         return True
@@ -116,7 +116,7 @@ def _is_small(shard: Shard, groups: Sequence[int], most: int) -> bool:
     return not shard.columns.is_nested and min(rows, most) * encoded <= MOST_BYTES
 
 
-def _group_bytes(shard: Shard, group: int) -> _Bytes:
+def _group_bytes(shard: OpenShard, group: int) -> _Bytes:
     """Returns the decoded bytes of a mean row of a row group, of columns of no fixed width."""
     metadata = shard.file.metadata
     # Over a damaged or encrypted column's metadata Arrow would end the process; its reader raises.
@@ -142,7 +142,7 @@ def _width(physical: str, length: int) -> int | None:
     return length if physical == "FIXED_LEN_BYTE_ARRAY" else _WIDTHS.get(physical, 8)
 
 
-def _text_bytes(shard: Shard, group: int, leaf: int) -> float:
+def _text_bytes(shard: OpenShard, group: int, leaf: int) -> float:
     """Returns at most how many bytes a chunk's texts are, decoded."""
     chunk = shard.file.metadata.row_group(group).column(leaf)
     encoded, values = chunk.total_uncompressed_size, chunk.num_values
@@ -154,7 +154,7 @@ def _text_bytes(shard: Shard, group: int, leaf: int) -> float:
     return float(encoded + values * (4 + _longest(shard, group, leaf)))
 
 
-def _longest(shard: Shard, group: int, leaf: int) -> int:
+def _longest(shard: OpenShard, group: int, leaf: int) -> int:
     """Returns the bytes of the longest text of a chunk's dictionary, which is decoded for that."""
     path = shard.file.metadata.schema.column(leaf).path
     with shard.reopen([path]) as file:
@@ -171,7 +171,7 @@ def _dictionary(column: Any) -> pa.Array | None:
     return column.dictionary if pa.types.is_dictionary(column.type) else None
 
 
-def _check_pages(shard: Shard, group: int, chunk: pq.ColumnChunkMetaData) -> None:
+def _check_pages(shard: OpenShard, group: int, chunk: pq.ColumnChunkMetaData) -> None:
     """Raises ShardError where a chunk's dictionary, or first page, is too large to be decoded.
 
     Arrow decodes a page as a whole, and holds a dictionary three times.

@@ -87,7 +87,7 @@ def is_linked_mark(mark: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Found:
+class StoredFile:
     """A file that is there: its size, and on S3 the ETag by which its version is known."""
 
     bytes: int
@@ -196,7 +196,7 @@ class Store:
                 for name in names - there
             }
 
-    def find(self, relatives: Iterable[str]) -> dict[str, Found]:
+    def find(self, relatives: Iterable[str]) -> dict[str, StoredFile]:
         """Returns those of the files that are there; each of their folders is listed once."""
         wanted = set(relatives)
         folders = sorted({posixpath.dirname(path) for path in wanted})
@@ -209,7 +209,7 @@ class Store:
                 if (path := posixpath.join(folder, name)) in wanted
             }
 
-    def _list(self, relative: str) -> dict[str, Found]:
+    def _list(self, relative: str) -> dict[str, StoredFile]:
         path = self.path(relative)
         try:
             listed = self._call(
@@ -218,7 +218,7 @@ class Store:
         except (FileNotFoundError, NotADirectoryError):
             return {}
         return {
-            posixpath.basename(str(info["name"])): Found(int(info["size"]), info.get("ETag"))
+            posixpath.basename(str(info["name"])): StoredFile(int(info["size"]), info.get("ETag"))
             for info in listed
             if info["type"] != "directory"
         }

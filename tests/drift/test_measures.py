@@ -19,7 +19,7 @@ from batchscore.drift.measures import (
     compare_numbers,
     shares_floor,
 )
-from batchscore.drift.verdict import Comparison
+from batchscore.drift.verdict import Difference
 from benchmarks.verdict_simulation import (
     FAMILIES,
     LEVELS,
@@ -169,7 +169,7 @@ def test_the_floor_of_shares_is_near_what_the_exact_test_takes_for_more(
 
 
 @pytest.mark.parametrize("compare", [lambda: counted([0, 0], [5, 5]), lambda: counted([5], [0])])
-def test_an_empty_side_has_no_effects(compare: Callable[[], tuple[Comparison, ...]]) -> None:
+def test_an_empty_side_has_no_effects(compare: Callable[[], tuple[Difference, ...]]) -> None:
     """Without values on one side nothing is measured, and nothing alarms."""
     assert [each.value for each in compare()] == [None]
 
@@ -187,13 +187,13 @@ def test_every_family_of_the_simulation_is_compared() -> None:
         assert any(each.floor for each in family(rng, 200, 200))
 
 
-def counted(reference_v: list[int], current_v: list[int]) -> tuple[Comparison, ...]:
+def counted(reference_v: list[int], current_v: list[int]) -> tuple[Difference, ...]:
     """Return the measures of categories with such counts, named by their place."""
     cells = np.arange(len(reference_v), dtype=np.uint64)
     p_v, q_v = np.array(reference_v), np.array(current_v)
     return compare_categories(AlignedCategories(cells, p_v, q_v, cells, p_v, q_v, 1.0, True), str)
 
 
-def by_name(comparisons: tuple[Comparison, ...]) -> dict[str, Comparison]:
+def by_name(comparisons: tuple[Difference, ...]) -> dict[str, Difference]:
     """Return the first comparison of each name."""
     return {each.name: each for each in reversed(comparisons)}

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from batchscore.errors import InputError, JobFileError
 from batchscore.job import load_job
 from batchscore.plan.hive import KeyRules, hive_keys, key_types, key_value, same_keys
-from batchscore.plan.listing import Found, find_shards
+from batchscore.plan.listing import InputFile, find_shards
 from batchscore.plan.published import Published
 from batchscore.plan.row_groups import read_footers
 from batchscore.units.unit import Shard
@@ -25,9 +25,9 @@ from tests.factory import change_job, make_rows, run_json, write_job, write_shar
 INTEGER, STRING = pa.int64(), pa.string()
 
 
-def found(*texts: str | None, name: str = "k") -> list[Found]:
+def found(*texts: str | None, name: str = "k") -> list[InputFile]:
     """Shards of one key with these texts."""
-    return [Found(f"/x/{n}", 1, "m", ((name, text),)) for n, text in enumerate(texts)]
+    return [InputFile(f"/x/{n}", 1, "m", ((name, text),)) for n, text in enumerate(texts)]
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from batchscore.errors import InputError
 from batchscore.plan.hive import hive_keys
-from batchscore.plan.listing import Found, find_shards
+from batchscore.plan.listing import InputFile, find_shards
 from batchscore.plan.row_groups import keep_row_groups, read_footers
 from batchscore.plan.schemas import unify_schemas
 from batchscore.storage.store import Store
@@ -276,7 +276,7 @@ BAD_FILES = {
 }
 
 
-def _with_bad_files(folder: Path) -> list[Found]:
+def _with_bad_files(folder: Path) -> list[InputFile]:
     """Good shards between bad ones, listed before one is removed."""
     for name, (content, _) in BAD_FILES.items():
         path = write_shard(folder / f"{name}.parquet")

@@ -24,8 +24,8 @@ from batchscore.runs import unique
 from batchscore.runs.unique import (
     KEY,
     Duplicates,
-    Run,
     Scratch,
+    SortedKeys,
     find_duplicates,
     hash_file,
     only_hi,
@@ -83,7 +83,7 @@ def test_equal_keys_are_counted_as_a_dictionary_would(
         _check(find_duplicates(runs, scratch, fan_in), files)
 
 
-def _run(label: str, pairs: list[tuple[int, int]], batch: int) -> Run:
+def _run(label: str, pairs: list[tuple[int, int]], batch: int) -> SortedKeys:
     ordered = sorted((hi, lo, row) for row, (hi, lo) in enumerate(pairs))
     keys_n = np.array([(*key, -1) for key in ordered], KEY)
 
@@ -92,7 +92,7 @@ def _run(label: str, pairs: list[tuple[int, int]], batch: int) -> Run:
             yield keys_n[start : start + batch].copy()
             yield keys_n[:0]
 
-    return Run(label, read, partial(only_hi, read))
+    return SortedKeys(label, read, partial(only_hi, read))
 
 
 HALVES = st.sampled_from([0, 1, 2**63, 2**64 - 1])
@@ -166,7 +166,7 @@ def test_a_scored_file_makes_bounded_sorted_runs(
         patch.setattr(unique, "_RUN_ROWS", 8)
         runs = hash_file(store, "x.parquet", {}, ("n",), hash_keys, scratch)
         assert len(runs) >= len(numbers) // 10
-        labelled = [Run("f0", run.read, run.read_hi) for run in runs]
+        labelled = [SortedKeys("f0", run.read, run.read_hi) for run in runs]
         _check(find_duplicates(labelled, scratch, 2), [numbers])
 
 
@@ -230,7 +230,7 @@ def test_many_runs_take_no_more_files_than_the_fan_in(
     monkeypatch.setattr(unique, "HI_FAN_IN", 5)
     opened: list[int] = []
 
-    def watched(run: Run) -> Iterator[Array]:
+    def watched(run: SortedKeys) -> Iterator[Array]:
         for keys_n in run.read():
             opened.append(_opened(tmp_path))
             yield keys_n
@@ -239,7 +239,7 @@ def test_many_runs_take_no_more_files_than_the_fan_in(
     for index, numbers in enumerate(files):
         _write_keys(store, f"{index}", numbers)
         runs += [
-            Run(run.label, partial(watched, run), run.read_hi)
+            SortedKeys(run.label, partial(watched, run), run.read_hi)
             for run in read_keys(store, f"{index}", f"f{index}")
         ]
     with Scratch() as scratch:
@@ -288,7 +288,7 @@ def test_a_large_merge_holds_batches_not_runs(tmp_path: Path) -> None:
     runs = [run for index in range(4) for run in read_keys(store, f"{index}", f"{index}")]
     before, held = pa.total_allocated_bytes(), list[int]()
 
-    def watched(run: Run) -> Iterator[Array]:
+    def watched(run: SortedKeys) -> Iterator[Array]:
         for keys_n in run.read():
             held.append(pa.total_allocated_bytes() - before + tracemalloc.get_traced_memory()[0])
             yield keys_n
@@ -296,7 +296,7 @@ def test_a_large_merge_holds_batches_not_runs(tmp_path: Path) -> None:
     tracemalloc.start()
     with Scratch() as scratch:
         found = find_duplicates(
-            [Run(r.label, partial(watched, r), r.read_hi) for r in runs], scratch
+            [SortedKeys(r.label, partial(watched, r), r.read_hi) for r in runs], scratch
         )
     tracemalloc.stop()
     assert found.count == 30

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from batchscore.columnar.arrays import to_arrow
 from batchscore.errors import StepError
 from batchscore.stages import partition
-from batchscore.stages.partition import HIVE_NULL, Part, PartitionFiles, split_partitions
+from batchscore.stages.partition import HIVE_NULL, PartitionFiles, PartitionRows, split_partitions
 from batchscore.stages.rows_file import RowsFile
 from batchscore.stages.sink import PIECES_BEHIND
 from batchscore.storage.store import Store
@@ -91,7 +91,7 @@ def test_values_read_as_hive_writes_them(column: pa.Array, folder: str) -> None:
 def test_without_partitions_there_is_one_part_or_none() -> None:
     """All rows go to the folder itself; no rows make no part."""
     batch = make_batch(x=[1, 2])
-    assert split_partitions(batch, _numbers(2), ()) == [Part("", batch, _numbers(2))]
+    assert split_partitions(batch, _numbers(2), ()) == [PartitionRows("", batch, _numbers(2))]
     assert split_partitions(batch[:0], _numbers(0), ()) == []
     assert split_partitions(batch[:0], _numbers(0), ("x",)) == []
 
@@ -122,10 +122,10 @@ def files(tmp_path: Path, lineage: RowsFile) -> Callable[..., PartitionFiles]:
     return lambda file_bytes=1 << 30: PartitionFiles(store, "s", file_bytes, lineage)
 
 
-def _part(folder: str, first: int, rows: int) -> Part:
+def _part(folder: str, first: int, rows: int) -> PartitionRows:
     rng = np.random.default_rng(first)
     batch = make_batch(id=np.arange(first, first + rows), x=rng.random(rows))
-    return Part(folder, batch, _numbers(rows, first))
+    return PartitionRows(folder, batch, _numbers(rows, first))
 
 
 def test_closed_files_are_what_they_say(
@@ -230,7 +230,7 @@ def test_all_files_of_a_unit_are_encoded_alike(
     """What is chosen for the first rows holds for every partition's file."""
     made = files()
     for name, values in (("a", np.zeros(2_000)), ("b", np.random.default_rng(0).random(2_000))):
-        made.add(Part(name, make_batch(x=pa.array(values)), _numbers(2_000)))
+        made.add(PartitionRows(name, make_batch(x=pa.array(values)), _numbers(2_000)))
     made.close()
     for file in made.files:
         column: Any = pq.read_metadata(tmp_path / file.staged).row_group(0).column(0)

@@ -146,5 +146,5 @@ def test_a_small_shard_is_not_looked_at(tmp_path: Path) -> None:
         raise AssertionError("it was opened again")
 
     with open_parquet(str(path)) as file:
-        shard = sizing.Shard(str(path), file, make_rows().schema, reopen)
+        shard = sizing.OpenShard(str(path), file, make_rows().schema, reopen)
         assert sizing.rows_at_once(shard, [0], 65_536) == 65_536

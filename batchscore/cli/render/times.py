@@ -7,7 +7,7 @@ from typing import Any
 
 from batchscore.messages.wording import counted, one_line
 from batchscore.phases import PHASES, label
-from batchscore.telemetry import BETWEEN, STAGES, Measure, thread_of
+from batchscore.telemetry import BETWEEN, STAGES, Metric, thread_of
 
 TIMES = ("time", "thread", "seconds", "share", "speed")
 _WAITS = {"wait_read": "data", "wait_infer": "the GPU", "wait_write": "the writer"}
@@ -133,5 +133,5 @@ def time_rows(manifest: Mapping[str, Any]) -> list[tuple[str, ...]]:
     ]
 
 
-def _has_speed(measure: Measure, seconds: Mapping[str, float]) -> bool:
+def _has_speed(measure: Metric, seconds: Mapping[str, float]) -> bool:
     return measure in STAGES and seconds[measure.name] > 0
