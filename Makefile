@@ -8,11 +8,12 @@ CHECKED := $(wildcard batchscore tests data docs jobs benchmarks tools)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env demo test bench faults check lint format constraints clean
+.PHONY: help env demo test test-fast bench faults check lint format constraints clean
 
 help:
 	@echo "make demo         score the sample flights"
 	@echo "make test         all checks, then all tests with coverage"
+	@echo "make test-fast    tests that take no more than some seconds each"
 	@echo "make bench        scoring and drift profiling beside their peers; installs them into .bench"
 	@echo "make faults       kill 200 runs at random, and see that nothing is lost or twice"
 	@echo "make check        formatter, linter, types, import rules"
@@ -28,6 +29,9 @@ demo: $(READY)
 
 test: check
 	$(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist worksteal --cov --cov-report=term
+
+test-fast: $(READY)
+	$(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist worksteal -m "not slow"
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.scoring_peers
