@@ -107,6 +107,17 @@ def test_a_run_that_was_undone_and_redone_is_undone_by_its_name(scored_job: Path
     assert run(scored_job)["exit_code"] == 3
 
 
+def test_what_was_undone_is_not_called_damaged(scored_job: Path) -> None:
+    """Its files were moved by the rollback: neither check nor the next run says they are lost."""
+    write_shard(scored_job / "in/2.parquet", make_rows(100, 500))
+    undo(scored_job, run(scored_job)["run"])
+    found, held = run_json("check", scored_job / "job.yaml"), run(scored_job)
+    for checks in (found["checks"], held["checks"]):
+        names = [check["name"] for check in checks]
+        assert ("revoked" in names, "damaged_files" in names) == (True, False)
+    assert held["rescored"] == []
+
+
 def test_discarding_spares_what_is_retired(scored_job: Path) -> None:
     """A held run's kept units are another run's; undoing what replaced them still works."""
     change_job(scored_job, {"checks.score_range": [0.9, 1]})

@@ -34,6 +34,7 @@ from batchscore.units.unit import Piece, Unit, make_unit, pack_units
 UNIT_ROWS = 1_000_000
 
 ShardKey = tuple[str, int, str]
+_Damage = Mapping[str, tuple[UnitRecord, dict[str, str]]]
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,8 @@ def settle(plan: Plan, rescore: bool = False, read: bool = False) -> Work:
         finished &= {unit.id for unit in _cut(plan.pieces, left, salt, set())}
     heads, damage = _usable(plan, finished - set(published), read)
     resumed = _take(heads, left, spec.max_bad_shards)
-    damaged = _again(plan, damage, left)
+    revoked = _revoked_alike(plan)
+    damaged = _again(plan, _not_revoked(damage, revoked), left)
     units = _cut(plan.pieces, left, salt, {*finished, *published})
     if units:
         damaged |= _damaged_records(plan, finished - {*published, *heads, *damage})
@@ -132,7 +134,6 @@ def settle(plan: Plan, rescore: bool = False, read: bool = False) -> Work:
     unchanged = same and not units and not resumed
     changes, checks = _changes(plan, base, changed, reasons, published, rescore)
     checks = (*checks, *_tell_missing(missing), *_tell_damaged(damaged))
-    revoked = _revoked_alike(plan)
     checks = (*checks, *([] if rescore else _judge_revoked(revoked, units, resumed)))
     runs = tuple(each["run"] for each in revoked)
     done = (base, spec.score, kept, resumed)
@@ -254,6 +255,16 @@ def _revoked_alike(plan: Plan) -> list[dict[str, Any]]:
     spec = plan.spec
     found = [each for each in revocations(spec.output, spec.slice) if each["shards"]]
     return [each for each in found if each["score"] == spec.score or _ran_alike(plan, each["run"])]
+
+
+def _not_revoked(damage: _Damage, revoked: Sequence[Mapping[str, Any]]) -> _Damage:
+    """Returns the damaged units that were not taken back, which moved the files of the others."""
+    shards = {tuple(shard) for each in revoked for shard in each["shards"]}
+    return {
+        unit: found
+        for unit, found in damage.items()
+        if not shards.issuperset(map(_key, found[0].pieces))
+    }
 
 
 def _ran_alike(plan: Plan, run: str) -> bool:
@@ -395,11 +406,7 @@ def _usable(
     return usable, {unit: (heads[unit], each) for unit, each in wrong.items() if each}
 
 
-def _again(
-    plan: Plan,
-    damage: Mapping[str, tuple[UnitRecord, dict[str, str]]],
-    left: Mapping[ShardKey, set[int]],
-) -> dict[str, str]:
+def _again(plan: Plan, damage: _Damage, left: Mapping[ShardKey, set[int]]) -> dict[str, str]:
     """Returns what is wrong with the files of those units whose row groups are left to do."""
     records = {unit: record for unit, (record, _) in damage.items()}
     rest = {key: set(groups) for key, groups in left.items()}
