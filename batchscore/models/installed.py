@@ -12,6 +12,7 @@ from batchscore.errors import ModelError
 
 _STANDARD = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib")})
 _INSTALLED = tuple({sysconfig.get_path(name) for name in ("purelib", "platlib")})
+_STANDARD_LIBRARY = "belongs to Python's own library"
 EXPECTED = (
     "expected a class or a function that is defined in the model's own files, or an installed "
     "subclass of torch.nn.Module: define a function there that calls it"
@@ -46,12 +47,14 @@ def _why_not(module: str) -> str | None:
         return "is a program"
     if top == "torch":
         return None
-    found = None if top in sys.builtin_module_names else _find(top)
-    if top in sys.stdlib_module_names or (found is not None and _is_standard(found)):
-        return "belongs to Python's own library"
-    if found is not None and not _speaks_of_torch(found):
-        return "belongs to a package that does not use torch"
-    return None
+    if top in sys.stdlib_module_names:
+        return _STANDARD_LIBRARY
+    found = _find(top)
+    if found is None:
+        return None
+    if _is_standard(found):
+        return _STANDARD_LIBRARY
+    return None if _speaks_of_torch(found) else "belongs to a package that does not use torch"
 
 
 def _find(top: str) -> importlib.machinery.ModuleSpec | None:

@@ -171,6 +171,7 @@ def test_only_own_code_and_modules_of_torch_are_called(
 REFUSED = {
     "antigravity": "Python's own library",
     "this": "Python's own library",
+    "distutils.core": "Python's own library",
     "idlelib.idle": "Python's own library",
     "test.autotest": "Python's own library",
     "torch.utils.bottleneck.__main__": "is a program",
