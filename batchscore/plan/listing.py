@@ -21,7 +21,8 @@ from batchscore.plan.published import Published
 from batchscore.plan.tables import and_above, check_above, check_no_table
 from batchscore.plan.walk import levels, match, walk
 from batchscore.stages.read import is_gone
-from batchscore.storage.store import linked_mark, modification_mark, open_filesystem
+from batchscore.storage.marks import linked_mark, modification_mark
+from batchscore.storage.store import open_filesystem
 
 _WILD = re.compile(r"[*?\[]")
 

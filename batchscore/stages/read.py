@@ -35,12 +35,8 @@ from batchscore.stages.block import Block, End
 from batchscore.stages.filters import filter_expression
 from batchscore.stages.footer import REMEDY, check_footer, check_values
 from batchscore.stages.int96 import GUARD, Int96Guard
-from batchscore.storage.store import (
-    is_linked_mark,
-    linked_mark,
-    modification_mark,
-    open_filesystem,
-)
+from batchscore.storage.marks import is_linked_mark, linked_mark, modification_mark
+from batchscore.storage.store import open_filesystem
 from batchscore.units.record import BadShard
 from batchscore.units.unit import Piece, Shard, Unit
 

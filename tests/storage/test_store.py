@@ -17,7 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchscore.storage.store import Store, is_local, modification_mark, open_filesystem
+from batchscore.storage.marks import modification_mark
+from batchscore.storage.store import Store, is_local, open_filesystem
 
 
 @pytest.fixture(params=["local", "memory"])

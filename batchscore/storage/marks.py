@@ -1,0 +1,32 @@
+"""Marks of files, which change when a file is rewritten, or when a link leads to another one."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+_LINKED = " -> "
+
+
+def modification_mark(info: dict[str, Any]) -> str:
+    """Returns what changes when a file is rewritten: etag, hash or modification time."""
+    names = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "updated", "created")
+    found = next((info[name] for name in names if info.get(name) is not None), "")
+    # A listing may tell as a number the time that a look at one file tells as a date.
+    return str(found.timestamp() if isinstance(found, datetime) else found)
+
+
+def linked_mark(mark: str, real: str | None) -> str:
+    """Returns the mark of a file that links lead to, which also changes when they lead elsewhere.
+
+    Args:
+        mark: of the file, or of the file behind links.
+        real: the path without links; None: returns the file's own mark.
+    """
+    own = mark.partition(_LINKED)[0]
+    return own if real is None else f"{own}{_LINKED}{real}"
+
+
+def is_linked_mark(mark: str) -> bool:
+    """Whether a mark is of a file that links lead to."""
+    return _LINKED in mark
