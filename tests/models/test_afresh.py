@@ -64,7 +64,7 @@ def test_what_has_a_seed_has_another_hash() -> None:
     assert [a == b for a, b in zip(here, there, strict=True)].count(True) == len(NUMBERS)
 
 
-@pytest.mark.parametrize("value", [*NUMBERS, *TEXTS], ids=repr)
+@pytest.mark.parametrize("value", [*NUMBERS, *TEXTS], ids=lambda each: type(each).__name__)
 def test_equal_values_have_equal_hashes(value: Any) -> None:
     """Such a hash is the same each time, and that of Python where a seed is given."""
     assert other_hash(value) == other_hash(value)
