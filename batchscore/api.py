@@ -32,7 +32,7 @@ _RAISED: dict[int, type[BatchscoreError]] = {
     cls.exit_code: cls for cls in (FailedError, InvalidError, HeldError, RetryError)
 }
 _STOPPED = {130: signal.SIGINT, 143: signal.SIGTERM}
-_CHILD = "from batchscore.api import child; child()"
+_CHILD = "import sys; sys.path[:] = sys.argv[1:]; from batchscore.api import child; child()"
 _PATIENCE_SECONDS = 30.0
 
 
@@ -290,12 +290,11 @@ def _run_child(arguments: Sequence[str]) -> tuple[int, str]:
     The child leads a session of its own, so that Ctrl-C in a terminal reaches it once, from here.
     """
     child = subprocess.Popen(
-        [sys.executable, "-c", _CHILD],
+        [sys.executable, "-c", _CHILD, *sys.path],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
     assert child.stdin is not None
     assert child.stdout is not None

@@ -97,6 +97,22 @@ def test_parameters_and_overrides_keep_their_types(tmp_path: Path) -> None:
     assert found.document["batch"]["rows"] == found.rows - 10
 
 
+def test_the_child_finds_what_the_host_finds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Modules on the host's `sys.path` are there for a job's functions; no variable says so."""
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib/mylib.py").write_text("def same(batch):\n    return batch\n")
+    code = "import os, mylib\n\ndef encode(batch):\n"
+    code += "    assert 'PYTHONPATH' not in os.environ\n    return mylib.same(batch)\n"
+    (tmp_path / "job").mkdir()
+    (tmp_path / "job/code.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path / "lib"))
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    job = write_job(tmp_path / "job", {"preprocess": {"function": "code.py:encode"}})
+    assert bs.run(job, overrides={"runtime.workers": 2}).status == "published"
+
+
 HOST = """
 import gc, json, os, signal, sys
 import batchscore as bs
