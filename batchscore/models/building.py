@@ -37,8 +37,9 @@ from batchscore.models.weights import Casts, State, copy, load, persistent, put,
 _FEW_NUMBERS = 1 << 22
 # None that a network's own code is likely to set.
 _SEED = 0x6B3F_91A5
-_real: set[tuple[str, str]] = set()
-"""Models, by identity and folder, whose sketch is no network to score with."""
+_real: dict[tuple[str, str], list[Any]] = {}
+"""Models, by identity and folder, whose sketch is no network to score with; and references to what
+the sketch did not set."""
 _starts: dict[tuple[Any, ...], Chance] = {}
 """What a model's code left of chance when it was imported, by model and edition."""
 _default_types: dict[tuple[str, str], torch.dtype] = {}
@@ -123,7 +124,6 @@ class Blueprint:
             )
         self._sketches = filled is not None
         if filled is None:
-            _real.add(self._key)
             filled = self._for_real(read, keep)
         _ready(filled.module)
         return replace(filled, tensors=len(state))
@@ -159,8 +159,8 @@ class Blueprint:
             again = self._again(2, few)
             kept = outside(again)
             arrays = differences(kept, outside(self._again(3, False))) if kept else []
-        except ModelError:
-            return  # it cannot be built from what was never set
+        except (ModelError, FunctionError):
+            return  # it cannot be built from what was never set, or not imported again
         found = arrays or differences(numbers(module), numbers(again))
         if found and not self._gives_the_same(module, read, probe, unknown=not arrays):
             raise ModelError(
@@ -214,6 +214,14 @@ class Blueprint:
 
     def _sketched(self, state: State, keep: torch.dtype | None) -> Filled | None:
         sketch = Sketch()
+        filled = self._filled_sketch(sketch, state, keep)
+        if filled is None and not self._sketches:
+            _real[self._key] = sketch.unset
+        return filled
+
+    def _filled_sketch(
+        self, sketch: Sketch, state: State, keep: torch.dtype | None
+    ) -> Filled | None:
         try:
             module = self._build(self._edition, sketch)
             _refuse_hidden(module, self._model)
@@ -280,6 +288,19 @@ class Blueprint:
         torch.set_default_dtype(_default_types.setdefault(self._key, torch.get_default_dtype()))
 
     def _architecture(self, edition: int) -> Callable[..., Any]:
+        """Returns what builds the network, of an edition of its code or else of the first one.
+
+        Code may enter a name where only one may be, as `torch.library` has it, and then cannot be
+        imported twice. Its first modules serve if they keep nothing of a sketch.
+        """
+        try:
+            return self._imported(edition)
+        except FunctionError:
+            if edition == self._edition or are_held(_real.get(self._key, [])):
+                raise
+            return self._imported(self._edition)
+
+    def _imported(self, edition: int) -> Callable[..., Any]:
         model = self._model
         name = model.architecture
         if model.code is None and name.partition(":")[0].endswith(".py"):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from batchscore.errors import ModelError
+from batchscore.errors import FunctionError, ModelError
 from batchscore.models.load import load_network
 from tests.factory import NET, STATE, published, run_cli, write_job, write_model
 from tests.models.networks import call, make_model, score, scores_of_torch
@@ -435,3 +435,50 @@ def test_building_a_network_leaves_the_compiler_out(tmp_path: Path) -> None:
     args = [sys.executable, "-c", COMPILER, str(job)]
     done = subprocess.run(args, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[0, []]"
+
+
+# A network whose code enters an operator in a library of torch, where its name may be only once.
+ONCE = """
+import torch
+
+lib = torch.library.Library("NAME", "DEF")
+lib.define("twice(Tensor x) -> Tensor")
+lib.impl("twice", lambda x: x * 2, "CompositeExplicitAutograd")
+KEPT = []
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(2, 1)
+        CHECK
+
+    def forward(self, x):
+        return torch.ops.NAME.twice(self.linear(x)).squeeze(1)
+"""
+READ = "assert self.linear.weight.abs().max() < 100"
+
+
+@pytest.mark.parametrize("check", ["pass", READ], ids=["sketched", "for real"])
+def test_code_that_cannot_be_imported_twice_is_scored_with(tmp_path: Path, check: str) -> None:
+    """A network whose code can be imported only once in a process is published, and unchanged."""
+    net = ONCE.replace("NAME", f"once_{len(check)}").replace("CHECK", check)
+    job = write_job(tmp_path, {"postprocess": None})
+    write_model(tmp_path / "model", net)
+    codes = [run_cli(command, job).exit_code for command in ("check", "run")]
+    again = run_cli("run", job)
+    rows = published(tmp_path / "out")
+    inputs = torch.tensor([*zip(*(rows[name].to_pylist() for name in "ab"), strict=True)])
+    right = 2 * (inputs @ STATE["linear.weight"][0] + STATE["linear.bias"])
+    assert codes == [0, 0]
+    assert again.exit_code == 0
+    assert "UNCHANGED" in again.output
+    assert rows["logit"].to_pylist() == pytest.approx(right.tolist())
+
+
+def test_code_that_cannot_be_imported_twice_keeps_no_sketch(tmp_path: Path) -> None:
+    """A network is refused whose code can be imported once and keeps weights that were not set."""
+    net = ONCE.replace("NAME", "once_kept").replace(
+        "CHECK", f"KEPT.append(self.linear.weight.data); {READ}"
+    )
+    with pytest.raises(FunctionError, match="Only a single TORCH_LIBRARY"):
+        load_network(make_model(tmp_path, net), "cpu")
