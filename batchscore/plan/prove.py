@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchscore.columnar.arrays import to_numpy
@@ -159,11 +160,39 @@ def _steps(spec: RunSpec, network: Network) -> list[BlockStep]:
 
 
 def _try_scores(spec: RunSpec, outputs: Block, skipped: list[str]) -> Tried:
+    """Tries what comes after the network; once more with types that some of its batches tell.
+
+    Where no row of a batch has a text, its nulls have no type, and are rejected. Other batches of
+    the sample may tell it.
+    """
+    try:
+        return _try_after(spec, outputs, skipped)
+    except FunctionError:
+        types = {**spec.scores, **_types_of(spec, outputs)}
+        if types == dict(spec.scores):
+            raise
+        return _try_after(replace(spec, scores=types), outputs, skipped)
+
+
+def _types_of(spec: RunSpec, outputs: Block) -> Types:
+    """Returns the types of score columns that any batch of a sample tells."""
+    types: dict[str, pa.DataType] = {}
+
+    def learn(step: BlockStep, block: Block) -> Block:
+        made = step(block)
+        types.update(known_types(made.values))
+        return made
+
+    attempt(_batched(spec, "score", partial(learn, postprocess_step(spec))), outputs)
+    return types
+
+
+def _try_after(spec: RunSpec, outputs: Block, skipped: list[str]) -> Tried:
     block = _try_stages(spec, (_after,), outputs, skipped)
     if isinstance(block, Tried):
         return block
     _require_checked(spec, block)
-    types = known_types(block.values)
+    types = {**spec.scores, **known_types(block.values)}
     assert block.values is not None
     said = _said(len(block), spec, skipped)
     return Tried(said, types, open=len(types) < block.values.num_columns)
