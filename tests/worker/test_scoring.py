@@ -11,7 +11,7 @@ import pytest
 
 from batchscore.job import load_job
 from batchscore.models.load import Network
-from batchscore.plan import make_plan
+from batchscore.plan import make_plan, prove
 from batchscore.stages.infer import Forward, MicroBatches, Staging
 from batchscore.stages.infer.tuning import cache_file, remembered_rows
 from batchscore.worker import scoring
@@ -60,7 +60,12 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[],
         calls = MicroBatches(Staging("cpu"), "model", lambda halvings: told(spec, halvings))
         return replace(plain(spec, network), begin=calls.begin)
 
-    return lambda: monkeypatch.setattr(scoring, "make_forward", late_forward)
+    def patch() -> None:
+        monkeypatch.setattr(scoring, "make_forward", late_forward)
+        # A device is called from one thread.
+        monkeypatch.setattr(prove, "_own", lambda _: None)
+
+    return patch
 
 
 def job_of(folder: Path, most: int) -> Path:
