@@ -46,10 +46,19 @@ def peak(job: Path) -> float:
     return float(done.stdout)
 
 
+def change_output(job: Path) -> Path:
+    """Returns the same job with an output of its own."""
+    return factory.change_job(job.parent, {"output.path": "again"})
+
+
 @pytest.fixture(scope="module")
 def small_peak(tmp_path_factory: pytest.TempPathFactory) -> float:
-    """The peak of a run over a million rows in one row group."""
-    return peak(write_big_job(tmp_path_factory.mktemp("small"), ROWS, ROWS))
+    """The peak of two runs over a million rows in one row group.
+
+    In one of them, on a busy machine, reading and writing may never hold their most together.
+    """
+    job = write_big_job(tmp_path_factory.mktemp("small"), ROWS, ROWS)
+    return max(peak(job), peak(change_output(job)))
 
 
 @pytest.mark.slow
