@@ -13,7 +13,6 @@ import importlib.util
 import re
 import sys
 import threading
-import time
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from typing import Any, NoReturn, cast
 from batchscore.errors import FunctionError
 from batchscore.models.afresh import AFRESH, other_hash
 from batchscore.models.modules import Module, Tree, parts_of
-from batchscore.models.refusal import refusal
+from batchscore.models.undeclared import undeclared
 
 _PREFIX = "batchscore_user_"
 # The built-ins of user code hold its Code under this name, so that a frame leads to it.
@@ -69,7 +68,6 @@ class Code:
         self.name = _PREFIX + hashlib.sha256(named.encode()).hexdigest()[:16]
         self.builtins = {**vars(builtins), "__import__": self._import, _MARK: self}
         self.builtins |= {"hash": other_hash} if edition == AFRESH else {}
-        self.since = time.time()
         self.written = _written.setdefault(tree.base, set())
         self._verified: dict[str, tuple[int, int, int]] = {}
         self._path = [*sys.path]
@@ -158,7 +156,7 @@ class Code:
 
     def refuse(self, file: str, does: str) -> NoReturn:
         """Raises FunctionError for a file that is not listed, now and at the end of the call."""
-        message = refusal(self._place(), does, file, self.tree.base, self.since)
+        message = undeclared(self._place(), does, file)
         _refused[self.tree.base] = message
         raise FunctionError(message)
 
