@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date
@@ -31,9 +31,10 @@ Values = Mapping[str, Any]
 _RAISED: dict[int, type[BatchscoreError]] = {
     cls.exit_code: cls for cls in (FailedError, InvalidError, HeldError, RetryError)
 }
-_STOPPED = {130: signal.SIGINT, 143: signal.SIGTERM}
+_STOPPED = (130, 143)
 _CHILD = "import sys; sys.path[:] = sys.argv[1:]; from batchscore.api import child; child()"
 _PATIENCE_SECONDS = 30.0
+_LAST_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -197,18 +198,19 @@ def _command(
 ) -> dict[str, Any]:
     """Returns the document that a command prints; raises the error that it ends with."""
     arguments = [name, "--json", *more]
-    arguments += [f"--param={key}={_plain(value)}" for key, value in (params or {}).items()]
+    arguments += [f"--param={key}={_plain(key, value)}" for key, value in (params or {}).items()]
     arguments += [f"--set={key}={_yaml(key, value)}" for key, value in (overrides or {}).items()]
     code, text = _run_child([*arguments, "--", os.fspath(job)])
     return _document(code, text)
 
 
-def _plain(value: Any) -> str:
+def _plain(key: str, value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str | int | float | date):
         return value.isoformat() if isinstance(value, date) else str(value)
-    raise TypeError(f"expected a text, number, boolean or date, found {type(value).__name__}")
+    kind = type(value).__name__
+    raise TypeError(f"parameter {key}: expected a text, number, boolean or date, found {kind}")
 
 
 def _yaml(key: str, value: Any) -> str:
@@ -299,28 +301,38 @@ def _run_child(arguments: Sequence[str]) -> tuple[int, str]:
     assert child.stdin is not None
     assert child.stdout is not None
     assert child.stderr is not None
-    with child.stdin, child.stdout, child.stderr:
+    printed: list[bytes] = []
+    with child.stdin, _copied(child.stdout, printed.append), _copied(child.stderr, _show):
         with suppress(BrokenPipeError):
             child.stdin.write(json.dumps([*arguments]).encode() + b"\n")
             child.stdin.flush()
-        with _passed_on(child.stderr), _interrupting(child):
-            text = child.stdout.read().decode(errors="replace")
-            return child.wait(), text
+        with _interrupting(child):
+            code = child.wait()
+    return code, b"".join(printed).decode(errors="replace")
+
+
+def _show(line: bytes) -> None:
+    """Writes a line to the `sys.stderr` of this moment, which may be a notebook's cell."""
+    with suppress(OSError, ValueError):
+        sys.stderr.write(line.decode(errors="replace"))
 
 
 @contextmanager
-def _passed_on(stream: IO[bytes]) -> Iterator[None]:
-    """Writes what comes out of a stream to the `sys.stderr` of this moment, which may be a cell."""
+def _copied(stream: IO[bytes], use: Callable[[bytes], object]) -> Iterator[None]:
+    """Uses each line of a child's stream, for as long as the child lives and a moment longer.
+
+    A process that the child left behind may keep the stream open forever.
+    """
 
     def copy() -> None:
-        for line in stream:
-            with suppress(OSError, ValueError):
-                sys.stderr.write(line.decode(errors="replace"))
+        with stream:
+            for line in stream:
+                use(line)
 
     thread = threading.Thread(target=copy, daemon=True)
     thread.start()
     yield
-    thread.join()
+    thread.join(_LAST_SECONDS)
 
 
 @contextmanager

@@ -113,6 +113,23 @@ def test_the_child_finds_what_the_host_finds(
     assert bs.run(job, overrides={"runtime.workers": 2}).status == "published"
 
 
+def test_a_process_that_is_left_behind_keeps_nobody_waiting(tmp_path: Path) -> None:
+    """A function's process that outlives the run, and holds its streams, is not waited for."""
+    code = "import subprocess\n\ndef encode(batch):\n"
+    code += f"    left = subprocess.Popen(['sleep', '{3 * PATIENCE_S:.0f}'])\n"
+    code += f"    open({str(tmp_path.parent / 'left')!r}, 'a').write(f'{{left.pid}} ')\n"
+    code += "    return batch\n"
+    (tmp_path / "code.py").write_text(code)
+    job = write_job(tmp_path, {"preprocess": {"function": "code.py:encode"}})
+    started = time.monotonic()
+    try:
+        assert bs.run(job).status == "published"
+        assert time.monotonic() - started < PATIENCE_S
+    finally:
+        for pid in (tmp_path.parent / "left").read_text().split():
+            os.kill(int(pid), signal.SIGKILL)
+
+
 HOST = """
 import gc, json, os, signal, sys
 import batchscore as bs
@@ -149,7 +166,7 @@ def encode(batch):
 
 def _slow(folder: Path) -> tuple[Path, Path]:
     """Returns a job whose batches take half a second, and the file that its function makes."""
-    mark = folder.parent / f"{folder.name}-begun"
+    mark = folder.parent / f"{folder.name}-started"
     (folder / "code.py").write_text(SLOW.format(mark=str(mark)))
     runtime = {"batch_rows": 5, "workers": 1}
     changes = {"preprocess": {"function": "code.py:encode"}, "runtime": runtime}
