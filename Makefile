@@ -8,7 +8,7 @@ CHECKED := $(wildcard batchscore tests data docs jobs benchmarks tools)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env demo test test-fast bench faults check lint format constraints clean
+.PHONY: help env demo test test-fast bench faults docs check lint format constraints clean
 
 help:
 	@echo "make demo         score the sample flights"
@@ -16,6 +16,7 @@ help:
 	@echo "make test-fast    tests that take no more than some seconds each"
 	@echo "make bench        scoring and drift profiling beside their peers; installs them into .bench"
 	@echo "make faults       kill 200 runs at random, and see that nothing is lost or twice"
+	@echo "make docs         build the documentation site into out/site"
 	@echo "make check        formatter, linter, types, import rules"
 	@echo "make lint         formatter and linter only"
 	@echo "make format       let the formatter and the linter mend what they can"
@@ -46,6 +47,10 @@ faults: $(READY)
 	$(BIN)/python -m tests.faults.cutoff
 	$(BIN)/python -m tests.faults.halted
 
+docs: $(READY)
+	$(BIN)/mkdocs build --strict --quiet
+	@echo "Open out/site/index.html, or run: $(BIN)/mkdocs serve"
+
 check: lint
 	$(BIN)/mypy $(CHECKED)
 	$(BIN)/lint-imports
@@ -60,7 +65,7 @@ format: $(READY)
 
 constraints: | $(UV)
 	$(UV) pip compile --quiet --universal --python-version 3.10 --generate-hashes \
-		--extra s3 --group dev --output-file constraints.txt $(ARGS) pyproject.toml
+		--extra s3 --group dev --group docs --output-file constraints.txt $(ARGS) pyproject.toml
 
 clean:
 	rm -rf .venv .bench .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
