@@ -150,10 +150,11 @@ def check(
         RetryError: The input is not ready yet.
         TypeError: A value is of a type that no job file holds.
 
-    >>> import batchscore as bs
-    >>> found = bs.check("jobs/flight_delays/job.yaml", overrides={"output.path": "out/doc"})
-    >>> found.status, found.rows
-    ('ok', 336776)
+    Examples:
+        >>> import batchscore as bs
+        >>> found = bs.check("jobs/flight_delays/job.yaml", overrides={"output.path": "out/doc"})
+        >>> found.status, found.rows
+        ('ok', 336776)
     """
     return _checked(_command("check", job, params, overrides, ()))
 

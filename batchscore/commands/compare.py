@@ -79,27 +79,31 @@ def compare(
     columns: Sequence[str] | None = None,
     thresholds: Effects | None = None,
 ) -> TableDrift:
-    """Returns how a table differs from a reference: verdicts by effect and noise, worst first.
-
-    >>> import batchscore as bs
-    >>> january, july = (f"data/samples/flights/month={month}" for month in (1, 7))
-    >>> found = bs.compare(january, july, columns=["carrier", "distance", "hour"])
-    >>> found.verdict
-    'ok'
-    >>> [each.column for each in found.aspects if each.verdict == "fail"]
-    []
+    """Returns how a table differs from a reference. Verdicts need an effect beyond noise.
 
     Args:
-        reference: a profile, or data as `profile` takes them; an address may also be that of a
-            stored profile, or of an output, whose newest published run is meant.
-        current: the same.
-        alpha: the chance, at most, that noise alone warns or fails.
-        columns: those that are judged; None: all.
-        thresholds: the effects that warn and fail by measure, in place of the defaults; None:
+        reference: A profile, or data as `profile` takes them. An address may also be that of a
+            stored profile, or of an output, which means its newest published run.
+        current: The same, for the data to judge.
+        alpha: The largest probability that noise alone warns or fails.
+        columns: The columns to judge. None means all.
+        thresholds: The effects that warn and fail, by measure, instead of the defaults. None means
             never. For example `{"psi": (0.1, 0.25), "null_rate": (0.01, None)}`.
 
+    Returns:
+        The verdict of the table, and of each aspect of a column, worst first.
+
     Raises:
-        InvalidError: a side, a column or a threshold is wrong.
+        InvalidError: A side, a column or a threshold is wrong.
+
+    Examples:
+        >>> import batchscore as bs
+        >>> january, july = (f"data/samples/flights/month={month}" for month in (1, 7))
+        >>> found = bs.compare(january, july, columns=["carrier", "distance", "hour"])
+        >>> found.verdict
+        'ok'
+        >>> [each.column for each in found.aspects if each.verdict == "fail"]
+        []
     """
     return compare_data(reference, current, alpha, columns, thresholds).drift
 

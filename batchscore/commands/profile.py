@@ -120,26 +120,27 @@ def profile(
     probabilities: Sequence[str] = (),
     classes: Sequence[str] = (),
 ) -> TableProfile:
-    """Returns the profile of a table; the same rows give the same one, however they are split.
-
-    >>> import batchscore as bs
-    >>> reference = bs.profile("data/samples/flights/month=1", columns=["carrier", "distance"])
-    >>> reference.rows
-    27004
-    >>> reference.columns["distance"].nulls
-    0
+    """Returns the profile of a table. The same rows give the same profile, in any split or order.
 
     Args:
-        data: an address of Parquet data (a file, glob, or folder; any fsspec address) or several;
-            or a table of Arrow, pandas, Polars or another library that speaks Arrow.
-        columns: those to profile; None: all, but for keys of hive folders that are the same in all
-            files.
-        probabilities: columns of floats from 0 to 1, seen as closely near 1 as near 0.
-        classes: columns of fixed-size lists of class scores that add up to 1.
+        data: An address of Parquet data (a file, glob or folder; any fsspec address), or several
+            addresses; or a table of Arrow, pandas, Polars, or another library that speaks Arrow.
+        columns: The columns to profile. None means all, except keys of hive folders that have the
+            same value in all files.
+        probabilities: Columns of floats from 0 to 1. They are resolved as finely near 1 as near 0.
+        classes: Columns of fixed-size lists of class scores that add up to 1.
 
     Raises:
-        InputError: the data, or a column, are not there or do not fit.
-        ShardError: a file cannot be read to its end.
+        InputError: The data or a column do not exist, or do not fit.
+        ShardError: A file cannot be read to its end.
+
+    Examples:
+        >>> import batchscore as bs
+        >>> reference = bs.profile("data/samples/flights/month=1", columns=["carrier", "distance"])
+        >>> reference.rows
+        27004
+        >>> reference.columns["distance"].nulls
+        0
     """
     return profile_data(data, columns, probabilities, classes).profile
 
