@@ -1,0 +1,67 @@
+"""Test that docs/model-folder.md says what a card and its preprocessing may hold, and do."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import yaml
+
+from batchscore.columnar.arrays import to_numpy
+from batchscore.models.card import ModelCard
+from batchscore.models.features import encode, input_shapes, load_features
+
+PAGE = (Path(__file__).parents[1] / "docs/model-folder.md").read_text(encoding="utf-8")
+CARD, VARYING = map(yaml.safe_load, re.findall(r"```yaml\n(.*?)```", PAGE, re.S))
+(PREPROCESSING,) = re.findall(r"```json\n(.*?)```", PAGE, re.S)
+
+
+def test_the_cards_shown_are_valid_and_name_every_key() -> None:
+    """The complete card has each key that a card may have; the page's table explains each."""
+    card = ModelCard.model_validate(CARD)
+    assert set(CARD) == set(ModelCard.model_fields)
+    table = PAGE.partition("\n## The card\n")[2].partition("\n## The network\n")[0]
+    explained = re.findall(r"^\| (`[^|]+) \|", table, re.M)
+    assert {name for row in explained for name in re.findall(r"`(\w+)`", row)} == set(CARD)
+    varying = ModelCard.model_validate({**CARD, **VARYING, "preprocessing": None})
+    assert varying.inputs["ids"].max_length == 512
+    assert {name: (each.type, each.shape) for name, each in card.inputs.items()} == {
+        name: (dtype, (width,))
+        for name, (dtype, width) in input_shapes(load_features(PREPROCESSING)).items()
+    }
+
+
+def test_the_features_shown_make_the_values_that_the_page_says() -> None:
+    """Values, nulls, unknown categories and local time become what the table of kinds promises."""
+    features = load_features(PREPROCESSING)
+    # 2026-11-30, 02:00 in UTC, is still Sunday in New York: weekday 6.
+    instant = pa.array([1_796_004_000, None], pa.int64()).cast(pa.timestamp("s", "UTC"))
+    batch = pa.RecordBatch.from_pydict(
+        {
+            "distance": pa.array([9000.0, None]),
+            "hour": pa.array([23, 24]),
+            "time": instant,
+            "carrier": pa.array(["B6", "??"]),
+            "gate": pa.array([None, 3]),
+        }
+    )
+    made = {name: to_numpy(column) for name, column in encode(features, batch).items()}
+    angle = 2 * math.pi * 6 / 7
+    expected = [
+        [(4983 - 1000) / 500, 1, math.sin(angle), math.cos(angle)],
+        [(872 - 1000) / 500, 0.5, 0, 0],
+    ]
+    assert np.allclose(made["numbers"], expected, atol=1e-6)
+    assert made["categories"].tolist() == [[3, 0], [1, 2]]
+
+
+def test_every_kind_of_feature_has_its_keys_on_the_page() -> None:
+    """Each key of the features shown is named in the table of kinds."""
+    table = PAGE.partition("| kind | keys |")[2].partition("\n\n")[0]
+    shown = json.loads(PREPROCESSING)["inputs"]
+    keys = {key for members in shown.values() for feature in members for key in feature}
+    assert keys - {"kind"} <= set(re.findall(r"`(\w+)`", table))
