@@ -6,6 +6,9 @@ UV := $(BIN)/uv
 UV_INSTALL := $(UV) pip install --quiet --compile-bytecode --python $(BIN)/python
 CHECKED := $(wildcard batchscore tests data docs jobs benchmarks tools)
 
+# Where it is set, every process compiles what it imports again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help env demo test test-fast bench faults docs check lint format constraints clean

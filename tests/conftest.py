@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,16 @@ ROOT = Path(__file__).parents[1]
 
 # As batchscore sets it: MKL reads it at its first call, which a test may make before that.
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
+
+# Without byte code, each command that a test starts compiles its imports again, for 8 seconds.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+# Tests flush what they publish. In memory that costs nothing, if there is room for it.
+_MEMORY = Path("/dev/shm")
+_ROOM_BYTES = 4 << 30
+if _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free >= _ROOM_BYTES:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
 
 # How long an example takes says how busy the machine is.
 settings.register_profile("any machine", deadline=None)
