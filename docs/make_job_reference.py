@@ -8,6 +8,7 @@ from typing import Any
 
 from batchscore.job import job_schema
 from batchscore.job.steps import STEPS
+from docs.job_notes import NOTES
 
 PAGE = Path(__file__).with_name("job-file.md")
 SECTIONS = {
@@ -76,6 +77,7 @@ def render() -> str:
     parts = [INTRODUCTION, "## Top level", _table(schema)]
     for key, name in SECTIONS.items():
         parts += [f"## `{key}`", definitions[name]["description"], _table(definitions[name])]
+        parts += [NOTES[key]] if key in NOTES else []
     parts.append("## Steps of `postprocess`")
     for key, model in STEPS.items():
         body = definitions[model.__name__]
