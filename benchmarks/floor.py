@@ -29,9 +29,10 @@ import torch
 from batchscore.columnar.arrays import to_arrow, to_numpy
 from batchscore.drift.table import TableProfile
 from batchscore.job import load_job
-from batchscore.models.load import Network, load_network
+from batchscore.models.backends.protocol import TILE_ROWS
+from batchscore.models.backends.torch.load import Network, load_network
 from batchscore.plan import Plan, make_plan
-from batchscore.stages.block import TILE_ROWS, Block
+from batchscore.stages.block import Block
 from batchscore.stages.encoding import choose_encoding
 from batchscore.stages.partition import ROW_GROUP_ROWS
 from batchscore.stages.preprocess import stack_columns

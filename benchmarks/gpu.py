@@ -36,11 +36,14 @@ from batchscore.columnar.ragged import (
     ragged_to_arrow,
     take_steps,
 )
+from batchscore.models.backends.torch.forward import Forward
+from batchscore.models.backends.torch.measure import find_rows, first_rows
+from batchscore.models.backends.torch.micro_batch import MicroBatches
+from batchscore.models.backends.torch.precision import computing
+from batchscore.models.backends.torch.staging import Staging
 from batchscore.stages.ahead import read_ahead
 from batchscore.stages.block import Block, settled
-from batchscore.stages.infer import DeviceThread, Forward, MicroBatches, Staging, infer_late
-from batchscore.stages.infer.measure import find_rows, first_rows
-from batchscore.stages.infer.precision import computing
+from batchscore.stages.infer import DeviceThread, infer_late
 from batchscore.stages.infer.step import inputs_of
 from batchscore.units.unit import Piece, Shard, Unit
 from benchmarks.gpu_networks import FEATURES, SMALL, VOCABULARY, WHOLE, MiniLm, Mlp, ResNet, Size

@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from batchscore.errors import InvalidError
 from batchscore.messages.wording import counted, of_count
+from batchscore.models.backends.protocol import TILE_ROWS
 from batchscore.plan.row_groups import Footer
-from batchscore.stages.block import TILE_ROWS
 from batchscore.units.unit import Unit
 
 MANY_ROWS = 4_000_000  # fewer are scored before other workers have started

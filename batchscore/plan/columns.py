@@ -11,10 +11,10 @@ from batchscore.drift.column import Hint
 from batchscore.errors import InputError, JobFileError, OutputError
 from batchscore.job import Job, column_checks
 from batchscore.messages.wording import nearest
+from batchscore.models.backends.protocol import DEFAULT_OUTPUT
 from batchscore.models.folder import Model
 from batchscore.plan.row_groups import Footer
 from batchscore.plan.schemas import check_plain, lacking, unify_schemas
-from batchscore.stages.block import DEFAULT_OUTPUT
 from batchscore.stages.filters import filter_expression
 from batchscore.stages.postprocess import score_kinds
 from batchscore.stages.tally import check_type

@@ -12,6 +12,7 @@ from typing import Any
 
 from batchscore import __version__
 from batchscore.job import LoadedJob, Preprocess, Sigmoid, Softmax, UserFunction
+from batchscore.models.backends.protocol import TILE_ROWS
 from batchscore.models.imported import imported_files
 from batchscore.plan.spelling import (
     spell_filters,
@@ -21,7 +22,6 @@ from batchscore.plan.spelling import (
     spell_steps,
     spell_type,
 )
-from batchscore.stages.block import TILE_ROWS
 from batchscore.units.unit import Piece
 from batchscore.worker.spec import RunSpec
 

@@ -15,15 +15,15 @@ import pyarrow.compute as pc
 from batchscore.columnar.arrays import to_numpy
 from batchscore.errors import DeviceError, FailedError, InvalidError, ModelError, StepError
 from batchscore.messages.wording import counted
-from batchscore.models.load import Network, load_network
+from batchscore.models.backends.torch.buckets import FEWEST_ROWS
+from batchscore.models.backends.torch.load import Network, load_network
+from batchscore.models.backends.torch.measure import find_rows, first_rows, release_memory
+from batchscore.models.backends.torch.tuning import remember_rows, remembered_rows
 from batchscore.plan.plan import Plan
 from batchscore.plan.rehearsal import first_block, first_blocks
 from batchscore.stages.block import Block
 from batchscore.stages.infer import infer
-from batchscore.stages.infer.buckets import FEWEST_ROWS
-from batchscore.stages.infer.measure import find_rows, first_rows, release_memory
 from batchscore.stages.infer.step import inputs_of
-from batchscore.stages.infer.tuning import remember_rows, remembered_rows
 from batchscore.worker.golden import score_golden
 from batchscore.worker.scoring import call_key, compiled, infer_step, make_forward, preprocess_step
 from batchscore.worker.spec import RunSpec

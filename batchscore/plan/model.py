@@ -62,7 +62,7 @@ def weights_facts(model: Model) -> dict[str, str]:
     Those computed with weights of the file's own types. Nothing where that gives the same scores.
     """
     # It loads the network, which runs of this version's own outputs need not.
-    from batchscore.models.earlier import scores_as_earlier
+    from batchscore.models.backends.torch.earlier import scores_as_earlier
 
     return {} if scores_as_earlier(model) else {"types of weights": "cast to the architecture's"}
 

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from batchscore.job import Job, LoadedJob
+from batchscore.models.backends.protocol import TILE_ROWS
 from batchscore.models.folder import Model
 from batchscore.plan.annotations import annotate
 from batchscore.plan.auto import choose_batch_rows, choose_workers, count_cores
@@ -48,7 +49,6 @@ from batchscore.runs import layout
 from batchscore.runs.actor import actor
 from batchscore.runs.checks import rejects_allowed
 from batchscore.runs.manifest import encode_shard
-from batchscore.stages.block import TILE_ROWS
 from batchscore.stages.preprocess import InputColumns
 from batchscore.stages.read import Source
 from batchscore.storage.store import Store

@@ -15,21 +15,22 @@ from batchscore.errors import FailedError, FunctionError, InvalidError, ModelErr
 from batchscore.job import UserFunction
 from batchscore.messages.wording import counted, of_count, one_line, reason
 from batchscore.models.afresh import AFRESH
+from batchscore.models.backends.protocol import TILE_ROWS
+from batchscore.models.backends.torch.buckets import (
+    FEWEST_ROWS,
+    STEPS_A_ROW,
+    bucket_lengths,
+    bucket_rows,
+)
+from batchscore.models.backends.torch.load import Network, load_network
 from batchscore.models.importing import forget
-from batchscore.models.load import Network, load_network
 from batchscore.plan.auto import count_cores, has_room
 from batchscore.plan.independence import Ways, attempt, find_dependence, in_batches, take
 from batchscore.plan.plan import Plan
 from batchscore.plan.refusal import Values, describe
 from batchscore.plan.sample import read_spread
 from batchscore.plan.score_types import keep_published, learn_types, published_scores
-from batchscore.stages.block import TILE_ROWS, Block
-from batchscore.stages.infer.buckets import (
-    FEWEST_ROWS,
-    STEPS_A_ROW,
-    bucket_lengths,
-    bucket_rows,
-)
+from batchscore.stages.block import Block
 from batchscore.stages.tally import Tallies
 from batchscore.stages.typeless import Types, known_types
 from batchscore.units.unit import Unit

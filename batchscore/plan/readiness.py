@@ -6,17 +6,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from batchscore.errors import OutputError
-from batchscore.models.load import (
+from batchscore.models.backends.torch.load import (
     describe_device,
     load_network,
     resolve_device,
     visible_gpus,
 )
+from batchscore.models.backends.torch.measure import release_memory
 from batchscore.plan.columns import output_names
 from batchscore.plan.inference import settle_inference
 from batchscore.plan.plan import Plan
 from batchscore.plan.prove import require_independent
-from batchscore.stages.infer.measure import release_memory
 from batchscore.stages.postprocess import score_kinds
 from batchscore.stages.write import MODEL_VERSION
 from batchscore.units.unit import Unit

@@ -9,7 +9,7 @@ from typing import Any
 
 from batchscore.columnar.arrays import python_rows
 from batchscore.finish.judge import judge_sample
-from batchscore.models.load import Network
+from batchscore.models.backends.torch.load import Network
 from batchscore.plan import Plan, Work
 from batchscore.runs.checks import Check, check_golden
 from batchscore.runs.ledger import encode_record

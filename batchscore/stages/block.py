@@ -27,11 +27,6 @@ from batchscore.messages.wording import counted
 from batchscore.units.record import BadShard
 from batchscore.units.unit import Unit
 
-# Rows of a tile, what the network sees at once: a block takes no less time than one.
-TILE_ROWS = 1024
-# The name of a single output that the model has not named.
-DEFAULT_OUTPUT = "score"
-
 
 @dataclass(frozen=True)
 class End:

@@ -10,27 +10,28 @@ from functools import partial
 from batchscore.drift.table import TableProfile
 from batchscore.errors import FunctionError
 from batchscore.job import Preprocess, UserFunction
+from batchscore.models.backends.torch.forward import Forward
+from batchscore.models.backends.torch.load import (
+    Network,
+    describe_device,
+    load_network,
+    torch_version,
+)
+from batchscore.models.backends.torch.micro_batch import MicroBatches
+from batchscore.models.backends.torch.outputs import OutputSpec
+from batchscore.models.backends.torch.pace import WORTH_S, Pace
+from batchscore.models.backends.torch.staging import Staging
+from batchscore.models.backends.torch.tuning import remember_rows
 from batchscore.models.code import load_object
 from batchscore.models.features import encode
 from batchscore.models.folder import Model, files_below
 from batchscore.models.importing import Listed, guarded
-from batchscore.models.load import Network, describe_device, load_network, torch_version
 from batchscore.runs import layout
 from batchscore.runs.halvings import note_halved
 from batchscore.stages.bisect import bisect
 from batchscore.stages.block import Block, timed
 from batchscore.stages.call import UserCall, batch_kind
-from batchscore.stages.infer import (
-    DeviceThread,
-    Forward,
-    MicroBatches,
-    OutputSpec,
-    Staging,
-    infer,
-    infer_late,
-)
-from batchscore.stages.infer.pace import WORTH_S, Pace
-from batchscore.stages.infer.tuning import remember_rows
+from batchscore.stages.infer import DeviceThread, infer, infer_late
 from batchscore.stages.postprocess import postprocess
 from batchscore.stages.preprocess import encode_features, stack_columns
 from batchscore.stages.trial import Trial, trial_of

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from batchscore.errors import FunctionError, ModelError
-from batchscore.models import load
+from batchscore.models.backends.torch import load
 from batchscore.models.folder import localize, read_model_folder, read_sources
 from batchscore.models.verified import load_verified
 from tests.factory import NET, STATE, run_cli, write_job, write_model, write_weights
-from tests.models.networks import call as score_of
-from tests.models.networks import describe, score
+from tests.models.backends.torch.networks import call as score_of
+from tests.models.backends.torch.networks import describe, score
 
 
 def call(folder: Path, file: str = "f", **files: str) -> Any:

@@ -14,7 +14,7 @@ import torch._inductor as inductor
 
 from batchscore.errors import DeviceError, InvalidError, ModelError
 from batchscore.job import load_job
-from batchscore.models.load import load_network
+from batchscore.models.backends.torch.load import load_network
 from batchscore.plan import make_plan
 from batchscore.plan.auto import choose_workers
 from batchscore.plan.inference import _search, compare_blocks

@@ -20,10 +20,11 @@ from hypothesis import strategies as st
 
 from batchscore.columnar.arrays import to_arrow, to_numpy
 from batchscore.errors import StepError, StoppedError
+from batchscore.models.backends.torch.forward import Forward
 from batchscore.stages.bisect import PROBES, bisect
 from batchscore.stages.block import Block, Reject, reject_rows, timed
 from batchscore.stages.call import UserCall
-from batchscore.stages.infer import Forward, infer
+from batchscore.stages.infer import infer
 from batchscore.stages.postprocess import postprocess
 from batchscore.stages.preprocess import InputColumns, stack_columns
 from batchscore.stages.trial import Trial

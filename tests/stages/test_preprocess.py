@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from batchscore.columnar.arrays import to_arrow, to_numpy
 from batchscore.errors import StepError
-from batchscore.stages.infer import Forward, infer
+from batchscore.models.backends.torch.forward import Forward
+from batchscore.stages.infer import infer
 from batchscore.stages.preprocess import InputColumns, encode_features, stack_columns
 from tests.factory import make_batch, make_block
 

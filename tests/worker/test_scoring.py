@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from batchscore.job import load_job
-from batchscore.models.load import Network
+from batchscore.models.backends.torch.forward import Forward
+from batchscore.models.backends.torch.load import Network
+from batchscore.models.backends.torch.micro_batch import MicroBatches
+from batchscore.models.backends.torch.staging import Staging
+from batchscore.models.backends.torch.tuning import cache_file, remembered_rows
 from batchscore.plan import make_plan, prove
-from batchscore.stages.infer import Forward, MicroBatches, Staging
-from batchscore.stages.infer.tuning import cache_file, remembered_rows
 from batchscore.worker import scoring
 from batchscore.worker.spec import RunSpec
 from tests import factory

@@ -10,8 +10,8 @@ from dataclasses import replace
 from functools import partial
 
 from batchscore.errors import StepError
+from batchscore.models.backends.torch.forward import Forward
 from batchscore.stages.block import Block, Step, stopwatch
-from batchscore.stages.infer.forward import Forward
 from batchscore.stages.infer.step import begin
 
 _IN_FLIGHT = 2

@@ -10,10 +10,10 @@ import pyarrow as pa
 
 from batchscore.columnar.arrays import Array, filter_rows, to_arrow, to_numpy
 from batchscore.columnar.ragged import Ragged, ragged_from_arrow
+from batchscore.models.backends.torch.buckets import Inputs
+from batchscore.models.backends.torch.forward import Forward, Outputs
+from batchscore.models.backends.torch.tiles import run_tiles
 from batchscore.stages.block import Block, reject_non_finite
-from batchscore.stages.infer.buckets import Inputs
-from batchscore.stages.infer.forward import Forward, Outputs
-from batchscore.stages.infer.tiles import run_tiles
 from batchscore.stages.misfits import given_texts
 
 

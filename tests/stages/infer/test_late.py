@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 
 from batchscore.columnar.arrays import to_arrow
 from batchscore.errors import StepError
+from batchscore.models.backends.torch.forward import Forward
+from batchscore.models.backends.torch.micro_batch import MicroBatches
+from batchscore.models.backends.torch.staging import Staging
 from batchscore.stages.bisect import bisect
 from batchscore.stages.block import Block, End, decode_block, encode_block, settled, timed
-from batchscore.stages.infer.forward import Forward
 from batchscore.stages.infer.late import DeviceThread, infer_late
-from batchscore.stages.infer.micro_batch import MicroBatches
-from batchscore.stages.infer.staging import Staging
 from batchscore.stages.infer.step import infer
 from batchscore.stages.trial import Trial
 from tests.factory import make_batch, make_block

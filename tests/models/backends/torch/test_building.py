@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from batchscore.errors import FunctionError, ModelError
-from batchscore.models.load import load_network
+from batchscore.models.backends.torch.load import load_network
 from tests.factory import NET, STATE, published, run_cli, write_job, write_model
-from tests.models.networks import call, make_model, score, scores_of_torch
+from tests.models.backends.torch.networks import call, make_model, score, scores_of_torch
 
 # A network that multiplies its inputs by 1 and 2, which it keeps in various places.
 KEEPING = """

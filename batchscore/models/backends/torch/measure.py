@@ -8,12 +8,12 @@ from dataclasses import replace
 import torch
 
 from batchscore.columnar.ragged import Ragged
-from batchscore.stages.block import TILE_ROWS
-from batchscore.stages.infer.buckets import Inputs, Tile, cut_tiles
-from batchscore.stages.infer.forward import Forward
-from batchscore.stages.infer.micro_batch import is_out_of_memory
-from batchscore.stages.infer.staging import Results, Staging
-from batchscore.stages.infer.tuning import Speed, search_rows
+from batchscore.models.backends.protocol import TILE_ROWS
+from batchscore.models.backends.torch.buckets import Inputs, Tile, cut_tiles
+from batchscore.models.backends.torch.forward import Forward
+from batchscore.models.backends.torch.micro_batch import is_out_of_memory
+from batchscore.models.backends.torch.staging import Results, Staging
+from batchscore.models.backends.torch.tuning import Speed, search_rows
 
 _FIRST_BYTES = 16 << 20
 _SHARE_OF_FREE = 0.5

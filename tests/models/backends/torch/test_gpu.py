@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from batchscore.stages.infer.forward import Forward
-from batchscore.stages.infer.measure import find_rows, memory_limit
-from batchscore.stages.infer.micro_batch import MicroBatches
-from batchscore.stages.infer.staging import Staging
-from batchscore.stages.infer.tiles import run_tiles
+from batchscore.models.backends.torch.forward import Forward
+from batchscore.models.backends.torch.measure import find_rows, memory_limit
+from batchscore.models.backends.torch.micro_batch import MicroBatches
+from batchscore.models.backends.torch.staging import Staging
+from batchscore.models.backends.torch.tiles import run_tiles
 
 pytestmark = pytest.mark.gpu
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from batchscore.models.load import load_network
+from batchscore.models.backends.torch.load import load_network
 from tests.factory import NET, STATE
-from tests.models.networks import ROWS, call, make_model
+from tests.models.backends.torch.networks import ROWS, call, make_model
 
 NETWORK = """
 import copy, ctypes, io, pickle

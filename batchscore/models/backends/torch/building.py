@@ -17,11 +17,7 @@ import torch
 
 from batchscore.errors import FunctionError, ModelError
 from batchscore.messages.wording import reason
-from batchscore.models.code import load_object
-from batchscore.models.folder import Model
-from batchscore.models.importing import Listed, guarding
-from batchscore.models.installed import EXPECTED, require_importable
-from batchscore.models.outside import (
+from batchscore.models.backends.torch.outside import (
     are_near,
     differences,
     hidden_module,
@@ -29,9 +25,21 @@ from batchscore.models.outside import (
     outside,
     tensors,
 )
-from batchscore.models.sketch import Sketch, Zeros, are_held
+from batchscore.models.backends.torch.sketch import Sketch, Zeros, are_held
+from batchscore.models.backends.torch.weights import (
+    Casts,
+    State,
+    copy,
+    load,
+    persistent,
+    put,
+    storages,
+)
+from batchscore.models.code import load_object
+from batchscore.models.folder import Model
+from batchscore.models.importing import Listed, guarding
+from batchscore.models.installed import EXPECTED, require_importable
 from batchscore.models.verified import is_verified, load_verified
-from batchscore.models.weights import Casts, State, copy, load, persistent, put, storages
 
 # To set so many weights takes less than a tenth of a second.
 _FEW_NUMBERS = 1 << 22

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchscore.errors import DeviceError
-from batchscore.stages.infer.tuning import (
+from batchscore.models.backends.torch.tuning import (
     Speed,
     cache_file,
     remember_rows,

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from batchscore.models.earlier import scores_as_earlier
+from batchscore.models.backends.torch.earlier import scores_as_earlier
 from tests.factory import NET
-from tests.models.networks import make_model
+from tests.models.backends.torch.networks import make_model
 
 CASTING = """
 import torch

@@ -12,11 +12,11 @@ import safetensors.torch
 import torch
 
 from batchscore.errors import DeviceError, FunctionError, ModelError
+from batchscore.models.backends.torch.load import load_network, resolve_device, visible_gpus
 from batchscore.models.folder import read_model_folder
-from batchscore.models.load import load_network, resolve_device, visible_gpus
 from tests.factory import NET, STATE, write_model, write_weights
-from tests.models.networks import describe as single
-from tests.models.networks import score
+from tests.models.backends.torch.networks import describe as single
+from tests.models.backends.torch.networks import score
 
 BUFFERED = """
 import torch

@@ -11,9 +11,9 @@ import torch
 from batchscore.columnar.arrays import Array
 from batchscore.errors import FailedError
 from batchscore.messages.wording import reason
-from batchscore.stages.infer.buckets import Inputs, Tile, cut_tiles, halve_tile
-from batchscore.stages.infer.forward import Forward, Outputs
-from batchscore.stages.infer.staging import Results, Staging
+from batchscore.models.backends.torch.buckets import Inputs, Tile, cut_tiles, halve_tile
+from batchscore.models.backends.torch.forward import Forward, Outputs
+from batchscore.models.backends.torch.staging import Results, Staging
 
 _FAILED = "CUDA error"
 _WORDS = ("CUDA out of memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")

@@ -11,7 +11,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from batchscore.models.weights import storages
+from batchscore.models.backends.torch.weights import storages
 
 _DRAWS_IN_PLACE = frozenset(
     {

@@ -12,11 +12,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from batchscore.errors import FunctionError, ModelError
-from batchscore.models.building import Blueprint
+from batchscore.models.backends.torch.building import Blueprint
+from batchscore.models.backends.torch.load import fill, probe
+from batchscore.models.backends.torch.outside import differences, tensors
+from batchscore.models.backends.torch.weights import State, agree, persistent, read_weights
 from batchscore.models.folder import Model, localize, read_sources
-from batchscore.models.load import fill, probe
-from batchscore.models.outside import differences, tensors
-from batchscore.models.weights import State, agree, persistent, read_weights
 
 _CASTS = frozenset(("to", "_to_copy", "type_as"))
 _known: dict[tuple[Any, ...], bool] = {}

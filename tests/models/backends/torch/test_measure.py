@@ -11,8 +11,8 @@ import torch
 
 from batchscore.columnar.ragged import Varying, make_ragged
 from batchscore.errors import DeviceError, StepError
-from batchscore.stages.infer.forward import Forward
-from batchscore.stages.infer.measure import find_rows, first_rows, memory_limit
+from batchscore.models.backends.torch.forward import Forward
+from batchscore.models.backends.torch.measure import find_rows, first_rows, memory_limit
 
 X = {"x": np.ones((256, 3), np.float32)}
 

@@ -11,9 +11,9 @@ import torch
 
 from batchscore.columnar.arrays import Array
 from batchscore.columnar.ragged import Ragged
-from batchscore.stages.infer.buckets import Inputs, Tile, fill_tile, tile_shape
-from batchscore.stages.infer.forward import Forward, call_network
-from batchscore.stages.infer.outputs import (
+from batchscore.models.backends.torch.buckets import Inputs, Tile, fill_tile, tile_shape
+from batchscore.models.backends.torch.forward import Forward, call_network
+from batchscore.models.backends.torch.outputs import (
     as_declared,
     find_output,
     name_outputs,

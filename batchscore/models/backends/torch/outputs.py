@@ -12,7 +12,7 @@ import torch
 from batchscore.columnar.arrays import Array
 from batchscore.errors import StepError
 from batchscore.messages.wording import counted
-from batchscore.stages.block import DEFAULT_OUTPUT
+from batchscore.models.backends.protocol import DEFAULT_OUTPUT
 
 _HALF = (torch.bfloat16, torch.float16)
 _WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)

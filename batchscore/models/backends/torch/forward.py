@@ -12,11 +12,11 @@ from batchscore.columnar.arrays import Array
 from batchscore.columnar.ragged import Varying
 from batchscore.errors import BatchscoreError, StepError
 from batchscore.messages.wording import reason
-from batchscore.stages.block import TILE_ROWS
-from batchscore.stages.infer.buckets import Inputs
-from batchscore.stages.infer.outputs import OutputSpec
-from batchscore.stages.infer.pace import Pace
-from batchscore.stages.infer.precision import computing
+from batchscore.models.backends.protocol import TILE_ROWS
+from batchscore.models.backends.torch.buckets import Inputs
+from batchscore.models.backends.torch.outputs import OutputSpec
+from batchscore.models.backends.torch.pace import Pace
+from batchscore.models.backends.torch.precision import computing
 
 Outputs = Callable[[], dict[str, Array]]
 """Waits for a network's outputs, arrays (rows, …) by name; may be called again."""

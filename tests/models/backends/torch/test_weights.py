@@ -13,10 +13,17 @@ import safetensors.torch
 import torch
 
 from batchscore.errors import ModelError
+from batchscore.models.backends.torch.load import load_network
 from batchscore.models.inputs import ModelInput
-from batchscore.models.load import load_network
 from tests.factory import NET, STATE, sha256
-from tests.models.networks import ROWS, call, describe, make_model, score, scores_of_torch
+from tests.models.backends.torch.networks import (
+    ROWS,
+    call,
+    describe,
+    make_model,
+    score,
+    scores_of_torch,
+)
 
 ADAPTING = """
 import torch

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from batchscore.models.weights import persistent, storages
+from batchscore.models.backends.torch.weights import persistent, storages
 
 _MOST = 100_000
 _TORCHS_OWN = frozenset(vars(torch.nn.Module()))

@@ -18,16 +18,16 @@ import torch
 from batchscore.errors import DeviceError, ModelError
 from batchscore.messages.wording import reason
 from batchscore.models.afresh import NETWORK_AFRESH
-from batchscore.models.building import Blueprint, Filled
-from batchscore.models.folder import Model, localize, read_sources
-from batchscore.models.outside import differences, numbers, outside
-from batchscore.models.weights import (
+from batchscore.models.backends.torch.building import Blueprint, Filled
+from batchscore.models.backends.torch.outside import differences, numbers, outside
+from batchscore.models.backends.torch.weights import (
     State,
     describe_casts,
     persistent,
     read_weights,
     with_versions,
 )
+from batchscore.models.folder import Model, localize, read_sources
 
 
 class Twins:

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from batchscore.stages.block import TILE_ROWS
-from batchscore.stages.infer import Forward
-from batchscore.stages.infer.pace import Pace
-from batchscore.stages.infer.tiles import run_tiles
+from batchscore.models.backends.protocol import TILE_ROWS
+from batchscore.models.backends.torch.forward import Forward
+from batchscore.models.backends.torch.pace import Pace
+from batchscore.models.backends.torch.tiles import run_tiles
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,8 @@ from torch import nn
 
 from batchscore.columnar.arrays import Array, to_arrow, to_numpy
 from batchscore.columnar.ragged import Varying, make_ragged, ragged_to_arrow
-from batchscore.stages.block import TILE_ROWS
-from batchscore.stages.infer import Forward, OutputSpec, infer
-from batchscore.stages.infer.buckets import (
+from batchscore.models.backends.protocol import TILE_ROWS
+from batchscore.models.backends.torch.buckets import (
     bucket_lengths,
     bucket_rows,
     cut_tiles,
@@ -23,6 +22,9 @@ from batchscore.stages.infer.buckets import (
     tile_array,
     tile_shape,
 )
+from batchscore.models.backends.torch.forward import Forward
+from batchscore.models.backends.torch.outputs import OutputSpec
+from batchscore.stages.infer import infer
 from tests.factory import make_batch, make_block
 
 LONGEST = 100

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from batchscore.columnar.arrays import Array
-from batchscore.stages.infer.buckets import Inputs, Tile, cut_tiles, tile_array
-from batchscore.stages.infer.forward import Forward, call_network
-from batchscore.stages.infer.outputs import (
+from batchscore.models.backends.torch.buckets import Inputs, Tile, cut_tiles, tile_array
+from batchscore.models.backends.torch.forward import Forward, call_network
+from batchscore.models.backends.torch.outputs import (
     as_declared,
     find_output,
     name_outputs,

@@ -20,9 +20,9 @@ import safetensors.torch
 import torch
 
 from batchscore.errors import ModelError
-from batchscore.models.load import load_network
+from batchscore.models.backends.torch.load import load_network
 from tests.factory import STATE, sha256, write_weights
-from tests.models.networks import describe, score
+from tests.models.backends.torch.networks import describe, score
 
 
 class Net(torch.nn.Module):

@@ -14,7 +14,7 @@ import torch
 
 from batchscore.errors import ModelError
 from batchscore.messages.wording import one_line, reason
-from batchscore.models.archive import (
+from batchscore.models.backends.torch.archive import (
     AGAIN,
     LFS,
     PAGE,
