@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchscore.cli.app import (
+    F,
     common_options,
     job_options,
     json_text,
@@ -28,16 +29,33 @@ if TYPE_CHECKING:
     from batchscore.job import LoadedJob
 
 
+def engine_options(function: F) -> F:
+    """Adds the engine and its options."""
+    option = click.option(
+        "--engine", metavar="ENGINE", help="Short for --set runtime.engine=ENGINE."
+    )
+    metavar = "[-- BEAM OPTIONS]"
+    argument = click.argument("beam_options", nargs=-1, type=click.UNPROCESSED, metavar=metavar)
+    return option(argument(function))
+
+
+def _with_engine(overrides: tuple[str, ...], engine: str | None) -> tuple[str, ...]:
+    return overrides if engine is None else (*overrides, f"runtime.engine={engine}")
+
+
 @click.command()
 @click.argument("job")
 @job_options
 @click.option("--probe", is_flag=True, help="Put one object into the output, and remove it.")
+@engine_options
 @common_options
 def check(
     job: str,
     params: tuple[str, ...],
     overrides: tuple[str, ...],
     probe: bool,
+    engine: str | None,
+    beam_options: tuple[str, ...],
     as_json: bool,
     debug: bool,
 ) -> None:
@@ -51,7 +69,8 @@ def check(
         from batchscore.commands.check import check_job
 
         with redirect_stdout(sys.stderr):
-            found = check_job(job, params, overrides, probe, clock)
+            overrides = _with_engine(overrides, engine)
+            found = check_job(job, params, overrides, probe, clock, beam_options)
         if as_json:
             print_json(found.to_json(), kept=True)
         else:
@@ -63,8 +82,7 @@ def check(
 @click.argument("job")
 @job_options
 @click.option("--rescore", is_flag=True, help="Score all rows again, even if nothing changed.")
-@click.option("--engine", metavar="ENGINE", help="Short for --set runtime.engine=ENGINE.")
-@click.argument("beam_options", nargs=-1, type=click.UNPROCESSED, metavar="[-- BEAM OPTIONS]")
+@engine_options
 @common_options
 def run(
     job: str,
@@ -87,8 +105,7 @@ def run(
             from batchscore.job import load_job
             from batchscore.plan import make_plan
 
-        if engine is not None:
-            overrides = (*overrides, f"runtime.engine={engine}")
+        overrides = _with_engine(overrides, engine)
         clock.enter(PLANNING)
         loaded = notifier.job = load_job(job, params, overrides)
         plan = make_plan(loaded)

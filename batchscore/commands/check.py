@@ -10,7 +10,9 @@ from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
 from batchscore.commands.notify import program_of
-from batchscore.commands.prepared import prepared
+from batchscore.commands.prepared import all_flags, engine_of, prepared
+from batchscore.engines.flags import as_flags
+from batchscore.engines.registry import find_engine
 from batchscore.errors import (
     BatchscoreError,
     FailedError,
@@ -31,7 +33,7 @@ from batchscore.phases import (
     START_UP,
     Stopwatch,
 )
-from batchscore.plan import Plan, Work, make_plan, settle, share_out
+from batchscore.plan import Plan, Work, make_plan, settle
 from batchscore.plan.newest import newest_bound
 from batchscore.plan.places import probe_output
 from batchscore.plan.plan import day_end
@@ -162,6 +164,7 @@ def check_job(
     overrides: Sequence[str],
     probe: bool,
     clock: Stopwatch | None = None,
+    flags: Sequence[str] = (),
 ) -> Checked:
     """Plans a job and rehearses one batch; writes nothing, but for `probe` one object for a moment.
 
@@ -171,6 +174,7 @@ def check_job(
         overrides: As `KEY=VALUE`.
         probe: Whether to put an object into the output, and remove it.
         clock: Has measured the command's time so far; by default its time starts with this call.
+        flags: Beam options.
 
     Raises:
         InvalidError: Something is wrong before any work.
@@ -179,13 +183,19 @@ def check_job(
     """
     clock = clock or Stopwatch()
     clock.enter(PLANNING)
-    plan = make_plan(load_job(path, params, overrides))
+    loaded = load_job(path, params, overrides)
+    engine = find_engine(loaded.job.runtime.engine)
+    if flags:
+        with clock.during(START_UP):
+            engine.parse_flags([*as_flags(loaded.job.runtime.options), *flags])
+    plan = make_plan(loaded)
     store, slice_ = plan.spec.output, plan.spec.slice
     by, publication = holder(store, slice_), pending(store, slice_)
     work = settle(plan)
     if probe:
         probe_output(store)
-    tried = _try(plan, work, clock, scores=by is None and not work.held and not work.unchanged)
+    scores = by is None and not work.held and not work.unchanged
+    tried = _try(plan, work, clock, flags, scores)
     scoring = estimate_seconds(tried.plan, work, tried.rehearsal)
     return Checked(
         tried.plan,
@@ -206,7 +216,7 @@ class _Verified(NamedTuple):
     later: str | None
 
 
-def _try(plan: Plan, work: Work, clock: Stopwatch, scores: bool) -> _Verified:
+def _try(plan: Plan, work: Work, clock: Stopwatch, flags: Sequence[str], scores: bool) -> _Verified:
     """Loads the model and the functions, and scores one batch.
 
     Args:
@@ -214,7 +224,8 @@ def _try(plan: Plan, work: Work, clock: Stopwatch, scores: bool) -> _Verified:
             are findings of the check and do not end it.
     """
     try:
-        plan = prepared(share_out(plan, work.units), work.units, clock)
+        plan = engine_of(plan).place(plan, work.units)
+        plan = prepared(plan, work.units, clock, all_flags(plan, flags))
         spent = clock.spent()
         return _Verified(plan, rehearse(plan, work), spent, None)
     except BatchscoreError as error:

@@ -5,28 +5,46 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import import_module
 
+from batchscore.engines.flags import as_flags
+from batchscore.engines.protocol import Engine
+from batchscore.engines.registry import find_engine
 from batchscore.phases import LOADING, START_UP, Stopwatch
 from batchscore.plan import Plan
 from batchscore.processes import uncollected
 from batchscore.units.unit import Unit
 
 
-def prepared(plan: Plan, units: Sequence[Unit], clock: Stopwatch) -> Plan:
+def prepared(plan: Plan, units: Sequence[Unit], clock: Stopwatch, flags: Sequence[str]) -> Plan:
     """Returns the plan with its device resolved, once all that scoring imports is imported.
 
     Args:
         plan: What a run would do.
         units: What is to be scored.
         clock: Counts the imports as start-up, and the rest as loading.
+        flags: All Beam options, which the engine validates.
 
     Raises:
-        InvalidError: The device, the model or a function cannot be used.
+        InvalidError: An option, the device, the model or a function cannot be used.
     """
     with clock.during(START_UP), uncollected():
+        engine_of(plan).parse_flags(flags)
         # The graph needs Beam, and is built later, where nothing else may take seconds.
         import_module("batchscore.pipeline")
-        import_module("batchscore.engines.direct")
         from batchscore.plan.readiness import verify
 
     with clock.during(LOADING):
         return verify(plan, units)
+
+
+def engine_of(plan: Plan) -> Engine:
+    """Returns the engine that a plan's job names.
+
+    Raises:
+        JobFileError: There is none of this name.
+    """
+    return find_engine(plan.loaded.job.runtime.engine)
+
+
+def all_flags(plan: Plan, flags: Sequence[str]) -> list[str]:
+    """Returns the Beam options of the job file, then those of the command line."""
+    return [*as_flags(plan.loaded.job.runtime.options), *flags]

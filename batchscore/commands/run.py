@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import posixpath
-import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -22,10 +21,10 @@ from batchscore.commands.ending import (
     taken_over,
     unfinished,
 )
-from batchscore.commands.prepared import prepared
+from batchscore.commands.prepared import all_flags, engine_of, prepared
 from batchscore.commands.tidy import purge, repair
 from batchscore.commands.unwritable import writable
-from batchscore.engines.workers import start_server
+from batchscore.engines.protocol import Engine, Handle
 from batchscore.errors import (
     BatchscoreError,
     FailedError,
@@ -36,8 +35,8 @@ from batchscore.errors import (
 from batchscore.finish.finish import failed_manifest, held_manifest, until_now
 from batchscore.messages.wording import counted, counted_were
 from batchscore.phases import PLANNING, START_UP, Stopwatch, rounded, times
-from batchscore.plan import Plan, Work, plan_facts, scored_as, settle, share_out
-from batchscore.processes import frozen, uncollected
+from batchscore.plan import Plan, Work, plan_facts, scored_as, settle
+from batchscore.processes import uncollected
 from batchscore.runs import layout
 from batchscore.runs.checks import rejects_allowed
 from batchscore.runs.heal import relist
@@ -70,6 +69,14 @@ class Progress:
     rows: int
     total: int
     seconds: float
+
+
+@dataclass(frozen=True)
+class Launch:
+    """The engine of a run, and Beam's options for it."""
+
+    engine: Engine
+    flags: Sequence[str]
 
 
 class Stop:
@@ -116,26 +123,25 @@ def run_plan(
     """
     clock = clock or Stopwatch()
     clock.enter(PLANNING)
+    launch = Launch(engine_of(plan), all_flags(plan, flags))
     # Beam and torch take seconds to import: a run that has nothing to do is spared them.
     if flags:
         with clock.during(START_UP):
-            from batchscore.engines import direct
-
-        direct.parse_options(flags)
+            launch.engine.parse_flags(launch.flags)
     spec = plan.spec
     in_order = _require_free(spec.output, spec.slice)
     # A first look without the lease: it finds what is wrong and what is done, and writes nothing.
     work = _first_look(plan, rescore)
     if work.unchanged and in_order and not is_pending(spec.output, spec.slice):
         return _unchanged(work, clock)
-    plan = _verified(plan, work, clock)
+    plan = _verified(plan, work, clock, launch)
     with writable(spec.output):
         layout.claim_output(spec.output)
         run = layout.new_run_id(spec.output)
         lease = acquire(spec.output, spec.slice, "run", run)
     plan = replace(plan, spec=replace(plan.spec, run=run, lease=lease.number))
     with lease:
-        return _run_held(plan, flags, rescore, watch, stop, clock)
+        return _run_held(plan, launch, rescore, watch, stop, clock)
 
 
 def _first_look(plan: Plan, rescore: bool) -> Work:
@@ -152,7 +158,7 @@ def _first_look(plan: Plan, rescore: bool) -> Work:
 
 def _run_held(
     plan: Plan,
-    flags: Sequence[str],
+    launch: Launch,
     rescore: bool,
     watch: Callable[[Progress], None],
     stop: Stop,
@@ -166,14 +172,16 @@ def _run_held(
     if work.unchanged:
         return _unchanged(work, clock)
     # The first look may have found nothing to score, and the repair may have changed that.
-    plan = _verified(plan, work, clock)
+    plan = _verified(plan, work, clock, launch)
     if work.base is None:
         relist(spec.output, spec.slice)
+    if launch.engine.experimental:
+        logging.warning("runtime.engine %s is experimental: it may change", launch.engine.name)
     with writable(spec.output):
-        run = begin(share_out(plan, work.units), work, clock)
+        run = begin(launch.engine.place(plan, work.units), work, clock)
         if work.held:
             return _hold(run)
-    return _score(run, flags, watch, stop)
+    return _score(run, launch, watch, stop)
 
 
 def _require_free(store: Store, slice_: str) -> bool:
@@ -188,13 +196,12 @@ def _require_free(store: Store, slice_: str) -> bool:
     return last is None or last.released
 
 
-def _verified(plan: Plan, work: Work, clock: Stopwatch) -> Plan:
+def _verified(plan: Plan, work: Work, clock: Stopwatch, launch: Launch) -> Plan:
     """Tries model, device and functions, unless they were, or nothing is to be scored with them."""
     if work.held or work.unchanged or _is_verified(plan, work):
         return plan
-    if share_out(plan, work.units).workers > 1:
-        start_server()
-    return prepared(plan, work.units, clock)
+    launch.engine.start_workers(launch.engine.place(plan, work.units))
+    return prepared(plan, work.units, clock, launch.flags)
 
 
 def _is_verified(plan: Plan, work: Work) -> bool:
@@ -280,11 +287,11 @@ def _remove_work(store: Store, run: str) -> None:
 
 
 def _score(
-    run: Run, flags: Sequence[str], watch: Callable[[Progress], None], stop: Stop
+    run: Run, launch: Launch, watch: Callable[[Progress], None], stop: Stop
 ) -> dict[str, Any]:
     spec = run.spec
     try:
-        metrics = _watched(run, flags, watch, stop)
+        metrics = _watched(run, launch, watch, stop)
         if not is_held(spec):
             raise taken_over(spec)
         return _close(run, metrics)
@@ -330,62 +337,41 @@ def _remove_remains(spec: RunSpec) -> None:
     spec.output.prune_empty(posixpath.dirname(folder) for folder in folders)
 
 
-class _Scoring(threading.Thread):
-    """The engine on a thread of its own, so that this one can watch and be interrupted."""
-
-    def __init__(self, run: Run, flags: Sequence[str], stop: Stop) -> None:
-        super().__init__(daemon=True)
-        self._run, self._flags, self._request = run, flags, stop
-        self.launched = False
-        self.metrics: list[dict[str, Any]] = []
-        self.error: BaseException | None = None
-        self.lost: str | None = None
-
-    def run(self) -> None:
-        """Runs the pipeline to its end."""
-        try:
-            with uncollected():
-                from batchscore.engines import direct
-                from batchscore.pipeline import build
-
-            if self._request.signal is not None:
-                return
-            self.launched = True
-            spec, units, plan = self._run.spec, self._run.work.units, self._run.plan
-            options = direct.parse_options(self._flags)
-            with frozen():
-                self.metrics = direct.run(
-                    lambda p: build(p, spec, units),
-                    *(options, plan.workers, self._note_lost, plan.gpus),
-                )
-        except BaseException as error:
-            self.error = error
-
-    def _note_lost(self, reason: str) -> None:
-        self.lost = reason
-
-
 def _watched(
-    run: Run, flags: Sequence[str], watch: Callable[[Progress], None], stop: Stop
+    run: Run, launch: Launch, watch: Callable[[Progress], None], stop: Stop
 ) -> list[dict[str, Any]]:
-    work = _Scoring(run, flags, stop)
+    with uncollected():
+        from batchscore.pipeline import build
+
+    if stop.signal is not None:
+        raise stopped(run, stop.signal)
     started = time.monotonic()
-    work.start()
-    while work.is_alive():
-        work.join(_LOOK_SECONDS)
-        if stop.signal is not None:
-            _stop(run, work, stop.signal)
-        if work.lost is not None and work.is_alive():
-            raise _lost(run, work.lost)
-        counts = read_counts(run.spec.output, run.spec.run)
-        watch(Progress(counts.rows, run.work.unit_rows, time.monotonic() - started))
-        _check_rejects(run, work, counts.rejected)
+    spec, units = run.spec, run.work.units
+    work = launch.engine.submit(lambda p: build(p, spec, units), run.plan, launch.flags)
+    try:
+        while work.is_alive():
+            work.join(_LOOK_SECONDS)
+            _look(run, work, watch, stop, started)
+    finally:
+        if work.is_alive():
+            work.cancel()
     if work.error is not None:
         # Beam's own error of a worker that died says nothing of it.
-        raise _lost(run, work.lost) if work.lost else explained(run.spec, work.error)
-    if stop.signal is not None and not work.launched:
-        raise stopped(run, stop.signal)
+        raise _lost(run, work.lost) if work.lost else explained(spec, work.error)
     return work.metrics
+
+
+def _look(
+    run: Run, work: Handle, watch: Callable[[Progress], None], stop: Stop, started: float
+) -> None:
+    """Reports progress, and raises what ends a run before its pipeline ends."""
+    if stop.signal is not None:
+        _stop(run, work, stop.signal)
+    if work.lost is not None and work.is_alive():
+        raise _lost(run, work.lost)
+    counts = read_counts(run.spec.output, run.spec.run)
+    watch(Progress(counts.rows, run.work.unit_rows, time.monotonic() - started))
+    _check_rejects(run, work, counts.rejected)
 
 
 def _lost(run: Run, reason: str) -> FailedError:
@@ -397,7 +383,7 @@ def _lost(run: Run, reason: str) -> FailedError:
     )
 
 
-def _check_rejects(run: Run, work: _Scoring, rejected: int) -> None:
+def _check_rejects(run: Run, work: Handle, rejected: int) -> None:
     """Ends a run early whose rejects are too many already, whatever the rest brings."""
     rejected += sum(record.rejected for record in run.work.reused)
     allowed = run.spec.max_rejects
@@ -411,18 +397,17 @@ def _check_rejects(run: Run, work: _Scoring, rejected: int) -> None:
     )
 
 
-def _stop(run: Run, work: _Scoring, signal: int) -> None:
+def _stop(run: Run, work: Handle, signal: int) -> None:
     """Waits for the workers to stop; a run that is published, or about to be, is not stopped."""
-    if work.launched:
-        request_stop(run.spec.output, run.spec.run)
-        work.join(_GRACE_SECONDS)
-        while work.is_alive() and work.lost is None and is_publishing(run.spec):
-            work.join(_LOOK_SECONDS)
-        if work.lost is not None and work.is_alive():
-            raise _lost(run, work.lost)
+    request_stop(run.spec.output, run.spec.run)
+    work.join(_GRACE_SECONDS)
+    while work.is_alive() and work.lost is None and is_publishing(run.spec):
+        work.join(_LOOK_SECONDS)
+    if work.lost is not None and work.is_alive():
+        raise _lost(run, work.lost)
     if work.error is not None and is_publishing(run.spec):
         raise explained(run.spec, work.error)
-    if not work.launched or work.is_alive() or work.error is not None:
+    if work.is_alive() or work.error is not None:
         raise stopped(run, signal)
 
 

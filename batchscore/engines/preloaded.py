@@ -20,7 +20,7 @@ logging.basicConfig(handlers=[_handler], level=logging.ERROR)
 
 with uncollected():
     import batchscore.drift.compare  # the last step's, which imports it late
-    import batchscore.engines.direct
+    import batchscore.engines.local
     import batchscore.transforms  # noqa: F401
 
 # A worker that looks through what it was forked with would copy all of it.

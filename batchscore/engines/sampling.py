@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from apache_beam.runners.worker import statesampler
+from batchscore.engines.beam_private import statesampler
 
 _PERIOD_MS = 10
 _BEAMS = statesampler.StateSampler

@@ -239,8 +239,17 @@ class Runtime(Section):
     They stay within the model's tolerance, and what was scored with others is scored again.
     """
 
-    engine: Literal["direct"] = Field(
-        default="direct", description="The Beam engine; `direct` is this machine."
+    engine: Text = Field(
+        default="direct",
+        description="What runs the pipeline: `direct`, this machine; `flink`, a Flink cluster, "
+        "experimental; or an engine that an installed package offers. "
+        "[Operations](operations.md#engines) says what each needs.",
+    )
+    options: dict[Text, str | int | float | bool | OneOrMore] = Field(
+        default_factory=dict,
+        description="Options of Beam for the engine, without the `--`, such as `{job_endpoint: "
+        "flink:8099}`. `true` is an option without a value, and a list gives an option several "
+        "times. Options on the command line come after these.",
     )
     device: Annotated[str, StringConstraints(pattern=DEVICE)] = Field(
         default="auto",

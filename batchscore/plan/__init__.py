@@ -1,6 +1,15 @@
 """Everything that can fail before a worker starts."""
 
-from batchscore.plan.plan import Plan, make_plan, plan_facts, share_out
+from batchscore.plan.plan import Plan, make_plan, placed, plan_facts, share_out
 from batchscore.plan.work import Work, scored_as, settle
 
-__all__ = ["Plan", "Work", "make_plan", "plan_facts", "scored_as", "settle", "share_out"]
+__all__ = [
+    "Plan",
+    "Work",
+    "make_plan",
+    "placed",
+    "plan_facts",
+    "scored_as",
+    "settle",
+    "share_out",
+]

@@ -156,7 +156,11 @@ def share_out(plan: Plan, units: tuple[Unit, ...]) -> Plan:
     job = plan.loaded.job
     addresses = [job.output.path, job.model.path, *job.input.path]
     workers, why = choose_workers(job.runtime.workers, units, addresses, len(plan.gpus))
-    threads = max(1, count_cores() // workers)
+    return placed(plan, workers, why, max(1, count_cores() // workers))
+
+
+def placed(plan: Plan, workers: int, why: str, threads: int = 1) -> Plan:
+    """Returns the plan with a number of workers, why so many, and the threads of each."""
     source = replace(plan.spec.source, threads=threads)
     spec = replace(plan.spec, source=source, tile_threads=threads)
     return replace(plan, spec=spec, workers=workers, choices={"workers": why, **plan.choices})

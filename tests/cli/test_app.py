@@ -25,7 +25,7 @@ from tests.conftest import ROOT, Published
 JOB = {"--param", "--set"}
 EVERY = {"--json", "--debug", "-h", "--help"}
 SURFACE = {
-    "check": {"JOB", *JOB, "--probe", *EVERY},
+    "check": {"JOB", *JOB, "--probe", "--engine", "[-- BEAM OPTIONS]", *EVERY},
     "run": {"JOB", *JOB, "--rescore", "--engine", "[-- BEAM OPTIONS]", *EVERY},
     "runs": {"WHERE", *JOB, *EVERY},
     "show": {"WHERE", "[RUN]", *JOB, *EVERY},

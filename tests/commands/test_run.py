@@ -15,7 +15,7 @@ import pytest
 
 from batchscore.cli import watch as command_line
 from batchscore.commands.run import Progress, Stop, run_plan
-from batchscore.engines import direct
+from batchscore.engines import local
 from batchscore.errors import FailedError, StoppedError
 from batchscore.job import load_job
 from batchscore.plan import make_plan
@@ -255,8 +255,8 @@ def test_what_was_published_is_never_called_failed(
         whole(*given)
         raise RuntimeError("the engine went down")
 
-    whole = direct.run
-    monkeypatch.setattr(direct, "run", fail)
+    whole = local.run
+    monkeypatch.setattr(local, "run", fail)
     manifest = factory.run_json("run", factory.write_job(tmp_path))
     assert (manifest["status"], manifest["exit_code"]) == ("published", 0)
     assert factory.run_json("show", tmp_path / "out")["status"] == "published"

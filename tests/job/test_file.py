@@ -273,7 +273,6 @@ def test_remote_job_files(tmp_path: Path) -> None:
         ({"runtime": {"workers": 0}}, "runtime.workers: expected 'auto' or at least 1, found 0"),
         ({"runtime": {"workers": True}}, "runtime.workers: expected 'auto' or an integer"),
         ({"runtime": {"device": "gpu"}}, "expected 'auto', 'cpu', 'cuda' or 'cuda:N', found 'gpu'"),
-        ({"runtime": {"engine": "spark"}}, "runtime.engine: expected 'direct', found 'spark'"),
         ({"model": {"path": "m", "inputs": {"x": [1]}}}, "model.inputs.x.0: expected a text"),
         ({"model": {"path": "m", "version": "1"}}, "model: version: only for one weights file"),
         ({"model": {"path": "m", "format": "pt"}}, "also needs architecture, sha256, inputs"),

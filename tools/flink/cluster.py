@@ -124,12 +124,10 @@ class Cluster:
     def beam_options(self, pool: str) -> list[str]:
         """Returns Beam's options that send a pipeline here, with workers of the pool there."""
         return [
-            "--runner=PortableRunner",
             f"--job_endpoint=localhost:{self._jobs}",
             f"--artifact_endpoint=localhost:{self._artifacts}",
             "--environment_type=EXTERNAL",
             f"--environment_config={pool}",
-            f"--parallelism={self._wanted}",
         ]
 
     def __enter__(self) -> Cluster:

@@ -13,17 +13,14 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions
-
-from batchscore.engines import direct
+from batchscore.engines.local import WorkerPool
 from batchscore.plan import work
 from tests import factory
 from tools.flink.cluster import Cluster, fetch
@@ -82,13 +79,14 @@ class Trial:
         facts = {"begun": str(self._begun), "unit_rows": UNIT_ROWS, "seconds": seconds}
         (self.folder / "features.py").write_text(_FEATURES.format(**facts))
 
-    def run(self, engine: str) -> Outcome:
+    def run(self, engine: str, flags: Sequence[str] = ()) -> Outcome:
         """Runs the job as the command line does; SystemExit if nothing was published."""
         self.forget()
         started = time.monotonic()
         output = self.folder / engine
         job = self.folder / "job.yaml"
-        manifest = factory.run_json("run", job, "--set", f"output.path={output}")
+        asked = ("--engine", engine, "--set", f"output.path={output}")
+        manifest = factory.run_json("run", job, *asked, "--", *flags)
         _log.info("%s: %s in %.0f s", engine, manifest["status"], time.monotonic() - started)
         if manifest["status"] != "published":
             raise SystemExit(f"{engine}: {manifest.get('error', manifest['status'])}")
@@ -96,24 +94,12 @@ class Trial:
         return Outcome(factory.published(output), profile.read_bytes(), self.begun())
 
     def forget(self) -> None:
-        """Begins to count anew."""
+        """Starts to count from zero."""
         self._begun.write_text("")
 
     def begun(self) -> Counter[int]:
         """Returns how often each unit was begun in the last run."""
         return Counter(int(line) for line in self._begun.read_text().splitlines())
-
-
-def on_flink(cluster: Cluster, pool: str) -> Callable[..., list[dict[str, Any]]]:
-    """Returns what runs a pipeline on a cluster, in place of the direct runner's `run`."""
-
-    def run(build: Callable[[beam.Pipeline], None], *_: Any) -> list[dict[str, Any]]:
-        pipeline = beam.Pipeline(options=PipelineOptions(cluster.beam_options(pool)))
-        build(pipeline)
-        pipeline.run().wait_until_finish()
-        return []
-
-    return run
 
 
 @contextmanager
@@ -160,14 +146,11 @@ def compare(cache: Path, folder: Path, seconds: float) -> list[str]:
     expected = trial.run("direct")
     with (
         Cluster(cache, folder / "cluster", TASK_MANAGERS) as cluster,
-        direct.WorkerPool(lambda reason: _log.info("pool: %s", reason)) as pool,
+        WorkerPool(lambda reason: _log.info("pool: %s", reason)) as pool,
     ):
         _log.info("flink: %d TaskManagers are up", TASK_MANAGERS)
-        with (
-            mock.patch.object(direct, "run", on_flink(cluster, pool.address)),
-            losing_one(cluster, trial),
-        ):
-            found = trial.run("flink")
+        with losing_one(cluster, trial):
+            found = trial.run("flink", cluster.beam_options(pool.address))
         killed = cluster.task_managers[0].poll() == -signal.SIGKILL
     _log.info("flink: %d units were begun %d times", UNITS, found.begun.total())
     return differences(expected, found) + ([] if killed else ["no TaskManager was killed"])

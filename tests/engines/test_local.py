@@ -1,4 +1,4 @@
-"""The direct runner: Beam's options, and worker processes that end with the run."""
+"""Pipelines on this machine, and worker processes that end with the run."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ import psutil
 import pytest
 import torch
 from apache_beam.metrics.metric import Metrics
-from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
+from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.portability.api import beam_fn_api_pb2, endpoints_pb2
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from apache_beam.transforms.environments import ExternalEnvironment
 
-from batchscore.engines.direct import WorkerPool, parse_options, run
-from batchscore.errors import JobFileError
+from batchscore.engines.local import WorkerPool, run
 
 
 def leave_pid(folder: str, element: int) -> int:
@@ -49,32 +48,9 @@ def pids(folder: Path) -> set[int]:
     return {int(path.name.partition("-")[0]) for path in folder.iterdir()}
 
 
-def test_options_of_beam_are_passed_on() -> None:
-    """A flag that Beam knows is set."""
-    options = parse_options(["--direct_runner_bundle_repeat=2"])
-    assert options.view_as(DirectOptions).direct_runner_bundle_repeat == 2
-
-
-@pytest.mark.parametrize(
-    ("flag", "words"),
-    [
-        ("--direct_runner_bundel_repeat=2", ("--direct_runner_bundel_repeat=2", "no such option")),
-        ("--direct_runner_bundle=2", ("--direct_runner_bundle=2", "no such option")),
-        ("--direct_num_workers=4", ("direct_num_workers", "runtime.workers")),
-        ("--runner=FlinkRunner", ("runner", "runtime.engine")),
-        ("--direct_runner_bundle_repeat=many", ("direct_runner_bundle_repeat=many",)),
-    ],
-)
-def test_other_options_are_errors(flag: str, words: tuple[str, ...]) -> None:
-    """A flag that Beam does not know, cuts short, or that the job file sets, is named."""
-    with pytest.raises(JobFileError) as caught:
-        parse_options([flag])
-    assert all(word in str(caught.value) for word in words)
-
-
 def test_one_worker_is_this_process(tmp_path: Path) -> None:
     """One worker runs in this process, and Beam's metrics come back sorted by step and name."""
-    metrics = run(graph(tmp_path, [1, 2, 3]), PipelineOptions([]), 1, pytest.fail)
+    metrics = run(graph(tmp_path, [1, 2, 3]), (), 1, pytest.fail)
     assert pids(tmp_path) == {os.getpid()}
     ours = [{k: v for k, v in m.items() if k != "step"} for m in metrics if m["step"] == "Leave"]
     assert ours == [
@@ -87,7 +63,7 @@ def test_one_worker_is_this_process(tmp_path: Path) -> None:
 def test_workers_end_with_the_run(tmp_path: Path) -> None:
     """Several workers are processes of their own, and none is left when the run is over."""
     lost: list[str] = []
-    run(graph(tmp_path, list(range(40))), PipelineOptions([]), 2, lost.append)
+    run(graph(tmp_path, list(range(40))), (), 2, lost.append)
     workers = pids(tmp_path)
     assert len(workers) == 2
     assert os.getpid() not in workers
@@ -100,7 +76,7 @@ def test_workers_end_with_a_failure(tmp_path: Path) -> None:
     """A step that fails in a worker fails the run with its words, and no worker is left."""
     lost: list[str] = []
     with pytest.raises(RuntimeError, match="element -1 is negative"):
-        run(graph(tmp_path, [-1, 1]), PipelineOptions([]), 2, lost.append)
+        run(graph(tmp_path, [-1, 1]), (), 2, lost.append)
     assert pids(tmp_path)
     assert not [pid for pid in pids(tmp_path) if psutil.pid_exists(pid)]
     assert lost == []
@@ -135,7 +111,7 @@ def test_each_worker_sees_a_gpu_of_its_own(
         spread = pipeline | beam.Create(range(40)) | beam.Reshuffle()
         _ = spread | beam.Map(lambda element: leave_gpu(str(tmp_path), element))
 
-    run(build, PipelineOptions([]), 2, lambda _: None, gpus)
+    run(build, (), 2, lambda _: None, gpus)
     found = [path.read_text() for path in tmp_path.iterdir()]
     assert len(found) == 2
     assert set(found) == expected

@@ -1,0 +1,37 @@
+"""The parts of Beam that it calls its own: no other module imports them.
+
+Beam may change them in any version, which `beam_version` guards.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
+from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc
+from apache_beam.runners.portability.flink_runner import FlinkRunner
+from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
+from apache_beam.runners.worker import statesampler
+from apache_beam.runners.worker.sdk_worker import SdkHarness
+from apache_beam.transforms.environments import ExternalEnvironment
+from apache_beam.utils.thread_pool_executor import shared_unbounded_instance
+
+__all__ = [
+    "ExternalEnvironment",
+    "FlinkRunner",
+    "FnApiRunner",
+    "SdkHarness",
+    "beam_fn_api_pb2",
+    "beam_fn_api_pb2_grpc",
+    "option_parser",
+    "shared_unbounded_instance",
+    "statesampler",
+]
+
+
+def option_parser() -> argparse.ArgumentParser:
+    """Returns a parser of all options that Beam knows, which raises instead of exiting."""
+    parser = _BeamArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for kind in PipelineOptions.__subclasses__():
+        kind._add_argparse_args(parser)
+    return parser

@@ -1,0 +1,57 @@
+"""Beam options as flags of a command line: from the job file, and validated."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+
+from batchscore.engines.beam_version import require_tested_beam
+from batchscore.errors import JobFileError
+from batchscore.processes import uncollected
+
+Option = str | int | float | bool | tuple[str, ...]
+
+
+def as_flags(options: Mapping[str, Option]) -> list[str]:
+    """Returns the flags of a mapping: true is a flag without a value, false is none."""
+    flags: list[str] = []
+    for name, value in options.items():
+        if isinstance(value, bool):
+            flags += [f"--{name}"] if value else []
+        else:
+            values = value if isinstance(value, tuple) else (value,)
+            flags += [f"--{name}={each}" for each in values]
+    return flags
+
+
+def parse_flags(flags: Sequence[str], ours: Mapping[str, str]) -> argparse.Namespace:
+    """Returns the values of Beam's options, those with defaults as well.
+
+    Args:
+        flags: As on a command line.
+        ours: Options that belong elsewhere, each with the key of the job file that sets it.
+
+    Raises:
+        JobFileError: Beam does not know a flag, or the flag is set by the job file.
+        InvalidError: Beam has a version that was not tested.
+    """
+    require_tested_beam()
+    with uncollected():
+        from batchscore.engines.beam_private import option_parser
+    try:
+        known, unknown = option_parser().parse_known_args(list(flags))
+    except (argparse.ArgumentError, SystemExit) as error:
+        raise JobFileError(f"Beam options {' '.join(flags)!r}: {error}") from error
+    if unknown:
+        raise JobFileError(
+            f"Beam option {unknown[0]!r}: Beam has no such option; batchscore's own options "
+            "go before the --"
+        )
+    for flag in flags:
+        name = flag.split("=")[0].removeprefix("--")
+        if name in ours:
+            raise JobFileError(
+                f"Beam option '--{name}': {ours[name]} sets it; give it there, in the job file "
+                "or with --set"
+            )
+    return known

@@ -1,0 +1,75 @@
+"""The engine `flink`, experimental: a Flink cluster, through Beam's job server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from batchscore.engines.background import Background
+from batchscore.engines.flags import parse_flags
+from batchscore.engines.protocol import Build, Handle, Metrics
+from batchscore.errors import InvalidError
+from batchscore.plan import Plan, placed
+from batchscore.units.unit import Unit
+
+_OURS = {"parallelism": "runtime.workers", "runner": "runtime.engine"}
+_AUTOMATIC = "[auto]"
+
+
+class FlinkEngine:
+    """Runs pipelines on a Flink cluster, whose workers have batchscore installed."""
+
+    name = "flink"
+    experimental = True
+
+    def parse_flags(self, flags: Sequence[str]) -> None:
+        """Validates Beam options, of which one must name the cluster or the job server."""
+        found = parse_flags(flags, _OURS)
+        if not found.job_endpoint and found.flink_master == _AUTOMATIC:
+            raise InvalidError(
+                "engine flink: neither a job server nor a cluster is named; set runtime.options "
+                "to {job_endpoint: HOST:PORT}, where Beam's job server listens, or to "
+                "{flink_master: HOST:PORT}, where Flink's REST interface does"
+            )
+
+    def place(self, plan: Plan, units: Sequence[Unit]) -> Plan:
+        """Returns the plan with as many workers as asked for, of one thread each."""
+        job = plan.loaded.job
+        for address in (job.output.path, job.model.path, *job.input.path):
+            if address.startswith("memory:"):
+                raise InvalidError(
+                    f"engine flink: {address} is the memory of this process, which the cluster's "
+                    "workers do not see; use a shared folder or an object store"
+                )
+        asked = job.runtime.workers
+        if isinstance(asked, int):
+            return placed(plan, asked, f"{asked}, as asked for")
+        return placed(plan, 1, "1, since the cluster's size is not known; set runtime.workers")
+
+    def start_workers(self, plan: Plan) -> None:
+        """The cluster has its workers."""
+
+    def submit(self, build: Build, plan: Plan, flags: Sequence[str]) -> Handle:
+        """Sends the pipeline to the job server, on a thread."""
+        self.parse_flags(flags)
+
+        def work(handle: Background) -> Metrics:
+            return _run(build, [*flags, f"--parallelism={plan.workers}"], handle)
+
+        handle = Background(work)
+        handle.start()
+        return handle
+
+
+def _run(build: Build, flags: Sequence[str], handle: Background) -> Metrics:
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    from batchscore.engines.beam_private import FlinkRunner
+    from batchscore.engines.metrics import listed_metrics
+
+    pipeline = beam.Pipeline(runner=FlinkRunner(), options=PipelineOptions(list(flags)))
+    build(pipeline)
+    result = pipeline.run()
+    handle.note_job(result)
+    result.wait_until_finish()
+    return listed_metrics(result)

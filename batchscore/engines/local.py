@@ -1,0 +1,186 @@
+"""A pipeline on this machine: in this process, or on workers forked from a preloaded server."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing.connection
+import multiprocessing.process
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import apache_beam as beam
+import grpc
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from batchscore.engines.beam_private import (
+    ExternalEnvironment,
+    FnApiRunner,
+    SdkHarness,
+    beam_fn_api_pb2,
+    beam_fn_api_pb2_grpc,
+    shared_unbounded_instance,
+)
+from batchscore.engines.metrics import listed_metrics
+from batchscore.engines.protocol import Build, Metrics
+from batchscore.engines.sampling import quick_sampling
+from batchscore.engines.workers import start_server
+
+_RELEASED = 64
+"""Exit code of a worker that the runner let go; no other end of a process has it."""
+_DESERTED = 65
+"""Exit code of a worker whose runner is gone."""
+_NOTICED_SECONDS = 0.5
+"""The connection to a worker that dies ends before its exit code is known, by so much at most."""
+
+
+def run(
+    build: Build,
+    flags: Sequence[str],
+    workers: int,
+    on_lost: Callable[[str], None],
+    gpus: Sequence[str] = (),
+) -> Metrics:
+    """Runs a pipeline to its end and returns Beam's metrics.
+
+    Args:
+        build: Adds the steps.
+        flags: Beam options.
+        workers: 1 runs in this process; more run in processes of their own.
+        on_lost: Called with the reason when a worker process ends too early; this call then
+            never returns.
+        gpus: Names of GPUs. If there are several, worker processes take turns with them.
+    """
+    if workers == 1:
+        with quick_sampling():
+            return _run(build, FnApiRunner(), PipelineOptions(list(flags)))
+    with WorkerPool(on_lost, gpus if len(gpus) > 1 else ()) as pool:
+        options = PipelineOptions([*flags, f"--direct_num_workers={workers}"])
+        return _run(build, FnApiRunner(ExternalEnvironment(pool.address)), options)
+
+
+def _run(build: Build, runner: FnApiRunner, options: PipelineOptions) -> Metrics:
+    pipeline = beam.Pipeline(runner=runner, options=options)
+    build(pipeline)
+    result = pipeline.run()
+    result.wait_until_finish()
+    return listed_metrics(result)
+
+
+def _work(control: str, worker: str, log_level: int, gpu: str | None) -> None:
+    """Serves one worker's requests until the runner closes the connection.
+
+    Args:
+        gpu: the one that it sees of several.
+    """
+    if gpu is not None:
+        # CUDA reads it once, when something is first asked of it: nothing was in this process.
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    # What user code prints must not mix with the result on standard output.
+    sys.stdout = sys.stderr
+    # A terminal sends Ctrl-C to workers too; the launcher is who handles it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.excepthook = _without_lost_connections
+    logging.getLogger("apache_beam").setLevel(log_level)
+    kind = SdkHarness if log_level <= logging.ERROR else QuietHarness
+    try:
+        with quick_sampling():
+            kind(control, worker_id=worker, state_cache_size=0).run()
+    except grpc.RpcError:
+        sys.exit(_DESERTED)
+    sys.exit(_RELEASED)
+
+
+class QuietHarness(SdkHarness):
+    """Answers an error with its traceback, as Beam's harness does, but does not print it too."""
+
+    def _execute(self, task: Callable[[], Any], request: Any) -> None:
+        def answer() -> Any:
+            try:
+                return task()
+            except BaseException:
+                text = traceback.format_exc()
+                return beam_fn_api_pb2.InstructionResponse(
+                    instruction_id=request.instruction_id, error=text
+                )
+
+        super()._execute(answer, request)
+
+
+def _without_lost_connections(failed: threading.ExceptHookArgs) -> None:
+    """Keeps quiet of Beam's threads whose other end is gone: the pool tells of that itself."""
+    if not issubclass(failed.exc_type, grpc.RpcError):
+        threading.__excepthook__(failed)
+
+
+class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
+    """Starts Beam workers by forking a server that has imported Beam and torch once.
+
+    Beam's own pool starts each through a shell, and imports everything again.
+    """
+
+    def __init__(self, on_lost: Callable[[str], None], gpus: Sequence[str] = ()) -> None:
+        self._on_lost, self._gpus = on_lost, gpus
+        self._closing = False
+        self._context = start_server()
+        self._processes: list[multiprocessing.process.BaseProcess] = []
+        self._watchers: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        self.address = ""
+
+    def __enter__(self) -> WorkerPool:
+        threading.excepthook = _without_lost_connections
+        self._server = grpc.server(shared_unbounded_instance())
+        beam_fn_api_pb2_grpc.add_BeamFnExternalWorkerPoolServicer_to_server(self, self._server)
+        self.address = f"localhost:{self._server.add_insecure_port('localhost:0')}"
+        self._server.start()
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if error is not None:
+            self._await_lost()
+        self._closing = True
+        self._server.stop(None)
+        for process in self._processes:
+            process.terminate()
+        for process in self._processes:
+            process.join()
+
+    def _await_lost(self) -> None:
+        """Gives watchers time: Beam may miss a worker before its exit code is known."""
+        ended = multiprocessing.connection.wait(
+            [process.sentinel for process in self._processes], _NOTICED_SECONDS
+        )
+        for process, watcher in zip(self._processes, self._watchers, strict=True):
+            if process.sentinel in ended:
+                watcher.join(_NOTICED_SECONDS)
+
+    def StartWorker(  # noqa: N802 - the name is the protocol's
+        self, request: Any, _context: Any
+    ) -> Any:
+        """Forks a worker for the runner."""
+        log_level = logging.getLogger("apache_beam").getEffectiveLevel()
+        with self._lock:
+            gpu = self._gpus[len(self._processes) % len(self._gpus)] if self._gpus else None
+            target = (request.control_endpoint.url, request.worker_id, log_level, gpu)
+            process = self._context.Process(target=_work, args=target, daemon=True)
+            process.start()
+            self._processes.append(process)
+            watcher = threading.Thread(target=self._watch, args=(process,), daemon=True)
+            self._watchers.append(watcher)
+            watcher.start()
+        return beam_fn_api_pb2.StartWorkerResponse()
+
+    def _watch(self, process: multiprocessing.process.BaseProcess) -> None:
+        """Tells of a worker that ends before the pool does: the runner would wait for ever."""
+        process.join()
+        if not self._closing and process.exitcode != _RELEASED:
+            self._on_lost(f"worker process {process.pid} ended with exit code {process.exitcode}")
+
+    def StopWorker(self, _request: Any, _context: Any) -> Any:  # noqa: N802
+        """Workers end when the pool does."""
+        return beam_fn_api_pb2.StopWorkerResponse()

@@ -1,0 +1,72 @@
+"""What an engine has to do, and what a run asks of a pipeline that an engine works on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from batchscore.plan import Plan
+from batchscore.units.unit import Unit
+
+if TYPE_CHECKING:
+    import apache_beam as beam
+
+Build = Callable[["beam.Pipeline"], None]
+"""Adds the steps of a run to a pipeline."""
+Metrics = list[dict[str, Any]]
+"""Beam's counters and distributions, each with its step and name."""
+
+
+class Handle(Protocol):
+    """A pipeline under way.
+
+    Attributes:
+        metrics: Beam's metrics, once the pipeline has ended well.
+        error: What ended the pipeline, or None.
+        lost: Why a worker process ended too early, or None. The pipeline may then never end.
+    """
+
+    metrics: Metrics
+    error: BaseException | None
+    lost: str | None
+
+    def is_alive(self) -> bool:
+        """Tells whether the pipeline has not ended yet."""
+
+    def join(self, timeout: float | None = None) -> None:
+        """Waits for the end, for so many seconds at most."""
+
+    def cancel(self) -> None:
+        """Asks the engine to end the pipeline, and does not wait for it."""
+
+
+class Engine(Protocol):
+    """Runs pipelines. The module that defines an engine imports Beam only inside its methods.
+
+    Attributes:
+        name: The value of `runtime.engine` that selects it.
+        experimental: Whether a run warns that the engine may still change.
+    """
+
+    name: str
+    experimental: bool
+
+    def parse_flags(self, flags: Sequence[str]) -> None:
+        """Imports what a submission needs, and validates Beam options.
+
+        Raises:
+            InvalidError: An option is unknown, malformed or missing, or Beam cannot be used.
+        """
+
+    def place(self, plan: Plan, units: Sequence[Unit]) -> Plan:
+        """Returns the plan with the number of workers, and the threads of each.
+
+        Raises:
+            InvalidError: The workers cannot reach an address of the job.
+        """
+
+    def start_workers(self, plan: Plan) -> None:
+        """Starts, while the model is loaded, what takes seconds; returns at once."""
+
+    def submit(self, build: Build, plan: Plan, flags: Sequence[str]) -> Handle:
+        """Starts the pipeline that `build` makes, and returns without waiting for its end."""

@@ -1,0 +1,73 @@
+"""The engine `flink` up to Beam's job API: what it submits, and what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from apache_beam.runners.portability.local_job_service import LocalJobServicer
+
+from batchscore.engines.flink import FlinkEngine
+from batchscore.errors import InvalidError, JobFileError
+from batchscore.job import load_job
+from batchscore.plan import make_plan, settle
+from tests import factory
+
+
+@pytest.fixture
+def job_server(tmp_path: Path) -> Iterator[str]:
+    """Beam's own job server, which takes what Flink's takes, and runs it in processes."""
+    server = LocalJobServicer(staging_dir=str(tmp_path / "staging"))
+    port = server.start_grpc_server()
+    yield f"localhost:{port}"
+    server.stop()
+
+
+def test_a_job_is_scored_through_a_job_server(job_server: str, tmp_path: Path) -> None:
+    """A job server is sent the pipeline, and publishes the rows of the engine `direct`."""
+    expected = factory.run_json("run", factory.write_job(tmp_path / "direct"))
+    options = {"job_endpoint": job_server, "environment_type": "LOOPBACK"}
+    changes = {"runtime": {"engine": "flink", "options": options}}
+    job = factory.write_job(tmp_path / "flink", changes)
+    assert factory.run_cli("check", job).exit_code == 0
+    found = factory.run_json("run", job)
+    assert (found["status"], found["engine"], found["workers"]) == ("published", "flink", 1)
+    rows = [factory.published(tmp_path / engine / "out") for engine in ("direct", "flink")]
+    assert rows[1].equals(rows[0])
+    assert found["rows"] == expected["rows"]
+    assert found["beam_metrics"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "kind", "words"),
+    [
+        ([], InvalidError, ("job_endpoint: HOST:PORT", "flink_master: HOST:PORT")),
+        (["--parallelism=2"], JobFileError, ("--parallelism", "runtime.workers")),
+        (["--flink_mastr=f:8081"], JobFileError, ("--flink_mastr", "no such option")),
+    ],
+)
+def test_options_that_cannot_work_are_errors(
+    flags: list[str], kind: type[Exception], words: tuple[str, ...]
+) -> None:
+    """Without a cluster nothing is downloaded; what the job file sets is no option."""
+    with pytest.raises(kind) as caught:
+        FlinkEngine().parse_flags(flags)
+    assert all(word in str(caught.value) for word in words)
+
+
+@pytest.mark.parametrize(("asked", "workers"), [("auto", 1), (5, 5)])
+def test_workers_are_those_asked_for(asked: Any, workers: int, tmp_path: Path) -> None:
+    """The cluster's size is not known here, nor are its cores: a worker has one thread."""
+    plan = make_plan(load_job(str(factory.write_job(tmp_path, {"runtime.workers": asked}))))
+    plan = FlinkEngine().place(plan, settle(plan).units)
+    assert (plan.workers, plan.spec.tile_threads) == (workers, 1)
+
+
+def test_memory_of_this_process_is_refused(tmp_path: Path) -> None:
+    """Workers elsewhere do not see it, and the message says what they do see."""
+    output = {"output.path": f"memory://{tmp_path.name}"}
+    plan = make_plan(load_job(str(factory.write_job(tmp_path, output))))
+    with pytest.raises(InvalidError, match="use a shared folder"):
+        FlinkEngine().place(plan, ())

@@ -1,0 +1,79 @@
+"""Engines by name: those of other packages run jobs, and one that is missing is an error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from batchscore.engines.registry import find_engine
+from batchscore.errors import JobFileError
+from tests import factory
+
+MODULE = '''"""An engine that notes what it is asked for, and runs pipelines as `direct` does."""
+
+from batchscore.engines.direct import DirectEngine
+
+
+class Engine(DirectEngine):
+    name = "noting"
+    experimental = True
+    asked = []
+
+    def parse_flags(self, flags):
+        self.asked.append(("parse_flags", *flags))
+
+    def start_workers(self, plan):
+        self.asked.append(("start_workers", plan.workers))
+
+    def submit(self, build, plan, flags):
+        self.asked.append(("submit", *flags))
+        return super().submit(build, plan, flags)
+'''
+
+
+def install(folder: Path, name: str, value: str) -> None:
+    """Make a folder of `sys.path` hold a package that offers an engine."""
+    facts = folder / f"{name}_engine-1.0.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}-engine\nVersion: 1.0\n")
+    (facts / "entry_points.txt").write_text(f"[batchscore.engines]\n{name} = {value}\n")
+
+
+def test_a_package_adds_an_engine_by_an_entry_point(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A job that names it is validated, placed and run by it, with options of file and command."""
+    (tmp_path / "noting.py").write_text(MODULE)
+    install(tmp_path, "noting", "noting:Engine")
+    monkeypatch.syspath_prepend(tmp_path)
+    options = {"engine": "noting", "options": {"experiments": ["a"]}}
+    job = factory.write_job(tmp_path, {"runtime": options})
+    manifest = factory.run_json("run", job, "--", "--no_auth")
+    assert (manifest["status"], manifest["engine"]) == ("published", "noting")
+    flags = ("--experiments=a", "--no_auth")
+    parsed = [("parse_flags", *flags)] * 2
+    assert find_engine("noting").asked == [  # type: ignore[attr-defined]
+        *(parsed[0], ("start_workers", 1), parsed[1], ("submit", *flags), parsed[1])
+    ]
+    assert "runtime.engine noting is experimental" in caplog.text
+
+
+def test_an_unknown_engine_is_named_with_the_known_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message lists the engines of batchscore and those of other packages."""
+    install(tmp_path, "noting", "noting:Engine")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(JobFileError, match="one of direct, flink, noting, found 'flnk'"):
+        find_engine("flnk")
+
+
+def test_an_engine_that_cannot_be_imported_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message names the entry point and why it fails."""
+    install(tmp_path, "broken", "no_such_module:Engine")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(JobFileError, match=r"runtime.engine broken.*No module named"):
+        find_engine("broken")
