@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,52 +19,14 @@ from batchscore.cli import cli
 from batchscore.job import Job
 from batchscore.job.text import parse_yaml
 from batchscore.models.folder import read_model_folder
+from tests.pages import ROOT, arguments, blocks, page, replay, sessions
 
-ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-ARCHITECTURE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
-DRIFT = (ROOT / "docs/drift.md").read_text(encoding="utf-8")
-OPERATIONS = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+README = page("README.md")
+SESSIONS = sessions("".join(blocks("console", README)))
+ARCHITECTURE = page("docs/architecture.md")
+DRIFT = page("docs/drift.md")
+OPERATIONS = page("docs/operations.md")
 MODEL = ROOT / "jobs/flight_delays/model"
-
-
-def blocks(language: str, page: str = README) -> list[str]:
-    """Returns a page's code blocks of a language."""
-    return re.findall(rf"```{language}\n(.*?)```", page, re.S)
-
-
-def sessions() -> list[tuple[str, list[str]]]:
-    """Returns each command of the README's sessions with the lines that it is said to print."""
-    found: list[tuple[str, list[str]]] = []
-    for line in "".join(blocks("console")).splitlines():
-        if line.startswith("$ "):
-            found.append((line[2:], []))
-        else:
-            found[-1][1].append(line)
-    return found
-
-
-def shape(line: str) -> str:
-    """Returns a line without what differs from run to run; the equation of rows stays as it is."""
-    line = re.sub(r"\s+", " ", line.strip())
-    if line.startswith("read "):
-        return line
-    line = line.replace(".venv/bin/", "")
-    line = re.sub(r"\b\d{8}-[0-9a-f]{4}\b", "RUN", line)
-    line = re.sub(r"\b[0-9a-f]{16}\b", "UNIT", line)
-    line = re.sub(r"limited by .*|^help .*|in \S+/data$|\S+@\S+", "…", line)
-    line = re.sub(r"\S*/?data/samples/", "data/samples/", line)
-    return re.sub(r"\d{4}-\d\d-\d\dT[\d:.+]+|[\d.,]*\d[kM]?", "#", line)
-
-
-def arguments(command: str) -> list[str] | None:
-    """Returns a batchscore command's arguments, the Makefile's for `make demo`; else None."""
-    if command == "make demo":
-        recipe = re.search(r"^demo:.*\n\t\$\(BIN\)/(.*)$", (ROOT / "Makefile").read_text(), re.M)
-        assert recipe is not None
-        command = recipe[1]
-    words = shlex.split(command)
-    return words[1:] if words[0] == "batchscore" else None
 
 
 @pytest.fixture
@@ -80,16 +41,10 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.slow
 def test_the_sessions_and_the_code_do_what_the_readme_says(clone: Path) -> None:
     """Every command ends as shown and prints the lines shown; what it wrote is read as shown."""
-    for command, expected in sessions():
-        words = arguments(command)
-        if words is None:
-            continue
-        done = CliRunner().invoke(cli, words)
-        refused = expected[:1] and expected[0].startswith(("FAIL", "HELD"))
-        assert done.exit_code == (3 if refused else 0), done.output
-        printed = [shape(line) for line in done.output.splitlines()]
-        assert [shape(line) for line in expected if shape(line) not in printed] == []
-    for code in blocks("python"):
+    for command, expected in SESSIONS:
+        if words := arguments(command):
+            replay(words, expected)
+    for code in blocks("python", README):
         names: dict[str, object] = {}
         exec(code, names)
         if isinstance(result := names.get("result"), bs.RunResult):
@@ -105,10 +60,10 @@ def test_the_page_on_python_says_what_is_returned(
     clone: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The code of docs/python.md runs, and prints what the page shows."""
-    page = (ROOT / "docs/python.md").read_text(encoding="utf-8")
+    shown = page("docs/python.md")
     names: dict[str, Any] = {}
-    exec("".join(blocks("python", page)), names)
-    assert [capsys.readouterr().out] == blocks("text", page)
+    exec("".join(blocks("python", shown)), names)
+    assert [capsys.readouterr().out] == blocks("text", shown)
     assert (names["found"].status, names["again"].status) == ("ok", "unchanged")
     assert names["again"].files == names["result"].files
     assert names["again"].files[0].startswith(f"{clone}/out/python/data/")
@@ -116,13 +71,13 @@ def test_the_page_on_python_says_what_is_returned(
 
 def test_each_session_is_one_that_is_run() -> None:
     """All commands are batchscore's own, but for the tests' own `make test`."""
-    others = [command for command, _ in sessions() if arguments(command) is None]
+    others = [command for command, _ in SESSIONS if arguments(command) is None]
     assert others == ["make test"]
 
 
 def test_the_job_shown_is_the_job_that_is_run() -> None:
     """The README's job file says what jobs/flight_delays/job_day.yaml says."""
-    shown = yaml.safe_load(blocks("yaml")[0])
+    shown = yaml.safe_load(blocks("yaml", README)[0])
     file = yaml.safe_load((ROOT / "jobs/flight_delays/job_day.yaml").read_text(encoding="utf-8"))
     assert {"batchscore": 1, **shown} == file
 
@@ -181,9 +136,9 @@ def test_the_sections_shown_are_those_of_a_job_file() -> None:
 def test_links_lead_somewhere() -> None:
     """Every relative link of the README and the pages in docs/ names a file that is there."""
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
-    for page in pages:
-        for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
-            assert (page.parent / link).exists(), f"{page.name}: {link}"
+    for each in pages:
+        for link in re.findall(r"\]\(([^)#:]+)\)", each.read_text(encoding="utf-8")):
+            assert (each.parent / link).exists(), f"{each.name}: {link}"
 
 
 def test_the_architecture_names_every_module_and_no_other() -> None:
