@@ -13,6 +13,7 @@ BatchscoreError                1   root; never raised itself
 │   │   └── ShardError             a shard cannot be read to its end, or changed meanwhile
 │   │       └── Int96Error         an INT96 timestamp that the unit it is read in cannot hold
 │   ├── RecordError                a record, manifest or journal is missing or damaged
+│   │   └── VersionError           a newer batchscore wrote it
 │   └── LeaseError                 another run took the slice over while this one slept
 ├── HeldError                  3   a check did not pass; a person decides
 ├── RetryError                 4   not yet: input not ready, output in use
@@ -91,6 +92,10 @@ class Int96Error(ShardError):
 
 class RecordError(FailedError):
     """A record, manifest or journal is missing or damaged."""
+
+
+class VersionError(RecordError):
+    """A newer batchscore wrote a document, in a form that this one does not know."""
 
 
 class LeaseError(FailedError):

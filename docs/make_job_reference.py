@@ -91,7 +91,7 @@ def _table(model: dict[str, Any]) -> str:
     for key, field in model["properties"].items():
         default = "required" if key in required else _default(field)
         meaning = field["description"].replace("|", "\\|")
-        rows.append(f"| `{key}` | {_kind(field)} | {default} | {meaning} |")
+        rows.append(f"| `{key}` | {kind(field)} | {default} | {meaning} |")
     return "\n".join(rows)
 
 
@@ -100,18 +100,18 @@ def _default(field: dict[str, Any]) -> str:
     return "" if value is None or isinstance(value, dict) else f"`{json.dumps(value)}`"
 
 
-def _kind(field: dict[str, Any]) -> str:
+def kind(field: dict[str, Any]) -> str:
     """Say in words what a property's schema allows."""
     if "anyOf" in field:
-        kinds = (_kind(option) for option in field["anyOf"] if option.get("type") != "null")
+        kinds = (kind(option) for option in field["anyOf"] if option.get("type") != "null")
         return " or ".join(dict.fromkeys(kinds))
     if "enum" in field or "const" in field:
         choices = field.get("enum", [field.get("const")])
         return ", ".join(f"`{choice}`" for choice in choices)
     if field.get("type") == "array":
-        return _fixed(field) if "prefixItems" in field else f"list of {_kind(field['items'])}"
+        return _fixed(field) if "prefixItems" in field else f"list of {kind(field['items'])}"
     if isinstance(field.get("additionalProperties"), dict):
-        return f"mapping of {_kind(field['additionalProperties'])}"
+        return f"mapping of {kind(field['additionalProperties'])}"
     if "$ref" in field:
         name = field["$ref"].rpartition("/")[2]
         return {"JsonValue": "any value", "Step": "step"}.get(name, "mapping")
@@ -122,7 +122,7 @@ def _kind(field: dict[str, Any]) -> str:
 
 
 def _fixed(field: dict[str, Any]) -> str:
-    first, *others = map(_kind, field["prefixItems"])
+    first, *others = map(kind, field["prefixItems"])
     return "condition" if first == "text" else f"[{', '.join([first, *others])}]"
 
 

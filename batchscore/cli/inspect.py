@@ -151,10 +151,16 @@ def trace(
 
 
 @click.command()
+@click.option("--manifest", is_flag=True, help="Print that of a run's manifest instead.")
 @common_options
-def schema(as_json: bool, debug: bool) -> None:
-    """Print the JSON Schema of a job file."""
+def schema(manifest: bool, as_json: bool, debug: bool) -> None:
+    """Print the JSON Schema of a job file, or of a run's manifest."""
     with told(as_json, debug):
-        from batchscore.job import job_schema
+        if manifest:
+            from batchscore.runs.manifest_model import manifest_schema
 
-        print_json(job_schema())
+            print_json(manifest_schema())
+        else:
+            from batchscore.job import job_schema
+
+            print_json(job_schema())

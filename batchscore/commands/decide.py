@@ -29,6 +29,7 @@ from batchscore.runs.history import published_manifest, read_manifest, read_raw
 from batchscore.runs.lease import acquire, lost
 from batchscore.runs.ledger import merge_records
 from batchscore.runs.manifest import encode_units, published_records
+from batchscore.runs.manifest_model import build_manifest
 from batchscore.runs.profiles import save_profile
 from batchscore.runs.publication import Publication, pending
 from batchscore.runs.publish import Held, publish
@@ -255,8 +256,8 @@ def undo(
         places = [layout.record(manifest["slice"], score, r.unit) for r in undoing.records]
         merge_records(store, places, profile)
         profiles = save_profile(store, name, profile)
-        made = _rollback_manifest(name, undoing, decision, profile)
-        made |= {**profiles, **times(clock.started_at())}
+        facts = _rollback_facts(name, undoing, decision, profile)
+        made = build_manifest(**facts, **profiles, **times(clock.started_at()))
         planned = _rollback(store, undoing, made, decision)
         publish(store, manifest["slice"], planned, held, known=True)
         return made
@@ -348,15 +349,15 @@ def _check_returning(
 
 # What tells how the units of a manifest were scored.
 _SCORED_AS = (
-    *("batchscore_manifest", "job", "slice", "params", "engine", "device", "workers"),
+    *("job", "slice", "params", "engine", "device", "workers"),
     *("batch_rows", "tile_rows", "job_sha256", "score", "score_facts", "model", "packages"),
 )
 
 
-def _rollback_manifest(
+def _rollback_facts(
     name: str, undoing: _Undoing, decision: dict[str, str], profile: TableProfile
 ) -> dict[str, Any]:
-    """Returns the manifest of what stands after a run was taken back."""
+    """Returns what the manifest of a rollback says of what remains published."""
     like, records = undoing.like, undoing.records
     units, files, shards = encode_units(records, name)
     pieces = [piece for record in records for piece in record.pieces]

@@ -18,7 +18,6 @@ from batchscore.runs.ledger import finished_units, sweep_attempts, sweep_records
 from batchscore.runs.manifest import published_at
 from batchscore.runs.order import is_ahead
 from batchscore.runs.publish import Held, roll_forward
-from batchscore.runs.shape import check_manifest
 from batchscore.storage.store import Store
 
 _UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
@@ -84,7 +83,7 @@ def _write_killed(store: Store, slice_: str, run: str, plan: dict[str, Any]) -> 
     finished = f"{counted_were(kept, 'unit')} finished and kept"
     message = f"killed, or lost with its machine; {finished}"
     ended = _last_sign(store, run, datetime.fromisoformat(plan["facts"]["started"]))
-    manifest = check_manifest(failed_manifest(run, plan, "failed", message, ended), run)
+    manifest = failed_manifest(run, plan, "failed", message, ended)
     store.write_json(layout.run_file(run, "manifest.json"), manifest)
 
 

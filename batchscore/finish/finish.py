@@ -32,6 +32,7 @@ from batchscore.runs.history import read_manifest, read_raw
 from batchscore.runs.lease import holds, lost, require_lease
 from batchscore.runs.ledger import merge_records
 from batchscore.runs.manifest import encode_units, final_path, is_published, published_records
+from batchscore.runs.manifest_model import build_manifest
 from batchscore.runs.profiles import Reference, read_run_profile, save_profile
 from batchscore.runs.publication import Publication
 from batchscore.runs.publish import publish, roll_forward
@@ -275,7 +276,7 @@ def _manifest(
     units, files, shards = encode_units(records, spec.run)
     standing = set(plan["before"]) | {f["path"] for f in (result.base or {}).get("files", ())}
     bad = [{"path": path, "reason": reason} for path, reason in _bad_shards(result)]
-    return {
+    facts = {
         **head,
         "inference": {**head["inference"], "halved_to": fewest_rows(spec.output, spec.run)},
         "base": plan["base"],
@@ -296,6 +297,7 @@ def _manifest(
         "shards": shards,
         "inputs": plan["inputs"],
     }
+    return build_manifest(**facts)
 
 
 def _column_checks(spec: RunSpec, tallies: Mapping[str, Tally]) -> dict[str, Any]:
@@ -313,7 +315,6 @@ def _head(
     spent = times(plan["facts"]["started"], ended)
     seconds = spent["seconds"]
     return {
-        "batchscore_manifest": 1,
         "run": run,
         "status": status,
         **plan["facts"],
@@ -352,17 +353,17 @@ def failed_manifest(
         message: Why it ended so.
         ended: When it ended; now by default.
     """
-    return {**_without_result(run, plan, status, ended), "error": message}
+    return build_manifest(**_without_result(run, plan, status, ended), error=message)
 
 
 def held_manifest(run: str, plan: dict[str, Any], checks: Sequence[Check]) -> dict[str, Any]:
     """Returns the manifest of a run that was held before it scored anything."""
-    return {
+    return build_manifest(
         **_without_result(run, plan, "held"),
-        "replaced": [],
-        "rejects": summarize_rejects(()),
-        "checks": [asdict(check) for check in checks],
-    }
+        replaced=[],
+        rejects=summarize_rejects(()),
+        checks=[asdict(check) for check in checks],
+    )
 
 
 def _without_result(

@@ -12,9 +12,9 @@ from typing import Any
 
 from batchscore.errors import RecordError
 from batchscore.runs import layout
+from batchscore.runs.manifest_model import check_manifest
 from batchscore.runs.publication import pending
 from batchscore.runs.segments import expand
-from batchscore.runs.shape import check_manifest
 from batchscore.runs.snapshot import (
     MARKER,
     Listing,

@@ -14,10 +14,10 @@ from batchscore.messages.wording import counted, of_count, one_line, reason
 from batchscore.runs import layout
 from batchscore.runs.layout import slice_id
 from batchscore.runs.lease import holder
+from batchscore.runs.manifest_model import check_manifest
 from batchscore.runs.order import newest_first
 from batchscore.runs.publication import pending
 from batchscore.runs.segments import expand, head
-from batchscore.runs.shape import check_manifest
 from batchscore.runs.snapshot import listing_path, published_run, read_listing, snapshot
 from batchscore.storage.store import Store
 

@@ -19,11 +19,9 @@ from typing import Any
 from batchscore.errors import RecordError
 from batchscore.messages.wording import reason
 from batchscore.runs import layout
+from batchscore.runs.manifest_model import SEGMENTED, VERSION, WHOLE, manifest_version
 from batchscore.storage.documents import parse_json
 from batchscore.storage.store import Store, encode_json
-
-WHOLE, SEGMENTED = 1, 2
-"""What `batchscore_manifest` says: the lists are whole, or partly in segments."""
 
 _THREADS = 16
 _BITS = 3  # eight segments become one
@@ -74,14 +72,8 @@ def expand(store: Store, manifest: dict[str, Any]) -> dict[str, Any]:
         RecordError: A segment is missing or damaged, or a later version wrote the manifest.
         LookupError, TypeError, ValueError, AttributeError: The manifest itself is damaged.
     """
-    form = manifest.get("batchscore_manifest", WHOLE)
-    if form == WHOLE:
+    if manifest_version(manifest) == WHOLE:
         return manifest
-    if form != SEGMENTED:
-        raise RecordError(
-            f"manifest of run {manifest['run']!r}: is of form {form!r}, and this batchscore knows "
-            f"forms up to {SEGMENTED}; install a newer batchscore"
-        )
     kept = [part.items for part in _read_all(store, manifest)]
     return _whole(manifest, _compose(_union([*kept, _unpack(manifest["own"])])))
 
@@ -117,7 +109,7 @@ def compact(
     if "rejects" in composed:
         rejects = manifest["rejects"]
         rest["rejects"] = {key: rejects[key] for key in rejects if key != "files"}
-    form = {"batchscore_manifest": SEGMENTED, "composed": composed}
+    form = {VERSION: SEGMENTED, "composed": composed}
     return {**rest, **form, "segments": segments, "own": _pack(own)}
 
 
@@ -176,7 +168,7 @@ def _whole(manifest: dict[str, Any], lists: dict[str, list[Any]]) -> dict[str, A
     if "rejects" in composed:
         composed["rejects"] = {**manifest["rejects"], "files": lists["rejects"]}
     kept = {k: v for k, v in manifest.items() if k not in _FORM}
-    return {**kept, "batchscore_manifest": WHOLE, **composed}
+    return {**kept, VERSION: WHOLE, **composed}
 
 
 def _unpack(lists: Mapping[str, Any]) -> _Items:

@@ -1,0 +1,267 @@
+"""Typed documents: JSON mappings read into frozen dataclasses, and their JSON Schema.
+
+A dataclass declares what a document holds, once: the reader checks the types of its fields, and
+the schema and its page tell them to others. Keys that a class does not declare are ignored, so that
+a later version can add some. A change that older readers must not ignore raises the version.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from datetime import datetime
+from functools import cache
+from types import NoneType, UnionType
+from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from batchscore import __version__
+from batchscore.errors import VersionError
+
+T = TypeVar("T")
+_Read = Callable[[Any, str], Any]
+_MOST = 2**63
+_DRAFT = "https://json-schema.org/draft/2020-12/schema"
+_ARGUMENT = re.compile(r"    (\w+): (.*(?:\n        .*)*)")
+
+
+@dataclass(frozen=True, eq=False)
+class Rule:
+    """What a value has to be apart from its type.
+
+    Args:
+        word: Names such a value in a message.
+        holds: Tells whether a value of the right type is one; it may raise ValueError.
+        schema: What the JSON Schema says of it.
+    """
+
+    word: str
+    holds: Callable[[Any], bool]
+    schema: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Each:
+    """Marks a list whose items are read later, by their own reader: it may have a million.
+
+    Args:
+        item: The schema of an item: a dataclass, or what a schema says.
+    """
+
+    item: Any
+
+
+def _has_zone(text: str) -> bool:
+    return datetime.fromisoformat(text).tzinfo is not None
+
+
+Count = Annotated[int, Rule("count", lambda value: value >= 0, {"minimum": 0})]
+Moment = Annotated[str, Rule("time with a zone", _has_zone, {"format": "date-time"})]
+
+
+def decode(kind: type[T], facts: Any) -> T:
+    """Returns a dataclass made of a JSON mapping; keys that it does not declare are ignored.
+
+    Raises:
+        ValueError: A key is missing, or a value has the wrong type; the message is short.
+    """
+    read: Callable[[Any, str], T] = _reader(cast(Any, kind))
+    return read(facts, "")
+
+
+@cache
+def _reader(kind: Any) -> _Read:
+    """Returns what reads a value of a type; it is called with the value and its path."""
+    origin, args = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        rules = [rule for rule in args[1:] if isinstance(rule, Rule)]
+        return _ruled(_reader(args[0]), rules)
+    if origin in (Union, UnionType):
+        return _optional(_reader(next(arg for arg in args if arg is not NoneType)))
+    if origin in (list, dict):
+        return _items(origin, args[-1])
+    if is_dataclass(kind):
+        return _fields(kind)
+    return _plain(kind)
+
+
+def _ruled(read: _Read, rules: list[Rule]) -> _Read:
+    def ruled(value: Any, path: str) -> Any:
+        found = read(value, path)
+        for rule in rules:
+            try:
+                right = rule.holds(found)
+            except ValueError:
+                right = False
+            _require(right, path, rule.word)
+        return found
+
+    return ruled
+
+
+def _optional(read: _Read) -> _Read:
+    return lambda value, path: None if value is None else read(value, path)
+
+
+def _items(kind: type, item: Any) -> _Read:
+    word = "list" if kind is list else "mapping"
+    read = None if item is Any else _reader(item)
+
+    def items(value: Any, path: str) -> Any:
+        _require(isinstance(value, kind), path, word)
+        if read is None:
+            return value
+        if kind is list:
+            return [read(each, f"{path}[{at}]") for at, each in enumerate(value)]
+        return {key: read(each, f"{path}.{key}") for key, each in value.items()}
+
+    return items
+
+
+def _plain(kind: Any) -> _Read:
+    holds, word = _PLAIN[kind]
+
+    def plain(value: Any, path: str) -> Any:
+        _require(holds(value), path, word)
+        return value
+
+    return plain
+
+
+def _is_number(value: Any) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value) and abs(value) < _MOST
+
+
+_PLAIN: dict[Any, tuple[Callable[[Any], bool], str]] = {
+    Any: (lambda value: True, "value"),
+    str: (lambda value: isinstance(value, str), "text"),
+    bool: (lambda value: isinstance(value, bool), "true or false"),
+    int: (lambda value: type(value) is int and abs(value) < _MOST, "whole number"),
+    float: (_is_number, "number"),
+}
+
+
+def _fields(kind: Any) -> _Read:
+    hints = get_type_hints(kind, include_extras=True)
+    readers = [(field.name, _reader(hints[field.name])) for field in fields(kind)]
+    needed = _required(kind)
+
+    def mapping(value: Any, path: str) -> Any:
+        _require(isinstance(value, dict), path, "mapping")
+        for name in needed:
+            if name not in value:
+                raise ValueError(f"its {_joined(path, name)} is missing")
+        given = {k: read(value[k], _joined(path, k)) for k, read in readers if k in value}
+        return kind(**given)
+
+    return mapping
+
+
+def _joined(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _required(kind: Any) -> list[str]:
+    given = (field.default is not MISSING for field in fields(kind))
+    made = (field.default_factory is not MISSING for field in fields(kind))
+    names = (field.name for field in fields(kind))
+    return [name for name, a, b in zip(names, given, made, strict=True) if not (a or b)]
+
+
+def _require(right: bool, path: str, word: str) -> None:
+    if not right:
+        what = f"its {path[:80]}" if path else "it"
+        raise ValueError(f"{what} cannot be right: a {word} was expected")
+
+
+def require_version(facts: Any, key: str, newest: int, what: str) -> int:
+    """Returns a document's version; one without the key is of version 1.
+
+    Args:
+        facts: The document.
+        key: Its key for the version.
+        newest: The newest version that this batchscore reads.
+        what: Names the document in the message.
+
+    Raises:
+        VersionError: A newer batchscore wrote it.
+        ValueError: It is no mapping, or its version is no number of one.
+    """
+    _require(isinstance(facts, dict), "", "mapping")
+    version = facts.get(key, 1)
+    _require(type(version) is int and 0 < version < _MOST, key, "version")
+    if version > newest:
+        raise VersionError(
+            f"{what}: is of form {version}, and batchscore {__version__} knows forms up to "
+            f"{newest}; install a newer batchscore"
+        )
+    return int(version)
+
+
+def json_schema(kind: type, title: str) -> dict[str, Any]:
+    """Returns the JSON Schema of documents that a dataclass declares."""
+    definitions: dict[str, Any] = {}
+    body = _described(kind, definitions)
+    return {"$schema": _DRAFT, "title": title, **body, "$defs": definitions}
+
+
+def _described(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+    text = inspect.getdoc(kind) or ""
+    about, _, arguments = text.partition("\n\nArgs:\n")
+    told = {name: " ".join(words.split()) for name, words in _ARGUMENT.findall(arguments)}
+    hints = get_type_hints(kind, include_extras=True)
+    properties = {
+        field.name: {**_schema(hints[field.name], definitions), "description": told[field.name]}
+        for field in fields(kind)
+    }
+    description = " ".join(about.split())
+    body = {"description": description, "type": "object", "properties": properties}
+    return {**body, "required": _required(kind)}
+
+
+def _schema(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+    origin, args = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _marked(_schema(args[0], definitions), args[1:], definitions)
+    if origin in (Union, UnionType):
+        return {"anyOf": [_schema(arg, definitions) for arg in args]}
+    if origin is list:
+        return {"type": "array", "items": _schema(args[0], definitions)}
+    if origin is dict:
+        return {"type": "object", "additionalProperties": _schema(args[1], definitions)}
+    if is_dataclass(kind):
+        return _referred(kind, definitions)
+    return dict(_NAMES[kind])
+
+
+def _marked(
+    schema: dict[str, Any], marks: tuple[Any, ...], definitions: dict[str, Any]
+) -> dict[str, Any]:
+    for mark in marks:
+        if isinstance(mark, Rule):
+            schema |= mark.schema
+        elif isinstance(mark, Each):
+            item = mark.item
+            schema["items"] = _referred(item, definitions) if is_dataclass(item) else item
+    return schema
+
+
+def _referred(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+    name = kind.__name__
+    if name not in definitions:
+        definitions[name] = {}
+        definitions[name] = _described(kind, definitions)
+    return {"$ref": f"#/$defs/{name}"}
+
+
+_NAMES: dict[Any, dict[str, Any]] = {
+    Any: {},
+    str: {"type": "string"},
+    bool: {"type": "boolean"},
+    int: {"type": "integer"},
+    float: {"type": "number"},
+    NoneType: {"type": "null"},
+}
