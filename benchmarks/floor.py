@@ -36,7 +36,7 @@ from batchscore.stages.block import Block
 from batchscore.stages.encoding import choose_encoding
 from batchscore.stages.partition import ROW_GROUP_ROWS
 from batchscore.stages.preprocess import stack_columns
-from batchscore.stages.read import open_parquet
+from batchscore.stages.read import open_shard
 from batchscore.stages.write import scored_batch
 from batchscore.units.unit import pack_units
 from batchscore.worker.scoring import postprocess_step
@@ -92,7 +92,7 @@ def _scored(plan: Plan, profile: TableProfile, clock: Clock) -> Iterator[pa.Reco
 def _blocks(plan: Plan, clock: Clock) -> Iterator[Block]:
     source, unit = plan.spec.source, pack_units(list(plan.pieces), 1 << 40)[0]
     for piece in plan.pieces:
-        with open_parquet(piece.shard.path) as file:
+        with open_shard(piece.shard.path) as file:
             groups, names = list(piece.row_groups), source.schema.names
             batches = file.iter_batches(source.batch_rows, groups, names, use_threads=False)
             while True:

@@ -59,27 +59,62 @@ def to_numpy(column: pa.Array) -> Array:
 def _flat_numpy(column: pa.Array) -> Array:
     if column.null_count:
         raise ValueError(f"column of type {column.type} holds {column.null_count} nulls")
-    return _raw_numpy(column)
+    if pa.types.is_temporal(column.type):
+        raise ValueError(f"column of type {column.type} is not made of numbers")
+    return raw_values(column)
 
 
-def _raw_numpy(column: pa.Array) -> Array:
-    """Views a flat column's values; what stands in place of nulls is anything."""
+def raw_values(column: pa.Array) -> Array:
+    """Views the values (b,) of a flat column; the value in the place of a null is arbitrary.
+
+    Dates, times and durations are the integers that Arrow stores.
+
+    Raises:
+        ValueError: the column holds neither numbers nor booleans nor times.
+    """
     data = column.buffers()[1]
     if pa.types.is_boolean(column.type):
         return _unpack_bits(data, column.offset, len(column))
-    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
-        raise ValueError(f"column of type {column.type} is not made of numbers")
-    dtype = np.dtype(_DTYPES.get(str(column.type), str(column.type)))
-    if data is None:
+    dtype = _dtype_of(column.type)
+    if data is None or not len(column):
         return np.empty(0, dtype)
     return np.frombuffer(data, dtype, len(column), column.offset * dtype.itemsize)
 
 
+def valid_values(column: pa.Array) -> Array:
+    """Returns the values (n,) of a flat column that are not null, a view where all are valid."""
+    values_b = raw_values(column)
+    if not column.null_count:
+        return values_b
+    return values_b[_unpack_bits(column.buffers()[0], column.offset, len(column))]
+
+
+def _dtype_of(kind: pa.DataType) -> np.dtype[Any]:
+    if pa.types.is_temporal(kind):
+        return np.dtype(f"i{kind.bit_width // 8}")
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        raise ValueError(f"column of type {kind} is not made of numbers")
+    return np.dtype(_DTYPES.get(str(kind), str(kind)))
+
+
 def _unpack_bits(data: pa.Buffer | None, offset: int, length: int) -> Array:
-    if data is None:
+    if data is None or not length:
         return np.empty(0, np.bool_)
-    packed = np.frombuffer(data, np.uint8)
-    return np.unpackbits(packed, count=offset + length, bitorder="little")[offset:].astype(np.bool_)
+    first, end = offset // 8, offset + length
+    packed = np.frombuffer(data, np.uint8, -(-end // 8) - first, first)
+    bits = np.unpackbits(packed, count=end - 8 * first, bitorder="little")
+    return bits[offset - 8 * first :].view(np.bool_)
+
+
+def binary_array(values: Sequence[bytes], kind: pa.DataType) -> pa.Array:
+    """Returns byte strings as a column of binaries or texts, large ones or not.
+
+    Arrow's own `pa.array` imports pandas, which takes a second.
+    """
+    wide = pa.types.is_large_binary(kind) or pa.types.is_large_string(kind)
+    ends = np.cumsum([0, *map(len, values)], dtype=np.int64 if wide else np.int32)
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(b"".join(values))]
+    return pa.Array.from_buffers(kind, len(values), buffers)
 
 
 def make_batch(columns: Sequence[pa.Array], schema: pa.Schema, rows: int) -> pa.RecordBatch:
@@ -316,7 +351,7 @@ def _levels(column: pa.Array) -> list[tuple[Array, pa.Array, Array]]:
         column = _decode(column.flatten())
     good_n = to_numpy(column.is_valid())
     if pa.types.is_floating(column.type):
-        good_n &= np.isfinite(_raw_numpy(column))
+        good_n &= np.isfinite(raw_values(column))
     return [*levels, (rows_n, column, ~good_n)]
 
 

@@ -16,7 +16,7 @@ from batchscore.messages.addresses import holds_secret, redacted_address
 from batchscore.messages.wording import reason
 from batchscore.runs.profiles import EXTRA, PROFILE, ProfileFile
 from batchscore.runs.profiles import read_profile as read_file
-from batchscore.stages.read import open_parquet
+from batchscore.stages.read import open_shard
 from batchscore.storage.store import Store, open_filesystem
 
 Address: TypeAlias = str | os.PathLike[str]
@@ -26,7 +26,7 @@ _PAGES = (".html", ".htm")
 def is_profile(address: str) -> bool:
     """Tells whether an address is of a stored profile, by the file's metadata."""
     try:
-        with open_parquet(address) as file:
+        with open_shard(address) as file:
             return PROFILE_KEY in (file.metadata.metadata or {})
     except ShardError:
         return False

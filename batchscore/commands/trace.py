@@ -24,10 +24,9 @@ from batchscore.runs.lineage import find_source_rows
 from batchscore.runs.manifest import published_at, published_records, released_by
 from batchscore.runs.row_search import FoundRows, cast_text, find_rows, parse_value, read_kinds
 from batchscore.stages.block import locate_rows
-from batchscore.stages.partition import HIVE_NULL
 from batchscore.storage.store import Store
 from batchscore.units.record import UnitRecord
-from batchscore.units.unit import Unit
+from batchscore.units.unit import HIVE_NULL, Unit
 
 SHOWN = 100
 _THREADS = 8

@@ -15,17 +15,18 @@ import pyarrow as pa
 from batchscore.errors import InvalidError, OutputError, RecordError, RetryError
 from batchscore.messages.wording import counted, counted_were, reason
 from batchscore.runs import layout
-from batchscore.runs.contents import find_damage, read_digest
+from batchscore.runs.contents import find_damage
 from batchscore.runs.history import published_manifest
 from batchscore.runs.ledger import decode_record
-from batchscore.runs.lineage import open_parquet
 from batchscore.runs.manifest import published_at, published_records, released_by
+from batchscore.runs.open_table import open_table
 from batchscore.runs.profiles import ProfileFile, read_profile, run_profile
 from batchscore.runs.publication import journal_paths, pending, pending_journal
 from batchscore.runs.reconcile import Rows
 from batchscore.runs.snapshot import CURRENT, MARKER, read_listing, snapshot
+from batchscore.storage.reading import Digest
 from batchscore.storage.store import Store, open_filesystem
-from batchscore.units.record import Digest, StagedFile, UnitRecord
+from batchscore.units.record import StagedFile, UnitRecord
 
 _THREADS = 8
 _CHUNK_BYTES = 1 << 20
@@ -316,7 +317,7 @@ def _look_at_digest(store: Store, kind: str, path: str, digest: Digest) -> Itera
 def _look_at_file(store: Store, file: StagedFile) -> Iterator[Damage]:
     """Holds a published file's bytes, hash and rows against the manifest."""
     try:
-        digest = read_digest(store, file.staged)
+        digest = store.digest(file.staged)
     except FileNotFoundError:
         detail = f"{counted_were(file.rows, 'row')} published in it; {_REMEDY}"
         yield Damage("missing", file.staged, detail)
@@ -338,7 +339,7 @@ def _look_at_file(store: Store, file: StagedFile) -> Iterator[Damage]:
 def _look_at_table(store: Store, kind: str, path: str, rows: int | None) -> Iterator[Damage]:
     """Reads every page of a Parquet file, and counts its rows where a number is expected."""
     try:
-        with open_parquet(store, path) as file:
+        with open_table(store, path) as file:
             promised, found = file.metadata.num_rows, 0
             for batch in _batches(file):
                 found += batch.num_rows
@@ -387,7 +388,7 @@ def _look_at_lineage(store: Store, address: str, record: UnitRecord) -> Iterator
             yield Damage("lineage", address, f"no rows file for {rows}; {_REMEDY}")
         return
     try:
-        with open_parquet(store, path) as file:
+        with open_table(store, path) as file:
             for batch in _batches(file, ["file", "row"]):
                 for each in batch.column("file").value_counts().to_pylist():
                     counts[each["values"]] += each["counts"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, ClassVar
 
@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchscore.columnar.arrays import to_arrow, to_numpy
+from batchscore.columnar.arrays import binary_array, to_arrow, to_numpy
 from batchscore.columnar.hashing import hash_bytes
 from batchscore.drift.accumulator import Part
 from batchscore.drift.frequent import Counts, Frequent, Hashes, sum_by_hash
@@ -300,13 +300,6 @@ def _labels_of(bytes_d: pa.Array, rows: np.ndarray[Any, np.dtype[np.int64]]) -> 
     return pc.binary_slice(bytes_d.take(to_arrow(rows)), 0, LABEL_BYTES)
 
 
-def _binaries(values: Sequence[bytes]) -> pa.Array:
-    # pa.array() would import pandas.
-    offsets = np.cumsum([0, *map(len, values)], dtype=np.int64)
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(values))]
-    return pa.Array.from_buffers(pa.large_binary(), len(values), buffers)
-
-
 def _whole(type_: str, label: bytes) -> bytes:
     """Returns a text's label without a last character that was cut."""
     return label.decode(errors="ignore").encode() if "string" in type_ else label
@@ -399,6 +392,6 @@ def _restored_labels(categories: Categories, parts: Mapping[str, Part]) -> Frequ
         raise ValueError("labels count more than there is")
     if not categories.folded and not np.isin(hashes_l, categories.counts()[0]).all():
         raise ValueError("a label is of a value that is not there")
-    labels_l = _binaries(values)
+    labels_l = binary_array(values, pa.large_binary())
     frequent.add(hashes_l, counts_l, lambda rows: labels_l.take(to_arrow(rows)))
     return frequent

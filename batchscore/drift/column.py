@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from batchscore.columnar.arrays import to_arrow, to_numpy
+from batchscore.columnar.arrays import is_list, to_arrow, to_numpy
 from batchscore.drift.accumulator import Accumulator, Part
 from batchscore.drift.categories import Categories, distinct_values
 from batchscore.drift.derived import entropies, finite_matrix, margins, norms
@@ -157,7 +157,7 @@ def _kind(type_: pa.DataType, hint: Hint | None) -> Kind:
         if hint is None or not 0 < type_.list_size <= MOST_CLASSES:
             return "vector" if 0 < type_.list_size <= MAX_WIDTH else "other"
         return "classes" if hint == "classes" else "labels"
-    return "list" if _is_list(type_) else "other"
+    return "list" if is_list(type_) else "other"
 
 
 def _aspects(type_: pa.DataType, kind: Kind) -> dict[str, Any]:
@@ -268,10 +268,3 @@ def _lengths(array: pa.Array) -> pa.Array:
 def _is_category(type_: pa.DataType) -> bool:
     texts = str(type_) in _TEXTS or pa.types.is_fixed_size_binary(type_)
     return bool(texts or pa.types.is_boolean(type_))
-
-
-def _is_list(type_: pa.DataType) -> bool:
-    types = pa.types
-    return bool(
-        types.is_list(type_) or types.is_large_list(type_) or types.is_fixed_size_list(type_)
-    )

@@ -8,8 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from batchscore.columnar.arrays import to_arrow, to_numpy
-from batchscore.drift.numbers import valid_values
+from batchscore.columnar.arrays import to_arrow, to_numpy, valid_values
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from batchscore.columnar.arrays import valid_values
 from batchscore.drift.accumulator import Part
 from batchscore.drift.histogram import CAP, Buckets, Histogram
 from batchscore.drift.ordering import FLOAT, PROBABILITY, SIGNED, UNSIGNED, KeySpace
@@ -27,10 +28,6 @@ _UNIT = r"\[(s|ms|us|ns)"
 _SPAN = re.compile(rf"(time32|time64|duration){_UNIT}\]")
 _MOMENT = re.compile(rf"date32\[(day)\]|date64\[(ms)\]|timestamp{_UNIT}(, tz=.*)?\]", re.DOTALL)
 _DECIMAL = re.compile(r"decimal(32|64|128|256)\(")
-_DTYPES: Mapping[str, str] = MappingProxyType(
-    {"halffloat": "f2", "float": "f4", "double": "f8", "uint8": "u1", "uint16": "u2"}
-    | {"uint32": "u4", "uint64": "u8"}
-)
 _DECIMALS: Mapping[int, Any] = MappingProxyType(
     {32: pa.decimal32, 64: pa.decimal64, 128: pa.decimal128, 256: pa.decimal256}
 )
@@ -206,19 +203,6 @@ def number_values(array: pa.Array) -> NDArray[Any]:
     return _floats(array) if pa.types.is_decimal(array.type) else valid_values(array)
 
 
-def valid_values(array: pa.Array) -> NDArray[Any]:
-    """Returns the values (n,) of a number array that are not null, a view where all are valid."""
-    validity, data = array.buffers()
-    if data is None or not len(array):
-        return np.empty(0, _DTYPES.get(str(array.type), "i8"))
-    rows = slice(array.offset, array.offset + len(array))
-    dtype = _DTYPES.get(str(array.type), f"i{array.type.bit_width // 8}")
-    values_n = np.frombuffer(data, dtype, count=rows.stop)[rows]
-    if validity is None or not array.null_count:
-        return values_n
-    return values_n[_bits(validity, rows).view(np.bool_)]
-
-
 def _floats(array: pa.Array) -> NDArray[np.float64]:
     type_ = array.type
     if type_.precision > _EXACT_DIGITS or not 0 <= type_.scale <= _EXACT_POWER:
@@ -229,12 +213,6 @@ def _floats(array: pa.Array) -> NDArray[np.float64]:
     # Arrow's check of bounds refuses any of 32 bits, though 15 digits always fit.
     integers_n = valid_values(unscaled.cast(pa.int64(), safe=False))
     return np.asarray(integers_n / 10.0**type_.scale)
-
-
-def _bits(data: pa.Buffer, rows: slice) -> NDArray[np.uint8]:
-    first = rows.start // 8
-    bytes_n = np.frombuffer(data, np.uint8, count=-(-rows.stop // 8) - first, offset=first)
-    return np.unpackbits(bytes_n, bitorder="little")[rows.start - 8 * first : rows.stop - 8 * first]
 
 
 def _statistics(type_: str, histogram: Histogram) -> dict[str, Any]:

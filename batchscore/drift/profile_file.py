@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, TypeAdapter, ValidationError
 
+from batchscore.columnar.arrays import binary_array, to_arrow, valid_values
 from batchscore.drift.accumulator import Accumulator, Part
 from batchscore.drift.column import ColumnProfile, Kind, restore_aspect
-from batchscore.drift.numbers import valid_values
 from batchscore.drift.table import TableProfile
 from batchscore.errors import RecordError
 from batchscore.messages.wording import counted
@@ -209,18 +209,17 @@ def _rows(profile: TableProfile, extra: bool | None) -> Iterator[_PartRow]:
 def _parts_table(rows: Sequence[_PartRow]) -> pa.Table:
     sizes = [row.part.key_r.size for row in rows]
     shifts = [_shifts(row.part) for row in rows]
-    # pa.array would import pandas, which takes longer than all else here.
     names = pa.DictionaryArray.from_arrays(
-        _array(np.repeat(np.arange(len(rows), dtype=np.int32), sizes)),
-        _texts_array([row.name.encode() for row in rows], pa.string()),
+        to_arrow(np.repeat(np.arange(len(rows), dtype=np.int32), sizes)),
+        binary_array([row.name.encode() for row in rows], pa.string()),
     )
     return pa.Table.from_arrays(
         [
-            _array(np.repeat(np.array([row.aspect for row in rows], np.int32), sizes)),
+            to_arrow(np.repeat(np.array([row.aspect for row in rows], np.int32), sizes)),
             names.dictionary_decode(),
-            _array(_concatenated(shifts, np.uint8)),
-            _array(_concatenated([row.part.key_r for row in rows], np.uint64)),
-            _array(_concatenated([row.part.count_r for row in rows], np.int64)),
+            to_arrow(_concatenated(shifts, np.uint8)),
+            to_arrow(_concatenated([row.part.key_r for row in rows], np.uint64)),
+            to_arrow(_concatenated([row.part.count_r for row in rows], np.int64)),
             pa.concat_arrays([_values(row.part) for row in rows] or [pa.nulls(0, pa.binary())]),
         ],
         schema=_SCHEMA,
@@ -233,23 +232,12 @@ def _shifts(part: Part) -> Any:
 
 def _values(part: Part) -> pa.Array:
     if part.value_r:
-        return _texts_array(part.value_r, pa.binary())
+        return binary_array(part.value_r, pa.binary())
     return pa.nulls(part.key_r.size, pa.binary())
-
-
-def _texts_array(texts: Sequence[bytes], type_: pa.DataType) -> pa.Array:
-    ends_r = np.cumsum([0, *map(len, texts)], dtype=np.int32)
-    buffers = [None, pa.py_buffer(ends_r), pa.py_buffer(b"".join(texts))]
-    return pa.Array.from_buffers(type_, len(texts), buffers)
 
 
 def _concatenated(pieces: Sequence[Any], dtype: Any) -> Any:
     return np.concatenate([np.empty(0, dtype), *pieces], dtype=dtype, casting="same_kind")
-
-
-def _array(values_r: Any) -> pa.Array:
-    type_ = pa.from_numpy_dtype(values_r.dtype)
-    return pa.Array.from_buffers(type_, len(values_r), [None, pa.py_buffer(values_r)])
 
 
 def _parse(data: bytes) -> tuple[_Parts, _ProfileRecord, dict[str, Any]]:

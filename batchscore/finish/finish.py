@@ -39,9 +39,10 @@ from batchscore.runs.publish import publish, roll_forward
 from batchscore.runs.reconcile import Rows, reconcile
 from batchscore.runs.revoked import lifted, revocations, revoked_path
 from batchscore.runs.segments import compact, replaced
+from batchscore.storage.reading import Digest
 from batchscore.storage.store import Store, encode_json
 from batchscore.telemetry import BESIDE, BETWEEN, STAGES, Setting, add_up, explain
-from batchscore.units.record import Digest, UnitRecord
+from batchscore.units.record import UnitRecord
 from batchscore.units.tallies import Tally, merge_tallies
 from batchscore.worker.spec import RunSpec
 

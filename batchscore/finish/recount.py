@@ -13,7 +13,8 @@ import pyarrow as pa
 from batchscore.columnar.arrays import Array, to_arrow, to_numpy
 from batchscore.errors import RecordError
 from batchscore.job import ColumnCheck
-from batchscore.runs.lineage import find_source_rows, open_parquet, source_rows
+from batchscore.runs.lineage import find_source_rows, source_rows
+from batchscore.runs.open_table import open_table
 from batchscore.runs.unique import partition_values
 from batchscore.stages.read import read_unit
 from batchscore.stages.tally import Tallies, located
@@ -80,7 +81,7 @@ def _count_file(spec: RunSpec, file: StagedFile, columns: Sequence[str], tallies
     values = partition_values(file.partition, spec.source.schema)
     stored = [name for name in columns if name not in values]
     row = 0
-    with open_parquet(spec.output, file.staged) as parquet:
+    with open_table(spec.output, file.staged) as parquet:
         for batch in parquet.iter_batches(_BATCH_ROWS, columns=stored):
             count = batch.num_rows
             arrays = [

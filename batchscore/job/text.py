@@ -8,13 +8,15 @@ import os
 import posixpath
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any, cast
 
 import yaml
 
 from batchscore.errors import JobFileError
 from batchscore.job.parameters import printable, shown
 from batchscore.messages.addresses import redacted_address
+from batchscore.messages.wording import reason
+from batchscore.storage.reading import TooLargeError, read_at_most
 
 MAX_BYTES = 1 << 20
 MAX_NODES = 100_000
@@ -28,18 +30,18 @@ def read_job_file(path: str) -> bytes:
     """
     try:
         with _opened(path) as file:
-            content: bytes = file.read(MAX_BYTES + 1)
+            return read_at_most(file, MAX_BYTES)
     except FileNotFoundError:
         raise JobFileError(f"no such job file: {shown_path(path)}{_nearest_file(path)}") from None
     except IsADirectoryError:
         remedy = f"name the job file in it, such as {shown_path(posixpath.join(path, 'job.yaml'))}"
         raise JobFileError(f"{shown_path(path)}: is a folder; {remedy}") from None
+    except TooLargeError:
+        message = f"{shown_path(path)}: over 1 MiB; expected a job file, not data"
+        raise JobFileError(message) from None
     except Exception as error:  # an object store's client raises errors of its own
-        reason = f"{type(error).__name__}: {shown(str(error))}"
-        raise JobFileError(f"{shown_path(path)}: the job file cannot be read ({reason})") from None
-    if len(content) > MAX_BYTES:
-        raise JobFileError(f"{shown_path(path)}: over 1 MiB; expected a job file, not data")
-    return content
+        cause = reason(error).removeprefix(f"{shown_path(path)}: ")
+        raise JobFileError(f"{shown_path(path)}: the job file cannot be read ({cause})") from None
 
 
 def parse_yaml(content: bytes | str, source: str) -> Any:
@@ -173,12 +175,12 @@ def _at(node: yaml.Node, source: str) -> str:
     return f"{source}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
 
 
-def _opened(path: str) -> Any:
+def _opened(path: str) -> IO[bytes]:
     if "://" not in path:
         return open(path, "rb")
-    import fsspec  # late: most job files are local, and --help must stay quick
+    from batchscore.storage import remote  # late: most job files are local
 
-    return fsspec.open(path, "rb")
+    return cast(IO[bytes], remote.download(*remote.connect(path, once=True), path))
 
 
 def _name(path: str) -> str:

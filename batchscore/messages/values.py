@@ -133,8 +133,7 @@ def _holds_span(kind: pa.DataType) -> bool:
     types = pa.types
     if types.is_dictionary(kind):
         return _holds_span(kind.value_type)
-    nested = (types.is_struct, types.is_map, types.is_list, types.is_large_list)
-    if not (types.is_fixed_size_list(kind) or any(test(kind) for test in nested)):
+    if not types.is_nested(kind):
         return _is_span(kind)
     return any(_holds_span(kind.field(place).type) for place in range(kind.num_fields))
 

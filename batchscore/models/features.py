@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pydantic
 from numpy.typing import NDArray
 
-from batchscore.columnar.arrays import to_arrow, to_numpy
+from batchscore.columnar.arrays import binary_array, raw_values, to_arrow, to_numpy
 from batchscore.errors import InputError, ModelError, StepError
 from batchscore.messages.wording import counted, nearest
 from batchscore.models.validate import Frozen, validated
@@ -97,10 +97,7 @@ class Categorical(Frozen):
             small = max(map(int, self.vocabulary)) < 2**63
             return to_arrow(np.array(self.vocabulary, np.int64 if small else np.uint64))
         texts = [str(value).encode() for value in self.vocabulary]
-        ends = np.cumsum([0, *map(len, texts)], dtype=np.int64)
-        buffers = [None, pa.py_buffer(ends), pa.py_buffer(b"".join(texts))]
-        # pa.array would import pandas, which costs a second.
-        return pa.Array.from_buffers(pa.large_string(), len(texts), buffers).cast(pa.string())
+        return binary_array(texts, pa.large_string()).cast(pa.string())
 
     @property
     def size(self) -> int:
@@ -362,7 +359,7 @@ def _index_of(feature: Categorical, column: pa.Array) -> NDArray[np.int64]:
             # Decimals hold both ranges; a cast to int64 would make large values negative ones.
             column, values = column.cast(pa.decimal128(20, 0)), values.cast(pa.decimal128(20, 0))
     known = pc.index_in(column, value_set=values.cast(column.type))
-    index_b = _filled(known, np.int32, UNSEEN - FIRST_KNOWN).astype(np.int64) + FIRST_KNOWN
+    index_b = _filled(known, UNSEEN - FIRST_KNOWN).astype(np.int64) + FIRST_KNOWN
     if column.null_count:
         index_b[to_numpy(column.is_null())] = MISSING
     return index_b
@@ -376,7 +373,7 @@ def _positions(feature: Calendar, column: pa.Array) -> NDArray[np.int64]:
     if pa.types.is_temporal(column.type):
         column = _EXTRACT[feature.part](column)
     # uint64 wraps below zero here, out of every part's range.
-    value_b = _filled(column.cast(pa.int64(), safe=False), np.int64, first - 1)
+    value_b = _filled(column.cast(pa.int64(), safe=False), first - 1)
     known_b = (value_b >= first) & (value_b < first + count)
     return np.where(known_b, value_b - first, count)
 
@@ -397,7 +394,7 @@ def _floats(column: pa.Array | pa.ChunkedArray) -> NDArray[np.float64]:
     """Return numbers as float64, missing ones as NaN."""
     if isinstance(column, pa.ChunkedArray):
         return np.concatenate([np.empty(0), *map(_floats, column.chunks)])
-    return _filled(_plain(column).cast(pa.float64(), safe=False), np.float64, math.nan)
+    return _filled(_plain(column).cast(pa.float64(), safe=False), math.nan)
 
 
 def _plain(column: pa.Array) -> pa.Array:
@@ -417,15 +414,12 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
-def _filled(column: pa.Array, dtype: Any, missing: float) -> NDArray[Any]:
+def _filled(column: pa.Array, missing: float) -> NDArray[Any]:
     """Return numbers as NumPy with `missing` for null; `fill_null` would import pandas."""
-    offset = column.offset * np.dtype(dtype).itemsize
-    if not len(column):
-        return np.empty(0, dtype)
-    values = np.frombuffer(column.buffers()[1], dtype, len(column), offset)
+    values_b = raw_values(column)
     if not column.null_count:
-        return values
-    return np.where(to_numpy(column.is_null()), missing, values)
+        return values_b
+    return np.where(to_numpy(column.is_null()), missing, values_b)
 
 
 def _side_by_side(columns: Sequence[NDArray[Any]]) -> NDArray[Any]:

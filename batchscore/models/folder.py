@@ -9,28 +9,29 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import yaml
-from fsspec.implementations.local import LocalFileSystem
 
 from batchscore.errors import ModelError
-from batchscore.messages.wording import counted, nearest
+from batchscore.messages.wording import counted, nearest, reason
 from batchscore.models.card import CARD, CardDumper, Format, ModelCard, parse_card
 from batchscore.models.code import hashes
 from batchscore.models.features import Features, input_shapes, load_features, required_columns
 from batchscore.models.imported import imported_files
 from batchscore.models.inputs import ModelInput, check_varying, model_input
 from batchscore.models.validate import validated
-from batchscore.storage.store import is_local
+from batchscore.storage.reading import TooLargeError, read_at_most
+from batchscore.storage.store import Store, is_local, open_filesystem
 
 _CARD_BYTES = 1 << 20
 _PREPROCESSING_BYTES = 256 << 20
 _CODE_BYTES = 16 << 20
 _COPY_BYTES = 1 << 20
+_RESTORE = "restore it, or correct the model's path"
 # What a score does not depend on; everything else that is listed may be read or imported.
 _NO_INFLUENCE = ("golden", "evaluation", "profile")
 
@@ -102,14 +103,14 @@ def read_model_folder(address: str) -> Model:
     Raises ModelError for a card that is not valid, a file that is missing, not listed, or whose
     SHA-256 differs; the message names the file, both hashes and the remedy.
     """
-    files, root = _open(address)
-    card = validated(ModelCard, parse_card(_read(files, root, CARD, _CARD_BYTES)), CARD)
+    store = _store(address)
+    card = validated(ModelCard, parse_card(_read(store, CARD, _CARD_BYTES)), CARD)
     _check_listed(card)
-    _verify(files, root, card.files)
+    _verify(store, card.files)
     features = None
     if card.preprocessing:
         sha256 = card.files[card.preprocessing]
-        text = _read_verified(files, root, card.preprocessing, sha256, _PREPROCESSING_BYTES)
+        text = _read_verified(store, card.preprocessing, sha256, _PREPROCESSING_BYTES)
         features = load_features(text)
         _check_inputs(card, features)
     inputs = _inputs(card, features)
@@ -117,7 +118,7 @@ def read_model_folder(address: str) -> Model:
         name=card.name,
         version=card.version,
         format=card.format,
-        folder=_address(files, root),
+        folder=_address(store),
         weights=card.weights,
         architecture=card.architecture,
         architecture_args=card.architecture_args,
@@ -146,11 +147,10 @@ def write_model_folder(
     _inputs(checked, None)
     content = checked.model_dump(mode="json", exclude_none=True)
     text = yaml.dump(content, Dumper=CardDumper, sort_keys=False)
-    target, root = _open(address)
+    store = _store(address)
     try:
-        target.makedirs(root, exist_ok=True)
-        for name, body in [*files.items(), (CARD, text.encode())]:
-            target.pipe_file(f"{root}/{name}", body)
+        store.write_all(files)
+        store.write(CARD, text.encode())
     except OSError as error:
         raise ModelError(f"model folder {address} cannot be written: {error}") from error
     return checked
@@ -177,15 +177,14 @@ def single_file_model(
     """
     declared = tuple(inputs)
     check_varying(declared)
-    files, path = _open(weights)
-    root, _, file = path.rpartition("/")
-    found = _sha256(files, path)
-    _check_pinned(path, format, sha256, found)
+    store, file = _store_of_file(weights)
+    found = _sha256(store, file)
+    _check_pinned(_shown(store, file), format, sha256, found)
     return Model(
         name=name or file.rpartition(".")[0] or file,
         version=version or found[:12],
         format=format,
-        folder=_address(files, root),
+        folder=_address(store),
         weights=file,
         architecture=architecture,
         architecture_args=dict(architecture_args or {}),
@@ -245,14 +244,13 @@ def localize(model: Model) -> Path:
     A local folder is returned as it is; a remote one is copied to a folder of the temporary
     directory that bears the files' hash, in one step, and reused by later calls. Raises ModelError.
     """
-    files, root = _open(model.folder)
-    local = LocalFileSystem()
+    store = _store(model.folder)
     if model.code is not None and model.code_sha256 is not None:
         found = _code_sha256(model.architecture, model.code)
         _compare(f"{model.code}/{model.architecture}", model.code_sha256, str(found))
-    if isinstance(files, LocalFileSystem):
-        _verify(local, root, model.sha256)
-        return Path(root)
+    if store.is_local:
+        _verify(store, model.sha256)
+        return Path(store.path(""))
     target = _cache_folder() / _hash_of(model.sha256)[:32]
     if _intact(target, model.sha256):
         return target
@@ -260,15 +258,15 @@ def localize(model: Model) -> Path:
         copy = Path(staging) / "model"
         copy.mkdir()
         for name in model.sha256:
-            _copy(files, f"{root}/{name}", copy / name)
-        _verify(local, str(copy), model.sha256)
+            _copy(store, name, copy / name)
+        _verify(Store(str(copy)), model.sha256)
         if target.exists() and not _intact(target, model.sha256):
             target.rename(Path(staging) / "damaged")
         try:
             copy.rename(target)
         except OSError:
             # Another worker was first; what it put there must be whole.
-            _verify(local, str(target), model.sha256)
+            _verify(Store(str(target)), model.sha256)
     return target
 
 
@@ -279,24 +277,38 @@ def read_sources(model: Model, folder: Path) -> dict[str, bytes]:
     ModelError.
     """
     names = [name for name in model.sha256 if name.endswith(".py") and model.code is None]
-    local, root = LocalFileSystem(), str(folder)
-    return {n: _read_verified(local, root, n, model.sha256[n], _CODE_BYTES) for n in names}
+    store = Store(str(folder))
+    return {n: _read_verified(store, n, model.sha256[n], _CODE_BYTES) for n in names}
 
 
-def _open(address: str) -> tuple[Any, str]:
+def _store(address: str) -> Store:
+    """Return the folder at an address; ModelError if no filesystem is there for it."""
+    store = Store(str(address))
     try:
-        files, root = fsspec.core.url_to_fs(str(address))
-    except (ImportError, ValueError) as error:
+        store.path("")
+    except (OSError, ValueError) as error:
         raise ModelError(
             f"model address {address} cannot be opened: {error}; correct the address, or install "
             "the file system it names"
         ) from error
-    return files, str(root).rstrip("/")
+    return store
 
 
-def _address(files: Any, root: str) -> str:
-    """Return the address that opens `root` again, from any working directory."""
-    return root if isinstance(files, LocalFileSystem) else str(files.unstrip_protocol(root))
+def _store_of_file(address: str) -> tuple[Store, str]:
+    """Return a file's folder and its name there."""
+    path = _store(address).path("")
+    root, _, file = path.rpartition("/")
+    return Store((root or "/") if is_local(address) else _remote_address(address, root)), file
+
+
+def _remote_address(address: str, root: str) -> str:
+    return str(open_filesystem(address)[0].unstrip_protocol(root))
+
+
+def _address(store: Store) -> str:
+    """Return the address that opens the folder again, from any working directory."""
+    root = store.path("")
+    return root if store.is_local else _remote_address(store.address, root)
 
 
 def _check_listed(card: ModelCard) -> None:
@@ -332,9 +344,9 @@ def _inputs(card: ModelCard, features: Features | None) -> tuple[ModelInput, ...
     return inputs
 
 
-def _verify(files: Any, root: str, expected: Mapping[str, str]) -> None:
+def _verify(store: Store, expected: Mapping[str, str]) -> None:
     for name, sha256 in expected.items():
-        _compare(f"{root}/{name}", sha256, _sha256(files, f"{root}/{name}"))
+        _compare(_shown(store, name), sha256, _sha256(store, name))
 
 
 def _compare(path: str, expected: str, found: str) -> None:
@@ -356,62 +368,49 @@ def _check_pinned(path: str, format: str, expected: str | None, found: str) -> N
 
 def _intact(folder: Path, expected: Mapping[str, str]) -> bool:
     try:
-        _verify(LocalFileSystem(), str(folder), expected)
+        _verify(Store(str(folder)), expected)
     except ModelError:
         return False
     return True
 
 
-def _sha256(files: Any, path: str) -> str:
-    _check_file(files, path)
-    digest = hashlib.sha256()
-    try:
-        with files.open(path, "rb") as source:
-            while part := source.read(_COPY_BYTES):
-                digest.update(part)
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error}") from error
-    return digest.hexdigest()
+def _sha256(store: Store, name: str) -> str:
+    with _reading(store, name):
+        return store.digest(name).sha256
 
 
-def _read_verified(files: Any, root: str, name: str, sha256: str, limit: int) -> bytes:
-    content = _read(files, root, name, limit)
-    _compare(f"{root}/{name}", sha256, hashlib.sha256(content).hexdigest())
+def _read_verified(store: Store, name: str, sha256: str, limit: int) -> bytes:
+    content = _read(store, name, limit)
+    _compare(_shown(store, name), sha256, hashlib.sha256(content).hexdigest())
     return content
 
 
-def _read(files: Any, root: str, name: str, limit: int) -> bytes:
-    path = f"{root}/{name}"
-    _check_file(files, path)
+def _read(store: Store, name: str, limit: int) -> bytes:
+    with _reading(store, name), store.open(name) as file:
+        return read_at_most(file, limit)
+
+
+def _copy(store: Store, name: str, target: Path) -> None:
+    with _reading(store, name), store.open(name) as reader, target.open("xb") as writer:
+        shutil.copyfileobj(reader, writer, _COPY_BYTES)
+
+
+@contextmanager
+def _reading(store: Store, name: str) -> Iterator[None]:
+    """Raise what the block cannot read as a ModelError that names the file and the remedy."""
+    shown = _shown(store, name)
     try:
-        with files.open(path, "rb") as source:
-            content: bytes = source.read(limit + 1)
+        yield
+    except FileNotFoundError as error:
+        raise ModelError(f"{shown} is missing; {_RESTORE}") from error
+    except TooLargeError as error:
+        raise ModelError(f"{shown} is larger than it may be: {error}; {_RESTORE}") from error
     except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error}") from error
-    if len(content) > limit:
-        raise ModelError(f"{path} is larger than the {limit} bytes that are read of it")
-    return content
+        raise ModelError(f"{shown} cannot be read: {reason(error)}; {_RESTORE}") from error
 
 
-def _check_file(files: Any, path: str) -> None:
-    """Raise ModelError where `path` is missing or, like a pipe or a folder, is no plain file."""
-    try:
-        kind = files.info(path)["type"]
-    except OSError as error:
-        raise ModelError(
-            f"{path} is missing or unreadable ({type(error).__name__}); "
-            "restore it, or correct the model's path"
-        ) from error
-    if kind != "file":
-        raise ModelError(f"{path} is a {kind}, expected a file")
-
-
-def _copy(files: Any, source: str, target: Path) -> None:
-    try:
-        with files.open(source, "rb") as reader, target.open("xb") as writer:
-            shutil.copyfileobj(reader, writer, _COPY_BYTES)
-    except OSError as error:
-        raise ModelError(f"{source} cannot be copied to {target}: {error}") from error
+def _shown(store: Store, name: str) -> str:
+    return store.path(name) if store.is_local else store.url(name)
 
 
 def _cache_folder() -> Path:
@@ -431,7 +430,8 @@ def _code_sha256(architecture: str, base: str) -> str | None:
     module = architecture.partition(":")[0]
     if not module.endswith(".py"):
         return None
-    return _sha256(LocalFileSystem(), os.path.join(os.path.abspath(base), module))
+    path = os.path.join(os.path.abspath(base), module)
+    return _sha256(Store(os.path.dirname(path)), os.path.basename(path))
 
 
 def _code_files(architecture: str, base: str) -> dict[str, str]:

@@ -24,6 +24,7 @@ from batchscore.errors import FunctionError
 from batchscore.models.afresh import AFRESH, other_hash
 from batchscore.models.modules import Module, Tree, parts_of
 from batchscore.models.undeclared import undeclared
+from batchscore.storage.reading import digest_of, open_plain
 
 _PREFIX = "batchscore_user_"
 # The built-ins of user code hold its Code under this name, so that a frame leads to it.
@@ -32,7 +33,6 @@ _OWN_NAME = re.compile(rf"{_PREFIX}[0-9a-f]{{16}}\.")
 _IMPORTERS = (__name__, "importlib", "importlib._bootstrap", "importlib._bootstrap_external")
 _import = builtins.__import__
 _lock = threading.RLock()
-_PART_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,8 @@ class Code:
         found = path.stat()
         mark = found.st_ino, found.st_size, found.st_mtime_ns
         if self._verified.get(file) != mark:
-            self._compare(file, sha256_of_file(path))
+            with open_plain(str(path)) as opened:
+                self._compare(file, digest_of(opened).sha256)
             self._verified[file] = mark
 
     def _compare(self, file: str, sha256: str) -> None:
@@ -209,15 +210,6 @@ class Code:
             return None
         first = self.full_name(found.parts)
         return first, f"{first}.{rest}" if rest else first
-
-
-def sha256_of_file(path: Path) -> str:
-    """Returns the SHA-256 of a file, read in parts."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while part := file.read(_PART_BYTES):
-            digest.update(part)
-    return digest.hexdigest()
 
 
 def plain(text: str) -> str:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchscore.messages.wording import counted
-from batchscore.stages.read import open_parquet
+from batchscore.stages.read import open_shard
 
 _DECODED_ROWS = 65_536
 _END_BYTES = 8  # of every Parquet file: the footer's length, and four letters
@@ -101,7 +101,7 @@ def is_all_null(path: str, name: str) -> bool:
     Raises:
         ShardError: the shard cannot be opened any more.
     """
-    with open_parquet(path) as file:
+    with open_shard(path) as file:
         paths, groups = file.reader.column_paths, [*range(file.metadata.num_row_groups)]
         leaves = [leaf for leaf, (top, *_) in enumerate(paths) if top == name]
         try:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from batchscore.errors import FunctionError
 from batchscore.job import Job, LoadedJob, Preprocess, UserFunction
+from batchscore.messages.wording import reason
 from batchscore.models.code import hashes
 from batchscore.models.imported import imported_files
-from batchscore.models.importing import sha256_of_file
+from batchscore.storage.reading import digest_of, open_plain
 from batchscore.storage.store import is_local
 
 # The manifest names each file.
@@ -42,7 +43,7 @@ def code_files(loaded: LoadedJob) -> dict[str, str]:
         raise FunctionError(
             f"code: declares over {_MOST_FILES:,} files; declare those that the functions read"
         )
-    found |= {file: _sha256(Path(base, file)) for file in declared - {*found}}
+    found |= {file: _sha256(os.path.join(base, file)) for file in declared - {*found}}
     return dict(sorted(found.items()))
 
 
@@ -86,10 +87,11 @@ def _below(folder: Path, entry: str) -> Iterator[str]:
         yield from (posixpath.normpath(f"{entry}/{place}/{name}") for name in visible)
 
 
-def _sha256(path: Path) -> str:
+def _sha256(path: str) -> str:
     try:
-        return sha256_of_file(path)
+        with open_plain(path) as file:
+            return digest_of(file).sha256
     except OSError as error:
         raise FunctionError(
-            f"code: file {path} cannot be read: {error.strerror}; correct it"
+            f"code: file {path} cannot be read: {reason(error)}; correct it"
         ) from error

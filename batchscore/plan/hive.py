@@ -15,12 +15,11 @@ import pyarrow as pa
 from batchscore.errors import InputError
 from batchscore.messages.wording import nearest
 from batchscore.plan.published import Published
-from batchscore.units.unit import KeyValue, Shard
+from batchscore.units.unit import HIVE_NULL, KeyValue, Shard
 
 Kinds = dict[str, pa.DataType]
 Texts = tuple[tuple[str, str | None], ...]
 
-_HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 # ASCII alone: Python takes other scripts' digits for numbers too.
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,17})|0[0-9]{1,17}", re.ASCII)
 _DECLARED_NUMBER = re.compile(r"[+-]?[0-9]{1,30}", re.ASCII)
@@ -64,7 +63,7 @@ def hive_keys(path: str) -> Texts:
         name, equals, value = part.partition("=")
         if not (name and equals):
             break
-        text = None if value == _HIVE_NULL else _decoded(value, part, path)
+        text = None if value == HIVE_NULL else _decoded(value, part, path)
         keys.append((_decoded(name, part, path), text))
     return tuple(reversed(keys))
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from batchscore.errors import ShardError
 from batchscore.plan.chunks import has_nulls_alone, leaves_of
-from batchscore.stages.read import Source, open_parquet
+from batchscore.stages.read import Source, open_shard
 from batchscore.units.tallies import Tally, merge_tallies
 from batchscore.units.unit import Piece
 
@@ -35,7 +35,7 @@ def newest_bound(column: str, pieces: Sequence[Piece], source: Source) -> Tally 
 def _of_piece(column: str, source: Source, piece: Piece) -> Tally | None:
     place = source.places.get(piece.shard.path, "")
     try:
-        with open_parquet(piece.shard.path, place=place) as file:
+        with open_shard(piece.shard.path, place=place) as file:
             return _of_groups(file, piece, column)
     except (ShardError, OSError, LookupError, ValueError):  # the run itself will say what is wrong
         return None

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from types import MappingProxyType
 from typing import Any
 
@@ -13,28 +11,15 @@ from batchscore.messages.wording import counted
 from batchscore.runs import layout
 from batchscore.runs.manifest import published_records
 from batchscore.runs.segments import inline
-from batchscore.storage import retries
-from batchscore.storage.store import Store, StoredFile, open_filesystem
-from batchscore.units.record import Digest, UnitRecord
+from batchscore.storage.reading import Digest
+from batchscore.storage.store import Store, StoredFile
+from batchscore.units.record import UnitRecord
 
 _THREADS = 8
-_CHUNK_BYTES = 1 << 20
 _GONE = "is gone"
 
 Expected = Mapping[str, Digest | None]
 """What files hold, by path; None where a record of an earlier version does not tell."""
-
-
-def read_digest(store: Store, path: str) -> Digest:
-    """Returns a file's bytes and SHA-256, read in pieces; OSError if it cannot be read."""
-    sha256, size = hashlib.sha256(), 0
-    # A store's client may find by its own checksum that an object is damaged.
-    told = nullcontext() if store.is_local else retries.told(store.url(path))
-    with told, open_filesystem(store.address)[0].open(store.path(path), "rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            sha256.update(chunk)
-            size += len(chunk)
-    return Digest(size, sha256.hexdigest())
 
 
 def find_damage(
@@ -80,7 +65,7 @@ def _size_damage(found: StoredFile | None, digest: Digest | None) -> str | None:
 
 def _hash_damage(store: Store, path: str, digest: Digest) -> str | None:
     try:
-        found = read_digest(store, path)
+        found = store.digest(path)
     except FileNotFoundError:
         return _GONE
     except OSError as error:

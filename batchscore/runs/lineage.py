@@ -5,50 +5,21 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batchscore.columnar.arrays import Array, python_rows, to_numpy
 from batchscore.errors import RecordError
-from batchscore.messages.wording import counted, reason
-from batchscore.storage.store import Store, open_filesystem
+from batchscore.messages.wording import counted
+from batchscore.runs.open_table import open_table
+from batchscore.storage.store import Store
 from batchscore.units.record import UnitRecord
 
 _BATCH_ROWS = 131_072
-_READ_BUFFER_BYTES = 1 << 20
 _NUMBER = re.compile(r"([0-9]+)\.parquet$")
-
-
-@contextmanager
-def open_parquet(store: Store, path: str) -> Iterator[pq.ParquetFile]:
-    """Opens a Parquet file of an output, to be read piece by piece.
-
-    Raises:
-        RecordError: it is not there, or what is read within is damaged.
-    """
-    filesystem = open_filesystem(store.address)[0]
-    try:
-        with (
-            filesystem.open(store.path(path), "rb", cache_type="none") as source,
-            # Buffered ahead, the whole file would be in memory.
-            pq.ParquetFile(source, pre_buffer=False, buffer_size=_READ_BUFFER_BYTES) as file,
-        ):
-            yield file
-    except FileNotFoundError as error:
-        raise RecordError(
-            f"file {store.url(path)}: no such file; restore it, or score the slice again with "
-            "--rescore"
-        ) from error
-    except (pa.ArrowException, OSError, KeyError) as error:
-        raise RecordError(
-            f"file {store.url(path)}: damaged ({reason(error)}); restore it, or score the slice "
-            "again with --rescore"
-        ) from error
 
 
 def source_rows(store: Store, record: UnitRecord, file: str) -> Iterator[Array]:
@@ -65,7 +36,7 @@ def source_rows(store: Store, record: UnitRecord, file: str) -> Iterator[Array]:
     number = _file_number(file)
     if record.rows_file is None:
         return
-    with open_parquet(store, record.rows_file) as rows:
+    with open_table(store, record.rows_file) as rows:
         groups = [group for group in range(rows.num_row_groups) if _holds(rows, group, number)]
         for batch in rows.iter_batches(_BATCH_ROWS, groups, ["file", "row"]):
             row_n = batch.column("row").filter(pc.equal(batch.column("file"), number))
@@ -103,7 +74,7 @@ def find_scored_row(store: Store, record: UnitRecord, row: int) -> tuple[str, in
     """
     files = {_file_number(file.staged): file.staged for file in record.files}
     before = Counter[int]()
-    with open_parquet(store, record.rows_file or "") as rows:
+    with open_table(store, record.rows_file or "") as rows:
         for batch in rows.iter_batches(_BATCH_ROWS, columns=["file", "row"]):
             file_n, row_n = (to_numpy(column) for column in batch.columns)
             at = np.flatnonzero(row_n == row)
@@ -121,7 +92,7 @@ def read_row(store: Store, path: str, position: int, columns: list[str]) -> dict
     Raises:
         RecordError: the file is missing or damaged, or has no such row.
     """
-    with open_parquet(store, path) as file:
+    with open_table(store, path) as file:
         for batch in file.iter_batches(_BATCH_ROWS, columns=columns):
             if position < batch.num_rows:
                 return python_rows(batch.slice(position, 1))[0]

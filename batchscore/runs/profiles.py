@@ -11,8 +11,8 @@ from batchscore.drift.profile_file import read_table, write_table
 from batchscore.drift.table import TableProfile
 from batchscore.errors import InputError, RecordError
 from batchscore.runs import layout
+from batchscore.storage.reading import Digest
 from batchscore.storage.store import Store
-from batchscore.units.record import Digest
 
 PROFILE = "profile.parquet"
 EXTRA = "profile.extra.parquet"

@@ -13,8 +13,8 @@ from batchscore.messages.wording import reason
 from batchscore.runs import layout
 from batchscore.runs.segments import inline
 from batchscore.runs.snapshot import Listing, published_run, read_listing
+from batchscore.storage.reading import Digest
 from batchscore.storage.store import Store, encode_json
-from batchscore.units.record import Digest
 
 # Earlier versions had one journal a slice, `journal.json`.
 _NAME = re.compile(r"journal(-.+)?\.json")

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from batchscore.columnar.arrays import Array, storage_type, to_arrow, to_numpy
 from batchscore.errors import InvalidError
 from batchscore.messages.wording import one_line
-from batchscore.runs.lineage import open_parquet
+from batchscore.runs.open_table import open_table
 from batchscore.storage.store import Store, open_filesystem
 
 _BATCH_ROWS = 16_384
@@ -95,7 +95,7 @@ def _example(kind: pa.DataType) -> str:
 
 def read_kinds(store: Store, path: str) -> dict[str, pa.DataType]:
     """Returns the type of each column of a file; RecordError if it is missing or damaged."""
-    with open_parquet(store, path) as file:
+    with open_table(store, path) as file:
         return {field.name: storage_type(field.type) for field in file.schema_arrow}
 
 
@@ -118,7 +118,7 @@ def find_rows(
         RecordError: the file is missing or damaged.
     """
     positions = [np.empty(0, np.int64)]
-    with open_parquet(store, path) as file:
+    with open_table(store, path) as file:
         tables = [pa.Table.from_batches([], file.schema_arrow)]
         absent = set(optional) - set(file.schema_arrow.names)
         if any(wanted[column].is_valid for column in absent & wanted.keys()):

@@ -19,9 +19,10 @@ import pyarrow.parquet as pq
 from batchscore.columnar.arrays import Array, to_numpy
 from batchscore.errors import RecordError
 from batchscore.messages.wording import reason
-from batchscore.runs.lineage import open_parquet
+from batchscore.runs.open_table import open_table
 from batchscore.storage.documents import parse_json
 from batchscore.storage.store import Store
+from batchscore.units.unit import HIVE_NULL
 
 FAN_IN = 64
 HI_FAN_IN = 256
@@ -29,7 +30,6 @@ EXAMPLES = 5
 _MEMBERS = 5
 _BATCH_ROWS = 16_384
 _RUN_ROWS = 1_000_000
-_HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
 # A row's key hash in two halves, its number, and the run that it stands in.
 KEY = np.dtype(
@@ -102,7 +102,7 @@ def read_keys(store: Store, path: str, label: str) -> list[SortedKeys]:
     Raises:
         RecordError: it is not there or damaged; so does reading a run.
     """
-    with open_parquet(store, path) as file:
+    with open_table(store, path) as file:
         parts = _parts(file)
     return [
         SortedKeys(
@@ -125,13 +125,13 @@ def _parts(file: pq.ParquetFile) -> list[range]:
 
 
 def _read_run(store: Store, path: str, groups: range) -> Iterator[Array]:
-    with open_parquet(store, path) as file:
+    with open_table(store, path) as file:
         for batch in file.iter_batches(_BATCH_ROWS, list(groups), ["hi", "lo", "row"]):
             yield _keys(*(to_numpy(column) for column in batch.columns))
 
 
 def _read_hi(store: Store, path: str, groups: range) -> Iterator[Array]:
-    with open_parquet(store, path) as file:
+    with open_table(store, path) as file:
         for batch in file.iter_batches(_BATCH_ROWS, list(groups), ["hi"]):
             yield to_numpy(batch.column(0))
 
@@ -161,7 +161,7 @@ def partition_values(partition: str, schema: pa.Schema) -> dict[str, pa.Scalar]:
     values = {}
     for level in partition.split("/") if partition else ():
         name, text = (unquote(part) for part in level.split("=", 1))
-        value = None if text == _HIVE_NULL else text
+        value = None if text == HIVE_NULL else text
         try:
             values[name] = pa.array([value], pa.string()).cast(schema.field(name).type)[0]
         except (KeyError, pa.ArrowException) as error:
@@ -207,7 +207,7 @@ def _hash_batches(
 ) -> Iterator[Array]:
     stored = [name for name in columns if name not in partition]
     row = 0
-    with open_parquet(store, path) as file:
+    with open_table(store, path) as file:
         _check_columns(store, path, stored, file.schema_arrow.names)
         for batch in file.iter_batches(_BATCH_ROWS, columns=stored):
             count = batch.num_rows

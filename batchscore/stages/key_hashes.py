@@ -12,8 +12,8 @@ from batchscore.columnar.arrays import Array, to_numpy
 from batchscore.columnar.hashing import mix
 from batchscore.errors import StepError
 from batchscore.stages.sidecar import Sidecar
+from batchscore.storage.reading import Digest
 from batchscore.storage.store import Store
-from batchscore.units.record import Digest
 
 RUN_ROWS = 1_000_000
 ROW_GROUP_ROWS = 65_536

@@ -31,8 +31,8 @@ from batchscore.stages.sidecar import buffered
 from batchscore.stages.sink import PIECES_BEHIND, HashingSink, pass_on
 from batchscore.storage.store import Store
 from batchscore.units.record import StagedFile
+from batchscore.units.unit import HIVE_NULL
 
-HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 ROW_GROUP_ROWS = 131_072
 ROW_GROUP_BYTES = 16 << 20  # of wide rows fewer: the last group is written when all else is done
 FILE_BYTES = 256 << 20

@@ -36,6 +36,7 @@ from batchscore.stages.filters import filter_expression
 from batchscore.stages.footer import REMEDY, check_footer, check_values
 from batchscore.stages.int96 import GUARD, Int96Guard
 from batchscore.storage.marks import is_linked_mark, linked_mark, modification_mark
+from batchscore.storage.parquet import open_parquet
 from batchscore.storage.store import open_filesystem
 from batchscore.units.record import BadShard
 from batchscore.units.unit import Piece, Shard, Unit
@@ -45,7 +46,6 @@ _Sized: TypeAlias = tuple[pa.RecordBatch, int]
 _Numbered: TypeAlias = tuple[pa.Array, pa.RecordBatch, int]
 _BLOCKS_AHEAD = 2
 _LOCAL_BUFFER_BYTES = 1 << 17  # of each column; fresh memory costs more than another read
-_REMOTE_BUFFER_BYTES = 1 << 20
 _RETRY_SECONDS = 1.0
 _OPENED_AS = re.compile(r"^Could not open Parquet input source '.*?': ")
 _ENCRYPTED = re.compile("no decryption found|Cannot decrypt")
@@ -82,12 +82,12 @@ class Source:
     places: Mapping[str, str] = field(default_factory=dict)
 
 
-def open_parquet(
+def open_shard(
     path: str, int96: str | None = None, dictionaries: Sequence[str] = (), place: str = ""
 ) -> pq.ParquetFile:
     """Opens a shard so that a row group is read page by page, not as a whole.
 
-    Pages that carry a checksum are held against it.
+    Pages that carry a checksum are compared with it.
 
     Args:
         int96: the unit that INT96 timestamps are read in; None: nanoseconds.
@@ -98,13 +98,9 @@ def open_parquet(
         ShardError: it is not there, not Parquet, cut off, or empty.
     """
     try:
-        filesystem, inner = open_filesystem(place or path)
-        local = "file" in filesystem.protocol
-        source = inner if local else filesystem.open(inner, "rb", cache_type="readahead")
-        return pq.ParquetFile(
-            source,
-            pre_buffer=False,
-            buffer_size=_LOCAL_BUFFER_BYTES if local else _REMOTE_BUFFER_BYTES,
+        return open_parquet(
+            *open_filesystem(place or path),
+            _LOCAL_BUFFER_BYTES,
             page_checksum_verification=True,
             coerce_int96_timestamp_unit=int96,
             read_dictionary=list(dictionaries) or None,
@@ -325,7 +321,7 @@ def _decode(piece: Piece, source: Source, place: str) -> Iterator[_Sized]:
     path, keys = piece.shard.path, dict(piece.shard.keys)
     columns = [name for name in source.schema.names if name not in keys]
     rows = 0
-    with open_parquet(path, source.int96, place=place) as file:
+    with open_shard(path, source.int96, place=place) as file:
         check_footer(file.metadata, piece)
         try:
             for batch, most in _batches(file, piece, columns, source):
@@ -350,7 +346,7 @@ def _batches(
 ) -> Iterator[_Sized]:
     path = piece.shard.path
     schema = source.schema if len(columns) == len(source.schema) else _only(source.schema, columns)
-    reopen = partial(open_parquet, path, None, place=source.places.get(path, ""))
+    reopen = partial(open_shard, path, None, place=source.places.get(path, ""))
     shard = sizing.OpenShard(path, file, schema, reopen)
     with _guard(piece, columns, source) as guard:
         for row_groups in _groups(piece, source.batch_rows):
@@ -375,7 +371,7 @@ def _guard(piece: Piece, columns: list[str], source: Source) -> Iterator[Int96Gu
         yield None
         return
     path = piece.shard.path
-    with open_parquet(path, GUARD, place=source.places.get(path, "")) as file:
+    with open_shard(path, GUARD, place=source.places.get(path, "")) as file:
         yield Int96Guard(path, file, columns, source.int96)
 
 

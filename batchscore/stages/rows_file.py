@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 
 from batchscore.columnar.arrays import to_arrow
 from batchscore.stages.sidecar import Sidecar
+from batchscore.storage.reading import Digest
 from batchscore.storage.store import Store
-from batchscore.units.record import Digest
 
 ROW_GROUP_ROWS = 1 << 20
 _SCHEMA = pa.schema(

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchscore.stages.sink import HashedFile
+from batchscore.storage.reading import Digest
 from batchscore.storage.store import Store
-from batchscore.units.record import Digest
 
 _WRITE_BYTES = 1 << 20
 

@@ -6,7 +6,7 @@ import hashlib
 from typing import IO, Any
 
 from batchscore.stages.ahead import WriteBehind
-from batchscore.units.record import Digest
+from batchscore.storage.reading import Digest
 
 PIECES_BEHIND = 4
 

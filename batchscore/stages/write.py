@@ -28,8 +28,9 @@ from batchscore.stages.rows_file import RowsFile
 from batchscore.stages.sidecar import Sidecar
 from batchscore.stages.tally import Tallies
 from batchscore.stages.trial import Trial
+from batchscore.storage.reading import Digest
 from batchscore.storage.store import Store
-from batchscore.units.record import Digest, UnitRecord
+from batchscore.units.record import UnitRecord
 from batchscore.units.unit import Unit
 
 SYSTEMATIC_ROWS = 256

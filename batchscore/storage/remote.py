@@ -8,7 +8,7 @@ from typing import Any
 import fsspec
 
 from batchscore.messages.addresses import redacted_address
-from batchscore.storage.retries import told
+from batchscore.storage.retries import patiently, told
 
 _OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"})
 
@@ -58,6 +58,53 @@ def _connect(address: str, once: bool) -> tuple[Any, str]:
 def _open(address: str, options: dict[str, Any]) -> tuple[Any, str]:
     filesystem, path = fsspec.core.url_to_fs(address, **options)
     return filesystem, str(path).rstrip("/") or "/"
+
+
+def download(filesystem: Any, path: str, url: str) -> Download:
+    """Opens a remote file to be read in parts.
+
+    Args:
+        filesystem: As `connect` returns it; it should try each request once.
+        path: Within the filesystem.
+        url: What errors call the file.
+
+    Raises:
+        OSError: It is missing, is a folder, or the store does not answer.
+    """
+    return Download(patiently(url, lambda: _open_file(filesystem, path)), url)
+
+
+def _open_file(filesystem: Any, path: str) -> Any:
+    if filesystem.info(path)["type"] == "directory":
+        raise IsADirectoryError(f"{path} is a folder, expected a file")
+    return filesystem.open(path, "rb")
+
+
+class Download(io.BufferedIOBase):
+    """A remote file being read; each part is tried again where the trouble passes."""
+
+    def __init__(self, file: Any, url: str) -> None:
+        self._file = file
+        self._url = url
+
+    def readable(self) -> bool:
+        """Tells that it is there to be read."""
+        return True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Returns the next bytes; OSError if the store does not give them."""
+        start = self._file.tell()
+        return patiently(self._url, lambda: self._read(start, -1 if size is None else size))
+
+    def _read(self, start: int, size: int) -> bytes:
+        if self._file.tell() != start:
+            self._file.seek(start)
+        return bytes(self._file.read(size))
+
+    def close(self) -> None:
+        """Gives back what the store's client keeps for the file."""
+        super().close()
+        self._file.close()
 
 
 class Upload(io.BufferedIOBase):

@@ -34,6 +34,7 @@ from batchscore.storage.durable import (
     replace_file,
 )
 from batchscore.storage.locks import locked
+from batchscore.storage.reading import Digest, digest_of, open_plain, read_at_most
 
 Result = TypeVar("Result")
 
@@ -201,14 +202,31 @@ class Store:
     def read(self, relative: str, most: int | None = None) -> bytes:
         """Returns a file's bytes; FileNotFoundError if it is not there.
 
-        A local file of more than `most` bytes is a ValueError, and is not read.
+        A local file of more than `most` bytes is a ValueError, and no more of it is read. A remote
+        file is read in one request, so that a reader sees the old bytes or the new.
         """
         path = self.path(relative)
         if most is not None and self.is_local:
-            return _read_bounded(path, most)
-        # In one request, so that what is replaced meanwhile is read old or new.
+            with open_plain(path) as file:
+                return read_at_most(file, most)
         options = {"max_concurrency": 1} if remote.is_s3(self.address) else {}
         return cast(bytes, self._call(relative, lambda: self._filesystem.cat_file(path, **options)))
+
+    def open(self, relative: str) -> IO[bytes]:
+        """Opens a file to be read in parts, each with the retries of the store.
+
+        Raises:
+            OSError: It is missing, or is no plain file.
+        """
+        path = self.path(relative)
+        if self.is_local:
+            return open_plain(path)
+        return cast(IO[bytes], remote.download(self._filesystem, path, self.url(relative)))
+
+    def digest(self, relative: str) -> Digest:
+        """Returns the bytes and the SHA-256 of a file; OSError if it cannot be read."""
+        with self.open(relative) as file:
+            return digest_of(file)
 
     def read_json(self, relative: str) -> Any:
         """Returns a file's JSON value; ValueError, with a short message, if it has none."""
@@ -453,13 +471,6 @@ class Store:
                 while current and not any(Path(self.path(current)).glob("*")):
                     Path(self.path(current)).rmdir()
                     current = posixpath.dirname(current)
-
-
-def _read_bounded(path: str, most: int) -> bytes:
-    with open(path, "rb") as file:
-        if os.fstat(file.fileno()).st_size > most:
-            raise ValueError(f"it has more than {most:,} bytes")
-        return file.read()
 
 
 def _is_abandoned(path: Path, tag: str, pid: str) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 from batchscore.errors import RecordError
 from batchscore.messages.wording import one_line, reason
+from batchscore.storage.reading import Digest
 from batchscore.units.tallies import Tally
 from batchscore.units.unit import Piece, piece_from_json
 
@@ -20,14 +21,6 @@ class StagedFile:
     staged: str
     partition: str
     rows: int
-    bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Digest:
-    """Bytes and SHA-256 of a file, in hexadecimal digits."""
-
     bytes: int
     sha256: str
 

@@ -10,6 +10,9 @@ from typing import Any
 
 KeyValue = str | int | None
 
+HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
+"""What a `key=value` folder has in the place of a null, in Hive, Spark, Arrow and here."""
+
 
 @dataclass(frozen=True)
 class Shard:

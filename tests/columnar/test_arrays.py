@@ -14,7 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from batchscore.columnar.arrays import finite_rows, leaf_numbers, to_arrow, to_numpy
+from batchscore.columnar.arrays import (
+    binary_array,
+    finite_rows,
+    leaf_numbers,
+    to_arrow,
+    to_numpy,
+    valid_values,
+)
 from batchscore.errors import StepError
 
 DTYPES = ["bool", "int8", "uint8", "int16", "int32", "int64", "uint64"]
@@ -35,6 +42,29 @@ def test_arrays_come_back_bitwise_from_whole_and_sliced_columns(
     assert back.dtype == values.dtype
     assert back.shape == (length, *values.shape[1:])
     assert back.tobytes() == values[start : start + length].tobytes()
+
+
+KINDS = [pa.bool_(), pa.int8(), pa.uint64(), pa.float16(), pa.float64()]
+KINDS += [pa.date32(), pa.time64("us"), pa.timestamp("ns"), pa.duration("s")]
+
+
+@given(st.sampled_from(KINDS), st.lists(st.none() | st.integers(0, 1), max_size=40), st.data())
+def test_valid_values_are_those_that_are_not_null(
+    kind: pa.DataType, values: list[int | None], data: st.DataObject
+) -> None:
+    """Any slice of a flat column gives its values without nulls; times are integers."""
+    stored = pa.int32() if kind == pa.date32() else pa.int64()
+    column = pa.array(values, pa.float32() if kind == pa.float16() else stored).cast(kind)
+    start = data.draw(st.integers(0, len(values)))
+    length = data.draw(st.integers(0, len(values) - start))
+    found = valid_values(column.slice(start, length)).tolist()
+    assert found == [value for value in values[start : start + length] if value is not None]
+
+
+@given(st.lists(st.binary(max_size=4)), st.sampled_from([pa.binary(), pa.large_binary()]))
+def test_byte_strings_become_a_column(values: list[bytes], kind: pa.DataType) -> None:
+    """A column of byte strings equals the one that Arrow's own function makes."""
+    assert binary_array(values, kind).equals(pa.array(values, kind))
 
 
 @pytest.mark.parametrize("kind", DTYPES)

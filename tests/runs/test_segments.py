@@ -17,8 +17,9 @@ from batchscore.errors import RecordError
 from batchscore.runs import layout
 from batchscore.runs.manifest import encode_shard, encode_units, published_records
 from batchscore.runs.segments import compact, expand, head, replaced
+from batchscore.storage.reading import Digest
 from batchscore.storage.store import Store, encode_json
-from batchscore.units.record import Digest, StagedFile, UnitRecord
+from batchscore.units.record import StagedFile, UnitRecord
 from batchscore.units.unit import Piece, Shard
 
 SLICE = "small"

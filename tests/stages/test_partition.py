@@ -21,10 +21,11 @@ from hypothesis import strategies as st
 from batchscore.columnar.arrays import to_arrow
 from batchscore.errors import StepError
 from batchscore.stages import partition
-from batchscore.stages.partition import HIVE_NULL, PartitionFiles, PartitionRows, split_partitions
+from batchscore.stages.partition import PartitionFiles, PartitionRows, split_partitions
 from batchscore.stages.rows_file import RowsFile
 from batchscore.stages.sink import PIECES_BEHIND
 from batchscore.storage.store import Store
+from batchscore.units.unit import HIVE_NULL
 from tests.factory import make_batch
 
 TEXTS = st.none() | st.text(st.characters(codec="utf-8"), max_size=5) | st.sampled_from(

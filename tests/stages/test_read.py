@@ -25,7 +25,7 @@ from batchscore.columnar.arrays import to_numpy
 from batchscore.errors import ShardError
 from batchscore.stages import read
 from batchscore.stages.block import Block, locate_rows
-from batchscore.stages.read import Source, conform, open_parquet, read_unit
+from batchscore.stages.read import Source, conform, open_shard, read_unit
 from batchscore.units.record import BadShard
 from batchscore.units.unit import Unit
 from tests.factory import make_batch, make_rows, plan_units, write_shard
@@ -289,7 +289,7 @@ def test_what_is_not_a_parquet_file_is_an_error(tmp_path: Path, content: bytes |
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ShardError, match=r"0\.parquet: (no such file|not a readable)"):
-        open_parquet(str(path))
+        open_shard(str(path))
 
 
 BAD = ["damaged", "removed", "rewritten"]
@@ -371,9 +371,9 @@ def test_however_many_shards_are_bad_the_unit_begins_anew_once(
 
     def count(path: str, int96: str | None, place: str) -> pq.ParquetFile:
         opened[path] += 1
-        return open_parquet(path, int96, place=place)
+        return open_shard(path, int96, place=place)
 
-    monkeypatch.setattr(read, "open_parquet", count)
+    monkeypatch.setattr(read, "open_shard", count)
     monkeypatch.setattr(time, "sleep", waited.append)
     *_, last = read_unit(unit, Source(schema, None, 100), bad)
     assert last.end is not None

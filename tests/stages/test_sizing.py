@@ -13,7 +13,7 @@ import pytest
 
 from batchscore.errors import ShardError
 from batchscore.stages import sizing
-from batchscore.stages.read import Source, open_parquet, read_unit
+from batchscore.stages.read import Source, open_shard, read_unit
 from tests.factory import make_rows, plan_units
 
 LIMIT = 1 << 20
@@ -145,6 +145,6 @@ def test_a_small_shard_is_not_looked_at(tmp_path: Path) -> None:
     def reopen(_: list[str]) -> pq.ParquetFile:
         raise AssertionError("it was opened again")
 
-    with open_parquet(str(path)) as file:
+    with open_shard(str(path)) as file:
         shard = sizing.OpenShard(str(path), file, make_rows().schema, reopen)
         assert sizing.rows_at_once(shard, [0], 65_536) == 65_536

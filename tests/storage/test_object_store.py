@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import tempfile
 import threading
 import time
 import uuid
@@ -10,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -18,11 +21,14 @@ import pyarrow.parquet as pq
 import pytest
 from tenacity import wait_none
 
-from batchscore.errors import RetryError
+from batchscore.errors import JobFileError, ModelError, RetryError
+from batchscore.job.text import read_job_file
+from batchscore.models.folder import localize, read_model_folder
 from batchscore.runs import layout
 from batchscore.runs.lease import Holder, Lease, acquire
 from batchscore.storage import retries
 from batchscore.storage.store import Store, open_filesystem
+from tests.factory import write_job
 from tests.servers import S3, Fault, Proxy, running_proxy, running_s3, s3_at, s3_options
 
 pytest.importorskip("s3fs")
@@ -164,6 +170,7 @@ def _at_once(action: Callable[[int], bool]) -> list[bool]:
 FAULTS: list[Fault] = ["503", "drop", "stall", "lose", "cut"]
 ACTIONS: dict[str, Callable[[Store], Any]] = {
     "read": lambda store: store.read("there"),
+    "digest": lambda store: store.digest("there").sha256,
     "exists": lambda store: store.exists("there"),
     "names": lambda store: store.names("folder"),
     "write": lambda store: store.write("there", b"new"),
@@ -175,6 +182,7 @@ ACTIONS: dict[str, Callable[[Store], Any]] = {
 }
 AFTERWARDS: dict[str, Any] = {
     "read": b"whole",
+    "digest": hashlib.sha256(b"whole").hexdigest(),
     "exists": True,
     "names": ["x"],
     "create_new": True,
@@ -208,6 +216,31 @@ def test_a_passing_trouble_is_waited_out(
     proxy.fail(fault, 1 if fault == "stall" else 2)
     assert ACTIONS[name](store) == AFTERWARDS.get(name)
     assert _contents(store) == _contents(calm)
+
+
+@pytest.mark.parametrize("method", ["HEAD", "GET"])
+def test_a_model_folder_and_a_job_file_are_read_with_retries(
+    store: Store, proxy: Proxy, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job file, a card and the files of a model arrive whole where a store stumbles."""
+    monkeypatch.setattr(retries, "_WAIT", wait_none())
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    write_job(tmp_path)
+    names = [path.name for path in (tmp_path / "model").iterdir()]
+    store.write_all({f"model/{n}": (tmp_path / "model" / n).read_bytes() for n in names})
+    store.write("job.yaml", (tmp_path / "job.yaml").read_bytes())
+    proxy.fail("503", 3, method, "job.yaml")
+    assert read_job_file(store.url("job.yaml")) == (tmp_path / "job.yaml").read_bytes()
+    for name in names:
+        proxy.fail("drop", 3, method, name)
+    local = localize(read_model_folder(store.url("model")))
+    assert {path.name for path in local.iterdir()} == {*names} - {"model.yaml"}
+    proxy.fail("503", 1000, "", "job.yaml")
+    with pytest.raises(JobFileError, match=r"job\.yaml: the job file cannot be read .*again later"):
+        read_job_file(store.url("job.yaml"))
+    proxy.fail("503", 1000, "", "model.yaml")
+    with pytest.raises(ModelError, match=r"s3://\S+model\.yaml cannot be read: .*again later"):
+        read_model_folder(store.url("model"))
 
 
 @pytest.mark.parametrize("times", [1, 2])

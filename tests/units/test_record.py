@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from batchscore.errors import RecordError
-from batchscore.units.record import BadShard, Digest, StagedFile, UnitRecord
+from batchscore.storage.reading import Digest
+from batchscore.units.record import BadShard, StagedFile, UnitRecord
 from batchscore.units.unit import Piece, Shard
 
 RECORD = UnitRecord(
