@@ -1,12 +1,12 @@
 """Every error that batchscore raises on purpose, each with the exit code of the command it ends.
 
 BatchscoreError                1   root; never raised itself
-├── InvalidError               2   found wrong before any work
+├── InvalidError               2   invalid before any work
 │   ├── JobFileError               the job file, a parameter or an override
 │   ├── InputError                 shards: none found, unreadable, wrong schema
 │   ├── ModelError                 model folder, weights, hash, architecture
 │   ├── FunctionError              a user's function: not importable, or it reads unlisted files
-│   ├── DeviceError                the device asked for is not there
+│   ├── DeviceError                the device asked for does not exist
 │   └── OutputError                the output: not writable, not ours, clash of names
 ├── FailedError                1   something went wrong while scoring or publishing
 │   ├── StepError                  a stage could not do its work on a block of rows
@@ -39,7 +39,7 @@ class BatchscoreError(Exception):
 
 
 class InvalidError(BatchscoreError):
-    """Something is wrong that was found before any work was done."""
+    """Something is wrong. It was found before any work was done."""
 
     exit_code = 2
     status = "invalid"

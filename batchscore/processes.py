@@ -24,7 +24,7 @@ def share_arenas() -> None:
     """Has threads share four of glibc's arenas, here and in processes that are started from now on.
 
     It would make eight a core. Each keeps what its threads gave back, and fresh memory costs the
-    others time. A `MALLOC_ARENA_MAX` of the user's stands; without glibc nothing changes.
+    others time. A `MALLOC_ARENA_MAX` of the user's is kept; without glibc nothing changes.
     """
     if "MALLOC_ARENA_MAX" in os.environ:
         return

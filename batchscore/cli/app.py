@@ -1,4 +1,4 @@
-"""The group of all commands, and what they share: options, the output meant, printing, errors."""
+"""The group of all commands, and what they share: options, finding the output, printing, errors."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u20
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="batchscore")
 def cli() -> None:
-    """Score Parquet tables with a torch model, with every row accounted for.
+    """Score Parquet tables with a model; publish only if every row is accounted for.
 
-    Exit codes: 0 published, or nothing to do; 1 failed; 2 found wrong before any work; 3 held back
-    by a check; 4 try again later; 130 and 143 interrupted.
+    Exit codes: 0 published, or nothing to do; 1 failed; 2 invalid before any work; 3 held, a
+    person decides; 4 try again later; 130 and 143 interrupted.
     """
 
 
@@ -124,14 +124,14 @@ def job_options(function: F) -> F:
             "params",
             multiple=True,
             metavar="NAME=VALUE",
-            help="A parameter that the job file declares.",
+            help="Value of a parameter that the job file declares.",
         ),
         click.option(
             "--set",
             "overrides",
             multiple=True,
             metavar="KEY=VALUE",
-            help="Another value for a key of the job file, such as output.path=/tmp/out.",
+            help="Override a key of the job file, such as output.path=/tmp/out.",
         ),
     ):
         function = option(function)
@@ -304,7 +304,7 @@ def open_output(
 
 
 def _warn_of_pending(store: Store, slice_: str | None) -> None:
-    """Says what those that only read find in the middle of a publication."""
+    """Warns, for commands that only read, of publications that are not finished."""
     from batchscore.cli.render.results import interrupted
     from batchscore.runs.history import pending_runs
 

@@ -1,4 +1,4 @@
-"""Commands by which a person decides of a run: `release`, `discard` and `rollback`."""
+"""Commands by which a person decides about a run: `release`, `discard` and `rollback`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def release(
     as_json: bool,
     debug: bool,
 ) -> None:
-    """Publish a held run as it was scored, and record who decided so and why.
+    """Publish a held run as it was scored, and record the reason.
 
     WHERE is a job file (with --param) or an output.
     """
@@ -98,7 +98,7 @@ def rollback(
     as_json: bool,
     debug: bool,
 ) -> None:
-    """Take back one published run: what it added goes, what it replaced comes back.
+    """Take back one published run, and restore what it replaced.
 
     WHERE is a job file (with --param) or an output.
     """

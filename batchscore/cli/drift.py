@@ -1,4 +1,4 @@
-"""Commands that profile and compare tables, of runs or of nobody, and report what they find."""
+"""Commands that profile and compare tables, with or without a run, and report what they find."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _misspelt(text: str) -> click.BadParameter:
 
 @click.command()
 @click.argument("data", nargs=-1, required=True, metavar="DATA...")
-@click.option("-o", "--output", type=_OUTPUT, metavar="FILE", help="Where the profile is stored.")
+@click.option("-o", "--output", type=_OUTPUT, metavar="FILE", help="Store the profile here.")
 @click.option(
     "--columns", multiple=True, callback=_split, metavar="A,B", help="Profile these; default all."
 )
@@ -65,10 +65,13 @@ def _misspelt(text: str) -> click.BadParameter:
     "probabilities",
     multiple=True,
     metavar="COLUMN",
-    help="Its floats go from 0 to 1, and matter as much near 1 as near 0.",
+    help="A column of floats from 0 to 1, resolved as finely near 1 as near 0.",
 )
 @click.option(
-    "--classes", multiple=True, metavar="COLUMN", help="Its lists are class scores that sum to 1."
+    "--classes",
+    multiple=True,
+    metavar="COLUMN",
+    help="A column of lists of class scores that sum to 1.",
 )
 @common_options
 def profile(
@@ -80,9 +83,9 @@ def profile(
     as_json: bool,
     debug: bool,
 ) -> None:
-    """Profile Parquet data, without a model, and store the profile to compare with later.
+    """Profile Parquet data without a model, for later comparisons.
 
-    DATA is a file, a glob or a folder, or several; on disk, or any fsspec address.
+    DATA is one or more files, globs or folders, on disk or at any fsspec address.
     """
     with told(as_json, debug):
         from batchscore.cli.render import drift as render_drift
@@ -108,7 +111,7 @@ def profile(
     type=float,
     default=0.001,
     show_default=True,
-    help="The chance, at most, that noise alone warns or fails anywhere.",
+    help="The largest probability that noise alone warns or fails anywhere.",
 )
 @click.option(
     "--columns", multiple=True, callback=_split, metavar="A,B", help="Judge these; default all."
@@ -119,10 +122,12 @@ def profile(
     multiple=True,
     callback=_effects,
     metavar="MEASURE=WARN,FAIL",
-    help="In place of the defaults, such as psi=0.1,0.25; null in place of a number: never.",
+    help="Replace default thresholds, such as psi=0.1,0.25; null means never.",
 )
 @click.option("--all", "every", is_flag=True, help="Show every column, not just the worst.")
-@click.option("-o", "--output", type=_OUTPUT, metavar="FILE.html", help="Write a report, too.")
+@click.option(
+    "-o", "--output", type=_OUTPUT, metavar="FILE.html", help="Also write an HTML report."
+)
 @common_options
 def compare(
     reference: str,
@@ -135,10 +140,10 @@ def compare(
     as_json: bool,
     debug: bool,
 ) -> None:
-    """Compare a table with a reference: which columns drifted, beyond noise, and by how much.
+    """Show which columns of a table drifted from a reference.
 
-    REFERENCE and CURRENT are each a profile, Parquet data, or an output, whose newest published run
-    is meant. Ends with 3 where the verdict is fail.
+    REFERENCE and CURRENT are each a profile, Parquet data, or an output, which means its newest
+    published run. Ends with 3 if the verdict is fail.
     """
     with told(as_json, debug):
         from batchscore.cli.render import drift as render_drift
@@ -164,7 +169,7 @@ def compare(
 @click.argument("where")
 @click.argument("run_id", metavar="[RUN]", required=False)
 @click.option(
-    "-o", "--output", type=_OUTPUT, metavar="FILE.html", required=True, help="Where it is written."
+    "-o", "--output", type=_OUTPUT, metavar="FILE.html", required=True, help="Write the page here."
 )
 @job_options
 @common_options
@@ -177,9 +182,10 @@ def report(
     as_json: bool,
     debug: bool,
 ) -> None:
-    """Write one run, by default the newest, as an HTML page: drift, rejects, checks, history.
+    """Write an HTML page about one run, by default the newest.
 
-    WHERE is a job file (with --param) or an output. The page needs no network.
+    WHERE is a job file (with --param) or an output. The page shows drift, rejected rows,
+    checks and history, and needs no network.
     """
     with told(as_json, debug):
         from batchscore.cli.render.results import size

@@ -52,9 +52,9 @@ def show(
     as_json: bool,
     debug: bool,
 ) -> None:
-    """Show one run, by default the newest: rows, times, checks, profile, and drift.
+    """Show one run, by default the newest.
 
-    WHERE is a job file (with --param) or an output.
+    WHERE is a job file (with --param) or an output. Shows rows, times, checks, profile and drift.
     """
     with told(as_json, debug):
         from batchscore.cli.render import drift as render_drift
@@ -81,7 +81,7 @@ def show(
 def files(
     where: str, params: tuple[str, ...], overrides: tuple[str, ...], as_json: bool, debug: bool
 ) -> None:
-    """Print the published files, one a line: exactly what a reader should read.
+    """Print the files that readers should read, one per line.
 
     WHERE is a job file (with --param) or an output.
     """
@@ -103,9 +103,10 @@ def files(
 def verify(
     where: str, params: tuple[str, ...], overrides: tuple[str, ...], as_json: bool, debug: bool
 ) -> None:
-    """Read again all that is published, and hold it against the manifests; writes nothing.
+    """Read everything published again, and compare it with its hashes.
 
-    WHERE is a job file (with --param) or an output. Ends with 1 where something is wrong.
+    WHERE is a job file (with --param) or an output. Writes nothing. Ends with 1 if something is
+    wrong.
     """
     with told(as_json, debug):
         from batchscore.cli.render import results as render
@@ -132,11 +133,12 @@ def trace(
     as_json: bool,
     debug: bool,
 ) -> None:
-    """Find published and rejected rows, and tell their source row, run and model.
+    """Find published and rejected rows, and where each came from.
 
-    WHERE is a job file (with --param) or an output. A row has to have all values; COLUMN=null
-    finds nulls, COLUMN='"null"' that text. Rows are counted from 0. Ends with 1 where no row has
-    the values.
+    WHERE is a job file (with --param) or an output. Shows the source row, run and model of each row
+    that has all given values.
+    COLUMN=null finds nulls, COLUMN='"null"' that text. Rows count from 0. Ends with 1 if no row
+    has the values.
     """
     with told(as_json, debug):
         from batchscore.cli.render import results as render
@@ -151,7 +153,7 @@ def trace(
 
 
 @click.command()
-@click.option("--manifest", is_flag=True, help="Print that of a run's manifest instead.")
+@click.option("--manifest", is_flag=True, help="Print the schema of a run's manifest instead.")
 @common_options
 def schema(manifest: bool, as_json: bool, debug: bool) -> None:
     """Print the JSON Schema of a job file, or of a run's manifest."""

@@ -46,7 +46,7 @@ def _with_engine(overrides: tuple[str, ...], engine: str | None) -> tuple[str, .
 @click.command()
 @click.argument("job")
 @job_options
-@click.option("--probe", is_flag=True, help="Put one object into the output, and remove it.")
+@click.option("--probe", is_flag=True, help="Also write one object into the output, and remove it.")
 @engine_options
 @common_options
 def check(
@@ -59,9 +59,10 @@ def check(
     as_json: bool,
     debug: bool,
 ) -> None:
-    """Validate all that can fail, and score one batch; writes nothing.
+    """Validate a job and score one batch, without writing anything.
 
-    Ends with the exit code that a run would end with, as far as the plan and the batch show.
+    Ends with the exit code that a run would end with, as far as the plan and the
+    batch show.
     """
     clock = stopwatch()
     with told(as_json, debug):

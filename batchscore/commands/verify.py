@@ -1,4 +1,4 @@
-"""What is published, read again and held against its manifests; writes nothing."""
+"""What is published, read again and compared with its manifests; writes nothing."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class Difference:
 
     @property
     def effect(self) -> float | None:
-        """What is held against the thresholds."""
+        """What is compared with the thresholds."""
         return self.value if self.low is None else self.low
 
     def is_beyond_noise(self, alpha: float) -> bool:

@@ -1,4 +1,4 @@
-"""The drift gate: a run's profile held against its references, and what its manifest keeps."""
+"""The drift gate: a run's profile compared with its references, and what its manifest keeps."""
 
 from __future__ import annotations
 

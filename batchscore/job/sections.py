@@ -70,7 +70,7 @@ class Input(Section):
         default="fail",
         description="What becomes of a shard that cannot be read, or is removed or rewritten while "
         "the run reads: `fail` the run, or `quarantine` the shard: its rows are left out, it is "
-        "listed and counted, and the next run takes it up once it was mended.",
+        "listed and counted, and the next run takes it up once it was fixed.",
     )
     max_bad_shards: int = Field(
         default=10,

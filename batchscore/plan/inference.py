@@ -62,7 +62,7 @@ def settle_inference(plan: Plan) -> Plan:
 
     Raises:
         DeviceError: the device cannot do what was asked for, or its memory does not do.
-        ModelError: scores come out farther from float32 than the model's tolerance, or there is
+        ModelError: scores are farther from float32 than the model's tolerance, or there is
             no row with a score to compare.
         InvalidError: the first batch cannot be read, or put through preprocessing or the network;
             or the rows of a call would make scores depend on a row's place, or are more than a

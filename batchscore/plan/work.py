@@ -1,4 +1,4 @@
-"""What of a plan is done, and what is left: the ledger and what is published, held against it."""
+"""What of a plan is done, and what is left: compared with the ledger and what is published."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The checks before publishing: what was scored held against what may be published."""
+"""The checks before publishing: what was scored compared with what may be published."""
 
 from __future__ import annotations
 

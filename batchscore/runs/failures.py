@@ -89,7 +89,7 @@ def _revive(facts: dict[str, Any]) -> tuple[BatchscoreError, str]:
         kind = StepError
     error: BatchscoreError = kind(facts["message"])
     if error.exit_code == 2:
-        # Work had begun: whatever was wrong is a failure of the run now.
+        # Work had started: whatever was wrong is a failure of the run now.
         error = FailedError(facts["message"])
     return error, str(facts["trace"])
 

@@ -1,4 +1,4 @@
-"""Profiles of runs, and the references that they are held against: written, read and merged."""
+"""Profiles of runs, and the references that they are compared with: written, read and merged."""
 
 from __future__ import annotations
 

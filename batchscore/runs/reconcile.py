@@ -1,4 +1,4 @@
-"""The records of all units, held against the plan: every row is accounted for."""
+"""The records of all units, compared with the plan: every row is accounted for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Parquet file that an attempt writes beside the scored ones, begun with its first rows."""
+"""A Parquet file that an attempt writes next to the scored ones, started with its first rows."""
 
 from __future__ import annotations
 

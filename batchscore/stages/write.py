@@ -240,7 +240,7 @@ class UnitWriter:
         return {name: digest for name, digest in digests.items() if digest is not None}
 
     def abort(self) -> None:
-        """Ends the threads and lets go of the files of an attempt that failed."""
+        """Ends the threads and closes the files of an attempt that failed."""
         for behind in (self._profiling, self._writing):
             with suppress(Exception):
                 behind.close()

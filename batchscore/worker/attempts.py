@@ -71,7 +71,7 @@ class Attempts:
 
     def _output(self, unit: Unit, sequence: int) -> UnitOutput:
         if sequence == 0 and unit.id in self._open:
-            # The unit is done again from its start: what was begun counts for nothing.
+            # The unit is done again from its start: what was started counts for nothing.
             self._open.pop(unit.id).writer.discard()
             counted = self._counts.pop(unit.id)
             self._pulse.add(-counted.rows, -counted.rejected)

@@ -112,7 +112,7 @@ def _score(spec: RunSpec, network: Network, batch: pa.RecordBatch) -> Block:
 
 
 def _check_fit(spec: RunSpec, scored: Block, rows: int) -> None:
-    """Raises ModelError when no row came as far as a score, be it one that is no number."""
+    """Raises ModelError when no row came as far as a score, even one that is not a number."""
     unfit = [reject for reject in scored.rejects if reject.error != _NO_NUMBER]
     if sum(len(reject.rows_r) for reject in unfit) == rows:
         raise _misfit(spec, unfit[0].texts[0].as_py() or unfit[0].message)

@@ -1,4 +1,4 @@
-"""What every worker of one run is told: where to read, what to score with, where to write."""
+"""What every worker of one run is given: where to read, what to score with, where to write."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class RunSpec:
         rejects: how many rows may be rejected.
         max_rejects: the same in rows, for all that the run is to publish.
         fresh: whether nothing that was scored before is published with what the run scores.
-        checks: what the result is held against.
+        checks: what the result must pass.
         drift: how its profile is judged.
         model_columns: input columns that the model reads.
         hints: what is known of score columns, for their profiles.
