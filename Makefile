@@ -4,6 +4,8 @@ BIN := .venv/bin
 READY := .venv/.ready
 UV := $(BIN)/uv
 UV_INSTALL := $(UV) pip install --quiet --compile-bytecode --python $(BIN)/python
+PYTEST := $(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist worksteal
+SEED ?= $(shell date +%s)
 CHECKED := $(wildcard batchscore tests data docs jobs benchmarks tools)
 
 # Where it is set, every process compiles what it imports again.
@@ -11,12 +13,14 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env demo test test-fast bench faults docs check lint format constraints clean
+.PHONY: help env demo test test-fast test-random coverage bench faults docs check lint format constraints clean
 
 help:
 	@echo "make demo         score the sample flights"
-	@echo "make test         all checks, then all tests with coverage"
-	@echo "make test-fast    tests that take no more than some seconds each"
+	@echo "make test         all checks, then all tests"
+	@echo "make test-fast    tests of single parts, without whole jobs: a minute or two"
+	@echo "make test-random  all tests in a random order (the same again: SEED=N)"
+	@echo "make coverage     all tests, and which lines they reach; takes half as long again"
 	@echo "make bench        scoring and drift profiling beside their peers; installs them into .bench"
 	@echo "make faults       kill 200 runs at random, and see that nothing is lost or twice"
 	@echo "make docs         build the documentation site into out/site"
@@ -32,10 +36,16 @@ demo: $(READY)
 	$(BIN)/batchscore run jobs/flight_delays/job.yaml
 
 test: check
-	$(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist worksteal --cov --cov-report=term
+	$(PYTEST)
 
 test-fast: $(READY)
-	$(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist worksteal -m "not slow"
+	$(PYTEST) -m "not slow"
+
+test-random: $(READY)
+	$(PYTEST) --shuffle $(SEED)
+
+coverage: $(READY)
+	$(PYTEST) --cov --cov-report=term
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.scoring_peers

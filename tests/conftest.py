@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import sys
 from dataclasses import dataclass
@@ -35,9 +36,32 @@ settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the faults first: a process has one forkserver, and theirs is preloaded with more."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds `--shuffle SEED`, for tests that are to depend on no other."""
+    parser.addoption("--shuffle", type=int, metavar="SEED", help="run tests in a random order")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Names the order, so that a failure can be repeated."""
+    seed = config.getoption("shuffle")
+    return "order: as written" if seed is None else f"order: --shuffle {seed}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Shuffles on request, and puts the faults first.
+
+    A process has one forkserver, and that of the faults is preloaded with more.
+    """
+    seed = config.getoption("shuffle")
+    if seed is not None:
+        _shuffle(items, random.Random(seed))
     items.sort(key=lambda item: "tests/faults/" not in item.nodeid)
+
+
+def _shuffle(items: list[pytest.Item], chance: random.Random) -> None:
+    """Shuffles the modules, and the tests of each; fixtures of a module are made once."""
+    ranks = {path: chance.random() for path in sorted({item.path for item in items})}
+    items.sort(key=lambda item: (ranks[item.path], chance.random()))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
