@@ -97,10 +97,22 @@ def flights(tmp_path_factory: pytest.TempPathFactory) -> Published:
     return Published(output, factory.run_json("run", job, "--set", f"output.path={output}"))
 
 
-@pytest.fixture
-def scored_job(tmp_path: Path) -> Path:
-    """A folder of `factory.write_job`, whose job was run, to be changed."""
-    folder = tmp_path / "job"
-    folder.mkdir()
+@pytest.fixture(scope="session")
+def _scored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A folder for a job that was run, and a copy of it as it then was."""
+    place = tmp_path_factory.mktemp("scored")
+    folder, kept = place / "work/job", place / "kept"
+    folder.mkdir(parents=True)
     assert factory.run_cli("run", factory.write_job(folder)).exit_code == 0
-    return folder
+    return folder, shutil.copytree(folder, kept)
+
+
+@pytest.fixture
+def scored_job(_scored: tuple[Path, Path]) -> Path:
+    """A folder of `factory.write_job`, whose job was run, to be changed.
+
+    It is the same one each time, put back: shards elsewhere would be other shards.
+    """
+    folder, kept = _scored
+    shutil.rmtree(folder.parent)
+    return shutil.copytree(kept, folder)

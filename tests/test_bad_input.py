@@ -34,6 +34,8 @@ from tests.spoils import (
     with_part,
 )
 
+pytestmark = pytest.mark.slow
+
 DATE = change(params={"date": {"type": "date"}})
 as_root = pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 with_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -32,6 +32,8 @@ from tests.spoils import (
     with_nan,
 )
 
+pytestmark = pytest.mark.slow
+
 MANY_SECONDS = 120
 DIVIDES = "def encode(batch): return 1 / 0"
 PROGRESS = re.compile(r"\d\d:\d\d:\d\d scored ")
@@ -128,7 +130,6 @@ def test_the_first_rows_of_a_slice_are_no_change_of_its_scores(tmp_path: Path) -
     assert (found["status"], found["rows"]["scored"], found["changed"]) == ("published", 500, [])
 
 
-@pytest.mark.slow
 def test_a_process_of_its_own_ends_with_one_message(tmp_path: Path) -> None:
     """In real processes nothing hangs, and nothing but the message and progress is printed."""
     workers = after(change(runtime__workers=2), preprocess(DIVIDES))
@@ -168,7 +169,6 @@ def test_what_user_code_prints_is_no_part_of_the_result(scored_job: Path) -> Non
         assert "noise" in done.stderr
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "words", [["run", "--json"], ["run", "--json", "--bogus"], ["no", "--json"]]
 )
@@ -215,7 +215,6 @@ def test_rows_that_were_all_rejected_are_no_result(scored_job: Path) -> None:
     assert "0 of 9 rows were scored" in done["error"]
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits file sizes by a Linux shell")
 def test_a_full_disk_is_told_and_recorded(scored_job: Path) -> None:
     """What cannot be written fails the run with the system's words, and nothing is published."""

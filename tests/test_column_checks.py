@@ -23,6 +23,8 @@ from tests.factory import (
     write_shard,
 )
 
+pytestmark = pytest.mark.slow
+
 ROWS = 500
 
 

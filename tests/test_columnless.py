@@ -14,6 +14,8 @@ from batchscore.columnar.arrays import make_batch
 from batchscore.stages.block import decode_block, encode_block
 from tests import factory
 
+pytestmark = pytest.mark.slow
+
 ARROW = """import numpy as np, pyarrow as pa
 def make(batch):
     ones = np.ones(batch.num_rows, np.float32)

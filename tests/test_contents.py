@@ -114,6 +114,7 @@ def readers_see(output: Path) -> dict[str, bytes]:
     return published_bytes(output.parent)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda each: each.__name__)
 def test_a_release_publishes_no_damaged_file(
@@ -170,6 +171,7 @@ def test_a_damaged_unit_is_not_resumed(
     assert f"{path.relative_to(output)} " in told.detail
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["scored", "rejects", "profile", "record"])
 def test_the_remedy_of_a_refused_release_works(
     made: Output, output: Path, kind: str, tmp_path: Path
@@ -214,6 +216,7 @@ RETIRED: dict[str, Callable[[dict[str, Any]], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", RETIRED)
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda each: each.__name__)
 def test_no_damaged_file_comes_back(

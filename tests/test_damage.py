@@ -10,6 +10,8 @@ import pytest
 
 from tests.damage import OTHER, SLICE, SPOILS, World, build_world, change, copy, ids, told
 
+pytestmark = pytest.mark.slow
+
 STATE = f"_batchscore/slices/{SLICE}"
 LEASE = f"_batchscore/slices/{OTHER}/lease/00000002.json"
 CODES = (0, 1, 2, 3, 4)

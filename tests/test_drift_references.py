@@ -10,6 +10,8 @@ import pytest
 from tests.factory import change_job, read_tree, run_cli, run_json, write_model, write_shard
 from tests.test_drift_runs import ROWS, begin_job, make_rows, profile_file
 
+pytestmark = pytest.mark.slow
+
 DAYS = ("2026-11-18", "2026-11-19")
 
 

@@ -26,6 +26,8 @@ from tests.factory import (
     write_shard,
 )
 
+pytestmark = pytest.mark.slow
+
 ROWS = 4000
 DAYS = ("2026-11-12", "2026-11-18", "2026-11-19")  # a Thursday, a Wednesday, a Thursday
 

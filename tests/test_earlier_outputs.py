@@ -21,6 +21,8 @@ from batchscore.plan import Work, make_plan, settle
 from tests.earlier.make import PLACE
 from tests.factory import run_cli, run_json
 
+pytestmark = pytest.mark.slow
+
 ARCHIVE = Path(__file__).parent / "earlier/dc42d60.tar.xz"
 LOCK_SECONDS = 600
 KILLED = ("called.yaml", "--set", "output.path=out/killed")

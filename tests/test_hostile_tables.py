@@ -18,6 +18,8 @@ from batchscore.plan.hive import hive_keys
 from batchscore.stages.partition import encoded_key, split_partitions
 from tests.factory import make_rows, read_tree, run_cli, write_job, write_shard
 
+pytestmark = pytest.mark.slow
+
 SMILE = "\N{SLIGHTLY SMILING FACE}"
 NAMES = ["line\nbreak", "../up", "..", "a/b", "/abs", "%2e", "<script>", "", SMILE, "n" * 500]
 VALUES = [

@@ -14,6 +14,8 @@ from tests import factory
 from tests.factory import change_job, make_rows, published, run_json, write_shard
 from tests.spoils import published_bytes
 
+pytestmark = pytest.mark.slow
+
 
 def run(folder: Path, *args: object) -> dict[str, Any]:
     return run_json("run", folder / "job.yaml", *args)

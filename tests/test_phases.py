@@ -26,6 +26,8 @@ from batchscore.runs import layout
 from batchscore.runs.history import read_manifest
 from tests import factory
 
+pytestmark = pytest.mark.slow
+
 SECONDS = st.floats(0, 1e6)
 SPENT = st.dictionaries(st.sampled_from(["start_up", "planning", "loading"]), SECONDS)
 MOMENTS = st.none() | st.builds(Units, st.floats(-1e6, 1e6), st.floats(-1e6, 1e6))

@@ -20,6 +20,8 @@ from batchscore.storage.store import Store
 from tests.factory import read_tree, run_cli, write_job
 from tests.power import Cut, Moment, Recorder, lay_out
 
+pytestmark = pytest.mark.slow
+
 SLICE = "small"
 CURRENT = f"_batchscore/slices/{SLICE}/current.txt"
 Files = dict[str, bytes]

@@ -62,6 +62,7 @@ def test_imports_are_not_searched() -> None:
     assert gc.isenabled()
 
 
+@pytest.mark.slow
 def test_what_there_was_is_frozen_and_what_comes_is_collected() -> None:
     """Inside, old garbage stays and new garbage goes; behind, nothing is frozen any more."""
     gc.collect()
@@ -83,6 +84,7 @@ def test_an_error_thaws_too() -> None:
     assert gc.get_freeze_count() == 0
 
 
+@pytest.mark.slow
 def test_what_a_caller_froze_stays_frozen() -> None:
     """A process that froze its own objects keeps them so: no garbage is looked for among them."""
     gc.collect()

@@ -21,6 +21,8 @@ import pytest
 import batchscore as bs
 from tests.factory import write_job
 
+pytestmark = pytest.mark.slow
+
 PATIENCE_S = 120.0
 
 
@@ -190,7 +192,6 @@ def _gone(processes: list[psutil.Process]) -> bool:
     return not psutil.wait_procs(processes, timeout=PATIENCE_S)[1]
 
 
-@pytest.mark.slow
 def test_ctrl_c_stops_the_child_and_then_the_host(tmp_path: Path) -> None:
     """The child puts its work away before the host raises KeyboardInterrupt."""
     job, mark = _slow(tmp_path)
@@ -204,7 +205,6 @@ def test_ctrl_c_stops_the_child_and_then_the_host(tmp_path: Path) -> None:
     assert not list((tmp_path / "out").glob("_batchscore/slices/*/current.txt"))
 
 
-@pytest.mark.slow
 def test_the_child_ends_with_its_host(tmp_path: Path) -> None:
     """A host that is killed takes its child along."""
     job, mark = _slow(tmp_path)
@@ -216,7 +216,6 @@ def test_the_child_ends_with_its_host(tmp_path: Path) -> None:
     assert _gone(children)
 
 
-@pytest.mark.slow
 def test_a_child_that_is_killed_is_reported(tmp_path: Path) -> None:
     """A child that dies without a result is a FailedError that names the signal."""
     job, mark = _slow(tmp_path)
@@ -233,7 +232,6 @@ def test_a_child_that_is_killed_is_reported(tmp_path: Path) -> None:
         bs.run(job)
 
 
-@pytest.mark.slow
 def test_a_run_that_somebody_else_stops_is_raised(tmp_path: Path) -> None:
     """SIGTERM to the child is a StoppedError in the host."""
     job, mark = _slow(tmp_path)

@@ -17,6 +17,8 @@ import pytest
 from tests.conftest import Published
 from tests.factory import make_rows, run_cli, write_job, write_shard
 
+pytestmark = pytest.mark.slow
+
 ORDER = ["year", "month", "day", "carrier", "flight", "origin"]
 COLUMNS = [*ORDER, "sched_dep_time", "score", "model_version"]
 # What a reader may make of a column; the type of a hive key is each reader's own guess.

@@ -27,6 +27,8 @@ from tests.factory import (
     write_shard,
 )
 
+pytestmark = pytest.mark.slow
+
 SLICE = "small"
 LEASE = f"_batchscore/slices/{SLICE}/lease/"
 

@@ -12,6 +12,8 @@ from batchscore.runs.lease import acquire, require_lease
 from batchscore.storage.store import Store
 from tests.factory import published, run_cli, run_json, write_job
 
+pytestmark = pytest.mark.slow
+
 # What is scored before a run's first unit is not counted: the run has no work folder yet.
 REMOVE = """import pathlib, shutil
 

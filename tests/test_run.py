@@ -23,6 +23,8 @@ from batchscore.worker.spec import RunSpec
 from tests import factory
 from tests.conftest import ROOT, Published
 
+pytestmark = pytest.mark.slow
+
 JOB = ROOT / "jobs/flight_delays"
 SAMPLES = ROOT / "data/samples/flights"
 KEY = ["year", "month", "day", "carrier", "flight", "origin"]
@@ -222,7 +224,6 @@ def test_a_parameter_chooses_the_day(tmp_path: Path) -> None:
     assert (both["score"] - both["expected"]).abs().max() < 1e-6
 
 
-@pytest.mark.slow
 def test_any_number_of_workers_publishes_the_same(many_units: Path) -> None:
     """One process, two, and more than there are units publish the same bits and profile."""
     alone = run_again(many_units, "alone")

@@ -23,6 +23,8 @@ from tests.factory import (
 from tests.outputs import rename_shards
 from tests.servers import free_port
 
+pytestmark = pytest.mark.slow
+
 SECRET = "hunter2"
 ADDRESSES = [
     "s3://KEY:{}/WITH/SLASH@bucket/x",

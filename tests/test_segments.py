@@ -10,6 +10,8 @@ import pytest
 from batchscore.storage.store import Store
 from tests.factory import change_job, make_rows, published, run_json, write_shard
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def nights(scored_job: Path) -> tuple[Path, list[dict[str, Any]]]:

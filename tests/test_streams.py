@@ -16,6 +16,8 @@ from batchscore.streams import Stream
 from tests import factory
 from tests.endings import CLOSED, end_of
 
+pytestmark = pytest.mark.slow
+
 FULL = "/dev/full"
 PROGRAM = f"{shlex.quote(sys.executable)} -m batchscore"
 TALKATIVE = """import os

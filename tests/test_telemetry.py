@@ -25,6 +25,8 @@ from batchscore.telemetry import (
 )
 from tests.factory import NET, run_json, write_job, write_model
 
+pytestmark = pytest.mark.slow
+
 BUSY = [name for thread in THREADS for name in thread]
 UNITS = st.lists(
     st.dictionaries(st.sampled_from([m.name for m in MEASURES]), st.integers(0, 10**6).map(float))

@@ -14,6 +14,8 @@ from torch import nn
 
 from tests.factory import published, run_cli, run_json, write_job, write_model, write_shard
 
+pytestmark = pytest.mark.slow
+
 NET = """from __future__ import annotations
 
 import torch

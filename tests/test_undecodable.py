@@ -12,6 +12,8 @@ import pytest
 from batchscore.columnar.arrays import python_rows, undecodable
 from tests import factory
 
+pytestmark = pytest.mark.slow
+
 TEXTS = [b"p0", b"\xff\xfe", b"p1", None, b"a\xe9", b"p0", b"", b"\xed\xa0\x80"]
 BAD = [1, 4, 7]
 STEPS = """import pyarrow as pa

@@ -23,6 +23,8 @@ from tests.factory import (
 )
 from tests.spoils import published_bytes
 
+pytestmark = pytest.mark.slow
+
 
 def run(folder: Path, *args: object) -> dict[str, Any]:
     return run_json("run", folder / "job.yaml", *args)

@@ -27,6 +27,8 @@ from tests.factory import (
     write_shard,
 )
 
+pytestmark = pytest.mark.slow
+
 LINE = "2 of 2 tensors cast to the architecture's types: 2 from bfloat16 to float32"
 FACT = "types of weights"
 # As earlier versions called it, a network may take up the type of its weights.

@@ -15,6 +15,8 @@ import pytest
 from benchmarks.counter import Counts, FileCounter, ThreadCounter
 from benchmarks.work import FIGURES, find_changes
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 HERE = Path(__file__).parent
 

@@ -29,6 +29,7 @@ def busy() -> Iterator[subprocess.Popen[bytes]]:
         yield process
 
 
+@pytest.mark.slow
 def test_a_tree_holds_the_processes_below(busy: subprocess.Popen[bytes]) -> None:
     """A process and its child are listed, and none once they are gone but the one asked for."""
     end = time.monotonic() + 20
@@ -40,6 +41,7 @@ def test_a_tree_holds_the_processes_below(busy: subprocess.Popen[bytes]) -> None
     assert list_tree(busy.pid) == [busy.pid]
 
 
+@pytest.mark.slow
 def test_a_watcher_counts_what_children_use(busy: subprocess.Popen[bytes]) -> None:
     """Memory and CPU-seconds of a child count, the latter also once it is gone."""
     watcher = Watcher(busy.pid)

@@ -14,6 +14,8 @@ from benchmarks.scorers.harness import KEY, SCORE
 from benchmarks.scorers.work import WORKS, known_scores, write_work
 from benchmarks.scoring_peers import PEERS, check, take_turn
 
+pytestmark = pytest.mark.slow
+
 ROWS = 100
 KNOWN_R = np.linspace(0, 1, ROWS, dtype=np.float32)
 RIGHT = pa.table({KEY: np.arange(ROWS), SCORE: KNOWN_R})

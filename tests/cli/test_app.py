@@ -21,6 +21,8 @@ from batchscore.cli import cli, main
 from tests import factory
 from tests.conftest import ROOT, Published
 
+pytestmark = pytest.mark.slow
+
 # Others rely on these names: a change here is a change for them, and needs a reason.
 JOB = {"--param", "--set"}
 EVERY = {"--json", "--debug", "-h", "--help"}
@@ -237,7 +239,6 @@ def test_the_package_can_be_run(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["status"] == "invalid"
 
 
-@pytest.mark.slow
 def test_ctrl_c_in_a_terminal(tmp_path: Path) -> None:
     """A terminal shows a bar with rows and time left; Ctrl-C ends in one message and exit 130."""
     job = write_sleepy_job(tmp_path, workers=1)
@@ -293,7 +294,6 @@ def assert_ended_clean(job: Path, family: list[psutil.Process], message: str, wo
     assert len(factory.published(output)) == 500
 
 
-@pytest.mark.slow
 def test_sigterm_with_workers(tmp_path: Path) -> None:
     """SIGTERM ends a run and all its worker processes with exit 143; the next run publishes."""
     job = write_sleepy_job(tmp_path, workers=2)
@@ -305,7 +305,6 @@ def test_sigterm_with_workers(tmp_path: Path) -> None:
     assert_ended_clean(job, family, stderr, "nothing was published")
 
 
-@pytest.mark.slow
 def test_a_killed_worker_fails_the_run(tmp_path: Path) -> None:
     """A worker that is killed, as for want of memory, ends the run with exit 1 and a remedy."""
     job = write_sleepy_job(tmp_path, workers=2)
@@ -318,7 +317,6 @@ def test_a_killed_worker_fails_the_run(tmp_path: Path) -> None:
     assert_ended_clean(job, family, stderr, "ended with exit code -9")
 
 
-@pytest.mark.slow
 def test_a_second_ctrl_c_ends_workers_without_a_traceback(tmp_path: Path) -> None:
     """A terminal sends Ctrl-C to every process; the second ends all, with a line and no trace."""
     job = write_sleepy_job(tmp_path, workers=2)

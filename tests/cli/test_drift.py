@@ -45,6 +45,7 @@ def test_several_data_are_one_table(months: tuple[Path, Path], tmp_path: Path) -
     assert len([*tmp_path.iterdir()]) == 2
 
 
+@pytest.mark.slow
 def test_a_comparison_ends_with_its_verdict(months: tuple[Path, Path], tmp_path: Path) -> None:
     """`compare` says what failed, exits 3, and writes the report that was asked for."""
     page = tmp_path / "page.html"

@@ -14,6 +14,8 @@ from batchscore.runs.lease import acquire
 from batchscore.storage.store import Store
 from tests import factory
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def small_units(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,8 @@ from tests.factory import (
     write_shard,
 )
 
+pytestmark = pytest.mark.slow
+
 SLICE = "small"
 FAR = {"checks.score_range": [0.9, 1]}
 

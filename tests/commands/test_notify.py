@@ -18,6 +18,8 @@ from batchscore.job import Notify
 from tests.endings import begin, said_in
 from tests.factory import change_job, make_rows, run_cli, run_json, write_job, write_shard
 
+pytestmark = pytest.mark.slow
+
 
 def program(folder: Path, name: str, body: str) -> Path:
     """Write an executable Python program."""

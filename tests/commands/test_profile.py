@@ -26,6 +26,8 @@ from batchscore.drift.table import TableProfile
 from batchscore.errors import InputError, ShardError
 from tests.factory import make_rows, run_cli, write_shard
 
+pytestmark = pytest.mark.slow
+
 ROWS = make_rows(700)
 
 

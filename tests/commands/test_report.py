@@ -71,6 +71,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return taken
 
 
+@pytest.mark.slow
 def test_a_run_is_compared_again_as_it_was_judged(output: Output, seen: dict[str, Any]) -> None:
     """The page has the verdicts of the manifest, by the same rules, and the run before."""
     store, manifest = output

@@ -24,6 +24,8 @@ from batchscore.storage.store import Store
 from tests import factory
 from tests.conftest import Published
 
+pytestmark = pytest.mark.slow
+
 SLEEPY = """import time
 
 

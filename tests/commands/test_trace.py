@@ -27,6 +27,8 @@ from batchscore.storage.store import Store
 from tests.factory import make_rows, run_cli, run_json, write_job, write_shard
 from tests.outputs import MODEL, RUN, publish_shards
 
+pytestmark = pytest.mark.slow
+
 PARTS = ["plain", None, "a/b=c d", "ümlaut", "null"]
 NAN = float("nan")
 

@@ -353,6 +353,7 @@ def test_a_published_output_is_in_order(output: Path) -> None:
     assert read_tree(output) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("spoil", "kinds", "words"), CASES.values(), ids=CASES.keys())
 def test_what_is_wrong_is_told(
     output: Path, spoil: Callable[[Path], Any], kinds: set[str], words: str

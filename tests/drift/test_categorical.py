@@ -142,6 +142,7 @@ def zipf_shares(distinct: int) -> NDArray[np.float64]:
     return shares_v
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampled", [1.0, 0.1])
 @pytest.mark.parametrize("sizes", [(5_000, 5_000), (500, 20_000), (20_000, 500)])
 def test_samples_of_one_distribution_have_no_more_unseen_rows_than_expected(

@@ -77,6 +77,7 @@ def assert_canonical(type_: str, array: pa.Array, seed: int) -> None:
     assert content(merged_in_a_random_tree(nodes, chance)) == expected
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(SEEDS, st.sampled_from([1, 3, 900, 2500, 4096, 4097, 9000]))
 def test_any_split_order_and_merge_tree_give_the_same_bytes(seed: int, distinct: int) -> None:
@@ -213,6 +214,7 @@ def test_booleans_and_integers_are_their_texts(array: pa.Array, expected: dict[s
     assert (summary["min"], summary["max"]) == (next(iter(expected)), list(expected)[-1])
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(-20, 20), max_size=40), SEEDS)
 def test_integers_are_ordered_by_number_in_any_split(numbers: list[int], seed: int) -> None:
@@ -351,6 +353,7 @@ def test_distinct_values_are_counted_then_estimated() -> None:
     assert many["distinct_estimate"] == pytest.approx(100_000, rel=0.1)
 
 
+@pytest.mark.slow
 def test_ten_million_distinct_texts_take_bounded_memory() -> None:
     """10⁷ distinct texts in one array are counted in less than 50 MB beside them."""
     array = pa.array(np.arange(10**7)).cast(pa.string())

@@ -57,6 +57,7 @@ def measure(drift: TableDrift, name: str, column: str = "x", of: str = "value") 
     return next(each for each in aspect(drift, column, of).measures if each.name == name)
 
 
+@pytest.mark.slow
 def test_identical_samples_of_100_rows_do_not_alarm() -> None:
     """Noise of small samples is not drift, whatever the kind of column."""
     rng = np.random.default_rng(1)

@@ -43,6 +43,7 @@ def _assert_within_bounds(sketch: Frequent, values: list[int]) -> None:
     assert sketch.label(99) is None
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300)
 @given(BLOCKS, BLOCKS)
 @example([[0] * 6 + [1] * 6 + [2] * 6 + [3] * 5, [3] * 5], [])

@@ -75,6 +75,7 @@ def as_lists(buckets: Buckets) -> tuple[list[int], list[int], list[int]]:
     return buckets.shifts_b.tolist(), buckets.prefixes_b.tolist(), buckets.counts_b.tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", SPACES, ids=lambda space: space.name)
 @settings(deadline=None, max_examples=20)
 @given(seed=SEEDS)
@@ -118,6 +119,7 @@ def floats(dtype: str, seed: int) -> NDArray[Any]:
     return chance.permutation(values_n).astype(dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtypes", [["f4"], ["f8"], ["f4", "f8"]], ids="-".join)
 @settings(deadline=None, max_examples=15)
 @given(seed=SEEDS)
@@ -163,6 +165,7 @@ def integers(space: KeySpace, seed: int) -> NDArray[Any]:
     return chance.permutation(np.concatenate([makers[name]() for name in names]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", [SIGNED, UNSIGNED], ids=lambda space: space.name)
 @settings(deadline=None, max_examples=30)
 @given(seed=SEEDS)
@@ -178,6 +181,7 @@ def test_integers_are_counted_like_their_keys(space: KeySpace, seed: int) -> Non
     assert as_lists(histogram.buckets()) == by_definition(space, keys_n)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", SPACES, ids=lambda space: space.name)
 @pytest.mark.parametrize("step", [1, -1])
 def test_values_that_go_on_where_others_ended_are_counted(space: KeySpace, step: int) -> None:
@@ -192,6 +196,7 @@ def test_values_that_go_on_where_others_ended_are_counted(space: KeySpace, step:
     assert buckets.counts_b.sum() == histogram.n == values_n.size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", SPACES, ids=lambda space: space.name)
 @settings(deadline=None, max_examples=20)
 @given(seed=SEEDS)
@@ -210,6 +215,7 @@ def test_keys_with_counts_are_counted_like_as_many_keys(space: KeySpace, seed: i
     assert histogram.n == counts_n.sum()
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=10)
 @given(seed=SEEDS)
 def test_other_values_are_counted_like_their_keys(seed: int) -> None:

@@ -38,6 +38,7 @@ def most(draws: int, alpha: float) -> int:
     return int(stats.binom.isf(CHANCE, draws, alpha))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "n", "m", "draws"),
     [

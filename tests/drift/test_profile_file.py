@@ -130,6 +130,7 @@ def test_any_tool_reads_the_buckets() -> None:
     assert names == sorted(example().columns)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 10**9), st.binary(min_size=1, max_size=8))
 @settings(deadline=None, max_examples=60)
 def test_damaged_bytes_are_an_error_or_harmless(place: int, junk: bytes) -> None:

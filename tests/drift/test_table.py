@@ -71,6 +71,7 @@ def column_of(array: pa.Array) -> dict[str, Any]:
     return profile_of([pa.RecordBatch.from_arrays([array], ["x"])]).summary()["x"]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=30)
 @given(st.lists(ROWS, max_size=6), st.integers(0, 1000))
 def test_small_parts_are_canonical(parts: list[list[tuple[Any, ...]]], seed: int) -> None:
@@ -275,6 +276,7 @@ def test_two_columns_of_one_name_are_refused() -> None:
         TableProfile.empty().update(batch)
 
 
+@pytest.mark.slow
 @given(ROWS)
 @settings(deadline=None)
 def test_summaries_are_json(rows: list[tuple[Any, ...]]) -> None:

@@ -96,6 +96,7 @@ def test_odd_values_are_canonical(
     assert_lawful(wide_bd.clip(limits.min, limits.max).astype(dtype), cuts, seed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [1, 31, 128, 129, COVARIANCE_WIDTH, COVARIANCE_WIDTH + 1, 3000])
 @settings(deadline=None, max_examples=4)
 @given(seed=st.integers(0, 2**32 - 1))
@@ -394,6 +395,7 @@ SAMPLES: dict[str, Callable[[Generator, int], Rows]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLES)
 @pytest.mark.parametrize(("n", "m"), [(100, 100), (100, 2000)])
 def test_noise_stays_below_the_floor(name: str, n: int, m: int) -> None:

@@ -21,6 +21,7 @@ def seconds_to_stop(work_s: float) -> float:
     return time.perf_counter() - began
 
 
+@pytest.mark.slow
 def test_a_sampler_stops_soon_after_long_work() -> None:
     """The wait does not grow with the work; of Beam's own it does, up to 200 ms."""
     with quick_sampling():

@@ -6,8 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 INTERRUPTED = """
 import os, signal, sys, time
+import psutil
 from batchscore.engines.workers import start_server
 
 if __name__ == "__main__":
@@ -15,7 +18,9 @@ if __name__ == "__main__":
     os.setpgrp()
     signal.signal(signal.SIGINT, lambda *_: told.append("told"))
     context = start_server()
-    time.sleep(0.7)
+    children = psutil.Process().children
+    while not any(child.cpu_times().user > 0.2 for child in children()):
+        time.sleep(0.01)
     os.killpg(0, signal.SIGINT)
     process = context.Process(target=os.getpid)
     process.start()
@@ -24,6 +29,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_ctrl_c_while_the_server_imports_reaches_the_launcher_alone(tmp_path: Path) -> None:
     """The launcher is told, the server goes on importing, and nothing prints a traceback."""
     script = tmp_path / "script.py"

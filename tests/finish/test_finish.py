@@ -48,6 +48,8 @@ from tests.factory import (
     write_shard,
 )
 
+pytestmark = pytest.mark.slow
+
 # What changed between runs is scored, however little is left of it.
 ANY_ROWS = {"checks.rows": {"min_ratio": 0}}
 GO_ON = {"on_change": {"removed_shards": "remove", "rewritten_shards": "rescore"}, **ANY_ROWS}

@@ -440,6 +440,7 @@ def mutated_jobs(draw: st.DrawFn) -> Any:
     return job
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(job=mutated_jobs(), param=st.sampled_from(["date=2026-11-20", "date=x", "x=1", "date"]))
 def test_a_mutated_job_is_a_job_or_an_error(load: Write, job: Any, param: str) -> None:

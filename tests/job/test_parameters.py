@@ -113,6 +113,7 @@ def test_confines_strings_in_an_output_path(value: str) -> None:
     assert filled["input"] == f"in/{value}"
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.text(), st.lists(st.text(alphabet="${}.:%dabte \n") | st.integers())))
 def test_any_text_is_filled_or_a_problem(tree: dict[str, list[object]]) -> None:
     """Whatever the texts, substituting ends, keeps the shape, and changes only texts with '${'."""

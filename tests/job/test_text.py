@@ -19,6 +19,7 @@ NUMBERS = st.integers(-(10**18) + 1, 10**18 - 1) | st.floats(allow_nan=False, al
 SCALARS = st.none() | st.booleans() | st.dates() | NUMBERS | TEXTS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
 from tests.factory import change_job, make_rows, run_cli, write_job, write_shard
 
@@ -32,6 +33,7 @@ def _said(*args: object) -> str:
     return text
 
 
+@pytest.mark.slow
 def test_one_of_everything_is_singular(tmp_path: Path) -> None:
     """Every command says `1 row` and similar, whether it passes, is held or fails."""
     job, out = write_job(tmp_path, {"checks.unique": ["id"]}), tmp_path / "out"

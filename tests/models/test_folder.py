@@ -156,6 +156,7 @@ def test_a_wrong_card_is_explained(folder: Path, changes: dict[str, Any], says: 
         read_model_folder(str(folder))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "says"),
     [

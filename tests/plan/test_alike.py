@@ -114,6 +114,7 @@ def test_values_that_differ_are_shown_so(known: Any, made: Any, shown: tuple[str
 NUMBERS = st.floats(width=32) | st.sampled_from([0.0, 1.0, 1e-5, NAN, INF])
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(NUMBERS, NUMBERS), min_size=1), st.sampled_from([0.0, 1e-5, 0.1]))
 def test_arrays_and_lists_agree(pairs: list[tuple[float, float]], tolerance: float) -> None:
     """A column of numbers is compared as the same numbers in lists are, in either direction."""

@@ -88,6 +88,7 @@ def data_files(folder: Path) -> list[Path]:
     return sorted((folder / "out/data").rglob("*.parquet"))
 
 
+@pytest.mark.slow
 def test_what_goes_in_comes_out(tmp_path: Path) -> None:
     """Each published column has the shard's annotations and DuckDB's values, at any depth."""
     changes = {"output.partition_by": ["part"], "checks.unique": ["u"]}
@@ -111,6 +112,7 @@ def test_what_goes_in_comes_out(tmp_path: Path) -> None:
     assert run_json("run", job)["status"] == "unchanged"
 
 
+@pytest.mark.slow
 def test_filters_and_functions_see_plain_types(tmp_path: Path) -> None:
     """A UUID is bytes and JSON a text for filters, which prune, and for a user's function."""
     columns = {name: _PASSES[name] for name in ("u", "j", "lu")}
@@ -228,6 +230,7 @@ def test_lists_of_two_levels(tmp_path: Path) -> None:
     assert "l.list.element" in annotated_leaves(made)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plain_first", [True, False])
 def test_a_column_keeps_its_published_type(tmp_path: Path, plain_first: bool) -> None:
     """What was published as binaries and texts stays so, in each slice; a new output is marked."""

@@ -64,6 +64,7 @@ def test_an_all_null_column_has_the_type_of_its_siblings(
         assert found.equals(wanted) or pa.types.is_list(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("nulls", "first"),
     [("category-of-null", 0), ("missing-numbers", 0), ("object", 1), ("struct", 0), ("list", 1)],
@@ -148,6 +149,7 @@ def _make_lie(path: Path, table: pa.Table) -> None:
     raise AssertionError("the footer does not show where it counts nulls")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("claimed", "filters"), [(0, None), (0, [["id", ">=", 100]]), (7, None), (10**6, None)]
 )

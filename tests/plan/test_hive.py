@@ -112,6 +112,7 @@ def test_values_that_were_published_as_one_stay() -> None:
             key_types(found("02139", "2139", name=name), one)
 
 
+@pytest.mark.slow
 def test_later_slices_of_an_earlier_output_may_have_both_spellings(tmp_path: Path) -> None:
     """A nightly job whose output has `m=01` and `m=1` as one integer goes on; a new one may not."""
     job = write_job(tmp_path, {"params": {"d": {"type": "integer"}}, "input.path": "in/d=${d}"})
@@ -203,6 +204,7 @@ def partitions(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / "out/data").iterdir())
 
 
+@pytest.mark.slow
 def test_postal_codes_are_published_as_they_are(tmp_path: Path) -> None:
     """`zip=01001` is `zip=01001` again, its type stays, and can be declared."""
     job = write_zips(tmp_path, "01001", "10001")
@@ -219,6 +221,7 @@ def test_postal_codes_are_published_as_they_are(tmp_path: Path) -> None:
     assert declared["rows"]["reused"] == 0
 
 
+@pytest.mark.slow
 def test_an_output_of_an_earlier_version_keeps_its_integers(tmp_path: Path) -> None:
     """Keys that were published as integers stay so, in the slice and in others of the job."""
     job = write_zips(tmp_path, "10001", "20002")

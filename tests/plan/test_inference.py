@@ -244,6 +244,7 @@ def test_what_changes_bits_changes_the_fingerprint(tmp_path: Path, option: dict[
     assert make_plan(load_job(str(job))).fingerprint == before.fingerprint
 
 
+@pytest.mark.slow
 def test_the_manifest_says_what_was_chosen(tmp_path: Path) -> None:
     """A run with another precision publishes scores of it, and says how far they may be."""
     job = factory.write_job(tmp_path, {"runtime.precision": "bf16"})

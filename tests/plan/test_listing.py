@@ -186,6 +186,7 @@ def test_links_that_lead_in_a_circle_are_not_followed(tmp_path: Path) -> None:
     assert paths(tmp_path, "a/**") == ["a/0.parquet", "a/b/0.parquet"]
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=8))
 def test_whatever_links_there_are_listing_ends_and_loses_no_file(
     tmp_path_factory: pytest.TempPathFactory, links: list[tuple[int, int]]
@@ -253,6 +254,7 @@ def test_links_into_the_output_are_seen(tmp_path: Path) -> None:
     assert (found["exit_code"], "would read what it wrote" in found["error"]) == (2, True)
 
 
+@pytest.mark.slow
 def test_linked_shards_of_an_earlier_version_stay_unchanged(tmp_path: Path) -> None:
     """What was published under paths without links stays, and a link that was lost is added."""
     job = write_job(tmp_path)

@@ -196,6 +196,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("spoil", "cause"), CASES)
 def test_a_run_refuses(spoil: Callable[[Path], Any], cause: str, tmp_path: Path) -> None:
     """A run ends with exit code 2 before it writes anything, and says what the score depends on."""
@@ -277,6 +278,7 @@ OWN_ROWS: dict[str, Callable[[Path], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoil", [pytest.param(s, id=n) for n, s in OWN_ROWS.items()])
 def test_no_false_alarm(spoil: Callable[[Path], Any], tmp_path: Path) -> None:
     """What treats each row alone passes, whatever else it does."""
@@ -376,6 +378,7 @@ def test_the_test_costs_less_than_a_batch(tmp_path: Path) -> None:
     assert sum(calls) <= 8192
 
 
+@pytest.mark.slow
 def test_what_is_done_already_is_not_tried(tmp_path: Path) -> None:
     """A run that has nothing to score calls no function; one over new shards tries those."""
     job, log = factory.write_job(tmp_path), tmp_path / "in/.log"

@@ -253,6 +253,7 @@ def test_a_sorted_input_shows_several_values(
         tried(job, "runtime.batch_rows=2048")
 
 
+@pytest.mark.slow
 def test_a_single_new_row_is_tried_beside_published_ones(tmp_path: Path) -> None:
     """Where few rows are new, others of the input are their neighbours in the test."""
     job = factory.write_job(tmp_path)

@@ -203,6 +203,7 @@ def test_order_of_columns_does_not_matter_but_their_presence_does(tmp_path: Path
     assert unify_schemas(footers, ["b"]).names == ["b"]
 
 
+@pytest.mark.slow
 @given(
     groups=st.lists(st.integers(1, 5), min_size=1, max_size=6),
     bound=st.integers(-1, 30),

@@ -245,6 +245,7 @@ def test_every_key_of_the_job_file_is_in_one_of_two_lists() -> None:
     assert sorted({*_keys(Job)}) == sorted([*DECIDES, *KEEPS])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", DECIDES)
 def test_what_decides_scores_changes_their_name(plan_of: Callable[..., Plan], key: str) -> None:
     """Units that were scored in one way are not looked for under another."""
@@ -252,6 +253,7 @@ def test_what_decides_scores_changes_their_name(plan_of: Callable[..., Plan], ke
     assert plan_of(job).spec.score != plan_of(job, changes).spec.score
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", KEEPS)
 def test_what_decides_no_score_keeps_their_name(plan_of: Callable[..., Plan], key: str) -> None:
     """A check, a bound or the number of workers never scores a row again."""

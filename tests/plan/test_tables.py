@@ -124,6 +124,7 @@ def test_a_table_on_s3_is_refused(server: S3, tmp_path: Path, name: str, mark: s
         assert len(find_shards([f"{bucket}/lake/pl*/*.parquet"])) == 1
 
 
+@pytest.mark.slow
 def test_every_command_refuses_a_table(tmp_path: Path) -> None:
     """Run, check, profile and compare name the table, its format and the remedy, with exit 2."""
     job = write_job(tmp_path)

@@ -29,6 +29,8 @@ from batchscore.units.record import BadShard, StagedFile, UnitRecord
 from batchscore.units.unit import Piece, Shard, Unit, make_unit
 from tests import factory
 
+pytestmark = pytest.mark.slow
+
 GROUP = 10
 UNIT = 40
 RUN = "20261120-7f3a"

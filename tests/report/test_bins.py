@@ -114,6 +114,7 @@ def test_dates_beyond_what_browsers_know_are_numbers() -> None:
     assert plot["at"] == ["0", "9,223,372,036,854,775,807"]
 
 
+@pytest.mark.slow
 @given(FLOATS, FLOATS)
 @settings(deadline=None, max_examples=200)
 def test_every_finite_value_is_counted_once(left: list[float], right: list[float]) -> None:

@@ -17,6 +17,8 @@ from batchscore.report import make_report
 from tests.report import pages
 from tests.servers import find_tool
 
+pytestmark = pytest.mark.slow
+
 _FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 
 

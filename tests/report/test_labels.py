@@ -49,6 +49,7 @@ def test_moments_are_as_fine_as_they_need_to_be() -> None:
     assert moment_labels([-1]) == ["1969-12-31 23:59:59"]
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.integers(0, 2**64 - 1), st.text(max_size=3)))
 def test_different_values_have_different_labels(values: dict[int, str]) -> None:
     """Values that look alike on one line are told apart by their hash."""

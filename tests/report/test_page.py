@@ -16,6 +16,8 @@ from batchscore.report import Compared, make_report
 from batchscore.report.page import LISTED
 from tests.report import pages
 
+pytestmark = pytest.mark.slow
+
 MOST_BYTES = 2_000_000
 
 

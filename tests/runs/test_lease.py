@@ -239,11 +239,19 @@ def test_a_late_look_does_not_take_a_slice(store: Store, monkeypatch: pytest.Mon
 def test_a_lease_is_renewed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its thread renews a lease also after the store was out of reach for a while."""
     monkeypatch.setattr(lease, "_RENEWAL_SECONDS", 0.02)
+    looks, numbers = [0], lease._numbers
+
+    def counted(*given: Any) -> list[int]:
+        looks[0] += 1
+        return numbers(*given)
+
+    monkeypatch.setattr(lease, "_numbers", counted)
     with acquire(store, SLICE, "run"):
         folder = Path(store.path(layout.slice_file(SLICE, "lease")))
         away = folder.rename(folder.with_name("away"))
         folder.write_bytes(b"not a folder")
-        time.sleep(0.2)
+        before = looks[0]
+        wait_until(lambda: looks[0] > before + 1)
         folder.unlink()
         away.rename(folder)
         rewrite(store, 1, renewed=ago(59))

@@ -149,6 +149,7 @@ def test_a_record_whose_staged_files_are_gone_is_replaced(tmp_path: Path) -> Non
     assert read_head(store, address) == later
 
 
+@pytest.mark.slow
 @given(st.sets(st.sampled_from(UNITS)), st.sets(st.sampled_from(UNITS)))
 def test_finished_units_are_those_with_a_record(done: set[str], others: set[str]) -> None:
     """Sidecars, golden results and what was scored another way are no finished units."""
@@ -185,6 +186,7 @@ def test_a_damaged_record_names_itself(tmp_path: Path, data: bytes | None) -> No
     assert read_heads(store, SLICE, SCORE, [UNITS[0]]) == {}
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 40), max_size=40), st.randoms(use_true_random=False))
 def test_merged_records_are_those_of_all_units(numbers: list[int], chance: Random) -> None:
     """In any order, and however often named, each unit counts once, also beyond a few at a time."""
@@ -210,6 +212,7 @@ def test_merging_goes_on_from_what_the_profile_holds(tmp_path: Path) -> None:
     assert profile.columns["x"].count == len(UNITS) + 1
 
 
+@pytest.mark.slow
 @given(st.sets(st.sampled_from(UNITS)), st.sets(st.sampled_from(UNITS)))
 def test_attempts_without_a_record_are_swept(done: set[str], lost: set[str]) -> None:
     """What is recorded keeps its files and sidecars; of other attempts, later ones too, nothing."""
@@ -277,6 +280,7 @@ def test_a_sweep_that_is_killed_can_be_done_again(tmp_path: Path, done: bool) ->
         assert read_tree(folder) == expected, f"killed at change {at}"
 
 
+@pytest.mark.slow
 @given(
     st.sets(st.sampled_from(UNITS)),
     st.sets(st.sampled_from(UNITS)),

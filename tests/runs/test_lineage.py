@@ -40,6 +40,7 @@ def _record(rows_file: str | None) -> UnitRecord:
 CHUNKS = st.lists(st.lists(st.integers(0, 2**40), max_size=7), max_size=3)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), CHUNKS), max_size=8))
 def test_the_rows_of_a_file_come_back_in_order(

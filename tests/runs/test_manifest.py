@@ -95,6 +95,7 @@ def as_published(record: UnitRecord) -> UnitRecord:
     return replace(record, files=tuple(files))
 
 
+@pytest.mark.slow
 @given(records())
 def test_published_records_are_those_that_were_encoded(found: list[UnitRecord]) -> None:
     """Through JSON, each record comes back equal, but for where its files lie."""
@@ -102,6 +103,7 @@ def test_published_records_are_those_that_were_encoded(found: list[UnitRecord]) 
     assert published_records(manifest_of(found)) == expected
 
 
+@pytest.mark.slow
 @given(records())
 def test_encoding_what_came_back_changes_nothing(found: list[UnitRecord]) -> None:
     """Records that stay published run after run keep their files' names and all their facts."""
@@ -113,6 +115,7 @@ def test_encoding_what_came_back_changes_nothing(found: list[UnitRecord]) -> Non
     ]
 
 
+@pytest.mark.slow
 @given(records())
 def test_each_shard_stands_once(found: list[UnitRecord]) -> None:
     """However many units read a shard, it is written once, in the order of its first use."""

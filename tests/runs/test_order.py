@@ -101,6 +101,7 @@ def dated_ahead(scored_job: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, 
     return found
 
 
+@pytest.mark.slow
 def test_a_run_dated_ahead_is_not_the_newest(scored_job: Path, dated_ahead: dict[str, Any]) -> None:
     """`runs`, `show`, the report and messages name the run after it as the newest."""
     out = scored_job / "out"
@@ -117,6 +118,7 @@ def test_a_run_dated_ahead_is_not_the_newest(scored_job: Path, dated_ahead: dict
     assert report["run"] == later
 
 
+@pytest.mark.slow
 def test_what_a_run_dated_ahead_replaced_is_kept_for_its_days(
     scored_job: Path, dated_ahead: dict[str, Any]
 ) -> None:

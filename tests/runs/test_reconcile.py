@@ -79,6 +79,7 @@ def _tamper(run: Run, what: str, unit: str, by: int) -> Run:
     return {**found, unit: replace(record, **change)}, planned, pruned, shard_rows
 
 
+@pytest.mark.slow
 @given(runs(), st.sampled_from(TAMPERED), st.integers(-5, 5).filter(bool), st.data())
 def test_any_count_that_is_off_is_refused(
     run: Run, what: str, by: int, data: st.DataObject

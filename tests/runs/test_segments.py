@@ -89,6 +89,7 @@ def grown(store: Store, nights: int) -> dict[str, Any]:
     return written
 
 
+@pytest.mark.slow
 def test_many_nights_are_linear(tmp_path: Path) -> None:
     """The second half of the nights adds what the first did; few segments hold all units."""
     store, sums, held = Store(str(tmp_path)), [0], [0]
@@ -125,6 +126,7 @@ def histories(draw: st.DrawFn) -> list[tuple[set[tuple[int, int]], set[int]]]:
     return states
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(histories())
 def test_no_history_changes_what_a_manifest_lists(

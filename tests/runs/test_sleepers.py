@@ -27,6 +27,7 @@ from tests.faults.sleepers import (
 STRIDE = 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sleeper", SLEEPERS)
 def test_a_sleeper_that_wakes_up_leaves_the_slice_to_its_taker(
     tmp_path: Path, sleeper: str
@@ -42,6 +43,7 @@ def test_a_sleeper_that_wakes_up_leaves_the_slice_to_its_taker(
         assert found == [], f"{sleeper} stopped before change {at}, and another that {taker}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sleeper", "name"),
     [

@@ -122,6 +122,7 @@ def test_a_list_that_is_replaced_during_a_publication_is_left_with_its_rows(
     assert not is_pending(store, TWO_DAYS)
 
 
+@pytest.mark.slow
 def test_the_command_line_names_the_list_and_its_remedy_works(tmp_path: Path) -> None:
     """`files` ends with 1 and prints no file; a run says the same, and --rescore repairs it."""
     job = write_job(tmp_path)

@@ -80,6 +80,7 @@ OTHERS: dict[str, Callable[[Plan, Store], None]] = {
 STRIDE = {"other slice": 1, "probe": 3, "reader": 4}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", OTHERS)
 def test_a_run_starts_whatever_another_does_between_its_steps(
     plan: Plan, tmp_path: Path, other: str

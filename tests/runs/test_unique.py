@@ -63,6 +63,7 @@ def _check(found: Duplicates, files: list[list[int]]) -> None:
     assert len({example[0] for example in found.examples}) == len(found.examples)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(
     st.lists(st.lists(st.integers(0, 30), min_size=1, max_size=25), max_size=8), st.integers(2, 4)
@@ -98,6 +99,7 @@ def _run(label: str, pairs: list[tuple[int, int]], batch: int) -> SortedKeys:
 HALVES = st.sampled_from([0, 1, 2**63, 2**64 - 1])
 
 
+@pytest.mark.slow
 @given(st.lists(st.lists(st.tuples(HALVES, HALVES), max_size=12), max_size=6), st.integers(1, 5))
 def test_both_halves_of_a_hash_count(files: list[list[tuple[int, int]]], batch: int) -> None:
     """Hashes that share one half are different keys, wherever a batch ends."""
@@ -275,6 +277,7 @@ def test_no_runs_have_no_duplicates() -> None:
         assert find_duplicates([], scratch) == Duplicates(0, ())
 
 
+@pytest.mark.slow
 def test_a_large_merge_holds_batches_not_runs(tmp_path: Path) -> None:
     """Merging four million keys takes a small part of their bytes in memory."""
     store = Store(str(tmp_path))

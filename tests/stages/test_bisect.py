@@ -83,6 +83,7 @@ def guilts(draw: st.DrawFn) -> tuple[int, set[int]]:
     return rows, {row for start, size in runs for row in range(start, min(rows, start + size))}
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(guilts())
 def test_all_rows_but_the_guilty_are_scored(given_rows: tuple[int, set[int]]) -> None:
@@ -377,6 +378,7 @@ def _encode(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"f": frame["text"].astype(float) / 3, "w": frame["day"].notna()})
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=20)
 @given(st.sets(st.integers(0, 199), min_size=1, max_size=9), st.integers(0, 199))
 def test_a_function_is_spared_the_rows_it_cannot_take(bad: set[int], unreadable: int) -> None:

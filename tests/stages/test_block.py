@@ -95,6 +95,7 @@ def _facts(block: Block) -> list[Any]:
     return [*known, _bits(block.batch), _bits(block.values), rejects]
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(blocks())
 def test_a_block_survives_packing(block: Block) -> None:

@@ -104,6 +104,7 @@ def test_a_column_that_is_null_in_the_sample_may_hold_texts_later() -> None:
     assert group.column(0).compression == "ZSTD"
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.fixed_dictionaries(

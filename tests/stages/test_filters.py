@@ -141,6 +141,7 @@ FAMILIES: dict[str, Any] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(max_examples=80)
 @given(
     data=st.data(), family=st.sampled_from(sorted(FAMILIES)), operator=st.sampled_from(OPERATORS)

@@ -13,6 +13,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from batchscore.errors import InputError, ShardError
 from batchscore.plan.listing import find_shards
 from batchscore.plan.row_groups import keep_row_groups, read_footers
@@ -28,6 +30,7 @@ MORE_MEMORY = 1 << 30
 FILTERS = [[("i", ">=", 0)]]
 
 
+@pytest.mark.slow
 def test_a_broken_file_gives_rows_or_a_clear_error(tmp_path: Path) -> None:
     """Cut, flipped, mislabelled and lying files are read or refused, in bounded memory and time.
 

@@ -193,6 +193,7 @@ def test_profiles_have_the_right_range(tmp_path: Path) -> None:
     assert bs.compare(tmp_path / "near.parquet", tmp_path / "far.parquet").verdict != "fail"
 
 
+@pytest.mark.slow
 def test_a_run_refuses_and_then_publishes(tmp_path: Path) -> None:
     """A run over a far year fails with what to set; set, it publishes the right values."""
     job = write_job(tmp_path, {"output.partition_by": ["t"]})

@@ -162,6 +162,7 @@ def test_a_written_row_hashes_as_before() -> None:
         assert (name, _hashes(back, name)) == (name, _hashes(EVERY_TYPE, name))
 
 
+@pytest.mark.slow
 def test_a_million_keys_do_not_collide() -> None:
     """Consecutive and scattered numbers in two columns have hashes that all differ."""
     numbers = np.arange(1_000_000)

@@ -77,6 +77,7 @@ LAYOUTS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(LAYOUTS, st.integers(1, 30), st.integers(1, 12), st.integers(0, 3), st.sampled_from([1, 3]))
 def test_blocks_hold_the_kept_rows_in_order_and_know_their_place(
@@ -295,6 +296,7 @@ def test_what_is_not_a_parquet_file_is_an_error(tmp_path: Path, content: bytes |
 BAD = ["damaged", "removed", "rewritten"]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(
     sizes=st.lists(st.integers(1, 700), min_size=1, max_size=6),

@@ -99,6 +99,7 @@ def run(batch):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [FRAME, ARROW], ids=["pandas", "arrow"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_without_a_value_are_scored_in_every_batch(
@@ -136,6 +137,7 @@ def test_a_type_that_only_the_last_rows_have_is_found(tmp_path: Path) -> None:
     assert values == [None] * 290 + ["high"] * 20
 
 
+@pytest.mark.slow
 def test_a_shard_without_a_null_keeps_the_published_types(tmp_path: Path) -> None:
     """Integers of a late shard become the floats that are published, since others were null."""
     job = factory.write_job(tmp_path, {"rejects.max_ratio": 1.0})

@@ -31,6 +31,8 @@ from batchscore.storage.store import Store, open_filesystem
 from tests.factory import write_job
 from tests.servers import S3, Fault, Proxy, running_proxy, running_s3, s3_at, s3_options
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("s3fs")
 
 SECONDS = {"connect_timeout": 0.5, "read_timeout": 0.5}

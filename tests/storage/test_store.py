@@ -186,6 +186,7 @@ def test_a_file_is_exchanged_by_who_knows_it(store: Store) -> None:
     assert (store.read("a/x"), store.names("a")) == (b"1", ["x"])
 
 
+@pytest.mark.slow
 def test_one_of_many_creates_and_exchanges(tmp_path: Path) -> None:
     """Of eight at once one is told that it was first, and that one's bytes are there, whole."""
     store = Store(str(tmp_path))

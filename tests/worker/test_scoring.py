@@ -90,6 +90,7 @@ def outcome(manifest: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_late_results_are_published_as_others_are(
     tmp_path: Path, as_on_a_gpu: Callable[[], None]
 ) -> None:

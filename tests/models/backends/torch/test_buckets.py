@@ -256,6 +256,7 @@ def _scores(lengths: list[int], tokens: list[Array], forward: Forward) -> Array:
     return to_numpy(done.values.column("logit"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", MODULES)
 @settings(deadline=None, max_examples=12)
 @given(

@@ -426,6 +426,7 @@ INITS = (
 """
 
 
+@pytest.mark.slow
 def test_building_a_network_leaves_the_compiler_out(tmp_path: Path) -> None:
     """A `check` of a network with embeddings and other layers imports no compiler of torch."""
     names: dict[str, type[torch.nn.Module]] = {}

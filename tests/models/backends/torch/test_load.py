@@ -106,6 +106,7 @@ SINGLE = NET + "\n\none = []\n\ndef make():\n    one or one.append(Net())\n    r
 RANDOM = BUFFERED.replace("torch.arange(1.0, 3.0)", "torch.rand(2)")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("net", "name"), [(SINGLE, "make"), (RANDOM, "Net")], ids=["one for all", "random"]
 )

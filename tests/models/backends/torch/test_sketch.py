@@ -141,6 +141,7 @@ def check_scores(folder: Path, net: str) -> None:
             assert [call(network), *pool.map(call, [network] * 3)] == [expected] * 4
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*deprecated:FutureWarning")
 @pytest.mark.parametrize("init", INITS.values(), ids=INITS.keys())
 def test_constructors_may_compute_with_first_weights(tmp_path: Path, init: str) -> None:
