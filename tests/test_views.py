@@ -52,6 +52,7 @@ def after(batch):
 """
 
 
+@pytest.mark.slow
 def test_rows_with_views_of_texts_are_rejected_and_partitioned(tmp_path: Path) -> None:
     """Such columns lie next to rejected rows, before and after the model, and in partitions."""
     job = factory.write_job(tmp_path)

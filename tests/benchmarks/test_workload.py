@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from benchmarks import workload
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(
     rows=st.integers(1, 60),

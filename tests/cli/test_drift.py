@@ -119,6 +119,7 @@ def test_a_run_has_a_report(flights: Published, tmp_path: Path) -> None:
     assert "against the reference, model flight_delays" in shown
 
 
+@pytest.mark.slow
 def test_a_run_whose_reference_is_gone_has_a_report(tmp_path: Path) -> None:
     """Without the reference's file the page comes all the same, with a warning that names it."""
     stored = tmp_path / "reference.parquet"

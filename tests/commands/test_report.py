@@ -128,6 +128,7 @@ def test_history_is_of_the_job_and_ends_somewhere(output: Output, seen: dict[str
     assert manifest["run"] not in [each["run"] for each in seen["history"]]
 
 
+@pytest.mark.slow
 def test_runs_of_other_jobs_and_damaged_ones_are_no_history(output: Output) -> None:
     """What another job ran, what has no profile, and what cannot be read do not count."""
     store, manifest = output

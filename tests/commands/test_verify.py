@@ -327,6 +327,7 @@ CASES: dict[str, tuple[Callable[[Path], Any], set[str], str]] = {
 }
 
 
+@pytest.mark.slow
 def test_a_published_output_is_in_order(output: Path) -> None:
     """Each slice ends in a line with its files, rows, bytes and run; nothing is written."""
     before = read_tree(output)

@@ -110,6 +110,7 @@ def test_an_empty_column_is_compared_by_its_nulls() -> None:
     assert compared(normal(1, 4), pa.nulls(4, pa.float64())).verdict == "insufficient_data"
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.integers(1, 400), max_size=6), st.integers(0, 99))
 def test_the_same_rows_give_the_same_findings_however_they_were_split(

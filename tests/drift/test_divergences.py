@@ -97,6 +97,7 @@ def test_chi_square_has_its_reference_values(
     assert found[2] == pytest.approx(p_value, rel=2e-6)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(samples=count_pairs())
 def test_distances_agree_with_scipy(samples: tuple[Counts, Counts]) -> None:
@@ -115,6 +116,7 @@ def test_distances_agree_with_scipy(samples: tuple[Counts, Counts]) -> None:
         assert p_value == pytest.approx(expected.pvalue, rel=1e-7, abs=1e-300)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(samples=count_pairs(), times=st.integers(1, 1000))
 def test_distances_are_symmetric_within_range_and_zero_only_without_change(

@@ -21,6 +21,7 @@ def share_pairs(draw: st.DrawFn) -> tuple[int, int, int, int]:
     return draw(st.integers(0, n)), n, draw(st.integers(0, m)), m
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300)
 @given(shares=share_pairs())
 @example(shares=(5, 10, 5, 10))

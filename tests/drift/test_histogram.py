@@ -257,6 +257,7 @@ def test_every_float_octave_fits() -> None:
     assert buckets.counts_b.sum() == values_n.size * 2
 
 
+@pytest.mark.slow
 def test_an_octave_that_comes_late_is_exact_until_it_is_full() -> None:
     """A value in an octave that was empty between coarse ones keeps a bucket of its own."""
     exponents_g = np.delete(np.arange(1, 2046, dtype=np.uint64), 1000) << np.uint64(52)
@@ -324,6 +325,7 @@ def cells(dtype: str, odd: int) -> NDArray[Any]:
     return (1 + (cells_n + chance.random(cells_n.size) / 2) / 8192).astype(dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
 def test_values_in_gaps_count_against_the_budget(dtype: str) -> None:
     """Values that come between the buckets coarsen an octave though all of them are found."""
@@ -343,6 +345,7 @@ def test_gaps_are_not_merged() -> None:
     assert as_lists(histogram.buckets()) == by_definition(FLOAT, FLOAT.encode(cells("f8", 0)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
 def test_a_copy_goes_on_counting(dtype: str) -> None:
     """A histogram that was copied or pickled among its updates ends with the same buckets."""

@@ -466,6 +466,7 @@ def test_a_damaged_text_is_a_job_or_an_error(load: Write, data: st.DataObject) -
         load(text[:place] + dirt + text[place + cut :])
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(override=st.text(max_size=30) | st.from_regex(r"\A[a-z.0-9]{1,12}=[^\n]{0,10}\Z"))
 def test_any_override_is_a_job_or_an_error(load: Write, override: str) -> None:

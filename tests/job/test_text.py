@@ -46,6 +46,7 @@ def test_refuses_what_is_not_a_job_files_yaml(text: str, message: str) -> None:
         parse_yaml(text, "job.yaml")
 
 
+@pytest.mark.slow
 def test_refuses_an_alias_bomb_at_once() -> None:
     """A small file that expands to a billion values is refused after a moment's work."""
     lines = ["a0: &a0 [x]"]
@@ -103,6 +104,7 @@ def test_a_path_stays_in_its_bucket() -> None:
         absolute_address("../../bucket2/x", "s3://bucket/jobs")
 
 
+@pytest.mark.slow
 @given(st.recursive(SCALARS, lambda t: st.lists(t) | st.dictionaries(TEXTS, t), max_leaves=9))
 def test_reads_what_is_written(value: object) -> None:
     """What a YAML writer writes is read as the same value."""

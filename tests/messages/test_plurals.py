@@ -67,6 +67,7 @@ def test_the_pattern_finds_what_is_wrong() -> None:
     assert not any(map(WRONG.search, ["1 row", "21 rows", "0.1 rows", "1,001 rows"]))
 
 
+@pytest.mark.slow
 def test_a_key_is_told_as_trace_takes_it(tmp_path: Path) -> None:
     """A null of a key is `null` in the message, the form that trace takes."""
     job = write_job(tmp_path, {"checks.unique": ["part", "b"], "output.partition_by": ["part"]})

@@ -83,6 +83,7 @@ def one(feature: Numeric | Categorical | Calendar, array: Any) -> list[list[floa
     return rows
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(rows=st.lists(ROW, max_size=12), cut=st.integers(0, 12), data=st.data())
 def test_rows_do_not_depend_on_their_batch(

@@ -212,6 +212,7 @@ def two_level(table: pa.Table) -> bytes:
     return data[:start] + footer + len(footer).to_bytes(4, "little") + b"PAR1"
 
 
+@pytest.mark.slow
 def test_lists_of_two_levels(tmp_path: Path) -> None:
     """An old list has DuckDB's values, and is published in the form of three levels."""
     job = write_job(tmp_path)
@@ -263,6 +264,7 @@ def test_shards_that_differ_in_annotations_are_plain(tmp_path: Path) -> None:
     assert unify_schemas(footers, None).field("u").type == pa.binary(16)
 
 
+@pytest.mark.slow
 def test_extension_types_within_others(tmp_path: Path) -> None:
     """A list of UUIDs that Arrow itself wrote passes, and `trace` shows them as UUIDs."""
     job = write_job(tmp_path)

@@ -42,6 +42,7 @@ def test_the_same_input_has_no_change(shards: list[Shard]) -> None:
     assert judge_changes(Changes(), OnChange(), COST) == []
 
 
+@pytest.mark.slow
 @given(INPUT, INPUT)
 def test_every_difference_is_of_one_kind(before: list[Shard], now: list[Shard]) -> None:
     """What left is removed or rewritten, what came late or a replacement, and nothing is both."""
@@ -67,6 +68,7 @@ def test_folders_decide_what_takes_whose_place(before: list[Shard], now: list[Sh
     assert swapped == {posixpath.dirname(path) for path in found.replacements}
 
 
+@pytest.mark.slow
 @given(INPUT, INPUT)
 def test_rows_are_those_of_what_is_lost_and_of_what_stands_in_its_place(
     before: list[Shard], now: list[Shard]

@@ -87,6 +87,7 @@ def test_rows_of_an_all_null_column_are_published(tmp_path: Path, nulls: str, fi
     assert found["part"].to_pylist() == ["p1", "p2", "p0", None, None, None, None]
 
 
+@pytest.mark.slow
 def test_a_filter_on_an_all_null_column_keeps_no_null(tmp_path: Path) -> None:
     """A condition on the column, which statistics of another type cannot decide, still holds."""
     job = write_job(tmp_path, {"input.path": "mixed", "input.filters": [["part", "==", "p1"]]})
@@ -230,6 +231,7 @@ def test_an_encrypted_column_is_refused_before_any_work(
     assert not (encrypted.parent / "out").exists()
 
 
+@pytest.mark.slow
 def test_encrypted_columns_that_are_not_read_do_not_matter(encrypted: Path) -> None:
     """A job that leaves them out scores every row."""
     assert run_json("run", encrypted)["rows"]["scored"] == 300

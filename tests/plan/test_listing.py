@@ -245,6 +245,7 @@ def test_a_link_that_leads_elsewhere_is_a_changed_shard(tmp_path: Path) -> None:
         check_unchanged(shard)
 
 
+@pytest.mark.slow
 def test_links_into_the_output_are_seen(tmp_path: Path) -> None:
     """A run that would read what it wrote through a link is refused."""
     job = write_job(tmp_path)

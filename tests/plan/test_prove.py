@@ -347,6 +347,7 @@ def test_batches_of_one_row_have_no_neighbours(tmp_path: Path) -> None:
     assert alone == "3 batches of 1 row score the same again"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", ["raise ValueError('no')", "return df.assign(a=None)"])
 def test_what_fails_on_every_row_is_left_to_the_run(code: str, tmp_path: Path) -> None:
     """A sample without a score proves nothing; what is wrong with it is the run's to say."""
@@ -392,6 +393,7 @@ def test_what_is_done_already_is_not_tried(tmp_path: Path) -> None:
     assert set(log.read_text().split()) == {"40", "20", "1"}
 
 
+@pytest.mark.slow
 def test_new_shards_are_refused_too(tmp_path: Path) -> None:
     """What shows in rows of a new shard only ends the run, and what is published stays."""
     job = factory.write_job(tmp_path)

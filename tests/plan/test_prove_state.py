@@ -95,6 +95,7 @@ OF_THE_PROCESS: dict[str, Callable[[Path], Any]] = {
 CASES = [pytest.param(spoil, id=name) for name, spoil in {**GROWN, **OF_THE_PROCESS}.items()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoil", CASES)
 def test_what_another_process_scores_otherwise_is_refused(
     spoil: Callable[[Path], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -177,6 +178,7 @@ def test_state_that_changes_no_value_passes(spoil: Callable[[Path], Any], tmp_pa
     assert tried(job) == "500 rows score the same once more and beside other rows"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_rows", [1, 7])
 @pytest.mark.parametrize("name", ["codes as first seen", "mean of the network's first rows"])
 def test_small_batches_are_tried_as_a_run_cuts_them(
@@ -275,6 +277,7 @@ return df
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_rows", [1, 2, 30, 100, 1024, 2048, 8192, 20_000])
 def test_all_calls_cost_less_than_a_batch(batch_rows: int, tmp_path: Path) -> None:
     """A function gets fewer rows than a batch or 140; the network, fewer than a batch's tiles."""

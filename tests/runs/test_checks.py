@@ -251,6 +251,7 @@ def test_scored_rows_without_a_number_are_in_no_range(bounds: Any, detail: str) 
     assert (check.passed, check.detail) == (False, detail)
 
 
+@pytest.mark.slow
 @given(st.lists(st.lists(st.floats(-9, 9), min_size=1), min_size=1), st.randoms())
 def test_merged_ranges_are_those_of_all_scores(units: list[list[float]], chance: Any) -> None:
     """Whatever unit a score is in, and in whatever order they come, the ends are the same."""

@@ -161,6 +161,7 @@ def test_one_of_many_threads_gets_it(store: Store) -> None:
         won[0].release()
 
 
+@pytest.mark.slow
 def test_one_of_many_processes_gets_it(store: Store) -> None:
     """Of six processes that try at once exactly one gets the slice; killed, it is succeeded."""
     others = [Other(store) for _ in range(6)]

@@ -263,6 +263,7 @@ def test_an_attempt_recorded_one_way_is_kept_whatever_other_ledgers_say(tmp_path
     assert read_tree(tmp_path) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
 def test_a_sweep_that_is_killed_can_be_done_again(tmp_path: Path, done: bool) -> None:
     """Killed at any change and done again, a sweep loses no finished unit and leaves no litter."""

@@ -84,6 +84,7 @@ def test_a_run_replaces_the_one_before(tmp_path: Path) -> None:
     assert not (tmp_path / "data/day=2").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
 def test_a_publication_killed_anywhere_is_finished_by_the_next_run(
     tmp_path: Path, done: bool
@@ -106,6 +107,7 @@ def test_a_publication_killed_anywhere_is_finished_by_the_next_run(
         assert read_tree(folder) == read_tree(whole), f"killed at change {at}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
 def test_a_publication_can_be_asked_for_again(tmp_path: Path, done: bool) -> None:
     """Killed before or after any change and published again, it ends in the same bytes."""

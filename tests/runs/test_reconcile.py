@@ -51,6 +51,7 @@ def runs(draw: st.DrawFn) -> tuple[dict[str, UnitRecord], dict[str, int], int, i
 Run = tuple[dict[str, UnitRecord], dict[str, int], int, int]
 
 
+@pytest.mark.slow
 @given(runs())
 def test_rows_that_add_up_are_added_up(run: Run) -> None:
     """Every row of the input is filtered, scored or rejected, once."""
@@ -92,6 +93,7 @@ def test_any_count_that_is_off_is_refused(
         reconcile(run[0], run[1], run[2], run[3] + by)
 
 
+@pytest.mark.slow
 @given(runs(), st.permutations(["filtered", "scored", "rejected"]), st.integers(1, 5))
 def test_a_row_that_moved_from_one_count_to_another_is_refused(
     run: Run, counts: list[str], by: int
@@ -103,6 +105,7 @@ def test_a_row_that_moved_from_one_count_to_another_is_refused(
         reconcile(*tampered)
 
 
+@pytest.mark.slow
 @given(runs(), st.booleans())
 def test_a_unit_too_few_or_too_many_is_refused(run: Run, missing: bool) -> None:
     """Units without a record, and records of no unit, are named."""

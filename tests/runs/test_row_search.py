@@ -48,6 +48,7 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other or (one != one and other != other))
 
 
+@pytest.mark.slow
 @given(KINDS, KINDS, st.data(), st.integers(1, 8), st.integers(1, 20))
 def test_just_the_rows_with_the_values_are_found(
     one: str, other: str, data: st.DataObject, group: int, limit: int

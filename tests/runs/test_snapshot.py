@@ -88,6 +88,7 @@ def test_a_list_that_says_the_same_is_published_upon(world: World, how: str) -> 
     assert not is_pending(world.store, SLICE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", HARMFUL)
 def test_a_list_that_says_something_else_is_refused(world: World, how: str) -> None:
     """Readers are told of it, and a publication that rescores replaces it."""

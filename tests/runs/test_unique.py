@@ -154,6 +154,7 @@ def test_a_scored_file_is_hashed_as_its_rows_were(
     assert found == expected
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=30))
 def test_a_scored_file_makes_bounded_sorted_runs(

@@ -32,6 +32,7 @@ def _wait_for(count: list[int], number: int) -> None:
     time.sleep(0.05)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.integers(), max_size=30), st.integers(1, 5))
 def test_items_come_in_order(items: list[int], depth: int) -> None:
@@ -39,6 +40,7 @@ def test_items_come_in_order(items: list[int], depth: int) -> None:
     assert list(read_ahead(iter(items), depth)) == items
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [1, 2, 5])
 def test_reading_ahead_is_bounded(depth: int) -> None:
     """While nothing is taken the source is asked for `depth` items and one in the hand."""

@@ -108,6 +108,7 @@ def test_all_rows_but_the_guilty_are_scored(given_rows: tuple[int, set[int]]) ->
     assert len(step.calls) <= _most_calls(rows, len(guilty))
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.integers(1, 2 * PROBES), st.data())
 def test_of_a_small_block_any_rows_may_be_guilty(rows: int, data: st.DataObject) -> None:

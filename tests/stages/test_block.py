@@ -103,6 +103,7 @@ def test_a_block_survives_packing(block: Block) -> None:
     assert _facts(decode_block(encode_block(block))) == _facts(block)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(FLOATS, st.text(max_size=9), st.integers(0, 19))
 def test_floats_survive_packing_bitwise(numbers: list[float], text: str, start: int) -> None:

@@ -279,6 +279,7 @@ def test_a_literal_that_cannot_be_compared(
     assert pruning_expression(filters, schema) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("filters", "code", "words"),
     [

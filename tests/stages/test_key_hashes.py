@@ -186,6 +186,7 @@ def test_a_key_column_that_is_not_written_is_refused() -> None:
         hash_keys(make_batch(a=[1], b=[2]), ("a", "c"))
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(
     st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=7), max_size=6), st.integers(0, 20)

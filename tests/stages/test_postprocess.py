@@ -70,6 +70,7 @@ def test_softmax_is_torchs_and_adds_up_to_one(logits_bc: Floats) -> None:
     np.testing.assert_allclose(found.sum(axis=1), 1, rtol=tolerance)
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(st.one_of(LOGITS, CLASSES), st.data())
 def test_a_rows_bits_do_not_depend_on_its_batch(logits: Floats, data: st.DataObject) -> None:

@@ -138,6 +138,7 @@ def test_rows_without_a_proper_list_are_rejected_and_no_others(
 VECTOR = st.none() | st.lists(st.none() | st.integers(0, 9), min_size=1, max_size=3)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(st.none() | st.lists(VECTOR, max_size=3), max_size=8))
 def test_steps_may_be_vectors(rows: list[Any]) -> None:

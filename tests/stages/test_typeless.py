@@ -121,6 +121,7 @@ def test_rows_without_a_value_are_scored_in_every_batch(
     assert (len(values), sum(map(bool, values))) == (600, 300 - 76)
 
 
+@pytest.mark.slow
 def test_a_type_that_only_the_last_rows_have_is_found(tmp_path: Path) -> None:
     """Row groups all over the input are looked at, the last ones too."""
     job = factory.write_job(tmp_path)

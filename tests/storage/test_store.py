@@ -116,6 +116,7 @@ def test_a_path_that_is_taken_lies_within(parts: list[str]) -> None:
     assert Path(path) == Path("/srv/out") or Path("/srv/out") in Path(path).parents
 
 
+@pytest.mark.slow
 def test_readers_see_the_old_bytes_or_the_new(tmp_path: Path) -> None:
     """While a file is replaced again and again, each read is one whole version, none is missing."""
     store = Store(str(tmp_path))
@@ -141,6 +142,7 @@ def test_readers_see_the_old_bytes_or_the_new(tmp_path: Path) -> None:
     assert store.names() == ["f"]
 
 
+@pytest.mark.slow
 def test_a_write_in_progress_is_not_listed(tmp_path: Path) -> None:
     """Who lists a folder while files are written into it sees whole files only."""
     store = Store(str(tmp_path))

@@ -6,6 +6,7 @@ import itertools
 import json
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -61,6 +62,7 @@ def test_units_are_not_needlessly_small(whole: list[Piece], unit_rows: int) -> N
         assert first.rows + second.pieces[0].rows > unit_rows
 
 
+@pytest.mark.slow
 @given(pieces(), st.integers(1, 120))
 def test_ids_differ_and_come_from_what_is_read(whole: list[Piece], unit_rows: int) -> None:
     """Units of one plan have different ids, and the same pieces give the same ids again."""
@@ -80,6 +82,7 @@ def test_an_id_changes_with_path_size_mark_and_row_groups() -> None:
     assert len(ids) == 5
 
 
+@pytest.mark.slow
 @given(pieces(), st.integers(1, 120))
 def test_units_survive_json(whole: list[Piece], unit_rows: int) -> None:
     """A unit comes back equal from JSON text, hive keys and nulls among them."""

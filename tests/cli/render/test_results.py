@@ -49,6 +49,7 @@ def test_figures_are_short_and_have_their_unit(shown: str, expected: str) -> Non
     assert shown == expected
 
 
+@pytest.mark.slow
 @given(st.lists(st.lists(CELLS, min_size=3, max_size=3), min_size=1, max_size=6), st.integers(0, 3))
 def test_tables_align(rows: list[list[str]], left: int) -> None:
     """Each cell starts or ends where the others of its column do, and none is lost."""
@@ -78,6 +79,7 @@ def _failed(manifest: dict[str, Any]) -> dict[str, Any]:
 SHOW = "batchscore show job.yaml"
 
 
+@pytest.mark.slow
 def test_a_published_run_says_where_every_row_went(manifest: dict[str, Any]) -> None:
     """Title, equation, time, drift, files, and where to look: six lines and no advice."""
     lines = summary(manifest, "/out", SHOW)

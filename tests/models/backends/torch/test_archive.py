@@ -104,6 +104,7 @@ FOREIGN: dict[str, tuple[Callable[[Path], Any], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("write", "says"), FOREIGN.values(), ids=FOREIGN.keys())
 def test_a_file_of_another_kind_is_named(
     tmp_path: Path, write: Callable[[Path], Any], says: str

@@ -75,6 +75,7 @@ def keeping(keep: str, scaled: str) -> str:
     return KEEPING.replace("KEEP", keep).replace("SCALED", scaled)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("keep", "scaled"), PLACES.values(), ids=PLACES.keys())
 def test_tensors_may_be_kept_anywhere(tmp_path: Path, keep: str, scaled: str) -> None:
     """Scores are torch's own, on first and second loading and from a second thread."""
@@ -87,6 +88,7 @@ def test_tensors_may_be_kept_anywhere(tmp_path: Path, keep: str, scaled: str) ->
         assert [call(network), *pool.map(call, [network] * 4)] == [expected] * 5
 
 
+@pytest.mark.slow
 def test_workers_keep_tensors_outside_of_buffers(tmp_path: Path) -> None:
     """A run with two workers scores with a tensor in a list as torch does."""
     job = write_job(tmp_path, {"postprocess": None})
@@ -459,6 +461,7 @@ class Net(torch.nn.Module):
 READ = "assert self.linear.weight.abs().max() < 100"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", ["pass", READ], ids=["sketched", "for real"])
 def test_code_that_cannot_be_imported_twice_is_scored_with(tmp_path: Path, check: str) -> None:
     """A network whose code can be imported only once in a process is published, and unchanged."""
