@@ -26,7 +26,6 @@ from tests.factory import (
     read_tree,
     run_cli,
     run_json,
-    write_job,
     write_shard,
 )
 
@@ -59,7 +58,7 @@ class Output:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.store = Store(str(folder / "out"))
-        self.first = str(run_json("run", write_job(folder))["run"])
+        self.first = str(run_json("show", folder / "out")["run"])
 
     def hold(self, number: int = 2) -> str:
         """Adds a shard of 100 rows and runs into a check; returns the held run."""
@@ -79,9 +78,9 @@ class Output:
 
 
 @pytest.fixture
-def output(tmp_path: Path) -> Output:
+def output(scored_job: Path) -> Output:
     """A published run of the small job."""
-    return Output(tmp_path)
+    return Output(scored_job)
 
 
 @pytest.fixture
@@ -232,11 +231,11 @@ def test_a_decision_that_is_killed_can_be_made_again(
 ) -> None:
     """Killed at any change, it is made by asking again, or was made, and nothing is half done."""
     held = output.hold()
-    store = FaultyStore(str(shutil.copytree(tmp_path / "out", tmp_path / "whole")))
+    store = FaultyStore(str(shutil.copytree(output.folder / "out", tmp_path / "whole")))
     status = decide(store, held, SLICE, "why")["status"]
     expected = files_of(tmp_path / "whole")
     for at in range(store.__dict__["changes"]):
-        folder = shutil.copytree(tmp_path / "out", tmp_path / f"killed-{at}")
+        folder = shutil.copytree(output.folder / "out", tmp_path / f"killed-{at}")
         with pytest.raises(Killed):
             decide(FaultyStore(str(folder), at, done), held, SLICE, "why")
         shutil.rmtree(folder / "_batchscore/slices" / SLICE / "lease", ignore_errors=True)
