@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import date
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,7 @@ def to_numpy(column: pa.Array) -> Array:
 def _flat_numpy(column: pa.Array) -> Array:
     if column.null_count:
         raise ValueError(f"column of type {column.type} holds {column.null_count} nulls")
-    if pa.types.is_temporal(column.type):
+    if not _holds_numbers(column.type):
         raise ValueError(f"column of type {column.type} is not made of numbers")
     return raw_values(column)
 
@@ -72,38 +73,42 @@ def raw_values(column: pa.Array) -> Array:
     Raises:
         ValueError: the column holds neither numbers nor booleans nor times.
     """
-    data = column.buffers()[1]
-    if pa.types.is_boolean(column.type):
-        return _unpack_bits(data, column.offset, len(column))
-    dtype = _dtype_of(column.type)
+    data, dtype = column.buffers()[1], _stored_dtype(column.type)
     if data is None or not len(column):
         return np.empty(0, dtype)
+    if dtype == np.bool_:
+        return _unpack_bits(data, column.offset, len(column))
     return np.frombuffer(data, dtype, len(column), column.offset * dtype.itemsize)
 
 
 def valid_values(column: pa.Array) -> Array:
     """Returns the values (n,) of a flat column that are not null, a view where all are valid."""
     values_b = raw_values(column)
-    if not column.null_count:
+    if not (column.null_count and len(column)):
         return values_b
     return values_b[_unpack_bits(column.buffers()[0], column.offset, len(column))]
 
 
-def _dtype_of(kind: pa.DataType) -> np.dtype[Any]:
+@lru_cache  # asked for each column of each block
+def _holds_numbers(kind: pa.DataType) -> bool:
+    types = pa.types
+    return bool(types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind))
+
+
+@lru_cache
+def _stored_dtype(kind: pa.DataType) -> np.dtype[Any]:
     if pa.types.is_temporal(kind):
         return np.dtype(f"i{kind.bit_width // 8}")
-    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+    if not _holds_numbers(kind):
         raise ValueError(f"column of type {kind} is not made of numbers")
     return np.dtype(_DTYPES.get(str(kind), str(kind)))
 
 
-def _unpack_bits(data: pa.Buffer | None, offset: int, length: int) -> Array:
-    if data is None or not length:
-        return np.empty(0, np.bool_)
-    first, end = offset // 8, offset + length
-    packed = np.frombuffer(data, np.uint8, -(-end // 8) - first, first)
-    bits = np.unpackbits(packed, count=end - 8 * first, bitorder="little")
-    return bits[offset - 8 * first :].view(np.bool_)
+def _unpack_bits(data: pa.Buffer, offset: int, length: int) -> Array:
+    first, skipped = divmod(offset, 8)
+    packed = np.frombuffer(data, np.uint8, (skipped + length + 7) // 8, first)
+    bits = np.unpackbits(packed, count=skipped + length, bitorder="little")
+    return bits[skipped:].view(np.bool_)
 
 
 def binary_array(values: Sequence[bytes], kind: pa.DataType) -> pa.Array:

@@ -24,11 +24,8 @@ def open_parquet(
     Raises:
         Exception: It cannot be opened, or is not Parquet. Clients of stores raise their own errors.
     """
-    local = "file" in filesystem.protocol
-    return pq.ParquetFile(
-        path if local else filesystem.open(path, "rb", cache_type=cache),
-        # Buffered ahead, a whole row group would be in memory.
-        pre_buffer=False,
-        buffer_size=local_buffer_bytes if local else _REMOTE_BUFFER_BYTES,
-        **options,
-    )
+    source, size = path, local_buffer_bytes
+    if "file" not in filesystem.protocol:
+        source, size = filesystem.open(path, "rb", cache_type=cache), _REMOTE_BUFFER_BYTES
+    # Buffered ahead, a whole row group would be in memory.
+    return pq.ParquetFile(source, pre_buffer=False, buffer_size=size, **options)

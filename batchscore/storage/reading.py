@@ -41,10 +41,12 @@ def open_plain(path: str) -> IO[bytes]:
 
 def read_at_most(file: IO[bytes], most: int) -> bytes:
     """Returns what is left of a file; TooLargeError if that is more than `most` bytes."""
-    content = file.read(most + 1)
-    if len(content) > most:
-        raise TooLargeError(f"it has more than {most:,} bytes")
-    return content
+    content = bytearray()
+    while part := file.read(min(_PART_BYTES, most + 1 - len(content))):
+        content += part
+        if len(content) > most:
+            raise TooLargeError(f"it has more than {most:,} bytes")
+    return bytes(content)
 
 
 def digest_of(file: IO[bytes]) -> Digest:
