@@ -209,14 +209,14 @@ def check_job(
     )
 
 
-class _Verified(NamedTuple):
+class _Tryout(NamedTuple):
     plan: Plan
     rehearsal: Rehearsal | None
     spent: Mapping[str, float]
     later: str | None
 
 
-def _try(plan: Plan, work: Work, clock: Stopwatch, flags: Sequence[str], scores: bool) -> _Verified:
+def _try(plan: Plan, work: Work, clock: Stopwatch, flags: Sequence[str], scores: bool) -> _Tryout:
     """Loads the model and the functions, and scores one batch.
 
     Args:
@@ -227,12 +227,12 @@ def _try(plan: Plan, work: Work, clock: Stopwatch, flags: Sequence[str], scores:
         plan = engine_of(plan).place(plan, work.units)
         plan = prepared(plan, work.units, clock, all_flags(plan, flags))
         spent = clock.spent()
-        return _Verified(plan, rehearse(plan, work), spent, None)
+        return _Tryout(plan, rehearse(plan, work), spent, None)
     except BatchscoreError as error:
         if scores:
             raise
         later = f"a run that scores would end with exit code {error.exit_code}: {error}"
-        return _Verified(plan, None, clock.spent(), later)
+        return _Tryout(plan, None, clock.spent(), later)
 
 
 def _estimate(
@@ -267,7 +267,7 @@ def _phases_before(plan: Plan, work: Work) -> Mapping[str, float]:
     return phases if {*PHASES} <= {*phases} and phases[SCORING] else {}
 
 
-def _judge(tried: _Verified, work: Work) -> list[Check]:
+def _judge(tried: _Tryout, work: Work) -> list[Check]:
     """Judges what a run would judge of all rows, as far as one batch and the plan allow."""
     plan, rehearsal = tried.plan, tried.rehearsal
     if work.unchanged or work.held or tried.later is not None:

@@ -47,7 +47,7 @@ Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class _Buckets:
+class _Bars:
     """Buckets in ascending order: smallest and largest value, and how many values each holds.
 
     Values are float64, or Python's integers, which large ones need so as to stay apart;
@@ -178,7 +178,7 @@ def _span_plot(numbers: dict[str, Numbers]) -> dict[str, Any]:
     return {**plot, "spans": True}
 
 
-def _side(numbers: Numbers, nanoseconds: bool) -> _Buckets:
+def _side(numbers: Numbers, nanoseconds: bool) -> _Bars:
     histogram = numbers.histogram
     buckets, space = histogram.buckets(), histogram.space
     ends = np.array(histogram.key_range or (0, 0), np.uint64)
@@ -191,14 +191,14 @@ def _side(numbers: Numbers, nanoseconds: bool) -> _Buckets:
     if nanoseconds and match:
         scale = _NANOSECONDS[match.group(1)]
         lows_b, highs_b = lows_b * scale, highs_b * scale
-    return _Buckets(lows_b, highs_b, buckets.counts_b)
+    return _Bars(lows_b, highs_b, buckets.counts_b)
 
 
-def _as_floats(side: _Buckets) -> _Buckets:
-    return _Buckets(side.lows_b.astype(np.float64), side.highs_b.astype(np.float64), side.counts_b)
+def _as_floats(side: _Bars) -> _Bars:
+    return _Bars(side.lows_b.astype(np.float64), side.highs_b.astype(np.float64), side.counts_b)
 
 
-def _at_points(sides: dict[str, _Buckets], points: list[Any], labels: list[str]) -> dict[str, Any]:
+def _at_points(sides: dict[str, _Bars], points: list[Any], labels: list[str]) -> dict[str, Any]:
     plot: dict[str, Any] = {"form": "points", "at": labels}
     for name, side in sides.items():
         found = dict(zip(side.lows_b.tolist(), side.counts_b.tolist(), strict=True))
@@ -206,7 +206,7 @@ def _at_points(sides: dict[str, _Buckets], points: list[Any], labels: list[str])
     return plot
 
 
-def _in_bins(sides: dict[str, _Buckets], grid: _Grid, dates: bool) -> dict[str, Any]:
+def _in_bins(sides: dict[str, _Bars], grid: _Grid, dates: bool) -> dict[str, Any]:
     plot: dict[str, Any] = {"form": "bins", "dates": dates, "outside": {}}
     # A browser's numbers hold integers up to 2**53 only.
     first = grid.first if abs(grid.first) < 2**53 else str(grid.first)
@@ -224,7 +224,7 @@ def _in_bins(sides: dict[str, _Buckets], grid: _Grid, dates: bool) -> dict[str, 
     return plot | _about(rough)
 
 
-def _middles(side: _Buckets) -> Values:
+def _middles(side: _Bars) -> Values:
     middles_b: Values
     if side.lows_b.dtype == object:
         middles_b = side.lows_b + (side.highs_b - side.lows_b) // 2
@@ -235,7 +235,7 @@ def _middles(side: _Buckets) -> Values:
     return middles_b
 
 
-def _grid(sides: list[_Buckets], whole: bool, dates: bool) -> _Grid:
+def _grid(sides: list[_Bars], whole: bool, dates: bool) -> _Grid:
     """Returns the bins that hold the range to be shown."""
     low, high = _shown_range(sides)
     if dates:
@@ -267,7 +267,7 @@ def _width(step: int, power: int) -> float:
     return float(f"{step}e{power}")
 
 
-def _shown_range(sides: list[_Buckets]) -> tuple[Any, Any]:
+def _shown_range(sides: list[_Bars]) -> tuple[Any, Any]:
     low = min(side.lows_b[0] for side in sides)
     high = max(side.highs_b[-1] for side in sides)
     inner = [_quantiles(side) for side in sides]
@@ -277,7 +277,7 @@ def _shown_range(sides: list[_Buckets]) -> tuple[Any, Any]:
     return (inner_low, inner_high) if inner_high > inner_low else (low, high)
 
 
-def _quantiles(side: _Buckets) -> list[Any]:
+def _quantiles(side: _Bars) -> list[Any]:
     totals_b = side.counts_b.cumsum()
     at = np.searchsorted(totals_b, [share * int(totals_b[-1]) for share in _OUTER])
     found: list[Any] = _middles(side)[at].tolist()

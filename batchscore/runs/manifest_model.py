@@ -54,7 +54,7 @@ class ModelFacts:
 
 
 @dataclass(frozen=True)
-class CheckResult:
+class JudgedCheck:
     """A check that was judged before publishing.
 
     Args:
@@ -331,7 +331,7 @@ class Manifest:
     rejects: RejectedRows = field(default_factory=RejectedRows)
     bad_shards: Annotated[list[Any], Each(BadShardEntry)] = field(default_factory=list)
     damaged: dict[str, Any] = field(default_factory=dict)
-    checks: list[CheckResult] = field(default_factory=list)
+    checks: list[JudgedCheck] = field(default_factory=list)
     column_checks: list[Any] = field(default_factory=list)
     drift: dict[str, Any] | None = None
     profile: dict[str, Any] | None = None

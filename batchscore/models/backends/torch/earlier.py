@@ -64,7 +64,7 @@ def _have_equal_values(ours: State, theirs: State) -> bool:
 
 
 def _call_alike(now: torch.nn.Module, then: torch.nn.Module, model: Model) -> bool:
-    ours, theirs = _Operations(), _Operations()
+    ours, theirs = _RecordedOperations(), _RecordedOperations()
     try:
         given = [_call(module, model, each) for module, each in ((now, ours), (then, theirs))]
     except Exception:
@@ -72,13 +72,13 @@ def _call_alike(now: torch.nn.Module, then: torch.nn.Module, model: Model) -> bo
     return ours.made == theirs.made and not differences(*given)
 
 
-def _call(module: torch.nn.Module, model: Model, operations: _Operations) -> State:
+def _call(module: torch.nn.Module, model: Model, operations: _RecordedOperations) -> State:
     with operations:
         found = probe(module, model)
     return {str(place): each for place, each in enumerate(tensors(found))}
 
 
-class _Operations(TorchDispatchMode):
+class _RecordedOperations(TorchDispatchMode):
     """Records the operations of a call, and the types of what they make, without mere casts."""
 
     def __init__(self) -> None:
