@@ -26,23 +26,26 @@ from scipy import stats
 from batchscore.drift.aspects import compare_aspects
 from batchscore.drift.categorical import AlignedCategories
 from batchscore.drift.categories import Categories
-from batchscore.drift.measures import (
-    compare_categories,
-    compare_nulls,
-    compare_numbers,
-    compare_vectors,
-)
+from batchscore.drift.findings import NO_THRESHOLDS
+from batchscore.drift.measures.declaration import Difference
+from batchscore.drift.measures.declared import MEASURES, differences
+from batchscore.drift.measures.of_categories import CategorySides
+from batchscore.drift.measures.of_nulls import NullSides
+from batchscore.drift.measures.of_numbers import NumberSides
+from batchscore.drift.measures.of_vectors import VectorSides
 from batchscore.drift.numbers import Numbers
 from batchscore.drift.ordered import Aligned
 from batchscore.drift.ordering import FLOAT
-from batchscore.drift.thresholds import DEFAULTS
 from batchscore.drift.vectors import Vectors
-from batchscore.drift.verdict import Difference, judge
+from batchscore.drift.verdict import judge
 
 Rng = np.random.Generator
 Counts = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Compared = tuple[Difference, ...]
+DEFAULTS = {
+    name: spec.defaults for name, spec in MEASURES.items() if spec.defaults != NO_THRESHOLDS
+}
 
 ALPHAS = (0.05, 0.01, 0.001)
 COLUMNS = (1, 10, 100, 500)
@@ -90,7 +93,7 @@ def numbers(values: Callable[[Floats], Floats], rng: Rng, n: int, m: int) -> Com
         p_b, q_b = (rng.multinomial(size, shares_b / shares_b.sum()) for size in (n, m))
         there_b = p_b + q_b > 0
         aligned = Aligned.of_values(values_b[there_b], p_b[there_b], q_b[there_b])
-    return compare_numbers(aligned)
+    return differences(NumberSides(aligned))
 
 
 def aligned_values(reference_n: Floats, current_m: Floats) -> Aligned:
@@ -113,7 +116,7 @@ def categories(weights_v: Floats, rng: Rng, n: int, m: int) -> Compared:
     cells = np.flatnonzero(there).astype(np.uint64)
     p_v, q_v = p_v[there], q_v[there]
     aligned = AlignedCategories(cells, p_v, q_v, cells, p_v, q_v, sampled=1.0, exact=True)
-    return compare_categories(aligned, str)
+    return differences(CategorySides(aligned, str))
 
 
 def folded(weights_v: Floats, rng: Rng, n: int, m: int) -> Compared:
@@ -128,7 +131,7 @@ def folded(weights_v: Floats, rng: Rng, n: int, m: int) -> Compared:
     aligned = AlignedCategories(
         folds, p_f, q_f, hash_s, p_v[taken], q_v[taken], sampled, exact=False
     )
-    return compare_categories(aligned, str)
+    return differences(CategorySides(aligned, str))
 
 
 def vectors(kind: str, rng: Rng, n: int, m: int) -> Compared:
@@ -141,7 +144,7 @@ def vectors(kind: str, rng: Rng, n: int, m: int) -> Compared:
         elif kind == "clusters":
             rows_bd = rows_bd / 20 + np.eye(WIDTH)[rng.integers(3, size=size)]
         side.update(rows_bd)
-    return compare_vectors(*sides)
+    return differences(VectorSides(*sides))
 
 
 def _normal(u: Floats) -> Floats:
@@ -202,7 +205,8 @@ def false_alarms(family: str, n: int, m: int, draws: int, seed: Sequence[int]) -
 
 def nulls(rng: Rng, n: int, m: int, rate: float = NULL_RATE) -> Difference:
     """Compares the nulls of columns with so many values; `rate` is the current one."""
-    return compare_nulls(int(rng.binomial(n, NULL_RATE)), n, int(rng.binomial(m, rate)), m)
+    missing, missing_now = int(rng.binomial(n, NULL_RATE)), int(rng.binomial(m, rate))
+    return differences(NullSides(missing, n, missing_now, m))[0]
 
 
 def count(cell: Cell, comparisons: Iterable[Difference]) -> None:
@@ -290,7 +294,7 @@ def _shifted_vectors(shift: Any, rng: Rng, n: int) -> Compared:
     sides = Vectors("", WIDTH), Vectors("", WIDTH)
     sides[0].update(rng.normal(1, 1, size=(n, WIDTH)))
     sides[1].update(rng.normal(1, 1, size=(n, WIDTH)) + shift)
-    return compare_vectors(*sides)
+    return differences(VectorSides(*sides))
 
 
 def power(change: str, n: int, draws: int, seed: Sequence[int]) -> tuple[float, float]:

@@ -10,12 +10,15 @@ from batchscore.drift.accumulator import Accumulator
 from batchscore.drift.categorical import align_categories
 from batchscore.drift.categories import FOLDS, LABELS, Categories
 from batchscore.drift.column import ColumnProfile
-from batchscore.drift.measures import compare_categories, compare_numbers, compare_vectors
+from batchscore.drift.measures.declaration import Difference
+from batchscore.drift.measures.declared import differences
+from batchscore.drift.measures.of_categories import CategorySides
+from batchscore.drift.measures.of_numbers import NumberSides
+from batchscore.drift.measures.of_vectors import VectorSides
 from batchscore.drift.numbers import Numbers
 from batchscore.drift.ordered import Aligned, align_numbers
 from batchscore.drift.ordering import run_starts
 from batchscore.drift.vectors import Vectors
-from batchscore.drift.verdict import Difference
 from batchscore.messages.wording import one_line
 
 _PRECISIONS: dict[str, type[np.floating[Any]]] = {
@@ -36,7 +39,7 @@ def compare_aspects(before: Accumulator, now: Accumulator) -> tuple[tuple[Differ
     if isinstance(before, Categories) and isinstance(now, Categories):
         return _categories(before, now), ""
     if isinstance(before, Vectors) and isinstance(now, Vectors):
-        return compare_vectors(before, now), ""
+        return differences(VectorSides(before, now)), ""
     raise TypeError(f"{before.kind} and {now.kind} cannot be compared")
 
 
@@ -76,10 +79,10 @@ def type_note(before: str, now: str) -> str:
 def _numbers(before: Numbers, now: Numbers) -> tuple[tuple[Difference, ...], str]:
     aligned = align_numbers(before, now)
     if before.type == now.type or not {before.type, now.type} <= _PRECISIONS.keys():
-        return compare_numbers(aligned), ""
+        return differences(NumberSides(aligned)), ""
     coarser = min(before.type, now.type, key=lambda name: np.dtype(_PRECISIONS[name]).itemsize)
     note = f"compared as {coarser}, so that nothing is exact"
-    return compare_numbers(_rounded(aligned, _PRECISIONS[coarser])), note
+    return differences(NumberSides(_rounded(aligned, _PRECISIONS[coarser]))), note
 
 
 def _categories(before: Categories, now: Categories) -> tuple[Difference, ...]:
@@ -92,7 +95,7 @@ def _categories(before: Categories, now: Categories) -> tuple[Difference, ...]:
         names = (side.label(cell) for side in (before, now))
         return next((one_line(repr(name)) for name in names if name is not None), f"{cell:016x}")
 
-    return compare_categories(aligned, label)
+    return differences(CategorySides(aligned, label))
 
 
 def _fold_names(before: Categories, now: Categories) -> dict[int, str]:

@@ -15,6 +15,7 @@ from batchscore.drift.aspects import (
 )
 from batchscore.drift.column import ColumnProfile
 from batchscore.drift.findings import (
+    NO_THRESHOLDS,
     VERDICTS,
     AspectDrift,
     Measure,
@@ -23,18 +24,13 @@ from batchscore.drift.findings import (
     Thresholds,
     Verdict,
 )
-from batchscore.drift.measures import compare_nulls
+from batchscore.drift.measures.declaration import Difference
+from batchscore.drift.measures.declared import MEASURES, differences
+from batchscore.drift.measures.of_nulls import NullSides
 from batchscore.drift.numbers import Numbers
 from batchscore.drift.table import TableProfile
-from batchscore.drift.thresholds import (
-    ITEMS,
-    NO_THRESHOLDS,
-    check_rules,
-    moves_by_design,
-    thresholds_for,
-)
+from batchscore.drift.thresholds import ITEMS, check_rules, moves_by_design, thresholds_for
 from batchscore.drift.verdict import (
-    Difference,
     judge,
     severity,
     takes_part,
@@ -137,7 +133,7 @@ def _absence(
 def _both(name: str, before: ColumnProfile, now: ColumnProfile, rules: Rules) -> Iterator[_Pair]:
     there = before if before.aspects else now
     main, nulls, types = _main(there), _nulls(before, now), type_note(before.type, now.type)
-    of_nulls = _Pair(name, main, _kind(there), now.type, (nulls,), types)
+    of_nulls = _Pair(name, main, _kind(there), now.type, nulls, types)
     why = unlike(before, now)
     if why and lacks_values(before, now):
         yield replace(of_nulls, note=_joined(types, _NULLS))
@@ -166,8 +162,9 @@ def _joined(*notes: str) -> str:
     return "; ".join(filter(None, notes))
 
 
-def _nulls(before: ColumnProfile, now: ColumnProfile) -> Difference:
-    return compare_nulls(_without_value(before), before.count, _without_value(now), now.count)
+def _nulls(before: ColumnProfile, now: ColumnProfile) -> tuple[Difference, ...]:
+    missing, missing_now = _without_value(before), _without_value(now)
+    return differences(NullSides(missing, before.count, missing_now, now.count))
 
 
 def _without_value(column: ColumnProfile) -> int:
@@ -196,7 +193,7 @@ def _only_nulls(column: str, type_: str, rules: Rules) -> bool:
 def _is_ruled(column: str, rules: Rules) -> bool:
     """Tells whether thresholds of its own judge more than a column's null rate."""
     own = rules.column_thresholds.get(column, {})
-    return any(each != NO_THRESHOLDS for name, each in own.items() if name != "null_rate")
+    return any(each != NO_THRESHOLDS for name, each in own.items() if not MEASURES[name].of_nulls)
 
 
 def _is_judged(column: str, rules: Rules) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -20,11 +20,26 @@ Outcome = Literal["ok", "warn", "fail", "undecided", "shown"]
 
 
 @dataclass(frozen=True)
+class Shares:
+    """Two shares of rows, for a sentence about them.
+
+    Args:
+        before: In the reference; what is expected, where that is another figure.
+        now: In the current data.
+        value: The value that has these shares, if it is one value.
+    """
+
+    before: float
+    now: float
+    value: str = ""
+
+
+@dataclass(frozen=True)
 class Measure:
     """One measure of the difference between reference and current.
 
     Args:
-        name: names it, as in the job file: psi, ks, w1, tail, null_rate, unseen, category, mmd, …
+        name: names it, as in the job file; `drift/measures/` declares them.
         value: the effect; None where it is not defined.
         low: certified lower bound of the effect where it is known within bounds only.
         high: certified upper bound.
@@ -36,6 +51,7 @@ class Measure:
         outcome: `undecided` within noise that an effect of `fail` would be within too; `shown`
             where the measure takes no part.
         detail: what it is about, such as the category that changed most; may be empty.
+        shares: the figures of `detail`, for sentences; not part of its JSON.
     """
 
     name: str
@@ -48,6 +64,11 @@ class Measure:
     fail: float | None = None
     outcome: Outcome = "shown"
     detail: str = ""
+    shares: Shares | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what others read of it, as JSON-able values."""
+        return {name: value for name, value in vars(self).items() if name != "shares"}
 
 
 @dataclass(frozen=True)
@@ -100,7 +121,11 @@ class TableDrift:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the findings as JSON-able values."""
-        return asdict(self)
+        aspects = [
+            {**vars(aspect), "measures": [each.to_json() for each in aspect.measures]}
+            for aspect in self.aspects
+        ]
+        return {**vars(self), "aspects": aspects}
 
 
 @dataclass(frozen=True)
@@ -109,6 +134,9 @@ class Thresholds:
 
     warn: float | None
     fail: float | None
+
+
+NO_THRESHOLDS = Thresholds(None, None)
 
 
 @dataclass(frozen=True)

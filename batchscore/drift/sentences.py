@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from types import MappingProxyType
 
 from batchscore.drift.figures import figure
 from batchscore.drift.findings import AspectDrift, Measure, TableDrift
+from batchscore.drift.measures.declared import MEASURES
 from batchscore.drift.table import TableProfile
 from batchscore.messages.wording import one_line
 
 Sentences = Mapping[tuple[str, str], str]
 """By column and aspect."""
-
-_NAMES: Mapping[str, str] = MappingProxyType(
-    {
-        "psi": "PSI",
-        "ks": "KS",
-        "w1": "Wasserstein distance",
-        "js": "Jensen-Shannon distance",
-        "hellinger": "Hellinger distance",
-        "mmd": "MMD",
-        "null_rate": "a difference of",
-        "tail": "a difference of",
-        "unseen": "an excess of",
-        "category": "a difference of",
-    }
-)
-_ARROW = " → "
-_SHARES = re.compile(r"(.*): ([^:→]* %) → ([^:→]* %)(?:, [0-9]+ times as often)?", re.DOTALL)
 
 
 def sentences(
@@ -38,7 +20,7 @@ def sentences(
     """Returns a sentence for each judged aspect that warns or fails.
 
     Args:
-        drift: what the comparison of the two profiles came to.
+        drift: the result of comparing the two profiles.
         reference: the profile that was compared with.
         current: the profile that is judged.
         title: names the reference.
@@ -69,11 +51,12 @@ def _sentence(
 
 def _size(measure: Measure) -> str:
     """Returns how large a change is next to the threshold that it meets."""
-    size = f"{_NAMES.get(measure.name, measure.name)} {measure.value:.3g}"
+    spec = MEASURES[measure.name]
+    size = f"{spec.words or spec.name} {measure.value:.3g}"
     limit = measure.fail if measure.outcome == "fail" else measure.warn
     assert measure.value is not None
     if limit is None or measure.value < limit:
-        return f"{size}, three times its share or more"
+        return f"{size}, {spec.below}" if spec.below else size
     return f"{size}, {measure.outcome}s from {limit:g}"
 
 
@@ -85,29 +68,21 @@ def _changed(
     title: str,
 ) -> str:
     """Returns what is and what was, in the figure that shows it best."""
-    was, _, is_ = measure.detail.partition(_ARROW)
-    if measure.name == "null_rate":
-        return f"{is_} of the rows are null, {was} were in {title}"
-    if measure.name == "tail":
-        return f"{is_} of the values lie beyond the tails, {was} did in {title}"
-    if measure.name == "unseen":
-        found, _, expected = measure.detail.partition(", ")
-        return f"{found} of the rows have values that are not in {title} ({expected})"
-    if aspect.kind == "categories":
-        return _category(aspect, title)
-    if aspect.kind != "numbers":
-        return ""
+    said = _of_shares(measure, title)
+    if said or aspect.kind != "numbers":
+        # PSI of categories has no figure of its own: the value that changed most shows it best.
+        return said or next(filter(None, (_of_shares(m, title) for m in _of_values(aspect))), "")
     now, before = (
         each.columns[aspect.column].aspects[aspect.aspect] for each in (current, reference)
     )
     return figure({**now.summary(), "n": now.n}, {**before.summary(), "n": before.n}, title)
 
 
-def _category(aspect: AspectDrift, title: str) -> str:
-    """Returns how the value changed whose share changed most."""
-    detail = next((m.detail for m in aspect.measures if m.name == "category"), "")
-    found = _SHARES.fullmatch(detail)  # a value may hold any character
-    if found is None:
-        return ""
-    value, was, is_ = found.groups()
-    return f"{value} is {is_} of the rows, was {was} in {title}"
+def _of_values(aspect: AspectDrift) -> list[Measure]:
+    return [each for each in aspect.measures if each.shares and each.shares.value]
+
+
+def _of_shares(measure: Measure, title: str) -> str:
+    """Returns what a measure says of its shares; empty if it compares no shares."""
+    changed = MEASURES[measure.name].changed
+    return changed(measure.shares, title) if changed and measure.shares else ""

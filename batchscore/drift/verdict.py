@@ -3,56 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 
 from batchscore.drift.findings import Measure, Outcome, Thresholds, Verdict
+from batchscore.drift.measures.declaration import Difference
+from batchscore.drift.measures.declared import decides
 
 _WORST_FIRST: tuple[Outcome, ...] = ("fail", "warn", "undecided", "ok", "shown")
-# The measures of the whole distribution: where none of them can decide, data are too few.
-_DECIDING = frozenset({"psi", "ks", "mmd"})
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One measure of a difference before it is judged.
-
-    Several of one name, as of many categories, are one measure, judged by its worst.
-
-    Args:
-        name: as `Measure.name`.
-        value: the effect; None where it is not defined, as without values.
-        floor: what noise alone may reach at a level, in the effect's unit; infinite where it may
-            reach anything; None where there is no test against noise.
-        chance: the chance, at most, that noise alone comes to as much, where a test tells that
-            better than the floor.
-        low: certified lower bound of the effect, by which it is judged.
-        high: certified upper bound.
-        detail: as `Measure.detail`.
-        warns: whether it warns below the threshold too, where it is more than noise.
-    """
-
-    name: str
-    value: float | None
-    floor: Callable[[float], float] | None = None
-    chance: float | None = None
-    low: float | None = None
-    high: float | None = None
-    detail: str = ""
-    warns: bool = False
-
-    @property
-    def effect(self) -> float | None:
-        """What is compared with the thresholds."""
-        return self.value if self.low is None else self.low
-
-    def is_beyond_noise(self, alpha: float) -> bool:
-        """Tells whether the effect is more than noise, of which a share `alpha` is taken for it."""
-        if self.chance is not None:
-            return self.chance <= alpha
-        if self.floor is None or not self.effect:
-            return False
-        return self.effect >= self.floor(alpha)
 
 
 def takes_part(comparison: Difference, thresholds: Thresholds) -> bool:
@@ -85,6 +42,7 @@ def judge(variants: Sequence[Difference], thresholds: Thresholds, alpha: float) 
         fail=thresholds.fail,
         outcome=_outcome(chosen, worst, thresholds, floor, alpha),
         detail=chosen.detail,
+        shares=chosen.shares,
     )
 
 
@@ -96,7 +54,7 @@ def verdict_of(measures: Iterable[Measure]) -> Verdict:
         return "fail"
     if "warn" in outcomes:
         return "warn"
-    deciding = [each for each in part if each.name in _DECIDING] or part
+    deciding = [each for each in part if decides(each.name)] or part
     if deciding and all(each.outcome == "undecided" for each in deciding):
         return "insufficient_data"
     return "insufficient_resolution" if any(map(_is_unresolved, part)) else "ok"

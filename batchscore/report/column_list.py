@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from batchscore.drift.measures.declared import MEASURES
 from batchscore.drift.sentences import Sentences, aspect_name, sentences
 from batchscore.messages.wording import counted, of_count, one_line
 from batchscore.report.bins import category_plot, number_plot
 from batchscore.report.formats import (
-    MEASURES,
     VERDICT_SIGNS,
     figure,
     long_name,
@@ -148,7 +148,7 @@ def details(
 
 def reason(measure: Measure) -> str:
     """Returns a measure that does not alarm in words: its effect, and the noise."""
-    words = f"{MEASURES.get(measure.name, (measure.name,))[0]} {figure(measure.value)}"
+    words = f"{MEASURES[measure.name].label} {figure(measure.value)}"
     if measure.outcome == "undecided":
         words += ", which noise alone may reach"
     return words + (f" ({one_line(measure.detail)})" if measure.detail else "")
@@ -281,7 +281,7 @@ def _measure(measure: Measure) -> list[Any]:
     """Returns a measure's fields in their order, rounded; a list, since there are thousands."""
     return [
         one_line(value) if isinstance(value, str) else _short(value)
-        for value in asdict(measure).values()
+        for value in measure.to_json().values()
     ]
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from batchscore.drift.measures.declared import MEASURES
 from batchscore.messages.wording import count, one_line
 from batchscore.report.labels import MOST_DIGITS
 
@@ -98,29 +99,7 @@ VERDICT_SIGNS: Mapping[str, tuple[str, str]] = MappingProxyType(
 )
 """Sign and words of each verdict, the worst first; `none` where nothing was compared."""
 
-MEASURES: Mapping[str, tuple[str, str]] = MappingProxyType(
-    {
-        "psi": ("PSI", "population stability index over ten bins, or over categories"),
-        "ks": ("KS", "largest difference of the two cumulative shares, with certified bounds"),
-        "w1": (
-            "Wasserstein-1 / sigma",
-            "mean distance moved, tails clipped, over the reference's sigma",
-        ),
-        "w1_unclipped": ("Wasserstein-1 / sigma, unclipped", "the same with the tails"),
-        "w1_iqr": ("Wasserstein-1 / IQR", "the same over the reference's interquartile range"),
-        "tail": ("tail share", "share outside the reference's 0.5 % and 99.5 % edges"),
-        "null_rate": ("null rate", "share of rows without a value, NaN among them"),
-        "unseen": ("unseen share", "share of rows whose value the reference has not"),
-        "category": ("one category", "largest change of one value's share"),
-        "mmd": ("MMD", "distance of the two clouds of vectors, by random features"),
-        "mean_shift": ("mean shift", "distance of the two mean vectors over the spread"),
-        "frechet": ("Fréchet", "distance of the two normal distributions with these moments"),
-        "js": ("Jensen-Shannon", "distance, base 2"),
-        "hellinger": ("Hellinger", "distance of the two distributions"),
-        "total_variation": ("total variation", "half the sum of all differences of shares"),
-        "l_infinity": ("L∞", "largest difference of one share"),
-        "chi2": ("χ²", "two-sample statistic, without Yates"),
-        "cramers_v": ("Cramér's V", "χ² as an effect from 0 to 1"),
-    }
-)
-"""How the page calls each measure, and what it is; others bear their own name."""
+
+def measure_words() -> dict[str, tuple[str, str]]:
+    """Returns what the page calls each measure, and what it is, by the measure's name."""
+    return {name: (spec.label, spec.meaning) for name, spec in MEASURES.items()}

@@ -15,7 +15,7 @@ from batchscore.drift.table import TableProfile
 from batchscore.messages.wording import count, one_line
 from batchscore.report import formats as figures
 from batchscore.report.column_list import Compared, Row, details, findings_of, list_rows
-from batchscore.report.formats import MEASURES, VERDICT_SIGNS, embedded_json, size
+from batchscore.report.formats import VERDICT_SIGNS, embedded_json, measure_words, size
 from batchscore.report.outcome import decisions_of, outcome_of, steps_of
 from batchscore.report.past import PastRun, column_history, runs_of
 from batchscore.telemetry import BETWEEN, STAGES
@@ -107,7 +107,7 @@ def _view(
         "parametrised": any(run.about != run.started[:10] for run in runs),
         "facts_of_run": _run_facts(manifest or {}),
         "signs": VERDICT_SIGNS,
-        "measures": MEASURES,
+        "measures": measure_words(),
     }
 
 
@@ -173,7 +173,7 @@ def _data(
         "sides": [one_line(each.title, 120) for each in compared],
         "runs": [{"run": each.run, "started": each.started, "about": each.about} for each in runs],
         "signs": dict(VERDICT_SIGNS),
-        "measures": dict(MEASURES),
+        "measures": measure_words(),
     }
     return {"facts": embedded_json(facts), "columns": f"[{','.join(columns)}]"}
 

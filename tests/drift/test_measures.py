@@ -13,13 +13,12 @@ from scipy import stats
 
 from batchscore.drift.categorical import AlignedCategories
 from batchscore.drift.fisher import fisher_p
-from batchscore.drift.measures import (
-    compare_categories,
-    compare_nulls,
-    compare_numbers,
-    shares_floor,
-)
-from batchscore.drift.verdict import Difference
+from batchscore.drift.measures.declaration import Difference
+from batchscore.drift.measures.declared import differences
+from batchscore.drift.measures.of_categories import CategorySides
+from batchscore.drift.measures.of_nulls import NullSides
+from batchscore.drift.measures.of_numbers import NumberSides
+from batchscore.drift.measures.shares import shares_floor
 from benchmarks.verdict_simulation import (
     FAMILIES,
     LEVELS,
@@ -92,8 +91,8 @@ def test_a_reference_that_varies_little_by_chance_does_not_make_noise_of_the_res
     reference[:25], current[:41] = rng.exponential(0.4, 25), rng.exponential(0.8, 41)
     for side in (reference, current):
         side[99 - infinite : 99] = np.inf
-    w1 = by_name(compare_numbers(aligned_values(reference, current)))["w1"]
-    other = by_name(compare_numbers(aligned_values(current, reference)))["w1"]
+    w1 = by_name(differences(NumberSides(aligned_values(reference, current))))["w1"]
+    other = by_name(differences(NumberSides(aligned_values(current, reference))))["w1"]
     for each in (w1, other):
         assert each.value is not None
         assert each.value > 0.3
@@ -177,8 +176,8 @@ def test_an_empty_side_has_no_effects(compare: Callable[[], tuple[Difference, ..
 
 def test_nulls_without_rows_have_no_rate() -> None:
     """A side without rows leaves the null rate open."""
-    assert compare_nulls(0, 0, 5, 10).value is None
-    assert compare_nulls(0, 10, 5, 10).value == pytest.approx(0.5)
+    assert differences(NullSides(0, 0, 5, 10))[0].value is None
+    assert differences(NullSides(0, 10, 5, 10))[0].value == pytest.approx(0.5)
 
 
 def test_every_family_of_the_simulation_is_compared() -> None:
@@ -192,7 +191,8 @@ def counted(reference_v: list[int], current_v: list[int]) -> tuple[Difference, .
     """Return the measures of categories with such counts, named by their place."""
     cells = np.arange(len(reference_v), dtype=np.uint64)
     p_v, q_v = np.array(reference_v), np.array(current_v)
-    return compare_categories(AlignedCategories(cells, p_v, q_v, cells, p_v, q_v, 1.0, True), str)
+    aligned = AlignedCategories(cells, p_v, q_v, cells, p_v, q_v, 1.0, True)
+    return differences(CategorySides(aligned, str))
 
 
 def by_name(comparisons: tuple[Difference, ...]) -> dict[str, Difference]:

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from batchscore.drift.categorical import AlignedCategories
-from batchscore.drift.findings import Rules, Thresholds
-from batchscore.drift.measures import compare_categories, compare_numbers
+from batchscore.drift.findings import NO_THRESHOLDS, Rules, Thresholds
+from batchscore.drift.measures.declared import MEASURES, differences
+from batchscore.drift.measures.of_categories import CategorySides
+from batchscore.drift.measures.of_numbers import NumberSides
 from batchscore.drift.ordered import Aligned
-from batchscore.drift.thresholds import DEFAULTS, NO_THRESHOLDS, check_rules, thresholds_for
+from batchscore.drift.thresholds import check_rules, thresholds_for
 
 LOOSE = Thresholds(0.3, 0.6)
 COUNTS = np.arange(5000, 5100)
@@ -25,7 +27,7 @@ def test_column_thresholds_come_before_those_of_all_and_those_before_the_default
     rules = Rules(thresholds={"psi": LOOSE}, column_thresholds={"x": {"psi": Thresholds(1, 2)}})
     assert thresholds_for(rules, "x", "double", "value", "psi") == Thresholds(1, 2)
     assert thresholds_for(rules, "y", "double", "value", "psi") == LOOSE
-    assert thresholds_for(rules, "y", "double", "value", "ks") == DEFAULTS["ks"]
+    assert thresholds_for(rules, "y", "double", "value", "ks") == MEASURES["ks"].defaults
     assert thresholds_for(rules, "y", "double", "value", "js") == NO_THRESHOLDS
 
 
@@ -34,7 +36,9 @@ def test_dates_are_judged_by_null_rate_unless_their_column_says_more(type_: str)
     """What moves by design has no thresholds but the null rate's."""
     rules = Rules(thresholds={"psi": LOOSE}, column_thresholds={"own": {"psi": LOOSE}})
     assert thresholds_for(rules, "day", type_, "value", "psi") == NO_THRESHOLDS
-    assert thresholds_for(rules, "day", type_, "value", "null_rate") == DEFAULTS["null_rate"]
+    assert (
+        thresholds_for(rules, "day", type_, "value", "null_rate") == MEASURES["null_rate"].defaults
+    )
     assert thresholds_for(rules, "own", type_, "value", "psi") == LOOSE
     assert thresholds_for(rules, "hours", "duration[s]", "value", "psi") == LOOSE
 
@@ -52,8 +56,8 @@ def test_the_least_alpha_can_be_judged_by() -> None:
     """At the smallest level of all every floor is a number still."""
     rules = Rules(alpha=1e-100)
     check_rules(rules)
-    for found in (compare_numbers(ALIGNED), compare_categories(CATEGORIES, str)):
-        floors = [each.floor(rules.alpha / 10**6) for each in found if each.floor]
+    for found in (NumberSides(ALIGNED), CategorySides(CATEGORIES, str)):
+        floors = [each.floor(rules.alpha / 10**6) for each in differences(found) if each.floor]
         assert len(floors) >= 3
         assert all(0 < floor < np.inf for floor in floors)
 

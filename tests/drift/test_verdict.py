@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchscore.drift.findings import Measure, Outcome, Thresholds
-from batchscore.drift.verdict import Difference, judge, severity, verdict_of, worst_first
+from batchscore.drift.measures.declaration import Difference
+from batchscore.drift.verdict import judge, severity, verdict_of, worst_first
 
 LIMITS = Thresholds(0.1, 0.2)
 OUTCOMES: tuple[Outcome, ...] = ("fail", "warn", "undecided", "ok", "shown")
@@ -17,7 +18,7 @@ OUTCOMES: tuple[Outcome, ...] = ("fail", "warn", "undecided", "ok", "shown")
 
 def constant(floor: float) -> Difference:
     """Return a comparison without an effect, whose noise reaches `floor` at every level."""
-    return Difference("ks", 0.0, lambda alpha: floor)
+    return Difference(0.0, lambda alpha: floor, name="ks")
 
 
 def measure(
@@ -68,9 +69,9 @@ def test_the_lower_bound_is_what_is_judged() -> None:
 
 def test_of_many_categories_the_worst_counts() -> None:
     """The largest change stands for all, unless another one alarms."""
-    largest = Difference("category", 0.15, lambda alpha: 0.3, chance=0.5, detail="a")
-    sure = Difference("category", 0.12, lambda alpha: 0.1, chance=1e-9, detail="b")
-    rise = Difference("category", 0.03, lambda alpha: 0.1, chance=1e-9, detail="c", warns=True)
+    largest = Difference(0.15, lambda alpha: 0.3, chance=0.5, detail="a", name="category")
+    sure = Difference(0.12, lambda alpha: 0.1, chance=1e-9, detail="b", name="category")
+    rise = Difference(0.03, lambda alpha: 0.1, chance=1e-9, detail="c", warns=True, name="category")
     assert judge([largest, sure], LIMITS, 0.01).detail == "b"
     assert judge([largest, rise], LIMITS, 0.01).outcome == "warn"
     assert judge([largest, replace(rise, warns=False)], LIMITS, 0.01).detail == "a"
@@ -79,7 +80,7 @@ def test_of_many_categories_the_worst_counts() -> None:
 def test_without_thresholds_a_measure_is_shown() -> None:
     """A measure without thresholds, or without a test against noise, takes no part."""
     assert judge([constant(0.1)], Thresholds(None, None), 0.01).outcome == "shown"
-    assert judge([Difference("w1", None)], LIMITS, 0.01).outcome == "shown"
+    assert judge([Difference(None, name="w1")], LIMITS, 0.01).outcome == "shown"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,194 @@
+"""The measures of two samples of numbers, other than those in bins."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batchscore.drift.findings import Shares, Thresholds
+from batchscore.drift.measures.binned import Bins
+from batchscore.drift.measures.declaration import Difference, Kind, MeasureSpec
+from batchscore.drift.measures.noise import pooled_size
+from batchscore.drift.measures.shares import compare_shares, percent, shares_floor
+from batchscore.drift.ordered import (
+    Aligned,
+    Wasserstein,
+    clipped_places,
+    decile_bins,
+    ks,
+    tail_counts,
+    tail_p,
+    wasserstein,
+)
+
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class NumberSides:
+    """Two samples of numbers in shared buckets."""
+
+    aligned: Aligned
+    kind: ClassVar[Kind] = "numbers"
+
+    @cached_property
+    def n(self) -> int:
+        """The values of the reference."""
+        return int(self.aligned.p_b.sum())
+
+    @cached_property
+    def m(self) -> int:
+        """The current values."""
+        return int(self.aligned.q_b.sum())
+
+    @property
+    def s(self) -> float:
+        """The factor of the noise: 1/n + 1/m."""
+        return pooled_size(self.n, self.m)
+
+    @property
+    def too_few(self) -> bool:
+        """Whether a side is empty."""
+        return not self.n or not self.m
+
+    @cached_property
+    def bins(self) -> Bins:
+        """The counts between the reference's deciles."""
+        return Bins(*decile_bins(self.aligned))
+
+    @cached_property
+    def distance(self) -> Wasserstein:
+        """The Wasserstein distance in several units."""
+        return wasserstein(self.aligned)
+
+
+def _ks(sides: NumberSides) -> Iterator[Difference]:
+    (low, high), s = ks(sides.aligned), sides.s
+    yield Difference(low, lambda alpha: math.sqrt(-math.log(alpha / 2) / 2 * s), low=low, high=high)
+
+
+def _w1(sides: NumberSides) -> Iterator[Difference]:
+    s, distance = sides.s, sides.distance
+    effect, spread = distance.clipped_over_sigma, distance.j_over_sigma
+    if effect is None or spread is None:
+        yield _no_distance(sides.aligned)
+        return
+    expected, scale = math.sqrt(2 / math.pi) * spread, _pooled_scale(sides.aligned)
+
+    def floor(alpha: float) -> float:
+        return math.sqrt(s) * (expected + scale * math.sqrt(-2 * math.log(alpha)))
+
+    yield Difference(effect, floor)
+
+
+def _no_distance(aligned: Aligned) -> Difference:
+    """Returns Wasserstein's distance without a value: undecided, unless there is one value only."""
+    if aligned.exact and aligned.p_b.size == 1:
+        return Difference(None)
+    why = "the reference's clipped values have no spread"
+    return Difference(None, lambda alpha: math.inf, detail=why)
+
+
+def _pooled_scale(aligned: Aligned) -> float:
+    """Returns the standard deviation of both clipped samples pooled over the reference's, if more.
+
+    A small reference may by chance have a far smaller one than its source, for example where most
+    values are 0. Noise depends on the source.
+    """
+    places_b = clipped_places(aligned)
+    with np.errstate(over="ignore", invalid="ignore"):
+        units_b = (places_b - places_b[0]) / (places_b[-1] - places_b[0])
+    variance = _variance(units_b, aligned.p_b)
+    pooled = _variance(units_b, aligned.p_b + aligned.q_b)
+    return math.sqrt(pooled / variance) if pooled > variance > 0 else 1.0
+
+
+def _variance(units_b: NDArray[np.float64], counts_b: Counts) -> float:
+    n = int(counts_b.sum())
+    mean = math.fsum((units_b * counts_b).tolist()) / n
+    return math.fsum(((units_b - mean) ** 2 * counts_b).tolist()) / n
+
+
+def _tail(sides: NumberSides) -> Iterator[Difference]:
+    n, m = sides.n, sides.m
+    outside, outside_now = tail_counts(sides.aligned)
+    floor = shares_floor(min(outside + 1, n), n, outside_now, m)
+    yield replace(
+        compare_shares(outside, n, outside_now, m),
+        # The edges are values of the reference itself, which leaves one value more outside.
+        floor=lambda alpha: floor(alpha) + 1 / n,
+        chance=tail_p(sides.aligned),
+    )
+
+
+def _beyond(shares: Shares, title: str) -> str:
+    is_, was = percent(shares.now), percent(shares.before)
+    return f"{is_} of the values lie beyond the tails, {was} did in {title}"
+
+
+MEASURES = (
+    MeasureSpec(
+        name="ks",
+        kinds=("numbers",),
+        find=_ks,
+        label="KS",
+        meaning="largest difference of the two cumulative shares, with certified bounds",
+        tested=True,
+        defaults=Thresholds(0.1, 0.2),
+        most=1,
+        decides=True,
+        words="KS",
+        samples="numbers; the certified lower bound",
+        noise="KS ≥ √(s · ln(2/alpha') / 2)",
+    ),
+    MeasureSpec(
+        name="w1",
+        kinds=("numbers",),
+        find=_w1,
+        label="Wasserstein-1 / sigma",
+        meaning="mean distance moved, tails clipped, over the reference's sigma",
+        tested=True,
+        defaults=Thresholds(0.1, 0.25),
+        words="Wasserstein distance",
+        samples="numbers clipped to the 0.5 % and 99.5 % of the reference's finite values; in the "
+        "reference's standard deviations",
+        noise="W1 ≥ √s · (√(2/π) · J/σ + r · √(2 ln(1/alpha'))), J = ∫√(F(1−F)) of both together, "
+        "r their standard deviation over the reference's, at least 1",
+    ),
+    MeasureSpec(
+        name="w1_unclipped",
+        kinds=("numbers",),
+        find=lambda sides: [Difference(sides.distance.over_sigma)],
+        label="Wasserstein-1 / sigma, unclipped",
+        meaning="the same with the tails",
+        samples="all numbers: Wasserstein distance in the reference's standard deviations",
+    ),
+    MeasureSpec(
+        name="w1_iqr",
+        kinds=("numbers",),
+        find=lambda sides: [Difference(sides.distance.over_iqr)],
+        label="Wasserstein-1 / IQR",
+        meaning="the same over the reference's interquartile range",
+        samples="all numbers: Wasserstein distance in the reference's interquartile ranges",
+    ),
+    MeasureSpec(
+        name="tail",
+        kinds=("numbers",),
+        find=_tail,
+        label="tail share",
+        meaning="share outside the reference's 0.5 % and 99.5 % edges",
+        tested=True,
+        defaults=Thresholds(0.01, 0.05),
+        most=1,
+        words="a difference of",
+        changed=_beyond,
+        samples="share of numbers outside the reference's 0.5 % and 99.5 %, difference",
+        noise="Fisher's exact test, for edges that are values of the reference",
+    ),
+)
