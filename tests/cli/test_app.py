@@ -43,7 +43,7 @@ SURFACE = {
         *("-o", "--output", *EVERY),
     },
     "report": {"WHERE", "[RUN]", "-o", "--output", *JOB, *EVERY},
-    "schema": EVERY,
+    "schema": {*EVERY, "--manifest"},
 }
 
 HEAVY = (
