@@ -1,6 +1,7 @@
 """Scores Parquet tables with a torch model; every row is accounted for before it is published.
 
-What is in `__all__` is for code of others: jobs, profiles of tables, and how two of them differ.
+What is in `__all__` is for code of others: jobs, model folders, profiles of tables, and how two
+profiles differ.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from batchscore.commands.files import read_profile, write_profile
     from batchscore.commands.profile import profile
     from batchscore.commands.report import write_report
+    from batchscore.commands.save_model import SavedModel, save_model
     from batchscore.errors import (
         BatchscoreError,
         FailedError,
@@ -20,21 +22,30 @@ if TYPE_CHECKING:
         RetryError,
         StoppedError,
     )
+    from batchscore.models.features import Features
+    from batchscore.models.fitting import Category, DatePart, Number, fit_features
 
 __version__ = "0.1.0"
 __all__ = [
     "BatchscoreError",
+    "Category",
     "CheckResult",
+    "DatePart",
     "FailedError",
+    "Features",
     "InvalidError",
+    "Number",
     "RetryError",
     "RunResult",
+    "SavedModel",
     "StoppedError",
     "check",
     "compare",
+    "fit_features",
     "profile",
     "read_profile",
     "run",
+    "save_model",
     "write_profile",
     "write_report",
 ]
@@ -42,6 +53,11 @@ __all__ = [
 _HOMES = {
     **dict.fromkeys(("CheckResult", "RunResult", "check", "run"), "batchscore.api"),
     **dict.fromkeys((name for name in __all__ if name.endswith("Error")), "batchscore.errors"),
+    **dict.fromkeys(("SavedModel", "save_model"), "batchscore.commands.save_model"),
+    **dict.fromkeys(
+        ("Category", "DatePart", "Number", "fit_features"), "batchscore.models.fitting"
+    ),
+    "Features": "batchscore.models.features",
     "compare": "batchscore.commands.compare",
     "profile": "batchscore.commands.profile",
     "read_profile": "batchscore.commands.files",

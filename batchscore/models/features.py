@@ -16,8 +16,9 @@ import pydantic
 from numpy.typing import NDArray
 
 from batchscore.columnar.arrays import binary_array, raw_values, to_arrow, to_numpy
+from batchscore.columnar.tables import as_batch
 from batchscore.errors import InputError, ModelError, StepError
-from batchscore.messages.wording import counted, nearest
+from batchscore.messages.wording import counted
 from batchscore.models.validate import Frozen, validated
 
 MISSING, UNSEEN, FIRST_KNOWN = 0, 1, 2
@@ -43,8 +44,8 @@ _EXTRACT = {
     "hour": pc.hour,
     "minute": pc.minute,
 }
-_TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-_NUMBER = (
+TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+NUMBER = (
     "a number or boolean",
     (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean),
 )
@@ -150,6 +151,38 @@ class Features(Frozen):
                 )
         return inputs
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that `encode` reads, each once, in order of first use."""
+        return required_columns(self)
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """By model input, how many values a row has."""
+        return {name: width for name, (_, width) in input_shapes(self).items()}
+
+    @property
+    def vocabulary_sizes(self) -> dict[str, int]:
+        """By categorical column, how many indices there are: the rows of its embedding table."""
+        members = [each for found in self.inputs.values() for each in found]
+        return {each.column: each.size for each in members if isinstance(each, Categorical)}
+
+    def encode(self, table: Any) -> dict[str, NDArray[Any]]:
+        """Returns each model input as an array (rows, values) of float32 or int64.
+
+        A run encodes rows in the same way, to the bit. torch takes the arrays as they are.
+
+        Args:
+            table: Rows with the columns that the features read: of Arrow, pandas or Polars, or a
+                dict of NumPy arrays.
+
+        Raises:
+            InputError: A column is missing, or of a type that its feature does not read.
+        """
+        # torch warns of arrays that cannot be written to.
+        encoded = encode(self, as_batch(table, "table")).items()
+        return {name: to_numpy(column).copy() for name, column in encoded}
+
 
 def load_features(text: str | bytes) -> Features:
     """Return the features that `dump_features` wrote; ModelError says what is wrong with `text`."""
@@ -220,60 +253,6 @@ def encode(features: Features, batch: pa.RecordBatch) -> dict[str, pa.FixedSizeL
     }
 
 
-def fit_numeric(
-    table: pa.Table, column: str, clip_quantiles: tuple[float, float] | None = (0.001, 0.999)
-) -> Numeric:
-    """Fit a Numeric: the median fills gaps, the quantiles clip; mean and deviation come after both.
-
-    Raises InputError where the column has no finite value.
-    """
-    _check_fit(table, column, *_NUMBER)
-    values_b = _floats(table.column(column))
-    known_b = values_b[np.isfinite(values_b)]
-    if not len(known_b):
-        raise InputError(f"column {column!r} has no finite value to fit; leave the feature out")
-    impute = float(np.median(known_b))
-    clip = None
-    if clip_quantiles is not None:
-        low, high = np.quantile(known_b, clip_quantiles)
-        clip = (float(low), float(high))
-    filled_b = np.where(np.isfinite(values_b), values_b, impute)
-    used_b = filled_b if clip is None else np.clip(filled_b, *clip)
-    # A constant column has no deviation; it then encodes as zeros.
-    std = float(used_b.std()) or 1.0
-    return Numeric(column=column, impute=impute, mean=float(used_b.mean()), std=std, clip=clip)
-
-
-def fit_categorical(
-    table: pa.Table, column: str, max_size: int = 1000, min_count: int = 1
-) -> Categorical:
-    """Fit a Categorical: values seen `min_count` times, the `max_size` most frequent, ties sorted.
-
-    Raises InputError where no value is frequent enough.
-    """
-    _check_fit(table, column, "string or integer", (*_TEXTS, pa.types.is_integer))
-    chunks = [_plain(chunk).drop_null() for chunk in table.column(column).chunks]
-    found = pc.value_counts(pa.chunked_array(chunks or [pa.nulls(0)]))
-    pairs = zip(found.field("values").to_pylist(), found.field("counts").to_pylist(), strict=True)
-    frequent = sorted((-count, value) for value, count in pairs if count >= min_count)
-    if not frequent:
-        times = counted(min_count, "time")
-        raise InputError(f"column {column!r} has no value seen {times}; lower min_count")
-    return Categorical(column=column, vocabulary=tuple(value for _, value in frequent[:max_size]))
-
-
-def _check_fit(table: pa.Table, column: str, expected: str, fits: Sequence[Any]) -> None:
-    times = table.schema.names.count(column)
-    if times != 1:
-        remedy = "rename one" if times else nearest(column, table.schema.names)
-        raise InputError(
-            f"column {column!r} is in the table {counted(times, 'time')}, expected once; {remedy}"
-        )
-    kind = _plain_type(table.column(column).type)
-    if not pa.types.is_null(kind) and not any(test(kind) for test in fits):
-        raise InputError(f"column {column!r} is {kind}, expected {expected}; cast it")
-
-
 def _fits(values: Sequence[int], low: int, high: int) -> bool:
     return all(low <= value < high for value in values)
 
@@ -295,7 +274,7 @@ def _check_column(feature: Feature, schema: pa.Schema) -> None:
             f"{', '.join(schema.names[:40])}"
         )
     dtype = schema.field(found[0]).type
-    plain = _plain_type(dtype)
+    plain = plain_type(dtype)
     expected, fits = _expected(feature)
     if not pa.types.is_null(plain) and not any(test(plain) for test in fits):
         raise InputError(
@@ -308,7 +287,7 @@ def _expected(feature: Feature) -> tuple[str, Sequence[Any]]:
     """Return the kinds of column that `feature` can read, in words and as tests of a type."""
     t = pa.types
     if isinstance(feature, Numeric):
-        return _NUMBER
+        return NUMBER
     if isinstance(feature, Calendar):
         if feature.timezone:
             zoned = "timestamp with a time zone"
@@ -317,7 +296,7 @@ def _expected(feature: Feature) -> tuple[str, Sequence[Any]]:
             return "timestamp, time or integer", [t.is_timestamp, t.is_time, t.is_integer]
         return "timestamp, date or integer", [t.is_timestamp, t.is_date, t.is_integer]
     if isinstance(feature.vocabulary[0], str):
-        return "string", _TEXTS
+        return "string", TEXTS
     return "integer or boolean", [t.is_integer, t.is_boolean]
 
 
@@ -326,11 +305,11 @@ def _encoded(feature: Feature, batch: pa.RecordBatch) -> list[NDArray[Any]]:
     column = batch.column(feature.column)
     try:
         if isinstance(feature, Numeric):
-            return [_standardised(feature, _floats(column))]
+            return [_standardised(feature, floats(column))]
         if isinstance(feature, Categorical):
-            return [_index_of(feature, _plain(column))]
+            return [_index_of(feature, plain_values(column))]
         table_pk = _calendar_table(feature.part, feature.encoding)
-        position_b = _positions(feature, _plain(column))
+        position_b = _positions(feature, plain_values(column))
         return [table_k[position_b] for table_k in table_pk.T]
     except pa.ArrowException as error:
         raise StepError(
@@ -390,14 +369,14 @@ def _calendar_table(part: Part, encoding: str) -> NDArray[np.float32]:
     return np.array(rows, dtype=np.float32)
 
 
-def _floats(column: pa.Array | pa.ChunkedArray) -> NDArray[np.float64]:
+def floats(column: pa.Array | pa.ChunkedArray) -> NDArray[np.float64]:
     """Return numbers as float64, missing ones as NaN."""
     if isinstance(column, pa.ChunkedArray):
-        return np.concatenate([np.empty(0), *map(_floats, column.chunks)])
-    return _filled(_plain(column).cast(pa.float64(), safe=False), math.nan)
+        return np.concatenate([np.empty(0), *map(floats, column.chunks)])
+    return _filled(plain_values(column).cast(pa.float64(), safe=False), math.nan)
 
 
-def _plain(column: pa.Array) -> pa.Array:
+def plain_values(column: pa.Array) -> pa.Array:
     """Return values without a dictionary, and large strings in place of views."""
     # Arrow can neither take nor look up views.
     if pa.types.is_string_view(column.type):
@@ -410,7 +389,8 @@ def _plain(column: pa.Array) -> pa.Array:
     return column.dictionary_decode()
 
 
-def _plain_type(kind: pa.DataType) -> pa.DataType:
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """Returns a type without its dictionary."""
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 

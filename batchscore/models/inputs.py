@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -35,23 +35,24 @@ class InputTensor(Frozen):
     @pydantic.model_validator(mode="after")
     def _null_and_max_length_go_together(self) -> InputTensor:
         if None in self.shape[1:]:
-            raise ValueError(f"only the first number of shape {_shown(self.shape)} may be null")
+            raise ValueError(f"only the first number of shape {shape_text(self.shape)} may be null")
         given = [
             name for name in ("max_length", "pad", "truncate") if name in self.model_fields_set
         ]
         if given and None not in self.shape:
             raise ValueError(
                 f"{', '.join(given)}: only for a shape that begins with null, such as [null]; "
-                f"found {_shown(self.shape)}"
+                f"found {shape_text(self.shape)}"
             )
         if self.max_length is None and None in self.shape:
             raise ValueError(
-                f"shape {_shown(self.shape)} needs max_length, the most steps of a row: add it"
+                f"shape {shape_text(self.shape)} needs max_length, the most steps of a row: add it"
             )
         return self
 
 
-def _shown(shape: tuple[int | None, ...]) -> str:
+def shape_text(shape: Sequence[int | None]) -> str:
+    """Returns a shape as a card shows it."""
     return f"[{', '.join('null' if size is None else str(size) for size in shape)}]"
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,31 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import safetensors.torch
 import torch
+from net import Net  # type: ignore[import-not-found]
 from numpy.typing import NDArray
 from torch import nn
 
-HERE = Path(__file__).resolve().parent
-# Run as a script, Python looks beside this file, not in the repository.
-sys.path.insert(0, str(HERE.parents[1]))
+import batchscore as bs
 
-import batchscore as bs  # noqa: E402
-from batchscore.columnar.arrays import to_arrow, to_numpy  # noqa: E402
-from batchscore.models.code import load_object  # noqa: E402
-from batchscore.models.features import (  # noqa: E402
-    Calendar,
-    Categorical,
-    Features,
-    dump_features,
-    encode,
-    fit_categorical,
-    fit_numeric,
-    input_shapes,
-    required_columns,
-)
-from batchscore.models.folder import write_model_folder  # noqa: E402
-from batchscore.stages.postprocess import sigmoid  # noqa: E402
+HERE = Path(__file__).resolve().parent
 
 VERSION = "1.0.0"
 LATE_MINUTES = 15
@@ -75,9 +56,22 @@ def main() -> int:
     if not evaluation["passed"]:
         print("below the threshold: nothing written", file=sys.stderr)
         return 1
-    golden, reference = golden_rows(net, features, held), reference_profile(net, features, flights)
-    write(args.out, net, features, golden, reference, evaluation)
-    print(f"wrote {args.out}")
+    saved = bs.save_model(
+        args.out,
+        net,
+        sample=golden_rows(features, held),
+        name="flight_delays",
+        version=VERSION,
+        args=net_args(features),
+        features=features,
+        outputs=["logit"],
+        # All flights: a job cannot know beforehand which of them will be cancelled.
+        reference=flights,
+        postprocess="sigmoid",
+        evaluation=evaluation,
+        overwrite=True,
+    )
+    print(f"wrote {saved.folder}")
     return 0
 
 
@@ -88,43 +82,36 @@ def make_deterministic() -> None:
     torch.use_deterministic_algorithms(True)
 
 
-def fit(training: pa.Table) -> Features:
+def fit(training: pa.Table) -> bs.Features:
     """Fit the preprocessing on what is known before departure."""
-    numbers = [fit_numeric(training, name) for name in ("distance", "sched_arr_time")]
-    calendar = [
-        Calendar(column="hour", part="hour", encoding="scaled"),
-        Calendar(column="hour", part="hour"),
-        Calendar(column="minute", part="minute"),
-        Calendar(column="time_hour", part="weekday", timezone="America/New_York"),
+    numbers: list[str | bs.DatePart] = [
+        "distance",
+        "sched_arr_time",
+        bs.DatePart("hour", "hour", encoding="scaled"),
+        bs.DatePart("hour", "hour"),
+        bs.DatePart("minute", "minute"),
+        bs.DatePart("time_hour", "weekday", timezone="America/New_York"),
     ]
     categories = [
-        fit_categorical(training, name, max_size=200, min_count=20)
-        for name in ("carrier", "origin", "dest")
+        bs.Category(name, max_size=200, min_count=20) for name in ("carrier", "origin", "dest")
     ]
-    return Features(inputs={"numeric": (*numbers, *calendar), "categories": tuple(categories)})
+    return bs.fit_features(training, {"numeric": numbers, "categories": categories})
 
 
-def net_args(features: Features) -> dict[str, Any]:
+def net_args(features: bs.Features) -> dict[str, Any]:
     """Return the sizes of the network that fits `features`."""
-    categories = cast("tuple[Categorical, ...]", features.inputs["categories"])
     return {
-        "numeric": input_shapes(features)["numeric"][1],
-        "category_sizes": [feature.size for feature in categories],
+        "numeric": features.widths["numeric"],
+        "category_sizes": [*features.vocabulary_sizes.values()],
         "embedding_sizes": [4, 2, 8],
         "hidden_sizes": [64, 32],
     }
 
 
-def build(features: Features) -> nn.Module:
-    """Return an untrained network."""
-    kind = cast("type[nn.Module]", load_object("net.py:Net", str(HERE)))
-    return kind(**net_args(features))
-
-
-def train(features: Features, training: pa.Table, epochs: int) -> nn.Module:
+def train(features: bs.Features, training: pa.Table, epochs: int) -> nn.Module:
     """Return the network after `epochs` passes over the shuffled training rows."""
     inputs, target = tensors(features, training), torch.from_numpy(late(training))
-    net = build(features)
+    net: nn.Module = Net(**net_args(features))
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=1e-2)
     steps = epochs * -(-len(target) // BATCH_ROWS)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=4e-3, total_steps=steps)
@@ -142,21 +129,18 @@ def train(features: Features, training: pa.Table, epochs: int) -> nn.Module:
     return net.eval()
 
 
-def tensors(features: Features, table: pa.Table) -> Inputs:
+def tensors(features: bs.Features, table: pa.Table) -> Inputs:
     """Return the model inputs of all rows."""
-    batch = table.combine_chunks().to_batches()[0]
-    encoded = encode(features, batch)
-    # torch takes only arrays that can be written to.
-    return {name: torch.from_numpy(to_numpy(c).copy()) for name, c in encoded.items()}
+    return {name: torch.from_numpy(array) for name, array in features.encode(table).items()}
 
 
 def late(table: pa.Table) -> NDArray[np.float32]:
     """Return 1 for flights that arrived more than LATE_MINUTES late, else 0, shape (b,)."""
-    delayed = pc.greater(table["arr_delay"], LATE_MINUTES).combine_chunks()
-    return to_numpy(delayed).astype(np.float32)
+    delayed = pc.greater(table["arr_delay"], LATE_MINUTES)
+    return cast("NDArray[np.float32]", delayed.to_numpy().astype(np.float32))
 
 
-def logits_of(net: nn.Module, features: Features, table: pa.Table) -> NDArray[np.float32]:
+def logits_of(net: nn.Module, features: bs.Features, table: pa.Table) -> NDArray[np.float32]:
     """Return the logits of all rows, shape (b,)."""
     with torch.inference_mode():
         return cast("NDArray[np.float32]", net(**tensors(features, table)).numpy())
@@ -197,13 +181,13 @@ def roc_auc(logit_b: NDArray[np.float32], late_b: NDArray[np.float32]) -> float:
     return float((rank_b[late_b == 1].sum() - positives * (positives + 1) / 2) / pairs)
 
 
-def golden_rows(net: nn.Module, features: Features, held: pa.Table) -> pa.Table:
-    """Return raw columns and logits of rows spread over the held-back days.
+def golden_rows(features: bs.Features, held: pa.Table) -> pa.Table:
+    """Return raw columns of rows spread over the held-back days.
 
     A few of them are made harder: values missing, and categories that were never seen.
     """
     spread = np.linspace(0, len(held) - 1, GOLDEN_ROWS).astype(np.int64)
-    rows = held.take(pa.array(spread)).select(required_columns(features)).combine_chunks()
+    rows = held.take(pa.array(spread)).select(features.columns).combine_chunks()
     number = np.arange(GOLDEN_ROWS)
     for i, name in enumerate(rows.column_names):
         gap = pa.array(number % 50 == i)
@@ -211,60 +195,7 @@ def golden_rows(net: nn.Module, features: Features, held: pa.Table) -> pa.Table:
         if pa.types.is_string(column.type):
             column = pc.if_else(pa.array(number % 50 == 20 + i), "?", column)
         rows = rows.set_column(i, name, column)
-    return rows.append_column("logit", pa.array(logits_of(net, features, rows)))
-
-
-def reference_profile(net: nn.Module, features: Features, flights: pa.Table) -> bytes:
-    """Return a file: the profile of what the model read and said, which drift is measured against.
-
-    It is of all flights, cancelled ones too, since a scoring job cannot know of these beforehand.
-    """
-    rows = flights.select(required_columns(features)).combine_chunks()
-    scores = to_arrow(sigmoid(logits_of(net, features, rows)))
-    profile = bs.profile(rows.append_column("score", scores), probabilities=["score"])
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "profile.parquet"
-        bs.write_profile(profile, path)
-        return path.read_bytes()
-
-
-def write(
-    folder: str,
-    net: nn.Module,
-    features: Features,
-    golden: pa.Table,
-    reference: bytes,
-    evaluation: Mapping[str, Any],
-) -> None:
-    """Write the model folder."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(golden.replace_schema_metadata(None), sink)
-    card = {
-        "name": "flight_delays",
-        "version": VERSION,
-        "format": "safetensors",
-        "weights": "weights.safetensors",
-        "architecture": "net.py:Net",
-        "architecture_args": net_args(features),
-        "preprocessing": "preprocessing.json",
-        "inputs": {
-            name: {"type": dtype, "shape": [width]}
-            for name, (dtype, width) in input_shapes(features).items()
-        },
-        "outputs": {"logit": {"type": "float32", "shape": []}},
-        "golden": "golden.parquet",
-        "evaluation": "evaluation.json",
-        "profile": "profile.parquet",
-    }
-    files = {
-        "weights.safetensors": safetensors.torch.save(net.state_dict()),
-        "preprocessing.json": dump_features(features).encode(),
-        "net.py": (HERE / "net.py").read_bytes(),
-        "golden.parquet": sink.getvalue().to_pybytes(),
-        "profile.parquet": reference,
-        "evaluation.json": (json.dumps(evaluation, indent=2) + "\n").encode(),
-    }
-    write_model_folder(folder, card, files)
+    return rows
 
 
 if __name__ == "__main__":

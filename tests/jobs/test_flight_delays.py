@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,11 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 import safetensors.torch
 import torch
+import yaml
 
 from batchscore.columnar.arrays import to_numpy
 from batchscore.models.features import encode, required_columns
 from batchscore.models.folder import localize, read_model_folder, read_sources
 from batchscore.models.verified import load_verified
+from tests.factory import run_cli
 
 ROOT = Path(__file__).parents[2]
 JOB = ROOT / "jobs/flight_delays"
@@ -108,9 +111,31 @@ def test_a_model_below_the_threshold_is_not_written(some_flights: str, tmp_path:
 
 
 @pytest.mark.slow
-def test_the_committed_weights_come_from_the_script(tmp_path: Path) -> None:
-    """Training anew passes the threshold and gives the committed preprocessing."""
-    done = python(str(JOB / "train.py"), "--out", str(tmp_path))
+def test_the_committed_folder_comes_from_the_script(tmp_path: Path) -> None:
+    """Training passes the threshold and gives the committed card, and a check accepts the folder.
+
+    Bits of weights, and of what is computed with them, differ by kind of processor.
+    """
+    done = python(str(JOB / "train.py"), "--out", str(tmp_path / "model"))
     assert done.returncode == 0, done.stderr
     for file in ("preprocessing.json", "net.py"):
-        assert (tmp_path / file).read_bytes() == (JOB / "model" / file).read_bytes()
+        assert (tmp_path / "model" / file).read_bytes() == (JOB / "model" / file).read_bytes()
+    made, committed = (
+        yaml.safe_load((folder / "model.yaml").read_text())
+        for folder in (tmp_path / "model", JOB / "model")
+    )
+    assert made.pop("files").keys() == committed.pop("files").keys()
+    assert made == committed
+    golden, known = (
+        pq.read_table(f / "golden.parquet") for f in (tmp_path / "model", JOB / "model")
+    )
+    assert golden.drop_columns(["logit"]) == known.drop_columns(["logit"])
+    changes = [f"model.path={tmp_path}/model", f"output.path={tmp_path}/out"]
+    found = run_cli("check", JOB / "job.yaml", *(f"--set={each}" for each in changes))
+    assert found.exit_code == 0, found.output
+
+
+def test_the_training_imports_nothing_else_of_ours() -> None:
+    """Whoever trains a model needs no name but those that `import batchscore` offers."""
+    text = (JOB / "train.py").read_text()
+    assert re.findall(r"^\s*(?:from|import) (batchscore.*)$", text, re.M) == ["batchscore as bs"]

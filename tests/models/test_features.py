@@ -24,12 +24,11 @@ from batchscore.models.features import (
     check_schema,
     dump_features,
     encode,
-    fit_categorical,
-    fit_numeric,
     input_shapes,
     load_features,
     required_columns,
 )
+from batchscore.models.fitting import fit_categorical, fit_numeric
 
 FEATURES = Features(
     inputs={

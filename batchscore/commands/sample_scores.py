@@ -1,0 +1,221 @@
+"""A sample through the stages of a run: its outputs, golden rows and reference profile."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from batchscore.columnar.arrays import Array, to_arrow, to_numpy
+from batchscore.commands.profile import profile
+from batchscore.drift.profile_file import write_table
+from batchscore.errors import InputError, ModelError, StepError
+from batchscore.job.steps import AnyStep
+from batchscore.messages.wording import counted, nearest
+from batchscore.models.backends.protocol import TILE_ROWS
+from batchscore.models.backends.torch.forward import Forward
+from batchscore.models.backends.torch.load import load_network
+from batchscore.models.features import Features, encode
+from batchscore.models.folder import read_model_folder
+from batchscore.models.golden_rows import golden_places, golden_rows
+from batchscore.models.inputs import InputTensor, ModelInput, model_input, shape_text
+from batchscore.stages.block import Block
+from batchscore.stages.infer import infer
+from batchscore.stages.postprocess import postprocess, score_kinds
+from batchscore.stages.preprocess import InputColumns, encode_features, stack_columns
+from batchscore.units.unit import Piece, Shard, Unit
+from batchscore.worker.scoring import output_specs
+
+_BLOCK_ROWS = 65_536
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What is known of a model before its outputs are.
+
+    Args:
+        columns: The columns that feed each input.
+        declared: What the card says of each input.
+        features: That make the inputs, if any.
+    """
+
+    columns: Mapping[str, tuple[str, ...]]
+    declared: Mapping[str, InputTensor]
+    features: Features | None
+
+    @property
+    def inputs(self) -> tuple[ModelInput, ...]:
+        """The inputs as scoring knows them."""
+        found = self.declared.items()
+        return tuple(model_input(name, each, self.columns[name]) for name, each in found)
+
+    @property
+    def read(self) -> tuple[str, ...]:
+        """The columns that are read, each once."""
+        return tuple(dict.fromkeys(name for each in self.columns.values() for name in each))
+
+
+def _inputs_of(rows: pa.RecordBatch, draft: Draft) -> Block:
+    """Returns rows with the inputs that the stages of a run make of them."""
+    shard = Shard("sample", 0, "", rows.num_rows)
+    unit = Unit("sample", (Piece(shard, (0,), (0,), (rows.num_rows,)),))
+    numbers = to_arrow(np.arange(rows.num_rows, dtype=np.int64))
+    block = Block(unit, 0, numbers, rows.select(draft.read))
+    if draft.features is not None:
+        return encode_features(block, partial(encode, draft.features))
+    return stack_columns(block, [_stacked(each) for each in draft.inputs])
+
+
+def _stacked(each: ModelInput) -> InputColumns:
+    return InputColumns(each.name, each.dtype, each.shape, each.columns, each.varying)
+
+
+def score_all(rows: pa.RecordBatch, draft: Draft, forward: Forward, what: str) -> Block:
+    """Returns rows with their outputs, by the stages of a run; ModelError where a row has none."""
+    block = _infer(rows, draft, forward, what)
+    if block.rejects:
+        bad = block.rejects[0]
+        why = bad.texts[0].as_py() or bad.message
+        place = bad.rows_r[0].as_py()
+        raise ModelError(
+            f"{what}: {counted(len(bad.rows_r), 'row')} of {rows.num_rows:,} cannot be scored, the "
+            f"first is row {place} ({why}); correct the model, or leave such rows out"
+        )
+    return block
+
+
+def _infer(rows: pa.RecordBatch, draft: Draft, forward: Forward, what: str) -> Block:
+    varying = {each.name: each.varying for each in draft.inputs if each.varying}
+    columns = {each.name: each.columns for each in draft.inputs}
+    _check_columns(rows, draft, what)
+    try:
+        return infer(_inputs_of(rows, draft), replace(forward, varying=varying, columns=columns))
+    except StepError as error:
+        raise ModelError(
+            f"{what}: the model cannot be called as a run calls it, with {_words(draft)} of "
+            f"{TILE_ROWS:,} rows or fewer ({error})"
+        ) from error
+
+
+def _words(draft: Draft) -> str:
+    return ", ".join(
+        f"{name} {each.type} {shape_text(each.shape)}" for name, each in draft.declared.items()
+    )
+
+
+def _check_columns(rows: pa.RecordBatch, draft: Draft, what: str) -> None:
+    for name in draft.read:
+        if name not in rows.schema.names:
+            known = nearest(name, rows.schema.names)
+            raise InputError(f"{what}: has no column {name!r}, which the model reads; {known}")
+
+
+def declared_outputs(own: Block, draft: Draft) -> dict[str, dict[str, Any]]:
+    """Returns what the card declares of the outputs; a last dimension of one is left out."""
+    assert own.values is not None
+    found = {}
+    for name, array in _arrays(own).items():
+        if draft.features is not None and name in draft.read:
+            raise InputError(
+                f"outputs: {name!r} is also a column that the model reads; name it otherwise"
+            )
+        if name in draft.declared and draft.features is None:
+            raise InputError(f"outputs: {name!r} is also an input; name it otherwise")
+        shape = array.shape[1:-1] if array.shape[1:] and array.shape[-1] == 1 else array.shape[1:]
+        found[name] = {"type": str(array.dtype), "shape": [*shape]}
+    return found
+
+
+def _arrays(block: Block) -> dict[str, Array]:
+    assert block.values is not None
+    values = block.values
+    return {n: to_numpy(c) for n, c in zip(values.schema.names, values.columns, strict=True)}
+
+
+def load_back(folder: Path, draft: Draft) -> Forward:
+    """Returns how a run calls the model that lies in a folder, on the CPU."""
+    model = read_model_folder(str(folder))
+    network = load_network(model, "cpu", prove=True)
+    return Forward(network, output_specs(model), "cpu", 1)
+
+
+def golden_of(
+    rows: pa.RecordBatch, own: Block, draft: Draft, loaded: Forward, tolerance: float
+) -> pa.RecordBatch:
+    """Returns golden rows with their outputs, after a look at whether all ways give the same.
+
+    Raises:
+        ModelError: The loaded network gives other outputs, or a row's depend on other rows.
+    """
+    every = _arrays(score_all(rows, draft, loaded, "sample"))
+    gap = _gap(every, _arrays(own))
+    if gap > tolerance:
+        raise ModelError(
+            f"the model, built again and given its weights, gives scores that differ by {gap:.3g}, "
+            f"and the tolerance is {tolerance:g}; give the args that it was built with, and keep "
+            "what its scores depend on in parameters or registered buffers"
+        )
+    places_g = golden_places(rows.select(draft.read))
+    chosen = golden_rows(rows.select(draft.read), places_g)
+    known = _arrays(score_all(chosen, draft, loaded, "sample"))
+    gap = _gap(known, {name: array[places_g] for name, array in every.items()})
+    if gap > tolerance:
+        raise ModelError(
+            f"scores change by {gap:.3g} with the rows that are scored together, and the tolerance "
+            f"is {tolerance:g}; combine no rows in forward, and keep nothing from call to call"
+        )
+    stored = chosen if draft.features is not None else _inputs_of(chosen, draft).values
+    assert stored is not None
+    for name, array in known.items():
+        stored = stored.append_column(name, to_arrow(array))
+    return stored
+
+
+def _gap(ours: Mapping[str, Array], theirs: Mapping[str, Array]) -> float:
+    """Returns the largest difference of outputs of as many rows."""
+    pairs = [(array, theirs[name].reshape(array.shape)) for name, array in ours.items()]
+    return max(
+        float(np.abs(a.astype(np.float64) - b.astype(np.float64)).max(initial=0)) for a, b in pairs
+    )
+
+
+def reference_of(
+    rows: pa.RecordBatch, draft: Draft, loaded: Forward, steps: Sequence[AnyStep]
+) -> bytes:
+    """Returns a file with the profile of what the model reads and gives, as a job's is made."""
+    parts = [
+        _with_scores(rows[start : start + _BLOCK_ROWS], draft, loaded, steps)
+        for start in range(0, rows.num_rows, _BLOCK_ROWS)
+    ]
+    table = pa.Table.from_batches(parts)
+    if not len(table):
+        raise InputError("reference: none of its rows can be scored; give rows like the sample's")
+    kinds = score_kinds([each.name for each in loaded.outputs], steps) or {}
+    hints = {kind: [n for n, k in kinds.items() if k == kind] for kind in kinds.values()}
+    found = profile(
+        table, probabilities=hints.get("probability", ()), classes=hints.get("classes", ())
+    )
+    return write_table(found, {})
+
+
+def _with_scores(
+    rows: pa.RecordBatch, draft: Draft, loaded: Forward, steps: Sequence[AnyStep]
+) -> pa.RecordBatch:
+    """Returns rows that have scores: the columns that the model reads, and a job's scores."""
+    block = _infer(rows, draft, loaded, "reference")
+    try:
+        block = postprocess(block, steps)
+    except StepError as error:
+        raise InputError(f"{error}; correct postprocess") from error
+    values = block.values
+    batch = block.batch.select(draft.read)
+    for name, column in zip(values.schema.names, values.columns, strict=True) if values else ():
+        if name in batch.schema.names:
+            raise InputError(f"score {name!r} is also a column; name the output otherwise")
+        batch = batch.append_column(name, column)
+    return batch

@@ -1,0 +1,295 @@
+"""A network in memory to a model folder whose card, golden rows and reference are found."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pydantic
+
+from batchscore.columnar.tables import as_batch
+from batchscore.commands.sample_scores import (
+    Draft,
+    declared_outputs,
+    golden_of,
+    load_back,
+    reference_of,
+    score_all,
+)
+from batchscore.errors import InputError, OutputError
+from batchscore.job.steps import STEPS, AnyStep, Steps, UserFunction
+from batchscore.messages.addresses import redacted_address
+from batchscore.messages.wording import reason
+from batchscore.models.backends.torch.forward import Forward
+from batchscore.models.backends.torch.save import (
+    find_code,
+    float_type,
+    forward_inputs,
+    keeping_threads,
+    named_call,
+    require_savable,
+    weights_of,
+)
+from batchscore.models.card import CARD
+from batchscore.models.declared import declare_inputs
+from batchscore.models.features import Features, dump_features, input_shapes, required_columns
+from batchscore.models.folder import write_model_folder
+from batchscore.models.inputs import InputTensor, shape_text
+
+_WEIGHTS = "weights.safetensors"
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A model folder that was written.
+
+    Args:
+        folder: Where it is.
+        inputs: Type and shape of each model input, without the batch.
+        outputs: Type and shape of each output, as the network returned them.
+        golden_rows: Rows whose scores each process compares before it scores.
+        card: The whole card, as `model.yaml` holds it.
+    """
+
+    folder: Path
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+    golden_rows: int
+    card: Mapping[str, Any] = field(repr=False)
+
+
+@keeping_threads()
+def save_model(
+    folder: str | os.PathLike[str],
+    model: Any,
+    sample: Any,
+    *,
+    name: str | None = None,
+    version: str = "1",
+    args: Mapping[str, Any] | None = None,
+    features: Features | None = None,
+    columns: Mapping[str, Sequence[str]] | None = None,
+    inputs: Mapping[str, Mapping[str, Any]] | None = None,
+    outputs: Sequence[str] = (),
+    reference: Any = None,
+    postprocess: Any = (),
+    evaluation: Mapping[str, Any] | None = None,
+    tolerance: float = 1e-5,
+    overwrite: bool = False,
+) -> SavedModel:
+    """Writes a torch network as a model folder that jobs score with.
+
+    The network is called on the sample as a run calls it. That shows the names, types and shapes
+    of its inputs and outputs. It is then loaded from the folder, as a run loads it, and must give
+    the same scores again. The folder appears in one step, or not at all.
+
+    Args:
+        folder: Local folder to write.
+        model: A `torch.nn.Module` on the CPU, in eval mode. Its class lies at the top of a Python
+            file, which is copied with the files next to it that it imports, or in an installed
+            package.
+        sample: Some rows: a pandas, Arrow or Polars table, or a dict of NumPy arrays. With
+            `features` or `columns` these are source columns, as a job reads them; otherwise a
+            column for each argument of `forward`. Up to 256 of them become the golden rows, with
+            the smallest and largest value of each column.
+        name: The model's name; by default the folder's.
+        version: The model's version, which each score's `model_version` says.
+        args: Keyword arguments that the model's class is built with.
+        features: Preprocessing that `fit_features` fitted, saved with the model.
+        columns: Columns that make up each input, as `model.inputs` of the job file will say.
+        inputs: What the sample does not show of an input, by the card's keys, such as
+            `{"ids": {"max_length": 512, "pad": 1}}`.
+        outputs: Names of the outputs, in the order that `forward` returns them. By default a dict
+            names its own, and a single output is `score`.
+        reference: Rows like the sample's that drift is measured against, such as the training
+            rows; by default the sample.
+        postprocess: What the job will do to the outputs, as in the job file, such as `sigmoid`;
+            the reference profile then holds these scores.
+        evaluation: How the model was evaluated, saved as JSON.
+        tolerance: The largest difference of a score to its golden one that a run accepts.
+        overwrite: Replaces a model folder that is there.
+
+    Raises:
+        ModelError: The model cannot be saved, or gives other scores once it is loaded.
+        InputError: The sample, or another table, does not fit the model.
+        OutputError: The folder is there already, or cannot be written.
+    """
+    target = Path(os.path.realpath(folder))
+    _check_target(os.fspath(folder), target, overwrite)
+    require_savable(model)
+    rows = _rows(sample, "sample")
+    draft = _draft(model, rows, features, columns, inputs or {})
+    card = {"name": name or target.name, "version": version, "tolerance": tolerance}
+    card, files = _described(card, model, args or {}, draft, evaluation)
+    call = named_call(model, [*draft.columns], outputs)
+    steps, rest = _steps(postprocess), None if reference is None else _rows(reference, "reference")
+    own = score_all(rows, draft, Forward(call, (), "cpu", 1), "sample")
+    card["outputs"] = declared_outputs(own, draft)
+    with _replacing(target) as staging:
+        write_model_folder(str(staging), card, files)
+        loaded = load_back(staging, draft)
+        golden = golden_of(rows, own, draft, loaded, tolerance)
+        files["golden.parquet"] = _parquet(golden)
+        files["profile.parquet"] = reference_of(
+            rows if rest is None else rest, draft, loaded, steps
+        )
+        card |= {"golden": "golden.parquet", "profile": "profile.parquet"}
+        written = write_model_folder(str(staging), card, files)
+    shown = written.model_dump(mode="json", exclude_none=True)
+    kinds = {key: _shapes(shown[key]) for key in ("inputs", "outputs")}
+    return SavedModel(target, kinds["inputs"], kinds["outputs"], golden.num_rows, shown)
+
+
+def _check_target(asked: str, target: Path, overwrite: bool) -> None:
+    if "://" in asked:
+        raise OutputError(
+            f"model folder {redacted_address(asked)}: expected a local folder; save it there, and "
+            "copy the whole folder"
+        )
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    if not (target / CARD).is_file():
+        raise OutputError(
+            f"model folder {target}: is there already, and is no model folder, so that it is never "
+            "replaced; choose another name"
+        )
+    if not overwrite:
+        raise OutputError(
+            f"model folder {target}: is there already; choose another name, or replace it with "
+            "overwrite=True"
+        )
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """Gives a folder to write, which takes the target's place if nothing fails."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".saving-", dir=target.parent) as staging:
+            made, old = Path(staging) / target.name, Path(staging) / ".old"
+            yield made
+            if target.exists():
+                target.rename(old)
+            try:
+                made.rename(target)
+            except OSError:
+                if old.exists():
+                    old.rename(target)
+                raise
+    except OSError as error:
+        raise OutputError(
+            f"model folder {target}: cannot be written ({reason(error)}); make room, or choose a "
+            "folder that you may write to"
+        ) from error
+
+
+def _rows(data: Any, what: str) -> pa.RecordBatch:
+    batch = as_batch(data, what)
+    if not batch.num_rows:
+        raise InputError(f"{what}: has no rows; give some rows like those that a job will score")
+    return batch
+
+
+def _draft(
+    model: Any,
+    rows: pa.RecordBatch,
+    features: Features | None,
+    columns: Mapping[str, Sequence[str]] | None,
+    given: Mapping[str, Mapping[str, Any]],
+) -> Draft:
+    if features is not None:
+        if columns or given:
+            raise InputError(
+                "features: say which columns make each input, and of what type; leave columns and "
+                "inputs out"
+            )
+        read = {name: _columns_of(features, name) for name in features.inputs}
+        shapes = input_shapes(features).items()
+        declared = {name: InputTensor(type=t, shape=(width,)) for name, (t, width) in shapes}  # type: ignore[arg-type]
+        return Draft(read, declared, features)
+    sources = {name: tuple(each) for name, each in (columns or _by_name(model, rows)).items()}
+    return Draft(sources, declare_inputs(rows, sources, float_type(model), given), None)
+
+
+def _columns_of(features: Features, name: str) -> tuple[str, ...]:
+    return required_columns(Features(inputs={name: features.inputs[name]}))
+
+
+def _by_name(model: Any, rows: pa.RecordBatch) -> dict[str, tuple[str, ...]]:
+    """Returns the inputs that a network takes by its arguments' names, each a column."""
+    names, (needed, possible) = rows.schema.names, forward_inputs(model)
+    missing = [name for name in needed if name not in names]
+    if missing:
+        example = {missing[0]: [*names[:3]]}
+        raise InputError(
+            f"sample: has no column {missing[0]!r}, which forward takes; there are "
+            f"{', '.join(names[:40])}. Rename one, give columns={example} to stack some to an "
+            "input, or give features"
+        )
+    return {name: (name,) for name in [*needed, *(each for each in possible if each in names)]}
+
+
+def _described(
+    card: dict[str, Any],
+    model: Any,
+    args: Mapping[str, Any],
+    draft: Draft,
+    evaluation: Mapping[str, Any] | None,
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Returns a card without outputs, and the files that need no scoring."""
+    code = find_code(model, args)
+    files = {**code.sources, _WEIGHTS: weights_of(model)}
+    card |= {"format": "safetensors", "weights": _WEIGHTS, "architecture": code.architecture}
+    card["architecture_args"] = dict(args)
+    card["inputs"] = {n: t.model_dump(exclude_unset=True) for n, t in draft.declared.items()}
+    if draft.features is not None:
+        files["preprocessing.json"] = dump_features(draft.features).encode()
+        card["preprocessing"] = "preprocessing.json"
+    if evaluation is not None:
+        files["evaluation.json"] = _json(evaluation)
+        card["evaluation"] = "evaluation.json"
+    return card, files
+
+
+def _json(evaluation: Mapping[str, Any]) -> bytes:
+    try:
+        return (json.dumps(evaluation, indent=2, allow_nan=False) + "\n").encode()
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"evaluation: cannot be written as JSON ({reason(error)}); give texts, finite numbers, "
+            "lists and dicts"
+        ) from error
+
+
+def _steps(given: Any) -> tuple[AnyStep, ...]:
+    try:
+        steps = pydantic.TypeAdapter[tuple[AnyStep, ...]](Steps).validate_python(given)
+    except pydantic.ValidationError as error:
+        raise InputError(
+            f"postprocess: {given!r} is no step of a job file ({error.errors()[0]['msg']}); give "
+            f"one of {', '.join(STEPS)} as the job file has it, or a list of them"
+        ) from error
+    if any(isinstance(step, UserFunction) for step in steps):
+        raise InputError(
+            "postprocess: a function belongs to the job, not to the model; leave it out, and give "
+            "the job's drift.reference a profile of published scores"
+        )
+    return steps
+
+
+def _parquet(rows: pa.RecordBatch) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_batches([rows]).replace_schema_metadata(None), sink)
+    return bytes(sink.getvalue().to_pybytes())
+
+
+def _shapes(declared: Mapping[str, Any]) -> dict[str, str]:
+    return {name: f"{each['type']} {shape_text(each['shape'])}" for name, each in declared.items()}
