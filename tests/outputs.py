@@ -21,6 +21,7 @@ from batchscore.runs.profiles import save_profile
 from batchscore.runs.publication import Publication
 from batchscore.runs.publish import Held, publish
 from batchscore.runs.reconcile import Rows
+from batchscore.runs.run_plan import RunPlan, encode_plan
 from batchscore.runs.snapshot import published_run, snapshot
 from batchscore.stages.block import Block, reject_rows
 from batchscore.stages.read import Source, read_unit
@@ -153,3 +154,10 @@ def rename_shards(output: Path, rename: Callable[[dict[str, Any]], dict[str, Any
         pieces = [p for r in published_records(manifest).values() for p in r.pieces]
         manifest["fingerprint"] = fingerprint(manifest["score"], pieces, [])
         path.write_text(json.dumps(manifest))
+
+
+def write_plan(store: Store, run: str, facts: dict[str, Any]) -> None:
+    """Writes the plan of a run without units, as one that is killed at once leaves it."""
+    facts = {"score": "", **facts}
+    plan = RunPlan(facts, 0, [], [], [], [], {}, [], [], None, [])
+    store.write(layout.plan_file(run), encode_plan(plan))

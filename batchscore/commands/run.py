@@ -51,6 +51,7 @@ from batchscore.runs.ledger import finished_units, sweep_attempts
 from batchscore.runs.manifest import published_at
 from batchscore.runs.progress import read_counts, request_stop
 from batchscore.runs.publication import is_pending
+from batchscore.runs.run_plan import RunPlan, encode_plan
 from batchscore.runs.segments import expand
 from batchscore.runs.snapshot import snapshot
 from batchscore.storage.store import Store, encode_json
@@ -91,7 +92,7 @@ class Run:
 
     plan: Plan
     work: Work
-    facts: dict[str, Any]
+    written: RunPlan
 
     @property
     def spec(self) -> RunSpec:
@@ -238,28 +239,24 @@ def begin(plan: Plan, work: Work, clock: Stopwatch | None = None) -> Run:
     store, run = plan.spec.output, plan.spec.run
     clock = clock or Stopwatch()
     planned = plan_facts(plan, clock.started_at())
-    facts = {
-        **planned,
-        "facts": {
-            **planned["facts"],
-            "changed": list(work.changes.score),
-            "rescored": list(work.again),
-        },
-        "units": {unit.id: unit.rows for unit in work.units},
-        "resumed": sorted(work.resumed),
-        "kept": sorted(work.kept),
-        "base": work.base["run"] if work.base else None,
-        "before": snapshot(store, plan.spec.slice),
-        "revoked": list(work.revoked),
-        "damaged": dict(sorted(work.damaged.items())[:_DAMAGED]),
-        "spent": clock.spent(),
-    }
-    if not store.create_new(layout.plan_file(run), encode_json(facts), flush=False):
+    changed = {"changed": list(work.changes.score), "rescored": list(work.again)}
+    written = RunPlan(
+        **{**planned, "facts": {**planned["facts"], **changed}},
+        units={unit.id: unit.rows for unit in work.units},
+        resumed=sorted(work.resumed),
+        kept=sorted(work.kept),
+        base=work.base["run"] if work.base else None,
+        before=snapshot(store, plan.spec.slice),
+        revoked=list(work.revoked),
+        damaged=dict(sorted(work.damaged.items())[:_DAMAGED]),
+        spent=clock.spent(),
+    )
+    if not store.create_new(layout.plan_file(run), encode_plan(written), flush=False):
         raise _name_taken(run)
     if store.exists(layout.run_file(run, "manifest.json")):  # it came and went meanwhile
         _remove_work(store, run)
         raise _name_taken(run)
-    return Run(replace(plan, spec=_with_bounds(plan.spec, work)), work, facts)
+    return Run(replace(plan, spec=_with_bounds(plan.spec, work)), work, written)
 
 
 def _name_taken(run: str) -> RetryError:
@@ -275,7 +272,7 @@ def _with_bounds(spec: RunSpec, work: Work) -> RunSpec:
 def _hold(run: Run) -> dict[str, Any]:
     """Ends a run that its job does not let score what changed."""
     store, name = run.spec.output, run.spec.run
-    manifest = held_manifest(name, run.facts, run.work.checks)
+    manifest = held_manifest(name, run.written, run.work.checks)
     store.write_json(layout.run_file(name, "manifest.json"), manifest)
     _remove_work(store, name)
     return manifest
@@ -450,7 +447,7 @@ def _record_failure(run: Run, error: BatchscoreError) -> None:
     spec = run.spec
     # Only the command says `retry`; a run that was started, and did not publish, failed.
     status = "failed" if isinstance(error, RetryError) else error.status
-    manifest = failed_manifest(spec.run, run.facts, status, str(error))
+    manifest = failed_manifest(spec.run, run.written, status, str(error))
     # Where even this cannot be written, the error itself must still be told.
     with suppress(OSError):
         path = layout.run_file(spec.run, "manifest.json")

@@ -7,7 +7,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from batchscore.errors import BatchscoreError, RecordError
+from batchscore.errors import BatchscoreError, RecordError, VersionError
 from batchscore.finish.finish import failed_manifest
 from batchscore.messages.wording import counted_were
 from batchscore.runs import layout
@@ -18,6 +18,7 @@ from batchscore.runs.ledger import finished_units, sweep_attempts, sweep_records
 from batchscore.runs.manifest import published_at
 from batchscore.runs.order import is_ahead
 from batchscore.runs.publish import Held, roll_forward
+from batchscore.runs.run_plan import RunPlan, read_plan
 from batchscore.storage.store import Store
 
 _UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
@@ -55,11 +56,13 @@ def close_killed(store: Store, slice_: str, run: str) -> None:
     """
     plan = None
     try:
-        plan = store.read_json(layout.plan_file(run))
-        theirs = plan["facts"]["slice"] != slice_
+        plan = read_plan(store, run)
+        theirs = plan.slice != slice_
     except FileNotFoundError:
         theirs = _is_live(store, run)
-    except _UNREADABLE:
+    except VersionError:  # a newer batchscore closes its own
+        return
+    except RecordError:
         plan, theirs = None, _is_live(store, run)
     if theirs:
         return
@@ -78,11 +81,11 @@ def _is_live(store: Store, run: str) -> bool:
     return any(each is not None and each.run == run for each in holders)
 
 
-def _write_killed(store: Store, slice_: str, run: str, plan: dict[str, Any]) -> None:
-    kept = len(finished_units(store, slice_, plan["facts"]["score"]) & set(plan["units"]))
+def _write_killed(store: Store, slice_: str, run: str, plan: RunPlan) -> None:
+    kept = len(finished_units(store, slice_, plan.score) & set(plan.units.keys()))
     finished = f"{counted_were(kept, 'unit')} finished and kept"
     message = f"killed, or lost with its machine; {finished}"
-    ended = _last_sign(store, run, datetime.fromisoformat(plan["facts"]["started"]))
+    ended = _last_sign(store, run, datetime.fromisoformat(plan.started))
     manifest = failed_manifest(run, plan, "failed", message, ended)
     store.write_json(layout.run_file(run, "manifest.json"), manifest)
 

@@ -38,6 +38,7 @@ from batchscore.runs.publication import Publication
 from batchscore.runs.publish import publish, roll_forward
 from batchscore.runs.reconcile import Rows, reconcile
 from batchscore.runs.revoked import lifted, revocations, revoked_path
+from batchscore.runs.run_plan import RunPlan, read_plan
 from batchscore.runs.segments import compact, replaced
 from batchscore.storage.reading import Digest
 from batchscore.storage.store import Store, encode_json
@@ -66,7 +67,7 @@ class Result:
         drift: how the profile differs from its references.
     """
 
-    plan: dict[str, Any]
+    plan: RunPlan
     base: dict[str, Any] | None
     records: tuple[UnitRecord, ...]
     fresh: frozenset[str]
@@ -91,22 +92,19 @@ def finish_run(spec: RunSpec, addresses: Iterable[str]) -> dict[str, Any]:
     if done is not None:
         return done
     try:
-        plan = spec.output.read_json(layout.plan_file(spec.run))
+        plan = read_plan(spec.output, spec.run)
     except FileNotFoundError as error:  # closed by who took the slice over
         raise lost(spec.slice, spec.run, published=False) from error
-    except ValueError as error:
-        path = spec.output.url(layout.plan_file(spec.run))
-        raise RecordError(f"plan {path}: damaged ({error}); run the job again") from error
     try:
         require_lease(spec.output, spec.slice, spec.lease, spec.run)
         result = _gather(spec, plan, sorted(set(addresses)))
         checks = judge(spec, result.rows, result.records, _bad_shards(result), result.base)
         # Ages are taken at the end of the job's day, or at the run's start.
-        moment = datetime.fromisoformat(plan.get("day_end") or plan["facts"]["started"])
+        moment = datetime.fromisoformat(plan.day_end or plan.started)
         checks += check_columns(spec.target.checks, result.tallies, spec.checks, moment)
-        references = [Reference.from_json(each) for each in plan["references"]]
+        references = [Reference.from_json(each) for each in plan.references]
         drift, drift_checks = judge_drift(spec, references, result.profile, result.new)
-        drift["notes"] = plan["reference_notes"]
+        drift["notes"] = plan.reference_notes
         return _conclude(spec, replace(result, drift=drift), [*checks, *drift_checks])
     except RetryError:
         raise  # the command ends with 4: the same one may succeed later
@@ -126,26 +124,26 @@ def _is_held(spec: RunSpec) -> bool:
     return holds(spec.output, spec.slice, spec.lease)
 
 
-def _gather(spec: RunSpec, plan: dict[str, Any], addresses: Sequence[str]) -> Result:
-    base = read_manifest(spec.output, plan["base"]) if plan["base"] else None
-    kept = _kept_records(base, plan["kept"])
-    resumed = [layout.record(spec.slice, spec.score, unit) for unit in plan["resumed"]]
+def _gather(spec: RunSpec, plan: RunPlan, addresses: Sequence[str]) -> Result:
+    base = read_manifest(spec.output, plan.base) if plan.base else None
+    kept = _kept_records(base, plan.kept)
+    resumed = [layout.record(spec.slice, spec.score, unit) for unit in plan.resumed]
     new = TableProfile.empty()
     made = merge_records(spec.output, [*addresses, *resumed], new)
     profile = _kept_profile(spec, base, kept) if kept else new
     if kept:
         profile.merge(new)
-    _check_files(spec, made, plan["resumed"])
+    _check_files(spec, made, plan.resumed)
     records = complete_tallies(spec, {**kept, **_settle_rejects(spec.output, made)})
     planned = {
-        **plan["units"],
-        **{u: r.planned for u, r in records.items() if u not in plan["units"]},
+        **plan.units,
+        **{u: r.planned for u, r in records.items() if u not in plan.units},
     }
-    reused = sum(record.planned for unit, record in records.items() if unit not in plan["units"])
-    shard_rows = sum(shard["rows"] for shard in plan["inputs"])
-    rows = reconcile(records, planned, plan["pruned_rows"], shard_rows, reused)
+    reused = sum(record.planned for unit, record in records.items() if unit not in plan.units)
+    shard_rows = plan.shard_rows
+    rows = reconcile(records, planned, plan.pruned_rows, shard_rows, reused)
     ordered = tuple(record for _, record in sorted(records.items()))
-    fresh = frozenset(plan["units"])
+    fresh = frozenset(plan.units)
     tallies = _tallies(spec, ordered)
     return Result(plan, base, ordered, fresh, profile, new if kept else None, rows, tallies)
 
@@ -208,7 +206,7 @@ def _settle_rejects(store: Store, made: Mapping[str, UnitRecord]) -> dict[str, U
 
 
 def _bad_shards(result: Result) -> list[tuple[str, str]]:
-    found = {str(bad["path"]): str(bad["reason"]) for bad in result.plan["bad_files"]}
+    found = {str(bad["path"]): str(bad["reason"]) for bad in result.plan.bad_files}
     found |= {bad.path: bad.reason for record in result.records for bad in record.bad_shards}
     return sorted(found.items())
 
@@ -246,8 +244,8 @@ def _publication(
     ]
     return Publication(
         run=spec.run,
-        base=result.plan["base"],
-        before=tuple(result.plan["before"]),
+        base=result.plan.base,
+        before=tuple(result.plan.before),
         files=tuple(files),
         moves=tuple(moves),
         retire=tuple(manifest["replaced"]),
@@ -261,7 +259,7 @@ def _lifted(spec: RunSpec, result: Result) -> list[tuple[str, Any]]:
     shards = {p.shard.path for r in result.records for p in r.pieces if r.unit in result.fresh}
     left = [
         lifted(each)
-        if each["run"] in result.plan["revoked"] and shards & {path for path, *_ in each["shards"]}
+        if each["run"] in result.plan.revoked and shards & {path for path, *_ in each["shards"]}
         else each
         for each in revoked
     ]
@@ -275,28 +273,28 @@ def _manifest(
     fresh = [record for record in records if record.unit in result.fresh]
     head = _head(spec.run, plan, status, _scored_at(plan, fresh))
     units, files, shards = encode_units(records, spec.run)
-    standing = set(plan["before"]) | {f["path"] for f in (result.base or {}).get("files", ())}
+    standing = set(plan.before) | {f["path"] for f in (result.base or {}).get("files", ())}
     bad = [{"path": path, "reason": reason} for path, reason in _bad_shards(result)]
     facts = {
         **head,
         "inference": {**head["inference"], "halved_to": fewest_rows(spec.output, spec.run)},
-        "base": plan["base"],
+        "base": plan.base,
         "rows": asdict(result.rows),
         "columns": [list(c) for c in next((r.columns for r in records if r.scored), ())],
         "files": files,
         "replaced": sorted(standing - {str(file["path"]) for file in files}),
         "rejects": summarize_rejects(records),
         "bad_shards": bad,
-        **({"damaged": plan["damaged"]} if plan.get("damaged") else {}),
+        **({"damaged": plan.damaged} if plan.damaged else {}),
         "checks": [asdict(check) for check in checks],
         **_column_checks(spec, result.tallies),
         "drift": result.drift,
         "profile": result.profile.summary(),
-        **_timings(spec, head, fresh, plan.get("spent", {})),
+        **_timings(spec, head, fresh, plan.spent),
         "reused_units": len(records) - len(fresh),
         "units": units,
         "shards": shards,
-        "inputs": plan["inputs"],
+        "inputs": plan.inputs,
     }
     return build_manifest(**facts)
 
@@ -308,32 +306,32 @@ def _column_checks(spec: RunSpec, tallies: Mapping[str, Tally]) -> dict[str, Any
 
 def _head(
     run: str,
-    plan: dict[str, Any],
+    plan: RunPlan,
     status: str,
     units: Units | None = None,
     ended: datetime | None = None,
 ) -> dict[str, Any]:
-    spent = times(plan["facts"]["started"], ended)
+    spent = times(plan.started, ended)
     seconds = spent["seconds"]
     return {
         "run": run,
         "status": status,
-        **plan["facts"],
+        **plan.facts,
         **spent,
-        "phases": rounded(split(seconds, plan.get("spent", {}), units), seconds),
+        "phases": rounded(split(seconds, plan.spent, units), seconds),
     }
 
 
-def _scored_at(plan: dict[str, Any], fresh: Sequence[UnitRecord]) -> Units:
+def _scored_at(plan: RunPlan, fresh: Sequence[UnitRecord]) -> Units:
     """Returns when this run's units were scored; where it scored none, it only publishes."""
-    started = datetime.fromisoformat(plan["facts"]["started"]).timestamp()
+    started = datetime.fromisoformat(plan.started).timestamp()
     found = add_up(record.seconds for record in fresh)
     if "began" not in found or "ended" not in found:
         return Units(0.0, 0.0)
     return Units(found["began"] - started, found["ended"] - started)
 
 
-def _write_failed(spec: RunSpec, plan: dict[str, Any], error: BatchscoreError) -> dict[str, Any]:
+def _write_failed(spec: RunSpec, plan: RunPlan, error: BatchscoreError) -> dict[str, Any]:
     manifest = failed_manifest(spec.run, plan, "failed", str(error))
     path = layout.run_file(spec.run, "manifest.json")
     # Who took the slice over may have published the run.
@@ -343,7 +341,7 @@ def _write_failed(spec: RunSpec, plan: dict[str, Any], error: BatchscoreError) -
 
 
 def failed_manifest(
-    run: str, plan: dict[str, Any], status: str, message: str, ended: datetime | None = None
+    run: str, plan: RunPlan, status: str, message: str, ended: datetime | None = None
 ) -> dict[str, Any]:
     """Returns the manifest of a run that ended without a result, and why.
 
@@ -357,7 +355,7 @@ def failed_manifest(
     return build_manifest(**_without_result(run, plan, status, ended), error=message)
 
 
-def held_manifest(run: str, plan: dict[str, Any], checks: Sequence[Check]) -> dict[str, Any]:
+def held_manifest(run: str, plan: RunPlan, checks: Sequence[Check]) -> dict[str, Any]:
     """Returns the manifest of a run that was held before it scored anything."""
     return build_manifest(
         **_without_result(run, plan, "held"),
@@ -368,12 +366,12 @@ def held_manifest(run: str, plan: dict[str, Any], checks: Sequence[Check]) -> di
 
 
 def _without_result(
-    run: str, plan: dict[str, Any], status: str, ended: datetime | None = None
+    run: str, plan: RunPlan, status: str, ended: datetime | None = None
 ) -> dict[str, Any]:
-    rows = asdict(Rows(sum(shard["rows"] for shard in plan["inputs"]), 0, 0, 0))
+    rows = asdict(Rows(plan.shard_rows, 0, 0, 0))
     units = Units(0.0, 0.0) if status == "held" else None
-    head = {**_head(run, plan, status, units, ended), "base": plan["base"]}
-    return {**head, "rows": rows, "files": [], "inputs": plan["inputs"]}
+    head = {**_head(run, plan, status, units, ended), "base": plan.base}
+    return {**head, "rows": rows, "files": [], "inputs": plan.inputs}
 
 
 def _timings(

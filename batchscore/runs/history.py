@@ -17,6 +17,7 @@ from batchscore.runs.lease import holder
 from batchscore.runs.manifest_model import check_manifest
 from batchscore.runs.order import newest_first
 from batchscore.runs.publication import pending
+from batchscore.runs.run_plan import read_plan
 from batchscore.runs.segments import expand, head
 from batchscore.runs.snapshot import listing_path, published_run, read_listing, snapshot
 from batchscore.storage.store import Store
@@ -224,12 +225,11 @@ def unfinished(store: Store) -> list[dict[str, Any]]:
     """Returns what is known of runs that left no manifest: under way, or killed."""
     found = []
     for run in store.names(f"{layout.HOME}/work"):
-        with suppress(FileNotFoundError, KeyError, TypeError, ValueError):
-            plan = store.read_json(layout.plan_file(run))
-            facts = {**plan["facts"], "base": plan.get("base")}
-            check_manifest({**facts, "run": run, "status": "unfinished", "rows": {}}, run)
+        with suppress(FileNotFoundError, RecordError):
+            plan = read_plan(store, run)
+            facts = {**plan.facts, "base": plan.base}
             if not store.exists(layout.run_file(run, "manifest.json")):
-                error = _why_unfinished(store, facts["slice"], run)
+                error = _why_unfinished(store, plan.slice, run)
                 found.append({**facts, "run": run, "status": "unfinished", "error": error})
     return found
 

@@ -20,6 +20,7 @@ from batchscore.runs.actor import user
 from batchscore.storage.documents import parse_json
 from batchscore.storage.durable import unfinished_name
 from batchscore.storage.store import Store, encode_json
+from batchscore.storage.typed import Moment, decode, require_version
 
 EXPIRY_SECONDS = 60.0
 """A lease that was not renewed for so long is over; it is renewed six times as often."""
@@ -27,6 +28,9 @@ _RENEWAL_SECONDS = 10.0
 _LOOK_SECONDS = 5.0
 _TRIES = 10
 _MOST_BYTES = 1 << 16
+# A lease without the key is of version 1: earlier commits refuse one that has other keys.
+_VERSION = "batchscore_lease"
+_NEWEST = 1
 _NAME = re.compile(r"([0-9]{8})\.json")
 
 
@@ -57,7 +61,7 @@ class Holder:
     started: str
     machine: str
     since: str
-    renewed: str
+    renewed: Moment
     released: bool
 
     @property
@@ -298,12 +302,10 @@ def _read(store: Store, slice_: str, number: int) -> Holder:
         if not data.strip(b"\0"):
             return _lost(number)
         facts = parse_json(data)
-        found = Holder(**facts)
-        kinds = {"number": int, "pid": int, "released": bool}
-        wrong = [k for k, fact in facts.items() if not isinstance(fact, kinds.get(k, str))]
-        if wrong or found.number != number or found.pid < 1:
-            raise ValueError(f"its {wrong[0] if wrong else 'number or pid'} is no lease's")
-        _seconds_since(found.renewed)
+        require_version(facts, _VERSION, _NEWEST, f"lease {store.url(path)}")
+        found = decode(Holder, facts)
+        if found.number != number or found.pid < 1:
+            raise ValueError("its number or pid is no lease's")
     except (TypeError, ValueError, IsADirectoryError) as error:
         raise RecordError(
             f"lease {store.url(path)}: damaged ({reason(error)}); once no run of the slice is "

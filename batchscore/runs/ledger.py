@@ -7,12 +7,11 @@ import posixpath
 import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import Any
 
 from batchscore.drift.profile_file import read_record, read_table, write_table
 from batchscore.drift.table import TableProfile
-from batchscore.errors import RecordError
+from batchscore.errors import RecordError, VersionError
 from batchscore.messages.wording import one_line
 from batchscore.runs import layout
 from batchscore.storage.documents import MOST_BYTES
@@ -90,9 +89,13 @@ def read_heads(
 
 
 def _usable_head(store: Store, address: str) -> UnitRecord | None:
-    with suppress(RecordError):
+    """Returns a record, or None if it is damaged; VersionError if a newer batchscore wrote it."""
+    try:
         return read_head(store, address)
-    return None
+    except VersionError:
+        raise
+    except RecordError:
+        return None
 
 
 def read_head(store: Store, address: str) -> UnitRecord:
@@ -163,6 +166,8 @@ def _read(store: Store, address: str) -> bytes:
 
 
 def _damaged(store: Store, address: str, error: RecordError) -> RecordError:
+    if isinstance(error, VersionError):
+        return VersionError(f"ledger {store.url(address)}: {error}")
     return RecordError(
         f"ledger {store.url(address)}: {error}; restore it from a copy, or remove it and run the "
         "job again: its unit is scored again"

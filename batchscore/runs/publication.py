@@ -9,13 +9,16 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from batchscore.errors import RecordError
-from batchscore.messages.wording import reason
+from batchscore.messages.wording import one_line, reason
 from batchscore.runs import layout
 from batchscore.runs.segments import inline
 from batchscore.runs.snapshot import Listing, published_run, read_listing
 from batchscore.storage.reading import Digest
 from batchscore.storage.store import Store, encode_json
+from batchscore.storage.typed import require_version
 
+_VERSION = "batchscore_journal"
+_NEWEST = 1
 # Earlier versions had one journal a slice, `journal.json`.
 _NAME = re.compile(r"journal(-.+)?\.json")
 
@@ -51,11 +54,18 @@ class Publication:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the publication as JSON-able values."""
-        return asdict(self)
+        return {_VERSION: _NEWEST, **asdict(self)}
 
     @staticmethod
     def from_json(facts: Any) -> Publication:
-        """Reverses `to_json`; KeyError, TypeError or ValueError if the facts are not one's."""
+        """Reverses `to_json`.
+
+        Raises:
+            VersionError: A newer batchscore wrote it.
+            KeyError, TypeError, ValueError: The facts are not a publication's.
+        """
+        run = one_line(repr(facts.get("run")))
+        require_version(facts, _VERSION, _NEWEST, f"journal of run {run}")
         marked = facts.get("marked")
         return Publication(
             run=str(facts["run"]),

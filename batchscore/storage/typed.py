@@ -17,7 +17,6 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from batchscore import __version__
 from batchscore.errors import VersionError
 
 T = TypeVar("T")
@@ -195,7 +194,7 @@ def require_version(facts: Any, key: str, newest: int, what: str) -> int:
     _require(type(version) is int and 0 < version < _MOST, key, "version")
     if version > newest:
         raise VersionError(
-            f"{what}: is of form {version}, and batchscore {__version__} knows forms up to "
+            f"{what}: is of form {version}, and this batchscore knows forms up to "
             f"{newest}; install a newer batchscore"
         )
     return int(version)

@@ -8,10 +8,14 @@ from typing import Any
 from batchscore.errors import RecordError
 from batchscore.messages.wording import one_line, reason
 from batchscore.storage.reading import Digest
+from batchscore.storage.typed import require_version
 from batchscore.units.tallies import Tally
 from batchscore.units.unit import Piece, piece_from_json
 
 _MOST_ROWS = 2**63
+# A record without the key is of version 1: earlier commits refuse one that has other keys.
+_VERSION = "batchscore_record"
+_NEWEST = 1
 
 
 @dataclass(frozen=True)
@@ -99,10 +103,16 @@ class UnitRecord:
 
     @staticmethod
     def from_json(facts: dict[str, Any]) -> UnitRecord:
-        """Reverses `to_json`; RecordError if the facts are not a record's."""
+        """Reverses `to_json`; keys that it does not know are left out.
+
+        Raises:
+            VersionError: A newer batchscore wrote it.
+            RecordError: The facts are not a record's.
+        """
         try:
+            require_version(facts, _VERSION, _NEWEST, "a unit's record")
             facts = {"sidecars": {}, "tallies": {}, **facts}
-            {each.name: facts[each.name] for each in fields(UnitRecord)}
+            facts = {each.name: facts[each.name] for each in fields(UnitRecord)}
             files = tuple(StagedFile(**file) for file in facts["files"])
             columns = tuple((str(name), str(kind)) for name, kind in facts["columns"])
             typed = {

@@ -13,6 +13,7 @@ from batchscore.runs import layout
 from batchscore.runs.lease import acquire
 from batchscore.storage.store import Store
 from tests import factory
+from tests.outputs import write_plan
 
 pytestmark = pytest.mark.slow
 
@@ -345,7 +346,7 @@ def test_a_killed_run_that_left_nothing_to_score_changes_no_ending(tmp_path: Pat
     factory.change_job(tmp_path, {"runtime": {"device": "cuda:7"}})
     slice_ = factory.run_json("show", job)["slice"]
     facts = {"job": "small", "slice": slice_, "score": "", "started": "2026-11-20T01:00:00+00:00"}
-    store.write_json(layout.plan_file("20261120-aaaa"), {"facts": facts})
+    write_plan(store, "20261120-aaaa", facts)
     with acquire(store, slice_, "run", "20261120-aaaa"):
         path = max((tmp_path / "out/_batchscore/slices" / slice_ / "lease").iterdir())
         killed = path.read_bytes()

@@ -20,6 +20,7 @@ from batchscore.runs.history import (
 )
 from batchscore.runs.lease import acquire
 from batchscore.storage.store import Store
+from tests.outputs import write_plan
 
 
 def add_run(store: Store, run: str, started: str, slice_: str = "job") -> None:
@@ -62,7 +63,7 @@ def test_an_unknown_run_is_an_error(store: Store, run: str) -> None:
 def test_a_run_without_a_manifest_is_an_error(store: Store) -> None:
     """A run that goes on, or was killed, is told from one that never was."""
     facts = {"job": "job", "slice": "job", "started": "2026-11-21T04:00:00+00:00"}
-    store.write_json(layout.plan_file("20261121-dddd"), {"facts": facts})
+    write_plan(store, "20261121-dddd", facts)
     with pytest.raises(InvalidError, match="20261121-dddd': left no manifest"):
         read_manifest(store, "20261121-dddd")
     (told,) = (each["error"] for each in read_history(store) if each["status"] == "unfinished")
@@ -80,7 +81,7 @@ def test_what_is_there_is_told_though_no_run_has_ended(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     layout.claim_output(store)
     facts = {"job": "job", "slice": "job", "started": "2026-11-21T04:00:00+00:00"}
-    store.write_json(layout.plan_file("20261121-dddd"), {"facts": facts})
+    write_plan(store, "20261121-dddd", facts)
     with pytest.raises(InvalidError, match=r"run 20261121-dddd: was killed.*run the job again"):
         newest(store, "job")
     with (

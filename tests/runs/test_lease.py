@@ -289,7 +289,7 @@ def test_a_damaged_lease_is_told(store: Store, text: str) -> None:
     acquire(store, SLICE, "run").release()
 
 
-WRONG = {"number": 2, "pid": 0, "renewed": "yesterday", "started": 1, "released": "no", "odd": 1}
+WRONG = {"number": 2, "pid": 0, "renewed": "yesterday", "started": 1, "released": "no"}
 
 
 @pytest.mark.parametrize("name", WRONG)
