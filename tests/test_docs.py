@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from batchscore.cli import cli
 from batchscore.job import Job
 from batchscore.job.text import parse_yaml
 from batchscore.models.folder import read_model_folder
-from tests.pages import ROOT, arguments, blocks, page, replay, sessions
+from tests.pages import ROOT, all_blocks, arguments, blocks, page, replay, sessions
 
 README = page("README.md")
 SESSIONS = sessions("".join(blocks("console", README)))
@@ -57,13 +58,20 @@ def test_the_sessions_and_the_code_do_what_the_readme_says(clone: Path) -> None:
 
 @pytest.mark.slow
 def test_the_page_on_python_says_what_is_returned(
-    clone: Path, capsys: pytest.CaptureFixture[str]
+    clone: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The code of docs/python.md runs, and prints what the page shows."""
-    shown = page("docs/python.md")
+    monkeypatch.syspath_prepend(clone)
     names: dict[str, Any] = {}
-    exec("".join(blocks("python", shown)), names)
-    assert [capsys.readouterr().out] == blocks("text", shown)
+    for language, title, text in all_blocks(page("docs/python.md")):
+        if title:
+            (clone / title).write_text(text, encoding="utf-8")
+        elif language == "python":
+            exec(text, names)
+        else:
+            assert capsys.readouterr().out == text
+    sys.modules.pop("delays")
+    assert read_model_folder("model").golden == "golden.parquet"
     assert (names["found"].status, names["again"].status) == ("ok", "unchanged")
     assert names["again"].files == names["result"].files
     assert names["again"].files[0].startswith(f"{clone}/out/python/data/")
