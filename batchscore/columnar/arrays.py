@@ -1,4 +1,7 @@
-"""NumPy arrays to and from Arrow ones, without a copy and without importing pandas."""
+"""NumPy arrays to and from Arrow ones, without a copy and without importing pandas.
+
+Suffixes: `_d` distinct values of a dictionary, `_p` places of rows.
+"""
 
 from __future__ import annotations
 

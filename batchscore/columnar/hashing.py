@@ -1,4 +1,8 @@
-"""64-bit hashes of values that do not depend on machine, batch, or Arrow's width of a type."""
+"""64-bit hashes of values that do not depend on machine, batch, or Arrow's width of a type.
+
+Suffixes: `_m` values that are not empty, `_l` those of several words, `_w` words of some of these,
+`_r` the values that they are of.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Rows of varying length: how a model input declares them, and as NumPy arrays and Arrow lists."""
+"""Rows of varying length: how a model input declares them, and as NumPy arrays and Arrow lists.
+
+Suffixes: `_t` rows of a tile.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What every accumulator of a profile is: mergeable, canonical, stored as tables of integers."""
+"""What every accumulator of a profile is: mergeable, canonical, stored as tables of integers.
+
+Suffixes: `_r` rows of a stored part.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Two aspects of a column are compared by their kind, where they can be."""
+"""Two aspects of a column are compared by their kind, where they can be.
+
+Suffixes: `_b` buckets, `_k` runs of buckets that begin alike.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Compare two samples of categories: by value, or by fold and a sample of the values."""
+"""Compare two samples of categories: by value, or by fold and a sample of the values.
+
+Suffixes: `_c` cells, which are values or folds; `_v` values by hash, `_u` those that the reference
+has not, `_s` values of one sample, `_f` folds, `_k` cells once rare ones are pooled.
+"""
 
 from __future__ import annotations
 
@@ -137,13 +141,13 @@ def unseen(aligned: AlignedCategories) -> Unseen:
     Raises ValueError where a side is empty.
     """
     n, m = require_both(aligned.p_c, aligned.q_c)
-    rows_v = aligned.q_v[aligned.p_v == 0]
+    counts_u = aligned.q_v[aligned.p_v == 0]
     once, twice = (int(np.count_nonzero(aligned.p_v == times)) for times in (1, 2))
     sampled = aligned.sampled
-    share = min(1.0, int(rows_v.sum()) / sampled / m)
+    share = min(1.0, int(counts_u.sum()) / sampled / m)
     of_current = share * (1 - share) / m
     of_reference = (once + 2 * twice + 1) / sampled / n**2
-    squares = math.fsum(((rows_v / m) ** 2).tolist()) + once / n**2
+    squares = math.fsum(((counts_u / m) ** 2).tolist()) + once / n**2
     of_sample = squares * (1 - sampled) / sampled**2
     f1, f2 = once / sampled, twice / sampled
     return Unseen(share, f1, f2, f1 / n, of_current + of_reference + of_sample)

@@ -1,4 +1,8 @@
-"""The accumulator of texts, binaries, booleans and class indices: counts by value, then by fold."""
+"""The accumulator of texts, binaries, booleans and class indices: counts by value, then by fold.
+
+Suffixes: `_d` distinct values of an array, `_v` values that are counted, `_f` folds, `_s` a sample
+of the values, `_l` labels, `_r` rows of a stored part.
+"""
 
 from __future__ import annotations
 

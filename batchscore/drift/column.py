@@ -1,4 +1,7 @@
-"""The profile of one column: its rows, its nulls, and the aspects that its kind is seen by."""
+"""The profile of one column: its rows, its nulls, and the aspects that its kind is seen by.
+
+Suffixes: `_bd` rows by elements of a vector, `_d` distinct values.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What vectors and class scores are also seen by: norms, entropies, margins, best classes."""
+"""What vectors and class scores are also seen by: norms, entropies, margins, best classes.
+
+Suffixes: `_bd` rows by elements of a vector, `_b2` rows by their two largest elements.
+"""
 
 from __future__ import annotations
 

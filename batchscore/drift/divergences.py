@@ -1,4 +1,7 @@
-"""Measure how far two counted distributions over the same bins are apart."""
+"""Measure how far two counted distributions over the same bins are apart.
+
+Suffixes: `_k` bins.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Test by Fisher's exact test whether two shares differ by more than noise, at any size."""
+"""Test by Fisher's exact test whether two shares differ by more than noise, at any size.
+
+Suffixes: `_t` terms of a sum.
+"""
 
 from __future__ import annotations
 

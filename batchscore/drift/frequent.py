@@ -1,4 +1,8 @@
-"""A bounded, mergeable sketch of the most frequent values and their texts."""
+"""A bounded, mergeable sketch of the most frequent values and their texts.
+
+Suffixes: `_t` values that are tracked, `_d` distinct values that are new, `_k` those of them that
+are kept, `_s` both together.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""Count numbers in a canonical histogram whose content depends on the values alone."""
+"""Count numbers in a canonical histogram whose content depends on the values alone.
+
+Suffixes: `_b` buckets, `_e` buckets after a first place for what has none, `_o` octaves, `_g` runs
+of keys of one octave, `_gs` these by shift, `_j` budgets that are tried, `_s` slots of a hash
+table, `_m` some of the keys or buckets.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The accumulator of numbers, times among them: a canonical histogram, and what is not finite."""
+"""The accumulator of numbers, times among them: a canonical histogram, and what is not finite.
+
+Suffixes: `_b` buckets, `_d` distinct values, `_e` the two ends of a range, `_m` the finite values.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Compare two samples of numbers by their order and their distance, from histograms."""
+"""Compare two samples of numbers by their order and their distance, from histograms.
+
+Suffixes: `_b` buckets that both samples share, `_s` buckets of one sample, `_o` octaves, `_k` bins,
+`_e` their ends.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Lead from the leading bits of a number straight to its bucket, where they tell it."""
+"""Lead from the leading bits of a number straight to its bucket, where they tell it.
+
+Suffixes: `_b` buckets, `_m` some of them, `_p` prefixes, `_s` shifts.
+"""
 
 from __future__ import annotations
 

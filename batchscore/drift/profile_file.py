@@ -1,4 +1,7 @@
-"""Store a table profile with its caller's record in one small Parquet file, and read it back."""
+"""Store a table profile with its caller's record in one small Parquet file, and read it back.
+
+Suffixes: `_r` rows of the file.
+"""
 
 from __future__ import annotations
 

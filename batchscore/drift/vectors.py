@@ -1,4 +1,9 @@
-"""The accumulator of vectors: directions in exact integer sums, and distances between two."""
+"""The accumulator of vectors: directions in exact integer sums, and distances between two.
+
+Suffixes: `_b` rows, `_d` elements of a vector, `_c` elements once folded, `_f` features, `_f2`
+their two parts, `_a` angles, `_t` pairs of elements, `_r` rows of a stored part; `_bd`, `_bc`,
+`_bf`, `_cf` and `_dd` are matrices of these.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The fitted preprocessing: readable JSON that turns raw columns into a model's inputs."""
+"""The fitted preprocessing: readable JSON that turns raw columns into a model's inputs.
+
+Suffixes: `_bf` rows by features, `_pk` positions of a table by its values, `_k` positions of one
+value.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Which rows of a sample are tried elsewhere: halves, single rows, and those to begin with."""
+"""Which rows of a sample are tried elsewhere: halves, single rows, and those to begin with.
+
+Suffixes: `_bk` rows by numbers of a column, `_k` these numbers.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What the plots show: two histograms in shared bins of round width, two counts of categories."""
+"""What the plots show: two histograms in shared bins of round width, two counts of categories.
+
+Suffixes: `_b` buckets, `_k` bins.
+"""
 
 from __future__ import annotations
 

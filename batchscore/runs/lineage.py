@@ -1,4 +1,7 @@
-"""From a published row back to its row of the unit: the rows file of an attempt, read."""
+"""From a published row back to its row of the unit: the rows file of an attempt, read.
+
+Suffixes: `_m` rows of a batch.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Rows with the same key: sorted runs of key hashes, merged as streams in bounded memory."""
+"""Rows with the same key: sorted runs of key hashes, merged as streams in bounded memory.
+
+Suffixes: `_m` keys of a batch, `_g` groups of equal keys.
+"""
 
 from __future__ import annotations
 

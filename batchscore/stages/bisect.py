@@ -1,4 +1,7 @@
-"""A block that a step fails on, halved until the rows that it fails on are alone and rejected."""
+"""A block that a step fails on, halved until the rows that it fails on are alone and rejected.
+
+Suffixes: `_p` places of rows that are tried.
+"""
 
 from __future__ import annotations
 

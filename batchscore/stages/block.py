@@ -1,4 +1,7 @@
-"""The element that flows between the stages: one block of rows, with what is known about them."""
+"""The element that flows between the stages: one block of rows, with what is known about them.
+
+Suffixes: `_c` rows with one cause, `_r` rejected rows.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Hashes of the columns that together name a row, and the sorted file of them."""
+"""Hashes of the columns that together name a row, and the sorted file of them.
+
+Suffixes: `_h` rows that are hashed together, `_g` rows of a row group, `_m` rows whose hashes are
+alike, `_nw` values by 64-bit words.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Why rows cannot become model inputs: the column, the value that was found, what was expected."""
+"""Why rows cannot become model inputs: the column, the value that was found, what was expected.
+
+Suffixes: `_f` rows with one fault, `_c` rows with one cause.
+"""
 
 from __future__ import annotations
 

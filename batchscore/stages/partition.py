@@ -1,4 +1,7 @@
-"""Record batches to growing Parquet files, one a hive partition, all within fixed bounds."""
+"""Record batches to growing Parquet files, one a hive partition, all within fixed bounds.
+
+Suffixes: `_p` rows of a partition.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Model outputs to scores: sigmoid, softmax, top-k, threshold, labels, or a user's function."""
+"""Model outputs to scores: sigmoid, softmax, top-k, threshold, labels, or a user's function.
+
+Suffixes: `_bc` rows by classes, `_bk` rows by the k best classes.
+"""
 
 from __future__ import annotations
 

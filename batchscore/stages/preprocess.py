@@ -1,4 +1,7 @@
-"""Source columns to model inputs: by fitted features, by a user's function, or as they are."""
+"""Source columns to model inputs: by fitted features, by a user's function, or as they are.
+
+Suffixes: `_bf` rows by features.
+"""
 
 from __future__ import annotations
 

@@ -261,11 +261,11 @@ def _kept_rows(
 ) -> Iterator[_Numbered]:
     condition = filter_expression(source.filters, source.schema) if source.filters else None
     starts = accumulate((piece.rows for piece in unit.pieces), initial=0)
-    batches_p = _read_pieces([p for p in unit.pieces if p.shard.path not in bad], source)
+    batches = _read_pieces([p for p in unit.pieces if p.shard.path not in bad], source)
     for piece, first in zip(unit.pieces, starts, strict=False):
         if piece.shard.path in bad:
             continue
-        for batch, most in next(batches_p):
+        for batch, most in next(batches):
             counts["read"] += batch.num_rows
             rows = to_arrow(np.arange(first, first + batch.num_rows, dtype=np.int64))
             first += batch.num_rows

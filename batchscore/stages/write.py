@@ -1,4 +1,7 @@
-"""Scored blocks to staged Parquet files, partitioned and of bounded size, with their hashes."""
+"""Scored blocks to staged Parquet files, partitioned and of bounded size, with their hashes.
+
+Suffixes: `_r` rejected rows.
+"""
 
 from __future__ import annotations
 

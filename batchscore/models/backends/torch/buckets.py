@@ -2,6 +2,8 @@
 
 Rows of varying length are grouped by bucket. A row's bucket goes by its own length alone, and a
 tile's shape by the bucket alone, so that a row's bits depend on nothing but its inputs.
+
+Suffixes: `_t` rows of a tile, `_tl` these by padded length.
 """
 
 from __future__ import annotations
