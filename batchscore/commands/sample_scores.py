@@ -1,4 +1,7 @@
-"""A sample through the stages of a run: its outputs, golden rows and reference profile."""
+"""A sample through the stages of a run: its outputs, golden rows and reference profile.
+
+Suffixes: `_g` golden rows.
+"""
 
 from __future__ import annotations
 

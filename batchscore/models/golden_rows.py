@@ -1,4 +1,7 @@
-"""Chooses golden rows of a sample: its extremes and gaps, and rows spread over the rest."""
+"""Chooses golden rows of a sample: its extremes and gaps, and rows spread over the rest.
+
+Suffixes: `_g` golden rows.
+"""
 
 from __future__ import annotations
 

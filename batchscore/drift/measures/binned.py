@@ -1,4 +1,7 @@
-"""The measures of two samples in bins: deciles of numbers, or categories."""
+"""The measures of two samples in bins: deciles of numbers, or categories.
+
+Suffixes: `_k` bins.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The measures of two samples of categories, other than those in bins."""
+"""The measures of two samples of categories, other than those in bins.
+
+Suffixes: `_c` cells, which are values or folds.
+"""
 
 from __future__ import annotations
 
@@ -74,11 +77,11 @@ def _category(sides: CategorySides) -> Iterator[Difference]:
     changes = category_changes(sides.aligned)
     change_c = np.abs(changes.q_share_c - changes.p_share_c)
     risen_c = (changes.q_share_c >= _FREQUENT) & (changes.q_share_c >= _RISE * changes.p_share_c)
-    largest_v = np.argsort(-change_c, kind="stable")
-    tested_v = risen_c[largest_v]
-    tested_v[:_LARGEST] |= change_c[largest_v[:_LARGEST]] >= _LEAST
-    tested_v[0] = True
-    for cell in largest_v[tested_v].tolist():
+    largest_c = np.argsort(-change_c, kind="stable")
+    tested_c = risen_c[largest_c]
+    tested_c[:_LARGEST] |= change_c[largest_c[:_LARGEST]] >= _LEAST
+    tested_c[0] = True
+    for cell in largest_c[tested_c].tolist():
         label = sides.label(int(changes.cell_c[cell]))
         yield _change(changes, cell, label, bool(risen_c[cell]))
 

@@ -1,4 +1,7 @@
-"""The measures of two samples of numbers, other than those in bins."""
+"""The measures of two samples of numbers, other than those in bins.
+
+Suffixes: `_b` buckets.
+"""
 
 from __future__ import annotations
 

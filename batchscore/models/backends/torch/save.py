@@ -26,7 +26,7 @@ _PLACES = ("stdlib", "platstdlib", "purelib", "platlib")
 
 
 @dataclass(frozen=True)
-class Code:
+class NetworkCode:
     """Where a network's class is found again.
 
     Args:
@@ -77,7 +77,7 @@ def require_savable(module: Any) -> None:
         )
 
 
-def find_code(module: torch.nn.Module, args: Mapping[str, Any]) -> Code:
+def find_code(module: torch.nn.Module, args: Mapping[str, Any]) -> NetworkCode:
     """Returns where a network's class is defined, with the files that it needs.
 
     Args:
@@ -102,8 +102,8 @@ def find_code(module: torch.nn.Module, args: Mapping[str, Any]) -> Code:
     file = Path(str(getattr(sys.modules[kind.__module__], "__file__", None)))
     places = [Path(sysconfig.get_path(name)).resolve() for name in _PLACES]
     if any(file.resolve().is_relative_to(place) for place in places):
-        return Code(f"{kind.__module__}:{kind.__name__}", {})
-    return Code(f"{file.name}:{kind.__name__}", _sources(file))
+        return NetworkCode(f"{kind.__module__}:{kind.__name__}", {})
+    return NetworkCode(f"{file.name}:{kind.__name__}", _sources(file))
 
 
 def _check_args(kind: type[torch.nn.Module], args: Mapping[str, Any]) -> None:
