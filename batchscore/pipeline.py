@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import apache_beam as beam
-from apache_beam.ml.inference.base import RunInference
 from apache_beam.pvalue import PCollection
 from apache_beam.transforms.combiners import ToList
 
+from batchscore.runinference import RunInference
 from batchscore.stages.block import Block
 from batchscore.transforms import (
     Finish,

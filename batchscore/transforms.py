@@ -10,11 +10,11 @@ import apache_beam as beam
 import pyarrow as pa
 from apache_beam.coders.coders import Coder
 from apache_beam.coders.typecoders import registry
-from apache_beam.ml.inference.base import ModelHandler
 from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.windowed_value import WindowedValue
 
 from batchscore.finish.finish import finish_run
+from batchscore.runinference import ModelHandler
 from batchscore.runs import layout
 from batchscore.runs.failures import recorded
 from batchscore.stages.block import Block, decode_block, encode_block, settled
@@ -108,9 +108,9 @@ class NetworkHandler(ModelHandler[Block, Block, Scorer]):
     def load_model(self) -> Scorer:
         """Loads the weights, once a process, and scores the golden rows with them."""
         with recorded(self._spec.output, self._spec.run):
-            network = load(self._spec)
-            record_golden(self._spec, network)
-            return Scorer(network, late_infer_step(self._spec, network))
+            predictor = load(self._spec)
+            record_golden(self._spec, predictor)
+            return Scorer(predictor, late_infer_step(self._spec, predictor))
 
     def run_inference(
         self,

@@ -29,7 +29,7 @@ import torch
 from batchscore.columnar.arrays import to_arrow, to_numpy
 from batchscore.drift.table import TableProfile
 from batchscore.job import load_job
-from batchscore.models.backends.protocol import TILE_ROWS
+from batchscore.models.backends.facts import TILE_ROWS
 from batchscore.models.backends.torch.load import Network, load_network
 from batchscore.plan import Plan, make_plan
 from batchscore.stages.block import Block

@@ -15,6 +15,7 @@ import torch
 from hypothesis import settings
 
 from tests import factory
+from tests.backends import installed
 
 ROOT = Path(__file__).parents[1]
 
@@ -95,6 +96,16 @@ def flights(tmp_path_factory: pytest.TempPathFactory) -> Published:
     output = tmp_path_factory.mktemp("flights") / "out"
     job = ROOT / "jobs/flight_delays/job.yaml"
     return Published(output, factory.run_json("run", job, "--set", f"output.path={output}"))
+
+
+@pytest.fixture
+def linear_format(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """Installs a backend for the format `npz`; other processes need the folder on their path."""
+    folder = installed.install(tmp_path_factory.mktemp("site"))
+    monkeypatch.syspath_prepend(str(folder))
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from importlib import import_module
 from batchscore.engines.flags import as_flags
 from batchscore.engines.protocol import Engine
 from batchscore.engines.registry import find_engine
+from batchscore.models.backends.registry import backend_of
 from batchscore.phases import LOADING, START_UP, Stopwatch
 from batchscore.plan import Plan
 from batchscore.processes import uncollected
@@ -30,6 +31,7 @@ def prepared(plan: Plan, units: Sequence[Unit], clock: Stopwatch, flags: Sequenc
         engine_of(plan).parse_flags(flags)
         # The graph needs Beam, and is built later, where nothing else may take seconds.
         import_module("batchscore.pipeline")
+        backend_of(plan.spec.model.format).prepare()
         from batchscore.plan.readiness import verify
 
     with clock.during(LOADING):

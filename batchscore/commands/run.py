@@ -125,7 +125,7 @@ def run_plan(
     clock = clock or Stopwatch()
     clock.enter(PLANNING)
     launch = Launch(engine_of(plan), all_flags(plan, flags))
-    # Beam and torch take seconds to import: a run that has nothing to do is spared them.
+    # Beam and the framework take seconds to import: a run that has nothing to do is spared them.
     if flags:
         with clock.during(START_UP):
             launch.engine.parse_flags(launch.flags)

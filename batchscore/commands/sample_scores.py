@@ -20,7 +20,7 @@ from batchscore.drift.profile_file import write_table
 from batchscore.errors import InputError, ModelError, StepError
 from batchscore.job.steps import AnyStep
 from batchscore.messages.wording import counted, nearest
-from batchscore.models.backends.protocol import TILE_ROWS
+from batchscore.models.backends.facts import TILE_ROWS
 from batchscore.models.backends.torch.forward import Forward
 from batchscore.models.backends.torch.load import load_network
 from batchscore.models.features import Features, encode
@@ -97,7 +97,7 @@ def _infer(rows: pa.RecordBatch, draft: Draft, forward: Forward, what: str) -> B
     columns = {each.name: each.columns for each in draft.inputs}
     _check_columns(rows, draft, what)
     try:
-        return infer(_inputs_of(rows, draft), replace(forward, varying=varying, columns=columns))
+        return infer(_inputs_of(rows, draft), replace(forward, varying=varying), columns)
     except StepError as error:
         raise ModelError(
             f"{what}: the model cannot be called as a run calls it, with {_words(draft)} of "

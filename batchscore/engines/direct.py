@@ -9,6 +9,7 @@ from batchscore.engines.beam_version import require_tested_beam
 from batchscore.engines.flags import parse_flags
 from batchscore.engines.protocol import Build, Handle, Metrics
 from batchscore.engines.workers import start_server
+from batchscore.models.backends.registry import backend_of
 from batchscore.plan import Plan, share_out
 from batchscore.units.unit import Unit
 
@@ -38,7 +39,7 @@ class DirectEngine:
         """Starts the server that several workers are forked from."""
         require_tested_beam()
         if plan.workers > 1:
-            start_server()
+            start_server(backend_of(plan.spec.model.format).preloads)
 
     def submit(self, build: Build, plan: Plan, flags: Sequence[str]) -> Handle:
         """Starts the pipeline on a thread."""

@@ -134,9 +134,11 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 PARAMETER_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 ADDRESS = r"^[^\x00-\x1f\x7f]+$"
 FILE_FUNCTION = r"^[A-Za-z0-9_][A-Za-z0-9_./-]*\.py:[A-Za-z_][A-Za-z0-9_]*$"
+FORMAT = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
 SHA256 = r"^[0-9a-f]{64}$"
 DEVICE = r"^(auto|cpu|cuda(:[0-9]{1,3})?)$"
 PATTERN_MEANINGS = {
+    FORMAT: "the name of a format in lower case, such as safetensors",
     NAME: "a name of letters, digits, '_', '.' and '-'",
     PARAMETER_NAME: "a name of letters, digits and '_'",
     ADDRESS: "a path or address without control characters",

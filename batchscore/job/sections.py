@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, JsonValue, StringConstraints, model
 
 from batchscore.job.fields import (
     DEVICE,
+    FORMAT,
     OPERATORS,
     SHA256,
     Address,
@@ -141,16 +142,17 @@ class ModelSection(Section):
         "vector where the column holds lists of one fixed size. Lists of varying length need a "
         "`max_length`.",
     )
-    format: Literal["safetensors", "pt"] | None = Field(
+    format: Annotated[str, StringConstraints(pattern=FORMAT)] | None = Field(
         default=None,
-        description="The format of one weights file, which makes `architecture`, `sha256` and "
-        "`inputs` required; a model folder has it in `model.yaml`. `pt` is read as weights only, "
-        "nothing is unpickled.",
+        description="The format of one weights file, which makes `sha256` and `inputs` required; a "
+        "model folder has it in `model.yaml`. `safetensors` and `pt` are built in, and need an "
+        "`architecture`; `pt` is read as weights only, nothing is unpickled. Other packages may "
+        "bring further formats.",
     )
     architecture: FileFunction | None = Field(
         default=None,
         description="What builds the module that the weights go into: `file.py:Name`, the file in "
-        "the job file's folder. Needs `format`.",
+        "the job file's folder. Required for the formats `safetensors` and `pt`.",
     )
     architecture_args: dict[Text, JsonValue] = Field(
         default_factory=dict,
@@ -182,7 +184,7 @@ class ModelSection(Section):
                 f"{', '.join(given)}: only for one weights file; add format, or leave them to the "
                 "folder's model.yaml"
             )
-        needed = [name for name in ("architecture", "sha256", "inputs") if not getattr(self, name)]
+        needed = [name for name in ("sha256", "inputs") if not getattr(self, name)]
         if self.format is not None and needed:
             raise ValueError(f"a weights file with a format also needs {', '.join(needed)}")
         return self

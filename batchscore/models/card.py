@@ -14,7 +14,7 @@ from batchscore.models.inputs import DType, InputTensor, Size
 from batchscore.models.validate import Frozen
 
 CARD = "model.yaml"
-Format = Literal["safetensors", "pt"]
+Format = Annotated[str, pydantic.StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
 
 
 def _plain_name(name: str) -> str:
@@ -40,7 +40,9 @@ class OutputTensor(Frozen):
 class ModelCard(Frozen):
     """What `model.yaml` says. `tolerance` is the largest difference allowed to the golden scores.
 
-    `profile` is the reference that drift is measured against; `files` holds every file's SHA-256.
+    `format` chooses the backend; `architecture` is the code that builds the model, if the backend
+    needs some. `profile` is the reference that drift is measured against; `files` holds every
+    file's SHA-256.
     """
 
     batchscore_model: Literal[1]
@@ -48,7 +50,7 @@ class ModelCard(Frozen):
     version: Annotated[str, pydantic.Field(min_length=1)]
     format: Format
     weights: FileName
-    architecture: Reference
+    architecture: Reference | None = None
     architecture_args: Annotated[dict[str, Any], pydantic.Field(default_factory=dict)]
     preprocessing: FileName | None = None
     inputs: Annotated[dict[str, InputTensor], pydantic.Field(min_length=1)]

@@ -18,6 +18,8 @@ import yaml
 
 from batchscore.errors import ModelError
 from batchscore.messages.wording import counted, nearest, reason
+from batchscore.models.backends.protocol import Backend
+from batchscore.models.backends.registry import backend_of
 from batchscore.models.card import CARD, CardDumper, Format, ModelCard, parse_card
 from batchscore.models.code import hashes
 from batchscore.models.features import Features, input_shapes, load_features, required_columns
@@ -105,6 +107,7 @@ def read_model_folder(address: str) -> Model:
     """
     store = _store(address)
     card = validated(ModelCard, parse_card(_read(store, CARD, _CARD_BYTES)), CARD)
+    _check_architecture(backend_of(card.format), card.format, card.architecture, CARD)
     _check_listed(card)
     _verify(store, card.files)
     features = None
@@ -120,7 +123,7 @@ def read_model_folder(address: str) -> Model:
         format=card.format,
         folder=_address(store),
         weights=card.weights,
-        architecture=card.architecture,
+        architecture=card.architecture or "",
         architecture_args=card.architecture_args,
         inputs=inputs,
         outputs=tuple(ModelOutput(k, t.type, t.shape) for k, t in card.outputs.items()),
@@ -143,6 +146,7 @@ def write_model_folder(
     """
     listed = hashes({name: files[name] for name in sorted(files)})
     checked = validated(ModelCard, {"batchscore_model": 1, **card, "files": listed}, CARD)
+    _check_architecture(backend_of(checked.format), checked.format, checked.architecture, CARD)
     _check_listed(checked)
     _inputs(checked, None)
     content = checked.model_dump(mode="json", exclude_none=True)
@@ -160,7 +164,7 @@ def single_file_model(
     weights: str,
     *,
     format: Format,
-    architecture: str,
+    architecture: str | None,
     inputs: Iterable[ModelInput],
     outputs: Iterable[ModelOutput],
     base: str,
@@ -172,29 +176,58 @@ def single_file_model(
 ) -> Model:
     """Return the model in one weights file at any fsspec address; `base` holds its code, locally.
 
-    Only "safetensors", which can hold no code, may go without `sha256`; the version is by default
+    Only formats that can hold no code, such as "safetensors", may go without `sha256`; the version
+    is by default
     the hash's first 12 digits. Raises ModelError for a missing file or another hash.
     """
     declared = tuple(inputs)
     check_varying(declared)
+    backend = backend_of(format)
+    _check_architecture(backend, format, architecture, f"model {weights}")
     store, file = _store_of_file(weights)
     found = _sha256(store, file)
-    _check_pinned(_shown(store, file), format, sha256, found)
+    _check_pinned(_shown(store, file), format, backend, sha256, found)
     return Model(
         name=name or file.rpartition(".")[0] or file,
         version=version or found[:12],
         format=format,
         folder=_address(store),
         weights=file,
-        architecture=architecture,
+        architecture=architecture or "",
         architecture_args=dict(architecture_args or {}),
         inputs=declared,
         outputs=tuple(outputs),
         sha256={file: found},
-        code=os.path.abspath(base),
-        code_sha256=_code_sha256(architecture, base),
-        code_files=_code_files(architecture, base) if code_files is None else code_files,
+        **_job_code(architecture, base, code_files),
     )
+
+
+def _job_code(
+    architecture: str | None, base: str, code_files: Mapping[str, str] | None
+) -> dict[str, Any]:
+    """Return what a model says of the job's own code; nothing if none builds it."""
+    if architecture is None:
+        return {}
+    return {
+        "code": os.path.abspath(base),
+        "code_sha256": _code_sha256(architecture, base),
+        "code_files": _code_files(architecture, base) if code_files is None else code_files,
+    }
+
+
+def _check_architecture(
+    backend: Backend, format: str, architecture: str | None, where: str
+) -> None:
+    if backend.needs_architecture and not architecture:
+        raise ModelError(
+            f"{where} is not valid: architecture: missing; models of format "
+            f"{format!r} need it: the code that builds the model, as 'file.py:Name'"
+        )
+    if architecture and not backend.needs_architecture:
+        raise ModelError(
+            f"{where} is not valid: architecture: models of format "
+            f"{format!r} are built without code; leave architecture out"
+        )
 
 
 def files_below(model: Model, base: str) -> frozenset[str]:
@@ -314,7 +347,7 @@ def _address(store: Store) -> str:
 def _check_listed(card: ModelCard) -> None:
     """Raise ModelError where a file that the card uses is not among its hashed files."""
     used = [card.weights, card.preprocessing, card.golden, card.evaluation, card.profile]
-    module = card.architecture.partition(":")[0]
+    module = (card.architecture or "").partition(":")[0]
     for name in [*used, module if module.endswith(".py") else None]:
         if name is not None and name not in card.files:
             raise ModelError(
@@ -357,11 +390,13 @@ def _compare(path: str, expected: str, found: str) -> None:
         )
 
 
-def _check_pinned(path: str, format: str, expected: str | None, found: str) -> None:
-    if expected is None and format == "pt":
+def _check_pinned(
+    path: str, format: str, backend: Backend, expected: str | None, found: str
+) -> None:
+    if expected is None and format not in backend.unpinned:
         raise ModelError(
-            f"model {path} is of format pt and needs its sha256; where {found} is the file that "
-            "you trust, set sha256 to that, or convert the weights to safetensors"
+            f"model {path} is of format {format} and needs its sha256; where {found} is the file "
+            "that you trust, set sha256 to that, or convert the weights to safetensors"
         )
     _compare(path, expected or found, found)
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from batchscore.errors import InvalidError
 from batchscore.messages.wording import counted, of_count
-from batchscore.models.backends.protocol import TILE_ROWS
+from batchscore.models.backends.facts import TILE_ROWS
 from batchscore.plan.row_groups import Footer
 from batchscore.units.unit import Unit
 

@@ -11,7 +11,7 @@ from batchscore.drift.column import Hint
 from batchscore.errors import InputError, JobFileError, OutputError
 from batchscore.job import Job, column_checks
 from batchscore.messages.wording import nearest
-from batchscore.models.backends.protocol import DEFAULT_OUTPUT
+from batchscore.models.backends.facts import DEFAULT_OUTPUT
 from batchscore.models.folder import Model
 from batchscore.plan.row_groups import Footer
 from batchscore.plan.schemas import check_plain, lacking, unify_schemas

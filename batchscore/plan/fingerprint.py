@@ -12,7 +12,8 @@ from typing import Any
 
 from batchscore import __version__
 from batchscore.job import LoadedJob, Preprocess, Sigmoid, Softmax, UserFunction
-from batchscore.models.backends.protocol import TILE_ROWS
+from batchscore.models.backends.facts import TILE_ROWS
+from batchscore.models.backends.registry import backend_of
 from batchscore.models.imported import imported_files
 from batchscore.plan.spelling import (
     spell_filters,
@@ -87,7 +88,7 @@ def needed_packages(loaded: LoadedJob, spec: RunSpec) -> list[str]:
     job = loaded.job
     steps = (job.preprocess, *job.postprocess)
     functions = [step for step in steps if isinstance(step, (Preprocess, UserFunction))]
-    needed = {"torch"}
+    needed = set(backend_of(spec.model.format).packages)
     if any(isinstance(step, (Sigmoid, Softmax)) for step in steps):
         needed.add("numpy")  # its exp differs in the last bit from version to version
     if functions:

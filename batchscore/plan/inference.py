@@ -1,4 +1,4 @@
-"""How a run calls its network: rows a call, precision, compiled or not, and what speaks for it."""
+"""How a run calls its model: rows a call, precision, compiled or not, and why."""
 
 from __future__ import annotations
 
@@ -15,23 +15,27 @@ import pyarrow.compute as pc
 from batchscore.columnar.arrays import to_numpy
 from batchscore.errors import DeviceError, FailedError, InvalidError, ModelError, StepError
 from batchscore.messages.wording import counted
-from batchscore.models.backends.torch.buckets import FEWEST_ROWS
-from batchscore.models.backends.torch.load import Network, load_network
-from batchscore.models.backends.torch.measure import find_rows, first_rows, release_memory
-from batchscore.models.backends.torch.tuning import remember_rows, remembered_rows
+from batchscore.models.backends.protocol import Backend, Predictor
+from batchscore.models.backends.registry import backend_of
 from batchscore.plan.plan import Plan
 from batchscore.plan.rehearsal import first_block, first_blocks
 from batchscore.stages.block import Block
 from batchscore.stages.infer import infer
 from batchscore.stages.infer.step import inputs_of
 from batchscore.worker.golden import score_golden
-from batchscore.worker.scoring import call_key, compiled, infer_step, make_forward, preprocess_step
+from batchscore.worker.scoring import (
+    call_of,
+    compiled,
+    infer_step,
+    load_plain,
+    make_calls,
+    preprocess_step,
+)
 from batchscore.worker.spec import RunSpec
 
 _SAMPLE_ROWS = 4096
 # Batches that are looked through for a row with a score.
 _SAMPLES = 16
-_TILE = "a tile of the CPU"
 
 
 @dataclass(frozen=True)
@@ -74,33 +78,58 @@ def settle_inference(plan: Plan) -> Plan:
             f"runtime.precision tf32: is what GPUs compute with, and this run is on {spec.device}; "
             "set runtime.precision to float32 or bf16"
         )
+    _require_possible(spec)
     _require_whole_groups(plan)
     try:
         chosen = _settle(plan)
     except FailedError as error:
         raise InvalidError(str(error)) from error
-    release_memory(spec.device)
+    _backend(spec).release(spec.device)
     spec = replace(spec, call_rows=chosen.call_rows)
     choices = {**plan.choices, **_describe(chosen, spec)}
     return replace(plan, spec=spec, choices=choices, inference=asdict(chosen))
 
 
+def _backend(spec: RunSpec) -> Backend:
+    return backend_of(spec.model.format)
+
+
+def _require_possible(spec: RunSpec) -> None:
+    """Raises DeviceError for a precision, or compilation, that the model's format does not have."""
+    backend, form = _backend(spec), spec.model.format
+    if spec.precision not in backend.precisions:
+        raise DeviceError(
+            f"runtime.precision {spec.precision}: models of format {form!r} compute in "
+            f"{', '.join(backend.precisions)}; set runtime.precision to {backend.precisions[0]}"
+        )
+    if spec.compile and not backend.compiles:
+        raise DeviceError(
+            f"runtime.compile: models of format {form!r} are not compiled; set runtime.compile to "
+            "false"
+        )
+
+
 def _require_whole_groups(plan: Plan) -> None:
     """Where rows are left over from a kernel's groups, their bits change with their place."""
-    asked = plan.loaded.job.runtime.micro_batch
+    asked, group = plan.loaded.job.runtime.micro_batch, _backend(plan.spec).row_group
+    if asked != "auto" and not group:
+        raise InvalidError(
+            f"runtime.micro_batch {asked}: models of format {plan.spec.model.format!r} take calls "
+            "of any size; set runtime.micro_batch to auto"
+        )
     if plan.spec.device != "cpu" or asked in ("auto", 1):
         return
     batch_rows = plan.spec.source.batch_rows
-    most = -(-batch_rows // FEWEST_ROWS) * FEWEST_ROWS
+    most = -(-batch_rows // group) * group
     if int(asked) > most:
         raise InvalidError(
             f"runtime.micro_batch {asked}: each call would have more rows than a batch, "
             f"{batch_rows:,}, and pad the rest; set {most} or less, or a larger runtime.batch_rows"
         )
-    if int(asked) % FEWEST_ROWS:
+    if int(asked) % group:
         raise InvalidError(
             f"runtime.micro_batch {asked}: on the CPU, whose kernels take rows in groups, a row's "
-            f"scores would change with its place; set 1 or a multiple of {FEWEST_ROWS}"
+            f"scores would change with its place; set 1 or a multiple of {group}"
         )
 
 
@@ -110,22 +139,20 @@ def _settle(plan: Plan) -> Inference:
     faster = spec.precision != "float32" or spec.compile
     if rows is not None and not faster:
         return Inference(spec.precision, spec.compile, rows, why)
-    network = load_network(spec.model, spec.device)
+    predictor = load_plain(spec)
     if rows is None:
-        rows, why = _search(plan, network)
+        rows, why = _search(plan, predictor)
     found = Inference(spec.precision, spec.compile, rows, why)
     if not faster:
         return found
-    return _try_faster(plan, replace(spec, call_rows=rows), network, found)
+    return _try_faster(plan, replace(spec, call_rows=rows), predictor, found)
 
 
 def _known_rows(plan: Plan) -> tuple[int | None, str]:
     spec, asked = plan.spec, plan.loaded.job.runtime.micro_batch
     if asked != "auto":
         return asked, "as asked for"
-    if not spec.device.startswith("cuda"):
-        return spec.call_rows, _TILE
-    return remembered_rows(call_key(spec), spec.source.batch_rows), "remembered from an earlier run"
+    return _backend(spec).known_rows(spec.model, call_of(spec))
 
 
 def _samples(plan: Plan) -> Iterator[Block]:
@@ -135,36 +162,34 @@ def _samples(plan: Plan) -> Iterator[Block]:
     return (block for block in made if len(block) and block.values is not None)
 
 
-def _search(plan: Plan, network: Network) -> tuple[int, str]:
+def _search(plan: Plan, predictor: Predictor) -> tuple[int, str]:
     spec = plan.spec
     sample = next(_samples(plan), None)
     if sample is None:
         return spec.call_rows, "there is no row to try others with"
-    forward = make_forward(spec, network)
 
     def find(block: Block) -> int:
-        inputs = inputs_of(block)
-        return find_rows(forward, inputs, len(block), first_rows(inputs, len(block)))
+        return predictor.best_rows(call_of(spec), inputs_of(block), len(block))
 
     try:
         rows = find(sample)
     except StepError:
-        _, sample = _score_plain(spec, network, sample)
+        _, sample = _score_plain(spec, predictor, sample)
         if not len(sample):
             return spec.call_rows, "no row of the first batch has a score to try others with"
         rows = find(sample)
     if len(sample) == spec.source.batch_rows:
-        remember_rows(call_key(spec), rows)
+        _backend(spec).remember_rows(spec.model, call_of(spec), rows)
     return rows, f"the fastest for batches of {len(sample):,}, by a search"
 
 
-def _try_faster(plan: Plan, spec: RunSpec, network: Network, found: Inference) -> Inference:
+def _try_faster(plan: Plan, spec: RunSpec, predictor: Predictor, found: Inference) -> Inference:
     """Scores a sample and the golden rows as asked for and in float32, and compares them."""
     plain = replace(spec, precision="float32", compile=False)
-    fast = compiled(spec, network)
+    fast = compiled(spec, predictor)
     gaps: dict[str, float] = {}
     rows, warm_up = 0, None
-    scored = _scored_sample(plan, plain, network)
+    scored = _scored_sample(plan, plain, predictor)
     if scored is not None:
         known, inputs = scored
         start = time.perf_counter()
@@ -172,7 +197,7 @@ def _try_faster(plan: Plan, spec: RunSpec, network: Network, found: Inference) -
         warm_up = round(time.perf_counter() - start, 3) if spec.compile else None
         rows, gaps = len(inputs), compare_blocks(known, made)
         _require_near(spec, gaps, f"a sample of {counted(rows, 'row')}")
-    known_golden = score_golden(plain, network)
+    known_golden = score_golden(plain, predictor)
     if known_golden is not None:
         golden = compare_blocks(known_golden, score_golden(spec, fast))
         _require_near(spec, golden, "the golden rows")
@@ -182,10 +207,10 @@ def _try_faster(plan: Plan, spec: RunSpec, network: Network, found: Inference) -
     return replace(found, sample_rows=rows, gaps=gaps, warm_up_seconds=warm_up)
 
 
-def _scored_sample(plan: Plan, plain: RunSpec, network: Network) -> tuple[Block, Block] | None:
+def _scored_sample(plan: Plan, plain: RunSpec, predictor: Predictor) -> tuple[Block, Block] | None:
     """Returns the scores and the model inputs of the first batch that has a row with a score."""
     for sample in _samples(plan):
-        known, inputs = _score_plain(plain, network, _head(sample))
+        known, inputs = _score_plain(plain, predictor, _head(sample))
         if len(inputs):
             return known, inputs
     return None
@@ -209,12 +234,12 @@ def _head(block: Block) -> Block:
     )
 
 
-def _score_plain(spec: RunSpec, network: Network, sample: Block) -> tuple[Block, Block]:
+def _score_plain(spec: RunSpec, predictor: Predictor, sample: Block) -> tuple[Block, Block]:
     """Returns the scores of the rows that have some, and these rows with their model inputs."""
     assert sample.values is not None
     values = sample.values
     sample = replace(sample, rejects=())
-    known = infer_step(spec, network)(sample)
+    known = infer_step(spec, predictor)(sample)
     scored_b = pc.is_in(sample.rows_b, known.rows_b)
     inputs = replace(
         sample,
@@ -225,9 +250,9 @@ def _score_plain(spec: RunSpec, network: Network, sample: Block) -> tuple[Block,
     return known, inputs
 
 
-def _score_fast(spec: RunSpec, network: Network, inputs: Block) -> Block:
+def _score_fast(spec: RunSpec, predictor: Predictor, inputs: Block) -> Block:
     try:
-        return infer(inputs, make_forward(spec, network))
+        return infer(inputs, make_calls(spec, predictor))
     except StepError as error:
         compiled = " compiled" if spec.compile else ""
         raise ModelError(
@@ -280,7 +305,7 @@ def _remedy(spec: RunSpec) -> str:
 
 def _describe(chosen: Inference, spec: RunSpec) -> dict[str, Any]:
     described = {}
-    if chosen.chosen != _TILE:
+    if chosen.chosen != _backend(spec).usual_call:
         described["micro_batch"] = f"{chosen.call_rows:,}, {chosen.chosen}"
     if chosen.gaps:
         gap = max(chosen.gaps.values())

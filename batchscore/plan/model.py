@@ -12,6 +12,7 @@ from batchscore.columnar.ragged import Varying
 from batchscore.errors import InputError, ModelError
 from batchscore.job import InputSpec, Job, ModelSection
 from batchscore.messages.wording import nearest
+from batchscore.models.backends.registry import backend_of
 from batchscore.models.features import check_schema
 from batchscore.models.folder import (
     Model,
@@ -41,7 +42,6 @@ def resolve_model(section: ModelSection, base: str, code: Mapping[str, str] | No
         _check_folder(section.path)
         model = read_model_folder(section.path)
         return map_inputs(model, {k: _folder_columns(k, v) for k, v in section.inputs.items()})
-    assert section.architecture is not None
     return single_file_model(
         section.path,
         format=section.format,
@@ -61,10 +61,9 @@ def weights_facts(model: Model) -> dict[str, str]:
 
     Those computed with weights of the file's own types. Nothing where that gives the same scores.
     """
-    # It loads the network, which runs of this version's own outputs need not.
-    from batchscore.models.backends.torch.earlier import scores_as_earlier
-
-    return {} if scores_as_earlier(model) else {"types of weights": "cast to the architecture's"}
+    # It loads the model, which runs of this version's own outputs need not.
+    earlier = backend_of(model.format).scores_as_earlier(model)
+    return {} if earlier else {"types of weights": "cast to the architecture's"}
 
 
 def _check_folder(path: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from batchscore.job import Job, LoadedJob
-from batchscore.models.backends.protocol import TILE_ROWS
+from batchscore.models.backends.facts import TILE_ROWS
 from batchscore.models.folder import Model
 from batchscore.plan.annotations import annotate
 from batchscore.plan.auto import choose_batch_rows, choose_workers, count_cores

@@ -10,19 +10,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchscore.columnar.arrays import to_numpy
+from batchscore.columnar.arrays import Array, to_numpy
 from batchscore.errors import FailedError, FunctionError, InvalidError, ModelError, StepError
 from batchscore.job import UserFunction
 from batchscore.messages.wording import counted, of_count, one_line, reason
 from batchscore.models.afresh import AFRESH
-from batchscore.models.backends.protocol import TILE_ROWS
-from batchscore.models.backends.torch.buckets import (
-    FEWEST_ROWS,
-    STEPS_A_ROW,
-    bucket_lengths,
-    bucket_rows,
-)
-from batchscore.models.backends.torch.load import Network, load_network
+from batchscore.models.backends.facts import TILE_ROWS, Sample
+from batchscore.models.backends.protocol import Predictor
+from batchscore.models.backends.registry import backend_of
 from batchscore.models.importing import forget
 from batchscore.plan.auto import count_cores, has_room
 from batchscore.plan.independence import Ways, attempt, find_dependence, in_batches, take
@@ -34,7 +29,13 @@ from batchscore.stages.block import Block
 from batchscore.stages.tally import Tallies
 from batchscore.stages.typeless import Types, known_types
 from batchscore.units.unit import Unit
-from batchscore.worker.scoring import BlockStep, infer_step, postprocess_step, preprocess_step
+from batchscore.worker.scoring import (
+    BlockStep,
+    infer_step,
+    load_plain,
+    postprocess_step,
+    preprocess_step,
+)
 from batchscore.worker.spec import RunSpec
 
 # All calls of a function come to four and a half samples: an eighth of a block, or at least enough
@@ -42,12 +43,6 @@ from batchscore.worker.spec import RunSpec
 _MOST_ROWS = TILE_ROWS + TILE_ROWS // 2
 _SHARE = 8
 _LEAST_ROWS = 32
-# All calls of the network come to so many tiles, and a block fills at least one of the run's.
-_TILES = 15
-# Where the network sees a single row at a time.
-_FEW_CALLS = 16
-# So many batches of the run, if these are smaller than a sample.
-_FEW_BATCHES = 3
 # To isolate a row that a function raises for takes two dozen calls: of a sample with more of them
 # the first rows are tried alone.
 _MOST_GUILTY = 16
@@ -96,14 +91,14 @@ class Tried:
     open: bool = False
 
 
-def require_independent(plan: Plan, units: Sequence[Unit], network: Network | None) -> Tried:
+def require_independent(plan: Plan, units: Sequence[Unit], predictor: Predictor | None) -> Tried:
     """Puts a sample of the units' rows through each stage again, elsewhere, and on two threads.
 
     Each stage is given what the one before made of the rows at first, so that what differs is its
     own. Last the stage is made again, as in another process, and begins with other rows.
 
     Args:
-        network: the model on the CPU; None: it is loaded to the plan's device.
+        predictor: the model on the CPU; None: it is loaded to the plan's device.
 
     Raises:
         FunctionError, ModelError: a function or the network makes something else of a row; the
@@ -113,16 +108,16 @@ def require_independent(plan: Plan, units: Sequence[Unit], network: Network | No
     if sample is None:
         return Tried("not tried: no row could be read for a sample", {})
     spec = _plain_spec(plan.spec)
-    network = network or load_network(spec.model, spec.device)
+    predictor = predictor or load_plain(spec)
     try:
         skipped = list[str]()
-        ways = (_before, partial(_inside, network=network))
+        ways = (_before, partial(_inside, predictor=predictor))
         outputs = _try_stages(spec, ways, sample, skipped)
         if isinstance(outputs, Tried):
             return outputs
         tried, before = _try_scores(spec, outputs, skipped), published_scores(spec)
         if tried.open:
-            types = learn_types(spec, before, _steps(spec, network), units)
+            types = learn_types(spec, before, _steps(spec, predictor), units)
             tried = _try_scores(replace(spec, scores=types), outputs, skipped)
             tried = replace(tried, scores={**types, **tried.scores})
         return replace(tried, scores=keep_published(before, tried.scores))
@@ -156,8 +151,8 @@ def _plain_spec(spec: RunSpec) -> RunSpec:
     )
 
 
-def _steps(spec: RunSpec, network: Network) -> list[BlockStep]:
-    return [preprocess_step(spec), infer_step(spec, network), postprocess_step(spec)]
+def _steps(spec: RunSpec, predictor: Predictor) -> list[BlockStep]:
+    return [preprocess_step(spec), infer_step(spec, predictor), postprocess_step(spec)]
 
 
 def _try_scores(spec: RunSpec, outputs: Block, skipped: list[str]) -> Tried:
@@ -246,34 +241,36 @@ def _of_functions(
 
 
 def _inside(
-    spec: RunSpec, block: Block, skipped: list[str], network: Network
+    spec: RunSpec, block: Block, skipped: list[str], predictor: Predictor
 ) -> tuple[Sequence[_Stage], Block]:
-    """Returns how to try the network: in tiles that are smaller than the run's, if it takes such.
-
-    The rows are as many as fit into a tile or two of one shape.
-    """
-    block, length = _of_one_length(spec, block)
-    rows = _call_rows(spec, length)
-    tile = bucket_rows(length, rows) if length else rows
-    most = max(tile + tile // 2, _FEW_CALLS)
-    if len(block) > spec.source.batch_rows:
-        most = min(most, _FEW_BATCHES * spec.source.batch_rows)
-    sizes = dict.fromkeys((rows, spec.call_rows))
-    count = min(most, len(block))
-    # What lies farther on in the input is at the sample's end.
-    places = np.arange(count, dtype=np.int64) * len(block) // count
-    return [_of_network(spec, network, size, skipped) for size in sizes], take(block, places)
+    """Returns how to try the model, and with which rows: the backend knows what shows most."""
+    lengths_b, most = _lengths(spec, block)
+    sample = Sample(len(block), lengths_b, most, spec.call_rows, spec.source.batch_rows)
+    trial = backend_of(spec.model.format).trial(sample)
+    stages = [_of_network(spec, predictor, size, skipped) for size in trial.sizes]
+    return stages, take(block, trial.places_n)
 
 
-def _of_network(spec: RunSpec, network: Network, call_rows: int, skipped: list[str]) -> _Stage:
+def _lengths(spec: RunSpec, block: Block) -> tuple[Array | None, int]:
+    """Returns the steps of each row in inputs of varying length, and the most that it may have."""
+    assert block.values is not None
+    varying = next((each for each in spec.model.inputs if each.varying), None)
+    if varying is None or varying.varying is None:
+        return None, 0
+    steps_b = to_numpy(pc.list_value_length(block.values.column(varying.name)))
+    return steps_b, varying.varying.max_length
+
+
+def _of_network(spec: RunSpec, predictor: Predictor, call_rows: int, skipped: list[str]) -> _Stage:
     sized = replace(spec, call_rows=call_rows)
 
     def afresh() -> BlockStep:
-        return _batched(spec, "output", infer_step(sized, network.afresh()))
+        return _batched(spec, "output", infer_step(sized, predictor.again() or load_plain(spec)))
 
-    name = f"architecture {spec.model.architecture}"
-    ways = Ways(1, _own(network), partial(_made_again, name, afresh, skipped))
-    step = _batched(spec, "output", infer_step(sized, network))
+    built = spec.model.architecture
+    name = f"architecture {built}" if built else f"model {spec.model.name!r}"
+    ways = Ways(1, _own(predictor), partial(_made_again, name, afresh, skipped))
+    step = _batched(spec, "output", infer_step(sized, predictor))
     return _Stage(name, "output", ModelError, step, ways)
 
 
@@ -298,11 +295,9 @@ def _nothing() -> None:
     """A function needs nothing for a thread of its own."""
 
 
-def _own(network: Network) -> Callable[[], object] | None:
-    """Returns what builds a thread's own network, if a worker of this machine has several."""
-    if count_cores() == 1 or network.device != "cpu" or network.twins is None:
-        return None
-    return network.twins.own if network.twins.possible() else None
+def _own(predictor: Predictor) -> Callable[[], object] | None:
+    """Returns what a thread does before it calls the model; None if one thread calls at a time."""
+    return None if count_cores() == 1 else predictor.enter()
 
 
 def _first_result(
@@ -340,31 +335,6 @@ def _require_checked(spec: RunSpec, block: Block) -> None:
 def _first_rows(block: Block, rows: int) -> Block:
     """Returns copies of a block's first rows: a function may write into what it is given."""
     return take(block, np.arange(min(rows, len(block)), dtype=np.int64))
-
-
-def _of_one_length(spec: RunSpec, block: Block) -> tuple[Block, int]:
-    """Returns the rows of the commonest length that rows are padded to, and it; 0 if none are."""
-    assert block.values is not None
-    varying = next((each for each in spec.model.inputs if each.varying), None)
-    if varying is None or varying.varying is None:
-        return block, 0
-    lengths = bucket_lengths(varying.varying.max_length)
-    steps_b = to_numpy(pc.list_value_length(block.values.column(varying.name)))
-    buckets_b = np.searchsorted(lengths, steps_b)
-    bucket = int(np.bincount(buckets_b).argmax())
-    usual = np.argsort(buckets_b != bucket, kind="stable")
-    count = max(_FEW_CALLS, int((buckets_b == bucket).sum()))
-    return take(block, np.sort(usual[:count])), int(lengths[bucket])
-
-
-def _call_rows(spec: RunSpec, length: int) -> int:
-    """Returns rows of a call, fewer than a run's: all calls are to cost less than a block does.
-
-    Rows of varying length are still several to a tile if they are in a run.
-    """
-    least = max(FEWEST_ROWS, FEWEST_ROWS * length // STEPS_A_ROW)
-    share = max(spec.source.batch_rows, TILE_ROWS) // _TILES
-    return min(spec.call_rows, max(least, share // FEWEST_ROWS * FEWEST_ROWS))
 
 
 def _require_alike(spec: RunSpec, stage: _Stage, block: Block, known: Block) -> None:

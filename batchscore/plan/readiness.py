@@ -1,18 +1,14 @@
-"""Tries what needs torch or the user's code, once and early: device, model, functions."""
+"""Tries what needs the model's framework or the user's code, once and early."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from batchscore.errors import OutputError
-from batchscore.models.backends.torch.load import (
-    describe_device,
-    load_network,
-    resolve_device,
-    visible_gpus,
-)
-from batchscore.models.backends.torch.measure import release_memory
+from batchscore.errors import ModelError, OutputError
+from batchscore.models.backends.facts import Facts
+from batchscore.models.backends.registry import backend_of
+from batchscore.models.folder import Model
 from batchscore.plan.columns import output_names
 from batchscore.plan.inference import settle_inference
 from batchscore.plan.plan import Plan
@@ -34,20 +30,35 @@ def verify(plan: Plan, units: Sequence[Unit] = ()) -> Plan:
         DeviceError, ModelError, FunctionError, OutputError: one of them cannot be used.
         InvalidError: the first batch, where it has to be tried, cannot be scored.
     """
-    asked = plan.spec.device
-    device = resolve_device(asked)
-    network = load_network(plan.spec.model, "cpu", prove=True)
+    backend, asked = backend_of(plan.spec.model.format), plan.spec.device
+    device = backend.resolve(asked)
+    _check_shapes(plan.spec.model, backend.inspect(plan.spec.model))
+    predictor = backend.load(plan.spec.model, "cpu", prove=True)
     _check_steps(plan.spec)
-    weights = {"weights": network.casts} if network.casts else {}
-    told = {"device": f"{describe_device(device)}, asked for {asked}", **weights}
+    notes = dict(predictor.notes)
+    told = {"device": f"{backend.describe(device)}, asked for {asked}", **notes}
     plan = replace(plan, spec=replace(plan.spec, device=device), choices={**told, **plan.choices})
-    plan = settle_inference(replace(plan, gpus=visible_gpus(device)))
+    plan = settle_inference(replace(plan, gpus=backend.gpus(device)))
     if units:
-        tried = require_independent(plan, units, network if device == "cpu" else None)
-        release_memory(device)
+        tried = require_independent(plan, units, predictor if device == "cpu" else None)
+        backend.release(device)
         spec = replace(plan.spec, scores=tried.scores)
         plan = replace(plan, spec=spec, choices={**plan.choices, "alone": tried.said})
-    return replace(plan, inference={**plan.inference, **weights})
+    return replace(plan, inference={**plan.inference, **notes})
+
+
+def _check_shapes(model: Model, facts: Facts) -> None:
+    """Raises ModelError where the model's files take or return other arrays than the card says."""
+    for kind, found, told in (
+        ("input", facts.inputs, {each.name: each.shape for each in model.inputs}),
+        ("output", facts.outputs, {each.name: each.shape for each in model.outputs}),
+    ):
+        for name, shape in found.items():
+            if name in told and told[name] != shape:
+                raise ModelError(
+                    f"model {model.name!r}: {kind} {name!r} has shape {list(told[name])} as "
+                    f"declared, and {list(shape)} in {model.weights}; correct the declaration"
+                )
 
 
 def _check_steps(spec: RunSpec) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from batchscore.columnar.arrays import python_rows
 from batchscore.finish.judge import judge_sample
-from batchscore.models.backends.torch.load import Network
+from batchscore.models.backends.protocol import Predictor
 from batchscore.plan import Plan, Work
 from batchscore.runs.checks import Check, check_golden
 from batchscore.runs.ledger import encode_record
@@ -101,10 +101,10 @@ def first_blocks(plan: Plan) -> Iterator[Block]:
 
 
 def _score(spec: RunSpec, block: Block) -> Rehearsal:
-    network = load(spec)
+    predictor = load(spec)
     unit = replace(block.unit, id="check")
     scored = replace(block, unit=unit)
-    for step in (preprocess_step(spec), infer_step(spec, network), postprocess_step(spec)):
+    for step in (preprocess_step(spec), infer_step(spec, predictor), postprocess_step(spec)):
         scored = step(scored)
     output = open_unit(spec, unit, "check")
     output.writer.add(scored)
@@ -118,13 +118,13 @@ def _score(spec: RunSpec, block: Block) -> Rehearsal:
         record.seconds,
         record.columns,
         _first_row(scored),
-        _judge_golden(spec, network),
+        _judge_golden(spec, predictor),
         tuple(judge_sample(spec, record)),
     )
 
 
-def _judge_golden(spec: RunSpec, network: Network) -> tuple[Check, ...]:
-    found = measure_golden(spec, network)
+def _judge_golden(spec: RunSpec, predictor: Predictor) -> tuple[Check, ...]:
+    found = measure_golden(spec, predictor)
     if found is None:
         return ()
     return tuple(check_golden([found["gaps"]], spec.model.tolerance, found["rows"]))

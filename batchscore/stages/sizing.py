@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batchscore.errors import ShardError
-from batchscore.models.backends.protocol import TILE_ROWS
+from batchscore.models.backends.facts import TILE_ROWS
 from batchscore.storage.store import open_filesystem
 
 MOST_BYTES = 32 << 20  # of a block, decoded

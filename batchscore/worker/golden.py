@@ -1,4 +1,4 @@
-"""Golden rows, whose scores are known, put through a network as a process loaded it."""
+"""Golden rows, whose scores are known, put through a model as a process loaded it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from batchscore.columnar.arrays import Array, to_arrow, to_numpy
 from batchscore.errors import InputError, ModelError, StepError
-from batchscore.models.backends.torch.load import Network
+from batchscore.models.backends.protocol import Predictor
 from batchscore.models.folder import localize
 from batchscore.stages.block import Block
 from batchscore.stages.preprocess import InputColumns
@@ -25,13 +25,13 @@ from batchscore.worker.spec import RunSpec
 _NO_NUMBER = "NonFiniteScore"
 
 
-def record_golden(spec: RunSpec, network: Network) -> None:
-    """Writes what this process's network makes of the golden rows beside the units it will score.
+def record_golden(spec: RunSpec, predictor: Predictor) -> None:
+    """Writes what this process's model makes of the golden rows next to its units.
 
     Raises:
         ModelError: the golden rows cannot be read, or do not fit the model.
     """
-    found = measure_golden(spec, network)
+    found = measure_golden(spec, predictor)
     if found is not None:
         spec.output.write_json(f"{golden_prefix(spec)}{secrets.token_hex(4)}.json", found)
 
@@ -46,7 +46,7 @@ def ensure_golden(spec: RunSpec) -> None:
         record_golden(spec, load(spec))
 
 
-def measure_golden(spec: RunSpec, network: Network) -> dict[str, Any] | None:
+def measure_golden(spec: RunSpec, predictor: Predictor) -> dict[str, Any] | None:
     """Returns the number of golden rows and each output's largest difference to its known values.
 
     The rows hold the columns that the model's own preprocessing reads, or without it a column for
@@ -60,19 +60,19 @@ def measure_golden(spec: RunSpec, network: Network) -> dict[str, Any] | None:
     if name is None:
         return None
     rest, known = _read_golden(spec, name)
-    scored = _score(spec, network, rest)
+    scored = _score(spec, predictor, rest)
     gaps = {output: _gap(scored, output, known_b) for output, known_b in known.items()}
     return {"rows": rest.num_rows, "gaps": gaps}
 
 
-def score_golden(spec: RunSpec, network: Network) -> Block | None:
-    """Returns what a network makes of the golden rows; None where the model has none.
+def score_golden(spec: RunSpec, predictor: Predictor) -> Block | None:
+    """Returns what a model makes of the golden rows; None where the model has none.
 
     Raises:
         ModelError: the golden rows cannot be read, or do not fit the model.
     """
     name = spec.model.golden
-    return None if name is None else _score(spec, network, _read_golden(spec, name)[0])
+    return None if name is None else _score(spec, predictor, _read_golden(spec, name)[0])
 
 
 def _read_golden(spec: RunSpec, name: str) -> tuple[pa.RecordBatch, dict[str, Array]]:
@@ -91,7 +91,7 @@ def _read_golden(spec: RunSpec, name: str) -> tuple[pa.RecordBatch, dict[str, Ar
         ) from error
 
 
-def _score(spec: RunSpec, network: Network, batch: pa.RecordBatch) -> Block:
+def _score(spec: RunSpec, predictor: Predictor, batch: pa.RecordBatch) -> Block:
     """Puts rows through what the model folder describes, without the job's own functions."""
     inputs = tuple(
         InputColumns(each.name, each.dtype, each.shape, (each.name,), each.varying)
@@ -104,7 +104,7 @@ def _score(spec: RunSpec, network: Network, batch: pa.RecordBatch) -> Block:
     unit = Unit("golden", (Piece(shard, (0,), (0,), (rows,)),))
     block = Block(unit, 0, to_arrow(np.arange(rows, dtype=np.int64)), batch)
     try:
-        scored = infer_step(plain, network)(preprocess_step(plain)(block))
+        scored = infer_step(plain, predictor)(preprocess_step(plain)(block))
     except (InputError, StepError) as error:
         raise _misfit(spec, str(error)) from error
     _check_fit(spec, scored, rows)

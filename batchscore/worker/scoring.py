@@ -10,18 +10,10 @@ from functools import partial
 from batchscore.drift.table import TableProfile
 from batchscore.errors import FunctionError
 from batchscore.job import Preprocess, UserFunction
-from batchscore.models.backends.torch.forward import Forward
-from batchscore.models.backends.torch.load import (
-    Network,
-    describe_device,
-    load_network,
-    torch_version,
-)
-from batchscore.models.backends.torch.micro_batch import MicroBatches
-from batchscore.models.backends.torch.outputs import OutputSpec
-from batchscore.models.backends.torch.pace import WORTH_S, Pace
-from batchscore.models.backends.torch.staging import Staging
-from batchscore.models.backends.torch.tuning import remember_rows
+from batchscore.models.backends.calling import Calls
+from batchscore.models.backends.facts import Call, OutputSpec
+from batchscore.models.backends.protocol import Predictor
+from batchscore.models.backends.registry import backend_of
 from batchscore.models.code import load_object
 from batchscore.models.features import encode
 from batchscore.models.folder import Model, files_below
@@ -92,20 +84,25 @@ def preprocess_step(spec: RunSpec, edition: int = 0) -> BlockStep:
     return _rejecting(spec, "preprocess", step)
 
 
-def infer_step(spec: RunSpec, network: Network) -> BlockStep:
-    """Returns the step that calls the network and waits for it."""
-    step = _guarded_network(spec, partial(infer, forward=make_forward(spec, network)))
-    return _rejecting(spec, "infer", step)
+def infer_step(spec: RunSpec, predictor: Predictor) -> BlockStep:
+    """Returns the step that calls the model and waits for it."""
+    step = partial(infer, model=make_calls(spec, predictor), sources=_sources(spec))
+    return _rejecting(spec, "infer", _guarded_network(spec, step))
 
 
-def late_infer_step(spec: RunSpec, network: Network) -> BlockStep:
-    """Returns the step that calls the network, its results pending where a device computes them."""
-    forward = make_forward(spec, network)
-    if forward.begin is None:
-        return _rejecting(spec, "infer", _guarded_network(spec, partial(infer, forward=forward)))
-    thread = DeviceThread(forward)
+def late_infer_step(spec: RunSpec, predictor: Predictor) -> BlockStep:
+    """Returns the step that calls the model, its results pending where a device computes them."""
+    model, sources = make_calls(spec, predictor), _sources(spec)
+    if not model.late:
+        step = partial(infer, model=model, sources=sources)
+        return _rejecting(spec, "infer", _guarded_network(spec, step))
+    thread = DeviceThread(model, sources)
     again = _rejecting(spec, "infer", thread.infer)
     return _guarded_network(spec, partial(infer_late, thread=thread, recover=again))
+
+
+def _sources(spec: RunSpec) -> dict[str, tuple[str, ...]]:
+    return {each.name: each.columns for each in spec.inputs}
 
 
 def _guarded_network(spec: RunSpec, step: BlockStep) -> BlockStep:
@@ -113,40 +110,23 @@ def _guarded_network(spec: RunSpec, step: BlockStep) -> BlockStep:
     return guarded(step, spec.model.code) if spec.model.code else step
 
 
-def make_forward(spec: RunSpec, network: Network) -> Forward:
-    """Returns how the run calls the network: in micro-batches on a GPU, in tiles on the CPU."""
-    begin = None
-    if spec.device.startswith("cuda"):
-        name = f"model {spec.model.name!r} on {describe_device(spec.device)}"
-        remember = partial(_remember_halved, spec)
-        begin = MicroBatches(Staging(spec.device), name, remember).begin
-    varying = {each.name: each.varying for each in spec.model.inputs if each.varying}
-    return Forward(
-        network,
+def make_calls(spec: RunSpec, predictor: Predictor) -> Calls:
+    """Returns the model as the run calls it."""
+    return predictor.called(call_of(spec))
+
+
+def call_of(spec: RunSpec) -> Call:
+    """Returns how the run calls its model."""
+    return Call(
         output_specs(spec.model),
         spec.device,
-        network.threads(spec.tile_threads),
+        spec.tile_threads,
         spec.call_rows,
         spec.precision,
-        begin,
-        varying,
-        {each.name: each.columns for each in spec.inputs},
-        # One short tile tells nothing of long ones.
-        pace=Pace(0.0 if varying else WORTH_S),
-    )
-
-
-def call_key(spec: RunSpec) -> str:
-    """Names all that the best number of rows a call depends on."""
-    return " | ".join(
-        [
-            spec.model.identity,
-            describe_device(spec.device),
-            f"torch {torch_version()}",
-            spec.precision,
-            "compiled" if spec.compile else "not compiled",
-            f"batches of {spec.source.batch_rows}",
-        ]
+        spec.compile,
+        spec.source.batch_rows,
+        {each.name: each.varying for each in spec.model.inputs if each.varying},
+        partial(_remember_halved, spec),
     )
 
 
@@ -154,7 +134,7 @@ def _remember_halved(spec: RunSpec, halvings: int) -> None:
     rows = max(1, spec.call_rows >> halvings)
     logging.warning("the device's memory ran out: %d rows a call from here on", rows)
     if spec.auto_rows:
-        remember_rows(call_key(spec), rows)
+        backend_of(spec.model.format).remember_rows(spec.model, call_of(spec), rows)
     if spec.run:
         note_halved(spec.output, spec.run, rows)
 
@@ -187,22 +167,26 @@ def _trial(spec: RunSpec) -> Trial:
     return trial_of(spec.run, passed=not spec.fresh)
 
 
-def load(spec: RunSpec) -> Network:
+def load(spec: RunSpec) -> Predictor:
     """Loads the run's model to its device, compiled where the job says so."""
-    return compiled(spec, load_network(spec.model, spec.device))
+    return compiled(spec, load_plain(spec))
 
 
-def compiled(spec: RunSpec, network: Network) -> Network:
-    """Returns the network compiled where the job says so, once for rows of all lengths."""
-    varying = any(each.varying for each in spec.model.inputs)
-    return network.compiled(dynamic=varying) if spec.compile else network
+def load_plain(spec: RunSpec) -> Predictor:
+    """Loads the run's model to its device, uncompiled."""
+    return backend_of(spec.model.format).load(spec.model, spec.device, spec.tile_threads)
+
+
+def compiled(spec: RunSpec, predictor: Predictor) -> Predictor:
+    """Returns the model compiled where the job says so."""
+    return predictor.compiled() if spec.compile else predictor
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """A loaded network, and the step that calls it; one for all blocks of a process."""
+    """A loaded model, and the step that calls it; one for all blocks of a process."""
 
-    network: Network
+    predictor: Predictor
     step: BlockStep
 
 

@@ -275,7 +275,7 @@ def test_remote_job_files(tmp_path: Path) -> None:
         ({"runtime": {"device": "gpu"}}, "expected 'auto', 'cpu', 'cuda' or 'cuda:N', found 'gpu'"),
         ({"model": {"path": "m", "inputs": {"x": [1]}}}, "model.inputs.x.0: expected a text"),
         ({"model": {"path": "m", "version": "1"}}, "model: version: only for one weights file"),
-        ({"model": {"path": "m", "format": "pt"}}, "also needs architecture, sha256, inputs"),
+        ({"model": {"path": "m", "format": "pt"}}, "also needs sha256, inputs"),
         ({"params": {"a-b": {"type": "date"}}}, "params.a-b: expected a name of letters"),
         ({"params": {"d": {"type": "day"}}}, "params.d.type: expected 'date', 'string'"),
         (

@@ -14,13 +14,13 @@ import torch._inductor as inductor
 
 from batchscore.errors import DeviceError, InvalidError, ModelError
 from batchscore.job import load_job
-from batchscore.models.backends.torch.load import load_network
 from batchscore.plan import make_plan
 from batchscore.plan.auto import choose_workers
 from batchscore.plan.inference import _search, compare_blocks
 from batchscore.plan.plan import Plan
 from batchscore.plan.readiness import verify
 from batchscore.plan.rehearsal import first_blocks
+from batchscore.worker.scoring import load_plain
 from tests import factory
 from tests.factory import make_batch, make_block
 
@@ -201,7 +201,7 @@ class Net(torch.nn.Module):
     bad = first.batch.column("a")[3].as_py()
     made = plan({"net": picky.replace("BAD", repr(bad))})
     made = replace(made, spec=replace(made.spec, max_rejects=10))
-    rows, why = _search(made, load_network(made.spec.model, "cpu"))
+    rows, why = _search(made, load_plain(made.spec))
     assert rows >= 1
     assert f"batches of {len(first) - 1:,}" in why
 

@@ -425,7 +425,7 @@ def test_scores_have_the_bits_that_they_have_without_the_guilty(
     values_bf[sorted(guilty), 0] = 7777
     values = make_batch(x=to_arrow(values_bf))
     block = make_block(make_batch(id=np.arange(5000)), values=values)
-    step = partial(infer, forward=Forward(_network, (), "cpu", threads))
+    step = partial(infer, model=Forward(_network, (), "cpu", threads))
     done = _bisect(block, step)
     kept_b = ~np.isin(np.arange(5000), list(guilty))
     alone = step(make_block(block.batch.filter(kept_b), values=values.filter(to_arrow(kept_b))))

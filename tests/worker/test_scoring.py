@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from batchscore.job import load_job
+from batchscore.models.backends.facts import Call
 from batchscore.models.backends.torch.forward import Forward
-from batchscore.models.backends.torch.load import Network
 from batchscore.models.backends.torch.micro_batch import MicroBatches
+from batchscore.models.backends.torch.predictor import TorchPredictor
 from batchscore.models.backends.torch.staging import Staging
 from batchscore.models.backends.torch.tuning import cache_file, remembered_rows
-from batchscore.plan import make_plan, prove
+from batchscore.plan import make_plan
 from batchscore.worker import scoring
-from batchscore.worker.spec import RunSpec
 from tests import factory
 
 POISONED = """
@@ -55,17 +55,16 @@ class Net(torch.nn.Module):
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], None]:
     """Makes runs go the way of a device, over the CPU."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    plain = scoring.make_forward
+    plain = TorchPredictor.called
 
-    def late_forward(spec: RunSpec, network: Network) -> Forward:
-        told = scoring._remember_halved
-        calls = MicroBatches(Staging("cpu"), "model", lambda halvings: told(spec, halvings))
-        return replace(plain(spec, network), begin=calls.begin)
+    def late_forward(self: TorchPredictor, call: Call) -> Forward:
+        calls = MicroBatches(Staging("cpu"), "model", call.halved)
+        return replace(plain(self, call), begin=calls.begin)
 
     def patch() -> None:
-        monkeypatch.setattr(scoring, "make_forward", late_forward)
+        monkeypatch.setattr(TorchPredictor, "called", late_forward)
         # A device is called from one thread.
-        monkeypatch.setattr(prove, "_own", lambda _: None)
+        monkeypatch.setattr(TorchPredictor, "enter", lambda _: None)
 
     return patch
 
@@ -139,7 +138,9 @@ def test_threads_are_as_many_as_the_network_allows(tmp_path: Path, net: str, thr
     job = factory.write_job(tmp_path)
     factory.write_model(tmp_path / "model", net=net)
     spec = replace(make_plan(load_job(str(job))).spec, device="cpu", tile_threads=4)
-    assert scoring.make_forward(spec, scoring.load(spec)).threads == threads
+    calls = scoring.make_calls(spec, scoring.load(spec))
+    assert isinstance(calls, Forward)
+    assert calls.threads == threads
 
 
 def test_a_failed_run_publishes_nothing(tmp_path: Path, as_on_a_gpu: Callable[[], None]) -> None:

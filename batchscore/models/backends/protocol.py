@@ -1,8 +1,153 @@
-"""What the rest of the package knows of a model's backend; no framework is imported here."""
+"""What a backend implements: how models of a format are inspected, loaded and called.
+
+A backend needs `load`, and a predictor needs `promises` and to be called. All else has a default
+for a model that computes on the CPU in float32. No framework is imported here, nor by a backend
+before one of `prepare`, `load`, `resolve` or `describe` is called.
+"""
 
 from __future__ import annotations
 
-# Rows of a call where nothing else is said.
-TILE_ROWS = 1024
-# The name of a single output that nobody named.
-DEFAULT_OUTPUT = "score"
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from batchscore.columnar.arrays import Array
+from batchscore.errors import DeviceError
+from batchscore.models.backends.calling import Calls, PlainCalls
+from batchscore.models.backends.facts import Call, Facts, Inputs, Promises, Sample, Trial
+
+if TYPE_CHECKING:
+    from batchscore.models.folder import Model
+
+
+class Predictor(ABC):
+    """A loaded model: named NumPy arrays to named NumPy arrays."""
+
+    @property
+    @abstractmethod
+    def promises(self) -> Promises:
+        """What holds for every call."""
+
+    @abstractmethod
+    def __call__(self, inputs: Inputs) -> Mapping[str, Array]:
+        """Returns the outputs (rows, …) of inputs (rows, …), a row each, in the same order."""
+
+    @property
+    def notes(self) -> Mapping[str, str]:
+        """Facts about loading that a person should know, such as casts of weights."""
+        return {}
+
+    def called(self, call: Call) -> Calls:
+        """Returns the model as a run calls it; by default at once, on the caller's thread."""
+        return PlainCalls(self, self.promises, call.outputs)
+
+    def compiled(self) -> Predictor:
+        """Returns the model compiled, if the backend compiles models."""
+        return self
+
+    def again(self) -> Predictor | None:
+        """Returns the model without what it kept of calls; None: loading it again does that.
+
+        Raises:
+            ModelError: it cannot be built again.
+        """
+        return None
+
+    def enter(self) -> Callable[[], object] | None:
+        """Returns what a thread does before its first call; None: one thread may call at a time."""
+        return _nothing if self.promises.reentrant else None
+
+    def best_rows(self, call: Call, inputs: Inputs, rows: int) -> int:
+        """Returns the best rows of a call, by a search, where `known_rows` has no answer."""
+        return call.rows
+
+
+def _nothing() -> None:
+    """A reentrant model needs nothing for a thread of its own."""
+
+
+# B027: what most backends have nothing to do for has no body.
+class Backend(ABC):
+    """Models of one or more formats.
+
+    Attributes:
+        packages: Packages whose version can change scores.
+        unpinned: Formats that can hold no code: one file may go without its SHA-256.
+        needs_architecture: Whether a card must name the code that builds the model.
+        precisions: What the models can compute with.
+        compiles: Whether it compiles models.
+        row_group: Rows of a call on the CPU are a multiple of it, or 1; 0: calls have no such size.
+        usual_call: How calls are sized by default, in words.
+        preloads: Modules that a server of workers imports once for all of them.
+    """
+
+    packages: tuple[str, ...] = ()
+    unpinned: tuple[str, ...] = ()
+    needs_architecture: bool = False
+    precisions: tuple[str, ...] = ("float32",)
+    compiles: bool = False
+    row_group: int = 0
+    usual_call: str = "whole batches"
+    preloads: tuple[str, ...] = ()
+
+    @abstractmethod
+    def load(self, model: Model, device: str, threads: int = 1, prove: bool = False) -> Predictor:
+        """Loads a verified model.
+
+        Args:
+            model: What the card says, and where the files are; `localize` gives their folder.
+            device: What `resolve` returned.
+            threads: Threads that one call may use.
+            prove: Tries more than loading needs, once before a run.
+
+        Raises:
+            ModelError: the files cannot be read, or do not fit the card.
+        """
+
+    def inspect(self, model: Model) -> Facts:
+        """Returns what the model's files say, without a framework and without running code."""
+        return Facts()
+
+    def prepare(self) -> None:  # noqa: B027
+        """Imports the framework, which may take seconds."""
+
+    def resolve(self, asked: str) -> str:
+        """Returns the device for what `runtime.device` asks for.
+
+        Raises:
+            DeviceError: it cannot be used.
+        """
+        if asked in ("auto", "cpu"):
+            return "cpu"
+        raise DeviceError(
+            f"runtime.device {asked!r}: models of this format compute on the CPU alone; set "
+            "runtime.device to auto or cpu"
+        )
+
+    def describe(self, device: str) -> str:
+        """Returns a device with what scores depend on, such as the kind of processor."""
+        return device
+
+    def gpus(self, device: str) -> tuple[str, ...]:
+        """Names the GPUs that workers may share out."""
+        return ()
+
+    def release(self, device: str) -> None:  # noqa: B027
+        """Returns memory of a device that this process does not use."""
+
+    def scores_as_earlier(self, model: Model) -> bool:
+        """Tells whether versions up to commit 020ad64 computed the same scores."""
+        return True
+
+    def known_rows(self, model: Model, call: Call) -> tuple[int | None, str]:
+        """Returns the rows of a call and why so many; None where only a search can tell."""
+        return call.rows, self.usual_call
+
+    def remember_rows(self, model: Model, call: Call, rows: int) -> None:  # noqa: B027
+        """Remembers what a search found, for later runs."""
+
+    def trial(self, sample: Sample) -> Trial:
+        """Returns which rows of a sample to score again, and in what calls."""
+        return Trial(np.arange(sample.rows, dtype=np.int64), (sample.call_rows,))

@@ -10,9 +10,9 @@ from dataclasses import replace
 from functools import partial
 
 from batchscore.errors import StepError
-from batchscore.models.backends.torch.forward import Forward
+from batchscore.models.backends.calling import Calls
 from batchscore.stages.block import Block, Step, stopwatch
-from batchscore.stages.infer.step import begin
+from batchscore.stages.infer.step import Sources, begin
 
 _IN_FLIGHT = 2
 
@@ -20,10 +20,15 @@ _Begun = tuple[Callable[[], Block], float]
 
 
 class DeviceThread:
-    """The one thread of a worker that calls the network on a device."""
+    """The one thread of a worker that calls a model on a device.
 
-    def __init__(self, forward: Forward) -> None:
-        self._forward = forward
+    Args:
+        model: Is called by this thread alone.
+        sources: Names columns in the reason of a rejected row.
+    """
+
+    def __init__(self, model: Calls, sources: Sources | None = None) -> None:
+        self._begin = partial(_begin, model=model, sources=sources or {})
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="device")
         self._begun: deque[Future[_Begun]] = deque()
 
@@ -31,19 +36,19 @@ class DeviceThread:
         """Hands a block over; waits while two are before it."""
         if len(self._begun) == _IN_FLIGHT:
             wait([self._begun.popleft()])
-        future = self._pool.submit(_begin, block, self._forward)
+        future = self._pool.submit(self._begin, block)
         self._begun.append(future)
         return future
 
     def infer(self, block: Block) -> Block:
         """Infers a block behind those that were handed over, and waits for it."""
-        finish, _ = self._pool.submit(_begin, block, self._forward).result()
+        finish, _ = self._pool.submit(self._begin, block).result()
         return finish()
 
 
-def _begin(block: Block, forward: Forward) -> _Begun:
+def _begin(block: Block, model: Calls, sources: Sources) -> _Begun:
     start = time.perf_counter()
-    finish = begin(block, forward)
+    finish = begin(block, model, sources)
     return finish, time.perf_counter() - start
 
 

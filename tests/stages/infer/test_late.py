@@ -55,7 +55,7 @@ def poisoned(tensors: Tensors) -> torch.Tensor:
 @given(st.lists(st.sampled_from([1.0, 2.0, 7.0, 13.0]), min_size=1, max_size=40))
 def test_late_results_are_those_of_the_step(x: list[float]) -> None:
     """Scores, rejects and rows are what bisecting in tiles on the CPU gives, bit for bit."""
-    tiles = partial(infer, forward=Forward(poisoned, (), "cpu", 1))
+    tiles = partial(infer, model=Forward(poisoned, (), "cpu", 1))
     expected = bisect(block_of(x), "infer", tiles, 100, Trial(passed=True))
     found = settled(late(poisoned)(block_of(x)))
     assert found.rows_b.equals(expected.rows_b)

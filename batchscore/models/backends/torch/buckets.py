@@ -15,6 +15,7 @@ import numpy as np
 
 from batchscore.columnar.arrays import Array
 from batchscore.columnar.ragged import Ragged, Varying, take_steps
+from batchscore.models.backends.facts import Inputs
 
 # Buckets are this long, half as much more, twice as long, and so on: padding adds about a fifth.
 SHORTEST = 8
@@ -41,9 +42,6 @@ class Tile:
     kept: int
     rows: int
     length: int = 0
-
-
-Inputs = Mapping[str, Array | Ragged]
 
 
 def bucket_lengths(max_length: int) -> Array:

@@ -8,18 +8,13 @@ from typing import Any
 
 import torch
 
-from batchscore.columnar.arrays import Array
 from batchscore.columnar.ragged import Varying
 from batchscore.errors import BatchscoreError, StepError
 from batchscore.messages.wording import reason
-from batchscore.models.backends.protocol import TILE_ROWS
-from batchscore.models.backends.torch.buckets import Inputs
-from batchscore.models.backends.torch.outputs import OutputSpec
+from batchscore.models.backends.facts import TILE_ROWS, Inputs, Outputs, OutputSpec
 from batchscore.models.backends.torch.pace import Pace
 from batchscore.models.backends.torch.precision import computing
-
-Outputs = Callable[[], dict[str, Array]]
-"""Waits for a network's outputs, arrays (rows, …) by name; may be called again."""
+from batchscore.models.backends.torch.tiles import run_tiles
 
 Start = Callable[[Inputs, int, "Forward"], Outputs]
 """Begins to put arrays (rows, …) of as many rows through a network."""
@@ -38,7 +33,6 @@ class Forward:
         precision: float32, tf32, bf16 or fp16.
         begin: puts rows through the network on a device; None: in tiles on the CPU.
         varying: the model inputs whose rows have a length of their own.
-        columns: those that a model input was stacked from, by its name, where they are known.
         pace: of the tiles, which says how many threads they are worth.
     """
 
@@ -50,24 +44,42 @@ class Forward:
     precision: str = "float32"
     begin: Start | None = None
     varying: Mapping[str, Varying] = field(default_factory=dict)
-    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     pace: Pace = field(default_factory=Pace)
 
     def pad(self, name: str) -> float:
         """Returns what stands beyond a row's own numbers in an input."""
         return self.varying[name].pad if name in self.varying else 0
 
+    @property
+    def late(self) -> bool:
+        """Whether a device computes while the caller goes on."""
+        return self.begin is not None
 
-def call_network(forward: Forward, tensors: dict[str, torch.Tensor]) -> Any:
-    """Calls the network on tensors that lie on its device.
+    def predict(self, inputs: Inputs, rows: int) -> Outputs:
+        """Starts to put arrays (rows, …) through the network, on a device or in tiles on the CPU.
 
-    Raises:
-        StepError: the network raised.
-    """
-    try:
-        with torch.inference_mode(), computing(forward.device, forward.precision):
-            return forward.call(tensors)
-    except (BatchscoreError, KeyboardInterrupt, GeneratorExit):
-        raise
-    except BaseException as error:
-        raise StepError(f"the model raised {type(error).__name__}: {reason(error)}") from error
+        Each call has `self.rows` rows, the last filled up by its last row. On the CPU a row's bits
+        depend on nothing but its inputs, whatever the block's size and the number of threads.
+        """
+        if self.begin is not None:
+            return self.begin(inputs, rows, self)
+        made = run_tiles(inputs, rows, self)
+        return lambda: made
+
+    def take_extra_seconds(self) -> float:
+        """Returns the seconds of threads next to the caller's, and sets their count to zero."""
+        return self.pace.take_beside()
+
+    def run(self, tensors: dict[str, torch.Tensor]) -> Any:
+        """Calls the network on tensors that lie on its device.
+
+        Raises:
+            StepError: the network raised.
+        """
+        try:
+            with torch.inference_mode(), computing(self.device, self.precision):
+                return self.call(tensors)
+        except (BatchscoreError, KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:
+            raise StepError(f"the model raised {type(error).__name__}: {reason(error)}") from error

@@ -8,8 +8,8 @@ from dataclasses import replace
 import torch
 
 from batchscore.columnar.ragged import Ragged
-from batchscore.models.backends.protocol import TILE_ROWS
-from batchscore.models.backends.torch.buckets import Inputs, Tile, cut_tiles
+from batchscore.models.backends.facts import TILE_ROWS, Inputs
+from batchscore.models.backends.torch.buckets import Tile, cut_tiles
 from batchscore.models.backends.torch.forward import Forward
 from batchscore.models.backends.torch.micro_batch import is_out_of_memory
 from batchscore.models.backends.torch.staging import Results, Staging

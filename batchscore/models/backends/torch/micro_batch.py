@@ -11,8 +11,9 @@ import torch
 from batchscore.columnar.arrays import Array
 from batchscore.errors import FailedError
 from batchscore.messages.wording import reason
-from batchscore.models.backends.torch.buckets import Inputs, Tile, cut_tiles, halve_tile
-from batchscore.models.backends.torch.forward import Forward, Outputs
+from batchscore.models.backends.facts import Inputs, Outputs
+from batchscore.models.backends.torch.buckets import Tile, cut_tiles, halve_tile
+from batchscore.models.backends.torch.forward import Forward
 from batchscore.models.backends.torch.staging import Results, Staging
 
 _FAILED = "CUDA error"

@@ -1,32 +1,20 @@
-"""What a network returned, named, checked against what was declared, and as arrays."""
+"""What a network returned, named, and compared with what was declared."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
-from batchscore.columnar.arrays import Array
 from batchscore.errors import StepError
 from batchscore.messages.wording import counted
-from batchscore.models.backends.protocol import DEFAULT_OUTPUT
+from batchscore.models.backends.facts import DEFAULT_OUTPUT, OutputSpec
 
 _HALF = (torch.bfloat16, torch.float16)
 _WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 _UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
 _TYPES = {torch.bool, *_WHOLE, *_UNSIGNED, *_HALF, torch.float32, torch.float64}
-
-
-@dataclass(frozen=True)
-class OutputSpec:
-    """A model output as declared: its name, NumPy type, and the shape of one row."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
 
 
 def name_outputs(result: Any, declared: Sequence[OutputSpec]) -> dict[str, torch.Tensor]:
@@ -133,18 +121,3 @@ def _words(kinds: Mapping[str, tuple[Any, tuple[int, ...]]]) -> str:
 def find_output(name: str, declared: Sequence[OutputSpec]) -> OutputSpec | None:
     """Returns what was declared under a name, if anything."""
     return next((output for output in declared if output.name == name), None)
-
-
-def as_declared(array: Array, spec: OutputSpec | None) -> Array:
-    """Casts an output to its declared type; StepError where that would change what it says."""
-    if spec is None or array.dtype == spec.dtype:
-        return array
-    kinds = "biuf"
-    narrower = kinds.index(np.dtype(spec.dtype).kind) < kinds.index(array.dtype.kind)
-    cast = array if narrower else array.astype(spec.dtype)
-    if narrower or (array.dtype.kind in "iu" and not (cast == array).all()):
-        raise StepError(
-            f"the model returned {array.dtype} for output {spec.name!r}, declared as {spec.dtype}, "
-            "which cannot hold it; declare the type that the network returns, or cast there"
-        )
-    return cast

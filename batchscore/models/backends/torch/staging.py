@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from batchscore.columnar.arrays import Array
 from batchscore.columnar.ragged import Ragged
-from batchscore.models.backends.torch.buckets import Inputs, Tile, fill_tile, tile_shape
-from batchscore.models.backends.torch.forward import Forward, call_network
+from batchscore.models.backends.calling import cast_output
+from batchscore.models.backends.facts import Inputs
+from batchscore.models.backends.torch.buckets import Tile, fill_tile, tile_shape
 from batchscore.models.backends.torch.outputs import (
-    as_declared,
     find_output,
     name_outputs,
     require_alike,
     row_tensor,
 )
+
+if TYPE_CHECKING:
+    from batchscore.models.backends.torch.forward import Forward
 
 _SLOTS = 2
 
@@ -64,7 +67,7 @@ class Results:
         if self.last is not None:
             self.last.synchronize()
         return {
-            name: self._in_order(as_declared(tensor.numpy(), find_output(name, forward.outputs)))
+            name: self._in_order(cast_output(tensor.numpy(), find_output(name, forward.outputs)))
             for name, tensor in self.tensors.items()
         }
 
@@ -104,7 +107,7 @@ class Staging:
         self._send(slot, forward, inputs, tile)
         with self._module.stream(self._compute):
             self._compute.wait_event(slot.copied)
-            named = name_outputs(call_network(forward, dict(slot.device)), forward.outputs)
+            named = name_outputs(forward.run(dict(slot.device)), forward.outputs)
             # Copies: a network may return its own buffer, into which it writes with the next call.
             made = {
                 name: row_tensor(name, tensor, forward.outputs, tile.rows)[: tile.kept].clone()

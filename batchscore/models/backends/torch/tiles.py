@@ -7,20 +7,24 @@ import threading
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from batchscore.columnar.arrays import Array
-from batchscore.models.backends.torch.buckets import Inputs, Tile, cut_tiles, tile_array
-from batchscore.models.backends.torch.forward import Forward, call_network
+from batchscore.models.backends.calling import cast_output
+from batchscore.models.backends.facts import Inputs
+from batchscore.models.backends.torch.buckets import Tile, cut_tiles, tile_array
 from batchscore.models.backends.torch.outputs import (
-    as_declared,
     find_output,
     name_outputs,
     require_alike,
     row_tensor,
 )
+
+if TYPE_CHECKING:
+    from batchscore.models.backends.torch.forward import Forward
 
 # Left alone, MKL chooses its kernels by a matrix's address and shape, so that a row's bits change
 # with its place in a tile. It reads this once, before its first call in the process.
@@ -44,7 +48,7 @@ def run_tiles(inputs: Inputs, rows: int, forward: Forward) -> dict[str, Array]:
     raw = {name: np.empty((rows, *a.shape[1:]), a.dtype) for name, a in first.items()}
     _place(first, raw, tiles[0])
     _run_beside(inputs, tiles[1:], forward, raw, threads)
-    return {name: as_declared(a, find_output(name, forward.outputs)) for name, a in raw.items()}
+    return {name: cast_output(a, find_output(name, forward.outputs)) for name, a in raw.items()}
 
 
 def _run_beside(
@@ -89,7 +93,7 @@ def _run_tile(inputs: Inputs, tile: Tile, forward: Forward) -> dict[str, Array]:
         name: torch.from_numpy(tile_array(values, tile, forward.pad(name)))
         for name, values in inputs.items()
     }
-    named = name_outputs(call_network(forward, tensors), forward.outputs)
+    named = name_outputs(forward.run(tensors), forward.outputs)
     rows = {name: row_tensor(name, t, forward.outputs, tile.rows) for name, t in named.items()}
     return {name: (t if t.is_cpu else t.cpu()).numpy() for name, t in rows.items()}
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from batchscore.columnar.arrays import Array, to_arrow, to_numpy
 from batchscore.columnar.ragged import Varying, make_ragged, ragged_to_arrow
-from batchscore.models.backends.protocol import TILE_ROWS
+from batchscore.models.backends.facts import TILE_ROWS, OutputSpec
 from batchscore.models.backends.torch.buckets import (
     bucket_lengths,
     bucket_rows,
@@ -23,7 +23,6 @@ from batchscore.models.backends.torch.buckets import (
     tile_shape,
 )
 from batchscore.models.backends.torch.forward import Forward
-from batchscore.models.backends.torch.outputs import OutputSpec
 from batchscore.stages.infer import infer
 from tests.factory import make_batch, make_block
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from batchscore.columnar.ragged import Varying, make_ragged
 from batchscore.errors import FailedError, StepError
+from batchscore.models.backends.facts import OutputSpec
 from batchscore.models.backends.torch.buckets import Tile, halve_tile
 from batchscore.models.backends.torch.forward import Forward
 from batchscore.models.backends.torch.micro_batch import MicroBatches, is_out_of_memory
-from batchscore.models.backends.torch.outputs import OutputSpec
 from batchscore.models.backends.torch.staging import Results, Staging
 
 Tensors = dict[str, torch.Tensor]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from batchscore.models.backends.protocol import TILE_ROWS
+from batchscore.models.backends.facts import TILE_ROWS
 from batchscore.models.backends.torch.forward import Forward
 from batchscore.models.backends.torch.pace import Pace
 from batchscore.models.backends.torch.tiles import run_tiles

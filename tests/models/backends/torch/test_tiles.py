@@ -19,10 +19,9 @@ from torch import nn
 
 from batchscore.columnar.arrays import to_arrow, to_numpy
 from batchscore.errors import StepError
-from batchscore.models.backends.protocol import TILE_ROWS
+from batchscore.models.backends.facts import TILE_ROWS, OutputSpec
 from batchscore.models.backends.torch.forward import Forward
 from batchscore.models.backends.torch.micro_batch import MicroBatches
-from batchscore.models.backends.torch.outputs import OutputSpec
 from batchscore.models.backends.torch.staging import Staging
 from batchscore.stages.block import Block, decode_block, encode_block
 from batchscore.stages.infer import infer

@@ -1,0 +1,128 @@
+"""What a model's backend declares, and what it is asked for: plain values, NumPy in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from batchscore.columnar.arrays import Array
+from batchscore.columnar.ragged import Ragged, Varying
+
+# Rows of a call where nothing else is said.
+TILE_ROWS = 1024
+# The name of a single output that nobody named.
+DEFAULT_OUTPUT = "score"
+
+Inputs = Mapping[str, Array | Ragged]
+"""Model inputs (rows, …) by name; those whose rows differ in length are `Ragged`."""
+
+Outputs = Callable[[], dict[str, Array]]
+"""Waits for a model's outputs, arrays (rows, …) by name; may be called again."""
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """A model output as declared: its name, NumPy type, and the shape of one row."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a model's files say of themselves, without being run.
+
+    Args:
+        inputs: Shape of a row of each input, by name; empty where the files do not say.
+        outputs: The same of each output.
+        versions: Versions that the files name, such as that of the library that wrote them.
+        runs_code: Whether loading the model runs code of the files or of the job.
+    """
+
+    inputs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    outputs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    runs_code: bool = False
+
+
+@dataclass(frozen=True)
+class Promises:
+    """What holds for every call of a loaded model.
+
+    Args:
+        tile: Rows of a call for which a row's bits depend on its inputs alone. None: any number of
+            rows gives the same bits. Otherwise batchscore calls with exactly so many rows.
+        reentrant: Whether several threads may call it at the same time.
+        missing: What becomes of a NaN in its inputs: the model takes it (`nan`), or not (`reject`).
+        device: Where it computes.
+        threads: Threads that one call uses at most.
+        version: Of the framework that computes.
+    """
+
+    tile: int | None
+    reentrant: bool
+    missing: Literal["nan", "reject"]
+    device: str
+    threads: int
+    version: str
+
+
+@dataclass(frozen=True)
+class Call:
+    """How a run calls a model.
+
+    Args:
+        outputs: What is declared; empty: one output named `score`.
+        device: Where it computes.
+        threads: Threads that a worker has for it.
+        rows: Rows of a call, if the backend sizes its calls.
+        precision: What it computes with.
+        compile: Whether it is compiled.
+        batch_rows: Rows of the run's batches.
+        varying: The inputs whose rows differ in length.
+        halved: Receives how many times the rows of a call were halved, since memory ran out.
+    """
+
+    outputs: tuple[OutputSpec, ...] = ()
+    device: str = "cpu"
+    threads: int = 1
+    rows: int = TILE_ROWS
+    precision: str = "float32"
+    compile: bool = False
+    batch_rows: int = TILE_ROWS
+    varying: Mapping[str, Varying] = field(default_factory=dict)
+    halved: Callable[[int], None] = lambda halvings: None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Rows from which a trial picks those that it scores again.
+
+    Args:
+        rows: How many there are.
+        lengths_b: Steps of each row in inputs of varying length; None without such inputs.
+        max_length: The most steps that such a row may have.
+        call_rows: Rows of the run's calls.
+        batch_rows: Rows of the run's batches.
+    """
+
+    rows: int
+    lengths_b: Array | None
+    max_length: int
+    call_rows: int
+    batch_rows: int
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What shows best whether a model's scores depend on their row alone.
+
+    Args:
+        places_n: Rows of the sample.
+        sizes: Rows of a call; each is tried until one does not fail.
+    """
+
+    places_n: Array
+    sizes: tuple[int, ...]

@@ -1,0 +1,100 @@
+"""The torch backend as the registry knows it; torch itself is imported when it is needed."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from batchscore.models.backends.facts import Call, Facts, Sample, Trial
+from batchscore.models.backends.protocol import Backend, Predictor
+
+if TYPE_CHECKING:
+    from batchscore.models.folder import Model
+
+_ROOM = "batchscore.models.backends.torch"
+
+
+class TorchBackend(Backend):
+    """Weights files (`safetensors`, `pt`), and code that builds the network that they go into."""
+
+    packages = ("torch",)
+    unpinned = ("safetensors",)
+    needs_architecture = True
+    precisions = ("float32", "tf32", "bf16", "fp16")
+    compiles = True
+    # Buckets has it too, with the reason; here no more of torch's modules are imported.
+    row_group = 64
+    usual_call = "a tile of the CPU"
+    preloads = (f"{_ROOM}.preloaded",)
+
+    def load(self, model: Model, device: str, threads: int = 1, prove: bool = False) -> Predictor:
+        """Loads the weights; `threads` counts tiles next to each other, and a tile has one."""
+        from batchscore.models.backends.torch.load import load_network
+        from batchscore.models.backends.torch.predictor import TorchPredictor
+
+        return TorchPredictor(model, load_network(model, device, prove))
+
+    def inspect(self, model: Model) -> Facts:
+        """Says that the architecture's code runs; inputs and outputs are in the card alone."""
+        return Facts(runs_code=True)
+
+    def prepare(self) -> None:
+        """Imports torch and what calls it."""
+        import_module(f"{_ROOM}.predictor")
+
+    def resolve(self, asked: str) -> str:
+        """Returns `cpu`, `cuda` or `cuda:N`; `auto` is a GPU if there is one."""
+        from batchscore.models.backends.torch.load import resolve_device
+
+        return resolve_device(asked)
+
+    def describe(self, device: str) -> str:
+        """Returns a device with the GPU's name, or the CPU's instructions."""
+        from batchscore.models.backends.torch.load import describe_device
+
+        return describe_device(device)
+
+    def gpus(self, device: str) -> tuple[str, ...]:
+        """Names the GPUs as CUDA_VISIBLE_DEVICES does."""
+        from batchscore.models.backends.torch.load import visible_gpus
+
+        return visible_gpus(device)
+
+    def release(self, device: str) -> None:
+        """Returns GPU memory that this process does not use."""
+        from batchscore.models.backends.torch.measure import release_memory
+
+        release_memory(device)
+
+    def scores_as_earlier(self, model: Model) -> bool:
+        """Tells whether casting weights to the network's types leaves scores as they were."""
+        from batchscore.models.backends.torch.earlier import scores_as_earlier
+
+        return scores_as_earlier(model)
+
+    def known_rows(self, model: Model, call: Call) -> tuple[int | None, str]:
+        """Returns a tile on the CPU; on a GPU what an earlier run found, or None."""
+        if not call.device.startswith("cuda"):
+            return call.rows, self.usual_call
+        from batchscore.models.backends.torch.predictor import call_key
+        from batchscore.models.backends.torch.tuning import remembered_rows
+
+        return remembered_rows(call_key(model, call), call.batch_rows), (
+            "remembered from an earlier run"
+        )
+
+    def remember_rows(self, model: Model, call: Call, rows: int) -> None:
+        """Writes the rows to the user's cache folder."""
+        from batchscore.models.backends.torch.predictor import call_key
+        from batchscore.models.backends.torch.tuning import remember_rows
+
+        remember_rows(call_key(model, call), rows)
+
+    def trial(self, sample: Sample) -> Trial:
+        """Returns rows that fill a tile or two of one shape, which is smaller than the run's."""
+        from batchscore.models.backends.torch.trial import pick
+
+        return pick(sample)
+
+
+BACKEND = TorchBackend()

@@ -1,0 +1,97 @@
+"""Tests of the backends against what every backend promises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from batchscore.columnar.arrays import Array
+from batchscore.models.backends.facts import Inputs
+from batchscore.models.folder import read_model_folder
+from tests import factory
+from tests.backends import installed
+from tests.backends.linear import LinearBackend, LinearPredictor
+from tests.models.backends.conformance import CHECKS, Case
+
+ROWS = 1500
+WEIGHTS = np.array([0.5, -0.25], np.float32)
+
+
+def numbers() -> dict[str, Array]:
+    return {"x": np.random.default_rng(7).normal(size=(ROWS, 2)).astype(np.float32)}
+
+
+def torch_case(folder: Path) -> Case:
+    def own(inputs: Inputs) -> Mapping[str, Array]:
+        linear = torch.nn.Linear(2, 1)
+        linear.load_state_dict({k.partition(".")[2]: v for k, v in factory.STATE.items()})
+        x = inputs["x"]
+        assert isinstance(x, np.ndarray)
+        with torch.inference_mode():
+            return {"logit": linear(torch.from_numpy(x)).squeeze(1).numpy()}
+
+    return Case(read_model_folder(str(factory.write_model(folder))), numbers(), own)
+
+
+def linear_case(folder: Path) -> Case:
+    def own(inputs: Inputs) -> Mapping[str, Array]:
+        x = inputs["x"]
+        assert isinstance(x, np.ndarray)
+        return {"score": x @ WEIGHTS + 0.125}
+
+    installed.write_linear_model(folder, WEIGHTS, 0.125)
+    return Case(read_model_folder(str(folder)), numbers(), own)
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("make", [torch_case, linear_case], ids=["torch", "linear"])
+def test_a_backend_keeps_its_promises(
+    make: Callable[[Path], Case],
+    check: Callable[[Case], None],
+    tmp_path: Path,
+    linear_format: Path,
+) -> None:
+    """Each backend passes each check."""
+    check(make(tmp_path / "model"))
+
+
+@dataclass(frozen=True)
+class _Broken(LinearPredictor):
+    """Scores that depend on more than the row, in one way at a time."""
+
+    way: str = ""
+    calls: list[int] = field(default_factory=list)
+
+    def __call__(self, inputs: Inputs) -> Mapping[str, Array]:
+        self.calls.append(1)
+        score_b = super().__call__(inputs)["score"]
+        return {"score": score_b + {"mean": score_b.mean(), "calls": len(self.calls)}[self.way]}
+
+
+@pytest.mark.parametrize(
+    ("way", "found"),
+    [("mean", {"check_alone", "check_other_rows"}), ("calls", {"check_twice", "check_shuffled"})],
+)
+def test_the_checks_find_a_broken_backend(
+    way: str,
+    found: set[str],
+    tmp_path: Path,
+    linear_format: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A score that takes the other rows or earlier calls in fails the checks."""
+    case = linear_case(tmp_path / "model")
+    broken = _Broken("x", WEIGHTS, 0.125, way)
+    monkeypatch.setattr(LinearBackend, "load", lambda *_: broken)
+    failed = set()
+    for check in CHECKS:
+        try:
+            check(case)
+        except AssertionError:
+            failed.add(check.__name__)
+    assert found <= failed

@@ -1,0 +1,106 @@
+"""Tests of whole jobs with a model of another package's format."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from tests import factory
+from tests.backends.installed import write_linear_model
+
+WEIGHTS = np.array([0.5, -0.25], np.float32)
+
+# The worker's step fails where torch is imported, so that rows would be rejected.
+GUARD = """
+import sys
+
+def keep(batch):
+    assert "torch" not in sys.modules
+    return batch
+"""
+LAUNCHER = """
+import sys
+from batchscore.cli import cli
+
+for workers in (1, 2):
+    cli(["run", "--set", f"runtime.workers={workers}", "--rescore", sys.argv[1]],
+        standalone_mode=False)
+    assert "torch" not in sys.modules, workers
+"""
+
+
+def job_of(folder: Path, changes: dict[str, Any] | None = None, **card: Any) -> Path:
+    """Writes a job with a linear model, which reads columns a and b."""
+    folder.mkdir()
+    factory.write_job(folder, {"model.inputs": {"x": ["a", "b"]}, "postprocess": []})
+    write_linear_model(folder / "line", WEIGHTS, 0.125, card)
+    return factory.change_job(folder, {"model.path": "line", **(changes or {})})
+
+
+def test_a_linear_model_scores_as_numpy(tmp_path: Path, linear_format: Path) -> None:
+    """Scores are NumPy's own, and a second run finds nothing to do."""
+    job = job_of(tmp_path / "job")
+    assert factory.run_json("run", job)["status"] == "published"
+    table = factory.published(tmp_path / "job/out")
+    x = np.column_stack([table["a"].to_numpy(), table["b"].to_numpy().astype(np.float32)])
+    np.testing.assert_allclose(table["score"].to_numpy(), x @ WEIGHTS + 0.125, atol=1e-6)
+    assert factory.run_json("run", job)["status"] == "unchanged"
+
+
+def test_a_job_without_torch_imports_none(tmp_path: Path, linear_format: Path) -> None:
+    """Neither the launcher nor a worker imports torch for another format's model."""
+    job = job_of(tmp_path / "job", {"postprocess": [{"function": "guard.py:keep"}]})
+    (tmp_path / "job/guard.py").write_text(GUARD)
+    path = os.pathsep.join([str(linear_format), str(Path(__file__).parents[3])])
+    done = subprocess.run(
+        [sys.executable, "-c", LAUNCHER, str(job)],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("scored 500") == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "card", "message"),
+    [
+        ({}, {"format": "onnx"}, "model format 'onnx': no installed backend reads it"),
+        ({}, {"architecture": "net.py:Net"}, "are built without code; leave architecture out"),
+        ({}, {"inputs": {"x": {"type": "float32", "shape": [3]}}}, "has shape [3] as declared"),
+        ({"runtime.device": "cuda"}, {}, "compute on the CPU alone"),
+        ({"runtime.precision": "bf16"}, {}, "set runtime.precision to float32"),
+        ({"runtime.compile": True}, {}, "set runtime.compile to false"),
+        ({"runtime.micro_batch": 64}, {}, "set runtime.micro_batch to auto"),
+    ],
+)
+def test_what_a_format_does_not_have_is_refused(
+    changes: dict[str, Any],
+    card: dict[str, Any],
+    message: str,
+    tmp_path: Path,
+    linear_format: Path,
+) -> None:
+    """The message says what the format takes instead, and nothing is scored."""
+    job = job_of(tmp_path / "job", changes)
+    text = (tmp_path / "job/line/model.yaml").read_text()
+    _change_card(tmp_path / "job/line", text, card)
+    if "inputs" in card:
+        factory.change_job(tmp_path / "job", {"model.inputs": {"x": ["a", "b", "id"]}})
+    done = factory.run_cli("run", job)
+    assert done.exit_code == 2
+    assert message in " ".join(done.output.split())
+
+
+def _change_card(folder: Path, text: str, changes: dict[str, Any]) -> None:
+
+    card = {**yaml.safe_load(text), **changes}
+    (folder / "model.yaml").write_text(yaml.safe_dump(card))

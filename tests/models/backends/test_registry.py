@@ -1,0 +1,47 @@
+"""Tests of the formats that a card may name, and of the messages where a backend is missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from batchscore.errors import ModelError
+from batchscore.models.backends.registry import backend_of, known_formats
+from batchscore.models.backends.torch.backend import BACKEND
+from tests.backends import installed
+from tests.backends.linear import LinearBackend
+
+
+def test_built_in_formats() -> None:
+    """Both kinds of weights files are torch's."""
+    assert backend_of("pt") is backend_of("safetensors") is BACKEND
+
+
+def test_a_package_adds_a_format(linear_format: Path) -> None:
+    """An entry point makes a format known under its name."""
+    assert isinstance(backend_of("npz"), LinearBackend)
+    assert known_formats() == ("npz", "pt", "safetensors")
+
+
+def test_an_unknown_format_says_which_are_known() -> None:
+    """The message lists the formats, and says how others are installed."""
+    with pytest.raises(ModelError, match=r"expected one of .*pt, safetensors.*'batchscore.models'"):
+        backend_of("onnx")
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("tests.backends.nothing:BACKEND", "cannot be imported"),
+        ("tests.backends.linear:Nothing", "cannot be imported"),
+        ("tests.backends.linear:LinearBackend", "expected an instance of"),
+    ],
+)
+def test_a_broken_backend_is_named(
+    value: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backend that cannot be used is an error that names its entry point."""
+    monkeypatch.syspath_prepend(str(installed.install(tmp_path, broken=value)))
+    with pytest.raises(ModelError, match=f"{value}.*{message}"):
+        backend_of("broken")
