@@ -97,8 +97,8 @@ class Job(Section):
     )
     preprocess: Preprocess | None = Field(
         default=None,
-        description="By default the features that a model folder brings, else the columns as they "
-        "are.",
+        description="A function of yours. Without one, the model folder's own features are "
+        "used, or the columns as they are.",
     )
     postprocess: Steps = Field(
         default=(),
@@ -108,20 +108,22 @@ class Job(Section):
     )
     code: CodePaths = Field(
         default=(),
-        description="Files and folders, from the job file's folder on, that functions read or "
-        "import by a computed name: `[vocab.json, lists]`. When one of them changes, every row is "
-        "scored again, as when a file changes that a function imports, which needs no mention. A "
-        "function that reads another file below that folder is refused, unless a reader in C++ or "
-        "Rust opens it, as those of Arrow, Polars and DuckDB: declare what these read.",
+        description="Files and folders that functions read, or import by a computed name, "
+        "relative to the job file's folder: `[vocab.json, lists]`. If one of them "
+        "changes, every row is scored again. Files that a function imports count "
+        "too, and need no mention. A function that reads another file below that "
+        "folder is refused. Readers in C++ or Rust, such as those of Arrow, Polars "
+        "and DuckDB, are not seen: declare what they read.",
     )
     output: Output = Field(description="Where the scores go.")
     on_change: OnChange = Field(
-        default=OnChange(), description="What to do when input or model changed since."
+        default=OnChange(),
+        description="What to do if input or model changed since the slice was published.",
     )
     rejects: Rejects = Field(default=Rejects(), description="How many rows may be rejected.")
     checks: Checks = Field(default=Checks(), description="What must hold before publishing.")
-    drift: Drift = Field(default=Drift(), description="What change is too much.")
-    runtime: Runtime = Field(default=Runtime(), description="How to run.")
+    drift: Drift = Field(default=Drift(), description="How the data are compared with references.")
+    runtime: Runtime = Field(default=Runtime(), description="On what the job runs.")
     notify: Notify | None = Field(
         default=None,
         description="Runs a program at a run's end, with the result as JSON; by default none.",

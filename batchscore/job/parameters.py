@@ -58,9 +58,10 @@ class Parameter(BaseModel):
 
     type: Literal["date", "string", "integer", "number", "boolean"] = Field(
         description="What `--param` accepts: `date` is YYYY-MM-DD, `integer` has 64 bits, "
-        "`number` is finite, `boolean` is `true` or `false`. There is no default value and no "
-        "hidden today: a run names every value, so that it can be repeated. Values are stored and "
-        "shown as part of the slice's name, so that no credential belongs into one."
+        "`number` is finite, `boolean` is `true` or `false`. There are no default "
+        "values, and no hidden today: a run names every value, so that it can be "
+        "repeated. Values are stored and shown as part of the slice's name, so do "
+        "not put a credential into one."
     )
 
 

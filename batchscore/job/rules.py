@@ -54,18 +54,19 @@ class OnChange(Section):
 
 
 class RowsCheck(Section):
-    """How many rows are to be expected: the slice's own, or those of the slices before it."""
+    """How many rows to expect, from the slice's own history or from the slices before it."""
 
     min_ratio: float = Field(
         default=0.5,
         ge=0,
         le=1,
-        description="The least rows, filtered ones not counted, against what is published of the "
-        "slice; on its first run against the median of the job's slices before it by name, seven "
-        "at most. Half-empty input is the commonest bad night; 0 never holds.",
+        description="The smallest allowed ratio of rows, without filtered ones, to what is "
+        "published of the slice. On the slice's first run the ratio is to the "
+        "median of up to seven of the job's slices before it by name. Half-empty "
+        "input is the commonest bad night. 0 never holds.",
     )
     max_ratio: float | None = Field(
-        default=None, ge=1, description="The most rows against the same; by default any number."
+        default=None, ge=1, description="The largest allowed ratio to the same; by default none."
     )
 
 
@@ -127,7 +128,7 @@ def age_seconds(age: str) -> int:
 
 
 class Checks(Section):
-    """What must hold before anything is published; else the run is held (exit 3)."""
+    """What must be true before anything is published. Otherwise the run is held (exit 3)."""
 
     rows: RowsCheck = Field(default=RowsCheck(), description="The volume.")
     unique: Columns = Field(
@@ -162,15 +163,16 @@ class Checks(Section):
 
 
 class Rejects(Section):
-    """How many rows may fail before the run is held back."""
+    """How many rows may be rejected before the run fails."""
 
     max_ratio: float = Field(
         default=0.001,
         ge=0,
         le=1,
-        description="The largest share of rejected rows, of those not filtered, that is still "
-        "published; over it the run fails (exit 1). One in a thousand lets stray bad rows pass and "
-        "stops a broken column; 0 allows none. The run stops early once it cannot be met.",
+        description="The largest share of rejected rows, of rows that are not filtered, that is"
+        " still published. Above it the run fails (exit 1), as early as that is "
+        "certain. One in a thousand lets stray bad rows pass and stops a broken "
+        "column. 0 allows none.",
     )
     max_rows: int | None = Field(
         default=None,

@@ -57,26 +57,28 @@ class Input(Section):
     )
     allow_empty: bool = Field(
         default=False,
-        description="Whether no rows to score is a result, published as `empty` (exit 0). Off, "
-        "since it is most often a mistake upstream: no shard at all is an error then (exit 2), and "
-        "a filter that keeps no row holds the run (exit 3).",
+        description="Whether a run without rows to score is published as `empty` (exit 0). By "
+        "default it is not, since it is most often a mistake upstream: without a "
+        "shard it is an error (exit 2), and a filter that keeps no row holds the "
+        "run (exit 3).",
     )
     ready: DataAddress | None = Field(
         default=None,
-        description="A marker file, such as `_SUCCESS`, that must exist before the input is read; "
-        "without it the run ends with exit code 4, to be tried again later. A relative one is "
-        "looked for in the folder that `path` names.",
+        description="A marker file, such as `_SUCCESS`, that must exist before the input is "
+        "read. Without it the run ends with exit code 4: try again later. A "
+        "relative path starts from the folder that `path` names.",
     )
     on_bad_shard: Literal["fail", "quarantine"] = Field(
         default="fail",
-        description="What becomes of a shard that cannot be read, or is removed or rewritten while "
-        "the run reads: `fail` the run, or `quarantine` the shard: its rows are left out, it is "
-        "listed and counted, and the next run takes it up once it was fixed.",
+        description="What to do about a shard that cannot be read, or that is removed or "
+        "rewritten while the run reads. `fail` fails the run. `quarantine` leaves "
+        "the shard's rows out, lists and counts them; the next run scores the shard"
+        " once it is fixed.",
     )
     max_bad_shards: int = Field(
         default=10,
         ge=1,
-        description="How many shards `quarantine` may leave out; one more fails the run.",
+        description="The most shards that `quarantine` may leave out. One more fails the run.",
     )
 
 
@@ -127,7 +129,7 @@ class InputSpec(Section):
 
 
 class ModelSection(Section):
-    """The model; in short just its path. All but `path` and `inputs` is for one weights file."""
+    """The model, or only its path. Keys but `path` and `inputs` are for a single weights file."""
 
     path: Address = Field(
         description="A model folder (with `model.yaml`) or one weights file, local or any fsspec "
@@ -231,7 +233,7 @@ class Output(Section):
     retention_days: int = Field(
         default=14,
         ge=0,
-        description="How many days replaced files are kept, during which a run can be rolled back.",
+        description="How many days replaced files are kept. For so long a run can be rolled back.",
     )
 
 
@@ -255,38 +257,39 @@ class Runtime(Section):
     )
     device: Annotated[str, StringConstraints(pattern=DEVICE)] = Field(
         default="auto",
-        description="`cpu`, `cuda`, `cuda:N`, or `auto`: a GPU where there is one. A GPU asked for "
-        "that is not there is an error, never a slow run.",
+        description="`cpu`, `cuda`, `cuda:N`, or `auto`: a GPU if the machine has one. If a GPU"
+        " is asked for and does not exist, that is an error, never a slow run on "
+        "the CPU.",
     )
     precision: Literal["float32", "tf32", "bf16", "fp16"] = Field(
         default="float32",
-        description="What the network computes with: `float32`; `tf32`, on GPUs alone; or `bf16` "
-        "or `fp16` where torch's autocast holds it to be safe. Other than float32 is refused "
-        "(exit 2) where the golden rows or a sample of the input differ from float32 by more "
-        "than the model's `tolerance`.",
+        description="What the network computes with: `float32`; `tf32`, on GPUs only; or `bf16`"
+        " or `fp16`, for operations that torch's autocast considers safe. Other "
+        "than float32 is refused (exit 2) if the golden rows or a sample of the "
+        "input differ from float32 by more than the model's `tolerance`.",
     )
     compile: bool = Field(
         default=False,
-        description="Whether the network is compiled (`torch.compile`), which takes its time at "
-        "each start and is held to the model's `tolerance` too.",
+        description="Whether the network is compiled (`torch.compile`). That takes time at each"
+        " start. Scores must stay within the model's `tolerance`.",
     )
     micro_batch: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         default="auto",
-        description="Rows that the network sees at once. `auto` is 1,024 on the CPU; on a GPU the "
-        "fastest size that a short search finds within half of the free memory, remembered for "
-        "the model, GPU and version of torch. Where a GPU's memory runs out, it is halved and no "
-        "row is lost. Lower it on the CPU where a row is very wide, as an image is: 1, or a "
-        "multiple of 64.",
+        description="Rows per network call. `auto` is 1,024 on the CPU. On a GPU it is the "
+        "fastest size that a short search finds within half of the free memory, "
+        "remembered for the model, GPU and version of torch. If the GPU runs out of"
+        " memory, the size is halved and no row is lost. Lower it on the CPU if "
+        "rows are very wide, such as images: 1, or a multiple of 64.",
     )
     workers: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         default="auto",
         description="How many worker processes. `auto` is 1 below four million rows (a shard "
-        "counts as 2,000 more), which are scored before others have started, and then one a "
-        "core or unit; on GPUs one for each. Each has the model and some batches of "
-        "`batch_rows` in memory.",
+        "counts as 2,000 more), since these are scored before more workers have "
+        "started. Above that it is one per core or unit, and on GPUs one per GPU. "
+        "Each holds the model and some batches of `batch_rows` in memory.",
     )
     batch_rows: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         default="auto",
-        description="Rows read and scored at a time, the bound of a worker's memory; `auto` goes "
-        "by the width of a row.",
+        description="Rows read and scored at a time. This bounds a worker's memory. `auto` "
+        "depends on the width of a row.",
     )
