@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+from batchscore.cli import watch
 from tests import factory
 from tests.backends import installed
 
@@ -31,6 +32,9 @@ _MEMORY = Path("/dev/shm")
 _ROOM_BYTES = 4 << 30
 if _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free >= _ROOM_BYTES:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
+
+# A run shows how far it is after some seconds: on a busy machine, tests would find that line, too.
+watch._LINE_SECONDS = 600.0
 
 # How long an example takes says how busy the machine is.
 settings.register_profile("any machine", deadline=None)

@@ -107,7 +107,7 @@ def test_runs_do_not_see_each_others_failures(store: Store) -> None:
 def test_an_output_that_cannot_be_written_hides_no_error(tmp_path: Path) -> None:
     """When even the record fails, the error itself still goes on."""
     (tmp_path / "file").write_bytes(b"")
-    _record(Store(str(tmp_path / "file")), StepError("the cause"))
+    _record(Store(str(tmp_path / "file")), StepError("the cause"), run="unwritten")
 
 
 def test_a_record_left_half_written_is_passed_over(store: Store) -> None:
