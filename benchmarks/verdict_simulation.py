@@ -27,8 +27,8 @@ from batchscore.drift.aspects import compare_aspects
 from batchscore.drift.categorical import AlignedCategories
 from batchscore.drift.categories import Categories
 from batchscore.drift.findings import NO_THRESHOLDS
+from batchscore.drift.measures.all_measures import MEASURES, differences
 from batchscore.drift.measures.declaration import Difference
-from batchscore.drift.measures.declared import MEASURES, differences
 from batchscore.drift.measures.of_categories import CategorySides
 from batchscore.drift.measures.of_nulls import NullSides
 from batchscore.drift.measures.of_numbers import NumberSides

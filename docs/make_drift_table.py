@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from batchscore.drift.measures.all_measures import MEASURES
 from batchscore.drift.measures.declaration import MeasureSpec
-from batchscore.drift.measures.declared import MEASURES
 
 PAGE = Path(__file__).with_name("drift.md")
 _HEAD = "| measure | of | warn | fail | more than noise when |\n|---|---|---|---|---|\n"

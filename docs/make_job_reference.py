@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from batchscore.job import job_schema
-from batchscore.job.steps import STEPS
+from batchscore.job.steps.all_steps import STEPS
 from docs.job_notes import NOTES
 
 PAGE = Path(__file__).with_name("job-file.md")

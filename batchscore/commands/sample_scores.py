@@ -18,7 +18,7 @@ from batchscore.columnar.arrays import Array, to_arrow, to_numpy
 from batchscore.commands.profile import profile
 from batchscore.drift.profile_file import write_table
 from batchscore.errors import InputError, ModelError, StepError
-from batchscore.job.steps import AnyStep
+from batchscore.job.steps.all_steps import AnyStep
 from batchscore.messages.wording import counted, nearest
 from batchscore.models.backends.facts import TILE_ROWS
 from batchscore.models.backends.torch.forward import Forward

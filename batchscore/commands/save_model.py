@@ -25,7 +25,7 @@ from batchscore.commands.sample_scores import (
     score_all,
 )
 from batchscore.errors import InputError, OutputError
-from batchscore.job.steps import STEPS, AnyStep, Steps, UserFunction
+from batchscore.job.steps.all_steps import STEPS, AnyStep, Steps, UserFunction
 from batchscore.messages.addresses import redacted_address
 from batchscore.messages.wording import reason
 from batchscore.models.backends.torch.forward import Forward

@@ -13,8 +13,8 @@ from batchscore.drift.accumulator import Accumulator
 from batchscore.drift.categorical import align_categories
 from batchscore.drift.categories import FOLDS, LABELS, Categories
 from batchscore.drift.column import ColumnProfile
+from batchscore.drift.measures.all_measures import differences
 from batchscore.drift.measures.declaration import Difference
-from batchscore.drift.measures.declared import differences
 from batchscore.drift.measures.of_categories import CategorySides
 from batchscore.drift.measures.of_numbers import NumberSides
 from batchscore.drift.measures.of_vectors import VectorSides

@@ -24,8 +24,8 @@ from batchscore.drift.findings import (
     Thresholds,
     Verdict,
 )
+from batchscore.drift.measures.all_measures import MEASURES, differences
 from batchscore.drift.measures.declaration import Difference
-from batchscore.drift.measures.declared import MEASURES, differences
 from batchscore.drift.measures.of_nulls import NullSides
 from batchscore.drift.numbers import Numbers
 from batchscore.drift.table import TableProfile

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from batchscore.drift.figures import figure
 from batchscore.drift.findings import AspectDrift, Measure, TableDrift
-from batchscore.drift.measures.declared import MEASURES
+from batchscore.drift.measures.all_measures import MEASURES
 from batchscore.drift.table import TableProfile
 from batchscore.messages.wording import one_line
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from batchscore.drift.findings import NO_THRESHOLDS, Rules, Thresholds
-from batchscore.drift.measures.declared import MEASURES
+from batchscore.drift.measures.all_measures import MEASURES
 from batchscore.messages.wording import nearest
 
 ITEMS = "items"  # the aspect of what the lists of a column hold

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 
 from batchscore.drift.findings import Measure, Outcome, Thresholds, Verdict
+from batchscore.drift.measures.all_measures import decides
 from batchscore.drift.measures.declaration import Difference
-from batchscore.drift.measures.declared import decides
 
 _WORST_FIRST: tuple[Outcome, ...] = ("fail", "warn", "undecided", "ok", "shown")
 

@@ -13,15 +13,9 @@ from batchscore.job.rules import (
     age_seconds,
 )
 from batchscore.job.sections import InputSpec, ModelSection, Preprocess
-from batchscore.job.steps import (
-    AnyStep,
-    Labels,
-    Sigmoid,
-    Softmax,
-    Threshold,
-    TopK,
-    UserFunction,
-)
+from batchscore.job.steps.activations import Sigmoid, Softmax
+from batchscore.job.steps.all_steps import AnyStep, UserFunction
+from batchscore.job.steps.decisions import Labels, Threshold, TopK
 
 __all__ = [
     "AnyStep",

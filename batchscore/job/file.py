@@ -49,7 +49,8 @@ from batchscore.job.sections import (
     Runtime,
     TensorSpec,
 )
-from batchscore.job.steps import SHORT_STEPS, STEPS, Steps
+from batchscore.job.steps.all_steps import STEPS, Steps
+from batchscore.job.steps.base import PostprocessStep
 from batchscore.job.text import (
     absolute_address,
     folder_of,
@@ -142,7 +143,8 @@ def job_schema() -> dict[str, Any]:
     model, steps = properties["model"], properties["postprocess"]
     model["anyOf"] = [{"$ref": model.pop("$ref")}, {"type": "string"}]
     step_forms = [_step_schema(name, kind) for name, kind in STEPS.items()]
-    schema["$defs"]["Step"] = {"anyOf": [{"enum": ["sigmoid", "softmax"]}, *step_forms]}
+    named = [name for name, kind in STEPS.items() if kind.by_name]
+    schema["$defs"]["Step"] = {"anyOf": [{"enum": named}, *step_forms]}
     step = {"$ref": "#/$defs/Step"}
     properties["postprocess"] = {
         "title": "Postprocess",
@@ -152,9 +154,9 @@ def job_schema() -> dict[str, Any]:
     return schema
 
 
-def _step_schema(name: str, kind: type[Section]) -> dict[str, Any]:
+def _step_schema(name: str, kind: type[PostprocessStep]) -> dict[str, Any]:
     body: dict[str, Any] = {"$ref": f"#/$defs/{kind.__name__}"}
-    if name in SHORT_STEPS:
+    if kind.short is not None:
         body = {"anyOf": [body, dict(_short_schema(kind, name))]}
     return {
         "type": "object",
@@ -164,7 +166,7 @@ def _step_schema(name: str, kind: type[Section]) -> dict[str, Any]:
     }
 
 
-def _short_schema(kind: type[Section], name: str) -> dict[str, Any]:
+def _short_schema(kind: type[PostprocessStep], name: str) -> dict[str, Any]:
     short: dict[str, Any] = kind.model_json_schema()["properties"][name]
     return {key: value for key, value in short.items() if key not in ("title", "description")}
 

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from typing import Any
 
 from batchscore import __version__
-from batchscore.job import LoadedJob, Preprocess, Sigmoid, Softmax, UserFunction
+from batchscore.job import LoadedJob, Preprocess, UserFunction
 from batchscore.models.backends.facts import TILE_ROWS
 from batchscore.models.backends.registry import backend_of
 from batchscore.models.imported import imported_files
@@ -89,7 +89,7 @@ def needed_packages(loaded: LoadedJob, spec: RunSpec) -> list[str]:
     steps = (job.preprocess, *job.postprocess)
     functions = [step for step in steps if isinstance(step, (Preprocess, UserFunction))]
     needed = set(backend_of(spec.model.format).packages)
-    if any(isinstance(step, (Sigmoid, Softmax)) for step in steps):
+    if any(step.needs_numpy for step in job.postprocess):
         needed.add("numpy")  # its exp differs in the last bit from version to version
     if functions:
         needed |= {"numpy", "pyarrow"}

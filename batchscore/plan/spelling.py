@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from batchscore.job import AnyStep, Labels, Preprocess, Sigmoid, Softmax, Threshold, TopK
+from batchscore.job import AnyStep, Preprocess
 from batchscore.job.fields import Filters, Scalar
 from batchscore.stages.preprocess import InputColumns
 
@@ -131,21 +131,4 @@ def spell_preprocess(section: Preprocess | None) -> dict[str, Any] | None:
 
 def spell_steps(steps: Iterable[AnyStep]) -> list[Any]:
     """Returns the steps after the model, in order, each under its name in the job file."""
-    return [_step(step) for step in steps]
-
-
-def _step(step: AnyStep) -> dict[str, Any]:
-    if isinstance(step, Sigmoid):
-        return {"sigmoid": {"output": step.output, "name": step.name}}
-    if isinstance(step, Softmax):
-        return {"softmax": {"output": step.output, "name": step.name}}
-    if isinstance(step, TopK):
-        labels = None if step.labels is None else list(step.labels)
-        body = {"output": step.output, "k": step.k, "labels": labels, "name": step.name}
-        return {"top_k": body}
-    if isinstance(step, Threshold):
-        return {"threshold": {"output": step.output, "at": step.at, "name": step.name}}
-    if isinstance(step, Labels):
-        body = {"output": step.output, "labels": list(step.labels), "name": step.name}
-        return {"labels": body}
-    return {"function": {"function": step.function, "batch": step.batch}}
+    return [{step.key: step.spell()} for step in steps]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from batchscore.drift.measures.declared import MEASURES
+from batchscore.drift.measures.all_measures import MEASURES
 from batchscore.drift.sentences import Sentences, aspect_name, sentences
 from batchscore.messages.wording import counted, of_count, one_line
 from batchscore.report.bins import category_plot, number_plot

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from batchscore.drift.measures.declared import MEASURES
+from batchscore.drift.measures.all_measures import MEASURES
 from batchscore.messages.wording import count, one_line
 from batchscore.report.labels import MOST_DIGITS
 

@@ -9,8 +9,8 @@ import pytest
 from batchscore.cli.render.drift import drift_lines
 from batchscore.drift.compare import compare_profiles
 from batchscore.drift.findings import Rules, Shares, TableDrift, Thresholds
+from batchscore.drift.measures.all_measures import MEASURES
 from batchscore.drift.measures.declaration import Difference, MeasureSpec
-from batchscore.drift.measures.declared import MEASURES
 from batchscore.drift.sentences import sentences
 from batchscore.drift.table import TableProfile
 from batchscore.finish.gate import summarize

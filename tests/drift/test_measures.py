@@ -13,8 +13,8 @@ from scipy import stats
 
 from batchscore.drift.categorical import AlignedCategories
 from batchscore.drift.fisher import fisher_p
+from batchscore.drift.measures.all_measures import differences
 from batchscore.drift.measures.declaration import Difference
-from batchscore.drift.measures.declared import differences
 from batchscore.drift.measures.of_categories import CategorySides
 from batchscore.drift.measures.of_nulls import NullSides
 from batchscore.drift.measures.of_numbers import NumberSides

@@ -7,7 +7,7 @@ import pytest
 
 from batchscore.drift.categorical import AlignedCategories
 from batchscore.drift.findings import NO_THRESHOLDS, Rules, Thresholds
-from batchscore.drift.measures.declared import MEASURES, differences
+from batchscore.drift.measures.all_measures import MEASURES, differences
 from batchscore.drift.measures.of_categories import CategorySides
 from batchscore.drift.measures.of_numbers import NumberSides
 from batchscore.drift.ordered import Aligned

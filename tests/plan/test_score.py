@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel
 
 from batchscore.job import Job, load_job
-from batchscore.job.steps import STEPS
+from batchscore.job.steps.all_steps import STEPS
 from batchscore.plan import Plan, make_plan
 from batchscore.plan.fingerprint import needed_packages, score_hash
 from batchscore.plan.format2_facts import respell_code

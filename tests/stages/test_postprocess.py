@@ -17,8 +17,9 @@ from pydantic import TypeAdapter
 from batchscore.columnar.arrays import to_arrow, to_numpy
 from batchscore.errors import StepError
 from batchscore.job import Labels, Sigmoid, Softmax, Threshold, TopK, UserFunction
-from batchscore.job.steps import Steps
-from batchscore.stages.postprocess import postprocess, score_kinds, sigmoid, softmax
+from batchscore.job.steps.activations import sigmoid, softmax
+from batchscore.job.steps.all_steps import Steps
+from batchscore.stages.postprocess import postprocess, score_kinds
 from tests.factory import make_batch, make_block
 
 Floats = np.ndarray[Any, Any]
