@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from datetime import date, datetime, timezone
 from typing import Any
 
-from batchscore.errors import InvalidError, OutputError, RecordError
+from batchscore.errors import InvalidError, OutputError, RecordError, VersionError
 from batchscore.messages.wording import counted, of_count, one_line, reason
 from batchscore.runs import layout
 from batchscore.runs.layout import slice_id
@@ -226,12 +226,20 @@ def unfinished(store: Store) -> list[dict[str, Any]]:
     found = []
     for run in store.names(f"{layout.HOME}/work"):
         with suppress(FileNotFoundError, RecordError):
-            plan = read_plan(store, run)
-            facts = {**plan.facts, "base": plan.base}
+            facts = _planned(store, run)
             if not store.exists(layout.run_file(run, "manifest.json")):
-                error = _why_unfinished(store, plan.slice, run)
-                found.append({**facts, "run": run, "status": "unfinished", "error": error})
+                found.append({**facts, "run": run, "status": "unfinished"})
     return found
+
+
+def _planned(store: Store, run: str) -> dict[str, Any]:
+    """Returns what the plan of an open run says of it, and why the run has no manifest."""
+    try:
+        plan = read_plan(store, run)
+    except VersionError as error:
+        return {"started": "", "error": str(error)}
+    why = _why_unfinished(store, plan.slice, run)
+    return {**plan.facts, "base": plan.base, "error": why}
 
 
 def _why_unfinished(store: Store, slice_: str, run: str) -> str:

@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 
+from batchscore.cli.render.results import history
+from batchscore.commands.tidy import close_killed
 from batchscore.drift.profile_file import write_table
 from batchscore.drift.table import TableProfile
 from batchscore.errors import RecordError, VersionError
 from batchscore.runs import layout
+from batchscore.runs.history import read_history
 from batchscore.runs.lease import acquire, last_holder
 from batchscore.runs.ledger import read_head, read_heads
 from batchscore.runs.publication import Publication, journal_path, read_journals
@@ -86,6 +89,18 @@ def test_a_newer_document_is_refused_by_name(store: Store, kind: str) -> None:
         with pytest.raises(RecordError, match=rf"^{kind} /\S+: damaged \(.{{1,200}}\); ") as caught:
             read(store)
         assert not isinstance(caught.value, VersionError)
+
+
+def test_a_run_with_a_newer_plan_is_listed_and_stays(store: Store) -> None:
+    """`runs` says which version is needed; a run of the same slice does not close it."""
+    path = layout.plan_file(RUN)
+    store.write_json(path, {**store.read_json(path), "batchscore_plan": 2})
+    (found,) = read_history(store)
+    assert (found["run"], found["status"]) == (RUN, "unfinished")
+    assert found["error"].endswith("knows forms up to 1; install a newer batchscore")
+    assert history([found], ())[-1].startswith(f"run {RUN}: plan ")
+    close_killed(store, SLICE, RUN)
+    assert store.exists(path)
 
 
 def test_a_newer_record_is_refused_and_stays(store: Store) -> None:
