@@ -61,7 +61,7 @@ faults: $(READY)
 	$(BIN)/python -m tests.faults.halted
 
 docs: $(READY)
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "Open out/site/index.html, or run: $(BIN)/mkdocs serve"
 
 check: lint
