@@ -25,9 +25,17 @@ def sentences(
         current: the profile that is judged.
         title: names the reference.
     """
+    said = changes(drift, reference, current, title)
+    return {key: f"{aspect_name(*key)}: {change}" for key, change in said.items()}
+
+
+def changes(
+    drift: TableDrift, reference: TableProfile, current: TableProfile, title: str
+) -> dict[tuple[str, str], str]:
+    """Returns the sentences without the names of the aspects; see `sentences`."""
     bad = [each for each in drift.aspects if each.judged and each.verdict in ("warn", "fail")]
     return {
-        (each.column, each.aspect): _sentence(each, reference, current, one_line(title, 60))
+        (each.column, each.aspect): _change(each, reference, current, one_line(title, 60))
         for each in bad
     }
 
@@ -38,15 +46,12 @@ def aspect_name(column: str, aspect: str) -> str:
     return name if aspect == "value" else f"{name} {aspect}"
 
 
-def _sentence(
-    aspect: AspectDrift, reference: TableProfile, current: TableProfile, title: str
-) -> str:
-    name = aspect_name(aspect.column, aspect.aspect)
+def _change(aspect: AspectDrift, reference: TableProfile, current: TableProfile, title: str) -> str:
     measure = next((m for m in aspect.measures if m.outcome == aspect.verdict), None)
     if measure is None or measure.value is None:
-        return f"{name}: {aspect.note or aspect.verdict}"
+        return aspect.note or aspect.verdict
     changed = _changed(aspect, measure, reference, current, title)
-    return f"{name}: {'; '.join(filter(None, [changed, _size(measure)]))}"
+    return "; ".join(filter(None, [changed, _size(measure)]))
 
 
 def _size(measure: Measure) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from batchscore.drift.measures.all_measures import MEASURES
-from batchscore.drift.sentences import Sentences, aspect_name, sentences
+from batchscore.drift.sentences import Sentences, aspect_name, changes
 from batchscore.messages.wording import counted, of_count, one_line
 from batchscore.report.bins import category_plot, number_plot
 from batchscore.report.formats import (
@@ -102,7 +102,7 @@ def list_rows(compared: Sequence[Compared], profile: TableProfile, findings: Fin
     names = dict.fromkeys([*findings, *sorted(profile.columns)])
     absences = {name: _ADDED for each in compared for name in each.drift.added}
     absences |= {name: _GONE for each in compared for name in each.drift.gone}
-    told = [sentences(each.drift, each.reference, each.current, each.name) for each in compared]
+    told = [changes(each.drift, each.reference, each.current, each.name) for each in compared]
     rows = [
         _row(
             name,
@@ -160,9 +160,10 @@ def _columns(name: str, compared: Iterable[Compared], profile: TableProfile) -> 
 
 
 def _told(told: Sentences, aspect: AspectDrift) -> str:
-    """Returns the sentence about an aspect, without the column that the row names already."""
+    """Returns what changed, after the aspect's name unless the row has named it already."""
     said = told.get((aspect.column, aspect.aspect), "")
-    return said.removeprefix(f"{aspect_name(aspect.column, 'value')}: ")
+    named = aspect.aspect == "value" or not said
+    return said if named else f"{aspect_name(aspect.column, aspect.aspect)}: {said}"
 
 
 def _row(
