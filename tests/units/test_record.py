@@ -48,7 +48,6 @@ def test_a_record_survives_json() -> None:
         {"files": [{"staged": "x"}]},
         {"columns": [["one"]]},
         {"columns": 3},
-        {"more": 1},
         {"pieces": [{"shard": {}}]},
         {"score_ranges": {"score": 1}},
         {"score_ranges": 3},
