@@ -62,7 +62,7 @@ class SpecDoFn(beam.DoFn):
         self._spec = spec
 
     def _recorded(self) -> Any:
-        return recorded(self._spec.output, self._spec.run)
+        return recorded(self._spec.output, self._spec.identity.run)
 
 
 class ReadUnits(SpecDoFn):
@@ -70,17 +70,19 @@ class ReadUnits(SpecDoFn):
 
     def setup(self) -> None:
         """Gives Arrow this worker's share of the cores; it would take all of the machine's."""
-        pa.set_cpu_count(self._spec.source.threads)
+        pa.set_cpu_count(self._spec.scoring.source.threads)
 
     def process(self, unit: Unit) -> Iterator[Block]:
         """Yields the unit's blocks in order, started again after a bad shard, then its end."""
         spec = self._spec
         with self._recorded():
-            if spec.output.exists(layout.record(spec.slice, spec.score, unit.id)):
+            if spec.output.exists(layout.record(spec.slice, spec.identity.score, unit.id)):
                 # The engine does its work again: a finished unit is not scored twice.
-                yield done_block(unit, spec.source)
+                yield done_block(unit, spec.scoring.source)
                 return
-            with closing(read_unit_ahead(unit, spec.source, spec.max_bad_shards)) as blocks:
+            with closing(
+                read_unit_ahead(unit, spec.scoring.source, spec.scoring.max_bad_shards)
+            ) as blocks:
                 yield from blocks
 
 
@@ -107,7 +109,7 @@ class NetworkHandler(ModelHandler[Block, Block, Scorer]):
 
     def load_model(self) -> Scorer:
         """Loads the weights, once a process, and scores the golden rows with them."""
-        with recorded(self._spec.output, self._spec.run):
+        with recorded(self._spec.output, self._spec.identity.run):
             predictor = load(self._spec)
             record_golden(self._spec, predictor)
             return Scorer(predictor, late_infer_step(self._spec, predictor))
@@ -119,7 +121,7 @@ class NetworkHandler(ModelHandler[Block, Block, Scorer]):
         inference_args: dict[str, Any] | None = None,
     ) -> list[Block]:
         """Returns the block with model outputs in place of inputs; from a GPU they come late."""
-        with recorded(self._spec.output, self._spec.run):
+        with recorded(self._spec.output, self._spec.identity.run):
             return [model.step(batch)]
 
     def should_skip_batching(self) -> bool:

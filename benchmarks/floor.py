@@ -61,7 +61,7 @@ class Clock:
 def measure_pieces(job: Path) -> dict[str, float]:
     """Returns the CPU-seconds of each piece of a job's work."""
     plan = make_plan(load_job(str(job), (), ()))
-    clock, profile = Clock(), TableProfile(hints=plan.spec.hints)
+    clock, profile = Clock(), TableProfile(hints=plan.spec.scoring.hints)
     with tempfile.TemporaryDirectory(dir=job.parent) as home:
         path = Path(home) / "scored.parquet"
         _encode(_scored(plan, profile, clock), path, clock)
@@ -74,11 +74,11 @@ def measure_pieces(job: Path) -> dict[str, float]:
 def _scored(plan: Plan, profile: TableProfile, clock: Clock) -> Iterator[pa.RecordBatch]:
     """Yields what is written of each block, all but written and hashed."""
     spec, post = plan.spec, postprocess_step(plan.spec)
-    network = load_network(spec.model, "cpu")
+    network = load_network(spec.scoring.model, "cpu")
     torch.set_num_threads(1)
     for block in _blocks(plan, clock):
         with clock.counted("stack"):
-            stacked = stack_columns(block, spec.inputs)
+            stacked = stack_columns(block, spec.scoring.inputs)
         with clock.counted("forward"):
             scored = post(_forward(stacked, network))
         assert scored.values is not None
@@ -86,11 +86,11 @@ def _scored(plan: Plan, profile: TableProfile, clock: Clock) -> Iterator[pa.Reco
         columns = [*scored.batch.columns, *scored.values.columns]
         with clock.counted("profile"):
             profile.update(pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields)))
-        yield scored_batch(scored, spec.target)
+        yield scored_batch(scored, spec.scoring.target)
 
 
 def _blocks(plan: Plan, clock: Clock) -> Iterator[Block]:
-    source, unit = plan.spec.source, pack_units(list(plan.pieces), 1 << 40)[0]
+    source, unit = plan.spec.scoring.source, pack_units(list(plan.pieces), 1 << 40)[0]
     for piece in plan.pieces:
         with open_shard(piece.shard.path) as file:
             groups, names = list(piece.row_groups), source.schema.names

@@ -20,12 +20,14 @@ from click.testing import CliRunner
 
 from batchscore.cli import cli
 from batchscore.models.folder import write_model_folder
+from batchscore.plan import Plan
 from batchscore.plan.listing import find_shards
 from batchscore.plan.row_groups import keep_row_groups, read_footers
 from batchscore.plan.schemas import unify_schemas
 from batchscore.stages.block import Block
 from batchscore.storage.store import Store
 from batchscore.units.unit import Piece, Shard, Unit, pack_units
+from batchscore.worker.spec import RunIdentity, RunSpec
 
 NET = """from __future__ import annotations
 
@@ -148,6 +150,12 @@ def change_job(
             node[last] = value
     path.write_text(yaml.safe_dump(tree, sort_keys=False))
     return path
+
+
+def run_spec(plan: Plan, run: str = "20260101-0000", lease: int = 1) -> RunSpec:
+    """Return what workers of a run of a plan are told."""
+    spec, identity = plan.spec, RunIdentity(run, lease, plan.score)
+    return RunSpec(spec.job, spec.slice, spec.output, spec.scoring, spec.execution, identity)
 
 
 def run_cli(*args: object) -> Any:

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -181,10 +180,10 @@ def test_a_killed_run_ends_with_what_it_wrote_last(
 ) -> None:
     """Killed an hour before a later run closes it, it took no hour; nor less than no time."""
     plan = make_plan(load_job(str(factory.write_job(tmp_path))))
-    plan = replace(plan, spec=replace(plan.spec, run="20261120-aaaa"))
     clock = Stopwatch(time.time() - 3600)
-    begin(plan, settle(plan), clock)
-    store, slice_, run = plan.spec.output, plan.spec.slice, plan.spec.run
+    run = "20261120-aaaa"
+    begin(plan, settle(plan), run, 1, clock)
+    store, slice_ = plan.spec.output, plan.spec.slice
     paths = {f"{layout.progress(run)}/{at}.json": at for at in counted}
     for path, at in {layout.plan_file(run): planned, **paths}.items():
         if path in paths:

@@ -27,7 +27,7 @@ def plan_of(folder: Path, changes: dict[str, Any] | None = None) -> Plan:
 def stages_of(plan: Plan) -> list[set[str]]:
     """The steps of each stage that the runner makes of the graph, by their outermost names."""
     pipeline = beam.Pipeline(runner=FnApiRunner())
-    build(pipeline, plan.spec, settle(plan).units)
+    build(pipeline, factory.run_spec(plan), settle(plan).units)
     _, stages = FnApiRunner().create_stages(pipeline.to_runner_api())
     return [{t.unique_name.partition("/")[0] for t in stage.transforms} for stage in stages]
 
@@ -66,7 +66,7 @@ def test_a_shuffle_would_pack_blocks(tmp_path: Path, encoded: list[int]) -> None
         _ = (
             pipeline
             | beam.Create(settle(plan).units)
-            | beam.ParDo(ReadUnits(plan.spec)).with_output_types(Block)
+            | beam.ParDo(ReadUnits(factory.run_spec(plan))).with_output_types(Block)
             | beam.Reshuffle()
         )
     assert set(encoded) == set(range(6))

@@ -212,7 +212,8 @@ def test_a_run_that_lost_its_slice_tidies_nothing_up(scored_job: Path) -> None:
     plan = make_plan(load_job(str(scored_job / "job.yaml")))
     store = plan.spec.output
     with acquire(store, "small", "run"):
-        spec = begin(plan, settle(plan)).spec
+        # The number of a lease that is long over.
+        spec = begin(plan, settle(plan), "20260101-0000", 0).spec
         attempt = f"{layout.staging('small')}/0123456789abcdef-00000000/0000.parquet"
         store.write(attempt, b"under way")
         put_away(spec)

@@ -86,7 +86,7 @@ class Checked:
             return "retry"
         if self.work.unchanged:
             return "ok"
-        if self.work.held or (self.rehearsal is None and not self.plan.spec.allow_empty):
+        if self.work.held or (self.rehearsal is None and not self.plan.spec.scoring.allow_empty):
             return "held"
         return worst(self.failed) or "ok"
 
@@ -136,7 +136,7 @@ class Checked:
             "pending": self.pending,
             "references": [each.title for each in plan.references.chosen],
             "reference_on_fail": [
-                each.on_fail or plan.spec.drift.on_fail for each in plan.references.chosen
+                each.on_fail or plan.spec.scoring.drift.on_fail for each in plan.references.chosen
             ],
             "reference_notes": list(plan.references.notes),
             "workers": plan.workers,
@@ -292,7 +292,7 @@ def _ages(plan: Plan, work: Work, rehearsal: Rehearsal) -> list[Check]:
         return []
     bounds = {
         check.key: bound
-        for check in plan.spec.target.checks
+        for check in plan.spec.scoring.target.checks
         # A score counts before a column of its name.
         if check.kind == "fresh" and check.column not in rehearsal.example
         if (bound := _newest(plan, work, check)) is not None
@@ -309,7 +309,7 @@ def _newest(plan: Plan, work: Work, check: ColumnCheck) -> Tally | None:
     uncounted = [record for record in work.reused if check.key not in record.tallies]
     groups = [*(unit.pieces for unit in work.units), *(record.pieces for record in uncounted)]
     pieces = [piece for group in groups for piece in group]
-    bound = newest_bound(check.column, pieces, plan.spec.source)
+    bound = newest_bound(check.column, pieces, plan.spec.scoring.source)
     return None if bound is None else merge_tallies([*known, bound])
 
 
@@ -331,16 +331,17 @@ def _rejects(plan: Plan, work: Work, rehearsal: Rehearsal) -> list[Check]:
         rejected = round(rejected / kept * work.unit_rows) + sum(r.rejected for r in work.reused)
         kept = work.most_rows
     rows = Rows(kept, 0, kept - rejected, rejected)
-    found = check_rejects(rows, Counter(rehearsal.reject_reasons), plan.spec.rejects)
+    found = check_rejects(rows, Counter(rehearsal.reject_reasons), plan.spec.scoring.rejects)
     batch = f"{words} {counted(rehearsal.rows, 'row')}: "
     return [replace(check, detail=batch + check.detail) for check in found]
 
 
 def _volume(plan: Plan, work: Work) -> list[Check]:
     """Judges the number of rows, of which a filter may leave fewer than the plan knows."""
-    spec, filtered = plan.spec, plan.spec.source.filters is not None
+    spec, filtered = plan.spec, plan.spec.scoring.source.filters is not None
     if filtered:
-        bounds = spec.checks.rows.model_copy(update={"max_ratio": None})
-        spec = replace(spec, checks=spec.checks.model_copy(update={"rows": bounds}))
+        bounds = spec.scoring.checks.rows.model_copy(update={"max_ratio": None})
+        checks = spec.scoring.checks.model_copy(update={"rows": bounds})
+        spec = replace(spec, scoring=replace(spec.scoring, checks=checks))
     found = judge_volume(spec, Rows(work.most_rows, 0, work.most_rows, 0), work.base)
     return [check for check in found if not (filtered and check.passed)]

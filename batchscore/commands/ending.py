@@ -15,20 +15,20 @@ from batchscore.worker.spec import RunSpec
 
 def is_publishing(spec: RunSpec) -> bool:
     """Tells whether the publication of the run was started and is not finished."""
-    return spec.output.exists(journal_path(spec.slice, spec.run))
+    return spec.output.exists(journal_path(spec.slice, spec.identity.run))
 
 
 def is_held(spec: RunSpec) -> bool:
     """Tells whether no other run has taken the slice over."""
-    return holds(spec.output, spec.slice, spec.lease)
+    return holds(spec.output, spec.slice, spec.identity.lease)
 
 
 def taken_over(spec: RunSpec) -> LeaseError:
     """Returns the error of a run that slept past its lease; the manifest tells its outcome."""
     with suppress(InvalidError):
-        status = read_manifest(spec.output, spec.run)["status"]
-        return lost(spec.slice, spec.run, status in ("published", "empty", "revoked"))
-    return lost(spec.slice, spec.run, published=False)
+        status = read_manifest(spec.output, spec.identity.run)["status"]
+        return lost(spec.slice, spec.identity.run, status in ("published", "empty", "revoked"))
+    return lost(spec.slice, spec.identity.run, published=False)
 
 
 def unfinished(run: str, cause: Exception) -> BatchscoreError:
@@ -50,13 +50,13 @@ def failed(cause: BaseException) -> FailedError:
 
 def disturbed(spec: RunSpec) -> FailedError | None:
     """Returns what to report where somebody took the slice over, or removed output or lease."""
-    store, run = spec.output, spec.run
+    store, run = spec.output, spec.identity.run
     try:
         if not layout.is_claimed(store):
             return removed(spec, "")
-        if is_taken_over(store, spec.slice, spec.lease):
+        if is_taken_over(store, spec.slice, spec.identity.lease):
             return taken_over(spec)
-        require_lease(store, spec.slice, spec.lease, run)
+        require_lease(store, spec.slice, spec.identity.lease, run)
     except FailedError as error:
         return error
     except OSError:  # the store cannot be reached: the error itself says so
@@ -67,14 +67,14 @@ def disturbed(spec: RunSpec) -> FailedError | None:
 def removed(spec: RunSpec, what: str) -> FailedError:
     """Returns the error of a run whose output, or `what` of it, is gone."""
     return FailedError(
-        f"output {spec.output.address}: {what}was removed while run {spec.run} was at work; "
-        "nothing was published: run again"
+        f"output {spec.output.address}: {what}was removed while run {spec.identity.run} was at "
+        "work; nothing was published: run again"
     )
 
 
 def explained(spec: RunSpec, error: BaseException) -> BatchscoreError:
     """Returns what an engine's error comes from: a worker's own, where it could write that down."""
-    found = read_failure(spec.output, spec.run)
+    found = read_failure(spec.output, spec.identity.run)
     if found is not None:
         failure, trace = found
         failure.__cause__ = RuntimeError(trace)

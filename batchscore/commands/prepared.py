@@ -31,7 +31,7 @@ def prepared(plan: Plan, units: Sequence[Unit], clock: Stopwatch, flags: Sequenc
         engine_of(plan).parse_flags(flags)
         # The graph needs Beam, and is built later, where nothing else may take seconds.
         import_module("batchscore.pipeline")
-        backend_of(plan.spec.model.format).prepare()
+        backend_of(plan.spec.scoring.model.format).prepare()
         from batchscore.plan.readiness import verify
 
     with clock.during(LOADING):

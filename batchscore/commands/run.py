@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 from batchscore.commands.ending import (
@@ -42,6 +41,7 @@ from batchscore.runs.checks import rejects_allowed
 from batchscore.runs.heal import relist
 from batchscore.runs.history import read_raw, reading
 from batchscore.runs.lease import (
+    Lease,
     acquire,
     describe_holder,
     holds,
@@ -55,7 +55,7 @@ from batchscore.runs.run_plan import RunPlan, encode_plan
 from batchscore.runs.segments import expand
 from batchscore.runs.snapshot import snapshot
 from batchscore.storage.store import Store, encode_json
-from batchscore.worker.spec import RunSpec
+from batchscore.worker.spec import RunIdentity, RunSpec
 
 _LOOK_SECONDS = 0.5
 _GRACE_SECONDS = 15.0
@@ -88,16 +88,12 @@ class Stop:
 
 @dataclass(frozen=True)
 class Run:
-    """One run under way: its plan with the spec that workers are told, and what it has to do."""
+    """One run under way: its plan, what it has to do, and the spec that its workers get."""
 
     plan: Plan
     work: Work
     written: RunPlan
-
-    @property
-    def spec(self) -> RunSpec:
-        """What workers are told."""
-        return self.plan.spec
+    spec: RunSpec
 
 
 def run_plan(
@@ -140,9 +136,9 @@ def run_plan(
         layout.claim_output(spec.output)
         run = layout.new_run_id(spec.output)
         lease = acquire(spec.output, spec.slice, "run", run)
-    plan = replace(plan, spec=replace(plan.spec, run=run, lease=lease.number))
     with lease:
-        return _run_held(plan, launch, rescore, watch, stop, clock)
+        begun = _begin_held(plan, launch, rescore, run, lease, clock)
+        return begun if isinstance(begun, dict) else _score(begun, launch, watch, stop)
 
 
 def _first_look(plan: Plan, rescore: bool) -> Work:
@@ -157,32 +153,25 @@ def _first_look(plan: Plan, rescore: bool) -> Work:
         return settle(plan, rescore)
 
 
-def _run_held(
-    plan: Plan,
-    launch: Launch,
-    rescore: bool,
-    watch: Callable[[Progress], None],
-    stop: Stop,
-    clock: Stopwatch,
-) -> dict[str, Any]:
-    """Runs a plan whose slice is held."""
-    spec = plan.spec
-    with writable(spec.output):
-        repair(spec.output, spec.slice, partial(is_held, spec))
+def _begin_held(
+    plan: Plan, launch: Launch, rescore: bool, run: str, lease: Lease, clock: Stopwatch
+) -> Run | dict[str, Any]:
+    """Opens a run whose slice is held; returns its manifest if there is nothing to score."""
+    store, slice_ = plan.spec.output, plan.spec.slice
+    with writable(store):
+        repair(store, slice_, lease.is_held)
     work = settle(plan, rescore, read=True)
     if work.unchanged:
         return _unchanged(work, clock)
     # The first look may have found nothing to score, and the repair may have changed that.
     plan = _verified(plan, work, clock, launch)
     if work.base is None:
-        relist(spec.output, spec.slice)
+        relist(store, slice_)
     if launch.engine.experimental:
         logging.warning("runtime.engine %s is experimental: it may change", launch.engine.name)
-    with writable(spec.output):
-        run = begin(launch.engine.place(plan, work.units), work, clock)
-        if work.held:
-            return _hold(run)
-    return _score(run, launch, watch, stop)
+    with writable(store):
+        begun = begin(launch.engine.place(plan, work.units), work, run, lease.number, clock)
+        return _hold(begun) if work.held else begun
 
 
 def _require_free(store: Store, slice_: str) -> bool:
@@ -224,19 +213,21 @@ def _unchanged(work: Work, clock: Stopwatch) -> dict[str, Any]:
     }
 
 
-def begin(plan: Plan, work: Work, clock: Stopwatch | None = None) -> Run:
+def begin(plan: Plan, work: Work, run: str, lease: int, clock: Stopwatch | None = None) -> Run:
     """Opens a run: writes down what its last step needs.
 
     Args:
-        plan: Of the run, with its name and lease.
+        plan: What the run carries out.
         work: What of the plan is left.
+        run: Name of the run.
+        lease: Number of the lease under which the run holds the slice.
         clock: Has measured the command's time so far; by default its time starts with this call.
 
     Raises:
         RetryError: another run took its name at the same moment.
     """
     plan = scored_as(plan, work.score)
-    store, run = plan.spec.output, plan.spec.run
+    store = plan.spec.output
     clock = clock or Stopwatch()
     planned = plan_facts(plan, clock.started_at())
     changed = {"changed": list(work.changes.score), "rescored": list(work.again)}
@@ -256,22 +247,24 @@ def begin(plan: Plan, work: Work, clock: Stopwatch | None = None) -> Run:
     if store.exists(layout.run_file(run, "manifest.json")):  # it came and went meanwhile
         _remove_work(store, run)
         raise _name_taken(run)
-    return Run(replace(plan, spec=_with_bounds(plan.spec, work)), work, written)
+    return Run(plan, work, written, _make_spec(plan, work, RunIdentity(run, lease, plan.score)))
 
 
 def _name_taken(run: str) -> RetryError:
     return RetryError(f"run {run}: another run took this name at the same moment; run again")
 
 
-def _with_bounds(spec: RunSpec, work: Work) -> RunSpec:
-    """Returns the spec with how many rows may be rejected of all that is to be published."""
-    allowed = rejects_allowed(spec.rejects, work.most_rows)
-    return replace(spec, max_rejects=allowed, fresh=not work.reused)
+def _make_spec(plan: Plan, work: Work, identity: RunIdentity) -> RunSpec:
+    """Returns the spec with the number of rows that may be rejected of all that it publishes."""
+    spec = plan.spec
+    allowed = rejects_allowed(spec.scoring.rejects, work.most_rows)
+    execution = replace(spec.execution, max_rejects=allowed, fresh=not work.reused)
+    return RunSpec(spec.job, spec.slice, spec.output, spec.scoring, execution, identity)
 
 
 def _hold(run: Run) -> dict[str, Any]:
     """Ends a run that its job does not let score what changed."""
-    store, name = run.spec.output, run.spec.run
+    store, name = run.spec.output, run.spec.identity.run
     manifest = held_manifest(name, run.written, run.work.checks)
     store.write_json(layout.run_file(name, "manifest.json"), manifest)
     _remove_work(store, name)
@@ -297,13 +290,13 @@ def _score(
         if found is not None:
             raise found from error
         if is_publishing(spec):
-            raise unfinished(spec.run, error) from error
-        if spec.output.exists(layout.run_file(spec.run, "manifest.json")):
+            raise unfinished(spec.identity.run, error) from error
+        if spec.output.exists(layout.run_file(spec.identity.run, "manifest.json")):
             # The last step was done before things went wrong: its outcome stands.
             return _close(run, [])
         told = error if isinstance(error, BatchscoreError) else failed(error)
-        if not spec.output.exists(layout.plan_file(spec.run)):
-            told = removed(spec, f"{layout.work(spec.run)} ")
+        if not spec.output.exists(layout.plan_file(spec.identity.run)):
+            told = removed(spec, f"{layout.work(spec.identity.run)} ")
         _record_failure(run, told)
         raise told from error.__cause__
     finally:
@@ -317,18 +310,21 @@ def put_away(spec: RunSpec) -> None:
     """
     # What cannot be removed is removed by the next run; it must not hide the error.
     with suppress(OSError, BatchscoreError):
-        _remove_work(spec.output, spec.run)
+        _remove_work(spec.output, spec.identity.run)
         if not layout.is_claimed(spec.output):
             _remove_remains(spec)
             return
-        mine = holds(spec.output, spec.slice, spec.lease)
+        mine = holds(spec.output, spec.slice, spec.identity.lease)
         if mine and not is_pending(spec.output, spec.slice):
             sweep_attempts(spec.output, spec.slice)
 
 
 def _remove_remains(spec: RunSpec) -> None:
     """Removes what the run wrote after its output was removed; it would keep the next run out."""
-    folders = [layout.staging(spec.slice), layout.ledger(spec.slice, spec.score)]
+    folders = [
+        layout.staging(spec.slice),
+        layout.ledger(spec.slice, spec.identity.score),
+    ]
     for folder in folders:
         spec.output.remove(folder)
     spec.output.prune_empty(posixpath.dirname(folder) for folder in folders)
@@ -366,7 +362,7 @@ def _look(
         _stop(run, work, stop.signal)
     if work.lost is not None and work.is_alive():
         raise _lost(run, work.lost)
-    counts = read_counts(run.spec.output, run.spec.run)
+    counts = read_counts(run.spec.output, run.spec.identity.run)
     watch(Progress(counts.rows, run.work.unit_rows, time.monotonic() - started))
     _check_rejects(run, work, counts.rejected)
 
@@ -383,10 +379,10 @@ def _lost(run: Run, reason: str) -> FailedError:
 def _check_rejects(run: Run, work: Handle, rejected: int) -> None:
     """Ends a run early whose rejects are too many already, whatever the rest brings."""
     rejected += sum(record.rejected for record in run.work.reused)
-    allowed = run.spec.max_rejects
+    allowed = run.spec.execution.max_rejects
     if rejected <= allowed or not work.is_alive():
         return
-    request_stop(run.spec.output, run.spec.run)
+    request_stop(run.spec.output, run.spec.identity.run)
     work.join(_GRACE_SECONDS)
     raise FailedError(
         f"{counted_were(rejected, 'row')} rejected so far, and at most {allowed:,} may be of all "
@@ -396,7 +392,7 @@ def _check_rejects(run: Run, work: Handle, rejected: int) -> None:
 
 def _stop(run: Run, work: Handle, signal: int) -> None:
     """Waits for the workers to stop; a run that is published, or about to be, is not stopped."""
-    request_stop(run.spec.output, run.spec.run)
+    request_stop(run.spec.output, run.spec.identity.run)
     work.join(_GRACE_SECONDS)
     while work.is_alive() and work.lost is None and is_publishing(run.spec):
         work.join(_LOOK_SECONDS)
@@ -420,7 +416,9 @@ def stopped(run: Run, signal: int) -> StoppedError:
 def _kept(run: Run) -> str:
     """Says what the next run need not score again."""
     spec = run.spec
-    done = finished_units(spec.output, spec.slice, spec.score) & {u.id for u in run.work.units}
+    done = finished_units(spec.output, spec.slice, spec.identity.score) & {
+        u.id for u in run.work.units
+    }
     rows = sum(unit.rows for unit in run.work.units if unit.id in done)
     of_units = f"{len(done)} of {counted(len(run.work.units), 'unit')}"
     return f"; finished and kept: {of_units}, {counted(rows, 'row')}"
@@ -428,9 +426,12 @@ def _kept(run: Run) -> str:
 
 def _close(run: Run, metrics: list[dict[str, Any]]) -> dict[str, Any]:
     spec = run.spec
-    path = layout.run_file(spec.run, "manifest.json")
+    path = layout.run_file(spec.identity.run, "manifest.json")
     written = spec.output.read(path)
-    manifest = {**until_now(read_raw(spec.output, spec.run)), "beam_metrics": metrics}
+    manifest = {
+        **until_now(read_raw(spec.output, spec.identity.run)),
+        "beam_metrics": metrics,
+    }
     # The outcome stands, whatever becomes of what is only good to have.
     try:
         # Who took the slice over meanwhile may have taken the run back.
@@ -438,8 +439,10 @@ def _close(run: Run, metrics: list[dict[str, Any]]) -> dict[str, Any]:
         if manifest["status"] in ("published", "empty"):
             purge(spec.output, spec.slice, run.plan.loaded.job.output.retention_days)
     except (OSError, BatchscoreError) as error:
-        logging.warning("run %s: Beam's metrics or retention were left out: %s", spec.run, error)
-    with reading(spec.output, spec.run):
+        logging.warning(
+            "run %s: Beam's metrics or retention were left out: %s", spec.identity.run, error
+        )
+    with reading(spec.output, spec.identity.run):
         return expand(spec.output, manifest)
 
 
@@ -447,8 +450,8 @@ def _record_failure(run: Run, error: BatchscoreError) -> None:
     spec = run.spec
     # Only the command says `retry`; a run that was started, and did not publish, failed.
     status = "failed" if isinstance(error, RetryError) else error.status
-    manifest = failed_manifest(spec.run, run.written, status, str(error))
+    manifest = failed_manifest(spec.identity.run, run.written, status, str(error))
     # Where even this cannot be written, the error itself must still be told.
     with suppress(OSError):
-        path = layout.run_file(spec.run, "manifest.json")
+        path = layout.run_file(spec.identity.run, "manifest.json")
         spec.output.create_new(path, encode_json(manifest))

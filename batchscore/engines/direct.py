@@ -39,7 +39,7 @@ class DirectEngine:
         """Starts the server that several workers are forked from."""
         require_tested_beam()
         if plan.workers > 1:
-            start_server(backend_of(plan.spec.model.format).preloads)
+            start_server(backend_of(plan.spec.scoring.model.format).preloads)
 
     def submit(self, build: Build, plan: Plan, flags: Sequence[str]) -> Handle:
         """Starts the pipeline on a thread."""

@@ -92,16 +92,18 @@ def finish_run(spec: RunSpec, addresses: Iterable[str]) -> dict[str, Any]:
     if done is not None:
         return done
     try:
-        plan = read_plan(spec.output, spec.run)
+        plan = read_plan(spec.output, spec.identity.run)
     except FileNotFoundError as error:  # closed by who took the slice over
-        raise lost(spec.slice, spec.run, published=False) from error
+        raise lost(spec.slice, spec.identity.run, published=False) from error
     try:
-        require_lease(spec.output, spec.slice, spec.lease, spec.run)
+        require_lease(spec.output, spec.slice, spec.identity.lease, spec.identity.run)
         result = _gather(spec, plan, sorted(set(addresses)))
         checks = judge(spec, result.rows, result.records, _bad_shards(result), result.base)
         # Ages are taken at the end of the job's day, or at the run's start.
         moment = datetime.fromisoformat(plan.day_end or plan.started)
-        checks += check_columns(spec.target.checks, result.tallies, spec.checks, moment)
+        checks += check_columns(
+            spec.scoring.target.checks, result.tallies, spec.scoring.checks, moment
+        )
         references = [Reference.from_json(each) for each in plan.references]
         drift, drift_checks = judge_drift(spec, references, result.profile, result.new)
         drift["notes"] = plan.reference_notes
@@ -116,18 +118,18 @@ def _earlier_outcome(spec: RunSpec) -> dict[str, Any] | None:
     """Returns the manifest that this step wrote before, its publication finished, or None."""
     if _is_held(spec):
         roll_forward(spec.output, spec.slice, partial(_is_held, spec))
-    written = spec.output.exists(layout.run_file(spec.run, "manifest.json"))
-    return read_manifest(spec.output, spec.run) if written else None
+    written = spec.output.exists(layout.run_file(spec.identity.run, "manifest.json"))
+    return read_manifest(spec.output, spec.identity.run) if written else None
 
 
 def _is_held(spec: RunSpec) -> bool:
-    return holds(spec.output, spec.slice, spec.lease)
+    return holds(spec.output, spec.slice, spec.identity.lease)
 
 
 def _gather(spec: RunSpec, plan: RunPlan, addresses: Sequence[str]) -> Result:
     base = read_manifest(spec.output, plan.base) if plan.base else None
     kept = _kept_records(base, plan.kept)
-    resumed = [layout.record(spec.slice, spec.score, unit) for unit in plan.resumed]
+    resumed = [layout.record(spec.slice, spec.identity.score, unit) for unit in plan.resumed]
     new = TableProfile.empty()
     made = merge_records(spec.output, [*addresses, *resumed], new)
     profile = _kept_profile(spec, base, kept) if kept else new
@@ -149,7 +151,7 @@ def _gather(spec: RunSpec, plan: RunPlan, addresses: Sequence[str]) -> Result:
 
 
 def _tallies(spec: RunSpec, records: Sequence[UnitRecord]) -> dict[str, Tally]:
-    keys = [check.key for check in spec.target.checks]
+    keys = [check.key for check in spec.scoring.target.checks]
     return {key: merge_tallies([record.tallies[key] for record in records]) for key in keys}
 
 
@@ -167,7 +169,11 @@ def _kept_profile(
         with suppress(RecordError):
             return read_run_profile(spec.output, base)
     profile = TableProfile.empty()
-    merge_records(spec.output, [layout.record(spec.slice, spec.score, u) for u in kept], profile)
+    merge_records(
+        spec.output,
+        [layout.record(spec.slice, spec.identity.score, u) for u in kept],
+        profile,
+    )
     return profile
 
 
@@ -179,7 +185,7 @@ def _check_files(spec: RunSpec, made: Mapping[str, UnitRecord], resumed: Collect
     """
     theirs = [record for unit, record in made.items() if unit in resumed]
     mine = [record for unit, record in made.items() if unit not in resumed]
-    staged = {f.staged: final_path(f, spec.run, r.unit) for r in theirs for f in r.files}
+    staged = {f.staged: final_path(f, spec.identity.run, r.unit) for r in theirs for f in r.files}
     moved = {**settled_rejects(made.values()), **staged}
     scored = {path: digest for r in theirs for path, digest in files_of(r).items()}
     read = scored | _sidecars(spec.output, theirs)
@@ -213,7 +219,7 @@ def _bad_shards(result: Result) -> list[tuple[str, str]]:
 
 def _conclude(spec: RunSpec, result: Result, checks: Sequence[Check]) -> dict[str, Any]:
     """Writes a run's outcome; one that passed its checks is published."""
-    store, run = spec.output, spec.run
+    store, run = spec.output, spec.identity.run
     profiles = save_profile(store, run, result.profile, result.new)
     status = outcome(result.rows, checks)
     manifest = {**_manifest(spec, result, checks, status), **profiles}
@@ -237,19 +243,22 @@ def _publication(
 ) -> Publication:
     files = sorted(str(file["path"]) for file in manifest["files"])
     moves = [
-        (file.staged, final_path(file, spec.run, record.unit))
+        (file.staged, final_path(file, spec.identity.run, record.unit))
         for record in result.records
         for file in record.files
         if not is_published(file)
     ]
     return Publication(
-        run=spec.run,
+        run=spec.identity.run,
         base=result.plan.base,
         before=tuple(result.plan.before),
         files=tuple(files),
         moves=tuple(moves),
         retire=tuple(manifest["replaced"]),
-        documents=((layout.run_file(spec.run, "manifest.json"), compacted), *_lifted(spec, result)),
+        documents=(
+            (layout.run_file(spec.identity.run, "manifest.json"), compacted),
+            *_lifted(spec, result),
+        ),
     )
 
 
@@ -271,13 +280,16 @@ def _manifest(
 ) -> dict[str, Any]:
     records, plan = result.records, result.plan
     fresh = [record for record in records if record.unit in result.fresh]
-    head = _head(spec.run, plan, status, _scored_at(plan, fresh))
-    units, files, shards = encode_units(records, spec.run)
+    head = _head(spec.identity.run, plan, status, _scored_at(plan, fresh))
+    units, files, shards = encode_units(records, spec.identity.run)
     standing = set(plan.before) | {f["path"] for f in (result.base or {}).get("files", ())}
     bad = [{"path": path, "reason": reason} for path, reason in _bad_shards(result)]
     facts = {
         **head,
-        "inference": {**head["inference"], "halved_to": fewest_rows(spec.output, spec.run)},
+        "inference": {
+            **head["inference"],
+            "halved_to": fewest_rows(spec.output, spec.identity.run),
+        },
         "base": plan.base,
         "rows": asdict(result.rows),
         "columns": [list(c) for c in next((r.columns for r in records if r.scored), ())],
@@ -300,7 +312,7 @@ def _manifest(
 
 
 def _column_checks(spec: RunSpec, tallies: Mapping[str, Tally]) -> dict[str, Any]:
-    wanted = spec.target.checks
+    wanted = spec.scoring.target.checks
     return {"column_checks": columns_to_json(wanted, tallies)} if wanted else {}
 
 
@@ -332,11 +344,11 @@ def _scored_at(plan: RunPlan, fresh: Sequence[UnitRecord]) -> Units:
 
 
 def _write_failed(spec: RunSpec, plan: RunPlan, error: BatchscoreError) -> dict[str, Any]:
-    manifest = failed_manifest(spec.run, plan, "failed", str(error))
-    path = layout.run_file(spec.run, "manifest.json")
+    manifest = failed_manifest(spec.identity.run, plan, "failed", str(error))
+    path = layout.run_file(spec.identity.run, "manifest.json")
     # Who took the slice over may have published the run.
     if not spec.output.create_new(path, encode_json(manifest)):
-        return read_manifest(spec.output, spec.run)
+        return read_manifest(spec.output, spec.identity.run)
     return manifest
 
 
@@ -411,22 +423,24 @@ def until_now(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 def _setting(spec: RunSpec, head: Mapping[str, Any], fresh: Sequence[UnitRecord]) -> Setting:
     started, finished = (datetime.fromisoformat(head[key]) for key in ("started", "finished"))
-    workers, preprocess = head["workers"], spec.preprocess
-    functions = [step.function for step in spec.postprocess if isinstance(step, UserFunction)]
+    workers, preprocess = head["workers"], spec.scoring.preprocess
+    functions = [
+        step.function for step in spec.scoring.postprocess if isinstance(step, UserFunction)
+    ]
     return Setting(
         started.timestamp(),
         finished.timestamp(),
         workers=workers,
         cores=head["cores"],
-        device=spec.device,
-        precision=spec.precision,
+        device=spec.execution.device,
+        precision=spec.execution.precision,
         units=len(fresh),
-        batch_rows=spec.source.batch_rows,
-        call_rows=spec.call_rows,
-        model_columns=len(spec.model_columns),
-        passed_columns=len(spec.target.columns),
+        batch_rows=spec.scoring.source.batch_rows,
+        call_rows=spec.execution.call_rows,
+        model_columns=len(spec.scoring.model_columns),
+        passed_columns=len(spec.scoring.target.columns),
         files=sum(len(record.files) for record in fresh),
-        partition_by=spec.target.partition_by,
+        partition_by=spec.scoring.target.partition_by,
         preprocess=preprocess.function if preprocess else "",
         pandas=preprocess is not None and preprocess.batch == "pandas",
         postprocess=tuple(functions),

@@ -53,7 +53,7 @@ def judge_drift(
     verdict = max((each["verdict"] for each in counted), key=VERDICTS.index)
     detail = " | ".join(map(describe, counted))
     failed = [each for each in counted if each["verdict"] == "fail"]
-    holding = [each for each in failed if each.get("on_fail", spec.drift.on_fail) == "hold"]
+    holding = [each for each in failed if each.get("on_fail", spec.scoring.drift.on_fail) == "hold"]
     check = Check("drift", not holding, detail, "held")
     return {"verdict": verdict, "comparisons": comparisons}, [check]
 
@@ -85,7 +85,7 @@ def _compared(
     before = read_reference(reference.files)
     unjudged = _unjudged(spec, before, profile)
     columns = _wanted(spec, profile) - set(unjudged)
-    rules = drift_rules(spec.drift, tuple(columns), comparisons)
+    rules = drift_rules(spec.scoring.drift, tuple(columns), comparisons)
     drift = compare_profiles(before, profile, rules)
     if not drift.comparisons:
         drift = replace(drift, verdict="insufficient_data")
@@ -99,9 +99,11 @@ def _wanted(spec: RunSpec, profile: TableProfile) -> set[str]:
 
     Scores are the columns that do not come from the input.
     """
-    if spec.drift.columns is not None:
-        return set(spec.drift.columns)
-    return (set(profile.columns) - set(spec.seen_schema.names)).union(spec.model_columns)
+    if spec.scoring.drift.columns is not None:
+        return set(spec.scoring.drift.columns)
+    return (set(profile.columns) - set(spec.scoring.seen_schema.names)).union(
+        spec.scoring.model_columns
+    )
 
 
 def _unjudged(spec: RunSpec, reference: TableProfile, profile: TableProfile) -> dict[str, str]:

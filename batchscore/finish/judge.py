@@ -43,7 +43,7 @@ from batchscore.units.record import UnitRecord
 from batchscore.units.tallies import Tally, merge_tallies
 from batchscore.units.unit import Unit
 from batchscore.worker.golden_results import golden_results
-from batchscore.worker.spec import RunSpec
+from batchscore.worker.spec import RunSpec, Spec
 
 
 def judge(
@@ -66,40 +66,40 @@ def judge(
     columns = next((record.columns for record in records if record.scored), ())
     return [
         check_rows(rows),
-        *check_rejects(rows, reasons, spec.rejects),
-        check_not_empty(rows, spec.allow_empty),
-        *check_bad_shards(bad_shards, spec.max_bad_shards),
+        *check_rejects(rows, reasons, spec.scoring.rejects),
+        check_not_empty(rows, spec.scoring.allow_empty),
+        *check_bad_shards(bad_shards, spec.scoring.max_bad_shards),
         *judge_volume(spec, rows, base),
         *check_schema(columns, base["columns"] if base else None),
-        *check_score_range(records, spec.checks),
+        *check_score_range(records, spec.scoring.checks),
         *_golden(spec),
         *_unique(spec, records),
     ]
 
 
-def judge_sample(spec: RunSpec, record: UnitRecord) -> list[Check]:
+def judge_sample(spec: Spec, record: UnitRecord) -> list[Check]:
     """Returns the checks that fail for all rows where they fail for some, here of a sample."""
     return [
-        *check_score_range([record], spec.checks),
+        *check_score_range([record], spec.scoring.checks),
         *_unique(spec, [record]),
         *judge_values(spec, [record]),
     ]
 
 
-def judge_values(spec: RunSpec, records: Sequence[UnitRecord]) -> list[Check]:
+def judge_values(spec: Spec, records: Sequence[UnitRecord]) -> list[Check]:
     """Returns the checks of columns that one row can fail, as far as records have counted them.
 
     A newer value may come in any row, so `fresh` is none of them.
     """
-    wanted = [check for check in spec.target.checks if check.kind != "fresh"]
+    wanted = [check for check in spec.scoring.target.checks if check.kind != "fresh"]
     tallies = {
         each.key: merge_tallies([r.tallies[each.key] for r in records if each.key in r.tallies])
         for each in wanted
     }
-    return check_columns(wanted, tallies, spec.checks)
+    return check_columns(wanted, tallies, spec.scoring.checks)
 
 
-def judge_ages(spec: RunSpec, bounds: Mapping[str, Tally], moment: datetime) -> list[Check]:
+def judge_ages(spec: Spec, bounds: Mapping[str, Tally], moment: datetime) -> list[Check]:
     """Returns the check of ages, where it fails however new the values turn out to be.
 
     Args:
@@ -107,12 +107,12 @@ def judge_ages(spec: RunSpec, bounds: Mapping[str, Tally], moment: datetime) -> 
         bounds: by a check's key, a tally whose newest value no row exceeds, where one is known.
         moment: when the ages are taken.
     """
-    wanted = [each for each in spec.target.checks if each.key in bounds]
-    found = check_columns(wanted, bounds, spec.checks, moment)
+    wanted = [each for each in spec.scoring.target.checks if each.key in bounds]
+    found = check_columns(wanted, bounds, spec.scoring.checks, moment)
     return [check for check in found if not check.passed]
 
 
-def judge_volume(spec: RunSpec, rows: Rows, base: dict[str, Any] | None) -> list[Check]:
+def judge_volume(spec: Spec, rows: Rows, base: dict[str, Any] | None) -> list[Check]:
     """Returns the check of the number of rows.
 
     Args:
@@ -122,9 +122,11 @@ def judge_volume(spec: RunSpec, rows: Rows, base: dict[str, Any] | None) -> list
     """
     if base is not None:
         before = base["rows"]["scored"] + base["rows"]["rejected"]
-        return check_volume(rows, [before], f"run {base['run']}", spec.checks)
+        return check_volume(rows, [before], f"run {base['run']}", spec.scoring.checks)
     near = rows_before(spec.output, spec.slice, spec.job)
-    return check_volume(rows, near, f"the job's last slices, {len(near)} of them", spec.checks)
+    return check_volume(
+        rows, near, f"the job's last slices, {len(near)} of them", spec.scoring.checks
+    )
 
 
 def _golden(spec: RunSpec) -> list[Check]:
@@ -132,12 +134,12 @@ def _golden(spec: RunSpec) -> list[Check]:
     found = golden_results(spec)
     rows = max((each["rows"] for each in found), default=0)
     gaps = [{k: float(v) for k, v in each["gaps"].items()} for each in found]
-    return check_golden(gaps, spec.model.tolerance, rows)
+    return check_golden(gaps, spec.scoring.model.tolerance, rows)
 
 
-def _unique(spec: RunSpec, records: Sequence[UnitRecord]) -> list[Check]:
+def _unique(spec: Spec, records: Sequence[UnitRecord]) -> list[Check]:
     """Judges the key over all units; those scored before it was asked for are hashed from files."""
-    columns = spec.checks.unique
+    columns = spec.scoring.checks.unique
     if not columns:
         return []
     with Scratch() as scratch:
@@ -148,7 +150,7 @@ def _unique(spec: RunSpec, records: Sequence[UnitRecord]) -> list[Check]:
 
 
 def _examples(
-    spec: RunSpec, records: Sequence[UnitRecord], groups: Sequence[Sequence[tuple[str, int]]]
+    spec: Spec, records: Sequence[UnitRecord], groups: Sequence[Sequence[tuple[str, int]]]
 ) -> Iterator[str]:
     """Yields each key that several rows have: its values, and the places of its first rows."""
     places = {record.unit: (record, "") for record in records}
@@ -158,16 +160,16 @@ def _examples(
         yield _key_text(spec, *rows[0]) + "; ".join(_place(spec, *each) for each in rows)
 
 
-def _key_text(spec: RunSpec, record: UnitRecord, file: str, row: int) -> str:
+def _key_text(spec: Spec, record: UnitRecord, file: str, row: int) -> str:
     """Returns the key of a row, looked up in the file that it was written to.
 
     Empty where that cannot be read: the places of the rows are named all the same.
     """
-    columns = spec.checks.unique
+    columns = spec.scoring.checks.unique
     with suppress(RecordError):
         staged, at = (file, row) if file else find_scored_row(spec.output, record, row)
         partition = next(each.partition for each in record.files if each.staged == staged)
-        values = partition_values(partition, spec.source.schema)
+        values = partition_values(partition, spec.scoring.source.schema)
         found = {name: plain_value(value) for name, value in values.items()}
         if stored := [name for name in columns if name not in values]:
             found |= read_row(spec.output, staged, at, stored)
@@ -182,18 +184,18 @@ def _shown(value: Any) -> str:
     return one_line(value, 40)
 
 
-def _key_runs(spec: RunSpec, record: UnitRecord, scratch: Scratch) -> list[SortedKeys]:
-    store, columns = spec.output, spec.checks.unique
+def _key_runs(spec: Spec, record: UnitRecord, scratch: Scratch) -> list[SortedKeys]:
+    store, columns = spec.output, spec.scoring.checks.unique
     if record.keys_file is not None and record.keys_columns == columns:
         return read_keys(store, record.keys_file, record.unit)
     runs = []
     for file in record.files:
-        values = partition_values(file.partition, spec.source.schema)
+        values = partition_values(file.partition, spec.scoring.source.schema)
         runs += hash_file(store, file.staged, values, columns, hash_keys, scratch)
     return runs
 
 
-def _place(spec: RunSpec, record: UnitRecord, file: str, row: int) -> str:
+def _place(spec: Spec, record: UnitRecord, file: str, row: int) -> str:
     """Names the source of a row, given by its number within its unit, or within a scored file."""
     rows_n = np.array([row])
     if file:

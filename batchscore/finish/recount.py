@@ -48,7 +48,7 @@ def complete_tallies(spec: RunSpec, records: Mapping[str, UnitRecord]) -> dict[s
 
 
 def _missing(spec: RunSpec, record: UnitRecord) -> list[ColumnCheck]:
-    return [check for check in spec.target.checks if check.key not in record.tallies]
+    return [check for check in spec.scoring.target.checks if check.key not in record.tallies]
 
 
 def _completed(spec: RunSpec, record: UnitRecord) -> UnitRecord:
@@ -58,7 +58,9 @@ def _completed(spec: RunSpec, record: UnitRecord) -> UnitRecord:
     others = [check for check in missing if check.column not in written]
     found = {**_of_files(spec, record, in_files), **_of_shards(spec, record, others)}
     _check_counts(record, found)
-    kept = {check.key: known[check.key] for check in spec.target.checks if check.key in known}
+    kept = {
+        check.key: known[check.key] for check in spec.scoring.target.checks if check.key in known
+    }
     return replace(record, tallies={**kept, **found})
 
 
@@ -78,7 +80,7 @@ def _of_file(
 
 
 def _count_file(spec: RunSpec, file: StagedFile, columns: Sequence[str], tallies: Tallies) -> None:
-    values = partition_values(file.partition, spec.source.schema)
+    values = partition_values(file.partition, spec.scoring.source.schema)
     stored = [name for name in columns if name not in values]
     row = 0
     with open_table(spec.output, file.staged) as parquet:
@@ -105,11 +107,13 @@ def _of_shards(
     tallies = Tallies(checks, unit)
     if not checks or not record.scored:
         return tallies.found
-    filtered = {column for group in spec.source.filters or () for column, *_ in group}
+    filtered = {column for group in spec.scoring.source.filters or () for column, *_ in group}
     names = filtered | {check.column for check in checks}
-    schema = pa.schema([field for field in spec.source.schema if field.name in names])
+    schema = pa.schema([field for field in spec.scoring.source.schema if field.name in names])
     scored_n = _scored_rows(spec, record, unit)
-    for block in read_unit(unit, replace(spec.source, schema=schema), len(record.bad_shards)):
+    for block in read_unit(
+        unit, replace(spec.scoring.source, schema=schema), len(record.bad_shards)
+    ):
         if block.sequence == 0:  # a shard failed: what was read before counts for nothing
             tallies = Tallies(checks, unit)
         if block.end is None:

@@ -11,10 +11,10 @@ from batchscore.errors import InputError
 from batchscore.plan.published import published_types
 from batchscore.plan.row_groups import Footer
 from batchscore.stages.write import Target
-from batchscore.worker.spec import RunSpec
+from batchscore.worker.spec import Spec
 
 
-def annotate(spec: RunSpec, footers: Sequence[Footer]) -> Target:
+def annotate(spec: Spec, footers: Sequence[Footer]) -> Target:
     """Returns what is written with the types that carry the shards' annotations.
 
     A column keeps the type that the job has published it with: earlier versions published UUID
@@ -23,7 +23,7 @@ def annotate(spec: RunSpec, footers: Sequence[Footer]) -> Target:
     Raises:
         InputError: a column has an annotation that cannot be written.
     """
-    target, schema = spec.target, spec.source.schema
+    target, schema = spec.scoring.target, spec.scoring.source.schema
     distinct = list({id(each.logical): each for each in footers}.values())
     if not any(each.logical.marked or each.logical.unwritten for each in distinct):
         return target

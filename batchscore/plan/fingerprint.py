@@ -24,7 +24,7 @@ from batchscore.plan.spelling import (
     spell_type,
 )
 from batchscore.units.unit import Piece
-from batchscore.worker.spec import RunSpec
+from batchscore.worker.spec import Spec
 
 # Raise it when the scores of a job change though job, model and rows do not: every published slice
 # is then scored again. A faster way to the same scores, and another format of profiles or of these
@@ -39,21 +39,21 @@ _PACKAGES = ("apache-beam", "pyarrow", "numpy", "pandas", "torch", "safetensors"
 _CHANGES_BITS = ("precision", "compile")
 
 
-def score_facts(loaded: LoadedJob, spec: RunSpec) -> dict[str, str]:
+def score_facts(loaded: LoadedJob, spec: Spec) -> dict[str, str]:
     """Returns all that scores depend on but the rows, by what a person would call it."""
     job = loaded.job
     facts = {
         FORMAT: FACTS_FORMAT,
         "scoring": f"version {SCORING_VERSION}",
-        "model": spec.model.identity,
-        "model inputs": spell_inputs(spec.inputs),
+        "model": spec.scoring.model.identity,
+        "model inputs": spell_inputs(spec.scoring.inputs),
         "preprocess": spell_preprocess(job.preprocess),
         "postprocess": spell_steps(job.postprocess),
         **_inference_facts(loaded, spec),
         "input.filters": spell_filters(job.input.filters),
-        "columns that are read": spell_schema(spec.seen_schema),
+        "columns that are read": spell_schema(spec.scoring.seen_schema),
         "columns that are written": _written(spec),
-        **{f"{CODE}{name}": value for name, value in spec.code.items()},
+        **{f"{CODE}{name}": value for name, value in spec.scoring.code.items()},
         **{f"{VERSION_OF}{name}": version(name) for name in needed_packages(loaded, spec)},
     }
     return {
@@ -61,25 +61,25 @@ def score_facts(loaded: LoadedJob, spec: RunSpec) -> dict[str, str]:
     }
 
 
-def _written(spec: RunSpec) -> list[Any]:
-    target = spec.target
+def _written(spec: Spec) -> list[Any]:
+    target = spec.scoring.target
     # Units that were finished when all folders had encoded names are not mixed with others.
     plain = [list(target.plain_keys)] if target.plain_keys else []
     return [list(target.columns), list(target.partition_by), *plain]
 
 
-def _inference_facts(loaded: LoadedJob, spec: RunSpec) -> dict[str, str]:
+def _inference_facts(loaded: LoadedJob, spec: Spec) -> dict[str, str]:
     runtime = loaded.job.runtime
     facts = {f"runtime.{key}": str(getattr(runtime, key)) for key in _CHANGES_BITS}
-    as_auto = spec.call_rows == TILE_ROWS and not spec.device.startswith("cuda")
+    as_auto = spec.execution.call_rows == TILE_ROWS and not spec.execution.device.startswith("cuda")
     facts["runtime.micro_batch"] = "auto" if as_auto else str(runtime.micro_batch)
     if runtime.precision != "float32" or runtime.compile:
         # It decides there whether scores that differ from float32's may be made at all.
-        facts["the model's tolerance"] = str(spec.model.tolerance)
+        facts["the model's tolerance"] = str(spec.scoring.model.tolerance)
     return facts
 
 
-def needed_packages(loaded: LoadedJob, spec: RunSpec) -> list[str]:
+def needed_packages(loaded: LoadedJob, spec: Spec) -> list[str]:
     """Returns the packages whose version can change this job's scores.
 
     Sums, products, comparisons and roundings to the nearest number are the same in any version, so
@@ -88,7 +88,7 @@ def needed_packages(loaded: LoadedJob, spec: RunSpec) -> list[str]:
     job = loaded.job
     steps = (job.preprocess, *job.postprocess)
     functions = [step for step in steps if isinstance(step, (Preprocess, UserFunction))]
-    needed = set(backend_of(spec.model.format).packages)
+    needed = set(backend_of(spec.scoring.model.format).packages)
     if any(step.needs_numpy for step in job.postprocess):
         needed.add("numpy")  # its exp differs in the last bit from version to version
     if functions:
@@ -112,9 +112,9 @@ def _takes_pandas(step: Preprocess | UserFunction, loaded: LoadedJob) -> bool:
     return any(b"pandas" in text or b"DataFrame" in text for text in texts)
 
 
-def _has_decimals(spec: RunSpec) -> bool:
-    schema = spec.source.schema
-    read = [name for name in spec.model_columns if name in schema.names]
+def _has_decimals(spec: Spec) -> bool:
+    schema = spec.scoring.source.schema
+    read = [name for name in spec.scoring.model_columns if name in schema.names]
     return any('"decimal"' in json.dumps(spell_type(schema.field(name).type)) for name in read)
 
 

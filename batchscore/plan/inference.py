@@ -31,7 +31,7 @@ from batchscore.worker.scoring import (
     make_calls,
     preprocess_step,
 )
-from batchscore.worker.spec import RunSpec
+from batchscore.worker.spec import Spec
 
 _SAMPLE_ROWS = 4096
 # Batches that are looked through for a row with a score.
@@ -73,10 +73,10 @@ def settle_inference(plan: Plan) -> Plan:
             batch has.
     """
     spec = plan.spec
-    if spec.precision == "tf32" and not spec.device.startswith("cuda"):
+    if spec.execution.precision == "tf32" and not spec.execution.device.startswith("cuda"):
         raise DeviceError(
-            f"runtime.precision tf32: is what GPUs compute with, and this run is on {spec.device}; "
-            "set runtime.precision to float32 or bf16"
+            f"runtime.precision tf32: is what GPUs compute with, and this run is on "
+            f"{spec.execution.device}; set runtime.precision to float32 or bf16"
         )
     _require_possible(spec)
     _require_whole_groups(plan)
@@ -84,25 +84,25 @@ def settle_inference(plan: Plan) -> Plan:
         chosen = _settle(plan)
     except FailedError as error:
         raise InvalidError(str(error)) from error
-    _backend(spec).release(spec.device)
-    spec = replace(spec, call_rows=chosen.call_rows)
+    _backend(spec).release(spec.execution.device)
+    spec = replace(spec, execution=replace(spec.execution, call_rows=chosen.call_rows))
     choices = {**plan.choices, **_describe(chosen, spec)}
     return replace(plan, spec=spec, choices=choices, inference=asdict(chosen))
 
 
-def _backend(spec: RunSpec) -> Backend:
-    return backend_of(spec.model.format)
+def _backend(spec: Spec) -> Backend:
+    return backend_of(spec.scoring.model.format)
 
 
-def _require_possible(spec: RunSpec) -> None:
+def _require_possible(spec: Spec) -> None:
     """Raises DeviceError for a precision, or compilation, that the model's format does not have."""
-    backend, form = _backend(spec), spec.model.format
-    if spec.precision not in backend.precisions:
+    backend, form = _backend(spec), spec.scoring.model.format
+    if spec.execution.precision not in backend.precisions:
         raise DeviceError(
-            f"runtime.precision {spec.precision}: models of format {form!r} compute in "
+            f"runtime.precision {spec.execution.precision}: models of format {form!r} compute in "
             f"{', '.join(backend.precisions)}; set runtime.precision to {backend.precisions[0]}"
         )
-    if spec.compile and not backend.compiles:
+    if spec.execution.compile and not backend.compiles:
         raise DeviceError(
             f"runtime.compile: models of format {form!r} are not compiled; set runtime.compile to "
             "false"
@@ -114,12 +114,12 @@ def _require_whole_groups(plan: Plan) -> None:
     asked, group = plan.loaded.job.runtime.micro_batch, _backend(plan.spec).row_group
     if asked != "auto" and not group:
         raise InvalidError(
-            f"runtime.micro_batch {asked}: models of format {plan.spec.model.format!r} take calls "
-            "of any size; set runtime.micro_batch to auto"
+            f"runtime.micro_batch {asked}: models of format "
+            f"{plan.spec.scoring.model.format!r} take calls of any size; set runtime.micro_batch to auto"
         )
-    if plan.spec.device != "cpu" or asked in ("auto", 1):
+    if plan.spec.execution.device != "cpu" or asked in ("auto", 1):
         return
-    batch_rows = plan.spec.source.batch_rows
+    batch_rows = plan.spec.scoring.source.batch_rows
     most = -(-batch_rows // group) * group
     if int(asked) > most:
         raise InvalidError(
@@ -136,23 +136,24 @@ def _require_whole_groups(plan: Plan) -> None:
 def _settle(plan: Plan) -> Inference:
     spec = plan.spec
     rows, why = _known_rows(plan)
-    faster = spec.precision != "float32" or spec.compile
+    faster = spec.execution.precision != "float32" or spec.execution.compile
     if rows is not None and not faster:
-        return Inference(spec.precision, spec.compile, rows, why)
+        return Inference(spec.execution.precision, spec.execution.compile, rows, why)
     predictor = load_plain(spec)
     if rows is None:
         rows, why = _search(plan, predictor)
-    found = Inference(spec.precision, spec.compile, rows, why)
+    found = Inference(spec.execution.precision, spec.execution.compile, rows, why)
     if not faster:
         return found
-    return _try_faster(plan, replace(spec, call_rows=rows), predictor, found)
+    spec = replace(spec, execution=replace(spec.execution, call_rows=rows))
+    return _try_faster(plan, spec, predictor, found)
 
 
 def _known_rows(plan: Plan) -> tuple[int | None, str]:
     spec, asked = plan.spec, plan.loaded.job.runtime.micro_batch
     if asked != "auto":
         return asked, "as asked for"
-    return _backend(spec).known_rows(spec.model, call_of(spec))
+    return _backend(spec).known_rows(spec.scoring.model, call_of(spec))
 
 
 def _samples(plan: Plan) -> Iterator[Block]:
@@ -166,7 +167,7 @@ def _search(plan: Plan, predictor: Predictor) -> tuple[int, str]:
     spec = plan.spec
     sample = next(_samples(plan), None)
     if sample is None:
-        return spec.call_rows, "there is no row to try others with"
+        return spec.execution.call_rows, "there is no row to try others with"
 
     def find(block: Block) -> int:
         return predictor.best_rows(call_of(spec), inputs_of(block), len(block))
@@ -176,16 +177,20 @@ def _search(plan: Plan, predictor: Predictor) -> tuple[int, str]:
     except StepError:
         _, sample = _score_plain(spec, predictor, sample)
         if not len(sample):
-            return spec.call_rows, "no row of the first batch has a score to try others with"
+            return (
+                spec.execution.call_rows,
+                "no row of the first batch has a score to try others with",
+            )
         rows = find(sample)
-    if len(sample) == spec.source.batch_rows:
-        _backend(spec).remember_rows(spec.model, call_of(spec), rows)
+    if len(sample) == spec.scoring.source.batch_rows:
+        _backend(spec).remember_rows(spec.scoring.model, call_of(spec), rows)
     return rows, f"the fastest for batches of {len(sample):,}, by a search"
 
 
-def _try_faster(plan: Plan, spec: RunSpec, predictor: Predictor, found: Inference) -> Inference:
+def _try_faster(plan: Plan, spec: Spec, predictor: Predictor, found: Inference) -> Inference:
     """Scores a sample and the golden rows as asked for and in float32, and compares them."""
-    plain = replace(spec, precision="float32", compile=False)
+    in_float32 = replace(spec.execution, precision="float32", compile=False)
+    plain = replace(spec, execution=in_float32)
     fast = compiled(spec, predictor)
     gaps: dict[str, float] = {}
     rows, warm_up = 0, None
@@ -194,7 +199,7 @@ def _try_faster(plan: Plan, spec: RunSpec, predictor: Predictor, found: Inferenc
         known, inputs = scored
         start = time.perf_counter()
         made = _score_fast(spec, fast, inputs)
-        warm_up = round(time.perf_counter() - start, 3) if spec.compile else None
+        warm_up = round(time.perf_counter() - start, 3) if spec.execution.compile else None
         rows, gaps = len(inputs), compare_blocks(known, made)
         _require_near(spec, gaps, f"a sample of {counted(rows, 'row')}")
     known_golden = score_golden(plain, predictor)
@@ -207,7 +212,7 @@ def _try_faster(plan: Plan, spec: RunSpec, predictor: Predictor, found: Inferenc
     return replace(found, sample_rows=rows, gaps=gaps, warm_up_seconds=warm_up)
 
 
-def _scored_sample(plan: Plan, plain: RunSpec, predictor: Predictor) -> tuple[Block, Block] | None:
+def _scored_sample(plan: Plan, plain: Spec, predictor: Predictor) -> tuple[Block, Block] | None:
     """Returns the scores and the model inputs of the first batch that has a row with a score."""
     for sample in _samples(plan):
         known, inputs = _score_plain(plain, predictor, _head(sample))
@@ -216,11 +221,12 @@ def _scored_sample(plan: Plan, plain: RunSpec, predictor: Predictor) -> tuple[Bl
     return None
 
 
-def _unproven(spec: RunSpec) -> ModelError:
+def _unproven(spec: Spec) -> ModelError:
     return ModelError(
         f"{_asked(spec)}: no row of the first {_SAMPLES} batches has a score in float32, and no "
-        f"golden row of model {spec.model.name!r}, so that nothing shows how far scores would come "
-        f"out from it; set {_remedy(spec)}, or give the model golden rows that have a score"
+        f"golden row of model {spec.scoring.model.name!r}, so that nothing shows "
+        f"how far scores would come out from it; set {_remedy(spec)}, or give the model golden "
+        "rows that have a score"
     )
 
 
@@ -234,7 +240,7 @@ def _head(block: Block) -> Block:
     )
 
 
-def _score_plain(spec: RunSpec, predictor: Predictor, sample: Block) -> tuple[Block, Block]:
+def _score_plain(spec: Spec, predictor: Predictor, sample: Block) -> tuple[Block, Block]:
     """Returns the scores of the rows that have some, and these rows with their model inputs."""
     assert sample.values is not None
     values = sample.values
@@ -250,14 +256,15 @@ def _score_plain(spec: RunSpec, predictor: Predictor, sample: Block) -> tuple[Bl
     return known, inputs
 
 
-def _score_fast(spec: RunSpec, predictor: Predictor, inputs: Block) -> Block:
+def _score_fast(spec: Spec, predictor: Predictor, inputs: Block) -> Block:
     try:
         return infer(inputs, make_calls(spec, predictor))
     except StepError as error:
-        compiled = " compiled" if spec.compile else ""
+        compiled = " compiled" if spec.execution.compile else ""
         raise ModelError(
-            f"model {spec.model.name!r} cannot be called in {spec.precision}{compiled}, as it can "
-            f"in float32: {error}; set {_remedy(spec)}"
+            f"model {spec.scoring.model.name!r} cannot be called in "
+            f"{spec.execution.precision}{compiled}, as it can in float32: {error}; "
+            f"set {_remedy(spec)}"
         ) from error
 
 
@@ -279,31 +286,35 @@ def compare_blocks(known: Block, made: Block | None) -> dict[str, float]:
     return gaps
 
 
-def _require_near(spec: RunSpec, gaps: Mapping[str, float], rows: str) -> None:
+def _require_near(spec: Spec, gaps: Mapping[str, float], rows: str) -> None:
     name = max(gaps, key=lambda name: gaps[name], default=None)
-    tolerance = spec.model.tolerance
+    tolerance = spec.scoring.model.tolerance
     if name is None or gaps[name] <= tolerance:
         return
     raise ModelError(
-        f"{_asked(spec)}: output {name!r} of model {spec.model.name!r} comes out up to "
+        f"{_asked(spec)}: output {name!r} of model {spec.scoring.model.name!r} comes out up to "
         f"{gaps[name]:.3g} from float32 on {rows}, and its tolerance is {tolerance:g}; set "
         f"{_remedy(spec)}, or where such a difference does no harm, a larger tolerance in the "
         "model folder's model.yaml"
     )
 
 
-def _asked(spec: RunSpec) -> str:
-    asked = [f"runtime.precision {spec.precision}"] if spec.precision != "float32" else []
-    return " with ".join([*asked, *(["runtime.compile"] if spec.compile else [])])
+def _asked(spec: Spec) -> str:
+    asked = (
+        [f"runtime.precision {spec.execution.precision}"]
+        if spec.execution.precision != "float32"
+        else []
+    )
+    return " with ".join([*asked, *(["runtime.compile"] if spec.execution.compile else [])])
 
 
-def _remedy(spec: RunSpec) -> str:
-    remedies = ["runtime.precision: float32"] if spec.precision != "float32" else []
-    remedies += ["runtime.compile: false"] if spec.compile else []
+def _remedy(spec: Spec) -> str:
+    remedies = ["runtime.precision: float32"] if spec.execution.precision != "float32" else []
+    remedies += ["runtime.compile: false"] if spec.execution.compile else []
     return " and ".join(remedies)
 
 
-def _describe(chosen: Inference, spec: RunSpec) -> dict[str, Any]:
+def _describe(chosen: Inference, spec: Spec) -> dict[str, Any]:
     described = {}
     if chosen.chosen != _backend(spec).usual_call:
         described["micro_batch"] = f"{chosen.call_rows:,}, {chosen.chosen}"
@@ -311,7 +322,7 @@ def _describe(chosen: Inference, spec: RunSpec) -> dict[str, Any]:
         gap = max(chosen.gaps.values())
         described["precision"] = (
             f"{chosen.precision}, at most {gap:.2g} from float32, uncompiled; tolerance "
-            f"{spec.model.tolerance:g}"
+            f"{spec.scoring.model.tolerance:g}"
         )
     if chosen.warm_up_seconds is not None:
         described["compile"] = f"{chosen.warm_up_seconds:.1f} s to warm up"

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from batchscore.job import Job
 from batchscore.plan.fingerprint import FORMAT, VERSION_OF, sha256_of
 from batchscore.stages.preprocess import InputColumns
-from batchscore.worker.spec import RunSpec
+from batchscore.worker.spec import Spec
 
 _SCORING = {"scoring": "version 1"}
 _NO_INFLUENCE = {"profiles of units": "format 1", f"{VERSION_OF}batchscore": "0.1.0"}
@@ -23,15 +23,15 @@ def is_legacy(facts: Mapping[str, str]) -> bool:
     return FORMAT not in facts
 
 
-def respell(facts: Mapping[str, str], job: Job, spec: RunSpec) -> dict[str, str]:
+def respell(facts: Mapping[str, str], job: Job, spec: Spec) -> dict[str, str]:
     """Returns a job's facts of today in the words of then.
 
     What is unknown to that version keeps its name, so that it equals nothing of then.
     """
     old = {
-        "model inputs": sha256_of([_repr_input(each) for each in spec.inputs]),
+        "model inputs": sha256_of([_repr_input(each) for each in spec.scoring.inputs]),
         "input.filters": _repr_filters(job),
-        "columns that are read": str(spec.seen_schema),
+        "columns that are read": str(spec.scoring.seen_schema),
     }
     return {name: value for name, value in facts.items() if name != FORMAT} | old
 
@@ -42,7 +42,7 @@ def complete(facts: Mapping[str, str]) -> dict[str, str]:
     return {**kept, **_SCORING}
 
 
-def legacy_score(facts: Mapping[str, str], job: Job, spec: RunSpec) -> str:
+def legacy_score(facts: Mapping[str, str], job: Job, spec: Spec) -> str:
     """Returns the hash under which that version, with the packages of today, kept a job's units."""
     old = {k: v for k, v in respell(facts, job, spec).items() if (k, v) not in _SCORING.items()}
     versions = {f"{VERSION_OF}{name}": version(name) for name in _PACKAGES}

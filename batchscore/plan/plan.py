@@ -53,7 +53,7 @@ from batchscore.stages.preprocess import InputColumns
 from batchscore.stages.read import Source
 from batchscore.storage.store import Store
 from batchscore.units.unit import Piece, Shard, Unit
-from batchscore.worker.spec import RunSpec
+from batchscore.worker.spec import Execution, Scoring, Spec
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,8 @@ class Plan:
 
     Args:
         loaded: the job.
-        spec: what workers are told; its run's name and lease are still empty.
+        spec: What is scored, and how; a run adds its identity.
+        score: Hash of all that scores depend on but the rows.
         pieces: the row groups that may hold rows to score.
         shards: all of the input that could be opened.
         bad_files: files of the input that could not be opened and are left out.
@@ -78,7 +79,8 @@ class Plan:
     """
 
     loaded: LoadedJob
-    spec: RunSpec
+    spec: Spec
+    score: str
     pieces: tuple[Piece, ...]
     shards: tuple[Shard, ...]
     bad_files: tuple[BadFile, ...]
@@ -116,15 +118,19 @@ def make_plan(loaded: LoadedJob) -> Plan:
     places = places_of(footers)
     source = Source(schema, read_filters(job), batch_rows, int96=int96, places=places)
     inputs = model_inputs(job, model, schema, footers)
-    spec = _make_spec(loaded, code, source, model, inputs, sum(piece.rows for piece in pieces))
-    spec = replace(spec, target=annotate(spec, footers))
-    spec = _with_hidden(spec, hidden)
+    scoring = _make_scoring(loaded, code, source, model, inputs)
+    execution = _make_execution(job, sum(piece.rows for piece in pieces))
+    slice_ = layout.slice_id(job.name, loaded.params)
+    spec = Spec(job.name, slice_, Store(job.output.path), scoring, execution)
+    target = annotate(spec, footers)
+    spec = replace(spec, scoring=_with_hidden(replace(scoring, target=target), hidden))
     check_drift_columns(job, schema, model)
     facts = score_facts(loaded, spec)
     score = score_hash(facts)
     return Plan(
         loaded=loaded,
-        spec=replace(spec, score=score),
+        spec=spec,
+        score=score,
         pieces=tuple(pieces),
         shards=tuple(footer.shard for footer in footers),
         bad_files=tuple(found.bad),
@@ -138,13 +144,13 @@ def make_plan(loaded: LoadedJob) -> Plan:
     )
 
 
-def _with_hidden(spec: RunSpec, hidden: pa.Schema) -> RunSpec:
-    """Returns the spec with columns that are read for checks alone."""
+def _with_hidden(scoring: Scoring, hidden: pa.Schema) -> Scoring:
+    """Returns what is scored with columns that are read for checks alone."""
     if not hidden.names:
-        return spec
-    schema = pa.schema([*spec.source.schema, *hidden])
-    source = replace(spec.source, schema=schema)
-    return replace(spec, source=source, target=replace(spec.target, hidden=tuple(hidden.names)))
+        return scoring
+    source = replace(scoring.source, schema=pa.schema([*scoring.source.schema, *hidden]))
+    target = replace(scoring.target, hidden=tuple(hidden.names))
+    return replace(scoring, source=source, target=target)
 
 
 def share_out(plan: Plan, units: tuple[Unit, ...]) -> Plan:
@@ -161,52 +167,52 @@ def share_out(plan: Plan, units: tuple[Unit, ...]) -> Plan:
 
 def placed(plan: Plan, workers: int, why: str, threads: int = 1) -> Plan:
     """Returns the plan with a number of workers, why so many, and the threads of each."""
-    source = replace(plan.spec.source, threads=threads)
-    spec = replace(plan.spec, source=source, tile_threads=threads)
+    source = replace(plan.spec.scoring.source, threads=threads)
+    scoring = replace(plan.spec.scoring, source=source)
+    execution = replace(plan.spec.execution, tile_threads=threads)
+    spec = replace(plan.spec, scoring=scoring, execution=execution)
     return replace(plan, spec=spec, workers=workers, choices={"workers": why, **plan.choices})
 
 
-def _make_spec(
+def _make_scoring(
     loaded: LoadedJob,
     code: Mapping[str, str],
     source: Source,
     model: Model,
     inputs: tuple[InputColumns, ...],
-    rows: int,
-) -> RunSpec:
+) -> Scoring:
     job = loaded.job
     keys = plain_keys(Store(job.output.path), job.output.partition_by)
-    target = written_columns(job, source.schema, model.version, keys)
-    return RunSpec(
-        run="",
-        job=job.name,
-        slice=layout.slice_id(job.name, loaded.params),
-        score="",
-        lease=0,
+    return Scoring(
         base=loaded.base,
         code=code,
-        output=Store(job.output.path),
         source=source,
         model=model,
         inputs=inputs,
         preprocess=job.preprocess,
         postprocess=job.postprocess,
-        target=target,
-        device=job.runtime.device,
-        precision=job.runtime.precision,
-        compile=job.runtime.compile,
-        call_rows=TILE_ROWS if job.runtime.micro_batch == "auto" else job.runtime.micro_batch,
-        auto_rows=job.runtime.micro_batch == "auto",
-        tile_threads=1,
+        target=written_columns(job, source.schema, model.version, keys),
         rejects=job.rejects,
-        max_rejects=rejects_allowed(job.rejects, rows),
-        fresh=True,
         checks=job.checks,
         drift=job.drift,
         model_columns=model_columns(job, model, source.schema),
         hints=score_hints(job, model),
         allow_empty=job.input.allow_empty,
         max_bad_shards=_max_bad_shards(job),
+    )
+
+
+def _make_execution(job: Job, rows: int) -> Execution:
+    """Returns how the job asks its rows to be scored."""
+    return Execution(
+        device=job.runtime.device,
+        precision=job.runtime.precision,
+        compile=job.runtime.compile,
+        call_rows=TILE_ROWS if job.runtime.micro_batch == "auto" else job.runtime.micro_batch,
+        auto_rows=job.runtime.micro_batch == "auto",
+        tile_threads=1,
+        max_rejects=rejects_allowed(job.rejects, rows),
+        fresh=True,
     )
 
 
@@ -244,20 +250,20 @@ def plan_facts(plan: Plan, started: str) -> dict[str, Any]:
         "device": plan.choices.get("device", job.runtime.device),
         "workers": plan.workers,
         "cores": count_cores(),
-        "batch_rows": spec.source.batch_rows,
-        "tile_rows": spec.call_rows,
+        "batch_rows": spec.scoring.source.batch_rows,
+        "tile_rows": spec.execution.call_rows,
         "inference": plan.inference,
         "actor": actor(),
         "started": started,
         "job_sha256": plan.loaded.text_sha256,
         "fingerprint": plan.fingerprint,
-        "score": spec.score,
+        "score": plan.score,
         "score_facts": plan.score_facts,
         "model": {
-            "name": spec.model.name,
-            "version": spec.model.version,
-            "identity": spec.model.identity,
-            "sha256": dict(spec.model.sha256),
+            "name": spec.scoring.model.name,
+            "version": spec.scoring.model.version,
+            "identity": spec.scoring.model.identity,
+            "sha256": dict(spec.scoring.model.sha256),
         },
         "packages": package_versions(),
     }

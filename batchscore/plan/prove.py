@@ -36,7 +36,7 @@ from batchscore.worker.scoring import (
     postprocess_step,
     preprocess_step,
 )
-from batchscore.worker.spec import RunSpec
+from batchscore.worker.spec import Spec
 
 # All calls of a function come to four and a half samples: an eighth of a block, or at least enough
 # rows for a difference to show.
@@ -69,7 +69,7 @@ class _Stage:
     ways: Ways
 
 
-_Prepare = Callable[[RunSpec, Block, list[str]], tuple[Sequence[_Stage], Block]]
+_Prepare = Callable[[Spec, Block, list[str]], tuple[Sequence[_Stage], Block]]
 """Returns the forms of a stage that are tried until one does not fail, and the rows for it.
 
 The list takes why a stage could not be made again.
@@ -118,7 +118,7 @@ def require_independent(plan: Plan, units: Sequence[Unit], predictor: Predictor 
         tried, before = _try_scores(spec, outputs, skipped), published_scores(spec)
         if tried.open:
             types = learn_types(spec, before, _steps(spec, predictor), units)
-            tried = _try_scores(replace(spec, scores=types), outputs, skipped)
+            tried = _try_scores(_with_types(spec, types), outputs, skipped)
             tried = replace(tried, scores={**types, **tried.scores})
         return replace(tried, scores=keep_published(before, tried.scores))
     except FailedError as error:
@@ -129,33 +129,37 @@ def require_independent(plan: Plan, units: Sequence[Unit], predictor: Predictor 
 
 def _read_sample(plan: Plan, units: Sequence[Unit]) -> Block | None:
     """Returns rows to score; if they are few, with others of the input, published ones too."""
-    source = plan.spec.source
+    source = plan.spec.scoring.source
     rows = min(_MOST_ROWS, max(_LEAST_ROWS, source.batch_rows // _SHARE))
     asked = {piece.shard.path for unit in units for piece in unit.pieces}
     others = tuple(piece for piece in plan.pieces if piece.shard.path not in asked)
     return read_spread(units, [Unit("others", others)], source, rows, _LEAST_ROWS)
 
 
-def _plain_spec(spec: RunSpec) -> RunSpec:
+def _plain_spec(spec: Spec) -> Spec:
     """Returns a spec whose stages share nothing with a run, and call the network in float32."""
-    return replace(
-        spec,
-        run="",
+    execution = replace(
+        spec.execution,
         precision="float32",
         compile=False,
-        call_rows=min(spec.call_rows, TILE_ROWS),
+        call_rows=min(spec.execution.call_rows, TILE_ROWS),
         auto_rows=False,
         tile_threads=1,
         max_rejects=_MOST_GUILTY,
         fresh=True,
     )
+    return replace(spec, execution=execution)
 
 
-def _steps(spec: RunSpec, predictor: Predictor) -> list[BlockStep]:
+def _with_types(spec: Spec, types: Types) -> Spec:
+    return replace(spec, scoring=replace(spec.scoring, scores=types))
+
+
+def _steps(spec: Spec, predictor: Predictor) -> list[BlockStep]:
     return [preprocess_step(spec), infer_step(spec, predictor), postprocess_step(spec)]
 
 
-def _try_scores(spec: RunSpec, outputs: Block, skipped: list[str]) -> Tried:
+def _try_scores(spec: Spec, outputs: Block, skipped: list[str]) -> Tried:
     """Tries what comes after the network; once more with types that some of its batches tell.
 
     Where no row of a batch has a text, its nulls have no type, and are rejected. Other batches of
@@ -164,13 +168,13 @@ def _try_scores(spec: RunSpec, outputs: Block, skipped: list[str]) -> Tried:
     try:
         return _try_after(spec, outputs, skipped)
     except FunctionError:
-        types = {**spec.scores, **_types_of(spec, outputs)}
-        if types == dict(spec.scores):
+        types = {**spec.scoring.scores, **_types_of(spec, outputs)}
+        if types == dict(spec.scoring.scores):
             raise
-        return _try_after(replace(spec, scores=types), outputs, skipped)
+        return _try_after(_with_types(spec, types), outputs, skipped)
 
 
-def _types_of(spec: RunSpec, outputs: Block) -> Types:
+def _types_of(spec: Spec, outputs: Block) -> Types:
     """Returns the types of score columns that any batch of a sample tells."""
     types: dict[str, pa.DataType] = {}
 
@@ -183,19 +187,19 @@ def _types_of(spec: RunSpec, outputs: Block) -> Types:
     return types
 
 
-def _try_after(spec: RunSpec, outputs: Block, skipped: list[str]) -> Tried:
+def _try_after(spec: Spec, outputs: Block, skipped: list[str]) -> Tried:
     block = _try_stages(spec, (_after,), outputs, skipped)
     if isinstance(block, Tried):
         return block
     _require_checked(spec, block)
-    types = {**spec.scores, **known_types(block.values)}
+    types = {**spec.scoring.scores, **known_types(block.values)}
     assert block.values is not None
     said = _said(len(block), spec, skipped)
     return Tried(said, types, open=len(types) < block.values.num_columns)
 
 
 def _try_stages(
-    spec: RunSpec, ways: Sequence[_Prepare], block: Block, skipped: list[str]
+    spec: Spec, ways: Sequence[_Prepare], block: Block, skipped: list[str]
 ) -> Block | Tried:
     """Returns what stages make of a block, one after the other; or why they were not tried."""
     for prepare in ways:
@@ -213,22 +217,24 @@ def _try_stages(
     return block
 
 
-def _before(spec: RunSpec, block: Block, skipped: list[str]) -> tuple[Sequence[_Stage], Block]:
-    name = f"preprocess.function {spec.preprocess.function}" if spec.preprocess else ""
+def _before(spec: Spec, block: Block, skipped: list[str]) -> tuple[Sequence[_Stage], Block]:
+    name = (
+        f"preprocess.function {spec.scoring.preprocess.function}" if spec.scoring.preprocess else ""
+    )
     return [_of_functions(spec, name, "model input", preprocess_step, skipped)], block
 
 
-def _after(spec: RunSpec, block: Block, skipped: list[str]) -> tuple[Sequence[_Stage], Block]:
-    after = [each.function for each in spec.postprocess if isinstance(each, UserFunction)]
+def _after(spec: Spec, block: Block, skipped: list[str]) -> tuple[Sequence[_Stage], Block]:
+    after = [each.function for each in spec.scoring.postprocess if isinstance(each, UserFunction)]
     name = f"postprocess function {' or '.join(after)}" if after else ""
     return [_of_functions(spec, name, "score", postprocess_step, skipped)], block
 
 
 def _of_functions(
-    spec: RunSpec,
+    spec: Spec,
     name: str,
     values: Values,
-    make: Callable[[RunSpec, int], BlockStep],
+    make: Callable[[Spec, int], BlockStep],
     skipped: list[str],
 ) -> _Stage:
     def afresh() -> BlockStep:
@@ -241,41 +247,43 @@ def _of_functions(
 
 
 def _inside(
-    spec: RunSpec, block: Block, skipped: list[str], predictor: Predictor
+    spec: Spec, block: Block, skipped: list[str], predictor: Predictor
 ) -> tuple[Sequence[_Stage], Block]:
     """Returns how to try the model, and with which rows: the backend knows what shows most."""
     lengths_b, most = _lengths(spec, block)
-    sample = Sample(len(block), lengths_b, most, spec.call_rows, spec.source.batch_rows)
-    trial = backend_of(spec.model.format).trial(sample)
+    sample = Sample(
+        len(block), lengths_b, most, spec.execution.call_rows, spec.scoring.source.batch_rows
+    )
+    trial = backend_of(spec.scoring.model.format).trial(sample)
     stages = [_of_network(spec, predictor, size, skipped) for size in trial.sizes]
     return stages, take(block, trial.places_n)
 
 
-def _lengths(spec: RunSpec, block: Block) -> tuple[Array | None, int]:
+def _lengths(spec: Spec, block: Block) -> tuple[Array | None, int]:
     """Returns the steps of each row in inputs of varying length, and the most that it may have."""
     assert block.values is not None
-    varying = next((each for each in spec.model.inputs if each.varying), None)
+    varying = next((each for each in spec.scoring.model.inputs if each.varying), None)
     if varying is None or varying.varying is None:
         return None, 0
     steps_b = to_numpy(pc.list_value_length(block.values.column(varying.name)))
     return steps_b, varying.varying.max_length
 
 
-def _of_network(spec: RunSpec, predictor: Predictor, call_rows: int, skipped: list[str]) -> _Stage:
-    sized = replace(spec, call_rows=call_rows)
+def _of_network(spec: Spec, predictor: Predictor, call_rows: int, skipped: list[str]) -> _Stage:
+    sized = replace(spec, execution=replace(spec.execution, call_rows=call_rows))
 
     def afresh() -> BlockStep:
         return _batched(spec, "output", infer_step(sized, predictor.again() or load_plain(spec)))
 
-    built = spec.model.architecture
-    name = f"architecture {built}" if built else f"model {spec.model.name!r}"
+    built = spec.scoring.model.architecture
+    name = f"architecture {built}" if built else f"model {spec.scoring.model.name!r}"
     ways = Ways(1, _own(predictor), partial(_made_again, name, afresh, skipped))
     step = _batched(spec, "output", infer_step(sized, predictor))
     return _Stage(name, "output", ModelError, step, ways)
 
 
-def _batched(spec: RunSpec, values: Values, step: BlockStep) -> BlockStep:
-    return partial(in_batches, step, spec.source.batch_rows, values)
+def _batched(spec: Spec, values: Values, step: BlockStep) -> BlockStep:
+    return partial(in_batches, step, spec.scoring.source.batch_rows, values)
 
 
 def _made_again(name: str, make: Callable[[], BlockStep], skipped: list[str]) -> BlockStep | None:
@@ -314,8 +322,8 @@ def _first_result(
     return stage, rows, known
 
 
-def _said(rows: int, spec: RunSpec, skipped: Sequence[str]) -> str:
-    if spec.source.batch_rows == 1:
+def _said(rows: int, spec: Spec, skipped: Sequence[str]) -> str:
+    if spec.scoring.source.batch_rows == 1:
         said = (
             f"{counted(rows, 'batch')} of 1 row {of_count(rows, 'scores', 'score')} the same again"
         )
@@ -326,10 +334,10 @@ def _said(rows: int, spec: RunSpec, skipped: Sequence[str]) -> str:
     return "; not tried as in another process: ".join([said, *skipped[:1]])
 
 
-def _require_checked(spec: RunSpec, block: Block) -> None:
+def _require_checked(spec: Spec, block: Block) -> None:
     """Raises StepError where there is no column or type for a check; a function names scores."""
     assert block.values is not None
-    Tallies(spec.target.checks, block.unit).add([block.values, block.batch], block.rows_b)
+    Tallies(spec.scoring.target.checks, block.unit).add([block.values, block.batch], block.rows_b)
 
 
 def _first_rows(block: Block, rows: int) -> Block:
@@ -337,9 +345,9 @@ def _first_rows(block: Block, rows: int) -> Block:
     return take(block, np.arange(min(rows, len(block)), dtype=np.int64))
 
 
-def _require_alike(spec: RunSpec, stage: _Stage, block: Block, known: Block) -> None:
-    found = find_dependence(stage.step, block, known, spec.model.tolerance, stage.ways)
+def _require_alike(spec: Spec, stage: _Stage, block: Block, known: Block) -> None:
+    found = find_dependence(stage.step, block, known, spec.scoring.model.tolerance, stage.ways)
     if found is not None:
-        rows = min(found.known_rows, spec.source.batch_rows)
+        rows = min(found.known_rows, spec.scoring.source.batch_rows)
         found = replace(found, known_rows=rows)
         raise stage.error(describe(spec, stage.name, stage.values, block, found))

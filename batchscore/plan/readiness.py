@@ -17,7 +17,7 @@ from batchscore.stages.postprocess import score_kinds
 from batchscore.stages.write import MODEL_VERSION
 from batchscore.units.unit import Unit
 from batchscore.worker.scoring import postprocess_step, preprocess_step
-from batchscore.worker.spec import RunSpec
+from batchscore.worker.spec import Spec
 
 
 def verify(plan: Plan, units: Sequence[Unit] = ()) -> Plan:
@@ -30,19 +30,23 @@ def verify(plan: Plan, units: Sequence[Unit] = ()) -> Plan:
         DeviceError, ModelError, FunctionError, OutputError: one of them cannot be used.
         InvalidError: the first batch, where it has to be tried, cannot be scored.
     """
-    backend, asked = backend_of(plan.spec.model.format), plan.spec.device
+    backend, asked = backend_of(plan.spec.scoring.model.format), plan.spec.execution.device
     device = backend.resolve(asked)
-    _check_shapes(plan.spec.model, backend.inspect(plan.spec.model))
-    predictor = backend.load(plan.spec.model, "cpu", prove=True)
+    _check_shapes(plan.spec.scoring.model, backend.inspect(plan.spec.scoring.model))
+    predictor = backend.load(plan.spec.scoring.model, "cpu", prove=True)
     _check_steps(plan.spec)
     notes = dict(predictor.notes)
     told = {"device": f"{backend.describe(device)}, asked for {asked}", **notes}
-    plan = replace(plan, spec=replace(plan.spec, device=device), choices={**told, **plan.choices})
+    plan = replace(
+        plan,
+        spec=replace(plan.spec, execution=replace(plan.spec.execution, device=device)),
+        choices={**told, **plan.choices},
+    )
     plan = settle_inference(replace(plan, gpus=backend.gpus(device)))
     if units:
         tried = require_independent(plan, units, predictor if device == "cpu" else None)
         backend.release(device)
-        spec = replace(plan.spec, scores=tried.scores)
+        spec = replace(plan.spec, scoring=replace(plan.spec.scoring, scores=tried.scores))
         plan = replace(plan, spec=spec, choices={**plan.choices, "alone": tried.said})
     return replace(plan, inference={**plan.inference, **notes})
 
@@ -61,16 +65,18 @@ def _check_shapes(model: Model, facts: Facts) -> None:
                 )
 
 
-def _check_steps(spec: RunSpec) -> None:
+def _check_steps(spec: Spec) -> None:
     preprocess_step(spec)
     postprocess_step(spec)
-    _check_names(spec, score_kinds(output_names(spec.model), spec.postprocess) or ())
+    _check_names(
+        spec, score_kinds(output_names(spec.scoring.model), spec.scoring.postprocess) or ()
+    )
 
 
-def _check_names(spec: RunSpec, scores: Iterable[str]) -> None:
+def _check_names(spec: Spec, scores: Iterable[str]) -> None:
     # Scores are profiled beside all columns that are read, also those that are not written.
-    taken = {MODEL_VERSION} & set(spec.target.columns)
-    clashes = sorted(taken | (set(scores) & set(spec.source.schema.names)))
+    taken = {MODEL_VERSION} & set(spec.scoring.target.columns)
+    clashes = sorted(taken | (set(scores) & set(spec.scoring.source.schema.names)))
     if clashes:
         raise OutputError(
             f"output.columns: {clashes[0]!r} is the name of an input column and of a score; "

@@ -9,7 +9,7 @@ import numpy as np
 from batchscore.messages.wording import counted, one_line
 from batchscore.plan.independence import Cause, Dependence
 from batchscore.stages.block import Block, locate_rows
-from batchscore.worker.spec import RunSpec
+from batchscore.worker.spec import Spec
 
 Values = Literal["model input", "output", "score"]
 """What a stage makes, for a message."""
@@ -62,7 +62,7 @@ _NETWORK_REMEDIES: dict[Cause, str] = {
 }
 
 
-def describe(spec: RunSpec, name: str, values: Values, block: Block, found: Dependence) -> str:
+def describe(spec: Spec, name: str, values: Values, block: Block, found: Dependence) -> str:
     """Returns the message of a stage that makes something else of a row.
 
     Args:
@@ -74,12 +74,12 @@ def describe(spec: RunSpec, name: str, values: Values, block: Block, found: Depe
     remedies = _NETWORK_REMEDIES if values == "output" else _FUNCTION_REMEDIES
     return (
         f"{name} {_FAULTS[found.cause]}. {_pairs(spec, values, block, found)}. Expected: the same, "
-        f"floats to within {spec.model.tolerance:g}, the model's tolerance, since a score must "
-        f"depend on its row alone. What to do: {remedies[found.cause]}"
+        f"floats to within {spec.scoring.model.tolerance:g}, the model's tolerance, since a score "
+        f"must depend on its row alone. What to do: {remedies[found.cause]}"
     )
 
 
-def _pairs(spec: RunSpec, values: Values, block: Block, found: Dependence) -> str:
+def _pairs(spec: Spec, values: Values, block: Block, found: Dependence) -> str:
     """Returns where rows differ and in what, the first of them with what was done."""
     before, after = _occasions(found)
     numbers = np.array([example.row for example in found.examples], np.int64)
@@ -110,13 +110,13 @@ def _occasions(found: Dependence) -> tuple[str, str]:
     return f"in a batch of {counted(found.known_rows, 'row')}", others
 
 
-def _column(spec: RunSpec, values: Values, found: Dependence) -> str:
+def _column(spec: Spec, values: Values, found: Dependence) -> str:
     if not found.column:
         return ""
     name = f"{values} {found.column!r}"
     if found.element is None:
         return f"{name} of "
-    fed = next((each.columns for each in spec.inputs if each.name == found.column), ())
+    fed = next((each.columns for each in spec.scoring.inputs if each.name == found.column), ())
     if values == "model input" and found.element < len(fed) > 1:
         return f"{name}, column {fed[found.element]!r}, of "
     return f"{name}, number {found.element}, of "

@@ -15,6 +15,7 @@ from batchscore.runs.checks import Check, check_golden
 from batchscore.runs.ledger import encode_record
 from batchscore.stages.block import Block, End
 from batchscore.stages.read import read_unit
+from batchscore.stages.write import Attempt
 from batchscore.storage.store import Store
 from batchscore.telemetry import THREADS
 from batchscore.units.unit import make_unit
@@ -26,7 +27,7 @@ from batchscore.worker.scoring import (
     postprocess_step,
     preprocess_step,
 )
-from batchscore.worker.spec import RunSpec
+from batchscore.worker.spec import Spec
 
 _ROUNDS = 2
 # Enough for a batch, unless they are tiny; then a smaller batch tells as much.
@@ -81,8 +82,8 @@ def _rehearse_once(plan: Plan, work: Work) -> Rehearsal | None:
     try:
         # However many rows are rejected: their number is judged later.
         fresh = not work.reused
-        spec = replace(plan.spec, output=memory, max_rejects=len(block), fresh=fresh)
-        return _score(spec, block)
+        execution = replace(plan.spec.execution, max_rejects=len(block), fresh=fresh)
+        return _score(replace(plan.spec, output=memory, execution=execution), block)
     finally:
         memory.remove("")
 
@@ -96,17 +97,17 @@ def first_blocks(plan: Plan) -> Iterator[Block]:
     """Yields the batches that the filter keeps, in order, without their ends."""
     for start in range(0, len(plan.pieces), _SHARDS):
         unit = make_unit(plan.pieces[start : start + _SHARDS])
-        blocks = read_unit(unit, plan.spec.source, plan.spec.max_bad_shards)
+        blocks = read_unit(unit, plan.spec.scoring.source, plan.spec.scoring.max_bad_shards)
         yield from (block for block in blocks if block.end is None)
 
 
-def _score(spec: RunSpec, block: Block) -> Rehearsal:
+def _score(spec: Spec, block: Block) -> Rehearsal:
     predictor = load(spec)
     unit = replace(block.unit, id="check")
     scored = replace(block, unit=unit)
     for step in (preprocess_step(spec), infer_step(spec, predictor), postprocess_step(spec)):
         scored = step(scored)
-    output = open_unit(spec, unit, "check")
+    output = open_unit(spec, Attempt(unit, "check", "check", "check", "ledger"))
     output.writer.add(scored)
     # The other rows of its unit count as filtered, so that rows are found where they lie.
     record = output.writer.finish(End(unit.rows, unit.rows - len(block), 1))
@@ -123,11 +124,11 @@ def _score(spec: RunSpec, block: Block) -> Rehearsal:
     )
 
 
-def _judge_golden(spec: RunSpec, predictor: Predictor) -> tuple[Check, ...]:
+def _judge_golden(spec: Spec, predictor: Predictor) -> tuple[Check, ...]:
     found = measure_golden(spec, predictor)
     if found is None:
         return ()
-    return tuple(check_golden([found["gaps"]], spec.model.tolerance, found["rows"]))
+    return tuple(check_golden([found["gaps"]], spec.scoring.model.tolerance, found["rows"]))
 
 
 def _first_row(block: Block) -> dict[str, Any]:

@@ -14,16 +14,14 @@ from batchscore.plan.sample import read_sample, spread
 from batchscore.stages.block import Block, Step
 from batchscore.stages.typeless import Types, are_alike, known_types
 from batchscore.units.unit import Unit, make_unit, split_piece
-from batchscore.worker.spec import RunSpec
+from batchscore.worker.spec import Spec
 
 # So many places all over the input are looked at, a few rows at each.
 _PLACES = 16
 _ROWS = 256
 
 
-def learn_types(
-    spec: RunSpec, before: Types, steps: Sequence[Step], units: Sequence[Unit]
-) -> Types:
+def learn_types(spec: Spec, before: Types, steps: Sequence[Step], units: Sequence[Unit]) -> Types:
     """Returns the types of score columns that rows elsewhere have, or that are published.
 
     Args:
@@ -33,7 +31,7 @@ def learn_types(
     """
     types = {**before}
     for part in _places(units):
-        block = _scored(read_sample([part], spec.source, _ROWS), steps)
+        block = _scored(read_sample([part], spec.scoring.source, _ROWS), steps)
         values = block.values if block is not None else None
         found = known_types(values)
         types |= found
@@ -50,10 +48,10 @@ def keep_published(before: Types, types: Types) -> Types:
     }
 
 
-def published_scores(spec: RunSpec) -> Types:
+def published_scores(spec: Spec) -> Types:
     """Returns the types of columns that are published; none where no function makes scores."""
     types: dict[str, pa.DataType] = {}
-    if not any(isinstance(step, UserFunction) for step in spec.postprocess):
+    if not any(isinstance(step, UserFunction) for step in spec.scoring.postprocess):
         return types
     for name, text in published_types(spec.output, spec.job, spec.slice).items():
         types |= _named(name, text)

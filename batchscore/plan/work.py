@@ -111,20 +111,20 @@ def settle(plan: Plan, rescore: bool = False, read: bool = False) -> Work:
     plan = scored_as(plan, _known_score(plan, base, changed))
     spec = plan.spec
     missing = _missing_files(plan, base, published, rescore)
-    alike = base is not None and base["score"] == spec.score and not rescore
+    alike = base is not None and base["score"] == plan.score and not rescore
     whole = {
         unit: record
         for unit, record in published.items()
         if alike and not _lacks(record, missing) and not missing & {*_records(plan, record)}
     }
     left = _groups(plan.pieces)
-    kept = _take(whole, left, spec.max_bad_shards)
-    finished = finished_units(spec.output, spec.slice, spec.score)
+    kept = _take(whole, left, spec.scoring.max_bad_shards)
+    finished = finished_units(spec.output, spec.slice, plan.score)
     salt = f"again {base['run'] if base else None}" if rescore else ""
     if salt:
         finished &= {unit.id for unit in _cut(plan.pieces, left, salt, set())}
     heads, damage = _usable(plan, finished - set(published), read)
-    resumed = _take(heads, left, spec.max_bad_shards)
+    resumed = _take(heads, left, spec.scoring.max_bad_shards)
     revoked = _revoked_alike(plan)
     damaged = _again(plan, _not_revoked(damage, revoked), left)
     units = _cut(plan.pieces, left, salt, {*finished, *published})
@@ -136,7 +136,7 @@ def settle(plan: Plan, rescore: bool = False, read: bool = False) -> Work:
     checks = (*checks, *_tell_missing(missing), *_tell_damaged(damaged))
     checks = (*checks, *([] if rescore else _judge_revoked(revoked, units, resumed)))
     runs = tuple(each["run"] for each in revoked)
-    done = (base, spec.score, kept, resumed)
+    done = (base, plan.score, kept, resumed)
     lost = bool(missing or damaged)
     again = explain_work(reasons, rescore, changes.rewritten, lost) if base else ()
     return Work(*done, units, changes, checks, unchanged, runs, damaged, again)
@@ -144,11 +144,11 @@ def settle(plan: Plan, rescore: bool = False, read: bool = False) -> Work:
 
 def scored_as(plan: Plan, score: str) -> Plan:
     """Returns the plan with the name under which what is scored as it scores is known."""
-    if score == plan.spec.score:
+    if score == plan.score:
         return plan
     bad = [(each.path, each.size, each.mark) for each in plan.bad_files]
     made = fingerprint(score, plan.pieces, bad)
-    return replace(plan, spec=replace(plan.spec, score=score), fingerprint=made)
+    return replace(plan, score=score, fingerprint=made)
 
 
 def _changed_since(plan: Plan, manifest: Mapping[str, Any]) -> tuple[str, ...]:
@@ -158,7 +158,7 @@ def _changed_since(plan: Plan, manifest: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _reasons(plan: Plan, manifest: Mapping[str, Any], changed: tuple[str, ...]) -> tuple[str, ...]:
     facts, before = _comparable(plan, manifest)
-    return explain_facts(changed, facts, before, plan.spec.model, manifest["model"])
+    return explain_facts(changed, facts, before, plan.spec.scoring.model, manifest["model"])
 
 
 def _comparable(plan: Plan, manifest: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
@@ -169,7 +169,7 @@ def _comparable(plan: Plan, manifest: Mapping[str, Any]) -> tuple[dict[str, str]
     if is_legacy(before):
         facts, before = respell(facts, plan.loaded.job, plan.spec), complete(before)
     if is_earlier(manifest["score_facts"]) and not changed_facts(facts, before):
-        facts = {**facts, **weights_facts(plan.spec.model)}
+        facts = {**facts, **weights_facts(plan.spec.scoring.model)}
     return facts, before
 
 
@@ -184,7 +184,7 @@ def _known_score(plan: Plan, base: Mapping[str, Any] | None, changed: Sequence[s
     store, slice_ = plan.spec.output, plan.spec.slice
     earlier = (score for score in _earlier_scores(plan) if finished_units(store, slice_, score))
     found = next(earlier, None)
-    if found is None or weights_facts(plan.spec.model):
+    if found is None or weights_facts(plan.spec.scoring.model):
         return score_hash(plan.score_facts)
     return found
 
@@ -234,7 +234,9 @@ def _cost(
     rows = sum(piece.rows for piece in plan.pieces)
     if not changes.score:
         left = _groups(plan.pieces)
-        rows -= sum(r.planned for r in _take(published, left, plan.spec.max_bad_shards).values())
+        rows -= sum(
+            r.planned for r in _take(published, left, plan.spec.scoring.max_bad_shards).values()
+        )
     scored = base["rows"]["input"] - base["rows"]["reused"]
     words = f"going on would score {counted(rows, 'row')}"
     if rows and scored:
@@ -254,7 +256,7 @@ def _revoked_alike(plan: Plan) -> list[dict[str, Any]]:
     """Returns what was taken back of runs that had scored as this job does."""
     spec = plan.spec
     found = [each for each in revocations(spec.output, spec.slice) if each["shards"]]
-    return [each for each in found if each["score"] == spec.score or _ran_alike(plan, each["run"])]
+    return [each for each in found if each["score"] == plan.score or _ran_alike(plan, each["run"])]
 
 
 def _not_revoked(damage: _Damage, revoked: Sequence[Mapping[str, Any]]) -> _Damage:
@@ -337,7 +339,7 @@ def _missing_files(
             "others; one was changed by hand: "
             "restore it, or score the slice again with --rescore"
         )
-    alike = base is not None and base["score"] == spec.score
+    alike = base is not None and base["score"] == plan.score
     kept = [path for r in published.values() for path in _records(plan, r)] if alike else []
     return spec.output.missing([*files, *kept])
 
@@ -353,7 +355,7 @@ def _listing(plan: Plan, rescore: bool) -> Listing:
 
 
 def _records(plan: Plan, record: UnitRecord) -> list[str]:
-    own = layout.record(plan.spec.slice, plan.spec.score, record.unit)
+    own = layout.record(plan.spec.slice, plan.score, record.unit)
     return [path for path in (own, record.rows_file, record.keys_file) if path is not None]
 
 
@@ -391,7 +393,7 @@ def _usable(
     Beside them stand those of the others, each with what is wrong with its files.
     """
     spec = plan.spec
-    heads = read_heads(spec.output, spec.slice, spec.score, units)
+    heads = read_heads(spec.output, spec.slice, plan.score, units)
     expected = {
         unit: {**files_of(record), **sidecars_of(spec.output, record)}
         for unit, record in heads.items()
@@ -410,14 +412,14 @@ def _again(plan: Plan, damage: _Damage, left: Mapping[ShardKey, set[int]]) -> di
     """Returns what is wrong with the files of those units whose row groups are left to do."""
     records = {unit: record for unit, (record, _) in damage.items()}
     rest = {key: set(groups) for key, groups in left.items()}
-    taken = _take(records, rest, plan.spec.max_bad_shards)
+    taken = _take(records, rest, plan.spec.scoring.max_bad_shards)
     return {path: wrong for unit in taken for path, wrong in damage[unit][1].items()}
 
 
 def _damaged_records(plan: Plan, units: Iterable[str]) -> dict[str, str]:
     """Returns the records that no longer say which row groups are finished, by path."""
     spec = plan.spec
-    paths = (layout.record(spec.slice, spec.score, unit) for unit in sorted(units))
+    paths = (layout.record(spec.slice, plan.score, unit) for unit in sorted(units))
     return dict.fromkeys(paths, "is damaged")
 
 

@@ -19,8 +19,7 @@ def trial_of(run: str, passed: bool) -> Trial:
     """Returns the trial that all stages and units of a run share within this process.
 
     Args:
-        run: its name; a rehearsal has none, and shares nothing.
-        passed: whether rows of the run were scored before it began.
+        run: Name of the run.
+        passed: Whether rows of the run were scored before it started.
     """
-    trial = Trial(passed)
-    return _TRIALS.setdefault(run, trial) if run else trial
+    return _TRIALS.setdefault(run, Trial(passed))

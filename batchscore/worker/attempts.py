@@ -15,7 +15,7 @@ from batchscore.runs.ledger import enter
 from batchscore.runs.progress import Counts, Pulse
 from batchscore.stages.block import Block, End, settled
 from batchscore.units.unit import Unit
-from batchscore.worker.scoring import UnitOutput, open_unit
+from batchscore.worker.scoring import UnitOutput, make_attempt, open_unit
 from batchscore.worker.spec import RunSpec
 
 _BLOCKS_LATE = 2
@@ -26,7 +26,7 @@ class Attempts:
 
     def __init__(self, spec: RunSpec) -> None:
         self._spec = spec
-        self._pulse = Pulse(spec.output, spec.run)
+        self._pulse = Pulse(spec.output, spec.identity.run)
         self._open: dict[str, UnitOutput] = {}
         self._counts: dict[str, Counts] = {}
         self._late: deque[Block] = deque()
@@ -76,8 +76,8 @@ class Attempts:
             counted = self._counts.pop(unit.id)
             self._pulse.add(-counted.rows, -counted.rejected)
         if unit.id not in self._open:
-            attempt = f"{unit.id}-{secrets.token_hex(4)}"
-            self._open[unit.id] = open_unit(self._spec, unit, attempt)
+            attempt = make_attempt(self._spec, unit, f"{unit.id}-{secrets.token_hex(4)}")
+            self._open[unit.id] = open_unit(self._spec, attempt)
             self._counts[unit.id] = Counts()
         return self._open[unit.id]
 
@@ -94,7 +94,7 @@ class Attempts:
         self._note_ended(wait=True)
         waited = time.perf_counter() - start
         unit = block.unit
-        address = layout.record(self._spec.slice, self._spec.score, unit.id)
+        address = layout.record(self._spec.slice, self._spec.identity.score, unit.id)
         if end.done:
             self._ended.append(address)
             return
@@ -109,9 +109,9 @@ class Attempts:
         try:
             record = output.writer.finish(end)
             # A worker that outlived its launcher leaves the ledger to whoever took the slice over.
-            if not holds(spec.output, spec.slice, spec.lease, spec.run):
+            if not holds(spec.output, spec.slice, spec.identity.lease, spec.identity.run):
                 # The launcher, if it is still there, finds out and reports why.
-                raise StoppedError(f"run {spec.run} does not hold its slice any more")
+                raise StoppedError(f"run {spec.identity.run} does not hold its slice any more")
             if not enter(spec.output, address, record, output.profile):
                 output.writer.discard()
         except BaseException:

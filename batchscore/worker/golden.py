@@ -20,7 +20,7 @@ from batchscore.stages.preprocess import InputColumns
 from batchscore.units.unit import Piece, Shard, Unit
 from batchscore.worker.golden_results import golden_prefix, golden_results
 from batchscore.worker.scoring import infer_step, load, preprocess_step
-from batchscore.worker.spec import RunSpec
+from batchscore.worker.spec import RunSpec, Spec
 
 _NO_NUMBER = "NonFiniteScore"
 
@@ -46,7 +46,7 @@ def ensure_golden(spec: RunSpec) -> None:
         record_golden(spec, load(spec))
 
 
-def measure_golden(spec: RunSpec, predictor: Predictor) -> dict[str, Any] | None:
+def measure_golden(spec: Spec, predictor: Predictor) -> dict[str, Any] | None:
     """Returns the number of golden rows and each output's largest difference to its known values.
 
     The rows hold the columns that the model's own preprocessing reads, or without it a column for
@@ -56,7 +56,7 @@ def measure_golden(spec: RunSpec, predictor: Predictor) -> dict[str, Any] | None
     Raises:
         ModelError: the golden rows cannot be read, or do not fit the model.
     """
-    name = spec.model.golden
+    name = spec.scoring.model.golden
     if name is None:
         return None
     rest, known = _read_golden(spec, name)
@@ -65,19 +65,19 @@ def measure_golden(spec: RunSpec, predictor: Predictor) -> dict[str, Any] | None
     return {"rows": rest.num_rows, "gaps": gaps}
 
 
-def score_golden(spec: RunSpec, predictor: Predictor) -> Block | None:
+def score_golden(spec: Spec, predictor: Predictor) -> Block | None:
     """Returns what a model makes of the golden rows; None where the model has none.
 
     Raises:
         ModelError: the golden rows cannot be read, or do not fit the model.
     """
-    name = spec.model.golden
+    name = spec.scoring.model.golden
     return None if name is None else _score(spec, predictor, _read_golden(spec, name)[0])
 
 
-def _read_golden(spec: RunSpec, name: str) -> tuple[pa.RecordBatch, dict[str, Array]]:
+def _read_golden(spec: Spec, name: str) -> tuple[pa.RecordBatch, dict[str, Array]]:
     """Returns the golden rows without their known outputs, and these."""
-    model = spec.model
+    model = spec.scoring.model
     try:
         table = pq.read_table(localize(model) / name).combine_chunks()
         batch = table.to_batches()[0]
@@ -91,16 +91,18 @@ def _read_golden(spec: RunSpec, name: str) -> tuple[pa.RecordBatch, dict[str, Ar
         ) from error
 
 
-def _score(spec: RunSpec, predictor: Predictor, batch: pa.RecordBatch) -> Block:
+def _score(spec: Spec, predictor: Predictor, batch: pa.RecordBatch) -> Block:
     """Puts rows through what the model folder describes, without the job's own functions."""
     inputs = tuple(
         InputColumns(each.name, each.dtype, each.shape, (each.name,), each.varying)
-        for each in spec.model.inputs
+        for each in spec.scoring.model.inputs
     )
     rows = batch.num_rows
-    # Without a name it shares no trial: what becomes of golden rows says nothing of the run's.
-    plain = replace(spec, run="", preprocess=None, inputs=inputs, max_rejects=rows, fresh=True)
-    shard = Shard(str(spec.model.golden), 0, "", rows)
+    # Without an identity it shares no trial: golden rows say nothing of the run's own rows.
+    scoring = replace(spec.scoring, preprocess=None, inputs=inputs)
+    execution = replace(spec.execution, max_rejects=rows, fresh=True)
+    plain = Spec(spec.job, spec.slice, spec.output, scoring, execution)
+    shard = Shard(str(spec.scoring.model.golden), 0, "", rows)
     unit = Unit("golden", (Piece(shard, (0,), (0,), (rows,)),))
     block = Block(unit, 0, to_arrow(np.arange(rows, dtype=np.int64)), batch)
     try:
@@ -111,17 +113,17 @@ def _score(spec: RunSpec, predictor: Predictor, batch: pa.RecordBatch) -> Block:
     return scored
 
 
-def _check_fit(spec: RunSpec, scored: Block, rows: int) -> None:
+def _check_fit(spec: Spec, scored: Block, rows: int) -> None:
     """Raises ModelError when no row came as far as a score, even one that is not a number."""
     unfit = [reject for reject in scored.rejects if reject.error != _NO_NUMBER]
     if sum(len(reject.rows_r) for reject in unfit) == rows:
         raise _misfit(spec, unfit[0].texts[0].as_py() or unfit[0].message)
 
 
-def _misfit(spec: RunSpec, why: str) -> ModelError:
+def _misfit(spec: Spec, why: str) -> ModelError:
     return ModelError(
-        f"golden rows {spec.model.golden} of model {spec.model.name!r}: do not fit the model "
-        f"({why}); write them again with the model"
+        f"golden rows {spec.scoring.model.golden} of model {spec.scoring.model.name!r}: do not "
+        f"fit the model ({why}); write them again with the model"
     )
 
 

@@ -12,10 +12,10 @@ from batchscore.worker.spec import RunSpec
 
 def golden_prefix(spec: RunSpec) -> str | None:
     """Returns how the paths of golden results begin; None where the model has no golden rows."""
-    model = spec.model
+    model = spec.scoring.model
     if model.golden is None:
         return None
-    return layout.golden(spec.slice, spec.score, model.sha256[model.golden])
+    return layout.golden(spec.slice, spec.identity.score, model.sha256[model.golden])
 
 
 def golden_results(spec: RunSpec) -> list[dict[str, Any]]:

@@ -30,12 +30,12 @@ from batchscore.stages.trial import Trial, trial_of
 from batchscore.stages.write import Attempt, UnitWriter
 from batchscore.storage.store import is_local
 from batchscore.units.unit import Unit
-from batchscore.worker.spec import RunSpec
+from batchscore.worker.spec import RunSpec, Spec
 
 BlockStep = Callable[[Block], Block]
 
 
-def load_call(section: Preprocess | UserFunction, spec: RunSpec, edition: int = 0) -> UserCall:
+def load_call(section: Preprocess | UserFunction, spec: Spec, edition: int = 0) -> UserCall:
     """Imports a user's function.
 
     Args:
@@ -44,7 +44,7 @@ def load_call(section: Preprocess | UserFunction, spec: RunSpec, edition: int = 
     Raises:
         FunctionError: it cannot be imported, or is not a function.
     """
-    base = spec.base
+    base = spec.scoring.base
     if not is_local(base):
         raise FunctionError(
             f"function {section.function}: the job file lies at {base}, and user code is only "
@@ -63,34 +63,36 @@ def load_call(section: Preprocess | UserFunction, spec: RunSpec, edition: int = 
     return UserCall(section.function, guarded(function, base), kind)
 
 
-def _listed(spec: RunSpec) -> Listed:
+def _listed(spec: Spec) -> Listed:
     """Returns the files that functions may import, and read: a model's are in its identity."""
-    return Listed(spec.code, readable=files_below(spec.model, spec.base))
+    return Listed(spec.scoring.code, readable=files_below(spec.scoring.model, spec.scoring.base))
 
 
-def preprocess_step(spec: RunSpec, edition: int = 0) -> BlockStep:
+def preprocess_step(spec: Spec, edition: int = 0) -> BlockStep:
     """Returns the step that makes model inputs: a user's function, fitted features, or columns.
 
     Args:
         edition: of the function's code.
     """
-    features = spec.model.features
-    if spec.preprocess is None and features is not None:
+    features = spec.scoring.model.features
+    if spec.scoring.preprocess is None and features is not None:
         step: BlockStep = partial(encode_features, encode=partial(encode, features))
     else:
-        call = load_call(spec.preprocess, spec, edition) if spec.preprocess else None
-        hidden = spec.target.hidden
-        step = partial(stack_columns, inputs=spec.inputs, function=call, hidden=hidden)
+        call = (
+            load_call(spec.scoring.preprocess, spec, edition) if spec.scoring.preprocess else None
+        )
+        hidden = spec.scoring.target.hidden
+        step = partial(stack_columns, inputs=spec.scoring.inputs, function=call, hidden=hidden)
     return _rejecting(spec, "preprocess", step)
 
 
-def infer_step(spec: RunSpec, predictor: Predictor) -> BlockStep:
+def infer_step(spec: Spec, predictor: Predictor) -> BlockStep:
     """Returns the step that calls the model and waits for it."""
     step = partial(infer, model=make_calls(spec, predictor), sources=_sources(spec))
     return _rejecting(spec, "infer", _guarded_network(spec, step))
 
 
-def late_infer_step(spec: RunSpec, predictor: Predictor) -> BlockStep:
+def late_infer_step(spec: Spec, predictor: Predictor) -> BlockStep:
     """Returns the step that calls the model, its results pending where a device computes them."""
     model, sources = make_calls(spec, predictor), _sources(spec)
     if not model.late:
@@ -101,42 +103,42 @@ def late_infer_step(spec: RunSpec, predictor: Predictor) -> BlockStep:
     return _guarded_network(spec, partial(infer_late, thread=thread, recover=again))
 
 
-def _sources(spec: RunSpec) -> dict[str, tuple[str, ...]]:
-    return {each.name: each.columns for each in spec.inputs}
+def _sources(spec: Spec) -> dict[str, tuple[str, ...]]:
+    return {each.name: each.columns for each in spec.scoring.inputs}
 
 
-def _guarded_network(spec: RunSpec, step: BlockStep) -> BlockStep:
+def _guarded_network(spec: Spec, step: BlockStep) -> BlockStep:
     """Returns a step that fails where the job's own architecture did what is refused."""
-    return guarded(step, spec.model.code) if spec.model.code else step
+    return guarded(step, spec.scoring.model.code) if spec.scoring.model.code else step
 
 
-def make_calls(spec: RunSpec, predictor: Predictor) -> Calls:
+def make_calls(spec: Spec, predictor: Predictor) -> Calls:
     """Returns the model as the run calls it."""
     return predictor.called(call_of(spec))
 
 
-def call_of(spec: RunSpec) -> Call:
+def call_of(spec: Spec) -> Call:
     """Returns how the run calls its model."""
     return Call(
-        output_specs(spec.model),
-        spec.device,
-        spec.tile_threads,
-        spec.call_rows,
-        spec.precision,
-        spec.compile,
-        spec.source.batch_rows,
-        {each.name: each.varying for each in spec.model.inputs if each.varying},
+        output_specs(spec.scoring.model),
+        spec.execution.device,
+        spec.execution.tile_threads,
+        spec.execution.call_rows,
+        spec.execution.precision,
+        spec.execution.compile,
+        spec.scoring.source.batch_rows,
+        {each.name: each.varying for each in spec.scoring.model.inputs if each.varying},
         partial(_remember_halved, spec),
     )
 
 
-def _remember_halved(spec: RunSpec, halvings: int) -> None:
-    rows = max(1, spec.call_rows >> halvings)
+def _remember_halved(spec: Spec, halvings: int) -> None:
+    rows = max(1, spec.execution.call_rows >> halvings)
     logging.warning("the device's memory ran out: %d rows a call from here on", rows)
-    if spec.auto_rows:
-        backend_of(spec.model.format).remember_rows(spec.model, call_of(spec), rows)
-    if spec.run:
-        note_halved(spec.output, spec.run, rows)
+    if spec.execution.auto_rows:
+        backend_of(spec.scoring.model.format).remember_rows(spec.scoring.model, call_of(spec), rows)
+    if isinstance(spec, RunSpec):
+        note_halved(spec.output, spec.identity.run, rows)
 
 
 def output_specs(model: Model) -> tuple[OutputSpec, ...]:
@@ -144,7 +146,7 @@ def output_specs(model: Model) -> tuple[OutputSpec, ...]:
     return tuple(OutputSpec(each.name, each.dtype, each.shape) for each in model.outputs)
 
 
-def postprocess_step(spec: RunSpec, edition: int = 0) -> BlockStep:
+def postprocess_step(spec: Spec, edition: int = 0) -> BlockStep:
     """Returns the step that makes scores of model outputs.
 
     Args:
@@ -152,34 +154,42 @@ def postprocess_step(spec: RunSpec, edition: int = 0) -> BlockStep:
     """
     steps = tuple(
         load_call(step, spec, edition) if isinstance(step, UserFunction) else step
-        for step in spec.postprocess
+        for step in spec.scoring.postprocess
     )
-    return _rejecting(spec, "postprocess", partial(postprocess, steps=steps, known=spec.scores))
+    return _rejecting(
+        spec, "postprocess", partial(postprocess, steps=steps, known=spec.scoring.scores)
+    )
 
 
-def _rejecting(spec: RunSpec, stage: str, step: BlockStep) -> BlockStep:
+def _rejecting(spec: Spec, stage: str, step: BlockStep) -> BlockStep:
     """Returns a step that rejects the rows it fails on, and counts the seconds it takes."""
-    isolating = partial(bisect, stage=stage, step=step, limit=spec.max_rejects, trial=_trial(spec))
+    isolating = partial(
+        bisect, stage=stage, step=step, limit=spec.execution.max_rejects, trial=_trial(spec)
+    )
     return partial(timed, stage, isolating)
 
 
-def _trial(spec: RunSpec) -> Trial:
-    return trial_of(spec.run, passed=not spec.fresh)
+def _trial(spec: Spec) -> Trial:
+    """Returns the trial of a run's process; what is tried without a run shares none."""
+    passed = not spec.execution.fresh
+    return trial_of(spec.identity.run, passed) if isinstance(spec, RunSpec) else Trial(passed)
 
 
-def load(spec: RunSpec) -> Predictor:
+def load(spec: Spec) -> Predictor:
     """Loads the run's model to its device, compiled where the job says so."""
     return compiled(spec, load_plain(spec))
 
 
-def load_plain(spec: RunSpec) -> Predictor:
+def load_plain(spec: Spec) -> Predictor:
     """Loads the run's model to its device, uncompiled."""
-    return backend_of(spec.model.format).load(spec.model, spec.device, spec.tile_threads)
+    return backend_of(spec.scoring.model.format).load(
+        spec.scoring.model, spec.execution.device, spec.execution.tile_threads
+    )
 
 
-def compiled(spec: RunSpec, predictor: Predictor) -> Predictor:
+def compiled(spec: Spec, predictor: Predictor) -> Predictor:
     """Returns the model compiled where the job says so."""
-    return predictor.compiled() if spec.compile else predictor
+    return predictor.compiled() if spec.execution.compile else predictor
 
 
 @dataclass(frozen=True)
@@ -198,10 +208,15 @@ class UnitOutput:
     profile: TableProfile
 
 
-def open_unit(spec: RunSpec, unit: Unit, name: str) -> UnitOutput:
-    """Begins an attempt at a unit under a name that no other attempt has."""
-    profile = TableProfile(hints=spec.hints)
+def make_attempt(spec: RunSpec, unit: Unit, name: str) -> Attempt:
+    """Returns a run's attempt at a unit, under a name that no other attempt has."""
     folder = f"{layout.staging(spec.slice)}/{name}"
-    attempt = Attempt(unit, name, spec.run, folder, layout.ledger(spec.slice, spec.score))
-    writer = UnitWriter(spec.output, attempt, spec.target, profile.update, _trial(spec))
+    ledger = layout.ledger(spec.slice, spec.identity.score)
+    return Attempt(unit, name, spec.identity.run, folder, ledger)
+
+
+def open_unit(spec: Spec, attempt: Attempt) -> UnitOutput:
+    """Opens the files and the profile of an attempt at a unit."""
+    profile = TableProfile(hints=spec.scoring.hints)
+    writer = UnitWriter(spec.output, attempt, spec.scoring.target, profile.update, _trial(spec))
     return UnitOutput(writer, profile)

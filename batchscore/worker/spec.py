@@ -1,4 +1,4 @@
-"""What every worker of one run is given: where to read, what to score with, where to write."""
+"""What the job asks for, how it is executed, and which run it is: a spec in three parts."""
 
 from __future__ import annotations
 
@@ -18,65 +18,37 @@ from batchscore.storage.store import Store
 
 
 @dataclass(frozen=True)
-class RunSpec:
-    """One run, as its workers need it; picklable, and small whatever the input's size.
+class Scoring:
+    """What is read, scored, written and required; it decides rows, scores and checks.
 
     Args:
-        run: names the run.
-        job: its name, which all of its slices share.
-        slice: the job with its parameters.
-        score: hash of all that decides a row's scores; units scored one way share a ledger.
-        lease: the number under which the run holds its slice.
-        base: folder that user code is relative to.
+        base: Folder that user code is relative to.
         code: SHA-256 of each file there that user code may import or read, by path.
-        output: where it is written.
-        source: how units are read.
-        model: what scores.
-        inputs: how model inputs are stacked, where the model has no features of its own.
-        preprocess: a user's function before the model, or None.
-        postprocess: steps after the model, in order.
-        target: what is written of each block.
-        device: cpu or cuda, resolved.
-        precision: that the network computes with.
-        compile: whether it is compiled.
-        call_rows: that it sees at once.
-        auto_rows: whether the run chose them itself.
-        tile_threads: tiles side by side in one worker.
-        rejects: how many rows may be rejected.
-        max_rejects: the same in rows, for all that the run is to publish.
-        fresh: whether nothing that was scored before is published with what the run scores.
-        checks: what the result must pass.
-        drift: how its profile is judged.
-        model_columns: input columns that the model reads.
-        hints: what is known of score columns, for their profiles.
-        allow_empty: whether no rows to score is a result.
-        max_bad_shards: that may be left out; 0 where a bad shard fails the run.
-        scores: types of score columns, as a sample showed them; for batches without a value.
+        source: How units are read.
+        model: Computes the outputs that scores are made of.
+        inputs: How model inputs are stacked, where the model has no features of its own.
+        preprocess: A user's function before the model, or None.
+        postprocess: Steps after the model, in order.
+        target: What is written of each block.
+        rejects: How many rows may be rejected.
+        checks: What the result must satisfy.
+        drift: How its profile is judged.
+        model_columns: Input columns that the model reads.
+        hints: What is known of score columns, for their profiles.
+        allow_empty: Whether no rows to score is a result.
+        max_bad_shards: Bad shards that may be left out; 0 if a bad shard fails the run.
+        scores: Types of score columns, as a sample showed them; for batches without a value.
     """
 
-    run: str
-    job: str
-    slice: str
-    score: str
-    lease: int
     base: str
     code: Mapping[str, str]
-    output: Store
     source: Source
     model: Model
     inputs: tuple[InputColumns, ...]
     preprocess: Preprocess | None
     postprocess: tuple[AnyStep, ...]
     target: Target
-    device: str
-    precision: str
-    compile: bool
-    call_rows: int
-    auto_rows: bool
-    tile_threads: int
     rejects: Rejects
-    max_rejects: int
-    fresh: bool
     checks: Checks
     drift: Drift
     model_columns: tuple[str, ...]
@@ -90,3 +62,69 @@ class RunSpec:
         """The source columns without those that are read for checks alone."""
         schema, hidden = self.source.schema, self.target.hidden
         return pa.schema([field for field in schema if field.name not in hidden])
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How scores are computed, and when it is given up.
+
+    Args:
+        device: cpu or cuda; `auto` until the plan is verified.
+        precision: What the network computes with.
+        compile: Whether the network is compiled.
+        call_rows: Rows per network call.
+        auto_rows: Whether batchscore chose them.
+        tile_threads: Tiles that one worker computes at the same time.
+        max_rejects: Rejected rows of all that is to be published; one more fails the run.
+        fresh: Whether nothing that was scored before is published with what is scored now.
+    """
+
+    device: str
+    precision: str
+    compile: bool
+    call_rows: int
+    auto_rows: bool
+    tile_threads: int
+    max_rejects: int
+    fresh: bool
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """Which run it is, known once the run holds its slice.
+
+    Args:
+        run: Name of the run.
+        lease: Number of the lease under which the run holds its slice.
+        score: Hash of all that decides a row's scores; units scored one way share a ledger.
+    """
+
+    run: str
+    lease: int
+    score: str
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What the stages need; a plan has one, and needs no run to try it.
+
+    Args:
+        job: Name of the job, which all of its slices share.
+        slice: Name of the job with its parameters.
+        output: Where the result is published.
+        scoring: What is scored.
+        execution: How it is scored.
+    """
+
+    job: str
+    slice: str
+    output: Store
+    scoring: Scoring
+    execution: Execution
+
+
+@dataclass(frozen=True)
+class RunSpec(Spec):
+    """One run, as its workers need it; picklable, and small whatever the input's size."""
+
+    identity: RunIdentity

@@ -62,7 +62,7 @@ def test_workers_are_those_asked_for(asked: Any, workers: int, tmp_path: Path) -
     """The cluster's size is not known here, nor are its cores: a worker has one thread."""
     plan = make_plan(load_job(str(factory.write_job(tmp_path, {"runtime.workers": asked}))))
     plan = FlinkEngine().place(plan, settle(plan).units)
-    assert (plan.workers, plan.spec.tile_threads) == (workers, 1)
+    assert (plan.workers, plan.spec.execution.tile_threads) == (workers, 1)
 
 
 def test_memory_of_this_process_is_refused(tmp_path: Path) -> None:

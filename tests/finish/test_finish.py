@@ -35,7 +35,14 @@ from batchscore.storage.store import Store
 from batchscore.telemetry import STAGES
 from batchscore.units.record import UnitRecord
 from batchscore.units.unit import Unit
-from batchscore.worker.scoring import infer_step, load, open_unit, postprocess_step, preprocess_step
+from batchscore.worker.scoring import (
+    infer_step,
+    load,
+    make_attempt,
+    open_unit,
+    postprocess_step,
+    preprocess_step,
+)
 from batchscore.worker.spec import RunSpec
 from tests.drift.laws import content, profile_of
 from tests.factory import (
@@ -60,15 +67,15 @@ ROWS |= {"quarantined": 0, "reused": 0}
 def _score(spec: RunSpec, unit: Unit, attempt: str) -> str:
     """Does with a unit what a worker does; returns its record's address."""
     steps = (preprocess_step(spec), infer_step(spec, load(spec)), postprocess_step(spec))
-    output = open_unit(spec, unit, attempt)
-    *blocks, last = read_unit(unit, spec.source)
+    output = open_unit(spec, make_attempt(spec, unit, attempt))
+    *blocks, last = read_unit(unit, spec.scoring.source)
     for block in blocks:
         for step in steps:
             block = step(block)
         output.writer.add(block)
     assert last.end is not None
     record = output.writer.finish(last.end)
-    address = layout.record(spec.slice, spec.score, unit.id)
+    address = layout.record(spec.slice, spec.identity.score, unit.id)
     if not enter(spec.output, address, record, output.profile):
         output.writer.discard()
     return address
@@ -82,9 +89,8 @@ class Scored:
         layout.claim_output(plan.spec.output)
         run = layout.new_run_id(plan.spec.output)
         self.lease = acquire(plan.spec.output, plan.spec.slice, "run", run)
-        plan = replace(plan, spec=replace(plan.spec, run=run, lease=self.lease.number))
         work = settle(plan)
-        self.spec = begin(share_out(plan, work.units), work).spec
+        self.spec = begin(share_out(plan, work.units), work, run, self.lease.number).spec
         self.units = work.units
         self.addresses = [
             _score(self.spec, unit, f"{unit.id}-{number:08x}")
@@ -100,7 +106,7 @@ class Scored:
         """Publishes, lets go of the slice, and returns the run's name."""
         assert self.finish()["status"] == "published"
         self.lease.release()
-        return self.spec.run
+        return self.spec.identity.run
 
 
 @pytest.fixture(autouse=True)
@@ -199,9 +205,9 @@ def test_the_profile_is_that_of_all_rows(make: Make, tmp_path: Path) -> None:
     """Merged from the units, in any order of their records, it is bitwise that of the whole."""
     scored = make()
     scored.finish(scored.addresses[::-1])
-    found = scored.spec.output.read(layout.run_file(scored.spec.run, "profile.parquet"))
+    found = scored.spec.output.read(layout.run_file(scored.spec.identity.run, "profile.parquet"))
     rows = published(tmp_path / "out").drop_columns(["model_version"]).combine_chunks()
-    assert found == content(profile_of(rows.to_batches(), scored.spec.hints))
+    assert found == content(profile_of(rows.to_batches(), scored.spec.scoring.hints))
 
 
 def test_of_several_attempts_the_first_counts(make: Make, tmp_path: Path) -> None:
@@ -252,9 +258,10 @@ def test_what_does_not_pass_leaves_the_old_snapshot(
     details = [c["detail"] for c in manifest.get("checks", []) if not c["passed"]]
     assert words in manifest.get("error", " ".join(details))
     assert (
-        scored.spec.output.read_json(layout.run_file(scored.spec.run, "manifest.json")) == manifest
+        scored.spec.output.read_json(layout.run_file(scored.spec.identity.run, "manifest.json"))
+        == manifest
     )
-    assert (manifest["files"], manifest["run"]) == ([], scored.spec.run)
+    assert (manifest["files"], manifest["run"]) == ([], scored.spec.identity.run)
     assert _standing(output) == before
 
 
@@ -266,7 +273,7 @@ def test_no_rows_are_published_as_empty_where_allowed(make: Make, tmp_path: Path
     assert (manifest["status"], manifest["rows"]["filtered"]) == ("empty", 500)
     assert len(manifest["replaced"]) == 2
     assert snapshot(scored.spec.output, "small") == []
-    assert published_run(scored.spec.output, "small") == scored.spec.run
+    assert published_run(scored.spec.output, "small") == scored.spec.identity.run
     assert not list(tmp_path.glob("out/data/**/*.parquet"))
 
 
@@ -301,7 +308,7 @@ def _whole(folder: Path, scored: Scored) -> tuple[dict[str, Any], int]:
     shutil.copytree(folder / "out", folder / "whole")
     store = FaultyStore(str(folder / "whole"))
     finish_run(replace(scored.spec, output=store), scored.addresses)
-    return _outcome(folder / "whole", scored.spec.run), int(store.__dict__["changes"])
+    return _outcome(folder / "whole", scored.spec.identity.run), int(store.__dict__["changes"])
 
 
 @pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
@@ -322,7 +329,7 @@ def test_a_last_step_killed_anywhere_is_repeated_to_the_same_end(
                 replace(scored.spec, output=FaultyStore(str(output), at, done)), scored.addresses
             )
         finish_run(replace(scored.spec, output=Store(str(output))), scored.addresses)
-        assert _outcome(output, scored.spec.run) == expected, f"killed at change {at}"
+        assert _outcome(output, scored.spec.identity.run) == expected, f"killed at change {at}"
 
 
 def test_a_last_step_can_be_done_again_and_at_the_same_time(
@@ -347,7 +354,7 @@ def test_a_last_step_can_be_done_again_and_at_the_same_time(
             thread.join()
         finish()
         assert statuses == ["published"] * 5
-        assert _outcome(output, scored.spec.run) == expected
+        assert _outcome(output, scored.spec.identity.run) == expected
 
 
 @given(st.lists(st.sampled_from("abcdef"), unique=True), st.randoms())

@@ -255,11 +255,11 @@ def test_a_column_keeps_its_published_type(tmp_path: Path, plain_first: bool) ->
 def test_shards_that_differ_in_annotations_are_plain(tmp_path: Path) -> None:
     """A column that one shard annotates and another does not is written without."""
     job = prepare(tmp_path, {"u": _PASSES["u"]})
-    marked = make_plan(load_job(str(job))).spec.target.marked
+    marked = make_plan(load_job(str(job))).spec.scoring.target.marked
     assert marked == (("u", pa.uuid()),)
     plain = pq.read_table(tmp_path / "in/0.parquet", arrow_extensions_enabled=False)
     write_shard(tmp_path / "in/1.parquet", plain)
-    assert make_plan(load_job(str(job))).spec.target.marked == ()
+    assert make_plan(load_job(str(job))).spec.scoring.target.marked == ()
     footers = read_footers(find_shards([str(tmp_path / "in")])).good
     assert unify_schemas(footers, None).field("u").type == pa.binary(16)
 

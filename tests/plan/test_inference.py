@@ -70,7 +70,11 @@ def plan(tmp_path: Path) -> Make:
 def test_the_default_is_float32_in_tiles(plan: Make) -> None:
     """Nothing is tried where nothing was asked for."""
     made = plan()
-    assert (made.spec.precision, made.spec.compile, made.spec.call_rows) == ("float32", False, 1024)
+    assert (
+        made.spec.execution.precision,
+        made.spec.execution.compile,
+        made.spec.execution.call_rows,
+    ) == ("float32", False, 1024)
     assert made.inference["gaps"] == {}
     assert made.inference["sample_rows"] == 0
     assert not {"micro_batch", "precision", "compile"} & set(made.choices)
@@ -140,7 +144,7 @@ def test_a_network_is_compiled(plan: Make, tmp_path: Path, monkeypatch: pytest.M
     """It is held to the tolerance and its warm-up is told; without a compiler that is an error."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
     made = plan(compile=True)
-    assert made.spec.compile
+    assert made.spec.execution.compile
     assert made.inference["gaps"]["logit"] <= 1e-5
     assert made.inference["warm_up_seconds"] > 0
     assert "to warm up" in made.choices["compile"]
@@ -165,13 +169,13 @@ def test_a_micro_batch_that_changes_bits_is_refused(plan: Make, rows: int) -> No
 def test_a_given_micro_batch_is_taken(plan: Make) -> None:
     """Rows of a call are as many as asked for, also on the CPU."""
     made = plan(micro_batch=64)
-    assert made.spec.call_rows == 64
+    assert made.spec.execution.call_rows == 64
     assert made.choices["micro_batch"] == "64, as asked for"
 
 
 def test_a_micro_batch_of_more_than_a_batch_is_refused(plan: Make) -> None:
     """On the CPU calls of more rows than a batch, in whole groups, would be padding alone."""
-    assert plan(micro_batch=128, batch_rows=100).spec.call_rows == 128
+    assert plan(micro_batch=128, batch_rows=100).spec.execution.call_rows == 128
     with pytest.raises(InvalidError, match=r"micro_batch 192: .*set 128 or less"):
         plan(micro_batch=192, batch_rows=100)
 
@@ -200,7 +204,8 @@ class Net(torch.nn.Module):
     first = next(first_blocks(plan()))
     bad = first.batch.column("a")[3].as_py()
     made = plan({"net": picky.replace("BAD", repr(bad))})
-    made = replace(made, spec=replace(made.spec, max_rejects=10))
+    execution = replace(made.spec.execution, max_rejects=10)
+    made = replace(made, spec=replace(made.spec, execution=execution))
     rows, why = _search(made, load_plain(made.spec))
     assert rows >= 1
     assert f"batches of {len(first) - 1:,}" in why
@@ -239,7 +244,7 @@ def test_what_changes_bits_changes_the_fingerprint(tmp_path: Path, option: dict[
     factory.change_job(tmp_path, {f"runtime.{key}": value})
     after = make_plan(load_job(str(job)))
     assert after.fingerprint != before.fingerprint
-    assert after.spec.score != before.spec.score
+    assert after.score != before.score
     factory.change_job(tmp_path, {f"runtime.{key}": None, "runtime.device": "cpu"})
     assert make_plan(load_job(str(job))).fingerprint == before.fingerprint
 

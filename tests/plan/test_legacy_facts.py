@@ -39,7 +39,8 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
 def test_inputs_filters_and_columns_have_their_old_words(plan: Plan) -> None:
     """The rest is spelled as it was."""
     varying = InputColumns("ids", "int64", (), ("tokens",), Varying(4, 0.5, True))
-    spec = replace(plan.spec, inputs=(*plan.spec.inputs, varying))
+    scoring = replace(plan.spec.scoring, inputs=(*plan.spec.scoring.inputs, varying))
+    spec = replace(plan.spec, scoring=scoring)
     old = respell(plan.score_facts, plan.loaded.job, spec)
     assert old["model inputs"] == sha256_of([PLAIN, VARYING])
     assert old["input.filters"] == "[[('part', 'in', ['p0', 'p1']), ('a', '<', 0.5)]]"

@@ -108,7 +108,7 @@ def test_a_change_of_a_job_has_its_own_words(tmp_path: Path) -> None:
 
     def facts() -> tuple[dict[str, str], Model, dict[str, Any]]:
         plan = make_plan(load_job(str(tmp_path / "job.yaml")))
-        model = plan.spec.model
+        model = plan.spec.scoring.model
         told = {"name": model.name, "version": model.version, "sha256": dict(model.sha256)}
         return plan.score_facts, model, told
 

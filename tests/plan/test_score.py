@@ -250,14 +250,14 @@ def test_every_key_of_the_job_file_is_in_one_of_two_lists() -> None:
 def test_what_decides_scores_changes_their_name(plan_of: Callable[..., Plan], key: str) -> None:
     """Units that were scored in one way are not looked for under another."""
     job, changes = DECIDES[key]
-    assert plan_of(job).spec.score != plan_of(job, changes).spec.score
+    assert plan_of(job).score != plan_of(job, changes).score
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("key", KEEPS)
 def test_what_decides_no_score_keeps_their_name(plan_of: Callable[..., Plan], key: str) -> None:
     """A check, a bound or the number of workers never scores a row again."""
-    assert plan_of(KEEPS[key]).spec.score == plan_of().spec.score
+    assert plan_of(KEEPS[key]).score == plan_of().score
 
 
 @pytest.mark.parametrize(
@@ -324,16 +324,16 @@ def test_the_version_of_scoring_changes_the_name(
     plan_of: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is what is raised where the same job makes other scores."""
-    before = plan_of().spec.score
+    before = plan_of().score
     monkeypatch.setattr("batchscore.plan.fingerprint.SCORING_VERSION", 2)
-    assert plan_of().spec.score != before
+    assert plan_of().score != before
 
 
 def test_the_name_of_the_demo_is_pinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A change of it scores every published row of everybody again: it must not be by accident."""
     monkeypatch.setattr("batchscore.plan.fingerprint.version", VERSIONS.__getitem__)
     plan = make_plan(load_job(str(DEMO), (), [f"output.path={tmp_path / 'out'}"]))
-    assert plan.spec.score == "711f983adf22b3f65770bc7c56fb3152088750f3df7d0122306e9e3888ba564d"
+    assert plan.score == "711f983adf22b3f65770bc7c56fb3152088750f3df7d0122306e9e3888ba564d"
     earlier = respell_code(plan.score_facts, plan.loaded, ())
     assert earlier is not None
     before = "497154c8ae4bb99af206c2a05ae3b275a7719bcd7b95b3d25639b39b01018c1d"

@@ -74,7 +74,8 @@ class World:
 
     def __init__(self, template: Plan, store: Store, pieces: Sequence[Piece], bad: int = 0) -> None:
         self.store = store
-        spec = replace(template.spec, output=store, max_bad_shards=bad)
+        scoring = replace(template.spec.scoring, max_bad_shards=bad)
+        spec = replace(template.spec, output=store, scoring=scoring)
         shards = tuple(dict.fromkeys(piece.shard for piece in pieces))
         self.plan = replace(template, spec=spec, pieces=tuple(pieces), shards=shards)
 
@@ -85,7 +86,7 @@ class World:
         record = record_of(unit, place, **facts)
         for file in record.files:
             self.store.write(file.staged, b"x")
-        address = layout.record(spec.slice, spec.score, unit.id)
+        address = layout.record(spec.slice, self.plan.score, unit.id)
         enter(self.store, address, record, TableProfile.empty())
 
     def publish(self, units: Iterable[Unit], **changes: Any) -> list[UnitRecord]:
@@ -100,7 +101,7 @@ class World:
             "started": "2026-11-20T00:00:00+00:00",
             "seconds": 1.0,
             "slice": spec.slice,
-            "score": spec.score,
+            "score": self.plan.score,
             "score_facts": self.plan.score_facts,
             "fingerprint": self.plan.fingerprint,
             "job_sha256": "",
@@ -118,7 +119,7 @@ class World:
             self.store.write(file["path"], b"x")
         for record in records:
             entry = encode_record(record, TableProfile.empty())
-            self.store.write(layout.record(spec.slice, spec.score, record.unit), entry)
+            self.store.write(layout.record(spec.slice, self.plan.score, record.unit), entry)
         paths = "".join(f"{path}\n" for path in sorted(file["path"] for file in files))
         self.store.write(layout.slice_file(spec.slice, CURRENT), paths.encode())
         self.store.write(layout.slice_file(spec.slice, MARKER), f"{RUN}\n".encode())
@@ -417,7 +418,7 @@ def test_the_time_of_a_held_change_counts_start_up_once(template: Plan, tmp_path
 def revocation(world: World, run: str, pieces: Sequence[Piece]) -> dict[str, Any]:
     """What a slice keeps of a run that was taken back."""
     shards = [[p.shard.path, p.shard.size, p.shard.mark] for p in pieces]
-    score = world.plan.spec.score
+    score = world.plan.score
     decision = {"by": "me@here", "at": "then", "reason": "it was bad"}
     return {"run": run, "score": score, "shards": shards, **decision}
 
@@ -455,7 +456,7 @@ def test_facts_that_are_equal_keep_the_name_of_what_is_published(
     """An earlier version hashed facts in another way; what it published and finished is reused."""
     world = make_world(template, tmp_path)
     today = world.plan
-    world.plan = replace(today, spec=replace(today.spec, score="e" * 64))
+    world.plan = replace(today, score="e" * 64)
     world.publish([HALF])
     world.finish(REST)
     world.plan = today

@@ -46,9 +46,8 @@ def start(plan: Plan, store: Store, slice_: str, run: str | None = None) -> None
     name = run or layout.new_run_id(store)
     with acquire(store, slice_, "run", name) as lease:
         repair(store, slice_, lease.is_held)
-        spec = replace(plan.spec, output=store, slice=slice_, run=name, lease=lease.number)
-        mine = replace(plan, spec=spec)
-        begin(mine, settle(mine))
+        mine = replace(plan, spec=replace(plan.spec, output=store, slice=slice_))
+        spec = begin(mine, settle(mine), name, lease.number).spec
         assert store.read_json(layout.plan_file(name))["facts"]["slice"] == slice_
         put_away(spec)
 

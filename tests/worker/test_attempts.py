@@ -30,8 +30,8 @@ def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunSpec:
     factory.write_shard(tmp_path / "in/0.parquet")
     factory.write_model(tmp_path / "model")
     monkeypatch.setattr(attempts, "holds", lambda *_: True)
-    spec = replace(make_plan(load_job(str(job))).spec, run="20260101-0000", score="s")
-    spec.output.write_json(layout.plan_file(spec.run), {})
+    spec = factory.run_spec(make_plan(load_job(str(job))))
+    spec.output.write_json(layout.plan_file(spec.identity.run), {})
     return spec
 
 
@@ -60,7 +60,7 @@ def _end(unit: Unit) -> Block:
 
 
 def _address(spec: RunSpec, unit: Unit) -> str:
-    return layout.record(spec.slice, spec.score, unit.id)
+    return layout.record(spec.slice, spec.identity.score, unit.id)
 
 
 def test_a_unit_ends_while_the_next_one_is_scored(

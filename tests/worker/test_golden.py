@@ -20,9 +20,9 @@ from batchscore.runs import layout
 from batchscore.worker.golden import ensure_golden, measure_golden, record_golden
 from batchscore.worker.golden_results import golden_prefix, golden_results
 from batchscore.worker.scoring import load
-from batchscore.worker.spec import RunSpec
+from batchscore.worker.spec import RunSpec, Spec
 from tests.conftest import ROOT
-from tests.factory import write_job, write_model
+from tests.factory import run_spec, write_job, write_model
 
 ROWS = [[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]
 KNOWN = [0.125, 0.625, -0.125]
@@ -46,14 +46,14 @@ def make(tmp_path: Path) -> Make:
         job = write_job(tmp_path, changes)
         golden = golden_of() if table is None else table
         write_model(tmp_path / "model", tables={NAME: golden}, golden=NAME, **card)
-        spec = verify(make_plan(load_job(str(job)))).spec
+        spec = run_spec(verify(make_plan(load_job(str(job)))))
         layout.claim_output(spec.output)
         return spec
 
     return made
 
 
-def measured(spec: RunSpec) -> dict[str, Any] | None:
+def measured(spec: Spec) -> dict[str, Any] | None:
     return measure_golden(spec, load(spec))
 
 
@@ -95,7 +95,7 @@ def test_the_models_own_preprocessing_is_part_of_it(tmp_path: Path) -> None:
     found = measured(plan.spec)
     assert found is not None
     assert found["rows"] == pq.read_metadata(ROOT / "jobs/flight_delays/model" / NAME).num_rows
-    assert 0 <= found["gaps"]["logit"] <= plan.spec.model.tolerance
+    assert 0 <= found["gaps"]["logit"] <= plan.spec.scoring.model.tolerance
 
 
 def test_a_row_that_is_rejected_differs_by_infinity(make: Make) -> None:
@@ -149,7 +149,8 @@ def test_golden_rows_that_cannot_be_scored_are_told(make: Make, table: pa.Table)
 def test_a_model_without_golden_rows_has_nothing_to_measure(make: Make, tmp_path: Path) -> None:
     """Nothing is measured, recorded or looked for."""
     spec = make()
-    spec = replace(spec, model=replace(spec.model, golden=None))
+    model = replace(spec.scoring.model, golden=None)
+    spec = replace(spec, scoring=replace(spec.scoring, model=model))
     assert measured(spec) is None
     record_golden(spec, load(spec))
     ensure_golden(spec)
@@ -186,7 +187,7 @@ def test_results_of_other_golden_rows_do_not_count(make: Make) -> None:
     spec = make()
     ensure_golden(spec)
     later = make(golden_of(known=[9.0, 9.0, 9.0]))
-    assert later.score == spec.score
+    assert later.identity.score == spec.identity.score
     assert golden_results(later) == []
     ensure_golden(later)
     assert [found["gaps"]["logit"] for found in golden_results(later)] == [9.125]

@@ -137,7 +137,8 @@ def test_threads_are_as_many_as_the_network_allows(tmp_path: Path, net: str, thr
     """Tiles run side by side where each thread has a module of its own, else one by one."""
     job = factory.write_job(tmp_path)
     factory.write_model(tmp_path / "model", net=net)
-    spec = replace(make_plan(load_job(str(job))).spec, device="cpu", tile_threads=4)
+    spec = make_plan(load_job(str(job))).spec
+    spec = replace(spec, execution=replace(spec.execution, device="cpu", tile_threads=4))
     calls = scoring.make_calls(spec, scoring.load(spec))
     assert isinstance(calls, Forward)
     assert calls.threads == threads

@@ -36,8 +36,8 @@ def checked(found: Checked, probed: bool) -> list[str]:
         f"skips {counted(plan.pruned_rows, 'row')} unread",
         f"units   {len(work.units)} to score, {counted(work.unit_rows, 'row')}; "
         f"{len(work.reused)} reused, {counted(work.reused_rows, 'row')}",
-        f"model   {one_line(spec.model.name)} {one_line(spec.model.version)}, "
-        f"{counted(len(spec.model.sha256), 'file')}, SHA-256 as pinned",
+        f"model   {one_line(spec.scoring.model.name)} {one_line(spec.scoring.model.version)}, "
+        f"{counted(len(spec.scoring.model.sha256), 'file')}, SHA-256 as pinned",
         f"output  {spec.output.address}, "
         + ("an object was put and removed" if probed else "may be written (--probe tries it)"),
         *(f"{key:<10}  {value}" for key, value in plan.choices.items()),
@@ -56,8 +56,8 @@ def checked(found: Checked, probed: bool) -> list[str]:
 
 
 def _references(plan: Plan) -> list[str]:
-    drift, found = plan.spec.drift, plan.references
-    columns = ", ".join(drift.columns or (*plan.spec.model_columns, "scores"))
+    drift, found = plan.spec.scoring.drift, plan.references
+    columns = ", ".join(drift.columns or (*plan.spec.scoring.model_columns, "scores"))
     own = {each: f" (on_fail {each.on_fail})" for each in found.chosen if each.on_fail}
     against = " and ".join(f"{each.title}{own.get(each, '')}" for each in found.chosen)
     policy = "" if own else f", on_fail {drift.on_fail}"
