@@ -115,7 +115,8 @@ def _require_whole_groups(plan: Plan) -> None:
     if asked != "auto" and not group:
         raise InvalidError(
             f"runtime.micro_batch {asked}: models of format "
-            f"{plan.spec.scoring.model.format!r} take calls of any size; set runtime.micro_batch to auto"
+            f"{plan.spec.scoring.model.format!r} take calls of any size; set "
+            "runtime.micro_batch to auto"
         )
     if plan.spec.execution.device != "cpu" or asked in ("auto", 1):
         return
