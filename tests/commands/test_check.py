@@ -71,7 +71,7 @@ def test_check_tells_what_a_run_would_do(tmp_path: Path, small_units: None) -> N
         f"output  {tmp_path}/out",
         "workers     1",
         "id int64, a float, b double, part string, score float, model_version string",
-        "a run would score about 500 rows, in about ",
+        "estimate: about 500 rows, about ",
         "(start-up ",
     ):
         assert words in done.stdout
@@ -97,7 +97,7 @@ def test_an_estimate_counts_what_an_earlier_run_took_besides(tmp_path: Path) -> 
     job = factory.write_job(tmp_path, {"params": {"day": {"type": "date"}}})
     first, second = (("--param", f"day=2026-01-0{day}") for day in (1, 2))
     assert "publishing" not in factory.run_json("check", job, *first)["estimated_phases"]
-    words = "), and what starting workers and publishing take"
+    words = "); starting workers and publishing are not included"
     assert factory.run_cli("check", job, *first).stdout.splitlines()[-1].endswith(words)
     took = factory.run_json("run", job, *first)["phases"]
     factory.write_shard(tmp_path / "in/2.parquet", factory.make_rows(10, 500))

@@ -131,11 +131,11 @@ def _verdict(found: Checked) -> str:
             "publish an empty result"
         )
     if found.seconds is None:
-        return "a run would score nothing, and check and publish what was scored before"
+        return "a run would score nothing; it would check and publish rows that were scored before"
     phases = found.estimate or {}
-    left = "" if PUBLISHING in phases else ", and what starting workers and publishing take"
+    left = "" if PUBLISHING in phases else "; starting workers and publishing are not included"
     return (
-        f"a run would score about {counted(work.unit_rows, 'row')}, in about "
+        f"estimate: about {counted(work.unit_rows, 'row')}, about "
         f"{duration(found.seconds)} ({phase_seconds(phases)}){left}"
     )
 
