@@ -56,7 +56,7 @@ class Accumulator(Protocol):
         """Adds what `other`, an accumulator of the same class and settings, has taken."""
 
     def scalars(self) -> dict[str, Any]:
-        """Returns JSON-able facts beside the parts; floats in hexadecimal, so that they return."""
+        """Returns JSON-able facts other than the parts; floats in hexadecimal, to be exact."""
 
     def parts(self) -> dict[str, Part]:
         """Returns the tables by name; canonical but for those of `extra`."""

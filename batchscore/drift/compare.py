@@ -38,7 +38,7 @@ from batchscore.drift.verdict import (
     worst_first,
 )
 
-# The aspect that stands for its column, and bears its null rate, is the first there is.
+# The first of these that a column has represents it, and carries its null rate.
 _MAIN = ("value", "length", "norm", "argmax")
 _MOVES = "dates move by design, so only the null rate is judged"
 _DEPEND = "items of one list depend on each other, so only thresholds of the column judge them"
@@ -59,10 +59,10 @@ class _Pair:
 
 
 def compare_profiles(reference: TableProfile, current: TableProfile, rules: Rules) -> TableDrift:
-    """Returns how `current` differs from `reference`, and what is to be made of it.
+    """Returns how `current` differs from `reference`, with a verdict.
 
-    All tests of the judged columns share `rules.alpha` evenly. A column that is gone, or that
-    cannot be compared since its type changed, fails; one that was added is only listed.
+    All tests of the judged columns share `rules.alpha` evenly. A column that is gone fails. So does
+    one that cannot be compared since its type changed. One that was added is only listed.
 
     Raises:
         ValueError: the rules name an unknown measure or impossible thresholds.
@@ -88,7 +88,7 @@ def compare_profiles(reference: TableProfile, current: TableProfile, rules: Rule
 
 
 def _names(reference: TableProfile, current: TableProfile, rules: Rules) -> list[str]:
-    """Returns the columns to compare: of the reference, and what the rules ask for beside."""
+    """Returns the columns to compare: of the reference, and others that the rules name."""
     return sorted({*reference.columns, *(rules.columns or ()), *_of_empty(reference, current)})
 
 
@@ -186,12 +186,12 @@ def _kind(column: ColumnProfile) -> str:
 
 
 def _only_nulls(column: str, type_: str, rules: Rules) -> bool:
-    """Tells whether a column is of dates, and no thresholds of its own judge these."""
+    """Returns whether a column is of dates, and no thresholds of its own judge these."""
     return moves_by_design(type_) and not _is_ruled(column, rules)
 
 
 def _is_ruled(column: str, rules: Rules) -> bool:
-    """Tells whether thresholds of its own judge more than a column's null rate."""
+    """Returns whether thresholds of its own judge more than a column's null rate."""
     own = rules.column_thresholds.get(column, {})
     return any(each != NO_THRESHOLDS for name, each in own.items() if not MEASURES[name].of_nulls)
 
@@ -201,7 +201,7 @@ def _is_judged(column: str, rules: Rules) -> bool:
 
 
 def _tests(pair: _Pair, rules: Rules) -> int:
-    """Returns how many tests against noise an aspect comes to; one for comparisons of one name."""
+    """Returns how many tests against noise an aspect takes: one for each measure."""
     return len(
         {
             each.name

@@ -1,4 +1,4 @@
-"""What a comparison of two profiles comes to: measures, verdicts of columns, and of the table."""
+"""The result of comparing two profiles: measures, and verdicts of columns and of the table."""
 
 from __future__ import annotations
 

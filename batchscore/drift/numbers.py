@@ -201,7 +201,7 @@ def is_time(type_: str) -> bool:
 def number_values(array: pa.Array) -> NDArray[Any]:
     """Returns the values (n,) of a number or time array that are not null.
 
-    Decimals are the nearest floats, the same that their text stands for.
+    Decimals are the nearest floats, the same as those of their text.
     """
     return _floats(array) if pa.types.is_decimal(array.type) else valid_values(array)
 

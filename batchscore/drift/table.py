@@ -21,7 +21,7 @@ class TableProfile:
 
     Args:
         columns: what was profiled so far.
-        hints: what is known of columns beside their types; not stored.
+        hints: what is known of columns in addition to their types; not stored.
     """
 
     columns: dict[str, ColumnProfile] = field(default_factory=dict)

@@ -20,7 +20,7 @@ from batchscore.drift.accumulator import Part
 MAX_WIDTH = 2**16
 MAX_ROWS = 2**42
 COVARIANCE_WIDTH = 512
-UNIT = 2**20  # what stands for 1 in the integers: directions, cosines and sines
+UNIT = 2**20  # represents 1 in the integers: directions, cosines and sines
 
 SEED = 5
 SCALES = (1, 2, 4, 8, 16)  # radians a unit of direction, the standard deviation of frequencies

@@ -1,4 +1,4 @@
-"""Measures are judged: an effect beyond its threshold that is more than noise."""
+"""Judges measures: an effect alarms if it reaches a threshold and is more than noise."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _WORST_FIRST: tuple[Outcome, ...] = ("fail", "warn", "undecided", "ok", "shown")
 
 
 def takes_part(comparison: Difference, thresholds: Thresholds) -> bool:
-    """Tells whether a comparison is a test that shares the chance of a false alarm."""
+    """Returns whether a comparison is a test that shares the chance of a false alarm."""
     given = thresholds.warn is not None or thresholds.fail is not None
     return given and comparison.floor is not None and comparison.value is not None
 

@@ -415,7 +415,7 @@ def _expected(detail: Any) -> str:
 
 
 def _model_at(loc: tuple[str | int, ...]) -> type[BaseModel]:
-    """Return the model that validates what stands at pydantic's own location."""
+    """Return the model that validates the value at pydantic's own location."""
     if not loc:
         return Job
     if loc[0] == "params":

@@ -112,7 +112,7 @@ def substitute(
     """Put parameter values in place of `${…}` in every text of a tree of mappings and lists.
 
     A text that is one whole placeholder takes the value with its type, any other stays text;
-    `$${` stands for a literal `${`; keys are left alone, and values are not searched again. At
+    `$${` means a literal `${`; keys are left alone, and values are not searched again. At
     the `confined` locations a string value must be one path part. What cannot be filled stays
     as it was and, unless its parameter is declared and has merely no value, is a problem.
     """

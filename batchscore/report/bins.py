@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 BINS = 50
 POINTS = 24
 TOP = 10
-_AXIS = 24  # signs of a category's label beside its bar
+_AXIS = 24  # characters of a category's label next to its bar
 _LABELS_KEPT = 4096
 _OUTER = (0.005, 0.995)
 _ROOM = 1.6  # the whole range is shown where it is not wider than so many times the inner one
@@ -106,7 +106,7 @@ def number_plot(reference: Numbers | None, current: Numbers | None) -> dict[str,
 def category_plot(reference: Categories | None, current: Categories | None) -> dict[str, Any]:
     """Returns the counts of the values that are most frequent on either side, and of the rest.
 
-    `short` are the labels beside the bars, and `about` the sides whose counts are not exact.
+    `short` are the labels next to the bars, and `about` the sides whose counts are not exact.
     """
     both = {"reference": reference, "current": current}
     sides = {name: side for name, side in both.items() if side is not None}

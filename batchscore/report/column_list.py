@@ -48,7 +48,7 @@ class Compared:
         title: heads the comparison, such as `reference: model flight_delays 1.0.0`.
         reference: its profile.
         current: the profile that is reported; the same one in each comparison of a page.
-        drift: what their comparison came to.
+        drift: the result of their comparison.
         about: names both sides; the page's title where it is of no run.
         counts: whether its verdict is part of the run's.
         name: of the reference in a sentence, such as `model flight_delays 1.0.0`.

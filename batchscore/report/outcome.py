@@ -1,4 +1,4 @@
-"""What a run came to, in a sentence, and the commands that a person may want next."""
+"""A run's result in a sentence, and the commands that a person may want next."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Command:
 
     Args:
         purpose: what it does.
-        command: as it is typed; what stands for something else is in capitals.
+        command: as a person types it; placeholders are in capitals.
     """
 
     purpose: str
@@ -40,7 +40,7 @@ class Command:
 
 
 def outcome_of(manifest: Mapping[str, Any]) -> str:
-    """Returns what a run came to and what that means; empty where it just published."""
+    """Returns a run's result and what it means; empty if the run just published."""
     status = manifest.get("status", "")
     if status == "held":
         return _HELD if _scored(manifest) else _HELD_EARLY

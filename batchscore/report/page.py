@@ -86,7 +86,7 @@ def _view(
     rows: Sequence[Row],
     runs: Sequence[PastRun],
 ) -> dict[str, Any]:
-    """Returns what the template takes beside the data."""
+    """Returns what the template takes in addition to the data."""
     checks = (manifest or {}).get("checks") or []
     verdicts = [row.verdict for row in rows]
     return {

@@ -25,7 +25,7 @@ class PastRun:
         run: its id.
         started: when it began, for people.
         about: its parameters; where a job has none, the day on which it began.
-        status: what it came to.
+        status: its result.
         rows: its counts of rows, where it got that far.
         seconds: how long it took, where it ended.
         profile: the summaries of its columns by name.

@@ -1,4 +1,4 @@
-"""Work on a thread of its own beside the caller's: read ahead and write behind, bounded."""
+"""Work on a second thread next to the caller's: read ahead and write behind, bounded."""
 
 from __future__ import annotations
 

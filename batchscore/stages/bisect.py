@@ -38,7 +38,7 @@ def bisect(block: Block, stage: str, step: Step, limit: int, trial: Trial) -> Bl
 
     Args:
         block: any but a unit's end.
-        stage: is told with the rejected rows.
+        stage: reported with the rejected rows.
         step: is called with slices of the block; rows that it rejects itself are kept as rejects.
         limit: the most rows that may be guilty.
         trial: whether rows were scored before; is only read.

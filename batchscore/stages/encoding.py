@@ -1,4 +1,4 @@
-"""How scored columns are encoded, chosen by what a sample of them comes to in bytes."""
+"""How scored columns are encoded, chosen by the bytes that a sample of them takes."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def pruning_expression(groups: Groups, schema: pa.Schema) -> pc.Expression | Non
     """Returns what holds wherever the filter does, in a shard's own types; None: no such thing.
 
     The rows may be compared in a wider type than the shard's. So a float that a narrow type
-    lacks stands for all from its lower to its upper neighbour.
+    lacks represents all from its lower to its upper neighbour.
     """
     try:
         found = [[_outer_condition(each, schema) for each in group] for group in groups]

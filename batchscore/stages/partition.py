@@ -212,7 +212,7 @@ class PartitionFiles:
         store: the output.
         folder: where the files go, named 0000.parquet and so on.
         file_bytes: a file is closed once it is this large.
-        lineage: is told of each row as it is written.
+        lineage: records each row as it is written.
     """
 
     def __init__(self, store: Store, folder: str, file_bytes: int, lineage: RowsFile) -> None:

@@ -38,7 +38,7 @@ class RowsFile:
     """Writes a row for each row that an attempt writes, in that order.
 
     `file` is the number of the staged file, as its name has it, and `row` the row's number within
-    the unit: the k-th row with a file's number stands for the k-th row of that file.
+    the unit: the k-th row with a file's number is the k-th row of that file.
     """
 
     def __init__(self, store: Store, path: str) -> None:

@@ -79,7 +79,7 @@ class Attempt:
         name: names the attempt; no other attempt has it.
         run: the run that makes it.
         folder: where scored and rejected rows are staged; the attempt's own.
-        ledger: where its sidecars go, beside the records of finished units.
+        ledger: where its sidecars go, next to the records of finished units.
     """
 
     unit: Unit
