@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,12 @@ from tests.factory import write_job
 pytestmark = pytest.mark.slow
 
 PATIENCE_S = 120.0
+ONE_WORKER = {"runtime.workers": 1}
 
 
 def test_a_run_returns_what_it_published(tmp_path: Path) -> None:
-    """The result has the rows, the files and the whole manifest; a second run has nothing to do."""
-    found = bs.run(write_job(tmp_path), overrides={"runtime.workers": 1})
+    """The result has the rows, the files and the whole manifest."""
+    found = bs.run(write_job(tmp_path), overrides=ONE_WORKER)
     assert (found.status, found.held, found.reason) == ("published", False, None)
     rows = found.rows
     assert rows.input == rows.scored + rows.filtered + rows.rejected + rows.quarantined > 0
@@ -38,22 +40,43 @@ def test_a_run_returns_what_it_published(tmp_path: Path) -> None:
         (tmp_path / "out/_batchscore/runs" / found.run / "manifest.json").read_text()
     )
     assert shown["rows"] == found.manifest["rows"]
-    again = bs.run(tmp_path / "job.yaml", overrides={"runtime.workers": 1})
-    assert (again.status, again.run, again.files) == ("unchanged", found.run, found.files)
 
 
-def test_a_check_writes_nothing(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def checked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bs.CheckResult]:
+    """A job's folder, and what a check of it found, with a parameter and overrides of all types."""
+    folder = tmp_path_factory.mktemp("checked")
+    changes = {"params": {"day": {"type": "date"}}, "checks.score_range": {"score": [1e6, 2e6]}}
+    overrides = {
+        "output.path": folder / "scores/${day}",
+        "input.filters": [["id", ">=", 10]],
+        "name": "2026",
+        **ONE_WORKER,
+    }
+    job = write_job(folder, changes)
+    return folder, bs.check(job, {"day": date(2026, 1, 2)}, overrides=overrides)
+
+
+def test_a_check_writes_nothing(checked: tuple[Path, bs.CheckResult]) -> None:
     """A check returns what a run would do, a hold as well, and leaves no output."""
-    found = bs.check(write_job(tmp_path, {"checks.score_range": {"score": [1e6, 2e6]}}))
-    assert (found.status, found.unit_rows) == ("held", found.rows)
+    folder, found = checked
+    assert (found.status, found.rows, found.unit_rows) == ("held", 500, 500)
     assert [each.name for each in found.checks if not each.passed] == ["score_range"]
     assert found.estimated_seconds
-    assert not (tmp_path / "out").exists()
+    assert {each.name for each in folder.iterdir()} == {"in", "model", "job.yaml"}
+
+
+def test_parameters_and_overrides_keep_their_types(checked: tuple[Path, bs.CheckResult]) -> None:
+    """A date is a date of the job; lists, texts and paths reach the keys that they are for."""
+    folder, found = checked
+    assert found.output == f"{folder}/scores/2026-01-02"
+    assert found.document["batch"]["rows"] == found.rows - 10
 
 
 def test_a_held_run_is_returned(tmp_path: Path) -> None:
     """A check that does not pass holds the run: no error, no file, and the reason."""
-    found = bs.run(write_job(tmp_path, {"checks.score_range": {"score": [1e6, 2e6]}}))
+    job = write_job(tmp_path, {"checks.score_range": {"score": [1e6, 2e6]}})
+    found = bs.run(job, overrides=ONE_WORKER)
     assert (found.status, found.held, found.files) == ("held", True, ())
     assert found.reason is not None
     assert "score_range" in found.reason
@@ -61,12 +84,12 @@ def test_a_held_run_is_returned(tmp_path: Path) -> None:
 
 def _broken(folder: Path) -> Path:
     (folder / "code.py").write_text("def encode(batch):\n    raise ValueError('no')\n")
-    return write_job(folder, {"preprocess": {"function": "code.py:encode"}})
+    changes = {"preprocess": {"function": "code.py:encode"}, **ONE_WORKER}
+    return write_job(folder, changes)
 
 
 WRONG: dict[str, tuple[Callable[[Any], Any], Callable[[Path], Any], type[Exception], str]] = {
-    "no job file": (bs.run, lambda f: f / "nope.yaml", bs.InvalidError, "no such job file"),
-    "like an option": (bs.check, lambda _: "--help", bs.InvalidError, "no such job file: --help"),
+    "no job file": (bs.check, lambda _: "--help", bs.InvalidError, "no such job file: --help"),
     "a job that fails": (bs.run, _broken, bs.FailedError, "ValueError: no"),
 }
 
@@ -86,74 +109,90 @@ def test_values_that_no_job_file_holds_are_refused(values: Any, tmp_path: Path) 
         bs.run(write_job(tmp_path), **values)
 
 
-def test_parameters_and_overrides_keep_their_types(tmp_path: Path) -> None:
-    """A date is a date of the job; lists, texts and paths reach the keys that they are for."""
-    job = write_job(tmp_path, {"params": {"day": {"type": "date"}}})
-    overrides = {
-        "output.path": tmp_path / "scores/${day}",
-        "input.filters": [["id", ">=", 10]],
-        "name": "2026",
-    }
-    found = bs.check(job, {"day": date(2026, 1, 2)}, overrides=overrides)
-    assert found.output == f"{tmp_path}/scores/2026-01-02"
-    assert found.document["batch"]["rows"] == found.rows - 10
-
-
-def test_the_child_finds_what_the_host_finds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Modules on the host's `sys.path` are there for a job's functions; no variable says so."""
-    (tmp_path / "lib").mkdir()
-    (tmp_path / "lib/mylib.py").write_text("def same(batch):\n    return batch\n")
-    code = "import os, mylib\n\ndef encode(batch):\n"
-    code += "    assert 'PYTHONPATH' not in os.environ\n    return mylib.same(batch)\n"
-    (tmp_path / "job").mkdir()
-    (tmp_path / "job/code.py").write_text(code)
-    monkeypatch.syspath_prepend(str(tmp_path / "lib"))
-    monkeypatch.delenv("PYTHONPATH", raising=False)
-    job = write_job(tmp_path / "job", {"preprocess": {"function": "code.py:encode"}})
-    assert bs.run(job, overrides={"runtime.workers": 2}).status == "published"
-
-
-def test_a_process_that_is_left_behind_keeps_nobody_waiting(tmp_path: Path) -> None:
-    """A function's process that outlives the run, and holds its streams, is not waited for."""
-    code = "import subprocess\n\ndef encode(batch):\n"
-    code += f"    left = subprocess.Popen(['sleep', '{3 * PATIENCE_S:.0f}'])\n"
-    code += f"    open({str(tmp_path.parent / 'left')!r}, 'a').write(f'{{left.pid}} ')\n"
-    code += "    return batch\n"
-    (tmp_path / "code.py").write_text(code)
-    job = write_job(tmp_path, {"preprocess": {"function": "code.py:encode"}})
-    started = time.monotonic()
-    try:
-        assert bs.run(job).status == "published"
-        assert time.monotonic() - started < PATIENCE_S
-    finally:
-        for pid in (tmp_path.parent / "left").read_text().split():
-            os.kill(int(pid), signal.SIGKILL)
-
-
 HOST = """
 import gc, json, os, signal, sys
 import batchscore as bs
-before = dict(os.environ), signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-found = bs.run(sys.argv[1])
-after = dict(os.environ), signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+
+def state():
+    handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    return dict(os.environ), handlers, gc.get_freeze_count(), gc.get_threshold()
+
+before = state()
+found = bs.run(sys.argv[1], overrides={"runtime.workers": 2})
 heavy = sorted({"torch", "apache_beam", "numpy", "pyarrow"} & set(sys.modules))
-print(json.dumps([found.status, before == after, heavy, gc.get_freeze_count()]))
+print(json.dumps([found.status, before == state(), heavy]))
+"""
+LEAVING = """
+import os, subprocess, mylib
+
+def encode(batch):
+    assert "PYTHONPATH" not in os.environ
+    left = subprocess.Popen(["sleep", "{seconds:.0f}"])
+    open({note!r}, "a").write(f"{{left.pid}} ")
+    return mylib.same(batch)
 """
 
 
-def test_the_host_stays_as_it_is(tmp_path: Path) -> None:
+@dataclass(frozen=True)
+class Hosted:
+    """A host that called `bs.run`.
+
+    Args:
+        status: What the run came to.
+        is_same: Whether the host's own state was the same afterwards.
+        heavy: Heavy modules that the host had imported.
+        stderr: What it printed to standard error.
+        left: How many processes the run left behind.
+        alive: How many of these outlived the host.
+    """
+
+    status: str
+    is_same: bool
+    heavy: list[str]
+    stderr: str
+    left: int
+    alive: int
+
+
+@pytest.fixture(scope="module")
+def hosted(tmp_path_factory: pytest.TempPathFactory) -> Hosted:
+    """A host of a job whose function imports from the host's `sys.path`, and leaves processes."""
+    folder = tmp_path_factory.mktemp("hosted")
+    note = folder / "left"
+    (folder / "job").mkdir()
+    (folder / "lib").mkdir()
+    (folder / "lib/mylib.py").write_text("def same(batch):\n    return batch\n")
+    code = LEAVING.format(seconds=3600, note=str(note))
+    (folder / "job/code.py").write_text(code)
+    job = write_job(folder / "job", {"preprocess": {"function": "code.py:encode"}})
+    program = f"import sys; sys.path.insert(0, {str(folder / 'lib')!r})\n{HOST}"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-c", program, str(job)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    finally:
+        left = [int(pid) for pid in note.read_text().split()]
+        alive = sum(psutil.pid_exists(pid) for pid in left)
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+    status, is_same, heavy = json.loads(done.stdout)
+    return Hosted(status, is_same, heavy, done.stderr, len(left), alive)
+
+
+def test_the_child_finds_what_the_host_finds(hosted: Hosted) -> None:
+    """Modules on the host's `sys.path` are there for a job's functions; no variable says so."""
+    assert hosted.status == "published"
+    assert "scored" in hosted.stderr or hosted.stderr == ""
+
+
+def test_a_process_that_is_left_behind_keeps_nobody_waiting(hosted: Hosted) -> None:
+    """A function's process that outlives the run, and holds its streams, is not waited for."""
+    assert hosted.left == hosted.alive > 0
+
+
+def test_the_host_stays_as_it_is(hosted: Hosted) -> None:
     """Environment, signal handlers, garbage collector and modules of the host are untouched."""
-    command = [sys.executable, "-c", HOST, str(write_job(tmp_path))]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout) == ["published", True, [], gc_frozen_at_start()]
-    assert "scored" in done.stderr or done.stderr == ""
-
-
-def gc_frozen_at_start() -> int:
-    code = "import gc; print(gc.get_freeze_count())"
-    return int(subprocess.check_output([sys.executable, "-c", code]))
+    assert (hosted.is_same, hosted.heavy) == (True, [])
 
 
 SLOW = """
