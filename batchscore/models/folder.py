@@ -319,11 +319,8 @@ def _store(address: str) -> Store:
     store = Store(str(address))
     try:
         store.path("")
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"model address {address} cannot be opened: {error}; correct the address, or install "
-            "the file system it names"
-        ) from error
+    except OSError as error:
+        raise ModelError(f"model cannot be opened: {error}; correct the address") from error
     return store
 
 
@@ -441,7 +438,8 @@ def _reading(store: Store, name: str) -> Iterator[None]:
     except TooLargeError as error:
         raise ModelError(f"{shown} is larger than it may be: {error}; {_RESTORE}") from error
     except OSError as error:
-        raise ModelError(f"{shown} cannot be read: {reason(error)}; {_RESTORE}") from error
+        cause = reason(error).removeprefix(f"{shown}: ")
+        raise ModelError(f"{shown} cannot be read: {cause}; {_RESTORE}") from error
 
 
 def _shown(store: Store, name: str) -> str:

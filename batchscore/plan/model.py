@@ -24,7 +24,7 @@ from batchscore.models.folder import (
 from batchscore.models.inputs import ModelInput
 from batchscore.plan.row_groups import Footer
 from batchscore.stages.preprocess import InputColumns, check_kind
-from batchscore.storage.store import open_filesystem
+from batchscore.storage.store import Store
 
 
 def resolve_model(section: ModelSection, base: str, code: Mapping[str, str] | None = None) -> Model:
@@ -67,14 +67,18 @@ def weights_facts(model: Model) -> dict[str, str]:
 
 
 def _check_folder(path: str) -> None:
-    filesystem, inner = open_filesystem(path)
-    if filesystem.isfile(inner):
-        raise ModelError(
-            f"model.path {path}: is a file; expected a model folder, or next to the path its "
-            "format, architecture, inputs and sha256"
-        )
-    if not filesystem.exists(inner):
-        raise ModelError(f"model.path {path}: no such model folder; correct the path")
+    try:
+        with Store(path).open(""):
+            raise ModelError(
+                f"model.path {path}: is a file; expected a model folder, or next to the path its "
+                "format, architecture, inputs and sha256"
+            )
+    except IsADirectoryError:
+        return
+    except FileNotFoundError as error:
+        raise ModelError(f"model.path {path}: no such model folder; correct the path") from error
+    except OSError as error:
+        raise ModelError(f"model.path cannot be opened: {error}; correct the address") from error
 
 
 def _listed(given: str | Sequence[str]) -> tuple[str, ...]:

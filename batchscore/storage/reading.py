@@ -35,8 +35,8 @@ def open_plain(path: str) -> IO[bytes]:
         return os.fdopen(opened, "rb")
     os.close(opened)
     if stat.S_ISDIR(mode):
-        raise IsADirectoryError(f"{path} is a folder, expected a file")
-    raise OSError(f"{path} is a pipe or a device, expected a file")
+        raise IsADirectoryError("it is a folder, expected a file")
+    raise OSError("it is a pipe or a device, expected a file")
 
 
 def read_at_most(file: IO[bytes], most: int) -> bytes:

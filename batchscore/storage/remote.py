@@ -33,7 +33,7 @@ def connect(address: str, once: bool = False) -> tuple[Any, str]:
         once: on S3, tries each request once, for a caller that tries again by itself.
 
     Raises:
-        OSError: the library that speaks to the store is not installed.
+        OSError: the address is of no known kind, or its library is not installed.
     """
     try:
         return _connect(address, once)
@@ -42,6 +42,8 @@ def connect(address: str, once: bool = False) -> tuple[Any, str]:
             f"{redacted_address(address)}: {error}; the extras batchscore[s3] and "
             "batchscore[gcp] install it"
         ) from error
+    except ValueError as error:
+        raise OSError(f"{redacted_address(address)}: {error}") from error
 
 
 def _connect(address: str, once: bool) -> tuple[Any, str]:
@@ -76,7 +78,7 @@ def download(filesystem: Any, path: str, url: str) -> Download:
 
 def _open_file(filesystem: Any, path: str) -> Any:
     if filesystem.info(path)["type"] == "directory":
-        raise IsADirectoryError(f"{path} is a folder, expected a file")
+        raise IsADirectoryError("it is a folder, expected a file")
     return filesystem.open(path, "rb")
 
 
