@@ -127,18 +127,23 @@ def compare_data(
     return Comparison(before, now, compare_profiles(before.profile, now.profile, rules))
 
 
+_EXPECTED = "expected a number, and a pair (warn, fail) of numbers or None by measure"
+
+
 def _rules(alpha: float, columns: Sequence[str] | None, thresholds: Effects) -> Rules:
     from batchscore.drift.thresholds import check_rules
 
     try:
         given = {measure: Thresholds(*effects) for measure, effects in thresholds.items()}
         rules = Rules(float(alpha), None if columns is None else frozenset(columns), given)
-        check_rules(rules)
     except (TypeError, ValueError) as error:
-        raise InvalidError(
-            f"alpha or thresholds: {error}; expected a number, and a pair (warn, fail) of numbers "
-            "or None by measure"
-        ) from error
+        raise InvalidError(f"alpha or thresholds: {error}; {_EXPECTED}") from error
+    try:
+        check_rules(rules)
+    except TypeError as error:  # of an effect that is no number
+        raise InvalidError(f"alpha or thresholds: {error}; {_EXPECTED}") from error
+    except ValueError as error:
+        raise InvalidError(f"alpha or thresholds: {error}") from error
     return rules
 
 
