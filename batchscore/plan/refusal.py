@@ -60,6 +60,10 @@ _NETWORK_REMEDIES: dict[Cause, str] = {
         "largest value so far: compute it in training, and save it with the weights as a buffer"
     ),
 }
+_MODEL_REMEDY = (
+    "correct the model, or its backend: each row's outputs must come from its own inputs, whatever "
+    "other rows, threads or earlier calls do"
+)
 
 
 def describe(spec: Spec, name: str, values: Values, block: Block, found: Dependence) -> str:
@@ -71,12 +75,18 @@ def describe(spec: Spec, name: str, values: Values, block: Block, found: Depende
         block: what it was given.
         found: the difference.
     """
-    remedies = _NETWORK_REMEDIES if values == "output" else _FUNCTION_REMEDIES
     return (
         f"{name} {_FAULTS[found.cause]}. {_pairs(spec, values, block, found)}. Expected: the same, "
         f"floats to within {spec.scoring.model.tolerance:g}, the model's tolerance, since a score "
-        f"must depend on its row alone. What to do: {remedies[found.cause]}"
+        f"must depend on its row alone. What to do: {_remedy(spec, values, found.cause)}"
     )
+
+
+def _remedy(spec: Spec, values: Values, cause: Cause) -> str:
+    if values != "output":
+        return _FUNCTION_REMEDIES[cause]
+    # The advice on networks is for code that a person can change.
+    return _NETWORK_REMEDIES[cause] if spec.scoring.model.architecture else _MODEL_REMEDY
 
 
 def _pairs(spec: Spec, values: Values, block: Block, found: Dependence) -> str:

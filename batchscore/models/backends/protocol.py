@@ -143,7 +143,7 @@ class Backend(ABC):
 
     def known_rows(self, model: Model, call: Call) -> tuple[int | None, str]:
         """Returns the rows of a call and why so many; None where only a search can tell."""
-        return call.rows, self.usual_call
+        return call.batch_rows, self.usual_call
 
     def remember_rows(self, model: Model, call: Call, rows: int) -> None:  # noqa: B027
         """Remembers what a search found, for later runs."""

@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 import yaml
 
+from batchscore.columnar.arrays import Array
+from batchscore.models.backends.facts import Inputs
 from tests import factory
 from tests.backends.installed import write_linear_model
+from tests.backends.linear import LinearPredictor
 
 WEIGHTS = np.array([0.5, -0.25], np.float32)
 
@@ -47,11 +50,30 @@ def job_of(folder: Path, changes: dict[str, Any] | None = None, **card: Any) -> 
 def test_a_linear_model_scores_as_numpy(tmp_path: Path, linear_format: Path) -> None:
     """Scores are NumPy's own, and a second run finds nothing to do."""
     job = job_of(tmp_path / "job")
-    assert factory.run_json("run", job)["status"] == "published"
+    done = factory.run_json("run", job, "--set", "runtime.batch_rows=128")
+    assert done["status"] == "published"
+    assert done["inference"]["call_rows"] == 128
     table = factory.published(tmp_path / "job/out")
     x = np.column_stack([table["a"].to_numpy(), table["b"].to_numpy().astype(np.float32)])
     np.testing.assert_allclose(table["score"].to_numpy(), x @ WEIGHTS + 0.125, atol=1e-6)
     assert factory.run_json("run", job)["status"] == "unchanged"
+
+
+def test_scores_that_depend_on_other_rows_are_refused(
+    tmp_path: Path, linear_format: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message names the model, the difference, and a remedy that is not about networks."""
+
+    def centred(self: LinearPredictor, inputs: Inputs) -> dict[str, Array]:
+        score_b = np.asarray(inputs[self.name]) @ self.weights_f
+        return {"score": score_b - score_b.mean()}
+
+    monkeypatch.setattr(LinearPredictor, "__call__", centred)
+    done = factory.run_cli("check", job_of(tmp_path / "job"))
+    assert done.exit_code == 2
+    told = " ".join(done.output.split())
+    assert "model 'line' returns other values for a row at another place" in told
+    assert "correct the model, or its backend" in told
 
 
 def test_a_job_without_torch_imports_none(tmp_path: Path, linear_format: Path) -> None:
