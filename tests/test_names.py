@@ -21,7 +21,9 @@ PAIRS = {
     "drift": {"cli", "cli/render", ""},  # arguments and lines of its commands; the room
     "finish": {"finish", ""},  # the room's step; the room
     "plan": {"plan", ""},
+    "preloaded": {"engines", "models/backends/torch"},  # what a server imports; torch's part of it
     "protocol": {"engines", "models/backends"},  # what each seam asks of what is plugged in
+    "registry": {"engines", "models/backends"},  # what is plugged into each seam
     "report": {"commands", ""},
 }
 

@@ -116,7 +116,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Trial:
+class RowTrial:
     """What shows best whether a model's scores depend on their row alone.
 
     Args:

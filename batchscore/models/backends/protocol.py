@@ -16,7 +16,7 @@ import numpy as np
 from batchscore.columnar.arrays import Array
 from batchscore.errors import DeviceError
 from batchscore.models.backends.calling import Calls, PlainCalls
-from batchscore.models.backends.facts import Call, Facts, Inputs, Promises, Sample, Trial
+from batchscore.models.backends.facts import Call, Facts, Inputs, Promises, RowTrial, Sample
 
 if TYPE_CHECKING:
     from batchscore.models.folder import Model
@@ -148,6 +148,6 @@ class Backend(ABC):
     def remember_rows(self, model: Model, call: Call, rows: int) -> None:  # noqa: B027
         """Remembers what a search found, for later runs."""
 
-    def trial(self, sample: Sample) -> Trial:
+    def trial(self, sample: Sample) -> RowTrial:
         """Returns which rows of a sample to score again, and in what calls."""
-        return Trial(np.arange(sample.rows, dtype=np.int64), (sample.call_rows,))
+        return RowTrial(np.arange(sample.rows, dtype=np.int64), (sample.call_rows,))

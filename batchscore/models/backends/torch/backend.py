@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from batchscore.models.backends.facts import Call, Facts, Sample, Trial
+from batchscore.models.backends.facts import Call, Facts, RowTrial, Sample
 from batchscore.models.backends.protocol import Backend, Predictor
 
 if TYPE_CHECKING:
@@ -90,9 +90,9 @@ class TorchBackend(Backend):
 
         remember_rows(call_key(model, call), rows)
 
-    def trial(self, sample: Sample) -> Trial:
+    def trial(self, sample: Sample) -> RowTrial:
         """Returns rows that fill a tile or two of one shape, which is smaller than the run's."""
-        from batchscore.models.backends.torch.trial import pick
+        from batchscore.models.backends.torch.trial_rows import pick
 
         return pick(sample)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from batchscore.columnar.arrays import Array
-from batchscore.models.backends.facts import TILE_ROWS, Sample, Trial
+from batchscore.models.backends.facts import TILE_ROWS, RowTrial, Sample
 from batchscore.models.backends.torch.buckets import (
     FEWEST_ROWS,
     STEPS_A_ROW,
@@ -21,7 +21,7 @@ _FEW_CALLS = 16
 _FEW_BATCHES = 3
 
 
-def pick(sample: Sample) -> Trial:
+def pick(sample: Sample) -> RowTrial:
     """Returns as many rows as fit into a tile or two of one shape, and tiles to try.
 
     The first tile is smaller than the run's. The other, the run's own, is for a network that does
@@ -36,7 +36,7 @@ def pick(sample: Sample) -> Trial:
     count = min(most, len(usual))
     # What lies farther on in the input is at the sample's end.
     places = np.arange(count, dtype=np.int64) * len(usual) // count
-    return Trial(usual[places], tuple(dict.fromkeys((rows, sample.call_rows))))
+    return RowTrial(usual[places], tuple(dict.fromkeys((rows, sample.call_rows))))
 
 
 def _of_one_length(sample: Sample) -> tuple[Array, int]:
