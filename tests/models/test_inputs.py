@@ -100,11 +100,13 @@ def test_the_page_on_the_model_folder_names_every_key() -> None:
     card, inputs = PAGE.partition("## Inputs")[::2]
     found = [re.findall(r"`(\w+)`", row) for row in re.findall(r"^\| (.*?) \|", card, re.M)]
     assert {key for keys in found for key in keys} == set(ModelCard.model_fields)
-    assert re.findall(r"^\| `(\w+)` \|", inputs, re.M) == [*InputTensor.model_fields]
+    table = inputs.partition("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", table, re.M) == [*InputTensor.model_fields]
 
 
 def test_the_inputs_shown_on_the_page_are_read(tmp_path: Path) -> None:
     """The card's lines in docs/model-folder.md declare two inputs of one length."""
-    (shown,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.S)
+    section = PAGE.partition("## Rows of varying length")[2]
+    (shown,) = re.findall(r"```yaml\n(.*?)```", section, re.S)
     ids, mask = _read(tmp_path, **yaml.safe_load(shown)["inputs"])
     assert ids.varying == mask.varying == Varying(512)
