@@ -44,7 +44,7 @@ class RunPlan:
     references: list[Any]
     reference_notes: list[str]
     bad_files: list[Any]
-    units: dict[str, Count]
+    units: dict[str, int]
     resumed: list[str]
     kept: list[str]
     base: str | None

@@ -112,11 +112,18 @@ def _items(kind: type, item: Any) -> _Read:
         _require(isinstance(value, kind), path, word)
         if read is None:
             return value
+        if item in (str, int):  # without a call of Python's for each of what may be a million
+            given = {*map(type, value if kind is list else value.values())}
+            _require(given <= {item}, path, f"{word} of {_WORDS[item]}")
+            return value
         if kind is list:
             return [read(each, f"{path}[{at}]") for at, each in enumerate(value)]
         return {key: read(each, f"{path}.{key}") for key, each in value.items()}
 
     return items
+
+
+_WORDS = {str: "texts", int: "whole numbers"}
 
 
 def _plain(kind: Any) -> _Read:

@@ -110,9 +110,10 @@ class UnitRecord:
             RecordError: The facts are not a record's.
         """
         try:
-            require_version(facts, _VERSION, _NEWEST, "a unit's record")
+            if _VERSION in facts:
+                require_version(facts, _VERSION, _NEWEST, "a unit's record")
             facts = {"sidecars": {}, "tallies": {}, **facts}
-            facts = {each.name: facts[each.name] for each in fields(UnitRecord)}
+            facts = {name: facts[name] for name in _NAMES}
             files = tuple(StagedFile(**file) for file in facts["files"])
             columns = tuple((str(name), str(kind)) for name, kind in facts["columns"])
             typed = {
@@ -134,6 +135,7 @@ class UnitRecord:
         return record
 
 
+_NAMES = tuple(each.name for each in fields(UnitRecord))
 _TEXTS = ("unit", "attempt", "run")
 _PATHS = ("rejects_file", "rows_file", "keys_file")
 _COUNTS = ("read", "filtered", "scored", "rejected")
