@@ -34,9 +34,9 @@ from batchscore.models.backends.torch.load import Network, load_network
 from batchscore.plan import Plan, make_plan
 from batchscore.stages.block import Block
 from batchscore.stages.encoding import choose_encoding
-from batchscore.stages.partition import ROW_GROUP_ROWS
 from batchscore.stages.preprocess import stack_columns
 from batchscore.stages.read import open_shard
+from batchscore.stages.scored_files import ROW_GROUP_ROWS
 from batchscore.stages.write import scored_batch
 from batchscore.units.unit import pack_units
 from batchscore.worker.scoring import postprocess_step

@@ -16,7 +16,7 @@ from batchscore.plan.fingerprint import fingerprint
 from batchscore.runs import layout
 from batchscore.runs.history import read_manifest
 from batchscore.runs.ledger import enter
-from batchscore.runs.manifest import encode_units, final_path, is_published, published_records
+from batchscore.runs.manifest_units import encode_units, final_path, is_published, published_records
 from batchscore.runs.profiles import save_profile
 from batchscore.runs.publication import Publication
 from batchscore.runs.publish import Held, publish

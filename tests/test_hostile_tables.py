@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from batchscore.plan import plan
 from batchscore.plan.hive import hive_keys
-from batchscore.stages.partition import encoded_key, split_partitions
+from batchscore.stages.scored_files import encoded_key, split_partitions
 from tests.factory import make_rows, read_tree, run_cli, write_job, write_shard
 
 pytestmark = pytest.mark.slow

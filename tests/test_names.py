@@ -14,6 +14,8 @@ ROOT = Path(batchscore.__file__).parent
 MOST_AT_THE_ROOT = 10
 # A command: its arguments, what it prints, what it does.
 COMMANDS = {"cli", "cli/render", "commands"}
+# Each room in it holds one format. All of them may divide their work alike.
+FORMATS = "models/backends"
 # Places that share a name because they are about the same thing.
 PAIRS = {
     "column_checks": {"job", "runs"},  # what a job may ask for; the judge of what was counted
@@ -21,7 +23,7 @@ PAIRS = {
     "drift": {"cli", "cli/render", ""},  # arguments and lines of its commands; the room
     "finish": {"finish", ""},  # the room's step; the room
     "plan": {"plan", ""},
-    "preloaded": {"engines", "models/backends/torch"},  # what a server imports; torch's part of it
+    "preloaded": {"engines", f"{FORMATS}/*"},  # what a server imports; torch's part of it
     "protocol": {"engines", "models/backends"},  # what each seam asks of what is plugged in
     "registry": {"engines", "models/backends"},  # what is plugged into each seam
     "report": {"commands", ""},
@@ -30,6 +32,14 @@ PAIRS = {
 
 # Classes that share a name because they are the same thing, told to another reader.
 TWINS = {"RowCounts": {"api.py", "runs/manifest_model.py"}}  # of a result; of a stored manifest
+
+
+def _room(named: Path) -> str:
+    """Returns where a module lies; the rooms of all model formats count as one."""
+    folder = named.parent.relative_to(ROOT)
+    if folder.parent.as_posix() == FORMATS:
+        return f"{FORMATS}/*"
+    return "" if folder == Path() else folder.as_posix()
 
 
 @cache
@@ -47,8 +57,7 @@ def test_no_two_modules_of_one_name_mean_different_things() -> None:
     for path in ROOT.rglob("*.py"):
         named = path.parent if path.name == "__init__.py" else path.with_suffix("")
         if path.name != "__main__.py" and named != ROOT:
-            folder = named.parent.relative_to(ROOT).as_posix()
-            places[named.name].add("" if folder == "." else folder)
+            places[named.name].add(_room(named))
     shared = {name: found for name, found in places.items() if len(found) > 1}
     strangers = {name: found for name, found in shared.items() if not found <= COMMANDS}
     assert strangers == PAIRS

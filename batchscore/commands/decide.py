@@ -28,8 +28,8 @@ from batchscore.runs.contents import beside, describe, files_of, find_damage, si
 from batchscore.runs.history import published_manifest, read_manifest, read_raw
 from batchscore.runs.lease import acquire, lost
 from batchscore.runs.ledger import merge_records
-from batchscore.runs.manifest import encode_units, published_records
 from batchscore.runs.manifest_model import build_manifest
+from batchscore.runs.manifest_units import encode_units, published_records
 from batchscore.runs.profiles import save_profile
 from batchscore.runs.publication import Publication, pending
 from batchscore.runs.publish import Held, publish

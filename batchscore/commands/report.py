@@ -14,7 +14,7 @@ from batchscore.commands.files import Address, write_page
 from batchscore.drift.findings import TableDrift
 from batchscore.drift.table import TableProfile
 from batchscore.errors import BatchscoreError, RecordError
-from batchscore.finish.gate import is_counted, rules_from_json
+from batchscore.finish.drift_gate import is_counted, rules_from_json
 from batchscore.report import RUNS, Compared, make_report
 from batchscore.runs import layout
 from batchscore.runs.history import read_raw

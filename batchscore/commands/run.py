@@ -48,7 +48,7 @@ from batchscore.runs.lease import (
     last_holder,
 )
 from batchscore.runs.ledger import finished_units, sweep_attempts
-from batchscore.runs.manifest import published_at
+from batchscore.runs.manifest_units import published_at
 from batchscore.runs.progress import read_counts, request_stop
 from batchscore.runs.publication import is_pending
 from batchscore.runs.run_plan import RunPlan, encode_plan

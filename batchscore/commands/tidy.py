@@ -15,7 +15,7 @@ from batchscore.runs.heal import heal
 from batchscore.runs.history import published_manifest, read_history, read_manifest
 from batchscore.runs.lease import holder
 from batchscore.runs.ledger import finished_units, sweep_attempts, sweep_records
-from batchscore.runs.manifest import published_at
+from batchscore.runs.manifest_units import published_at
 from batchscore.runs.order import is_ahead
 from batchscore.runs.publish import Held, roll_forward
 from batchscore.runs.run_plan import RunPlan, read_plan

@@ -21,7 +21,7 @@ from batchscore.messages.wording import nearest, one_line
 from batchscore.runs import layout
 from batchscore.runs.history import published_manifest, read_raw
 from batchscore.runs.lineage import find_source_rows
-from batchscore.runs.manifest import published_at, published_records, released_by
+from batchscore.runs.manifest_units import published_at, published_records, released_by
 from batchscore.runs.row_search import FoundRows, cast_text, find_rows, parse_value, read_kinds
 from batchscore.stages.block import locate_rows
 from batchscore.storage.store import Store

@@ -18,7 +18,7 @@ from batchscore.runs import layout
 from batchscore.runs.contents import find_damage
 from batchscore.runs.history import published_manifest
 from batchscore.runs.ledger import decode_record
-from batchscore.runs.manifest import published_at, published_records, released_by
+from batchscore.runs.manifest_units import published_at, published_records, released_by
 from batchscore.runs.open_table import open_table
 from batchscore.runs.profiles import ProfileFile, read_profile, run_profile
 from batchscore.runs.publication import journal_paths, pending, pending_journal

@@ -27,7 +27,7 @@ from batchscore.engines.beam_private import (
 )
 from batchscore.engines.metrics import listed_metrics
 from batchscore.engines.protocol import Build, Metrics
-from batchscore.engines.sampling import quick_sampling
+from batchscore.engines.state_sampler import quick_sampling
 from batchscore.engines.workers import start_server
 
 _RELEASED = 64

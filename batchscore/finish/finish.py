@@ -12,7 +12,7 @@ from typing import Any
 
 from batchscore.drift.table import TableProfile
 from batchscore.errors import BatchscoreError, RecordError, RetryError
-from batchscore.finish.gate import judge_drift
+from batchscore.finish.drift_gate import judge_drift
 from batchscore.finish.judge import judge
 from batchscore.finish.recount import complete_tallies
 from batchscore.job import UserFunction
@@ -31,8 +31,8 @@ from batchscore.runs.halvings import fewest_rows
 from batchscore.runs.history import read_manifest, read_raw
 from batchscore.runs.lease import holds, lost, require_lease
 from batchscore.runs.ledger import merge_records
-from batchscore.runs.manifest import encode_units, final_path, is_published, published_records
 from batchscore.runs.manifest_model import build_manifest
+from batchscore.runs.manifest_units import encode_units, final_path, is_published, published_records
 from batchscore.runs.profiles import Reference, read_run_profile, save_profile
 from batchscore.runs.publication import Publication
 from batchscore.runs.publish import publish, roll_forward

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
 
 from batchscore.errors import JobFileError
-from batchscore.job.fields import (
+from batchscore.job.field_types import (
     PATTERN_MEANINGS,
     CodePaths,
     JobName,

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
-from batchscore.job.fields import (
+from batchscore.job.field_types import (
     Address,
     Columns,
     OneOrMore,

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, JsonValue, StringConstraints, model_validator
 
-from batchscore.job.fields import (
+from batchscore.job.field_types import (
     DEVICE,
     FORMAT,
     OPERATORS,

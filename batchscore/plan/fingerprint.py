@@ -139,7 +139,11 @@ def sha256_of(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def package_versions() -> dict[str, str]:
-    """Returns the versions of Python and of packages, as a manifest tells them."""
-    found = {name: version(name) for name in _PACKAGES}
+def package_versions(format_: str) -> dict[str, str]:
+    """Returns the versions of Python and of packages for a manifest.
+
+    Args:
+        format_: The model's format, whose backend names the packages that compute.
+    """
+    found = {name: version(name) for name in (*_PACKAGES, *backend_of(format_).packages)}
     return {"batchscore": __version__, "python": platform.python_version(), **found}

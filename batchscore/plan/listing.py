@@ -18,7 +18,7 @@ from batchscore.messages.addresses import stored_address
 from batchscore.messages.wording import reason
 from batchscore.plan.hive import Texts, hive_keys, same_keys
 from batchscore.plan.published import Published
-from batchscore.plan.table_formats import and_above, check_above, check_no_table
+from batchscore.plan.refused_formats import and_above, check_above, check_no_table
 from batchscore.plan.walk import levels, match, walk
 from batchscore.stages.read import is_gone
 from batchscore.storage.marks import linked_mark, modification_mark

@@ -14,7 +14,7 @@ from typing import Any
 from batchscore.errors import InputError, InvalidError, OutputError, RetryError
 from batchscore.messages.wording import reason, remedy_of
 from batchscore.runs import layout
-from batchscore.stages.partition import encoded_key, is_plain_key
+from batchscore.stages.scored_files import encoded_key, is_plain_key
 from batchscore.storage.store import Store, open_filesystem
 
 

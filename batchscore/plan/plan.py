@@ -48,7 +48,7 @@ from batchscore.plan.row_groups import (
 from batchscore.runs import layout
 from batchscore.runs.actor import actor
 from batchscore.runs.checks import rejects_allowed
-from batchscore.runs.manifest import encode_shard
+from batchscore.runs.manifest_units import encode_shard
 from batchscore.stages.preprocess import InputColumns
 from batchscore.stages.read import Source
 from batchscore.storage.store import Store
@@ -265,7 +265,7 @@ def plan_facts(plan: Plan, started: str) -> dict[str, Any]:
             "identity": spec.scoring.model.identity,
             "sha256": dict(spec.scoring.model.sha256),
         },
-        "packages": package_versions(),
+        "packages": package_versions(plan.spec.scoring.model.format),
     }
     return {
         "facts": facts,

@@ -11,7 +11,7 @@ from typing import Any
 from batchscore.errors import InvalidError, RecordError
 from batchscore.runs import layout
 from batchscore.runs.history import published_manifest
-from batchscore.runs.manifest import decode_shard
+from batchscore.runs.manifest_units import decode_shard
 from batchscore.storage.store import Store
 from batchscore.units.unit import Shard
 

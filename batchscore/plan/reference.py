@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from batchscore.drift.table import TableProfile
 from batchscore.errors import InputError, InvalidError, JobFileError, RecordError
-from batchscore.finish.gate import drift_rules
+from batchscore.finish.drift_gate import drift_rules
 from batchscore.job import EarlierRuns, Job, ListedReference, LoadedJob
 from batchscore.models.folder import Model
 from batchscore.runs.history import read_raw, runs_before

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from batchscore.job import AnyStep, Preprocess
-from batchscore.job.fields import Filters, Scalar
+from batchscore.job.field_types import Filters, Scalar
 from batchscore.stages.preprocess import InputColumns
 
 _PLAIN: Mapping[pa.DataType, str] = MappingProxyType(

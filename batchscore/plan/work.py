@@ -25,7 +25,7 @@ from batchscore.runs.checks import Check
 from batchscore.runs.contents import describe, files_of, find_damage, sidecars_of
 from batchscore.runs.history import published_manifest, read_manifest
 from batchscore.runs.ledger import finished_units, read_heads
-from batchscore.runs.manifest import published_records
+from batchscore.runs.manifest_units import published_records
 from batchscore.runs.revoked import revocations
 from batchscore.runs.snapshot import Listing, read_listing
 from batchscore.units.record import UnitRecord

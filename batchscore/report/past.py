@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from batchscore.finish.gate import is_counted
+from batchscore.finish.drift_gate import is_counted
 from batchscore.messages.wording import one_line
 from batchscore.report.formats import VERDICT_SIGNS, moment, rounded, rounded_apart
 

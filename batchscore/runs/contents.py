@@ -9,7 +9,7 @@ from typing import Any
 
 from batchscore.messages.wording import counted
 from batchscore.runs import layout
-from batchscore.runs.manifest import published_records
+from batchscore.runs.manifest_units import published_records
 from batchscore.runs.segments import inline
 from batchscore.storage.reading import Digest
 from batchscore.storage.store import Store, StoredFile

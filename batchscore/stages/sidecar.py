@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchscore.stages.sink import HashedFile
+from batchscore.stages.hashed_file import HashedFile
 from batchscore.storage.reading import Digest
 from batchscore.storage.store import Store
 

@@ -21,13 +21,13 @@ from batchscore.messages.wording import counted, counted_were, one_line
 from batchscore.stages.ahead import WriteBehind
 from batchscore.stages.block import Block, End, Reject, locate_rows, stopwatch
 from batchscore.stages.key_hashes import KeysFile
-from batchscore.stages.partition import (
+from batchscore.stages.rows_file import RowsFile
+from batchscore.stages.scored_files import (
     FILE_BYTES,
     PartitionFiles,
     reject_unnamed,
     split_partitions,
 )
-from batchscore.stages.rows_file import RowsFile
 from batchscore.stages.sidecar import Sidecar
 from batchscore.stages.tally import Tallies
 from batchscore.stages.trial import Trial

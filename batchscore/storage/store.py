@@ -33,7 +33,7 @@ from batchscore.storage.durable import (
     make_folders,
     replace_file,
 )
-from batchscore.storage.locks import locked
+from batchscore.storage.local_locks import locked
 from batchscore.storage.reading import Digest, TooLargeError, digest_of, open_plain
 
 Result = TypeVar("Result")

@@ -12,7 +12,7 @@ import pytest
 from batchscore.commands.compare import compare_data
 from batchscore.commands.report import HISTORY, report_comparison, report_run, write_report
 from batchscore.drift.findings import Rules, Thresholds
-from batchscore.finish.gate import rules_from_json, rules_to_json
+from batchscore.finish.drift_gate import rules_from_json, rules_to_json
 from batchscore.report import Compared, make_report
 from batchscore.runs import layout
 from batchscore.runs.history import newest, read_manifest

@@ -19,7 +19,7 @@ from batchscore.engines import local
 from batchscore.errors import FailedError, StoppedError
 from batchscore.job import load_job
 from batchscore.plan import make_plan
-from batchscore.storage import locks
+from batchscore.storage import local_locks as locks
 from batchscore.storage.store import Store
 from tests import factory
 from tests.conftest import Published

@@ -21,8 +21,8 @@ from batchscore.commands import trace
 from batchscore.commands.trace import Match, trace_rows
 from batchscore.errors import InvalidError, RecordError
 from batchscore.runs import layout
-from batchscore.stages import partition
 from batchscore.stages import rows_file as lineage
+from batchscore.stages import scored_files as partition
 from batchscore.storage.store import Store
 from tests.factory import make_rows, run_cli, run_json, write_job, write_shard
 from tests.outputs import MODEL, RUN, publish_shards

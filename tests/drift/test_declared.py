@@ -13,7 +13,7 @@ from batchscore.drift.measures.all_measures import MEASURES
 from batchscore.drift.measures.declaration import Difference, MeasureSpec
 from batchscore.drift.sentences import sentences
 from batchscore.drift.table import TableProfile
-from batchscore.finish.gate import summarize
+from batchscore.finish.drift_gate import summarize
 from batchscore.report.formats import measure_words
 from docs.make_drift_table import PAGE, render
 

@@ -23,7 +23,7 @@ from batchscore.runs import layout
 from batchscore.runs.history import published_manifest, read_manifest
 from batchscore.runs.lease import acquire
 from batchscore.runs.ledger import finished_units, read_head
-from batchscore.runs.manifest import published_records
+from batchscore.runs.manifest_units import published_records
 from batchscore.runs.publication import journal_paths
 from batchscore.runs.snapshot import published_run, snapshot
 from batchscore.stages.read import Source

@@ -21,7 +21,7 @@ from batchscore.job import load_job
 from batchscore.plan import Plan, Work, make_plan, scored_as, settle
 from batchscore.runs import layout
 from batchscore.runs.ledger import encode_record, enter
-from batchscore.runs.manifest import encode_shard, encode_units
+from batchscore.runs.manifest_units import encode_shard, encode_units
 from batchscore.runs.revoked import revoked_path
 from batchscore.runs.snapshot import CURRENT, MARKER
 from batchscore.storage.store import Store

@@ -13,7 +13,7 @@ import pyarrow as pa
 from batchscore.drift.compare import compare_profiles
 from batchscore.drift.findings import Rules, TableDrift
 from batchscore.drift.table import TableProfile
-from batchscore.finish.gate import summarize
+from batchscore.finish.drift_gate import summarize
 from batchscore.report import Compared, make_report
 
 HOSTILE = (

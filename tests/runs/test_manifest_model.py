@@ -11,13 +11,13 @@ import pytest
 
 from batchscore.errors import RecordError, VersionError
 from batchscore.runs.history import read_history, read_manifest
-from batchscore.runs.manifest import published_records
 from batchscore.runs.manifest_model import (
     build_manifest,
     check_manifest,
     manifest_schema,
     read_manifest_model,
 )
+from batchscore.runs.manifest_units import published_records
 from batchscore.storage.store import Store
 from docs import make_manifest_reference
 from tests.factory import run_json

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from batchscore.errors import RecordError, RetryError
 from batchscore.runs import layout
-from batchscore.runs.manifest import final_path
+from batchscore.runs.manifest_units import final_path
 from batchscore.runs.publication import Publication, is_pending
 from batchscore.runs.publish import publish, roll_forward
 from batchscore.runs.snapshot import published_run, snapshot

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from batchscore.errors import RecordError
 from batchscore.runs import layout
-from batchscore.runs.manifest import encode_shard, encode_units, published_records
+from batchscore.runs.manifest_units import encode_shard, encode_units, published_records
 from batchscore.runs.segments import compact, expand, head, replaced
 from batchscore.storage.reading import Digest
 from batchscore.storage.store import Store, encode_json

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from batchscore.errors import FailedError, RetryError
-from batchscore.storage import locks
+from batchscore.storage import local_locks as locks
 from tests.faults.sleepers import (
     SLEEPERS,
     TAKERS,

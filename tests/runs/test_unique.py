@@ -34,7 +34,7 @@ from batchscore.runs.unique import (
 )
 from batchscore.stages import key_hashes as keys
 from batchscore.stages.key_hashes import KeysFile, hash_keys
-from batchscore.stages.partition import split_partitions
+from batchscore.stages.scored_files import split_partitions
 from batchscore.storage.store import Store
 from tests.factory import make_batch
 

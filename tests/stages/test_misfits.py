@@ -15,8 +15,8 @@ from batchscore.errors import StepError
 from batchscore.stages.bisect import bisect
 from batchscore.stages.block import Block, decode_block, encode_block, reject_non_finite
 from batchscore.stages.misfits import given_texts
-from batchscore.stages.partition import reject_unnamed
 from batchscore.stages.preprocess import InputColumns, stack_columns
+from batchscore.stages.scored_files import reject_unnamed
 from batchscore.stages.trial import Trial
 from batchscore.stages.write import reject_table
 from tests.factory import make_batch, make_block

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchscore.cli.render.results import count, duration, profile_table, size, table
 from batchscore.drift.findings import VERDICTS
-from batchscore.finish.gate import aspect_name, summarize
+from batchscore.finish.drift_gate import aspect_name, summarize
 from batchscore.messages.wording import counted, of_count, one_line
 
 if TYPE_CHECKING:

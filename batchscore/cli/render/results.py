@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from batchscore.cli.render.times import TIMES, busy_and_help, phases, speed_and_limit, time_rows
 from batchscore.cli.render.times import duration as duration
 from batchscore.cli.render.times import rate as rate
-from batchscore.finish.gate import describe
+from batchscore.finish.drift_gate import describe
 from batchscore.messages.wording import count as count
 from batchscore.messages.wording import counted, one_line
 

@@ -16,7 +16,7 @@ from batchscore.cli.render.results import (
 )
 from batchscore.cli.render.times import times
 from batchscore.messages.wording import one_line
-from batchscore.runs.manifest import published_at
+from batchscore.runs.manifest_units import published_at
 
 _FINDINGS = 900
 """So many characters of what checks found are shown."""

@@ -1,4 +1,4 @@
-"""The table of all measures. A new measure is one line here, and its declaration."""
+"""The table of all measures. A new measure is declared in one of the modules listed here."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from batchscore.columnar.arrays import Array, to_arrow
-from batchscore.job.fields import Text
+from batchscore.job.field_types import Text
 from batchscore.job.steps.base import Columns, Kinds, Step, chosen, classes, floats, merged
 
 _SCORE_NAMES = {"logit": "score", "logits": "scores"}

@@ -15,7 +15,7 @@ from pydantic import (
     WrapSerializer,
 )
 
-from batchscore.job.fields import BatchKind, FileFunction, one_or_more
+from batchscore.job.field_types import BatchKind, FileFunction, one_or_more
 from batchscore.job.steps.activations import Sigmoid, Softmax
 from batchscore.job.steps.base import Kinds, PostprocessStep
 from batchscore.job.steps.decisions import Labels, Threshold, TopK

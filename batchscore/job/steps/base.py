@@ -10,7 +10,7 @@ from pydantic import Field
 
 from batchscore.columnar.arrays import Array, to_numpy
 from batchscore.errors import StepError
-from batchscore.job.fields import Section, Text
+from batchscore.job.field_types import Section, Text
 
 Columns = dict[str, pa.Array]
 """The outputs so far, by name."""

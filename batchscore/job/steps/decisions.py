@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from batchscore.columnar.arrays import Array, to_arrow
 from batchscore.errors import StepError
-from batchscore.job.fields import OneOrMore, Text
+from batchscore.job.field_types import OneOrMore, Text
 from batchscore.job.steps.base import (
     Columns,
     Kinds,

@@ -10,7 +10,7 @@ import pyarrow as pa
 from batchscore.cli.render.drift import compared, drift_tables, profiled
 from batchscore.commands.compare import compare_data
 from batchscore.commands.profile import profile_data
-from batchscore.finish.gate import summarize
+from batchscore.finish.drift_gate import summarize
 
 RNG = np.random.default_rng(20261121)
 HOSTILE = "\x1b[2Jname\nof <script> \u202e" + "long " * 2_000

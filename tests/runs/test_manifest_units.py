@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchscore.errors import RecordError
-from batchscore.runs.manifest import (
+from batchscore.runs.manifest_units import (
     decode_shard,
     encode_shard,
     encode_units,

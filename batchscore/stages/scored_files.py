@@ -29,9 +29,9 @@ from batchscore.messages.values import bounded, date_text, joined_texts
 from batchscore.stages.ahead import WriteBehind
 from batchscore.stages.block import Block, reject_rows
 from batchscore.stages.encoding import choose_encoding
+from batchscore.stages.hashed_file import PIECES_BEHIND, HashingSink, pass_on
 from batchscore.stages.rows_file import RowsFile
 from batchscore.stages.sidecar import buffered
-from batchscore.stages.sink import PIECES_BEHIND, HashingSink, pass_on
 from batchscore.storage.store import Store
 from batchscore.units.record import StagedFile
 from batchscore.units.unit import HIVE_NULL

@@ -8,7 +8,7 @@ import pytest
 from apache_beam.runners.worker import statesampler
 from apache_beam.utils.counters import CounterFactory
 
-from batchscore.engines.sampling import quick_sampling
+from batchscore.engines.state_sampler import quick_sampling
 
 
 def seconds_to_stop(work_s: float) -> float:

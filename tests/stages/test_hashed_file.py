@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from batchscore.stages.ahead import WriteBehind
-from batchscore.stages.sink import PIECES_BEHIND, HashingSink, Piece, pass_on
+from batchscore.stages.hashed_file import PIECES_BEHIND, HashingSink, Piece, pass_on
 
 
 class Kept(io.BytesIO):

@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 
 from batchscore.columnar.arrays import to_arrow
 from batchscore.errors import StepError
-from batchscore.stages import partition
-from batchscore.stages.partition import PartitionFiles, PartitionRows, split_partitions
+from batchscore.stages import scored_files as partition
+from batchscore.stages.hashed_file import PIECES_BEHIND
 from batchscore.stages.rows_file import RowsFile
-from batchscore.stages.sink import PIECES_BEHIND
+from batchscore.stages.scored_files import PartitionFiles, PartitionRows, split_partitions
 from batchscore.storage.store import Store
 from batchscore.units.unit import HIVE_NULL
 from tests.factory import make_batch
