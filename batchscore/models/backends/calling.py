@@ -99,19 +99,33 @@ def _rows(values: Array | Ragged, places_n: Array) -> Array | Ragged:
     return Ragged(take_steps(values.steps_n, starts_n, lengths_n), offsets)
 
 
-def check_outputs(
-    found: Mapping[str, Any], declared: Sequence[OutputSpec], rows: int
-) -> dict[str, Array]:
+def check_outputs(found: Any, declared: Sequence[OutputSpec], rows: int) -> dict[str, Array]:
     """Returns a call's outputs in the declared order, types and shapes.
 
     Raises:
-        StepError: a name, a shape or a type is not what was declared, or rows are missing.
+        StepError: they are no arrays by name, a name, a shape or a type is not what was declared,
+            or rows are missing.
     """
+    if not isinstance(found, Mapping):
+        raise StepError(
+            f"the model returned {type(found).__name__}; expected a mapping from each output's "
+            "name to its array"
+        )
     specs = declared or (OutputSpec(DEFAULT_OUTPUT, "", ()),)
     missing = [spec.name for spec in specs if spec.name not in found]
     if missing:
         raise StepError(f"the model returned outputs {list(found)}; expected {missing} as well")
-    return {spec.name: _checked(np.asarray(found[spec.name]), spec, rows) for spec in specs}
+    return {spec.name: _checked(_array(found[spec.name], spec), spec, rows) for spec in specs}
+
+
+def _array(output: Any, spec: OutputSpec) -> Array:
+    try:
+        return np.asarray(output)
+    except Exception as error:  # a framework's own object raises what it likes
+        raise StepError(
+            f"the model returned {type(output).__name__} for output {spec.name!r}, which is no "
+            f"array ({reason(error)}); expected a NumPy array"
+        ) from error
 
 
 def _checked(array: Array, spec: OutputSpec, rows: int) -> Array:
