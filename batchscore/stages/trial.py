@@ -15,11 +15,12 @@ class Trial:
 _TRIALS: dict[str, Trial] = {}
 
 
-def trial_of(run: str, passed: bool) -> Trial:
+def trial_of(run: str | None, passed: bool) -> Trial:
     """Returns the trial that all stages and units of a run share within this process.
 
     Args:
-        run: Name of the run.
+        run: Name of the run; None for a rehearsal, which shares its trial with nobody.
         passed: Whether rows of the run were scored before it started.
     """
-    return _TRIALS.setdefault(run, Trial(passed))
+    trial = Trial(passed)
+    return trial if run is None else _TRIALS.setdefault(run, trial)

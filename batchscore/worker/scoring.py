@@ -171,8 +171,8 @@ def _rejecting(spec: Spec, stage: str, step: BlockStep) -> BlockStep:
 
 def _trial(spec: Spec) -> Trial:
     """Returns the trial of a run's process; what is tried without a run shares none."""
-    passed = not spec.execution.fresh
-    return trial_of(spec.identity.run, passed) if isinstance(spec, RunSpec) else Trial(passed)
+    run = spec.identity.run if isinstance(spec, RunSpec) else None
+    return trial_of(run, passed=not spec.execution.fresh)
 
 
 def load(spec: Spec) -> Predictor:
