@@ -203,6 +203,12 @@ def test_a_model_that_cannot_be_saved_is_refused(name: str, net: Any, tmp_path: 
     assert not list(tmp_path.iterdir())
 
 
+def test_rows_together_are_found_in_a_sample_of_any_size(net: Any, tmp_path: Path) -> None:
+    """A sample that is all golden rows is scored in two parts, too."""
+    with pytest.raises(bs.InvalidError, match="combine no rows in forward"):
+        bs.save_model(tmp_path / "model", net.Centred().eval(), ROWS[:9], columns=COLUMNS)
+
+
 BAD_CALLS: dict[str, tuple[dict[str, Any], str]] = {
     "no rows": ({"sample": ROWS[:0]}, "has no rows"),
     "no table": ({"sample": 3}, "give a pandas DataFrame"),
@@ -219,6 +225,7 @@ BAD_CALLS: dict[str, tuple[dict[str, Any], str]] = {
     "no JSON": ({"evaluation": {"auc": float("nan")}}, "finite numbers"),
     "another reference": ({"reference": ROWS[["a"]]}, "reference: has no column 'b'"),
     "no plain args": ({"args": {"width": 2, "shift": len}}, "texts, numbers, booleans"),
+    "a list as args": ({"args": [2]}, r"with args=\[2\]"),
     "a remote folder": ({"folder": "s3://bucket/model"}, "expected a local folder"),
 }
 

@@ -114,7 +114,7 @@ def _check_args(kind: type[torch.nn.Module], args: Mapping[str, Any]) -> None:
     except (TypeError, ValueError) as error:
         raise ModelError(
             f"model class {kind.__qualname__}{signature} cannot be built again with args="
-            f"{dict(args)} ({reason(error)}); give what its constructor was called with, made of "
+            f"{args} ({reason(error)}); give what its constructor was called with, made of "
             "texts, numbers, booleans, lists and dicts"
         ) from error
 
