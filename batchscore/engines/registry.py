@@ -17,6 +17,9 @@ _BUILT_IN = {
 }
 
 
+_MEMBERS = ("name", "experimental", "parse_flags", "place", "start_workers", "submit")
+
+
 def find_engine(name: str) -> Engine:
     """Returns an engine by its name in the job file.
 
@@ -38,9 +41,16 @@ def find_engine(name: str) -> Engine:
 
 def _load(point: EntryPoint) -> Engine:
     try:
-        return cast(Engine, point.load()())
+        engine = point.load()()
     except Exception as error:
         raise JobFileError(
             f"runtime.engine {point.name}: {point.value} cannot be loaded: "
             f"{type(error).__name__}: {error}; repair or remove the package that offers it"
         ) from error
+    missing = [name for name in _MEMBERS if not hasattr(engine, name)]
+    if missing:
+        raise JobFileError(
+            f"runtime.engine {point.name}: {point.value} is no engine: it has no "
+            f"{', '.join(missing)}; repair or upgrade the package that offers it"
+        )
+    return cast(Engine, engine)

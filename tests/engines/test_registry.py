@@ -77,3 +77,13 @@ def test_an_engine_that_cannot_be_imported_is_an_error(
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(JobFileError, match=r"runtime.engine broken.*No module named"):
         find_engine("broken")
+
+
+def test_an_object_that_is_no_engine_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message names what it lacks, before any work."""
+    install(tmp_path, "half", "collections:Counter")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(JobFileError, match=r"Counter is no engine: it has no name, .*, submit;"):
+        find_engine("half")
