@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from batchscore.errors import ModelError, OutputError
 from batchscore.models.backends.facts import Facts
-from batchscore.models.backends.registry import backend_of
+from batchscore.models.backends.registry import backend_of, naming
 from batchscore.models.folder import Model
 from batchscore.plan.columns import output_names
 from batchscore.plan.inference import settle_inference
@@ -31,9 +31,10 @@ def verify(plan: Plan, units: Sequence[Unit] = ()) -> Plan:
         InvalidError: the first batch, where it has to be tried, cannot be scored.
     """
     backend, asked = backend_of(plan.spec.scoring.model.format), plan.spec.execution.device
-    device = backend.resolve(asked)
-    _check_shapes(plan.spec.scoring.model, backend.inspect(plan.spec.scoring.model))
-    predictor = backend.load(plan.spec.scoring.model, "cpu", prove=True)
+    with naming(plan.spec.scoring.model.format):
+        device = backend.resolve(asked)
+        _check_shapes(plan.spec.scoring.model, backend.inspect(plan.spec.scoring.model))
+        predictor = backend.load(plan.spec.scoring.model, "cpu", prove=True)
     _check_steps(plan.spec)
     notes = dict(predictor.notes)
     told = {"device": f"{backend.describe(device)}, asked for {asked}", **notes}

@@ -13,7 +13,7 @@ from batchscore.job import Preprocess, UserFunction
 from batchscore.models.backends.calling import Calls
 from batchscore.models.backends.facts import Call, OutputSpec
 from batchscore.models.backends.protocol import Predictor
-from batchscore.models.backends.registry import backend_of
+from batchscore.models.backends.registry import backend_of, naming
 from batchscore.models.code import load_object
 from batchscore.models.features import encode
 from batchscore.models.folder import Model, files_below
@@ -23,7 +23,7 @@ from batchscore.runs.halvings import note_halved
 from batchscore.stages.bisect import bisect
 from batchscore.stages.block import Block, timed
 from batchscore.stages.call import UserCall, batch_kind
-from batchscore.stages.infer import DeviceThread, infer, infer_late
+from batchscore.stages.infer import DeviceThread, infer, infer_known, infer_late
 from batchscore.stages.postprocess import postprocess
 from batchscore.stages.preprocess import encode_features, stack_columns
 from batchscore.stages.trial import Trial, trial_of
@@ -89,7 +89,8 @@ def preprocess_step(spec: Spec, edition: int = 0) -> BlockStep:
 def infer_step(spec: Spec, predictor: Predictor) -> BlockStep:
     """Returns the step that calls the model and waits for it."""
     step = partial(infer, model=make_calls(spec, predictor), sources=_sources(spec))
-    return _rejecting(spec, "infer", _guarded_network(spec, step))
+    found = _rejecting(spec, "infer", _guarded_network(spec, step))
+    return _taking(spec, predictor, found)
 
 
 def late_infer_step(spec: Spec, predictor: Predictor) -> BlockStep:
@@ -97,10 +98,19 @@ def late_infer_step(spec: Spec, predictor: Predictor) -> BlockStep:
     model, sources = make_calls(spec, predictor), _sources(spec)
     if not model.late:
         step = partial(infer, model=model, sources=sources)
-        return _rejecting(spec, "infer", _guarded_network(spec, step))
+        found = _rejecting(spec, "infer", _guarded_network(spec, step))
+        return _taking(spec, predictor, found)
     thread = DeviceThread(model, sources)
     again = _rejecting(spec, "infer", thread.infer)
-    return _guarded_network(spec, partial(infer_late, thread=thread, recover=again))
+    late = _guarded_network(spec, partial(infer_late, thread=thread, recover=again))
+    return _taking(spec, predictor, late)
+
+
+def _taking(spec: Spec, predictor: Predictor, step: BlockStep) -> BlockStep:
+    """Returns a step that gives a model no NaN, where it says that it takes none."""
+    if predictor.takes_missing:
+        return step
+    return partial(infer_known, step=step, sources=_sources(spec))
 
 
 def _sources(spec: Spec) -> dict[str, tuple[str, ...]]:
@@ -182,9 +192,9 @@ def load(spec: Spec) -> Predictor:
 
 def load_plain(spec: Spec) -> Predictor:
     """Loads the run's model to its device, uncompiled."""
-    return backend_of(spec.scoring.model.format).load(
-        spec.scoring.model, spec.execution.device, spec.execution.tile_threads
-    )
+    model, execution = spec.scoring.model, spec.execution
+    with naming(model.format):
+        return backend_of(model.format).load(model, execution.device, execution.tile_threads)
 
 
 def compiled(spec: Spec, predictor: Predictor) -> Predictor:

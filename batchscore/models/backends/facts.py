@@ -55,7 +55,8 @@ class Promises:
         tile: Rows of a call for which a row's bits depend on its inputs alone. None: any number of
             rows gives the same bits. Otherwise batchscore calls with exactly so many rows.
         reentrant: Whether several threads may call it at the same time.
-        missing: What becomes of a NaN in its inputs: the model takes it (`nan`), or not (`reject`).
+        missing: What becomes of a row with a NaN among its inputs: the model takes it (`nan`), or
+            the row is rejected and does not reach the model (`reject`).
         device: Where it computes.
         threads: Threads that one call uses at most.
         version: Of the framework that computes.

@@ -35,6 +35,11 @@ class Predictor(ABC):
         """Returns the outputs (rows, …) of inputs (rows, …), a row each, in the same order."""
 
     @property
+    def takes_missing(self) -> bool:
+        """Whether rows with a NaN among their inputs reach the model, or are rejected."""
+        return self.promises.missing == "nan"
+
+    @property
     def notes(self) -> Mapping[str, str]:
         """Facts about loading that a person should know, such as casts of weights."""
         return {}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
-from batchscore.errors import ModelError
+from batchscore.errors import BatchscoreError, ModelError
 from batchscore.messages.wording import nearest, reason
 from batchscore.models.backends.protocol import Backend
 
@@ -37,6 +39,25 @@ def backend_of(format: str) -> Backend:
 def known_formats() -> tuple[str, ...]:
     """Returns the formats of all installed backends, sorted."""
     return tuple(sorted({*_BUILT_IN, *entry_points(group=GROUP).names}))
+
+
+@contextmanager
+def naming(format: str) -> Iterator[None]:
+    """Names the format, if its backend raises what nobody else expects.
+
+    Raises:
+        ModelError: In place of that.
+    """
+    try:
+        yield
+    except (BatchscoreError, OSError, MemoryError):
+        raise
+    except Exception as error:  # another package's code raises what it likes
+        raise ModelError(
+            f"model format {format!r}: its backend failed with {type(error).__name__}: "
+            f"{reason(error)}; compare the model's files with its card, or repair or upgrade the "
+            "package that brings the backend"
+        ) from error
 
 
 def _loaded(found: EntryPoint) -> Backend:

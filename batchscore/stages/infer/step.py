@@ -6,13 +6,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from batchscore.columnar.arrays import Array, filter_rows, to_arrow, to_numpy
+from batchscore.columnar.arrays import Array, filter_rows, spoiled_values, to_arrow, to_numpy
 from batchscore.columnar.ragged import Ragged, ragged_from_arrow
+from batchscore.messages.values import joined_texts
 from batchscore.models.backends.calling import Calls
 from batchscore.models.backends.facts import Inputs
-from batchscore.stages.block import Block, reject_non_finite
+from batchscore.stages.block import Block, reject_non_finite, reject_rows
 from batchscore.stages.misfits import given_texts
 
 Sources = Mapping[str, tuple[str, ...]]
@@ -46,6 +49,34 @@ def begin(block: Block, model: Calls, sources: Sources = _UNKNOWN) -> Callable[[
         return lambda: block
     outputs = model.predict(inputs_of(block), len(block))
     return lambda: _with_outputs(block, outputs(), sources)
+
+
+def infer_known(block: Block, step: Callable[[Block], Block], sources: Sources = _UNKNOWN) -> Block:
+    """Rejects rows with a NaN among their inputs, and gives the others to a step.
+
+    Args:
+        block: With model inputs as its values.
+        step: Calls a model that takes no NaN.
+        sources: Names columns in the reason of a rejected row.
+    """
+    if block.values is None or not len(block):
+        return step(block)
+    missing_b = _missing_rows(block.values)
+    if not missing_b.any():
+        return step(block)
+    bad_b = to_arrow(missing_b)
+    details = joined_texts(["expected a number", _given(block, sources, bad_b)])
+    message = "the model takes no missing value"
+    return step(reject_rows(block, bad_b, "infer", "MissingInput", message, details))
+
+
+def _missing_rows(values: pa.RecordBatch) -> Array:
+    """Returns a mask (b,) of the rows that have a NaN, at any depth."""
+    mask_b = np.zeros(values.num_rows, np.bool_)
+    for column in values.columns:
+        row_n, _, found = spoiled_values(column)
+        mask_b[row_n[to_numpy(pc.equal(found, "nan"))]] = True
+    return mask_b
 
 
 def inputs_of(block: Block) -> Inputs:

@@ -13,10 +13,10 @@ import pytest
 import yaml
 
 from batchscore.columnar.arrays import Array
-from batchscore.models.backends.facts import Inputs
+from batchscore.models.backends.facts import Inputs, Promises
 from tests import factory
 from tests.backends.installed import write_linear_model
-from tests.backends.linear import LinearPredictor
+from tests.backends.linear import LinearBackend, LinearPredictor
 
 WEIGHTS = np.array([0.5, -0.25], np.float32)
 
@@ -76,6 +76,32 @@ def test_scores_that_depend_on_other_rows_are_refused(
     assert "correct the model, or its backend" in told
 
 
+def test_rows_with_a_nan_do_not_reach_a_model_that_takes_none(
+    tmp_path: Path, linear_format: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are rejected with their column, and all others have their scores."""
+    promises = Promises(None, True, "reject", "cpu", 1, np.__version__)
+    monkeypatch.setattr(LinearPredictor, "promises", promises)
+    score = LinearPredictor.__call__
+
+    def guarded(self: LinearPredictor, inputs: Inputs) -> Any:
+        assert not np.isnan(np.asarray(inputs[self.name])).any()
+        return {"score": np.nan_to_num(score(self, inputs)["score"])}
+
+    monkeypatch.setattr(LinearPredictor, "__call__", guarded)
+    job = job_of(tmp_path / "job", {"rejects": {"max_ratio": 1.0}})
+    rows = factory.make_rows()
+    a_n = np.where(rows["id"].to_numpy() % 3 == 0, np.nan, rows["a"].to_numpy())
+    factory.write_shard(tmp_path / "job/in/0.parquet", rows.set_column(1, "a", [a_n]))
+    done = factory.run_json("run", job)
+    assert (done["rows"]["scored"], done["rows"]["rejected"]) == (400, 100)
+    (why,) = done["rejects"]["reasons"]
+    assert why == "infer: MissingInput: the model takes no missing value"
+    found = factory.published(tmp_path / "job/out")
+    x = np.column_stack([found["a"].to_numpy(), found["b"].to_numpy().astype(np.float32)])
+    np.testing.assert_allclose(found["score"].to_numpy(), x @ WEIGHTS + 0.125, atol=1e-6)
+
+
 def test_a_job_without_torch_imports_none(tmp_path: Path, linear_format: Path) -> None:
     """Neither the launcher nor a worker imports torch for another format's model."""
     job = job_of(tmp_path / "job", {"postprocess": [{"function": "guard.py:keep"}]})
@@ -120,6 +146,21 @@ def test_what_a_format_does_not_have_is_refused(
     done = factory.run_cli("run", job)
     assert done.exit_code == 2
     assert message in " ".join(done.output.split())
+
+
+def test_a_backend_that_fails_is_named(
+    tmp_path: Path, linear_format: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it raises is an error before any work, and no defect of batchscore."""
+
+    def load(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no licence")
+
+    monkeypatch.setattr(LinearBackend, "load", load)
+    done = factory.run_cli("run", job_of(tmp_path / "job"))
+    assert done.exit_code == 2
+    told = " ".join(done.output.split())
+    assert "model format 'npz': its backend failed with RuntimeError: no licence" in told
 
 
 def _change_card(folder: Path, text: str, changes: dict[str, Any]) -> None:

@@ -31,7 +31,12 @@ class TorchPredictor(Predictor):
         twins = self.network.twins
         reentrant = twins is not None and twins.possible()
         device = self.network.device
-        return Promises(TILE_ROWS, reentrant, "reject", device, 1, torch_version())
+        return Promises(TILE_ROWS, reentrant, "nan", device, 1, torch_version())
+
+    @property
+    def takes_missing(self) -> bool:
+        """A network may take them; what `promises` finds out takes longer than this."""
+        return True
 
     @property
     def notes(self) -> Mapping[str, str]:
