@@ -19,9 +19,10 @@ from batchscore.columnar.arrays import python_rows
 from batchscore.errors import InvalidError, RecordError
 from batchscore.messages.wording import nearest, one_line
 from batchscore.runs import layout
-from batchscore.runs.history import published_manifest, read_raw
+from batchscore.runs.history import published_manifest, read_raw, reading
 from batchscore.runs.lineage import find_source_rows
-from batchscore.runs.manifest_units import published_at, published_records, released_by
+from batchscore.runs.manifest_model import Manifest, read_manifest_model
+from batchscore.runs.manifest_units import published_records
 from batchscore.runs.row_search import FoundRows, cast_text, find_rows, parse_value, read_kinds
 from batchscore.stages.block import locate_rows
 from batchscore.storage.store import Store
@@ -129,7 +130,7 @@ class _File:
 class _Table:
     """Files of one slice whose rows have the same columns: those published, or its rejects."""
 
-    manifest: Mapping[str, Any]
+    manifest: Manifest
     rejected: bool
     kinds: Mapping[str, pa.DataType]
     files: tuple[_File, ...]
@@ -137,7 +138,7 @@ class _Table:
 
 _Hit = tuple[_Table, _File, FoundRows]
 _Place = tuple[_Table, _File, Wanted]
-_ReadRun = Callable[[str], Mapping[str, Any]]
+_ReadRun = Callable[[str], Manifest | None]
 
 
 def trace_rows(store: Store, slice_: str | None, conditions: Sequence[str]) -> Traced:
@@ -156,13 +157,19 @@ def trace_rows(store: Store, slice_: str | None, conditions: Sequence[str]) -> T
         RecordError: a manifest, file or rows file is missing or damaged.
     """
     texts = _read_conditions(conditions)
-    manifests = _published(store, slice_)
-    tables = [table for manifest in manifests for table in _tables(store, manifest)]
+    opened = [_open(store, facts) for facts in _published(store, slice_)]
+    tables = [table for each in opened for table in _tables(store, *each)]
     hits = _search(store, _questions(tables, texts), SHOWN + 1)
     read_run = cache(partial(_read_run, store))
     matches = [match for hit in hits for match in _describe(store, read_run, hit)]
-    counts = (sum(m["rows"][key] for m in manifests) for key in ("scored", "rejected", "filtered"))
-    return Traced(tuple(matches[:SHOWN]), len(matches) > SHOWN, *counts)
+    rows = [manifest.rows for manifest, _ in opened]
+    return Traced(
+        tuple(matches[:SHOWN]),
+        len(matches) > SHOWN,
+        sum(each.scored for each in rows),
+        sum(each.rejected for each in rows),
+        sum(each.filtered for each in rows),
+    )
 
 
 def _read_conditions(conditions: Sequence[str]) -> dict[str, str]:
@@ -187,15 +194,21 @@ def _published(store: Store, slice_: str | None) -> list[dict[str, Any]]:
     return manifests
 
 
-def _tables(store: Store, manifest: Mapping[str, Any]) -> Iterator[_Table]:
+def _open(store: Store, facts: dict[str, Any]) -> tuple[Manifest, list[UnitRecord]]:
+    """Returns a published run's manifest, and the records of its units."""
+    with reading(store, facts["run"]):
+        manifest = read_manifest_model(facts, facts["run"])
+    return manifest, [*published_records(facts).values()]
+
+
+def _tables(store: Store, manifest: Manifest, records: list[UnitRecord]) -> Iterator[_Table]:
     """Yields a slice's published files, and its rejects, where there are any."""
-    records = published_records(manifest).values()
     scored = tuple(_File(f.staged, f.partition, r) for r in records for f in r.files)
     rejects = tuple(_File(r.rejects_file, "", r) for r in records if r.rejects_file)
     if scored:
         kinds = read_kinds(store, scored[0].path)
         in_path = {
-            name: _kind_named(name, text) for name, text in manifest["columns"] if name not in kinds
+            name: _kind_named(name, text) for name, text in manifest.columns if name not in kinds
         }
         yield _Table(manifest, False, {**kinds, **in_path}, scored)
     if rejects:
@@ -282,7 +295,7 @@ def _path_value(table: _Table, column: str, text: str) -> pa.Scalar:
         return pa.scalar(None, kind) if text == HIVE_NULL else cast_text(unquote(text), kind)
     except (KeyError, ValueError, NotImplementedError) as error:
         raise RecordError(
-            f"manifest of run {table.manifest['run']}: partition {column}={text} does not fit its "
+            f"manifest of run {table.manifest.run}: partition {column}={text} does not fit its "
             "columns; restore it from a copy"
         ) from error
 
@@ -329,24 +342,24 @@ def _origin(store: Store, read_run: _ReadRun, table: _Table, file: _File) -> dic
     record, name = file.record, posixpath.basename(file.path)
     # What stands under a published name was put there by the run that the name begins with.
     run = None if table.rejected else name.partition(f"-{record.unit}-")[0]
-    published = read_run(run) if run else {}
+    published = read_run(run) if run else None
     scored = read_run(record.run) or table.manifest
     return {
         "status": "rejected" if table.rejected else "scored",
-        "slice": table.manifest["slice"],
+        "slice": table.manifest.slice,
         "unit": record.unit,
         "file": store.url(file.path),
         "scored_by": record.run,
         "published_by": run,
-        "published_at": published_at(published),
-        "released_by": released_by(published),
-        "model": {key: scored["model"][key] for key in ("name", "version", "identity")},
-        "job_sha256": scored["job_sha256"],
+        "published_at": published.public_since if published else None,
+        "released_by": published.releaser if published else None,
+        "model": {key: getattr(scored.model, key) for key in ("name", "version", "identity")},
+        "job_sha256": scored.job_sha256,
     }
 
 
-def _read_run(store: Store, run: str) -> Mapping[str, Any]:
-    """Returns a run's manifest, or nothing where it is gone or damaged."""
+def _read_run(store: Store, run: str) -> Manifest | None:
+    """Returns a run's manifest, or None where it is gone or damaged."""
     with suppress(InvalidError, RecordError):
-        return read_raw(store, run)
-    return {}
+        return read_manifest_model(read_raw(store, run), run)
+    return None

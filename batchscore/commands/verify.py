@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -18,11 +18,11 @@ from batchscore.runs import layout
 from batchscore.runs.contents import find_damage
 from batchscore.runs.history import published_manifest
 from batchscore.runs.ledger import decode_record
-from batchscore.runs.manifest_units import published_at, published_records, released_by
+from batchscore.runs.manifest_model import Manifest, read_manifest_model
+from batchscore.runs.manifest_units import published_records
 from batchscore.runs.open_table import open_table
 from batchscore.runs.profiles import ProfileFile, read_profile, run_profile
 from batchscore.runs.publication import journal_paths, pending, pending_journal
-from batchscore.runs.reconcile import Rows
 from batchscore.runs.snapshot import CURRENT, MARKER, read_listing, snapshot
 from batchscore.storage.reading import Digest
 from batchscore.storage.store import Store, open_filesystem
@@ -110,7 +110,7 @@ class _Opened:
     """A slice with what its manifest says, and the problems found on the way to it."""
 
     name: str
-    manifest: Mapping[str, Any] | None
+    manifest: Manifest | None
     records: tuple[UnitRecord, ...]
     problems: tuple[Damage, ...]
 
@@ -168,13 +168,13 @@ def _require_something(store: Store, slice_: str | None, verified: Verified) -> 
 
 
 def _conclude(opened: _Opened, problems: Sequence[Damage]) -> SliceVerified:
-    manifest = opened.manifest or {}
+    manifest = opened.manifest
     return SliceVerified(
         opened.name,
-        manifest.get("run"),
-        manifest.get("finished"),
-        published_at(manifest),
-        released_by(manifest),
+        manifest.run if manifest else None,
+        manifest.finished if manifest else None,
+        manifest.public_since if manifest else None,
+        manifest.releaser if manifest else None,
         len(opened.files),
         sum(file.rows for file in opened.files),
         sum(file.bytes for file in opened.files),
@@ -203,11 +203,12 @@ def _open(store: Store, name: str) -> _Opened | None:
     """Reads a slice's manifest; None if nothing of it was ever published."""
     try:
         journal = pending_journal(store, name)
-        manifest = published_manifest(store, name)
-        if manifest is None:
+        facts = published_manifest(store, name)
+        if facts is None:
             problems = _look_at_marker(store, name)
             return _Opened(name, None, (), problems) if problems else None
-        records = tuple(published_records(manifest).values())
+        manifest = read_manifest_model(facts, facts["run"])
+        records = tuple(published_records(facts).values())
         _check_paths(store, records)
         problems = (*_look_at_snapshot(store, name, manifest), *_look_at_sums(manifest, records))
     except (RecordError, ValueError, TypeError, KeyError, AttributeError) as error:
@@ -236,12 +237,12 @@ def _look_at_marker(store: Store, name: str) -> tuple[Damage, ...]:
     return (Damage("marker", layout.slice_file(name, MARKER), detail),)
 
 
-def _look_at_snapshot(store: Store, name: str, manifest: Mapping[str, Any]) -> Iterator[Damage]:
+def _look_at_snapshot(store: Store, name: str, manifest: Manifest) -> Iterator[Damage]:
     """Holds the published run's files and the snapshot against each other."""
-    run, path = manifest["run"], layout.slice_file(name, CURRENT)
+    run, path = manifest.run, layout.slice_file(name, CURRENT)
     listing = read_listing(store, name)
     listed = Counter([*listing.files, *listing.wrong])
-    described = Counter(str(file["path"]) for file in manifest["files"])
+    described = Counter(str(file["path"]) for file in manifest.files)
     for file in sorted((listed - described) + (described - listed)):
         detail = (
             f"lists {file!r} {counted(listed[file], 'time')}, and run {run} published it "
@@ -251,12 +252,12 @@ def _look_at_snapshot(store: Store, name: str, manifest: Mapping[str, Any]) -> I
         yield Damage("snapshot", path, detail)
 
 
-def _look_at_sums(manifest: Mapping[str, Any], records: Sequence[UnitRecord]) -> Iterator[Damage]:
+def _look_at_sums(manifest: Manifest, records: Sequence[UnitRecord]) -> Iterator[Damage]:
     """Adds up the files of each unit, and the units of the run."""
-    path, rows = layout.run_file(manifest["run"], "manifest.json"), Rows(**manifest["rows"])
+    path, rows = layout.run_file(manifest.run, "manifest.json"), manifest.rows
     went = rows.scored + rows.rejected + rows.filtered + rows.quarantined
     sums = [
-        ("the files of all units", len(manifest["files"]), sum(len(r.files) for r in records)),
+        ("the files of all units", len(manifest.files), sum(len(r.files) for r in records)),
         ("the rows of all units' scores", rows.scored, sum(r.scored for r in records)),
         ("the rows of all units' rejects", rows.rejected, sum(r.rejected for r in records)),
         ("the rows that were scored, rejected, filtered and left out", rows.input, went),
@@ -279,7 +280,7 @@ def _looks(store: Store, opened: _Opened) -> Iterator[_Look]:
     for file in opened.files:
         yield partial(_look_at_file, store, file)
     for record in opened.records:
-        address = layout.record(opened.name, manifest["score"], record.unit)
+        address = layout.record(opened.name, manifest.score, record.unit)
         yield partial(_look_at_record, store, address, record)
         yield partial(_look_at_lineage, store, address, record)
         yield partial(_look_at_rejects, store, address, record)
@@ -287,12 +288,10 @@ def _looks(store: Store, opened: _Opened) -> Iterator[_Look]:
             yield partial(_look_at_table, store, "keys", record.keys_file, None)
         for kind, path, digest in _sidecars(record):
             yield partial(_look_at_digest, store, kind, path, digest)
-    for name, facts in manifest.get("profile_files", {}).items():
-        path = layout.run_file(manifest["run"], name)
-        yield partial(_look_at_digest, store, "profile", path, Digest(**facts))
-    yield partial(
-        _look_at_profile, run_profile(store, manifest["run"]), manifest.get("profile_sha256")
-    )
+    for name, told in manifest.profile_files.items():
+        path = layout.run_file(manifest.run, name)
+        yield partial(_look_at_digest, store, "profile", path, Digest(told.bytes, told.sha256))
+    yield partial(_look_at_profile, run_profile(store, manifest.run), manifest.profile_sha256)
 
 
 def _sidecars(record: UnitRecord) -> Iterator[tuple[str, str, Digest]]:

@@ -357,6 +357,16 @@ class Manifest:
     segments: list[str] = field(default_factory=list)
     own: SegmentLists = field(default_factory=SegmentLists)
 
+    @property
+    def public_since(self) -> str | None:
+        """When the run was published: at its release if it was held, else when it ended."""
+        return self.released.at or self.finished
+
+    @property
+    def releaser(self) -> str | None:
+        """The person who released the run; None if it was not held, or is still held."""
+        return self.released.by or None
+
 
 _KEYS = frozenset(each.name for each in fields(Manifest))
 

@@ -23,12 +23,6 @@ def published_at(manifest: Mapping[str, Any]) -> str | None:
     return None if at is None else str(at)
 
 
-def released_by(manifest: Mapping[str, Any]) -> str | None:
-    """Returns the person who released a run; None if it was not held, or is still held."""
-    by = (manifest.get("released") or {}).get("by")
-    return None if by is None else str(by)
-
-
 def final_path(file: StagedFile, run: str, unit: str) -> str:
     """Returns the immutable name under `data/` of a staged file; a published one keeps its own."""
     if is_published(file):
