@@ -18,6 +18,7 @@ from batchscore.drift.column import Hint, Kind, new_column
 from batchscore.drift.table import TableProfile
 from batchscore.errors import FailedError, InputError, Int96Error
 from batchscore.messages.addresses import holds_credential, redacted_address
+from batchscore.messages.terms import Terms
 from batchscore.messages.wording import counted_were, nearest, reason
 from batchscore.plan.auto import choose_batch_rows
 from batchscore.plan.listing import find_shards
@@ -43,8 +44,8 @@ _EXPECTED = {
     "probability": "floats, or fixed-size lists of floats",
     "classes": "fixed-size lists of at most 100 floats",
 }
-# What the reader of a job's input calls things, and what they are called where there is no job.
-_WORDS = {"input.path": "the data", "output.columns": "`columns`"}
+# There is no job file here whose keys a message could name.
+_TERMS = Terms(data="the data", columns="`columns`")
 
 
 class Chunk(NamedTuple):
@@ -222,15 +223,12 @@ def _named(columns: Sequence[str] | None, names: Sequence[str]) -> Sequence[str]
 def _stored_rows(addresses: Sequence[str], choose: Choose, int96: str = "ns") -> RowSource:
     for address in addresses:
         check_address(address)
-    try:
-        footers = read_footers(_find(addresses), int96=int96).good
-        names = footers[0].schema.names
-        wanted = choose(names)
-        every = [*wanted] == names
-        schema = unify_schemas(footers, None if every else wanted)
-        check_plain(footers, schema.names)
-    except InputError as error:
-        raise InputError(_reworded(str(error))) from error
+    footers = read_footers(_find(addresses), int96=int96, terms=_TERMS).good
+    names = footers[0].schema.names
+    wanted = choose(names)
+    every = [*wanted] == names
+    schema = unify_schemas(footers, None if every else wanted, _TERMS)
+    check_plain(footers, schema.names)
     left_out = _constant_keys(footers) if every else set()
     schema = pa.schema([field for field in schema if field.name not in left_out])
     count = sum(footer.shard.rows for footer in footers)
@@ -258,7 +256,7 @@ def _constant_keys(footers: Sequence[Footer]) -> set[str]:
 
 
 def _find(addresses: Sequence[str]) -> Any:
-    found = find_shards(addresses, allow_empty=True)
+    found = find_shards(addresses, allow_empty=True, terms=_TERMS)
     if not found:
         raise InputError(
             f"the data {', '.join(addresses) or '(no address)'}: there is no file; correct the "
@@ -284,7 +282,7 @@ def _read(
 ) -> Generator[Chunk, None, None]:
     batch_rows, _ = choose_batch_rows("auto", footers, schema)
     places = places_of(footers)
-    source = Source(schema, None, batch_rows, pa.cpu_count(), int96, places)
+    source = Source(schema, None, batch_rows, pa.cpu_count(), int96, places, _TERMS)
     for unit in pack_units(keep_row_groups(footers), _UNIT_ROWS):
         for block in read_unit(unit, source):
             yield Chunk(block.sequence, block.batch, block.end is not None)
@@ -355,9 +353,3 @@ def _check_distinct(names: Sequence[str]) -> None:
     twice = next((name for name, times in Counter(names).items() if times > 1), None)
     if twice is not None:
         raise InputError(f"column {twice!r} is there twice; names must differ, so rename one")
-
-
-def _reworded(message: str) -> str:
-    for word, plain in _WORDS.items():
-        message = message.replace(word, plain)
-    return message

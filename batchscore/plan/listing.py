@@ -8,13 +8,14 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from fsspec.utils import glob_translate
 
 from batchscore.errors import InputError
 from batchscore.messages.addresses import stored_address
+from batchscore.messages.terms import JOB, DataAddress, Terms
 from batchscore.messages.wording import reason
 from batchscore.plan.hive import Texts, hive_keys, same_keys
 from batchscore.plan.published import Published
@@ -62,23 +63,30 @@ class InputFile:
         return self.real if "://" in self.real else self.path
 
 
-def find_shards(addresses: Sequence[str], allow_empty: bool = False) -> list[InputFile]:
+def find_shards(
+    addresses: Sequence[str], allow_empty: bool = False, terms: Terms = JOB
+) -> list[InputFile]:
     """Lists the files that addresses name: files, globs, and folders with all below them.
 
     In a folder, names that start with `_` or `.` are left out, as Hive and Spark do; links are
     followed. Sorted by path, each path once, however often it is named.
 
+    Args:
+        addresses: Addresses of files and folders, and globs.
+        allow_empty: Whether an address may name no file.
+        terms: The user's names, for messages.
+
     Raises:
-        InputError: an address names no file, unless `allow_empty`, or a table of Delta Lake or the
-            like; it cannot be listed; a link leads nowhere; or a name is not UTF-8.
+        InputError: An address names no file, unless `allow_empty`, or a table of Delta Lake or a
+            similar format; it cannot be listed; a link leads nowhere; or a name is not UTF-8.
     """
     found: list[InputFile] = []
     plain: set[tuple[Any, str]] = set()
-    for address in addresses:
+    for address in (DataAddress(text, terms) for text in addresses):
         shards = _find(address, plain)
         if not shards and not allow_empty:
             raise InputError(
-                f"input.path {address}: no shard is there; correct the path, or set "
+                f"{address}: no shard is there; correct the path, or set "
                 "input.allow_empty: true where nothing to score is a result"
             )
         found += shards
@@ -94,14 +102,14 @@ def _each_once(found: list[InputFile]) -> list[InputFile]:
     return [paths[path] for path in sorted(paths)]
 
 
-def _find(address: str, plain: set[tuple[Any, str]]) -> list[InputFile]:
-    if "::" in address:
+def _find(address: DataAddress, plain: set[tuple[Any, str]]) -> list[InputFile]:
+    if "::" in address.text:
         raise InputError(
-            f"input.path {address}: a chain of file systems cannot be listed; "
+            f"{address}: a chain of file systems cannot be listed; "
             "unpack it, or copy it to a folder"
         )
     try:
-        filesystem, path = open_filesystem(address)
+        filesystem, path = open_filesystem(address.text)
         local = "file" in filesystem.protocol
         return (
             _find_local(address, filesystem, path, plain)
@@ -111,7 +119,7 @@ def _find(address: str, plain: set[tuple[Any, str]]) -> list[InputFile]:
     except InputError:
         raise
     except Exception as error:  # a store's client raises errors of its own
-        raise InputError(f"input.path {address}: cannot be listed ({reason(error)})") from error
+        raise InputError(f"{address}: cannot be listed ({reason(error)})") from error
 
 
 def keep_published_paths(found: Sequence[InputFile], published: Published) -> list[InputFile]:
@@ -141,11 +149,11 @@ def fixed_folder(path: str, is_folder: bool) -> str:
 
 
 def _find_local(
-    address: str, filesystem: Any, path: str, plain: set[tuple[Any, str]]
+    address: DataAddress, filesystem: Any, path: str, plain: set[tuple[Any, str]]
 ) -> list[InputFile]:
     path = os.path.normpath(path)
     if os.path.lexists(path) and not os.path.isdir(path):
-        return _local_shards(filesystem, [path], os.path.dirname(path))
+        return _local_shards(address, filesystem, [path], os.path.dirname(path))
     folder = fixed_folder(path, os.path.isdir(path))
     if not os.path.isdir(folder) or not (folder == path or _WILD.search(path)):
         return []
@@ -157,7 +165,7 @@ def _find_local(
     )
     # A link to one file of a table names that file, as a list does; one to a folder names them all.
     check_above(address, filesystem, _linked_folders(names, folder), plain)
-    return _local_shards(filesystem, names, folder)
+    return _local_shards(address, filesystem, names, folder)
 
 
 def _linked_folders(names: Iterable[str], folder: str) -> set[str]:
@@ -182,7 +190,7 @@ def _outer(folder: str, entries: Sequence[str]) -> set[str]:
     return outer
 
 
-def _local_files(address: str, path: str, start: str) -> Iterator[str]:
+def _local_files(address: DataAddress, path: str, start: str) -> Iterator[str]:
     if not os.path.isdir(path):
         yield path
         return
@@ -192,18 +200,19 @@ def _local_files(address: str, path: str, start: str) -> Iterator[str]:
         yield from (os.path.join(parent, name) for name in files if is_visible(name))
 
 
-def _local_shards(filesystem: Any, names: Iterable[str], folder: str) -> list[InputFile]:
+def _local_shards(
+    address: DataAddress, filesystem: Any, names: Iterable[str], folder: str
+) -> list[InputFile]:
     while "=" in os.path.basename(folder):
         folder = os.path.dirname(folder)
     real, start = cache(os.path.realpath), len(folder.rstrip("/"))
-    return [_local_shard(filesystem, name, real(folder), name[start:], real) for name in names]
+    info_of = partial(_local_info, address.terms, filesystem)
+    return [_local_shard(info_of(name), name, real(folder), name[start:], real) for name in names]
 
 
 def _local_shard(
-    filesystem: Any, name: str, folder: str, inner: str, real_of: Callable[[str], str]
+    info: dict[str, Any], name: str, folder: str, inner: str, real_of: Callable[[str], str]
 ) -> InputFile:
-    _check_name(name)
-    info = _local_info(filesystem, name)
     parent, base = os.path.split(name)
     real = real_of(name) if info["islink"] else os.path.join(real_of(parent), base)
     path = folder.rstrip("/") + inner
@@ -212,7 +221,8 @@ def _local_shard(
     return InputFile(path, int(info["size"]), mark, hive_keys(name), real, name, len(inner))
 
 
-def _local_info(filesystem: Any, name: str) -> dict[str, Any]:
+def _local_info(terms: Terms, filesystem: Any, name: str) -> dict[str, Any]:
+    _check_name(name)
     try:
         info: dict[str, Any] = filesystem.info(name)
     except OSError as error:
@@ -225,7 +235,7 @@ def _local_info(filesystem: Any, name: str) -> dict[str, Any]:
     if info["type"] != "file":
         raise InputError(
             f"shard {name}: is a pipe, a socket or a device, expected a file; "
-            "take it out of input.path"
+            f"take it out of {terms.data}"
         )
     return info
 
@@ -240,9 +250,10 @@ def _check_name(name: str) -> None:
 
 
 def _find_remote(
-    address: str, filesystem: Any, path: str, plain: set[tuple[Any, str]]
+    address: DataAddress, filesystem: Any, path: str, plain: set[tuple[Any, str]]
 ) -> list[InputFile]:
-    prefix = address[: -len(path)] if address.endswith(path) else None
+    text = address.text
+    prefix = text[: -len(path)] if text.endswith(path) else None
     entries = [path] if filesystem.exists(path) else []
     if not entries and _WILD.search(path):
         entries = _remote_matches(address, filesystem, path)
@@ -257,7 +268,7 @@ def _find_remote(
     return [_remote_shard(filesystem, info, prefix) for info in infos]
 
 
-def _remote_matches(address: str, filesystem: Any, pattern: str) -> list[str]:
+def _remote_matches(address: DataAddress, filesystem: Any, pattern: str) -> list[str]:
     """Returns what a pattern matches, and checks the folders of the matches on the way."""
     if _is_web(filesystem):
         return sorted(filesystem.glob(pattern))
@@ -285,7 +296,7 @@ def _ask(filesystem: Any, path: str) -> None:
 
 
 def _files(
-    address: str, filesystem: Any, path: str, folders: Sequence[str]
+    address: DataAddress, filesystem: Any, path: str, folders: Sequence[str]
 ) -> list[dict[str, Any]]:
     if path not in folders:
         return [filesystem.info(path)]

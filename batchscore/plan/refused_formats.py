@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from batchscore.errors import InputError
+from batchscore.messages.terms import DataAddress
 
 _THREADS = 16
 _MARK = re.compile(
@@ -29,6 +30,13 @@ _ICEBERG = "metadata"
 
 @dataclass(frozen=True)
 class _Format:
+    """A table format.
+
+    Args:
+        name: The name that people know it by.
+        remedy: What helps, with `{data}` for the user's name for the addresses.
+    """
+
     name: str
     remedy: str
 
@@ -37,34 +45,34 @@ _EXPORT = "export one snapshot as Parquet and score that"
 _FORMATS = {
     "delta": _Format(
         "Delta Lake",
-        f"{_EXPORT}, or list the snapshot's files in input.path, as DeltaTable(…).file_uris() of "
+        f"{_EXPORT}, or list the snapshot's files in {{data}}, as DeltaTable(…).file_uris() of "
         "deltalake names them (not where it has deletion vectors)",
     ),
     "hudi": _Format(
         "Hudi",
-        f"{_EXPORT}, or list the files of its latest slices in input.path (not where it has log "
+        f"{_EXPORT}, or list the files of its latest slices in {{data}} (not where it has log "
         "files)",
     ),
     "iceberg": _Format(
         "Iceberg",
-        f"{_EXPORT}, or list the snapshot's files in input.path, as scan().plan_files() of "
+        f"{_EXPORT}, or list the snapshot's files in {{data}}, as scan().plan_files() of "
         "pyiceberg names them (not where it has delete files)",
     ),
     "spark": _Format(
         "Spark structured streaming",
-        "list the committed files in input.path, as spark.read.parquet(…).inputFiles() names them",
+        "list the committed files in {data}, as spark.read.parquet(…).inputFiles() names them",
     ),
     "acid": _Format("Hive ACID", f"{_EXPORT}, as INSERT OVERWRITE DIRECTORY of Hive writes it"),
 }
 
 
 def check_no_table(
-    address: str, paths: Iterable[str], folders: Collection[str] | None = None
+    address: DataAddress, paths: Iterable[str], folders: Collection[str] | None = None
 ) -> None:
     """Raises InputError where one of the paths is what marks a folder as a table's.
 
     Args:
-        address: as the job names it.
+        address: The address as the user gives it.
         paths: of folders and files, such as `t/_delta_log` or `t/metadata/v1.metadata.json`.
         folders: those that must not be a table's; None: any.
     """
@@ -72,21 +80,22 @@ def check_no_table(
         found = _MARK.search(path)
         if found and found.lastgroup and (folders is None or path[: found.start()] in folders):
             table = _FORMATS[found.lastgroup]
+            remedy = table.remedy.format(data=address.terms.data)
             raise InputError(
-                f"input.path {address}: {path[: found.start()] or '/'} is a table of {table.name}, "
-                f"and its folder also holds rows that were removed or replaced; {table.remedy}"
+                f"{address}: {path[: found.start()] or '/'} is a table of {table.name}, "
+                f"and its folder also holds rows that were removed or replaced; {remedy}"
             )
 
 
 def check_above(
-    address: str, filesystem: Any, folders: Iterable[str], plain: set[tuple[Any, str]]
+    address: DataAddress, filesystem: Any, folders: Iterable[str], plain: set[tuple[Any, str]]
 ) -> None:
     """Raises InputError where a folder, or one above it, is a table's.
 
     A folder that may not be looked into is taken for a plain one.
 
     Args:
-        address: as the job names it.
+        address: The address as the user gives it.
         filesystem: where the folders are.
         folders: to look into.
         plain: filesystems and folders that are known to be no table's; gains these and those above.

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from batchscore.columnar.arrays import storage_type
 from batchscore.errors import InputError
+from batchscore.messages.terms import JOB, Terms
 from batchscore.messages.wording import counted
 from batchscore.plan.chunks import check_rows, encrypted_columns, leaves_of, open_leaves
 from batchscore.plan.hive import KeyRules, Kinds, key_types, key_value
@@ -37,7 +38,6 @@ from batchscore.units.unit import Piece, Shard
 _LOCAL_THREADS, _STORE_THREADS = 2, 16
 _CHUNK_FILES = 32
 _BAD_SHOWN = 3
-_REMEDY = "write it again or take it out of input.path"
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,7 @@ def read_footers(
     filters: Any = None,
     int96: str = "ns",
     rules: KeyRules | None = None,
+    terms: Terms = JOB,
 ) -> Footers:
     """Opens all shards, some at a time, and reads their footers; hive values become their types.
 
@@ -99,6 +100,7 @@ def read_footers(
         filters: pyarrow's DNF form, or None; excludes row groups by their statistics.
         int96: the unit that INT96 timestamps are read in.
         rules: how a job's hive keys get their types.
+        terms: The user's names, for messages.
 
     Raises:
         InputError: one file more is so, or every one; hive keys differ, or are not what they
@@ -111,9 +113,10 @@ def read_footers(
                 footers.good.append(footer)
             else:
                 footers.bad.append(_bad_file(shard, footer))
-                _check_count(footers.bad, max_bad_shards, footer)
+                _check_count(footers.bad, max_bad_shards, footer, terms)
     if footers.bad and not footers.good:
-        raise InputError(f"input.path: none of {_listed(footers.bad)} can be read; {_REMEDY}")
+        problem = f"none of {_listed(footers.bad)} can be read"
+        raise InputError(f"{terms.data}: {problem}; {terms.write_again}")
     return footers
 
 
@@ -246,13 +249,13 @@ def _bad_file(found: InputFile, error: Exception) -> BadFile:
     return BadFile(found.path, found.size, found.mark, problem)
 
 
-def _check_count(bad: Sequence[BadFile], allowed: int, cause: Exception) -> None:
+def _check_count(bad: Sequence[BadFile], allowed: int, cause: Exception, terms: Terms) -> None:
     if len(bad) <= allowed:
         return
     if not allowed:
-        raise InputError(f"shard {bad[0].path}: {bad[0].reason}; {_REMEDY}") from cause
+        raise InputError(f"shard {bad[0].path}: {bad[0].reason}; {terms.write_again}") from cause
     raise InputError(
-        f"input.path: {_listed(bad)} cannot be read, and input.max_bad_shards allows {allowed}; "
+        f"{terms.data}: {_listed(bad)} cannot be read, and input.max_bad_shards allows {allowed}; "
         "write them again, or take them out"
     ) from cause
 

@@ -7,12 +7,15 @@ from collections.abc import Iterable, Sequence
 import pyarrow as pa
 
 from batchscore.errors import InputError
+from batchscore.messages.terms import JOB, Terms
 from batchscore.messages.wording import counted, nearest, of_count
 from batchscore.plan.chunks import is_all_null, named_by
 from batchscore.plan.row_groups import Footer
 
 
-def unify_schemas(footers: Sequence[Footer], wanted: Iterable[str] | None) -> pa.Schema:
+def unify_schemas(
+    footers: Sequence[Footer], wanted: Iterable[str] | None, terms: Terms = JOB
+) -> pa.Schema:
     """Returns one type for each wanted column that holds every shard's values.
 
     Shards may differ in column order, in plain and dictionary strings, and in the width of
@@ -21,15 +24,16 @@ def unify_schemas(footers: Sequence[Footer], wanted: Iterable[str] | None) -> pa
 
     Args:
         wanted: column names; None: all of the first shard's.
+        terms: The user's names, for messages.
 
     Raises:
         InputError: a shard lacks a column, or has another type of it.
     """
     names = list(dict.fromkeys(footers[0].schema.names if wanted is None else wanted))
     distinct = _first_of_each_schema(footers)
-    kinds = {name: _common_type(footers, distinct, name, wanted is None) for name in names}
+    kinds = {n: _common_type(footers, distinct, n, wanted is None, terms) for n in names}
     if wanted is None:
-        _no_extra_columns(distinct, names)
+        _no_extra_columns(distinct, names, terms)
     return pa.schema([pa.field(name, kind) for name, kind in kinds.items()])
 
 
@@ -45,9 +49,13 @@ def check_plain(footers: Sequence[Footer], names: Sequence[str]) -> None:
 
 
 def _common_type(
-    footers: Sequence[Footer], distinct: Sequence[Footer], name: str, all_columns: bool
+    footers: Sequence[Footer],
+    distinct: Sequence[Footer],
+    name: str,
+    all_columns: bool,
+    terms: Terms,
 ) -> pa.DataType:
-    found = [(each, _column_type(footers, each, name, all_columns)) for each in distinct]
+    found = [(each, _column_type(footers, each, name, all_columns, terms)) for each in distinct]
     kind, conflict = _fold(found)
     if conflict is None:
         return kind
@@ -55,7 +63,7 @@ def _common_type(
     nulls = {each for each in {kind for _, kind in found} if _is_null_in_all(footers, name, each)}
     known, conflict = _fold([(f, pa.null() if k in nulls else k) for f, k in found])
     if conflict is not None:
-        return _conflict(conflict, name, known)
+        return _conflict(conflict, name, known, terms)
     return found[0][1] if pa.types.is_null(known) else known
 
 
@@ -92,7 +100,7 @@ def lacking(footers: Sequence[Footer], name: str) -> str:
 
 
 def _column_type(
-    footers: Sequence[Footer], footer: Footer, name: str, all_columns: bool
+    footers: Sequence[Footer], footer: Footer, name: str, all_columns: bool, terms: Terms
 ) -> pa.DataType:
     index = footer.schema.get_field_index(name)
     if index >= 0:
@@ -100,29 +108,30 @@ def _column_type(
     others = sum(name not in each.schema.names for each in footers) - 1
     them = of_count(others + 1, "it", "them")
     also = f"; {counted(others, 'more shard')} {of_count(others, 'lacks', 'lack')} it too"
-    remedy = ", or, where the column is not needed, name those to keep in output.columns"
+    remedy = f", or, where the column is not needed, name those to keep in {terms.columns}"
     raise InputError(
         f"shard {footer.shard.path}: has no column {name!r} as the shards before it"
         f"{also if others else ''}; {nearest(name, footer.schema.names)}; write {them} again or "
-        f"take {them} out of input.path{remedy if all_columns else ''}"
+        f"take {them} out of {terms.data}{remedy if all_columns else ''}"
     )
 
 
-def _no_extra_columns(footers: Sequence[Footer], names: Sequence[str]) -> None:
+def _no_extra_columns(footers: Sequence[Footer], names: Sequence[str], terms: Terms) -> None:
     for footer in footers:
         extra = [name for name in footer.schema.names if name not in names]
         if extra:
             raise InputError(
                 f"shard {footer.shard.path}: has a column {extra[0]!r} that "
-                f"{footers[0].shard.path} has not; name the columns to keep in output.columns"
+                f"{footers[0].shard.path} has not; name the columns to keep in {terms.columns}"
             )
 
 
-def _conflict(footer: Footer, name: str, expected: pa.DataType) -> pa.DataType:
+def _conflict(footer: Footer, name: str, expected: pa.DataType, terms: Terms) -> pa.DataType:
     found = footer.schema.field(name).type
     raise InputError(
         f"shard {footer.shard.path}: column {name!r} is {found}, expected {expected} as in the "
-        "shards before it; write it again with that type, or leave the shard out of input.path"
+        "shards before it; write it again with that type, or leave the shard out of "
+        f"{terms.data}"
     )
 
 

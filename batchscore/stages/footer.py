@@ -7,10 +7,9 @@ from collections.abc import Collection
 import pyarrow.parquet as pq
 
 from batchscore.errors import ShardError
+from batchscore.messages.terms import Terms
 from batchscore.messages.wording import counted
 from batchscore.units.unit import Piece
-
-REMEDY = "write it again or take it out of input.path"
 
 
 def check_footer(metadata: pq.FileMetaData, piece: Piece) -> None:
@@ -26,7 +25,9 @@ def check_footer(metadata: pq.FileMetaData, piece: Piece) -> None:
         )
 
 
-def check_values(file: pq.ParquetFile, piece: Piece, columns: Collection[str]) -> None:
+def check_values(
+    file: pq.ParquetFile, piece: Piece, columns: Collection[str], terms: Terms
+) -> None:
     """Raises ShardError where a flat column has more values than its row group has rows.
 
     Arrow leaves out what is beyond the row group's count. The columns were read, since Arrow ends
@@ -40,5 +41,5 @@ def check_values(file: pq.ParquetFile, piece: Piece, columns: Collection[str]) -
         if found > rows:
             promised = f"its footer promises {counted(rows, 'row')}"
             values = f"{counted(found, 'value')} in row group {group}, where {promised}"
-            problem = f"column {schema.column(leaf).path!r} has {values}; {REMEDY}"
+            problem = f"column {schema.column(leaf).path!r} has {values}; {terms.write_again}"
             raise ShardError(piece.shard.path, problem)

@@ -28,12 +28,13 @@ import pyarrow.parquet as pq
 
 from batchscore.columnar.arrays import make_batch, to_arrow
 from batchscore.errors import ShardError
+from batchscore.messages.terms import JOB, Terms
 from batchscore.messages.wording import counted_were, one_line, reason
 from batchscore.stages import sizing
 from batchscore.stages.ahead import read_ahead
 from batchscore.stages.block import Block, End
 from batchscore.stages.filters import filter_expression
-from batchscore.stages.footer import REMEDY, check_footer, check_values
+from batchscore.stages.footer import check_footer, check_values
 from batchscore.stages.int96 import GUARD, Int96Guard
 from batchscore.storage.marks import is_linked_mark, linked_mark, modification_mark
 from batchscore.storage.parquet import open_parquet
@@ -72,6 +73,7 @@ class Source:
         threads: columns, or small shards, that are decoded side by side.
         int96: the unit that INT96 timestamps are read in, `ns` or `us`; None: there are none.
         places: addresses of shards by path, where a path does not tell all of it.
+        terms: The user's names, for messages.
     """
 
     schema: pa.Schema
@@ -80,10 +82,15 @@ class Source:
     threads: int = 1
     int96: str | None = None
     places: Mapping[str, str] = field(default_factory=dict)
+    terms: Terms = JOB
 
 
 def open_shard(
-    path: str, int96: str | None = None, dictionaries: Sequence[str] = (), place: str = ""
+    path: str,
+    int96: str | None = None,
+    dictionaries: Sequence[str] = (),
+    place: str = "",
+    terms: Terms = JOB,
 ) -> pq.ParquetFile:
     """Opens a shard so that a row group is read page by page, not as a whole.
 
@@ -93,6 +100,7 @@ def open_shard(
         int96: the unit that INT96 timestamps are read in; None: nanoseconds.
         dictionaries: dotted paths of texts that are read as dictionaries.
         place: its address, if the path does not tell all of it.
+        terms: The user's names, for messages.
 
     Raises:
         ShardError: it is not there, not Parquet, cut off, or empty.
@@ -108,7 +116,7 @@ def open_shard(
     except FileNotFoundError as error:
         raise ShardError(path, "no such file; was it removed meanwhile?") from error
     except Exception as error:  # a store's client raises errors of its own
-        raise ShardError(path, f"{unreadable(error)}; {REMEDY}") from error
+        raise ShardError(path, f"{unreadable(error)}; {terms.write_again}") from error
 
 
 def unreadable(error: Exception, what: str = "not a readable Parquet file") -> str:
@@ -321,7 +329,7 @@ def _decode(piece: Piece, source: Source, place: str) -> Iterator[_Sized]:
     path, keys = piece.shard.path, dict(piece.shard.keys)
     columns = [name for name in source.schema.names if name not in keys]
     rows = 0
-    with open_shard(path, source.int96, place=place) as file:
+    with open_shard(path, source.int96, place=place, terms=source.terms) as file:
         check_footer(file.metadata, piece)
         try:
             for batch, most in _batches(file, piece, columns, source):
@@ -330,15 +338,15 @@ def _decode(piece: Piece, source: Source, place: str) -> Iterator[_Sized]:
                     break
                 yield conform(batch, source.schema, keys), most
             if rows == piece.rows:
-                check_values(file, piece, columns)
+                check_values(file, piece, columns, source.terms)
         except ShardError:
             raise
         except Exception as error:  # a store's client raises errors of its own
             problem = unreadable(error, "cannot be read to its end")
-            raise ShardError(path, f"{problem}; {REMEDY}") from error
+            raise ShardError(path, f"{problem}; {source.terms.write_again}") from error
     if rows != piece.rows:
         promised = f"{counted_were(rows, 'row')} read where its footer promises {piece.rows:,}"
-        raise ShardError(path, f"{promised}; {REMEDY}")
+        raise ShardError(path, f"{promised}; {source.terms.write_again}")
 
 
 def _batches(

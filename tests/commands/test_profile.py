@@ -24,6 +24,8 @@ from batchscore.commands.profile import Data, hints_of, open_rows, profile, prof
 from batchscore.drift.profile_file import write_table
 from batchscore.drift.table import TableProfile
 from batchscore.errors import InputError, ShardError
+from batchscore.plan.listing import find_shards
+from batchscore.plan.row_groups import read_footers
 from tests.factory import make_rows, run_cli, write_shard
 
 pytestmark = pytest.mark.slow
@@ -168,15 +170,35 @@ def test_wrong_data_are_told(
     assert "secret" not in str(caught.value)
 
 
-def test_files_that_differ_are_told_in_the_words_of_profiles(tmp_path: Path) -> None:
-    """Errors of reading do not speak of a job file where there is none."""
-    write_shard(tmp_path / "a.parquet")
-    write_shard(tmp_path / "b.parquet", make_rows().rename_columns(["id", "a", "b", "other"]))
+def test_files_that_differ_are_reported_in_the_words_of_profiles(tmp_path: Path) -> None:
+    """Errors of reading name what a profile's user can change, and show addresses unchanged."""
+    folder = tmp_path / "input.path"
+    write_shard(folder / "a.parquet")
+    write_shard(folder / "b.parquet", make_rows().rename_columns(["id", "a", "b", "other"]))
     with pytest.raises(InputError, match="has no column 'part'") as caught:
-        profile(tmp_path)
-    assert "input.path" not in str(caught.value)
-    assert "output.columns" not in str(caught.value)
-    assert profile(tmp_path, columns=["id"]).rows == 600
+        profile(folder)
+    message = str(caught.value)
+    assert message.startswith(f"shard {folder}/b.parquet: ")
+    assert message.endswith(
+        "take it out of the data, or, where the column is not needed, name "
+        "those to keep in `columns`"
+    )
+    assert profile(folder, columns=["id"]).rows == 600
+
+
+def test_remedies_name_the_job_where_there_is_one_and_the_data_elsewhere(tmp_path: Path) -> None:
+    """A table's folder and a broken file have the same message but for the user's own words."""
+    write_shard(tmp_path / "table/a.parquet")
+    (tmp_path / "table/_delta_log").mkdir()
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1")
+    for name in ("table", "broken.parquet"):
+        address = str(tmp_path / name)
+        with pytest.raises(InputError) as of_job:
+            read_footers(find_shards([address]))
+        with pytest.raises(InputError) as of_profile:
+            profile(address)
+        assert "input.path" in str(of_job.value)
+        assert str(of_profile.value) == str(of_job.value).replace("input.path", "the data")
 
 
 def test_a_shard_that_breaks_off_is_named(tmp_path: Path) -> None:
@@ -187,7 +209,7 @@ def test_a_shard_that_breaks_off_is_named(tmp_path: Path) -> None:
     whole = bytearray(path.read_bytes())
     whole[1000:60_000] = bytes(59_000)
     path.write_bytes(whole)
-    with pytest.raises(ShardError, match=r"3\.parquet"):
+    with pytest.raises(ShardError, match=r"3\.parquet.*take it out of the data$"):
         profile(tmp_path)
 
 
