@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
+import socket
 from collections.abc import Sequence
 
 from batchscore.engines.background import Background
 from batchscore.engines.flags import parse_flags
 from batchscore.engines.protocol import Build, Handle, Metrics
 from batchscore.errors import InvalidError
+from batchscore.messages.wording import reason
 from batchscore.plan import Plan, placed
 from batchscore.units.unit import Unit
 
 _OURS = {"parallelism": "runtime.workers", "runner": "runtime.engine"}
 _AUTOMATIC = "[auto]"
+# gRPC knows other forms, which it is left to find.
+_ADDRESS = re.compile(r"([\w.-]+):([0-9]{1,5})")
+_CONNECT_SECONDS = 10.0
 
 
 class FlinkEngine:
@@ -22,7 +28,7 @@ class FlinkEngine:
     experimental = True
 
     def parse_flags(self, flags: Sequence[str]) -> None:
-        """Validates Beam options, of which one must name the cluster or the job server."""
+        """Validates Beam options: one names the cluster, or the job server, which must listen."""
         found = parse_flags(flags, _OURS)
         if not found.job_endpoint and found.flink_master == _AUTOMATIC:
             raise InvalidError(
@@ -30,6 +36,8 @@ class FlinkEngine:
                 "to {job_endpoint: HOST:PORT}, where Beam's job server listens, or to "
                 "{flink_master: HOST:PORT}, where Flink's REST interface does"
             )
+        if found.job_endpoint:
+            _require_listener(found.job_endpoint)
 
     def place(self, plan: Plan, units: Sequence[Unit]) -> Plan:
         """Returns the plan with as many workers as asked for, of one thread each."""
@@ -58,6 +66,20 @@ class FlinkEngine:
         handle = Background(work)
         handle.start()
         return handle
+
+
+def _require_listener(endpoint: str) -> None:
+    """Raises InvalidError where nobody listens: Beam would try for minutes, in silence."""
+    address = _ADDRESS.fullmatch(endpoint)
+    if address is None:
+        return
+    try:
+        socket.create_connection((address[1], int(address[2])), _CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise InvalidError(
+            f"engine flink: nothing answers at job_endpoint {endpoint} ({reason(error)}); start "
+            "Beam's job server there, or correct runtime.options"
+        ) from error
 
 
 def _run(build: Build, flags: Sequence[str], handle: Background) -> Metrics:

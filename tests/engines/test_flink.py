@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,16 @@ def test_options_that_cannot_work_are_errors(
     with pytest.raises(kind) as caught:
         FlinkEngine().parse_flags(flags)
     assert all(word in str(caught.value) for word in words)
+
+
+@pytest.mark.parametrize("host", ["localhost", "no-such-host.invalid"])
+def test_a_job_server_that_does_not_listen_is_an_error(host: str) -> None:
+    """It is one before any work, not after the minutes for which Beam would try."""
+    with socket.socket() as closed:
+        closed.bind(("localhost", 0))  # a port that nobody else takes meanwhile
+        flag = f"--job_endpoint={host}:{closed.getsockname()[1]}"
+        with pytest.raises(InvalidError, match=f"nothing answers at job_endpoint {host}:"):
+            FlinkEngine().parse_flags([flag])
 
 
 @pytest.mark.parametrize(("asked", "workers"), [("auto", 1), (5, 5)])
