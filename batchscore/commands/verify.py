@@ -23,6 +23,7 @@ from batchscore.runs.manifest_units import published_records
 from batchscore.runs.open_table import open_table
 from batchscore.runs.profiles import ProfileFile, read_profile, run_profile
 from batchscore.runs.publication import journal_paths, pending, pending_journal
+from batchscore.runs.reconcile import Rows
 from batchscore.runs.snapshot import CURRENT, MARKER, read_listing, snapshot
 from batchscore.storage.reading import Digest
 from batchscore.storage.store import Store, open_filesystem
@@ -210,7 +211,11 @@ def _open(store: Store, name: str) -> _Opened | None:
         manifest = read_manifest_model(facts, facts["run"])
         records = tuple(published_records(facts).values())
         _check_paths(store, records)
-        problems = (*_look_at_snapshot(store, name, manifest), *_look_at_sums(manifest, records))
+        rows = Rows(**facts["rows"])  # a count that is missing is damage here, and not 0
+        problems = (
+            *_look_at_snapshot(store, name, manifest),
+            *_look_at_sums(manifest, rows, records),
+        )
     except (RecordError, ValueError, TypeError, KeyError, AttributeError) as error:
         detail = str(error) if isinstance(error, RecordError) else f"damaged ({error!r}); {_REMEDY}"
         return _Opened(name, None, (), (Damage("manifest", layout.slice_file(name, ""), detail),))
@@ -252,9 +257,11 @@ def _look_at_snapshot(store: Store, name: str, manifest: Manifest) -> Iterator[D
         yield Damage("snapshot", path, detail)
 
 
-def _look_at_sums(manifest: Manifest, records: Sequence[UnitRecord]) -> Iterator[Damage]:
+def _look_at_sums(
+    manifest: Manifest, rows: Rows, records: Sequence[UnitRecord]
+) -> Iterator[Damage]:
     """Adds up the files of each unit, and the units of the run."""
-    path, rows = layout.run_file(manifest.run, "manifest.json"), manifest.rows
+    path = layout.run_file(manifest.run, "manifest.json")
     went = rows.scored + rows.rejected + rows.filtered + rows.quarantined
     sums = [
         ("the files of all units", len(manifest.files), sum(len(r.files) for r in records)),

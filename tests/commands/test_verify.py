@@ -221,6 +221,11 @@ CASES: dict[str, tuple[Callable[[Path], Any], set[str], str]] = {
         "damaged",
     ),
     "a manifest is gone": (lambda o: manifest_path(o).unlink(), {"manifest"}, "no such file"),
+    "a manifest lacks a count": (
+        lambda o: edit(o, lambda m: m["rows"].pop("filtered")),
+        {"manifest"},
+        "filtered",
+    ),
     "a manifest is of another shape": (
         lambda o: edit(o, lambda m: m["files"][0].update(rows="9")),
         {"manifest"},
