@@ -19,8 +19,8 @@ class Varying:
     """That each row of a model input has a number of steps of its own.
 
     Args:
-        max_length: the most steps of a row.
-        pad: the number that stands after a row's own.
+        max_length: Largest number of steps of a row.
+        pad: The number that fills a row after its own steps.
         truncate: a longer row keeps its first `max_length` steps; else it is rejected.
     """
 

@@ -74,8 +74,8 @@ def release(store: Store, run: str, slice_: str | None, reason: str) -> dict[str
     """Publishes a held run as it was scored, and records who decided so and why.
 
     Raises:
-        InvalidError: the run is not held, was held before it scored, or what is published is not
-            any more what it was scored beside.
+        InvalidError: The run is not held, was held before it scored, or what is published has
+            changed since it was scored.
         FailedError: files of the run do not hold what was written into them.
         RetryError: another run holds the slice.
     """
@@ -210,13 +210,13 @@ def _drop(store: Store, manifest: Mapping[str, Any], unit: Mapping[str, Any]) ->
 
 @dataclass(frozen=True)
 class _Undoing:
-    """What stands once a run is taken back.
+    """What is published once a run is taken back.
 
     Args:
         manifest: of the run.
         current: of what is published.
-        like: of the run that what stands was scored as.
-        records: units that stand.
+        like: Manifest of the run that what is published was scored as.
+        records: Units that are published.
         back: files that come back, from where to where.
         gone: published files that go.
     """
@@ -238,7 +238,7 @@ def undo(
 ) -> dict[str, Any]:
     """Takes back one run of a slice: what it added goes, what it replaced comes back.
 
-    What later runs published beside it stays. The run is marked revoked, and a run that would
+    What later runs published in addition stays. The run is marked revoked, and a run that would
     publish the same again is held. Undoing the undo brings all of it back. The times of the new
     manifest are those of this command up to its publication.
 
@@ -413,7 +413,7 @@ def _rollback(
             revoked[each["run"]] = lifted(revoked[each["run"]])
         if "undoes" not in each:
             break
-        # To undo an undo is to let stand what it took back, and so on down.
+        # To undo an undo is to keep what it took back, and so on down.
         stands, each = not stands, read_raw(store, each["undoes"])
     if not stands:
         revoked[each["run"]] = _revocation(store, read_manifest(store, each["run"]), decision)

@@ -292,7 +292,7 @@ def _score(
         if is_publishing(spec):
             raise unfinished(spec.identity.run, error) from error
         if spec.output.exists(layout.run_file(spec.identity.run, "manifest.json")):
-            # The last step was done before things went wrong: its outcome stands.
+            # The last step was done before things went wrong: its outcome is final.
             return _close(run, [])
         told = error if isinstance(error, BatchscoreError) else failed(error)
         if not spec.output.exists(layout.plan_file(spec.identity.run)):
@@ -432,7 +432,7 @@ def _close(run: Run, metrics: list[dict[str, Any]]) -> dict[str, Any]:
         **until_now(read_raw(spec.output, spec.identity.run)),
         "beam_metrics": metrics,
     }
-    # The outcome stands, whatever becomes of what is only good to have.
+    # The outcome is final, whatever becomes of what is only good to have.
     try:
         # Who took the slice over meanwhile may have taken the run back.
         spec.output.exchange(path, written, encode_json(manifest))
@@ -451,7 +451,7 @@ def _record_failure(run: Run, error: BatchscoreError) -> None:
     # Only the command says `retry`; a run that was started, and did not publish, failed.
     status = "failed" if isinstance(error, RetryError) else error.status
     manifest = failed_manifest(spec.identity.run, run.written, status, str(error))
-    # Where even this cannot be written, the error itself must still be told.
+    # Where even this cannot be written, the error itself must still be reported.
     with suppress(OSError):
         path = layout.run_file(spec.identity.run, "manifest.json")
         spec.output.create_new(path, encode_json(manifest))

@@ -116,7 +116,7 @@ def purge(store: Store, slice_: str, days: int) -> None:
             store.remove(f"{layout.HOME}/retired/{run}")
         elif manifest["base"]:
             base = _manifest_of(store, manifest["base"], slice_)
-            if base is None:  # which records it needs cannot be told: all are kept
+            if base is None:  # which records it needs is unknown: all are kept
                 return
             needed |= _units(base)
     sweep_records(store, slice_, needed)

@@ -340,7 +340,7 @@ def _split_values(
 def _origin(store: Store, read_run: _ReadRun, table: _Table, file: _File) -> dict[str, Any]:
     """Returns what all rows of one file share."""
     record, name = file.record, posixpath.basename(file.path)
-    # What stands under a published name was put there by the run that the name begins with.
+    # The run that a published name begins with put the file there.
     run = None if table.rejected else name.partition(f"-{record.unit}-")[0]
     published = read_run(run) if run else None
     scored = read_run(record.run) or table.manifest

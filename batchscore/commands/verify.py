@@ -50,7 +50,7 @@ class SliceVerified:
 
     Args:
         slice: the job with its parameters.
-        run: that published it; None where that cannot be told.
+        run: The run that published it; None where nobody can tell.
         finished: when that run ended, in UTC.
         published_at: when it was published: at its release if it was held, else when it ended.
         released_by: the person who released it; None if no check had held it.
@@ -129,9 +129,9 @@ _Look = Callable[[], Iterator[Damage]]
 
 
 def verify_output(store: Store, slice_: str | None) -> Verified:
-    """Reads everything that is published, and what belongs to it, and holds it against manifests.
+    """Reads everything that is published, and what belongs to it, and compares it with manifests.
 
-    Of a slice whose manifest is damaged only that is told; the others are verified.
+    If a slice's manifest is damaged, only that is reported; the other slices are verified.
 
     Args:
         store: the output.
@@ -302,7 +302,7 @@ def _looks(store: Store, opened: _Opened) -> Iterator[_Look]:
 
 
 def _sidecars(record: UnitRecord) -> Iterator[tuple[str, str, Digest]]:
-    """Yields the kind, path and digest of each file beside a unit's scored ones.
+    """Yields the kind, path and digest of each file that goes with a unit's scored ones.
 
     Records of earlier versions have no digests.
     """
@@ -362,7 +362,7 @@ def _look_at_table(store: Store, kind: str, path: str, rows: int | None) -> Iter
 
 
 def _batches(file: Any, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """Yields a file's rows; of one row group after the other, whose buffers are then let go."""
+    """Yields a file's rows, one row group after the other, and releases each one's buffers."""
     for group in range(file.num_row_groups):
         yield from file.iter_batches(_BATCH_ROWS, [group], columns, use_threads=False)
 
@@ -457,7 +457,7 @@ def _list_data(store: Store) -> set[str]:
 def _snapshot(store: Store, name: str) -> list[str]:
     try:
         return snapshot(store, name)
-    except RecordError:  # which is told where the slice is opened
+    except RecordError:  # which is reported where the slice is opened
         return []
 
 
@@ -465,7 +465,7 @@ def _under_way(store: Store, name: str) -> set[str]:
     """Returns the files that an interrupted publish has moved, or will."""
     try:
         publication = pending(store, name)
-    except RecordError:  # which is told where the slice is opened
+    except RecordError:  # which is reported where the slice is opened
         return set()
     if publication is None:
         return set()

@@ -23,9 +23,9 @@ class Changes:
         rewritten: shards with published rows that were rewritten, or are gone from a folder in
             which others took their place.
         late: shards of which no row is published yet, those among `replacements` left out.
-        replacements: shards that stand in place of rewritten ones.
+        replacements: Shards that are in place of rewritten ones.
         rows_before: rows of what is gone or rewritten, filtered and rejected ones counted.
-        rows_after: rows of what stands in place of what was rewritten.
+        rows_after: Rows of what is in place of what was rewritten.
         reasons: what decides scores and differs, a phrase each.
     """
 

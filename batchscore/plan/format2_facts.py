@@ -77,7 +77,7 @@ def respell_code(
     """Returns a job's facts of today in the words of then; None where then had no word for one.
 
     Args:
-        shards: paths of the input, which were no code though they may lie beside it.
+        shards: Paths of the input, which were no code though they may be next to it.
     """
     old = {f"{CODE}{name}": value for name, value in _code_hashes(loaded, shards).items()}
     if any(name.startswith(CODE) and name not in old for name in facts):

@@ -42,7 +42,7 @@ def change_leaves(schema: pa.Schema, stored: pq.ParquetSchema, change: Change) -
     """Returns a shard's Arrow schema with another type in place of each leaf's.
 
     Args:
-        schema: as Arrow makes it of `stored`, and of the Arrow schema beside it.
+        schema: The schema that Arrow makes of `stored`, and of the Arrow schema next to it.
         stored: the shard's own.
         change: is called with a leaf's type and its column of `stored`.
     """
@@ -75,7 +75,7 @@ def read_logical(schema: pa.Schema, stored: pq.ParquetSchema, arrow: bool) -> Lo
     Args:
         schema: the shard's columns as they are read.
         stored: the shard's own schema.
-        arrow: whether an Arrow schema lies beside it. Arrow's writers then mark times of day as
+        arrow: Whether an Arrow schema is next to it. Arrow's writers then mark times of day as
             UTC or not by their version, and not by what they are.
     """
     unwritten = _variants(schema, stored)

@@ -75,7 +75,7 @@ def _check_steps(spec: Spec) -> None:
 
 
 def _check_names(spec: Spec, scores: Iterable[str]) -> None:
-    # Scores are profiled beside all columns that are read, also those that are not written.
+    # Scores are profiled with all columns that are read, also those that are not written.
     taken = {MODEL_VERSION} & set(spec.scoring.target.columns)
     clashes = sorted(taken | (set(scores) & set(spec.scoring.source.schema.names)))
     if clashes:

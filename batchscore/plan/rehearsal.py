@@ -39,10 +39,10 @@ class Rehearsal:
     """What became of one batch.
 
     Args:
-        rows: that went in.
-        scored: that came out with scores.
-        reject_reasons: of the others.
-        seconds: by stage, warm.
+        rows: Rows that went in.
+        scored: Rows that got scores.
+        reject_reasons: Reasons of the other rows.
+        seconds: Seconds by stage, warm.
         columns: name and type of each output column.
         example: the first row's scores.
         golden: the check of the model's golden rows, where it has some.

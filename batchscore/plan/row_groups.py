@@ -127,7 +127,7 @@ class _Alike:
     Args:
         raw: the schema as Arrow makes it of what is stored.
         stored: the schema as it is stored.
-        arrow: whether an Arrow schema is stored beside it.
+        arrow: Whether an Arrow schema is stored next to it.
         schema: in plain types, with the hive keys.
         condition: by which statistics prune row groups; None: they cannot.
         int96: whether there are INT96 timestamps.
@@ -195,7 +195,7 @@ def _read_all(
 def _read_footer(found: InputFile, reading: _Reading) -> Footer | Exception:
     """Returns what a footer says, or the error that kept it from being read.
 
-    Arrow's own form of it takes some ten times the memory of its bytes and is let go.
+    Arrow's own form of it takes some ten times the memory of its bytes, so it is released.
     """
     keys = tuple((name, key_value(value, reading.kinds[name])) for name, value in found.keys)
     try:

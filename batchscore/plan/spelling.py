@@ -107,7 +107,7 @@ def _varying(each: InputColumns) -> list[Any] | None:
 
 
 def spell_filters(filters: Filters) -> list[Any]:
-    """Returns the job's filters; a date is told from a text of its digits."""
+    """Returns the job's filters, in which a date differs from a text of its digits."""
     return [[[name, operator, _value(value)] for name, operator, value in g] for g in filters]
 
 

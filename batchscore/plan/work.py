@@ -390,7 +390,7 @@ def _usable(
 ) -> tuple[dict[str, UnitRecord], dict[str, tuple[UnitRecord, dict[str, str]]]]:
     """Returns the records of finished units whose files are as they were written.
 
-    Beside them stand those of the others, each with what is wrong with its files.
+    The second mapping has the records of the others, each with what is wrong with its files.
     """
     spec = plan.spec
     heads = read_heads(spec.output, spec.slice, plan.score, units)

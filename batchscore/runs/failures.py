@@ -66,8 +66,8 @@ def find_os_error(text: str) -> OSError | None:
 def read_failure(store: Store, run: str) -> tuple[BatchscoreError, str] | None:
     """Returns the error that workers of a run wrote down, with its trace; the first by name.
 
-    One that this process could not write down comes after those. That a run was stopped is told
-    only where nothing else went wrong.
+    One that this process could not write down comes after those. That a run was stopped is
+    reported only where nothing else went wrong.
     """
     names = store.names(layout.failures(run))
     found = [each for name in names for each in _read(store, f"{layout.failures(run)}/{name}")]

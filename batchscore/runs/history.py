@@ -295,7 +295,7 @@ def runs_before(store: Store, slice_: str, job: str, most: int, same_weekday: bo
     earlier = [name for name in _neighbours(store, slice_, job) if name < slice_]
     for name in reversed([name for name in earlier if _DATE.search(name)]):
         run = None
-        with suppress(RecordError):  # a neighbour's damage is told where it is read itself
+        with suppress(RecordError):  # a neighbour's damage is reported where it is read itself
             run = published_run(store, name)
         if run is not None and not (same_weekday and _weekday(name) != _weekday(slice_)):
             runs.append(run)

@@ -1,4 +1,4 @@
-"""Who may write a slice: one process at a time, told by numbered lease files."""
+"""Who may write a slice: one process at a time, by numbered lease files."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def _unseal(data: bytes, meta: dict[str, Any]) -> UnitRecord:
 
 
 def enter(store: Store, address: str, record: UnitRecord, profile: TableProfile) -> bool:
-    """Records a finished unit; False if another attempt was first, whose record then stands.
+    """Records a finished unit; False if another attempt was first, whose record then counts.
 
     A record that is damaged, or whose staged files are gone, counts for nothing and is replaced.
     """

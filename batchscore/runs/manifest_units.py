@@ -32,7 +32,7 @@ def final_path(file: StagedFile, run: str, unit: str) -> str:
 
 
 def is_published(file: StagedFile) -> bool:
-    """Tells whether a file stands where readers look, and is staged no more."""
+    """Tells whether a file is where readers look, and no longer staged."""
     return file.staged.startswith(f"{layout.DATA}/")
 
 

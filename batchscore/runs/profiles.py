@@ -43,7 +43,7 @@ class Reference:
     Args:
         title: what it is, for people.
         files: profiles, which are merged.
-        anchor: it is the fixed one beside the reference that the job chose.
+        anchor: Whether it is the fixed one, in addition to the reference that the job chose.
         own: it is of the rows that are published of the run's own slice, which may be among those
             that are judged.
         on_fail: hold, warn or off, where the job lists its references; None: as the job's

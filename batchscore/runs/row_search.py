@@ -38,7 +38,7 @@ def parse_value(column: str, text: str, kind: pa.DataType) -> pa.Scalar:
     """Reads a text as a value of a column's type; `null` is null, and `"null"` the text.
 
     Raises:
-        InvalidError: it is no value of the type, or the type is none that texts can stand for.
+        InvalidError: The text is no value of the type, or no text can give a value of the type.
     """
     kind = _plain_kind(kind)
     if text == _NULL:

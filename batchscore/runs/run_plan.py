@@ -94,7 +94,7 @@ def read_plan(store: Store, run: str) -> RunPlan:
     """Returns the plan of a run that is open.
 
     Raises:
-        FileNotFoundError: The run was closed, or has not begun.
+        FileNotFoundError: The run was closed, or has not started.
         RecordError: The plan is damaged, or a newer batchscore wrote it.
     """
     path = layout.plan_file(run)

@@ -34,7 +34,7 @@ _MEMBERS = 5
 _BATCH_ROWS = 16_384
 _RUN_ROWS = 1_000_000
 
-# A row's key hash in two halves, its number, and the run that it stands in.
+# A row's key hash in two halves, its number, and the run that it is in.
 KEY = np.dtype(
     [("hi", np.uint64), ("lo", np.uint64), ("row", np.int64), ("run", np.int64)], align=True
 )
@@ -354,7 +354,7 @@ class _Neighbours:
 
     def add(self, keys_n: Array) -> None:
         """Takes the next keys."""
-        # The last group begun stands before them, so that one that goes on is seen as one.
+        # The last group that started is put before them, so that one that continues is seen as one.
         joined_m = np.concatenate([self._tail, keys_n])
         hi_m, lo_m = joined_m["hi"], joined_m["lo"]
         begins_m = (hi_m[1:] != hi_m[:-1]) | (lo_m[1:] != lo_m[:-1])

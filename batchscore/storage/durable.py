@@ -97,7 +97,7 @@ def unfinished_name(path: str) -> str:
 
 @contextmanager
 def staged_file(path: str, data: bytes, flush: bool) -> Iterator[Path]:
-    """Yields a file of the bytes beside `path`, and removes what is left of it."""
+    """Yields a temporary file of the bytes next to `path`, and removes what is left of it."""
     staged = Path(unfinished_name(path))
     try:
         with open(staged, "wb") as file:

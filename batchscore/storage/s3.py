@@ -41,10 +41,10 @@ class BoundedSession(AIOHTTPSession):
 
 
 def options(once: bool) -> dict[str, Any]:
-    """Returns what s3fs is given beside what fsspec's own configuration says.
+    """Returns the options of s3fs that are added to those of fsspec's own configuration.
 
     Args:
-        once: each request is tried once, instead of 5 times.
+        once: Whether each request is tried once, instead of 5 times.
     """
     configured = fsspec.config.conf.get("s3", {}).get("config_kwargs", {})
     bounded = {**configured, "http_session_cls": BoundedSession}

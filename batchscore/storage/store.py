@@ -74,7 +74,7 @@ class StoredFile:
 class Store:
     """A folder at an address; every path given to it is relative and stays inside.
 
-    A local write is on disk when the call returns, file and folder, unless it is told not to
+    A local write is on disk when the call returns, file and folder, unless the caller asks for no
     flush. What a remote store acknowledges is durable.
 
     A remote store's passing troubles are waited out for about a minute; what does not pass is an
@@ -298,8 +298,8 @@ class Store:
     def exchange(self, relative: str, old: bytes | None, new: bytes) -> bool:
         """Replaces a file that still holds `old`, or is absent where that is None; else False.
 
-        Of many callers at once one gets True, on local disks, where a hidden lock lies beside the
-        file, and on S3. On other stores the file is read, then written.
+        Exactly one of many contenders gets True on local disks, by a hidden lock next to the file,
+        and on S3. On other stores the file is read, then written.
 
         Raises:
             RetryError: On a local disk, a process that was stopped keeps the lock.

@@ -47,7 +47,7 @@ class UnitRecord:
         attempt: names the attempt; the files of two attempts never share a name.
         run: the run that scored it, which need not be the one that publishes it.
         pieces: what the unit reads.
-        read: rows that came out of the shards' row groups.
+        read: Rows that were read from the shards' row groups.
         filtered: of these, rows that the job's filter left out.
         scored: rows written to `files`.
         rejected: rows written to `rejects_file`.
