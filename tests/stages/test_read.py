@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 from batchscore.columnar.arrays import to_numpy
 from batchscore.errors import ShardError
+from batchscore.messages.terms import Terms
 from batchscore.stages import read
 from batchscore.stages.block import Block, locate_rows
 from batchscore.stages.read import Source, conform, open_shard, read_unit
@@ -371,9 +372,9 @@ def test_however_many_shards_are_bad_the_unit_begins_anew_once(
             _damage(path)
     opened, waited = Counter[str](), list[float]()
 
-    def count(path: str, int96: str | None, place: str) -> pq.ParquetFile:
+    def count(path: str, int96: str | None, place: str, terms: Terms) -> pq.ParquetFile:
         opened[path] += 1
-        return open_shard(path, int96, place=place)
+        return open_shard(path, int96, place=place, terms=terms)
 
     monkeypatch.setattr(read, "open_shard", count)
     monkeypatch.setattr(time, "sleep", waited.append)
