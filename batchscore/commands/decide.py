@@ -28,7 +28,7 @@ from batchscore.runs.contents import beside, describe, files_of, find_damage, si
 from batchscore.runs.history import published_manifest, read_manifest, read_raw
 from batchscore.runs.lease import acquire, lost
 from batchscore.runs.ledger import merge_records
-from batchscore.runs.manifest_model import build_manifest
+from batchscore.runs.manifest_model import build_manifest, check_manifest
 from batchscore.runs.manifest_units import encode_units, published_records
 from batchscore.runs.profiles import save_profile
 from batchscore.runs.publication import Publication, pending
@@ -122,7 +122,8 @@ def _held_publication(store: Store, manifest: Mapping[str, Any]) -> Publication:
         )
     try:
         publication = Publication.from_json(store.read_json(path))
-        dict(publication.documents)[_path(manifest)]["run"]
+        check_manifest(dict(publication.documents)[_path(manifest)], run)
+        _ = publication.contents
         for place in publication.places:
             store.path(place)
         return publication

@@ -199,9 +199,14 @@ def test_a_damaged_decision_is_told(output: Output) -> None:
     """A publication that cannot be read is named by its full address."""
     held = output.hold()
     path = layout.run_file(held, "held.json")
-    output.store.write(path, b"{}")
-    with pytest.raises(RecordError, match=r"held\.json: damaged.*run the job again"):
-        release(output.store, held, SLICE, "why")
+    facts = output.store.read_json(path)
+    (name, manifest), *rest = facts["documents"]
+    damaged = [{**manifest, **each} for each in ({"own": {"files": ["a"]}}, {"rows": 1})]
+    documents = [*([[name, each], *rest] for each in [*damaged, {**manifest, "run": "other"}]), 1]
+    for wrong in documents:
+        output.store.write_json(path, {**facts, "documents": wrong})
+        with pytest.raises(RecordError, match=r"held\.json: damaged.*run the job again"):
+            release(output.store, held, SLICE, "why")
 
 
 def test_a_discarded_run_leaves_nothing_of_what_it_scored(output: Output) -> None:
