@@ -101,7 +101,8 @@ def split(seconds: float, spent: Mapping[str, float], units: Units | None) -> di
         units: When its units were scored; None if the run ended before that was known.
     """
     before = _within({phase: spent.get(phase, 0.0) for phase in _BEFORE}, seconds)
-    known = sum(before.values())
+    # A sum of floats may pass the whole by its last bit.
+    known = min(sum(before.values()), seconds)
     # Clocks of several machines may disagree.
     began = known if units is None else min(max(units.began, known), seconds)
     ended = seconds if units is None else min(max(units.ended, began), seconds)

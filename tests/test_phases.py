@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from batchscore.cli.app import command_start
@@ -33,6 +33,7 @@ MOMENTS = st.none() | st.builds(Units, st.floats(-1e6, 1e6), st.floats(-1e6, 1e6
 
 
 @given(SECONDS, SPENT, MOMENTS)
+@example(262243.95350065216, {"start_up": 41.86092993346392, "planning": 543949.0}, None)
 def test_phases_add_up_to_the_whole(
     seconds: float, spent: dict[str, float], units: Units | None
 ) -> None:
