@@ -216,7 +216,9 @@ def _slow(folder: Path) -> tuple[Path, Path]:
 
 def _host(job: Path, mark: Path) -> subprocess.Popen[str]:
     """Starts a process that calls `bs.run`, and waits until its child scores."""
-    code = "import sys, batchscore as bs; bs.run(sys.argv[1])"
+    # What a shell starts in the background ignores Ctrl-C, and so does all that it starts.
+    honouring = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"{honouring}; import sys, batchscore as bs; bs.run(sys.argv[1])"
     command = [sys.executable, "-c", code, str(job)]
     host = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     end = time.monotonic() + PATIENCE_S
