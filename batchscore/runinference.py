@@ -1,6 +1,7 @@
 """Beam's RunInference, imported without torch, which Beam's own model manager imports.
 
-batchscore does not use the model manager. Beam imports it later if a pipeline asks for it.
+batchscore does not use the model manager. In a process that imports this module first, Beam works
+as where torch is not installed: a pipeline that asks for `use_model_manager` fails.
 """
 
 from __future__ import annotations

@@ -153,7 +153,7 @@ def change_job(
 
 
 def run_spec(plan: Plan, run: str = "20260101-0000", lease: int = 1) -> RunSpec:
-    """Return what workers of a run of a plan are told."""
+    """Returns the spec that workers of a run of a plan get."""
     spec, identity = plan.spec, RunIdentity(run, lease, plan.score)
     return RunSpec(spec.job, spec.slice, spec.output, spec.scoring, spec.execution, identity)
 

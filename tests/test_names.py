@@ -30,7 +30,7 @@ PAIRS = {
 }
 
 
-# Classes that share a name because they are the same thing, told to another reader.
+# Classes that share a name because they hold the same thing for another reader.
 TWINS = {"RowCounts": {"api.py", "runs/manifest_model.py"}}  # of a result; of a stored manifest
 
 

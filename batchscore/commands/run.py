@@ -137,8 +137,8 @@ def run_plan(
         run = layout.new_run_id(spec.output)
         lease = acquire(spec.output, spec.slice, "run", run)
     with lease:
-        begun = _begin_held(plan, launch, rescore, run, lease, clock)
-        return begun if isinstance(begun, dict) else _score(begun, launch, watch, stop)
+        opened = _begin_held(plan, launch, rescore, run, lease, clock)
+        return opened if isinstance(opened, dict) else _score(opened, launch, watch, stop)
 
 
 def _first_look(plan: Plan, rescore: bool) -> Work:
@@ -170,8 +170,8 @@ def _begin_held(
     if launch.engine.experimental:
         logging.warning("runtime.engine %s is experimental: it may change", launch.engine.name)
     with writable(store):
-        begun = begin(launch.engine.place(plan, work.units), work, run, lease.number, clock)
-        return _hold(begun) if work.held else begun
+        opened = begin(launch.engine.place(plan, work.units), work, run, lease.number, clock)
+        return _hold(opened) if work.held else opened
 
 
 def _require_free(store: Store, slice_: str) -> bool:

@@ -226,7 +226,7 @@ def _unproven(spec: Spec) -> ModelError:
     return ModelError(
         f"{_asked(spec)}: no row of the first {_SAMPLES} batches has a score in float32, and no "
         f"golden row of model {spec.scoring.model.name!r}, so that nothing shows "
-        f"how far scores would come out from it; set {_remedy(spec)}, or give the model golden "
+        f"how far scores would be from it; set {_remedy(spec)}, or give the model golden "
         "rows that have a score"
     )
 
@@ -293,7 +293,7 @@ def _require_near(spec: Spec, gaps: Mapping[str, float], rows: str) -> None:
     if name is None or gaps[name] <= tolerance:
         return
     raise ModelError(
-        f"{_asked(spec)}: output {name!r} of model {spec.scoring.model.name!r} comes out up to "
+        f"{_asked(spec)}: output {name!r} of model {spec.scoring.model.name!r} differs by up to "
         f"{gaps[name]:.3g} from float32 on {rows}, and its tolerance is {tolerance:g}; set "
         f"{_remedy(spec)}, or where such a difference does no harm, a larger tolerance in the "
         "model folder's model.yaml"

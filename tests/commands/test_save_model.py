@@ -25,7 +25,7 @@ from parts_of_saved import Base
 
 
 class Net(Base):
-    """A score a row of x; `shift` is told neither by the arguments nor by the weights."""
+    """A score a row of x; neither the arguments nor the weights hold `shift`."""
 
     def __init__(self, width=2, shift=0.0):
         super().__init__()

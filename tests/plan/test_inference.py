@@ -114,7 +114,7 @@ def test_golden_rows_are_compared_too(plan: Make) -> None:
 
 def test_rows_that_lose_their_score_are_refused(plan: Make) -> None:
     """A row that is no number in the faster way only is infinitely far."""
-    with pytest.raises(ModelError, match="comes out up to inf from float32"):
+    with pytest.raises(ModelError, match="differs by up to inf from float32"):
         plan({"net": BRITTLE, "tolerance": 9.0}, precision="bf16")
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -138,9 +136,8 @@ def groups_of(pieces: Iterable[Piece]) -> Counter[tuple[str, str, int]]:
 
 def parts_of(work: Work) -> list[Piece]:
     """All that a run keeps, resumes and scores."""
-    records = (*work.kept.values(), *work.resumed.values())
-    reads = [*(record.pieces for record in records), *(unit.pieces for unit in work.units)]
-    return [piece for pieces in reads for piece in pieces]
+    reads: list[UnitRecord | Unit] = [*work.kept.values(), *work.resumed.values(), *work.units]
+    return [piece for read in reads for piece in read.pieces]
 
 
 # A unit reads some row groups of one to three shards, of which one was written anew meanwhile.
@@ -471,9 +468,9 @@ def test_what_was_taken_back_is_known_by_its_facts(template: Plan, tmp_path: Pat
     revoked = {**revocation(world, "r1", world.plan.pieces), "score": "e" * 64}
     world.store.write_json(revoked_path(world.plan.spec.slice), [revoked])
     alike = world.plan.score_facts
+    stub = {"run": "r1", "status": "revoked", "rows": {}, "started": "2026-11-20T01:00:00+00:00"}
     for facts, held in ((alike, ["revoked"]), ({**alike, "model": "other"}, [])):
-        stub = {"run": "r1", "status": "revoked", "rows": {}}
-        manifest = {**stub, "started": "2026-11-20T01:00:00+00:00", "score_facts": facts}
+        manifest = {**stub, "score_facts": facts}
         world.store.write_json(layout.run_file("r1", "manifest.json"), manifest)
         work = world.settle()
         assert [check.name for check in work.checks] == held
@@ -488,15 +485,3 @@ def test_a_snapshot_that_was_changed_by_hand_is_an_error(template: Plan, tmp_pat
     with pytest.raises(RecordError, match=r"'data/.*parquet'.*changed by hand.*--rescore"):
         world.settle()
     assert world.settle(rescore=True).unit_rows == 120
-
-
-def test_what_is_left_is_found_without_heavy_imports(tmp_path: Path) -> None:
-    """A run that has nothing to do, and the server of workers, need not wait for pandas."""
-    program = (
-        "import sys\nfrom batchscore.job import load_job\n"
-        "from batchscore.plan import make_plan, settle\n"
-        f"assert settle(make_plan(load_job({str(factory.write_job(tmp_path))!r}))).units\n"
-        "print(sorted({'apache_beam', 'pandas', 'scipy', 'torch'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.stdout == "[]\n", done.stderr

@@ -80,8 +80,7 @@ class Opened:
         figure = row.locator("figure").first
         figure.get_by_text("Values as a table").click()
         expect(figure.locator("tbody th").first).to_be_visible()
-        found: list[str] = figure.locator("tbody th").all_inner_texts()
-        return found
+        return [*figure.locator("tbody th").all_inner_texts()]
 
 
 def test_it_opens_from_disk_without_a_network(browser: Browser, full: Path) -> None:
