@@ -39,7 +39,7 @@ under its whole address keeps that path.
 **Rows in, rows out.** A function returns as many rows as it gets, in the same order. A pandas
 function must return the index that it was given: a frame that was sorted would give rows each
 other's scores. If a function reorders rows and resets the index, the [test on a
-sample](operations.md#a-score-that-depends-on-more-than-its-row) finds it.
+sample](repairs.md#a-score-that-depends-on-more-than-its-row) finds it.
 
 **No columns.** A job may read no column. Rows are then counted from the row groups, and the
 function gets batches that have rows but no columns. An Arrow function finds the count in

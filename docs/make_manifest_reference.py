@@ -32,7 +32,7 @@ $ batchscore schema --manifest > manifest.schema.json
 |---|---|
 | 1 | A manifest with whole lists. Without the key it is of version 1. |
 | 2 | `composed` names lists that are left out. What the run added to them is in `own`; \
-what it keeps of earlier runs lies in [segments](operations.md#what-lies-where). |
+what it keeps of earlier runs lies in [segments](output.md#what-lies-where). |
 
 `--json` puts the lists together, so it always prints version 1. If the version is newer than
 batchscore knows, the command ends with 1, names the run and asks for a newer batchscore.

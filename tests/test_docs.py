@@ -26,7 +26,7 @@ README = page("README.md")
 SESSIONS = sessions("".join(blocks("console", README)))
 ARCHITECTURE = page("docs/architecture.md")
 DRIFT = page("docs/drift.md")
-OPERATIONS = page("docs/operations.md")
+OPERATIONS = "".join(page(f"docs/{name}.md") for name in ("operations", "watching", "held-runs"))
 MODEL = ROOT / "jobs/flight_delays/model"
 
 

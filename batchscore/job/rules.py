@@ -284,7 +284,7 @@ def _program(command: tuple[str, ...]) -> tuple[str, ...]:
 class Notify(Section):
     """A program that `batchscore run` starts at its end, with the result as JSON.
 
-    See docs/operations.md.
+    See docs/watching.md.
     """
 
     command: Annotated[
