@@ -366,8 +366,12 @@ FUNCTIONS = [
     Case(
         "postprocess-takes-a-column's-name",
         postprocess("def score(batch): return batch.rename_columns(['id'])"),
-        ("'id'", "appear twice", "output.columns"),
-        run=1,
+        ("'id'", "of a score", "in the function", "output.columns"),
+    ),
+    Case(
+        "postprocess-takes-the-version's-name",
+        postprocess("def score(batch): return batch.rename_columns(['model_version'])"),
+        ("a score is named 'model_version'", "in the function"),
     ),
 ]
 OUTPUT = [

@@ -5,8 +5,8 @@ Suffixes: `_g` golden rows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,15 @@ import numpy as np
 import pyarrow as pa
 
 from batchscore.columnar.arrays import Array, to_arrow, to_numpy
+from batchscore.columnar.ragged import Varying
 from batchscore.commands.profile import profile
 from batchscore.drift.profile_file import write_table
 from batchscore.errors import InputError, ModelError, StepError
 from batchscore.job.steps.all_steps import AnyStep
 from batchscore.messages.wording import counted, nearest
-from batchscore.models.backends.facts import TILE_ROWS
-from batchscore.models.backends.torch.forward import Forward
-from batchscore.models.backends.torch.load import load_network
+from batchscore.models.backends.calling import Calls
+from batchscore.models.backends.facts import TILE_ROWS, Call
+from batchscore.models.backends.registry import backend_of
 from batchscore.models.features import Features, encode
 from batchscore.models.folder import read_model_folder
 from batchscore.models.golden_rows import golden_places, golden_rows
@@ -31,6 +32,7 @@ from batchscore.stages.block import Block
 from batchscore.stages.infer import infer
 from batchscore.stages.postprocess import postprocess, score_kinds
 from batchscore.stages.preprocess import InputColumns, encode_features, stack_columns
+from batchscore.stages.write import MODEL_VERSION
 from batchscore.units.unit import Piece, Shard, Unit
 from batchscore.worker.scoring import output_specs
 
@@ -62,6 +64,11 @@ class Draft:
         """The columns that are read, each once."""
         return tuple(dict.fromkeys(name for each in self.columns.values() for name in each))
 
+    @property
+    def varying(self) -> dict[str, Varying]:
+        """The inputs whose rows differ in length."""
+        return {each.name: each.varying for each in self.inputs if each.varying}
+
 
 def _inputs_of(rows: pa.RecordBatch, draft: Draft) -> Block:
     """Returns rows with the inputs that the stages of a run make of them."""
@@ -78,9 +85,9 @@ def _stacked(each: ModelInput) -> InputColumns:
     return InputColumns(each.name, each.dtype, each.shape, each.columns, each.varying)
 
 
-def score_all(rows: pa.RecordBatch, draft: Draft, forward: Forward, what: str) -> Block:
+def score_all(rows: pa.RecordBatch, draft: Draft, model: Calls, what: str) -> Block:
     """Returns rows with their outputs, by the stages of a run; ModelError where a row has none."""
-    block = _infer(rows, draft, forward, what)
+    block = _infer(rows, draft, model, what)
     if block.rejects:
         bad = block.rejects[0]
         why = bad.texts[0].as_py() or bad.message
@@ -92,12 +99,11 @@ def score_all(rows: pa.RecordBatch, draft: Draft, forward: Forward, what: str) -
     return block
 
 
-def _infer(rows: pa.RecordBatch, draft: Draft, forward: Forward, what: str) -> Block:
-    varying = {each.name: each.varying for each in draft.inputs if each.varying}
+def _infer(rows: pa.RecordBatch, draft: Draft, model: Calls, what: str) -> Block:
     columns = {each.name: each.columns for each in draft.inputs}
     _check_columns(rows, draft, what)
     try:
-        return infer(_inputs_of(rows, draft), replace(forward, varying=varying), columns)
+        return infer(_inputs_of(rows, draft), model, columns)
     except StepError as error:
         raise ModelError(
             f"{what}: the model cannot be called as a run calls it, with {_words(draft)} of "
@@ -123,6 +129,11 @@ def declared_outputs(own: Block, draft: Draft) -> dict[str, dict[str, Any]]:
     assert own.values is not None
     found = {}
     for name, array in _arrays(own).items():
+        if not name or name == MODEL_VERSION:
+            raise InputError(
+                f"outputs: {name!r} cannot name an output: expected a text that is not empty and "
+                f"not {MODEL_VERSION!r}, a column that each score gets; name it otherwise"
+            )
         if draft.features is not None and name in draft.read:
             raise InputError(
                 f"outputs: {name!r} is also a column that the model reads; name it otherwise"
@@ -140,15 +151,15 @@ def _arrays(block: Block) -> dict[str, Array]:
     return {n: to_numpy(c) for n, c in zip(values.schema.names, values.columns, strict=True)}
 
 
-def load_back(folder: Path, draft: Draft) -> Forward:
+def load_back(folder: Path, draft: Draft) -> Calls:
     """Returns how a run calls the model that lies in a folder, on the CPU."""
     model = read_model_folder(str(folder))
-    network = load_network(model, "cpu", prove=True)
-    return Forward(network, output_specs(model), "cpu", 1)
+    predictor = backend_of(model.format).load(model, "cpu", prove=True)
+    return predictor.called(Call(output_specs(model), varying=draft.varying))
 
 
 def golden_of(
-    rows: pa.RecordBatch, own: Block, draft: Draft, loaded: Forward, tolerance: float
+    rows: pa.RecordBatch, own: Block, draft: Draft, loaded: Calls, tolerance: float
 ) -> pa.RecordBatch:
     """Returns golden rows with their outputs, after a look at whether all ways give the same.
 
@@ -193,7 +204,11 @@ def _gap(ours: Mapping[str, Array], theirs: Mapping[str, Array]) -> float:
 
 
 def reference_of(
-    rows: pa.RecordBatch, draft: Draft, loaded: Forward, steps: Sequence[AnyStep]
+    rows: pa.RecordBatch,
+    draft: Draft,
+    loaded: Calls,
+    outputs: Iterable[str],
+    steps: Sequence[AnyStep],
 ) -> bytes:
     """Returns a file with the profile of what the model reads and gives, as a job's is made."""
     parts = [
@@ -203,7 +218,7 @@ def reference_of(
     table = pa.Table.from_batches(parts)
     if not len(table):
         raise InputError("reference: none of its rows can be scored; give rows like the sample's")
-    kinds = score_kinds([each.name for each in loaded.outputs], steps) or {}
+    kinds = score_kinds([*outputs], steps) or {}
     hints = {kind: [n for n, k in kinds.items() if k == kind] for kind in kinds.values()}
     found = profile(
         table, probabilities=hints.get("probability", ()), classes=hints.get("classes", ())
@@ -212,7 +227,7 @@ def reference_of(
 
 
 def _with_scores(
-    rows: pa.RecordBatch, draft: Draft, loaded: Forward, steps: Sequence[AnyStep]
+    rows: pa.RecordBatch, draft: Draft, loaded: Calls, steps: Sequence[AnyStep]
 ) -> pa.RecordBatch:
     """Returns rows that have scores: the columns that the model reads, and a job's scores."""
     block = _infer(rows, draft, loaded, "reference")

@@ -28,13 +28,12 @@ from batchscore.errors import InputError, OutputError
 from batchscore.job.steps.all_steps import STEPS, AnyStep, Steps, UserFunction
 from batchscore.messages.addresses import redacted_address
 from batchscore.messages.wording import reason
-from batchscore.models.backends.torch.forward import Forward
 from batchscore.models.backends.torch.save import (
+    calls_in_memory,
     find_code,
     float_type,
     forward_inputs,
     keeping_threads,
-    named_call,
     require_savable,
     weights_of,
 )
@@ -129,17 +128,17 @@ def save_model(
     draft = _draft(model, rows, features, columns, inputs or {})
     card = {"name": name or target.name, "version": version, "tolerance": tolerance}
     card, files = _described(card, model, args or {}, draft, evaluation)
-    call = named_call(model, [*draft.columns], outputs)
+    in_memory = calls_in_memory(model, [*draft.columns], outputs, draft.varying)
     steps, rest = _steps(postprocess), None if reference is None else _rows(reference, "reference")
-    own = score_all(rows, draft, Forward(call, (), "cpu", 1), "sample")
-    card["outputs"] = declared_outputs(own, draft)
+    own = score_all(rows, draft, in_memory, "sample")
+    card["outputs"] = declared = declared_outputs(own, draft)
     with _replacing(target) as staging:
         write_model_folder(str(staging), card, files)
         loaded = load_back(staging, draft)
         golden = golden_of(rows, own, draft, loaded, tolerance)
         files["golden.parquet"] = _parquet(golden)
         files["profile.parquet"] = reference_of(
-            rows if rest is None else rest, draft, loaded, steps
+            rows if rest is None else rest, draft, loaded, declared, steps
         )
         card |= {"golden": "golden.parquet", "profile": "profile.parquet"}
         written = write_model_folder(str(staging), card, files)
@@ -227,6 +226,12 @@ def _by_name(model: Any, rows: pa.RecordBatch) -> dict[str, tuple[str, ...]]:
     """Returns the inputs that a network takes by its arguments' names, each a column."""
     names, (needed, possible) = rows.schema.names, forward_inputs(model)
     missing = [name for name in needed if name not in names]
+    taken = [*needed, *(each for each in possible if each in names)]
+    if not taken:
+        raise InputError(
+            "model: its forward names no argument that a column can fill; name the inputs there, "
+            f"such as forward(self, x), and give columns={{'x': {[*names[:3]]}}} or features"
+        )
     if missing:
         example = {missing[0]: [*names[:3]]}
         raise InputError(
@@ -234,7 +239,7 @@ def _by_name(model: Any, rows: pa.RecordBatch) -> dict[str, tuple[str, ...]]:
             f"{', '.join(names[:40])}. Rename one, give columns={example} to stack some to an "
             "input, or give features"
         )
-    return {name: (name,) for name in [*needed, *(each for each in possible if each in names)]}
+    return {name: (name,) for name in taken}
 
 
 def _described(

@@ -41,15 +41,15 @@ class Handle(Protocol):
 
 
 class Engine(Protocol):
-    """Runs pipelines. The module that defines an engine imports Beam only inside its methods.
+    """Runs pipelines. The module that defines an engine imports Beam only inside its methods."""
 
-    Attributes:
-        name: The value of `runtime.engine` that selects it.
-        experimental: Whether a run warns that the engine may still change.
-    """
+    @property
+    def name(self) -> str:
+        """The value of `runtime.engine` that selects it."""
 
-    name: str
-    experimental: bool
+    @property
+    def experimental(self) -> bool:
+        """Whether a run warns that the engine may still change."""
 
     def parse_flags(self, flags: Sequence[str]) -> None:
         """Imports what a submission needs, and validates Beam options.

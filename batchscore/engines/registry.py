@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import cast
 
-from batchscore.engines.protocol import Engine
-from batchscore.errors import JobFileError
+from batchscore.engines.protocol import Build, Engine, Handle
+from batchscore.errors import BatchscoreError, FailedError, JobFileError
+from batchscore.messages.wording import reason
+from batchscore.plan import Plan
+from batchscore.units.unit import Unit
 
 GROUP = "batchscore.engines"
 """Entry points of this group name an engine: an object with the methods of `Engine`."""
@@ -53,4 +59,54 @@ def _load(point: EntryPoint) -> Engine:
             f"runtime.engine {point.name}: {point.value} is no engine: it has no "
             f"{', '.join(missing)}; repair or upgrade the package that offers it"
         )
-    return cast(Engine, engine)
+    return _Offered(cast(Engine, engine), point.value)
+
+
+@dataclass
+class _Offered:
+    """An engine of another package; where it fails, the error names it and not batchscore.
+
+    Args:
+        engine: What the package offers.
+        value: The entry point's value.
+    """
+
+    engine: Engine
+    value: str
+
+    @property
+    def name(self) -> str:
+        return self.engine.name
+
+    @property
+    def experimental(self) -> bool:
+        return self.engine.experimental
+
+    def parse_flags(self, flags: Sequence[str]) -> None:
+        with self._naming("parse_flags"):
+            self.engine.parse_flags(flags)
+
+    def place(self, plan: Plan, units: Sequence[Unit]) -> Plan:
+        with self._naming("place"):
+            return self.engine.place(plan, units)
+
+    def start_workers(self, plan: Plan) -> None:
+        with self._naming("start_workers"):
+            self.engine.start_workers(plan)
+
+    def submit(self, build: Build, plan: Plan, flags: Sequence[str]) -> Handle:
+        with self._naming("submit"):
+            return self.engine.submit(build, plan, flags)
+
+    @contextmanager
+    def _naming(self, method: str) -> Iterator[None]:
+        try:
+            yield
+        except (BatchscoreError, OSError, MemoryError):
+            raise
+        except Exception as error:  # another package's code raises what it likes
+            raise FailedError(
+                f"runtime.engine {self.name}: {self.value} failed in {method} with "
+                f"{type(error).__name__}: {reason(error)}; repair or upgrade the package that "
+                "offers it, or choose another engine"
+            ) from error

@@ -47,6 +47,7 @@ def verify(plan: Plan, units: Sequence[Unit] = ()) -> Plan:
     if units:
         tried = require_independent(plan, units, predictor if device == "cpu" else None)
         backend.release(device)
+        _check_names(plan.spec, tried.scores)
         spec = replace(plan.spec, scoring=replace(plan.spec.scoring, scores=tried.scores))
         plan = replace(plan, spec=spec, choices={**plan.choices, "alone": tried.said})
     return replace(plan, inference={**plan.inference, **notes})
@@ -75,12 +76,20 @@ def _check_steps(spec: Spec) -> None:
 
 
 def _check_names(spec: Spec, scores: Iterable[str]) -> None:
+    """Raises OutputError where a score has a name that another published column has."""
+    found = {*scores}
+    if MODEL_VERSION in found:
+        raise OutputError(
+            f"output: a score is named {MODEL_VERSION!r}, and each published row has the model's "
+            "version under that name; rename the output in the model's card, or the score in "
+            "postprocess (a step's name: …, or in the function)"
+        )
     # Scores are profiled with all columns that are read, also those that are not written.
     taken = {MODEL_VERSION} & set(spec.scoring.target.columns)
-    clashes = sorted(taken | (set(scores) & set(spec.scoring.source.schema.names)))
+    clashes = sorted(taken | (found & set(spec.scoring.source.schema.names)))
     if clashes:
         raise OutputError(
             f"output.columns: {clashes[0]!r} is the name of an input column and of a score; "
-            "rename the score in postprocess (name: …), or take the column out of whatever reads "
-            "it: output.columns, preprocess.columns, input.filters"
+            "rename the score in postprocess (a step's name: …, or in the function), or take the "
+            "column out of whatever reads it: output.columns, preprocess.columns, input.filters"
         )

@@ -209,6 +209,13 @@ def test_rows_together_are_found_in_a_sample_of_any_size(net: Any, tmp_path: Pat
         bs.save_model(tmp_path / "model", net.Centred().eval(), ROWS[:9], columns=COLUMNS)
 
 
+class Rest(torch.nn.Module):
+    """Takes its inputs without names."""
+
+    def forward(self, *inputs: Any) -> Any:
+        return inputs[0]
+
+
 BAD_CALLS: dict[str, tuple[dict[str, Any], str]] = {
     "no rows": ({"sample": ROWS[:0]}, "has no rows"),
     "no table": ({"sample": 3}, "give a pandas DataFrame"),
@@ -226,6 +233,8 @@ BAD_CALLS: dict[str, tuple[dict[str, Any], str]] = {
     "another reference": ({"reference": ROWS[["a"]]}, "reference: has no column 'b'"),
     "no plain args": ({"args": {"width": 2, "shift": len}}, "texts, numbers, booleans"),
     "a list as args": ({"args": [2]}, r"with args=\[2\]"),
+    "no output name": ({"outputs": [""]}, "'' cannot name an output"),
+    "the version's name": ({"outputs": ["model_version"]}, "'model_version' cannot name"),
     "a remote folder": ({"folder": "s3://bucket/model"}, "expected a local folder"),
 }
 
@@ -238,6 +247,12 @@ def test_arguments_that_do_not_fit_are_refused(name: str, net: Any, tmp_path: Pa
     with pytest.raises(bs.InvalidError, match=words):
         bs.save_model(model=net.Net().eval(), **given)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_network_that_names_no_input_is_refused(tmp_path: Path) -> None:
+    """The message says how forward names its inputs."""
+    with pytest.raises(bs.InvalidError, match=r"names no argument .*forward\(self, x\)"):
+        bs.save_model(tmp_path / "model", Rest().eval(), ROWS)
 
 
 def test_a_folder_is_replaced_only_when_asked(net: Any, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_a_package_adds_an_engine_by_an_entry_point(
     assert (manifest["status"], manifest["engine"]) == ("published", "noting")
     flags = ("--experiments=a", "--no_auth")
     parsed = [("parse_flags", *flags)] * 2
-    assert find_engine("noting").asked == [  # type: ignore[attr-defined]
+    assert find_engine("noting").engine.asked == [  # type: ignore[attr-defined]
         *(parsed[0], ("start_workers", 1), parsed[1], ("submit", *flags), parsed[1])
     ]
     assert "runtime.engine noting is experimental" in caplog.text
@@ -87,3 +87,22 @@ def test_an_object_that_is_no_engine_is_an_error(
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(JobFileError, match=r"Counter is no engine: it has no name, .*, submit;"):
         find_engine("half")
+
+
+@pytest.mark.parametrize("method", ["parse_flags", "place", "start_workers", "submit"])
+def test_an_engine_that_raises_is_named_by_the_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """The run ends with exit code 1 and one line with entry point, method and cause."""
+    module = f"raising_{method}"
+    (tmp_path / f"{module}.py").write_text(
+        "from batchscore.engines.direct import DirectEngine\n\n\n"
+        "class Engine(DirectEngine):\n    name = 'raising'\n\n"
+        f"    def {method}(self, *given):\n        raise KeyError('region')\n"
+    )
+    install(tmp_path, "raising", f"{module}:Engine")
+    monkeypatch.syspath_prepend(tmp_path)
+    job = factory.write_job(tmp_path, {"runtime": {"engine": "raising"}})
+    ended = factory.run_cli("run", job)
+    assert ended.exit_code == 1
+    assert f"raising: {module}:Engine failed in {method} with KeyError: 'region'" in ended.stderr

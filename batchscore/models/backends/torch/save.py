@@ -7,7 +7,7 @@ import json
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +16,14 @@ from typing import Any
 import safetensors.torch
 import torch
 
+from batchscore.columnar.ragged import Varying
 from batchscore.errors import ModelError
 from batchscore.messages.wording import reason
+from batchscore.models.backends.calling import Calls
+from batchscore.models.backends.torch.forward import Forward
 from batchscore.models.backends.torch.load import Network
 from batchscore.models.imported import imported_files
 
-Call = Callable[[dict[str, torch.Tensor]], Any]
 _PLACES = ("stdlib", "platstdlib", "purelib", "platlib")
 
 
@@ -174,20 +176,27 @@ def forward_inputs(module: torch.nn.Module) -> tuple[list[str], list[str]]:
     return needed, [each.name for each in found if each.name not in needed]
 
 
-def named_call(module: torch.nn.Module, inputs: Sequence[str], outputs: Sequence[str]) -> Call:
-    """Returns how a network in memory is called, its outputs named.
+def calls_in_memory(
+    module: torch.nn.Module,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    varying: Mapping[str, Varying],
+) -> Calls:
+    """Returns how a run would call a network that lies in memory.
 
     Args:
+        module: The network, on the CPU.
         inputs: Names of the model inputs.
         outputs: Names of what it returns, in its order; empty: a dict names its own, and a single
             tensor is the score.
+        varying: The inputs whose rows differ in length.
     """
     network = Network(module, tuple(inputs), "cpu")
 
     def call(tensors: dict[str, torch.Tensor]) -> Any:
         return _named(network(tensors), outputs)
 
-    return call
+    return Forward(call, (), "cpu", 1, varying=varying)
 
 
 def _named(result: Any, outputs: Sequence[str]) -> Any:
