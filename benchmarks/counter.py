@@ -68,7 +68,7 @@ class Counts:
 
 
 class _Owners(dict[str, str | None]):
-    """The module that is told of a file's calls, by the file; None: that which called it."""
+    """The module that counts the calls of a file, by file; None: the one that called it."""
 
     def __init__(self, root: str) -> None:
         self._root = root
@@ -203,14 +203,14 @@ class FileCounter:
     def watched(self) -> Iterator[None]:
         """Counts what is asked inside, and what the whole process reads and writes (on Linux)."""
         # There is no way to take an audit hook out again.
-        sys.addaudithook(self._heed)
+        sys.addaudithook(self._count_event)
         before = _traffic()
         with self._stats("stat"), self._stats("lstat"), self._parquet():
             yield
         self._ended = True
         self._work.update(Counter(_traffic()) - Counter(before))
 
-    def _heed(self, event: str, args: tuple[Any, ...]) -> None:
+    def _count_event(self, event: str, args: tuple[Any, ...]) -> None:
         if not self._ended and event in _ASKED:
             self._note(_ASKED[event], args[0])
 
@@ -245,8 +245,8 @@ def _traffic() -> dict[str, int]:
         lines = Path("/proc/self/io").read_text().splitlines()
     except OSError:
         return {}
-    told = dict(line.split(": ") for line in lines)
-    return {name: int(told[key]) for key, name in _TRAFFIC.items()}
+    traffic = dict(line.split(": ") for line in lines)
+    return {name: int(traffic[key]) for key, name in _TRAFFIC.items()}
 
 
 def arrow_bytes() -> int:

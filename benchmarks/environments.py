@@ -27,8 +27,8 @@ def environment(name: str, requirements: Sequence[str]) -> Path:
     python, ready = folder / "bin" / "python", folder / "requirements.txt"
     wanted = "\n".join((PYTHON, *requirements))
     if not ready.exists() or ready.read_text() != wanted:
-        beside = Path(sys.executable).with_name("uv")
-        uv = str(beside) if beside.exists() else shutil.which("uv")
+        sibling = Path(sys.executable).with_name("uv")
+        uv = str(sibling) if sibling.exists() else shutil.which("uv")
         if uv is None:
             raise PeerError("uv is not there to install it")
         run([uv, "venv", "--quiet", "--clear", "--python", PYTHON, str(folder)])

@@ -47,7 +47,7 @@ class Row:
     Args:
         limit: what it is.
         figures: one a round.
-        beside: what these are held against, one a round, or a single one.
+        compared: What these are compared with, one per round, or a single one.
         unit: of both.
         goal: the most that the ratio may be, or the figure itself where nothing stands beside it.
         note: more of it.
@@ -55,7 +55,7 @@ class Row:
 
     limit: str
     figures: tuple[float, ...]
-    beside: tuple[float, ...]
+    compared: tuple[float, ...]
     unit: str
     goal: float | None
     note: str = ""
@@ -63,14 +63,14 @@ class Row:
     @property
     def ratio(self) -> float:
         """The median over the median of what it is held against; alone, the median."""
-        return median(self.figures) / (median(self.beside) if self.beside else 1.0)
+        return median(self.figures) / (median(self.compared) if self.compared else 1.0)
 
     def cells(self) -> tuple[str, ...]:
         """Returns the row as it is printed."""
         goal, met = ("", "") if self.goal is None else (f"≤ {self.goal}", "no")
         met = "yes" if self.goal is not None and self.ratio <= self.goal else met
-        ratio = f"{self.ratio:.3f}" if self.beside else ""
-        against = spread(self.beside, self.unit) if self.beside else ""
+        ratio = f"{self.ratio:.3f}" if self.compared else ""
+        against = spread(self.compared, self.unit) if self.compared else ""
         return (self.limit, spread(self.figures, self.unit), against, ratio, goal, met, self.note)
 
 

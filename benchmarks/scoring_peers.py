@@ -207,8 +207,8 @@ def measure(work: Work, peers: Sequence[Peer], rounds: int, folder: Path) -> lis
         for peer in [*turns]:
             try:
                 turn = take_turn(peer, work, folder, known_r, number == rounds)
-                told = f"{work.name}, turn {number + 1}: {peer.title} {turn.scoring_s:.2f} s"
-                print(told, file=sys.stderr)
+                line = f"{work.name}, turn {number + 1}: {peer.title} {turn.scoring_s:.2f} s"
+                print(line, file=sys.stderr)
                 turns[peer].append(turn)
             except PeerError as error:
                 print(f"{peer.title} failed in turn {number + 1} of {rounds + 1}: {error}\n")

@@ -256,10 +256,10 @@ def _run(path: Path) -> dict[str, Any]:
 
 def _inferences(manifest: Mapping[str, Any]) -> dict[str, int]:
     """Returns what Beam counted of RunInference: calls and rows."""
-    told = {metric["name"]: metric for metric in manifest["beam_metrics"]}
+    metrics = {metric["name"]: metric for metric in manifest["beam_metrics"]}
     return {
-        "RunInference calls": told["inference_request_batch_size"]["count"],
-        "RunInference rows": told["num_inferences"]["value"],
+        "RunInference calls": metrics["inference_request_batch_size"]["count"],
+        "RunInference rows": metrics["num_inferences"]["value"],
     }
 
 
@@ -322,8 +322,8 @@ def _where(old: Mapping[str, float], new: Mapping[str, float]) -> str:
     """Names the three modules of the package that changed most."""
     more = {name: new.get(name, 0.0) - old.get(name, 0.0) for name in {*old, *new}}
     most = sorted((name for name in more if more[name]), key=lambda name: -abs(more[name]))[:3]
-    told = (f"{n} {_shown(old.get(n, 0.0))} → {_shown(new.get(n, 0.0))}" for n in most)
-    return f" ({', '.join(told)})" if most else ""
+    metrics = (f"{n} {_shown(old.get(n, 0.0))} → {_shown(new.get(n, 0.0))}" for n in most)
+    return f" ({', '.join(metrics)})" if most else ""
 
 
 def _shown(value: float) -> str:

@@ -144,7 +144,7 @@ def ids(output: Path) -> Counter[int]:
     return Counter(table["id"].to_pylist())
 
 
-def told(words: tuple[object, ...]) -> tuple[int, str]:
+def reported(words: tuple[object, ...]) -> tuple[int, str]:
     """Run a command; its exit code, and all that it printed, which is no defect's message."""
     done = run_cli(*words)
     text = (done.stdout + done.stderr)[:2_000]

@@ -483,10 +483,10 @@ def test_a_wrong_job_gets_one_message_and_publishes_nothing(scored_job: Path, ca
     ran = run_cli("run", job, *given)
     assert ran.exit_code == case.run, ran.output
     assert_message(ran.output, case.words)
-    told = run_cli("run", "--json", job, *given)
-    document = json.loads(told.stdout)
+    reported = run_cli("run", "--json", job, *given)
+    document = json.loads(reported.stdout)
     status = {1: "failed", 2: "invalid", 3: "held", 4: "retry"}[case.run]
-    found = told.exit_code, document["exit_code"], document["status"]
+    found = reported.exit_code, document["exit_code"], document["status"]
     assert found == (case.run, case.run, status)
     assert_message(document["error"], case.words)
     assert published_bytes(scored_job) == before

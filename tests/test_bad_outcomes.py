@@ -216,7 +216,7 @@ def test_rows_that_were_all_rejected_are_no_result(scored_job: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits file sizes by a Linux shell")
-def test_a_full_disk_is_told_and_recorded(scored_job: Path) -> None:
+def test_a_full_disk_is_reported_and_recorded(scored_job: Path) -> None:
     """What cannot be written fails the run with the system's words, and nothing is published."""
     before = published_bytes(scored_job)
     code = f'ulimit -f 2; exec "{sys.executable}" -m batchscore run job.yaml --rescore'
@@ -251,7 +251,7 @@ def test_credentials_in_an_output_are_not_shown() -> None:
     assert "hunter2" not in done.output
 
 
-def test_code_beside_an_architecture_is_watched(scored_job: Path) -> None:
+def test_code_next_to_an_architecture_is_watched(scored_job: Path) -> None:
     """A module that the network's file imports is a part of the model."""
     one_file()(scored_job)
     net = (scored_job / "net.py").read_text()

@@ -78,9 +78,9 @@ def test_a_failed_check_holds_the_run_with_rows_and_examples(folder: Path) -> No
         places = [(each["shard"], each["row"]) for each in tally["examples"]]
         assert places == [(shard, row) for shard, row, _ in expected[:5]]
         assert not check_of(found, check)["passed"]
-    told = run_cli("show", job, found["run"]).stdout
-    assert f"FAILED not_null: state is null in 72 of 500 rows (row 0 of {folder}/in/0" in told
-    assert "state has a value that is not accepted in 39 of 500 rows ('opne' in row 11" in told
+    reported = run_cli("show", job, found["run"]).stdout
+    assert f"FAILED not_null: state is null in 72 of 500 rows (row 0 of {folder}/in/0" in reported
+    assert "state has a value that is not accepted in 39 of 500 rows ('opne' in row 11" in reported
     assert check_of(found, "accepted")["detail"].endswith("accepted: open, closed")
     assert not list(folder.glob("out/data/**/*.parquet"))
 
@@ -273,10 +273,10 @@ def test_check_is_held_where_statistics_show_every_value_too_old(
     job = change_job(folder, {"checks.fresh": {"at": "1h"}, "runtime.batch_rows": 50})
     found, done = run_json("check", job), run_json("run", job)
     assert (found["exit_code"], done["exit_code"]) == (3, 3)
-    told = check_of(found, "fresh")["detail"]
-    assert told.startswith("at best, by the shards' statistics: ")
+    reported = check_of(found, "fresh")["detail"]
+    assert reported.startswith("at best, by the shards' statistics: ")
     known, _, _ = check_of(done, "fresh")["detail"].partition(",")
-    assert known in told
+    assert known in reported
     if values.null_count < 2:
         newer = pa.concat_arrays([column[:-1], pa.array([datetime(2200, 1, 1)], column.type)])
         pq.write_table(rows_with({"at": newer}, 200, 300), path, row_group_size=50)

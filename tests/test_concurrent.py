@@ -54,7 +54,7 @@ def slow_job(tmp_path: Path) -> Path:
     return write_job(tmp_path, {"preprocess.function": "slow.py:encode", "runtime.batch_rows": 25})
 
 
-def test_the_second_run_of_a_slice_is_told_who_holds_it(slow_job: Path, tmp_path: Path) -> None:
+def test_the_second_run_of_a_slice_reports_who_holds_it(slow_job: Path, tmp_path: Path) -> None:
     """It ends with 4 at once, names the first, and changes nothing; the first publishes."""
     first = start(slow_job)
     wait_for("_batchscore/work/*/progress/*.json", tmp_path / "out")

@@ -166,9 +166,9 @@ def test_a_damaged_unit_is_not_resumed(
     work = settle(plan, read=True)
     assert (work.resumed, len(work.units)) == ({}, 1)
     assert [*work.damaged] == [str(path.relative_to(output))]
-    (told,) = [check for check in work.checks if check.name == "damaged_files"]
-    assert told.passed
-    assert f"{path.relative_to(output)} " in told.detail
+    (reported,) = [check for check in work.checks if check.name == "damaged_files"]
+    assert reported.passed
+    assert f"{path.relative_to(output)} " in reported.detail
 
 
 @pytest.mark.slow
@@ -189,8 +189,8 @@ def test_the_remedy_of_a_refused_release_works(
     assert again.exit_code == 0, again.output
     why = "scored again, since files are damaged: 1"
     assert (why in again.stdout.splitlines()[1]) == (kind != "profile")
-    told = f"SCORED AGAIN  {path.relative_to(output)}"
-    assert run_cli("show", output).stdout.count(told) == (kind != "profile")
+    reported = f"SCORED AGAIN  {path.relative_to(output)}"
+    assert run_cli("show", output).stdout.count(reported) == (kind != "profile")
     table = published(output)
     assert len(set(table["id"].to_pylist())) == len(table) == 500 + 100 - 3
     assert run_cli("verify", output).exit_code == 0
@@ -235,7 +235,9 @@ def test_no_damaged_file_comes_back(
     assert readers_see(output) == before
 
 
-def test_records_without_digests_are_held_against_what_is_known(made: Output, output: Path) -> None:
+def test_records_without_digests_are_compared_with_what_is_known(
+    made: Output, output: Path
+) -> None:
     """Of a held run that an earlier version scored, sidecars must be there and not be empty."""
     store = Store(str(output))
     path = layout.run_file(made.held, "held.json")

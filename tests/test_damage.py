@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.damage import OTHER, SLICE, SPOILS, World, build_world, change, copy, ids, told
+from tests.damage import OTHER, SLICE, SPOILS, World, build_world, change, copy, ids, reported
 
 pytestmark = pytest.mark.slow
 
@@ -56,7 +56,7 @@ def test_a_damaged_document_is_one_message(
     output = copy(world, tmp_path)
     SPOILS[spoil](output / path(world))
     words = world.commands(output)
-    assert all(told(words[name])[0] in CODES for name in commands)
+    assert all(reported(words[name])[0] in CODES for name in commands)
 
 
 Remedy = Callable[[World, Path, Path], None]
@@ -79,7 +79,7 @@ def remove(world: World, output: Path, path: Path) -> None:
 
 def rescore(world: World, output: Path, path: Path) -> None:
     """Score the slice again with --rescore."""
-    assert told(world.commands(output)["rescore"])[0] == 0
+    assert reported(world.commands(output)["rescore"])[0] == 0
 
 
 def mark(world: World, output: Path, path: Path) -> None:
@@ -116,11 +116,11 @@ def test_a_remedy_helps(world: World, tmp_path: Path, case: str, spoil: str) -> 
     words, path = world.commands(output), output / DOCUMENTS[document][0](world)
     SPOILS[spoil](path)
     if message and spoil != "gone":
-        code, text = told(words["check"])
+        code, text = reported(words["check"])
         assert (code in (1, 2), message in text) == (True, True), text
     remedy(world, output, path)
-    assert told(words["run"])[0] == 0
-    assert told(words["verify"])[0] == 0
+    assert reported(words["run"])[0] == 0
+    assert reported(words["verify"])[0] == 0
     assert ids(output) == ids(world.output)
 
 
@@ -129,14 +129,14 @@ def test_other_documents_have_remedies_that_help(world: World, tmp_path: Path) -
     output = copy(world, tmp_path)
     words, lease = world.commands(output), output / LEASE
     SPOILS["deep"](lease)
-    code, text = told(words["discard"])
+    code, text = reported(words["discard"])
     assert (code, "remove the file" in text) == (1, True)
     lease.unlink()
     SPOILS["deep"](output / world.home("held", "held.json"))
-    code, text = told(words["release"])
+    code, text = reported(words["release"])
     assert (code, "run the job again" in text) == (1, True)
-    assert told(words["next"])[0] == 0
-    assert told(words["verify"])[0] == 0
+    assert reported(words["next"])[0] == 0
+    assert reported(words["verify"])[0] == 0
     assert set(ids(output).values()) == {1}
 
 
@@ -162,9 +162,9 @@ def test_what_is_gone_leaves_no_row_twice(
         path = path / name if name != "manifest" else path
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     words = world.commands(output)
-    if told(words["run"])[0] == 1:
-        assert told(words["rescore"])[0] == 0
-    assert told(words["verify"])[0] == 0
+    if reported(words["run"])[0] == 1:
+        assert reported(words["rescore"])[0] == 0
+    assert reported(words["verify"])[0] == 0
     assert ids(output) == ids(world.output)
 
 
@@ -172,7 +172,7 @@ def test_an_emptied_list_is_restored_from_the_manifest(world: World, tmp_path: P
     """A run writes the list again that its manifest and the marker agree on."""
     output = copy(world, tmp_path)
     (output / STATE / "current.txt").write_bytes(b"")
-    assert told(world.commands(output)["run"])[0] == 0
+    assert reported(world.commands(output)["run"])[0] == 0
     path = f"{STATE}/current.txt"
     assert (output / path).read_bytes() == (world.output / path).read_bytes()
 
@@ -181,7 +181,7 @@ def test_an_output_without_its_records_is_refused(world: World, tmp_path: Path) 
     """Where `_batchscore` is gone the files of `data/` are somebody else's, and stay."""
     output = copy(world, tmp_path)
     shutil.rmtree(output / "_batchscore")
-    code, text = told(world.commands(output)["run"])
+    code, text = reported(world.commands(output)["run"])
     assert (code, "is not an output of batchscore" in text) == (2, True)
     assert ids(output) == ids(world.output)
 
@@ -191,7 +191,7 @@ def test_verify_reports_the_format(world: World, tmp_path: Path, spoil: str) -> 
     """An output whose format is gone or damaged does not verify, though it can be read."""
     output = copy(world, tmp_path)
     SPOILS[spoil](output / "_batchscore/format.json")
-    code, text = told(world.commands(output)["verify"])
+    code, text = reported(world.commands(output)["verify"])
     assert (code, "format.json" in text) == (1, True), text
 
 
@@ -200,7 +200,7 @@ def test_a_newer_format_is_refused(world: World, tmp_path: Path) -> None:
     output = copy(world, tmp_path)
     change(output / "_batchscore/format.json", batchscore_output=3)
     for name in ("files", "verify", "check", "run", "release"):
-        code, text = told(world.commands(output)[name])
+        code, text = reported(world.commands(output)[name])
         assert (code, "format 3" in text, "up to 2" in text) == (2, True, True), text
         assert "install a newer batchscore" in text
 
@@ -212,14 +212,14 @@ def test_one_damaged_slice_blocks_no_other(world: World, tmp_path: Path) -> None
         SPOILS["no text"](output / STATE / name)
     SPOILS["deep"](output / world.home("second", "manifest.json"))
     words = world.commands(output)
-    code, text = told(words["runs"])
+    code, text = reported(words["runs"])
     (row,) = [line for line in text.splitlines() if "  damaged  " in line]
     assert (code, world.runs["other"]["run"] in text) == (0, True)
     assert f"run {row.split()[0]}: manifest " in text
-    code, text = told(words["verify"])
+    code, text = reported(words["verify"])
     assert code == 1
     assert any(line.startswith("OK") and OTHER in line for line in text.splitlines())
-    assert told(words["next"])[0] == 0
+    assert reported(words["next"])[0] == 0
 
 
 def test_texts_of_a_manifest_command_no_terminal(world: World, tmp_path: Path) -> None:
@@ -227,5 +227,5 @@ def test_texts_of_a_manifest_command_no_terminal(world: World, tmp_path: Path) -
     output = copy(world, tmp_path)
     change(output / world.home("second", "manifest.json"), actor="\x1b[31mred", device="\x1b]0;x")
     for name in ("runs", "show"):
-        code, text = told(world.commands(output)[name])
+        code, text = reported(world.commands(output)[name])
         assert (code, "\x1b" in text) == (0, False)

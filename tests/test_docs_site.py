@@ -45,7 +45,7 @@ def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
     assert len(pages) > 12
 
 
-def test_links_to_files_of_the_tree_are_mended(site: Path) -> None:
+def test_links_to_files_of_the_tree_are_fixed(site: Path) -> None:
     """A page that links to a file outside docs/ leads to a copy of that file on the site."""
     card = "jobs/flight_delays/model/model.yaml"
     page = (site / "model-folder.html").read_text(encoding="utf-8")

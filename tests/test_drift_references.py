@@ -94,8 +94,8 @@ def test_policies_are_shown_before_and_after(output: Path) -> None:
     found = run_with(output, off, warn)
     day = ("--param", f"date={DAYS[1]}")
     job = output / "job.yaml"
-    told = run_json("check", job, *day)
-    assert told["reference_on_fail"] == ["off", "warn"]
+    reported = run_json("check", job, *day)
+    assert reported["reference_on_fail"] == ["off", "warn"]
     checked = run_cli("check", job, *day).stdout
     assert "(on_fail off) and model small 1.0 (on_fail warn); judged: a, b, scores" in checked
     shown = run_cli("show", job, found["run"], *day).stdout
@@ -161,7 +161,7 @@ def test_a_single_reference_keeps_the_shape_of_its_manifest(output: Path) -> Non
     ],
     ids=str,
 )
-def test_a_wrong_list_is_told_before_any_work(
+def test_a_wrong_list_is_reported_before_any_work(
     scored_job: Path, reference: Any, message: str
 ) -> None:
     """Exit 2 and one message that names the item; the output stays as it is."""

@@ -167,7 +167,7 @@ def test_columns_choose_what_counts(drifted: Path) -> None:
     assert (found["a"]["judged"], found["a"]["verdict"]) == (False, "fail")
 
 
-def test_a_score_that_the_reference_has_not_is_told(training: bytes, tmp_path: Path) -> None:
+def test_a_score_that_the_reference_has_not_is_reported(training: bytes, tmp_path: Path) -> None:
     """What cannot be compared does not count, and stands in the run's own lines."""
     job = begin_job(tmp_path, make_rows(2), {"postprocess": [{"sigmoid": {"name": "p"}}]})
     write_model(tmp_path / "model", profile=training)
@@ -200,7 +200,7 @@ def run_day(job: Path, day: str, *more: str) -> dict[str, Any]:
     return run_json("run", job, "--param", f"date={day}", *more)
 
 
-def test_the_day_before_is_compared_with_beside_the_anchor(daily: Path) -> None:
+def test_the_day_before_is_compared_in_addition_to_the_anchor(daily: Path) -> None:
     """Creeping drift is small against yesterday, and shows against the model's profile."""
     first, second, third = (run_day(daily, day) for day in DAYS)
     assert [c["anchor"] for c in first["drift"]["comparisons"]] == [True]
@@ -256,7 +256,7 @@ def test_a_profile_file_or_a_run_may_be_the_reference(training: bytes, tmp_path:
     ],
     ids=str,
 )
-def test_a_wrong_reference_is_told_before_any_work(
+def test_a_wrong_reference_is_reported_before_any_work(
     scored_job: Path, reference: Any, message: str
 ) -> None:
     """Exit 2 and one message; the output stays as it is."""
@@ -270,7 +270,7 @@ def test_a_wrong_reference_is_told_before_any_work(
     assert read_tree(scored_job / "out") == before
 
 
-def test_an_unknown_measure_is_told(scored_job: Path) -> None:
+def test_an_unknown_measure_is_reported(scored_job: Path) -> None:
     """The nearest known one is named."""
     change_job(scored_job, {"drift.thresholds": {"psy": [0.1, 0.2]}})
     done = run_cli("check", scored_job / "job.yaml")
@@ -289,7 +289,7 @@ def test_a_reference_with_nothing_in_common_is_no_ok(tmp_path: Path) -> None:
     assert "drift  insufficient_data against model small 1.0 (nothing judged)" in done.stdout
 
 
-def test_new_rows_are_judged_beside_all(training: bytes, tmp_path: Path) -> None:
+def test_new_rows_are_judged_apart_from_all(training: bytes, tmp_path: Path) -> None:
     """A late shard that is garbage does not hide among what is published already."""
     job = begin_job(tmp_path, make_rows(2))
     for shard in range(1, 6):

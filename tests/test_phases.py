@@ -44,9 +44,9 @@ def test_phases_add_up_to_the_whole(
     assert min(found.values()) >= 0
     # The same phases are reported for another length, if a clock was set back in the meantime.
     for length in (seconds, seconds / 2):
-        told = rounded(found, round(length, 3))
-        assert min(told.values()) >= 0
-        assert sum(told.values()) == pytest.approx(round(length, 3), abs=1e-6)
+        reported = rounded(found, round(length, 3))
+        assert min(reported.values()) >= 0
+        assert sum(reported.values()) == pytest.approx(round(length, 3), abs=1e-6)
 
 
 def test_units_lie_between_loading_and_publishing() -> None:
@@ -121,15 +121,15 @@ def test_a_run_takes_what_a_person_waits(
 def test_all_that_tell_times_agree(timed: tuple[Path, float, str, dict[str, float]]) -> None:
     """The run's JSON, its manifest, `show` and `runs` report the same seconds and phases."""
     job, _, printed, phases = timed
-    told = json.loads(printed)
+    reported = json.loads(printed)
     (listed,) = json.loads(factory.run_cli("runs", "--json", job).stdout)
     for found in (factory.run_json("show", job), listed):
         assert [found[key] for key in ("started", "finished", "seconds", "phases")] == [
-            told[key] for key in ("started", "finished", "seconds", "phases")
+            reported[key] for key in ("started", "finished", "seconds", "phases")
         ]
     shown = ", ".join(f"{n.replace('_', '-')} {s:.3f} s" for n, s in phases.items())
-    assert f"phases of {told['seconds']:.3f} s: {shown}" in factory.run_cli("show", job).stdout
-    assert f" {told['seconds']:.1f} " in factory.run_cli("runs", job).stdout
+    assert f"phases of {reported['seconds']:.3f} s: {shown}" in factory.run_cli("show", job).stdout
+    assert f" {reported['seconds']:.1f} " in factory.run_cli("runs", job).stdout
 
 
 def test_a_run_with_nothing_to_do_tells_its_own_time(

@@ -134,7 +134,7 @@ def exporting(tables: Mapping[str, bytes]) -> Iterator[str]:
             thread.join()
 
 
-def test_an_address_with_a_query_is_read_and_its_values_are_not_told(tmp_path: Path) -> None:
+def test_an_address_with_a_query_is_read_and_its_values_are_not_reported(tmp_path: Path) -> None:
     """Two queries are two shards; no output, no file and no remedy shows a value of theirs."""
     job, names = write_job(tmp_path), [f"/t?table={SECRET}{n}&page=1" for n in range(2)]
     shards = [write_shard(tmp_path / f"s{n}", make_rows(50, 50 * n)) for n in range(2)]

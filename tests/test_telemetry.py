@@ -159,7 +159,7 @@ def test_clocks_that_disagree_give_no_negative_time() -> None:
     assert (found.start_up_s, found.scoring_s, found.finish_s) == (0, 10, 0)
 
 
-def test_what_was_not_measured_is_not_told() -> None:
+def test_what_was_not_measured_is_not_reported() -> None:
     """Without waits and moments there is a limit, but no share of waiting and no start-up."""
     found = explain({"read": 2.0, "infer": 1.0}, Setting(0, 3))
     assert (found.limited_by, found.share) == (("read",), 2 / 3)

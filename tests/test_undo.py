@@ -192,7 +192,7 @@ def test_a_damaged_manifest_is_replaced_by_a_rescore(scored_job: Path, key: str)
     assert len(published(scored_job / "out")) == 500
 
 
-def test_shards_beside_the_code_are_no_code(scored_job: Path) -> None:
+def test_shards_next_to_the_code_are_no_code(scored_job: Path) -> None:
     """A late shard in the folder of a function does not change the function."""
     (scored_job / "in/f.py").write_text("def f(batch):\n    return batch\n")
     change_job(scored_job, {"postprocess": {"function": "in/f.py:f"}, "input.path": "in/*.parquet"})

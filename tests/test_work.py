@@ -43,7 +43,7 @@ def test_figures_have_every_job() -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "old", "new", "told"),
+    ("count", "old", "new", "reported"),
     [
         ("read calls", 8.0, 8.0, False),
         ("Parquet files opened", 8.0, 8.25, True),
@@ -54,10 +54,10 @@ def test_figures_have_every_job() -> None:
         ("calls", 1000.0, 890.0, True),
     ],
 )
-def test_changes_beyond_the_slack(count: str, old: float, new: float, told: bool) -> None:
+def test_changes_beyond_the_slack(count: str, old: float, new: float, reported: bool) -> None:
     """A count is told of when it grows beyond its slack, or shrinks by more than a tenth."""
     changes = find_changes(figures(**{count: old}), figures(**{count: new}))
-    assert bool(changes) == told
+    assert bool(changes) == reported
     assert all(line.startswith(f"floats, block: {count} {old:,.0f} → ") for line in changes)
 
 
@@ -67,7 +67,7 @@ def test_growth_names_its_module() -> None:
     assert line == "floats, block: calls 100 → 2,000 (stages/read 100 → 2,000)"
 
 
-def test_a_job_without_figures_is_told() -> None:
+def test_a_job_without_figures_is_reported() -> None:
     """A job that stands in no figures is told of."""
     assert find_changes({"jobs": {}}, figures()) == ["floats: has no figures"]
 

@@ -147,7 +147,7 @@ def _nothing(_: dict[str, Any]) -> None:
 
 
 @contextmanager
-def told(as_json: bool, debug: bool, noted: Noted = _nothing) -> Iterator[None]:
+def reporting(as_json: bool, debug: bool, noted: Noted = _nothing) -> Iterator[None]:
     """Ends in one message and the error's exit code, whatever goes wrong inside."""
     _set_up_logging(debug)
     try:

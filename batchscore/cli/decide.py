@@ -15,8 +15,8 @@ from batchscore.cli.app import (
     print_json,
     print_lines,
     program,
+    reporting,
     stopwatch,
-    told,
     typed,
 )
 
@@ -48,7 +48,7 @@ def release(
 
     WHERE is a job file (with --param) or an output.
     """
-    with told(as_json, debug):
+    with reporting(as_json, debug):
         from batchscore.commands.decide import release as decide
 
         store, slice_ = open_output(where, params, overrides)
@@ -75,7 +75,7 @@ def discard(
 
     WHERE is a job file (with --param) or an output.
     """
-    with told(as_json, debug):
+    with reporting(as_json, debug):
         from batchscore.commands.decide import discard as decide
 
         store, slice_ = open_output(where, params, overrides)
@@ -103,7 +103,7 @@ def rollback(
     WHERE is a job file (with --param) or an output.
     """
     clock = stopwatch()
-    with told(as_json, debug):
+    with reporting(as_json, debug):
         from batchscore.cli.render import results as render
         from batchscore.commands.decide import undo
 

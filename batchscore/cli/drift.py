@@ -13,7 +13,7 @@ from batchscore.cli.app import (
     open_output,
     print_json,
     print_lines,
-    told,
+    reporting,
 )
 
 _OUTPUT = click.Path(path_type=str)
@@ -87,7 +87,7 @@ def profile(
 
     DATA is one or more files, globs or folders, on disk or at any fsspec address.
     """
-    with told(as_json, debug):
+    with reporting(as_json, debug):
         from batchscore.cli.render import drift as render_drift
         from batchscore.commands.files import check_replaceable, write_profile
         from batchscore.commands.profile import profile_data
@@ -145,7 +145,7 @@ def compare(
     REFERENCE and CURRENT are each a profile, Parquet data, or an output, which means its newest
     published run. Ends with 3 if the verdict is fail.
     """
-    with told(as_json, debug):
+    with reporting(as_json, debug):
         from batchscore.cli.render import drift as render_drift
         from batchscore.commands.compare import compare_data
         from batchscore.commands.files import check_page, write_page
@@ -187,7 +187,7 @@ def report(
     WHERE is a job file (with --param) or an output. The page shows drift, rejected rows,
     checks and history, and needs no network.
     """
-    with told(as_json, debug):
+    with reporting(as_json, debug):
         from batchscore.cli.render.results import size
         from batchscore.commands.files import check_page, write_page
         from batchscore.commands.report import report_run

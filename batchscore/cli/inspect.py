@@ -11,7 +11,7 @@ from batchscore.cli.app import (
     print_json,
     print_lines,
     program,
-    told,
+    reporting,
     typed,
 )
 
@@ -27,7 +27,7 @@ def runs(
 
     WHERE is a job file (with --param) or an output.
     """
-    with told(as_json, debug):
+    with reporting(as_json, debug):
         from batchscore.cli.render import results as render
         from batchscore.runs.history import current_runs, read_history
 
@@ -56,7 +56,7 @@ def show(
 
     WHERE is a job file (with --param) or an output. Shows rows, times, checks, profile and drift.
     """
-    with told(as_json, debug):
+    with reporting(as_json, debug):
         from batchscore.cli.render import drift as render_drift
         from batchscore.cli.render import results as render
         from batchscore.runs.history import newest, read_manifest, reading
@@ -85,7 +85,7 @@ def files(
 
     WHERE is a job file (with --param) or an output.
     """
-    with told(as_json, debug):
+    with reporting(as_json, debug):
         from batchscore.runs.history import published_files
 
         store, slice_ = open_output(where, params, overrides)
@@ -108,7 +108,7 @@ def verify(
     WHERE is a job file (with --param) or an output. Writes nothing. Ends with 1 if something is
     wrong.
     """
-    with told(as_json, debug):
+    with reporting(as_json, debug):
         from batchscore.cli.render import results as render
         from batchscore.commands.verify import verify_output
 
@@ -140,7 +140,7 @@ def trace(
     COLUMN=null finds nulls, COLUMN='"null"' that text. Rows count from 0. Ends with 1 if no row
     has the values.
     """
-    with told(as_json, debug):
+    with reporting(as_json, debug):
         from batchscore.cli.render import results as render
         from batchscore.commands.trace import trace_rows
 
@@ -157,7 +157,7 @@ def trace(
 @common_options
 def schema(manifest: bool, as_json: bool, debug: bool) -> None:
     """Print the JSON Schema of a job file, or of a run's manifest."""
-    with told(as_json, debug):
+    with reporting(as_json, debug):
         if manifest:
             from batchscore.runs.manifest_model import manifest_schema
 

@@ -17,8 +17,8 @@ from batchscore.cli.app import (
     print_lines,
     printable,
     program,
+    reporting,
     stopwatch,
-    told,
     typed,
 )
 from batchscore.cli.watch import show_progress, stop_on_signals
@@ -65,7 +65,7 @@ def check(
     batch show.
     """
     clock = stopwatch()
-    with told(as_json, debug):
+    with reporting(as_json, debug):
         from batchscore.cli.render import check as render_check
         from batchscore.commands.check import check_job
 
@@ -99,7 +99,7 @@ def run(
     clock = stopwatch()
     share_arenas()
     notifier = _Notifier()
-    with told(as_json, debug, notifier.tell), stop_on_signals() as stop:
+    with reporting(as_json, debug, notifier.tell), stop_on_signals() as stop:
         with uncollected():
             from batchscore.cli.render import summary as render_summary
             from batchscore.commands.run import run_plan

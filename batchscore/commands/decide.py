@@ -24,7 +24,7 @@ from batchscore.phases import Stopwatch, times
 from batchscore.plan.fingerprint import fingerprint
 from batchscore.runs import layout
 from batchscore.runs.actor import actor
-from batchscore.runs.contents import beside, describe, files_of, find_damage, sidecars_of
+from batchscore.runs.contents import describe, files_of, find_damage, published_with, sidecars_of
 from batchscore.runs.history import published_manifest, read_manifest, read_raw
 from batchscore.runs.lease import acquire, lost
 from batchscore.runs.ledger import merge_records
@@ -158,7 +158,7 @@ def _check_current(store: Store, manifest: Mapping[str, Any], publication: Publi
             f"({sorted(gone)[0]}), taken by a later run or removed; run the job again"
         )
     targets = {source: publication.contents.get(target) for source, target in publication.moves}
-    rest = beside(store, publication.manifest, [target for _, target in publication.moves])
+    rest = published_with(store, publication.manifest, [target for _, target in publication.moves])
     damage = find_damage(store, {**targets, **rest}, read=True)
     if damage:
         raise FailedError(
@@ -407,16 +407,18 @@ def _rollback(
     slice_, base = undoing.manifest["slice"], undoing.current["run"]
     documents = [(_path(made), compact(store, made, read_raw(store, base)))]
     revoked = {str(each["run"]): each for each in revocations(store, slice_)}
-    stands, each = False, read_raw(store, undoing.manifest["run"])
+    is_published, each = False, read_raw(store, undoing.manifest["run"])
     while True:
-        documents.append((_path(each), _turned(each, stands, {**decision, "run": made["run"]})))
+        documents.append(
+            (_path(each), _turned(each, is_published, {**decision, "run": made["run"]}))
+        )
         if each["run"] in revoked:
             revoked[each["run"]] = lifted(revoked[each["run"]])
         if "undoes" not in each:
             break
         # To undo an undo is to keep what it took back, and so on down.
-        stands, each = not stands, read_raw(store, each["undoes"])
-    if not stands:
+        is_published, each = not is_published, read_raw(store, each["undoes"])
+    if not is_published:
         revoked[each["run"]] = _revocation(store, read_manifest(store, each["run"]), decision)
     return Publication(
         run=made["run"],
@@ -429,12 +431,14 @@ def _rollback(
     )
 
 
-def _turned(manifest: dict[str, Any], stands: bool, decision: dict[str, str]) -> dict[str, Any]:
+def _turned(
+    manifest: dict[str, Any], is_published: bool, decision: dict[str, str]
+) -> dict[str, Any]:
     """Returns the manifest of a run that is published again, or is taken back.
 
     Who decided so stays in both, so that a manifest never has the same bytes twice.
     """
-    if not stands:
+    if not is_published:
         return {**manifest, "status": "revoked", "revoked": decision}
     status = "published" if manifest["rows"]["scored"] else "empty"
     rest = {key: value for key, value in manifest.items() if key != "revoked"}

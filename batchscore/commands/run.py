@@ -294,11 +294,11 @@ def _score(
         if spec.output.exists(layout.run_file(spec.identity.run, "manifest.json")):
             # The last step was done before things went wrong: its outcome is final.
             return _close(run, [])
-        told = error if isinstance(error, BatchscoreError) else failed(error)
+        known = error if isinstance(error, BatchscoreError) else failed(error)
         if not spec.output.exists(layout.plan_file(spec.identity.run)):
-            told = removed(spec, f"{layout.work(spec.identity.run)} ")
-        _record_failure(run, told)
-        raise told from error.__cause__
+            known = removed(spec, f"{layout.work(spec.identity.run)} ")
+        _record_failure(run, known)
+        raise known from error.__cause__
     finally:
         put_away(spec)
 

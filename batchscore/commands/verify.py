@@ -273,9 +273,9 @@ def _look_at_sums(
             for r in records
         ),
     ]
-    for what, told, found in sums:
-        if told != found:
-            detail = f"{what} are {found:,}, and it counts {told:,}; {_REMEDY}"
+    for what, stated, found in sums:
+        if stated != found:
+            detail = f"{what} are {found:,}, and it counts {stated:,}; {_REMEDY}"
             yield Damage("sum", path, detail)
 
 
@@ -295,9 +295,9 @@ def _looks(store: Store, opened: _Opened) -> Iterator[_Look]:
             yield partial(_look_at_table, store, "keys", record.keys_file, None)
         for kind, path, digest in _sidecars(record):
             yield partial(_look_at_digest, store, kind, path, digest)
-    for name, told in manifest.profile_files.items():
+    for name, facts in manifest.profile_files.items():
         path = layout.run_file(manifest.run, name)
-        yield partial(_look_at_digest, store, "profile", path, Digest(told.bytes, told.sha256))
+        yield partial(_look_at_digest, store, "profile", path, Digest(facts.bytes, facts.sha256))
     yield partial(_look_at_profile, run_profile(store, manifest.run), manifest.profile_sha256)
 
 

@@ -90,8 +90,8 @@ def _compared(
     if not drift.comparisons:
         drift = replace(drift, verdict="insufficient_data")
     facts = {"rows": which, "rules": rules_to_json(rules), "unjudged": unjudged}
-    told = sentences(drift, before, profile, reference.name)
-    return {**reference.to_json(), **facts, **summarize(drift, told)}
+    wording = sentences(drift, before, profile, reference.name)
+    return {**reference.to_json(), **facts, **summarize(drift, wording)}
 
 
 def _wanted(spec: RunSpec, profile: TableProfile) -> set[str]:
@@ -160,11 +160,11 @@ def _effects(thresholds: Mapping[str, Thresholds]) -> dict[str, list[float | Non
     return {measure: [each.warn, each.fail] for measure, each in thresholds.items()}
 
 
-def summarize(drift: TableDrift, told: Sentences = MappingProxyType({})) -> dict[str, Any]:
+def summarize(drift: TableDrift, wording: Sentences = MappingProxyType({})) -> dict[str, Any]:
     """Returns what a manifest keeps: of each aspect the measures that take part.
 
     Args:
-        told: sentences about aspects that warn or fail.
+        wording: sentences about aspects that warn or fail.
     """
     return {
         "verdict": drift.verdict,
@@ -174,13 +174,13 @@ def summarize(drift: TableDrift, told: Sentences = MappingProxyType({})) -> dict
         "current_rows": drift.current_rows,
         "gone": list(drift.gone),
         "added": list(drift.added),
-        "aspects": [_aspect(each, told) for each in drift.aspects],
+        "aspects": [_aspect(each, wording) for each in drift.aspects],
     }
 
 
-def _aspect(each: AspectDrift, told: Sentences) -> dict[str, Any]:
+def _aspect(each: AspectDrift, wording: Sentences) -> dict[str, Any]:
     head: dict[str, Any] = {"column": each.column, "aspect": each.aspect, "verdict": each.verdict}
-    texts = {"note": each.note, "sentence": told.get((each.column, each.aspect), "")}
+    texts = {"note": each.note, "sentence": wording.get((each.column, each.aspect), "")}
     head |= {"judged": each.judged, **{name: text for name, text in texts.items() if text}}
     taking_part = [_measure(m) for m in each.measures if m.outcome != "shown"]
     return {**head, "measures": taking_part}

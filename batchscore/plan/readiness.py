@@ -37,11 +37,11 @@ def verify(plan: Plan, units: Sequence[Unit] = ()) -> Plan:
         predictor = backend.load(plan.spec.scoring.model, "cpu", prove=True)
     _check_steps(plan.spec)
     notes = dict(predictor.notes)
-    told = {"device": f"{backend.describe(device)}, asked for {asked}", **notes}
+    facts = {"device": f"{backend.describe(device)}, asked for {asked}", **notes}
     plan = replace(
         plan,
         spec=replace(plan.spec, execution=replace(plan.spec.execution, device=device)),
-        choices={**told, **plan.choices},
+        choices={**facts, **plan.choices},
     )
     plan = settle_inference(replace(plan, gpus=backend.gpus(device)))
     if units:
@@ -55,14 +55,14 @@ def verify(plan: Plan, units: Sequence[Unit] = ()) -> Plan:
 
 def _check_shapes(model: Model, facts: Facts) -> None:
     """Raises ModelError where the model's files take or return other arrays than the card says."""
-    for kind, found, told in (
+    for kind, found, declared in (
         ("input", facts.inputs, {each.name: each.shape for each in model.inputs}),
         ("output", facts.outputs, {each.name: each.shape for each in model.outputs}),
     ):
         for name, shape in found.items():
-            if name in told and told[name] != shape:
+            if name in declared and declared[name] != shape:
                 raise ModelError(
-                    f"model {model.name!r}: {kind} {name!r} has shape {list(told[name])} as "
+                    f"model {model.name!r}: {kind} {name!r} has shape {list(declared[name])} as "
                     f"declared, and {list(shape)} in {model.weights}; correct the declaration"
                 )
 

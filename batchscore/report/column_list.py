@@ -102,11 +102,14 @@ def list_rows(compared: Sequence[Compared], profile: TableProfile, findings: Fin
     names = dict.fromkeys([*findings, *sorted(profile.columns)])
     absences = {name: _ADDED for each in compared for name in each.drift.added}
     absences |= {name: _GONE for each in compared for name in each.drift.gone}
-    told = [changes(each.drift, each.reference, each.current, each.name) for each in compared]
+    wording = [changes(each.drift, each.reference, each.current, each.name) for each in compared]
     rows = [
         _row(
             name,
-            [(aspect, _told(told[number], aspect)) for number, aspect in findings.get(name, ())],
+            [
+                (aspect, _sentence(wording[number], aspect))
+                for number, aspect in findings.get(name, ())
+            ],
             _columns(name, compared, profile),
             absences.get(name, ""),
         )
@@ -159,9 +162,9 @@ def _columns(name: str, compared: Iterable[Compared], profile: TableProfile) -> 
     return [each.columns[name] for each in profiles if name in each.columns]
 
 
-def _told(told: Sentences, aspect: AspectDrift) -> str:
+def _sentence(wording: Sentences, aspect: AspectDrift) -> str:
     """Returns what changed, after the aspect's name unless the row has named it already."""
-    said = told.get((aspect.column, aspect.aspect), "")
+    said = wording.get((aspect.column, aspect.aspect), "")
     named = aspect.aspect == "value" or not said
     return said if named else f"{aspect_name(aspect.column, aspect.aspect)}: {said}"
 

@@ -90,7 +90,7 @@ def settled_rejects(records: Iterable[UnitRecord]) -> dict[str, str]:
     return {r.rejects_file: layout.rejects(r.run, r.unit) for r in records if r.rejects_file}
 
 
-def beside(store: Store, manifest: Mapping[str, Any], moved: Collection[str]) -> Expected:
+def published_with(store: Store, manifest: Mapping[str, Any], moved: Collection[str]) -> Expected:
     """Returns what sidecars and profiles hold that are published with files, by path.
 
     Args:

@@ -60,8 +60,8 @@ def heal(store: Store, slice_: str) -> None:
     ran = _ran(store, slice_)
     last = _last(ran)
     known = [each for each in ran if listing.lists(each.files)]
-    told = bool(known) or (not listing.files and _is_certain(store, marker, last))
-    if last is None or not told or _is_moving(store, slice_, marker):
+    is_known = bool(known) or (not listing.files and _is_certain(store, marker, last))
+    if last is None or not is_known or _is_moving(store, slice_, marker):
         return
     if not listing.lists(last.files):
         store.exchange(listing_path(slice_), listing.raw, encode_listing(sorted(last.files)))

@@ -48,7 +48,7 @@ def read_manifest(store: Store, run: str) -> dict[str, Any]:
         InvalidError: the output has no such run, or it left no manifest.
         RecordError: the manifest is damaged.
     """
-    return _told(store, run, _read)
+    return _read_or_explain(store, run, _read)
 
 
 def read_raw(store: Store, run: str) -> dict[str, Any]:
@@ -58,10 +58,12 @@ def read_raw(store: Store, run: str) -> dict[str, Any]:
         InvalidError: the output has no such run, or it left no manifest.
         RecordError: the manifest is damaged.
     """
-    return _told(store, run, _read_raw)
+    return _read_or_explain(store, run, _read_raw)
 
 
-def _told(store: Store, run: str, read: Callable[[Store, str], dict[str, Any]]) -> dict[str, Any]:
+def _read_or_explain(
+    store: Store, run: str, read: Callable[[Store, str], dict[str, Any]]
+) -> dict[str, Any]:
     try:
         return read(store, run)
     except FileNotFoundError as error:
@@ -102,8 +104,8 @@ def reading(store: Store, run: str) -> Iterator[None]:
 
 def _unknown(store: Store, run: str) -> InvalidError:
     if run in store.names(f"{layout.HOME}/work"):
-        told = {each["run"]: each["error"] for each in unfinished(store)}
-        return InvalidError(f"run {run!r}: left no manifest; it {told.get(run, _UNENDED)}")
+        errors = {each["run"]: each["error"] for each in unfinished(store)}
+        return InvalidError(f"run {run!r}: left no manifest; it {errors.get(run, _UNENDED)}")
     today = datetime.now(timezone.utc).strftime("%Y%m%d")
     newest = sorted(each for each in list_runs(store) if each[:8] <= today)[-3:]
     known = ", ".join(newest) or "none"

@@ -121,7 +121,7 @@ def merge_records(
         for start in range(0, len(paths), _THREADS):
             some = paths[start : start + _THREADS]
             for path, data in zip(
-                some, pool.map(lambda p: _read_told(store, p), some), strict=True
+                some, pool.map(lambda p: _read_or_explain(store, p), some), strict=True
             ):
                 record, part = _decode(store, path, data)
                 found[record.unit] = record
@@ -137,7 +137,7 @@ def _absorb(profile: TableProfile, part: TableProfile) -> None:
         profile.columns = part.columns
 
 
-def _read_told(store: Store, address: str) -> bytes:
+def _read_or_explain(store: Store, address: str) -> bytes:
     try:
         return _read(store, address)
     except RecordError as error:

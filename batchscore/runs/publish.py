@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from batchscore.errors import BatchscoreError, RecordError, RetryError
 from batchscore.runs import layout
-from batchscore.runs.contents import beside, find_damage
+from batchscore.runs.contents import find_damage, published_with
 from batchscore.runs.heal import bring_back, heal
 from batchscore.runs.lease import acquire, last_holder, lost
 from batchscore.runs.publication import (
@@ -207,7 +207,9 @@ def _lost(
 
 def _is_spoiled(store: Store, publication: Publication) -> bool:
     """Tells whether sidecars or profiles do not hold what was written into them."""
-    expected = beside(store, publication.manifest, [target for _, target in publication.moves])
+    expected = published_with(
+        store, publication.manifest, [target for _, target in publication.moves]
+    )
     return bool(find_damage(store, expected, read=True))
 
 

@@ -274,8 +274,8 @@ def encode_block(block: Block) -> bytes:
     parts = [pa.record_batch([block.rows_b], names=["row"]), block.batch]
     parts += [] if block.values is None else [block.values]
     for reject in block.rejects:
-        told = pa.record_batch([reject.rows_r, reject.texts], names=["row", "detail"])
-        parts += [told, reject.batch]
+        texts = pa.record_batch([reject.rows_r, reject.texts], names=["row", "detail"])
+        parts += [texts, reject.batch]
     blobs = [_encode_batch(part) for part in parts]
     header = {
         "unit": block.unit.to_json(),
@@ -299,8 +299,8 @@ def decode_block(data: bytes) -> Block:
     values = parts[2] if header["values"] else None
     pairs = parts[2 + header["values"] :]
     rejects = tuple(
-        Reject(stage, error, message, told.column(0), source, told.column(1))
-        for (stage, error, message), told, source in zip(
+        Reject(stage, error, message, texts.column(0), source, texts.column(1))
+        for (stage, error, message), texts, source in zip(
             header["rejects"], pairs[::2], pairs[1::2], strict=True
         )
     )

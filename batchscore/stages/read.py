@@ -172,9 +172,9 @@ def read_unit_ahead(
         asked = time.perf_counter()
         for block in blocks:
             given = time.perf_counter()
-            told = {"wait_read": given - asked, "passing": passing}
-            told |= {"began": began} if block.end is not None else {}
-            yield replace(block, seconds={**block.seconds, **told})
+            waits = {"wait_read": given - asked, "passing": passing}
+            waits |= {"began": began} if block.end is not None else {}
+            yield replace(block, seconds={**block.seconds, **waits})
             asked = time.perf_counter()
             passing = asked - given
 
@@ -254,7 +254,7 @@ def _read_once(unit: Unit, source: Source, bad: Mapping[str, BadShard]) -> Itera
 
 
 def done_block(unit: Unit, source: Source) -> Block:
-    """Returns all that is to be told of a unit that was finished before."""
+    """Returns the block that replaces those of a unit that was finished before."""
     return _end_block(unit, source, End(0, 0, 0, done=True))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import fsspec
 
 from batchscore.messages.addresses import redacted_address
-from batchscore.storage.retries import patiently, told
+from batchscore.storage.retries import naming_store_errors, patiently
 
 _OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"})
 
@@ -126,7 +126,7 @@ class Upload(io.BufferedIOBase):
 
     def write(self, data: Any, /) -> int:
         """Writes bytes; OSError if the store does not take them."""
-        with told(self._url):
+        with naming_store_errors(self._url):
             return int(self._file.write(data))
 
     def close(self) -> None:
@@ -134,5 +134,5 @@ class Upload(io.BufferedIOBase):
         if self.closed:
             return
         super().close()
-        with told(self._url):
+        with naming_store_errors(self._url):
             self._file.close()

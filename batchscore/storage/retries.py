@@ -67,12 +67,12 @@ def patiently(url: str, action: Callable[[], Result]) -> Result:
         wait=_WAIT,
         reraise=True,
     )
-    with told(url):
+    with naming_store_errors(url):
         return waiting(action)
 
 
 @contextmanager
-def told(url: str) -> Iterator[None]:
+def naming_store_errors(url: str) -> Iterator[None]:
     """Raises what leaves the block as an OSError that names `url`, the class and the cause."""
     try:
         yield

@@ -217,10 +217,10 @@ def json_schema(kind: type, title: str) -> dict[str, Any]:
 def _described(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
     text = inspect.getdoc(kind) or ""
     about, _, arguments = text.partition("\n\nArgs:\n")
-    told = {name: " ".join(words.split()) for name, words in _ARGUMENT.findall(arguments)}
+    meanings = {name: " ".join(words.split()) for name, words in _ARGUMENT.findall(arguments)}
     hints = get_type_hints(kind, include_extras=True)
     properties = {
-        field.name: {**_schema(hints[field.name], definitions), "description": told[field.name]}
+        field.name: {**_schema(hints[field.name], definitions), "description": meanings[field.name]}
         for field in fields(kind)
     }
     description = " ".join(about.split())

@@ -42,8 +42,8 @@ def compare(reference: TableProfile, current: TableProfile) -> dict[str, Said]:
 def _said(aspect: AspectDrift, facts: str) -> Said:
     main_measure = next(each for each in aspect.measures if each.name in SCORES)
     flagged = aspect.verdict in ("warn", "fail")
-    told = aspect.measures[0] if flagged else main_measure
-    words = f"{aspect.verdict} ({told.name} {told.value or 0:.3f})"
+    shown = aspect.measures[0] if flagged else main_measure
+    words = f"{aspect.verdict} ({shown.name} {shown.value or 0:.3f})"
     return Said(flagged, main_measure.value or 0.0, words, facts)
 
 

@@ -59,6 +59,6 @@ def main(package: str, prepare: Callable[[Task], Callable[[], float | None]]) ->
     """
     score = prepare(Task(**json.loads(sys.argv[1])))
     start = time.time()
-    begun = score() or start
-    seconds = time.time() - begun
+    began = score() or start
+    seconds = time.time() - began
     print(json.dumps({"seconds": seconds, "version": version(package)}))

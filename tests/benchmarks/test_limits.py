@@ -8,7 +8,7 @@ from benchmarks.limits import Row
 
 
 @pytest.mark.parametrize(
-    ("figures", "beside", "goal", "ratio", "met"),
+    ("figures", "compared", "goal", "ratio", "met"),
     [
         ((2.0, 9.0, 2.2), (2.0, 2.0, 1.0), 1.15, "1.100", "yes"),
         ((2.4,), (2.0,), 1.15, "1.200", "no"),
@@ -19,11 +19,11 @@ from benchmarks.limits import Row
 )
 def test_a_goal_is_met_by_medians(
     figures: tuple[float, ...],
-    beside: tuple[float, ...],
+    compared: tuple[float, ...],
     goal: float | None,
     ratio: str,
     met: str,
 ) -> None:
     """A goal is held against the median's ratio, or the median where nothing stands beside."""
-    cells = Row("limit", figures, beside, "s", goal).cells()
+    cells = Row("limit", figures, compared, "s", goal).cells()
     assert (cells[3], cells[5]) == (ratio, met)

@@ -28,7 +28,7 @@ def checked(folder: Path, *tables: pa.Table) -> None:
     check(files, KNOWN_R, {KEY, SCORE})
 
 
-def test_rows_may_stand_in_any_order_and_file(tmp_path: Path) -> None:
+def test_rows_may_be_in_any_order_and_file(tmp_path: Path) -> None:
     """A peer that wrote every row once is right, whatever the order and the files."""
     checked(tmp_path, RIGHT[60:], RIGHT[:60])
 

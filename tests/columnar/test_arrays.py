@@ -83,7 +83,7 @@ def test_numbers_share_memory() -> None:
     assert to_numpy(column).ctypes.data == values.ctypes.data
 
 
-def test_a_strided_array_is_laid_out_anew() -> None:
+def test_a_strided_array_is_laid_out_again() -> None:
     """A view that skips and turns round gives a column of the values that it shows."""
     values = np.arange(12).reshape(3, 4)[::-1, ::2]
     assert to_arrow(values).to_pylist() == [[8, 10], [4, 6], [0, 2]]

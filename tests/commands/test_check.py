@@ -356,7 +356,7 @@ def test_a_killed_run_that_left_nothing_to_score_changes_no_ending(tmp_path: Pat
 
 
 @pytest.mark.parametrize(("wrong", "code"), [(3, 0), (8, 1), (10, 1)])
-def test_a_check_judges_late_rows_beside_those_scored_before(
+def test_a_check_judges_late_rows_together_with_those_scored_before(
     wrong: int, code: int, tmp_path: Path
 ) -> None:
     """The batch is of the rows to score; of all 510 rows at most 1% may be rejected."""

@@ -115,13 +115,13 @@ def test_thresholds_are_those_given() -> None:
         ({"thresholds": {"psi": (0.3, 0.2)}}, "warn must not be above fail"),
     ],
 )
-def test_wrong_rules_are_told(options: dict[str, Any], words: str) -> None:
+def test_wrong_rules_are_reported(options: dict[str, Any], words: str) -> None:
     """Rules that nothing can be judged by are wrong input."""
     with pytest.raises(InvalidError, match=words):
         compare(BEFORE, NOW, **options)
 
 
-def test_an_output_without_a_published_run_is_told(tmp_path: Path) -> None:
+def test_an_output_without_a_published_run_is_reported(tmp_path: Path) -> None:
     """An output that nothing was published to has no profile to compare."""
     layout.claim_output(Store(str(tmp_path)))
     with pytest.raises(InputError, match="no run is published"):

@@ -195,7 +195,7 @@ def test_a_run_whose_files_are_gone_is_not_released(output: Output) -> None:
 
 
 @pytest.mark.usefixtures("refused")
-def test_a_damaged_decision_is_told(output: Output) -> None:
+def test_a_damaged_decision_is_reported(output: Output) -> None:
     """A publication that cannot be read is named by its full address."""
     held = output.hold()
     path = layout.run_file(held, "held.json")

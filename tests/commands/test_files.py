@@ -60,14 +60,14 @@ def test_data_are_not_replaced(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("address", ["", "folder/", "s3://me:secret@b/x.html", "what://x/y.html"])
-def test_an_address_that_is_no_files_is_told(address: str) -> None:
+def test_an_address_that_is_no_files_is_reported(address: str) -> None:
     """An address without a name, of an unknown kind, or with credentials is an error."""
     with pytest.raises(OutputError) as caught:
         check_page(address)
     assert "secret" not in str(caught.value)
 
 
-def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     """A file in the folder's place is an error with the remedy."""
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot be written"):
@@ -75,7 +75,7 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"PAR1", b"text"])
-def test_a_profile_that_is_none_is_told(content: bytes | None, tmp_path: Path) -> None:
+def test_a_profile_that_is_none_is_reported(content: bytes | None, tmp_path: Path) -> None:
     """What is missing, or not a profile, is wrong input that names the file."""
     path = tmp_path / "x.parquet"
     if content is not None:

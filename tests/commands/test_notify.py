@@ -40,7 +40,7 @@ def job(tmp_path: Path) -> Path:
     return write_job(tmp_path, {"notify": {"command": command}})
 
 
-def told(job: Path) -> Any:
+def reported(job: Path) -> Any:
     """Return the document that the program got, and remove it; None where it was not run."""
     path = job.parent / "told.json"
     if not path.exists():
@@ -50,24 +50,24 @@ def told(job: Path) -> Any:
     return found
 
 
-def test_a_held_run_is_told_as_json_prints_it(job: Path) -> None:
+def test_a_held_run_is_reported_as_json_prints_it(job: Path) -> None:
     """The document is the one on standard output; by default a published run notifies nobody."""
     assert run_cli("run", job).exit_code == 0
-    assert told(job) is None
+    assert reported(job) is None
     change_job(job.parent, {"checks.score_range": [0, 0.5]})
     held = run_json("run", job, "--rescore")
     assert (held["status"], held["exit_code"]) == ("held", 3)
-    assert told(job) == held
+    assert reported(job) == held
 
 
-def test_a_failed_run_is_told(job: Path) -> None:
+def test_a_failed_run_is_reported(job: Path) -> None:
     """An error's document, too, is the one that `--json` prints."""
     spoiled = make_rows(300)
     spoiled = spoiled.set_column(1, "a", [[None] * 299 + [1.0]])
     write_shard(job.parent / "in/0.parquet", spoiled)
     done = run_json("run", job)
     assert (done["status"], done["exit_code"]) == ("failed", 1)
-    assert told(job) == done
+    assert reported(job) == done
 
 
 @pytest.mark.parametrize(
@@ -80,37 +80,37 @@ def test_a_failed_run_is_told(job: Path) -> None:
     ],
     ids=str,
 )
-def test_a_status_that_is_asked_for_is_told(
+def test_a_status_that_is_asked_for_is_reported(
     job: Path, changes: dict[str, Any], status: str
 ) -> None:
     """Each status by its name, and no other."""
     others = {"published", "empty", "unchanged", "held", "failed", "invalid", "retry"} - {status}
     change_job(job.parent, {**changes, "notify.on": sorted(others)})
     assert run_json("run", job, "--rescore")["status"] == status
-    assert told(job) is None
+    assert reported(job) is None
     change_job(job.parent, {"notify.on": [status]})
     assert run_json("run", job, "--rescore")["status"] == status
-    assert told(job)["status"] == status
+    assert reported(job)["status"] == status
 
 
-def test_nothing_to_do_may_be_told(job: Path) -> None:
+def test_nothing_to_do_may_be_reported(job: Path) -> None:
     """`unchanged` is a status as any other."""
     change_job(job.parent, {"notify.on": ["unchanged"]})
     run_cli("run", job)
-    assert told(job) is None
+    assert reported(job) is None
     run_cli("run", job)
-    assert told(job)["status"] == "unchanged"
+    assert reported(job)["status"] == "unchanged"
 
 
 def test_release_and_rollback_tell_nobody(job: Path) -> None:
     """A person decides these, and sees what comes of it."""
     change_job(job.parent, {"checks.score_range": [0, 0.5]})
     held = run_json("run", job)
-    assert told(job)["status"] == "held"
+    assert reported(job)["status"] == "held"
     change_job(job.parent, {"notify.on": ["published", "held", "failed"]})
     assert run_json("release", job, held["run"], "--reason", "x")["status"] == "published"
     assert run_json("rollback", job, "--undo", held["run"])["status"] == "rolled_back"
-    assert told(job) is None
+    assert reported(job) is None
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_check_warns_of_a_program_that_is_not_there(job: Path) -> None:
     ],
     ids=str,
 )
-def test_a_wrong_section_is_told(job: Path, notify: dict[str, Any], message: str) -> None:
+def test_a_wrong_section_is_reported(job: Path, notify: dict[str, Any], message: str) -> None:
     """Exit 2 and what was expected."""
     done = run_cli("run", change_job(job.parent, {"notify": notify}))
     assert done.exit_code == 2

@@ -156,7 +156,7 @@ def test_no_rows_are_a_profile(rows: Data, tmp_path: Path) -> None:
         (7, {}, r"data of type int: cannot be taken as a table"),
     ],
 )
-def test_wrong_data_are_told(
+def test_wrong_data_are_reported(
     data: Data,
     options: dict[str, list[str]],
     words: str,
@@ -213,7 +213,7 @@ def test_a_shard_that_breaks_off_is_named(tmp_path: Path) -> None:
         profile(tmp_path)
 
 
-def test_a_stream_that_breaks_off_is_told() -> None:
+def test_a_stream_that_breaks_off_is_reported() -> None:
     """An error of the stream itself is one message."""
 
     def broken() -> Iterator[pa.RecordBatch]:

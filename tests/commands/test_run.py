@@ -64,7 +64,7 @@ def metric(manifest: dict[str, Any], name: str) -> dict[str, Any]:
     return next(m for m in manifest["beam_metrics"] if m["name"] == name)
 
 
-def test_beams_metrics_stand_in_the_manifest(flights: Published) -> None:
+def test_beams_metrics_are_in_the_manifest(flights: Published) -> None:
     """Beam counts as many inferences as there are rows, and the latency of each batch."""
     assert metric(flights.manifest, "num_inferences")["value"] == 309_772
     sizes = metric(flights.manifest, "inference_request_batch_size")
@@ -138,7 +138,7 @@ def test_a_second_run_has_nothing_to_do(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["input", "model", "job", "file"])
-def test_a_change_is_scored_anew(key: str, tmp_path: Path) -> None:
+def test_a_change_is_scored_again(key: str, tmp_path: Path) -> None:
     """A new shard, a new model, a changed job, or a lost file makes the job run again."""
     job = factory.write_job(tmp_path)
     first = factory.run_json("run", job)

@@ -207,7 +207,7 @@ def test_all_conditions_have_to_hold(output: Path) -> None:
         (["id=1", "id=2"], "asked twice"),
     ],
 )
-def test_what_cannot_be_found_is_told(output: Path, conditions: list[str], words: str) -> None:
+def test_what_cannot_be_found_is_reported(output: Path, conditions: list[str], words: str) -> None:
     """An unknown column and a value of another type are each an error."""
     with pytest.raises(InvalidError, match=words):
         ask(output, *conditions)
@@ -307,7 +307,7 @@ def test_slices_are_apart(tmp_path: Path) -> None:
         trace_rows(store, "c", ["id=1"])
 
 
-def test_what_is_damaged_is_told(output: Path, tmp_path: Path) -> None:
+def test_what_is_damaged_is_reported(output: Path, tmp_path: Path) -> None:
     """A rows file that is gone, or cut off, is an error that names it."""
     shutil.copytree(output / "out", tmp_path / "out")
     for path in tmp_path.glob("out/_batchscore/ledger/**/*.rows.parquet"):

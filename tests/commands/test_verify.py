@@ -361,7 +361,7 @@ def test_a_published_output_is_in_order(output: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("spoil", "kinds", "words"), CASES.values(), ids=CASES.keys())
-def test_what_is_wrong_is_told(
+def test_what_is_wrong_is_reported(
     output: Path, spoil: Callable[[Path], Any], kinds: set[str], words: str
 ) -> None:
     """Each thing is told by its kind, and the other slice is verified all the same."""
@@ -376,7 +376,7 @@ def test_what_is_wrong_is_told(
     assert read_tree(output) == before
 
 
-def test_a_file_of_two_slices_is_told(output: Path) -> None:
+def test_a_file_of_two_slices_is_reported(output: Path) -> None:
     """A file that stands in two snapshots is told, and so is that its manifest does not have it."""
     current = output / layout.slice_file("two", "current.txt")
     path = snapshot(Store(str(output)), "one")[0]
@@ -426,7 +426,7 @@ def test_problems_are_printed(output: Path) -> None:
     assert [each["status"] for each in found["slices"]] == ["failed", "ok"]
 
 
-def test_nothing_published_is_told(tmp_path: Path) -> None:
+def test_nothing_published_is_reported(tmp_path: Path) -> None:
     """An output without a publication is an error with exit 2."""
     layout.claim_output(Store(str(tmp_path)))
     with pytest.raises(InvalidError, match="nothing is published yet"):

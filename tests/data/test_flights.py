@@ -68,8 +68,8 @@ def test_shards_of_a_month(month: int, readme: str) -> None:
 
 def test_columns_in_readme(flights: pa.Table, readme: str) -> None:
     """The README's table names every column with its number of nulls."""
-    told = dict(re.findall(r"^\| `(\w+)` \|.*\| ([\d,]+) \|$", readme, re.MULTILINE))
-    assert told == {name: f"{flights[name].null_count:,}" for name in flights.column_names}
+    reported = dict(re.findall(r"^\| `(\w+)` \|.*\| ([\d,]+) \|$", readme, re.MULTILINE))
+    assert reported == {name: f"{flights[name].null_count:,}" for name in flights.column_names}
 
 
 @pytest.mark.parametrize(("left_out", "repeated"), [(None, 0), ("origin", 24), ("carrier", 13_323)])

@@ -60,7 +60,7 @@ def _without(name: str) -> Callable[[Parts], Parts]:
     return lambda parts: {key: part for key, part in parts.items() if key != name}
 
 
-def _beside(parts: Parts) -> Parts:
+def _next_to(parts: Parts) -> Parts:
     return {**parts, "values": parts["sample"]}
 
 
@@ -94,7 +94,7 @@ def _emptier_folds(parts: Parts) -> Parts:
     [
         _without("folds"),
         _without("sample"),
-        _beside,
+        _next_to,
         _unknown,
         _smaller_sample,
         _no_such_fold,

@@ -49,9 +49,9 @@ def test_a_time_is_shown_as_such(kind: pa.DataType) -> None:
     found = _summary(array)
     ends = {"min": array[0].as_py(), "p50": array[1].as_py(), "max": array[2].as_py()}
     for name in ends:
-        told = duckdb.execute("SELECT CAST(? AS INTERVAL)", [found[name]]).fetchone()
+        reported = duckdb.execute("SELECT CAST(? AS INTERVAL)", [found[name]]).fetchone()
         as_time = duckdb.execute("SELECT CAST(? AS INTERVAL)", [str(ends[name])]).fetchone()
-        assert told == as_time
+        assert reported == as_time
     assert isinstance(found["mean"], str)
     assert isinstance(found["p50"], str)
     assert isinstance(found["sigma"], float)

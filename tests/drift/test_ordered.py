@@ -261,7 +261,7 @@ def test_infinities_rank_as_extremes() -> None:
     assert (found.over_sigma, found.over_iqr) == (None, None)
 
 
-def test_infinities_of_the_reference_leave_what_can_be_told() -> None:
+def test_infinities_of_the_reference_leave_what_can_be_measured() -> None:
     """With infinite values on both sides sigma is undefined and the rest is there."""
     both = aligned(np.r_[np.arange(999.0), np.inf], np.r_[np.arange(999.0), np.inf])
     assert wasserstein(both).over_iqr == 0

@@ -21,36 +21,36 @@ def _profile(column: Any) -> TableProfile:
     return profile
 
 
-def _told(before: Any, now: Any) -> dict[tuple[str, str], str]:
+def _reported(before: Any, now: Any) -> dict[tuple[str, str], str]:
     sides = _profile(pa.array(before)), _profile(pa.array(now))
     return sentences(compare_profiles(*sides, Rules()), *sides, "run r1")
 
 
-def test_a_mean_that_moved_is_told_with_what_it_was() -> None:
+def test_a_mean_that_moved_is_reported_with_what_it_was() -> None:
     """Both means, the reference, and the measure with its limit are there."""
     values = np.linspace(0, 1, ROWS)
-    (text,) = _told(values, values + 0.5).values()
+    (text,) = _reported(values, values + 0.5).values()
     assert text.startswith("x: mean 1, was 0.5 in run r1; ")
     assert ", fails from 0." in text
 
 
-def test_a_null_rate_is_told_in_shares() -> None:
+def test_a_null_rate_is_reported_in_shares() -> None:
     """The shares of nulls of both sides are there."""
     values = np.linspace(0, 1, ROWS)
     now = pa.array(values, mask=np.arange(ROWS) % 4 == 0)
-    (text,) = _told(pa.array(values), now).values()
+    (text,) = _reported(pa.array(values), now).values()
     assert text == (
         "x: 25 % of the rows are null, 0 % were in run r1; a difference of 0.25, fails from 0.05"
     )
 
 
-def test_a_category_is_told_by_its_name() -> None:
+def test_a_category_is_reported_by_its_name() -> None:
     """The value whose share changed most is named, with both shares."""
-    found = _told(["a", "b"] * (ROWS // 2), ["a", "a", "a", "b"] * (ROWS // 4))
+    found = _reported(["a", "b"] * (ROWS // 2), ["a", "a", "a", "b"] * (ROWS // 4))
     assert "x: 'a' is 75 % of the rows, was 50 % in run r1; " in found[("x", "value")]
 
 
-def test_new_values_are_told_by_their_share() -> None:
+def test_new_values_are_reported_by_their_share() -> None:
     """The share of rows with values that the reference does not have is there."""
     new = [f"new{i}" for i in range(ROWS // 10)]
     before, now = (pa.array(each) for each in (["a", "b"] * (ROWS // 2), ["a", "b"] * ROWS + new))
@@ -62,23 +62,23 @@ def test_new_values_are_told_by_their_share() -> None:
     )
 
 
-def test_a_duration_is_told_as_one() -> None:
+def test_a_duration_is_reported_as_one() -> None:
     """A duration's mean is a duration, not a count of its unit."""
     hours = np.arange(ROWS) % 24 * 3_600_000
     now = pa.array(hours + 86_400_000, pa.int64()).cast(pa.duration("ms"))
-    (text,) = _told(pa.array(hours, pa.int64()).cast(pa.duration("ms")), now).values()
+    (text,) = _reported(pa.array(hours, pa.int64()).cast(pa.duration("ms")), now).values()
     assert "mean 1 day 11:" in text
     assert ", was 11:" in text
 
 
-def test_a_type_that_changed_is_told_by_its_note() -> None:
+def test_a_type_that_changed_is_reported_by_its_note() -> None:
     """Where nothing can be measured, the note is the sentence."""
-    (text,) = _told(["a"] * 9, [1] * 9).values()
+    (text,) = _reported(["a"] * 9, [1] * 9).values()
     assert text.startswith("x: was string, is int64: not comparable")
 
 
 def _only(before: Any, now: Any) -> str:
-    return _told(before, now)[("x", "value")].partition(";")[0]
+    return _reported(before, now)[("x", "value")].partition(";")[0]
 
 
 def test_a_category_may_hold_what_separates_words() -> None:
@@ -89,7 +89,7 @@ def test_a_category_may_hold_what_separates_words() -> None:
         assert found in [f"{each} 50 % in run r1" for each in either]
 
 
-def test_the_figure_that_changed_most_is_told() -> None:
+def test_the_figure_that_changed_most_is_reported() -> None:
     """Neither rounding nor a mean that moved by chance hides it."""
     normal = np.random.default_rng(0).normal(0, 1, ROWS)
     large, wide = normal + 123_456, normal[::-1] * 3
@@ -102,7 +102,7 @@ def test_the_figure_that_changed_most_is_told() -> None:
     assert _only(normal, infinite) == "x: 25 % of the values are infinite, 0 % were in run r1"
 
 
-def test_large_integers_are_told_exactly() -> None:
+def test_large_integers_are_reported_exactly() -> None:
     """Of integers that no float holds the median is shown, with each digit."""
     before, now = np.arange(ROWS) + 2**62, np.arange(ROWS) + 2**62 + 3000
     exact = [f"{sorted(each.tolist())[ROWS // 2 - 1]:,}" for each in (now, before)]

@@ -50,10 +50,10 @@ def test_another_version_of_beam_is_refused(
     monkeypatch.setattr(beam_version, "version", lambda _: found)
     job = factory.write_job(tmp_path)
     for command in ("check", "run"):
-        told = factory.run_json(command, job)
-        assert (told["status"], told["exit_code"]) == ("invalid", 2)
-        assert f"apache-beam {found} is installed" in told["error"]
-        assert f"install 'apache-beam=={beam_version.TESTED}.*'" in told["error"]
+        reported = factory.run_json(command, job)
+        assert (reported["status"], reported["exit_code"]) == ("invalid", 2)
+        assert f"apache-beam {found} is installed" in reported["error"]
+        assert f"install 'apache-beam=={beam_version.TESTED}.*'" in reported["error"]
     assert not (tmp_path / "out/data").exists()
 
 

@@ -84,8 +84,8 @@ def test_workers_end_with_a_failure(tmp_path: Path) -> None:
 
 def leave_gpu(folder: str, element: int) -> int:
     """Leave what this process sees of GPUs, and whether CUDA was asked before, under its id."""
-    begun = torch.cuda.is_initialized() or torch.cuda._cached_device_count is not None
-    text = f"{os.environ.get('CUDA_VISIBLE_DEVICES')} {begun}"
+    started = torch.cuda.is_initialized() or torch.cuda._cached_device_count is not None
+    text = f"{os.environ.get('CUDA_VISIBLE_DEVICES')} {started}"
     (Path(folder) / str(os.getpid())).write_text(text)
     time.sleep(0.05)
     return element

@@ -49,8 +49,8 @@ def test_one_of_everything_is_singular(tmp_path: Path) -> None:
     assert "1 of 1 row was rejected" in _said("run", job, "--rescore")
     write_shard(tmp_path / "in/0.parquet", make_rows(1))
     write_shard(tmp_path / "in/1.parquet", make_rows(1))
-    told = _said("run", job, "--rescore")
-    assert "1 row has the key (id) of another row: id=0 in row 0 of" in told
+    reported = _said("run", job, "--rescore")
+    assert "1 row has the key (id) of another row: id=0 in row 0 of" in reported
     (tmp_path / "in/1.parquet").write_bytes(b"damaged")
     quarantine = {"on_bad_shard": "quarantine", "max_bad_shards": 1}
     change_job(tmp_path, {f"input.{key}": value for key, value in quarantine.items()})
@@ -68,7 +68,7 @@ def test_the_pattern_finds_what_is_wrong() -> None:
 
 
 @pytest.mark.slow
-def test_a_key_is_told_as_trace_takes_it(tmp_path: Path) -> None:
+def test_a_key_is_reported_as_trace_takes_it(tmp_path: Path) -> None:
     """A null of a key is `null` in the message, the form that trace takes."""
     job = write_job(tmp_path, {"checks.unique": ["part", "b"], "output.partition_by": ["part"]})
     (tmp_path / "in/1.parquet").unlink()

@@ -111,21 +111,27 @@ def test_times_within_lists_structs_and_maps_are_shown(kind: pa.DataType) -> Non
     """Extremes that Python's own types cannot hold are shown at any depth, also in slices."""
     most = 86_399_999_999_999 if pa.types.is_time(kind) else 2**63 - 1
     leaf = pa.array([0, most, None, 1, most, 2], pa.int64()).cast(kind)
-    told = plain_values(leaf)
+    reported = plain_values(leaf)
     ends, mask = pa.array([0, 1, None, 3, 6], pa.int32()), pa.array([False, True, False])
     nested = pa.ListArray.from_arrays(ends, leaf)
-    lists = [told[:1], told[1:3], None, told[3:]]
+    lists = [reported[:1], reported[1:3], None, reported[3:]]
     fixed = pa.FixedSizeListArray.from_arrays(leaf, 2, mask=mask)
     struct = pa.StructArray.from_arrays([leaf, pa.array(range(6))], ["t", "n"])
-    rows = [{"t": text, "n": n} for n, text in enumerate(told)]
+    rows = [{"t": text, "n": n} for n, text in enumerate(reported)]
     pairs = pa.MapArray.from_arrays(pa.array([0, 2, 6], pa.int32()), pa.array(list("abcdef")), leaf)
     for column, expected in (
         (nested, lists),
         (nested.cast(pa.large_list(kind)), lists),
-        (fixed, [told[:2], None, told[4:]]),
+        (fixed, [reported[:2], None, reported[4:]]),
         (struct, rows),
         (pa.ListArray.from_arrays(pa.array([0, 4, 6], pa.int32()), struct), [rows[:4], rows[4:]]),
-        (pairs, [list(zip("ab", told[:2], strict=True)), list(zip("cdef", told[2:], strict=True))]),
+        (
+            pairs,
+            [
+                list(zip("ab", reported[:2], strict=True)),
+                list(zip("cdef", reported[2:], strict=True)),
+            ],
+        ),
         (pa.chunked_array([nested, nested]), lists * 2),
     ):
         assert plain_values(column) == expected

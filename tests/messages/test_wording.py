@@ -37,7 +37,7 @@ def test_a_count_has_its_right_plural() -> None:
 
 
 @pytest.mark.parametrize("text", [lambda: 1 / 0, lambda: None, lambda: "", _panic])
-def test_an_error_that_cannot_say_its_text_is_told_by_its_class(text: object) -> None:
+def test_an_error_that_cannot_say_its_text_is_reported_by_its_class(text: object) -> None:
     """Its own error, a text that is none, and an empty one leave the class."""
     assert error_text(SpoiledError(text)) == ""
     assert reason(SpoiledError(text)) == "SpoiledError"

@@ -44,7 +44,7 @@ def test_a_version_of_a_file_runs_once(tmp_path: Path) -> None:
     assert load_object("f.py:A", base) is not first
 
 
-def test_byte_code_beside_a_file_is_not_run(tmp_path: Path) -> None:
+def test_byte_code_next_to_a_file_is_not_run(tmp_path: Path) -> None:
     """A planted `__pycache__` that passes for a sibling's own is ignored, and none is written."""
     base = write(
         tmp_path, f="from secret_sibling import value\n", secret_sibling="def value(): ..."

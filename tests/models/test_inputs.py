@@ -75,7 +75,7 @@ def test_what_is_padded_how_is_part_of_the_model(tmp_path: Path) -> None:
     ],
     ids=lambda given: str(given)[:40],
 )
-def test_a_declaration_that_cannot_be_is_told(
+def test_a_declaration_that_cannot_be_is_reported(
     tmp_path: Path, changes: dict[str, Any], words: str
 ) -> None:
     """The key, what was found and what is expected stand in the error."""

@@ -89,7 +89,7 @@ def data_files(folder: Path) -> list[Path]:
 
 
 @pytest.mark.slow
-def test_what_goes_in_comes_out(tmp_path: Path) -> None:
+def test_what_is_encoded_is_decoded(tmp_path: Path) -> None:
     """Each published column has the shard's annotations and DuckDB's values, at any depth."""
     changes = {"output.partition_by": ["part"], "checks.unique": ["u"]}
     job = prepare(tmp_path, _PASSES, **changes)

@@ -70,7 +70,7 @@ def test_folders_decide_what_takes_whose_place(before: list[Shard], now: list[Sh
 
 @pytest.mark.slow
 @given(INPUT, INPUT)
-def test_rows_are_those_of_what_is_lost_and_of_what_stands_in_its_place(
+def test_rows_are_those_of_what_is_lost_and_of_what_replaces_it(
     before: list[Shard], now: list[Shard]
 ) -> None:
     """Late shards and untouched ones count on neither side."""
@@ -88,7 +88,7 @@ def test_shards_whose_rows_are_filtered_are_not_gone(shards: list[Shard], chance
     assert found == Changes(score=("input.filters",))
 
 
-def test_a_filtered_shard_that_was_written_anew_is_rewritten() -> None:
+def test_a_filtered_shard_that_was_written_again_is_rewritten() -> None:
     """Its published rows are not what it holds any more, though none of them is scored."""
     found = find_changes((), [], pieces_of([shard("p/a")]), [shard("p/a", "n")])
     assert (found.rewritten, found.rows_before, found.rows_after) == (("p/a",), 5, 0)

@@ -133,7 +133,7 @@ def test_a_later_batch_speaks_where_the_first_has_no_score(plan: Make) -> None:
     assert made.inference["gaps"]
 
 
-def test_a_network_that_cannot_do_it_is_told(plan: Make) -> None:
+def test_a_network_that_cannot_do_it_is_reported(plan: Make) -> None:
     """An error in the faster way only names the option and the remedy."""
     with pytest.raises(ModelError, match=r"cannot be called in bf16.*BFloat16.*precision: float32"):
         plan({"net": PICKY, "tolerance": 9.0}, precision="bf16")

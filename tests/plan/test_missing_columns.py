@@ -20,9 +20,10 @@ def test_a_column_of_no_shard_is_named_with_the_first(tmp_path: Path) -> None:
     """The first shard is named, and how many lack the column."""
     write_job(tmp_path, {"model.inputs.x": ["a", "bb"]})
     first = tmp_path / "in/0.parquet"
-    told = _error(tmp_path)
+    reported = _error(tmp_path)
     assert (
-        f"column 'bb' is not in 2 of 2 shards; the first of them is {first}; nearest: 'b'" in told
+        f"column 'bb' is not in 2 of 2 shards; the first of them is {first}; nearest: 'b'"
+        in reported
     )
     change_job(tmp_path, {"input.path": "in/0.parquet"})
     assert f"column 'bb' is not in shard {first}; nearest: 'b'" in _error(tmp_path)
@@ -37,8 +38,10 @@ def test_a_column_that_later_shards_lack_is_named_with_how_many(
     for number in (2, 3):
         table = make_rows(9, number * 900).drop_columns(["a"])
         write_shard(tmp_path / f"in/{number}.parquet", table.append_column("c", pa.array([1] * 9)))
-    told = _error(tmp_path)
+    reported = _error(tmp_path)
     lack = tmp_path / "in/2.parquet"
-    assert f"shard {lack}: has no column 'a' as the shards before it; 1 more shard lacks " in told
-    assert "1 more shard lacks it too; " in told
-    assert "write them again or take them out of input.path" in told
+    assert (
+        f"shard {lack}: has no column 'a' as the shards before it; 1 more shard lacks " in reported
+    )
+    assert "1 more shard lacks it too; " in reported
+    assert "write them again or take them out of input.path" in reported

@@ -104,7 +104,7 @@ LONG = {"columns": "t", "max_length": 9}
         ({"model.inputs": {"y": ["a", "b"]}}, "has no input 'y': nearest: 'x'|has no input 'y'"),
     ],
 )
-def test_a_model_that_cannot_be_used_is_told(
+def test_a_model_that_cannot_be_used_is_reported(
     tmp_path: Path, changes: dict[str, Any], words: str
 ) -> None:
     """What is missing, not the pinned file, or fed otherwise than it says is named."""
@@ -268,7 +268,7 @@ def test_fitted_features_make_the_inputs_themselves(tmp_path: Path) -> None:
         model_inputs(job, model, pa.schema({"a": pa.string()}), footers)
 
 
-def test_a_function_stands_in_for_fitted_features(tmp_path: Path) -> None:
+def test_a_function_replaces_fitted_features(tmp_path: Path) -> None:
     """With preprocess.function the inputs are columns that it returns, named as the inputs are."""
     changes = {"model.inputs": None, "preprocess.function": "pre.py:encode"}
     _with_features(tmp_path / "fitted")

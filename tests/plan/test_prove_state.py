@@ -256,7 +256,7 @@ def test_a_sorted_input_shows_several_values(
 
 
 @pytest.mark.slow
-def test_a_single_new_row_is_tried_beside_published_ones(tmp_path: Path) -> None:
+def test_a_single_new_row_is_tried_next_to_published_ones(tmp_path: Path) -> None:
     """Where few rows are new, others of the input are their neighbours in the test."""
     job = factory.write_job(tmp_path)
     before("return df.assign(a=df.a.fillna(df.a.mean()).fillna(0.0))")(tmp_path)

@@ -109,8 +109,8 @@ def test_a_change_of_a_job_has_its_own_words(tmp_path: Path) -> None:
     def facts() -> tuple[dict[str, str], Model, dict[str, Any]]:
         plan = make_plan(load_job(str(tmp_path / "job.yaml")))
         model = plan.spec.scoring.model
-        told = {"name": model.name, "version": model.version, "sha256": dict(model.sha256)}
-        return plan.score_facts, model, told
+        reported = {"name": model.name, "version": model.version, "sha256": dict(model.sha256)}
+        return plan.score_facts, model, reported
 
     edits: dict[str, Callable[[], object]] = {
         "code g.py changed": lambda: (tmp_path / "g.py").write_text("G = 1\n"),
@@ -122,12 +122,12 @@ def test_a_change_of_a_job_has_its_own_words(tmp_path: Path) -> None:
         "columns that are written changed": edit({"output.columns": ["id"]}),
     }
     (tmp_path / "words.txt").write_text("")
-    before, _, told_before = facts()
+    before, _, reported_before = facts()
     for phrase, change in edits.items():
         change()
-        now, model, told = facts()
-        found = explain_facts(changed_facts(now, before), now, before, model, told_before)
+        now, model, reported = facts()
+        found = explain_facts(changed_facts(now, before), now, before, model, reported_before)
         assert found == (phrase,)
-        before, told_before = now, told
+        before, reported_before = now, reported
     same = replace(model, version="9")
-    assert explain_facts((), before, before, same, told_before) == ()
+    assert explain_facts((), before, before, same, reported_before) == ()

@@ -339,7 +339,7 @@ def test_a_footer_that_contradicts_itself_is_not_believed(
 
 
 @pytest.mark.slow
-def test_a_server_that_does_not_answer_is_told_from_a_file_that_is_not_there() -> None:
+def test_a_server_that_does_not_answer_differs_from_a_file_that_is_not_there() -> None:
     """An address of a server that cannot be reached says so; one that answers 404 has no shard."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         unused = server.getsockname()[1]

@@ -299,7 +299,7 @@ def test_rescore_reuses_nothing_but_its_own(template: Plan, tmp_path: Path) -> N
     assert [*world.settle().kept] == [HALF.id]
 
 
-def test_a_rescore_of_another_state_starts_anew(template: Plan, tmp_path: Path) -> None:
+def test_a_rescore_of_another_state_starts_again(template: Plan, tmp_path: Path) -> None:
     """What a rescore finished before something else was published is not its own any more."""
     world = make_world(template, tmp_path)
     world.finish(world.settle(rescore=True).units[0])
@@ -347,9 +347,9 @@ def test_a_unit_whose_published_file_is_gone_is_scored_again(
     lost, *_ = world.publish([HALF, REST, OTHER])
     world.store.remove(lost.files[0].staged)
     work = world.settle()
-    (told,) = [check for check in work.checks if check.name == "missing_files"]
-    assert told.passed
-    assert lost.files[0].staged in told.detail
+    (reported,) = [check for check in work.checks if check.name == "missing_files"]
+    assert reported.passed
+    assert lost.files[0].staged in reported.detail
     assert set(work.kept) == {REST.id, OTHER.id}
     assert groups_of(p for u in work.units for p in u.pieces) == groups_of(HALF.pieces)
 

@@ -67,7 +67,7 @@ def test_bins_hold_what_numpy_counts() -> None:
     assert "about" not in plot
 
 
-def test_few_values_stand_alone() -> None:
+def test_few_values_have_bins_of_their_own() -> None:
     """Where both sides have few distinct values, each value has a bar of its own."""
     plot = number_plot(numbers([1, 1, 5], "int64"), numbers([5, 900], "int64"))
     assert plot == {
@@ -159,7 +159,7 @@ def test_neighbouring_integers_have_bins_of_their_own(origin: int) -> None:
     assert plot["current"] == [1] * 40
 
 
-def test_large_integers_and_floats_beside_each_other_keep_their_rows() -> None:
+def test_large_integers_and_floats_next_to_each_other_keep_their_rows() -> None:
     """A column whose type changed shows all values of both sides, equal ones in one place."""
     plot = number_plot(numbers([2**62, 2**62 + 1], "int64"), numbers([2.0**62, 0.5]))
     assert plot is not None

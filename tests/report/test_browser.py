@@ -222,9 +222,7 @@ def test_an_injected_script_would_not_run(browser: Browser, full: Path, tmp_path
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_texts_stand_out_from_what_is_behind_them(
-    browser: Browser, full: Path, scheme: Any
-) -> None:
+def test_texts_contrast_with_what_is_behind_them(browser: Browser, full: Path, scheme: Any) -> None:
     """In both modes each text has a contrast of 4.5 to 1 at least."""
     with Opened(browser, full, color_scheme=scheme) as opened:
         found = opened.page.evaluate(_CONTRASTS)

@@ -58,7 +58,7 @@ def test_the_worst_columns_come_first(full: str) -> None:
     assert {name for verdict, name in columns(full) if verdict == "fail"} >= {"amount", "shop"}
 
 
-def test_verdicts_are_put_in_words_beside_their_colour(full: str) -> None:
+def test_verdicts_are_put_in_words_next_to_their_colour(full: str) -> None:
     """The head says how many columns fail, and each row why."""
     assert re.search(r"Drift: fail\.\s+Columns: \d fail, ", full)
     assert re.search(r'<span class="why">[^<]+ [\d.]+, fails from 0\.\d+', full)
@@ -80,7 +80,7 @@ def test_the_figures_are_those_of_the_comparison(full: str) -> None:
     assert sum(column["aspects"][0]["plots"][0]["current"]) > 1900
 
 
-def test_the_run_is_told(full: str) -> None:
+def test_the_run_is_reported(full: str) -> None:
     """Rows, checks, rejects, golden rows, timing and runs each have their figures."""
     for text in (
         "2,010",
@@ -95,7 +95,7 @@ def test_the_run_is_told(full: str) -> None:
     assert "ValueError: no &lt;b&gt;shop&lt;/b&gt;" in full
 
 
-def test_a_run_that_measured_less_is_told_all_the_same() -> None:
+def test_a_run_that_measured_less_is_reported_all_the_same() -> None:
     """A manifest with busy seconds alone has its bars, and no help."""
     page = make_report(pages.manifest(timings=None, stage_seconds={"read": 0.4}), [])
     assert page.count('<span class="bar" style="--share') == 1
@@ -157,7 +157,7 @@ def test_what_is_gone_is_said_with_the_verdict_that_was() -> None:
     assert "there is no reference yet" not in page
 
 
-def test_decisions_are_told() -> None:
+def test_decisions_are_reported() -> None:
     """Who released a run, when and why, stands on its page."""
     decision = {"by": "me@here", "at": "2026-11-22T08:00:00.5+00:00", "reason": "a <b>strike</b>"}
     page = make_report(pages.manifest(released=decision), [])
@@ -171,7 +171,7 @@ def test_a_category_that_grew_threefold_is_not_said_to_pass_the_threshold() -> N
     assert re.search(r"a difference of 0\.0\d+, three times its share or more", page)
 
 
-def test_gone_and_added_columns_are_told() -> None:
+def test_gone_and_added_columns_are_reported() -> None:
     """A column that only one side has is listed with what that means."""
     before, now = (pages.profile(pa.table({n: [1, 2, 3]})) for n in ("old", "young"))
     drift = compare_profiles(before, now, Rules())

@@ -23,7 +23,7 @@ def run(number: int, verdict: str = "ok", **column: Any) -> dict[str, Any]:
     }
 
 
-def test_runs_stand_oldest_first_and_once() -> None:
+def test_runs_are_listed_oldest_first_and_once() -> None:
     """Earlier runs come first, and the reported one, which the history may hold too, last."""
     runs = runs_of(run(3), [run(3), run(2), run(1)])
     assert [each.run for each in runs] == ["r1", "r2", "r3"]
@@ -76,7 +76,7 @@ def test_a_run_that_failed_early_is_looked_past() -> None:
     assert runs[1].verdict is None
 
 
-def test_runs_of_a_job_by_dates_are_told_apart_by_them() -> None:
+def test_runs_of_a_job_by_dates_are_distinguished_by_them() -> None:
     """A run is named by its parameters, without any by the day on which it began."""
     of_day = {**run(1), "params": {"date": "2013-09-01"}}
     assert [each.about for each in runs_of(run(2), [of_day])] == ["2013-09-01", "2026-01-01"]

@@ -71,7 +71,7 @@ def test_rows_are_an_equation() -> None:
         (2, {"max_rows": 3}, False),
     ],
 )
-def test_rejects_are_held_against_both_bounds(
+def test_rejects_are_compared_with_both_bounds(
     rejected: int, bounds: dict[str, Any], passed: bool
 ) -> None:
     """Just as many as are allowed pass; one more fails the run, which nobody can release."""
@@ -155,7 +155,9 @@ def test_bad_shards_are_counted_and_the_first_are_named() -> None:
         (121, {"max_ratio": 1.2}, False),
     ],
 )
-def test_volume_is_held_against_its_bounds(rows: int, bounds: dict[str, Any], passed: bool) -> None:
+def test_volume_is_compared_with_its_bounds(
+    rows: int, bounds: dict[str, Any], passed: bool
+) -> None:
     """Half of what was published, and as much as max_ratio says, just pass; beyond is held."""
     (check,) = check_volume(
         rows_of(rows - rows // 10, rows // 10), [100], "it", checks_of(rows=bounds)
@@ -165,7 +167,7 @@ def test_volume_is_held_against_its_bounds(rows: int, bounds: dict[str, Any], pa
     assert "of the 100 of it" in check.detail
 
 
-def test_volume_is_held_against_the_median() -> None:
+def test_volume_is_compared_with_the_median() -> None:
     """One strange night among the last ones does not move what is usual."""
     (check,) = check_volume(rows_of(60), [100, 90, 100_000], "the last slices", checks_of())
     assert check.passed
@@ -189,7 +191,7 @@ def test_without_a_usual_volume_there_is_no_check(before: list[int]) -> None:
         ((("score", "double"), ("b", "int8")), "b int8 is gone; id int64 is new; score was double"),
     ],
 )
-def test_columns_are_held_against_those_before(before: tuple[Any, ...], detail: str) -> None:
+def test_columns_are_compared_with_those_before(before: tuple[Any, ...], detail: str) -> None:
     """What is gone, new, of another type, or in another place is named, and holds the run."""
     (check,) = check_schema(COLUMNS, [list(column) for column in before])
     assert (check.name, check.passed, check.status) == ("schema", before == COLUMNS, "held")
@@ -213,7 +215,7 @@ def test_without_columns_on_both_sides_there_is_no_check(now: Any, before: Any) 
         ({"other": [0, 1]}, False),
     ],
 )
-def test_scores_are_held_against_their_range(bounds: Any, passed: bool) -> None:
+def test_scores_are_compared_with_their_range(bounds: Any, passed: bool) -> None:
     """The smallest and largest of all units' scores may touch the bounds and not pass them."""
     records = [ranges_of(score=(0.25, 0.3)), ranges_of(score=(0.3, 0.5))]
     (check,) = check_score_range(records, checks_of(score_range=bounds))
@@ -221,7 +223,7 @@ def test_scores_are_held_against_their_range(bounds: Any, passed: bool) -> None:
     assert ("other" if "other" in bounds else "score") in check.detail
 
 
-def test_the_range_of_each_column_is_told() -> None:
+def test_the_range_of_each_column_is_reported() -> None:
     """One pair holds for every score; a mapping for those that it names, and no other."""
     records = [ranges_of(a=(0, 1), b=(5, 6))]
     (check,) = check_score_range(records, checks_of(score_range=[0, 1]))

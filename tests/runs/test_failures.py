@@ -88,7 +88,7 @@ def test_an_error_that_passes_several_steps_is_written_once(store: Store) -> Non
     assert len(store.names(layout.failures("r"))) == 1
 
 
-def test_a_failure_is_told_before_a_stop(store: Store) -> None:
+def test_a_failure_is_reported_before_a_stop(store: Store) -> None:
     """Of several workers' errors, that they were told to stop comes last."""
     for _ in range(5):
         _record(store, StoppedError("stopped"))
@@ -133,7 +133,7 @@ def test_a_description_has_the_cause_too() -> None:
     assert "KeyError: 'deep'" in facts["trace"]
 
 
-def test_an_error_that_cannot_be_written_down_is_told_by_its_process(tmp_path: Path) -> None:
+def test_an_error_that_cannot_be_written_down_is_reported_by_its_process(tmp_path: Path) -> None:
     """Where an output takes no record, as on a full disk, the error still comes back whole."""
     (tmp_path / "file").write_bytes(b"")
     store = Store(str(tmp_path / "file"))

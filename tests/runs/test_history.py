@@ -40,7 +40,7 @@ def store(tmp_path: Path) -> Store:
     return store
 
 
-def test_runs_are_told_newest_first(store: Store) -> None:
+def test_runs_are_reported_newest_first(store: Store) -> None:
     """All slices' runs, or one's, by their start; one without a manifest is not among them."""
     assert [m["run"][-4:] for m in read_history(store)] == ["cccc", "aaaa", "bbbb"]
     assert [m["run"][-4:] for m in read_history(store, "job")] == ["aaaa", "bbbb"]
@@ -66,8 +66,8 @@ def test_a_run_without_a_manifest_is_an_error(store: Store) -> None:
     write_plan(store, "20261121-dddd", facts)
     with pytest.raises(InvalidError, match="20261121-dddd': left no manifest"):
         read_manifest(store, "20261121-dddd")
-    (told,) = (each["error"] for each in read_history(store) if each["status"] == "unfinished")
-    assert told.startswith("was killed, or lost with its machine; run the job again")
+    (reported,) = (each["error"] for each in read_history(store) if each["status"] == "unfinished")
+    assert reported.startswith("was killed, or lost with its machine; run the job again")
     with acquire(store, "job", "run", "20261121-dddd"):
         assert "pid" in read_history(store)[0]["error"]
         with pytest.raises(InvalidError, match="dddd': left no manifest; it is under way"):
@@ -76,7 +76,7 @@ def test_a_run_without_a_manifest_is_an_error(store: Store) -> None:
     assert (newest_run["run"], newest_run["status"]) == ("20261121-dddd", "unfinished")
 
 
-def test_what_is_there_is_told_though_no_run_has_ended(tmp_path: Path) -> None:
+def test_what_is_there_is_reported_though_no_run_has_ended(tmp_path: Path) -> None:
     """Of a slice whose only run was killed or is under way, the run and what to do are named."""
     store = Store(str(tmp_path))
     layout.claim_output(store)

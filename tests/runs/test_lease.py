@@ -276,7 +276,7 @@ def test_a_lease_that_was_succeeded_is_not_renewed(
     "text",
     ["{", "[]", "{}", '{"number": 1}', "\xff"],
 )
-def test_a_damaged_lease_is_told(store: Store, text: str) -> None:
+def test_a_damaged_lease_is_reported(store: Store, text: str) -> None:
     """A file that is no lease is an error that names it and what to do."""
     path = layout.slice_file(SLICE, "lease/00000001.json")
     store.write(path, text.encode("latin-1"))

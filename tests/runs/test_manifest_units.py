@@ -117,7 +117,7 @@ def test_encoding_what_came_back_changes_nothing(found: list[UnitRecord]) -> Non
 
 @pytest.mark.slow
 @given(records())
-def test_each_shard_stands_once(found: list[UnitRecord]) -> None:
+def test_each_shard_is_listed_once(found: list[UnitRecord]) -> None:
     """However many units read a shard, it is written once, in the order of its first use."""
     used = dict.fromkeys(piece.shard for record in found for piece in record.pieces)
     assert [decode_shard(shard) for shard in manifest_of(found)["shards"]] == [*used]

@@ -64,9 +64,9 @@ def test_a_sleeper_inside_a_lock_keeps_others_out_for_a_limited_time(
 
     def sleep() -> None:
         expire(world.store)
-        with pytest.raises(RetryError, match=rf"{name}\.lock: process {os.getpid()} ") as told:
+        with pytest.raises(RetryError, match=rf"{name}\.lock: process {os.getpid()} ") as reported:
             TAKERS["rescores"](world, world.store)
-        codes.append(told.value.exit_code)
+        codes.append(reported.value.exit_code)
 
     with pytest.raises(FailedError, match="does not hold slice"):
         SLEEPERS[sleeper][1](world, LockedStore(world.address, name, sleep))

@@ -59,7 +59,7 @@ def test_reading_ahead_is_bounded(depth: int) -> None:
     ahead.close()
 
 
-def test_the_source_runs_beside_its_reader() -> None:
+def test_the_source_runs_concurrently_with_its_reader() -> None:
     """The next item is made while the last one is still being worked on."""
     ready = threading.Event()
 

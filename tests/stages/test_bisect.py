@@ -200,7 +200,7 @@ def test_the_rows_first_tried_are_distinct(rows: int) -> None:
     assert len(tried) == PROBES
 
 
-def test_the_place_in_the_input_is_told() -> None:
+def test_the_place_in_the_input_is_reported() -> None:
     """An error that leaves says in which batch, and the seconds of a step hold all its calls."""
     with pytest.raises(StepError, match=r"row 0; .* \(in the batch of 99 rows from row 0 of shard"):
         timed("infer", partial(_bisect, step=Faulty(range(99))), _block(99))
@@ -338,7 +338,9 @@ def _raise_bare(_: pa.RecordBatch) -> None:
     ],
     ids=["assert", "nothing"],
 )
-def test_an_error_without_words_is_told_in_the_steps(function: Any, error: str, words: str) -> None:
+def test_an_error_without_words_is_reported_in_the_steps(
+    function: Any, error: str, words: str
+) -> None:
     """A bare assertion rejects its row with the function and line that it stands in."""
     call = UserCall("f.py:f", function, "arrow")
     block = make_block(make_batch(x=[0.0]))
@@ -396,10 +398,10 @@ def test_a_function_is_spared_the_rows_it_cannot_take(bad: set[int], unreadable:
     guilty = sorted(bad | {unreadable})
     assert _rejected(done) == guilty
     assert {reject.error for reject in done.rejects} == {"ValueError"}
-    told = {row: reject.message for reject in done.rejects for row in reject.rows_r.to_pylist()}
+    reported = {row: reject.message for reject in done.rejects for row in reject.rows_r.to_pylist()}
     for row in guilty:
         words = "year .* out of range" if row == unreadable else rf"float: '?abc{row}'?$"
-        assert re.search(words, told[row])
+        assert re.search(words, reported[row])
     kept = [row for row in range(200) if row not in guilty]
     whole = step(make_block(batch.take(pa.array(kept))))
     assert done.values is not None

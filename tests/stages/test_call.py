@@ -161,7 +161,7 @@ def test_what_only_has_an_index_is_no_frame(result: Any) -> None:
     ],
     ids=["date", "time"],
 )
-def test_a_value_that_pandas_cannot_hold_is_told(column: pa.Array, words: str) -> None:
+def test_a_value_that_pandas_cannot_hold_is_reported(column: pa.Array, words: str) -> None:
     """What fails before the function is called is an error of the step as well."""
     call = UserCall("f.py:f", lambda frame: frame, "pandas")
     with pytest.raises(StepError, match=f"cannot become a pandas DataFrame.*{words}"):

@@ -136,8 +136,8 @@ def test_an_input_that_is_not_finite_is_named_with_its_column() -> None:
     stacked = pa.array([[1.0, nan], [inf, nan], [1.0, 2.0]], pa.list_(pa.float32(), 2))
     steps = pa.array([[[1.0]], [[1.0], [nan]], [[-inf], [nan]]], pa.large_list(pa.list_(FLOAT, 1)))
     inputs = pa.record_batch([stacked, steps], names=["x", "s"])
-    told = given_texts(inputs, {"x": ("a", "b"), "s": ("tokens",)}).to_pylist()
-    assert told == [
+    reported = given_texts(inputs, {"x": ("a", "b"), "s": ("tokens",)}).to_pylist()
+    assert reported == [
         "; the model was given nan for column 'b'",
         "; the model was given inf for column 'a'",
         "; the model was given -inf at place 0 of column 'tokens'",
@@ -229,9 +229,9 @@ def test_rejects_come_in_the_order_of_their_rows(size: int) -> None:
         rows_b = whole.rows_b.slice(start, size)
         part = replace(whole, rows_b=rows_b, batch=whole.batch.slice(start, size))
         found += reject_table(stack_columns(part, inputs).rejects, whole.unit).to_pylist()
-    told = [each["_detail"].partition(", expected")[0] for each in found]
+    reported = [each["_detail"].partition(", expected")[0] for each in found]
     assert [each["id"] for each in found] == [each["_row"] for each in found] == list(range(6))
-    assert told == [
+    assert reported == [
         f"column {name!r}: {value}"
         for name, value in zip("mnnnnm", ("null", 300, "null", 400, "null", 500), strict=True)
     ]

@@ -172,7 +172,9 @@ def test_a_threshold_is_reached_by_its_own_value() -> None:
         ),
     ],
 )
-def test_a_step_that_does_not_fit_is_told(outputs: dict[str, Any], step: Any, words: str) -> None:
+def test_a_step_that_does_not_fit_is_reported(
+    outputs: dict[str, Any], step: Any, words: str
+) -> None:
     """A missing output, another shape or number of labels is a StepError that names it."""
     with pytest.raises(StepError, match=words):
         _after(outputs, step)
@@ -209,7 +211,7 @@ CHAINS: list[tuple[list[str], list[Any]]] = [
 
 
 @pytest.mark.parametrize(("names", "written"), CHAINS)
-def test_the_names_told_beforehand_are_those_that_come(names: list[str], written: Any) -> None:
+def test_the_names_known_beforehand_are_those_that_come(names: list[str], written: Any) -> None:
     """What the plan says the scores will be called is what the steps call them."""
     steps = TypeAdapter(Steps).validate_python(written)
     wide = any("softmax" in str(step) for step in written)

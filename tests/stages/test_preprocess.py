@@ -165,7 +165,7 @@ def test_nan_is_left_to_the_model() -> None:
     assert not done.rejects
 
 
-def test_a_function_stands_before_the_stacking() -> None:
+def test_a_function_precedes_the_stacking() -> None:
     """Columns are taken from what the function returned, the block's own stay as they were."""
 
     def make(batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -220,7 +220,7 @@ def test_a_shard_that_changes_while_it_is_read_is_an_error(tmp_path: Path, chang
         list(blocks)
 
 
-def test_a_shard_overwritten_in_place_is_told_as_rewritten(tmp_path: Path) -> None:
+def test_a_shard_overwritten_in_place_is_reported_as_rewritten(tmp_path: Path) -> None:
     """Pages that do not decode, since somebody writes over them, are not called corrupt."""
     path = write_shard(tmp_path / "0.parquet", make_rows(300_000))
     (unit,), schema = plan_units([tmp_path])
@@ -358,7 +358,7 @@ def _last_attempt(blocks: list[Block]) -> list[Block]:
 
 
 @pytest.mark.parametrize("bad", [1, 2, 8])
-def test_however_many_shards_are_bad_the_unit_begins_anew_once(
+def test_however_many_shards_are_bad_the_unit_restarts_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: int
 ) -> None:
     """Each good shard is opened twice, whether corrupt shards or unreachable ones lie between."""

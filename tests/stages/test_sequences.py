@@ -191,7 +191,7 @@ def test_a_row_that_differs_is_not_made_even_by_cutting() -> None:
     ],
     ids=["number", "text", "fractions", "texts"],
 )
-def test_a_column_without_lists_of_such_numbers_is_told(tokens: pa.Array, words: str) -> None:
+def test_a_column_without_lists_of_such_numbers_is_reported(tokens: pa.Array, words: str) -> None:
     """What a function returned in another form is a StepError with the column's name."""
     with pytest.raises(StepError, match=words):
         _stack(tokens=tokens)

@@ -137,7 +137,7 @@ def test_a_folder_that_cannot_be_flushed(tmp_path: Path, monkeypatch: pytest.Mon
         flush_folders([str(tmp_path)])
 
 
-def test_folders_that_are_new_are_told(tmp_path: Path) -> None:
+def test_folders_that_are_new_are_reported(tmp_path: Path) -> None:
     """The folders that hold the new ones come back; where nothing is new, none."""
     made = make_folders(str(tmp_path / "a/b"))
     assert made == [str(tmp_path / "a"), str(tmp_path)]

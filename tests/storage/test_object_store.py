@@ -264,7 +264,7 @@ def test_a_lost_answer_is_no_lost_race(
         assert (store.read("to"), store.exists("f")) == (b"new", False)
 
 
-def test_who_comes_second_is_told_so_in_trouble_too(
+def test_who_comes_second_learns_it_in_trouble_too(
     store: Store, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file that somebody else put is not taken for one's own, although a try was lost before."""
@@ -307,7 +307,7 @@ def test_a_store_that_never_answers_is_given_up(
     assert len(proxy.seen) < retries._TRIES
 
 
-def test_a_refusal_is_told_at_once(store: Store, s3: S3, proxy: Proxy) -> None:
+def test_a_refusal_is_reported_at_once(store: Store, s3: S3, proxy: Proxy) -> None:
     """A wrong key is no passing trouble: one try, and a PermissionError."""
     wrong = {**s3_options(proxy.port), "secret": "wrong"}
     with pytest.MonkeyPatch.context() as patch:

@@ -84,7 +84,7 @@ def test_what_passes_is_tried_again(error: Exception, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("error", LASTING, ids=repr)
-def test_what_stays_is_told_at_once(error: Exception) -> None:
+def test_what_stays_is_reported_at_once(error: Exception) -> None:
     """Refusals and mistakes are raised at the first try, as the Python error that they are."""
     tries: list[int] = []
 
@@ -123,14 +123,14 @@ def test_an_interrupt_is_not_an_error() -> None:
     assert not is_passing(KeyboardInterrupt())
 
 
-def test_object_stores_are_told_by_their_addresses() -> None:
+def test_object_stores_are_reported_by_their_addresses() -> None:
     """S3, Google's and Azure's stores have no folders; disks, memory and chains are others."""
     assert all(map(is_object_store, ["s3://b/x", "s3a://b", "gs://b", "gcs://b/x", "abfs://c/x"]))
     others = ["/srv/s3", "file:///x", "memory://x", "simplecache::s3://b/x", "hdfs://x"]
     assert not any(map(is_object_store, others))
 
 
-def test_a_store_without_its_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_without_its_library_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the library of a store is missing, the error says what to install."""
     monkeypatch.setitem(sys.modules, "gcsfs", None)
     with pytest.raises(OSError, match=r"gs://b/x: .*gcsfs.*batchscore\[gcp\]"):

@@ -43,7 +43,7 @@ def test_what_is_written_is_read(store: Store) -> None:
     assert (store.exists("a"), store.exists("a/b.bin"), store.exists("b")) == (True, True, False)
 
 
-def test_what_is_missing_is_told_or_empty(store: Store) -> None:
+def test_what_is_missing_is_reported_or_empty(store: Store) -> None:
     """Reading nothing is FileNotFoundError; listing and removing nothing is fine."""
     with pytest.raises(FileNotFoundError):
         store.read("none")
@@ -269,7 +269,7 @@ def test_a_store_pickles_as_its_address(store: Store) -> None:
     assert pickle.loads(data).read("x") == b"1"
 
 
-def test_addresses_are_told_apart() -> None:
+def test_addresses_are_distinguished() -> None:
     """A path is local with and without a scheme; another scheme is not."""
     assert is_local("/x/y")
     assert is_local("file:///x/y")

@@ -131,7 +131,7 @@ def test_rows_that_do_not_add_up_fail_the_next_unit_at_the_latest(made: Attempts
             made.take(block)
 
 
-def test_a_unit_begun_anew_counts_once(spec: RunSpec, made: Attempts) -> None:
+def test_a_unit_started_again_counts_once(spec: RunSpec, made: Attempts) -> None:
     """What was written before the first block came again is removed."""
     unit = _unit("a")
     for sequence in (0, 0, 1):

@@ -113,7 +113,9 @@ def test_a_row_that_is_rejected_differs_by_infinity(make: Make) -> None:
     ],
     ids=["missing", "width", "type"],
 )
-def test_rows_that_do_not_fit_the_model_are_told(make: Make, table: pa.Table, words: str) -> None:
+def test_rows_that_do_not_fit_the_model_are_reported(
+    make: Make, table: pa.Table, words: str
+) -> None:
     """Where no row can be put into the network, the golden rows are wrong and not its scores."""
     with pytest.raises(ModelError, match=f"do not fit the model .*{words}"):
         gap_of(make(table))
@@ -140,7 +142,7 @@ def test_a_known_score_of_another_shape_differs_by_infinity(make: Make) -> None:
     ],
     ids=["no-score", "no-rows", "text", "null"],
 )
-def test_golden_rows_that_cannot_be_scored_are_told(make: Make, table: pa.Table) -> None:
+def test_golden_rows_that_cannot_be_scored_are_reported(make: Make, table: pa.Table) -> None:
     """A file that lacks what it needs is an error that names it."""
     with pytest.raises(ModelError, match=NAME):
         gap_of(make(table))

@@ -29,7 +29,7 @@ UNITS = 40
 UNIT_ROWS = 500
 TASK_MANAGERS = 2
 KILL_AFTER = UNITS // 3
-"""How many units are begun when a TaskManager is killed."""
+"""How many units are started when a TaskManager is killed."""
 
 # A unit has fewer rows than a block, so that the function is called once a unit.
 _FEATURES = """import time
@@ -38,8 +38,8 @@ import pyarrow as pa
 
 
 def slow(batch: pa.RecordBatch) -> pa.RecordBatch:
-    with open({begun!r}, "a") as begun:
-        print(batch.column("id")[0].as_py() // {unit_rows}, file=begun)
+    with open({started!r}, "a") as started:
+        print(batch.column("id")[0].as_py() // {unit_rows}, file=started)
     time.sleep({seconds})
     return batch
 """
@@ -48,11 +48,11 @@ _log = logging.getLogger("flink")
 
 @dataclass(frozen=True)
 class Outcome:
-    """One published run: its rows, its profile's bytes, and how often each unit was begun."""
+    """One published run: its rows, its profile's bytes, and how often each unit was started."""
 
     rows: Any
     profile: bytes
-    begun: Counter[int]
+    started: Counter[int]
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ class Trial:
     folder: Path
 
     @property
-    def _begun(self) -> Path:
-        return self.folder / "begun.txt"
+    def _started(self) -> Path:
+        return self.folder / "started.txt"
 
     def write_job(self, seconds: float) -> None:
         """Writes a job of as many shards as units, each of which takes so many seconds."""
@@ -76,7 +76,7 @@ class Trial:
             "runtime": {"workers": TASK_MANAGERS},
         }
         factory.write_job(self.folder, changes)
-        facts = {"begun": str(self._begun), "unit_rows": UNIT_ROWS, "seconds": seconds}
+        facts = {"started": str(self._started), "unit_rows": UNIT_ROWS, "seconds": seconds}
         (self.folder / "features.py").write_text(_FEATURES.format(**facts))
 
     def run(self, engine: str, flags: Sequence[str] = ()) -> Outcome:
@@ -91,15 +91,15 @@ class Trial:
         if manifest["status"] != "published":
             raise SystemExit(f"{engine}: {manifest.get('error', manifest['status'])}")
         profile = output / "_batchscore/runs" / manifest["run"] / "profile.parquet"
-        return Outcome(factory.published(output), profile.read_bytes(), self.begun())
+        return Outcome(factory.published(output), profile.read_bytes(), self.started())
 
     def forget(self) -> None:
         """Starts to count from zero."""
-        self._begun.write_text("")
+        self._started.write_text("")
 
-    def begun(self) -> Counter[int]:
-        """Returns how often each unit was begun in the last run."""
-        return Counter(int(line) for line in self._begun.read_text().splitlines())
+    def started(self) -> Counter[int]:
+        """Returns how often each unit was started in the last run."""
+        return Counter(int(line) for line in self._started.read_text().splitlines())
 
 
 @contextmanager
@@ -110,7 +110,7 @@ def losing_one(cluster: Cluster, trial: Trial) -> Iterator[None]:
     trial.forget()
 
     def lose() -> None:
-        while trial.begun().total() < KILL_AFTER:
+        while trial.started().total() < KILL_AFTER:
             if over.wait(0.1):
                 return
         cluster.task_managers[0].send_signal(signal.SIGKILL)
@@ -128,16 +128,16 @@ def losing_one(cluster: Cluster, trial: Trial) -> Iterator[None]:
 
 def differences(expected: Outcome, found: Outcome) -> list[str]:
     """Returns what Flink did otherwise than it should."""
-    told = []
+    wrong = []
     if not found.rows.equals(expected.rows):
-        told.append("the published rows differ from the direct runner's")
+        wrong.append("the published rows differ from the direct runner's")
     if found.profile != expected.profile:
-        told.append("the profile differs from the direct runner's")
+        wrong.append("the profile differs from the direct runner's")
     # Both launchers also call the function on a sample, before they score anything.
-    again = found.begun - expected.begun
+    again = found.started - expected.started
     if again.total() > TASK_MANAGERS:
-        told.append(f"more units were scored again than were in work: {dict(again)}")
-    return told
+        wrong.append(f"more units were scored again than were in work: {dict(again)}")
+    return wrong
 
 
 def compare(cache: Path, folder: Path, seconds: float) -> list[str]:
@@ -153,7 +153,7 @@ def compare(cache: Path, folder: Path, seconds: float) -> list[str]:
         with losing_one(cluster, trial):
             found = trial.run("flink", cluster.beam_options(pool.address))
         killed = cluster.task_managers[0].poll() == -signal.SIGKILL
-    _log.info("flink: %d units were begun %d times", UNITS, found.begun.total())
+    _log.info("flink: %d units were started %d times", UNITS, found.started.total())
     return differences(expected, found) + ([] if killed else ["no TaskManager was killed"])
 
 

@@ -16,7 +16,7 @@ from batchscore.stages.infer.step import Sources, begin
 
 _IN_FLIGHT = 2
 
-_Begun = tuple[Callable[[], Block], float]
+_Started = tuple[Callable[[], Block], float]
 
 
 class DeviceThread:
@@ -28,25 +28,25 @@ class DeviceThread:
     """
 
     def __init__(self, model: Calls, sources: Sources | None = None) -> None:
-        self._begin = partial(_begin, model=model, sources=sources or {})
+        self._start = partial(_start, model=model, sources=sources or {})
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="device")
-        self._begun: deque[Future[_Begun]] = deque()
+        self._started: deque[Future[_Started]] = deque()
 
-    def begin(self, block: Block) -> Future[_Begun]:
+    def begin(self, block: Block) -> Future[_Started]:
         """Hands a block over; waits while two are before it."""
-        if len(self._begun) == _IN_FLIGHT:
-            wait([self._begun.popleft()])
-        future = self._pool.submit(self._begin, block)
-        self._begun.append(future)
+        if len(self._started) == _IN_FLIGHT:
+            wait([self._started.popleft()])
+        future = self._pool.submit(self._start, block)
+        self._started.append(future)
         return future
 
     def infer(self, block: Block) -> Block:
         """Infers a block behind those that were handed over, and waits for it."""
-        finish, _ = self._pool.submit(self._begin, block).result()
+        finish, _ = self._pool.submit(self._start, block).result()
         return finish()
 
 
-def _begin(block: Block, model: Calls, sources: Sources) -> _Begun:
+def _start(block: Block, model: Calls, sources: Sources) -> _Started:
     start = time.perf_counter()
     finish = begin(block, model, sources)
     return finish, time.perf_counter() - start
@@ -70,7 +70,7 @@ def infer_late(block: Block, thread: DeviceThread, recover: Step) -> Block:
     return replace(given, values=None, pending=partial(_result, given, future, recover))
 
 
-def _result(block: Block, future: Future[_Begun], recover: Step) -> Block:
+def _result(block: Block, future: Future[_Started], recover: Step) -> Block:
     seconds: dict[str, float] = {}
     try:
         with stopwatch(seconds, "wait_infer"):

@@ -68,7 +68,7 @@ def test_hostile_names_stay_on_their_line() -> None:
     assert any("name" in line for line in made)
 
 
-def test_a_runs_comparisons_are_told_each() -> None:
+def test_a_runs_comparisons_are_reported_each() -> None:
     """`show` has a table for the reference and one for the anchor, where there are any."""
     facts: dict[str, Any] = summarize(compare_data(*tables()).drift)
     heads = ({"title": "run 1", "anchor": False}, {"title": "model m 1", "anchor": True})

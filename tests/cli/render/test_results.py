@@ -170,7 +170,7 @@ def test_a_run_held_before_it_scored_has_nothing_to_release(manifest: dict[str, 
     assert render.steps(held, "job.yaml", "batchscore") == []
 
 
-def test_a_decision_is_told_with_who_and_why(manifest: dict[str, Any]) -> None:
+def test_a_decision_is_reported_with_who_and_why(manifest: dict[str, Any]) -> None:
     """Release, discard and rollback stand in what is told of a run, with by whom, when and why."""
     decision = {"by": "me@here", "at": "2026-11-20T01:02", "reason": "a quiet night"}
     for kind in ("released", "discarded", "rollback", "revoked"):
@@ -180,7 +180,7 @@ def test_a_decision_is_told_with_who_and_why(manifest: dict[str, Any]) -> None:
     assert "discarded by me@here at 2026-11-20T01:02" in lines
 
 
-def test_reused_rows_are_told_and_do_not_count_as_speed(manifest: dict[str, Any]) -> None:
+def test_reused_rows_are_reported_and_do_not_count_as_speed(manifest: dict[str, Any]) -> None:
     """What was scored before is named with its units, and rows a second are of the rest."""
     rows = {"input": 600, "scored": 600, "rejected": 0, "filtered": 0, "quarantined": 0}
     some = {**manifest, "rows": {**rows, "reused": 500}, "reused_units": 2, "seconds": 2.0}
@@ -191,9 +191,9 @@ def test_reused_rows_are_told_and_do_not_count_as_speed(manifest: dict[str, Any]
 
 def test_a_run_that_scores_published_rows_again_says_why(manifest: dict[str, Any]) -> None:
     """What changed since is one line, also of an earlier version's run; others have none."""
-    told = {**manifest, "rescored": ["code f.py changed", "model 1.0 to 1.1"]}
+    reported = {**manifest, "rescored": ["code f.py changed", "model 1.0 to 1.1"]}
     expected = "scored again: code f.py changed; model 1.0 to 1.1"
-    assert expected in render.ended(told, "/out")
+    assert expected in render.ended(reported, "/out")
     earlier = {**manifest, "changed": ["model", "version of torch"]}
     del earlier["rescored"]
     expected = "scored again: model changed; version of torch changed"
@@ -212,7 +212,7 @@ def test_shards_that_were_left_out_are_named(manifest: dict[str, Any]) -> None:
     assert "BAD SHARD  in/2.parquet: is torn" in lines
 
 
-def test_files_that_stay_are_told_from_those_added(manifest: dict[str, Any]) -> None:
+def test_files_that_stay_are_distinguished_from_those_added(manifest: dict[str, Any]) -> None:
     """Files of earlier runs are kept, not added."""
     (file,) = manifest["files"]
     files = [file, {**file, "path": "data/20260101-0000-u-0000.parquet"}]
@@ -245,7 +245,7 @@ def test_details_hold_checks_facts_and_profiles(manifest: dict[str, Any]) -> Non
     assert stages == [stage.name for stage in STAGES]
 
 
-def test_nothing_to_do_names_the_run_that_stands(manifest: dict[str, Any]) -> None:
+def test_nothing_to_do_names_the_published_run(manifest: dict[str, Any]) -> None:
     """An unchanged run says which run published, how many files, and how to score again."""
     text = "\n".join(unchanged({**manifest, "status": "unchanged"}, "/out", SHOW))
     assert text.startswith("UNCHANGED run ")
@@ -281,8 +281,8 @@ def test_drift_that_was_let_pass_is_marked(
     lines = render.details(_drifted(manifest, verdict, passed), "/out")
     assert f"{mark:<6} drift: said" in lines
     assert sum(line.startswith("WARN") for line in lines) == (mark == "WARN")
-    told = [line for line in lines if line.startswith(("drift  ", "CHECK FAILED  drift"))]
-    assert told == (
+    reported = [line for line in lines if line.startswith(("drift  ", "CHECK FAILED  drift"))]
+    assert reported == (
         [
             f"drift  {verdict} against model m 1 (1 {verdict})"
             + (": x: far" if mark == "WARN" else "")

@@ -73,7 +73,7 @@ def test_the_line_of_a_run_tells_speed_limit_and_waiting(facts: dict[str, Any], 
     assert render_times.speed_and_limit(manifest(**facts)) == line
 
 
-def test_busy_seconds_and_help_are_told_if_there_are_any() -> None:
+def test_busy_seconds_and_help_are_reported_if_there_are_any() -> None:
     """A stage that was not measured is left out, and a run of before has no help."""
     busy = "busy seconds  read 35.70  infer 20.00  write 8.00"
     assert render_times.busy_and_help(manifest()) == [busy, "help   runtime.workers: 4"]
@@ -137,5 +137,5 @@ def test_a_run_that_scored_nothing_tells_no_speed() -> None:
 def test_a_run_that_scored_nothing_has_no_speed() -> None:
     """All its rows were scored before it: they say nothing of how fast it was."""
     reused = {"rows": {**ROWS, "reused": ROWS["input"]}, "reused_units": 1, "limited_by": None}
-    told = manifest(**reused, stage_seconds={}, timings=None)
-    assert render_times.speed_and_limit(told) == "41 s, cpu"
+    reported = manifest(**reused, stage_seconds={}, timings=None)
+    assert render_times.speed_and_limit(reported) == "41 s, cpu"

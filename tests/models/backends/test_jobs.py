@@ -71,9 +71,9 @@ def test_scores_that_depend_on_other_rows_are_refused(
     monkeypatch.setattr(LinearPredictor, "__call__", centred)
     done = factory.run_cli("check", job_of(tmp_path / "job"))
     assert done.exit_code == 2
-    told = " ".join(done.output.split())
-    assert "model 'line' returns other values for a row at another place" in told
-    assert "correct the model, or its backend" in told
+    reported = " ".join(done.output.split())
+    assert "model 'line' returns other values for a row at another place" in reported
+    assert "correct the model, or its backend" in reported
 
 
 def test_rows_with_a_nan_do_not_reach_a_model_that_takes_none(
@@ -159,8 +159,8 @@ def test_a_backend_that_fails_is_named(
     monkeypatch.setattr(LinearBackend, "load", load)
     done = factory.run_cli("run", job_of(tmp_path / "job"))
     assert done.exit_code == 2
-    told = " ".join(done.output.split())
-    assert "model format 'npz': its backend failed with RuntimeError: no licence" in told
+    reported = " ".join(done.output.split())
+    assert "model format 'npz': its backend failed with RuntimeError: no licence" in reported
 
 
 def _change_card(folder: Path, text: str, changes: dict[str, Any]) -> None:

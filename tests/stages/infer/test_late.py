@@ -113,16 +113,16 @@ def test_the_seconds_that_a_block_waited_are_counted(bad: int) -> None:
 
 def test_few_blocks_are_in_flight() -> None:
     """A third block waits until the first was given to the device, and a fourth for the second."""
-    begun, gate = threading.Semaphore(0), threading.Semaphore(0)
+    started, gate = threading.Semaphore(0), threading.Semaphore(0)
 
     def call(tensors: Tensors) -> torch.Tensor:
-        begun.release()
+        started.release()
         assert gate.acquire(timeout=10)
         return tensors["x"]
 
     step = late(call)
     blocks = [step(block_of([i])) for i in range(2)]
-    assert begun.acquire(timeout=10)
+    assert started.acquire(timeout=10)
     third = threading.Thread(target=lambda: blocks.append(step(block_of([2]))))
     third.start()
     third.join(0.2)

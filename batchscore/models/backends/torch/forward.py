@@ -68,7 +68,7 @@ class Forward:
 
     def take_extra_seconds(self) -> float:
         """Returns the seconds of threads next to the caller's, and sets their count to zero."""
-        return self.pace.take_beside()
+        return self.pace.take_others_s()
 
     def run(self, tensors: dict[str, torch.Tensor]) -> Any:
         """Calls the network on tensors that lie on its device.

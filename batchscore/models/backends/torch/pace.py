@@ -18,12 +18,12 @@ class Pace:
     Args:
         worth_s: seconds that a tile must take for each thread that is used; 0: all are used.
         least_s: seconds of the quickest tile that was timed.
-        beside_s: seconds of threads that worked beside the caller's, since they were last taken.
+        others_s: Seconds of threads other than the caller's, since they were last taken.
     """
 
     worth_s: float = 0.0
     least_s: float = math.inf
-    beside_s: float = 0.0
+    others_s: float = 0.0
 
     def threads(self, tile_s: float, most: int) -> int:
         """Returns how many of `most` threads to use after a tile that took so many seconds."""
@@ -32,7 +32,7 @@ class Pace:
             most = int(min(most, self.least_s / self.worth_s))
         return max(1, most)
 
-    def take_beside(self) -> float:
+    def take_others_s(self) -> float:
         """Returns the seconds of other threads, and sets their count to zero."""
-        beside_s, self.beside_s = self.beside_s, 0.0
-        return beside_s
+        others_s, self.others_s = self.others_s, 0.0
+        return others_s

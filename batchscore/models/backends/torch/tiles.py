@@ -47,11 +47,11 @@ def run_tiles(inputs: Inputs, rows: int, forward: Forward) -> dict[str, Array]:
     threads = forward.pace.threads(time.perf_counter() - start, forward.threads)
     raw = {name: np.empty((rows, *a.shape[1:]), a.dtype) for name, a in first.items()}
     _place(first, raw, tiles[0])
-    _run_beside(inputs, tiles[1:], forward, raw, threads)
+    _run_on_threads(inputs, tiles[1:], forward, raw, threads)
     return {name: cast_output(a, find_output(name, forward.outputs)) for name, a in raw.items()}
 
 
-def _run_beside(
+def _run_on_threads(
     inputs: Inputs, tiles: list[Tile], forward: Forward, raw: dict[str, Array], threads: int
 ) -> None:
     """Puts tiles through the network on up to so many threads, the caller's where it is one."""
@@ -67,7 +67,7 @@ def _run_beside(
     start = time.perf_counter()
     # One hand-over a thread: each wakes a thread, which then waits for the interpreter.
     list(_pool(forward.threads).map(run, (tiles[first::threads] for first in range(threads))))
-    forward.pace.beside_s += (threads - 1) * (time.perf_counter() - start)
+    forward.pace.others_s += (threads - 1) * (time.perf_counter() - start)
 
 
 def _place(found: dict[str, Array], raw: dict[str, Array], tile: Tile) -> None:

@@ -37,7 +37,7 @@ def test_the_fastest_size_that_fits_is_found() -> None:
     assert tried == {16, 32, 64, 128}
 
 
-def test_a_network_that_never_fits_is_told() -> None:
+def test_a_network_that_never_fits_is_reported() -> None:
     """It ends at one row."""
 
     def call(_: dict[str, torch.Tensor]) -> torch.Tensor:

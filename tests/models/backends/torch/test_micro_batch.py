@@ -53,8 +53,8 @@ def forward(call: Any, rows: int, *outputs: OutputSpec, **facts: Any) -> Forward
 
 
 def micro_batches(halved: list[int] | None = None) -> MicroBatches:
-    told = halved if halved is not None else []
-    return MicroBatches(Staging("cpu"), "model 'm' on a device", told.append)
+    reported = halved if halved is not None else []
+    return MicroBatches(Staging("cpu"), "model 'm' on a device", reported.append)
 
 
 @settings(deadline=None, max_examples=60)
@@ -91,8 +91,8 @@ def test_a_network_may_return_its_own_buffer() -> None:
 
     x = np.arange(64, dtype=np.float32)
     begin = MicroBatches(Watched("cpu"), "m", lambda _: None).begin
-    begun = begin({"x": x}, 64, forward(lambda t: own.copy_(t["x"]), 8))
-    assert begun()["score"].tolist() == x.tolist()
+    started = begin({"x": x}, 64, forward(lambda t: own.copy_(t["x"]), 8))
+    assert started()["score"].tolist() == x.tolist()
     assert len(fetched) == 8
     assert own.data_ptr() not in fetched
 
@@ -107,7 +107,7 @@ def test_what_was_halved_stays_so() -> None:
     assert network.calls == [16] * 8
 
 
-def test_a_row_that_does_not_fit_is_told_with_the_model() -> None:
+def test_a_row_that_does_not_fit_is_reported_with_the_model() -> None:
     """Where one row is too much, the run fails with the model's name: it is not the row's fault."""
     network = Small(lambda _: 0)
     with pytest.raises(FailedError, match=r"model 'm' on a device: one row alone") as caught:
@@ -205,7 +205,7 @@ class Broken(Staging):
         raise RuntimeError("CUDA error: unspecified launch failure")
 
 
-def test_a_device_that_failed_is_told_when_its_results_are_waited_for() -> None:
+def test_a_device_that_failed_is_reported_when_its_results_are_waited_for() -> None:
     """What CUDA notices late is the run's failure, too, with the model's name."""
     calls = MicroBatches(Broken("cpu"), "model 'm' on a device", lambda _: None)
     wait = calls.begin({"x": np.ones(4, np.float32)}, 4, forward(lambda t: t["x"], 4))
@@ -256,14 +256,14 @@ def test_the_halves_of_a_tile_hold_its_rows(
         (lambda x: x[9], "raised IndexError"),
     ],
 )
-def test_a_network_that_misbehaves_is_told(result: Any, words: str) -> None:
+def test_a_network_that_misbehaves_is_reported(result: Any, words: str) -> None:
     """What a network returns is checked as on the CPU."""
     called = forward(lambda t: result(t["x"]), 8, OutputSpec("a", "float32", ()))
     with pytest.raises(StepError, match=words):
         micro_batches().begin({"x": np.ones(9, np.float32)}, 9, called)()
 
 
-def test_an_output_that_its_declared_type_cannot_hold_is_told_when_it_is_there() -> None:
+def test_an_output_that_its_declared_type_cannot_hold_is_reported_when_it_is_there() -> None:
     """The values are looked at once the copies have come."""
     called = forward(lambda t: t["x"].long() + 2**40, 8, OutputSpec("a", "int32", ()))
     wait = micro_batches().begin({"x": np.ones(9, np.float32)}, 9, called)

@@ -52,8 +52,8 @@ def test_only_slow_tiles_leave_the_callers_thread(seconds: float, threads: int) 
     found = run_tiles({"x": x}, len(x), forward)
     assert np.array_equal(found["score"], x)
     assert len(seen - {threading.get_ident()}) == (threads if threads > 1 else 0)
-    assert (forward.pace.take_beside() > 0) == (threads > 1)
-    assert forward.pace.take_beside() == 0
+    assert (forward.pace.take_others_s() > 0) == (threads > 1)
+    assert forward.pace.take_others_s() == 0
 
 
 def test_threads_without_a_tile_do_not_count() -> None:
@@ -66,4 +66,4 @@ def test_threads_without_a_tile_do_not_count() -> None:
     forward = Forward(call, (), "cpu", 8)
     x = np.arange(3 * TILE_ROWS, dtype=np.float32)
     run_tiles({"x": x}, len(x), forward)
-    assert 0.05 <= forward.pace.take_beside() < 0.3
+    assert 0.05 <= forward.pace.take_others_s() < 0.3

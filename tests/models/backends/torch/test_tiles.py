@@ -283,7 +283,7 @@ def test_outputs_are_named_as_declared(
         *["nested", "quantised", "no width"],
     ],
 )
-def test_a_network_that_misbehaves_is_told(
+def test_a_network_that_misbehaves_is_reported(
     result: Any, outputs: tuple[OutputSpec, ...], words: str
 ) -> None:
     """Another shape, name or kind of result, and an error inside, are StepErrors."""
@@ -305,7 +305,9 @@ def _other_later(x: torch.Tensor) -> dict[str, dict[str, torch.Tensor]]:
 @pytest.mark.parametrize("kind", ["dtype", "shape", "names", "more"])
 @pytest.mark.parametrize("device", [False, True], ids=["tiles", "staging"])
 @pytest.mark.parametrize("threads", [1, 4])
-def test_outputs_that_differ_between_calls_are_told(kind: str, device: bool, threads: int) -> None:
+def test_outputs_that_differ_between_calls_are_reported(
+    kind: str, device: bool, threads: int
+) -> None:
     """Rows of one batch have outputs of one name, type and shape, or there is an error."""
 
     def call(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
