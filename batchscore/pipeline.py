@@ -8,11 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import apache_beam as beam
-from apache_beam.pvalue import PCollection
-from apache_beam.transforms.combiners import ToList
-
-from batchscore.runinference import RunInference
+from batchscore.beam_import import PCollection, RunInference, ToList, beam
 from batchscore.stages.block import Block
 from batchscore.transforms import (
     Finish,

@@ -6,15 +6,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
-import apache_beam as beam
 import pyarrow as pa
-from apache_beam.coders.coders import Coder
-from apache_beam.coders.typecoders import registry
-from apache_beam.transforms.window import GlobalWindows
-from apache_beam.utils.windowed_value import WindowedValue
 
+from batchscore.beam_import import (
+    Coder,
+    GlobalWindows,
+    ModelHandler,
+    WindowedValue,
+    beam,
+    registry,
+)
 from batchscore.finish.finish import finish_run
-from batchscore.runinference import ModelHandler
 from batchscore.runs import layout
 from batchscore.runs.failures import recorded
 from batchscore.stages.block import Block, decode_block, encode_block, settled

@@ -6,23 +6,29 @@ Beam may change them in any version, which `beam_version` guards.
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
+import batchscore.beam_import  # noqa: F401 - comes before all of Beam
+
+# isort: split
 from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
 from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc
-from apache_beam.runners.portability.flink_runner import FlinkRunner
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from apache_beam.runners.worker import statesampler
 from apache_beam.runners.worker.sdk_worker import SdkHarness
 from apache_beam.transforms.environments import ExternalEnvironment
 from apache_beam.utils.thread_pool_executor import shared_unbounded_instance
 
+if TYPE_CHECKING:
+    from apache_beam.runners.portability.flink_runner import FlinkRunner
+
 __all__ = [
     "ExternalEnvironment",
-    "FlinkRunner",
     "FnApiRunner",
     "SdkHarness",
     "beam_fn_api_pb2",
     "beam_fn_api_pb2_grpc",
+    "flink_runner",
     "option_parser",
     "shared_unbounded_instance",
     "statesampler",
@@ -35,3 +41,10 @@ def option_parser() -> argparse.ArgumentParser:
     for kind in PipelineOptions.__subclasses__():
         kind._add_argparse_args(parser)
     return parser
+
+
+def flink_runner() -> FlinkRunner:
+    """Returns a runner for Flink, whose modules the other engines need not import."""
+    from apache_beam.runners.portability.flink_runner import FlinkRunner
+
+    return FlinkRunner()

@@ -83,13 +83,11 @@ def _require_listener(endpoint: str) -> None:
 
 
 def _run(build: Build, flags: Sequence[str], handle: Background) -> Metrics:
-    import apache_beam as beam
-    from apache_beam.options.pipeline_options import PipelineOptions
-
-    from batchscore.engines.beam_private import FlinkRunner
+    from batchscore.beam_import import PipelineOptions, beam
+    from batchscore.engines.beam_private import flink_runner
     from batchscore.engines.metrics import listed_metrics
 
-    pipeline = beam.Pipeline(runner=FlinkRunner(), options=PipelineOptions(list(flags)))
+    pipeline = beam.Pipeline(runner=flink_runner(), options=PipelineOptions(list(flags)))
     build(pipeline)
     result = pipeline.run()
     handle.note_job(result)

@@ -13,10 +13,9 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import apache_beam as beam
 import grpc
-from apache_beam.options.pipeline_options import PipelineOptions
 
+from batchscore.beam_import import PipelineOptions, beam
 from batchscore.engines.beam_private import (
     ExternalEnvironment,
     FnApiRunner,

@@ -1,4 +1,4 @@
-"""Test that planning imports nothing heavy."""
+"""Test that nothing heavy is imported before something is to be scored."""
 
 from __future__ import annotations
 
@@ -6,7 +6,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests import factory
+
+HEAVY = "apache_beam", "grpc", "pandas", "safetensors", "scipy", "torch"
+
+# Runs jobs in one process, and prints how each ended and what of `HEAVY` was imported.
+RUNS = f"""
+import sys
+from batchscore.cli import cli
+for job in sys.argv[1:]:
+    print(cli.main(["run", job, "--set", "runtime.workers=2"], standalone_mode=False))
+print(sorted(set({HEAVY}) & set(sys.modules)))
+"""
 
 
 def test_what_is_left_is_found_without_heavy_imports(tmp_path: Path) -> None:
@@ -15,7 +28,23 @@ def test_what_is_left_is_found_without_heavy_imports(tmp_path: Path) -> None:
         "import sys\nfrom batchscore.job import load_job\n"
         "from batchscore.plan import make_plan, settle\n"
         f"assert settle(make_plan(load_job({str(factory.write_job(tmp_path))!r}))).units\n"
-        "print(sorted({'apache_beam', 'pandas', 'scipy', 'torch'} & set(sys.modules)))"
+        f"print(sorted(set({HEAVY}) & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout == "[]\n", done.stderr
+
+
+@pytest.mark.slow
+def test_runs_that_score_nothing_import_neither_beam_nor_a_framework(tmp_path: Path) -> None:
+    """Whether nothing changed, or the job holds what did: no row is scored, no model is loaded."""
+    unchanged = factory.write_job(tmp_path / "unchanged")
+    held = factory.write_job(tmp_path / "held", {"on_change.model": "hold"})
+    for job in (unchanged, held):
+        assert factory.run_json("run", job)["status"] == "published"
+    factory.write_model(tmp_path / "held/model", version="1.1")
+    program = [sys.executable, "-c", RUNS, str(unchanged), str(held)]
+    done = subprocess.run(program, capture_output=True, text=True)
+    told = done.stdout.splitlines()
+    assert [line for line in told if line in "03"] == ["0", "3"], done.stderr
+    assert told[0].startswith("UNCHANGED")
+    assert told[-1] == "[]"

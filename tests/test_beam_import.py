@@ -1,0 +1,101 @@
+"""Beam is imported without what batchscore does not need, and stays complete for others."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+PACKAGES = {"bson", "httplib2", "pymongo", "pyparsing", "requests", "torch", "urllib3"}
+"""What Beam imports and batchscore leaves out."""
+
+# Prints which packages were asked for, and what Beam offers; torch is refused, since it takes a
+# second to import.
+OFFER = """
+import json, sys
+
+class Asked:
+    found = set()
+    def find_spec(self, name, path=None, target=None):
+        self.found.add(name.partition(".")[0])
+        if name == "torch":
+            raise ImportError(name)
+
+sys.meta_path.insert(0, Asked())
+if sys.argv[1] == "lean":
+    import batchscore.beam_import
+import apache_beam
+import apache_beam.ml.inference.base
+from batchscore.engines.beam_private import option_parser
+asked = sorted(Asked.found)
+names = sorted({name for name in dir(apache_beam.io) if not name.startswith("_")})
+every = json.loads(sys.argv[2]) or names
+found = {name: getattr(apache_beam.io, name) for name in every}
+homes = {name: f"{type(each)} of {getattr(each, '__module__', '')}" for name, each in found.items()}
+options = sorted(option_parser()._option_string_actions)
+print(json.dumps({"asked": asked, "names": names, "homes": homes, "options": options}))
+"""
+
+
+def offer(how: str, names: list[str] | None = None) -> Any:
+    """What a process asked for and has, which imported Beam in one of two ways."""
+    program = [sys.executable, "-c", OFFER, how, json.dumps(names)]
+    done = subprocess.run(program, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def test_what_is_left_out_is_imported_when_it_is_asked_for() -> None:
+    """Beam itself would import all of it; without it, names and options of Beam are the same."""
+    full = offer("full")
+    lean = offer("lean", full["names"])
+    assert set(full["asked"]) >= PACKAGES
+    assert not set(lean["asked"]) & PACKAGES
+    assert lean["homes"] == full["homes"]
+    assert lean["options"] == full["options"]
+    # Beam leaves these out itself if they cannot be imported; they must not be found by accident.
+    assert set(full["names"]) - set(lean["names"]) >= {"ReadFromBigQuery", "ReadFromMongoDB"}
+
+
+# Uses, after batchscore, what batchscore left out.
+AFTER = """
+import sys
+from batchscore.beam_import import beam
+from apache_beam.io import ReadFromMongoDB, mongodbio
+assert mongodbio.ReadFromMongoDB is ReadFromMongoDB and mongodbio.MongoClient is not None
+from apache_beam.io.gcp.bigquery import WriteToBigQuery
+assert beam.io.WriteToBigQuery is WriteToBigQuery
+from apache_beam.internal.http_client import get_new_http
+import httplib2
+assert isinstance(get_new_http(), httplib2.Http)
+assert "apache_beam.ml.inference.model_manager" not in sys.modules
+try:
+    beam.io.ReadFromNowhere
+except AttributeError as error:
+    print(error)
+"""
+
+# Imports Beam before batchscore does.
+BEFORE = """
+import sys
+import apache_beam, httplib2
+from apache_beam.io import ReadFromMongoDB, mongodbio
+from batchscore.beam_import import beam
+assert beam.io.ReadFromMongoDB is ReadFromMongoDB and sys.modules["httplib2"] is httplib2
+assert not hasattr(beam.io, "__getattr__")
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "printed"),
+    [(AFTER, "module 'apache_beam.io' has no attribute 'ReadFromNowhere'\n"), (BEFORE, "")],
+    ids=["after", "before"],
+)
+def test_others_have_all_of_beam(program: str, printed: str) -> None:
+    """Whoever imports Beam before or after batchscore uses MongoDB, BigQuery and HTTP as ever."""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, printed), done.stderr
