@@ -1,4 +1,4 @@
-"""The phases of a command, which add up to all of its time."""
+"""The phases of a command, which add up to all of its time, and the steps of its start-up."""
 
 from __future__ import annotations
 
@@ -22,9 +22,37 @@ PHASES = {
 """What each phase is for, in their order."""
 _BEFORE = (START_UP, PLANNING, LOADING)
 
+PROCESS, IMPORTS, BEAM, FRAMEWORK = "process", "imports", "beam", "framework"
+JOB, INPUT, PUBLISHED = "job", "input", "published"
+MODEL, SAMPLE, PIPELINE = "model", "sample", "pipeline"
+
+
+class Step(NamedTuple):
+    """A part of a phase before scoring: which phase, and what it is for."""
+
+    phase: str
+    meaning: str
+
+
+STEPS = {
+    PROCESS: Step(START_UP, "starting Python, until the command line is read"),
+    IMPORTS: Step(START_UP, "importing batchscore and Arrow"),
+    BEAM: Step(START_UP, "importing Beam, and validating Beam options"),
+    FRAMEWORK: Step(START_UP, "importing the model's framework"),
+    JOB: Step(PLANNING, "reading the job file"),
+    INPUT: Step(PLANNING, "listing the input, and reading footers and the model folder"),
+    PUBLISHED: Step(PLANNING, "taking the slice, and comparing with what is published"),
+    MODEL: Step(LOADING, "loading the model and the functions"),
+    SAMPLE: Step(LOADING, "showing on a sample that a score depends on its row alone"),
+    PIPELINE: Step(LOADING, "building the pipeline and starting workers, up to the first row"),
+}
+"""The steps before scoring, in the order in which most of them come."""
+
 
 class Stopwatch:
-    """Measures how long a command is in each of its phases; each moment belongs to one phase.
+    """Measures how long a command is in each of its steps; each moment belongs to one step.
+
+    A phase after loading is a step of its own.
 
     Args:
         started: When the command started, in Unix seconds; now by default.
@@ -33,34 +61,48 @@ class Stopwatch:
     def __init__(self, started: float | None = None) -> None:
         self.started = time.time() if started is None else started
         self._spent: dict[str, float] = {}
-        self._phase, self._since = START_UP, self.started
+        self._step, self._since = PROCESS, self.started
 
     def started_at(self) -> str:
         """Returns when the command started, in UTC, as manifests have it."""
         moment = datetime.fromtimestamp(self.started, timezone.utc)
         return moment.isoformat(timespec="milliseconds")
 
-    def enter(self, phase: str) -> None:
-        """Ends the phase before, and starts another."""
+    def enter(self, step: str) -> None:
+        """Ends the step before, and starts another."""
         now = time.time()
         # A clock that is set back takes no time away.
-        self._spent[self._phase] = self._spent.get(self._phase, 0.0) + max(0.0, now - self._since)
-        self._phase, self._since = phase, now
+        self._spent[self._step] = self._spent.get(self._step, 0.0) + max(0.0, now - self._since)
+        self._step, self._since = step, now
 
     @contextmanager
-    def during(self, phase: str) -> Iterator[None]:
-        """Counts what is done inside for another phase."""
-        before = self._phase
-        self.enter(phase)
+    def during(self, step: str) -> Iterator[None]:
+        """Counts what is done inside for another step."""
+        before = self._step
+        self.enter(step)
         try:
             yield
         finally:
             self.enter(before)
 
+    def steps(self) -> dict[str, float]:
+        """Returns the seconds of each step until now."""
+        self.enter(self._step)
+        return {step: self._spent.get(step, 0.0) for step in (*STEPS, SCORING, PUBLISHING)}
+
     def spent(self) -> dict[str, float]:
         """Returns the seconds of each phase until now."""
-        self.enter(self._phase)
-        return {phase: self._spent.get(phase, 0.0) for phase in PHASES}
+        return by_phase(self.steps())
+
+
+def by_phase(steps: Mapping[str, float]) -> dict[str, float]:
+    """Returns the seconds of each phase; plans of earlier versions have phases and no steps."""
+    found = dict.fromkeys(PHASES, 0.0)
+    for name, seconds in steps.items():
+        phase = STEPS[name].phase if name in STEPS else name
+        if phase in found:
+            found[phase] += seconds
+    return found
 
 
 def times(started: str, ended: datetime | None = None) -> dict[str, Any]:
@@ -123,3 +165,22 @@ def rounded(phases: Mapping[str, float], seconds: float) -> dict[str, float]:
     others = _within({each: phases.get(each, 0.0) for each in (*_BEFORE, SCORING)}, seconds)
     found = {phase: math.floor(spent * 1000) / 1000 for phase, spent in others.items()}
     return {**found, PUBLISHING: max(0.0, round(seconds - sum(found.values()), 3))}
+
+
+def start_up_steps(steps: Mapping[str, float], phases: Mapping[str, float]) -> dict[str, float]:
+    """Returns the steps before scoring in whole milliseconds, which add up to their phases.
+
+    Args:
+        steps: What a stopwatch measured; without any there are none to return.
+        phases: As `rounded` returns them. What they have in addition to the steps is the
+            pipeline's, or, where it is only rounded off, the first step's of its phase.
+    """
+    found: dict[str, float] = {}
+    for phase in _BEFORE if any(step in STEPS for step in steps) else ():
+        mine = [step for step in STEPS if STEPS[step].phase == phase]
+        spent = _within({step: steps.get(step, 0.0) for step in mine}, phases[phase])
+        floors = {step: math.floor(each * 1000) / 1000 for step, each in spent.items()}
+        rest = mine[-1] if phase == LOADING else mine[0]
+        others = sum(each for step, each in floors.items() if step != rest)
+        found |= {**floors, rest: max(0.0, round(phases[phase] - others, 3))}
+    return found

@@ -18,7 +18,16 @@ from batchscore.cli.app import command_start
 from batchscore.commands.run import begin
 from batchscore.commands.tidy import close_killed
 from batchscore.job import load_job
-from batchscore.phases import PHASES, Stopwatch, Units, rounded, split
+from batchscore.phases import (
+    PHASES,
+    STEPS,
+    Stopwatch,
+    Units,
+    by_phase,
+    rounded,
+    split,
+    start_up_steps,
+)
 from batchscore.plan import make_plan, settle
 from batchscore.processes import started_at
 from batchscore.runs import layout
@@ -29,6 +38,8 @@ pytestmark = pytest.mark.slow
 
 SECONDS = st.floats(0, 1e6)
 SPENT = st.dictionaries(st.sampled_from(["start_up", "planning", "loading"]), SECONDS)
+STEPS_SPENT = st.dictionaries(st.sampled_from([*STEPS]), SECONDS)
+BEFORE_SCORING = ("start_up", "planning", "loading")
 MOMENTS = st.none() | st.builds(Units, st.floats(-1e6, 1e6), st.floats(-1e6, 1e6))
 
 
@@ -47,6 +58,35 @@ def test_phases_add_up_to_the_whole(
         reported = rounded(found, round(length, 3))
         assert min(reported.values()) >= 0
         assert sum(reported.values()) == pytest.approx(round(length, 3), abs=1e-6)
+
+
+@given(SECONDS, STEPS_SPENT, MOMENTS)
+def test_steps_add_up_to_their_phases(
+    seconds: float, spent: dict[str, float], units: Units | None
+) -> None:
+    """No step is negative; what a phase has in addition belongs to one of its steps."""
+    phases = rounded(split(seconds, by_phase(spent), units), round(seconds, 3))
+    steps = start_up_steps(spent, phases)
+    assert tuple(steps) == (tuple(STEPS) if spent else ())
+    assert min(steps.values(), default=0) >= 0
+    for phase in BEFORE_SCORING if spent else ():
+        mine = sum(each for step, each in steps.items() if STEPS[step].phase == phase)
+        assert mine == pytest.approx(phases[phase], abs=1e-6)
+
+
+def test_what_is_unknown_of_loading_is_the_pipelines() -> None:
+    """Between the launcher's last measurement and the first row, workers start."""
+    spent = {"process": 0.1, "beam": 1.9004, "job": 0.5, "sample": 0.5}
+    phases = rounded(split(10, by_phase(spent), Units(4, 9)), 10)
+    steps = {step: each for step, each in start_up_steps(spent, phases).items() if each}
+    assert steps == {"process": 0.1, "beam": 1.9, "job": 0.5, "sample": 0.5, "pipeline": 0.999}
+
+
+def test_phases_of_earlier_versions_have_no_steps() -> None:
+    """A plan that such a version wrote holds phases, which are reported as they are."""
+    spent = {"start_up": 4.0, "planning": 1.0, "loading": 0.5, "scoring": 0.0}
+    assert by_phase(spent) == {**spent, "publishing": 0.0}
+    assert start_up_steps(spent, rounded(by_phase(spent), 6.0)) == {}
 
 
 def test_units_lie_between_loading_and_publishing() -> None:
@@ -116,19 +156,24 @@ def test_a_run_takes_what_a_person_waits(
     assert 0.5 * wall <= seconds <= wall
     assert sum(phases.values()) == pytest.approx(seconds, abs=1e-6)
     assert max(phases, key=phases.__getitem__) == "start_up"
+    steps = json.loads(printed)["start_up_seconds"]
+    assert sum(steps.values()) == pytest.approx(sum(phases[p] for p in BEFORE_SCORING), abs=1e-6)
+    assert all(steps[step] > 0 for step in STEPS)
 
 
 def test_all_that_tell_times_agree(timed: tuple[Path, float, str, dict[str, float]]) -> None:
     """The run's JSON, its manifest, `show` and `runs` report the same seconds and phases."""
     job, _, printed, phases = timed
-    reported = json.loads(printed)
+    reported, keys = json.loads(printed), ("started", "finished", "seconds", "phases")
     (listed,) = json.loads(factory.run_cli("runs", "--json", job).stdout)
-    for found in (factory.run_json("show", job), listed):
-        assert [found[key] for key in ("started", "finished", "seconds", "phases")] == [
-            reported[key] for key in ("started", "finished", "seconds", "phases")
-        ]
+    shown_run = factory.run_json("show", job)
+    for found in (shown_run, listed):
+        assert [found[key] for key in keys] == [reported[key] for key in keys]
+    assert shown_run["start_up_seconds"] == reported["start_up_seconds"]
     shown = ", ".join(f"{n.replace('_', '-')} {s:.3f} s" for n, s in phases.items())
-    assert f"phases of {reported['seconds']:.3f} s: {shown}" in factory.run_cli("show", job).stdout
+    steps = ", ".join(f"{n} {s:.3f}" for n, s in reported["start_up_seconds"].items())
+    lines = f"phases of {reported['seconds']:.3f} s: {shown}\nbefore scoring: {steps}\n"
+    assert lines in factory.run_cli("show", job).stdout
     assert f" {reported['seconds']:.1f} " in factory.run_cli("runs", job).stdout
 
 
@@ -143,6 +188,9 @@ def test_a_run_with_nothing_to_do_tells_its_own_time(
     assert sum(again["phases"].values()) == pytest.approx(again["seconds"], abs=1e-6)
     assert set(again["phases"]) == set(PHASES)
     assert (again["phases"]["scoring"], again["stage_seconds"]) == (0, {})
+    steps = again["start_up_seconds"]
+    assert {step for step in STEPS if steps[step]} >= {"job", "input", "published"}
+    assert not {step for step in STEPS if steps[step]} & {"beam", "framework", "model", "sample"}
     line = factory.run_cli("run", job).stdout.splitlines()[2]
     assert "planning" in line
     assert "rows/s" not in line

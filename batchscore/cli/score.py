@@ -22,7 +22,7 @@ from batchscore.cli.app import (
     typed,
 )
 from batchscore.cli.watch import show_progress, stop_on_signals
-from batchscore.phases import PLANNING
+from batchscore.phases import IMPORTS, INPUT, JOB
 from batchscore.processes import share_arenas, uncollected
 
 if TYPE_CHECKING:
@@ -65,9 +65,11 @@ def check(
     batch show.
     """
     clock = stopwatch()
+    clock.enter(IMPORTS)
     with reporting(as_json, debug):
-        from batchscore.cli.render import check as render_check
-        from batchscore.commands.check import check_job
+        with uncollected():
+            from batchscore.cli.render import check as render_check
+            from batchscore.commands.check import check_job
 
         with redirect_stdout(sys.stderr):
             overrides = _with_engine(overrides, engine)
@@ -97,6 +99,7 @@ def run(
 ) -> None:
     """Score a job's input and publish the result, or say why not."""
     clock = stopwatch()
+    clock.enter(IMPORTS)
     share_arenas()
     notifier = _Notifier()
     with reporting(as_json, debug, notifier.tell), stop_on_signals() as stop:
@@ -107,8 +110,9 @@ def run(
             from batchscore.plan import make_plan
 
         overrides = _with_engine(overrides, engine)
-        clock.enter(PLANNING)
+        clock.enter(JOB)
         loaded = notifier.job = load_job(job, params, overrides)
+        clock.enter(INPUT)
         plan = make_plan(loaded)
         with show_progress(as_json) as watch, redirect_stdout(sys.stderr):
             manifest = run_plan(plan, beam_options, rescore, watch, stop, clock)

@@ -25,9 +25,13 @@ from batchscore.finish.judge import judge_ages, judge_values, judge_volume
 from batchscore.job import ColumnCheck, load_job
 from batchscore.messages.wording import counted
 from batchscore.phases import (
+    BEAM,
+    INPUT,
+    JOB,
     LOADING,
     PHASES,
     PLANNING,
+    PUBLISHED,
     PUBLISHING,
     SCORING,
     START_UP,
@@ -182,13 +186,15 @@ def check_job(
         RetryError: The input is not ready.
     """
     clock = clock or Stopwatch()
-    clock.enter(PLANNING)
+    clock.enter(JOB)
     loaded = load_job(path, params, overrides)
     engine = find_engine(loaded.job.runtime.engine)
     if flags:
-        with clock.during(START_UP):
+        with clock.during(BEAM):
             engine.parse_flags([*as_flags(loaded.job.runtime.options), *flags])
+    clock.enter(INPUT)
     plan = make_plan(loaded)
+    clock.enter(PUBLISHED)
     store, slice_ = plan.spec.output, plan.spec.slice
     by, publication = holder(store, slice_), pending(store, slice_)
     work = settle(plan)

@@ -9,7 +9,7 @@ from batchscore.engines.flags import as_flags
 from batchscore.engines.protocol import Engine
 from batchscore.engines.registry import find_engine
 from batchscore.models.backends.registry import backend_of
-from batchscore.phases import LOADING, START_UP, Stopwatch
+from batchscore.phases import BEAM, FRAMEWORK, MODEL, Stopwatch
 from batchscore.plan import Plan
 from batchscore.processes import uncollected
 from batchscore.units.unit import Unit
@@ -27,15 +27,16 @@ def prepared(plan: Plan, units: Sequence[Unit], clock: Stopwatch, flags: Sequenc
     Raises:
         InvalidError: An option, the device, the model or a function cannot be used.
     """
-    with clock.during(START_UP), uncollected():
+    with clock.during(BEAM), uncollected():
         engine_of(plan).parse_flags(flags)
         # The graph needs Beam, and is built later, where nothing else may take seconds.
         import_module("batchscore.pipeline")
+    with clock.during(FRAMEWORK), uncollected():
         backend_of(plan.spec.scoring.model.format).prepare()
         from batchscore.plan.readiness import verify
 
-    with clock.during(LOADING):
-        return verify(plan, units)
+    with clock.during(MODEL):
+        return verify(plan, units, clock)
 
 
 def engine_of(plan: Plan) -> Engine:

@@ -33,7 +33,7 @@ from batchscore.errors import (
 )
 from batchscore.finish.finish import failed_manifest, held_manifest, until_now
 from batchscore.messages.wording import counted, counted_were
-from batchscore.phases import PLANNING, START_UP, Stopwatch, rounded, times
+from batchscore.phases import BEAM, PUBLISHED, Stopwatch, by_phase, rounded, start_up_steps, times
 from batchscore.plan import Plan, Work, plan_facts, scored_as, settle
 from batchscore.processes import uncollected
 from batchscore.runs import layout
@@ -119,11 +119,11 @@ def run_plan(
             if a publication was started, who finishes it.
     """
     clock = clock or Stopwatch()
-    clock.enter(PLANNING)
+    clock.enter(PUBLISHED)
     launch = Launch(engine_of(plan), all_flags(plan, flags))
     # Beam and the framework take seconds to import: a run that has nothing to do is spared them.
     if flags:
-        with clock.during(START_UP):
+        with clock.during(BEAM):
             launch.engine.parse_flags(launch.flags)
     spec = plan.spec
     in_order = _require_free(spec.output, spec.slice)
@@ -202,13 +202,15 @@ def _is_verified(plan: Plan, work: Work) -> bool:
 def _unchanged(work: Work, clock: Stopwatch) -> dict[str, Any]:
     """Returns the manifest of what is published, with this command's own times."""
     assert work.base is not None
-    own = times(clock.started_at())
+    steps, own = clock.steps(), times(clock.started_at())
+    phases = rounded(by_phase(steps), own["seconds"])
     return {
         **work.base,
         "status": "unchanged",
         "published_at": published_at(work.base),
         **own,
-        "phases": rounded(clock.spent(), own["seconds"]),
+        "phases": phases,
+        "start_up_seconds": start_up_steps(steps, phases),
         **{"stage_seconds": {}, "limited_by": None, "timings": None},
     }
 
@@ -240,7 +242,7 @@ def begin(plan: Plan, work: Work, run: str, lease: int, clock: Stopwatch | None 
         before=snapshot(store, plan.spec.slice),
         revoked=list(work.revoked),
         damaged=dict(sorted(work.damaged.items())[:_DAMAGED]),
-        spent=clock.spent(),
+        spent=clock.steps(),
     )
     if not store.create_new(layout.plan_file(run), encode_plan(written), flush=False):
         raise _name_taken(run)

@@ -16,7 +16,7 @@ from batchscore.finish.drift_gate import judge_drift
 from batchscore.finish.judge import judge
 from batchscore.finish.recount import complete_tallies
 from batchscore.job import UserFunction
-from batchscore.phases import Units, rounded, split, times
+from batchscore.phases import Units, by_phase, rounded, split, start_up_steps, times
 from batchscore.runs import layout
 from batchscore.runs.checks import Check, outcome
 from batchscore.runs.column_checks import check_columns, columns_to_json
@@ -302,7 +302,7 @@ def _manifest(
         **_column_checks(spec, result.tallies),
         "drift": result.drift,
         "profile": result.profile.summary(),
-        **_timings(spec, head, fresh, plan.spent),
+        **_timings(spec, head, fresh, by_phase(plan.spent)),
         "reused_units": len(records) - len(fresh),
         "units": units,
         "shards": shards,
@@ -325,12 +325,14 @@ def _head(
 ) -> dict[str, Any]:
     spent = times(plan.started, ended)
     seconds = spent["seconds"]
+    phases = rounded(split(seconds, by_phase(plan.spent), units), seconds)
     return {
         "run": run,
         "status": status,
         **plan.facts,
         **spent,
-        "phases": rounded(split(seconds, plan.spent, units), seconds),
+        "phases": phases,
+        "start_up_seconds": start_up_steps(plan.spent, phases),
     }
 
 
@@ -418,7 +420,9 @@ def until_now(manifest: Mapping[str, Any]) -> dict[str, Any]:
     more = spent["seconds"] - manifest["seconds"]
     timings |= {k: round(timings[k] + more, 4) for k in ("scoring_s", "finish_s") if k in timings}
     phases = rounded(manifest.get("phases", {}), spent["seconds"])
-    return {**manifest, **spent, "phases": phases, "timings": timings or None}
+    steps = start_up_steps(manifest.get("start_up_seconds") or {}, phases)
+    facts = {"phases": phases, "start_up_seconds": steps, "timings": timings or None}
+    return {**manifest, **spent, **facts}
 
 
 def _setting(spec: RunSpec, head: Mapping[str, Any], fresh: Sequence[UnitRecord]) -> Setting:

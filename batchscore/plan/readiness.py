@@ -9,6 +9,7 @@ from batchscore.errors import ModelError, OutputError
 from batchscore.models.backends.facts import Facts
 from batchscore.models.backends.registry import backend_of, naming
 from batchscore.models.folder import Model
+from batchscore.phases import SAMPLE, Stopwatch
 from batchscore.plan.columns import output_names
 from batchscore.plan.inference import settle_inference
 from batchscore.plan.plan import Plan
@@ -20,11 +21,12 @@ from batchscore.worker.scoring import postprocess_step, preprocess_step
 from batchscore.worker.spec import Spec
 
 
-def verify(plan: Plan, units: Sequence[Unit] = ()) -> Plan:
+def verify(plan: Plan, units: Sequence[Unit] = (), clock: Stopwatch | None = None) -> Plan:
     """Returns the plan with its device resolved, once its model and functions were loaded.
 
     Args:
         units: what is to be scored; on a sample of it, scores must depend on their rows alone.
+        clock: Counts the sample for a step of its own.
 
     Raises:
         DeviceError, ModelError, FunctionError, OutputError: one of them cannot be used.
@@ -45,7 +47,8 @@ def verify(plan: Plan, units: Sequence[Unit] = ()) -> Plan:
     )
     plan = settle_inference(replace(plan, gpus=backend.gpus(device)))
     if units:
-        tried = require_independent(plan, units, predictor if device == "cpu" else None)
+        with (clock or Stopwatch()).during(SAMPLE):
+            tried = require_independent(plan, units, predictor if device == "cpu" else None)
         backend.release(device)
         _check_names(plan.spec, tried.scores)
         spec = replace(plan.spec, scoring=replace(plan.spec.scoring, scores=tried.scores))

@@ -263,6 +263,8 @@ class Manifest:
         rescored: Shards that were scored again.
         seconds: Seconds from start to end.
         phases: Seconds by phase; they add up to `seconds`.
+        start_up_seconds: Seconds of each step before scoring; they add up to the phases start-up,
+            planning and loading.
         base: The run that was published before, or null.
         columns: Name and type of each published column.
         files: The scored files that are published by it.
@@ -324,6 +326,7 @@ class Manifest:
     rescored: list[Any] = field(default_factory=list)
     seconds: float = 0.0
     phases: dict[str, float] | None = None
+    start_up_seconds: dict[str, float] = field(default_factory=dict)
     base: str | None = None
     columns: Annotated[list[Any], Each(_PAIR)] = field(default_factory=list)
     files: Annotated[list[Any], Each(FileEntry)] = field(default_factory=list)

@@ -35,7 +35,7 @@ class RunPlan:
         day_end: The end of the job's day, or None.
         revoked: Runs that were taken back and are published all the same.
         damaged: Units whose files were damaged, and what was wrong.
-        spent: Seconds of the phases before the run was opened.
+        spent: Seconds of the steps before the run was opened; of earlier versions, of the phases.
     """
 
     facts: dict[str, Any]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from batchscore.messages.wording import counted, one_line
-from batchscore.phases import PHASES, label
+from batchscore.phases import PHASES, STEPS, label
 from batchscore.telemetry import BETWEEN, STAGES, Metric, thread_of
 
 TIMES = ("time", "thread", "seconds", "share", "speed")
@@ -95,7 +95,7 @@ def phase_seconds(phases: Mapping[str, float]) -> str:
 
 
 def phases(manifest: Mapping[str, Any]) -> list[str]:
-    """Returns one line: the seconds of each phase, which add up to those of the run.
+    """Returns the seconds of each phase, which add up to those of the run, and of each step.
 
     A run of an earlier version knows how long it took until its first unit was opened, and from
     there on.
@@ -103,7 +103,7 @@ def phases(manifest: Mapping[str, Any]) -> list[str]:
     if manifest.get("phases"):
         found = manifest["phases"]
         spent = ", ".join(f"{label(each)} {found.get(each, 0.0):.3f} s" for each in PHASES)
-        return [f"phases of {manifest['seconds']:.3f} s: {spent}"]
+        return [f"phases of {manifest['seconds']:.3f} s: {spent}", *_start_up(manifest)]
     timings = _timings(manifest)
     if "scoring_s" not in timings:
         return []
@@ -111,6 +111,13 @@ def phases(manifest: Mapping[str, Any]) -> list[str]:
         "start-up {start_up_s:.2f} s, scoring {scoring_s:.2f} s, {finish_s:.2f} s of it after the "
         "last unit".format(**timings)
     ]
+
+
+def _start_up(manifest: Mapping[str, Any]) -> list[str]:
+    """Returns a line with the steps before scoring that took any time."""
+    steps = manifest.get("start_up_seconds") or {}
+    spent = ", ".join(f"{step} {steps[step]:.3f}" for step in STEPS if steps.get(step))
+    return [f"before scoring: {spent}"] if spent else []
 
 
 def time_rows(manifest: Mapping[str, Any]) -> list[tuple[str, ...]]:
