@@ -21,8 +21,8 @@ from click.testing import CliRunner
 from batchscore.cli import cli
 from batchscore.models.folder import write_model_folder
 from batchscore.plan import Plan
+from batchscore.plan.footers import keep_row_groups, read_footers
 from batchscore.plan.listing import find_shards
-from batchscore.plan.row_groups import keep_row_groups, read_footers
 from batchscore.plan.schemas import unify_schemas
 from batchscore.stages.block import Block
 from batchscore.storage.store import Store

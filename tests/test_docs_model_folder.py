@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +13,7 @@ import yaml
 
 from batchscore.columnar.arrays import to_numpy
 from batchscore.models.card import ModelCard
-from batchscore.models.features import encode, input_shapes, load_features
+from batchscore.models.features import Feature, encode, input_shapes, load_features
 
 PAGE = (Path(__file__).parents[1] / "docs/model-folder.md").read_text(encoding="utf-8")
 CARD, VARYING = map(yaml.safe_load, re.findall(r"```yaml\n(.*?)```", PAGE, re.S))
@@ -60,8 +60,10 @@ def test_the_features_shown_make_the_values_that_the_page_says() -> None:
 
 
 def test_every_kind_of_feature_has_its_keys_on_the_page() -> None:
-    """Each key of the features shown is named in the table of kinds."""
-    table = PAGE.partition("| kind | keys |")[2].partition("\n\n")[0]
-    shown = json.loads(PREPROCESSING)["inputs"]
-    keys = {key for members in shown.values() for feature in members for key in feature}
-    assert keys - {"kind"} <= set(re.findall(r"`(\w+)`", table))
+    """Each kind has a row with each of its keys, and a row with the types of its column."""
+    keys_of = dict(re.findall(r"^\| `(\w+)` \| (.*?`column`.*?) \|", PAGE, re.MULTILINE))
+    types_of = PAGE.partition("| kind | types of the column |")[2].partition("\n\n")[0]
+    kinds = {each.model_fields["kind"].default: each for each in get_args(get_args(Feature)[0])}
+    assert kinds.keys() == keys_of.keys() == set(re.findall(r"^\| `(\w+)`", types_of, re.MULTILINE))
+    for kind, each in kinds.items():
+        assert each.model_fields.keys() - {"kind"} <= set(re.findall(r"`(\w+)`", keys_of[kind]))

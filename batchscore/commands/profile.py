@@ -21,8 +21,8 @@ from batchscore.messages.addresses import holds_credential, redacted_address
 from batchscore.messages.terms import Terms
 from batchscore.messages.wording import counted_were, nearest, reason
 from batchscore.plan.auto import choose_batch_rows
+from batchscore.plan.footers import Footer, int96_unit, keep_row_groups, places_of, read_footers
 from batchscore.plan.listing import find_shards
-from batchscore.plan.row_groups import Footer, int96_unit, keep_row_groups, places_of, read_footers
 from batchscore.plan.schemas import check_plain, unify_schemas
 from batchscore.stages.ahead import read_ahead
 from batchscore.stages.read import Source, conform, read_unit

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pyarrow as pa
 
 from batchscore.errors import InputError
+from batchscore.plan.footers import Footer
 from batchscore.plan.published import published_types
-from batchscore.plan.row_groups import Footer
 from batchscore.stages.write import Target
 from batchscore.worker.spec import Spec
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from batchscore.errors import InvalidError
 from batchscore.messages.wording import counted, of_count
 from batchscore.models.backends.facts import TILE_ROWS
-from batchscore.plan.row_groups import Footer
+from batchscore.plan.footers import Footer
 from batchscore.units.unit import Unit
 
 MANY_ROWS = 4_000_000  # fewer are scored before other workers have started

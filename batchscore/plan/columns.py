@@ -13,7 +13,7 @@ from batchscore.job import Job, column_checks
 from batchscore.messages.wording import nearest
 from batchscore.models.backends.facts import DEFAULT_OUTPUT
 from batchscore.models.folder import Model
-from batchscore.plan.row_groups import Footer
+from batchscore.plan.footers import Footer
 from batchscore.plan.schemas import check_plain, lacking, unify_schemas
 from batchscore.stages.filters import filter_expression
 from batchscore.stages.postprocess import score_kinds

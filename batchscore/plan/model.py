@@ -22,7 +22,7 @@ from batchscore.models.folder import (
     single_file_model,
 )
 from batchscore.models.inputs import ModelInput
-from batchscore.plan.row_groups import Footer
+from batchscore.plan.footers import Footer
 from batchscore.stages.preprocess import InputColumns, check_kind
 from batchscore.storage.store import Store
 

@@ -25,6 +25,14 @@ from batchscore.plan.columns import (
     written_columns,
 )
 from batchscore.plan.fingerprint import fingerprint, package_versions, score_facts, score_hash
+from batchscore.plan.footers import (
+    BadFile,
+    Footers,
+    int96_unit,
+    keep_row_groups,
+    places_of,
+    read_footers,
+)
 from batchscore.plan.hive import KeyRules
 from batchscore.plan.listing import InputFile, find_shards, keep_published_paths
 from batchscore.plan.model import model_inputs, resolve_model
@@ -37,14 +45,6 @@ from batchscore.plan.places import (
 )
 from batchscore.plan.published import Published, read_published
 from batchscore.plan.reference import References, find_references
-from batchscore.plan.row_groups import (
-    BadFile,
-    Footers,
-    int96_unit,
-    keep_row_groups,
-    places_of,
-    read_footers,
-)
 from batchscore.runs import layout
 from batchscore.runs.actor import actor
 from batchscore.runs.checks import rejects_allowed

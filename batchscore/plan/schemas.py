@@ -10,7 +10,7 @@ from batchscore.errors import InputError
 from batchscore.messages.terms import JOB, Terms
 from batchscore.messages.wording import counted, nearest, of_count
 from batchscore.plan.chunks import is_all_null, named_by
-from batchscore.plan.row_groups import Footer
+from batchscore.plan.footers import Footer
 
 
 def unify_schemas(

@@ -32,9 +32,9 @@ from batchscore.messages.terms import JOB, Terms
 from batchscore.messages.wording import counted_were, one_line, reason
 from batchscore.stages import sizing
 from batchscore.stages.ahead import read_ahead
+from batchscore.stages.as_planned import check_footer, check_values
 from batchscore.stages.block import Block, End
 from batchscore.stages.filters import filter_expression
-from batchscore.stages.footer import check_footer, check_values
 from batchscore.stages.int96 import GUARD, Int96Guard
 from batchscore.storage.marks import is_linked_mark, linked_mark, modification_mark
 from batchscore.storage.parquet import open_parquet

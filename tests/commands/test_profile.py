@@ -24,8 +24,8 @@ from batchscore.commands.profile import Data, hints_of, open_rows, profile, prof
 from batchscore.drift.profile_file import write_table
 from batchscore.drift.table import TableProfile
 from batchscore.errors import InputError, ShardError
+from batchscore.plan.footers import read_footers
 from batchscore.plan.listing import find_shards
-from batchscore.plan.row_groups import read_footers
 from tests.factory import make_rows, run_cli, write_shard
 
 pytestmark = pytest.mark.slow

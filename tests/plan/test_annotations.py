@@ -14,8 +14,8 @@ import pytest
 from batchscore.errors import InputError
 from batchscore.job import load_job
 from batchscore.plan import make_plan
+from batchscore.plan.footers import read_footers
 from batchscore.plan.listing import find_shards
-from batchscore.plan.row_groups import read_footers
 from batchscore.plan.schemas import unify_schemas
 from tests.factory import change_job, make_rows, run_cli, run_json, write_job, write_shard
 from tests.parquet_faults import write_bytes

@@ -94,7 +94,7 @@ def test_a_filtered_shard_that_was_written_again_is_rewritten() -> None:
     assert (found.rewritten, found.rows_before, found.rows_after) == (("p/a",), 5, 0)
 
 
-def test_row_groups_of_one_shard_are_one_shard() -> None:
+def test_footers_of_one_shard_are_one_shard() -> None:
     """However a shard was cut into units, its rows are counted together and its path once."""
     whole = Shard("p/a", 1, "m", 9)
     parts = [Piece(whole, (0,), (0,), (5,)), Piece(whole, (1,), (5,), (4,))]

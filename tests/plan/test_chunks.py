@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchscore.errors import InputError
+from batchscore.plan.footers import read_footers
 from batchscore.plan.listing import find_shards
-from batchscore.plan.row_groups import read_footers
 from batchscore.plan.schemas import unify_schemas
 from tests.factory import make_rows, published, run_cli, run_json, write_job, write_shard
 from tests.parquet_faults import claim_rows, make_encrypted_file, write_bytes

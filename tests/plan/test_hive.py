@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from batchscore.errors import InputError, JobFileError
 from batchscore.job import load_job
+from batchscore.plan.footers import read_footers
 from batchscore.plan.hive import KeyRules, hive_keys, key_types, key_value, same_keys
 from batchscore.plan.listing import InputFile, find_shards
 from batchscore.plan.published import Published
-from batchscore.plan.row_groups import read_footers
 from batchscore.units.unit import Shard
 from tests.factory import change_job, make_rows, run_json, write_job, write_shard
 

@@ -15,9 +15,9 @@ from batchscore.job import Job, load_job
 from batchscore.models.features import Features, Numeric, dump_features
 from batchscore.models.folder import Model, write_model_folder
 from batchscore.models.inputs import ModelInput
+from batchscore.plan.footers import Footer, read_footers
 from batchscore.plan.listing import find_shards
 from batchscore.plan.model import model_inputs, resolve_model
-from batchscore.plan.row_groups import Footer, read_footers
 from batchscore.stages.preprocess import InputColumns
 from tests.factory import NET, sha256, write_job, write_model, write_weights
 

@@ -127,7 +127,7 @@ def test_a_million_rows_in_order_take_about_a_kilobyte(tmp_path: Path) -> None:
     assert metadata.num_rows == 1_000_000
 
 
-def test_row_groups_are_bounded(tmp_path: Path) -> None:
+def test_footers_are_bounded(tmp_path: Path) -> None:
     """What waits is written once it is a row group, and freed."""
     file = RowsFile(Store(str(tmp_path)), ROWS_FILE)
     numbers = to_arrow(np.arange(131_072))

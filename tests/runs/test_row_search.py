@@ -97,7 +97,7 @@ def test_each_value_of_a_kind_is_found(name: str, tmp_path: Path) -> None:
         assert found.positions_n.tolist() == [number, number + len(values)], text
 
 
-def test_row_groups_that_cannot_hold_a_value_are_not_read(tmp_path: Path) -> None:
+def test_footers_that_cannot_hold_a_value_are_not_read(tmp_path: Path) -> None:
     """Damaged pages of other row groups do not matter; those of its own do."""
     table = pa.table({"id": range(3000)})
     path = tmp_path / "x.parquet"

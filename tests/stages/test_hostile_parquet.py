@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from batchscore.errors import InputError, ShardError
+from batchscore.plan.footers import keep_row_groups, read_footers
 from batchscore.plan.listing import find_shards
-from batchscore.plan.row_groups import keep_row_groups, read_footers
 from batchscore.plan.schemas import unify_schemas
 from batchscore.stages import read
 from batchscore.stages.read import Source, read_unit

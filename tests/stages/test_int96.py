@@ -14,8 +14,8 @@ import pytest
 
 import batchscore as bs
 from batchscore.errors import Int96Error
+from batchscore.plan.footers import int96_unit, keep_row_groups, read_footers
 from batchscore.plan.listing import find_shards
-from batchscore.plan.row_groups import int96_unit, keep_row_groups, read_footers
 from batchscore.plan.schemas import unify_schemas
 from batchscore.stages.read import Source, read_unit
 from batchscore.units.unit import pack_units

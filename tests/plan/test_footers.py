@@ -19,10 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchscore.errors import InputError
-from batchscore.plan import row_groups
+from batchscore.plan.footers import keep_row_groups, read_footers
 from batchscore.plan.hive import hive_keys
 from batchscore.plan.listing import InputFile, find_shards
-from batchscore.plan.row_groups import keep_row_groups, read_footers
 from batchscore.plan.schemas import unify_schemas
 from batchscore.storage.store import Store
 from tests.factory import make_rows, write_shard
@@ -260,7 +259,7 @@ def test_shards_that_are_alike_share_one_schema(
 ) -> None:
     """What is known of columns holds for each shard, while equal schemas are compared once."""
     # Two threads that begin at the same time may each make one.
-    monkeypatch.setattr(row_groups, "_LOCAL_THREADS", 1)
+    monkeypatch.setattr("batchscore.plan.footers._LOCAL_THREADS", 1)
     tables = [pa.table({"a": [1]}), pa.table({"a": [1.5]}), pa.table({"a": [2.5]})]
     for number, table in enumerate(tables):
         write_shard(tmp_path / f"{number}.parquet", table)
