@@ -27,7 +27,7 @@ JOB, INPUT, PUBLISHED = "job", "input", "published"
 MODEL, SAMPLE, PIPELINE = "model", "sample", "pipeline"
 
 
-class Step(NamedTuple):
+class StartStep(NamedTuple):
     """A part of a phase before scoring: which phase, and what it is for."""
 
     phase: str
@@ -35,16 +35,16 @@ class Step(NamedTuple):
 
 
 STEPS = {
-    PROCESS: Step(START_UP, "starting Python, until the command line is read"),
-    IMPORTS: Step(START_UP, "importing batchscore and Arrow"),
-    BEAM: Step(START_UP, "importing Beam, and validating Beam options"),
-    FRAMEWORK: Step(START_UP, "importing the model's framework"),
-    JOB: Step(PLANNING, "reading the job file"),
-    INPUT: Step(PLANNING, "listing the input, and reading footers and the model folder"),
-    PUBLISHED: Step(PLANNING, "taking the slice, and comparing with what is published"),
-    MODEL: Step(LOADING, "loading the model and the functions"),
-    SAMPLE: Step(LOADING, "showing on a sample that a score depends on its row alone"),
-    PIPELINE: Step(LOADING, "building the pipeline and starting workers, up to the first row"),
+    PROCESS: StartStep(START_UP, "starting Python, until the command line is read"),
+    IMPORTS: StartStep(START_UP, "importing batchscore and Arrow"),
+    BEAM: StartStep(START_UP, "importing Beam, and validating Beam options"),
+    FRAMEWORK: StartStep(START_UP, "importing the model's framework"),
+    JOB: StartStep(PLANNING, "reading the job file"),
+    INPUT: StartStep(PLANNING, "listing the input, and reading footers and the model folder"),
+    PUBLISHED: StartStep(PLANNING, "taking the slice, and comparing with what is published"),
+    MODEL: StartStep(LOADING, "loading the model and the functions"),
+    SAMPLE: StartStep(LOADING, "showing on a sample that a score depends on its row alone"),
+    PIPELINE: StartStep(LOADING, "building the pipeline and starting workers, up to the first row"),
 }
 """The steps before scoring, in the order in which most of them come."""
 
