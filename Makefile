@@ -65,7 +65,7 @@ docs: $(READY)
 	@echo "Open out/site/index.html, or run: $(BIN)/mkdocs serve"
 
 check: lint
-	$(BIN)/mypy $(CHECKED)
+	$(BIN)/mypy typings $(CHECKED)
 	$(BIN)/lint-imports
 
 lint: $(READY)

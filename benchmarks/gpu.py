@@ -233,6 +233,7 @@ def _take(column: pa.Array, rows: int) -> Iterator[tuple[Array, torch.Tensor]]:
 
 def _take_sorted(column: pa.Array, rows: int) -> Iterator[tuple[Array, torch.Tensor]]:
     """Yields rows from the shortest on, each batch padded to its longest."""
+    assert isinstance(column, pa.LargeListArray)
     ragged = ragged_from_arrow(column)
     lengths_b = ragged.lengths_b
     order_b = np.argsort(lengths_b, kind="stable")

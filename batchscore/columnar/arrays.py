@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import date
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import pyarrow as pa
@@ -54,7 +54,7 @@ def to_numpy(column: pa.Array) -> Array:
     if column.null_count:
         raise ValueError(f"column of type {column.type} holds {column.null_count} nulls")
     shape, rows = [], len(column)
-    while pa.types.is_fixed_size_list(column.type):
+    while isinstance(column, pa.FixedSizeListArray):
         shape.append(column.type.list_size)
         column = column.flatten()
     return _flat_numpy(column).reshape(rows, *shape)
@@ -81,15 +81,15 @@ def raw_values(column: pa.Array) -> Array:
         return np.empty(0, dtype)
     if dtype == np.bool_:
         return _unpack_bits(data, column.offset, len(column))
-    return np.frombuffer(data, dtype, len(column), column.offset * dtype.itemsize)
+    return np.frombuffer(memoryview(data), dtype, len(column), column.offset * dtype.itemsize)
 
 
 def valid_values(column: pa.Array) -> Array:
     """Returns the values (n,) of a flat column that are not null, a view where all are valid."""
-    values_b = raw_values(column)
-    if not (column.null_count and len(column)):
+    values_b, valid = raw_values(column), column.buffers()[0]
+    if valid is None or not (column.null_count and len(column)):
         return values_b
-    return values_b[_unpack_bits(column.buffers()[0], column.offset, len(column))]
+    return values_b[_unpack_bits(valid, column.offset, len(column))]
 
 
 @lru_cache  # asked for each column of each block
@@ -109,7 +109,7 @@ def _stored_dtype(kind: pa.DataType) -> np.dtype[Any]:
 
 def _unpack_bits(data: pa.Buffer, offset: int, length: int) -> Array:
     first, skipped = divmod(offset, 8)
-    packed = np.frombuffer(data, np.uint8, (skipped + length + 7) // 8, first)
+    packed = np.frombuffer(memoryview(data), np.uint8, (skipped + length + 7) // 8, first)
     bits = np.unpackbits(packed, count=skipped + length, bitorder="little")
     return bits[skipped:].view(np.bool_)
 
@@ -236,10 +236,15 @@ def beyond_years(column: pa.Array) -> Array:
         return none_b
     whole = column.view(pa.int32() if pa.types.is_date32(kind) else pa.int64())
     low, high = pc.min_max(whole).as_py().values()
-    day = 1 if pa.types.is_date32(kind) else _STEPS["ms" if pa.types.is_date64(kind) else kind.unit]
+    day = 1 if pa.types.is_date32(kind) else _STEPS[stored_unit(kind)]
     if low is None or (_SAFE_DAYS[0] * day <= low and high <= _SAFE_DAYS[1] * day):
         return none_b
     return np.array([_has_no_year(value) for value in column])
+
+
+def stored_unit(kind: pa.DataType) -> str:
+    """Returns the unit of the integers that a date64 or timestamp column stores."""
+    return kind.unit if pa.types.is_timestamp(kind) else "ms"
 
 
 def _has_no_year(value: pa.Scalar) -> bool:
@@ -322,7 +327,7 @@ def leaf_numbers(column: pa.Array) -> Array | None:
         return None
     column = _decode(column)
     while is_list(column.type):
-        column = _decode(column.flatten())
+        column = _decode(pc.list_flatten(column))
     if pa.types.is_decimal(column.type):
         column = column.cast(pa.float64())
     return to_numpy(column.drop_null())
@@ -356,7 +361,7 @@ def _levels(column: pa.Array) -> list[tuple[Array, pa.Array, Array]]:
     while is_list(column.type):
         levels.append((rows_n, column, ~to_numpy(column.is_valid())))
         rows_n = rows_n[to_numpy(pc.list_parent_indices(column)).astype(np.int64)]
-        column = _decode(column.flatten())
+        column = _decode(pc.list_flatten(column))
     good_n = to_numpy(column.is_valid())
     if pa.types.is_floating(column.type):
         good_n &= np.isfinite(raw_values(column))
@@ -373,7 +378,7 @@ def _decode(column: pa.Array) -> pa.Array:
     """Takes dictionaries and extension types off a column's outermost level."""
     if isinstance(column, pa.ExtensionArray):
         return _decode(column.storage)
-    if pa.types.is_dictionary(column.type):
+    if isinstance(column, pa.DictionaryArray):
         return _decode(column.dictionary.take(column.indices))
     return column
 
@@ -392,7 +397,9 @@ def _is_number(kind: pa.DataType) -> bool:
     return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))
 
 
-def is_list(kind: pa.DataType) -> bool:
+def is_list(
+    kind: pa.DataType,
+) -> TypeGuard[pa.ListType | pa.LargeListType | pa.FixedSizeListType]:
     """Tells whether a type is a list of any kind but a map."""
     types = pa.types
-    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
+    return types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)

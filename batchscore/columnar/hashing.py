@@ -38,7 +38,8 @@ def hash_bytes(values: pa.Array) -> Array:
     if not len(values):
         return np.empty(0, np.uint64)
     _, offsets, data = values.buffers()
-    offsets_n = np.frombuffer(offsets, np.int64, len(values) + 1, _WORD * values.offset)
+    assert offsets is not None
+    offsets_n = np.frombuffer(memoryview(offsets), np.int64, len(values) + 1, _WORD * values.offset)
     lengths_n = np.diff(offsets_n)
     rows_m = np.flatnonzero(lengths_n)
     sums_n = np.zeros(len(values), np.uint64)
@@ -90,7 +91,7 @@ def _mixed(place_w: Array, words_w: Array) -> Array:
 
 def _words(data: pa.Buffer) -> Array:
     """Views a buffer as the little-endian words that begin at each of its bytes but the last."""
-    words: Array = np.ndarray((data.size - _WORD + 1,), "<u8", data, strides=(1,))
+    words: Array = np.ndarray((data.size - _WORD + 1,), "<u8", memoryview(data), strides=(1,))
     return words
 
 

@@ -59,7 +59,7 @@ def make_ragged(steps_n: Array, lengths_b: Array) -> Ragged:
     return Ragged(steps_n, offsets)
 
 
-def ragged_to_arrow(ragged: Ragged) -> pa.Array:
+def ragged_to_arrow(ragged: Ragged) -> pa.LargeListArray:
     """Wraps rows as a LargeList column that shares their memory, as `to_arrow` does for steps."""
     return pa.LargeListArray.from_arrays(to_arrow(ragged.offsets), to_arrow(ragged.steps_n))
 

@@ -257,7 +257,7 @@ class Categories:
 
 def distinct_values(array: pa.Array) -> Iterator[tuple[pa.Array, Counts]]:
     """Yields values (d,) without nulls, and how often each is there; some may come repeatedly."""
-    if pa.types.is_dictionary(array.type):
+    if isinstance(array, pa.DictionaryArray):
         yield from _used(array)
         return
     for start in range(0, len(array), _BLOCK):
@@ -310,8 +310,10 @@ def _whole(type_: str, label: bytes) -> bytes:
 
 
 def _cut(value: pa.Scalar) -> bytes:
-    cut: bytes = value.as_buffer()[:LABEL_BYTES].to_pybytes()
-    return cut
+    assert isinstance(value, pa.BinaryScalar)
+    data = value.as_buffer()
+    assert data is not None
+    return data[:LABEL_BYTES].to_pybytes()
 
 
 def _order(type_: str) -> Any:

@@ -105,8 +105,7 @@ def type_name(type_: pa.DataType) -> str:
 def _plain_type(type_: pa.DataType) -> pa.DataType:
     if isinstance(type_, pa.BaseExtensionType):
         return _plain_type(type_.storage_type)
-    encoded = pa.types.is_dictionary(type_) or pa.types.is_run_end_encoded(type_)
-    if encoded:
+    if pa.types.is_dictionary(type_) or pa.types.is_run_end_encoded(type_):
         return _plain_type(type_.value_type)
     # Writers name a list's items `item`, `element` or `array`, which is no difference.
     if pa.types.is_fixed_size_list(type_):
@@ -123,9 +122,9 @@ def _plain(array: pa.Array) -> pa.Array:
     """
     if isinstance(array, pa.ExtensionArray):
         return _plain(array.storage)
-    if pa.types.is_run_end_encoded(array.type):
+    if isinstance(array, pa.RunEndEncodedArray):
         return _plain(_by_run(array))
-    if pa.types.is_dictionary(array.type):
+    if isinstance(array, pa.DictionaryArray):
         return _plain_dictionary(array)
     wide = _WIDE.get(str(array.type))
     return array if wide is None else array.cast(wide)
@@ -180,6 +179,7 @@ def _aspects(type_: pa.DataType, kind: Kind) -> dict[str, Any]:
 
 
 def _score_aspects(type_: pa.DataType, kind: Kind) -> dict[str, Any]:
+    assert pa.types.is_fixed_size_list(type_)
     scores = {
         f"class {i}": Numbers(str(type_.value_type), PROBABILITY) for i in range(type_.list_size)
     }
@@ -190,6 +190,7 @@ def _score_aspects(type_: pa.DataType, kind: Kind) -> dict[str, Any]:
 
 
 def _vector_aspects(type_: pa.DataType) -> dict[str, Any]:
+    assert pa.types.is_fixed_size_list(type_)
     width, item = type_.list_size, str(type_.value_type)
     items = range(width if width <= NARROW else 0)
     elements = {f"element {i}": Numbers(item, FLOAT) for i in items}
@@ -199,6 +200,7 @@ def _vector_aspects(type_: pa.DataType) -> dict[str, Any]:
 
 def _list_aspects(type_: pa.DataType) -> dict[str, Any]:
     aspects: dict[str, Any] = {"length": Numbers("int64", SIGNED)}
+    assert is_list(type_)
     items = new_column(type_.value_type)
     if "value" in items.aspects:
         aspects["items"] = items.aspects["value"]
@@ -246,7 +248,7 @@ def _update_list(column: ColumnProfile, array: pa.Array) -> None:
     lengths = pc.list_value_length(array).cast(pa.int64())
     column.aspects["length"].update(number_values(lengths))
     if "items" in column.aspects:
-        items = _plain(array.flatten()).drop_null()
+        items = _plain(pc.list_flatten(array)).drop_null()
         aspect = column.aspects["items"]
         aspect.update(items if isinstance(aspect, Categories) else number_values(items))
 

@@ -25,6 +25,7 @@ def finite_matrix(array: pa.Array) -> Array:
     Args:
         array: without nulls; its lists may hold nulls.
     """
+    assert isinstance(array, pa.FixedSizeListArray)
     width, flat = array.type.list_size, array.flatten()
     if flat.null_count:
         array = array.filter(to_arrow(_whole(flat, width)))

@@ -208,6 +208,7 @@ def number_values(array: pa.Array) -> NDArray[Any]:
 
 def _floats(array: pa.Array) -> NDArray[np.float64]:
     type_ = array.type
+    assert pa.types.is_decimal(type_)
     if type_.precision > _EXACT_DIGITS or not 0 <= type_.scale <= _EXACT_POWER:
         return valid_values(array.cast(pa.string()).cast(pa.float64()))
     # Arrow's own cast rounds twice, and is off by a bit for some prices.

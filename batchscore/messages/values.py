@@ -50,15 +50,16 @@ def duration_text(value: int, unit: str) -> str:
 
 def date_text(value: pa.Scalar) -> str:
     """Returns a date or timestamp of any year as ISO 8601 text, with `Z` where it has a zone."""
+    assert isinstance(value, pa.Date32Scalar | pa.Date64Scalar | pa.TimestampScalar)
     kind = value.type
-    unit = "D" if pa.types.is_date32(kind) else "ms" if pa.types.is_date64(kind) else kind.unit
+    unit = kind.unit if pa.types.is_timestamp(kind) else "D" if kind.bit_width == 32 else "ms"
     moment = np.array(value.value, np.int64).view(f"M8[{unit}]")
     if np.isnat(moment):  # the smallest int64, which is a value in Arrow
         return str(value.value)
     text = str(moment)
-    if pa.types.is_date(kind):
-        return text.partition("T")[0]
-    return text + ("Z" if kind.tz else "")
+    if pa.types.is_timestamp(kind):
+        return text + ("Z" if kind.tz else "")
+    return text.partition("T")[0]
 
 
 def plain_values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
@@ -72,9 +73,9 @@ def plain_values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
     kind = column.type
     if not _holds_span(kind):
         return _python_values(column)
-    if pa.types.is_dictionary(kind):
+    if isinstance(column, pa.DictionaryArray):
         return plain_values(column.dictionary_decode())
-    if not _is_span(kind):
+    if not (pa.types.is_duration(kind) or pa.types.is_time(kind)):
         return _plain_parts(column)
     text = duration_text if pa.types.is_duration(kind) else clock_text
     whole = pa.int32() if pa.types.is_time32(kind) else pa.int64()
@@ -90,7 +91,7 @@ def _python_values(column: pa.Array) -> list[Any]:
             raise
     if isinstance(column, pa.ExtensionArray):
         return plain_values(column.storage)
-    if pa.types.is_dictionary(column.type):
+    if isinstance(column, pa.DictionaryArray):
         return plain_values(column.dictionary_decode())
     if pa.types.is_nested(column.type):
         return _plain_parts(column)
@@ -108,15 +109,15 @@ def _date(value: pa.Scalar) -> Any:
 def _plain_parts(column: pa.Array) -> list[Any]:
     """Returns the values of structs as dicts, of lists as lists, of maps as lists of pairs."""
     kind, valid = column.type, column.is_valid().to_pylist()
-    if pa.types.is_struct(kind):
+    if isinstance(column, pa.StructArray):
         parts = zip(*map(plain_values, column.flatten()), strict=True)
-        names = [field.name for field in kind]
+        names = [field.name for field in column.type]
         rows = [dict(zip(names, row, strict=True)) for row in parts]
         return [row if known else None for row, known in zip(rows, valid, strict=True)]
     if pa.types.is_map(kind):
         pairs = plain_values(column.cast(pa.list_(pa.struct([kind.key_field, kind.item_field]))))
         return [each and [tuple(pair.values()) for pair in each] for each in pairs]
-    items = iter(plain_values(column.flatten()))
+    items = iter(plain_values(pc.list_flatten(column)))
     lengths = pc.list_value_length(column).to_pylist()
     return [
         list(islice(items, length)) if known else None

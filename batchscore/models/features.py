@@ -243,7 +243,7 @@ def check_schema(features: Features, schema: pa.Schema) -> None:
             _check_column(feature, schema)
 
 
-def encode(features: Features, batch: pa.RecordBatch) -> dict[str, pa.FixedSizeListArray]:
+def encode(features: Features, batch: pa.RecordBatch) -> dict[str, pa.Array]:
     """Return each model input as a FixedSizeList column: b rows of f float32 or int64, never null.
 
     The values lie in one contiguous buffer, which torch can take without a copy. What a row becomes
@@ -385,7 +385,7 @@ def plain_values(column: pa.Array) -> pa.Array:
     # Arrow can neither take nor look up views.
     if pa.types.is_string_view(column.type):
         return column.cast(pa.large_string())
-    if not pa.types.is_dictionary(column.type):
+    if not isinstance(column, pa.DictionaryArray):
         return column
     if pa.types.is_string_view(column.type.value_type):
         values = column.dictionary.cast(pa.large_string())

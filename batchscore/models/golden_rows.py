@@ -38,7 +38,7 @@ def golden_rows(batch: pa.RecordBatch, places_g: Array) -> pa.RecordBatch:
 
 def _extremes(batch: pa.RecordBatch) -> Iterator[int]:
     for column in batch.columns:
-        if pa.types.is_dictionary(column.type):
+        if isinstance(column, pa.DictionaryArray):
             column = column.dictionary_decode()
         known = len(column) - column.null_count
         order_b = _sorted_places(column)

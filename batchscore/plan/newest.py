@@ -49,9 +49,10 @@ def _of_groups(file: pq.ParquetFile, piece: Piece, column: str) -> Tally | None:
     step = _nanoseconds(metadata.schema.column(leaf))
     chunks = [metadata.row_group(group).column(leaf) for group in groups]
     newest = [chunk.statistics for chunk in chunks if not has_nulls_alone(chunk)]
-    if any(found is None or not found.has_min_max for found in newest):
+    known = [found.max_raw for found in newest if found is not None and found.has_min_max]
+    if len(known) < len(newest):
         return None
-    return Tally(piece.rows, newest=max((step * found.max_raw for found in newest), default=None))
+    return Tally(piece.rows, newest=max((step * largest for largest in known), default=None))
 
 
 def _nanoseconds(stored: pq.ColumnSchema) -> int:

@@ -116,5 +116,6 @@ def _file_number(file: str) -> int:
 def _holds(rows: pq.ParquetFile, group: int, number: int) -> bool:
     """Tells whether a row group may hold rows of a file, by its statistics if it has them."""
     statistics = rows.metadata.row_group(group).column(0).statistics
-    known = statistics is not None and statistics.has_min_max
-    return not known or statistics.min <= number <= statistics.max
+    if statistics is None or not statistics.has_min_max:
+        return True
+    return bool(statistics.min <= number <= statistics.max)

@@ -118,7 +118,7 @@ def read_keys(store: Store, path: str, label: str) -> list[SortedKeys]:
 def _parts(file: pq.ParquetFile) -> list[range]:
     """Returns the row groups of each run; ArrowInvalid if the file does not tell them."""
     try:
-        begins = parse_json(file.metadata.metadata[b"runs"])
+        begins = parse_json((file.metadata.metadata or {})[b"runs"])
         parts = [range(first, end) for first, end in pairwise(begins)]
     except (LookupError, TypeError, ValueError) as error:
         raise pa.ArrowInvalid(f"its runs are unknown ({reason(error)})") from error

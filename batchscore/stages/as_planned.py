@@ -36,8 +36,10 @@ def check_values(
     schema, paths = file.metadata.schema, file.reader.column_paths
     flat = (leaf for leaf, (top, *_) in enumerate(paths) if top in columns)
     leaf = next((leaf for leaf in flat if not schema.column(leaf).max_repetition_level), None)
+    if leaf is None:
+        return
     for group, rows in zip(piece.row_groups, piece.sizes, strict=True):
-        found = rows if leaf is None else file.metadata.row_group(group).column(leaf).num_values
+        found = file.metadata.row_group(group).column(leaf).num_values
         if found > rows:
             promised = f"its footer promises {counted(rows, 'row')}"
             values = f"{counted(found, 'value')} in row group {group}, where {promised}"

@@ -17,8 +17,11 @@ from batchscore.stages.literals import Place, next_above, place
 Condition = tuple[str, str, Any]
 Groups = Sequence[Sequence[Condition]]
 
-_EITHER_SIDE: dict[str, Callable[[Any, Any], Any]] = {"==": operator.eq, "!=": operator.ne}
-_BELOW: dict[str, Callable[[Any, Any], Any]] = {"<": operator.lt, "<=": operator.le}
+_EITHER_SIDE: dict[str, Callable[[Any, Any], pc.Expression]] = {
+    "==": operator.eq,
+    "!=": operator.ne,
+}
+_BELOW: dict[str, Callable[[Any, Any], pc.Expression]] = {"<": operator.lt, "<=": operator.le}
 
 
 def filter_expression(filters: Groups, schema: pa.Schema) -> pc.Expression:
@@ -74,7 +77,7 @@ def _condition(condition: Condition, schema: pa.Schema) -> pc.Expression:
     field, kind = _comparable(pc.field(column), schema.field(column).type)
     if name in ("in", "not in"):
         places = [_place(column, name, each, schema) for each in literal]
-        values = [found.floor for found in places if found.exact]
+        values = [found.floor for found in places if found.exact and found.floor is not None]
         kept = field.isin(_value_set(values, kind))
         return ~kept if name == "not in" else kept
     found = _place(column, name, literal, schema)
@@ -113,7 +116,7 @@ def _outer_float(
         return None
     field, literals = pc.field(column), literal if name == "in" else [literal]
     places = [_place(column, name, each, schema) for each in literals]
-    near = [_neighbours(each.floor) for each in places]
+    near = [_neighbours(each.floor) for each in places if each.floor is not None]
     if name in ("in", "==", "="):
         return _any([(field >= low) & (field <= high) for low, high in near])
     low, high = near[0]

@@ -88,13 +88,13 @@ def _is_part(path: str, names: Collection[str]) -> bool:
 
 def _leaves(column: pa.Array) -> Iterator[pa.Array]:
     """Yields the arrays of values that a column is made of."""
-    if pa.types.is_map(column.type):
+    if isinstance(column, pa.MapArray):
         yield from _leaves(column.keys)
         yield from _leaves(column.items)
-    elif pa.types.is_struct(column.type):
+    elif isinstance(column, pa.StructArray):
         for part in column.flatten():
             yield from _leaves(part)
     elif pa.types.is_nested(column.type):
-        yield from _leaves(column.flatten())
+        yield from _leaves(pc.list_flatten(column))
     else:
         yield column

@@ -137,7 +137,7 @@ def hash_keys(batch: pa.RecordBatch, columns: tuple[str, ...]) -> tuple[Array, A
 def _hash_column(name: str, column: pa.Array) -> tuple[Array, Array]:
     if isinstance(column, pa.ExtensionArray):
         column = column.storage
-    if pa.types.is_dictionary(column.type):
+    if isinstance(column, pa.DictionaryArray):
         column = column.dictionary_decode()
     if _is_text(column.type):
         column = column.cast(pa.large_binary())
@@ -194,8 +194,10 @@ def _date_words(column: pa.Array) -> list[Array]:
 
 
 def _time_words(column: pa.Array) -> list[Array]:
-    per_second = _PER_SECOND[column.type.unit]
-    kind = pa.int32() if pa.types.is_time32(column.type) else pa.int64()
+    own = column.type
+    assert pa.types.is_time(own) or pa.types.is_timestamp(own) or pa.types.is_duration(own)
+    per_second = _PER_SECOND[own.unit]
+    kind = pa.int32() if pa.types.is_time32(own) else pa.int64()
     seconds_n, rest_n = np.divmod(to_numpy(column.view(kind)).astype(np.int64), per_second)
     return [seconds_n.view(np.uint64), (rest_n * (10**9 // per_second)).view(np.uint64)]
 
@@ -203,9 +205,13 @@ def _time_words(column: pa.Array) -> list[Array]:
 def _decimal_words(column: pa.Array) -> list[Array]:
     if not len(column):
         return []
-    wide = column.cast(pa.decimal256(76, column.type.scale))
-    words_nw = np.frombuffer(wide.buffers()[1], np.uint64, 4 * len(wide), 32 * wide.offset)
-    scale_n = np.full(len(wide), column.type.scale, np.int64).view(np.uint64)
+    kind = column.type
+    assert pa.types.is_decimal(kind)
+    wide = column.cast(pa.decimal256(76, kind.scale))
+    data = wide.buffers()[1]
+    assert data is not None
+    words_nw = np.frombuffer(memoryview(data), np.uint64, 4 * len(wide), 32 * wide.offset)
+    scale_n = np.full(len(wide), kind.scale, np.int64).view(np.uint64)
     return [scale_n, *words_nw.reshape(-1, 4).T]
 
 

@@ -85,13 +85,14 @@ def _integer(literal: Any, kind: pa.DataType) -> Place:
 
 
 def _decimal(literal: Any, kind: pa.DataType) -> Place:
-    high = 10**kind.precision - 1
-    steps = _number(literal) * Fraction(10) ** kind.scale
+    assert pa.types.is_decimal(kind)
+    high, scale = 10**kind.precision - 1, kind.scale
+    steps = _number(literal) * Fraction(10) ** scale
 
     def make(steps: int) -> pa.Scalar:
         # Decimal arithmetic would round to its context's 28 digits.
         digits = tuple(map(int, str(abs(steps))))
-        return pa.scalar(Decimal((int(steps < 0), digits, -kind.scale)), kind)
+        return pa.scalar(Decimal((int(steps < 0), digits, -scale)), kind)
 
     return _grid(steps, -high, high, make)
 
@@ -195,6 +196,7 @@ def _split_fraction(text: str) -> tuple[str, Fraction]:
 
 
 def _timestamp(literal: Any, kind: pa.DataType) -> Place:
+    assert pa.types.is_timestamp(kind)
     steps = _instant(literal, kind.tz is not None) * _PER_SECOND[kind.unit]
     return _int64_grid(steps, kind)
 
@@ -207,6 +209,7 @@ def _date(literal: Any, kind: pa.DataType) -> Place:
 
 
 def _time(literal: Any, kind: pa.DataType) -> Place:
+    assert pa.types.is_time(kind)
     expected = "write a time as a text in quotes, such as '01:30:00'"
     text, fraction = _split_fraction(literal) if isinstance(literal, str) else ("", Fraction(0))
     try:

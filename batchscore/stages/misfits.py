@@ -104,7 +104,7 @@ def _items(column: pa.Array, wanted: Wanted) -> Iterator[_Fault]:
     lengths_b = to_numpy(pc.fill_null(pc.list_value_length(column), 0)).astype(np.int64)
     row_n = np.repeat(np.arange(len(column)), lengths_b)
     place_n = np.arange(len(row_n)) - np.repeat(lengths_b.cumsum() - lengths_b, lengths_b)
-    for fault in _faults(column.flatten(), wanted):
+    for fault in _faults(pc.list_flatten(column), wanted):
         rows_f, first_f = np.unique(row_n[fault.rows_f], return_index=True)
         places = number_texts(to_arrow(place_n[fault.rows_f[first_f]]))
         found = joined_texts([fault.found.take(to_arrow(first_f)), " at place ", places])

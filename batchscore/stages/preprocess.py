@@ -174,7 +174,7 @@ def _lengths(batch: pa.RecordBatch, inputs: Sequence[InputColumns]) -> dict[str,
 def _bad_sequences(column: pa.Array, wanted: InputColumns) -> Array:
     """Each step is held to what a whole row of another input is held to."""
     bad_b = to_numpy(column.is_null())
-    bad_n = _bad_rows(column.flatten(), wanted)
+    bad_n = _bad_rows(pc.list_flatten(column), wanted)
     if bad_n.any():
         lengths_b = to_numpy(pc.fill_null(pc.list_value_length(column), 0))
         bad_b[np.repeat(np.arange(len(column)), lengths_b)[bad_n]] = True
@@ -210,7 +210,7 @@ def _out_of_range(column: pa.Array, dtype: str) -> Array:
 def _bad_lists(column: pa.Array, wanted: InputColumns) -> Array:
     lengths = pc.fill_null(pc.list_value_length(column), 0)
     bad_b = np.asarray(to_numpy(lengths) != wanted.width)
-    numbers = column.filter(to_arrow(~bad_b)).flatten()
+    numbers = pc.list_flatten(column.filter(to_arrow(~bad_b)))
     bad_n = _bad_rows(numbers, wanted)
     if bad_n.any():
         bad_b[~bad_b] = bad_n.reshape(-1, wanted.width).any(axis=1)
@@ -220,7 +220,9 @@ def _bad_lists(column: pa.Array, wanted: InputColumns) -> Array:
 def _column(batch: pa.RecordBatch, wanted: InputColumns) -> pa.Array:
     columns = [batch.column(name) for name in wanted.columns]
     for name, column in zip(wanted.columns, columns, strict=True):
-        if not check_kind(column.type.value_type if wanted.varying else column.type, wanted.dtype):
+        kind = column.type
+        step = kind.value_type if wanted.varying and is_list(kind) else kind
+        if not check_kind(step, wanted.dtype):
             raise StepError(
                 f"model input {wanted.name!r}: column {name!r} is {column.type}, and the input "
                 f"takes {wanted.dtype}; cast it in preprocess.function"
@@ -232,7 +234,7 @@ def _column(batch: pa.RecordBatch, wanted: InputColumns) -> pa.Array:
 
 def _sequences(column: pa.Array, wanted: InputColumns, varying: Varying) -> pa.Array:
     lengths_b = to_numpy(pc.list_value_length(column))
-    ragged = make_ragged(_reshape(column.flatten(), wanted), lengths_b)
+    ragged = make_ragged(_reshape(pc.list_flatten(column), wanted), lengths_b)
     return ragged_to_arrow(truncate(ragged, varying.max_length))
 
 
@@ -253,7 +255,7 @@ def _stack(columns: Sequence[pa.Array], wanted: InputColumns) -> Array:
 
 
 def _reshape(column: pa.Array, wanted: InputColumns) -> Array:
-    flat = column.flatten() if is_list(column.type) else column
+    flat = pc.list_flatten(column) if is_list(column.type) else column
     values = _numbers(flat, wanted.columns[0]).astype(wanted.dtype, copy=False)
     return np.asarray(values.reshape(len(column), *wanted.shape))
 

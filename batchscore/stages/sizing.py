@@ -136,7 +136,7 @@ def _group_bytes(shard: OpenShard, group: int) -> _Bytes:
     return _Bytes(found.numbers / rows, found.texts / rows)
 
 
-def _width(physical: str, length: int) -> int | None:
+def _width(physical: str, length: int | None) -> int | None:
     if physical == "BYTE_ARRAY":
         return None
     return length if physical == "FIXED_LEN_BYTE_ARRAY" else _WIDTHS.get(physical, 8)
@@ -177,7 +177,7 @@ def _check_pages(shard: OpenShard, group: int, chunk: pq.ColumnChunkMetaData) ->
     Arrow decodes a page as a whole, and holds a dictionary three times.
     """
     limits = {chunk.data_page_offset: MOST_PAGE_BYTES}
-    if chunk.has_dictionary_page:
+    if chunk.dictionary_page_offset is not None:
         limits[chunk.dictionary_page_offset] = MOST_DICTIONARY_BYTES
     for place, most in limits.items():
         # A page is no larger than its chunk.

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchscore.columnar.arrays import Array, python_rows, to_numpy
+from batchscore.columnar.arrays import Array, python_rows, stored_unit, to_numpy
 from batchscore.errors import InputError, StepError
 from batchscore.job import ColumnCheck
 from batchscore.job.parameters import shown
@@ -155,11 +155,7 @@ def _newest(values: pa.Array) -> int | None:
         return None
     days = pa.types.is_date32(values.type)
     largest = pc.max(values.view(pa.int32() if days else pa.int64())).as_py()
-    return int(largest) * (_DAY if days else _NANOSECONDS[_unit(values.type)])
-
-
-def _unit(kind: pa.DataType) -> str:
-    return "ms" if pa.types.is_date64(kind) else str(kind.unit)
+    return int(largest) * (_DAY if days else _NANOSECONDS[stored_unit(values.type)])
 
 
 def _plain_type(kind: pa.DataType) -> pa.DataType:
@@ -182,9 +178,9 @@ _AS: Mapping[pa.DataType, pa.DataType] = {
 
 
 def _plain(column: pa.Array) -> pa.Array:
-    if isinstance(column.type, pa.BaseExtensionType):
+    if isinstance(column, pa.ExtensionArray):
         return _plain(column.storage)
-    if pa.types.is_dictionary(column.type):
+    if isinstance(column, pa.DictionaryArray):
         return _plain(column.dictionary_decode())
     plain = _plain_type(column.type)
     return column if plain == column.type else column.cast(plain)

@@ -353,7 +353,7 @@ class UnitWriter:
     def _check_columns(self, block: Block) -> None:
         if not len(block) or block.values is None:
             return
-        if self._schema is None:
+        if self._schema is None or self._scores is None:
             self._schema = scored_batch(block, self._target).schema
             self._scores = block.values.schema
         if block.values.schema != self._scores:

@@ -38,7 +38,7 @@ def example() -> TableProfile:
 def edited(change: Any, **metadata: Any) -> bytes:
     """Return the example's file with its rows changed by `change` and JSON of its metadata."""
     table = pq.read_table(pa.BufferReader(write_table(example(), META)))
-    texts = dict(table.schema.metadata) | {
+    texts = (table.schema.metadata or {}) | {
         f"batchscore.{key}".encode(): json.dumps(value).encode() for key, value in metadata.items()
     }
     sink = io.BytesIO()
@@ -123,8 +123,9 @@ def test_any_tool_reads_the_buckets() -> None:
     """The file is plain Parquet with a row a part's entry, and JSON in its metadata."""
     table = pq.read_table(pa.BufferReader(write_table(example(), META)))
     assert table.column_names == ["aspect", "part", "shift", "key", "count", "value"]
-    assert json.loads(table.schema.metadata[RECORD_KEY]) == META
-    record = json.loads(table.schema.metadata[PROFILE_KEY])
+    texts = table.schema.metadata or {}
+    assert json.loads(texts[RECORD_KEY]) == META
+    record = json.loads(texts[PROFILE_KEY])
     names = [column["name"] for column in record["columns"]]
     assert record["version"] == 1
     assert names == sorted(example().columns)

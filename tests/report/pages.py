@@ -73,7 +73,7 @@ def drifted() -> Compared:
 def wide(columns: int, rows: int = 400) -> Compared:
     """Returns a comparison of many columns of numbers, of which some drift."""
     random = np.random.default_rng(7)
-    sides = [
+    first, second = (
         pa.table(
             {
                 f"feature_{i:04d}": random.normal(0.5 * side * (i % 10 == 0), 1, rows)
@@ -81,8 +81,8 @@ def wide(columns: int, rows: int = 400) -> Compared:
             }
         )
         for side in (0, 1)
-    ]
-    return compared(*sides)
+    )
+    return compared(first, second)
 
 
 def manifest(run: str = "20261121-aaaa", **more: Any) -> dict[str, Any]:

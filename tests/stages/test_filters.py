@@ -94,11 +94,11 @@ def sql_moment(value: date) -> str:
     return f"{kind} '{value.isoformat()}'"
 
 
-def moments(kinds: Sequence[pa.DataType], literals: Sequence[date]) -> Any:
+def moments(kinds: Sequence[pa.TimestampType], literals: Sequence[date]) -> Any:
     """Columns of dates or date-times, and literals, with both in SQL."""
     values = [0, 1, 43_200, 86_400, -86_400]
 
-    def column(kind: pa.DataType) -> pa.Array:
+    def column(kind: pa.TimestampType) -> pa.Array:
         days = pa.array([19_723 * 86_400 + each for each in values], pa.timestamp("s", kind.tz))
         return pa.concat_arrays([days.cast(kind), pa.nulls(1, kind)])
 

@@ -185,7 +185,8 @@ def test_conforming_leaves_a_fitting_column_where_it_is() -> None:
     schema = pa.schema([("b", pa.int64()), ("a", pa.float64())])
     done = conform(batch, schema, {})
     assert done.schema == schema
-    assert done.column("a").buffers()[1].address == batch.column("a").buffers()[1].address
+    buffers = [each.column("a").buffers()[1] for each in (done, batch)]
+    assert len({buffer.address for buffer in buffers if buffer is not None}) == 1
 
 
 def _change(path: Path, change: str) -> None:

@@ -87,8 +87,9 @@ def inputs_of(block: Block) -> Inputs:
 
 
 def _rows(column: pa.Array) -> Array | Ragged:
-    varying = pa.types.is_large_list(column.type)
-    return ragged_from_arrow(column) if varying else to_numpy(column)
+    if isinstance(column, pa.LargeListArray):
+        return ragged_from_arrow(column)
+    return to_numpy(column)
 
 
 def _with_outputs(block: Block, outputs: Mapping[str, Array], sources: Sources) -> Block:

@@ -18,13 +18,14 @@ HOSTILE = "\x1b[2Jname\nof <script> \u202e" + "long " * 2_000
 
 def tables(columns: int = 1, shift: float = 1.0) -> tuple[pa.Table, pa.Table]:
     """Rows of so many columns that moved, and one that did not."""
-    return tuple(
+    first, second = (
         pa.table(
             {f"x{i:02}": RNG.normal(by, size=2_000) for i in range(columns)}
             | {"same": RNG.normal(size=2_000)}
         )
         for by in (0.0, shift)
     )
+    return first, second
 
 
 def test_the_verdict_is_first_and_the_worst_on_top() -> None:
