@@ -16,6 +16,7 @@ from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from apache_beam.runners.worker import statesampler
 from apache_beam.runners.worker.sdk_worker import SdkHarness
+from apache_beam.transforms import core
 from apache_beam.transforms.environments import ExternalEnvironment
 from apache_beam.utils.thread_pool_executor import shared_unbounded_instance
 
@@ -28,6 +29,7 @@ __all__ = [
     "SdkHarness",
     "beam_fn_api_pb2",
     "beam_fn_api_pb2_grpc",
+    "core",
     "flink_runner",
     "option_parser",
     "shared_unbounded_instance",

@@ -26,6 +26,7 @@ from batchscore.engines.beam_private import (
 )
 from batchscore.engines.metrics import listed_metrics
 from batchscore.engines.protocol import Build, Metrics
+from batchscore.engines.quick_graph import quick_options, quick_signatures
 from batchscore.engines.state_sampler import quick_sampling
 from batchscore.engines.workers import start_server
 
@@ -56,17 +57,18 @@ def run(
     """
     if workers == 1:
         with quick_sampling():
-            return _run(build, FnApiRunner(), PipelineOptions(list(flags)))
+            return _run(build, FnApiRunner(), quick_options(flags))
     with WorkerPool(on_lost, gpus if len(gpus) > 1 else ()) as pool:
-        options = PipelineOptions([*flags, f"--direct_num_workers={workers}"])
+        options = quick_options([*flags, f"--direct_num_workers={workers}"])
         return _run(build, FnApiRunner(ExternalEnvironment(pool.address)), options)
 
 
 def _run(build: Build, runner: FnApiRunner, options: PipelineOptions) -> Metrics:
     pipeline = beam.Pipeline(runner=runner, options=options)
-    build(pipeline)
-    result = pipeline.run()
-    result.wait_until_finish()
+    with quick_signatures():
+        build(pipeline)
+        result = pipeline.run()
+        result.wait_until_finish()
     return listed_metrics(result)
 
 
@@ -87,7 +89,7 @@ def _work(control: str, worker: str, log_level: int, gpu: str | None) -> None:
     logging.getLogger("apache_beam").setLevel(log_level)
     kind = SdkHarness if log_level <= logging.ERROR else QuietHarness
     try:
-        with quick_sampling():
+        with quick_sampling(), quick_signatures():
             kind(control, worker_id=worker, state_cache_size=0).run()
     except grpc.RpcError:
         sys.exit(_DESERTED)
