@@ -179,7 +179,7 @@ class Finish(SpecDoFn):
     """All records' addresses to a published run."""
 
     def process(self, addresses: Sequence[str]) -> Sequence[dict[str, Any]]:
-        """Returns the manifest that was written."""
+        """Returns the manifest that was written, as JSON."""
         with self._recorded():
             ensure_golden(self._spec)
-            return [finish_run(self._spec, addresses)]
+            return [finish_run(self._spec, addresses).document]

@@ -16,6 +16,7 @@ from batchscore.plan.fingerprint import fingerprint
 from batchscore.runs import layout
 from batchscore.runs.history import read_manifest
 from batchscore.runs.ledger import enter
+from batchscore.runs.manifest_model import decode_manifest
 from batchscore.runs.manifest_units import encode_units, final_path, is_published, published_records
 from batchscore.runs.profiles import save_profile
 from batchscore.runs.publication import Publication
@@ -120,8 +121,8 @@ def plan_publication(
     documents = ((layout.run_file(run, "manifest.json"), manifest),)
     # As a run does it, also where the list was changed by hand.
     base = published_run(store, slice_)
-    old = read_manifest(store, base)["files"] if facts.get("base") and base else ()
-    retire = tuple(sorted({*before, *(file["path"] for file in old)} - set(paths)))
+    old = read_manifest(store, base).paths if facts.get("base") and base else ()
+    retire = tuple(sorted({*before, *old} - set(paths)))
     return manifest, Publication(run, base, before, paths, moves, retire, documents)
 
 
@@ -151,7 +152,8 @@ def rename_shards(output: Path, rename: Callable[[dict[str, Any]], dict[str, Any
         manifest = json.loads(path.read_text())
         for name in ("inputs", "shards"):
             manifest[name] = [rename(shard) for shard in manifest[name]]
-        pieces = [p for r in published_records(manifest).values() for p in r.pieces]
+        records = published_records(decode_manifest(manifest, manifest["run"])).values()
+        pieces = [piece for record in records for piece in record.pieces]
         manifest["fingerprint"] = fingerprint(manifest["score"], pieces, [])
         path.write_text(json.dumps(manifest))
 

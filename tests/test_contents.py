@@ -17,6 +17,7 @@ from batchscore.job import load_job
 from batchscore.plan import make_plan, settle
 from batchscore.runs import layout
 from batchscore.runs.history import read_manifest
+from batchscore.runs.manifest_model import decode_manifest
 from batchscore.runs.publication import journal_path
 from batchscore.runs.segments import expand
 from batchscore.storage.store import Store
@@ -226,8 +227,8 @@ def test_no_damaged_file_comes_back(
     output = Path(shutil.copytree(replaced[0], tmp_path / "out"))
     store, run = Store(str(output)), replaced[1]
     manifest = read_manifest(store, run)
-    base = read_manifest(store, manifest["base"])
-    path = RETIRED[kind]({**manifest, "base_unit": base["units"][0]})
+    base = read_manifest(store, str(manifest.base))
+    path = RETIRED[kind]({**manifest.document, "base_unit": base.document["units"][0]})
     damage(output / path, output / layout.run_file(run, "profile.parquet"))
     before = readers_see(output)
     with pytest.raises(InvalidError, match=rf"{path} .*would come back"):
@@ -242,7 +243,8 @@ def test_records_without_digests_are_compared_with_what_is_known(
     store = Store(str(output))
     path = layout.run_file(made.held, "held.json")
     held = json.loads(store.read(path))
-    manifest = held["documents"][0][1] = expand(store, held["documents"][0][1])
+    whole = expand(store, decode_manifest(held["documents"][0][1], made.held))
+    manifest = held["documents"][0][1] = whole.document
     for unit in manifest["units"]:
         del unit["sidecars"]
     del manifest["profile_files"]
@@ -253,4 +255,4 @@ def test_records_without_digests_are_compared_with_what_is_known(
     with pytest.raises(FailedError, match=r"rows\.parquet is empty"):
         release(store, made.held, SLICE, "why")
     rows.write_bytes(kept)
-    assert release(store, made.held, SLICE, "why")["status"] == "published"
+    assert release(store, made.held, SLICE, "why").status == "published"

@@ -31,7 +31,7 @@ PAIRS = {
 
 
 # Classes that share a name because they hold the same thing for another reader.
-TWINS = {"RowCounts": {"api.py", "runs/manifest_model.py"}}  # of a result; of a stored manifest
+TWINS = {"RowCounts": {"api.py", "runs/manifest_parts.py"}}  # of a result; of a stored manifest
 
 
 def _room(named: Path) -> str:

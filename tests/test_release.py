@@ -53,14 +53,14 @@ def hold(folder: Path, number: int = 2) -> str:
 
 @pytest.fixture
 def released(scored_job: Path) -> dict[str, Any]:
-    """A run that was held a night before somebody released it."""
+    """The manifest of a run that was held a night before somebody released it, as JSON."""
     held, store = hold(scored_job), store_of(scored_job)
     for name in ("manifest.json", "held.json"):
         path = layout.run_file(held, name)
         text = store.read(path).decode()
-        finished = str(read_manifest(store, held)["finished"]) if name == "held.json" else None
+        finished = str(read_manifest(store, held).finished) if name == "held.json" else None
         store.write(path, text.replace(finished or "\0", "2026-11-20T01:00:00.000+00:00").encode())
-    return release(store, held, SLICE, "fine")
+    return release(store, held, SLICE, "fine").document
 
 
 def test_a_released_run_is_dated_by_its_release(scored_job: Path, released: dict[str, Any]) -> None:
@@ -106,7 +106,7 @@ def test_a_rollback_reports_that_it_rolled_back(scored_job: Path) -> None:
     redone = run_json("rollback", scored_job / "out", "--undo", made)
     assert (redone["status"], redone["exit_code"]) == ("rolled_back", 0)
     assert (redone["undoes"], redone["rows"]["scored"]) == (made, 600)
-    assert read_manifest(store_of(scored_job), redone["run"])["status"] == "published"
+    assert read_manifest(store_of(scored_job), redone["run"]).status == "published"
     assert f"rollback of {made}" in run_cli("runs", scored_job / "out").stdout
 
 
@@ -120,9 +120,9 @@ def test_a_run_is_released_onto_what_a_rollback_restored(scored_job: Path) -> No
     """Its base is the rollback, so that the chain of publications has no gap."""
     first, store = snapshot_run(scored_job), store_of(scored_job)
     held = hold(scored_job)
-    made = undo(store, undo(store, first, SLICE, None)["run"], SLICE, None)["run"]
-    assert release(store, held, SLICE, "fine")["base"] == made
-    assert read_manifest(store, held)["base"] == made
+    made = undo(store, undo(store, first, SLICE, None).run, SLICE, None).run
+    assert release(store, held, SLICE, "fine").base == made
+    assert read_manifest(store, held).base == made
     undo(store, held, SLICE, "bad, too")
     assert run_json("verify", scored_job / "out")["exit_code"] == 0
 
@@ -160,14 +160,14 @@ def test_a_killed_decision_leaves_nothing_behind(
     """Killed at any change and asked for again, it leaves the files of an undisturbed one."""
     name = prepare(scored_job)
     store = FaultyStore(str(shutil.copytree(scored_job / "out", tmp_path / "whole")))
-    status = decide(store, name, SLICE, "why")["status"]
+    status = decide(store, name, SLICE, "why").status
     expected = files_of(tmp_path / "whole")
     for at in range(store.__dict__["changes"]):
         folder = shutil.copytree(scored_job / "out", tmp_path / f"killed-{at}")
         killed(folder, decide, name, at, done)
         with suppress(InvalidError):  # that it was made already
             decide(Store(str(folder)), name, SLICE, "why")
-        assert read_manifest(Store(str(folder)), name)["status"] == status
+        assert read_manifest(Store(str(folder)), name).status == status
         assert (files_of(folder), at) == (expected, at)
 
 
@@ -178,7 +178,7 @@ def test_a_killed_rollback_leaves_nothing_behind(
     """Killed once it took effect it is finished, and before that it is made when asked again."""
     name = added_run(scored_job)
     store = FaultyStore(str(shutil.copytree(scored_job / "out", tmp_path / "whole")))
-    made = undo(store, name, SLICE, "why")["run"]
+    made = undo(store, name, SLICE, "why").run
     expected = {path.replace(made, "MADE") for path in files_of(tmp_path / "whole")}
     for at in range(store.__dict__["changes"]):
         folder = shutil.copytree(scored_job / "out", tmp_path / f"killed-{at}")
@@ -208,7 +208,7 @@ def test_a_release_that_is_killed_late_was_made(scored_job: Path) -> None:
             if command == "release":
                 with suppress(InvalidError):
                     found = release(store_of(scored_job), held, SLICE, "again")
-                    assert found["released"]["reason"] == "why"
+                    assert found.document["released"]["reason"] == "why"
             else:
                 assert run(scored_job)["status"] == "unchanged"
             assert (files_of(scored_job / "out"), at) == (whole, at)

@@ -19,6 +19,7 @@ import safetensors.torch
 import torch
 
 from batchscore.finish.finish import finish_run
+from batchscore.runs.manifest_model import Manifest
 from batchscore.worker.spec import RunSpec
 from tests import factory
 from tests.conftest import ROOT, Published
@@ -277,10 +278,10 @@ def test_the_last_step_done_at_the_same_time(
 ) -> None:
     """An engine that does the last step three times at once publishes each row once."""
 
-    def together(spec: RunSpec, addresses: list[str]) -> dict[str, Any]:
+    def together(spec: RunSpec, addresses: list[str]) -> Manifest:
         begin = threading.Barrier(3)
 
-        def finish(_: int) -> dict[str, Any]:
+        def finish(_: int) -> Manifest:
             begin.wait()
             return finish_run(spec, addresses)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -21,6 +21,7 @@ from batchscore.cli.app import (
 )
 
 if TYPE_CHECKING:
+    from batchscore.runs.manifest_model import Manifest
     from batchscore.storage.store import Store
 
 
@@ -110,13 +111,13 @@ def rollback(
         store, slice_ = open_output(where, params, overrides)
         made = undo(store, run_id, slice_, reason, clock)
         name = typed(where, params, overrides, store.address)
-        _print_decided({**made, "status": render.ROLLED_BACK}, store, name, as_json)
+        _print_decided(made.updated(status=render.ROLLED_BACK), store, name, as_json)
 
 
-def _print_decided(manifest: dict[str, Any], store: Store, where: str, as_json: bool) -> None:
+def _print_decided(manifest: Manifest, store: Store, where: str, as_json: bool) -> None:
     from batchscore.cli.render.summary import summary
 
     if as_json:
-        print_json({**manifest, "output": store.address, "exit_code": 0}, kept=True)
+        print_json({**manifest.document, "output": store.address, "exit_code": 0}, kept=True)
     else:
         print_lines(summary(manifest, store.address, f"{program()} show {where}"), kept=True)

@@ -196,15 +196,15 @@ def report(
         check_page(output)
         store, slice_ = open_output(where, params, overrides)
         manifest = read_manifest(store, run_id) if run_id else newest(store, slice_)
-        with reading(store, manifest["run"]):
+        with reading(store, manifest.run):
             page = report_run(store, manifest)
         written = write_page(page.html, output)
         for message in page.missing:
             click.echo(f"WARNING  left out: {message}", err=True)
         if as_json:
-            facts = {"run": manifest["run"], "report": output, "bytes": written}
+            facts = {"run": manifest.run, "report": output, "bytes": written}
             facts |= {"missing": page.missing, "earlier": page.runs, "exit_code": 0}
             print_json(facts, kept=True)
         else:
-            run = f"run {manifest['run']} and {page.runs} before it"
+            run = f"run {manifest.run} and {page.runs} before it"
             print_lines([f"report {output}   {run}, {size(written)}"], kept=True)

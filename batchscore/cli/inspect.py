@@ -34,7 +34,7 @@ def runs(
         store, slice_ = open_output(where, params, overrides)
         manifests = read_history(store, slice_, whole=as_json)
         if as_json:
-            print_json(manifests)
+            print_json([each.document for each in manifests])
         else:
             print_lines(render.history(manifests, current_runs(store, slice_)))
 
@@ -64,9 +64,9 @@ def show(
         store, slice_ = open_output(where, params, overrides)
         manifest = read_manifest(store, run_id) if run_id else newest(store, slice_)
         if as_json:
-            print_json(manifest)
+            print_json(manifest.document)
         else:
-            with reading(store, manifest["run"]):
+            with reading(store, manifest.run):
                 tables = render_drift.drift_tables(manifest)
                 name = typed(where, params, overrides, store.address)
                 steps = render.steps(manifest, name, program())

@@ -27,6 +27,7 @@ from batchscore.processes import share_arenas, uncollected
 
 if TYPE_CHECKING:
     from batchscore.job import LoadedJob
+    from batchscore.runs.manifest_model import Manifest
 
 
 def engine_options(function: F) -> F:
@@ -118,10 +119,10 @@ def run(
             manifest = run_plan(plan, beam_options, rescore, watch, stop, clock)
         output = plan.spec.output.address
         show = f"{program()} show {typed(job, params, overrides, output)}"
-        result = {**manifest, "output": output, **_outcome(manifest)}
+        result = {**manifest.document, "output": output, **_outcome(manifest)}
         if as_json:
             print_json(result, kept=True)
-        elif manifest["status"] == "unchanged":
+        elif manifest.status == "unchanged":
             print_lines(render_summary.unchanged(manifest, output, show), kept=True)
         else:
             print_lines(render_summary.summary(manifest, output, show), kept=True)
@@ -147,9 +148,9 @@ class _Notifier:
                 click.echo(printable(f"WARNING  {problem}"), err=True)
 
 
-def _outcome(manifest: dict[str, Any]) -> dict[str, Any]:
+def _outcome(manifest: Manifest) -> dict[str, Any]:
     """Returns the exit code of a run, and why it is not 0."""
-    code = {"failed": 1, "held": 3}.get(manifest["status"], 0)
-    failed = [f"{c['name']}: {c['detail']}" for c in manifest.get("checks", ()) if not c["passed"]]
-    why = manifest.get("error", "; ".join(failed))
+    code = {"failed": 1, "held": 3}.get(manifest.status, 0)
+    failed = [f"{check.name}: {check.detail}" for check in manifest.failed_checks]
+    why = "; ".join(failed) if manifest.error is None else manifest.error
     return {"exit_code": code, "error": why} if code else {"exit_code": code}

@@ -147,7 +147,7 @@ class Checked:
             "choices": plan.choices,
             "estimated_seconds": self.seconds,
             "estimated_phases": self.estimate,
-            "published_by": work.base["run"] if work.base and work.unchanged else None,
+            "published_by": work.base.run if work.base and work.unchanged else None,
             "batch": None if self.rehearsal is None else _jsonable(asdict(self.rehearsal)),
             "later": self.later,
         }
@@ -268,7 +268,7 @@ def _phases_before(plan: Plan, work: Work) -> Mapping[str, float]:
         runs = runs_before(spec.output, spec.slice, spec.job, most=1, same_weekday=False)
         with suppress(InvalidError, RecordError):
             last = read_manifest(spec.output, runs[0]) if runs else None
-    phases: Mapping[str, float] = (last or {}).get("phases") or {}
+    phases = (last.phases if last else None) or {}
     # A run that scored nothing has started no workers.
     return phases if {*PHASES} <= {*phases} and phases[SCORING] else {}
 
@@ -280,7 +280,7 @@ def _judge(tried: _Tryout, work: Work) -> list[Check]:
         return []
     if rehearsal is None:
         return judge_volume(plan.spec, Rows(0, 0, 0, 0), work.base)
-    base = work.base["columns"] if work.base else None
+    base = work.base.columns if work.base else None
     checks = [
         *check_schema(rehearsal.columns if rehearsal.scored else (), base),
         *rehearsal.checks,

@@ -180,7 +180,7 @@ def _output_side(address: str) -> Side | None:
     if not is_output:
         return None
     current = current_runs(store, None)
-    run = next((m["run"] for m in read_history(store) if m["run"] in current), None)
+    run = next((each.run for each in read_history(store) if each.run in current), None)
     if run is None:
         raise InputError(f"output {address}: no run is published; run its job first")
     return Side(f"run {run} of {address}", read_file(run_profile(store, run)))

@@ -28,7 +28,8 @@ from batchscore.runs.contents import describe, files_of, find_damage, published_
 from batchscore.runs.history import published_manifest, read_manifest, read_raw
 from batchscore.runs.lease import acquire, lost
 from batchscore.runs.ledger import merge_records
-from batchscore.runs.manifest_model import build_manifest, check_manifest
+from batchscore.runs.manifest_model import Manifest, build_manifest, decode_manifest
+from batchscore.runs.manifest_parts import UnitEntry
 from batchscore.runs.manifest_units import encode_units, published_records
 from batchscore.runs.profiles import save_profile
 from batchscore.runs.publication import Publication, pending
@@ -44,13 +45,13 @@ from batchscore.units.record import UnitRecord
 @contextmanager
 def _held_slice(
     store: Store, run: str, slice_: str | None, command: str
-) -> Iterator[tuple[dict[str, Any], Held]]:
+) -> Iterator[tuple[Manifest, Held]]:
     """Takes the lease of a run's slice, and puts the slice in order.
 
     Yields the run's manifest, and what tells whether the lease is still held.
     """
     manifest = read_manifest(store, run)
-    found = str(manifest.get("slice"))
+    found = manifest.slice
     if slice_ is not None and slice_ != found:
         raise InvalidError(f"run {run!r}: is of slice {found!r}, not of {slice_!r}; name its own")
     with writable(store), acquire(store, found, command) as lease:
@@ -70,7 +71,7 @@ def _decision(reason: str | None) -> dict[str, str]:
     return {"by": actor(), "at": now, "reason": reason or ""}
 
 
-def release(store: Store, run: str, slice_: str | None, reason: str) -> dict[str, Any]:
+def release(store: Store, run: str, slice_: str | None, reason: str) -> Manifest:
     """Publishes a held run as it was scored, and records who decided so and why.
 
     Raises:
@@ -81,54 +82,52 @@ def release(store: Store, run: str, slice_: str | None, reason: str) -> dict[str
     """
     started = _is_started(store, run)
     with _held_slice(store, run, slice_, f"release {run}") as (manifest, held):
-        if started and manifest.get("released"):
+        if started and manifest.released:
             # A release that was killed is finished by now, and its decision counts.
             return manifest
         publication = _held_publication(store, manifest)
         _check_current(store, manifest, publication)
         publication = _released(store, manifest, publication, _decision(reason))
-        publish(store, manifest["slice"], publication, held, known=True)
+        publish(store, manifest.slice, publication, held, known=True)
         return read_manifest(store, run)
 
 
 def _is_started(store: Store, run: str) -> bool:
     """Tells whether the publication of a run was started and not finished."""
-    found = pending(store, str(read_manifest(store, run).get("slice")))
+    found = pending(store, read_manifest(store, run).slice)
     return found is not None and found.run == run
 
 
 def _released(
-    store: Store, manifest: Mapping[str, Any], held: Publication, decision: dict[str, str]
+    store: Store, manifest: Manifest, held: Publication, decision: dict[str, str]
 ) -> Publication:
     """Returns how a held run is published."""
     # What was published and taken back since the run was held left the same files.
-    base = published_run(store, manifest["slice"])
-    documents = dict(held.documents)
-    facts = {"base": base, "checks": manifest["checks"], "released": decision}
-    documents[_path(manifest)] = {**documents[_path(manifest)], **facts}
+    base = published_run(store, manifest.slice)
+    checks = [asdict(check) for check in manifest.checks or ()]
+    made = held.manifest.updated(base=base, checks=checks, released=decision)
+    documents = {**dict(held.documents), _path(manifest): made.document}
     return replace(
         held,
         base=base,
         documents=tuple(documents.items()),
-        leftovers=(layout.run_file(manifest["run"], HELD),),
+        leftovers=(layout.run_file(manifest.run, HELD),),
     )
 
 
-def _held_publication(store: Store, manifest: Mapping[str, Any]) -> Publication:
-    run, path = manifest["run"], layout.run_file(manifest["run"], HELD)
-    if manifest["status"] != "held":
-        raise InvalidError(
-            f"run {run!r}: is {manifest['status']}, and only a held one is decided on"
-        )
+def _held_publication(store: Store, manifest: Manifest) -> Publication:
+    run, path = manifest.run, layout.run_file(manifest.run, HELD)
+    if manifest.status != "held":
+        raise InvalidError(f"run {run!r}: is {manifest.status}, and only a held one is decided on")
     try:
         publication = Publication.from_json(store.read_json(path))
-        check_manifest(dict(publication.documents)[_path(manifest)], run)
+        decode_manifest(dict(publication.documents)[_path(manifest)], run)
         _ = publication.contents
         for place in publication.places:
             store.path(place)
         return publication
     except FileNotFoundError as error:
-        if "units" in manifest:
+        if manifest.units is not None:
             raise InvalidError(
                 f"run {run!r}: its discard was started and not finished; discard it again"
             ) from error
@@ -142,8 +141,8 @@ def _held_publication(store: Store, manifest: Mapping[str, Any]) -> Publication:
         ) from error
 
 
-def _check_current(store: Store, manifest: Mapping[str, Any], publication: Publication) -> None:
-    run, slice_ = manifest["run"], manifest["slice"]
+def _check_current(store: Store, manifest: Manifest, publication: Publication) -> None:
+    run, slice_ = manifest.run, manifest.slice
     if not read_listing(store, slice_).lists(publication.before):
         raise InvalidError(
             f"run {run!r}: slice {slice_!r} was published by another run since it was held; run "
@@ -167,7 +166,7 @@ def _check_current(store: Store, manifest: Mapping[str, Any], publication: Publi
         )
 
 
-def discard(store: Store, run: str, slice_: str | None, reason: str | None) -> dict[str, Any]:
+def discard(store: Store, run: str, slice_: str | None, reason: str | None) -> Manifest:
     """Drops a held run and what it scored; the next run scores it again.
 
     Raises:
@@ -175,36 +174,36 @@ def discard(store: Store, run: str, slice_: str | None, reason: str | None) -> d
         RetryError: another run holds the slice.
     """
     with _held_slice(store, run, slice_, f"discard {run}") as (manifest, _):
-        if manifest["status"] != "held":
+        if manifest.status != "held":
             raise InvalidError(
-                f"run {run!r}: is {manifest['status']}, and only a held one is discarded"
+                f"run {run!r}: is {manifest.status}, and only a held one is discarded"
             )
-        published = published_manifest(store, manifest["slice"])
-        kept = {unit["unit"] for unit in published["units"]} if published else set()
-        for unit in manifest.get("units", ()):
-            if unit["unit"] not in kept and not _was_published(store, manifest, unit):
+        published = published_manifest(store, manifest.slice)
+        kept = published.attempts if published else {}
+        for unit in manifest.read_units():
+            if unit.unit not in kept and not _was_published(store, manifest, unit):
                 _drop(store, manifest, unit)
-        store.prune_empty([layout.staging(manifest["slice"])])
+        store.prune_empty([layout.staging(manifest.slice)])
         store.remove(layout.run_file(run, HELD))
         # Last: until all is dropped the run can be discarded again.
         decision = {"status": "discarded", "discarded": _decision(reason)}
-        store.write_json(_path(manifest), {**read_raw(store, run), **decision})
-        return {**manifest, **decision}
+        store.write_json(_path(manifest), read_raw(store, run).updated(**decision).document)
+        return manifest.updated(**decision)
 
 
-def _was_published(store: Store, manifest: Mapping[str, Any], unit: Mapping[str, Any]) -> bool:
+def _was_published(store: Store, manifest: Manifest, unit: UnitEntry) -> bool:
     """Tells a unit that an earlier run published, which may be needed to undo what replaced it."""
-    slice_ = manifest["slice"]
-    staged = store.exists(f"{layout.staging(slice_)}/{unit['attempt']}")
-    return not staged and store.exists(layout.record(slice_, manifest["score"], unit["unit"]))
+    slice_ = manifest.slice
+    staged = store.exists(f"{layout.staging(slice_)}/{unit.attempt}")
+    return not staged and store.exists(layout.record(slice_, manifest.score, unit.unit))
 
 
-def _drop(store: Store, manifest: Mapping[str, Any], unit: Mapping[str, Any]) -> None:
-    slice_, score, attempt = manifest["slice"], manifest["score"], unit["attempt"]
+def _drop(store: Store, manifest: Manifest, unit: UnitEntry) -> None:
+    slice_, score = manifest.slice, manifest.score
     # The record first: without it, whatever a crash leaves of the attempt is nobody's.
-    store.remove(layout.record(slice_, score, unit["unit"]))
-    store.remove(f"{layout.staging(slice_)}/{attempt}")
-    for path in (unit.get("rows_file"), unit.get("keys_file"), unit.get("rejects_file")):
+    store.remove(layout.record(slice_, score, unit.unit))
+    store.remove(f"{layout.staging(slice_)}/{unit.attempt}")
+    for path in (unit.rows_file, unit.keys_file, unit.rejects_file):
         if path is not None:
             store.remove(path)
 
@@ -222,9 +221,9 @@ class _Undoing:
         gone: published files that go.
     """
 
-    manifest: dict[str, Any]
-    current: dict[str, Any]
-    like: dict[str, Any]
+    manifest: Manifest
+    current: Manifest
+    like: Manifest
     records: tuple[UnitRecord, ...]
     back: tuple[tuple[str, str], ...]
     gone: tuple[str, ...]
@@ -236,7 +235,7 @@ def undo(
     slice_: str | None,
     reason: str | None,
     clock: Stopwatch | None = None,
-) -> dict[str, Any]:
+) -> Manifest:
     """Takes back one run of a slice: what it added goes, what it replaced comes back.
 
     What later runs published in addition stays. The run is marked revoked, and a run that would
@@ -253,23 +252,23 @@ def undo(
         name = layout.new_run_id(store)
         decision = _decision(reason)
         profile = TableProfile.empty()
-        score = undoing.like["score"]
-        places = [layout.record(manifest["slice"], score, r.unit) for r in undoing.records]
+        score = undoing.like.score
+        places = [layout.record(manifest.slice, score, r.unit) for r in undoing.records]
         merge_records(store, places, profile)
         profiles = save_profile(store, name, profile)
         facts = _rollback_facts(name, undoing, decision, profile)
         made = build_manifest(**facts, **profiles, **times(clock.started_at()))
         planned = _rollback(store, undoing, made, decision)
-        publish(store, manifest["slice"], planned, held, known=True)
+        publish(store, manifest.slice, planned, held, known=True)
         return made
 
 
-def _find_undoing(store: Store, manifest: dict[str, Any]) -> _Undoing:
-    run, status = manifest["run"], manifest["status"]
-    current = published_manifest(store, manifest["slice"])
+def _find_undoing(store: Store, manifest: Manifest) -> _Undoing:
+    run, status = manifest.run, manifest.status
+    current = published_manifest(store, manifest.slice)
     if status not in ("published", "empty") or current is None:
         raise InvalidError(f"run {run!r}: is {status}, and only a published run can be taken back")
-    base = read_manifest(store, manifest["base"]) if manifest["base"] else None
+    base = read_manifest(store, manifest.base) if manifest.base else None
     before, after, now = (_by_attempt(m) for m in (base, manifest, current))
     added, removed = set(after) - set(before), set(before) - set(after)
     if not added <= set(now) or removed & set(now):
@@ -277,7 +276,7 @@ def _find_undoing(store: Store, manifest: dict[str, Any]) -> _Undoing:
     others = {unit: record for unit, record in now.items() if unit not in added}
     returned = {unit: before[unit] for unit in removed}
     like = base if base is not None and (removed or not others) else current
-    if removed and others and like["score"] != current["score"]:
+    if removed and others and like.score != current.score:
         raise _built_upon(run, current, "published more that was scored as it was")
     records = tuple(sorted((others | returned).values(), key=lambda record: record.unit))
     if _overlap(records):
@@ -292,14 +291,14 @@ def _find_undoing(store: Store, manifest: dict[str, Any]) -> _Undoing:
     )
 
 
-def _by_attempt(manifest: Mapping[str, Any] | None) -> dict[str, UnitRecord]:
+def _by_attempt(manifest: Manifest | None) -> dict[str, UnitRecord]:
     """Returns a manifest's units; one scored again may have an old name, an attempt never does."""
     records = published_records(manifest).values() if manifest else ()
     return {record.attempt: record for record in records}
 
 
-def _built_upon(run: str, current: Mapping[str, Any], how: str) -> InvalidError:
-    last = current["run"]
+def _built_upon(run: str, current: Manifest, how: str) -> InvalidError:
+    last = current.run
     return InvalidError(f"run {run!r}: a later run {how}; take back run {last!r} first")
 
 
@@ -364,14 +363,14 @@ def _rollback_facts(
     pieces = [piece for record in records for piece in record.pieces]
     rows = _rows(records)
     return {
-        **{key: like[key] for key in _SCORED_AS},
+        **{key: like.document[key] for key in _SCORED_AS},
         "run": name,
         "actor": decision["by"],
         "status": "published" if rows.scored else "empty",
-        "fingerprint": fingerprint(like["score"], pieces, ()),
-        "undoes": undoing.manifest["run"],
+        "fingerprint": fingerprint(like.score, pieces, ()),
+        "undoes": undoing.manifest.run,
         "rollback": decision,
-        "base": undoing.current["run"],
+        "base": undoing.current.run,
         "rows": asdict(rows),
         "columns": [list(c) for c in next((r.columns for r in records if r.scored), ())],
         "files": files,
@@ -402,64 +401,60 @@ def _rows(records: Sequence[UnitRecord]) -> Rows:
 
 
 def _rollback(
-    store: Store, undoing: _Undoing, made: dict[str, Any], decision: dict[str, str]
+    store: Store, undoing: _Undoing, made: Manifest, decision: dict[str, str]
 ) -> Publication:
-    slice_, base = undoing.manifest["slice"], undoing.current["run"]
-    documents = [(_path(made), compact(store, made, read_raw(store, base)))]
+    slice_, base = undoing.manifest.slice, undoing.current.run
+    documents: list[tuple[str, Any]] = [
+        (_path(made), compact(store, made, read_raw(store, base)).document)
+    ]
     revoked = {str(each["run"]): each for each in revocations(store, slice_)}
-    is_published, each = False, read_raw(store, undoing.manifest["run"])
+    is_published, each = False, read_raw(store, undoing.manifest.run)
     while True:
-        documents.append(
-            (_path(each), _turned(each, is_published, {**decision, "run": made["run"]}))
-        )
-        if each["run"] in revoked:
-            revoked[each["run"]] = lifted(revoked[each["run"]])
-        if "undoes" not in each:
+        turned = _turned(each, is_published, {**decision, "run": made.run})
+        documents.append((_path(each), turned.document))
+        if each.run in revoked:
+            revoked[each.run] = lifted(revoked[each.run])
+        if not each.undoes:
             break
         # To undo an undo is to keep what it took back, and so on down.
-        is_published, each = not is_published, read_raw(store, each["undoes"])
+        is_published, each = not is_published, read_raw(store, each.undoes)
     if not is_published:
-        revoked[each["run"]] = _revocation(store, read_manifest(store, each["run"]), decision)
+        revoked[each.run] = _revocation(store, read_manifest(store, each.run), decision)
     return Publication(
-        run=made["run"],
+        run=made.run,
         base=base,
         before=tuple(snapshot(store, slice_)),
-        files=tuple(sorted(str(file["path"]) for file in made["files"])),
+        files=tuple(sorted(made.paths)),
         moves=undoing.back,
         retire=undoing.gone,
         documents=(*documents, (revoked_path(slice_), list(revoked.values()))),
     )
 
 
-def _turned(
-    manifest: dict[str, Any], is_published: bool, decision: dict[str, str]
-) -> dict[str, Any]:
+def _turned(manifest: Manifest, is_published: bool, decision: dict[str, str]) -> Manifest:
     """Returns the manifest of a run that is published again, or is taken back.
 
     Who decided so stays in both, so that a manifest never has the same bytes twice.
     """
     if not is_published:
-        return {**manifest, "status": "revoked", "revoked": decision}
-    status = "published" if manifest["rows"]["scored"] else "empty"
-    rest = {key: value for key, value in manifest.items() if key != "revoked"}
-    return {**rest, "status": status, "restored": decision}
+        return manifest.updated(status="revoked", revoked=decision)
+    status = "published" if manifest.rows.scored else "empty"
+    return manifest.without("revoked").updated(status=status, restored=decision)
 
 
-def _revocation(
-    store: Store, manifest: Mapping[str, Any], decision: Mapping[str, str]
-) -> dict[str, Any]:
+def _revocation(store: Store, manifest: Manifest, decision: Mapping[str, str]) -> dict[str, Any]:
     """Returns what is not to be published again by itself: the shards that the run scored so."""
-    base = read_manifest(store, manifest["base"]) if manifest["base"] else None
+    base = read_manifest(store, manifest.base) if manifest.base else None
     before = _by_attempt(base)
     added = [r for attempt, r in _by_attempt(manifest).items() if attempt not in before]
     shards = {(p.shard.path, p.shard.size, p.shard.mark) for r in added for p in r.pieces}
     return {
-        "run": manifest["run"],
-        "score": manifest["score"],
+        "run": manifest.run,
+        "score": manifest.score,
         "shards": [list(shard) for shard in sorted(shards)],
         **decision,
     }
 
 
-def _path(manifest: Mapping[str, Any]) -> str:
-    return layout.run_file(manifest["run"], "manifest.json")
+def _path(manifest: Manifest) -> str:
+    return layout.run_file(manifest.run, "manifest.json")

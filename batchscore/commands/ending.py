@@ -26,7 +26,7 @@ def is_held(spec: RunSpec) -> bool:
 def taken_over(spec: RunSpec) -> LeaseError:
     """Returns the error of a run that slept past its lease; the manifest tells its outcome."""
     with suppress(InvalidError):
-        status = read_manifest(spec.output, spec.identity.run)["status"]
+        status = read_manifest(spec.output, spec.identity.run).status
         return lost(spec.slice, spec.identity.run, status in ("published", "empty", "revoked"))
     return lost(spec.slice, spec.identity.run, published=False)
 

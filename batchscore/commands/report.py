@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
 
 from batchscore.commands.compare import Comparison
 from batchscore.commands.files import Address, write_page
@@ -18,6 +17,7 @@ from batchscore.finish.drift_gate import is_counted, rules_from_json
 from batchscore.report import RUNS, Compared, make_report
 from batchscore.runs import layout
 from batchscore.runs.history import read_raw
+from batchscore.runs.manifest_model import Manifest
 from batchscore.runs.order import is_ahead, newest_first
 from batchscore.runs.profiles import (
     Reference,
@@ -29,9 +29,6 @@ from batchscore.runs.profiles import (
 from batchscore.storage.store import Store
 
 HISTORY = RUNS - 1
-_LOOKED_BACK = (
-    *("run", "base", "params", "status", "started", "seconds", "rows", "profile", "drift"),
-)
 _DAY = re.compile(r"\d{8}-")
 
 
@@ -50,7 +47,7 @@ class Page:
     runs: int = 0
 
 
-def report_run(store: Store, manifest: Mapping[str, Any]) -> Page:
+def report_run(store: Store, manifest: Manifest) -> Page:
     """Returns the report of a run: its profile compared again with its references, by its rules.
 
     A reference or a profile that is gone is left out, and named.
@@ -91,27 +88,27 @@ def write_report(
     return write_page(html, os.fspath(path))
 
 
-def _own_profile(store: Store, manifest: Mapping[str, Any], missing: list[str]) -> TableProfile:
-    if not manifest.get("profile"):
+def _own_profile(store: Store, manifest: Manifest, missing: list[str]) -> TableProfile:
+    if not manifest.profile:
         return TableProfile.empty()
     try:
-        return read_profile(run_profile(store, manifest["run"]))
+        return read_profile(run_profile(store, manifest.run))
     except RecordError as error:
         missing.append(str(error))
         return TableProfile.empty()
 
 
 def _compared(
-    store: Store, manifest: Mapping[str, Any], profile: TableProfile, missing: list[str]
+    store: Store, manifest: Manifest, profile: TableProfile, missing: list[str]
 ) -> Iterator[Compared]:
     # SciPy takes a second to import: only who compares needs it.
     from batchscore.drift.compare import compare_profiles
 
-    for facts in (manifest.get("drift") or {}).get("comparisons", ()):
+    for facts in (manifest.drift or {}).get("comparisons", ()):
         reference, new = Reference.from_json(facts), facts["rows"] == "new"
         try:
             before = read_reference(reference.files)
-            now = read_profile(new_rows_profile(store, manifest["run"])) if new else profile
+            now = read_profile(new_rows_profile(store, manifest.run)) if new else profile
         except RecordError as error:
             missing.append(f"{reference.title}: {error}")
             continue
@@ -127,32 +124,32 @@ def _unjudged(found: TableDrift) -> TableDrift:
     return replace(found, aspects=tuple(replace(each, judged=False) for each in found.aspects))
 
 
-def _earlier(store: Store, manifest: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def _earlier(store: Store, manifest: Manifest) -> Iterator[Manifest]:
     """Yields what there is to look back on: the job's runs with a profile, newest first.
 
     Runs are named by their day, so that those before it are not opened once there are enough.
     """
-    found: list[Mapping[str, Any]] = []
-    earlier: list[Mapping[str, Any]] = []
+    found: list[Manifest] = []
+    earlier: list[Manifest] = []
     # A run that started before midnight may have taken its name after it.
-    for runs in _by_day(store, max(str(manifest["started"])[:10], _day(str(manifest["run"])))):
+    for runs in _by_day(store, max(manifest.started[:10], _day(manifest.run))):
         found += _profiled(store, runs, manifest)
         ordered = newest_first(_by_time([*found, manifest]))
-        runs_in_order = [each["run"] for each in ordered]
-        earlier = ordered[runs_in_order.index(manifest["run"]) + 1 :]
+        runs_in_order = [each.run for each in ordered]
+        earlier = ordered[runs_in_order.index(manifest.run) + 1 :]
         if len(earlier) >= HISTORY:
             break
     yield from earlier[:HISTORY]
 
 
-def _by_time(manifests: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def _by_time(manifests: list[Manifest]) -> list[Manifest]:
     """Returns manifests whose bases tell their order only where a run is dated ahead of now.
 
     The page has an axis of time, so that elsewhere times count.
     """
-    ahead = {str(each["run"]) for each in manifests if is_ahead(str(each["started"]))}
+    ahead = {each.run for each in manifests if is_ahead(each.started)}
     return [
-        each if {str(each["run"]), str(each.get("base"))} & ahead else {**each, "base": None}
+        each if {each.run, str(each.base)} & ahead else replace(each, base=None)
         for each in manifests
     ]
 
@@ -174,12 +171,9 @@ def _by_day(store: Store, last: str) -> list[list[str]]:
     return [days[day] for day in sorted(days, reverse=True)]
 
 
-def _profiled(
-    store: Store, runs: list[str], manifest: Mapping[str, Any]
-) -> Iterator[Mapping[str, Any]]:
+def _profiled(store: Store, runs: list[str], manifest: Manifest) -> Iterator[Manifest]:
     for run in runs:
         with suppress(BatchscoreError, OSError):
             other = read_raw(store, run)
-            same = other.get("job") == manifest.get("job") and other.get("profile")
-            if same and other["run"] != manifest["run"]:
-                yield {key: other.get(key) for key in _LOOKED_BACK}
+            if other.job == manifest.job and other.profile and other.run != manifest.run:
+                yield other.without_lists()

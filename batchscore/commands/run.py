@@ -48,7 +48,7 @@ from batchscore.runs.lease import (
     last_holder,
 )
 from batchscore.runs.ledger import finished_units, sweep_attempts
-from batchscore.runs.manifest_units import published_at
+from batchscore.runs.manifest_model import Manifest
 from batchscore.runs.progress import read_counts, request_stop
 from batchscore.runs.publication import is_pending
 from batchscore.runs.run_plan import RunPlan, encode_plan
@@ -103,7 +103,7 @@ def run_plan(
     watch: Callable[[Progress], None],
     stop: Stop,
     clock: Stopwatch | None = None,
-) -> dict[str, Any]:
+) -> Manifest:
     """Runs a plan and returns its manifest, with the status `unchanged` where nothing was to do.
 
     Args:
@@ -138,7 +138,7 @@ def run_plan(
         lease = acquire(spec.output, spec.slice, "run", run)
     with lease:
         opened = _begin_held(plan, launch, rescore, run, lease, clock)
-        return opened if isinstance(opened, dict) else _score(opened, launch, watch, stop)
+        return opened if isinstance(opened, Manifest) else _score(opened, launch, watch, stop)
 
 
 def _first_look(plan: Plan, rescore: bool) -> Work:
@@ -155,7 +155,7 @@ def _first_look(plan: Plan, rescore: bool) -> Work:
 
 def _begin_held(
     plan: Plan, launch: Launch, rescore: bool, run: str, lease: Lease, clock: Stopwatch
-) -> Run | dict[str, Any]:
+) -> Run | Manifest:
     """Opens a run whose slice is held; returns its manifest if there is nothing to score."""
     store, slice_ = plan.spec.output, plan.spec.slice
     with writable(store):
@@ -199,20 +199,21 @@ def _is_verified(plan: Plan, work: Work) -> bool:
     return "device" in plan.choices and ("alone" in plan.choices or not work.units)
 
 
-def _unchanged(work: Work, clock: Stopwatch) -> dict[str, Any]:
+def _unchanged(work: Work, clock: Stopwatch) -> Manifest:
     """Returns the manifest of what is published, with this command's own times."""
     assert work.base is not None
     steps, own = clock.steps(), times(clock.started_at())
     phases = rounded(by_phase(steps), own["seconds"])
-    return {
-        **work.base,
-        "status": "unchanged",
-        "published_at": published_at(work.base),
+    return work.base.updated(
+        status="unchanged",
+        published_at=work.base.public_since,
         **own,
-        "phases": phases,
-        "start_up_seconds": start_up_steps(steps, phases),
-        **{"stage_seconds": {}, "limited_by": None, "timings": None},
-    }
+        phases=phases,
+        start_up_seconds=start_up_steps(steps, phases),
+        stage_seconds={},
+        limited_by=None,
+        timings=None,
+    )
 
 
 def begin(plan: Plan, work: Work, run: str, lease: int, clock: Stopwatch | None = None) -> Run:
@@ -238,7 +239,7 @@ def begin(plan: Plan, work: Work, run: str, lease: int, clock: Stopwatch | None 
         units={unit.id: unit.rows for unit in work.units},
         resumed=sorted(work.resumed),
         kept=sorted(work.kept),
-        base=work.base["run"] if work.base else None,
+        base=work.base.run if work.base else None,
         before=snapshot(store, plan.spec.slice),
         revoked=list(work.revoked),
         damaged=dict(sorted(work.damaged.items())[:_DAMAGED]),
@@ -264,11 +265,11 @@ def _make_spec(plan: Plan, work: Work, identity: RunIdentity) -> RunSpec:
     return RunSpec(spec.job, spec.slice, spec.output, spec.scoring, execution, identity)
 
 
-def _hold(run: Run) -> dict[str, Any]:
+def _hold(run: Run) -> Manifest:
     """Ends a run that its job does not let score what changed."""
     store, name = run.spec.output, run.spec.identity.run
     manifest = held_manifest(name, run.written, run.work.checks)
-    store.write_json(layout.run_file(name, "manifest.json"), manifest)
+    store.write_json(layout.run_file(name, "manifest.json"), manifest.document)
     _remove_work(store, name)
     return manifest
 
@@ -278,9 +279,7 @@ def _remove_work(store: Store, run: str) -> None:
     store.prune_empty([posixpath.dirname(layout.work(run))])
 
 
-def _score(
-    run: Run, launch: Launch, watch: Callable[[Progress], None], stop: Stop
-) -> dict[str, Any]:
+def _score(run: Run, launch: Launch, watch: Callable[[Progress], None], stop: Stop) -> Manifest:
     spec = run.spec
     try:
         metrics = _watched(run, launch, watch, stop)
@@ -426,19 +425,17 @@ def _kept(run: Run) -> str:
     return f"; finished and kept: {of_units}, {counted(rows, 'row')}"
 
 
-def _close(run: Run, metrics: list[dict[str, Any]]) -> dict[str, Any]:
+def _close(run: Run, metrics: list[dict[str, Any]]) -> Manifest:
     spec = run.spec
     path = layout.run_file(spec.identity.run, "manifest.json")
     written = spec.output.read(path)
-    manifest = {
-        **until_now(read_raw(spec.output, spec.identity.run)),
-        "beam_metrics": metrics,
-    }
+    ended = until_now(read_raw(spec.output, spec.identity.run))
+    manifest = ended.updated(beam_metrics=metrics)
     # The outcome is final, whatever becomes of what is only good to have.
     try:
         # Who took the slice over meanwhile may have taken the run back.
-        spec.output.exchange(path, written, encode_json(manifest))
-        if manifest["status"] in ("published", "empty"):
+        spec.output.exchange(path, written, encode_json(manifest.document))
+        if manifest.status in ("published", "empty"):
             purge(spec.output, spec.slice, run.plan.loaded.job.output.retention_days)
     except (OSError, BatchscoreError) as error:
         logging.warning(
@@ -456,4 +453,4 @@ def _record_failure(run: Run, error: BatchscoreError) -> None:
     # Where even this cannot be written, the error itself must still be reported.
     with suppress(OSError):
         path = layout.run_file(spec.identity.run, "manifest.json")
-        spec.output.create_new(path, encode_json(manifest))
+        spec.output.create_new(path, encode_json(manifest.document))

@@ -5,17 +5,16 @@ from __future__ import annotations
 import posixpath
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
-from typing import Any
 
 from batchscore.errors import BatchscoreError, RecordError, VersionError
 from batchscore.finish.finish import failed_manifest
 from batchscore.messages.wording import counted_were
 from batchscore.runs import layout
 from batchscore.runs.heal import heal
-from batchscore.runs.history import published_manifest, read_history, read_manifest
+from batchscore.runs.history import published_manifest, read_history, read_manifest, reading
 from batchscore.runs.lease import holder
 from batchscore.runs.ledger import finished_units, sweep_attempts, sweep_records
-from batchscore.runs.manifest_units import published_at
+from batchscore.runs.manifest_model import Manifest
 from batchscore.runs.order import is_ahead
 from batchscore.runs.publish import Held, roll_forward
 from batchscore.runs.run_plan import RunPlan, read_plan
@@ -87,7 +86,7 @@ def _write_killed(store: Store, slice_: str, run: str, plan: RunPlan) -> None:
     message = f"killed, or lost with its machine; {finished}"
     ended = _last_sign(store, run, datetime.fromisoformat(plan.started))
     manifest = failed_manifest(run, plan, "failed", message, ended)
-    store.write_json(layout.run_file(run, "manifest.json"), manifest)
+    store.write_json(layout.run_file(run, "manifest.json"), manifest.document)
 
 
 def _last_sign(store: Store, run: str, started: datetime) -> datetime:
@@ -107,47 +106,54 @@ def _last_sign(store: Store, run: str, started: datetime) -> datetime:
 def purge(store: Store, slice_: str, days: int) -> None:
     """Removes a slice's retired files past retention, and records that nothing can need again."""
     before = (datetime.now(timezone.utc) - timedelta(days=days)).isoformat(timespec="milliseconds")
-    needed = _units(published_manifest(store, slice_))
+    needed = _units(store, published_manifest(store, slice_))
     for run in store.names(f"{layout.HOME}/retired"):
         manifest = _manifest_of(store, run, slice_)
         if manifest is None:
             continue
         if _replaced_at(store, slice_, manifest) < before:
             store.remove(f"{layout.HOME}/retired/{run}")
-        elif manifest["base"]:
-            base = _manifest_of(store, manifest["base"], slice_)
+        elif manifest.base:
+            base = _manifest_of(store, manifest.base, slice_)
             if base is None:  # which records it needs is unknown: all are kept
                 return
-            needed |= _units(base)
+            needed |= _units(store, base)
     sweep_records(store, slice_, needed)
 
 
-def _replaced_at(store: Store, slice_: str, manifest: dict[str, Any]) -> str:
+def _replaced_at(store: Store, slice_: str, manifest: Manifest) -> str:
     """Returns when a run retired files: where its clock was ahead, when a later one was published.
 
     A base that was published later shows that the run's clock was behind.
     """
-    at = str(published_at(manifest))
-    base = _manifest_of(store, str(manifest.get("base")), slice_) or {}
+    at = str(manifest.public_since)
+    base = _manifest_of(store, str(manifest.base), slice_)
     if not is_ahead(at):
-        earlier = str(published_at(base) or "")
+        earlier = str(base.public_since or "") if base else ""
         return at if is_ahead(earlier) else max(at, earlier)
     runs = read_history(store, slice_)
-    later = runs[: [run["run"] for run in runs].index(manifest["run"])]
-    known = [str(published_at(run)) for run in reversed(later) if run["status"] != "held"]
+    later = runs[: [run.run for run in runs].index(manifest.run)]
+    ended = [run for run in reversed(later) if isinstance(run, Manifest) and run.status != "held"]
+    known = [str(run.public_since) for run in ended]
     return next((each for each in known if not is_ahead(each)), at)
 
 
-def _manifest_of(store: Store, run: str, slice_: str) -> dict[str, Any] | None:
+def _manifest_of(store: Store, run: str, slice_: str) -> Manifest | None:
     try:
         manifest = read_manifest(store, run)
     except BatchscoreError:
         return None
-    return manifest if manifest.get("slice") == slice_ else None
+    return manifest if manifest.slice == slice_ else None
 
 
-def _units(manifest: dict[str, Any] | None) -> set[tuple[str, str]]:
-    """Returns score and attempt of each unit of a manifest."""
+def _units(store: Store, manifest: Manifest | None) -> set[tuple[str, str]]:
+    """Returns score and attempt of each unit of a manifest.
+
+    Raises:
+        RecordError: It does not tell its units, so that no record may be removed.
+    """
     if manifest is None:
         return set()
-    return {(str(manifest["score"]), str(unit["attempt"])) for unit in manifest["units"]}
+    with reading(store, manifest.run):
+        manifest.require("score", "units")
+        return {(manifest.score, attempt) for attempt in manifest.attempts.values()}

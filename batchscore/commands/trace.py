@@ -19,9 +19,9 @@ from batchscore.columnar.arrays import python_rows
 from batchscore.errors import InvalidError, RecordError
 from batchscore.messages.wording import nearest, one_line
 from batchscore.runs import layout
-from batchscore.runs.history import published_manifest, read_raw, reading
+from batchscore.runs.history import published_manifest, read_raw
 from batchscore.runs.lineage import find_source_rows
-from batchscore.runs.manifest_model import Manifest, read_manifest_model
+from batchscore.runs.manifest_model import Manifest
 from batchscore.runs.manifest_units import published_records
 from batchscore.runs.row_search import FoundRows, cast_text, find_rows, parse_value, read_kinds
 from batchscore.stages.block import locate_rows
@@ -157,7 +157,7 @@ def trace_rows(store: Store, slice_: str | None, conditions: Sequence[str]) -> T
         RecordError: a manifest, file or rows file is missing or damaged.
     """
     texts = _read_conditions(conditions)
-    opened = [_open(store, facts) for facts in _published(store, slice_)]
+    opened = [_open(each) for each in _published(store, slice_)]
     tables = [table for each in opened for table in _tables(store, *each)]
     hits = _search(store, _questions(tables, texts), SHOWN + 1)
     read_run = cache(partial(_read_run, store))
@@ -184,7 +184,7 @@ def _read_conditions(conditions: Sequence[str]) -> dict[str, str]:
     return texts
 
 
-def _published(store: Store, slice_: str | None) -> list[dict[str, Any]]:
+def _published(store: Store, slice_: str | None) -> list[Manifest]:
     names = [slice_] if slice_ else store.names(f"{layout.HOME}/slices")
     found = [published_manifest(store, name) for name in names]
     manifests = [manifest for manifest in found if manifest is not None]
@@ -194,11 +194,9 @@ def _published(store: Store, slice_: str | None) -> list[dict[str, Any]]:
     return manifests
 
 
-def _open(store: Store, facts: dict[str, Any]) -> tuple[Manifest, list[UnitRecord]]:
+def _open(manifest: Manifest) -> tuple[Manifest, list[UnitRecord]]:
     """Returns a published run's manifest, and the records of its units."""
-    with reading(store, facts["run"]):
-        manifest = read_manifest_model(facts, facts["run"])
-    return manifest, [*published_records(facts).values()]
+    return manifest, [*published_records(manifest).values()]
 
 
 def _tables(store: Store, manifest: Manifest, records: list[UnitRecord]) -> Iterator[_Table]:
@@ -361,5 +359,5 @@ def _origin(store: Store, read_run: _ReadRun, table: _Table, file: _File) -> dic
 def _read_run(store: Store, run: str) -> Manifest | None:
     """Returns a run's manifest, or None where it is gone or damaged."""
     with suppress(InvalidError, RecordError):
-        return read_manifest_model(read_raw(store, run), run)
+        return read_raw(store, run)
     return None

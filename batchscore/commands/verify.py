@@ -18,12 +18,11 @@ from batchscore.runs import layout
 from batchscore.runs.contents import find_damage
 from batchscore.runs.history import published_manifest
 from batchscore.runs.ledger import decode_record
-from batchscore.runs.manifest_model import Manifest, read_manifest_model
+from batchscore.runs.manifest_model import Manifest
 from batchscore.runs.manifest_units import published_records
 from batchscore.runs.open_table import open_table
 from batchscore.runs.profiles import ProfileFile, read_profile, run_profile
 from batchscore.runs.publication import journal_paths, pending, pending_journal
-from batchscore.runs.reconcile import Rows
 from batchscore.runs.snapshot import CURRENT, MARKER, read_listing, snapshot
 from batchscore.storage.reading import Digest
 from batchscore.storage.store import Store, open_filesystem
@@ -204,17 +203,15 @@ def _open(store: Store, name: str) -> _Opened | None:
     """Reads a slice's manifest; None if nothing of it was ever published."""
     try:
         journal = pending_journal(store, name)
-        facts = published_manifest(store, name)
-        if facts is None:
+        manifest = published_manifest(store, name)
+        if manifest is None:
             problems = _look_at_marker(store, name)
             return _Opened(name, None, (), problems) if problems else None
-        manifest = read_manifest_model(facts, facts["run"])
-        records = tuple(published_records(facts).values())
+        records = tuple(published_records(manifest).values())
         _check_paths(store, records)
-        rows = Rows(**facts["rows"])  # a count that is missing is damage here, and not 0
         problems = (
             *_look_at_snapshot(store, name, manifest),
-            *_look_at_sums(manifest, rows, records),
+            *_look_at_sums(manifest, records),
         )
     except (RecordError, ValueError, TypeError, KeyError, AttributeError) as error:
         detail = str(error) if isinstance(error, RecordError) else f"damaged ({error!r}); {_REMEDY}"
@@ -247,7 +244,7 @@ def _look_at_snapshot(store: Store, name: str, manifest: Manifest) -> Iterator[D
     run, path = manifest.run, layout.slice_file(name, CURRENT)
     listing = read_listing(store, name)
     listed = Counter([*listing.files, *listing.wrong])
-    described = Counter(str(file["path"]) for file in manifest.files)
+    described = Counter(manifest.paths)
     for file in sorted((listed - described) + (described - listed)):
         detail = (
             f"lists {file!r} {counted(listed[file], 'time')}, and run {run} published it "
@@ -257,11 +254,9 @@ def _look_at_snapshot(store: Store, name: str, manifest: Manifest) -> Iterator[D
         yield Damage("snapshot", path, detail)
 
 
-def _look_at_sums(
-    manifest: Manifest, rows: Rows, records: Sequence[UnitRecord]
-) -> Iterator[Damage]:
+def _look_at_sums(manifest: Manifest, records: Sequence[UnitRecord]) -> Iterator[Damage]:
     """Adds up the files of each unit, and the units of the run."""
-    path = layout.run_file(manifest.run, "manifest.json")
+    rows, path = manifest.rows, layout.run_file(manifest.run, "manifest.json")
     went = rows.scored + rows.rejected + rows.filtered + rows.quarantined
     sums = [
         ("the files of all units", len(manifest.files), sum(len(r.files) for r in records)),

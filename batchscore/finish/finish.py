@@ -31,7 +31,7 @@ from batchscore.runs.halvings import fewest_rows
 from batchscore.runs.history import read_manifest, read_raw
 from batchscore.runs.lease import holds, lost, require_lease
 from batchscore.runs.ledger import merge_records
-from batchscore.runs.manifest_model import build_manifest
+from batchscore.runs.manifest_model import Manifest, build_manifest
 from batchscore.runs.manifest_units import encode_units, final_path, is_published, published_records
 from batchscore.runs.profiles import Reference, read_run_profile, save_profile
 from batchscore.runs.publication import Publication
@@ -39,7 +39,7 @@ from batchscore.runs.publish import publish, roll_forward
 from batchscore.runs.reconcile import Rows, reconcile
 from batchscore.runs.revoked import lifted, revocations, revoked_path
 from batchscore.runs.run_plan import RunPlan, read_plan
-from batchscore.runs.segments import compact, replaced
+from batchscore.runs.segments import compact
 from batchscore.storage.reading import Digest
 from batchscore.storage.store import Store, encode_json
 from batchscore.telemetry import BESIDE, BETWEEN, STAGES, Setting, add_up, explain
@@ -68,7 +68,7 @@ class Result:
     """
 
     plan: RunPlan
-    base: dict[str, Any] | None
+    base: Manifest | None
     records: tuple[UnitRecord, ...]
     fresh: frozenset[str]
     profile: TableProfile
@@ -78,7 +78,7 @@ class Result:
     drift: dict[str, Any] = field(default_factory=dict)
 
 
-def finish_run(spec: RunSpec, addresses: Iterable[str]) -> dict[str, Any]:
+def finish_run(spec: RunSpec, addresses: Iterable[str]) -> Manifest:
     """Merges what units recorded, checks it, publishes, and returns the manifest it wrote.
 
     It can be done again, also at the same time: what flows in decides what is published. A run
@@ -114,7 +114,7 @@ def finish_run(spec: RunSpec, addresses: Iterable[str]) -> dict[str, Any]:
         return _write_failed(spec, plan, error)
 
 
-def _earlier_outcome(spec: RunSpec) -> dict[str, Any] | None:
+def _earlier_outcome(spec: RunSpec) -> Manifest | None:
     """Returns the manifest that this step wrote before, its publication finished, or None."""
     if _is_held(spec):
         roll_forward(spec.output, spec.slice, partial(_is_held, spec))
@@ -155,16 +155,16 @@ def _tallies(spec: RunSpec, records: Sequence[UnitRecord]) -> dict[str, Tally]:
     return {key: merge_tallies([record.tallies[key] for record in records]) for key in keys}
 
 
-def _kept_records(base: dict[str, Any] | None, kept: Sequence[str]) -> dict[str, UnitRecord]:
+def _kept_records(base: Manifest | None, kept: Sequence[str]) -> dict[str, UnitRecord]:
     published = published_records(base) if base and kept else {}
     return {unit: published[unit] for unit in kept}
 
 
 def _kept_profile(
-    spec: RunSpec, base: dict[str, Any] | None, kept: Mapping[str, UnitRecord]
+    spec: RunSpec, base: Manifest | None, kept: Mapping[str, UnitRecord]
 ) -> TableProfile:
     """Returns the profile of published units that stay: the base's own where all of them do."""
-    if base is not None and kept and len(kept) == len(base["units"]):
+    if base is not None and kept and len(kept) == len(base.units or ()):
         # Where it is gone or damaged, the units' own records hold all of it.
         with suppress(RecordError):
             return read_run_profile(spec.output, base)
@@ -217,14 +217,14 @@ def _bad_shards(result: Result) -> list[tuple[str, str]]:
     return sorted(found.items())
 
 
-def _conclude(spec: RunSpec, result: Result, checks: Sequence[Check]) -> dict[str, Any]:
+def _conclude(spec: RunSpec, result: Result, checks: Sequence[Check]) -> Manifest:
     """Writes a run's outcome; one that passed its checks is published."""
     store, run = spec.output, spec.identity.run
     profiles = save_profile(store, run, result.profile, result.new)
     status = outcome(result.rows, checks)
-    manifest = {**_manifest(spec, result, checks, status), **profiles}
-    good = {**manifest, "status": "published" if result.rows.scored else "empty"}
-    base = read_raw(store, result.base["run"]) if result.base else None
+    manifest = _manifest(spec, result, checks, status).updated(**profiles)
+    good = manifest.updated(status="published" if result.rows.scored else "empty")
+    base = read_raw(store, result.base.run) if result.base else None
     compacted = compact(store, good, base)
     publication = _publication(spec, result, good, compacted)
     if status in ("published", "empty"):
@@ -234,14 +234,14 @@ def _conclude(spec: RunSpec, result: Result, checks: Sequence[Check]) -> dict[st
     if status == "held":
         store.write_json(layout.run_file(run, HELD), publication.to_json())
     nothing: dict[str, Any] = {"status": status, "files": [], "replaced": []}
-    store.write_json(layout.run_file(run, "manifest.json"), replaced(compacted, nothing))
-    return {**manifest, **nothing}
+    written = compacted.updated(**nothing)
+    store.write_json(layout.run_file(run, "manifest.json"), written.document)
+    return manifest.updated(**nothing)
 
 
 def _publication(
-    spec: RunSpec, result: Result, manifest: dict[str, Any], compacted: dict[str, Any]
+    spec: RunSpec, result: Result, manifest: Manifest, compacted: Manifest
 ) -> Publication:
-    files = sorted(str(file["path"]) for file in manifest["files"])
     moves = [
         (file.staged, final_path(file, spec.identity.run, record.unit))
         for record in result.records
@@ -252,11 +252,11 @@ def _publication(
         run=spec.identity.run,
         base=result.plan.base,
         before=tuple(result.plan.before),
-        files=tuple(files),
+        files=tuple(sorted(manifest.paths)),
         moves=tuple(moves),
-        retire=tuple(manifest["replaced"]),
+        retire=tuple(manifest.replaced),
         documents=(
-            (layout.run_file(spec.identity.run, "manifest.json"), compacted),
+            (layout.run_file(spec.identity.run, "manifest.json"), compacted.document),
             *_lifted(spec, result),
         ),
     )
@@ -275,14 +275,12 @@ def _lifted(spec: RunSpec, result: Result) -> list[tuple[str, Any]]:
     return [(revoked_path(spec.slice), left)] if left != revoked else []
 
 
-def _manifest(
-    spec: RunSpec, result: Result, checks: Sequence[Check], status: str
-) -> dict[str, Any]:
+def _manifest(spec: RunSpec, result: Result, checks: Sequence[Check], status: str) -> Manifest:
     records, plan = result.records, result.plan
     fresh = [record for record in records if record.unit in result.fresh]
     head = _head(spec.identity.run, plan, status, _scored_at(plan, fresh))
     units, files, shards = encode_units(records, spec.identity.run)
-    standing = set(plan.before) | {f["path"] for f in (result.base or {}).get("files", ())}
+    standing = set(plan.before) | set(result.base.paths if result.base else ())
     bad = [{"path": path, "reason": reason} for path, reason in _bad_shards(result)]
     facts = {
         **head,
@@ -345,18 +343,18 @@ def _scored_at(plan: RunPlan, fresh: Sequence[UnitRecord]) -> Units:
     return Units(found["began"] - started, found["ended"] - started)
 
 
-def _write_failed(spec: RunSpec, plan: RunPlan, error: BatchscoreError) -> dict[str, Any]:
+def _write_failed(spec: RunSpec, plan: RunPlan, error: BatchscoreError) -> Manifest:
     manifest = failed_manifest(spec.identity.run, plan, "failed", str(error))
     path = layout.run_file(spec.identity.run, "manifest.json")
     # Who took the slice over may have published the run.
-    if not spec.output.create_new(path, encode_json(manifest)):
+    if not spec.output.create_new(path, encode_json(manifest.document)):
         return read_manifest(spec.output, spec.identity.run)
     return manifest
 
 
 def failed_manifest(
     run: str, plan: RunPlan, status: str, message: str, ended: datetime | None = None
-) -> dict[str, Any]:
+) -> Manifest:
     """Returns the manifest of a run that ended without a result, and why.
 
     Args:
@@ -369,7 +367,7 @@ def failed_manifest(
     return build_manifest(**_without_result(run, plan, status, ended), error=message)
 
 
-def held_manifest(run: str, plan: RunPlan, checks: Sequence[Check]) -> dict[str, Any]:
+def held_manifest(run: str, plan: RunPlan, checks: Sequence[Check]) -> Manifest:
     """Returns the manifest of a run that was held before it scored anything."""
     return build_manifest(
         **_without_result(run, plan, "held"),
@@ -413,16 +411,15 @@ def _rounded(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {k: round(fact, 4) if isinstance(fact, float) else fact for k, fact in known.items()}
 
 
-def until_now(manifest: Mapping[str, Any]) -> dict[str, Any]:
+def until_now(manifest: Manifest) -> Manifest:
     """Returns a run's manifest with its times up to now, its publication among them."""
-    spent = times(manifest["started"])
-    timings = dict(manifest.get("timings") or {})
-    more = spent["seconds"] - manifest["seconds"]
+    spent = times(manifest.started)
+    timings = dict(manifest.timings or {})
+    more = spent["seconds"] - manifest.seconds
     timings |= {k: round(timings[k] + more, 4) for k in ("scoring_s", "finish_s") if k in timings}
-    phases = rounded(manifest.get("phases", {}), spent["seconds"])
-    steps = start_up_steps(manifest.get("start_up_seconds") or {}, phases)
-    facts = {"phases": phases, "start_up_seconds": steps, "timings": timings or None}
-    return {**manifest, **spent, **facts}
+    phases = rounded(manifest.phases or {}, spent["seconds"])
+    steps = start_up_steps(manifest.start_up_seconds, phases)
+    return manifest.updated(**spent, phases=phases, start_up_seconds=steps, timings=timings or None)
 
 
 def _setting(spec: RunSpec, head: Mapping[str, Any], fresh: Sequence[UnitRecord]) -> Setting:

@@ -28,6 +28,7 @@ from batchscore.runs.checks import (
 from batchscore.runs.column_checks import check_columns
 from batchscore.runs.history import rows_before
 from batchscore.runs.lineage import find_scored_row, find_source_rows, read_row
+from batchscore.runs.manifest_model import Manifest
 from batchscore.runs.reconcile import Rows
 from batchscore.runs.unique import (
     Scratch,
@@ -51,7 +52,7 @@ def judge(
     rows: Rows,
     records: Sequence[UnitRecord],
     bad_shards: Sequence[tuple[str, str]],
-    base: dict[str, Any] | None,
+    base: Manifest | None,
 ) -> list[Check]:
     """Returns the checks of a run.
 
@@ -70,7 +71,7 @@ def judge(
         check_not_empty(rows, spec.scoring.allow_empty),
         *check_bad_shards(bad_shards, spec.scoring.max_bad_shards),
         *judge_volume(spec, rows, base),
-        *check_schema(columns, base["columns"] if base else None),
+        *check_schema(columns, base.columns if base else None),
         *check_score_range(records, spec.scoring.checks),
         *_golden(spec),
         *_unique(spec, records),
@@ -112,7 +113,7 @@ def judge_ages(spec: Spec, bounds: Mapping[str, Tally], moment: datetime) -> lis
     return [check for check in found if not check.passed]
 
 
-def judge_volume(spec: Spec, rows: Rows, base: dict[str, Any] | None) -> list[Check]:
+def judge_volume(spec: Spec, rows: Rows, base: Manifest | None) -> list[Check]:
     """Returns the check of the number of rows.
 
     Args:
@@ -121,8 +122,8 @@ def judge_volume(spec: Spec, rows: Rows, base: dict[str, Any] | None) -> list[Ch
         base: The manifest of what is published of the slice, or None.
     """
     if base is not None:
-        before = base["rows"]["scored"] + base["rows"]["rejected"]
-        return check_volume(rows, [before], f"run {base['run']}", spec.scoring.checks)
+        before = base.rows.scored + base.rows.rejected
+        return check_volume(rows, [before], f"run {base.run}", spec.scoring.checks)
     near = rows_before(spec.output, spec.slice, spec.job)
     return check_volume(
         rows, near, f"the job's last slices, {len(near)} of them", spec.scoring.checks

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
 
 from batchscore.errors import InvalidError, RecordError
 from batchscore.runs import layout
@@ -54,8 +53,8 @@ def published_types(store: Store, job: str, slice_: str) -> Mapping[str, str]:
 
 def _columns(store: Store, slice_: str) -> dict[str, str]:
     with suppress(RecordError, InvalidError, KeyError, TypeError, ValueError, AttributeError):
-        manifest: dict[str, Any] = published_manifest(store, slice_) or {}
-        return dict(manifest.get("columns", ()))
+        manifest = published_manifest(store, slice_)
+        return dict(manifest.columns) if manifest else {}
     return {}
 
 
@@ -69,8 +68,9 @@ def _other_slices(store: Store, job: str, slice_: str) -> Iterator[str]:
 
 def _shards(store: Store, slice_: str) -> list[Shard]:
     with suppress(RecordError, InvalidError, KeyError, TypeError, ValueError, AttributeError):
-        manifest: dict[str, Any] = published_manifest(store, slice_) or {}
-        return [decode_shard(s) for s in (*manifest.get("inputs", ()), *manifest.get("shards", ()))]
+        manifest = published_manifest(store, slice_)
+        listed = (*manifest.inputs, *manifest.shards) if manifest else ()
+        return [decode_shard(shard) for shard in listed]
     return []
 
 

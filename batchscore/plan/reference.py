@@ -127,7 +127,7 @@ def _file(address: str) -> Reference:
 
 
 def _named_run(store: Store, run: str) -> Reference:
-    status = read_raw(store, run)["status"]
+    status = read_raw(store, run).status
     title = f"run {run}" if status == "published" else f"run {run} ({status})"
     return Reference(title, (run_profile(store, run),))
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from batchscore.messages.wording import counted
 from batchscore.models.folder import Model
 from batchscore.plan.fingerprint import CODE, VERSION_OF
+from batchscore.runs.manifest_parts import ModelFacts
 
 _FILES = 3
 # Facts whose texts a person can read; others are hashes, or spelled otherwise by some version.
@@ -19,7 +19,7 @@ def explain_facts(
     facts: Mapping[str, str],
     before: Mapping[str, str],
     model: Model,
-    model_before: Mapping[str, Any],
+    model_before: ModelFacts,
 ) -> tuple[str, ...]:
     """Returns a phrase for each fact that differs: "code features.py changed", "model 1.0 to 1.1".
 
@@ -62,14 +62,14 @@ def _explain(name: str, now: str | None, then: str | None) -> str:
     return f"{label} {then} to {now}" if then is not None else f"{label}: {now}"
 
 
-def _explain_model(model: Model, then: Mapping[str, Any], known: bool) -> list[str]:
+def _explain_model(model: Model, then: ModelFacts, known: bool) -> list[str]:
     """Says how a model differs; nothing if only code does, which has its own phrase."""
-    old, new = then.get("version"), model.version
-    if then.get("name", model.name) != model.name:
-        return [f"model {then['name']} {old} to {model.name} {new}"]
-    if old is not None and old != new:
+    old, new = then.version, model.version
+    if then.name not in ("", model.name):
+        return [f"model {then.name} {old} to {model.name} {new}"]
+    if old not in ("", new):
         return [f"model {old} to {new}"]
-    files = _changed_files(model, then.get("sha256", {}))
+    files = _changed_files(model, then.sha256)
     if files:
         shown = ", ".join(files[:_FILES]) + (", …" if len(files) > _FILES else "")
         return [f"model {new} has other files ({shown})"]

@@ -25,6 +25,7 @@ from batchscore.runs.checks import Check
 from batchscore.runs.contents import describe, files_of, find_damage, sidecars_of
 from batchscore.runs.history import published_manifest, read_manifest
 from batchscore.runs.ledger import finished_units, read_heads
+from batchscore.runs.manifest_model import Manifest
 from batchscore.runs.manifest_units import published_records
 from batchscore.runs.revoked import revocations
 from batchscore.runs.snapshot import Listing, read_listing
@@ -56,7 +57,7 @@ class Work:
         again: why published rows are scored again, a phrase each; empty where none is.
     """
 
-    base: dict[str, Any] | None
+    base: Manifest | None
     score: str
     kept: dict[str, UnitRecord]
     resumed: dict[str, UnitRecord]
@@ -111,7 +112,7 @@ def settle(plan: Plan, rescore: bool = False, read: bool = False) -> Work:
     plan = scored_as(plan, _known_score(plan, base, changed))
     spec = plan.spec
     missing = _missing_files(plan, base, published, rescore)
-    alike = base is not None and base["score"] == plan.score and not rescore
+    alike = base is not None and base.score == plan.score and not rescore
     whole = {
         unit: record
         for unit, record in published.items()
@@ -120,7 +121,7 @@ def settle(plan: Plan, rescore: bool = False, read: bool = False) -> Work:
     left = _groups(plan.pieces)
     kept = _take(whole, left, spec.scoring.max_bad_shards)
     finished = finished_units(spec.output, spec.slice, plan.score)
-    salt = f"again {base['run'] if base else None}" if rescore else ""
+    salt = f"again {base.run if base else None}" if rescore else ""
     if salt:
         finished &= {unit.id for unit in _cut(plan.pieces, left, salt, set())}
     heads, damage = _usable(plan, finished - set(published), read)
@@ -130,7 +131,7 @@ def settle(plan: Plan, rescore: bool = False, read: bool = False) -> Work:
     units = _cut(plan.pieces, left, salt, {*finished, *published})
     if units:
         damaged |= _damaged_records(plan, finished - {*published, *heads, *damage})
-    same = alike and base is not None and base["fingerprint"] == plan.fingerprint
+    same = alike and base is not None and base.fingerprint == plan.fingerprint
     unchanged = same and not units and not resumed
     changes, checks = _changes(plan, base, changed, reasons, published, rescore)
     checks = (*checks, *_tell_missing(missing), *_tell_damaged(damaged))
@@ -151,36 +152,36 @@ def scored_as(plan: Plan, score: str) -> Plan:
     return replace(plan, score=score, fingerprint=made)
 
 
-def _changed_since(plan: Plan, manifest: Mapping[str, Any]) -> tuple[str, ...]:
+def _changed_since(plan: Plan, manifest: Manifest) -> tuple[str, ...]:
     """Names what decides scores and differs from a run's; only spelled differently is the same."""
     return changed_facts(*_comparable(plan, manifest))
 
 
-def _reasons(plan: Plan, manifest: Mapping[str, Any], changed: tuple[str, ...]) -> tuple[str, ...]:
+def _reasons(plan: Plan, manifest: Manifest, changed: tuple[str, ...]) -> tuple[str, ...]:
     facts, before = _comparable(plan, manifest)
-    return explain_facts(changed, facts, before, plan.spec.scoring.model, manifest["model"])
+    return explain_facts(changed, facts, before, plan.spec.scoring.model, manifest.model)
 
 
-def _comparable(plan: Plan, manifest: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
+def _comparable(plan: Plan, manifest: Manifest) -> tuple[dict[str, str], dict[str, str]]:
     """Returns what decides the job's scores, and what decided those of a run, in the same words."""
-    before = manifest["score_facts"]
+    before = manifest.score_facts
     facts = plan.score_facts | named_neighbours(before, plan.score_facts, plan.loaded.base)
     before = without_neighbours(before, facts)
     if is_legacy(before):
         facts, before = respell(facts, plan.loaded.job, plan.spec), complete(before)
-    if is_earlier(manifest["score_facts"]) and not changed_facts(facts, before):
+    if is_earlier(manifest.score_facts) and not changed_facts(facts, before):
         facts = {**facts, **weights_facts(plan.spec.scoring.model)}
     return facts, before
 
 
-def _known_score(plan: Plan, base: Mapping[str, Any] | None, changed: Sequence[str]) -> str:
+def _known_score(plan: Plan, base: Manifest | None, changed: Sequence[str]) -> str:
     """Returns the score of what is published, where the job still scores so; else the job's own.
 
     A killed run of an earlier version may have finished units though it published nothing. Its
     facts lie in no manifest yet, so they are found by the hash that it would have today.
     """
     if base is not None and not changed:
-        return str(base["score"])
+        return str(base.score)
     store, slice_ = plan.spec.output, plan.spec.slice
     earlier = (score for score in _earlier_scores(plan) if finished_units(store, slice_, score))
     found = next(earlier, None)
@@ -200,7 +201,7 @@ def _earlier_scores(plan: Plan) -> Iterator[str]:
 
 def _changes(
     plan: Plan,
-    base: dict[str, Any] | None,
+    base: Manifest | None,
     changed: tuple[str, ...],
     reasons: tuple[str, ...],
     published: Mapping[str, UnitRecord],
@@ -227,9 +228,7 @@ def _changes(
     return changes, tuple(judge_changes(changes, on_change, cost))
 
 
-def _cost(
-    plan: Plan, base: dict[str, Any], published: Mapping[str, UnitRecord], changes: Changes
-) -> str:
+def _cost(plan: Plan, base: Manifest, published: Mapping[str, UnitRecord], changes: Changes) -> str:
     """Says how many rows going on would score, and how long by what the published run took."""
     rows = sum(piece.rows for piece in plan.pieces)
     if not changes.score:
@@ -237,19 +236,19 @@ def _cost(
         rows -= sum(
             r.planned for r in _take(published, left, plan.spec.scoring.max_bad_shards).values()
         )
-    scored = base["rows"]["input"] - base["rows"]["reused"]
+    scored = base.rows.input - base.rows.reused
     words = f"going on would score {counted(rows, 'row')}"
     if rows and scored:
         words += f" in about {_seconds_for(rows / scored, base):,.0f} s"
     return words
 
 
-def _seconds_for(share: float, base: Mapping[str, Any]) -> float:
+def _seconds_for(share: float, base: Manifest) -> float:
     """Returns about how long a run takes for some share of the rows that another one scored."""
-    phases = base.get("phases") or {}
+    phases = base.phases or {}
     # Earlier versions counted no start-up, which does not depend on the rows.
-    scoring = phases.get("scoring", base["seconds"])
-    return float(base["seconds"] - scoring + scoring * share)
+    scoring = phases.get("scoring", base.seconds)
+    return float(base.seconds - scoring + scoring * share)
 
 
 def _revoked_alike(plan: Plan) -> list[dict[str, Any]]:
@@ -312,7 +311,7 @@ def _because(reason: str) -> str:
     return f" ({reason})" if reason else ""
 
 
-def _standing(plan: Plan, rescore: bool) -> tuple[dict[str, Any] | None, dict[str, UnitRecord]]:
+def _standing(plan: Plan, rescore: bool) -> tuple[Manifest | None, dict[str, UnitRecord]]:
     """Returns what is published; `--rescore` does without it where it cannot be read."""
     spec = plan.spec
     try:
@@ -325,12 +324,12 @@ def _standing(plan: Plan, rescore: bool) -> tuple[dict[str, Any] | None, dict[st
 
 
 def _missing_files(
-    plan: Plan, base: dict[str, Any] | None, published: Mapping[str, UnitRecord], rescore: bool
+    plan: Plan, base: Manifest | None, published: Mapping[str, UnitRecord], rescore: bool
 ) -> set[str]:
     """Returns published files, and records and sidecars of their units, that are gone."""
     spec = plan.spec
     listing = _listing(plan, rescore)
-    files = {str(file["path"]) for file in base["files"]} if base else set()
+    files = set(base.paths if base else ())
     strange = [*listing.wrong, *sorted(files.symmetric_difference(listing.files))]
     if strange and not rescore:
         raise RecordError(
@@ -339,7 +338,7 @@ def _missing_files(
             "others; one was changed by hand: "
             "restore it, or score the slice again with --rescore"
         )
-    alike = base is not None and base["score"] == plan.score
+    alike = base is not None and base.score == plan.score
     kept = [path for r in published.values() for path in _records(plan, r)] if alike else []
     return spec.output.missing([*files, *kept])
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from batchscore.messages.wording import one_line
 from batchscore.report.formats import moment
+from batchscore.runs.manifest_model import Manifest
+from batchscore.runs.manifest_parts import Decision
 
 _NOTHING = "nothing was published; earlier results are unchanged."
 _HELD = f"Held: {_NOTHING} A person decides: look, then release it or discard it."
@@ -39,44 +40,43 @@ class Command:
     command: str
 
 
-def outcome_of(manifest: Mapping[str, Any]) -> str:
+def outcome_of(manifest: Manifest) -> str:
     """Returns a run's result and what it means; empty if the run just published."""
-    status = manifest.get("status", "")
-    if status == "held":
+    if manifest.status == "held":
         return _HELD if _scored(manifest) else _HELD_EARLY
-    return _OUTCOMES.get(status, "")
+    return _OUTCOMES.get(manifest.status, "")
 
 
-def decisions_of(manifest: Mapping[str, Any]) -> list[str]:
+def decisions_of(manifest: Manifest) -> list[str]:
     """Returns who released, discarded or undid a run, when, and why."""
-    found = ((name, manifest[name]) for name in _DECISIONS if manifest.get(name))
-    return [one_line(f"{name} by {_decided(each)}", 300) for name, each in found]
+    found = ((name, manifest.decision(name)) for name in _DECISIONS)
+    return [one_line(f"{name} by {_decided(each)}", 300) for name, each in found if each]
 
 
-def steps_of(manifest: Mapping[str, Any], where: str) -> list[Command]:
+def steps_of(manifest: Manifest, where: str) -> list[Command]:
     """Returns what may be done about a run.
 
     Args:
         manifest: that of the run.
         where: the address of its output.
     """
-    return [*_steps(manifest, shlex.quote(where), shlex.quote(str(manifest["run"])))]
+    return [*_steps(manifest, shlex.quote(where), shlex.quote(manifest.run))]
 
 
-def _steps(manifest: Mapping[str, Any], where: str, run: str) -> Iterator[Command]:
+def _steps(manifest: Manifest, where: str, run: str) -> Iterator[Command]:
     yield Command("look", f"batchscore show {where} {run}")
-    if manifest["status"] == "held" and _scored(manifest):
+    if manifest.status == "held" and _scored(manifest):
         yield Command("publish it all the same", f"batchscore release {where} {run} --reason WHY")
         yield Command("drop it, to be scored again", f"batchscore discard {where} {run}")
-    if manifest["status"] == "published":
+    if manifest.status == "published":
         yield Command("follow a row", f"batchscore trace {where} COLUMN=VALUE")
         yield Command("undo it", f"batchscore rollback {where} --undo {run}")
 
 
-def _decided(decision: Mapping[str, str]) -> str:
-    why = f": {decision['reason']}" if decision.get("reason") else ""
-    return f"{decision['by']} at {moment(decision['at'])} UTC{why}"
+def _decided(decision: Decision) -> str:
+    why = f": {decision.reason}" if decision.reason else ""
+    return f"{decision.by} at {moment(decision.at)} UTC{why}"
 
 
-def _scored(manifest: Mapping[str, Any]) -> bool:
-    return "units" in manifest
+def _scored(manifest: Manifest) -> bool:
+    return manifest.units is not None

@@ -18,6 +18,7 @@ from batchscore.report.column_list import Compared, Row, details, findings_of, l
 from batchscore.report.formats import VERDICT_SIGNS, embedded_json, measure_words, size
 from batchscore.report.outcome import decisions_of, outcome_of, steps_of
 from batchscore.report.past import PastRun, column_history, runs_of
+from batchscore.runs.manifest_model import Manifest
 from batchscore.telemetry import BETWEEN, STAGES
 
 PAGE_BYTES = 1_950_000
@@ -43,9 +44,9 @@ class Drawing:
 
 
 def make_report(
-    manifest: Mapping[str, Any] | None,
+    manifest: Manifest | None,
     compared: Sequence[Compared],
-    history: Sequence[Mapping[str, Any]] = (),
+    history: Sequence[Manifest] = (),
     profile: TableProfile | None = None,
     missing: Sequence[str] = (),
     where: str = "",
@@ -81,13 +82,13 @@ def make_report(
 
 
 def _view(
-    manifest: Mapping[str, Any] | None,
+    manifest: Manifest | None,
     compared: Sequence[Compared],
     rows: Sequence[Row],
     runs: Sequence[PastRun],
 ) -> dict[str, Any]:
     """Returns what the template takes in addition to the data."""
-    checks = (manifest or {}).get("checks") or []
+    checks = (manifest.checks if manifest else None) or []
     verdicts = [row.verdict for row in rows]
     return {
         "manifest": manifest,
@@ -99,19 +100,19 @@ def _view(
         "opened": sum(each in ("fail", "warn") for each in verdicts[:_OPENED]),
         "unlisted": max(len(rows) - LISTED, 0),
         "detailed": len(rows),
-        "checks": [each for each in checks if not each["name"].startswith("golden")],
-        "golden": [each for each in checks if each["name"].startswith("golden")],
+        "checks": [each for each in checks if not each.name.startswith("golden")],
+        "golden": [each for each in checks if each.name.startswith("golden")],
         "reasons": _reasons(manifest),
         "stages": _stages(manifest),
         "runs": list(reversed(runs)),
         "parametrised": any(run.about != run.started[:10] for run in runs),
-        "facts_of_run": _run_facts(manifest or {}),
+        "facts_of_run": _run_facts(manifest) if manifest else [],
         "signs": VERDICT_SIGNS,
         "measures": measure_words(),
     }
 
 
-def _outcome(manifest: Mapping[str, Any] | None, where: str) -> dict[str, Any]:
+def _outcome(manifest: Manifest | None, where: str) -> dict[str, Any]:
     """Returns what the template tells of a run's end, and of what may be done about it."""
     if manifest is None:
         return {"outcome": "", "decisions": [], "steps": [], "where": ""}
@@ -123,12 +124,12 @@ def _outcome(manifest: Mapping[str, Any] | None, where: str) -> dict[str, Any]:
     }
 
 
-def _title(manifest: Mapping[str, Any] | None, compared: Sequence[Compared]) -> str:
+def _title(manifest: Manifest | None, compared: Sequence[Compared]) -> str:
     if manifest is None:
         about = next((each.about for each in compared if each.about), "Comparison of two profiles")
         return one_line(about, 160) if compared else "Profile of a table"
-    params = " ".join(f"{k}={v}" for k, v in (manifest.get("params") or {}).items())
-    return one_line(f"{manifest.get('job', '')} {params}".strip(), 120)
+    params = " ".join(f"{k}={v}" for k, v in manifest.params.items())
+    return one_line(f"{manifest.job} {params}".strip(), 120)
 
 
 def _verdict(compared: Sequence[Compared]) -> str:
@@ -136,31 +137,30 @@ def _verdict(compared: Sequence[Compared]) -> str:
     return min(found, key=_WORST_FIRST.index, default="none")
 
 
-def _reasons(manifest: Mapping[str, Any] | None) -> list[tuple[str, int]]:
-    found = ((manifest or {}).get("rejects") or {}).get("reasons") or {}
+def _reasons(manifest: Manifest | None) -> list[tuple[str, int]]:
+    found = manifest.reject_reasons if manifest else {}
     return [(one_line(reason, 200), rows) for reason, rows in list(found.items())[:_REASONS]]
 
 
-def _stages(manifest: Mapping[str, Any] | None) -> list[tuple[str, str, float, float]]:
+def _stages(manifest: Manifest | None) -> list[tuple[str, str, float, float]]:
     """Returns name, meaning, seconds and share of the longest for each measure of the stages."""
-    spent = (manifest or {}).get("stage_seconds") or {}
+    spent = (manifest.stage_seconds if manifest else None) or {}
     known = [m for m in (*STAGES, *BETWEEN) if m.name in spent]
     longest = max((float(spent[m.name]) for m in known), default=0.0) or 1.0
     return [(m.name, m.meaning, float(spent[m.name]), spent[m.name] / longest) for m in known]
 
 
-def _run_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _run_facts(manifest: Manifest) -> list[tuple[str, str]]:
     """Returns what else to know of the run; facts that it has not are left out."""
-    files, packages = manifest.get("files") or [], manifest.get("packages") or {}
-    written = size(sum(file["bytes"] for file in files))
+    files = len(manifest.files)
     facts = {
-        "engine": manifest.get("engine"),
-        "device": manifest.get("device"),
-        "started by": manifest.get("actor"),
-        "model": (manifest.get("model") or {}).get("identity"),
-        "job file": manifest.get("job_sha256"),
-        "files": f"{count(len(files))}, {written}" if files else None,
-        "versions": ", ".join(f"{name} {version}" for name, version in packages.items()),
+        "engine": manifest.engine,
+        "device": manifest.device,
+        "started by": manifest.actor,
+        "model": manifest.model.identity,
+        "job file": manifest.job_sha256,
+        "files": f"{count(files)}, {size(manifest.bytes)}" if files else None,
+        "versions": ", ".join(f"{name} {version}" for name, version in manifest.packages.items()),
     }
     return [(name, one_line(value, 300)) for name, value in facts.items() if value]
 

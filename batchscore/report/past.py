@@ -9,6 +9,8 @@ from typing import Any
 from batchscore.finish.drift_gate import is_counted
 from batchscore.messages.wording import one_line
 from batchscore.report.formats import VERDICT_SIGNS, moment, rounded, rounded_apart
+from batchscore.runs.manifest_model import Manifest
+from batchscore.runs.manifest_parts import RowCounts
 
 RUNS = 31
 """Runs that the page looks back on at most, the reported one among them."""
@@ -26,8 +28,8 @@ class PastRun:
         started: when it began, for people.
         about: its parameters; where a job has none, the day on which it began.
         status: its result.
-        rows: its counts of rows, where it got that far.
-        seconds: how long it took, where it ended.
+        rows: its counts of rows.
+        seconds: how long it took.
         profile: the summaries of its columns by name.
         verdicts: the worst verdict of each column that was judged.
         verdict: that of the run; None where nothing was compared.
@@ -37,16 +39,14 @@ class PastRun:
     started: str
     about: str
     status: str
-    rows: Mapping[str, int]
-    seconds: float | None
+    rows: RowCounts
+    seconds: float
     profile: Mapping[str, Any]
     verdicts: Mapping[str, str]
     verdict: str | None
 
 
-def runs_of(
-    manifest: Mapping[str, Any] | None, history: Sequence[Mapping[str, Any]]
-) -> list[PastRun]:
+def runs_of(manifest: Manifest | None, history: Sequence[Manifest]) -> list[PastRun]:
     """Returns the runs that the page looks back on, oldest first, the reported one last.
 
     Args:
@@ -54,8 +54,8 @@ def runs_of(
         history: manifests of earlier runs, newest first.
     """
     mine = [] if manifest is None else [manifest]
-    run = None if manifest is None else manifest.get("run")
-    earlier = [each for each in history if each.get("run") != run]
+    run = None if manifest is None else manifest.run
+    earlier = [each for each in history if each.run != run]
     return [_past_run(each) for each in [*reversed(earlier[: RUNS - 1]), *mine]]
 
 
@@ -88,24 +88,24 @@ def _shown_aspect(column: Mapping[str, Any]) -> str:
     return next(iter(column.get("aspects") or ()), "")
 
 
-def _past_run(manifest: Mapping[str, Any]) -> PastRun:
-    drift = manifest.get("drift") or {}
+def _past_run(manifest: Manifest) -> PastRun:
+    drift = manifest.drift or {}
     verdicts: dict[str, str] = {}
     counted = filter(is_counted, drift.get("comparisons", ()))
     for aspect in (a for each in counted for a in each.get("aspects", ())):
         if aspect.get("judged", True):
             known = verdicts.get(aspect["column"], aspect["verdict"])
             verdicts[aspect["column"]] = min(known, aspect["verdict"], key=_WORST_FIRST.index)
-    started = moment(str(manifest.get("started", "")))
-    params = " ".join(str(value) for value in (manifest.get("params") or {}).values())
+    started = moment(manifest.started)
+    params = " ".join(str(value) for value in manifest.params.values())
     return PastRun(
-        one_line(manifest.get("run", "")),
+        one_line(manifest.run),
         started,
         one_line(params, 40) or started[:10],
-        one_line(manifest.get("status", "")),
-        manifest.get("rows") or {},
-        manifest.get("seconds"),
-        manifest.get("profile") or {},
+        one_line(manifest.status),
+        manifest.rows,
+        manifest.seconds,
+        manifest.profile or {},
         verdicts,
         drift.get("verdict"),
     )

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
-from typing import Any
 
 from batchscore.messages.wording import counted
 from batchscore.runs import layout
+from batchscore.runs.manifest_model import Manifest
 from batchscore.runs.manifest_units import published_records
 from batchscore.runs.segments import inline
 from batchscore.storage.reading import Digest
@@ -90,7 +90,7 @@ def settled_rejects(records: Iterable[UnitRecord]) -> dict[str, str]:
     return {r.rejects_file: layout.rejects(r.run, r.unit) for r in records if r.rejects_file}
 
 
-def published_with(store: Store, manifest: Mapping[str, Any], moved: Collection[str]) -> Expected:
+def published_with(store: Store, manifest: Manifest, moved: Collection[str]) -> Expected:
     """Returns what sidecars and profiles hold that are published with files, by path.
 
     Args:
@@ -100,11 +100,11 @@ def published_with(store: Store, manifest: Mapping[str, Any], moved: Collection[
             before, and what belongs to them is not looked at again.
     """
     added = inline(manifest)
-    records = published_records(added).values() if "units" in added else ()
+    records = published_records(added).values() if added.units is not None else ()
     mine = [r for r in records if not r.files or {f.staged for f in r.files} & {*moved}]
     expected = {path: d for record in mine for path, d in sidecars_of(store, record).items()}
-    for name, digest in manifest.get("profile_files", {}).items():
-        expected[layout.run_file(manifest["run"], name)] = Digest(**digest)
+    for name, digest in manifest.profile_files.items():
+        expected[layout.run_file(manifest.run, name)] = Digest(digest.bytes, digest.sha256)
     return expected
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from batchscore.errors import RecordError
 from batchscore.runs import layout
-from batchscore.runs.manifest_model import check_manifest
+from batchscore.runs.manifest_model import decode_manifest
 from batchscore.runs.publication import pending
 from batchscore.runs.segments import expand
 from batchscore.runs.snapshot import (
@@ -121,7 +121,7 @@ def _is_certain(store: Store, marker: str | None, last: _Ran | None) -> bool:
 def _is_damaged(store: Store, run: str) -> bool:
     try:
         raw = store.read_json(layout.run_file(run, "manifest.json"))
-        expand(store, check_manifest(raw, run))
+        expand(store, decode_manifest(raw, run))
     except FileNotFoundError:
         return False
     except (RecordError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
@@ -187,10 +187,9 @@ def _read(store: Store, slice_: str, run: str) -> _Ran | None:
     ):
         raw = store.read_json(layout.run_file(run, "manifest.json"))
         if raw["slice"] == slice_ and raw["status"] in _TOOK_EFFECT:
-            found = expand(store, raw)
-            finished = str(found.get("released", {}).get("at") or found["finished"])
-            files = {str(file["path"]): file for file in found["files"]}
-            return _Ran(run, found["base"], found["status"], finished, files)
+            found = expand(store, decode_manifest(raw, run))
+            files = dict(zip(found.paths, found.files, strict=True))
+            return _Ran(run, found.base, found.status, str(found.public_since), files)
     return None
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
 from typing import Any
 
@@ -14,13 +15,15 @@ from batchscore.messages.wording import counted, of_count, one_line, reason
 from batchscore.runs import layout
 from batchscore.runs.layout import slice_id
 from batchscore.runs.lease import holder
-from batchscore.runs.manifest_model import check_manifest
+from batchscore.runs.manifest_model import Manifest, decode_manifest
+from batchscore.runs.manifest_parts import ModelFacts
 from batchscore.runs.order import newest_first
-from batchscore.runs.publication import pending
+from batchscore.runs.publication import Publication, pending
 from batchscore.runs.run_plan import read_plan
-from batchscore.runs.segments import expand, head
+from batchscore.runs.segments import expand
 from batchscore.runs.snapshot import listing_path, published_run, read_listing, snapshot
 from batchscore.storage.store import Store
+from batchscore.storage.typed import decode
 
 _THREADS = 16
 _NEIGHBOURS = 7
@@ -41,7 +44,7 @@ def require_output(store: Store) -> None:
     layout.check_readable(store)
 
 
-def read_manifest(store: Store, run: str) -> dict[str, Any]:
+def read_manifest(store: Store, run: str) -> Manifest:
     """Returns a run's manifest.
 
     Raises:
@@ -51,7 +54,7 @@ def read_manifest(store: Store, run: str) -> dict[str, Any]:
     return _read_or_explain(store, run, _read)
 
 
-def read_raw(store: Store, run: str) -> dict[str, Any]:
+def read_raw(store: Store, run: str) -> Manifest:
     """Returns a run's manifest as it was written; what it lists may lie in segments.
 
     Raises:
@@ -61,9 +64,7 @@ def read_raw(store: Store, run: str) -> dict[str, Any]:
     return _read_or_explain(store, run, _read_raw)
 
 
-def _read_or_explain(
-    store: Store, run: str, read: Callable[[Store, str], dict[str, Any]]
-) -> dict[str, Any]:
+def _read_or_explain(store: Store, run: str, read: Callable[[Store, str], Manifest]) -> Manifest:
     try:
         return read(store, run)
     except FileNotFoundError as error:
@@ -72,14 +73,14 @@ def _read_or_explain(
         raise _damaged(store, run, error) from error
 
 
-def _read(store: Store, run: str) -> dict[str, Any]:
-    return check_manifest(expand(store, _read_raw(store, run)), run)
+def _read(store: Store, run: str) -> Manifest:
+    return expand(store, _read_raw(store, run))
 
 
-def _read_raw(store: Store, run: str) -> dict[str, Any]:
+def _read_raw(store: Store, run: str) -> Manifest:
     if "/" in run or "\0" in run or run in ("", ".", ".."):
         raise FileNotFoundError(run)
-    return check_manifest(store.read_json(layout.run_file(run, "manifest.json")), run)
+    return decode_manifest(store.read_json(layout.run_file(run, "manifest.json")), run)
 
 
 def _damaged(store: Store, run: str, error: Exception) -> RecordError:
@@ -104,7 +105,7 @@ def reading(store: Store, run: str) -> Iterator[None]:
 
 def _unknown(store: Store, run: str) -> InvalidError:
     if run in store.names(f"{layout.HOME}/work"):
-        errors = {each["run"]: each["error"] for each in unfinished(store)}
+        errors = {each.run: each.error for each in unfinished(store)}
         return InvalidError(f"run {run!r}: left no manifest; it {errors.get(run, _UNENDED)}")
     today = datetime.now(timezone.utc).strftime("%Y%m%d")
     newest = sorted(each for each in list_runs(store) if each[:8] <= today)[-3:]
@@ -114,27 +115,26 @@ def _unknown(store: Store, run: str) -> InvalidError:
     )
 
 
-def published_manifest(store: Store, slice_: str) -> dict[str, Any] | None:
+def published_manifest(store: Store, slice_: str) -> Manifest | None:
     """Returns the manifest of what is published of a slice, or is just being published.
 
     Raises:
         RecordError: it is damaged, missing, or does not know how to be built upon.
     """
-    run, found = _published(store, slice_)
-    if run is None and snapshot(store, slice_):
+    found = _published(store, slice_)
+    if found is None and snapshot(store, slice_):
         # A publication may have removed the marker after its journal was looked for.
-        run, found = _published(store, slice_)
-    if run is None:
+        found = _published(store, slice_)
+    if found is None:
         _check_unpublished(store, slice_)
         return None
     try:
-        wrong = [key for key, kind in _BUILT_UPON.items() if not isinstance(found[key], kind)]
-        if wrong or found["slice"] != slice_ or found["status"] not in ("published", "empty"):
-            raise ValueError(f"{wrong or 'it is of another slice, or not published'}")
-        {key: int(found["rows"][key]) for key in ("input", "scored", "rejected", "reused")}
-    except (KeyError, TypeError, ValueError) as error:
-        raise _unfounded(store, slice_, run, f"damaged ({error!r})") from error
-    return dict(found)
+        found.require(*_BUILT_UPON)
+        if found.slice != slice_ or found.status not in ("published", "empty"):
+            raise ValueError("it is of another slice, or not published")
+    except (KeyError, ValueError) as error:
+        raise _unfounded(store, slice_, found.run, f"damaged ({error!r})") from error
+    return found
 
 
 def _unfounded(store: Store, slice_: str, run: str, what: str) -> RecordError:
@@ -145,39 +145,34 @@ def _unfounded(store: Store, slice_: str, run: str, what: str) -> RecordError:
     )
 
 
-def _as_started(store: Store, slice_: str, run: str, manifest: Any) -> Any:
-    """Returns the manifest of a publication under way, with whole lists."""
-    try:
-        return manifest and expand(store, manifest)
-    except _UNREADABLE as error:
-        raise _unfounded(store, slice_, run, f"damaged ({reason(error)})") from error
-
-
-def _published(store: Store, slice_: str) -> tuple[str | None, Any]:
+def _published(store: Store, slice_: str) -> Manifest | None:
     started = pending(store, slice_)
     if started is not None and read_listing(store, slice_).lists(started.files):
-        path = layout.run_file(started.run, "manifest.json")
-        return started.run, _as_started(
-            store, slice_, started.run, dict(started.documents).get(path)
-        )
+        return _as_started(store, slice_, started)
     run = published_run(store, slice_) if started is None else started.predecessor
     if run is None:
-        return None, None
+        return None
     try:
-        return run, _read(store, run)
+        return _read(store, run)
     except FileNotFoundError as error:
         raise _unfounded(store, slice_, run, "no such file") from error
     except _UNREADABLE as error:
         raise _unfounded(store, slice_, run, f"damaged ({reason(error)})") from error
 
 
-_BUILT_UPON: dict[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("run", "slice", "status", "score", "fingerprint", "job_sha256"), str),
-    **dict.fromkeys(("files", "units", "shards", "columns"), list),
-    **dict.fromkeys(("rows", "score_facts", "model"), dict),
-    "seconds": (int, float),
-    "base": (str, type(None)),
-}
+def _as_started(store: Store, slice_: str, started: Publication) -> Manifest:
+    """Returns the manifest of a publication under way, with whole lists."""
+    try:
+        return expand(store, started.manifest)
+    except _UNREADABLE as error:
+        raise _unfounded(store, slice_, started.run, f"damaged ({reason(error)})") from error
+
+
+# Without these nothing can be built upon what is published; every version wrote them.
+_BUILT_UPON = (
+    *("slice", "score", "fingerprint", "job_sha256", "files", "units", "shards", "columns"),
+    *("score_facts", "model", "seconds", "base"),
+)
 
 
 def _check_unpublished(store: Store, slice_: str) -> None:
@@ -197,9 +192,53 @@ def list_runs(store: Store) -> list[str]:
     ]
 
 
+@dataclass(frozen=True)
+class Unreadable:
+    """What is known of a run without a manifest that can be read: damaged, under way or killed.
+
+    Args:
+        run: Its name.
+        status: `damaged` or `unfinished`.
+        started: When the command started; empty if that is not known.
+        error: Why its manifest cannot be read, and what to do.
+        base: The run that was published before, or None.
+        facts: What its plan says, as JSON.
+    """
+
+    run: str
+    status: str
+    started: str
+    error: str
+    base: str | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def slice(self) -> str:
+        """Its slice; empty if that is not known."""
+        return str(self.facts.get("slice", ""))
+
+    @property
+    def model(self) -> ModelFacts:
+        """The model that scores its rows, as far as that is known."""
+        return decode(ModelFacts, self.facts.get("model", {}))
+
+    @property
+    def actor(self) -> str:
+        """Who started it; empty if that is not known."""
+        return str(self.facts.get("actor", ""))
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """What is known, as `runs --json` prints it."""
+        head = {"run": self.run, "status": self.status}
+        if not self.facts:
+            return {**head, "started": self.started, "error": self.error}
+        return {**self.facts, "base": self.base, "error": self.error, **head}
+
+
 def read_history(
     store: Store, slice_: str | None = None, whole: bool = False
-) -> list[dict[str, Any]]:
+) -> list[Manifest | Unreadable]:
     """Returns the manifests of all runs, of one slice if it is given, newest first.
 
     Of a run whose manifest is damaged, or that is under way or was killed, only what is known.
@@ -210,38 +249,37 @@ def read_history(
         whole: Reads lists that lie in segments too.
     """
     with ThreadPoolExecutor(_THREADS) as pool:
-        found = [*pool.map(lambda run: _manifest_or_stub(store, run, whole), list_runs(store))]
-    found += unfinished(store)
-    wanted = [m for m in found if slice_ is None or m.get("slice", slice_) == slice_]
-    return newest_first(wanted)
+        found = [*pool.map(lambda run: _find(store, run, whole), list_runs(store))]
+    wanted = [*found, *unfinished(store)]
+    return newest_first([each for each in wanted if slice_ is None or each.slice in ("", slice_)])
 
 
-def _manifest_or_stub(store: Store, run: str, whole: bool) -> dict[str, Any]:
+def _find(store: Store, run: str, whole: bool) -> Manifest | Unreadable:
     try:
-        return read_manifest(store, run) if whole else head(read_raw(store, run))
+        return read_manifest(store, run) if whole else read_raw(store, run)
     except (RecordError, InvalidError) as error:
-        return {"run": run, "status": "damaged", "started": "", "error": str(error)}
+        return Unreadable(run, "damaged", "", str(error))
 
 
-def unfinished(store: Store) -> list[dict[str, Any]]:
+def unfinished(store: Store) -> list[Unreadable]:
     """Returns what is known of runs that left no manifest: under way, or killed."""
     found = []
     for run in store.names(f"{layout.HOME}/work"):
         with suppress(FileNotFoundError, RecordError):
-            facts = _planned(store, run)
+            planned = _planned(store, run)
             if not store.exists(layout.run_file(run, "manifest.json")):
-                found.append({**facts, "run": run, "status": "unfinished"})
+                found.append(planned)
     return found
 
 
-def _planned(store: Store, run: str) -> dict[str, Any]:
+def _planned(store: Store, run: str) -> Unreadable:
     """Returns what the plan of an open run says of it, and why the run has no manifest."""
     try:
         plan = read_plan(store, run)
     except VersionError as error:
-        return {"started": "", "error": str(error)}
+        return Unreadable(run, "unfinished", "", str(error))
     why = _why_unfinished(store, plan.slice, run)
-    return {**plan.facts, "base": plan.base, "error": why}
+    return Unreadable(run, "unfinished", plan.started, why, plan.base, plan.facts)
 
 
 def _why_unfinished(store: Store, slice_: str, run: str) -> str:
@@ -254,16 +292,16 @@ def _why_unfinished(store: Store, slice_: str, run: str) -> str:
     return "was killed, or lost with its machine; run the job again, which resumes what it finished"
 
 
-def newest(store: Store, slice_: str | None) -> dict[str, Any]:
+def newest(store: Store, slice_: str | None) -> Manifest:
     """Returns the newest run's manifest, of one slice if it is given; InvalidError if none is."""
     found = read_history(store, slice_)
-    ended = next((m for m in found if "rows" in m), None)
+    ended = next((each for each in found if isinstance(each, Manifest)), None)
     if ended is not None:
-        return read_manifest(store, ended["run"])
+        return read_manifest(store, ended.run)
     what = f"slice {slice_!r} of {store.address}" if slice_ else store.address
-    if found:
-        name, why = found[0]["run"], found[0]["error"]
-        raise InvalidError(f"{what}: no run can be shown yet; run {name}: {why}")
+    if found and isinstance(found[0], Unreadable):
+        why = f"run {found[0].run}: {found[0].error}"
+        raise InvalidError(f"{what}: no run can be shown yet; {why}")
     raise InvalidError(f"{what}: has no run yet; run the job first")
 
 
@@ -280,7 +318,7 @@ def rows_before(store: Store, slice_: str, job: str) -> list[int]:
         with suppress(RecordError):
             manifest = published_manifest(store, name)
             if manifest is not None:
-                rows.append(manifest["rows"]["scored"] + manifest["rows"]["rejected"])
+                rows.append(manifest.rows.scored + manifest.rows.rejected)
     return rows
 
 
@@ -349,7 +387,7 @@ def _checked_files(store: Store, slice_: str) -> tuple[str, ...]:
         with suppress(RecordError):  # without a manifest the list is all that there is
             manifest = published_manifest(store, slice_)
         listed = set(listing.files)
-        published = {str(file["path"]) for file in manifest["files"]} if manifest else listed
+        published = set(manifest.paths) if manifest else listed
         strange = [*listing.wrong, *sorted(listed ^ published)]
         # A run that publishes at this moment changes one after the other.
         if not strange or not (left and read_listing(store, slice_).raw != listing.raw):

@@ -2,231 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any
 
 from batchscore.messages.wording import one_line
-from batchscore.storage.typed import Count, Each, Moment, decode, json_schema, require_version
+from batchscore.runs.manifest_parts import (
+    BadShardEntry,
+    Decision,
+    FileDigest,
+    FileEntry,
+    JudgedCheck,
+    ModelFacts,
+    RejectedRows,
+    RowCounts,
+    SegmentLists,
+    ShardEntry,
+    UnitEntry,
+)
+from batchscore.storage.typed import (
+    SOURCE,
+    Count,
+    Each,
+    Maybe,
+    Moment,
+    decode,
+    json_schema,
+    require_version,
+)
 
 VERSION = "batchscore_manifest"
 WHOLE, SEGMENTED = 1, 2
 """What the version says: the lists are whole, or partly in segments."""
 
 _PAIR = {"type": "array", "prefixItems": [{"type": "string"}] * 2, "minItems": 2, "maxItems": 2}
-
-
-@dataclass(frozen=True)
-class RowCounts:
-    """Where every row of the input went.
-
-    Args:
-        input: Rows of all shards; always the sum of filtered, scored, rejected and quarantined.
-        filtered: Rows that the job's filter left out.
-        scored: Rows with a score.
-        rejected: Rows that could not be scored, each with its reason.
-        quarantined: Rows of shards that could not be read and were left out.
-        reused: Rows, among the others, of units that an earlier run scored.
-    """
-
-    input: Count = 0
-    filtered: Count = 0
-    scored: Count = 0
-    rejected: Count = 0
-    quarantined: Count = 0
-    reused: Count = 0
-
-
-@dataclass(frozen=True)
-class ModelFacts:
-    """The model that scored the rows.
-
-    Args:
-        name: The name in its card.
-        version: The version in its card.
-        identity: The hash of all that decides what it computes.
-        sha256: The SHA-256 of each of its files.
-    """
-
-    name: str = ""
-    version: str = ""
-    identity: str = ""
-    sha256: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class JudgedCheck:
-    """A check that was judged before publishing.
-
-    Args:
-        name: Of the check.
-        passed: Whether the run passed it.
-        detail: Its figures, as a sentence.
-        status: What a run becomes that does not pass: `held`, or `failed` if nobody may release it.
-    """
-
-    name: str
-    passed: bool
-    detail: str
-    status: str = "failed"
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What a person decided about a run.
-
-    Args:
-        at: When, in UTC.
-        by: Who, as `user@host`.
-        reason: Why, in the person's words.
-        run: The run that put the decision into effect, if another one did.
-    """
-
-    at: Moment | None = None
-    by: str = ""
-    reason: str = ""
-    run: str = ""
-
-
-@dataclass(frozen=True)
-class RejectedRows:
-    """The rows that were rejected.
-
-    Args:
-        reasons: Rows by stage, error and message; the 50 commonest, and `other reasons`.
-        files: Parquet files that hold them, relative to the output; not in a version 2 manifest
-            whose `composed` names `rejects`.
-    """
-
-    reasons: dict[str, Any] = field(default_factory=dict)
-    files: list[Any] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class FileEntry:
-    """A scored file.
-
-    Args:
-        path: Relative to the output, below `data/`.
-        partition: Its folder below `data/`, such as `day=1`, or empty.
-        rows: Its rows.
-        bytes: Its size.
-        sha256: The SHA-256 of its bytes.
-        unit: The unit whose rows it holds.
-    """
-
-    path: str
-    partition: str
-    rows: Count
-    bytes: Count
-    sha256: str
-    unit: str
-
-
-@dataclass(frozen=True)
-class ShardEntry:
-    """A file of the input.
-
-    Args:
-        path: Its address; values of a query are hidden.
-        size: Its bytes.
-        mark: Its modification time or ETag.
-        rows: Its rows, by its footer.
-        keys: Its hive keys, each as name and value.
-    """
-
-    path: str
-    size: Count
-    mark: str
-    rows: Count
-    keys: list[Any] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class FileDigest:
-    """What a file holds.
-
-    Args:
-        bytes: Its size.
-        sha256: The SHA-256 of its bytes.
-    """
-
-    bytes: Count
-    sha256: str
-
-
-@dataclass(frozen=True)
-class UnitEntry:
-    """A unit of work: what it read, and what became of its rows. Empty values are left out.
-
-    Args:
-        unit: Its name.
-        attempt: The attempt that counts.
-        run: The run that scored it.
-        pieces: What it read, each as [index into `shards`, row groups, first rows, rows].
-        read: Rows that were read.
-        filtered: Of these, rows that the job's filter left out.
-        scored: Of these, rows with a score.
-        rejected: Of these, rows that were rejected.
-        reject_reasons: Rejected rows by stage, error and message.
-        rejects_file: The file of its rejected rows.
-        bad_shards: Shards of it that were left out, with rows and reason.
-        rows_file: The file that says which row of the unit each written row is.
-        keys_file: The sorted hashes of its unique key.
-        keys_columns: The columns of that key.
-        score_ranges: The smallest and the largest value of each score.
-        sidecars: What the three files above hold.
-        tallies: What the checks of columns counted.
-    """
-
-    unit: str
-    attempt: str
-    run: str
-    pieces: list[Any]
-    read: Count
-    filtered: Count
-    scored: Count
-    rejected: Count
-    reject_reasons: dict[str, Count] = field(default_factory=dict)
-    rejects_file: str | None = None
-    bad_shards: list[Any] = field(default_factory=list)
-    rows_file: str | None = None
-    keys_file: str | None = None
-    keys_columns: list[str] = field(default_factory=list)
-    score_ranges: dict[str, Any] = field(default_factory=dict)
-    sidecars: dict[str, FileDigest] = field(default_factory=dict)
-    tallies: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class BadShardEntry:
-    """A shard that could not be read and was left out.
-
-    Args:
-        path: Its address.
-        reason: Why it could not be read.
-    """
-
-    path: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class SegmentLists:
-    """Lists of what a run added, in a manifest of version 2.
-
-    Args:
-        units: As at the top level.
-        files: As at the top level.
-        shards: As at the top level.
-        inputs: Shards of the input that no unit reads.
-        bad_shards: As at the top level.
-    """
-
-    units: Annotated[list[Any], Each(UnitEntry)] = field(default_factory=list)
-    files: Annotated[list[Any], Each(FileEntry)] = field(default_factory=list)
-    shards: Annotated[list[Any], Each(ShardEntry)] = field(default_factory=list)
-    inputs: Annotated[list[Any], Each(ShardEntry)] = field(default_factory=list)
-    bad_shards: Annotated[list[Any], Each(BadShardEntry)] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -297,6 +105,7 @@ class Manifest:
         composed: Which lists lie in segments; version 2 alone.
         segments: The SHA-256 that names each segment; version 2 alone.
         own: The lists of what this run added; version 2 alone.
+        document: The manifest as JSON, with keys that this version does not know.
     """
 
     run: str
@@ -323,7 +132,7 @@ class Manifest:
     model: ModelFacts = field(default_factory=ModelFacts)
     packages: dict[str, Any] = field(default_factory=dict)
     changed: list[Any] = field(default_factory=list)
-    rescored: list[Any] = field(default_factory=list)
+    rescored: Maybe[list[Any]] = None
     seconds: float = 0.0
     phases: dict[str, float] | None = None
     start_up_seconds: dict[str, float] = field(default_factory=dict)
@@ -331,10 +140,10 @@ class Manifest:
     columns: Annotated[list[Any], Each(_PAIR)] = field(default_factory=list)
     files: Annotated[list[Any], Each(FileEntry)] = field(default_factory=list)
     replaced: Annotated[list[Any], Each({"type": "string"})] = field(default_factory=list)
-    rejects: RejectedRows = field(default_factory=RejectedRows)
+    rejects: Maybe[RejectedRows] = None
     bad_shards: Annotated[list[Any], Each(BadShardEntry)] = field(default_factory=list)
     damaged: dict[str, Any] = field(default_factory=dict)
-    checks: list[JudgedCheck] = field(default_factory=list)
+    checks: Maybe[list[JudgedCheck]] = None
     column_checks: list[Any] = field(default_factory=list)
     drift: dict[str, Any] | None = None
     profile: dict[str, Any] | None = None
@@ -343,56 +152,124 @@ class Manifest:
     stage_seconds: dict[str, Any] | None = None
     limited_by: str | None = None
     timings: dict[str, Any] | None = None
-    reused_units: Count = 0
+    reused_units: Maybe[Count] = None
     beam_metrics: list[Any] = field(default_factory=list)
-    units: Annotated[list[Any], Each(UnitEntry)] = field(default_factory=list)
+    units: Annotated[Maybe[list[Any]], Each(UnitEntry)] = None
     shards: Annotated[list[Any], Each(ShardEntry)] = field(default_factory=list)
     inputs: Annotated[list[Any], Each(ShardEntry)] = field(default_factory=list)
-    error: str = ""
-    released: Decision = field(default_factory=Decision)
-    discarded: Decision = field(default_factory=Decision)
-    revoked: Decision = field(default_factory=Decision)
-    restored: Decision = field(default_factory=Decision)
-    rollback: Decision = field(default_factory=Decision)
+    error: Maybe[str] = None
+    released: Maybe[Decision] = None
+    discarded: Maybe[Decision] = None
+    revoked: Maybe[Decision] = None
+    restored: Maybe[Decision] = None
+    rollback: Maybe[Decision] = None
     undoes: str = ""
     published_at: str | None = None
     composed: list[str] = field(default_factory=list)
     segments: list[str] = field(default_factory=list)
     own: SegmentLists = field(default_factory=SegmentLists)
+    document: Annotated[dict[str, Any], SOURCE] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     @property
     def public_since(self) -> str | None:
         """When the run was published: at its release if it was held, else when it ended."""
-        return self.released.at or self.finished
+        return self.released.at if self.released else self.finished
 
     @property
     def releaser(self) -> str | None:
         """The person who released the run; None if it was not held, or is still held."""
-        return self.released.by or None
+        return self.released.by if self.released else None
+
+    @property
+    def paths(self) -> list[str]:
+        """The scored files that it publishes, relative to the output."""
+        return [str(file["path"]) for file in self.files]
+
+    @property
+    def bytes(self) -> int:
+        """The size of these files."""
+        return sum(int(file["bytes"]) for file in self.files)
+
+    @property
+    def input_bytes(self) -> int:
+        """The size of all shards of the input."""
+        return sum(int(shard["size"]) for shard in self.inputs)
+
+    @property
+    def reject_reasons(self) -> dict[str, Any]:
+        """Rejected rows by stage, error and message; none if the run did not come to its rows."""
+        return self.rejects.reasons if self.rejects else {}
+
+    def without_lists(self) -> Manifest:
+        """Returns the manifest without lists that may have a million items, and without its JSON.
+
+        For those who keep many manifests at the same time.
+        """
+        lists: dict[str, Any] = {"files": [], "units": None, "shards": [], "inputs": []}
+        return replace(self, **lists, own=SegmentLists(), document={})
+
+    def decision(self, kind: str) -> Decision | None:
+        """Returns what a person decided about the run: `released`, `revoked` and so on."""
+        found: Decision | None = getattr(self, kind)
+        return found
+
+    @property
+    def failed_checks(self) -> list[JudgedCheck]:
+        """The checks that the run did not pass."""
+        return [check for check in self.checks or () if not check.passed]
+
+    @property
+    def attempts(self) -> dict[str, str]:
+        """The attempt that counts of each of its units; LookupError if a unit is damaged."""
+        return {str(unit["unit"]): str(unit["attempt"]) for unit in self.units or ()}
+
+    def read_units(self) -> list[UnitEntry]:
+        """Returns its units; none if the run did not come to them, or they lie in segments.
+
+        Raises:
+            ValueError: One is damaged.
+        """
+        return [decode(UnitEntry, unit) for unit in self.units or ()]
+
+    def require(self, *keys: str) -> None:
+        """Raises KeyError where a key is absent, if a default would hide that."""
+        for key in keys:
+            if key not in self.document:
+                raise KeyError(key)
+
+    def updated(self, **facts: Any) -> Manifest:
+        """Returns the manifest with other values, among them whole lists; others stay as written.
+
+        Raises:
+            ValueError: A value has another type than its key.
+        """
+        document = {**self.document, **facts}
+        if self.composed:
+            document["composed"] = [key for key in self.composed if key not in facts]
+        return decode_manifest(document, self.run)
+
+    def without(self, key: str) -> Manifest:
+        """Returns the manifest without a key."""
+        return decode_manifest({k: v for k, v in self.document.items() if k != key}, self.run)
 
 
-_KEYS = frozenset(each.name for each in fields(Manifest))
+_KEYS = frozenset(each.name for each in fields(Manifest)) - {"document"}
 
 
-def check_manifest(facts: Any, run: str) -> dict[str, Any]:
-    """Returns a manifest of a run, as it was written, whose values have their types.
+def decode_manifest(document: Any, run: str) -> Manifest:
+    """Returns a manifest of a run, read from JSON; keys that this version does not know stay.
 
-    Keys that this version does not know stay. Lists of files, units and shards are read by
-    `published_records`, which a run of a million files needs once.
+    Items of the lists of files, units and shards are read by `published_records`, which a run of a
+    million files needs once.
 
     Raises:
         VersionError: A newer batchscore wrote it.
         ValueError: It is damaged; the message is short.
     """
-    read_manifest_model(facts, run)
-    checked: dict[str, Any] = facts
-    return checked
-
-
-def read_manifest_model(facts: Any, run: str) -> Manifest:
-    """Returns a run's manifest with its values as attributes; raises as `check_manifest`."""
-    manifest_version(facts)
-    manifest = decode(Manifest, facts)
+    manifest_version(document)
+    manifest = decode(Manifest, document)
     if manifest.run != run:
         raise ValueError("its run cannot be right: it is of another one")
     return manifest
@@ -404,7 +281,7 @@ def manifest_version(facts: Any) -> int:
     return require_version(facts, VERSION, SEGMENTED, f"manifest of run {one_line(repr(run))}")
 
 
-def build_manifest(**facts: Any) -> dict[str, Any]:
+def build_manifest(**facts: Any) -> Manifest:
     """Returns a new manifest of version 1.
 
     Raises:
@@ -414,7 +291,7 @@ def build_manifest(**facts: Any) -> dict[str, Any]:
     strange = sorted(set(made) - _KEYS)
     if strange:
         raise ValueError(f"{strange[0]!r} is no key of a manifest")
-    return check_manifest(made, str(made["run"]))
+    return decode_manifest(made, str(made["run"]))
 
 
 def manifest_schema() -> dict[str, Any]:

@@ -10,17 +10,12 @@ from typing import Any
 from batchscore.errors import RecordError
 from batchscore.messages.wording import reason
 from batchscore.runs import layout
+from batchscore.runs.manifest_model import Manifest
 from batchscore.units.record import StagedFile, UnitRecord, check_record
 from batchscore.units.unit import Piece, Shard
 
 # What only the run that scored a unit tells of it, or all units of a manifest share.
 _LEFT_OUT = ("files", "seconds", "columns")
-
-
-def published_at(manifest: Mapping[str, Any]) -> str | None:
-    """Returns when a run was published: at its release if it was held, else when it ended."""
-    at = (manifest.get("released") or {}).get("at") or manifest.get("finished")
-    return None if at is None else str(at)
 
 
 def final_path(file: StagedFile, run: str, unit: str) -> str:
@@ -73,26 +68,26 @@ def _encode_unit(record: UnitRecord, shards: dict[Shard, int]) -> dict[str, Any]
     return {key: value for key, value in facts.items() if value not in (None, (), {}, [])}
 
 
-def published_records(manifest: Mapping[str, Any]) -> dict[str, UnitRecord]:
+def published_records(manifest: Manifest) -> dict[str, UnitRecord]:
     """Returns the records of a published run's units; their files lie where they were published.
 
     Raises:
         RecordError: the manifest is damaged.
     """
     try:
+        manifest.require("files", "shards", "columns", "units")
         files = defaultdict[str, list[StagedFile]](list)
-        for f in manifest["files"]:
+        for f in manifest.files:
             file = StagedFile(f["path"], f["partition"], f["rows"], f["bytes"], f["sha256"])
             files[f["unit"]].append(file)
-        shards = [decode_shard(shard) for shard in manifest["shards"]]
-        columns = manifest["columns"]
+        shards = [decode_shard(shard) for shard in manifest.shards]
         return {
-            unit["unit"]: _decode_unit(unit, files[unit["unit"]], shards, columns)
-            for unit in manifest["units"]
+            unit["unit"]: _decode_unit(unit, files[unit["unit"]], shards, manifest.columns)
+            for unit in manifest.units or ()
         }
     except (RecordError, KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise RecordError(
-            f"manifest of run {manifest.get('run')!r}: damaged ({reason(error)}); restore it from "
+            f"manifest of run {manifest.run!r}: damaged ({reason(error)}); restore it from "
             "a copy, or score the slice again with --rescore"
         ) from error
 

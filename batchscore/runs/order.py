@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta, timezone
-from typing import Any, TypeVar
+from typing import Protocol, TypeVar
 
-Manifest = TypeVar("Manifest", bound=Mapping[str, Any])
+
+class Started(Protocol):
+    """What tells a run's place among others: its name, its start and what it was built on."""
+
+    @property
+    def run(self) -> str:
+        """The run's name."""
+
+    @property
+    def started(self) -> str:
+        """When it started."""
+
+    @property
+    def base(self) -> str | None:
+        """The run that was published before, or None."""
+
+
+AnyRun = TypeVar("AnyRun", bound=Started)
 
 # Clocks that agree differ by less.
 _TOLERANCE = timedelta(minutes=1)
@@ -17,15 +34,15 @@ _AHEAD = "~"
 _Moment = tuple[str, int]
 
 
-def newest_first(manifests: Sequence[Manifest]) -> list[Manifest]:
+def newest_first(runs: Sequence[AnyRun]) -> list[AnyRun]:
     """Returns runs by when they started, the newest first.
 
     A run comes after its base, which was published when it started. So a base that a wrong clock
     dates later counts as started just before. A run that is dated ahead of now, and that no run
     has as its base, counts as started just after its own base.
     """
-    moments = _moments(manifests)
-    return sorted(manifests, key=lambda m: (*moments[str(m["run"])], str(m["run"])), reverse=True)
+    moments = _moments(runs)
+    return sorted(runs, key=lambda each: (*moments[each.run], each.run), reverse=True)
 
 
 def is_ahead(moment: str) -> bool:
@@ -33,9 +50,9 @@ def is_ahead(moment: str) -> bool:
     return moment > (datetime.now(timezone.utc) + _TOLERANCE).isoformat(timespec="milliseconds")
 
 
-def _moments(manifests: Iterable[Mapping[str, Any]]) -> dict[str, _Moment]:
-    bases = {str(m["run"]): str(m.get("base")) for m in manifests}
-    started = {str(m["run"]): str(m["started"]) for m in manifests}
+def _moments(runs: Iterable[Started]) -> dict[str, _Moment]:
+    bases = {each.run: str(each.base) for each in runs}
+    started = {each.run: each.started for each in runs}
     moments = {run: (_AHEAD if is_ahead(at) else at, 0) for run, at in started.items()}
     for run in sorted(bases):
         (at, place), base, steps = moments[run], bases[run], 1

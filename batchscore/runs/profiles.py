@@ -11,6 +11,7 @@ from batchscore.drift.profile_file import read_table, write_table
 from batchscore.drift.table import TableProfile
 from batchscore.errors import InputError, RecordError
 from batchscore.runs import layout
+from batchscore.runs.manifest_model import Manifest
 from batchscore.storage.reading import Digest
 from batchscore.storage.store import Store
 
@@ -106,11 +107,11 @@ def save_profile(
     }
 
 
-def read_run_profile(store: Store, manifest: Mapping[str, Any]) -> TableProfile:
+def read_run_profile(store: Store, manifest: Manifest) -> TableProfile:
     """Returns the profile of a run; RecordError if its files are not those of its manifest."""
-    extra = manifest.get("profile_files", {}).get(EXTRA, {}).get("sha256")
-    file = run_profile(store, manifest["run"])
-    return read_profile(file, manifest.get("profile_sha256"), extra)
+    extra = manifest.profile_files.get(EXTRA)
+    sha256 = extra.sha256 if extra else None
+    return read_profile(run_profile(store, manifest.run), manifest.profile_sha256, sha256)
 
 
 def read_profile(

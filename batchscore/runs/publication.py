@@ -11,6 +11,7 @@ from typing import Any
 from batchscore.errors import RecordError
 from batchscore.messages.wording import one_line, reason
 from batchscore.runs import layout
+from batchscore.runs.manifest_model import Manifest, decode_manifest
 from batchscore.runs.segments import inline
 from batchscore.runs.snapshot import Listing, published_run, read_listing
 from batchscore.storage.reading import Digest
@@ -83,13 +84,13 @@ class Publication:
     @property
     def contents(self) -> dict[str, Digest]:
         """What files of the snapshot hold, by path: at least those that its base does not have."""
-        listed = inline(self.manifest).get("files", ())
+        listed = inline(self.manifest).files if self.documents else ()
         return {str(f["path"]): Digest(int(f["bytes"]), str(f["sha256"])) for f in listed}
 
     @property
-    def manifest(self) -> dict[str, Any]:
+    def manifest(self) -> Manifest:
         """The manifest of its run."""
-        return dict(self.documents[0][1]) if self.documents else {}
+        return decode_manifest(self.documents[0][1], self.run)
 
     @property
     def predecessor(self) -> str | None:

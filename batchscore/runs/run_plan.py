@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from batchscore.errors import RecordError
 from batchscore.messages.wording import reason
 from batchscore.runs import layout
-from batchscore.runs.manifest_model import read_manifest_model
+from batchscore.runs.manifest_model import decode_manifest
+from batchscore.runs.manifest_parts import RowCounts
 from batchscore.storage.store import Store, encode_json
 from batchscore.storage.typed import Count, Moment, decode, require_version
 
@@ -103,7 +104,8 @@ def read_plan(store: Store, run: str) -> RunPlan:
         require_version(facts, _VERSION, _NEWEST, f"plan {store.url(path)}")
         plan = decode(RunPlan, facts)
         decode(_Head, plan.facts)
-        read_manifest_model({**plan.facts, "run": run, "status": "unfinished", "rows": {}}, run)
+        rows = dict.fromkeys((field.name for field in fields(RowCounts)), 0)
+        decode_manifest({**plan.facts, "run": run, "status": "unfinished", "rows": rows}, run)
     except ValueError as error:
         raise RecordError(
             f"plan {store.url(path)}: damaged ({reason(error)}); run the job again"

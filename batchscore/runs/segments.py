@@ -14,12 +14,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from batchscore.errors import RecordError
 from batchscore.messages.wording import reason
 from batchscore.runs import layout
-from batchscore.runs.manifest_model import SEGMENTED, VERSION, WHOLE, manifest_version
+from batchscore.runs.manifest_model import SEGMENTED, VERSION, WHOLE, Manifest, decode_manifest
 from batchscore.storage.documents import parse_json
 from batchscore.storage.store import Store, encode_json
 
@@ -47,40 +48,27 @@ def segment_path(slice_: str, sha256: str) -> str:
     return layout.slice_file(slice_, f"segments/{sha256}.json")
 
 
-def inline(manifest: Mapping[str, Any]) -> dict[str, Any]:
+def inline(manifest: Manifest) -> Manifest:
     """Returns a manifest with the lists of what its run added; others are left out."""
-    return {**manifest, **manifest.get("own", {})}
+    own = manifest.document.get("own", {})
+    return decode_manifest({**manifest.document, **own}, manifest.run)
 
 
-def replaced(manifest: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a manifest, as it is written, with other facts, among them whole lists."""
-    if "composed" not in manifest:
-        return {**manifest, **facts}
-    composed = [key for key in manifest["composed"] if key not in facts]
-    return {**manifest, **facts, "composed": composed}
-
-
-def head(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a manifest without lists that lie in segments."""
-    return {key: value for key, value in manifest.items() if key not in _FORM}
-
-
-def expand(store: Store, manifest: dict[str, Any]) -> dict[str, Any]:
+def expand(store: Store, manifest: Manifest) -> Manifest:
     """Returns a manifest with whole lists.
 
     Raises:
-        RecordError: A segment is missing or damaged, or a later version wrote the manifest.
+        RecordError: A segment is missing or damaged.
         LookupError, TypeError, ValueError, AttributeError: The manifest itself is damaged.
     """
-    if manifest_version(manifest) == WHOLE:
+    if manifest.batchscore_manifest == WHOLE:
         return manifest
     kept = [part.items for part in _read_all(store, manifest)]
-    return _whole(manifest, _compose(_union([*kept, _unpack(manifest["own"])])))
+    lists = _compose(_union([*kept, _unpack(manifest.document["own"])]))
+    return decode_manifest(_whole(manifest.document, lists), manifest.run)
 
 
-def compact(
-    store: Store, manifest: dict[str, Any], base: Mapping[str, Any] | None
-) -> dict[str, Any]:
+def compact(store: Store, manifest: Manifest, base: Manifest | None) -> Manifest:
     """Returns a manifest that refers to segments for what it keeps of its base.
 
     The segments are on disk when the call returns. The manifest is returned as it is where it
@@ -96,7 +84,8 @@ def compact(
     """
     if base is None:
         return manifest
-    made = _copied(manifest)
+    document = manifest.document
+    made = _copied(document)
     parts = _parts(_read_all(store, base), _added(base), _unpack(made))
     own = _without(_unpack(made), [part.items for part in parts])
     lists = _compose(_union([*(part.items for part in parts), own]))
@@ -104,22 +93,23 @@ def compact(
     if not parts or not {*_SCORED} <= {*composed}:
         return manifest
     layout.raise_format(store)
-    segments = [part.sha256 or _write(store, manifest["slice"], part.items) for part in parts]
-    rest = {key: value for key, value in manifest.items() if key not in composed}
+    segments = [part.sha256 or _write(store, manifest.slice, part.items) for part in parts]
+    rest = {key: value for key, value in document.items() if key not in composed}
     if "rejects" in composed:
-        rejects = manifest["rejects"]
+        rejects = document["rejects"]
         rest["rejects"] = {key: rejects[key] for key in rejects if key != "files"}
     form = {VERSION: SEGMENTED, "composed": composed}
-    return {**rest, **form, "segments": segments, "own": _pack(own)}
+    made = {**rest, **form, "segments": segments, "own": _pack(own)}
+    return decode_manifest(made, manifest.run)
 
 
-def _added(base: Mapping[str, Any]) -> _Items:
+def _added(base: Manifest) -> _Items:
     """Returns what a base's own lists hold; RecordError if they are damaged."""
     try:
-        return _unpack(_copied(inline(base)))
+        return _unpack(_copied(inline(base).document))
     except _UNREADABLE as error:
         raise RecordError(
-            f"manifest of run {base.get('run')!r}: damaged ({reason(error)}); restore it from a "
+            f"manifest of run {base.run!r}: damaged ({reason(error)}); restore it from a "
             "copy, or score the slice again with --rescore"
         ) from error
 
@@ -154,20 +144,20 @@ def _union(parts: Iterable[_Items]) -> _Items:
     return {key: value for part in parts for key, value in part.items()}
 
 
-def _copied(manifest: Mapping[str, Any]) -> dict[str, Any]:
+def _copied(document: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the lists of a manifest as they are once they were written and read."""
-    found = {key: manifest[key] for key in _LISTS if key in manifest}
-    if "rejects" in manifest:
-        found["rejects"] = manifest["rejects"].get("files")
+    found = {key: document[key] for key in _LISTS if key in document}
+    if "rejects" in document:
+        found["rejects"] = document["rejects"].get("files")
     copied: dict[str, Any] = json.loads(json.dumps(found))
     return copied
 
 
-def _whole(manifest: dict[str, Any], lists: dict[str, list[Any]]) -> dict[str, Any]:
-    composed: dict[str, Any] = {key: lists[key] for key in manifest["composed"]}
+def _whole(document: Mapping[str, Any], lists: dict[str, list[Any]]) -> dict[str, Any]:
+    composed: dict[str, Any] = {key: lists[key] for key in document["composed"]}
     if "rejects" in composed:
-        composed["rejects"] = {**manifest["rejects"], "files": lists["rejects"]}
-    kept = {k: v for k, v in manifest.items() if k not in _FORM}
+        composed["rejects"] = {**document["rejects"], "files": lists["rejects"]}
+    kept = {k: v for k, v in document.items() if k not in _FORM}
     return {**kept, VERSION: WHOLE, **composed}
 
 
@@ -235,13 +225,12 @@ def _write(store: Store, slice_: str, items: _Items) -> str:
     return sha256
 
 
-def _read_all(store: Store, manifest: Mapping[str, Any]) -> list[_Segment]:
+def _read_all(store: Store, manifest: Manifest) -> list[_Segment]:
     """Returns a manifest's segments."""
-    named = [str(each) for each in manifest.get("segments", ())]
-    if not named:
+    if not manifest.segments:
         return []
     with ThreadPoolExecutor(_THREADS) as pool:
-        return [*pool.map(lambda sha256: _read(store, manifest["slice"], sha256), named)]
+        return [*pool.map(partial(_read, store, manifest.slice), manifest.segments)]
 
 
 def _read(store: Store, slice_: str, sha256: str) -> _Segment:

@@ -52,6 +52,17 @@ class Each:
     item: Any
 
 
+class _Mark:
+    """What a type says of a field, apart from the type itself."""
+
+
+ABSENT = _Mark()
+"""Marks a field that is None where its key is absent; a null is not one of its values."""
+SOURCE = _Mark()
+"""Marks the field that keeps the mapping itself, with the keys that the class does not declare."""
+Maybe = Annotated[T | None, ABSENT]
+
+
 def _has_zone(text: str) -> bool:
     return datetime.fromisoformat(text).tzinfo is not None
 
@@ -76,14 +87,23 @@ def _reader(kind: Any) -> _Read:
     origin, args = get_origin(kind), get_args(kind)
     if origin is Annotated:
         rules = [rule for rule in args[1:] if isinstance(rule, Rule)]
-        return _ruled(_reader(args[0]), rules)
+        return _ruled(_reader(_bare(args)), rules)
     if origin in (Union, UnionType):
-        return _optional(_reader(next(arg for arg in args if arg is not NoneType)))
+        return _optional(_reader(_value(kind)))
     if origin in (list, dict):
         return _items(origin, args[-1])
     if is_dataclass(kind):
         return _fields(kind)
     return _plain(kind)
+
+
+def _bare(args: tuple[Any, ...]) -> Any:
+    """Returns the type of a marked field's value, where its key is there."""
+    return _value(args[0]) if ABSENT in args else args[0]
+
+
+def _value(optional: Any) -> Any:
+    return next(arg for arg in get_args(optional) if arg is not NoneType)
 
 
 def _ruled(read: _Read, rules: list[Rule]) -> _Read:
@@ -152,8 +172,8 @@ _PLAIN: dict[Any, tuple[Callable[[Any], bool], str]] = {
 
 def _fields(kind: Any) -> _Read:
     hints = get_type_hints(kind, include_extras=True)
-    readers = [(field.name, _reader(hints[field.name])) for field in fields(kind)]
-    needed = _required(kind)
+    readers = [(name, _reader(hints[name])) for name in _declared(kind)]
+    needed, source = _required(kind), _source(kind)
 
     def mapping(value: Any, path: str) -> Any:
         _require(isinstance(value, dict), path, "mapping")
@@ -161,9 +181,21 @@ def _fields(kind: Any) -> _Read:
             if name not in value:
                 raise ValueError(f"its {_joined(path, name)} is missing")
         given = {k: read(value[k], _joined(path, k)) for k, read in readers if k in value}
-        return kind(**given)
+        return kind(**given, **dict.fromkeys(source, value))
 
     return mapping
+
+
+def _source(kind: Any) -> list[str]:
+    """Returns the name of the field that keeps the mapping, if there is one."""
+    hints = get_type_hints(kind, include_extras=True)
+    return [field.name for field in fields(kind) if SOURCE in get_args(hints[field.name])]
+
+
+def _declared(kind: Any) -> list[str]:
+    """Returns the keys that a class declares."""
+    source = _source(kind)
+    return [field.name for field in fields(kind) if field.name not in source]
 
 
 def _joined(path: str, name: str) -> str:
@@ -171,10 +203,9 @@ def _joined(path: str, name: str) -> str:
 
 
 def _required(kind: Any) -> list[str]:
-    given = (field.default is not MISSING for field in fields(kind))
-    made = (field.default_factory is not MISSING for field in fields(kind))
-    names = (field.name for field in fields(kind))
-    return [name for name, a, b in zip(names, given, made, strict=True) if not (a or b)]
+    declared = _declared(kind)
+    bare = (f for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING)
+    return [field.name for field in bare if field.name in declared]
 
 
 def _require(right: bool, path: str, word: str) -> None:
@@ -220,8 +251,8 @@ def _described(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
     meanings = {name: " ".join(words.split()) for name, words in _ARGUMENT.findall(arguments)}
     hints = get_type_hints(kind, include_extras=True)
     properties = {
-        field.name: {**_schema(hints[field.name], definitions), "description": meanings[field.name]}
-        for field in fields(kind)
+        name: {**_schema(hints[name], definitions), "description": meanings[name]}
+        for name in _declared(kind)
     }
     description = " ".join(about.split())
     body = {"description": description, "type": "object", "properties": properties}
@@ -231,7 +262,7 @@ def _described(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
 def _schema(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
     origin, args = get_origin(kind), get_args(kind)
     if origin is Annotated:
-        return _marked(_schema(args[0], definitions), args[1:], definitions)
+        return _marked(_schema(_bare(args), definitions), args[1:], definitions)
     if origin in (Union, UnionType):
         return {"anyOf": [_schema(arg, definitions) for arg in args]}
     if origin is list:

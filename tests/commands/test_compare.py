@@ -20,6 +20,7 @@ from batchscore.runs.publication import Publication
 from batchscore.runs.publish import publish
 from batchscore.storage.store import Store
 from tests.factory import make_rows, write_shard
+from tests.manifests import make_manifest
 
 RNG = np.random.default_rng(20261121)
 
@@ -37,8 +38,7 @@ def publish_profile(folder: Path, run: str, table: pa.Table) -> Path:
     store = Store(str(folder))
     layout.claim_output(store)
     save_profile(store, run, profile(table))
-    facts = {"run": run, "slice": "s", "status": "published", "rows": {}, "started": "2026-11-20"}
-    documents = ((layout.run_file(run, "manifest.json"), facts),)
+    documents = ((layout.run_file(run, "manifest.json"), make_manifest(run=run).document),)
     publish(store, "s", Publication(run, None, (), (), (), (), documents))
     return folder
 

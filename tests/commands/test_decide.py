@@ -139,12 +139,12 @@ def test_a_released_run_is_published_as_it_was_scored(output: Output) -> None:
     """Its rows stand beside the others, and its manifest tells who decided, when and why."""
     held = output.hold()
     released = release(output.store, held, SLICE, "it is fine")
-    assert (released["status"], released["released"]["reason"]) == ("published", "it is fine")
-    assert released["released"]["by"]
-    assert [check["name"] for check in released["checks"] if not check["passed"]] == ["score_range"]
+    assert (released.status, released.document["released"]["reason"]) == ("published", "it is fine")
+    assert released.releaser
+    assert [check.name for check in released.failed_checks] == ["score_range"]
     assert read_manifest(output.store, held) == released
     assert ids(output.folder) == list(range(600))
-    assert snapshot(output.store, SLICE) == sorted(file["path"] for file in released["files"])
+    assert snapshot(output.store, SLICE) == sorted(released.paths)
     assert run(output.folder)["status"] == "unchanged"
 
 
@@ -171,7 +171,7 @@ def test_a_run_held_before_it_scored_is_not_released(output: Output) -> None:
     assert held["status"] == "held"
     with pytest.raises(InvalidError, match=r"held before it scored anything.*run the job again"):
         release(output.store, held["run"], SLICE, "why")
-    assert discard(output.store, held["run"], SLICE, None)["status"] == "discarded"
+    assert discard(output.store, held["run"], SLICE, None).status == "discarded"
 
 
 def test_an_overtaken_run_is_not_released(output: Output) -> None:
@@ -214,7 +214,7 @@ def test_a_discarded_run_leaves_nothing_of_what_it_scored(output: Output) -> Non
     before = read_tree(output.folder / "out")
     held = output.hold()
     dropped = discard(output.store, held, SLICE, "no good")
-    assert dropped["discarded"]["reason"] == "no good"
+    assert dropped.document["discarded"]["reason"] == "no good"
     after = read_tree(output.folder / "out")
     mine = f"_batchscore/runs/{held}/"
     # A segment lists what was published before.
@@ -237,7 +237,7 @@ def test_a_decision_that_is_killed_can_be_made_again(
     """Killed at any change, it is made by asking again, or was made, and nothing is half done."""
     held = output.hold()
     store = FaultyStore(str(shutil.copytree(output.folder / "out", tmp_path / "whole")))
-    status = decide(store, held, SLICE, "why")["status"]
+    status = decide(store, held, SLICE, "why").status
     expected = files_of(tmp_path / "whole")
     for at in range(store.__dict__["changes"]):
         folder = shutil.copytree(output.folder / "out", tmp_path / f"killed-{at}")
@@ -246,7 +246,7 @@ def test_a_decision_that_is_killed_can_be_made_again(
         shutil.rmtree(folder / "_batchscore/slices" / SLICE / "lease", ignore_errors=True)
         with suppress(InvalidError):  # that it was made already
             decide(Store(str(folder)), held, SLICE, "why")
-        assert read_manifest(Store(str(folder)), held)["status"] == status
+        assert read_manifest(Store(str(folder)), held).status == status
         assert (files_of(folder), at) == (expected, at)
 
 
@@ -259,12 +259,12 @@ def test_an_undone_run_is_marked_with_who_and_why(output: Output) -> None:
     """The run is revoked, and the one that stands names what it undoes and what was before it."""
     added = output.add()
     made = undo(output.store, added, SLICE, "it was bad")
-    assert (made["undoes"], made["base"]) == (added, added)
-    assert made["rollback"]["reason"] == "it was bad"
+    assert (made.undoes, made.base) == (added, added)
+    assert made.document["rollback"]["reason"] == "it was bad"
     undone = read_manifest(output.store, added)
-    assert (undone["status"], undone["revoked"]["run"]) == ("revoked", made["run"])
+    assert (undone.status, undone.document["revoked"]["run"]) == ("revoked", made.run)
     assert ids(output.folder) == list(range(500))
-    assert made["rows"]["scored"] == made["rows"]["reused"] == 500
+    assert made.rows.scored == made.rows.reused == 500
 
 
 def test_a_run_is_undone_once(output: Output) -> None:
@@ -286,7 +286,7 @@ def test_a_held_run_is_not_undone(output: Output) -> None:
 def test_the_first_run_can_be_undone(output: Output) -> None:
     """Nothing was published before it, so nothing is left, and it is not published by itself."""
     made = undo(output.store, output.first, SLICE, None)
-    assert (made["status"], snapshot(output.store, SLICE)) == ("empty", [])
+    assert (made.status, snapshot(output.store, SLICE)) == ("empty", [])
     assert not (output.folder / "out/data").exists()
     assert run(output.folder)["exit_code"] == 3
 

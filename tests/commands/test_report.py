@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import shutil
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from batchscore.finish.drift_gate import rules_from_json, rules_to_json
 from batchscore.report import Compared, make_report
 from batchscore.runs import layout
 from batchscore.runs.history import newest, read_manifest
+from batchscore.runs.manifest_model import Manifest
 from batchscore.storage.store import Store
 from tests import factory
 
-Output = tuple[Store, dict[str, Any]]
+Output = tuple[Store, Manifest]
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +42,19 @@ def output(judged: Path, tmp_path: Path) -> Output:
     # References are named by the output's address.
     store = Store(str(tmp_path / "out"))
     manifest = newest(store, None)
-    for each in manifest["drift"]["comparisons"]:
+    for each in comparisons(manifest):
         for file in each["files"]:
             file["folder"] = store.address
     return store, manifest
 
 
-def copies(store: Store, manifest: dict[str, Any], number: int, **facts: Any) -> None:
+def comparisons(manifest: Manifest) -> list[Any]:
+    """What a manifest keeps of its run's comparisons."""
+    assert manifest.drift is not None
+    return list(manifest.drift["comparisons"])
+
+
+def copies(store: Store, manifest: Manifest, number: int, **facts: Any) -> None:
     """Leave manifests of so many more runs, seven a day, in the days of January 2026."""
     for i in range(number):
         day, hour = 1 + i // 7, 1 + i % 7
@@ -55,7 +63,7 @@ def copies(store: Store, manifest: dict[str, Any], number: int, **facts: Any) ->
             "started": f"2026-01-{day:02}T0{hour}:00:00+00:00",
         }
         path = layout.run_file(facts["run"], "manifest.json")
-        store.write_json(path, {**manifest, **facts})
+        store.write_json(path, {**manifest.document, **facts})
 
 
 @pytest.fixture
@@ -76,7 +84,7 @@ def test_a_run_is_compared_again_as_it_was_judged(output: Output, seen: dict[str
     """The page has the verdicts of the manifest, by the same rules, and the run before."""
     store, manifest = output
     page = report_run(store, manifest)
-    kept = manifest["drift"]["comparisons"][0]
+    kept = comparisons(manifest)[0]
     (found,) = seen["compared"]
     assert isinstance(found, Compared)
     assert found.title == f"reference: {kept['title']}"
@@ -87,45 +95,45 @@ def test_a_run_is_compared_again_as_it_was_judged(output: Output, seen: dict[str
     psi = next(m for m in found.drift.aspects[0].measures if m.name == "psi")
     assert (psi.warn, psi.fail) == (0.2, 0.4)
     assert (page.missing, page.runs) == ((), 1)
-    assert manifest["run"] in page.html
+    assert manifest.run in page.html
 
 
 @pytest.mark.parametrize("gone", ["reference", "own"])
 def test_a_profile_that_is_gone_is_named(output: Output, gone: str) -> None:
     """Without the reference's profile, or the run's own, there is a page, and the file is told."""
     store, manifest = output
-    earlier = manifest["drift"]["comparisons"][0]["files"][0]["name"]
-    path = earlier if gone == "reference" else layout.run_file(manifest["run"], "profile.parquet")
+    earlier = comparisons(manifest)[0]["files"][0]["name"]
+    path = earlier if gone == "reference" else layout.run_file(manifest.run, "profile.parquet")
     store.remove(path)
     page = report_run(store, manifest)
     assert len(page.missing) == 1
     assert path in page.missing[0]
     assert f"Left out: <bdi>{page.missing[0]}" in html.unescape(page.html)
-    assert manifest["run"] in page.html
+    assert manifest.run in page.html
 
 
 @pytest.mark.parametrize("left", [(), ("drift",), ("drift", "profile", "rejects", "checks")])
 def test_what_a_manifest_lacks_is_left_out(output: Output, left: tuple[str, ...]) -> None:
     """A run that failed, or was made before there was drift, has a page all the same."""
     store, manifest = output
-    bare = {key: value for key, value in manifest.items() if key not in left}
-    assert manifest["run"] in report_run(store, bare).html
+    bare = reduce(Manifest.without, left, manifest)
+    assert manifest.run in report_run(store, bare).html
 
 
 def test_history_is_of_the_job_and_ends_somewhere(output: Output, seen: dict[str, Any]) -> None:
     """Runs of the same job before this one are looked back on, newest first, so many at most."""
     store, manifest = output
     first = read_manifest(
-        store, next(r for r in store.names("_batchscore/runs") if r != manifest["run"])
+        store, next(r for r in store.names("_batchscore/runs") if r != manifest.run)
     )
     copies(store, manifest, 70)
     assert report_run(store, manifest).runs == HISTORY
-    runs = [each["run"] for each in seen["history"]]
+    runs = [each.run for each in seen["history"]]
     assert runs == sorted(runs, reverse=True)
-    assert runs[0] == first["run"]
-    assert all(each["drift"]["comparisons"] for each in seen["history"][1:])
+    assert runs[0] == first.run
+    assert all(map(comparisons, seen["history"][1:]))
     assert report_run(store, first).runs == HISTORY
-    assert manifest["run"] not in [each["run"] for each in seen["history"]]
+    assert manifest.run not in [each.run for each in seen["history"]]
 
 
 @pytest.mark.slow

@@ -316,7 +316,7 @@ def test_a_publication_under_way_is_waited_for(
         return exchange(*given)
 
     monkeypatch.setattr(Store, "exchange", slow)
-    assert run_plan(plan, (), False, lambda _: None, stop)["status"] == "published"
+    assert run_plan(plan, (), False, lambda _: None, stop).status == "published"
 
 
 def test_a_lock_that_stays_is_no_failure(scored_job: Path, monkeypatch: pytest.MonkeyPatch) -> None:

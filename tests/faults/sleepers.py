@@ -194,14 +194,14 @@ def run(world: World, store: Store, name: str, shards: int, version: str) -> Non
         repair(store, SLICE, lease.is_held)
         records = _records(world, store, name, shards, version)
         base = published_manifest(store, SLICE)
-        facts = {**_FACTS, "base": base["run"] if base else None, "score": _score(version)}
+        facts = {**_FACTS, "base": base.run if base else None, "score": _score(version)}
         store.__dict__["armed"] = True
         publish_records(store, SLICE, name, records, lease.is_held, **facts)
 
 
 def _records(world: World, store: Store, name: str, shards: int, version: str) -> list[UnitRecord]:
     base = published_manifest(store, SLICE)
-    alike = base is not None and base["score"] == _score(version)
+    alike = base is not None and base.score == _score(version)
     standing = published_records(base) if base is not None and alike else {}
     kept = {record.pieces[0].shard.path: record for record in standing.values()}
     return [
@@ -346,7 +346,7 @@ def interleave(world: World, sleeper: str, taker: str, at: int, reads: bool = Tr
 def _check_done(world: World, sleeper: str) -> list[str]:
     """One that says nothing of its lease must have been done."""
     name = {"release": "held", "rollback": None}.get(sleeper, "sleeper")
-    if name is None or read_manifest(world.store, name)["status"] in ("published", "revoked"):
+    if name is None or read_manifest(world.store, name).status in ("published", "revoked"):
         return []
     return ["the sleeper says that it is done, and it is not"]
 

@@ -84,7 +84,7 @@ def read_published(output: Path) -> Published:
     """Reads what is published, all of it, from the folder `data`."""
     marker = next((output / "_batchscore/slices").glob("*/_SUCCESS"))
     run = output / "_batchscore/runs" / marker.read_text().strip()
-    manifest = read_manifest(Store(str(output)), run.name)
+    manifest = read_manifest(Store(str(output)), run.name).document
     rejects = [output / path for path in manifest["rejects"]["files"]]
     data = sorted((output / "data").rglob("*.parquet"))
     profile = (run / "profile.parquet").read_bytes()

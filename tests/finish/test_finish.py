@@ -54,6 +54,7 @@ from tests.factory import (
     write_job,
     write_shard,
 )
+from tests.manifests import make_manifest
 
 pytestmark = pytest.mark.slow
 
@@ -99,8 +100,9 @@ class Scored:
         ]
 
     def finish(self, addresses: Sequence[str] | None = None) -> dict[str, Any]:
-        """Does the last step."""
-        return finish_run(self.spec, self.addresses if addresses is None else addresses)
+        """Does the last step; returns the manifest as JSON."""
+        made = self.addresses if addresses is None else addresses
+        return finish_run(self.spec, made).document
 
     def end(self) -> str:
         """Publishes, lets go of the slice, and returns the run's name."""
@@ -193,12 +195,14 @@ def test_the_manifest_tells_where_the_time_went(make: Make) -> None:
         "publishing",
     }
     assert manifest["timings"]["help"]
-    before = {"started": manifest["started"], "seconds": -10.0}
-    later = until_now({**before, "timings": {"scoring_s": 1.0, "finish_s": 0.25, "help": "x"}})
-    more = later["seconds"] + 10.0
-    assert later["timings"]["scoring_s"] == pytest.approx(1.0 + more, abs=1e-3)
-    assert later["timings"]["finish_s"] == pytest.approx(0.25 + more, abs=1e-3)
-    assert until_now({**before, "timings": None})["timings"] is None
+    before = make_manifest(**{**manifest, "seconds": -10.0})
+    timings = {"scoring_s": 1.0, "finish_s": 0.25, "help": "x"}
+    later = until_now(before.updated(timings=timings))
+    assert later.timings is not None
+    more = later.seconds + 10.0
+    assert later.timings["scoring_s"] == pytest.approx(1.0 + more, abs=1e-3)
+    assert later.timings["finish_s"] == pytest.approx(0.25 + more, abs=1e-3)
+    assert until_now(before.updated(timings=None)).timings is None
 
 
 def test_the_profile_is_that_of_all_rows(make: Make, tmp_path: Path) -> None:
@@ -295,7 +299,7 @@ def _outcome(output: Path, run: str) -> dict[str, Any]:
     """What a run leaves, without the times."""
     tree = read_tree(output)
     path = layout.run_file(run, "manifest.json")
-    manifest = read_manifest(Store(str(output)), run)
+    manifest = read_manifest(Store(str(output)), run).document
     times = ("finished", "seconds", "phases", "limited_by", "timings")
     timeless = {k: v for k, v in manifest.items() if k not in times}
     return {k: v for k, v in tree.items() if k != path and "/lease/" not in k} | {
@@ -345,7 +349,7 @@ def test_a_last_step_can_be_done_again_and_at_the_same_time(
         statuses: list[str] = []
 
         def finish(spec: RunSpec = spec, statuses: list[str] = statuses) -> None:
-            statuses.append(finish_run(spec, scored.addresses)["status"])
+            statuses.append(finish_run(spec, scored.addresses).status)
 
         threads = [threading.Thread(target=finish) for _ in range(4)]
         for thread in threads:

@@ -14,6 +14,7 @@ from batchscore.models.folder import Model
 from batchscore.plan import make_plan
 from batchscore.plan.changes import changed_facts
 from batchscore.plan.rescoring import explain_facts, explain_work
+from batchscore.runs.manifest_parts import ModelFacts
 from tests import factory
 
 MODEL = Model(
@@ -29,7 +30,7 @@ MODEL = Model(
     sha256={"w": "1", "net.py": "2", "golden.parquet": "3"},
     no_influence=("golden.parquet",),
 )
-SAME = {"name": "small", "version": "1.1", "sha256": dict(MODEL.sha256)}
+SAME = ModelFacts("small", "1.1", sha256=dict(MODEL.sha256))
 
 
 @pytest.mark.parametrize(
@@ -65,20 +66,20 @@ def test_each_fact_has_its_phrase(
 @pytest.mark.parametrize(
     ("before", "also", "phrases"),
     [
-        ({**SAME, "version": "1.0"}, {}, ("model 1.0 to 1.1",)),
-        ({**SAME, "name": "large", "version": "3"}, {}, ("model large 3 to small 1.1",)),
+        (replace(SAME, version="1.0"), {}, ("model 1.0 to 1.1",)),
+        (replace(SAME, name="large", version="3"), {}, ("model large 3 to small 1.1",)),
         (
-            {**SAME, "sha256": {**MODEL.sha256, "w": "0", "golden.parquet": "0"}},
+            replace(SAME, sha256={**MODEL.sha256, "w": "0", "golden.parquet": "0"}),
             {},
             ("model 1.1 has other files (w)",),
         ),
         (SAME, {}, ("architecture, inputs or outputs of model 1.1 changed",)),
         (SAME, {"code net.py": "1"}, ("code net.py is new",)),
-        ({}, {}, ("model 1.1 has other files (net.py, w)",)),
+        (ModelFacts(), {}, ("model 1.1 has other files (net.py, w)",)),
     ],
 )
 def test_a_model_is_named_by_what_differs(
-    before: Mapping[str, Any], also: Mapping[str, str], phrases: tuple[str, ...]
+    before: ModelFacts, also: Mapping[str, str], phrases: tuple[str, ...]
 ) -> None:
     """Its version, else its files; code of the job that it is built with is named once."""
     facts = {"model": "a", **also}
@@ -106,10 +107,10 @@ def test_a_change_of_a_job_has_its_own_words(tmp_path: Path) -> None:
     def edit(changes: Mapping[str, Any]) -> Callable[[], object]:
         return lambda: factory.change_job(tmp_path, changes)
 
-    def facts() -> tuple[dict[str, str], Model, dict[str, Any]]:
+    def facts() -> tuple[dict[str, str], Model, ModelFacts]:
         plan = make_plan(load_job(str(tmp_path / "job.yaml")))
         model = plan.spec.scoring.model
-        reported = {"name": model.name, "version": model.version, "sha256": dict(model.sha256)}
+        reported = ModelFacts(model.name, model.version, sha256=dict(model.sha256))
         return plan.score_facts, model, reported
 
     edits: dict[str, Callable[[], object]] = {

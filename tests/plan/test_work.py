@@ -26,6 +26,7 @@ from batchscore.storage.store import Store
 from batchscore.units.record import BadShard, StagedFile, UnitRecord
 from batchscore.units.unit import Piece, Shard, Unit, make_unit
 from tests import factory
+from tests.manifests import ROWS, make_manifest
 
 pytestmark = pytest.mark.slow
 
@@ -105,7 +106,7 @@ class World:
             "job_sha256": "",
             "model": {},
             "base": None,
-            "rows": {"input": count, "scored": count, "rejected": 0, "reused": 0},
+            "rows": {**ROWS, "input": count, "scored": count},
             "columns": [["id", "int64"]],
             "units": encoded,
             "files": files,
@@ -468,10 +469,9 @@ def test_what_was_taken_back_is_known_by_its_facts(template: Plan, tmp_path: Pat
     revoked = {**revocation(world, "r1", world.plan.pieces), "score": "e" * 64}
     world.store.write_json(revoked_path(world.plan.spec.slice), [revoked])
     alike = world.plan.score_facts
-    stub = {"run": "r1", "status": "revoked", "rows": {}, "started": "2026-11-20T01:00:00+00:00"}
     for facts, held in ((alike, ["revoked"]), ({**alike, "model": "other"}, [])):
-        manifest = {**stub, "score_facts": facts}
-        world.store.write_json(layout.run_file("r1", "manifest.json"), manifest)
+        manifest = make_manifest(run="r1", status="revoked", score_facts=facts)
+        world.store.write_json(layout.run_file("r1", "manifest.json"), manifest.document)
         work = world.settle()
         assert [check.name for check in work.checks] == held
         assert work.revoked == (("r1",) if held else ())

@@ -15,6 +15,8 @@ from batchscore.drift.findings import Rules, TableDrift
 from batchscore.drift.table import TableProfile
 from batchscore.finish.drift_gate import summarize
 from batchscore.report import Compared, make_report
+from batchscore.runs.manifest_model import Manifest
+from tests.manifests import ROWS, make_manifest
 
 HOSTILE = (
     "<script>window.hacked = 1</script>",
@@ -85,10 +87,10 @@ def wide(columns: int, rows: int = 400) -> Compared:
     return compared(first, second)
 
 
-def manifest(run: str = "20261121-aaaa", **more: Any) -> dict[str, Any]:
+def manifest(run: str = "20261121-aaaa", **more: Any) -> Manifest:
     """Returns a manifest as a run leaves it, as far as the report reads it."""
     check = {"status": "held", "passed": True}
-    return {
+    told = {
         "run": run,
         "job": "shop <i>job</i>",
         "params": {"date": "2026-11-20"},
@@ -100,7 +102,7 @@ def manifest(run: str = "20261121-aaaa", **more: Any) -> dict[str, Any]:
         "seconds": 3.757,
         "model": {"name": "shops", "version": "1.4.0", "identity": "2b68"},
         "packages": {"batchscore": "0.1.0"},
-        "rows": {"input": 2010, "scored": 2000, "rejected": 3, "filtered": 7, "reused": 0},
+        "rows": {**ROWS, "input": 2010, "scored": 2000, "rejected": 3, "filtered": 7},
         "rejects": {"reasons": {"ValueError: no <b>shop</b>": 3}, "files": ["rejects/a.parquet"]},
         "bad_shards": [],
         "checks": [
@@ -111,8 +113,8 @@ def manifest(run: str = "20261121-aaaa", **more: Any) -> dict[str, Any]:
         "stage_seconds": {"read": 0.4, "infer": 0.3, "wait_read": 0.06},
         "limited_by": "read",
         "timings": {"share": 0.87, "help": "a faster <disk>"},
-        **more,
     }
+    return make_manifest(**{**told, **more})
 
 
 def recorded(drift: TableDrift) -> dict[str, Any]:
@@ -120,7 +122,7 @@ def recorded(drift: TableDrift) -> dict[str, Any]:
     return {"verdict": drift.verdict, "comparisons": [summarize(drift)]}
 
 
-def history(runs: int = 4) -> list[dict[str, Any]]:
+def history(runs: int = 4) -> list[Manifest]:
     """Returns manifests of earlier runs, newest first, that drift more and more."""
     reference = profile(table(), scores="classes")
     made = []

@@ -14,6 +14,7 @@ from batchscore.drift.compare import compare_profiles
 from batchscore.drift.findings import Rules
 from batchscore.report import Compared, make_report
 from batchscore.report.page import LISTED
+from tests.manifests import make_manifest
 from tests.report import pages
 
 pytestmark = pytest.mark.slow
@@ -120,7 +121,7 @@ def test_a_profile_alone_has_a_page() -> None:
 
 def test_a_failed_run_has_a_page() -> None:
     """A manifest that ends with an error has neither rows nor checks nor a profile."""
-    failed = {"run": "r", "job": "j", "status": "failed", "error": "no <space> left", "started": ""}
+    failed = make_manifest(job="j", status="failed", error="no <space> left")
     page = make_report(failed, [])
     assert "no &lt;space&gt; left" in page
     assert "The run failed: nothing was published" in page

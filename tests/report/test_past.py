@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from batchscore.report.past import RUNS, column_history, runs_of
+from batchscore.runs.manifest_model import Manifest
+from tests.manifests import make_manifest
 
 
-def run(number: int, verdict: str = "ok", **column: Any) -> dict[str, Any]:
+def run(number: int, verdict: str = "ok", **column: Any) -> Manifest:
     """Returns a manifest whose profile has the column `x`."""
     aspects = [
         {"column": "x", "verdict": verdict, "judged": True},
@@ -15,12 +17,8 @@ def run(number: int, verdict: str = "ok", **column: Any) -> dict[str, Any]:
     ]
     drift = {"verdict": verdict, "comparisons": [{"verdict": verdict, "aspects": aspects}]}
     profile = {"x": {"count": 10, "nulls": number, "nan": 1, **column}}
-    return {
-        "run": f"r{number}",
-        "started": "2026-01-01T00:00:00",
-        "profile": profile,
-        "drift": drift,
-    }
+    started = "2026-01-01T00:00:00+00:00"
+    return make_manifest(run=f"r{number}", started=started, profile=profile, drift=drift)
 
 
 def test_runs_are_listed_oldest_first_and_once() -> None:
@@ -69,8 +67,8 @@ def test_categories_have_the_share_of_the_most_frequent_value() -> None:
 
 
 def test_a_run_that_failed_early_is_looked_past() -> None:
-    """Manifests without profile, rows or drift do not break the history."""
-    failed = {"run": "f", "status": "failed", "started": "2026-01-02T00:00:00"}
+    """Manifests without profile or drift do not break the history."""
+    failed = make_manifest(run="f", status="failed")
     runs = runs_of(run(2), [failed, run(1)])
     assert column_history("x", runs)["nulls"] == [0.2, None, 0.3]
     assert runs[1].verdict is None
@@ -78,5 +76,5 @@ def test_a_run_that_failed_early_is_looked_past() -> None:
 
 def test_runs_of_a_job_by_dates_are_distinguished_by_them() -> None:
     """A run is named by its parameters, without any by the day on which it began."""
-    of_day = {**run(1), "params": {"date": "2013-09-01"}}
+    of_day = run(1).updated(params={"date": "2013-09-01"})
     assert [each.about for each in runs_of(run(2), [of_day])] == ["2013-09-01", "2026-01-01"]

@@ -11,6 +11,7 @@ from batchscore.cli.render.results import history
 from batchscore.errors import InvalidError, OutputError, RecordError
 from batchscore.runs import layout
 from batchscore.runs.history import (
+    Unreadable,
     newest,
     published_files,
     published_manifest,
@@ -20,12 +21,13 @@ from batchscore.runs.history import (
 )
 from batchscore.runs.lease import acquire
 from batchscore.storage.store import Store
+from tests.manifests import ROWS, make_manifest
 from tests.outputs import write_plan
 
 
 def add_run(store: Store, run: str, started: str, slice_: str = "job") -> None:
-    manifest = {"run": run, "status": "published", "started": started, "rows": {}, "slice": slice_}
-    store.write_json(layout.run_file(run, "manifest.json"), manifest)
+    manifest = make_manifest(run=run, started=started, slice=slice_)
+    store.write_json(layout.run_file(run, "manifest.json"), manifest.document)
 
 
 @pytest.fixture
@@ -42,9 +44,9 @@ def store(tmp_path: Path) -> Store:
 
 def test_runs_are_reported_newest_first(store: Store) -> None:
     """All slices' runs, or one's, by their start; one without a manifest is not among them."""
-    assert [m["run"][-4:] for m in read_history(store)] == ["cccc", "aaaa", "bbbb"]
-    assert [m["run"][-4:] for m in read_history(store, "job")] == ["aaaa", "bbbb"]
-    assert newest(store, "job")["run"] == "20261120-aaaa"
+    assert [each.run[-4:] for each in read_history(store)] == ["cccc", "aaaa", "bbbb"]
+    assert [each.run[-4:] for each in read_history(store, "job")] == ["aaaa", "bbbb"]
+    assert newest(store, "job").run == "20261120-aaaa"
 
 
 def test_a_slice_without_runs_is_an_error(store: Store) -> None:
@@ -66,14 +68,15 @@ def test_a_run_without_a_manifest_is_an_error(store: Store) -> None:
     write_plan(store, "20261121-dddd", facts)
     with pytest.raises(InvalidError, match="20261121-dddd': left no manifest"):
         read_manifest(store, "20261121-dddd")
-    (reported,) = (each["error"] for each in read_history(store) if each["status"] == "unfinished")
-    assert reported.startswith("was killed, or lost with its machine; run the job again")
+    (killed,) = (each for each in read_history(store) if each.status == "unfinished")
+    assert isinstance(killed, Unreadable)
+    assert killed.error.startswith("was killed, or lost with its machine; run the job again")
     with acquire(store, "job", "run", "20261121-dddd"):
-        assert "pid" in read_history(store)[0]["error"]
+        assert "pid" in str(read_history(store)[0].document["error"])
         with pytest.raises(InvalidError, match="dddd': left no manifest; it is under way"):
             read_manifest(store, "20261121-dddd")
     newest_run = read_history(store)[0]
-    assert (newest_run["run"], newest_run["status"]) == ("20261121-dddd", "unfinished")
+    assert (newest_run.run, newest_run.status) == ("20261121-dddd", "unfinished")
 
 
 def test_what_is_there_is_reported_though_no_run_has_ended(tmp_path: Path) -> None:
@@ -96,7 +99,7 @@ def test_one_damaged_manifest_does_not_hide_the_others(store: Store) -> None:
     """It is listed as damaged, last, and says why."""
     store.write(layout.run_file("20261120-aaaa", "manifest.json"), b"{")
     found = read_history(store)
-    assert [m["status"] for m in found if m["run"] == "20261120-aaaa"] == ["damaged"]
+    assert [each.status for each in found if each.run == "20261120-aaaa"] == ["damaged"]
     assert len(found) > 1
 
 
@@ -107,13 +110,12 @@ def test_a_published_manifest_without_what_is_built_upon_is_an_error(
     """A manifest that lost a part by hand is named, not worked around."""
     store = Store(str(tmp_path))
     texts = ("run", "score", "fingerprint", "job_sha256", "started")
-    counts = dict.fromkeys(("input", "scored", "rejected", "reused"), 0)
     whole: dict[str, Any] = {
         **dict.fromkeys(texts, "x"),
         **{"run": "r", "started": "2026-11-20T01:00:00+00:00"},
         **{name: [] for name in ("files", "units", "shards", "columns")},
         **{name: {} for name in ("score_facts", "model")},
-        **{"slice": "job", "status": "published", "rows": counts, "seconds": 1, "base": None},
+        **{"slice": "job", "status": "published", "rows": ROWS, "seconds": 1, "base": None},
     }
     store.write(layout.slice_file("job", "_SUCCESS"), b"r\n")
     store.write_json(layout.run_file("r", "manifest.json"), whole)

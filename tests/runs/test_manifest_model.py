@@ -11,19 +11,18 @@ import pytest
 
 from batchscore.errors import RecordError, VersionError
 from batchscore.runs.history import read_history, read_manifest
-from batchscore.runs.manifest_model import (
-    build_manifest,
-    check_manifest,
-    manifest_schema,
-    read_manifest_model,
-)
+from batchscore.runs.manifest_model import build_manifest, decode_manifest, manifest_schema
 from batchscore.runs.manifest_units import published_records
 from batchscore.storage.store import Store
 from docs import make_manifest_reference
 from tests.factory import run_json
+from tests.manifests import ROWS
 
 ARCHIVES = sorted((Path(__file__).parents[1] / "earlier").glob("*.tar.xz"))
-HEAD = {"run": "r", "status": "published", "started": "2026-11-20T01:00:00+00:00", "rows": {}}
+HEAD: dict[str, Any] = {
+    **{"run": "r", "status": "published", "started": "2026-11-20T01:00:00+00:00"},
+    "rows": ROWS,
+}
 
 
 @pytest.mark.parametrize("archive", ARCHIVES, ids=lambda path: path.name[:7])
@@ -38,11 +37,10 @@ def test_manifests_of_each_version_that_ever_was_are_read(archive: Path, tmp_pat
         raw = json.loads(path.read_text(encoding="utf-8"))
         store, run = Store(str(path.parents[3])), path.parent.name
         found = read_manifest(store, run)
-        model = read_manifest_model(found, run)
         assert not raw.keys() - known.keys()
-        assert model.rows.input == raw["rows"]["input"] > 0
-        assert model.model.version == raw["model"]["version"]
-        assert len(published_records(found)) == len(model.units) > 0
+        assert found.rows.input == raw["rows"]["input"] > 0
+        assert found.model.version == raw["model"]["version"]
+        assert len(published_records(found)) == len(found.read_units()) > 0
 
 
 def test_the_schema_is_printed() -> None:
@@ -62,8 +60,10 @@ def test_the_reference_page_is_up_to_date() -> None:
 
 def test_keys_of_a_later_release_stay() -> None:
     """A key that this version does not know is kept as it was written, and breaks nothing."""
-    found = check_manifest({**HEAD, "invented": [1], "rows": {"input": 1, "odd": "x"}}, "r")
-    assert found["invented"] == [1]
+    written = {**HEAD, "invented": [1], "rows": {**ROWS, "odd": "x"}}
+    assert decode_manifest(written, "r").document == written
+    later = decode_manifest(written, "r").updated(status="revoked")
+    assert later.document == {**written, "status": "revoked"}
 
 
 @pytest.mark.parametrize(
@@ -74,15 +74,19 @@ def test_keys_of_a_later_release_stay() -> None:
         ({**HEAD, "run": "other"}, "its run cannot be right"),
         ({**HEAD, "started": "2026-11-20T01:00:00"}, "its started .* time with a zone"),
         ({**HEAD, "started": "soon"}, "its started .* time with a zone"),
-        ({**HEAD, "rows": {"scored": -1}}, "its rows.scored .* count"),
-        ({**HEAD, "rows": {"scored": True}}, "its rows.scored .* whole number"),
+        ({**HEAD, "rows": {**ROWS, "scored": -1}}, "its rows.scored .* count"),
+        ({**HEAD, "rows": {**ROWS, "scored": True}}, "its rows.scored .* whole number"),
         ({**HEAD, "workers": 2**63}, "its workers .* whole number"),
         ({**HEAD, "seconds": float("nan")}, "its seconds .* number"),
         ({**HEAD, "model": {"version": 1}}, "its model.version .* text"),
         ({**HEAD, "checks": [{"name": "rows"}]}, r"its checks\[0\].passed is missing"),
         ({**HEAD, "files": {}}, "its files .* list"),
         ({**HEAD, "base": 1}, "its base .* text"),
-        ({**HEAD, "released": {"at": 1}}, "its released.at .* text"),
+        ({**HEAD, "rows": {"scored": 1}}, "its rows.input is missing"),
+        ({**HEAD, "units": None}, "its units .* list"),
+        ({**HEAD, "error": None}, "its error .* text"),
+        ({**HEAD, "released": {"by": "me", "at": 1}}, "its released.at .* text"),
+        ({**HEAD, "released": {"by": "me"}}, "its released.at is missing"),
         ({**HEAD, "phases": {"x" * 999: "1"}}, "its phases.x{1,80} cannot be right"),
         ({**HEAD, "batchscore_manifest": 0}, "its batchscore_manifest .* version"),
         ({**HEAD, "batchscore_manifest": "1"}, "its batchscore_manifest .* version"),
@@ -91,7 +95,7 @@ def test_keys_of_a_later_release_stay() -> None:
 def test_a_manifest_of_other_types_is_refused(facts: Any, words: str) -> None:
     """A key that is missing or has the wrong type is named in one short message."""
     with pytest.raises(ValueError, match=words) as caught:
-        check_manifest(facts, "r")
+        decode_manifest(facts, "r")
     assert len(str(caught.value)) < 200
 
 
@@ -103,7 +107,7 @@ def test_a_manifest_of_a_newer_version_is_refused_by_name(tmp_path: Path) -> Non
         store.write_json(f"_batchscore/runs/{run}/manifest.json", facts)
     with pytest.raises(VersionError, match=r"manifest of run 'r': is of form 3.* install a newer"):
         read_manifest(store, "r")
-    assert {each["run"]: each["status"] for each in read_history(store)} == {
+    assert {each.run: each.status for each in read_history(store)} == {
         "r": "damaged",
         "s": "published",
     }
@@ -113,7 +117,7 @@ def test_a_manifest_of_a_newer_version_is_refused_by_name(tmp_path: Path) -> Non
 def test_only_declared_keys_are_written() -> None:
     """A manifest is built of keys and types that its schema has."""
     made = build_manifest(**HEAD, files=[])
-    assert list(made) == ["batchscore_manifest", *HEAD, "files"]
+    assert list(made.document) == ["batchscore_manifest", *HEAD, "files"]
     with pytest.raises(ValueError, match="'invented' is no key of a manifest"):
         build_manifest(**HEAD, invented=1)
     with pytest.raises(ValueError, match="its workers cannot be right"):

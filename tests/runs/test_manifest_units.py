@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchscore.errors import RecordError
+from batchscore.runs.manifest_model import Manifest
 from batchscore.runs.manifest_units import (
     decode_shard,
     encode_shard,
@@ -21,6 +22,7 @@ from batchscore.runs.manifest_units import (
 )
 from batchscore.units.record import BadShard, StagedFile, UnitRecord
 from batchscore.units.unit import Piece, Shard
+from tests.manifests import make_manifest
 
 RUN = "20261120-7f3a"
 COLUMNS = (("id", "int64"), ("score", "float"))
@@ -81,12 +83,11 @@ def records(draw: st.DrawFn) -> list[UnitRecord]:
     return made
 
 
-def manifest_of(found: list[UnitRecord]) -> dict[str, Any]:
+def manifest_of(found: list[UnitRecord]) -> Manifest:
     """What a manifest holds of units, read back from its text."""
     units, files, shards = encode_units(found, RUN)
     facts = {"run": RUN, "units": units, "files": files, "shards": shards, "columns": COLUMNS}
-    read: dict[str, Any] = json.loads(json.dumps(facts))
-    return read
+    return make_manifest(**json.loads(json.dumps(facts)))
 
 
 def as_published(record: UnitRecord) -> UnitRecord:
@@ -111,7 +112,9 @@ def test_encoding_what_came_back_changes_nothing(found: list[UnitRecord]) -> Non
     again = [*published_records(first).values()]
     units, files, shards = encode_units(again, "20261121-0000")
     assert json.loads(json.dumps([units, files, shards])) == [
-        first[key] for key in ("units", "files", "shards")
+        first.units,
+        first.files,
+        first.shards,
     ]
 
 
@@ -120,7 +123,7 @@ def test_encoding_what_came_back_changes_nothing(found: list[UnitRecord]) -> Non
 def test_each_shard_is_listed_once(found: list[UnitRecord]) -> None:
     """However many units read a shard, it is written once, in the order of its first use."""
     used = dict.fromkeys(piece.shard for record in found for piece in record.pieces)
-    assert [decode_shard(shard) for shard in manifest_of(found)["shards"]] == [*used]
+    assert [decode_shard(shard) for shard in manifest_of(found).shards] == [*used]
 
 
 @given(SHARDS)
@@ -142,13 +145,10 @@ def test_a_published_file_keeps_its_name() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"files": None},
         {"files": [{}]},
         {"shards": [{"path": "x"}]},
         {"units": [{"unit": "u"}]},
         {"units": [{"unit": "u", "pieces": [[9, [], [], []]]}]},
-        {"units": 3},
-        {"columns": None},
     ],
     ids=str,
 )
@@ -162,4 +162,7 @@ def test_a_damaged_manifest_is_a_record_error(change: dict[str, Any]) -> None:
     )
     assert published_records(manifest_of([record]))["u"].pieces == (piece,)
     with pytest.raises(RecordError, match=f"{RUN}.*damaged.*--rescore"):
-        published_records({**manifest_of([record]), **change})
+        published_records(manifest_of([record]).updated(**change))
+    for key in ("files", "shards", "columns", "units"):
+        with pytest.raises(RecordError, match=f"{RUN}.*damaged.*{key}.*--rescore"):
+            published_records(manifest_of([record]).without(key))

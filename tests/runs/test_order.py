@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone, tzinfo
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,6 +34,15 @@ class Ahead(datetime):
         return cls.fromtimestamp(later.timestamp(), tz)
 
 
+@dataclass(frozen=True)
+class Run:
+    """What an order of runs is made of."""
+
+    run: str
+    started: str
+    base: str | None = None
+
+
 def moment(number: int, shift: timedelta = timedelta()) -> str:
     return (START + timedelta(hours=number) + shift).isoformat(timespec="milliseconds")
 
@@ -48,7 +58,7 @@ def test_publications_are_in_the_order_of_their_bases(
     found, base = [], None
     for number, (right, hours) in enumerate(runs):
         shift = timedelta() if right else timedelta(hours=hours)
-        found.append({"run": f"r{number}", "started": moment(number, shift), "base": base})
+        found.append(Run(f"r{number}", moment(number, shift), base))
         base = f"r{number}"
     given = [found[number] for number in shuffled if number < len(found)]
     assert newest_first(given) == found[::-1]
@@ -59,30 +69,23 @@ def test_a_run_that_failed_ahead_of_time_does_not_count_as_the_newest(
     number: int, shift: timedelta
 ) -> None:
     """Whatever it was dated, a run that is dated ahead of now is not placed before later ones."""
-    good: list[dict[str, Any]] = [
-        {"run": f"r{n}", "started": moment(n), "base": f"r{n - 1}" if n else None}
-        for n in range(10)
-    ]
+    good = [Run(f"r{n}", moment(n), f"r{n - 1}" if n else None) for n in range(10)]
     ahead = datetime.now(timezone.utc) + shift
-    bad = {"run": "bad", "started": ahead.isoformat(), "base": f"r{number}"}
-    ordered = [m["run"] for m in newest_first([*good, bad])]
+    bad = Run("bad", ahead.isoformat(), f"r{number}")
+    ordered = [each.run for each in newest_first([*good, bad])]
     assert ordered[9 - number : 11 - number] == ["bad", f"r{number}"]
 
 
 def test_without_bases_times_tell() -> None:
     """Manifests of earlier versions that failed, and damaged ones, are placed by their time."""
-    runs: list[dict[str, Any]] = [
-        {"run": "a", "started": moment(1)},
-        {"run": "b", "started": moment(2)},
-        {"run": "c", "started": ""},
-        {"run": "d", "started": moment(0, 9 * YEAR)},
-    ]
-    assert [m["run"] for m in newest_first(runs)][:2] == ["b", "a"]
+    starts = {"a": moment(1), "b": moment(2), "c": "", "d": moment(0, 9 * YEAR)}
+    runs = [Run(name, started) for name, started in starts.items()]
+    assert [each.run for each in newest_first(runs)][:2] == ["b", "a"]
 
 
 def test_bases_in_a_circle_end() -> None:
     """Manifests that were changed by hand do not hang a command."""
-    runs = [{"run": n, "started": moment(1), "base": b} for n, b in zip("abc", "bac", strict=True)]
+    runs = [Run(name, moment(1), base) for name, base in zip("abc", "bac", strict=True)]
     assert len(newest_first(runs)) == 3
 
 

@@ -20,6 +20,7 @@ from batchscore.runs.snapshot import published_run, snapshot
 from batchscore.storage.store import Store
 from batchscore.units.record import StagedFile
 from tests.factory import FaultyStore, Killed, read_tree
+from tests.manifests import make_manifest
 
 SLICE = "job,date=2013-09-20"
 OLD = {"data/day=1/r1-u-0.parquet": b"old one", "data/day=2/r1-u-0.parquet": b"old two"}
@@ -46,9 +47,9 @@ def stage(store: Store, run: str, files: dict[str, bytes]) -> Publication:
     )
 
 
-def manifest(run: str) -> dict[str, str]:
-    """What stands for a manifest here."""
-    return {"run": run, "status": "published"}
+def manifest(run: str) -> dict[str, Any]:
+    """The manifest of a run, as JSON."""
+    return make_manifest(run=run).document
 
 
 def begin(folder: Path) -> Publication:

@@ -16,7 +16,7 @@ from batchscore.drift.profile_file import write_table
 from batchscore.drift.table import TableProfile
 from batchscore.errors import RecordError, VersionError
 from batchscore.runs import layout
-from batchscore.runs.history import read_history
+from batchscore.runs.history import Unreadable, read_history
 from batchscore.runs.lease import acquire, last_holder
 from batchscore.runs.ledger import read_head, read_heads
 from batchscore.runs.publication import Publication, journal_path, read_journals
@@ -96,8 +96,9 @@ def test_a_run_with_a_newer_plan_is_listed_and_stays(store: Store) -> None:
     path = layout.plan_file(RUN)
     store.write_json(path, {**store.read_json(path), "batchscore_plan": 2})
     (found,) = read_history(store)
-    assert (found["run"], found["status"]) == (RUN, "unfinished")
-    assert found["error"].endswith("knows forms up to 1; install a newer batchscore")
+    assert (found.run, found.status) == (RUN, "unfinished")
+    assert isinstance(found, Unreadable)
+    assert found.error.endswith("knows forms up to 1; install a newer batchscore")
     assert history([found], ())[-1].startswith(f"run {RUN}: plan ")
     close_killed(store, SLICE, RUN)
     assert store.exists(path)

@@ -50,7 +50,7 @@ def checked(found: Checked, probed: bool) -> list[str]:
         *(f"WARNING     {one_line(warning, 400)}" for warning in found.warnings),
         "",
         *([f"later       {found.later}"] if found.later else _rehearsed(rehearsal)),
-        *(f"{_mark(check):<6}  {check_line(vars(check))}" for check in found.checks),
+        *(f"{_mark(check):<6}  {check_line(check)}" for check in found.checks),
     ]
     return [*lines, "", _verdict(found)]
 
@@ -70,7 +70,7 @@ def _references(plan: Plan) -> list[str]:
 
 def _changes(found: Checked) -> list[str]:
     lines = [
-        f"{'change    ' if check.passed else 'HELD      '}  {check_line(vars(check))}"
+        f"{'change    ' if check.passed else 'HELD      '}  {check_line(check)}"
         for check in found.work.checks
     ]
     if found.pending is not None:
@@ -95,7 +95,7 @@ def _rehearsed(rehearsal: Rehearsal | None) -> list[str]:
         f"rejected {count(n)}  {one_line(r, 160)}" for r, n in rehearsal.reject_reasons.items()
     ]
     marks = {True: "golden rows ok", False: "HELD"}
-    golden = [f"{marks[check.passed]}  {check_line(vars(check))}" for check in rehearsal.golden]
+    golden = [f"{marks[check.passed]}  {check_line(check)}" for check in rehearsal.golden]
     example = "  ".join(f"{k}={one_line(v)}" for k, v in rehearsal.example.items())
     return [
         f"one batch of {counted(rehearsal.rows, 'row')}: {count(rehearsal.scored)} scored",
@@ -120,7 +120,7 @@ def _verdict(found: Checked) -> str:
     if found.held_by is not None:
         return f"a run would end at once (exit 4, try again later): {found.held_by}"
     if work.unchanged and work.base is not None:
-        return f"a run would do nothing: run {work.base['run']} published the same already"
+        return f"a run would do nothing: run {work.base.run} published the same already"
     if work.held:
         return "a run would be held (exit 3) and score nothing, for what is listed under HELD"
     if found.failed:

@@ -13,6 +13,7 @@ from batchscore.messages.wording import counted, of_count, one_line
 if TYPE_CHECKING:
     from batchscore.commands.compare import Comparison
     from batchscore.commands.profile import Profiled
+    from batchscore.runs.manifest_model import Manifest
 
 _HEADER = ("column", "verdict", "measure", "value", "noise", "warn", "fail", "about")
 _WORST = 20
@@ -44,10 +45,10 @@ def compared(found: Comparison, every: bool) -> list[str]:
     return [head, *drift_lines(summarize(drift), every)]
 
 
-def drift_tables(manifest: Mapping[str, Any]) -> list[str]:
+def drift_tables(manifest: Manifest) -> list[str]:
     """Returns a run's comparisons as its manifest keeps them; nothing where there are none."""
     lines: list[str] = []
-    for each in (manifest.get("drift") or {}).get("comparisons", ()):
+    for each in (manifest.drift or {}).get("comparisons", ()):
         role = "anchor" if each["anchor"] else "reference"
         policy = f"   on_fail {each['on_fail']}" if "on_fail" in each else ""
         title = one_line(each["title"], 120)

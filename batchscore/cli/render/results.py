@@ -11,10 +11,14 @@ from batchscore.cli.render.times import rate as rate
 from batchscore.finish.drift_gate import describe
 from batchscore.messages.wording import count as count
 from batchscore.messages.wording import counted, one_line
+from batchscore.runs.checks import Check
+from batchscore.runs.manifest_model import Manifest
+from batchscore.runs.manifest_parts import Decision, JudgedCheck, RowCounts
 
 if TYPE_CHECKING:
     from batchscore.commands.trace import Match, Traced
     from batchscore.commands.verify import SliceVerified, Verified
+    from batchscore.runs.history import Unreadable
 
 ROLLED_BACK = "rolled_back"
 """What `rollback` reports in place of the status of the run that it made."""
@@ -45,36 +49,34 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -
     ]
 
 
-def row_equation(rows: Mapping[str, int]) -> str:
+def row_equation(rows: RowCounts) -> str:
     """Returns where every row of the input went."""
-    left_out = rows.get("quarantined", 0)
+    left_out = f" + quarantined {count(rows.quarantined)}" if rows.quarantined else ""
     return (
-        f"read {count(rows['input'])} = scored {count(rows['scored'])} "
-        f"+ rejected {count(rows['rejected'])} + filtered {count(rows['filtered'])}"
-        + (f" + quarantined {count(left_out)}" if left_out else "")
+        f"read {count(rows.input)} = scored {count(rows.scored)} "
+        f"+ rejected {count(rows.rejected)} + filtered {count(rows.filtered)}{left_out}"
     )
 
 
-def title(manifest: Mapping[str, Any]) -> str:
+def title(manifest: Manifest) -> str:
     """Returns what ran: the run, the slice and the model."""
-    params = " ".join(f"{k}={v}" for k, v in manifest.get("params", {}).items())
-    job = f"{manifest['job']} {params}".strip()
-    model = manifest["model"]
-    run = manifest["run"]
-    if manifest["status"] == ROLLED_BACK:
-        run = f"{manifest['undoes']} by run {run}"
+    params = " ".join(f"{k}={v}" for k, v in manifest.params.items())
+    job = f"{manifest.job} {params}".strip()
+    model, run = manifest.model, manifest.run
+    if manifest.status == ROLLED_BACK:
+        run = f"{manifest.undoes} by run {run}"
     return (
-        f"{manifest['status'].replace('_', ' ').upper()} run {run}   {one_line(job)}   "
-        f"model {one_line(model['name'])} {one_line(model['version'])}"
+        f"{manifest.status.replace('_', ' ').upper()} run {run}   {one_line(job)}   "
+        f"model {one_line(model.name)} {one_line(model.version)}"
     )
 
 
-def ended(manifest: Mapping[str, Any], output: str) -> list[str]:
+def ended(manifest: Manifest, output: str) -> list[str]:
     """Returns what a run came to, or what a decision made of it."""
     lines = [title(manifest)]
-    if "error" in manifest:
-        return [*lines, f"error  {manifest['error']}"]
-    if "units" in manifest:
+    if manifest.error is not None:
+        return [*lines, f"error  {manifest.error}"]
+    if manifest.units is not None:
         lines += _worked(manifest)
     lines += decisions(manifest)
     lines += [f"CHECK FAILED  {each}" for each in failed_checks(manifest)]
@@ -83,16 +85,16 @@ def ended(manifest: Mapping[str, Any], output: str) -> list[str]:
     lines += _rejects(manifest, output)
     lines += [
         f"BAD SHARD  {one_line(bad['path'], 120)}: {one_line(bad['reason'], 200)}"
-        for bad in manifest.get("bad_shards", ())
+        for bad in manifest.bad_shards
     ]
     lines += [
         f"SCORED AGAIN  {one_line(path, 120)} {one_line(wrong, 200)}"
-        for path, wrong in manifest.get("damaged", {}).items()
+        for path, wrong in manifest.damaged.items()
     ]
     return [*lines, files_line(manifest, output)]
 
 
-def steps(manifest: Mapping[str, Any], where: str, program: str) -> list[str]:
+def steps(manifest: Manifest, where: str, program: str) -> list[str]:
     """Returns the commands that a person may want next.
 
     Args:
@@ -100,8 +102,8 @@ def steps(manifest: Mapping[str, Any], where: str, program: str) -> list[str]:
         where: How the user names the job or the output.
         program: How the shell finds this program.
     """
-    run, status = manifest["run"], manifest["status"]
-    if "units" not in manifest:
+    run, status = manifest.run, manifest.status
+    if manifest.units is None:
         return []
     lines = ["", f"report   {program} report {where} {run} -o report.html"]
     if status == "held":
@@ -112,19 +114,19 @@ def steps(manifest: Mapping[str, Any], where: str, program: str) -> list[str]:
     return lines
 
 
-def decisions(manifest: Mapping[str, Any]) -> list[str]:
+def decisions(manifest: Manifest) -> list[str]:
     """Returns a line for each decision on a run, the one that counts first."""
-    kinds = [kind for kind in _DECISIONS if kind in manifest]
-    return [f"{kind} by {one_line(decided(manifest[kind]), 200)}" for kind in kinds]
+    made = [(kind, manifest.decision(kind)) for kind in _DECISIONS]
+    return [f"{kind} by {one_line(decided(each), 200)}" for kind, each in made if each]
 
 
-def decided(decision: Mapping[str, str]) -> str:
+def decided(decision: Decision) -> str:
     """Returns who decided something, when, and why."""
-    why = f": {decision['reason']}" if decision.get("reason") else ""
-    return f"{decision['by']} at {decision['at']}{why}"
+    why = f": {decision.reason}" if decision.reason else ""
+    return f"{decision.by} at {decision.at}{why}"
 
 
-def _worked(manifest: Mapping[str, Any]) -> list[str]:
+def _worked(manifest: Manifest) -> list[str]:
     why = why_rescored(manifest)
     return [
         row_line(manifest),
@@ -134,23 +136,24 @@ def _worked(manifest: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def row_line(manifest: Mapping[str, Any], why: str = "") -> str:
+def row_line(manifest: Manifest, why: str = "") -> str:
     """Returns where every row went, how many were scored before, and why no more were."""
-    rows, units = manifest["rows"], manifest["reused_units"]
-    reused = f"reused {count(rows['reused'])}" + (f" in {counted(units, 'unit')}" if units else "")
+    rows, units = manifest.rows, manifest.reused_units
+    reused = f"reused {count(rows.reused)}" + (f" in {counted(units, 'unit')}" if units else "")
     return f"{row_equation(rows)}      ({reused}{f'; {why}' if why else ''})"
 
 
-def why_rescored(manifest: Mapping[str, Any]) -> str:
+def why_rescored(manifest: Manifest) -> str:
     """Returns why a run scored rows again that were published; empty where it did not."""
-    earlier = (f"{name} changed" for name in manifest.get("changed", ()))
-    shown = one_line("; ".join(manifest.get("rescored", earlier)), 300)
+    earlier = [f"{name} changed" for name in manifest.changed]
+    why = earlier if manifest.rescored is None else manifest.rescored
+    shown = one_line("; ".join(why), 300)
     return f"scored again: {shown}" if shown else ""
 
 
-def drift_found(manifest: Mapping[str, Any], notes: bool = True) -> list[str]:
+def drift_found(manifest: Manifest, notes: bool = True) -> list[str]:
     """Returns what each comparison found, or why there is none, and notes on the references."""
-    drift = manifest.get("drift")
+    drift = manifest.drift
     if not drift:
         return []
     more = [one_line(note, 300) for note in drift.get("notes", ()) if notes]
@@ -160,85 +163,85 @@ def drift_found(manifest: Mapping[str, Any], notes: bool = True) -> list[str]:
     return [*(one_line(describe(each), 600) for each in drift["comparisons"]), *more]
 
 
-def failed_checks(manifest: Mapping[str, Any]) -> list[str]:
+def failed_checks(manifest: Manifest) -> list[str]:
     """Returns the name and the findings of each check that did not pass."""
-    return [check_line(check) for check in manifest.get("checks", ()) if not check["passed"]]
+    return [check_line(check) for check in manifest.failed_checks]
 
 
-def _failed(manifest: Mapping[str, Any]) -> list[str]:
-    return [check["name"] for check in manifest.get("checks", ()) if not check["passed"]]
+def _failed(manifest: Manifest) -> list[str]:
+    return [check.name for check in manifest.failed_checks]
 
 
-def _drifted(manifest: Mapping[str, Any]) -> str:
+def _drifted(manifest: Manifest) -> str:
     """Returns the verdict of drift where it alarms but did not hold the run; else nothing."""
-    verdict = (manifest.get("drift") or {}).get("verdict")
+    verdict = (manifest.drift or {}).get("verdict")
     return verdict if verdict in ("warn", "fail") and "drift" not in _failed(manifest) else ""
 
 
-def check_line(check: Mapping[str, Any]) -> str:
+def check_line(check: JudgedCheck | Check) -> str:
     """Returns a check's name and findings."""
-    return f"{check['name']}: {one_line(check['detail'], 600)}"
+    return f"{check.name}: {one_line(check.detail, 600)}"
 
 
-def _rejects(manifest: Mapping[str, Any], output: str) -> list[str]:
-    reasons = manifest["rejects"]["reasons"]
+def _rejects(manifest: Manifest, output: str) -> list[str]:
+    reasons = manifest.reject_reasons
     shown = list(reasons.items())[:_REASONS]
     lines = [f"rejected {count(n)}  {one_line(reason, 160)}" for reason, n in shown]
     if len(reasons) > _REASONS:
         lines.append(f"rejected for {counted(len(reasons) - _REASONS, 'more reason')}")
-    folders = sorted({path.rpartition("/")[0] for path in manifest["rejects"]["files"]})
+    rejects = manifest.rejects.files if manifest.rejects else ()
+    folders = sorted({path.rpartition("/")[0] for path in rejects})
     return [*lines, *(f"rejects in {output}/{folder}" for folder in folders[:_REASONS])]
 
 
-def files_line(manifest: Mapping[str, Any], output: str) -> str:
+def files_line(manifest: Manifest, output: str) -> str:
     """Returns how many files a run added and replaced, and where; or what came of it instead."""
-    if manifest["status"] == "revoked":
+    if manifest.status == "revoked":
         return "the run was undone: what was published before it is published again"
-    if manifest["status"] not in ("published", "empty", ROLLED_BACK):
+    if manifest.status not in ("published", "empty", ROLLED_BACK):
         return "nothing was published; earlier results are unchanged"
-    mine = f"/{manifest['run']}-"
-    added = sum(mine in f"/{file['path']}" for file in manifest["files"])
-    kept, replaced = len(manifest["files"]) - added, len(manifest["replaced"])
-    total = size(sum(file["bytes"] for file in manifest["files"]))
+    mine = f"/{manifest.run}-"
+    added = sum(mine in f"/{path}" for path in manifest.paths)
+    kept, replaced = len(manifest.files) - added, len(manifest.replaced)
+    total = size(manifest.bytes)
     still = f"{kept} kept, " if kept else ""
     return f"files: {added} added, {still}{replaced} replaced, {total}   in {output}/data"
 
 
-def details(manifest: Mapping[str, Any], output: str) -> list[str]:
+def details(manifest: Manifest, output: str) -> list[str]:
     """Returns all that `show` tells of a run."""
     lines = ended(manifest, output)
-    total = size(sum(shard["size"] for shard in manifest["inputs"]))
     facts = [
-        ("started", manifest["started"]),
-        ("engine", f"{manifest['engine']}, workers {manifest['workers']}"),
-        ("batches", f"{counted(manifest['batch_rows'], 'row')}, tiles of {manifest['tile_rows']}"),
-        ("device", manifest["device"]),
-        ("input", f"{counted(len(manifest['inputs']), 'shard')}, {total}"),
-        ("model", manifest["model"]["identity"]),
+        ("started", manifest.started),
+        ("engine", f"{manifest.engine}, workers {manifest.workers}"),
+        ("batches", f"{counted(manifest.batch_rows, 'row')}, tiles of {manifest.tile_rows}"),
+        ("device", manifest.device),
+        ("input", f"{counted(len(manifest.inputs), 'shard')}, {size(manifest.input_bytes)}"),
+        ("model", manifest.model.identity),
         *(("weights", one_line(w, 300)) for w in [_casts(manifest)] if w),
-        ("job file", manifest["job_sha256"]),
-        ("versions", "  ".join(f"{k} {v}" for k, v in manifest["packages"].items())),
+        ("job file", manifest.job_sha256),
+        ("versions", "  ".join(f"{k} {v}" for k, v in manifest.packages.items())),
     ]
     lines += ["", *(f"{name:<9} {value}" for name, value in facts)]
     times = time_rows(manifest)
     spent = [*phases(manifest), *(table(TIMES, times, left=2) if times else [])]
     lines += ["", *spent] if spent else []
-    if "checks" in manifest:
-        lines += ["", *(f"{_mark(c, manifest):<6} {check_line(c)}" for c in manifest["checks"])]
-    if manifest.get("profile"):
-        lines += ["", *profile_table(manifest["profile"])]
+    if manifest.checks is not None:
+        lines += ["", *(f"{_mark(c, manifest):<6} {check_line(c)}" for c in manifest.checks)]
+    if manifest.profile:
+        lines += ["", *profile_table(manifest.profile)]
     return lines
 
 
-def _casts(manifest: Mapping[str, Any]) -> str:
+def _casts(manifest: Manifest) -> str:
     """Returns which weights were cast to the network's types; runs of earlier versions say none."""
-    return str(manifest.get("inference", {}).get("weights", ""))
+    return str((manifest.inference or {}).get("weights", ""))
 
 
-def _mark(check: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
-    if not check["passed"]:
+def _mark(check: JudgedCheck, manifest: Manifest) -> str:
+    if not check.passed:
         return "FAILED"
-    return "WARN" if check["name"] == "drift" and _drifted(manifest) else "ok"
+    return "WARN" if check.name == "drift" and _drifted(manifest) else "ok"
 
 
 def profile_table(profile: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -261,48 +264,52 @@ def _figure(value: Any) -> str:
     return f"{value:.4g}"
 
 
-def history(manifests: Sequence[Mapping[str, Any]], current: Container[str]) -> list[str]:
+def history(runs: Sequence[Manifest | Unreadable], current: Container[str]) -> list[str]:
     """Returns a line a run, newest first; those of `current` are what is published."""
     header = (
         *("run", "status", "slice", "model", "by", "started"),
         *("seconds", "read", "scored", "rejected", "reused"),
     )
-    rows = [_history_row(m, str(m["run"]) in current) for m in manifests]
-    unended = [m for m in manifests if "rows" not in m]
-    notes = [f"run {m['run']}: {one_line(m['error'], 400)}" for m in unended if "error" in m]
+    rows = [_history_row(each, each.run in current) for each in runs]
+    unended = [each for each in runs if not isinstance(each, Manifest)]
+    notes = [f"run {each.run}: {one_line(each.error, 400)}" for each in unended]
     return [*table(header, rows, left=6), *notes] if rows else ["no runs yet"]
 
 
-def _history_row(m: Mapping[str, Any], current: bool) -> list[str]:
-    rows = m.get("rows", {})
-    drifted = _drifted(m)
-    why = ",".join([*_failed(m), *([f"drift {drifted}"] if drifted else []), *_marks(m)])
-    status = f"{m['status']}{' *' if current else ''}{f' ({why})' if why else ''}"
+def _history_row(run: Manifest | Unreadable, current: bool) -> list[str]:
+    ended = run if isinstance(run, Manifest) else None
+    why = ",".join(_marks(ended)) if ended else ""
+    status = f"{run.status}{' *' if current else ''}{f' ({why})' if why else ''}"
     return [
-        str(m["run"]),
+        run.run,
         one_line(status, 96),
-        one_line(m.get("slice", "-"), 48),
-        one_line(m["model"]["version"] if "model" in m else "-", 16),
-        one_line(m.get("actor", "-"), 24),
-        str(m["started"])[:19],
-        f"{m['seconds']:.1f}" if "seconds" in m else "-",
-        *(
-            count(rows[key]) if key in rows else "-"
-            for key in ("input", "scored", "rejected", "reused")
-        ),
+        one_line(run.slice or "-", 48),
+        one_line(run.model.version or "-", 16),
+        one_line(run.actor or "-", 24),
+        run.started[:19],
+        *(_figures(ended) if ended else ["-"] * 5),
     ]
 
 
-def _marks(m: Mapping[str, Any]) -> list[str]:
-    """Returns what else counts of a run: a release, a revocation, a rollback, rescored rows."""
-    marks = [f"rollback of {m['undoes']}"] if "undoes" in m else []
-    marks += [_by(m, kind) for kind in ("released", "revoked") if m.get(kind)]
-    reasons = one_line(", ".join(m.get("rescored", ())), 48)
-    return [*marks, f"rescored: {reasons}"] if reasons and "reused_units" in m else marks
+def _figures(m: Manifest) -> list[str]:
+    rows = m.rows
+    counts = (rows.input, rows.scored, rows.rejected, rows.reused)
+    return [f"{m.seconds:.1f}", *map(count, counts)]
 
 
-def _by(m: Mapping[str, Any], kind: str) -> str:
-    return f"{kind} {str(m[kind].get('at'))[:19]} by {one_line(m[kind].get('by'), 24)}"
+def _marks(m: Manifest) -> list[str]:
+    """Returns what counts of a run: failed checks, drift, decisions, a rollback, rescored rows."""
+    drifted = _drifted(m)
+    marks = [*_failed(m), *([f"drift {drifted}"] if drifted else [])]
+    marks += [f"rollback of {m.undoes}"] if m.undoes else []
+    decided = (("released", m.released), ("revoked", m.revoked))
+    marks += [_by(kind, decision) for kind, decision in decided if decision]
+    reasons = one_line(", ".join(m.rescored or ()), 48)
+    return [*marks, f"rescored: {reasons}"] if reasons and m.reused_units is not None else marks
+
+
+def _by(kind: str, decision: Decision) -> str:
+    return f"{kind} {decision.at[:19]} by {one_line(decision.by, 24)}"
 
 
 def interrupted(run: str) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from batchscore.cli.render.results import (
     decisions,
@@ -16,13 +15,13 @@ from batchscore.cli.render.results import (
 )
 from batchscore.cli.render.times import times
 from batchscore.messages.wording import one_line
-from batchscore.runs.manifest_units import published_at
+from batchscore.runs.manifest_model import Manifest
 
 _FINDINGS = 900
 """So many characters of what checks found are shown."""
 
 
-def summary(manifest: Mapping[str, Any], output: str, show: str) -> list[str]:
+def summary(manifest: Manifest, output: str, show: str) -> list[str]:
     """Returns the lines that a run ends with, or a decision on it.
 
     Args:
@@ -30,37 +29,37 @@ def summary(manifest: Mapping[str, Any], output: str, show: str) -> list[str]:
         output: The output's address.
         show: The command that shows a run whose name is added.
     """
-    look = f"look   {show} {manifest['run']}"
-    if "error" in manifest:
-        return [title(manifest), f"error  {manifest['error']}", look]
+    look = f"look   {show} {manifest.run}"
+    if manifest.error is not None:
+        return [title(manifest), f"error  {manifest.error}", look]
     found = [*_worked(manifest), *_findings(manifest)]
     return [title(manifest), *found, files_line(manifest, output), look]
 
 
-def _worked(manifest: Mapping[str, Any]) -> list[str]:
+def _worked(manifest: Manifest) -> list[str]:
     """Returns where the rows went, and how long that took or who decided on it."""
     decided = decisions(manifest)[:1]
-    if "units" not in manifest:
+    if manifest.units is None:
         return decided
     return [row_line(manifest, _why(manifest)), *(decided or [times(manifest)])]
 
 
-def _why(manifest: Mapping[str, Any]) -> str:
+def _why(manifest: Manifest) -> str:
     """Returns why rows were scored again; empty if none were."""
-    damaged = manifest.get("damaged")
-    lost = f"scored again, since files are damaged: {len(damaged)}" if damaged else ""
+    damaged = len(manifest.damaged)
+    lost = f"scored again, since files are damaged: {damaged}" if damaged else ""
     return "; ".join(each for each in (why_rescored(manifest), lost) if each)
 
 
-def _findings(manifest: Mapping[str, Any]) -> list[str]:
+def _findings(manifest: Manifest) -> list[str]:
     """Returns one line of failed checks, else of drift, and of rejects and bad shards."""
     failed = failed_checks(manifest)
     found = failed or drift_found(manifest, notes=False)
-    reasons, bad = manifest["rejects"]["reasons"], manifest.get("bad_shards", ())
+    reasons, bad = manifest.reject_reasons, manifest.bad_shards
     found += [f"rejected most often: {one_line(reason, 160)}" for reason in list(reasons)[:1]]
     if bad:
         found.append(f"bad shards left out: {len(bad)}, such as {one_line(bad[0]['path'], 120)}")
-    mark = "CHECK FAILED  " if failed else "drift  " if manifest.get("drift") else ""
+    mark = "CHECK FAILED  " if failed else "drift  " if manifest.drift else ""
     return [_line(mark, found)] if found else []
 
 
@@ -68,16 +67,16 @@ def _line(mark: str, found: Sequence[str]) -> str:
     return f"{mark}{one_line(' | '.join(found), _FINDINGS)}"
 
 
-def unchanged(manifest: Mapping[str, Any], output: str, show: str) -> list[str]:
+def unchanged(manifest: Manifest, output: str, show: str) -> list[str]:
     """Returns the lines of a run that had nothing to do, as `summary` does."""
-    at = manifest.get("published_at") or published_at(manifest)
+    at = manifest.published_at or manifest.public_since
     drift = drift_found(manifest, notes=False)
     return [
         title(manifest),
-        f"nothing to do: run {manifest['run']} published these rows at {one_line(at, 40)}, and "
+        f"nothing to do: run {manifest.run} published these rows at {one_line(at, 40)}, and "
         "job, input and model are the same (--rescore scores them again)",
         times(manifest),
         *([_line("drift  ", drift)] if drift else []),
-        f"files: {len(manifest['files'])} published   in {output}/data",
-        f"look   {show} {manifest['run']}",
+        f"files: {len(manifest.files)} published   in {output}/data",
+        f"look   {show} {manifest.run}",
     ]

@@ -7,6 +7,7 @@ from typing import Any
 
 from batchscore.messages.wording import counted, one_line
 from batchscore.phases import PHASES, STEPS, label
+from batchscore.runs.manifest_model import Manifest
 from batchscore.telemetry import BETWEEN, STAGES, Metric, thread_of
 
 TIMES = ("time", "thread", "seconds", "share", "speed")
@@ -31,49 +32,49 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def speed_and_limit(manifest: Mapping[str, Any]) -> str:
+def speed_and_limit(manifest: Manifest) -> str:
     """Returns how long a run took, how fast it was, what limited it, and what the model waited."""
-    return f"{duration(manifest['seconds'])}, {_speed(manifest)}{_waited(manifest)}"
+    return f"{duration(manifest.seconds)}, {_speed(manifest)}{_waited(manifest)}"
 
 
-def _speed(manifest: Mapping[str, Any]) -> str:
+def _speed(manifest: Manifest) -> str:
     """Returns how fast a run scored, if it did, what limited it, and on which device."""
     rows = _scored_now(manifest)
-    speed = f"{rate(rows, manifest['seconds'])}{_limit(manifest)}, " if rows else ""
-    return f"{speed}{manifest['device'].partition(',')[0]}"
+    speed = f"{rate(rows, manifest.seconds)}{_limit(manifest)}, " if rows else ""
+    return f"{speed}{manifest.device.partition(',')[0]}"
 
 
-def _scored_now(manifest: Mapping[str, Any]) -> int:
+def _scored_now(manifest: Manifest) -> int:
     """Returns the rows that this run itself brought to an end."""
-    rows = manifest["rows"]
-    return int(rows["input"] - rows["reused"] if manifest["reused_units"] else rows["scored"])
+    rows = manifest.rows
+    return rows.input - rows.reused if manifest.reused_units else rows.scored
 
 
-def _limit(manifest: Mapping[str, Any]) -> str:
-    limited_by, share = manifest.get("limited_by"), _timings(manifest).get("share")
+def _limit(manifest: Manifest) -> str:
+    limited_by, share = manifest.limited_by, _timings(manifest).get("share")
     if not limited_by:
         return ""
     return f", limited by {limited_by}" + (f" ({share:.0%})" if share is not None else "")
 
 
-def _waited(manifest: Mapping[str, Any]) -> str:
+def _waited(manifest: Manifest) -> str:
     """Returns how long one worker's model waited for data; for the writer, where that is more."""
-    seconds, workers = _seconds(manifest), manifest["workers"]
+    seconds, workers = _seconds(manifest), manifest.workers
     if "wait_read" not in seconds:
         return ""
     what = max(_WAITS, key=lambda name: seconds.get(name, 0.0))
     return f"; the model waited {duration(seconds[what] / workers)} for {_WAITS[what]}"
 
 
-def _timings(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
-    return manifest.get("timings") or {}
+def _timings(manifest: Manifest) -> Mapping[str, Any]:
+    return manifest.timings or {}
 
 
-def _seconds(manifest: Mapping[str, Any]) -> Mapping[str, float]:
-    return manifest.get("stage_seconds") or {}
+def _seconds(manifest: Manifest) -> Mapping[str, float]:
+    return manifest.stage_seconds or {}
 
 
-def busy_and_help(manifest: Mapping[str, Any]) -> list[str]:
+def busy_and_help(manifest: Manifest) -> list[str]:
     """Returns the busy seconds of each stage, over all workers, and what would help."""
     seconds, advice = _seconds(manifest), _timings(manifest).get("help")
     busy = [f"{m.name} {seconds[m.name]:.2f}" for m in STAGES if m.name in seconds]
@@ -81,11 +82,11 @@ def busy_and_help(manifest: Mapping[str, Any]) -> list[str]:
     return [*lines, f"help   {one_line(advice, 300)}"] if advice else lines
 
 
-def times(manifest: Mapping[str, Any]) -> str:
+def times(manifest: Manifest) -> str:
     """Returns how long a command took, by phase, how fast that was and what limited it."""
-    ran, phases = manifest["status"] != "unchanged", manifest.get("phases") or {}
+    ran, phases = manifest.status != "unchanged", manifest.phases or {}
     spent = phase_seconds({each: s for each, s in phases.items() if ran or s})
-    whole = f"{duration(manifest['seconds'])}{f' ({spent})' if spent else ''}"
+    whole = f"{duration(manifest.seconds)}{f' ({spent})' if spent else ''}"
     return f"{whole}, {_speed(manifest)}" if ran else whole
 
 
@@ -94,16 +95,16 @@ def phase_seconds(phases: Mapping[str, float]) -> str:
     return ", ".join(f"{label(phase)} {phases[phase]:.1f}" for phase in PHASES if phase in phases)
 
 
-def phases(manifest: Mapping[str, Any]) -> list[str]:
+def phases(manifest: Manifest) -> list[str]:
     """Returns the seconds of each phase, which add up to those of the run, and of each step.
 
     A run of an earlier version knows how long it took until its first unit was opened, and from
     there on.
     """
-    if manifest.get("phases"):
-        found = manifest["phases"]
+    if manifest.phases:
+        found = manifest.phases
         spent = ", ".join(f"{label(each)} {found.get(each, 0.0):.3f} s" for each in PHASES)
-        return [f"phases of {manifest['seconds']:.3f} s: {spent}", *_start_up(manifest)]
+        return [f"phases of {manifest.seconds:.3f} s: {spent}", *_start_up(manifest)]
     timings = _timings(manifest)
     if "scoring_s" not in timings:
         return []
@@ -113,14 +114,14 @@ def phases(manifest: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _start_up(manifest: Mapping[str, Any]) -> list[str]:
+def _start_up(manifest: Manifest) -> list[str]:
     """Returns a line with the steps before scoring that took any time."""
-    steps = manifest.get("start_up_seconds") or {}
+    steps = manifest.start_up_seconds
     spent = ", ".join(f"{step} {steps[step]:.3f}" for step in STEPS if steps.get(step))
     return [f"before scoring: {spent}"] if spent else []
 
 
-def time_rows(manifest: Mapping[str, Any]) -> list[tuple[str, ...]]:
+def time_rows(manifest: Manifest) -> list[tuple[str, ...]]:
     """Returns the cells of a table with the columns TIMES: a row for each measure of the stages.
 
     Seconds are those of all workers. Shares are of the main threads' time, beside which the others

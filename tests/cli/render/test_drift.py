@@ -11,6 +11,7 @@ from batchscore.cli.render.drift import compared, drift_tables, profiled
 from batchscore.commands.compare import compare_data
 from batchscore.commands.profile import profile_data
 from batchscore.finish.drift_gate import summarize
+from tests.manifests import make_manifest
 
 RNG = np.random.default_rng(20261121)
 HOSTILE = "\x1b[2Jname\nof <script> \u202e" + "long " * 2_000
@@ -73,12 +74,13 @@ def test_a_runs_comparisons_are_reported_each() -> None:
     """`show` has a table for the reference and one for the anchor, where there are any."""
     facts: dict[str, Any] = summarize(compare_data(*tables()).drift)
     heads = ({"title": "run 1", "anchor": False}, {"title": "model m 1", "anchor": True})
-    manifest = {"drift": {"comparisons": [{**head, **facts} for head in heads]}}
+    manifest = make_manifest(drift={"comparisons": [{**head, **facts} for head in heads]})
     lines = drift_tables(manifest)
     assert "drift fail   against the reference, run 1" in lines
     assert "drift fail   against the anchor, model m 1" in lines
     assert sum(line.startswith("x00") for line in lines) == 2
-    assert drift_tables({"drift": {"verdict": None, "comparisons": []}}) == drift_tables({}) == []
+    nothing = make_manifest(drift={"verdict": None, "comparisons": []})
+    assert drift_tables(nothing) == drift_tables(make_manifest()) == []
 
 
 def test_a_profile_says_what_it_read() -> None:

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from batchscore.cli.render import results as render
 from batchscore.cli.render.summary import summary, unchanged
+from batchscore.runs.history import Unreadable
 from batchscore.telemetry import STAGES
 from tests.factory import run_json, write_job
+from tests.manifests import make_manifest
 
 CELLS = st.text("abc 1,.", min_size=1, max_size=8).map(str.strip).filter(bool)
 
@@ -77,12 +79,13 @@ def _failed(manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 SHOW = "batchscore show job.yaml"
+AT = "2026-11-20T01:02:00+00:00"
 
 
 @pytest.mark.slow
 def test_a_published_run_says_where_every_row_went(manifest: dict[str, Any]) -> None:
     """Title, equation, time, drift, files, and where to look: six lines and no advice."""
-    lines = summary(manifest, "/out", SHOW)
+    lines = summary(make_manifest(**manifest), "/out", SHOW)
     phases = ", ".join(rf"{name} [\d.]+" for name in ("start-up", "planning", "loading", "scoring"))
     expected = [
         rf"PUBLISHED run {manifest['run']}   small   model small 1\.0",
@@ -110,7 +113,7 @@ def _held(manifest: dict[str, Any]) -> dict[str, Any]:
 def test_a_held_run_says_which_checks_and_that_nothing_changed(manifest: dict[str, Any]) -> None:
     """The checks that did not pass are one line with their figures; no command decides anything."""
     held = _held(manifest)
-    lines = summary(held, "/out", SHOW)
+    lines = summary(make_manifest(**held), "/out", SHOW)
     assert lines[0].startswith("HELD run ")
     assert lines[3:] == [
         "CHECK FAILED  rejects: 9 of 10 | volume: too few | "
@@ -123,7 +126,8 @@ def test_a_held_run_says_which_checks_and_that_nothing_changed(manifest: dict[st
 def test_what_a_summary_leaves_out_is_shown(manifest: dict[str, Any]) -> None:
     """`show` has each failed check, the places of rejects, busy seconds, help, and the commands."""
     held = _held(manifest)
-    lines = [*render.details(held, "/out"), *render.steps(held, "job.yaml", "batchscore")]
+    told = make_manifest(**held)
+    lines = [*render.details(told, "/out"), *render.steps(told, "job.yaml", "batchscore")]
     run = held["run"]
     assert {"CHECK FAILED  rejects: 9 of 10", "CHECK FAILED  volume: too few"} <= set(lines)
     assert "rejected 1,234  infer: NonFiniteScore: NaN" in lines
@@ -139,12 +143,12 @@ def test_what_a_summary_leaves_out_is_shown(manifest: dict[str, Any]) -> None:
         f"discard  batchscore discard job.yaml {run}",
     ]
     undo = f"undo     batchscore rollback job.yaml --undo {run}"
-    assert render.steps(manifest, "job.yaml", "batchscore")[-1] == undo
+    assert render.steps(make_manifest(**manifest), "job.yaml", "batchscore")[-1] == undo
 
 
 def test_no_summary_has_more_than_six_lines(manifest: dict[str, Any]) -> None:
     """Whatever was found of a run, and whatever was decided on it."""
-    decision = {"by": "me@here", "at": "2026-11-20T01:02", "reason": "a quiet night"}
+    decision = {"by": "me@here", "at": AT, "reason": "a quiet night"}
     full = {
         **_held(manifest),
         "changed": ["model", "version of torch"],
@@ -153,8 +157,8 @@ def test_no_summary_has_more_than_six_lines(manifest: dict[str, Any]) -> None:
     }
     drifted = _drifted(full, "fail", False)
     for run in (manifest, full, drifted, {**drifted, "released": decision}, _failed(manifest)):
-        assert len(summary(run, "/out", SHOW)) <= 6
-    assert len(unchanged({**drifted, "status": "unchanged"}, "/out", SHOW)) <= 6
+        assert len(summary(make_manifest(**run), "/out", SHOW)) <= 6
+    assert len(unchanged(make_manifest(**{**drifted, "status": "unchanged"}), "/out", SHOW)) <= 6
 
 
 def test_a_run_held_before_it_scored_has_nothing_to_release(manifest: dict[str, Any]) -> None:
@@ -162,29 +166,30 @@ def test_a_run_held_before_it_scored_has_nothing_to_release(manifest: dict[str, 
     checks = [{"name": "on_change.model", "passed": False, "detail": "x", "status": "held"}]
     facts = {key: manifest[key] for key in ("run", "job", "params", "model")}
     held = {**facts, "status": "held", "checks": checks, "rejects": {"reasons": {}, "files": []}}
-    assert summary(held, "/out", SHOW)[1:] == [
+    assert summary(make_manifest(**held), "/out", SHOW)[1:] == [
         "CHECK FAILED  on_change.model: x",
         "nothing was published; earlier results are unchanged",
         f"look   batchscore show job.yaml {held['run']}",
     ]
-    assert render.steps(held, "job.yaml", "batchscore") == []
+    assert render.steps(make_manifest(**held), "job.yaml", "batchscore") == []
 
 
 def test_a_decision_is_reported_with_who_and_why(manifest: dict[str, Any]) -> None:
     """Release, discard and rollback stand in what is told of a run, with by whom, when and why."""
-    decision = {"by": "me@here", "at": "2026-11-20T01:02", "reason": "a quiet night"}
+    decision = {"by": "me@here", "at": AT, "reason": "a quiet night"}
     for kind in ("released", "discarded", "rollback", "revoked"):
-        lines = render.ended({**manifest, kind: decision}, "/out")
-        assert f"{kind} by me@here at 2026-11-20T01:02: a quiet night" in lines
-    lines = render.ended({**manifest, "discarded": {**decision, "reason": ""}}, "/out")
-    assert "discarded by me@here at 2026-11-20T01:02" in lines
+        lines = render.ended(make_manifest(**{**manifest, kind: decision}), "/out")
+        assert f"{kind} by me@here at {AT}: a quiet night" in lines
+    silent = {**manifest, "discarded": {**decision, "reason": ""}}
+    lines = render.ended(make_manifest(**silent), "/out")
+    assert f"discarded by me@here at {AT}" in lines
 
 
 def test_reused_rows_are_reported_and_do_not_count_as_speed(manifest: dict[str, Any]) -> None:
     """What was scored before is named with its units, and rows a second are of the rest."""
     rows = {"input": 600, "scored": 600, "rejected": 0, "filtered": 0, "quarantined": 0}
     some = {**manifest, "rows": {**rows, "reused": 500}, "reused_units": 2, "seconds": 2.0}
-    lines = render.ended(some, "/out")
+    lines = render.ended(make_manifest(**some), "/out")
     assert lines[1].endswith("(reused 500 in 2 units)")
     assert lines[2].startswith("2.0 s, 50 rows/s")
 
@@ -193,13 +198,14 @@ def test_a_run_that_scores_published_rows_again_says_why(manifest: dict[str, Any
     """What changed since is one line, also of an earlier version's run; others have none."""
     reported = {**manifest, "rescored": ["code f.py changed", "model 1.0 to 1.1"]}
     expected = "scored again: code f.py changed; model 1.0 to 1.1"
-    assert expected in render.ended(reported, "/out")
+    assert expected in render.ended(make_manifest(**reported), "/out")
     earlier = {**manifest, "changed": ["model", "version of torch"]}
     del earlier["rescored"]
     expected = "scored again: model changed; version of torch changed"
-    assert expected in render.ended(earlier, "/out")
+    assert expected in render.ended(make_manifest(**earlier), "/out")
     for facts in (manifest, {k: v for k, v in manifest.items() if k != "changed"}):
-        assert not [line for line in render.ended(facts, "/out") if "scored again" in line]
+        lines = render.ended(make_manifest(**facts), "/out")
+        assert not [line for line in lines if "scored again" in line]
 
 
 def test_shards_that_were_left_out_are_named(manifest: dict[str, Any]) -> None:
@@ -207,7 +213,7 @@ def test_shards_that_were_left_out_are_named(manifest: dict[str, Any]) -> None:
     rows = {"input": 600, "scored": 500, "rejected": 0, "filtered": 0, "quarantined": 100}
     bad = [{"path": "in/2.parquet", "reason": "is torn"}]
     some = {**manifest, "rows": {**rows, "reused": 0}, "bad_shards": bad}
-    lines = render.ended(some, "/out")
+    lines = render.ended(make_manifest(**some), "/out")
     assert lines[1].startswith("read 600 = scored 500 + rejected 0 + filtered 0 + quarantined 100 ")
     assert "BAD SHARD  in/2.parquet: is torn" in lines
 
@@ -216,7 +222,7 @@ def test_files_that_stay_are_distinguished_from_those_added(manifest: dict[str, 
     """Files of earlier runs are kept, not added."""
     (file,) = manifest["files"]
     files = [file, {**file, "path": "data/20260101-0000-u-0000.parquet"}]
-    line = render.ended({**manifest, "files": files}, "/out")[-1]
+    line = render.ended(make_manifest(**{**manifest, "files": files}), "/out")[-1]
     assert line.startswith("files: 1 added, 1 kept, 0 replaced, ")
 
 
@@ -224,16 +230,16 @@ def test_a_failed_run_says_why(manifest: dict[str, Any]) -> None:
     """The error stands in what the run ends with, and in what `show` tells of it later."""
     failed = _failed(manifest)
     look = f"look   batchscore show job.yaml {failed['run']}"
-    assert summary(failed, "/out", SHOW)[1:] == ["error  shard x: is torn", look]
-    lines = render.details(failed, "/out")
-    assert lines[:2] == [render.title(failed), "error  shard x: is torn"]
+    assert summary(make_manifest(**failed), "/out", SHOW)[1:] == ["error  shard x: is torn", look]
+    lines = render.details(make_manifest(**failed), "/out")
+    assert lines[:2] == [render.title(make_manifest(**failed)), "error  shard x: is torn"]
     assert any(line.startswith("input     2 shards") for line in lines)
 
 
 def test_details_hold_checks_facts_and_profiles(manifest: dict[str, Any]) -> None:
     """What `show` tells: the summary, the facts, each stage, each check, and a line a column."""
-    lines = render.details(manifest, "/out")
-    assert lines[0] == summary(manifest, "/out", "x")[0]
+    lines = render.details(make_manifest(**manifest), "/out")
+    assert lines[0] == summary(make_manifest(**manifest), "/out", "x")[0]
     assert any(line.startswith("phases of ") for line in lines)
     assert any(re.match(r"device    cpu, \w+, asked for auto", line) for line in lines)
     assert sum(line.startswith("ok     ") for line in lines) == len(manifest["checks"])
@@ -247,7 +253,7 @@ def test_details_hold_checks_facts_and_profiles(manifest: dict[str, Any]) -> Non
 
 def test_nothing_to_do_names_the_published_run(manifest: dict[str, Any]) -> None:
     """An unchanged run says which run published, how many files, and how to score again."""
-    text = "\n".join(unchanged({**manifest, "status": "unchanged"}, "/out", SHOW))
+    text = "\n".join(unchanged(make_manifest(**{**manifest, "status": "unchanged"}), "/out", SHOW))
     assert text.startswith("UNCHANGED run ")
     assert f"run {manifest['run']} published these rows at {manifest['finished']}" in text
     assert "--rescore" in text
@@ -278,7 +284,7 @@ def test_drift_that_was_let_pass_is_marked(
 
     The findings stand in the summary once: as those of the check where it failed, else as a line.
     """
-    lines = render.details(_drifted(manifest, verdict, passed), "/out")
+    lines = render.details(make_manifest(**_drifted(manifest, verdict, passed)), "/out")
     assert f"{mark:<6} drift: said" in lines
     assert sum(line.startswith("WARN") for line in lines) == (mark == "WARN")
     reported = [line for line in lines if line.startswith(("drift  ", "CHECK FAILED  drift"))]
@@ -296,7 +302,7 @@ def test_history_tells_drift(manifest: dict[str, Any]) -> None:
     """The status says how drift was judged where it alarms, and once only where it held the run."""
     cases = [("fail", True), ("warn", True), ("ok", True), ("fail", False)]
     runs = [_drifted(manifest, *case) for case in cases]
-    lines = render.history(runs, {manifest["run"]})
+    lines = render.history([make_manifest(**run) for run in runs], {manifest["run"]})
     status, end = (lines[0].index(name) for name in ("status", "slice"))
     assert [line[status:end].strip() for line in lines[1:]] == [
         "published * (drift fail)",
@@ -309,7 +315,7 @@ def test_history_tells_drift(manifest: dict[str, Any]) -> None:
 @pytest.mark.parametrize("passed", [True, False])
 def test_an_unchanged_run_tells_its_drift(manifest: dict[str, Any], passed: bool) -> None:
     """What stands is told with its drift, also where a person released it."""
-    lines = unchanged(_drifted(manifest, "fail", passed), "/out", SHOW)
+    lines = unchanged(make_manifest(**_drifted(manifest, "fail", passed)), "/out", SHOW)
     assert lines[3] == "drift  fail against model m 1 (1 fail): x: far"
 
 
@@ -318,13 +324,14 @@ def test_history_is_a_line_a_run(manifest: dict[str, Any]) -> None:
 
     What is published has a star, and a held run the checks that hold it.
     """
-    checks = [{"name": "volume", "passed": False}, {"name": "rows", "passed": True}]
+    passed = {"volume": False, "rows": True}
+    checks = [{"name": name, "passed": done, "detail": ""} for name, done in passed.items()]
     held = {**manifest, "run": "h", "status": "held", "checks": checks}
-    damaged = {"run": "d", "status": "damaged", "started": ""}
-    runs = [manifest, held, {**_failed(manifest), "run": "f"}, damaged]
-    lines = render.history(runs, {manifest["run"], "other"})
+    runs = [make_manifest(**run) for run in (manifest, held, {**_failed(manifest), "run": "f"})]
+    damaged = Unreadable("d", "damaged", "", "is torn")
+    lines = render.history([*runs, damaged], {manifest["run"], "other"})
     status = lines[0].index("status")
-    assert [line[status : lines[0].index("slice")].strip() for line in lines[1:]] == [
+    assert [line[status : lines[0].index("slice")].strip() for line in lines[1:-1]] == [
         "published *",
         "held (volume)",
         "failed",
@@ -351,23 +358,23 @@ def test_no_control_character_reaches_a_terminal(manifest: dict[str, Any]) -> No
     spoiled["model"] = {**manifest["model"], "name": evil, "version": evil}
     spoiled["rejects"] = {"reasons": {evil: 1}, "files": []}
     spoiled["bad_shards"] = [{"path": evil, "reason": evil}]
-    spoiled["released"] = {"by": evil, "at": evil, "reason": evil}
+    spoiled["released"] = {"by": evil, "at": manifest["finished"], "reason": evil}
     spoiled["actor"] = evil
     spoiled["checks"] = [{"name": "rejects", "passed": False, "detail": evil, "status": "failed"}]
     spoiled["profile"] = {evil: {"type": "string", "count": 1, "nulls": 0, "min": evil}}
     for lines in (
-        render.details(spoiled, "/out"),
-        render.history([spoiled], {spoiled["run"]}),
-        unchanged(spoiled, "/out", SHOW),
-        summary(spoiled, "/out", SHOW),
+        render.details(make_manifest(**spoiled), "/out"),
+        render.history([make_manifest(**spoiled)], {spoiled["run"]}),
+        unchanged(make_manifest(**spoiled), "/out", SHOW),
+        summary(make_manifest(**spoiled), "/out", SHOW),
     ):
         assert all("\x1b" not in line and "\n" not in line for line in lines)
 
 
 def test_a_run_that_failed_a_check_cannot_be_undone(manifest: dict[str, Any]) -> None:
     """Nothing was published: what is left is to look, in the terminal or on a page."""
-    failed = {**manifest, "status": "failed", "files": []}
-    run = manifest["run"]
+    failed = make_manifest(**{**manifest, "status": "failed", "files": []})
+    run = failed.run
     assert summary(failed, "/out", SHOW)[-1] == f"look   batchscore show job.yaml {run}"
     assert render.steps(failed, "job.yaml", "batchscore") == [
         "",
@@ -377,7 +384,7 @@ def test_a_run_that_failed_a_check_cannot_be_undone(manifest: dict[str, Any]) ->
 
 def test_history_marks_what_was_decided_and_rescored(manifest: dict[str, Any]) -> None:
     """Released and revoked runs have by whom and when, rescored ones why; a rollback its run."""
-    decision = {"by": "me@here", "at": "2026-11-20T01:02:03.004", "reason": "a quiet night"}
+    decision = {"by": "me@here", "at": "2026-11-20T01:02:03.004+00:00", "reason": "a quiet night"}
     runs = [
         {**manifest, "released": decision},
         {**manifest, "status": "revoked", "revoked": decision},
@@ -386,7 +393,7 @@ def test_history_marks_what_was_decided_and_rescored(manifest: dict[str, Any]) -
         {**manifest, "undoes": "20261120-aaaa"},
         {**_failed(manifest), "rescored": ["model changed"]},
     ]
-    lines = render.history(runs, set())
+    lines = render.history([make_manifest(**run) for run in runs], set())
     status, end = (lines[0].index(name) for name in ("status", "slice"))
     by = "2026-11-20T01:02:03 by me@here"
     assert [line[status:end].strip() for line in lines[1:]] == [

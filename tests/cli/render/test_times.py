@@ -8,8 +8,10 @@ import pytest
 
 from batchscore.cli.render import times as render_times
 from batchscore.cli.render.results import table
+from batchscore.runs.manifest_model import Manifest
+from tests.manifests import ROWS, make_manifest
 
-ROWS = {"input": 2_000_000, "scored": 1_900_000, "reused": 0}
+COUNTS = {**ROWS, "input": 2_000_000, "scored": 1_900_000}
 SECONDS = {"read": 35.7, "infer": 20.0, "write": 8.0}
 WAITS = {"engine": 1.0, "wait_read": 12.0, "wait_write": 0.5}
 TIMINGS = {
@@ -22,10 +24,10 @@ TIMINGS = {
 }
 
 
-def manifest(**facts: Any) -> dict[str, Any]:
+def manifest(**facts: Any) -> Manifest:
     """Return what a manifest tells of times, all of it measured, or with other facts."""
-    return {
-        "rows": ROWS,
+    told = {
+        "rows": COUNTS,
         "reused_units": 0,
         "seconds": 41.0,
         "device": "cpu, AVX512, asked for auto",
@@ -33,8 +35,8 @@ def manifest(**facts: Any) -> dict[str, Any]:
         "limited_by": "read",
         "stage_seconds": {**SECONDS, **WAITS},
         "timings": TIMINGS,
-        **facts,
     }
+    return make_manifest(**{**told, **facts})
 
 
 @pytest.mark.parametrize(
@@ -63,7 +65,7 @@ def manifest(**facts: Any) -> dict[str, Any]:
             "41 s, 46k rows/s, cpu",
         ),
         (
-            {"rows": {**ROWS, "reused": 1_590_000}, "reused_units": 2, "timings": None},
+            {"rows": {**COUNTS, "reused": 1_590_000}, "reused_units": 2, "timings": None},
             "41 s, 10k rows/s, limited by read, cpu; the model waited 12 s for data",
         ),
     ],
@@ -136,6 +138,6 @@ def test_a_run_that_scored_nothing_tells_no_speed() -> None:
 
 def test_a_run_that_scored_nothing_has_no_speed() -> None:
     """All its rows were scored before it: they say nothing of how fast it was."""
-    reused = {"rows": {**ROWS, "reused": ROWS["input"]}, "reused_units": 1, "limited_by": None}
-    reported = manifest(**reused, stage_seconds={}, timings=None)
-    assert render_times.speed_and_limit(reported) == "41 s, cpu"
+    reused = {"rows": {**COUNTS, "reused": COUNTS["input"]}, "reused_units": 1, "limited_by": None}
+    told = manifest(**reused, stage_seconds={}, timings=None)
+    assert render_times.speed_and_limit(told) == "41 s, cpu"

@@ -1,0 +1,222 @@
+"""The parts of a manifest: rows, model, checks, decisions, and the items of its lists."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from batchscore.storage.typed import Count, Each, Moment
+
+
+@dataclass(frozen=True)
+class RowCounts:
+    """Where every row of the input went.
+
+    Args:
+        input: Rows of all shards; always the sum of filtered, scored, rejected and quarantined.
+        filtered: Rows that the job's filter left out.
+        scored: Rows with a score.
+        rejected: Rows that could not be scored, each with its reason.
+        quarantined: Rows of shards that could not be read and were left out.
+        reused: Rows, among the others, of units that an earlier run scored.
+    """
+
+    input: Count
+    filtered: Count
+    scored: Count
+    rejected: Count
+    quarantined: Count
+    reused: Count
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """The model that scored the rows.
+
+    Args:
+        name: The name in its card.
+        version: The version in its card.
+        identity: The hash of all that decides what it computes.
+        sha256: The SHA-256 of each of its files.
+    """
+
+    name: str = ""
+    version: str = ""
+    identity: str = ""
+    sha256: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class JudgedCheck:
+    """A check that was judged before publishing.
+
+    Args:
+        name: Of the check.
+        passed: Whether the run passed it.
+        detail: Its figures, as a sentence.
+        status: What a run becomes that does not pass: `held`, or `failed` if nobody may release it.
+    """
+
+    name: str
+    passed: bool
+    detail: str
+    status: str = "failed"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a person decided about a run.
+
+    Args:
+        at: When, in UTC.
+        by: Who, as `user@host`.
+        reason: Why, in the person's words.
+        run: The run that put the decision into effect, if another one did.
+    """
+
+    at: Moment
+    by: str
+    reason: str = ""
+    run: str = ""
+
+
+@dataclass(frozen=True)
+class RejectedRows:
+    """The rows that were rejected.
+
+    Args:
+        reasons: Rows by stage, error and message; the 50 commonest, and `other reasons`.
+        files: Parquet files that hold them, relative to the output; not in a version 2 manifest
+            whose `composed` names `rejects`.
+    """
+
+    reasons: dict[str, Any] = field(default_factory=dict)
+    files: list[Any] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A scored file.
+
+    Args:
+        path: Relative to the output, below `data/`.
+        partition: Its folder below `data/`, such as `day=1`, or empty.
+        rows: Its rows.
+        bytes: Its size.
+        sha256: The SHA-256 of its bytes.
+        unit: The unit whose rows it holds.
+    """
+
+    path: str
+    partition: str
+    rows: Count
+    bytes: Count
+    sha256: str
+    unit: str
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """A file of the input.
+
+    Args:
+        path: Its address; values of a query are hidden.
+        size: Its bytes.
+        mark: Its modification time or ETag.
+        rows: Its rows, by its footer.
+        keys: Its hive keys, each as name and value.
+    """
+
+    path: str
+    size: Count
+    mark: str
+    rows: Count
+    keys: list[Any] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class FileDigest:
+    """What a file holds.
+
+    Args:
+        bytes: Its size.
+        sha256: The SHA-256 of its bytes.
+    """
+
+    bytes: Count
+    sha256: str
+
+
+@dataclass(frozen=True)
+class UnitEntry:
+    """A unit of work: what it read, and what became of its rows. Empty values are left out.
+
+    Args:
+        unit: Its name.
+        attempt: The attempt that counts.
+        run: The run that scored it.
+        pieces: What it read, each as [index into `shards`, row groups, first rows, rows].
+        read: Rows that were read.
+        filtered: Of these, rows that the job's filter left out.
+        scored: Of these, rows with a score.
+        rejected: Of these, rows that were rejected.
+        reject_reasons: Rejected rows by stage, error and message.
+        rejects_file: The file of its rejected rows.
+        bad_shards: Shards of it that were left out, with rows and reason.
+        rows_file: The file that says which row of the unit each written row is.
+        keys_file: The sorted hashes of its unique key.
+        keys_columns: The columns of that key.
+        score_ranges: The smallest and the largest value of each score.
+        sidecars: What the three files above hold.
+        tallies: What the checks of columns counted.
+    """
+
+    unit: str
+    attempt: str
+    run: str
+    pieces: list[Any]
+    read: Count
+    filtered: Count
+    scored: Count
+    rejected: Count
+    reject_reasons: dict[str, Count] = field(default_factory=dict)
+    rejects_file: str | None = None
+    bad_shards: list[Any] = field(default_factory=list)
+    rows_file: str | None = None
+    keys_file: str | None = None
+    keys_columns: list[str] = field(default_factory=list)
+    score_ranges: dict[str, Any] = field(default_factory=dict)
+    sidecars: dict[str, FileDigest] = field(default_factory=dict)
+    tallies: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class BadShardEntry:
+    """A shard that could not be read and was left out.
+
+    Args:
+        path: Its address.
+        reason: Why it could not be read.
+    """
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class SegmentLists:
+    """Lists of what a run added, in a manifest of version 2.
+
+    Args:
+        units: As at the top level.
+        files: As at the top level.
+        shards: As at the top level.
+        inputs: Shards of the input that no unit reads.
+        bad_shards: As at the top level.
+    """
+
+    units: Annotated[list[Any], Each(UnitEntry)] = field(default_factory=list)
+    files: Annotated[list[Any], Each(FileEntry)] = field(default_factory=list)
+    shards: Annotated[list[Any], Each(ShardEntry)] = field(default_factory=list)
+    inputs: Annotated[list[Any], Each(ShardEntry)] = field(default_factory=list)
+    bad_shards: Annotated[list[Any], Each(BadShardEntry)] = field(default_factory=list)
