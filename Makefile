@@ -90,6 +90,7 @@ $(READY): constraints.txt pyproject.toml | $(UV)
 	@echo "Installing the pinned dependencies into .venv; the first time this downloads about 3 GB."
 	@$(UV_INSTALL) --require-hashes --requirement constraints.txt
 	@$(UV_INSTALL) --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m compileall -q batchscore
 	@touch $@
 
 # uv, too, is installed as constraints.txt pins it: its entry alone, hashes and all.

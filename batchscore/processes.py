@@ -5,8 +5,11 @@ from __future__ import annotations
 import ctypes
 import gc
 import hashlib
+import logging
 import os
 import platform
+import shlex
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -47,6 +50,26 @@ def uncollected() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+def warn_of_compiling(module: str) -> None:
+    """Warns if Python compiles an imported module, and others like it, again in each process.
+
+    Args:
+        module: A package that was imported.
+    """
+    spec = sys.modules[module].__spec__
+    if spec is None or spec.origin is None or spec.cached is None or Path(spec.cached).exists():
+        return
+    command = shlex.join(
+        [sys.executable, "-m", "compileall", "-q", str(Path(spec.origin).parents[1])]
+    )
+    logging.warning(
+        "Python compiles the modules of %s at each start, which takes seconds: run %r once, or "
+        "install with bytecode (uv pip install --compile-bytecode)",
+        module,
+        command,
+    )
 
 
 @contextmanager

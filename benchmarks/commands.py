@@ -65,6 +65,8 @@ def run(
     before, start = _cpu_seconds(), time.perf_counter()
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         environment = {**os.environ, **(settings or {})}
+        # Where it is set, every process compiles what it imports again.
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=out, stderr=err)
         try:
             peak, seen = _wait(process, sampled)

@@ -25,13 +25,14 @@ def environment(name: str, requirements: Sequence[str]) -> Path:
         return Path(sys.executable)
     folder = HOME / name
     python, ready = folder / "bin" / "python", folder / "requirements.txt"
-    wanted = "\n".join((PYTHON, *requirements))
+    wanted = "\n".join((PYTHON, "with bytecode", *requirements))
     if not ready.exists() or ready.read_text() != wanted:
         sibling = Path(sys.executable).with_name("uv")
         uv = str(sibling) if sibling.exists() else shutil.which("uv")
         if uv is None:
             raise PeerError("uv is not there to install it")
         run([uv, "venv", "--quiet", "--clear", "--python", PYTHON, str(folder)])
-        run([uv, "pip", "install", "--quiet", "--python", str(python), *requirements])
+        install = [uv, "pip", "install", "--quiet", "--compile-bytecode"]
+        run([*install, "--python", str(python), *requirements])
         ready.write_text(wanted)
     return python

@@ -122,6 +122,8 @@ def _observe(
     command: Sequence[str], environment: dict[str, str], cores: int | None, memory: bool
 ) -> tuple[str, Watcher]:
     usable = sorted(os.sched_getaffinity(0))[:cores]
+    # Where it is set, every process compiles what it imports again.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import weakref
@@ -12,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from batchscore.processes import frozen, uncollected
+from batchscore.processes import frozen, uncollected, warn_of_compiling
 
 
 @pytest.fixture(autouse=True)
@@ -109,3 +111,20 @@ def test_threads_share_arenas(environ: dict[str, str], most: int, tmp_path: Path
     program = [sys.executable, "-c", ARENAS, str(tmp_path / "info.xml")]
     done = subprocess.run(program, env=clean | environ, capture_output=True, text=True, check=True)
     assert done.stdout.split() == [str(most), str(most)]
+
+
+def test_compiling_at_each_start_is_reported_with_its_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without bytecode on disk a run warns; after the command that it names it does not."""
+    package = tmp_path / "site of batchscore/only_source_1"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(package.parent))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    importlib.import_module(package.name)
+    warn_of_compiling(package.name)
+    (warning,) = caplog.messages
+    subprocess.run(shlex.split(warning.split('"')[1]), check=True)
+    warn_of_compiling(package.name)
+    assert caplog.messages == [warning]

@@ -11,7 +11,7 @@ from batchscore.engines.registry import find_engine
 from batchscore.models.backends.registry import backend_of
 from batchscore.phases import BEAM, FRAMEWORK, MODEL, Stopwatch
 from batchscore.plan import Plan
-from batchscore.processes import uncollected
+from batchscore.processes import uncollected, warn_of_compiling
 from batchscore.units.unit import Unit
 
 
@@ -31,6 +31,7 @@ def prepared(plan: Plan, units: Sequence[Unit], clock: Stopwatch, flags: Sequenc
         engine_of(plan).parse_flags(flags)
         # The graph needs Beam, and is built later, where nothing else may take seconds.
         import_module("batchscore.pipeline")
+    warn_of_compiling("apache_beam")
     with clock.during(FRAMEWORK), uncollected():
         backend_of(plan.spec.scoring.model.format).prepare()
         from batchscore.plan.readiness import verify
