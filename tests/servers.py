@@ -11,7 +11,6 @@ import socket
 import subprocess
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,8 @@ from typing import Any, Literal
 
 import fsspec
 import pytest
+
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[1]
 _KEY, _SECRET = "batchscore", "loopback-only"
@@ -106,12 +107,16 @@ def find_tool(name: str) -> str:
 
 
 def _await_port(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    end = time.monotonic() + _START_SECONDS
-    while time.monotonic() < end and server.poll() is None:
-        with contextlib.suppress(OSError), socket.create_connection((_HOST, port), 1):
-            return
-        time.sleep(0.05)
-    pytest.fail(f"versitygw did not start: {log.read_text()}")
+    wait_until(lambda: server.poll() is not None or _answers(port), _START_SECONDS)
+    assert server.poll() is None, f"versitygw did not start: {log.read_text()}"
+
+
+def _answers(port: int) -> bool:
+    try:
+        socket.create_connection((_HOST, port), 1).close()
+        return True
+    except OSError:
+        return False
 
 
 @dataclass

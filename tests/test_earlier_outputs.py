@@ -7,10 +7,9 @@ import json
 import os
 import shutil
 import tarfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import duckdb
 import numpy as np
@@ -20,6 +19,7 @@ from batchscore.job import load_job
 from batchscore.plan import Work, make_plan, settle
 from tests.earlier.make import PLACE
 from tests.factory import run_cli, run_json
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -32,16 +32,17 @@ KILLED = ("called.yaml", "--set", "output.path=out/killed")
 def alone() -> Iterator[None]:
     """Keeps other test processes from the folder, which has one name on every machine."""
     with open(f"{PLACE}.lock", "w") as lock:
-        until = time.monotonic() + LOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                assert time.monotonic() < until, f"{PLACE} is in use by another test process"
-                time.sleep(0.1)
+        wait_until(lambda: _is_locked(lock), LOCK_SECONDS)
         yield
         shutil.rmtree(PLACE, ignore_errors=True)
+
+
+def _is_locked(file: TextIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
@@ -21,6 +20,7 @@ import pytest
 
 import batchscore as bs
 from tests.factory import write_job
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -221,11 +221,8 @@ def _host(job: Path, mark: Path) -> subprocess.Popen[str]:
     code = f"{honouring}; import sys, batchscore as bs; bs.run(sys.argv[1])"
     command = [sys.executable, "-c", code, str(job)]
     host = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    end = time.monotonic() + PATIENCE_S
-    while not mark.exists():
-        assert time.monotonic() < end
-        assert host.poll() is None, host.communicate()[1]
-        time.sleep(0.02)
+    wait_until(lambda: mark.exists() or host.poll() is not None, PATIENCE_S)
+    assert host.poll() is None, host.communicate()[1]
     return host
 
 
@@ -262,8 +259,7 @@ def test_a_child_that_is_killed_is_reported(tmp_path: Path) -> None:
     job, mark = _slow(tmp_path)
 
     def kill() -> None:
-        while not mark.exists():
-            time.sleep(0.02)
+        wait_until(mark.exists, PATIENCE_S)
         for process in psutil.Process(os.getpid()).children(recursive=True):
             if "batchscore.api" in " ".join(process.cmdline()):
                 process.kill()
@@ -278,8 +274,7 @@ def test_a_run_that_somebody_else_stops_is_raised(tmp_path: Path) -> None:
     job, mark = _slow(tmp_path)
 
     def stop() -> None:
-        while not mark.exists():
-            time.sleep(0.02)
+        wait_until(mark.exists, PATIENCE_S)
         for process in psutil.Process(os.getpid()).children(recursive=True):
             if "batchscore.api" in " ".join(process.cmdline()):
                 process.terminate()

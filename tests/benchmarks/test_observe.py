@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from benchmarks.observe import Watcher, list_tree
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -32,9 +33,8 @@ def busy() -> Iterator[subprocess.Popen[bytes]]:
 @pytest.mark.slow
 def test_a_tree_holds_the_processes_below(busy: subprocess.Popen[bytes]) -> None:
     """A process and its child are listed, and none once they are gone but the one asked for."""
-    end = time.monotonic() + 20
-    while len(found := list_tree(busy.pid)) < 2 and time.monotonic() < end:
-        time.sleep(0.01)
+    found = wait_until(lambda: tree if len(tree := list_tree(busy.pid)) > 1 else None)
+    assert found is not None
     assert found[0] == busy.pid
     assert len(found) == 2
     busy.wait()

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TextIO
 
 import click
 import psutil
@@ -20,6 +21,7 @@ import pytest
 from batchscore.cli import cli, main
 from tests import factory
 from tests.conftest import ROOT, Published
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -95,14 +97,6 @@ def write_sleepy_job(folder: Path, **runtime: int) -> Path:
         "runtime": {"batch_rows": 5, **runtime},
     }
     return factory.write_job(folder, changes)
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 90) -> None:
-    """Wait until a condition holds; fail if it takes longer than `seconds`."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.05)
 
 
 def read_terminal(terminal: int, until: Callable[[str], bool], seconds: float = 90) -> str:
@@ -267,17 +261,19 @@ def test_ctrl_c_in_a_terminal(tmp_path: Path) -> None:
     assert len(factory.published(tmp_path / "out")) == 500
 
 
-def start_with_workers(job: Path) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
+def start_with_workers(
+    job: Path, stderr: int | TextIO = subprocess.PIPE
+) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
     """Start a slow run with workers; return it, once rows were scored, and all its processes."""
     process = subprocess.Popen(
         [sys.executable, "-m", "batchscore", "run", str(job)],
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=stderr,
         text=True,
         env={**os.environ, "SECONDS_A_BATCH": SECONDS_A_BATCH},
     )
     work = job.parent / "out/_batchscore/work"
-    wait_for(lambda: any(work.glob("*/progress/*.json")))
+    wait_until(lambda: any(work.glob("*/progress/*.json")))
     return process, psutil.Process(process.pid).children(recursive=True)
 
 
@@ -320,12 +316,15 @@ def test_a_killed_worker_fails_the_run(tmp_path: Path) -> None:
 def test_a_second_ctrl_c_ends_workers_without_a_traceback(tmp_path: Path) -> None:
     """A terminal sends Ctrl-C to every process; the second ends all, with a line and no trace."""
     job = write_sleepy_job(tmp_path, workers=2)
-    process, family = start_with_workers(job)
+    said = tmp_path / "said.txt"
+    with said.open("w") as file:
+        process, family = start_with_workers(job, file)
     for member in (*family, psutil.Process(process.pid)):
         member.send_signal(signal.SIGINT)
-    time.sleep(0.1)
+    wait_until(lambda: "again to end at once" in said.read_text())
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    process.communicate(timeout=60)
+    stderr = said.read_text()
     assert process.returncode == 130
     assert psutil.wait_procs(family, 15)[1] == []
     assert stderr.count("INTERRUPTED  ended at once") == 1

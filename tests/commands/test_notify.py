@@ -17,6 +17,7 @@ from batchscore.commands.notify import Program, tell
 from batchscore.job import Notify
 from tests.endings import begin, said_in
 from tests.factory import change_job, make_rows, run_cli, run_json, write_job, write_shard
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -152,7 +153,7 @@ def test_a_program_that_hangs_is_killed_with_its_children(tmp_path: Path) -> Non
     assert "took over 2 s and was killed" in problem
     assert time.monotonic() - started < 60
     pid = int((tmp_path / "pid").read_text())
-    assert not _is_running(pid)
+    wait_until(lambda: not _is_running(pid))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -164,27 +165,22 @@ def test_a_signal_ends_the_program_alone(job: Path, number: int) -> None:
     program(job.parent, "keep.py", f"{body}\ntime.sleep(600)")
     change_job(job.parent, {"notify.on": ["published"]})
     process = begin("run", job, log=job.parent)
-    while process.is_alive() and not started.exists():
-        time.sleep(0.05)
+    wait_until(lambda: started.exists() or not process.is_alive())
     assert process.pid is not None
     os.kill(process.pid, number)
     process.join()
     assert process.exitcode == 0, said_in(job.parent)
     assert "keep.py: was interrupted and killed; the run's outcome" in said_in(job.parent)
-    assert not _is_running(int(started.read_text()))
+    wait_until(lambda: not _is_running(int(started.read_text())))
 
 
 def _is_running(pid: int) -> bool:
-    for _ in range(100):
-        try:
-            os.kill(pid, 0)
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except (ProcessLookupError, FileNotFoundError):
-            return False
-        if state == "Z":
-            return False
-        time.sleep(0.05)
-    return True
+    try:
+        os.kill(pid, 0)
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+    return state != "Z"
 
 
 def test_a_program_need_not_read(tmp_path: Path) -> None:

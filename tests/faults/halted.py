@@ -10,7 +10,6 @@ import shutil
 import signal
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -26,10 +25,10 @@ from tests.faults.harness import (
 )
 from tests.faults.victim import Order, Step, obey
 from tests.faults.worlds import UNIT_ROWS, leftovers, read_published, snapshot
+from tests.waiting import wait_until
 
 _LIMIT_SECONDS = 600.0
 _LOCKED = "has kept this lock"
-_LOOK_SECONDS = 0.02
 _LOST = "does not hold slice"
 
 
@@ -89,13 +88,13 @@ def _start(log: Path, world: World, output: Path, step: Step) -> BaseProcess:
 
 def _stops(process: BaseProcess) -> bool:
     """Waits until a process is stopped; False if it ends before."""
-    end = time.monotonic() + _LIMIT_SECONDS
-    while process.is_alive() and time.monotonic() < end:
-        status = Path(f"/proc/{process.pid}/stat").read_text()
-        if status.rpartition(")")[2].split()[0] == "T":
-            return True
-        time.sleep(_LOOK_SECONDS)
-    return False
+    wait_until(lambda: not process.is_alive() or _is_stopped(process), _LIMIT_SECONDS)
+    return process.is_alive()
+
+
+def _is_stopped(process: BaseProcess) -> bool:
+    status = Path(f"/proc/{process.pid}/stat").read_text()
+    return status.rpartition(")")[2].split()[0] == "T"
 
 
 def _expire(output: Path) -> None:

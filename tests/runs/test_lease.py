@@ -9,7 +9,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -25,6 +24,7 @@ from batchscore.errors import RecordError, RetryError
 from batchscore.runs import layout, lease
 from batchscore.runs.lease import Lease, acquire, holder, holds
 from batchscore.storage.store import Store
+from tests.waiting import wait_until
 
 SLICE = "job,date=2026-11-20"
 TAKE = """
@@ -108,14 +108,6 @@ def expire(store: Store, number: int, seconds: float = 61, **facts: Any) -> None
 def ago(seconds: float) -> str:
     """A moment in the past."""
     return (datetime.now(timezone.utc) - timedelta(seconds=seconds)).isoformat()
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Waits for at most ten seconds."""
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_a_slice_is_held_until_it_is_released(store: Store) -> None:

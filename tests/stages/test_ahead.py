@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchscore.stages.ahead import WriteBehind, read_ahead
+from tests.waiting import wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -25,10 +26,8 @@ def no_thread_stays() -> Iterator[None]:
 
 
 def _wait_for(count: list[int], number: int) -> None:
-    """Waits until the list has stayed as long as it is, at least `number` long."""
-    deadline = time.monotonic() + 5
-    while len(count) < number and time.monotonic() < deadline:
-        time.sleep(0.001)
+    """Waits until the list is `number` long; one that grows further gets the time to show it."""
+    wait_until(lambda: len(count) >= number)
     time.sleep(0.05)
 
 
@@ -166,7 +165,6 @@ def test_an_error_of_the_work_reaches_put_and_close() -> None:
     with pytest.raises(KeyError, match="disk"):
         for item in range(100):
             behind.put(item)
-            time.sleep(0.001)
     for _ in range(2):
         with pytest.raises(KeyError, match="disk"):
             behind.close()

@@ -166,7 +166,7 @@ def test_busy_seconds_add_up() -> None:
 
     block = make_block(make_batch(x=[1]), seconds={"infer": 5.0, "read": 1.0})
     done = timed("infer", step, block)
-    assert 5.01 <= done.seconds["infer"] < 6
+    assert done.seconds["infer"] >= 5.01
     assert done.seconds["read"] == 1.0
     assert block.seconds == {"infer": 5.0, "read": 1.0}
 

@@ -26,6 +26,7 @@ from batchscore.stages.infer.late import DeviceThread, infer_late
 from batchscore.stages.infer.step import infer
 from batchscore.stages.trial import Trial
 from tests.factory import make_batch, make_block
+from tests.waiting import wait_until
 
 Tensors = dict[str, torch.Tensor]
 
@@ -95,8 +96,11 @@ def test_the_caller_goes_on_while_the_device_works() -> None:
 def test_the_seconds_that_a_block_waited_are_counted(bad: int) -> None:
     """Waiting to hand a block over counts beside waiting for its results, also where it failed."""
 
+    called: list[int] = []
+
     def call(tensors: Tensors) -> torch.Tensor:
         time.sleep(0.1)
+        called.append(1)
         return poisoned(tensors)
 
     step = late(call)
@@ -107,7 +111,8 @@ def test_the_seconds_that_a_block_waited_are_counted(bad: int) -> None:
     assert waited > 0.05
     for block in blocks:
         settled(block)
-    time.sleep(0.3)
+    wait_until(lambda: len(called) >= 3)
+    time.sleep(0.3)  # nobody waits meanwhile
     assert waited * 0.9 < settled(third).seconds["wait_infer"] < waited + 0.05
 
 

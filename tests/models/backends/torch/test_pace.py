@@ -65,5 +65,6 @@ def test_threads_without_a_tile_do_not_count() -> None:
 
     forward = Forward(call, (), "cpu", 8)
     x = np.arange(3 * TILE_ROWS, dtype=np.float32)
+    began = time.perf_counter()
     run_tiles({"x": x}, len(x), forward)
-    assert 0.05 <= forward.pace.take_others_s() < 0.3
+    assert 0.05 <= forward.pace.take_others_s() <= time.perf_counter() - began
