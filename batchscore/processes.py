@@ -18,6 +18,7 @@ from pathlib import Path
 
 _ARENAS = 4
 _M_ARENA_MAX = -8  # in glibc's malloc.h
+_MEMORY = "/sys/fs/cgroup/memory.max"
 
 # Python 3.12 itself freezes some objects.
 _FROZEN_AT_START = gc.get_freeze_count()
@@ -130,3 +131,43 @@ def start_of(pid: int) -> str | None:
     except (OSError, IndexError):
         return ""
     return None if state in (b"Z", b"X") else start.decode()
+
+
+def held_kilobytes() -> int | None:
+    """Returns the memory that this process holds; None where the system does not say."""
+    return _kilobytes("/proc/self/status", "VmRSS:")
+
+
+def usable_kilobytes() -> int | None:
+    """Returns the memory of this machine, or of its container if that has less; None if unknown."""
+    total, limit = _kilobytes("/proc/meminfo", "MemTotal:"), _memory_limit()
+    return total if limit is None or total is None else min(total, limit)
+
+
+def has_room() -> bool:
+    """Tells whether as much memory is free, in the container too, as this process holds.
+
+    Where the system does not say so, there is.
+    """
+    held, free = held_kilobytes(), _kilobytes("/proc/meminfo", "MemAvailable:")
+    limit = _memory_limit()
+    if held is None or free is None:
+        return True
+    return held <= (free if limit is None else min(free, limit - held))
+
+
+def _kilobytes(path: str, name: str) -> int | None:
+    try:
+        with open(path, encoding="ascii") as file:
+            return next((int(line.split()[1]) for line in file if line.startswith(name)), None)
+    except (OSError, ValueError):
+        return None
+
+
+def _memory_limit() -> int | None:
+    """Returns the kilobytes that a container may hold; None where there is no limit."""
+    try:
+        with open(_MEMORY, encoding="ascii") as file:
+            return int(file.read()) >> 10
+    except (OSError, ValueError):
+        return None

@@ -48,7 +48,9 @@ STAGES = (
 BETWEEN = (
     Metric("engine", "s", "Beam: what is left of the time between two batches", "main"),
     Metric("wait_read", "s", "no batch was read yet: the model waits for data", "main"),
-    Metric("wait_infer", "s", "a GPU's results are not there yet, or two batches precede", "main"),
+    Metric(
+        "wait_infer", "s", "the model's results are not there yet, or two batches precede", "main"
+    ),
     Metric("wait_write", "s", "profiler or writer had no room for a batch yet", "main"),
 )
 """The rest of the main thread's time: with its stages it makes up all of it."""

@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
 from batchscore.commands.notify import program_of
-from batchscore.commands.prepared import all_flags, engine_of, prepared
+from batchscore.commands.prepared import all_flags, engine_of, prepared, with_process
 from batchscore.engines.flags import as_flags
 from batchscore.engines.registry import find_engine
 from batchscore.errors import (
@@ -24,6 +24,7 @@ from batchscore.errors import (
 from batchscore.finish.judge import judge_ages, judge_values, judge_volume
 from batchscore.job import ColumnCheck, load_job
 from batchscore.messages.wording import counted
+from batchscore.models.process.current import ended
 from batchscore.phases import (
     BEAM,
     INPUT,
@@ -222,6 +223,7 @@ class _Tryout(NamedTuple):
     later: str | None
 
 
+@ended()
 def _try(plan: Plan, work: Work, clock: Stopwatch, flags: Sequence[str], scores: bool) -> _Tryout:
     """Loads the model and the functions, and scores one batch.
 
@@ -230,7 +232,7 @@ def _try(plan: Plan, work: Work, clock: Stopwatch, flags: Sequence[str], scores:
             are findings of the check and do not end it.
     """
     try:
-        plan = engine_of(plan).place(plan, work.units)
+        plan = engine_of(plan).place(with_process(plan), work.units)
         plan = prepared(plan, work.units, clock, all_flags(plan, flags))
         spent = clock.spent()
         return _Tryout(plan, rehearse(plan, work), spent, None)

@@ -8,11 +8,28 @@ from importlib import import_module
 from batchscore.engines.flags import as_flags
 from batchscore.engines.protocol import Engine
 from batchscore.engines.registry import find_engine
-from batchscore.models.backends.registry import backend_of
+from batchscore.models.process.current import host_for
 from batchscore.phases import BEAM, FRAMEWORK, MODEL, Stopwatch
 from batchscore.plan import Plan
+from batchscore.plan.model_process import with_model_process
 from batchscore.processes import uncollected, warn_of_compiling
 from batchscore.units.unit import Unit
+from batchscore.worker.scoring import backend_for
+
+
+def with_process(plan: Plan) -> Plan:
+    """Returns the plan with its model's process started, if the model has one.
+
+    Started before the workers and Beam, it imports the model's framework next to them.
+
+    Raises:
+        InvalidError: The job asks for a process, and the model cannot be in one.
+    """
+    plan = with_model_process(plan)
+    execution = plan.spec.execution
+    if execution.model_process:
+        host_for(plan.spec.scoring.model.format, execution.model_timeout_s).start()
+    return plan
 
 
 def prepared(plan: Plan, units: Sequence[Unit], clock: Stopwatch, flags: Sequence[str]) -> Plan:
@@ -33,7 +50,7 @@ def prepared(plan: Plan, units: Sequence[Unit], clock: Stopwatch, flags: Sequenc
         import_module("batchscore.pipeline")
     warn_of_compiling("apache_beam")
     with clock.during(FRAMEWORK), uncollected():
-        backend_of(plan.spec.scoring.model.format).prepare()
+        backend_for(plan.spec).prepare()
         from batchscore.plan.readiness import verify
 
     with clock.during(MODEL):

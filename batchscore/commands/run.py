@@ -20,7 +20,7 @@ from batchscore.commands.ending import (
     taken_over,
     unfinished,
 )
-from batchscore.commands.prepared import all_flags, engine_of, prepared
+from batchscore.commands.prepared import all_flags, engine_of, prepared, with_process
 from batchscore.commands.tidy import purge, repair
 from batchscore.commands.unwritable import writable
 from batchscore.engines.protocol import Engine, Handle
@@ -33,6 +33,7 @@ from batchscore.errors import (
 )
 from batchscore.finish.finish import failed_manifest, held_manifest, until_now
 from batchscore.messages.wording import counted, counted_were
+from batchscore.models.process.current import ended
 from batchscore.phases import BEAM, PUBLISHED, Stopwatch, by_phase, rounded, start_up_steps, times
 from batchscore.plan import Plan, Work, plan_facts, scored_as, settle
 from batchscore.processes import uncollected
@@ -96,6 +97,7 @@ class Run:
     spec: RunSpec
 
 
+@ended()
 def run_plan(
     plan: Plan,
     flags: Sequence[str],
@@ -190,6 +192,7 @@ def _verified(plan: Plan, work: Work, clock: Stopwatch, launch: Launch) -> Plan:
     """Tries model, device and functions, unless they were, or nothing is to be scored with them."""
     if work.held or work.unchanged or _is_verified(plan, work):
         return plan
+    plan = with_process(plan)
     launch.engine.start_workers(launch.engine.place(plan, work.units))
     return prepared(plan, work.units, clock, launch.flags)
 

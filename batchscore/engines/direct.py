@@ -10,6 +10,8 @@ from batchscore.engines.flags import parse_flags
 from batchscore.engines.protocol import Build, Handle, Metrics
 from batchscore.engines.workers import start_server
 from batchscore.models.backends.registry import backend_of
+from batchscore.models.process.current import host_for
+from batchscore.models.process.host import Host
 from batchscore.plan import Plan, share_out
 from batchscore.units.unit import Unit
 
@@ -39,7 +41,8 @@ class DirectEngine:
         """Starts the server that several workers are forked from."""
         require_tested_beam()
         if plan.workers > 1:
-            start_server(backend_of(plan.spec.scoring.model.format).preloads)
+            own = plan.spec.execution.model_process
+            start_server(() if own else backend_of(plan.spec.scoring.model.format).preloads)
 
     def submit(self, build: Build, plan: Plan, flags: Sequence[str]) -> Handle:
         """Starts the pipeline on a thread."""
@@ -48,8 +51,17 @@ class DirectEngine:
         def work(handle: Background) -> Metrics:
             from batchscore.engines import local
 
-            return local.run(build, flags, plan.workers, handle.note_lost, plan.gpus)
+            host = _host_of(plan)
+            return local.run(build, flags, plan.workers, handle.note_lost, plan.gpus, host)
 
         handle = Background(work)
         handle.start()
         return handle
+
+
+def _host_of(plan: Plan) -> Host | None:
+    """Returns what has the model's process, where the model has one."""
+    execution = plan.spec.execution
+    if not execution.model_process:
+        return None
+    return host_for(plan.spec.scoring.model.format, execution.model_timeout_s)

@@ -7,6 +7,7 @@ import multiprocessing.connection
 import multiprocessing.process
 import os
 import signal
+import socket
 import sys
 import threading
 import traceback
@@ -29,6 +30,11 @@ from batchscore.engines.protocol import Build, Metrics
 from batchscore.engines.quick_graph import quick_options, quick_signatures
 from batchscore.engines.state_sampler import quick_sampling
 from batchscore.engines.workers import start_server
+from batchscore.models.process.current import use
+from batchscore.models.process.host import Host
+
+SharedModel = tuple[str, float, socket.socket]
+"""A model's format and timeout, and a connection to its process."""
 
 _RELEASED = 64
 """Exit code of a worker that the runner let go; no other end of a process has it."""
@@ -44,6 +50,7 @@ def run(
     workers: int,
     on_lost: Callable[[str], None],
     gpus: Sequence[str] = (),
+    host: Host | None = None,
 ) -> Metrics:
     """Runs a pipeline to its end and returns Beam's metrics.
 
@@ -54,11 +61,12 @@ def run(
         on_lost: Called with the reason when a worker process ends too early; this call then
             never returns.
         gpus: Names of GPUs. If there are several, worker processes take turns with them.
+        host: Has the model's process, which workers share unless each has a GPU of its own.
     """
     if workers == 1:
         with quick_sampling():
             return _run(build, FnApiRunner(), quick_options(flags))
-    with WorkerPool(on_lost, gpus if len(gpus) > 1 else ()) as pool:
+    with WorkerPool(on_lost, gpus if len(gpus) > 1 else (), host) as pool:
         options = quick_options([*flags, f"--direct_num_workers={workers}"])
         return _run(build, FnApiRunner(ExternalEnvironment(pool.address)), options)
 
@@ -72,12 +80,17 @@ def _run(build: Build, runner: FnApiRunner, options: PipelineOptions) -> Metrics
     return listed_metrics(result)
 
 
-def _work(control: str, worker: str, log_level: int, gpu: str | None) -> None:
+def _work(
+    control: str, worker: str, log_level: int, gpu: str | None, model: SharedModel | None
+) -> None:
     """Serves one worker's requests until the runner closes the connection.
 
     Args:
         gpu: the one that it sees of several.
+        model: the process that it shares with other workers, if any.
     """
+    if model is not None:
+        use(Host(*model))
     if gpu is not None:
         # CUDA reads it once, when something is first asked of it: nothing was in this process.
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
@@ -124,8 +137,10 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
     Beam's own pool starts each through a shell, and imports everything again.
     """
 
-    def __init__(self, on_lost: Callable[[str], None], gpus: Sequence[str] = ()) -> None:
-        self._on_lost, self._gpus = on_lost, gpus
+    def __init__(
+        self, on_lost: Callable[[str], None], gpus: Sequence[str] = (), host: Host | None = None
+    ) -> None:
+        self._on_lost, self._gpus, self._host = on_lost, gpus, host
         self._closing = False
         self._context = start_server()
         self._processes: list[multiprocessing.process.BaseProcess] = []
@@ -167,14 +182,22 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         log_level = logging.getLogger("apache_beam").getEffectiveLevel()
         with self._lock:
             gpu = self._gpus[len(self._processes) % len(self._gpus)] if self._gpus else None
-            target = (request.control_endpoint.url, request.worker_id, log_level, gpu)
+            model = self._shared_model()
+            target = (request.control_endpoint.url, request.worker_id, log_level, gpu, model)
             process = self._context.Process(target=_work, args=target, daemon=True)
             process.start()
+            if model is not None:
+                model[-1].close()
             self._processes.append(process)
             watcher = threading.Thread(target=self._watch, args=(process,), daemon=True)
             self._watchers.append(watcher)
             watcher.start()
         return beam_fn_api_pb2.StartWorkerResponse()
+
+    def _shared_model(self) -> SharedModel | None:
+        if self._host is None or self._gpus:
+            return None
+        return self._host.format, self._host.timeout_s, self._host.share()
 
     def _watch(self, process: multiprocessing.process.BaseProcess) -> None:
         """Tells of a worker that ends before the pool does: the runner would wait for ever."""

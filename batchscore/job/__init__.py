@@ -1,6 +1,7 @@
 """The job file: its sections, its parameters, and how a file becomes a checked job."""
 
 from batchscore.job.column_checks import ColumnCheck, column_checks
+from batchscore.job.field_types import age_seconds
 from batchscore.job.file import Job, LoadedJob, job_schema, load_job
 from batchscore.job.rules import (
     Checks,
@@ -10,7 +11,6 @@ from batchscore.job.rules import (
     Notify,
     OnChange,
     Rejects,
-    age_seconds,
 )
 from batchscore.job.sections import InputSpec, ModelSection, Preprocess
 from batchscore.job.steps.activations import Sigmoid, Softmax

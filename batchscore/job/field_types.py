@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import posixpath
+import re
 from collections import Counter
 from datetime import date, datetime
 from typing import Annotated, Any, Literal
@@ -195,3 +196,23 @@ CodePaths = Annotated[
     AfterValidator(distinct),
 ]
 BatchKind = Literal["arrow", "pandas"]
+
+
+_AGE = re.compile(r"([1-9][0-9]{0,5})([mhd])")
+_SECONDS = {"m": 60, "h": 3600, "d": 86_400}
+
+
+def _age(text: str) -> str:
+    if not _AGE.fullmatch(text):
+        raise ValueError(
+            f"expected minutes, hours or days, such as 90m, 26h or 2d, found {shown(text)}"
+        )
+    return text
+
+
+Age = Annotated[Text, AfterValidator(_age)]
+
+
+def age_seconds(age: str) -> int:
+    """Returns the seconds of an age such as `26h`."""
+    return int(age[:-1]) * _SECONDS[age[-1]]

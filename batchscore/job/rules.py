@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
@@ -10,6 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from batchscore.job.field_types import (
     Address,
+    Age,
     Columns,
     OneOrMore,
     Scalar,
@@ -107,24 +107,6 @@ Values = Annotated[
     BeforeValidator(_values),
     WithJsonSchema({"type": "array", "items": {"anyOf": _VALUES}, "minItems": 1}),
 ]
-_AGE = re.compile(r"([1-9][0-9]{0,5})([mhd])")
-_SECONDS = {"m": 60, "h": 3600, "d": 86_400}
-
-
-def _age(text: str) -> str:
-    if not _AGE.fullmatch(text):
-        raise ValueError(
-            f"expected minutes, hours or days, such as 90m, 26h or 2d, found {shown(text)}"
-        )
-    return text
-
-
-Age = Annotated[Text, AfterValidator(_age)]
-
-
-def age_seconds(age: str) -> int:
-    """Returns the seconds of an age such as `26h`."""
-    return int(age[:-1]) * _SECONDS[age[-1]]
 
 
 class Checks(Section):

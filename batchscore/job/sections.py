@@ -13,6 +13,7 @@ from batchscore.job.field_types import (
     SHA256,
     Address,
     Addresses,
+    Age,
     BatchKind,
     Columns,
     DataAddress,
@@ -292,4 +293,16 @@ class Runtime(Section):
         default="auto",
         description="Rows read and scored at a time. This bounds a worker's memory. `auto` "
         "depends on the width of a row.",
+    )
+    model_process: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="Whether the model is in a process of its own, which all workers of a machine "
+        "share. If the model crashes, rows that crash it alone are rejected, and the run goes on. "
+        "`batchscore check` says what `auto` chooses, and why. Scores do not depend on it.",
+    )
+    model_timeout: Age = Field(
+        default="30m",
+        description="How long a model's process may take for its answer to one batch, and for "
+        "loading the model, in minutes, hours or days: `90m`. After that the run fails. It can be "
+        "resumed.",
     )

@@ -18,7 +18,6 @@ MANY_ROWS = 4_000_000  # fewer are scored before other workers have started
 SHARD_ROWS = 2_000  # that are scored in the time that a unit takes to open a shard
 BLOCK_BYTES = 16 << 20
 _QUOTA = "/sys/fs/cgroup/cpu.max"
-_MEMORY = "/sys/fs/cgroup/memory.max"
 BLOCK_ROWS = (TILE_ROWS, 65_536)
 
 
@@ -35,36 +34,6 @@ def read_quota(path: str) -> int | None:
         with open(path, encoding="ascii") as file:
             quota, period = file.read().split()
         return math.ceil(int(quota) / int(period))
-    except (OSError, ValueError):
-        return None
-
-
-def has_room() -> bool:
-    """Tells whether as much memory is free, in the container too, as this process holds.
-
-    Where the system does not say so, there is.
-    """
-    held = _kilobytes("/proc/self/status", "VmRSS:")
-    free = _kilobytes("/proc/meminfo", "MemAvailable:")
-    limit = _memory_limit()
-    if held is None or free is None:
-        return True
-    return held <= (free if limit is None else min(free, limit - held))
-
-
-def _kilobytes(path: str, name: str) -> int | None:
-    try:
-        with open(path, encoding="ascii") as file:
-            return next((int(line.split()[1]) for line in file if line.startswith(name)), None)
-    except (OSError, ValueError):
-        return None
-
-
-def _memory_limit() -> int | None:
-    """Returns the kilobytes that a container may hold; None where there is no limit."""
-    try:
-        with open(_MEMORY, encoding="ascii") as file:
-            return int(file.read()) >> 10
     except (OSError, ValueError):
         return None
 

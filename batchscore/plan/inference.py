@@ -15,8 +15,7 @@ import pyarrow.compute as pc
 from batchscore.columnar.arrays import to_numpy
 from batchscore.errors import DeviceError, FailedError, InvalidError, ModelError, StepError
 from batchscore.messages.wording import counted
-from batchscore.models.backends.protocol import Backend, Predictor
-from batchscore.models.backends.registry import backend_of
+from batchscore.models.backends.protocol import Predictor
 from batchscore.plan.plan import Plan
 from batchscore.plan.rehearsal import first_block, first_blocks
 from batchscore.stages.block import Block
@@ -24,6 +23,7 @@ from batchscore.stages.infer import infer
 from batchscore.stages.infer.step import inputs_of
 from batchscore.worker.golden import score_golden
 from batchscore.worker.scoring import (
+    backend_for,
     call_of,
     compiled,
     infer_step,
@@ -84,19 +84,15 @@ def settle_inference(plan: Plan) -> Plan:
         chosen = _settle(plan)
     except FailedError as error:
         raise InvalidError(str(error)) from error
-    _backend(spec).release(spec.execution.device)
+    backend_for(spec).release(spec.execution.device)
     spec = replace(spec, execution=replace(spec.execution, call_rows=chosen.call_rows))
     choices = {**plan.choices, **_describe(chosen, spec)}
     return replace(plan, spec=spec, choices=choices, inference=asdict(chosen))
 
 
-def _backend(spec: Spec) -> Backend:
-    return backend_of(spec.scoring.model.format)
-
-
 def _require_possible(spec: Spec) -> None:
     """Raises DeviceError for a precision, or compilation, that the model's format does not have."""
-    backend, form = _backend(spec), spec.scoring.model.format
+    backend, form = backend_for(spec), spec.scoring.model.format
     if spec.execution.precision not in backend.precisions:
         raise DeviceError(
             f"runtime.precision {spec.execution.precision}: models of format {form!r} compute in "
@@ -111,7 +107,7 @@ def _require_possible(spec: Spec) -> None:
 
 def _require_whole_groups(plan: Plan) -> None:
     """Where rows are left over from a kernel's groups, their bits change with their place."""
-    asked, group = plan.loaded.job.runtime.micro_batch, _backend(plan.spec).row_group
+    asked, group = plan.loaded.job.runtime.micro_batch, backend_for(plan.spec).row_group
     if asked != "auto" and not group:
         raise InvalidError(
             f"runtime.micro_batch {asked}: models of format "
@@ -154,7 +150,7 @@ def _known_rows(plan: Plan) -> tuple[int | None, str]:
     spec, asked = plan.spec, plan.loaded.job.runtime.micro_batch
     if asked != "auto":
         return asked, "as asked for"
-    return _backend(spec).known_rows(spec.scoring.model, call_of(spec))
+    return backend_for(spec).known_rows(spec.scoring.model, call_of(spec))
 
 
 def _samples(plan: Plan) -> Iterator[Block]:
@@ -184,7 +180,7 @@ def _search(plan: Plan, predictor: Predictor) -> tuple[int, str]:
             )
         rows = find(sample)
     if len(sample) == spec.scoring.source.batch_rows:
-        _backend(spec).remember_rows(spec.scoring.model, call_of(spec), rows)
+        backend_for(spec).remember_rows(spec.scoring.model, call_of(spec), rows)
     return rows, f"the fastest for batches of {len(sample):,}, by a search"
 
 
@@ -317,7 +313,7 @@ def _remedy(spec: Spec) -> str:
 
 def _describe(chosen: Inference, spec: Spec) -> dict[str, Any]:
     described = {}
-    if chosen.chosen != _backend(spec).usual_call:
+    if chosen.chosen != backend_for(spec).usual_call:
         described["micro_batch"] = f"{chosen.call_rows:,}, {chosen.chosen}"
     if chosen.gaps:
         gap = max(chosen.gaps.values())

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from batchscore.job import Job, LoadedJob
+from batchscore.job import Job, LoadedJob, age_seconds
 from batchscore.models.backends.facts import TILE_ROWS
 from batchscore.models.folder import Model
 from batchscore.plan.annotations import annotate
@@ -213,6 +213,8 @@ def _make_execution(job: Job, rows: int) -> Execution:
         tile_threads=1,
         max_rejects=rejects_allowed(job.rejects, rows),
         fresh=True,
+        model_process=False,
+        model_timeout_s=age_seconds(job.runtime.model_timeout),
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from batchscore.errors import ModelError, OutputError
 from batchscore.models.backends.facts import Facts
-from batchscore.models.backends.registry import backend_of, naming
+from batchscore.models.backends.registry import naming
 from batchscore.models.folder import Model
 from batchscore.phases import SAMPLE, Stopwatch
 from batchscore.plan.columns import output_names
@@ -17,7 +17,7 @@ from batchscore.plan.prove import require_independent
 from batchscore.stages.postprocess import score_kinds
 from batchscore.stages.write import MODEL_VERSION
 from batchscore.units.unit import Unit
-from batchscore.worker.scoring import postprocess_step, preprocess_step
+from batchscore.worker.scoring import backend_for, postprocess_step, preprocess_step
 from batchscore.worker.spec import Spec
 
 
@@ -32,7 +32,7 @@ def verify(plan: Plan, units: Sequence[Unit] = (), clock: Stopwatch | None = Non
         DeviceError, ModelError, FunctionError, OutputError: one of them cannot be used.
         InvalidError: the first batch, where it has to be tried, cannot be scored.
     """
-    backend, asked = backend_of(plan.spec.scoring.model.format), plan.spec.execution.device
+    backend, asked = backend_for(plan.spec), plan.spec.execution.device
     with naming(plan.spec.scoring.model.format):
         device = backend.resolve(asked)
         _check_shapes(plan.spec.scoring.model, backend.inspect(plan.spec.scoring.model))

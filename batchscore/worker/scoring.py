@@ -12,12 +12,14 @@ from batchscore.errors import FunctionError
 from batchscore.job import Preprocess, UserFunction
 from batchscore.models.backends.calling import Calls
 from batchscore.models.backends.facts import Call, OutputSpec
-from batchscore.models.backends.protocol import Predictor
+from batchscore.models.backends.protocol import Backend, Predictor
 from batchscore.models.backends.registry import backend_of, naming
 from batchscore.models.code import load_object
 from batchscore.models.features import encode
 from batchscore.models.folder import Model, files_below
 from batchscore.models.importing import Listed, guarded
+from batchscore.models.process.current import host_for
+from batchscore.models.process.proxy import ProcessBackend
 from batchscore.runs import layout
 from batchscore.runs.halvings import note_halved
 from batchscore.stages.bisect import bisect
@@ -146,7 +148,7 @@ def _remember_halved(spec: Spec, halvings: int) -> None:
     rows = max(1, spec.execution.call_rows >> halvings)
     logging.warning("the device's memory ran out: %d rows a call from here on", rows)
     if spec.execution.auto_rows:
-        backend_of(spec.scoring.model.format).remember_rows(spec.scoring.model, call_of(spec), rows)
+        backend_for(spec).remember_rows(spec.scoring.model, call_of(spec), rows)
     if isinstance(spec, RunSpec):
         note_halved(spec.output, spec.identity.run, rows)
 
@@ -194,7 +196,20 @@ def load_plain(spec: Spec) -> Predictor:
     """Loads the run's model to its device, uncompiled."""
     model, execution = spec.scoring.model, spec.execution
     with naming(model.format):
-        return backend_of(model.format).load(model, execution.device, execution.tile_threads)
+        return backend_for(spec).load(model, execution.device, execution.tile_threads)
+
+
+def backend_for(spec: Spec) -> Backend:
+    """Returns the backend of a model: in this process, or in the model's own.
+
+    Workers of one run share what its process loads.
+    """
+    form, execution = spec.scoring.model.format, spec.execution
+    own = backend_of(form)
+    if not execution.model_process:
+        return own
+    run = spec.identity.run if isinstance(spec, RunSpec) else ""
+    return ProcessBackend(own, host_for(form, execution.model_timeout_s), shared=run)
 
 
 def compiled(spec: Spec, predictor: Predictor) -> Predictor:

@@ -77,6 +77,8 @@ class Execution:
         tile_threads: Tiles that one worker computes at the same time.
         max_rejects: Rejected rows of all that is to be published; one more fails the run.
         fresh: Whether nothing that was scored before is published with what is scored now.
+        model_process: Whether the model is in a process of its own.
+        model_timeout_s: Seconds after which that process is taken to hang.
     """
 
     device: str
@@ -87,6 +89,8 @@ class Execution:
     tile_threads: int
     max_rejects: int
     fresh: bool
+    model_process: bool
+    model_timeout_s: float
 
 
 @dataclass(frozen=True)

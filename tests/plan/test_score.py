@@ -169,6 +169,8 @@ KEEPS: dict[str, Changes] = {
     "runtime.engine": {"runtime.engine": "flink"},
     "runtime.options": {"runtime.options": {"flink_master": "flink:8081"}},
     "runtime.device": {"runtime.device": "cpu"},
+    "runtime.model_process": {"runtime.model_process": "on"},
+    "runtime.model_timeout": {"runtime.model_timeout": "2h"},
     "runtime.workers": {"runtime.workers": 3},
     "runtime.batch_rows": {"runtime.batch_rows": 7},
 }

@@ -29,6 +29,7 @@ class DeviceThread:
 
     def __init__(self, model: Calls, sources: Sources | None = None) -> None:
         self._start = partial(_start, model=model, sources=sources or {})
+        self.take_extra_seconds = model.take_extra_seconds
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="device")
         self._started: deque[Future[_Started]] = deque()
 
@@ -55,8 +56,8 @@ def _start(block: Block, model: Calls, sources: Sources) -> _Started:
 def infer_late(block: Block, thread: DeviceThread, recover: Step) -> Block:
     """Hands a block to a device's thread, and returns it with its results still pending.
 
-    The seconds of `infer` are those of the device's thread, of `wait_infer` those that others
-    waited for it.
+    The seconds of `infer` are those of the device's thread, or of the model's process; those of
+    `wait_infer` are what others waited for it.
 
     Args:
         recover: infers a block on which the network failed, when its results are waited for.
@@ -67,15 +68,19 @@ def infer_late(block: Block, thread: DeviceThread, recover: Step) -> Block:
     with stopwatch(waited, "wait_infer"):
         future = thread.begin(block)
     given = _with_seconds(block, waited)
-    return replace(given, values=None, pending=partial(_result, given, future, recover))
+    pending = partial(_result, given, future, recover, thread.take_extra_seconds)
+    return replace(given, values=None, pending=pending)
 
 
-def _result(block: Block, future: Future[_Started], recover: Step) -> Block:
+def _result(
+    block: Block, future: Future[_Started], recover: Step, take_extra_seconds: Callable[[], float]
+) -> Block:
     seconds: dict[str, float] = {}
     try:
         with stopwatch(seconds, "wait_infer"):
             finish, seconds["infer"] = future.result()
             done = finish()
+        seconds["infer"] += take_extra_seconds()
     except StepError:
         return recover(_with_seconds(block, seconds))
     return _with_seconds(replace(done, seconds=block.seconds), seconds)

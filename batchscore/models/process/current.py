@@ -1,0 +1,38 @@
+"""The one host of this process: its model's process, or that of its launcher."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from batchscore.models.process.host import Host
+
+_hosts: list[Host] = []
+
+
+def use(host: Host) -> None:
+    """Has this process use a host from now on."""
+    end()
+    _hosts.append(host)
+
+
+def host_for(format: str, timeout_s: float) -> Host:
+    """Returns the host of models of a format; a new one, unless this process has it already."""
+    if not _hosts or (_hosts[0].format, _hosts[0].timeout_s) != (format, timeout_s):
+        use(Host(format, timeout_s))
+    return _hosts[0]
+
+
+def end() -> None:
+    """Ends the model's process, if this process has one."""
+    while _hosts:
+        _hosts.pop().close()
+
+
+@contextmanager
+def ended() -> Iterator[None]:
+    """Ends the model's process with what is done inside."""
+    try:
+        yield
+    finally:
+        end()

@@ -1,0 +1,137 @@
+"""A process that was started for a model: how it starts, what it prints, and how it ended."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from typing import IO
+
+from batchscore.messages.addresses import redacted_text
+from batchscore.models.process.child import SHARE_OF_MEMORY, TOO_LARGE
+
+_LINES = 100
+_LINE_BYTES = 2_000
+_ENDED_SECONDS = 30.0
+_BLOCKED = (signal.SIGINT, signal.SIGTERM)
+_COMMAND = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1])['path']; "
+    "from batchscore.models.process.child import main; main()"
+)
+
+
+class StartedProcess:
+    """A process, and the thread that started it and waits for its end.
+
+    Linux ends it with the thread that started it, so that thread does nothing else.
+
+    Args:
+        format: Of the model, whose framework it imports first.
+
+    Attributes:
+        connection: The first connection; if it is closed, the process ends.
+    """
+
+    def __init__(self, format: str) -> None:
+        self._format = format
+        self._started, self._ended = threading.Event(), threading.Event()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._error: OSError | None = None
+        self.connection, self._theirs = socket.socketpair()
+        threading.Thread(target=self._keep, name="model process", daemon=True).start()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it has not ended, as far as is known."""
+        return not self._ended.is_set()
+
+    def how_it_ended(self) -> str:
+        """Waits for its end, and returns how it came: `was killed by signal 11 (SIGSEGV)`."""
+        self._ended.wait(_ENDED_SECONDS)
+        if self._error is not None:
+            return f"cannot be started ({self._error})"
+        code = None if self._process is None else self._process.returncode
+        return describe_end(code)
+
+    def close(self) -> None:
+        """Ends it, and waits until it is gone."""
+        self._started.wait(_ENDED_SECONDS)
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+        self._ended.wait(_ENDED_SECONDS)
+        self.connection.close()
+
+    def _keep(self) -> None:
+        # It inherits what this thread blocks, until it ignores these by itself.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
+        try:
+            self._process = self._start()
+            self._theirs.close()
+            self._started.set()
+            assert self._process.stdout is not None
+            threading.Thread(
+                target=_relay, args=(self._process.stdout,), name="model output", daemon=True
+            ).start()
+            self._process.wait()
+        except OSError as error:
+            self._error = error
+            self._theirs.close()
+            self._started.set()
+        self._ended.set()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        told = {
+            "path": sys.path,
+            "parent": os.getpid(),
+            "connection": self._theirs.fileno(),
+            "format": self._format,
+            "level": logging.getLogger().getEffectiveLevel(),
+        }
+        return subprocess.Popen(
+            [sys.executable, "-u", "-c", _COMMAND, json.dumps(told)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=[self._theirs.fileno()],
+        )
+
+
+def describe_end(code: int | None) -> str:
+    """Returns how a process ended, by its exit code; None if that is not known."""
+    if code is None:
+        return "ended"
+    if code == TOO_LARGE:
+        return f"held more than {SHARE_OF_MEMORY:.0%} of this machine's memory"
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        return f"was killed by signal {-code} ({signal.Signals(-code).name})"
+    except ValueError:
+        return f"was killed by signal {-code}"
+
+
+def _relay(output: IO[bytes]) -> None:
+    """Passes on what the process prints: each line once, and not more than a hundred lines."""
+    seen: set[bytes] = set()
+    with output:
+        while line := output.readline(_LINE_BYTES):
+            if line in seen or len(seen) > _LINES:
+                continue
+            seen.add(line)
+            text = line.decode(errors="replace").rstrip("\n")
+            if len(seen) > _LINES:
+                text = "the model's process prints more; further lines are left out"
+            _print(text)
+
+
+def _print(text: str) -> None:
+    try:
+        sys.stderr.write(f"{redacted_text(text)}\n")
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        pass  # nobody reads it any more
