@@ -125,6 +125,17 @@ def binary_array(values: Sequence[bytes], kind: pa.DataType) -> pa.Array:
     return pa.Array.from_buffers(kind, len(values), buffers)
 
 
+def is_ascii(texts: pa.Array) -> bool:
+    """Tells whether each byte of texts is a character, those in the place of a null as well."""
+    _, offsets, data = texts.buffers()
+    if offsets is None or data is None or not len(texts):
+        return True
+    dtype = np.dtype(np.int64 if pa.types.is_large_string(texts.type) else np.int32)
+    ends = np.frombuffer(memoryview(offsets), dtype, len(texts) + 1, texts.offset * dtype.itemsize)
+    bytes_n = np.frombuffer(memoryview(data), np.int8)[ends[0] : ends[-1]]
+    return not bytes_n.size or bool(bytes_n.min() >= 0)
+
+
 def make_batch(columns: Sequence[pa.Array], schema: pa.Schema, rows: int) -> pa.RecordBatch:
     """Returns columns as a record batch, which keeps its count of rows where there is no column."""
     if columns:

@@ -1,31 +1,49 @@
 """64-bit hashes of values that do not depend on machine, batch, or Arrow's width of a type.
 
-Suffixes: `_m` values that are not empty, `_l` those of several words, `_w` words of some of these,
-`_r` the values that they are of.
+Suffixes: `_p` values that are padded to one length, `_w` words of such a value, `_m` words of all
+of them, `_t` those of a few, whose places are repeated, `_s` values that are short, ascending.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from batchscore.columnar.arrays import Array
+from batchscore.columnar.arrays import Array, to_arrow
 
 _WORD = 8
-_WORDS_AT_A_TIME = 16_384  # their temporaries stay in the second-level cache
+_WORDS_AT_A_TIME = 32_768  # with their temporaries they fit into the second-level cache
+_MOST_PADDED = 1_024  # words of a value; a longer one is hashed alone
+_UNEVEN = 8  # words of padding that cost a value as much as sorting all values by length
+_TILE = 1_024  # words that one call mixes with their places; short loops cost more
 _PLACE = np.uint64(0xD6E8FEB86659FD93)
-_ALL_BITS = np.uint64(0xFFFFFFFFFFFFFFFF)
+_GAMMA = np.uint64(0x9E3779B97F4A7C15)
+_ROUNDS = (
+    (np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)),
+    (np.uint64(27), np.uint64(0x94D049BB133111EB)),
+)
+_LAST_SHIFT = np.uint64(31)
 
 
 def mix(hash_n: Array, word_n: Array) -> Array:
     """Mixes a 64-bit word into each hash (n,), by SplitMix64's finalizer; order matters."""
     mixed_n: Array = hash_n ^ word_n
-    mixed_n += np.uint64(0x9E3779B97F4A7C15)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        mixed_n ^= mixed_n >> np.uint64(shift)
-        mixed_n *= np.uint64(factor)
-    mixed_n ^= mixed_n >> np.uint64(31)
+    _finalize(mixed_n, np.empty_like(mixed_n))
     return mixed_n
+
+
+def _finalize(mixed_n: Array, spare_n: Array) -> None:
+    """Finalizes words in place, in room of their size, since fresh memory costs as much."""
+    np.add(mixed_n, _GAMMA, mixed_n)
+    for shift, factor in _ROUNDS:
+        np.right_shift(mixed_n, shift, spare_n)
+        np.bitwise_xor(mixed_n, spare_n, mixed_n)
+        np.multiply(mixed_n, factor, mixed_n)
+    np.right_shift(mixed_n, _LAST_SHIFT, spare_n)
+    np.bitwise_xor(mixed_n, spare_n, mixed_n)
 
 
 def hash_bytes(values: pa.Array) -> Array:
@@ -37,72 +55,106 @@ def hash_bytes(values: pa.Array) -> Array:
     """
     if not len(values):
         return np.empty(0, np.uint64)
-    _, offsets, data = values.buffers()
+    offsets = values.buffers()[1]
     assert offsets is not None
     offsets_n = np.frombuffer(memoryview(offsets), np.int64, len(values) + 1, _WORD * values.offset)
-    lengths_n = np.diff(offsets_n)
-    rows_m = np.flatnonzero(lengths_n)
+    lengths_n = offsets_n[1:] - offsets_n[:-1]
+    counts_n = (lengths_n + (_WORD - 1)) >> 3
     sums_n = np.zeros(len(values), np.uint64)
-    sums_n[rows_m] = _sum_words(_readable(data), offsets_n[rows_m], offsets_n[rows_m + 1])
+    most, total = int(counts_n.max()), int(counts_n.sum())
+    if most <= _MOST_PADDED and most * counts_n.size - total <= _UNEVEN * counts_n.size:
+        _sum_in_order(_as_texts(values), counts_n, sums_n)
+    else:
+        _sum_by_length(_as_texts(values), counts_n, sums_n)
     return mix(sums_n, lengths_n.view(np.uint64))
 
 
-def _readable(data: pa.Buffer | None) -> pa.Buffer:
-    """Returns a buffer that holds at least one word."""
-    if data is not None and data.size >= _WORD:
-        return data
-    return pa.py_buffer((data.to_pybytes() if data is not None else b"").ljust(_WORD, b"\0"))
+def _as_texts(values: pa.Array) -> pa.Array:
+    """Views binaries as texts, which Arrow pads; it looks at nothing but their bytes."""
+    kind = pa.large_string()
+    return pa.Array.from_buffers(kind, len(values), values.buffers(), offset=values.offset)
 
 
-def _sum_words(data: pa.Buffer, starts_m: Array, ends_m: Array) -> Array:
-    """Returns the sum (m,) of the mixed words of each value, none of which is empty."""
-    words = _words(data)
-    before_m = (ends_m - starts_m - 1) // _WORD  # whole words before the last
-    sums_m = _mixed(before_m, _last_words(words, starts_m + _WORD * before_m, ends_m))
-    long_l = np.flatnonzero(before_m)
-    if long_l.size:
-        sums_m[long_l] += _sum_whole(words, starts_m[long_l], before_m[long_l])
-    return sums_m
+def _sum_in_order(texts: pa.Array, counts_n: Array, sums_n: Array) -> None:
+    """Fills in the sum (n,) of the mixed words of each value, which has so many of them."""
+    room = _room(counts_n)
+    rows = _WORDS_AT_A_TIME // max(1, int(counts_n.max()))
+    for start in range(0, counts_n.size, rows):
+        part = slice(start, start + rows)
+        sums_n[part] = _sum_padded(texts[part], counts_n[part], room)
 
 
-def _sum_whole(words: Array, starts_l: Array, counts_l: Array) -> Array:
-    """Returns the sum (l,) of the first mixed words of values, at least one of each, all whole."""
-    sums_l = np.zeros(starts_l.size, np.uint64)
-    until_l = counts_l.cumsum()
-    from_l = until_l - counts_l
-    total = int(until_l[-1])
-    for first in range(0, total, _WORDS_AT_A_TIME):
-        last = min(first + _WORDS_AT_A_TIME, total)
-        low, high = np.searchsorted(until_l, (first + 1, last))
-        rows = slice(low, high + 1)
-        inside_r = np.minimum(until_l[rows], last) - np.maximum(from_l[rows], first)
-        place_w = np.arange(first, last)
-        at_w = np.repeat(starts_l[rows] - _WORD * from_l[rows], inside_r) + _WORD * place_w
-        place_w -= np.repeat(from_l[rows], inside_r)
-        mixed_w = _mixed(place_w, words[at_w].astype(np.uint64, copy=False))
-        sums_l[rows] += np.add.reduceat(mixed_w, inside_r.cumsum() - inside_r)
-    return sums_l
+def _sum_by_length(texts: pa.Array, counts_n: Array, sums_n: Array) -> None:
+    """Does the same where lengths differ so much that padding would cost more than sorting."""
+    limited_n = np.minimum(counts_n, _MOST_PADDED + 1).astype(np.uint16)
+    order_n = np.argsort(limited_n, kind="stable")
+    short = int(np.count_nonzero(limited_n <= _MOST_PADDED))
+    counts_s = counts_n[order_n[:short]]
+    room, start = _room(counts_s), 0
+    while start < short:
+        part = slice(start, start + _part_size(counts_s[start:]))
+        rows_p = order_n[part]
+        sums_n[rows_p] = _sum_padded(texts.take(to_arrow(rows_p)), counts_s[part], room)
+        start = part.stop
+    for row in order_n[short:].tolist():
+        sums_n[row] = _sum_long(texts[row].as_buffer())
 
 
-def _mixed(place_w: Array, words_w: Array) -> Array:
-    """Returns words mixed with their places within their values, counted from 0."""
-    return mix((place_w + 1).view(np.uint64) * _PLACE, words_w)
+def _part_size(counts_s: Array) -> int:
+    """Returns how many values, which ascend, fit into the room when padded to the last of them."""
+    counts_s = counts_s[: _WORDS_AT_A_TIME // max(1, int(counts_s[0]))]
+    padded_s = np.arange(1, counts_s.size + 1) * counts_s
+    return int(np.searchsorted(padded_s, _WORDS_AT_A_TIME, "right"))
 
 
-def _words(data: pa.Buffer) -> Array:
-    """Views a buffer as the little-endian words that begin at each of its bytes but the last."""
-    words: Array = np.ndarray((data.size - _WORD + 1,), "<u8", memoryview(data), strides=(1,))
-    return words
+def _sum_long(value: pa.Buffer) -> int:
+    """Returns the sum of the mixed words of one value."""
+    total, step = 0, _WORDS_AT_A_TIME * _WORD
+    for start in range(0, value.size, step):
+        piece = value[start : start + step]
+        words_w = np.zeros(-(-piece.size // _WORD), "<u8")
+        words_w.view(np.uint8)[: piece.size] = piece
+        places_w = np.arange(words_w.size) + (start // _WORD + 1)
+        total += int(mix(places_w.view(np.uint64) * _PLACE, words_w).sum())
+    return total % 2**64
 
 
-def _last_words(words: Array, at_m: Array, ends_m: Array) -> Array:
-    """Returns the words at byte positions of which up to the end belong to the value."""
-    # A word that would reach beyond the buffer is read further ahead and shifted into place.
-    ahead_m = np.maximum(at_m - (words.size - 1), 0)
-    words_m: Array = words[at_m - ahead_m].astype(np.uint64, copy=False) >> _bits(ahead_m)
-    words_m &= _ALL_BITS >> _bits(_WORD - (ends_m - at_m))
-    return words_m
+def _room(counts_n: Array) -> Array:
+    """Returns room for mixing the words of a part, and as much to spare."""
+    most = max(1, int(counts_n.max(initial=0)))
+    return np.empty((2, min(_WORDS_AT_A_TIME, counts_n.size * most)), np.uint64)
 
 
-def _bits(bytes_m: Array) -> Array:
-    return (8 * bytes_m).view(np.uint64)
+def _sum_padded(texts: pa.Array, counts_p: Array, room: Array) -> Array:
+    """Returns the sum (p,) of the mixed words of each value, all padded to the longest."""
+    width = max(1, int(counts_p.max()))
+    data = pc.ascii_rpad(texts, width * _WORD, "\0").buffers()[2]
+    assert data is not None
+    words_m = np.frombuffer(memoryview(data), "<u8", counts_p.size * width)
+    mixed_m, spare_m = room[:, : words_m.size]
+    places_t, padding = _places(width)
+    _xor_places(words_m, places_t, mixed_m)
+    _finalize(mixed_m, spare_m)
+    sums_p = mixed_m if width == 1 else np.einsum("ij->i", mixed_m.reshape(-1, width))
+    return np.asarray(sums_p - padding[counts_p])
+
+
+def _xor_places(words_m: Array, places_t: Array, mixed_m: Array) -> None:
+    """Fills in words xor their places, which repeat."""
+    whole = words_m.size // places_t.size * places_t.size
+    if whole:
+        shape = (-1, places_t.size)
+        np.bitwise_xor(words_m[:whole].reshape(shape), places_t, mixed_m[:whole].reshape(shape))
+    np.bitwise_xor(words_m[whole:], places_t[: words_m.size - whole], mixed_m[whole:])
+
+
+@lru_cache(64)
+def _places(width: int) -> tuple[Array, Array]:
+    """Returns what words of values so wide are mixed with (t,), and what padding adds to a sum.
+
+    That is, by the number of words before it: the sum of the mixed zeros from there on.
+    """
+    places_w = np.arange(1, width + 1).view(np.uint64) * _PLACE
+    zeros_w = mix(places_w, np.zeros(width, np.uint64))
+    padding = np.append(zeros_w[::-1].cumsum(dtype=np.uint64)[::-1], np.uint64(0))
+    return np.tile(places_w, -(-_TILE // width)), padding

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from batchscore.columnar.arrays import is_list, to_arrow, to_numpy
+from batchscore.columnar.arrays import is_ascii, is_list, to_arrow, to_numpy
 from batchscore.drift.accumulator import Accumulator, Part
-from batchscore.drift.categories import Categories, distinct_values
+from batchscore.drift.categories import Categories
 from batchscore.drift.derived import entropies, finite_matrix, margins, norms
 from batchscore.drift.numbers import Numbers, is_time, key_space, number_values
 from batchscore.drift.ordering import FLOAT, PROBABILITY, SIGNED
@@ -29,6 +29,7 @@ Hint = Literal["probability", "classes"]
 """What a type does not tell: that scores go from 0 to 1, or are of classes that add up to 1."""
 
 MOST_CLASSES = 100
+_MANY = 1_024  # texts; of fewer, to look for other characters than ASCII costs more than it saves
 NARROW = 16  # vectors up to this width are also seen element by element
 _TEXTS = ("string", "large_string", "string_view", "binary", "large_binary", "binary_view")
 _WIDE = {"string_view": pa.large_string(), "binary_view": pa.large_binary()}
@@ -61,7 +62,7 @@ class ColumnProfile:
         self.count += len(array)
         self.nulls += array.null_count
         if self.aspects:
-            _UPDATES[self.kind](self, array.drop_null() if array.null_count else array)
+            _UPDATES[self.kind](self, array)
 
     def merge(self, other: ColumnProfile) -> None:
         """Adds what `other`, a profile of the same type and kind, has seen."""
@@ -213,14 +214,19 @@ def _update_numbers(column: ColumnProfile, array: pa.Array) -> None:
 
 def _update_category(column: ColumnProfile, array: pa.Array) -> None:
     length = column.aspects.get("length")
-    for values, counts_d in distinct_values(array):
-        column.aspects["value"].update_counted(values, counts_d)
-        if length is not None:
-            lengths_d = number_values(_lengths(values)).astype(np.int64, copy=False)
-            length.update_counted(lengths_d, counts_d)
+    for values, counts_n in column.aspects["value"].split(array):
+        column.aspects["value"].update_counted(values, counts_n)
+        if length is None:
+            continue
+        if counts_n is None:
+            length.update(number_values(_lengths(values)))
+        else:
+            lengths_n = number_values(_lengths(values)).astype(np.int64, copy=False)
+            length.update_counted(lengths_n, counts_n)
 
 
 def _update_vector(column: ColumnProfile, array: pa.Array) -> None:
+    array = _present(array)
     values_bd = finite_matrix(array)
     column.spoiled += len(array) - len(values_bd)
     column.aspects["norm"].update(norms(values_bd))
@@ -230,6 +236,7 @@ def _update_vector(column: ColumnProfile, array: pa.Array) -> None:
 
 
 def _update_scores(column: ColumnProfile, array: pa.Array) -> None:
+    array = _present(array)
     scores_bd = finite_matrix(array)
     column.spoiled += len(array) - len(scores_bd)
     _update_each(column, "class", scores_bd)
@@ -245,6 +252,7 @@ def _update_each(column: ColumnProfile, what: str, values_bd: NDArray[Any]) -> N
 
 
 def _update_list(column: ColumnProfile, array: pa.Array) -> None:
+    array = _present(array)
     lengths = pc.list_value_length(array).cast(pa.int64())
     column.aspects["length"].update(number_values(lengths))
     if "items" in column.aspects:
@@ -265,9 +273,15 @@ _UPDATES: dict[str, Callable[[ColumnProfile, pa.Array], None]] = {
 }
 
 
+def _present(array: pa.Array) -> pa.Array:
+    return array.drop_null() if array.null_count else array
+
+
 def _lengths(array: pa.Array) -> pa.Array:
     """Returns characters of texts, bytes of binaries."""
-    return pc.utf8_length(array) if "string" in str(array.type) else pc.binary_length(array)
+    if "string" in str(array.type) and (len(array) < _MANY or not is_ascii(array)):
+        return pc.utf8_length(array)
+    return pc.binary_length(array)
 
 
 def _is_category(type_: pa.DataType) -> bool:

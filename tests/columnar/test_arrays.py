@@ -18,6 +18,7 @@ from hypothesis.extra import numpy as hnp
 from batchscore.columnar.arrays import (
     binary_array,
     finite_rows,
+    is_ascii,
     leaf_numbers,
     to_arrow,
     to_numpy,
@@ -66,6 +67,15 @@ def test_valid_values_are_those_that_are_not_null(
 def test_byte_strings_become_a_column(values: list[bytes], kind: pa.DataType) -> None:
     """A column of byte strings equals the one that Arrow's own function makes."""
     assert binary_array(values, kind).equals(pa.array(values, kind))
+
+
+@given(st.lists(st.none() | st.text("aé", max_size=3)), st.integers(0, 4), st.booleans())
+def test_texts_of_ascii_alone_are_told_from_others(
+    values: list[str | None], skip: int, large: bool
+) -> None:
+    """A text's other characters count, and those of rows outside a slice do not."""
+    array = pa.array(values, pa.large_string() if large else pa.string()).slice(skip)
+    assert is_ascii(array) == all(each.isascii() for each in values[skip:] if each is not None)
 
 
 @pytest.mark.parametrize("kind", DTYPES)

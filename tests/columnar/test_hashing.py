@@ -1,8 +1,11 @@
 """Tests of the 64-bit hashes of values."""
 
 import os
+from random import Random
 
+import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -33,6 +36,33 @@ def test_a_hash_is_that_of_the_documented_formula_in_any_slice(
     """A hash follows the documented formula, whatever stands around the value."""
     array = pa.array(values, pa.large_binary()).slice(skip)
     assert hash_bytes(array).tolist() == [_expected(value) for value in values[skip:]]
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.lists(st.sampled_from([0, 1, 7, 8, 9, 63, 65, 300, 8191, 8192, 8193]), max_size=12),
+    st.integers(0, 2**32 - 1),
+)
+def test_short_and_long_values_next_to_each_other_follow_the_formula(
+    sizes: list[int], seed: int
+) -> None:
+    """A hash follows the formula, whatever the lengths of the values next to it."""
+    chance = Random(seed)
+    values = [chance.randbytes(size) for size in sizes]
+    array = pa.array(values, pa.large_binary())
+    assert hash_bytes(array).tolist() == [_expected(value) for value in values]
+
+
+@pytest.mark.parametrize("longest", [1, 30, 3_000])
+def test_many_values_follow_the_formula(longest: int) -> None:
+    """Values of more words than are hashed at a time follow the formula, of even lengths or not."""
+    chance = Random(longest)
+    values = [chance.randbytes(int(longest * chance.random() ** 4)) for _ in range(9_000)]
+    values += [chance.randbytes(longest)] * 12_000
+    hashes_n = hash_bytes(pa.array(values, pa.large_binary()))
+    some = chance.sample(range(len(values)), 300)
+    assert hashes_n[some].tolist() == [_expected(values[row]) for row in some]
+    assert np.unique(hashes_n[9_000:]).size == 1
 
 
 def test_values_longer_than_what_is_hashed_at_a_time_follow_the_formula() -> None:

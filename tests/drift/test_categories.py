@@ -101,6 +101,18 @@ def test_any_bytes_are_counted_the_same_in_any_split(values: list[bytes | None],
     assert categories.n == len(present)
 
 
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.lists(st.none() | st.text("aé\U0001f600", max_size=4), max_size=30), max_size=6))
+def test_blocks_that_repeat_and_blocks_that_do_not_are_counted_alike(
+    blocks: list[list[str | None]],
+) -> None:
+    """Counts, labels and ends do not depend on how much the values of a block repeat."""
+    present = [value for block in blocks for value in block if value is not None]
+    categories = taken("string", *(pa.array(block, pa.string()) for block in blocks))
+    assert content(categories) == content(taken("string", pa.array(sorted(present), pa.string())))
+    assert Counter({name: count for name, count, _ in categories.top(999)}) == Counter(present)
+
+
 @pytest.mark.parametrize("one_row_parts", [EXACT - 1, EXACT, EXACT + 1])
 def test_one_row_and_empty_parts_give_the_same_bytes_around_the_limit(one_row_parts: int) -> None:
     """Merging one row at a time, with empty parts between, folds where taking all at once does."""

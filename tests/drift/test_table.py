@@ -381,3 +381,16 @@ def test_profiles_of_two_kinds_are_not_merged() -> None:
     profile = profile_of([batch], {"x": "probability"})
     with pytest.raises(InputError, match="as number and as probability"):
         profile.merge(profile_of([batch]))
+
+
+@pytest.mark.parametrize("letter", ["x", "é"])
+def test_lengths_of_texts_are_in_characters(letter: str) -> None:
+    """Texts that repeat and those that do not have the lengths that Python counts."""
+    texts = [letter * (row % 90) + str(row) for row in range(3_000)]
+    profile = TableProfile.empty()
+    for batch in (texts, ["é", "xy"] * 2_000, texts):
+        profile.update(pa.record_batch({"text": pa.array(batch, pa.string())}))
+    found = profile.summary()["text"]["aspects"]["length"]
+    lengths = [len(text) for text in [*texts, *texts, *["é", "xy"] * 2_000]]
+    assert (found["min"], found["max"]) == (min(lengths), max(lengths))
+    assert found["mean"] == pytest.approx(np.mean(lengths))

@@ -116,6 +116,16 @@ def min_max(
     options: Any = None,
     memory_pool: MemoryPool | None = None,
 ) -> StructScalar: ...
+def ascii_rpad(
+    strings: Array,
+    /,
+    width: int,
+    padding: str = " ",
+    lean_left_on_odd_padding: bool = True,
+    *,
+    options: Any = None,
+    memory_pool: MemoryPool | None = None,
+) -> Array: ...
 def value_counts(
     array: Array | ChunkedArray, /, *, memory_pool: MemoryPool | None = None
 ) -> StructArray: ...
