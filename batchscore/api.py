@@ -82,7 +82,7 @@ class RunResult:
         checks: What was checked.
         drift: The verdict of all comparisons: `ok`, `warn` or `fail`; None where none was made.
         reason: Why the run was held; None if it was not.
-        seconds: From the command's start to its end.
+        seconds: Seconds from the command's start to its end.
         manifest: The whole document, as `batchscore run --json` prints it.
     """
 
@@ -241,8 +241,8 @@ def _document(code: int, text: str) -> dict[str, Any]:
 def _vanished(code: int) -> FailedError:
     how = f"signal {-code}" if code < 0 else f"exit code {code}"
     return FailedError(
-        f"the process that scored ended with {how} and without a result; what it finished is "
-        "kept. Where memory ran out, lower runtime.workers or runtime.batch_rows, and run again"
+        f"the process that scored ended with {how}, without a result. Finished units are kept. "
+        "Run again; if memory ran out, first lower runtime.workers or runtime.batch_rows"
     )
 
 

@@ -109,7 +109,7 @@ def times(started: str, ended: datetime | None = None) -> dict[str, Any]:
     """Returns when a command started and ended, and its seconds, as manifests have them.
 
     Args:
-        started: In UTC, as `Stopwatch.started_at` returns it.
+        started: The start in UTC, as `Stopwatch.started_at` returns it.
         ended: Now by default.
     """
     ended = ended or datetime.now(timezone.utc)

@@ -117,7 +117,7 @@ def started_at() -> float | None:
 
 
 def start_of(pid: int) -> str | None:
-    """Returns when a process of this machine began, "" where that is not told, None if it ended."""
+    """Returns when a process of this machine started; "" if unknown, None if it has ended."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -18,7 +18,7 @@ class Stream(io.TextIOWrapper):
     that inherits the descriptor, meets the error again.
 
     Args:
-        stream: Is written to no more.
+        stream: The stream that is not written to any more.
         quiet: Whether no error is raised at all; otherwise a full disk is an error, once.
     """
 

@@ -21,11 +21,11 @@ class Metric:
     """One figure of a unit.
 
     Args:
-        name: its key in a unit's record.
-        unit: s: a duration; Unix s: a moment.
-        meaning: what it tells.
-        thread: of a worker, on which it is taken.
-        join: makes one figure of those of several units, whichever workers they were scored by.
+        name: Its key in a unit's record.
+        unit: `s` for a duration, `Unix s` for a moment.
+        meaning: What it tells.
+        thread: Thread of a worker, on which it is taken.
+        join: Makes one figure of those of several units, whichever workers they were scored by.
     """
 
     name: str
@@ -60,10 +60,10 @@ MOMENTS = (
     Metric("ended", "Unix s", "the unit's files and profile were whole", "main", max),
 )
 
-BESIDE = (Metric("tiles", "s", "other threads that put tiles through the network", "tiles"),)
+PARALLEL = (Metric("tiles", "s", "other threads that put tiles through the network", "tiles"),)
 """Work that is part of what another thread waits for."""
 
-MEASURES = (*STAGES, *BETWEEN, *BESIDE, *MOMENTS)
+MEASURES = (*STAGES, *BETWEEN, *PARALLEL, *MOMENTS)
 
 THREADS = (("read",), ("preprocess", "infer", "postprocess", "engine"), ("profile",), ("write",))
 """What keeps each thread of a worker busy; threads overlap, what shares one adds up."""
@@ -91,23 +91,23 @@ class Setting:
     """What a run worked with.
 
     Args:
-        started: of the command, in Unix seconds.
-        finished: of its checks, in Unix seconds.
-        before: seconds by phase, until workers were started.
-        workers: processes that scored.
-        cores: that they shared.
-        device: cpu, cuda, or cuda:N.
-        precision: that the network computes with.
-        units: that were scored.
-        batch_rows: rows of a batch.
-        call_rows: rows that the network sees at once, padded where a batch has fewer.
-        model_columns: input columns that the model reads.
-        passed_columns: that are written as they were read, beside the scores.
-        files: that were written.
-        partition_by: columns whose values have files of their own.
-        preprocess: the user's function, or none.
-        pandas: whether it takes pandas frames.
-        postprocess: the user's functions, or none.
+        started: Start of the command, in Unix seconds.
+        finished: End of its checks, in Unix seconds.
+        before: Seconds by phase, until workers were started.
+        workers: Processes that scored.
+        cores: Cores that they shared.
+        device: `cpu`, `cuda` or `cuda:N`.
+        precision: Precision that the network computes with.
+        units: Units that were scored.
+        batch_rows: Rows of a batch.
+        call_rows: Rows that the network sees at once, padded where a batch has fewer.
+        model_columns: Input columns that the model reads.
+        passed_columns: Columns that are written as they were read, next to the scores.
+        files: Files that were written.
+        partition_by: Columns whose values have files of their own.
+        preprocess: The user's function, or none.
+        pandas: Whether it takes pandas frames.
+        postprocess: The user's functions, or none.
     """
 
     started: float
@@ -144,18 +144,18 @@ class Timings:
     """Where a run's time went; None is what was not measured.
 
     Args:
-        limited_by: what to speed up first: a stage, `engine`, or a phase: `start-up`, `planning`,
+        limited_by: What to speed up first: a stage, `engine`, or a phase: `start-up`, `planning`,
             `loading` or `publishing`; two stages if they are within 10 % of each other.
-        share: of the main threads' time that the first of these took, or was waited for where it
-            is a GPU; for a phase, its share of the run.
-        start_up_s: from the command's start until its first unit was opened.
-        scoring_s: from then to the end of the run.
-        finish_s: of these, merging, checks and publishing after the last unit.
-        thread_s: what the workers' main threads spent on units, waits among it, added up.
-        waited_for_data: share of `thread_s` in which a main thread had no batch to score.
-        waited_for_writer: share of it in which the batches before were not written yet.
-        engine: share of it that is Beam's.
-        help: what would make the run faster, in a sentence.
+        share: Share of the main threads' time that the first of these took, or was waited for where
+            it is a GPU; for a phase, its share of the run.
+        start_up_s: Seconds from the command's start until its first unit was opened.
+        scoring_s: Seconds from then to the end of the run.
+        finish_s: Of these, seconds of merging, checks and publishing after the last unit.
+        thread_s: What the workers' main threads spent on units, waits among it, added up.
+        waited_for_data: Share of `thread_s` in which a main thread had no batch to score.
+        waited_for_writer: Share of it in which the batches before were not written yet.
+        engine: Share of it that is Beam's.
+        help: What would make the run faster, in a sentence.
     """
 
     limited_by: tuple[str, ...]
@@ -181,8 +181,8 @@ def explain(seconds: Mapping[str, float], run: Setting) -> Timings:
     """Tells what limited a run, and what would help.
 
     Args:
-        seconds: by measure, joined over all units; those that are missing make it say less.
-        run: what it worked with.
+        seconds: Seconds by measure, joined over all units; those that are missing make it say less.
+        run: What it worked with.
     """
     thread_s, phases = _thread_seconds(seconds), _phases(seconds, run)
     limited_by, share = _limit(seconds, run, phases, thread_s)
@@ -456,7 +456,9 @@ _RULES: Mapping[str, tuple[_Rule, ...]] = {
     ),
     "publishing": (
         _fewer_partitions,
-        _always("larger shards: merging, checks and publishing go by units and files"),
+        _always(
+            "larger shards: merging, checks and publishing depend on the number of units and files"
+        ),
     ),
 }
 """What to say of each limit: the first rule for which there is evidence."""

@@ -171,7 +171,7 @@ class WriteUnits(SpecDoFn):
             return [GlobalWindows.windowed_value(a) for a in self._attempts.complete()]
 
     def teardown(self) -> None:
-        """Lets go of attempts that a failure left open."""
+        """Closes attempts that a failure left open."""
         self._attempts.close()
 
 

@@ -34,11 +34,11 @@ class Done:
     """A command that ended well.
 
     Args:
-        out: what it printed to standard output.
-        seconds: from its start to its end.
-        cpu_s: of all its processes: of those that were waited for, or, where that is more, as each
-            was last seen.
-        peak: the most memory of its process tree, proportional set size in bytes; 0: not sampled.
+        out: What it printed to standard output.
+        seconds: Seconds from its start to its end.
+        cpu_s: CPU seconds of all its processes: of those that ended, or, if that is more, as
+            each was last seen.
+        peak: The most memory of its process tree, proportional set size in bytes; 0: not sampled.
     """
 
     out: str
@@ -53,11 +53,11 @@ def run(
     """Runs a command in the repository's folder; processes that it leaves behind are ended.
 
     Args:
-        settings: of the environment, beside what is there.
-        sampled: whether memory is, which takes some time from the command.
+        settings: Further environment variables.
+        sampled: Whether memory is sampled, which takes some time from the command.
 
     Raises:
-        PeerError: it failed, or was not done after LIMIT_S.
+        PeerError: It failed, or was not done after LIMIT_S.
     """
     # What a command leaves behind becomes a child of this process, so that it can be counted.
     ctypes.CDLL(None).prctl(_ADOPT, 1, 0, 0, 0)

@@ -57,9 +57,9 @@ class Counts:
     """What was counted.
 
     Args:
-        calls: of Python and C functions, by the package's module that made them.
-        lines: run, by the package's module; a loop counts each time around.
-        work: everything else, by name.
+        calls: Calls of Python and C functions, by the package's module that made them.
+        lines: Lines run, by the package's module; a loop counts each time around.
+        work: Everything else, by name.
     """
 
     calls: Counter[str] = field(default_factory=Counter)
@@ -89,9 +89,9 @@ class ThreadCounter:
     """Counts calls, lines and memory of the threads that are watched.
 
     Args:
-        root: the package's folder; only lines of its files are counted.
-        counts: are added to.
-        network: the name of the file whose `forward` is the network.
+        root: The package's folder; only lines of its files are counted.
+        counts: Counts that are added to.
+        network: The name of the file whose `forward` is the network.
     """
 
     def __init__(self, root: Path, counts: Counts, network: str) -> None:
@@ -103,7 +103,7 @@ class ThreadCounter:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Counts what this thread does inside, and threads begun meanwhile to their ends."""
+        """Counts what this thread does inside, and threads started meanwhile, to their ends."""
         if not tracemalloc.is_tracing():
             self._arrow = self._pool.bytes_allocated()
             tracemalloc.start()
@@ -192,8 +192,8 @@ class FileCounter:
     """Counts what is asked of the file system about paths in a folder.
 
     Args:
-        folder: where it looks.
-        work: is added to.
+        folder: Where it looks.
+        work: Counts that are added to.
     """
 
     def __init__(self, folder: Path, work: Counter[str]) -> None:

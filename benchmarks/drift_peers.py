@@ -1,4 +1,4 @@
-"""Drift profiling beside its peers on the same data: speed, memory, splits, findings.
+"""Drift profiling and its peers on the same data: speed, memory, splits, findings.
 
     python -m benchmarks.drift_peers [--rows 200000]
 
@@ -33,10 +33,10 @@ ROUNDS = 3
 NUMBERS, CATEGORIES = 34, 2
 COLUMNS = NUMBERS + CATEGORIES
 CHANGED = {
-    "f01": "f01 +.25 sigma",
-    "f02": "f02 +.5 sigma, one 1e6",
+    "f01": "f01 +0.25 sigma",
+    "f02": "f02 +0.5 sigma, one 1e6",
     "f03": "f03 nulls 0 to 5 %",
-    "c1": "c1 one value .30 to .35",
+    "c1": "c1 one value 0.30 to 0.35",
 }
 QUIET = {"WHYLOGS_NO_ANALYTICS": "True", "DO_NOT_TRACK": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
 

@@ -19,7 +19,7 @@ def environment(name: str, requirements: Sequence[str]) -> Path:
     Without requirements it is the Python that runs this.
 
     Raises:
-        PeerError: they cannot be installed.
+        PeerError: They cannot be installed.
     """
     if not requirements:
         return Path(sys.executable)

@@ -58,13 +58,13 @@ class Work:
     """What is scored.
 
     Args:
-        name: of the row in the table.
-        build: makes the network.
-        fill: makes the column `x` of so many rows.
-        rows: of all batches.
-        batch_rows: of one.
-        loop_rows: batch sizes of the loop, of which the fastest counts.
-        varying: how rows of varying length are declared.
+        name: Name of the row in the table.
+        build: Makes the network.
+        fill: Makes the column `x` of so many rows.
+        rows: Rows of all batches.
+        batch_rows: Rows of one batch.
+        loop_rows: Batch sizes of the loop, of which the fastest counts.
+        varying: How rows of varying length are declared.
     """
 
     name: str

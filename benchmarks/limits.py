@@ -3,8 +3,8 @@
     python -m benchmarks.limits [--only floor,cores,startup,help,overhead,memory] [--rounds 3]
                                 [--gigabytes 1,10] [--home /tmp]
 
-Each is measured on runs of `batchscore run` in processes of their own, by turns with what they are
-held against, and stands in one table with its goal; the figure is the median, with its spread.
+Each is measured on runs of `batchscore run` in processes of their own, alternating with what they
+are compared with, and is in one table with its goal. The figure is the median, with its spread.
 Scoring seconds are those of the manifest, from the first unit's being opened to the publication;
 CPU-seconds are of all processes in that time, sampled every 50 ms.
 """
@@ -42,15 +42,15 @@ STARTED = ("Mlp", "Embedded")
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table: what was measured, beside what, and the most that their ratio may be.
+    """A line of the table: what was measured, compared with what, and the largest allowed ratio.
 
     Args:
-        limit: what it is.
-        figures: one a round.
+        limit: What it is.
+        figures: One figure per round.
         compared: What these are compared with, one per round, or a single one.
-        unit: of both.
-        goal: the most that the ratio may be, or the figure itself where nothing stands beside it.
-        note: more of it.
+        unit: Unit of both.
+        goal: The most that the ratio may be, or the figure itself without a comparison.
+        note: A remark.
     """
 
     limit: str
@@ -62,7 +62,7 @@ class Row:
 
     @property
     def ratio(self) -> float:
-        """The median over the median of what it is held against; alone, the median."""
+        """The median over the median of what it is compared with; alone, the median."""
         return median(self.figures) / (median(self.compared) if self.compared else 1.0)
 
     def cells(self) -> tuple[str, ...]:
@@ -155,7 +155,7 @@ def measure_cores(home: Path, rounds: int) -> Scoring:
 
 
 def measure_scoring(home: Path, rounds: int, ways: Sequence[Way]) -> Scoring:
-    """Scores 2,000,000 rows each way by turns, and adds up the pieces of the work."""
+    """Scores 2,000,000 rows each way alternately, and adds up the pieces of the work."""
     job = write_mlp_job(home, ROWS)
     pieces, spent = [], {way: list[Spent]() for way in ways}
     for _ in range(rounds):
@@ -167,7 +167,7 @@ def measure_scoring(home: Path, rounds: int, ways: Sequence[Way]) -> Scoring:
 
 
 def write_mlp_job(home: Path, rows: int, network: str = "Mlp") -> Path:
-    """Writes a job of an MLP over shards of half a million rows, held against their profile."""
+    """Writes a job of an MLP over shards of half a million rows, compared with their profile."""
     write_shards(home / "in", rows, SHARD_ROWS, SHARD_ROWS)
     write_model(home / "model", network)
     reference = home / "reference.parquet"
@@ -189,10 +189,10 @@ class Layout:
     """How an input is cut, and with how many workers it is read.
 
     Args:
-        title: in words.
-        shard_rows: rows of a shard, or None for a single one.
-        group_rows: rows of a row group.
-        workers: as in a job file.
+        title: Its name in words.
+        shard_rows: Rows of a shard, or None for a single one.
+        group_rows: Rows of a row group.
+        workers: As `runtime.workers` of a job file.
     """
 
     title: str
@@ -225,7 +225,7 @@ class Memory:
 
     def _row(self, title: str, peaks: dict[int, int]) -> Row:
         (small, base), (large, peak) = min(peaks.items()), max(peaks.items())
-        note = f"PSS for {large / 1e9:.1f} GB beside {small / 1e9:.1f} GB"
+        note = f"PSS for {large / 1e9:.1f} GB next to {small / 1e9:.1f} GB"
         return Row(f"memory, {title}", (peak / 2**20,), (base / 2**20,), "MiB", 1.1, note)
 
 
@@ -279,7 +279,7 @@ class Taken:
 
 
 def measure_start_up(home: Path, rounds: int) -> StartUp:
-    """Scores a table with each network by turns with importing Beam and torch."""
+    """Scores a table with each network, alternating with imports of Beam and torch."""
     jobs = {network: write_mlp_job(home / network, ROWS, network) for network in STARTED}
     for job in jobs.values():
         run_job(job)
@@ -310,7 +310,7 @@ class Help:
     help: tuple[float, ...]
     nothing: tuple[float, ...]
 
-    note: ClassVar[str] = "processes by turns with `python -c pass`"
+    note: ClassVar[str] = "processes alternating with `python -c pass`"
 
     @property
     def rows(self) -> list[Row]:
@@ -320,7 +320,7 @@ class Help:
 
 
 def measure_help() -> Help:
-    """Asks for help ten times, by turns with doing nothing."""
+    """Asks for help ten times, alternating with doing nothing."""
     program = str(Path(sys.executable).with_name("batchscore"))
     found = [
         (_taken([program, "--help"]).seconds, _taken([sys.executable, "-c", "pass"]).seconds)
@@ -367,7 +367,7 @@ def _slept(ran: Ran) -> tuple[float, float]:
 
 def print_table(rows: Sequence[Row]) -> None:
     """Prints lines as a table in Markdown."""
-    head = ("limit", "measured", "held against", "ratio", "goal", "met", "")
+    head = ("limit", "measured", "compared with", "ratio", "goal", "met", "")
     for cells in (head, ("---",) * len(head), *(row.cells() for row in rows)):
         print(f"| {' | '.join(cells)} |", flush=True)
 

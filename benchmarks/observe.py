@@ -48,11 +48,11 @@ class Ran:
     """One run of batchscore.
 
     Args:
-        began: when its process was started, seconds since the epoch.
-        published: when the slice's success marker was written, seconds since the epoch.
-        manifest: what it printed.
-        stamps: what its networks noted.
-        watcher: has sampled its process tree.
+        began: When its process was started, seconds since the epoch.
+        published: When the slice's success marker was written, seconds since the epoch.
+        manifest: The manifest that it printed.
+        stamps: What its networks noted.
+        watcher: The watcher that sampled its process tree.
     """
 
     began: float
@@ -93,12 +93,12 @@ def run_job(
     """Runs a job into a folder of its own, which is removed.
 
     Args:
-        settings: each as `key=value` of the job file.
-        cores: that the processes may use; by default all.
-        memory: whether it is sampled, which takes some time from the run.
+        settings: Each as `key=value` of the job file.
+        cores: Cores that the processes may use; by default all.
+        memory: Whether it is sampled, which takes some time from the run.
 
     Raises:
-        RunError: it did not publish.
+        RunError: It did not publish.
     """
     with tempfile.TemporaryDirectory(dir=job.parent) as home:
         output, path = Path(home) / "out", Path(home) / "stamps"
@@ -150,8 +150,8 @@ class Watcher(threading.Thread):
     """Samples a process and all below it on a thread, until it is stopped.
 
     Args:
-        process: its id.
-        memory: whether memory is sampled, for which the kernel holds the process up.
+        process: Its id.
+        memory: Whether memory is sampled, for which the kernel holds the process up.
     """
 
     def __init__(self, process: int, memory: bool = True) -> None:
@@ -190,7 +190,7 @@ def list_tree(process: int) -> list[int]:
     children: dict[int, list[int]] = {}
     for name in filter(str.isdigit, os.listdir("/proc")):
         with suppress(OSError):
-            # The parent stands behind the name, which may hold anything, and the state.
+            # The parent follows the name, which may hold anything, and the state.
             fields = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
             children.setdefault(int(fields[1]), []).append(int(name))
     found = [process]

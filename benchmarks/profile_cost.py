@@ -5,7 +5,7 @@
 A table of 34 float32 columns is scored by an MLP 34-128-64-1 with one worker, in a process of its
 own for each size, after a run over a few rows that pays for imports. The share is CPU-seconds of
 the profiling thread inside the profile over those of all threads of the run. One column is kept
-beside the score, so that writing is cheap and the share of profiling as large as it gets.
+next to the score, so that writing is cheap and the share of profiling as large as it gets.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Scoring beside what people use, on the same files with the same model: time, memory, bytes.
+"""Scoring and its peers, on the same files with the same model: time, memory, bytes.
 
     python -m benchmarks.scoring_peers [--work mlp,wide] [--peers batchscore,daft] [--rounds 3]
 
@@ -46,14 +46,14 @@ class Peer:
     """A way to score, as it is run.
 
     Args:
-        name: as it is asked for.
-        title: its name in tables.
-        module: in `benchmarks.scorers`, and the name of its environment.
-        requirements: what to install for it; nothing: it runs where batchscore is installed.
-        options: of the module.
-        goal: how many times faster batchscore shall be on the work `mlp`.
-        few: whether it scores only the first rows, and is scaled to all.
-        slow: whether it scores the work `slow`, too.
+        name: The name to ask for it by.
+        title: Its name in tables.
+        module: Its module in `benchmarks.scorers`, and the name of its environment.
+        requirements: What to install for it; nothing: it runs where batchscore is installed.
+        options: Options of the module.
+        goal: How many times faster batchscore shall be on the work `mlp`.
+        few: Whether it scores only the first rows, and is scaled to all.
+        slow: Whether it scores the work `slow`, too.
     """
 
     name: str
@@ -83,12 +83,12 @@ class Turn:
     """What one turn of a peer came to; seconds and CPU-seconds are of all rows, scaled or not.
 
     Args:
-        version: of the peer's package.
-        scoring_s: without imports and what is started before.
-        process_s: of the whole process.
-        cpu_s: of all its processes.
-        written: bytes of the Parquet files.
-        peak: the most memory of its processes, in bytes; 0 where it was not sampled.
+        version: Version of the peer's package.
+        scoring_s: Seconds without imports and without what is started before.
+        process_s: Seconds of the whole process.
+        cpu_s: CPU seconds of all its processes.
+        written: Bytes of the Parquet files.
+        peak: The most memory of its processes, in bytes; 0 where it was not sampled.
     """
 
     version: str
@@ -131,7 +131,7 @@ def take_turn(peer: Peer, work: Work, folder: Path, known_r: Any, sampled: bool)
     """Runs a peer once on a written work, checks what it wrote, and removes that.
 
     Raises:
-        PeerError: it could not be installed or run, or its rows, columns or scores are wrong.
+        PeerError: It could not be installed or run, or its rows, columns or scores are wrong.
     """
     target = folder / "target"
     target.mkdir()
@@ -180,7 +180,7 @@ def check(files: Sequence[Path], known_r: Any, columns: set[str]) -> None:
     """Makes sure that files hold the columns, each key once, and its known score.
 
     Raises:
-        PeerError: they do not; says what is wrong.
+        PeerError: They do not; says what is wrong.
     """
     found = ds.dataset([str(file) for file in files])
     missing = columns - {*found.schema.names}

@@ -3,8 +3,8 @@
     python -m benchmarks.work [--update] [--show]
 
 Jobs on small tables are run in this process, on one core with one worker, at N and at 2N blocks;
-the difference is what N more cost, free of what a run costs once. The figures are held against
-`benchmarks/work.json`; `--update` writes them anew. Linux only.
+the difference is what N more cost, free of what a run costs once. The figures are compared with
+`benchmarks/work.json`; `--update` rewrites them. Linux only.
 """
 
 from __future__ import annotations
@@ -62,16 +62,16 @@ class Job:
     """A job whose work is counted.
 
     Args:
-        of: what its figures are for, in words.
-        table: makes so many rows, the columns named by `features` among them.
-        features: the model's columns.
-        sections: of the job file, besides those that all have.
+        of: What its figures are for, in words.
+        table: Makes so many rows, the columns named by `features` among them.
+        features: The model's columns.
+        sections: Further sections of the job file.
         count: N.
-        rows: of what the figures are for.
-        batch_rows: of a block.
-        shard_rows: of a shard.
-        unit_rows: of a unit, about.
-        profiled: whether columns are profiled; without it, a copy in the stages stands out.
+        rows: Rows of what the figures are for.
+        batch_rows: Rows of a block.
+        shard_rows: Rows of a shard.
+        unit_rows: Rows of a unit, about.
+        profiled: Whether columns are profiled; without it, a copy in the stages is easy to see.
     """
 
     of: str
@@ -113,7 +113,7 @@ def make_narrow(rows: int) -> pa.Table:
 
 # By how much a count may grow; all others are the same in every run.
 SLACKS = {
-    # A run's seconds and times stand in what it writes and reads, some digits more or fewer.
+    # A run writes and reads seconds and times, some digits more or fewer.
     "bytes read": 0.01,
     "bytes written": 0.01,
     # Which thread's rises fall together goes by how threads take turns.
@@ -123,7 +123,7 @@ SLACKS = {
     "peak bytes of Arrow": 0.75,
     "peak bytes of NumPy and Python": 0.2,
     # Other versions of Python, Arrow and Beam call more or less; and fsspec opens a file system
-    # anew in a thread, unless its number is one that another thread had.
+    # again in a thread, unless its number is one that another thread had.
     "calls": 0.03,
     "lines": 0.03,
     "engine calls": 0.1,
@@ -171,7 +171,7 @@ class Runner:
     """Runs a job in this process and counts what it does.
 
     Args:
-        folder: for tables, model and output; must be empty.
+        folder: Folder for tables, model and output; must be empty.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -343,12 +343,12 @@ def hold(found: Mapping[str, Any]) -> int:
     others = [f"{name} {was}, here {is_}" for name, was, is_ in pairs if was != is_]
     if others:
         print(f"the figures were counted with {'; '.join(others)}")
-    print(f"where it has to be so, or where counts shrank, write the figures anew: {UPDATE}")
+    print(f"if it has to be so, or if counts shrank, rewrite the figures: {UPDATE}")
     return 1
 
 
 def main() -> int:
-    """Counts, and holds what was counted against the figures, or writes them anew."""
+    """Counts, and compares the counts with the figures, or rewrites the figures."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--update", action="store_true", help="write the figures")
     parser.add_argument("--show", action="store_true", help="print what was counted")

@@ -1,4 +1,4 @@
-"""Commands in processes of their own, forked after the imports, whose output goes where told."""
+"""Commands in processes of their own, forked after the imports, with output where a test says."""
 
 from __future__ import annotations
 

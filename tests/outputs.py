@@ -79,7 +79,7 @@ def publish_records(
     held: Held = lambda: True,
     **facts: Any,
 ) -> dict[str, Any]:
-    """Publish units as a run; return its manifest, in which `facts` stand too."""
+    """Publish units as a run; return its manifest, which has `facts` too."""
     manifest, publication = plan_publication(store, slice_, run, records, **facts)
     publish(store, slice_, publication, held)
     return manifest

@@ -69,7 +69,7 @@ def running_s3() -> Iterator[S3]:
 
 
 def s3_options(port: int, **config: Any) -> dict[str, Any]:
-    """Returns what s3fs needs for a server on loopback, with botocore's `config` beside."""
+    """Returns what s3fs needs for a server on loopback, with botocore's `config` in addition."""
     return {
         "key": _KEY,
         "secret": _SECRET,
@@ -128,7 +128,7 @@ class _Rule:
 
 
 class Proxy:
-    """Passes requests on to a port of loopback, save those that it was told to fail."""
+    """Passes requests on to a port of loopback, except those that it shall fail."""
 
     def __init__(self, upstream: int) -> None:
         self.port = 0
@@ -142,7 +142,7 @@ class Proxy:
         self._rules.append(_Rule(fault, times, method, path))
 
     def reset(self) -> None:
-        """Forgets what it was told to fail and what it has seen."""
+        """Forgets what it shall fail and what it has seen."""
         self._rules.clear()
         self.seen.clear()
 
@@ -205,7 +205,7 @@ async def _copy(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, fault: Fault | None = None
 ) -> None:
     while data := await reader.read(1 << 16):
-        # That a body may be sent has to be told, or the store would not act.
+        # The server must say that a body may be sent, or the store would not act.
         if fault is not None and not data.startswith(b"HTTP/1.1 100 "):
             data = data[:-1] if fault == "cut" else b""
         writer.write(data)

@@ -114,14 +114,14 @@ INPUT = [
     Case(
         "not-ready",
         change(input__ready="_SUCCESS"),
-        ("in/_SUCCESS", "not there yet", "run again"),
+        ("in/_SUCCESS", "does not exist yet", "run again"),
         run=4,
         check=4,
     ),
     Case(
-        "not-ready-beside-a-glob",
+        "not-ready-next-to-a-glob",
         change(input__path="in/[01].parquet", input__ready="_SUCCESS"),
-        ("in/_SUCCESS", "not there yet"),
+        ("in/_SUCCESS", "does not exist yet"),
         run=4,
         check=4,
     ),
@@ -135,7 +135,7 @@ INPUT = [
         files(lambda f: os.truncate(f / "in/1.parquet", 900)),
         ("in/1.parquet", "not a readable Parquet file", "write it again"),
     ),
-    Case("shard-empty-of-bytes", shard(b""), ("in/1.parquet", "empty of bytes", "write it again")),
+    Case("shard-empty-of-bytes", shard(b""), ("in/1.parquet", "empty; expected", "write it again")),
     Case("shard-damaged", damage_page, ("in/0.parquet", "cannot be read to its end"), run=1),
     Case(
         "column-missing-in-a-shard",
@@ -145,7 +145,7 @@ INPUT = [
     Case(
         "column-added-in-a-shard",
         shard(ROWS.append_column("c", ROWS["b"])),
-        ("in/1.parquet", "'c'", "in/0.parquet has not", "output.columns"),
+        ("in/1.parquet", "'c'", "in/0.parquet lacks", "output.columns"),
     ),
     Case(
         "column-twice",
@@ -413,8 +413,8 @@ OUTPUT = [
         run=1,
     ),
     Case("output-of-no-kind", change(output__path="nosuch://x"), ("output.path", "nosuch://x")),
-    Case("output-in-input", change(output__path="in/out"), ("in/out: lies within", "another fol")),
-    Case("output-is-input", change(output__path="in"), ("output.path", "lies within")),
+    Case("output-in-input", change(output__path="in/out"), ("in/out: is inside", "another fol")),
+    Case("output-is-input", change(output__path="in"), ("output.path", "is inside")),
     Case("input-in-output", change(input__path="out/data"), ("out: holds input.path", "out/data")),
     Case(
         "input-finds-output",
@@ -470,7 +470,7 @@ def scored_job(scored_job: Path) -> Path:
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_wrong_job_gets_one_message_and_publishes_nothing(scored_job: Path, case: Case) -> None:
-    """What is wrong is told in words, by exit code and as JSON, and what is published stands."""
+    """What is wrong is reported in words, by exit code and as JSON, and what is published stays."""
     before = published_bytes(scored_job)
     given = case.spoil(scored_job) or ()
     job, others = scored_job / "job.yaml", sorted(path.name for path in scored_job.iterdir())

@@ -173,7 +173,7 @@ def test_what_user_code_prints_is_no_part_of_the_result(scored_job: Path) -> Non
     "words", [["run", "--json"], ["run", "--json", "--bogus"], ["no", "--json"]]
 )
 def test_a_wrong_command_line_is_json_too(words: list[str]) -> None:
-    """Arguments that are missing or unknown are told as JSON where that was asked for."""
+    """Arguments that are missing or unknown are reported as JSON where that was asked for."""
     command = [sys.executable, "-m", "batchscore", *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
@@ -181,7 +181,7 @@ def test_a_wrong_command_line_is_json_too(words: list[str]) -> None:
 
 
 def test_a_file_that_a_function_reads_has_to_be_declared(scored_job: Path) -> None:
-    """Until then nothing is scored; a report that is saved beside it changes nothing."""
+    """Until then nothing is scored; a report that is saved next to it changes nothing."""
     code = "from pathlib import Path\nK = Path(__file__).with_name('k.json').read_text()\n"
     (scored_job / "scaled.py").write_text(f"{code}\ndef f(batch):\n    return batch\n")
     (scored_job / "k.json").write_text("1")

@@ -348,7 +348,7 @@ def test_a_column_without_values_has_no_age(folder: Path) -> None:
         ({"fresh": {"id": "26h"}}, "checks.fresh: column 'id' is int64; expected dates or timest"),
         ({"fresh": {"at": "26"}}, "checks.fresh.at: expected minutes, hours or days, such as 90m"),
         ({"fresh": {"at": "0h"}}, "such as 90m, 26h or 2d, found '0h'"),
-        ({"not_null": ["id", "id"]}, "'id' is there more than once"),
+        ({"not_null": ["id", "id"]}, "'id' appears more than once"),
         ({"notnull": ["id"]}, "checks.notnull: unknown key; nearest: 'not_null'"),
     ],
     ids=str,

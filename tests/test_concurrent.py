@@ -89,7 +89,7 @@ def test_the_second_run_of_a_slice_reports_who_holds_it(waiting_job: Path, tmp_p
 
 
 def test_a_killed_run_is_succeeded_at_once(waiting_job: Path, tmp_path: Path) -> None:
-    """The lease of a process that is dead keeps nobody out, and the run is told as failed."""
+    """The lease of a process that is dead keeps nobody out, and the run is reported as failed."""
     first = start(waiting_job, go=tmp_path / "go")
     wait_for_progress(tmp_path / "out")
     first.send_signal(signal.SIGKILL)

@@ -231,7 +231,7 @@ def test_no_damaged_file_comes_back(
     path = RETIRED[kind]({**manifest.document, "base_unit": base.document["units"][0]})
     damage(output / path, output / layout.run_file(run, "profile.parquet"))
     before = readers_see(output)
-    with pytest.raises(InvalidError, match=rf"{path} .*would come back"):
+    with pytest.raises(InvalidError, match=rf"{path} .*would bring it back"):
         undo(store, run, SLICE, None)
     assert readers_see(output) == before
 

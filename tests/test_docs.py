@@ -123,7 +123,7 @@ def test_a_models_reference_is_written_as_docs_drift_says(
 
 
 def test_the_lines_of_a_card_shown_are_those_of_the_demos() -> None:
-    """What docs/drift.md shows of a card stands in the card of the model for the demo."""
+    """What docs/drift.md shows of a card is in the card of the model for the demo."""
     found = map(yaml.safe_load, blocks("yaml", DRIFT))
     (shown,) = [each for each in found if "profile" in each]
     card = yaml.safe_load((MODEL / "model.yaml").read_text(encoding="utf-8"))

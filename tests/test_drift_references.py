@@ -148,7 +148,7 @@ def test_a_single_reference_keeps_the_shape_of_its_manifest(output: Path) -> Non
         ([{"on_fail": "warn"}], "expected exactly one of model, previous, file, run, last"),
         ([{"model": False}], "expected true, found False"),
         ([{"last": 0}], "drift.reference.0.last: expected at least 1"),
-        ([{"run": "x", "same_weekday": True}], "same_weekday goes with last"),
+        ([{"run": "x", "same_weekday": True}], "same_weekday needs last"),
         ([{"previous": True}, {"lats": 3}], "drift.reference.1.lats: unknown key; nearest: 'last'"),
         ([{"model": True, "on_fail": "stop"}], "'hold', 'warn' or 'off'"),
         ([{"last": 3}], "drift.reference.0: last needs a parameter of type date"),

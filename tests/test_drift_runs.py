@@ -1,4 +1,4 @@
-"""Test that a run is held against its references, and what comes of it."""
+"""Test that a run is compared with its references, and what follows."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_release_publishes_a_drifted_run(drifted: Path, tmp_path: Path) -> None:
 
 
 def test_warn_publishes_and_says_so(drifted: Path) -> None:
-    """`on_fail: warn` passes the check; the verdict stands."""
+    """`on_fail: warn` passes the check; the verdict stays."""
     change_job(drifted.parent, {"drift.on_fail": "warn"})
     done = run_cli("run", drifted)
     assert done.exit_code == 0
@@ -168,7 +168,7 @@ def test_columns_choose_what_counts(drifted: Path) -> None:
 
 
 def test_a_score_that_the_reference_has_not_is_reported(training: bytes, tmp_path: Path) -> None:
-    """What cannot be compared does not count, and stands in the run's own lines."""
+    """What cannot be compared does not count, and the run's own lines say so."""
     job = begin_job(tmp_path, make_rows(2), {"postprocess": [{"sigmoid": {"name": "p"}}]})
     write_model(tmp_path / "model", profile=training)
     done = run_cli("run", job)

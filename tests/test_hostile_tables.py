@@ -79,7 +79,7 @@ def test_a_column_that_readers_would_not_find_by_its_folder_is_refused(
     for command in ("check", "run"):
         done = run_cli(command, tmp_path / "job.yaml")
         assert done.exit_code == 2
-        assert "makes folders that not every reader finds it by; expected a name" in done.output
+        assert "makes folders that not every reader understands; expected a name" in done.output
     assert not (tmp_path / "out").exists()
 
 

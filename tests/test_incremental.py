@@ -133,7 +133,7 @@ def test_a_changed_model_scores_every_row_again_or_holds(scored_job: Path) -> No
     factory.write_model(scored_job / "model", version="2.0")
     held = run(scored_job, "--set", "on_change.model=hold")
     assert held_for(held) == ["on_change.model"]
-    assert "model 1.0 to 2.0, so that every row" in held["error"]
+    assert "model 1.0 to 2.0, so every row" in held["error"]
     done = run(scored_job)
     assert (done["rows"]["reused"], inferences(done)) == (0, 500)
     assert done["changed"] == ["model"]
@@ -160,7 +160,7 @@ def test_what_cannot_alter_scores_reuses_everything(
 
 
 def test_rescore_scores_and_replaces_all(scored_job: Path) -> None:
-    """--rescore publishes every row anew, once."""
+    """--rescore publishes every row again, once."""
     found = run(scored_job, "--rescore")
     assert (found["status"], inferences(found)) == ("published", 500)
     assert (found["rows"]["reused"], len(found["replaced"])) == (0, 1)
@@ -284,7 +284,7 @@ def test_an_undone_undo_brings_the_run_back(scored_job: Path) -> None:
 
 
 def test_a_run_in_the_middle_is_undone_alone(scored_job: Path) -> None:
-    """What a later run added beside it stays."""
+    """What a later run added stays."""
     write_shard(scored_job / "in/2.parquet", make_rows(100, 500))
     second = run(scored_job)
     write_shard(scored_job / "in/3.parquet", make_rows(100, 600))

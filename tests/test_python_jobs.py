@@ -265,7 +265,7 @@ def test_a_child_that_is_killed_is_reported(tmp_path: Path) -> None:
                 process.kill()
 
     threading.Thread(target=kill, daemon=True).start()
-    with pytest.raises(bs.FailedError, match="ended with signal 9 and without a result"):
+    with pytest.raises(bs.FailedError, match="ended with signal 9, without a result"):
         bs.run(job)
 
 

@@ -158,7 +158,7 @@ def profile_of(folder: Path, manifest: dict[str, Any]) -> bytes:
 
 
 def run_again(job: Path, output: str, *args: str) -> tuple[Path, dict[str, Any]]:
-    """Run a job into another folder beside the job file; it must be published."""
+    """Run a job into another folder next to the job file; it must be published."""
     folder = job.parent / output
     manifest = factory.run_json("run", job, "--set", f"output.path={folder}", *args)
     assert manifest["status"] == "published", manifest

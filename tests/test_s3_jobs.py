@@ -93,7 +93,7 @@ def test_a_store_that_stumbles_is_waited_for(
 def test_a_store_that_stays_away_publishes_nothing(
     server: S3, bucket: Path, tmp_path: Path
 ) -> None:
-    """When puts fail for good the run fails clearly, and what was published before stands."""
+    """When puts fail for good the run fails clearly, and what was published before stays."""
     job = tmp_path / "job.yaml"
     with s3_at(server.port):
         assert run_json("run", job)["status"] == "published"

@@ -110,7 +110,7 @@ def test_a_gpu_is_the_limit_where_it_was_waited_for_most() -> None:
 
 
 def measured(start_up: float, units: float, finish: float, **seconds: float) -> dict[str, float]:
-    """Return a run's seconds, begun at 0, with its moments; what is not given took none."""
+    """Return a run's seconds, started at 0, with its moments; what is not given took none."""
     names = {m.name for m in (*STAGES, *BETWEEN)} - {"wait_infer"}
     all_of_them = dict.fromkeys(names, 0.0)
     return {**all_of_them, **seconds, "began": start_up, "ended": start_up + units}
@@ -178,9 +178,9 @@ def test_what_was_not_measured_is_not_reported() -> None:
 def test_any_figures_are_explained(
     seconds: dict[str, float], setting: Setting, workers: int
 ) -> None:
-    """Whatever was measured, shares lie within 0 and 1, phases make up the run, and help is told.
+    """Whatever was measured, shares lie within 0 and 1, phases make up the run, and help is given.
 
-    Phases are told only where both moments were measured.
+    Phases are shown only where both moments were measured.
     """
     found = explain(seconds, replace(setting, workers=workers, units=workers, cores=workers))
     shares = (found.share, found.waited_for_data, found.waited_for_writer, found.engine)

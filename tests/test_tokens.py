@@ -147,7 +147,7 @@ def test_bits_are_the_same_for_any_batch_rows_and_workers(make: Make) -> None:
 
 
 def test_a_function_makes_tokens_of_text(make: Make) -> None:
-    """Lists that preprocess.function returns score as those that stand in the shards."""
+    """Lists that preprocess.function returns score as those in the shards."""
     lengths = np.maximum(LENGTHS, 1)
     given = make("given", _rows(lengths.tolist()))
     made = make("made", _rows(lengths.tolist()), preprocess={"function": "pre.py:encode"})
@@ -201,7 +201,7 @@ def test_golden_rows_may_vary_in_length(make: Make) -> None:
 @pytest.mark.parametrize(
     ("ids", "words"),
     [
-        ("text", "'text' is string, expected a list of numbers a row"),
+        ("text", "'text' is string, expected a list of numbers per row"),
         (["ids", "id"], "of varying length, found 2 columns"),
     ],
     ids=["column", "columns"],
@@ -222,7 +222,7 @@ def test_check_says_what_the_card_lacks(make: Make) -> None:
 
 
 def test_the_token_columns_are_profiled(make: Make) -> None:
-    """Their lengths and tokens stand in the run's drift profile like any list's."""
+    """The run's drift profile has their lengths and tokens like any list's."""
     job = make()
     _scores(job)
     done = run_cli("profile", job.parent / "in", "-o", job.parent / "p.parquet")

@@ -47,7 +47,7 @@ def is_sound(folder: Path) -> bool:
 
 
 def test_an_old_run_is_not_undone_through_a_name_that_came_again(scored_job: Path) -> None:
-    """Units that are scored anew bear names of before; only their attempts tell them apart."""
+    """Units that are scored again keep their names; only their attempts tell them apart."""
     first = run_json("show", scored_job / "out")
     for weight in (0.6, 0.7):
         new_model(scored_job, weight)
@@ -197,7 +197,7 @@ def test_shards_next_to_the_code_are_no_code(scored_job: Path) -> None:
     (scored_job / "in/f.py").write_text("def f(batch):\n    return batch\n")
     change_job(scored_job, {"postprocess": {"function": "in/f.py:f"}, "input.path": "in/*.parquet"})
     assert run(scored_job)["exit_code"] == 3
-    change_job(scored_job, {"name": "anew"})
+    change_job(scored_job, {"name": "again"})
     assert run(scored_job)["status"] == "published"
     write_shard(scored_job / "in/2.parquet", make_rows(100, 500))
     assert run(scored_job)["rows"]["reused"] == 500

@@ -55,7 +55,7 @@ def test_figures_have_every_job() -> None:
     ],
 )
 def test_changes_beyond_the_slack(count: str, old: float, new: float, reported: bool) -> None:
-    """A count is told of when it grows beyond its slack, or shrinks by more than a tenth."""
+    """A count is reported if it grows beyond its slack, or shrinks by more than a tenth."""
     changes = find_changes(figures(**{count: old}), figures(**{count: new}))
     assert bool(changes) == reported
     assert all(line.startswith(f"floats, block: {count} {old:,.0f} → ") for line in changes)
@@ -68,7 +68,7 @@ def test_growth_names_its_module() -> None:
 
 
 def test_a_job_without_figures_is_reported() -> None:
-    """A job that stands in no figures is told of."""
+    """A job without figures is reported."""
     assert find_changes({"jobs": {}}, figures()) == ["floats: has no figures"]
 
 
@@ -105,7 +105,7 @@ def test_calls_are_those_of_the_module() -> None:
 
 
 def test_a_copy_costs_bytes() -> None:
-    """An array that was copied and let go counts with its bytes, and for the peak."""
+    """An array that was copied and released counts with its bytes, and for the peak."""
     array = np.zeros(1 << 20)
     work = count(lambda: array.copy().sum()).work
     assert array.nbytes <= work["bytes NumPy and Python asked for"] < 1.01 * array.nbytes

@@ -52,7 +52,7 @@ def cli() -> None:
 
 def main() -> None:
     """Runs the command line and leaves with its exit code."""
-    # Read when NumPy is first imported, here and in workers: profiles are made beside other
+    # Read when NumPy is first imported, here and in workers: profiles are made next to other
     # threads, where a product on all cores takes many times as long.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     clock = Stopwatch(command_start(started_at(), time.time()))
@@ -139,7 +139,7 @@ def job_options(function: F) -> F:
 
 
 Noted = Callable[[dict[str, Any]], None]
-"""Takes the document of a failure once it was printed."""
+"""Takes the document of a failure after it was printed."""
 
 
 def _nothing(_: dict[str, Any]) -> None:
@@ -258,7 +258,7 @@ def typed(where: str, params: tuple[str, ...], overrides: tuple[str, ...], outpu
 
     Args:
         where: The job file or the output, as the user named it.
-        params: As the user gave them.
+        params: Parameters as the user gave them.
         overrides: The same; with any the output is named, since they may have moved it.
         output: The output's address.
     """
@@ -276,9 +276,9 @@ def open_output(
     Warns of publications that were started and not finished.
 
     Raises:
-        JobFileError: the job file is wrong, the address holds credentials, or parameters are given
+        JobFileError: The job file is wrong, the address holds credentials, or parameters are given
             with an output.
-        OutputError: the folder is not an output of batchscore.
+        OutputError: The folder is not an output of batchscore.
     """
     from batchscore.job import load_job
     from batchscore.runs.history import require_output
@@ -287,15 +287,15 @@ def open_output(
 
     if holds_secret(where):
         raise JobFileError(
-            f"{redacted_address(where)}: holds what may be a credential; give it by the "
-            "environment, or by fsspec's own configuration files"
+            f"{redacted_address(where)}: may hold a credential; give it in the environment, or in "
+            "fsspec's own configuration files"
         )
     slice_ = None
     if where.endswith((".yaml", ".yml", ".json")):
         loaded = load_job(where, params, overrides)
         store, slice_ = Store(loaded.job.output.path), slice_id(loaded.job.name, loaded.params)
     elif params or overrides:
-        raise JobFileError(f"{where}: is an output; --param and --set go with a job file")
+        raise JobFileError(f"{where}: is an output; --param and --set need a job file")
     else:
         store = Store(where if "://" in where else os.path.abspath(where))
     require_output(store)

@@ -49,8 +49,8 @@ def _number(text: str, whole: str) -> float:
 
 def _misspelt(text: str) -> click.BadParameter:
     return click.BadParameter(
-        f"{text!r}: expected MEASURE=WARN,FAIL such as psi=0.1,0.25; null in place of a number: "
-        "never"
+        f"{text!r}: expected MEASURE=WARN,FAIL such as psi=0.1,0.25; null instead of a number "
+        "means never"
     )
 
 
@@ -65,7 +65,7 @@ def _misspelt(text: str) -> click.BadParameter:
     "probabilities",
     multiple=True,
     metavar="COLUMN",
-    help="A column of floats from 0 to 1, resolved as finely near 1 as near 0.",
+    help="A column of floats from 0 to 1, with the same resolution near 1 as near 0.",
 )
 @click.option(
     "--classes",

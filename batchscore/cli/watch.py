@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from batchscore.commands.run import Progress, Stop
 
 _LINE_SECONDS = 10.0
-_AT_ONCE = "ended at once; the next run of the slice goes on with what is left"
+_AT_ONCE = "stopped immediately; the next run of the slice scores what is left"
 
 
 @contextmanager
@@ -33,7 +33,7 @@ def stop_on_signals() -> Iterator[Stop]:
             click.echo(f"INTERRUPTED  {_AT_ONCE}", err=True)
             os._exit(128 + number)
         stop.signal = number
-        click.echo("stopping at the next batch; again to end at once", err=True)
+        click.echo("stopping at the next batch; interrupt again to stop immediately", err=True)
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -49,7 +49,7 @@ def to_numpy(column: pa.Array) -> Array:
     """Views a column without nulls as an array: (b,), or (b, …) for FixedSizeLists.
 
     Raises:
-        ValueError: the column holds nulls, or its type is not a number, bool or FixedSizeList.
+        ValueError: The column holds nulls, or its type is not a number, bool or FixedSizeList.
     """
     if column.null_count:
         raise ValueError(f"column of type {column.type} holds {column.null_count} nulls")
@@ -74,7 +74,7 @@ def raw_values(column: pa.Array) -> Array:
     Dates, times and durations are the integers that Arrow stores.
 
     Raises:
-        ValueError: the column holds neither numbers nor booleans nor times.
+        ValueError: The column holds neither numbers nor booleans nor times.
     """
     data, dtype = column.buffers()[1], _stored_dtype(column.type)
     if data is None or not len(column):
@@ -313,7 +313,7 @@ def finite_rows(values: pa.RecordBatch) -> Array:
     column of Arrow's null type. Nulls of texts, booleans and times do not matter.
 
     Raises:
-        StepError: a column is of structs, maps, list views, unions or run lengths.
+        StepError: A column is of structs, maps, list views, unions or run lengths.
     """
     mask_b = np.ones(values.num_rows, np.bool_)
     for name, column in zip(values.schema.names, values.columns, strict=True):

@@ -21,7 +21,7 @@ class Varying:
     Args:
         max_length: Largest number of steps of a row.
         pad: The number that fills a row after its own steps.
-        truncate: a longer row keeps its first `max_length` steps; else it is rejected.
+        truncate: A longer row keeps its first `max_length` steps; else it is rejected.
     """
 
     max_length: int
@@ -34,7 +34,7 @@ class Ragged:
     """Rows of varying length, one after another.
 
     Args:
-        steps_n: the steps (n, …) of all rows.
+        steps_n: The steps (n, …) of all rows.
         offsets: int64 (b + 1,): row i has the steps from offsets[i] to offsets[i + 1].
     """
 

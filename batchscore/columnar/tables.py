@@ -54,7 +54,7 @@ def _table(data: Any, what: str) -> pa.Table:
         return pa.RecordBatchReader.from_stream(data).read_all()
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise InputError(
-            f"{what} of type {type(data).__name__}: cannot be taken as a table ({reason(error)}); "
+            f"{what} of type {type(data).__name__}: cannot be read as a table ({reason(error)}); "
             "give a pandas DataFrame, an Arrow table, or a dict of NumPy arrays"
         ) from error
 

@@ -63,15 +63,15 @@ class Checked:
     """What was found.
 
     Args:
-        plan: what the job comes to.
-        work: what of it is done, and what a run would do.
-        rehearsal: what became of one batch; None where no row is left to score.
-        checks: those of a run that the batch or the plan can judge.
-        estimate: seconds that a run is expected to take, by phase; None if it would score nothing.
+        plan: What the job comes to.
+        work: What of it is done, and what a run would do.
+        rehearsal: What became of one batch; None where no row is left to score.
+        checks: Checks of a run that the batch or the plan can judge.
+        estimate: Seconds that a run is expected to take, by phase; None if it would score nothing.
             Without an earlier run nothing tells how long starting workers and publishing take.
-        held_by: who holds the slice at the moment, or None.
-        pending: a run whose publication was started and not finished, or None.
-        later: what a run would fail with if it scored; None if nothing was found, or if that is
+        held_by: Who holds the slice at the moment, or None.
+        pending: A run whose publication was started and not finished, or None.
+        later: What a run would fail with if it scored; None if nothing was found, or if that is
             what this command ends with.
     """
 
@@ -174,9 +174,9 @@ def check_job(
     """Plans a job and rehearses one batch; writes nothing, but for `probe` one object for a moment.
 
     Args:
-        path: Of the job file.
-        params: As `NAME=VALUE`.
-        overrides: As `KEY=VALUE`.
+        path: Path of the job file.
+        params: Parameters as `NAME=VALUE`.
+        overrides: Overrides as `KEY=VALUE`.
         probe: Whether to put an object into the output, and remove it.
         clock: Has measured the command's time so far; by default its time starts with this call.
         flags: Beam options.
@@ -249,9 +249,9 @@ def _estimate(
     """Returns the seconds of a run by phase, as far as they are known.
 
     Args:
-        spent: Those that this command took; a run starts the same way.
+        spent: Seconds that this command took; a run starts the same way.
         scoring: What the units are expected to take.
-        before: Those of an earlier run, which also started workers and published.
+        before: Seconds of an earlier run, which also started workers and published.
     """
     known = {phase: spent[phase] for phase in (START_UP, PLANNING, LOADING)} | {SCORING: scoring}
     if not before:

@@ -35,9 +35,9 @@ class Side:
     """One of the two tables.
 
     Args:
-        title: what it is, for people.
-        profile: of its columns.
-        keys: of its hive folders, left out since they are the same in all files.
+        title: What it is, for people.
+        profile: Profile of its columns.
+        keys: Keys of its hive folders, left out since they are the same in all files.
     """
 
     title: str
@@ -211,4 +211,7 @@ def _check_columns(columns: Sequence[str], *sides: TableProfile) -> None:
     known = {name for side in sides for name in side.columns}
     for name in columns:
         if name not in known:
-            raise InputError(f"column {name!r} is on neither side; {nearest(name, known)}")
+            raise InputError(
+                f"column {name!r} is in neither the reference nor the current data; "
+                f"{nearest(name, known)}"
+            )

@@ -53,7 +53,10 @@ def _held_slice(
     manifest = read_manifest(store, run)
     found = manifest.slice
     if slice_ is not None and slice_ != found:
-        raise InvalidError(f"run {run!r}: is of slice {found!r}, not of {slice_!r}; name its own")
+        raise InvalidError(
+            f"run {run!r}: belongs to slice {found!r}, not to {slice_!r}; name the "
+            "slice that it belongs to"
+        )
     with writable(store), acquire(store, found, command) as lease:
         try:
             repair(store, found, lease.is_held)
@@ -77,8 +80,8 @@ def release(store: Store, run: str, slice_: str | None, reason: str) -> Manifest
     Raises:
         InvalidError: The run is not held, was held before it scored, or what is published has
             changed since it was scored.
-        FailedError: files of the run do not hold what was written into them.
-        RetryError: another run holds the slice.
+        FailedError: Files of the run do not hold what was written into them.
+        RetryError: Another run holds the slice.
     """
     started = _is_started(store, run)
     with _held_slice(store, run, slice_, f"release {run}") as (manifest, held):
@@ -118,7 +121,9 @@ def _released(
 def _held_publication(store: Store, manifest: Manifest) -> Publication:
     run, path = manifest.run, layout.run_file(manifest.run, HELD)
     if manifest.status != "held":
-        raise InvalidError(f"run {run!r}: is {manifest.status}, and only a held one is decided on")
+        raise InvalidError(
+            f"run {run!r}: is {manifest.status}, and only a held run can be released or discarded"
+        )
     try:
         publication = Publication.from_json(store.read_json(path))
         decode_manifest(dict(publication.documents)[_path(manifest)], run)
@@ -137,7 +142,8 @@ def _held_publication(store: Store, manifest: Manifest) -> Publication:
         ) from error
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise RecordError(
-            f"{store.url(path)}: damaged ({reason(error)}); run the job again, its units are kept"
+            f"{store.url(path)}: damaged ({reason(error)}); run the job again: finished units are "
+            "kept"
         ) from error
 
 
@@ -153,16 +159,16 @@ def _check_current(store: Store, manifest: Manifest, publication: Publication) -
     if gone:
         are = of_count(len(gone), "is", "are")
         raise InvalidError(
-            f"run {run!r}: {len(gone)} of its {counted(len(staged), 'scored file')} {are} gone "
-            f"({sorted(gone)[0]}), taken by a later run or removed; run the job again"
+            f"run {run!r}: {len(gone)} of its {counted(len(staged), 'scored file')} {are} missing "
+            f"({sorted(gone)[0]}): a later run took them, or they were removed; run the job again"
         )
     targets = {source: publication.contents.get(target) for source, target in publication.moves}
     rest = published_with(store, publication.manifest, [target for _, target in publication.moves])
     damage = find_damage(store, {**targets, **rest}, read=True)
     if damage:
         raise FailedError(
-            f"run {run!r}: {describe(damage)}; nothing was published. Run the job again: what is "
-            "damaged is scored again, and judged again"
+            f"run {run!r}: {describe(damage)}; nothing was published. Run the job again: it "
+            "scores damaged units again, and judges the result"
         )
 
 
@@ -170,13 +176,13 @@ def discard(store: Store, run: str, slice_: str | None, reason: str | None) -> M
     """Drops a held run and what it scored; the next run scores it again.
 
     Raises:
-        InvalidError: the run is not held.
-        RetryError: another run holds the slice.
+        InvalidError: The run is not held.
+        RetryError: Another run holds the slice.
     """
     with _held_slice(store, run, slice_, f"discard {run}") as (manifest, _):
         if manifest.status != "held":
             raise InvalidError(
-                f"run {run!r}: is {manifest.status}, and only a held one is discarded"
+                f"run {run!r}: is {manifest.status}, and only a held run can be discarded"
             )
         published = published_manifest(store, manifest.slice)
         kept = published.attempts if published else {}
@@ -213,12 +219,12 @@ class _Undoing:
     """What is published once a run is taken back.
 
     Args:
-        manifest: of the run.
-        current: of what is published.
+        manifest: Manifest of the run.
+        current: Manifest of what is published.
         like: Manifest of the run that what is published was scored as.
         records: Units that are published.
-        back: files that come back, from where to where.
-        gone: published files that go.
+        back: Files that come back: from where, and to where.
+        gone: Published files that are removed.
     """
 
     manifest: Manifest
@@ -243,8 +249,8 @@ def undo(
     manifest are those of this command up to its publication.
 
     Raises:
-        InvalidError: the run did not publish, was taken back before, or a later run built on it.
-        RetryError: another run holds the slice.
+        InvalidError: The run did not publish, was taken back before, or a later run built on it.
+        RetryError: Another run holds the slice.
     """
     clock = clock or Stopwatch()
     with _held_slice(store, run, slice_, f"rollback --undo {run}") as (manifest, held):
@@ -277,7 +283,7 @@ def _find_undoing(store: Store, manifest: Manifest) -> _Undoing:
     returned = {unit: before[unit] for unit in removed}
     like = base if base is not None and (removed or not others) else current
     if removed and others and like.score != current.score:
-        raise _built_upon(run, current, "published more that was scored as it was")
+        raise _built_upon(run, current, "published more rows with the same model and job")
     records = tuple(sorted((others | returned).values(), key=lambda record: record.unit))
     if _overlap(records):
         raise _built_upon(run, current, "published rows of the same shards")
@@ -321,8 +327,9 @@ def _returning(
     if gone:
         are = of_count(len(gone), "is", "are")
         raise InvalidError(
-            f"run {run!r}: {len(gone)} of the files that it replaced {are} gone ({gone[0]}); they "
-            "are kept for output.retention_days: score with the former model or input instead"
+            f"run {run!r}: {len(gone)} of the files that it replaced {are} gone ({gone[0]}); "
+            "replaced files are kept for output.retention_days only. Score with the former model "
+            "or input instead"
         )
     back = tuple((found[path], path) for path in files)
     _check_returning(store, run, records, back)
@@ -342,8 +349,8 @@ def _check_returning(
     damage = find_damage(store, expected | {at: published[path] for at, path in back}, read=True)
     if damage:
         raise InvalidError(
-            f"run {run!r}: {describe(damage)}, and it would come back; restore it from a copy, or "
-            "score with the former model or input instead"
+            f"run {run!r}: {describe(damage)}, and a rollback would bring it back; restore it "
+            "from a copy, or score with the former model or input instead"
         )
 
 

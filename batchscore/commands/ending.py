@@ -67,8 +67,8 @@ def disturbed(spec: RunSpec) -> FailedError | None:
 def removed(spec: RunSpec, what: str) -> FailedError:
     """Returns the error of a run whose output, or `what` of it, is gone."""
     return FailedError(
-        f"output {spec.output.address}: {what}was removed while run {spec.identity.run} was at "
-        "work; nothing was published: run again"
+        f"output {spec.output.address}: {what}was removed while run {spec.identity.run} was under "
+        "way; nothing was published: run again"
     )
 
 

@@ -36,7 +36,7 @@ def read_profile(path: Address) -> TableProfile:
     """Returns the profile that `write_profile`, `batchscore profile` or a run stored.
 
     Raises:
-        InvalidError: there is none, or it is damaged.
+        InvalidError: There is none, or it is damaged.
     """
     folder, name = split_address(os.fspath(path))
     extra = EXTRA if name == PROFILE and folder.exists(EXTRA) else None
@@ -50,7 +50,7 @@ def write_profile(profile: TableProfile, path: Address) -> int:
     """Stores a profile as one file, replaced in one step; returns its bytes.
 
     Raises:
-        OutputError: it cannot be written, or what lies there is no profile.
+        OutputError: It cannot be written, or what lies there is no profile.
     """
     check_replaceable(os.fspath(path))
     return _write(os.fspath(path), write_table(profile, {}))
@@ -60,12 +60,12 @@ def check_replaceable(address: str, data: Sequence[str] = ()) -> None:
     """Makes sure that a profile may be written to an address.
 
     Raises:
-        OutputError: something else lies there, or it would become part of the data.
+        OutputError: Something else lies there, or it would become part of the data.
     """
     folder, name = split_address(address)
     if folder.exists(name) and not is_profile(address):
         raise OutputError(
-            f"{address}: is there, and is no profile, so it is not replaced; choose another name"
+            f"{address}: exists and is not a profile, so it is not replaced; choose another name"
         )
     target = os.path.realpath(address)
     for each in data:
@@ -73,7 +73,7 @@ def check_replaceable(address: str, data: Sequence[str] = ()) -> None:
         inside = "://" not in each and (target.startswith(f"{among}/") or fnmatch(target, among))
         if inside and not name.startswith(("_", ".")):
             raise OutputError(
-                f"{address}: lies in the data {each}, and would be read as part of it; choose "
+                f"{address}: is inside the data {each}, and would be read as part of it; choose "
                 "another folder"
             )
 
@@ -83,7 +83,7 @@ def check_page(address: str) -> None:
     split_address(address)
     if not address.lower().endswith(_PAGES):
         raise OutputError(
-            f"{address}: expected a name that ends in .html, so that no data are overwritten"
+            f"{address}: expected a name that ends in .html, so that a page never overwrites data"
         )
 
 
@@ -91,7 +91,7 @@ def write_page(html: str, address: str) -> int:
     """Writes a page, replaced in one step; returns its bytes.
 
     Raises:
-        OutputError: it cannot be written, or its name is not a page's.
+        OutputError: It cannot be written, or its name is not a page's.
     """
     check_page(address)
     return _write(address, html.encode())

@@ -47,10 +47,10 @@ class Program:
             return None
         name = one_line(self.notify.command[0], 120)
         folder = self.base if os.sep in name else "PATH"
-        where = "" if os.path.isabs(name) else f"in {one_line(folder, 200)} "
+        where = "" if os.path.isabs(name) else f" in {one_line(folder, 200)}"
         return (
-            f"notify.command: there is no program {name!r} {where}that may be executed; correct "
-            "its name, or make it executable. Until then nobody is notified"
+            f"notify.command: no executable program {name!r} was found{where}; correct its name, "
+            "or make it executable. Until then nobody is notified"
         )
 
 
@@ -67,9 +67,9 @@ def tell(program: Program, document: str, seconds: float = SECONDS) -> str | Non
     Ctrl-C and SIGTERM kill the program, and nothing else: the run has ended already.
 
     Args:
-        program: what is run, in a session of its own.
-        document: the run's result as JSON.
-        seconds: after so long the program and its children are killed.
+        program: What is run, in a session of its own.
+        document: The run's result as JSON.
+        seconds: After this time the program and its children are killed.
     """
     path = program.path
     if path is None:
@@ -83,19 +83,19 @@ def tell(program: Program, document: str, seconds: float = SECONDS) -> str | Non
             code, said = _run(command, given, seconds)
     except (OSError, ValueError) as error:
         problem = f"could not be started ({reason(error)}){_remedy(error)}"
-        return f"{head}: {problem}; the run's outcome is the same"
+        return f"{head}: {problem}; the run's outcome does not change"
     except KeyboardInterrupt:
-        return f"{head}: was interrupted and killed; the run's outcome is the same"
+        return f"{head}: was interrupted and killed; the run's outcome does not change"
     if code == 0:
         return None
     ended = f"took over {seconds:g} s and was killed" if code is None else f"ended with {code}"
     printed = f" and printed: {said}" if said else ""
-    return f"{head}: {ended}{printed}; the run's outcome is the same"
+    return f"{head}: {ended}{printed}; the run's outcome does not change"
 
 
 def _remedy(error: Exception) -> str:
     lacks_line = isinstance(error, OSError) and error.errno == errno.ENOEXEC
-    return ": begin it with a line such as #!/bin/sh" if lacks_line else ""
+    return ": start it with a line such as #!/bin/sh" if lacks_line else ""
 
 
 @contextmanager

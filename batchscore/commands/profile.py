@@ -52,10 +52,10 @@ class Chunk(NamedTuple):
     """Some rows of a stretch of the data that is read as a whole.
 
     Args:
-        sequence: its place in the stretch; after a failure the stretch starts again with 0, and
+        sequence: Its place in the stretch; after a failure the stretch starts again with 0, and
             what came of it before counts for nothing.
-        batch: the rows.
-        last: whether the stretch ends with it.
+        batch: The rows.
+        last: Whether the stretch ends with it.
     """
 
     sequence: int
@@ -68,12 +68,12 @@ class RowSource:
     """What is to be profiled.
 
     Args:
-        schema: of all batches, in plain types.
-        parts: read one after the other.
-        shards: files that they are read from.
-        count: rows that their footers promise; None where nobody knows beforehand.
-        keys: of hive folders, left out since they are the same in all files.
-        in_microseconds: opens the same rows with INT96 timestamps in microseconds, for values that
+        schema: Schema of all batches, in plain types.
+        parts: Read one after the other.
+        shards: Files that they are read from.
+        count: Rows that their footers promise; None where nobody knows beforehand.
+        keys: Keys of hive folders, left out since they are the same in all files.
+        in_microseconds: Opens the same rows with INT96 timestamps in microseconds, for values that
             nanoseconds do not hold; None where they are so already.
     """
 
@@ -90,9 +90,9 @@ class Profiled:
     """What profiling came to.
 
     Args:
-        profile: of all rows.
-        shards: files that were read.
-        seconds: from the first look at the data to the merged profile.
+        profile: Profile of all rows.
+        shards: Files that were read.
+        seconds: Seconds from the first look at the data to the merged profile.
     """
 
     profile: TableProfile
@@ -164,11 +164,11 @@ def open_rows(data: Data, choose: Choose) -> RowSource:
     """Returns a table's rows, to be read.
 
     Args:
-        data: as of `profile`.
-        choose: takes the names of the columns there are, returns those to read.
+        data: As in `profile`.
+        choose: Takes the names of the columns there are, returns those to read.
 
     Raises:
-        InputError: the data are not there or do not fit.
+        InputError: The data are not there or do not fit.
     """
     if isinstance(data, str | os.PathLike):
         data = [data]
@@ -186,7 +186,7 @@ def profile_rows(rows: RowSource, hints: Mapping[str, Hint]) -> TableProfile:
     """Returns the profile of rows, which are read ahead on a thread while others are profiled.
 
     Raises:
-        FailedError: not as many rows came as the footers promise.
+        FailedError: Not as many rows came as the footers promise.
     """
     try:
         return _profile_once(rows, hints)
@@ -210,7 +210,7 @@ def _profile_once(rows: RowSource, hints: Mapping[str, Hint]) -> TableProfile:
                 count += stretch.rows
     if rows.count not in (None, count) and rows.schema.names:
         raise FailedError(
-            f"{counted_were(count, 'row')} read where the footers promise {rows.count:,}"
+            f"{counted_were(count, 'row')} read, but the footers count {rows.count:,}"
         )
     return found
 
@@ -241,8 +241,8 @@ def check_address(address: str) -> None:
     """Raises InputError for an address of data that holds what may be a credential."""
     if holds_credential(address):
         raise InputError(
-            f"{redacted_address(address)}: holds what may be a credential; give it by the "
-            "environment, or by fsspec's own configuration files"
+            f"{redacted_address(address)}: may hold a credential; give it in the environment, or "
+            "in fsspec's own configuration files"
         )
 
 
@@ -259,8 +259,8 @@ def _find(addresses: Sequence[str]) -> Any:
     found = find_shards(addresses, allow_empty=True, terms=_TERMS)
     if not found:
         raise InputError(
-            f"the data {', '.join(addresses) or '(no address)'}: there is no file; correct the "
-            "address of a Parquet file, a glob, or a folder of such files"
+            f"the data {', '.join(addresses) or '(no address)'}: no file found; give the address "
+            "of a Parquet file, a glob, or a folder of such files"
         )
     return found
 
@@ -301,7 +301,7 @@ def _batches(data: Any) -> tuple[pa.Schema, Iterable[pa.RecordBatch]]:
         reader = pa.RecordBatchReader.from_stream(data)
     except (pa.ArrowException, TypeError) as error:
         raise InputError(
-            f"data of type {type(data).__name__}: cannot be taken as a table ({reason(error)}); "
+            f"data of type {type(data).__name__}: cannot be read as a table ({reason(error)}); "
             "give an address of Parquet data, or a table of Arrow, pandas or Polars"
         ) from error
     return reader.schema, reader
@@ -331,8 +331,8 @@ def _hints(
         type_ = schema.field(name).type
         if new_column(type_, hint).kind not in _FITTING[hint]:
             raise InputError(
-                f"column {name!r} is {type_}, which cannot be seen as {hint}; expected "
-                f"{_EXPECTED[hint]}; take it out, or store it as such"
+                f"column {name!r} is {type_}, which cannot be profiled as {hint}; expected "
+                f"{_EXPECTED[hint]}; leave it out, or store it as such"
             )
     return hints
 
@@ -352,4 +352,4 @@ def _check_names(wanted: Iterable[str], names: Sequence[str]) -> None:
 def _check_distinct(names: Sequence[str]) -> None:
     twice = next((name for name, times in Counter(names).items() if times > 1), None)
     if twice is not None:
-        raise InputError(f"column {twice!r} is there twice; names must differ, so rename one")
+        raise InputError(f"column {twice!r} appears twice; rename one")

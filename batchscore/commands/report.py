@@ -37,9 +37,9 @@ class Page:
     """A report that was made.
 
     Args:
-        html: the page.
-        missing: what should be on it and could not be read, a message each.
-        runs: earlier ones that it looks back on.
+        html: The page.
+        missing: What should be on it and could not be read, a message each.
+        runs: Earlier ones that it looks back on.
     """
 
     html: str
@@ -76,13 +76,13 @@ def write_report(
     """Writes the report of a comparison: one HTML page that needs no network; returns its bytes.
 
     Args:
-        path: of the page; any fsspec address.
-        found: what `compare` returned for the two profiles.
-        reference: the profile that was compared with.
-        current: the profile that was compared.
+        path: Path of the page; any fsspec address.
+        found: What `compare` returned for the two profiles.
+        reference: The profile that was compared with.
+        current: The profile that was compared.
 
     Raises:
-        OutputError: it cannot be written, or its name does not end in .html.
+        OutputError: It cannot be written, or its name does not end in .html.
     """
     html = make_report(None, [Compared("reference", reference, current, found)])
     return write_page(html, os.fspath(path))

@@ -110,14 +110,14 @@ def run_plan(
 
     Args:
         flags: Beam's own options.
-        rescore: scores all rows again, even if nothing changed.
-        watch: is called about twice a second.
-        stop: ends the run at the next batch once its signal is set.
+        rescore: Scores all rows again, even if nothing changed.
+        watch: Called about twice a second.
+        stop: Ends the run at the next batch once its signal is set.
         clock: Has measured the command's time so far; by default its time starts with this call.
 
     Raises:
-        RetryError: another run holds the slice.
-        BatchscoreError: the run failed or was stopped; its manifest and the message say so, and
+        RetryError: Another run holds the slice.
+        BatchscoreError: The run failed or was stopped; its manifest and the message say so, and
             if a publication was started, who finishes it.
     """
     clock = clock or Stopwatch()
@@ -180,7 +180,7 @@ def _require_free(store: Store, slice_: str) -> bool:
     """Tells whether the last holder of a slice gave it back; a killed one may have left files.
 
     Raises:
-        RetryError: somebody holds it.
+        RetryError: Somebody holds it.
     """
     last = last_holder(store, slice_)
     if last is not None and last.is_alive:
@@ -230,7 +230,7 @@ def begin(plan: Plan, work: Work, run: str, lease: int, clock: Stopwatch | None 
         clock: Has measured the command's time so far; by default its time starts with this call.
 
     Raises:
-        RetryError: another run took its name at the same moment.
+        RetryError: Another run took its name at the same moment.
     """
     plan = scored_as(plan, work.score)
     store = plan.spec.output
@@ -375,8 +375,8 @@ def _lost(run: Run, reason: str) -> FailedError:
     if is_publishing(run.spec):
         return FailedError(reason)
     return FailedError(
-        f"{reason}; nothing was published. Where memory ran out, lower "
-        f"runtime.workers or runtime.batch_rows, and run again{_kept(run)}"
+        f"{reason}; nothing was published. Run again; if memory ran out, first lower "
+        f"runtime.workers or runtime.batch_rows{_kept(run)}"
     )
 
 
@@ -389,8 +389,9 @@ def _check_rejects(run: Run, work: Handle, rejected: int) -> None:
     request_stop(run.spec.output, run.spec.identity.run)
     work.join(_GRACE_SECONDS)
     raise FailedError(
-        f"{counted_were(rejected, 'row')} rejected so far, and at most {allowed:,} may be of all "
-        "(rejects.max_ratio, rejects.max_rows), whatever the rest brings; nothing was published"
+        f"{counted_were(rejected, 'row')} rejected so far, more than the {allowed:,} that "
+        "rejects.max_ratio and rejects.max_rows allow of all rows; nothing was published. "
+        "Correct the rows or the code, or allow more"
     )
 
 
@@ -411,7 +412,7 @@ def _stop(run: Run, work: Handle, signal: int) -> None:
 def stopped(run: Run, signal: int) -> StoppedError:
     """Returns the error of a run that a signal ended, with the exit code that shells expect."""
     error = StoppedError(
-        f"stopped; nothing was published. The same command goes on with what is left{_kept(run)}"
+        f"stopped; nothing was published. The same command scores what is left{_kept(run)}"
     )
     error.exit_code = 128 + signal
     return error

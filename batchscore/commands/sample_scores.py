@@ -46,7 +46,7 @@ class Draft:
     Args:
         columns: The columns that feed each input.
         declared: What the card says of each input.
-        features: That make the inputs, if any.
+        features: Features that make the inputs, if any.
     """
 
     columns: Mapping[str, tuple[str, ...]]
@@ -93,8 +93,8 @@ def score_all(rows: pa.RecordBatch, draft: Draft, model: Calls, what: str) -> Bl
         why = bad.texts[0].as_py() or bad.message
         place = bad.rows_r[0].as_py()
         raise ModelError(
-            f"{what}: {counted(len(bad.rows_r), 'row')} of {rows.num_rows:,} cannot be scored, the "
-            f"first is row {place} ({why}); correct the model, or leave such rows out"
+            f"{what}: {counted(len(bad.rows_r), 'row')} of {rows.num_rows:,} cannot be scored; "
+            f"the first is row {place} ({why}). Correct the model, or leave such rows out"
         )
     return block
 
@@ -107,7 +107,8 @@ def _infer(rows: pa.RecordBatch, draft: Draft, model: Calls, what: str) -> Block
     except StepError as error:
         raise ModelError(
             f"{what}: the model cannot be called as a run calls it, with {_words(draft)} of "
-            f"{TILE_ROWS:,} rows or fewer ({error})"
+            f"{TILE_ROWS:,} rows or fewer ({error}); correct forward, or the columns and types of "
+            "its inputs"
         ) from error
 
 
@@ -132,14 +133,14 @@ def declared_outputs(own: Block, draft: Draft) -> dict[str, dict[str, Any]]:
         if not name or name == MODEL_VERSION:
             raise InputError(
                 f"outputs: {name!r} cannot name an output: expected a text that is not empty and "
-                f"not {MODEL_VERSION!r}, a column that each score gets; name it otherwise"
+                f"not {MODEL_VERSION!r}, a column that each score gets; choose another name"
             )
         if draft.features is not None and name in draft.read:
             raise InputError(
-                f"outputs: {name!r} is also a column that the model reads; name it otherwise"
+                f"outputs: {name!r} is also a column that the model reads; choose another name"
             )
         if name in draft.declared and draft.features is None:
-            raise InputError(f"outputs: {name!r} is also an input; name it otherwise")
+            raise InputError(f"outputs: {name!r} is also an input; choose another name")
         shape = array.shape[1:-1] if array.shape[1:] and array.shape[-1] == 1 else array.shape[1:]
         found[name] = {"type": str(array.dtype), "shape": [*shape]}
     return found
@@ -170,9 +171,9 @@ def golden_of(
     gap = _gap(every, _arrays(own))
     if gap > tolerance:
         raise ModelError(
-            f"the model, built again and given its weights, gives scores that differ by {gap:.3g}, "
-            f"and the tolerance is {tolerance:g}; give the args that it was built with, and keep "
-            "what its scores depend on in parameters or registered buffers"
+            f"the model that was built again from its weights gives scores that differ by "
+            f"{gap:.3g}; the tolerance is {tolerance:g}. Give the args that it was built with, and "
+            "keep what scores depend on in parameters or registered buffers"
         )
     places_g = golden_places(rows.select(draft.read))
     chosen = golden_rows(rows.select(draft.read), places_g)
@@ -185,8 +186,8 @@ def golden_of(
     )
     if gap > tolerance:
         raise ModelError(
-            f"scores change by {gap:.3g} with the rows that are scored together, and the tolerance "
-            f"is {tolerance:g}; combine no rows in forward, and keep nothing from call to call"
+            f"scores change by {gap:.3g} with the other rows of a call; the tolerance is "
+            f"{tolerance:g}. Combine no rows in forward, and keep nothing from call to call"
         )
     stored = chosen if draft.features is not None else _inputs_of(chosen, draft).values
     assert stored is not None
@@ -239,6 +240,6 @@ def _with_scores(
     batch = block.batch.select(draft.read)
     for name, column in zip(values.schema.names, values.columns, strict=True) if values else ():
         if name in batch.schema.names:
-            raise InputError(f"score {name!r} is also a column; name the output otherwise")
+            raise InputError(f"score {name!r} is also a column; choose another name for the output")
         batch = batch.append_column(name, column)
     return batch

@@ -157,12 +157,12 @@ def _check_target(asked: str, target: Path, overwrite: bool) -> None:
         return
     if not (target / CARD).is_file():
         raise OutputError(
-            f"model folder {target}: is there already, and is no model folder, so that it is never "
-            "replaced; choose another name"
+            f"model folder {target}: exists and is not a model folder, so it is never replaced; "
+            "choose another name"
         )
     if not overwrite:
         raise OutputError(
-            f"model folder {target}: is there already; choose another name, or replace it with "
+            f"model folder {target}: exists already; choose another name, or replace it with "
             "overwrite=True"
         )
 
@@ -207,8 +207,8 @@ def _draft(
     if features is not None:
         if columns or given:
             raise InputError(
-                "features: say which columns make each input, and of what type; leave columns and "
-                "inputs out"
+                "features: already say which columns make each input, and its type; leave "
+                "columns and inputs out"
             )
         read = {name: _columns_of(features, name) for name in features.inputs}
         shapes = input_shapes(features).items()
@@ -235,8 +235,8 @@ def _by_name(model: Any, rows: pa.RecordBatch) -> dict[str, tuple[str, ...]]:
     if missing:
         example = {missing[0]: [*names[:3]]}
         raise InputError(
-            f"sample: has no column {missing[0]!r}, which forward takes; there are "
-            f"{', '.join(names[:40])}. Rename one, give columns={example} to stack some to an "
+            f"sample: has no column {missing[0]!r}, which forward takes; it has "
+            f"{', '.join(names[:40])}. Rename one, give columns={example} to stack some into an "
             "input, or give features"
         )
     return {name: (name,) for name in taken}
@@ -279,8 +279,8 @@ def _steps(given: Any) -> tuple[AnyStep, ...]:
         steps = pydantic.TypeAdapter[tuple[AnyStep, ...]](Steps).validate_python(given)
     except pydantic.ValidationError as error:
         raise InputError(
-            f"postprocess: {given!r} is no step of a job file ({error.errors()[0]['msg']}); give "
-            f"one of {', '.join(STEPS)} as the job file has it, or a list of them"
+            f"postprocess: {given!r} is not a step of a job file ({error.errors()[0]['msg']}); "
+            f"give one of {', '.join(STEPS)} as the job file has it, or a list of them"
         ) from error
     if any(isinstance(step, UserFunction) for step in steps):
         raise InputError(

@@ -44,20 +44,20 @@ class Match:
 
     Args:
         status: `scored` or `rejected`.
-        slice: the job with its parameters.
-        unit: the unit of work that the row was part of.
-        shard: the source file that it came from.
-        shard_row: its row in it.
-        file: address of the published file, or of the rejects file.
-        file_row: its row in that.
-        values: its columns, those that live in the path among them.
-        reject: stage, error, message and, where there is one, detail of a rejected row, else None.
-        scored_by: the run that scored or rejected it.
-        published_by: the run that published it; None for a rejected row.
-        published_at: when it did so, in UTC, if its manifest is still there.
-        released_by: the person who released that run; None if no check had held it.
-        model: name, version and identity of the model.
-        job_sha256: hash of the job file that it was scored by.
+        slice: The job with its parameters.
+        unit: The unit of work that the row was part of.
+        shard: The source file that it came from.
+        shard_row: Its row in it.
+        file: Address of the published file, or of the rejects file.
+        file_row: Its row in that.
+        values: Its columns, those that live in the path among them.
+        reject: Stage, error, message and, where there is one, detail of a rejected row, else None.
+        scored_by: The run that scored or rejected it.
+        published_by: The run that published it; None for a rejected row.
+        published_at: When it did so, in UTC, if its manifest is still there.
+        released_by: The person who released that run; None if no check had held it.
+        model: Name, version and identity of the model.
+        job_sha256: Hash of the job file that it was scored by.
     """
 
     status: str
@@ -82,11 +82,11 @@ class Traced:
     """What `trace` found.
 
     Args:
-        matches: the rows found, at most 100.
-        more: whether there are more.
-        published_rows: those that were looked through.
-        rejected_rows: likewise.
-        filtered_rows: rows that the filter left out, which an output does not hold.
+        matches: The rows found, at most 100.
+        more: Whether there are more.
+        published_rows: Published rows that were looked through.
+        rejected_rows: Rejected rows that were looked through.
+        filtered_rows: Rows that the filter left out, which an output does not hold.
     """
 
     matches: tuple[Match, ...]
@@ -147,14 +147,14 @@ def trace_rows(store: Store, slice_: str | None, conditions: Sequence[str]) -> T
     Nothing of the source is read.
 
     Args:
-        store: the output.
-        slice_: the slice to look through, or None for all.
+        store: The output.
+        slice_: The slice to look through, or None for all.
         conditions: `COLUMN=VALUE`; a row has to have all of them.
 
     Raises:
-        InvalidError: nothing is published, a column is unknown, or a value is not of its column's
+        InvalidError: Nothing is published, a column is unknown, or a value is not of its column's
             type.
-        RecordError: a manifest, file or rows file is missing or damaged.
+        RecordError: A manifest, file or rows file is missing or damaged.
     """
     texts = _read_conditions(conditions)
     opened = [_open(each) for each in _published(store, slice_)]
@@ -179,7 +179,9 @@ def _read_conditions(conditions: Sequence[str]) -> dict[str, str]:
         if not equals:
             raise InvalidError(f"{one_line(condition)}: expected COLUMN=VALUE, such as id=7")
         if column in texts:
-            raise InvalidError(f"{one_line(condition)}: column {column!r} is asked twice")
+            raise InvalidError(
+                f"{one_line(condition)}: column {column!r} is given twice; give it once"
+            )
         texts[column] = text
     return texts
 
@@ -221,8 +223,8 @@ def _kind_named(column: str, text: str) -> pa.DataType:
         return pa.timestamp(zoned[1], zoned[2]) if zoned else pa.type_for_alias(text)
     except ValueError as error:
         raise RecordError(
-            f"column {column!r}: the manifest says that it is {text}, which no column in a path "
-            "is; restore the manifest from a copy"
+            f"column {column!r}: the manifest gives it the type {text}, which a column of folder "
+            "names cannot have; restore the manifest from a copy"
         ) from error
 
 
@@ -232,7 +234,7 @@ def _questions(tables: Sequence[_Table], texts: Mapping[str, str]) -> list[tuple
     for column in texts:
         if column not in known:
             raise InvalidError(
-                f"column {one_line(column)!r}: no row has it; {nearest(column, known)}"
+                f"column {one_line(column)!r}: no row has this column; {nearest(column, known)}"
             )
     questions, errors = list[tuple[_Table, Wanted]](), list[InvalidError]()
     for table in tables:

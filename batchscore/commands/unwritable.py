@@ -18,8 +18,8 @@ def writable(store: Store) -> Iterator[None]:
     """Turns an OSError of a block that writes to an output into an error with its remedy.
 
     Raises:
-        FailedError: the disk or the quota is full.
-        OutputError: the output cannot be written for another reason.
+        FailedError: The disk or the quota is full.
+        OutputError: The output cannot be written for another reason.
     """
     try:
         yield

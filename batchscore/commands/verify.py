@@ -48,15 +48,15 @@ class SliceVerified:
     """What is published of one slice.
 
     Args:
-        slice: the job with its parameters.
+        slice: The job with its parameters.
         run: The run that published it; None where nobody can tell.
-        finished: when that run ended, in UTC.
-        published_at: when it was published: at its release if it was held, else when it ended.
-        released_by: the person who released it; None if no check had held it.
-        files: in its manifest.
-        rows: of these.
-        bytes: of these.
-        problems: of this slice.
+        finished: When that run ended, in UTC.
+        published_at: When it was published: at its release if it was held, else when it ended.
+        released_by: The person who released it; None if no check had held it.
+        files: Files in its manifest.
+        rows: Rows of these files.
+        bytes: Bytes of these files.
+        problems: Problems of this slice.
     """
 
     slice: str
@@ -133,12 +133,12 @@ def verify_output(store: Store, slice_: str | None) -> Verified:
     If a slice's manifest is damaged, only that is reported; the other slices are verified.
 
     Args:
-        store: the output.
-        slice_: the slice to verify, or None for all.
+        store: The output.
+        slice_: The slice to verify, or None for all.
 
     Raises:
-        InvalidError: nothing is published.
-        RetryError: a slice was published while it was read.
+        InvalidError: Nothing is published.
+        RetryError: A slice was published while it was read.
     """
     before = _states(store)
     names = [slice_] if slice_ else sorted(before)
@@ -153,7 +153,7 @@ def verify_output(store: Store, slice_: str | None) -> Verified:
     verified = Verified(slices, tuple(shared))
     _require_something(store, slice_, verified)
     if verified.problems and _states(store) != before:
-        raise RetryError(f"output {store.address}: was published to meanwhile; verify again")
+        raise RetryError(f"output {store.address}: changed while it was verified; verify again")
     return verified
 
 
@@ -218,7 +218,7 @@ def _open(store: Store, name: str) -> _Opened | None:
         return _Opened(name, None, (), (Damage("manifest", layout.slice_file(name, ""), detail),))
     if journal is not None:
         run = journal.publication.run
-        detail = f"a publish of run {run} was interrupted; the next run finishes it"
+        detail = f"a publication of run {run} was interrupted; the next run finishes it"
         problems = (Damage("journal", journal.path, detail), *problems)
     return _Opened(name, manifest, records, problems)
 
@@ -235,12 +235,12 @@ def _check_paths(store: Store, records: Sequence[UnitRecord]) -> None:
 def _look_at_marker(store: Store, name: str) -> tuple[Damage, ...]:
     if not store.exists(layout.slice_file(name, CURRENT)):
         return ()
-    detail = f"is gone, and a snapshot is there; {_REMEDY}"
+    detail = f"is missing, although a snapshot is published; {_REMEDY}"
     return (Damage("marker", layout.slice_file(name, MARKER), detail),)
 
 
 def _look_at_snapshot(store: Store, name: str, manifest: Manifest) -> Iterator[Damage]:
-    """Holds the published run's files and the snapshot against each other."""
+    """Compares the published run's files with the snapshot."""
     run, path = manifest.run, layout.slice_file(name, CURRENT)
     listing = read_listing(store, name)
     listed = Counter([*listing.files, *listing.wrong])
@@ -248,8 +248,8 @@ def _look_at_snapshot(store: Store, name: str, manifest: Manifest) -> Iterator[D
     for file in sorted((listed - described) + (described - listed)):
         detail = (
             f"lists {file!r} {counted(listed[file], 'time')}, and run {run} published it "
-            f"{counted(described[file], 'time')}; write the manifest's files into it, one "
-            "a line, or score again with --rescore"
+            f"{counted(described[file], 'time')}; write the manifest's files into it, one per "
+            "line, or score again with --rescore"
         )
         yield Damage("snapshot", path, detail)
 
@@ -270,7 +270,7 @@ def _look_at_sums(manifest: Manifest, records: Sequence[UnitRecord]) -> Iterator
     ]
     for what, stated, found in sums:
         if stated != found:
-            detail = f"{what} are {found:,}, and it counts {stated:,}; {_REMEDY}"
+            detail = f"{what} add up to {found:,}, but the manifest counts {stated:,}; {_REMEDY}"
             yield Damage("sum", path, detail)
 
 
@@ -309,18 +309,18 @@ def _sidecars(record: UnitRecord) -> Iterator[tuple[str, str, Digest]]:
 
 
 def _look_at_digest(store: Store, kind: str, path: str, digest: Digest) -> Iterator[Damage]:
-    """Holds the bytes of a file against what the manifest tells of it."""
+    """Compares the bytes of a file with their digest in the manifest."""
     damage = find_damage(store, {path: digest}, read=True)
     if damage:
         yield Damage(kind, path, f"{damage[path]}; {_REMEDY}")
 
 
 def _look_at_file(store: Store, file: StagedFile) -> Iterator[Damage]:
-    """Holds a published file's bytes, hash and rows against the manifest."""
+    """Compares a published file's bytes, hash and rows with the manifest."""
     try:
         digest = store.digest(file.staged)
     except FileNotFoundError:
-        detail = f"{counted_were(file.rows, 'row')} published in it; {_REMEDY}"
+        detail = f"{counted_were(file.rows, 'row')} published in it, and it is missing; {_REMEDY}"
         yield Damage("missing", file.staged, detail)
         return
     except OSError as error:
@@ -328,11 +328,11 @@ def _look_at_file(store: Store, file: StagedFile) -> Iterator[Damage]:
         return
     if digest.bytes != file.bytes:
         detail = (
-            f"has {counted(digest.bytes, 'byte')}, and {file.bytes:,} were published; {_REMEDY}"
+            f"has {counted(digest.bytes, 'byte')}, but {file.bytes:,} were published; {_REMEDY}"
         )
         yield Damage("size", file.staged, detail)
     elif digest.sha256 != file.sha256:
-        detail = f"its SHA-256 is {digest.sha256}, and {file.sha256} was published; {_REMEDY}"
+        detail = f"its SHA-256 is {digest.sha256}, but {file.sha256} was published; {_REMEDY}"
         yield Damage("sha256", file.staged, detail)
     yield from _look_at_table(store, "rows", file.staged, file.rows)
 
@@ -350,7 +350,7 @@ def _look_at_table(store: Store, kind: str, path: str, rows: int | None) -> Iter
     expected = promised if rows is None else rows
     if (promised, found) != (expected, expected):
         detail = (
-            f"its footer promises {counted(promised, 'row')} and {found:,} can be read, where "
+            f"its footer counts {counted(promised, 'row')}, {found:,} can be read, and "
             f"{expected:,} were written; {_REMEDY}"
         )
         yield Damage(kind, path, detail)
@@ -363,7 +363,7 @@ def _batches(file: Any, columns: list[str] | None = None) -> Iterator[pa.RecordB
 
 
 def _look_at_record(store: Store, path: str, record: UnitRecord) -> Iterator[Damage]:
-    """Holds a unit's entry in the ledger against what was published of it."""
+    """Compares a unit's record in the ledger with what was published of the unit."""
     remedy = "without it the next run scores the unit again"
     try:
         kept, _ = decode_record(store.read(path))
@@ -376,7 +376,7 @@ def _look_at_record(store: Store, path: str, record: UnitRecord) -> Iterator[Dam
     for name in _SAME:
         is_, was = getattr(kept, name), getattr(record, name)
         if is_ != was:
-            detail = f"its {name} is {is_!r}, and {was!r} was published; {remedy} where removed"
+            detail = f"its {name} is {is_!r}, but {was!r} was published; remove it: {remedy}"
             yield Damage("record", path, detail)
 
 
@@ -398,7 +398,7 @@ def _look_at_lineage(store: Store, address: str, record: UnitRecord) -> Iterator
         return
     if sorted(counts.values()) != sorted(file.rows for file in record.files):
         detail = (
-            f"knows {counted(counts.total(), 'row')} of {counted(len(counts), 'file')}, where "
+            f"lists {counted(counts.total(), 'row')} of {counted(len(counts), 'file')}, but "
             f"{record.scored:,} of {len(record.files)} were published; {_REMEDY}"
         )
         yield Damage("lineage", path, detail)

@@ -21,10 +21,10 @@ class Part:
     """One table of an accumulator's content: r rows of integers, in an order of its own.
 
     Args:
-        key_r: what is counted or summed: the prefix of a bucket, a hash, an index.
-        count_r: how many of it, or the sum.
-        shift_r: the low bits that a bucket's prefix leaves out; zeros elsewhere.
-        value_r: texts that the keys stand for, at most 64 bytes each; none but in labels.
+        key_r: What is counted or summed: the prefix of a bucket, a hash, an index.
+        count_r: How many of it, or the sum.
+        shift_r: The low bits that a bucket's prefix leaves out; zeros elsewhere.
+        value_r: Texts that the keys stand for, at most 64 bytes each; none but in labels.
     """
 
     key_r: NDArray[np.uint64]
@@ -69,5 +69,5 @@ class Accumulator(Protocol):
         """Reverses `scalars` and `parts`; those of `extra` may be missing.
 
         Raises:
-            ValueError: no accumulator has such content, so that damage is not counted on.
+            ValueError: No accumulator has such content, so that damage is not counted on.
         """

@@ -84,7 +84,7 @@ def _numbers(before: Numbers, now: Numbers) -> tuple[tuple[Difference, ...], str
     if before.type == now.type or not {before.type, now.type} <= _PRECISIONS.keys():
         return differences(NumberSides(aligned)), ""
     coarser = min(before.type, now.type, key=lambda name: np.dtype(_PRECISIONS[name]).itemsize)
-    note = f"compared as {coarser}, so that nothing is exact"
+    note = f"compared as {coarser}, so nothing is exact"
     return differences(NumberSides(_rounded(aligned, _PRECISIONS[coarser]))), note
 
 

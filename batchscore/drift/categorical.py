@@ -35,15 +35,15 @@ class AlignedCategories:
     of the hash. Folds miss only what moves between values of one fold.
 
     Args:
-        cell_c: hash of each cell's value, ascending, or the fold's number.
-        p_c: the reference's count by cell; sums to all its values.
-        q_c: the current count by cell.
-        hash_v: the values of which either side has a count of their own, by ascending hash: all,
+        cell_c: Hash of each cell's value, ascending, or the fold's number.
+        p_c: The reference's count by cell; sums to all its values.
+        q_c: The current count by cell.
+        hash_v: The values of which either side has a count of their own, by ascending hash: all,
             or those of a common sample.
-        p_v: the reference's count by value.
-        q_v: the current count by value.
-        sampled: share of all hashes that the values are sampled from; 1 where they are all.
-        exact: whether cells are values.
+        p_v: The reference's count by value.
+        q_v: The current count by value.
+        sampled: Share of all hashes that the values are sampled from; 1 where they are all.
+        exact: Whether cells are values.
     """
 
     cell_c: Hashes
@@ -61,12 +61,12 @@ class Unseen:
     """The current values that the reference has not, and how many that may well be.
 
     Args:
-        share: u, the share of current rows whose value the reference has not.
-        f1: values that the reference has once; an estimate where values are sampled.
-        f2: values that it has twice, likewise.
+        share: `u`, the share of current rows whose value the reference has not.
+        f1: Values that the reference has once; an estimate where values are sampled.
+        f2: Values that it has twice, likewise.
         expected: f1 / n, the share to be expected without any change, by Good and Turing.
-        variance: of `share - expected`: u (1 - u) / m + (f1 + 2 f2 + 1) / n**2, and where values
-            are sampled what the choice of the sample adds.
+        variance: Variance of `share - expected`: u (1 - u) / m + (f1 + 2 f2 + 1) / n**2, and where
+            values are sampled what the choice of the sample adds.
     """
 
     share: float
@@ -81,14 +81,14 @@ class CategoryChanges:
     """Counts and shares of each cell; see `AlignedCategories`.
 
     Args:
-        cell_c: hash of the value, or number of the fold.
-        p_c: the reference's count, of n.
-        q_c: the current count, of m.
-        p_share_c: the reference's share.
-        q_share_c: the current share.
-        n: the reference's rows.
-        m: the current rows.
-        folded: whether cells are folds.
+        cell_c: Hash of the value, or number of the fold.
+        p_c: The reference's count, of n.
+        q_c: The current count, of m.
+        p_share_c: The reference's share.
+        q_share_c: The current share.
+        n: The reference's rows.
+        m: The current rows.
+        folded: Whether cells are folds.
     """
 
     cell_c: Hashes

@@ -138,7 +138,7 @@ class Categories:
         """Returns the hash of each value (v,), ascending, and its count.
 
         Raises:
-            ValueError: there are more than `EXACT` distinct values.
+            ValueError: There are more than `EXACT` distinct values.
         """
         if self.folded:
             raise ValueError(f"beyond {EXACT} distinct values use folds() and sample()")
@@ -210,7 +210,7 @@ class Categories:
         """Reverses `scalars` and `parts`; `labels` may be missing.
 
         Raises:
-            ValueError: they do not fit each other or the type.
+            ValueError: They do not fit each other or the type.
         """
         categories, folded = cls(type_), _is_folded(parts)
         kept = _rows(parts, "sample" if folded else "values", SAMPLE if folded else EXACT)
@@ -443,7 +443,7 @@ def _restored_labels(categories: Categories, parts: Mapping[str, Part]) -> Frequ
     if int(counts_l.sum()) > categories.n:
         raise ValueError("labels count more than there is")
     if not categories.folded and not np.isin(hashes_l, categories.counts()[0]).all():
-        raise ValueError("a label is of a value that is not there")
+        raise ValueError("a label belongs to a value that is missing")
     labels_l = binary_array(values, pa.large_binary())
     frequent.add(hashes_l, counts_l, lambda rows: labels_l.take(to_arrow(rows)))
     return frequent

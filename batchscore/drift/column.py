@@ -41,12 +41,12 @@ class ColumnProfile:
     """What is known of one column; `update` and `merge` change it.
 
     Args:
-        type: the Arrow type's name; of dictionaries, runs and extensions that of the values.
-        kind: by which its aspects were chosen.
-        aspects: what is accumulated, by name; none for types without statistics.
-        count: rows, nulls among them.
-        nulls: rows without a value.
-        spoiled: vectors that were left out, since they hold a null or a number that is not finite.
+        type: The Arrow type's name; of dictionaries, runs and extensions that of the values.
+        kind: Kind by which its aspects were chosen.
+        aspects: What is accumulated, by name; none for types without statistics.
+        count: Rows, nulls among them.
+        nulls: Rows without a value.
+        spoiled: Vectors that were left out, since they hold a null or a number that is not finite.
     """
 
     type: str

@@ -65,7 +65,7 @@ def compare_profiles(reference: TableProfile, current: TableProfile, rules: Rule
     one that cannot be compared since its type changed. One that was added is only listed.
 
     Raises:
-        ValueError: the rules name an unknown measure or impossible thresholds.
+        ValueError: The rules name an unknown measure or impossible thresholds.
     """
     check_rules(rules)
     pairs = [
@@ -121,12 +121,14 @@ def _absence(
     current: TableProfile,
 ) -> tuple[Verdict, str]:
     if before is None and now is None:
-        return "fail", "is on neither side; correct its name, or do not judge it"
+        return "fail", (
+            "is in neither the reference nor the current data; correct its name, or do not judge it"
+        )
     if not reference.rows or not current.rows:
         side = "current data" if reference.rows else "reference"
         return "insufficient_data", f"there are no rows in the {side}"
     if now is None:
-        return "fail", "is gone: the current data have not this column, the reference has"
+        return "fail", "is missing: the current data lack this column of the reference"
     return "fail", "is not in the reference; take one that has it, or do not judge it"
 
 

@@ -23,7 +23,7 @@ def finite_matrix(array: pa.Array) -> Array:
     """Returns the rows (b, d) of a FixedSizeList column of floats that are all there and finite.
 
     Args:
-        array: without nulls; its lists may hold nulls.
+        array: Array without nulls; its lists may hold nulls.
     """
     assert isinstance(array, pa.FixedSizeListArray)
     width, flat = array.type.list_size, array.flatten()

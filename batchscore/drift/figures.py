@@ -29,9 +29,9 @@ def figure(now: Summary, before: Summary, title: str) -> str:
     """Returns the figure that changed most, as it is and as it was; empty where none did.
 
     Args:
-        now: statistics of numbers, as `Numbers.summary` returns them, and how many they are, `n`.
-        before: those of the reference.
-        title: names the reference.
+        now: Statistics of numbers, as `Numbers.summary` returns them, and how many they are, `n`.
+        before: Figures of the reference.
+        title: Names the reference.
     """
     found = [
         *(_place(key, now, before, title) for key in _PLACES),

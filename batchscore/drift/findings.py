@@ -24,8 +24,8 @@ class Shares:
     """Two shares of rows, for a sentence about them.
 
     Args:
-        before: In the reference; what is expected, where that is another figure.
-        now: In the current data.
+        before: The figure in the reference; what is expected, where that is another figure.
+        now: The figure in the current data.
         value: The value that has these shares, if it is one value.
     """
 
@@ -39,19 +39,19 @@ class Measure:
     """One measure of the difference between reference and current.
 
     Args:
-        name: names it, as in the job file; `drift/measures/` declares them.
-        value: the effect; None where it is not defined.
-        low: certified lower bound of the effect where it is known within bounds only.
-        high: certified upper bound.
-        floor: what noise alone may reach at the corrected level, in the effect's unit; None where
+        name: Names it, as in the job file; `drift/measures/` declares them.
+        value: The effect; None where it is not defined.
+        low: Certified lower bound of the effect where it is known within bounds only.
+        high: Certified upper bound.
+        floor: What noise alone may reach at the corrected level, in the effect's unit; None where
             the test against noise has no such figure.
-        beyond_noise: whether the effect is more than noise.
-        warn: the effect from which on a warning is due; None where it is only shown.
-        fail: the effect from which on it fails.
+        beyond_noise: Whether the effect is more than noise.
+        warn: The effect from which on a warning is due; None where it is only shown.
+        fail: The effect from which on it fails.
         outcome: `undecided` within noise that an effect of `fail` would be within too; `shown`
             where the measure takes no part.
-        detail: what it is about, such as the category that changed most; may be empty.
-        shares: the figures of `detail`, for sentences; not part of its JSON.
+        detail: What it is about, such as the category that changed most; may be empty.
+        shares: The figures of `detail`, for sentences; not part of its JSON.
     """
 
     name: str
@@ -76,14 +76,14 @@ class AspectDrift:
     """One aspect of a column, as its values or its length, and how it changed.
 
     Args:
-        column: the column's name.
+        column: The column's name.
         aspect: `value`, `length`, `norm`, `vector`, `argmax`, … ; one that only counts nulls, as
             of a type without statistics, is `nulls`.
-        kind: of the accumulator: numbers, categories or vectors; `nulls` where there is none.
-        verdict: the worst of the measures.
-        measures: those that take part first, the worst first; then those that are shown.
-        note: what else to know, such as a type that changed.
-        judged: whether it takes part in the table's verdict.
+        kind: Kind of the accumulator: numbers, categories or vectors; `nulls` where there is none.
+        verdict: The worst of the measures.
+        measures: Measures that take part first, the worst first; then those that are shown.
+        note: What else to know, such as a type that changed.
+        judged: Whether it takes part in the table's verdict.
     """
 
     column: str
@@ -100,14 +100,14 @@ class TableDrift:
     """How a table changed against a reference.
 
     Args:
-        verdict: the worst of the judged aspects.
-        alpha: the chance, at most, that noise alone warns or fails anywhere.
-        comparisons: tests against noise that share it.
-        reference_rows: n.
-        current_rows: m.
-        aspects: worst first.
-        gone: columns of the reference that are not there.
-        added: columns that the reference has not.
+        verdict: The worst of the judged aspects.
+        alpha: The chance, at most, that noise alone warns or fails anywhere.
+        comparisons: Tests against noise that share it.
+        reference_rows: `n`.
+        current_rows: `m`.
+        aspects: Worst first.
+        gone: Columns of the reference that are not there.
+        added: Columns that the reference lacks.
     """
 
     verdict: Verdict
@@ -144,10 +144,10 @@ class Rules:
     """How two profiles are judged.
 
     Args:
-        alpha: the chance, at most, that noise alone warns or fails in the whole comparison.
-        columns: the columns that are judged; None: all.
-        thresholds: by measure, in place of the defaults, for all columns.
-        column_thresholds: by column, then measure, in place of `thresholds`.
+        alpha: The chance, at most, that noise alone warns or fails in the whole comparison.
+        columns: The columns that are judged; None: all.
+        thresholds: Thresholds by measure, instead of the defaults, for all columns.
+        column_thresholds: Thresholds by column, then measure, instead of `thresholds`.
     """
 
     alpha: float = 0.001

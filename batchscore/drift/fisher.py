@@ -30,7 +30,7 @@ def fisher_p(a: int, n: int, b: int, m: int) -> float:
     values gives 1. Raises ValueError where a share is not within 0 to 1.
     """
     if not 0 <= a <= n or not 0 <= b <= m:
-        raise ValueError(f"{a} of {n} and {b} of {m} are no shares; a count lies within 0 and all")
+        raise ValueError(f"{a} of {n} and {b} of {m} are not shares; a count is between 0 and all")
     table = _Margins(a + b, n, n + m)
     if a > table.mode:
         a, table = b, table.mirrored()

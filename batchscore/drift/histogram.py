@@ -450,4 +450,4 @@ def _check(buckets: Buckets, shifts_b: Shifts, key_range: tuple[int, int] | None
     last_keys_b = buckets.last_keys_b
     ends = [(key_range[0], 0), (key_range[1], -1)]
     if not all(int(edges_b[b]) <= key <= int(last_keys_b[b]) for key, b in ends):
-        raise ValueError("minimum or maximum lie outside the first or last bucket")
+        raise ValueError("the minimum or maximum is outside the first or last bucket")

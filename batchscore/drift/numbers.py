@@ -155,7 +155,7 @@ class Numbers:
 
 def _count(value: Any) -> int:
     if type(value) is not int or value < 0:
-        raise ValueError(f"{value!r} is no count")
+        raise ValueError(f"{value!r} is not a count")
     return value
 
 
@@ -164,7 +164,7 @@ def _buckets(parts: Mapping[str, Part]) -> Buckets:
     if part is None:
         return Buckets(np.empty(0, np.uint8), np.empty(0, np.uint64), np.empty(0, np.int64))
     if part.shift_r is None or part.value_r or part.key_r.size > CAP:
-        raise ValueError("these are no buckets")
+        raise ValueError("these are not buckets")
     return Buckets(part.shift_r, part.key_r, part.count_r)
 
 

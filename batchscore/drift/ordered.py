@@ -33,14 +33,14 @@ class Aligned:
     """Two samples of numbers counted in the same buckets, in ascending order.
 
     Args:
-        lows_b: smallest value that a bucket may hold, within the range of both samples; large
+        lows_b: Smallest value that a bucket may hold, within the range of both samples; large
             integers are rounded, so that neighbours may look equal.
-        highs_b: largest value that a bucket may hold, likewise.
-        p_b: the reference's count.
-        q_b: the current count; one of both is above 0.
-        places_b: the middle of a bucket, less a constant for integers, which keeps differences of
+        highs_b: Largest value that a bucket may hold, likewise.
+        p_b: The reference's count.
+        q_b: The current count; one of both is above 0.
+        places_b: The middle of a bucket, less a constant for integers, which keeps differences of
             large ones precise.
-        widths_b: largest less smallest value of a bucket; 0 only where they are the same.
+        widths_b: Largest less smallest value of a bucket; 0 only where they are the same.
     """
 
     lows_b: Floats
@@ -68,12 +68,12 @@ class Wasserstein:
     A figure is None where the spread is 0 or infinite, or the distance is infinite.
 
     Args:
-        clipped_over_sigma: both samples clipped to the edges of `clipped_places`, over the
+        clipped_over_sigma: Both samples clipped to the edges of `clipped_places`, over the
             clipped reference's population standard deviation.
-        j_over_sigma: the integral of sqrt(F (1 - F)) of both clipped samples pooled, over the
+        j_over_sigma: The integral of sqrt(F (1 - F)) of both clipped samples pooled, over the
             same; noise moves the distance by about this / sqrt(n).
-        over_sigma: unclipped, over the reference's population standard deviation.
-        over_iqr: unclipped, over the reference's interquartile range.
+        over_sigma: Unclipped, over the reference's population standard deviation.
+        over_iqr: Unclipped, over the reference's interquartile range.
     """
 
     clipped_over_sigma: float | None

@@ -26,9 +26,9 @@ class Layout:
     Words of one sign ascend with their keys, or all against them.
 
     Args:
-        most_shift: the most low bits of a word that may be left out when a bucket is looked for.
-        words: reads finite values as words.
-        word_range: turns first and last keys of buckets into the smallest and largest word that
+        most_shift: The most low bits of a word that may be left out when a bucket is looked for.
+        words: Reads finite values as words.
+        word_range: Turns first and last keys of buckets into the smallest and largest word that
             belongs into each; the largest is below the smallest where there is none.
     """
 

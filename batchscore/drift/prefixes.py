@@ -49,7 +49,7 @@ class PrefixTable:
 
         Args:
             values_n: `AT_ONCE` at most.
-            room: holds the result until it is used again.
+            room: Holds the result until it is used again.
         """
         places_n, found_n = room.places_n[: values_n.size], room.found_n[: values_n.size]
         np.right_shift(self.layout.words(values_n), self.shift, out=places_n, casting="same_kind")
@@ -67,10 +67,10 @@ def prefix_table(
     """Returns the table that leads most values to their buckets; None if it leads under half.
 
     Args:
-        layout: how the values will be read.
-        first_keys_b: the smallest keys that belong into the buckets.
-        last_keys_b: the largest keys that do.
-        counts_b: what the buckets hold; fewer than 2**15 buckets.
+        layout: How the values will be read.
+        first_keys_b: The smallest keys that belong into the buckets.
+        last_keys_b: The largest keys that do.
+        counts_b: What the buckets hold; fewer than 2**15 buckets.
     """
     lows_b, highs_b = layout.word_range(first_keys_b, last_keys_b)
     full_b = lows_b <= highs_b

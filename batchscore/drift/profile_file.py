@@ -100,7 +100,7 @@ def write_table(profile: TableProfile, meta: Mapping[str, Any], extra: bool | No
     describes it.
 
     Args:
-        extra: whether to store only the parts that are large or approximate, or all but these; by
+        extra: Whether to store only the parts that are large or approximate, or all but these; by
             default all. Only without them is the content free of how the data were split.
     """
     columns = sorted(profile.columns.items())
@@ -129,11 +129,11 @@ def read_table(data: bytes, extra: bytes | None = None) -> tuple[TableProfile, d
     """Returns the profile and the `meta` that `write_table` was given.
 
     Args:
-        data: the file.
-        extra: the file of the large and approximate parts, where they were stored apart.
+        data: The file.
+        extra: The file of the large and approximate parts, where they were stored apart.
 
     Raises:
-        RecordError: the bytes are not such a file, or are damaged.
+        RecordError: The bytes are not such a file, or are damaged.
     """
     try:
         parts, record, meta = _parse(data)
@@ -156,7 +156,7 @@ def read_record(data: bytes) -> dict[str, Any]:
     """Returns the `meta` that `write_table` was given, and decodes nothing else.
 
     Raises:
-        RecordError: the bytes are not such a file, or are damaged.
+        RecordError: The bytes are not such a file, or are damaged.
     """
     try:
         with pq.ParquetFile(pa.BufferReader(data)) as file:

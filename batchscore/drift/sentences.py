@@ -20,10 +20,10 @@ def sentences(
     """Returns a sentence for each judged aspect that warns or fails.
 
     Args:
-        drift: the result of comparing the two profiles.
-        reference: the profile that was compared with.
-        current: the profile that is judged.
-        title: names the reference.
+        drift: The result of comparing the two profiles.
+        reference: The profile that was compared with.
+        current: The profile that is judged.
+        title: Names the reference.
     """
     said = changes(drift, reference, current, title)
     return {key: f"{aspect_name(*key)}: {change}" for key, change in said.items()}

@@ -20,8 +20,8 @@ class TableProfile:
     The same rows give the same profile in every partition, order and merge tree.
 
     Args:
-        columns: what was profiled so far.
-        hints: what is known of columns in addition to their types; not stored.
+        columns: What was profiled so far.
+        hints: What is known of columns in addition to their types; not stored.
     """
 
     columns: dict[str, ColumnProfile] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class TableProfile:
         types = dict(zip(names, batch.schema.types, strict=True))
         if len(types) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
-            raise InputError(f"column {twice!r} is there twice; names must differ, so rename one")
+            raise InputError(f"column {twice!r} appears twice; rename one")
         self._require({name: (type_name(type_), None) for name, type_ in types.items()})
         for name, array in zip(types, batch.columns, strict=True):
             if name not in self.columns:

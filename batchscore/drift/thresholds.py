@@ -17,7 +17,7 @@ def check_rules(rules: Rules) -> None:
     """Refuses rules that cannot judge anything.
 
     Raises:
-        ValueError: alpha is not between 0 and 1, or next to 0, a measure is unknown or only
+        ValueError: `alpha` is not between 0 and 1, or next to 0, a measure is unknown or only
             shown, or thresholds are out of range or in the wrong order.
     """
     if not _LEAST_ALPHA <= rules.alpha < 1:
@@ -39,11 +39,11 @@ def thresholds_for(rules: Rules, column: str, type_: str, aspect: str, measure: 
     not judged. Thresholds of the column itself change both.
 
     Args:
-        rules: valid ones.
-        column: its name.
-        type_: the name of its Arrow type.
-        aspect: as `AspectDrift.aspect`.
-        measure: as `Measure.name`.
+        rules: Rules that are valid.
+        column: Its name.
+        type_: The name of its Arrow type.
+        aspect: As in `AspectDrift.aspect`.
+        measure: As in `Measure.name`.
     """
     own = rules.column_thresholds.get(column, {})
     if measure in own:

@@ -263,7 +263,7 @@ class _Products:
         if not np.array_equal(_shifts(part), _shifts(expected)):
             raise ValueError("covariance has other shifts")
         if not np.array_equal(part.key_r, expected.key_r) or part.count_r.size != part.key_r.size:
-            raise ValueError("covariance has not a low and a high sum for each pair in order")
+            raise ValueError("covariance lacks a low and a high sum for each pair in order")
         low_t, high_t = np.split(part.count_r, 2)
         bound = (rows * (UNIT + 1) ** 2 >> _LIMB) + 1
         if low_t.min() < 0 or low_t.max() >> _LIMB or high_t.min() < -bound or high_t.max() > bound:
@@ -476,7 +476,7 @@ def _shifts(part: Part) -> NDArray[np.uint8]:
 def _counts(parts: Mapping[str, Part], name: str, size: int, bound: int) -> Sums:
     part = parts.get(name)
     if part is None or not np.array_equal(part.key_r, np.arange(size, dtype=np.uint64)):
-        raise ValueError(f"{name} has not {size} sums in order")
+        raise ValueError(f"{name} does not have {size} sums in order")
     sums_r = part.count_r
     if sums_r.size != size or sums_r.min() < -bound or sums_r.max() > bound:
         raise ValueError(f"{name} has a sum that is too large for the vectors")

@@ -22,9 +22,9 @@ def judge(variants: Sequence[Difference], thresholds: Thresholds, alpha: float) 
     """Returns the measure that comparisons of one name come to: the worst, else the first.
 
     Args:
-        variants: at least one.
-        thresholds: of this measure.
-        alpha: the level of each test.
+        variants: At least one.
+        thresholds: Thresholds of this measure.
+        alpha: The level of each test.
     """
     outcomes = [_alarm(each, thresholds, alpha) for each in variants]
     worst = min(outcomes, key=_WORST_FIRST.index)

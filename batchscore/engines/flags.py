@@ -28,7 +28,7 @@ def parse_flags(flags: Sequence[str], ours: Mapping[str, str]) -> argparse.Names
     """Returns the values of Beam's options, those with defaults as well.
 
     Args:
-        flags: As on a command line.
+        flags: Options as on a command line.
         ours: Options that belong elsewhere, each with the key of the job file that sets it.
 
     Raises:
@@ -44,8 +44,8 @@ def parse_flags(flags: Sequence[str], ours: Mapping[str, str]) -> argparse.Names
         raise JobFileError(f"Beam options {' '.join(flags)!r}: {error}") from error
     if unknown:
         raise JobFileError(
-            f"Beam option {unknown[0]!r}: Beam has no such option; batchscore's own options "
-            "go before the --"
+            f"Beam option {unknown[0]!r}: Beam has no such option; put batchscore's own options "
+            "before the --"
         )
     for flag in flags:
         name = flag.split("=")[0].removeprefix("--")

@@ -37,7 +37,7 @@ SharedModel = tuple[str, float, socket.socket]
 """A model's format and timeout, and a connection to its process."""
 
 _RELEASED = 64
-"""Exit code of a worker that the runner let go; no other end of a process has it."""
+"""Exit code of a worker that the runner released; no process ends with it otherwise."""
 _DESERTED = 65
 """Exit code of a worker whose runner is gone."""
 _NOTICED_SECONDS = 0.5
@@ -86,8 +86,8 @@ def _work(
     """Serves one worker's requests until the runner closes the connection.
 
     Args:
-        gpu: the one that it sees of several.
-        model: the process that it shares with other workers, if any.
+        gpu: The one that it sees of several.
+        model: The process that it shares with other workers, if any.
     """
     if model is not None:
         use(Host(*model))

@@ -56,7 +56,7 @@ def _load(point: EntryPoint) -> Engine:
     missing = [name for name in _MEMBERS if not hasattr(engine, name)]
     if missing:
         raise JobFileError(
-            f"runtime.engine {point.name}: {point.value} is no engine: it has no "
+            f"runtime.engine {point.name}: {point.value} is not an engine: it lacks "
             f"{', '.join(missing)}; repair or upgrade the package that offers it"
         )
     return _Offered(cast(Engine, engine), point.value)

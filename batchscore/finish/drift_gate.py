@@ -33,12 +33,12 @@ def judge_drift(
     is compared, and neither its verdict nor its number of tests counts.
 
     Args:
-        profile: of all rows of the slice.
-        new: of those that the run adds to what is published, where there are others: among many
-            old rows theirs would not show.
+        profile: Profile of all rows of the slice.
+        new: Profile of those that the run adds to what is published, where there are others: among
+            many old rows theirs would not show.
 
     Raises:
-        RecordError: the profile of a reference is missing or damaged.
+        RecordError: The profile of a reference is missing or damaged.
     """
     if not references or not profile.rows:
         why = "no rows" if references else "no reference yet (drift.reference)"
@@ -164,7 +164,7 @@ def summarize(drift: TableDrift, wording: Sentences = MappingProxyType({})) -> d
     """Returns what a manifest keeps: of each aspect the measures that take part.
 
     Args:
-        wording: sentences about aspects that warn or fail.
+        wording: Sentences about aspects that warn or fail.
     """
     return {
         "verdict": drift.verdict,

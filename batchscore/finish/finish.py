@@ -42,7 +42,7 @@ from batchscore.runs.run_plan import RunPlan, read_plan
 from batchscore.runs.segments import compact
 from batchscore.storage.reading import Digest
 from batchscore.storage.store import Store, encode_json
-from batchscore.telemetry import BESIDE, BETWEEN, STAGES, Setting, add_up, explain
+from batchscore.telemetry import BETWEEN, PARALLEL, STAGES, Setting, add_up, explain
 from batchscore.units.record import UnitRecord
 from batchscore.units.tallies import Tally, merge_tallies
 from batchscore.worker.spec import RunSpec
@@ -56,15 +56,15 @@ class Result:
     """All units of a run, scored by it or before it.
 
     Args:
-        plan: what the run was planned to do.
-        base: the manifest of what is published, or None.
-        records: of all units, in the order of their names.
-        fresh: names of those that this run scored.
-        profile: of all units' rows.
-        new: of the rows that are not published yet; None where no others are kept.
-        rows: where every row went.
-        tallies: what each check of columns counted, by the check's key.
-        drift: how the profile differs from its references.
+        plan: What the run was planned to do.
+        base: The manifest of what is published, or None.
+        records: Records of all units, in the order of their names.
+        fresh: Names of those that this run scored.
+        profile: Profile of all units' rows.
+        new: Profile of the rows that are not published yet; None where no others are kept.
+        rows: Where every row went.
+        tallies: What each check of columns counted, by the check's key.
+        drift: How the profile differs from its references.
     """
 
     plan: RunPlan
@@ -193,8 +193,8 @@ def _check_files(spec: RunSpec, made: Mapping[str, UnitRecord], resumed: Collect
     damage |= find_damage(spec.output, _sidecars(spec.output, mine), read=False, moved=moved)
     if damage:
         raise RecordError(
-            f"{describe(damage)}; nothing was published: run the job again, and what is damaged is "
-            "scored again"
+            f"{describe(damage)}; nothing was published. Run the job again: it scores damaged "
+            "units again"
         )
 
 
@@ -396,7 +396,7 @@ def _timings(
     if not fresh:
         return {"stage_seconds": {}, "limited_by": None, "timings": None}
     seconds = add_up(record.seconds for record in fresh)
-    shown = (*STAGES, *BETWEEN, *BESIDE)
+    shown = (*STAGES, *BETWEEN, *PARALLEL)
     timings = asdict(explain(seconds, replace(_setting(spec, head, fresh), before=before)))
     return {
         "stage_seconds": _rounded({m.name: seconds.get(m.name) for m in shown}),

@@ -57,9 +57,9 @@ def judge(
     """Returns the checks of a run.
 
     Args:
-        records: of all units that would be published.
-        bad_shards: paths and reasons of shards that were left out.
-        base: the manifest of what is published of the slice, or None.
+        records: Records of all units that would be published.
+        bad_shards: Paths and reasons of shards that were left out.
+        base: The manifest of what is published of the slice, or None.
     """
     reasons = Counter[str]()
     for record in records:
@@ -104,9 +104,9 @@ def judge_ages(spec: Spec, bounds: Mapping[str, Tally], moment: datetime) -> lis
     """Returns the check of ages, where it fails however new the values turn out to be.
 
     Args:
-        spec: of the run.
-        bounds: by a check's key, a tally whose newest value no row exceeds, where one is known.
-        moment: when the ages are taken.
+        spec: Spec of the run.
+        bounds: By a check's key, a tally whose newest value no row exceeds, where one is known.
+        moment: When the ages are taken.
     """
     wanted = [each for each in spec.scoring.target.checks if each.key in bounds]
     found = check_columns(wanted, bounds, spec.scoring.checks, moment)
@@ -117,8 +117,8 @@ def judge_volume(spec: Spec, rows: Rows, base: Manifest | None) -> list[Check]:
     """Returns the check of the number of rows.
 
     Args:
-        spec: Of the run.
-        rows: Of the run.
+        spec: Spec of the run.
+        rows: Rows of the run.
         base: The manifest of what is published of the slice, or None.
     """
     if base is not None:

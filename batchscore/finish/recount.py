@@ -35,9 +35,9 @@ def complete_tallies(spec: RunSpec, records: Mapping[str, UnitRecord]) -> dict[s
     Some units are read at a time.
 
     Raises:
-        RecordError: a file of the unit is gone or damaged.
-        StepError: there is no such column, or its type cannot be checked so.
-        ShardError: a shard cannot be read, or changed since it was planned.
+        RecordError: A file of the unit is gone or damaged.
+        StepError: There is no such column, or its type cannot be checked so.
+        ShardError: A shard cannot be read, or changed since it was planned.
     """
     lacking = {unit: record for unit, record in records.items() if _missing(spec, record)}
     if not lacking:

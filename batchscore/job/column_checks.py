@@ -17,8 +17,8 @@ class ColumnCheck:
 
     Args:
         kind: `not_null`, `accepted` or `fresh`, as its key of the job file is called.
-        column: of the input, or a score.
-        values: those that `accepted` allows.
+        column: Column of the input, or a score.
+        values: Values that `accepted` allows.
     """
 
     kind: str

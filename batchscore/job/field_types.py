@@ -49,7 +49,7 @@ def distinct(values: tuple[str, ...]) -> tuple[str, ...]:
     """Returns texts of which none is there twice; ValueError where one is."""
     repeated = sorted(value for value, count in Counter(values).items() if count > 1)
     if repeated:
-        raise ValueError(f"{', '.join(map(shown, repeated[:5]))} is there more than once; keep one")
+        raise ValueError(f"{', '.join(map(shown, repeated[:5]))} appears more than once; keep one")
     return values
 
 
@@ -167,7 +167,7 @@ def _without_named_credentials(address: str) -> str:
     return address
 
 
-_GIVE = "give it by the environment, or by fsspec's own configuration files"
+_GIVE = "give it in the environment, or in fsspec's own configuration files"
 Address = Annotated[str, StringConstraints(pattern=ADDRESS), AfterValidator(_without_credentials)]
 # A query may be part of it, such as that of a service that exports a table.
 DataAddress = Annotated[

@@ -124,7 +124,7 @@ class Job(Section):
     rejects: Rejects = Field(default=Rejects(), description="How many rows may be rejected.")
     checks: Checks = Field(default=Checks(), description="What must hold before publishing.")
     drift: Drift = Field(default=Drift(), description="How the data are compared with references.")
-    runtime: Runtime = Field(default=Runtime(), description="On what the job runs.")
+    runtime: Runtime = Field(default=Runtime(), description="Where the job runs.")
     notify: Notify | None = Field(
         default=None,
         description="Runs a program at a run's end, with the result as JSON; by default none.",
@@ -176,11 +176,11 @@ class LoadedJob:
     """A checked job and where it came from.
 
     Args:
-        job: the job; its paths are absolute or fsspec addresses, its placeholders filled.
-        params: the parameters' values.
-        base: the job file's folder, absolute or an fsspec address; user code is found from here.
-        source: the job file's path as it was given.
-        text_sha256: of the file's bytes.
+        job: The job; its paths are absolute or fsspec addresses, its placeholders filled.
+        params: The parameters' values.
+        base: The job file's folder, absolute or an fsspec address; user code is found from here.
+        source: The job file's path as it was given.
+        text_sha256: SHA-256 of the file's bytes.
     """
 
     job: Job
@@ -194,13 +194,13 @@ def load_job(path: str, params: Sequence[str] = (), overrides: Sequence[str] = (
     """Read, fill in and check a job file.
 
     Args:
-        path: a local path or an fsspec address.
+        path: A local path or an fsspec address.
         params: `name=value`, one for each parameter that the job declares.
         overrides: `dotted.key=YAML value`; a list item's key is its position. A relative path in
             one starts from the current directory, where it was typed, and not from the job file.
 
     Raises:
-        JobFileError: with a line for each problem.
+        JobFileError: The job file is wrong; the message has a line for each problem.
     """
     content = read_job_file(path)
     source = shown_path(path)
@@ -274,7 +274,7 @@ def _key_in(node: Any, part: str, source: str) -> str | int:
     if isinstance(node, dict):
         return part
     if not isinstance(node, list):
-        raise JobFileError(f"{source}: {part!r} is a key of something that is not a mapping")
+        raise JobFileError(f"{source}: {part!r} would be a key of a value that is not a mapping")
     if not (part.isascii() and part.isdecimal() and len(part) < 7 and int(part) < len(node)):
         raise JobFileError(
             f"{source}: expected a position in a list of {len(node)}, found {printable(part)}; "
@@ -330,7 +330,7 @@ def _is_within(location: Location, outer: Iterable[Location]) -> bool:
 
 
 def _checked(tree: dict[str, Any], unfilled: bool) -> tuple[Job | None, list[Problem]]:
-    """Validate; where placeholders are left `unfilled`, what they stand in is not judged."""
+    """Validates a job; if placeholders are `unfilled`, values that contain them are not judged."""
     try:
         return Job.model_validate(tree), []
     except ValidationError as error:

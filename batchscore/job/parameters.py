@@ -59,9 +59,9 @@ class Parameter(BaseModel):
     type: Literal["date", "string", "integer", "number", "boolean"] = Field(
         description="What `--param` accepts: `date` is YYYY-MM-DD, `integer` has 64 bits, "
         "`number` is finite, `boolean` is `true` or `false`. There are no default "
-        "values, and no hidden today: a run names every value, so that it can be "
-        "repeated. Values are stored and shown as part of the slice's name, so do "
-        "not put a credential into one."
+        "values, and no implicit today: a run names every value, so it can be "
+        "repeated. Values are stored and shown in the slice's name, so do not use "
+        "credentials."
     )
 
 
@@ -221,8 +221,8 @@ def _resolved(
     name, part, form = match["name"], match["part"], match["format"]
     if match["broken"]:
         raise ValueError(
-            "a placeholder is '${name}', '${name.part}' or '${name:format}'; found a '${' that "
-            "begins none; write '$${' for the text '${'"
+            "a placeholder is '${name}', '${name.part}' or '${name:format}'; found another '${'; "
+            "write '$${' for the text '${'"
         )
     if name not in declared:
         hint = nearest(name, declared)

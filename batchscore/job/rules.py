@@ -61,12 +61,14 @@ class RowsCheck(Section):
         ge=0,
         le=1,
         description="The smallest allowed ratio of rows, without filtered ones, to what is "
-        "published of the slice. On the slice's first run the ratio is to the "
-        "median of up to seven of the job's slices before it by name. Half-empty "
-        "input is the commonest bad night. 0 never holds.",
+        "published of the slice. On the slice's first run the ratio is to the median "
+        "of up to seven of the job's slices before it by name. Input of which half "
+        "is missing is the most common failure. 0 never holds.",
     )
     max_ratio: float | None = Field(
-        default=None, ge=1, description="The largest allowed ratio to the same; by default none."
+        default=None,
+        ge=1,
+        description="The largest allowed ratio to the same rows; by default there is none.",
     )
 
 
@@ -159,7 +161,8 @@ class Rejects(Section):
     max_rows: int | None = Field(
         default=None,
         ge=0,
-        description="The most rejected rows, in addition to `max_ratio`; by default any number.",
+        description="The most rejected rows, in addition to `max_ratio`; by default there is no "
+        "limit.",
     )
 
 
@@ -169,8 +172,8 @@ class EarlierRuns(Section):
     run: Text | None = Field(default=None, description="One run of the output, by its name.")
     last: Annotated[int, Field(ge=1, le=366)] | None = Field(
         default=None,
-        description="How many published slices before this one, by their date, are merged; those "
-        "there are, where there are fewer. Needs a parameter of type `date`.",
+        description="How many published slices before this one, by date, are merged. If there "
+        "are fewer, all of them are. Needs a parameter of type `date`.",
     )
     same_weekday: bool = Field(
         default=False, description="Only slices of the same day of the week count for `last`."
@@ -181,7 +184,7 @@ class EarlierRuns(Section):
         if (self.run is None) == (self.last is None):
             raise ValueError("expected either run or last")
         if self.same_weekday and self.last is None:
-            raise ValueError("same_weekday goes with last")
+            raise ValueError("same_weekday needs last")
         return self
 
 
@@ -217,8 +220,8 @@ class ListedReference(Section):
     run: Text | None = Field(default=None, description="One run of the output, by its name.")
     last: Annotated[int, Field(ge=1, le=366)] | None = Field(
         default=None,
-        description="How many published slices before this one, by their date, are merged. Needs "
-        "a parameter of type `date`.",
+        description="How many published slices before this one, by date, are merged. Needs a "
+        "parameter of type `date`.",
     )
     same_weekday: bool = Field(
         default=False, description="Only slices of the same day of the week count for `last`."
@@ -239,7 +242,7 @@ class ListedReference(Section):
                 f"{' and '.join(given) or 'none'}"
             )
         if self.same_weekday and self.last is None:
-            raise ValueError("same_weekday goes with last")
+            raise ValueError("same_weekday needs last")
         return self
 
 
@@ -325,12 +328,12 @@ class Drift(Section):
     reference: Address | EarlierRuns | ListedReferences = Field(
         default="model",
         description="`model`: the profile in the model folder, written by training; `previous`: "
-        "what is published of the slice before this one by date, or of this one; a file that "
-        "`batchscore profile` wrote (a relative path starts from the job file's folder); or "
-        "earlier runs. The model's profile, where there is one, is compared with in "
-        "addition, since slow drift never shows against yesterday. A list of references, each with "
-        "an `on_fail` of its own, names all that the run is compared with. Without a reference "
-        "the run is profiled, and says so.",
+        "what is published of the slice before this one by date, or of this one; a "
+        "file that `batchscore profile` wrote (a relative path starts from the job "
+        "file's folder); or earlier runs. If the model folder has a profile, the run "
+        "is compared with it too, since slow drift does not show against yesterday. "
+        "A list of references, each with an `on_fail` of its own, names all that the "
+        "run is compared with. Without a reference the run is profiled, and says so.",
     )
     on_fail: Literal["hold", "warn"] = Field(
         default="hold",
@@ -341,7 +344,7 @@ class Drift(Section):
         default=0.001,
         gt=0,
         le=0.1,
-        description="The chance, at most, that noise alone warns or fails anywhere in the run.",
+        description="The largest probability that noise alone warns or fails anywhere in the run.",
     )
     columns: OneOrMore | None = Field(
         default=None,

@@ -91,8 +91,8 @@ class TensorSpec(Section):
     )
     shape: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(as_tuple)] = Field(
         default=(),
-        description="Its shape for one row, without the batch dimension: `[]` is one number a row, "
-        "`[3]` three.",
+        description="Its shape for one row, without the batch dimension: `[]` is one number per "
+        "row, `[3]` is three.",
     )
 
 
@@ -107,13 +107,13 @@ class InputSpec(Section):
     )
     max_length: Annotated[int, Field(ge=1, lt=1 << 31, strict=True)] | None = Field(
         default=None,
-        description="Makes each row a list of its own length, such as the tokens of a text: the "
-        "most numbers of a row. A longer row is rejected. The network is given rows of about one "
-        "length together, padded to `[rows, length]`.",
+        description="The most numbers that a row may have. Each row is then a list of its own "
+        "length, such as the tokens of a text. A longer row is rejected. The network "
+        "gets rows of similar length together, padded to `[rows, length]`.",
     )
     pad: int | float = Field(
         default=0,
-        description="The number that fills a row up behind its own, of the input's type. Needs "
+        description="The number that pads a row at its end, of the input's type. Needs "
         "`max_length`.",
     )
     truncate: bool = Field(
@@ -138,12 +138,12 @@ class ModelSection(Section):
     )
     inputs: dict[Text, Text | OneOrMore | InputSpec] = Field(
         default_factory=dict,
-        description="Each model input's column, or columns in order. For a model folder only where "
-        "they differ from what its `model.yaml` says; required for a weights file, where a mapping "
-        "of `columns` and `type` makes it another type than float32. The columns are those after "
-        "`preprocess`. A list of columns makes a vector a row; a single name makes a number, or a "
-        "vector where the column holds lists of one fixed size. Lists of varying length need a "
-        "`max_length`.",
+        description="Each model input's column, or columns in order. For a model folder only "
+        "where they differ from what its `model.yaml` says; required for a weights "
+        "file, where a mapping of `columns` and `type` makes it another type than "
+        "float32. The columns are those after `preprocess`. A list of columns makes "
+        "a vector per row. A single name makes a number, or a vector if the column "
+        "holds lists of one fixed size. Lists of varying length need a `max_length`.",
     )
     format: Annotated[str, StringConstraints(pattern=FORMAT)] | None = Field(
         default=None,
@@ -203,8 +203,8 @@ class Preprocess(Section):
     batch: BatchKind | None = Field(
         default=None,
         description="What the function takes: `arrow` (a RecordBatch) or `pandas` (a DataFrame). "
-        "The default goes by the annotation of its first argument, else `arrow`, which copies "
-        "nothing.",
+        "By default the annotation of its first argument decides; without one it is "
+        "`arrow`, which copies nothing.",
     )
     columns: Columns | None = Field(
         default=None,

@@ -149,7 +149,7 @@ def _key(loader: Any, node: yaml.Node, mapping: dict[str, Any], source: str) -> 
             f"{_at(node, source)}: key {printable(found)} is not a text; write it in quotes"
         )
     if key in mapping:
-        raise JobFileError(f"{_at(node, source)}: key {printable(key)} is there twice; keep one")
+        raise JobFileError(f"{_at(node, source)}: key {printable(key)} appears twice; keep one")
     return key
 
 
@@ -160,8 +160,8 @@ def _scalar(loader: Any, node: yaml.Node, source: str) -> Any:
     )
     if not known:
         raise JobFileError(
-            f"{_at(node, source)}: a tag that is not known here; "
-            "leave tags out, and quote a text that begins with '!'"
+            f"{_at(node, source)}: an unknown tag; leave tags out, and quote a text that begins "
+            "with '!'"
         )
     try:
         return loader.construct_object(node)

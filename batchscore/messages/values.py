@@ -21,7 +21,7 @@ def clock_text(value: int, unit: str) -> str:
     """Returns a time of day, or a duration below a day, as `09:30:00.5`.
 
     Args:
-        value: how many of the unit.
+        value: How many of the unit.
         unit: Arrow's name of it: s, ms, us or ns.
     """
     digits = _DIGITS[unit]
@@ -37,7 +37,7 @@ def duration_text(value: int, unit: str) -> str:
     Days and the rest have the same sign.
 
     Args:
-        value: how many of the unit.
+        value: How many of the unit.
         unit: Arrow's name of it: s, ms, us or ns.
     """
     days, rest = divmod(abs(value), _DAY * 10 ** _DIGITS[unit])

@@ -41,8 +41,8 @@ def counted(number: int, noun: str) -> str:
     """Returns a count with its noun in the right number: `1 row`, `1,204 batches`, `0 shards`.
 
     Args:
-        number: how many there are.
-        noun: its last word is what is counted, in the singular.
+        number: How many there are.
+        noun: Its last word is what is counted, in the singular.
     """
     return f"{number:,} {noun if number == 1 else plural(noun)}"
 

@@ -17,7 +17,7 @@ _OTHER_SEED = 0x5BD1E995
 
 
 class _Seeded:
-    """Stands in for a value whose hash has another seed in another process."""
+    """Replaces a value whose hash has another seed in another process."""
 
     def __init__(self, value: object) -> None:
         self._value = value

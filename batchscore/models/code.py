@@ -46,7 +46,7 @@ def _from_file(file: str, given: str, listed: Listed | None, edition: int) -> ty
     base = Path(given).resolve()
     path = (base / file).resolve()
     if not path.is_relative_to(base):
-        raise FunctionError(f"file {file!r} lies outside {base}; give a path below that folder")
+        raise FunctionError(f"file {file!r} is outside {base}; give a path below that folder")
     if not path.is_file():
         raise FunctionError(f"file {path} cannot be read: no such file; correct the reference")
     if listed is None:

@@ -17,10 +17,10 @@ def attribute(found: types.ModuleType, module: str, name: str) -> object:
     """Returns what a module calls `name`.
 
     Args:
-        module: the module's name in messages.
+        module: The module's name in messages.
 
     Raises:
-        FunctionError: it defines no such name; the message lists those that it does define.
+        FunctionError: It defines no such name; the message lists those that it does define.
     """
     if not hasattr(found, name):
         public = [key for key in vars(found) if not key.startswith("_")]
@@ -35,9 +35,9 @@ def import_failure(what: str, folder: Path | None, error: BaseException, install
     """Returns where in the user's own code an import failed, and what to do.
 
     Args:
-        what: the file or module that was imported.
-        folder: where the user's own code lies, if it is a folder of files.
-        install: the remedy for a module that is missing.
+        what: The file or module that was imported.
+        folder: Where the user's own code lies, if it is a folder of files.
+        install: The remedy for a module that is missing.
     """
     if isinstance(error, SyntaxError):
         place = f"{error.filename}, line {error.lineno}"

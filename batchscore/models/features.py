@@ -131,7 +131,7 @@ class Calendar(Frozen):
         try:
             return timezone and ZoneInfo(timezone).key
         except (KeyError, OSError, ValueError) as error:
-            raise ValueError(f"{timezone!r} is no zone of this machine's tz database") from error
+            raise ValueError(f"{timezone!r} is not a zone of this machine's tz database") from error
 
 
 Feature = Annotated[Numeric | Categorical | Calendar, pydantic.Field(discriminator="kind")]
@@ -274,7 +274,7 @@ def _check_column(feature: Feature, schema: pa.Schema) -> None:
     if len(found) != 1:
         raise InputError(
             f"column {feature.column!r} is in the batch {counted(len(found), 'time')}, expected "
-            f"once; the model reads it as {feature.kind}. There are: "
+            f"once; the model reads it as {feature.kind}. The batch has: "
             f"{', '.join(schema.names[:40])}"
         )
     dtype = schema.field(found[0]).type
@@ -349,7 +349,7 @@ def _index_of(feature: Categorical, column: pa.Array) -> NDArray[np.int64]:
 
 
 def _positions(feature: Calendar, column: pa.Array) -> NDArray[np.int64]:
-    """Return each row's position in the part's table; the last position stands for missing."""
+    """Return each row's position in the part's table; the last position is for missing values."""
     first, count = _RANGES[feature.part]
     if feature.timezone and pa.types.is_timestamp(column.type):
         column = column.cast(pa.timestamp(column.type.unit, feature.timezone))

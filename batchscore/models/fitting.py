@@ -170,7 +170,7 @@ def fit_categorical(
     frequent = sorted((-count, value) for value, count in pairs if count >= min_count)
     if not frequent:
         times = counted(min_count, "time")
-        raise InputError(f"column {column!r} has no value seen {times}; lower min_count")
+        raise InputError(f"column {column!r} has no value that appears {times}; lower min_count")
     return Categorical(column=column, vocabulary=tuple(value for _, value in frequent[:max_size]))
 
 

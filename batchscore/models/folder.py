@@ -263,7 +263,7 @@ def map_inputs(model: Model, columns: Mapping[str, Iterable[str]]) -> Model:
             )
         if len(taken) not in (1, width):
             raise ModelError(
-                f"model input {name!r} takes {counted(width, 'value')} a row, found "
+                f"model input {name!r} takes {counted(width, 'value')} per row, found "
                 f"{counted(len(taken), 'column')}; give {counted(width, 'column')}, or one list "
                 "column"
             )
@@ -392,8 +392,8 @@ def _check_pinned(
 ) -> None:
     if expected is None and format not in backend.unpinned:
         raise ModelError(
-            f"model {path} is of format {format} and needs its sha256; where {found} is the file "
-            "that you trust, set sha256 to that, or convert the weights to safetensors"
+            f"model {path} is of format {format} and needs its sha256; if you trust the file "
+            f"whose SHA-256 is {found}, set sha256 to it, or convert the weights to safetensors"
         )
     _compare(path, expected or found, found)
 
@@ -436,7 +436,7 @@ def _reading(store: Store, name: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise ModelError(f"{shown} is missing; {_RESTORE}") from error
     except TooLargeError as error:
-        raise ModelError(f"{shown} is larger than it may be: {error}; {_RESTORE}") from error
+        raise ModelError(f"{shown} is too large: {error}; {_RESTORE}") from error
     except OSError as error:
         cause = reason(error).removeprefix(f"{shown}: ")
         raise ModelError(f"{shown} cannot be read: {cause}; {_RESTORE}") from error

@@ -40,8 +40,8 @@ class Listed:
     """The files of a folder that code may be imported from.
 
     Args:
-        sha256: of each, by its path from the folder.
-        readable: further files that code may read.
+        sha256: SHA-256 of each, by its path from the folder.
+        readable: Further files that code may read.
     """
 
     sha256: Mapping[str, str]
@@ -55,9 +55,9 @@ class Code:
     find each other by built-ins of their own, whenever and on whichever thread they import.
 
     Args:
-        tree: the modules.
-        listed: the files that may be imported or read.
-        edition: another number gives modules of their own, without what the first ones keep.
+        tree: The modules.
+        listed: The files that may be imported or read.
+        edition: Another number gives modules of their own, without what the first ones keep.
             Those of `AFRESH` are as in another process: `hash()` gives texts other numbers.
     """
 
@@ -78,7 +78,7 @@ class Code:
         """Returns the module that a file holds; it runs once.
 
         Raises:
-            FunctionError: a file that it imports is not listed, or not as it was.
+            FunctionError: A file that it imports is not listed, or not as it was.
         """
         parts = parts_of(file)
         found = self.tree.find(parts)
@@ -127,7 +127,7 @@ class Code:
         """Returns the bytes of a listed file, which are those that were hashed.
 
         Raises:
-            FunctionError: it is not listed, or was changed since.
+            FunctionError: It is not listed, or was changed since.
         """
         if file not in self.listed.sha256:
             self.refuse(file, "imports")
@@ -139,7 +139,7 @@ class Code:
         """Compares a listed file that code opens with its hash, again whenever it was written.
 
         Raises:
-            FunctionError: it was changed since; the call fails at its end, too.
+            FunctionError: It was changed since; the call fails at its end, too.
         """
         path = self.tree.base / file
         found = path.stat()
@@ -392,10 +392,10 @@ def _plain_spec(
     """Returns what finds a module for `importlib.import_module` and for pickles.
 
     Args:
-        code: that is being run.
-        top: the module, or its outermost package.
-        rest: what follows it.
-        is_asked: whether the code asks itself. If a library does, for reasons of its own, an
+        code: Code that is being run.
+        top: The module, or its outermost package.
+        rest: What follows it.
+        is_asked: Whether the code asks itself. If a library does, for reasons of its own, an
             installed module of the same name wins.
     """
     found = code.top(top)

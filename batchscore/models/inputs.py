@@ -91,8 +91,9 @@ def check_varying(inputs: Iterable[ModelInput]) -> None:
             ours, theirs = getattr(varying, key), getattr(expected, key)
             if ours != theirs:
                 raise ModelError(
-                    f"model inputs {first.name!r} and {each.name!r} are of varying length, and a "
-                    f"row has one: {key} is {theirs} and {ours}; make them agree"
+                    f"model inputs {first.name!r} and {each.name!r} are of varying length, and "
+                    f"each row has one length for all: {key} is {theirs} and {ours}; make them "
+                    "agree"
                 )
         if not _holds(each.dtype, varying.pad):
             raise ModelError(

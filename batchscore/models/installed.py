@@ -30,14 +30,13 @@ def require_importable(reference: str) -> None:
         reference: "file.py:name", which passes, or "package.module:name".
 
     Raises:
-        ModelError: the module holds no network.
+        ModelError: The module holds no network.
     """
     module = reference.partition(":")[0]
     why = None if module.endswith(".py") else _why_not(module)
     if why is not None:
         raise ModelError(
-            f"architecture {reference}: module {module} {why}, so that it was not imported; "
-            f"{EXPECTED}"
+            f"architecture {reference}: module {module} {why}, so it was not imported; {EXPECTED}"
         )
 
 

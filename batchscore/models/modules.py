@@ -30,9 +30,9 @@ class Module:
     """A module below a folder.
 
     Args:
-        parts: its path from the folder, without an ending, which is also its name.
-        file: its file, from the folder on; None for a package without `__init__.py`.
-        is_package: whether other modules may lie in it.
+        parts: Its path from the folder, without an ending, which is also its name.
+        file: Its file, from the folder on; None for a package without `__init__.py`.
+        is_package: Whether other modules may lie in it.
     """
 
     parts: tuple[str, ...]
@@ -45,8 +45,8 @@ class Tree:
     """The modules below a folder, as one file of it imports them.
 
     Args:
-        base: the folder, with links resolved.
-        start: the parts of that file's own folder, which is searched before the base.
+        base: The folder, with links resolved.
+        start: The parts of that file's own folder, which is searched before the base.
     """
 
     base: Path

@@ -15,17 +15,17 @@ def undeclared(place: str, does: str, file: str) -> str:
     Who wrote the file is unknown: a cache of the code's own is not to be listed.
 
     Args:
-        place: where the code is.
-        does: what it does with the file.
-        file: its path from the job's folder.
+        place: Where the code is.
+        does: What it does with the file.
+        file: Its path from the job's folder.
     """
     folder = posixpath.dirname(file)
     every = f", or all of its folder, code: [{_in_yaml(folder)}]" if folder else ""
     return (
-        f"{place} {does} {file}, which lies in the job's folder and is not part of its code, so "
-        f"that a change of it would score no row again; add it to the job file, "
-        f"code: [{_in_yaml(file)}]{every}. If the code itself writes it, have it write outside of "
-        "the job's folder, as to tempfile.mkdtemp()"
+        f"{place} {does} {file}, which is in the job's folder but not part of its code, so a "
+        "change of it would score no row again. Add it to the job file, code: "
+        f"[{_in_yaml(file)}]{every}. If the code itself writes it, write it outside the job's "
+        "folder, such as to tempfile.mkdtemp()"
     )
 
 

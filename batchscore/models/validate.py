@@ -42,7 +42,7 @@ def _problem(detail: Any, kind: type[pydantic.BaseModel]) -> str:
 
 
 def _known_keys(kind: type[pydantic.BaseModel], loc: tuple[Any, ...]) -> list[str]:
-    """Return the keys of the model that an unknown key at `loc` stands in."""
+    """Return the keys of the model that contains an unknown key at `loc`."""
     definitions = kind.model_json_schema()
     models = {kind.__name__: definitions, **definitions.get("$defs", {})}
     by_tag = {

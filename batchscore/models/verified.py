@@ -30,12 +30,12 @@ def load_verified(
     no other file of the folder is imported. Each version of the files is run once a process.
 
     Args:
-        folder: where the files lie, for messages and tracebacks.
-        sources: the files' names and bytes.
-        edition: another number gives modules of their own, without what the first ones keep.
+        folder: Where the files lie, for messages and tracebacks.
+        sources: The files' names and bytes.
+        edition: Another number gives modules of their own, without what the first ones keep.
 
     Raises:
-        FunctionError: the code cannot be imported, or does not define the name.
+        FunctionError: The code cannot be imported, or does not define the name.
     """
     file, _, name = reference.partition(":")
     if file not in sources:

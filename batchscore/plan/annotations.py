@@ -21,7 +21,7 @@ def annotate(spec: Spec, footers: Sequence[Footer]) -> Target:
     and JSON as binaries and texts, and what they could not annotate without annotation.
 
     Raises:
-        InputError: a column has an annotation that cannot be written.
+        InputError: A column has an annotation that cannot be written.
     """
     target, schema = spec.scoring.target, spec.scoring.source.schema
     distinct = list({id(each.logical): each for each in footers}.values())

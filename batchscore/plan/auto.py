@@ -44,7 +44,7 @@ def choose_workers(
     """Returns how many worker processes a run has; InvalidError if an address forbids it.
 
     Args:
-        gpus: of this machine that the run may use; 0 where it is on the CPU.
+        gpus: GPUs of this machine that the run may use; 0 where it is on the CPU.
     """
     in_memory = [address for address in addresses if address.startswith("memory:")]
     if in_memory and asked not in ("auto", 1):
@@ -61,7 +61,7 @@ def choose_workers(
         return count, f"{count}, for {counted(gpus, 'GPU')} and {counted(len(units), 'unit')}"
     rows = sum(unit.rows for unit in units)
     if rows + SHARD_ROWS * sum(len(unit.pieces) for unit in units) < MANY_ROWS:
-        return 1, f"1, since {counted(rows, 'row')} {of_count(rows, 'is', 'are')} soon done"
+        return 1, f"1, since {counted(rows, 'row')} {of_count(rows, 'takes', 'take')} little time"
     count = min(count_cores(), len(units))
     return count, f"{count}, for {counted(count_cores(), 'core')} and {counted(len(units), 'unit')}"
 

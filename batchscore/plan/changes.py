@@ -18,15 +18,15 @@ class Changes:
     """Differences to what is published; shards by path.
 
     Args:
-        score: what decides scores and differs, as a person would call it.
-        removed: shards with published rows that are gone.
-        rewritten: shards with published rows that were rewritten, or are gone from a folder in
+        score: What decides scores and differs, as a person would call it.
+        removed: Shards with published rows that are gone.
+        rewritten: Shards with published rows that were rewritten, or are gone from a folder in
             which others took their place.
-        late: shards of which no row is published yet, those among `replacements` left out.
+        late: Shards of which no row is published yet, those among `replacements` left out.
         replacements: Shards that are in place of rewritten ones.
-        rows_before: rows of what is gone or rewritten, filtered and rejected ones counted.
+        rows_before: Rows of what is gone or rewritten, filtered and rejected ones counted.
         rows_after: Rows of what is in place of what was rewritten.
-        reasons: what decides scores and differs, a phrase each.
+        reasons: What decides scores and differs, a phrase each.
     """
 
     score: tuple[str, ...] = ()
@@ -43,8 +43,8 @@ def changed_facts(facts: Mapping[str, str], before: Mapping[str, str]) -> tuple[
     """Names what decides scores and differs; the version of a package that is not needed does not.
 
     Args:
-        facts: all that scores depend on, by name.
-        before: the same of an earlier run, in the same words.
+        facts: All that scores depend on, by name.
+        before: The same of an earlier run, in the same words.
     """
     counted = {k: v for k, v in before.items() if k in facts or not k.startswith(VERSION_OF)}
     return tuple(sorted(k for k in {*facts, *counted} if facts.get(k) != counted.get(k)))
@@ -59,10 +59,10 @@ def find_changes(
     """Compares what is to be scored with what is published.
 
     Args:
-        score: what decides scores and differs, as `changed_facts` names it.
-        pieces: row groups that are to be scored.
-        pieces_before: row groups whose rows are published, without those of bad shards.
-        shards: all of the input; those whose rows are filtered are neither gone nor late.
+        score: What decides scores and differs, as `changed_facts` names it.
+        pieces: Row groups that are to be scored.
+        pieces_before: Row groups whose rows are published, without those of bad shards.
+        shards: All of the input; those whose rows are filtered are neither gone nor late.
     """
     now, before = _rows_by_shard(pieces), _rows_by_shard(pieces_before)
     marks = {shard.path: (shard.size, shard.mark) for shard in shards}
@@ -97,7 +97,7 @@ def judge_changes(changes: Changes, on_change: OnChange, work: str) -> list[Chec
     """Returns a check for each kind of change that there is; one that the job holds is not passed.
 
     Args:
-        work: what going on would cost, in words.
+        work: What scoring would cost, in words.
     """
     kinds = (
         ("model", changes.score, on_change.model, "rescore", _name_reasons(changes.reasons)),
@@ -130,13 +130,13 @@ def judge_changes(changes: Changes, on_change: OnChange, work: str) -> list[Chec
 
 def _check(kind: str, passed: bool, what: str, choice: str) -> Check:
     key = f"on_change.{kind}"
-    remedy = "" if passed else f"; to go on once: --set {key}={choice}"
+    remedy = "" if passed else f"; to allow it once: --set {key}={choice}"
     return Check(key, passed, f"{what}{remedy}", "held")
 
 
 def _name_reasons(reasons: tuple[str, ...]) -> str:
     shown = "; ".join(reasons[:5]) + ("; …" if len(reasons) > 5 else "")
-    return f"{shown}, so that every row would be scored again"
+    return f"{shown}, so every row would be scored again"
 
 
 def _replaced(others: int) -> str:

@@ -99,7 +99,7 @@ def is_all_null(path: str, name: str) -> bool:
     decoded, up to its first value.
 
     Raises:
-        ShardError: the shard cannot be opened any more.
+        ShardError: The shard cannot be opened any more.
     """
     with open_shard(path) as file:
         paths, groups = file.reader.column_paths, [*range(file.metadata.num_row_groups)]

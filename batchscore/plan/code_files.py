@@ -24,14 +24,14 @@ def code_files(loaded: LoadedJob) -> dict[str, str]:
     """Returns the SHA-256 of each file that decides a job's scores, by path from its folder.
 
     Raises:
-        FunctionError: what the job declares is not there, or changes with each run.
+        FunctionError: What the job declares is not there, or changes with each run.
     """
     job, base = loaded.job, loaded.base
     if not is_local(base):
         if job.code:
             raise FunctionError(
-                f"code: the job file lies at {base}, and code is only taken from a local folder; "
-                "bring job file and code to this machine"
+                f"code: the job file is at {base}, and code is read from a local folder only; "
+                "copy job file and code to this machine"
             )
         return {}
     found: dict[str, str] = {}

@@ -33,7 +33,7 @@ def read_schema(job: Job, footers: Sequence[Footer], model: Model) -> pa.Schema:
     """Returns the columns to read: all, or those that something needs.
 
     Raises:
-        InputError: a column is missing, or has types that do not fit.
+        InputError: A column is missing, or has types that do not fit.
     """
     if not footers:
         return pa.schema([])
@@ -65,8 +65,8 @@ def checked_schema(
     """Returns the columns to read for checks of columns alone, which nothing else needs.
 
     Raises:
-        JobFileError: there is no such column.
-        InputError: a check and a column's type do not fit.
+        JobFileError: There is no such column.
+        InputError: A check and a column's type do not fit.
     """
     scores = score_kinds(output_names(model), job.postprocess)
     checks = column_checks(job.checks) if footers else ()

@@ -45,15 +45,15 @@ class Footer:
     """What a shard's footer says.
 
     Args:
-        shard: whose it is.
-        schema: its columns in plain types, hive keys among them; one object where shards are alike.
-        row_groups: rows of each.
-        kept: the indices of those that may hold rows the filter keeps.
-        bytes: uncompressed, of all row groups.
-        encrypted: dotted paths of encrypted columns.
-        int96: whether it has INT96 timestamps.
-        logical: what its columns' annotations say; one object where shards are alike.
-        address: where it is read from, if that is not the shard's path.
+        shard: The shard that it belongs to.
+        schema: Its columns in plain types, hive keys among them; one object where shards are alike.
+        row_groups: Rows of each.
+        kept: The indices of those that may hold rows the filter keeps.
+        bytes: Uncompressed, of all row groups.
+        encrypted: Dotted paths of encrypted columns.
+        int96: Whether it has INT96 timestamps.
+        logical: What its columns' annotations say; one object where shards are alike.
+        address: Where it is read from, if that is not the shard's path.
     """
 
     shard: Shard
@@ -96,14 +96,14 @@ def read_footers(
     """Opens all shards, some at a time, and reads their footers; hive values become their types.
 
     Args:
-        max_bad_shards: files that may be empty of bytes, not Parquet, cut off, or gone.
-        filters: pyarrow's DNF form, or None; excludes row groups by their statistics.
-        int96: the unit that INT96 timestamps are read in.
-        rules: how a job's hive keys get their types.
+        max_bad_shards: Files that may be empty of bytes, not Parquet, cut off, or gone.
+        filters: DNF as in pyarrow, or None; excludes row groups by their statistics.
+        int96: The unit that INT96 timestamps are read in.
+        rules: How a job's hive keys get their types.
         terms: The user's names, for messages.
 
     Raises:
-        InputError: one file more is so, or every one; hive keys differ, or are not what they
+        InputError: One file more is so, or every one; hive keys differ, or are not what they
             should be; or a column appears twice.
     """
     footers = Footers([], [])
@@ -125,13 +125,13 @@ class _Alike:
     """What shards of one schema share.
 
     Args:
-        raw: the schema as Arrow makes it of what is stored.
-        stored: the schema as it is stored.
+        raw: The schema as Arrow makes it of what is stored.
+        stored: The schema as it is stored.
         arrow: Whether an Arrow schema is stored next to it.
-        schema: in plain types, with the hive keys.
-        condition: by which statistics prune row groups; None: they cannot.
-        int96: whether there are INT96 timestamps.
-        logical: what the columns' annotations say.
+        schema: Schema in plain types, with the hive keys.
+        condition: Condition by which statistics prune row groups; None: they cannot.
+        int96: Whether there are INT96 timestamps.
+        logical: What the columns' annotations say.
     """
 
     raw: pa.Schema
@@ -245,7 +245,7 @@ def int96_unit(footers: Sequence[Footer], unit: str) -> str | None:
 def _bad_file(found: InputFile, error: Exception) -> BadFile:
     problem = unreadable(error)
     if found.size == 0:
-        problem = "is empty of bytes, expected a Parquet file"
+        problem = "is empty; expected a Parquet file"
     return BadFile(found.path, found.size, found.mark, problem)
 
 

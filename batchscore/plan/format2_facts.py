@@ -31,8 +31,8 @@ def without_neighbours(before: Mapping[str, str], facts: Mapping[str, str]) -> d
     """Returns facts of then, in today's format, without files that count no more.
 
     Args:
-        before: those of an earlier run; later ones are returned as they are.
-        facts: those of today, for a job's files.
+        before: Facts of an earlier run; later ones are returned as they are.
+        facts: Facts of today, for a job's files.
     """
     if not is_earlier(before):
         return dict(before)
@@ -50,9 +50,9 @@ def named_neighbours(
     be known here; a run that scores refuses it.
 
     Args:
-        before: those of an earlier run; there are none for later ones.
-        facts: those of today, for a job's files.
-        base: the job's folder.
+        before: Facts of an earlier run; there are none for later ones.
+        facts: Facts of today, for a job's files.
+        base: The job's folder.
     """
     left = [k.removeprefix(CODE) for k in before if k.startswith(CODE) and k not in facts]
     if not left or not is_earlier(before) or not is_local(base):

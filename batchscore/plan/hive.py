@@ -45,7 +45,7 @@ class KeyRules:
 
     Args:
         declared: `string` or `integer` by key, as `input.hive_types` says.
-        published: what the output was published with, which keys keep.
+        published: What the output was published with, which keys keep.
     """
 
     declared: Mapping[str, str] = field(default_factory=dict)
@@ -56,7 +56,7 @@ def hive_keys(path: str) -> Texts:
     """Returns the keys of the unbroken run of `key=value` folders right above a file.
 
     Raises:
-        InputError: a folder's name is not UTF-8, once its percent signs are decoded.
+        InputError: A folder's name is not UTF-8, once its percent signs are decoded.
     """
     keys: list[tuple[str, str | None]] = []
     for part in reversed(posixpath.dirname(path).split("/")):
@@ -74,8 +74,8 @@ def _decoded(text: str, part: str, path: str) -> str:
         decoded.encode()
     except UnicodeError as error:
         raise InputError(
-            f"shard {ascii(path)[1:-1]}: the folder {part!a} is not UTF-8 once it is decoded, "
-            "so that its value is unknown; rename the folder, such as é to %C3%A9"
+            f"shard {ascii(path)[1:-1]}: the folder {part!a} is not UTF-8 once it is decoded, so "
+            "its value is unknown; rename the folder, such as é to %C3%A9"
         ) from error
     return decoded
 
@@ -87,10 +87,10 @@ def key_types(found: Sequence[Placed], rules: KeyRules | None = None) -> Kinds:
     digits apart. A key whose type is declared, or was published, keeps that.
 
     Args:
-        rules: of a job; without one, two spellings of an integer make a key a text.
+        rules: Rules of a job; without one, two spellings of an integer make a key a text.
 
     Raises:
-        InputError: two shards have other keys, a declared key is unknown or no integer, or two
+        InputError: Two shards have other keys, a declared key is unknown or no integer, or two
             spellings of one integer would merge.
     """
     names = [name for name, _ in found[0].keys] if found else []
@@ -122,8 +122,9 @@ def _check_alike(found: Sequence[Placed], names: list[str]) -> None:
     for shard in found:
         if [name for name, _ in shard.keys] != names:
             raise InputError(
-                f"shard {shard.path}: has hive keys {[n for n, _ in shard.keys]}, expected {names} "
-                f"as in {found[0].path}; lay all shards out alike, or name the folders you mean"
+                f"shard {shard.path}: has hive keys {[n for n, _ in shard.keys]}, expected "
+                f"{names} as in {found[0].path}; give all shards the same folder keys, or name "
+                "the folders that you mean"
             )
 
 
@@ -131,7 +132,7 @@ def _check_declared(names: Sequence[str], declared: Iterable[str]) -> None:
     for name in declared:
         if name not in names:
             raise InputError(
-                f"input.hive_types: {name!r} is no hive key of the input; {nearest(name, names)}"
+                f"input.hive_types: {name!r} is not a hive key of the input; {nearest(name, names)}"
             )
 
 

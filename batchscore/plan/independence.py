@@ -44,13 +44,13 @@ class Dependence:
     """What a stage's result for a row turned out to depend on.
 
     Args:
-        cause: what was different when the result changed.
-        column: of the result; empty where whole rows or columns differ.
-        element: of a vector, which differs; else None.
-        examples: a few of the rows.
-        changed: rows that changed in this column.
-        compared: rows that were compared.
-        known_rows: of the batch that the rows were in first.
+        cause: What was different when the result changed.
+        column: Column of the result; empty where whole rows or columns differ.
+        element: Element of a vector, which differs; else None.
+        examples: A few of the rows.
+        changed: Rows that changed in this column.
+        compared: Rows that were compared.
+        known_rows: Rows of the batch that held the rows first.
     """
 
     cause: Cause
@@ -67,10 +67,10 @@ class Ways:
     """How a stage is tried.
 
     Args:
-        alone: single rows to try, up to 4.
-        enter: what each of two threads does before both call the stage at the same time, as to
+        alone: Single rows to try, up to 4.
+        enter: What each of two threads does before both call the stage at the same time, as to
             build its own network; None if one thread at a time may call it.
-        afresh: makes the stage again, without what it kept of calls before; None if it cannot be
+        afresh: Makes the stage again, without what it kept of calls before; None if it cannot be
             made again.
     """
 
@@ -90,11 +90,11 @@ def find_dependence(
     difference too.
 
     Args:
-        step: is called with blocks of these rows.
-        block: what the step was given.
-        known: what it made of it; at least one row.
-        tolerance: the largest difference of floats.
-        ways: how the step is tried.
+        step: Called with blocks of these rows.
+        block: What the step was given.
+        known: What it made of it; at least one row.
+        tolerance: The largest difference of floats.
+        ways: How the step is tried.
 
     Returns:
         The first difference; None where there is none.
@@ -157,7 +157,7 @@ def in_batches(step: Step, rows: int, stage: str, block: Block) -> Block:
     """Calls a step for batches of at most so many rows, and joins what it makes of them.
 
     Raises:
-        StepError: the step's; or it made other columns of one batch than of others.
+        StepError: The step's own error; or it made other columns of one batch than of others.
     """
     if len(block) <= rows:
         return step(block)

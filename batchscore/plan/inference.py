@@ -43,13 +43,15 @@ class Inference:
     """How the network is called, for the manifest.
 
     Args:
-        precision: that it computes with.
-        compile: whether it is compiled.
-        call_rows: that it sees at once.
-        chosen: why so many.
-        sample_rows: of the input, that were scored as asked for and in float32, uncompiled.
-        gaps: the largest difference between the two by output, over sample and golden rows.
-        warm_up_seconds: in which the sample was scored and the network compiled, where it is.
+        precision: Precision that it computes with.
+        compile: Whether it is compiled.
+        call_rows: Rows per call.
+        chosen: Why so many.
+        sample_rows: Rows of the input that were scored both as requested and in float32,
+            uncompiled.
+        gaps: The largest difference between the two by output, over sample and golden rows.
+        warm_up_seconds: Seconds in which the sample was scored and the network compiled, where it
+            is.
     """
 
     precision: str
@@ -65,18 +67,18 @@ def settle_inference(plan: Plan) -> Plan:
     """Returns the plan, whose device is resolved, with the rows of a call; what is asked is tried.
 
     Raises:
-        DeviceError: the device cannot do what was asked for, or its memory does not do.
-        ModelError: scores are farther from float32 than the model's tolerance, or there is
+        DeviceError: The device cannot do what was asked for, or its memory is too small.
+        ModelError: Scores are farther from float32 than the model's tolerance, or there is
             no row with a score to compare.
-        InvalidError: the first batch cannot be read, or put through preprocessing or the network;
+        InvalidError: The first batch cannot be read, or put through preprocessing or the network;
             or the rows of a call would make scores depend on a row's place, or are more than a
             batch has.
     """
     spec = plan.spec
     if spec.execution.precision == "tf32" and not spec.execution.device.startswith("cuda"):
         raise DeviceError(
-            f"runtime.precision tf32: is what GPUs compute with, and this run is on "
-            f"{spec.execution.device}; set runtime.precision to float32 or bf16"
+            f"runtime.precision tf32: needs a GPU, and this run is on {spec.execution.device}; "
+            "set runtime.precision to float32 or bf16"
         )
     _require_possible(spec)
     _require_whole_groups(plan)
@@ -125,8 +127,8 @@ def _require_whole_groups(plan: Plan) -> None:
         )
     if int(asked) % group:
         raise InvalidError(
-            f"runtime.micro_batch {asked}: on the CPU, whose kernels take rows in groups, a row's "
-            f"scores would change with its place; set 1 or a multiple of {group}"
+            f"runtime.micro_batch {asked}: on the CPU a row's scores would change with its place, "
+            f"since kernels take rows in groups; set 1 or a multiple of {group}"
         )
 
 
@@ -220,10 +222,9 @@ def _scored_sample(plan: Plan, plain: Spec, predictor: Predictor) -> tuple[Block
 
 def _unproven(spec: Spec) -> ModelError:
     return ModelError(
-        f"{_asked(spec)}: no row of the first {_SAMPLES} batches has a score in float32, and no "
-        f"golden row of model {spec.scoring.model.name!r}, so that nothing shows "
-        f"how far scores would be from it; set {_remedy(spec)}, or give the model golden "
-        "rows that have a score"
+        f"{_asked(spec)}: no row of the first {_SAMPLES} batches has a score in float32, and "
+        f"neither does a golden row of model {spec.scoring.model.name!r}, so the difference "
+        f"cannot be measured; set {_remedy(spec)}, or give the model golden rows that have a score"
     )
 
 
@@ -260,8 +261,8 @@ def _score_fast(spec: Spec, predictor: Predictor, inputs: Block) -> Block:
         compiled = " compiled" if spec.execution.compile else ""
         raise ModelError(
             f"model {spec.scoring.model.name!r} cannot be called in "
-            f"{spec.execution.precision}{compiled}, as it can in float32: {error}; "
-            f"set {_remedy(spec)}"
+            f"{spec.execution.precision}{compiled}, although it can in float32: {error}; set "
+            f"{_remedy(spec)}"
         ) from error
 
 
@@ -291,8 +292,8 @@ def _require_near(spec: Spec, gaps: Mapping[str, float], rows: str) -> None:
     raise ModelError(
         f"{_asked(spec)}: output {name!r} of model {spec.scoring.model.name!r} differs by up to "
         f"{gaps[name]:.3g} from float32 on {rows}, and its tolerance is {tolerance:g}; set "
-        f"{_remedy(spec)}, or where such a difference does no harm, a larger tolerance in the "
-        "model folder's model.yaml"
+        f"{_remedy(spec)}, or, if such a difference does no harm, a larger tolerance in the model "
+        "folder's model.yaml"
     )
 
 

@@ -33,15 +33,15 @@ class InputFile:
     """A file that the input names, before it is opened.
 
     Args:
-        path: what it is known by, an absolute path or an address. Links are resolved in the folder
+        path: What it is known by, an absolute path or an address. Links are resolved in the folder
             that the job names, and not below it, nor in its `key=value` folders. A hash is in place
             of a query's values.
-        size: its bytes.
-        mark: changes when it does, or when a link to it leads elsewhere.
-        keys: texts of its hive keys.
-        real: its path without links; its address with the query.
-        named: its path as the job names it.
-        inner: length of the part of the path in which no link is resolved.
+        size: Its bytes.
+        mark: Changes when it does, or when a link to it leads elsewhere.
+        keys: Texts of its hive keys.
+        real: Its path without links; its address with the query.
+        named: Its path as the job names it.
+        inner: Length of the part of the path in which no link is resolved.
     """
 
     path: str
@@ -86,8 +86,8 @@ def find_shards(
         shards = _find(address, plain)
         if not shards and not allow_empty:
             raise InputError(
-                f"{address}: no shard is there; correct the path, or set "
-                "input.allow_empty: true where nothing to score is a result"
+                f"{address}: no shard found; correct the path, or set input.allow_empty: true if "
+                "an empty input is normal"
             )
         found += shards
     return _each_once(found)
@@ -229,7 +229,7 @@ def _local_info(terms: Terms, filesystem: Any, name: str) -> dict[str, Any]:
         if not os.path.islink(name):
             raise
         raise InputError(
-            f"shard {name}: is a link to {os.readlink(name)}, where there is no file "
+            f"shard {name}: is a link to {os.readlink(name)}, which does not exist "
             f"({reason(error)}); restore the file, or remove the link"
         ) from error
     if info["type"] != "file":

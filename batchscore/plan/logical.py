@@ -27,8 +27,8 @@ class Logical:
     """What annotations say of columns beyond their plain types.
 
     Args:
-        marked: by column, its type with UUID and JSON as Arrow's extension types, at any depth.
-        unwritten: by column, an annotation that Arrow does not write.
+        marked: By column, its type with UUID and JSON as Arrow's extension types, at any depth.
+        unwritten: By column, an annotation that Arrow does not write.
     """
 
     marked: Mapping[str, pa.DataType] = field(default_factory=dict)
@@ -43,8 +43,8 @@ def change_leaves(schema: pa.Schema, stored: pq.ParquetSchema, change: Change) -
 
     Args:
         schema: The schema that Arrow makes of `stored`, and of the Arrow schema next to it.
-        stored: the shard's own.
-        change: is called with a leaf's type and its column of `stored`.
+        stored: The shard's own schema.
+        change: Called with a leaf's type and its column of `stored`.
     """
     leaves = (stored.column(index) for index in range(len(stored)))
     return pa.schema([each.with_type(_changed(each.type, leaves, change)) for each in schema])
@@ -73,8 +73,8 @@ def read_logical(schema: pa.Schema, stored: pq.ParquetSchema, arrow: bool) -> Lo
     """Returns what a shard's annotations say.
 
     Args:
-        schema: the shard's columns as they are read.
-        stored: the shard's own schema.
+        schema: The shard's columns as they are read.
+        stored: The shard's own schema.
         arrow: Whether an Arrow schema is next to it. Arrow's writers then mark times of day as
             UTC or not by their version, and not by what they are.
     """

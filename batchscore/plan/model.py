@@ -31,12 +31,12 @@ def resolve_model(section: ModelSection, base: str, code: Mapping[str, str] | No
     """Returns the model that a job names: a folder, or one weights file described in the job.
 
     Args:
-        base: the job's folder.
-        code: the files there that an architecture may import or read, with their SHA-256; by
+        base: The job's folder.
+        code: The files there that an architecture may import or read, with their SHA-256; by
             default those that it imports.
 
     Raises:
-        ModelError: it is missing, damaged, not what its hashes say, or described in part only.
+        ModelError: It is missing, damaged, not what its hashes say, or described in part only.
     """
     if section.format is None:
         _check_folder(section.path)
@@ -88,8 +88,8 @@ def _listed(given: str | Sequence[str]) -> tuple[str, ...]:
 def _folder_columns(name: str, given: str | Sequence[str] | InputSpec) -> tuple[str, ...]:
     if isinstance(given, InputSpec) and given != InputSpec(columns=given.columns):
         raise ModelError(
-            f"model.inputs.{name}: says more than its columns, which is for one weights file; a "
-            "model folder's own model.yaml says the rest: leave it out, or change it there"
+            f"model.inputs.{name}: sets more than its columns, which only a weights file needs; a "
+            "model folder's own model.yaml has the rest: leave it out, or change it there"
         )
     return _listed(_columns(given))
 
@@ -119,7 +119,7 @@ def model_inputs(
     """Returns the columns that model inputs are stacked from; none where features make them.
 
     Raises:
-        InputError: a column has a type that the model cannot take.
+        InputError: A column has a type that the model cannot take.
     """
     if not footers:
         return ()
@@ -158,8 +158,8 @@ def _own_shape(kind: pa.DataType) -> tuple[int, ...]:
 def _check_sequences(each: ModelInput, name: str, kind: pa.DataType) -> None:
     if not is_list(kind):
         raise InputError(
-            f"model input {each.name!r}: column {name!r} is {kind}, expected a list of numbers a "
-            "row, since the input is of varying length; make lists with preprocess.function"
+            f"model input {each.name!r}: column {name!r} is {kind}, expected a list of numbers "
+            "per row, since the input is of varying length; make lists with preprocess.function"
         )
     if is_list(kind.value_type) != bool(each.shape):
         step = f"lists of {math.prod(each.shape)} numbers" if each.shape else "numbers"
@@ -175,7 +175,7 @@ def _check_numbers(each: ModelInput, name: str, kind: pa.DataType) -> None:
     if is_list(kind) and (len(each.columns) > 1 or not (each.shape or _own_shape(kind))):
         raise InputError(
             f"model input {each.name!r}: column {name!r} is {kind}; a list must be the input's "
-            "only column, and the model must say how long it is, or max_length where that varies"
+            "only column, and the model must say how long it is, or set max_length if that varies"
         )
 
 

@@ -26,11 +26,11 @@ def check_apart(output: str, inputs: Iterable[str]) -> None:
     target = _path(output, f"output.path {output}", OutputError)
     for address in inputs:
         source = _fixed_part(_path(address, f"input.path {address}", InputError))
-        for inner, outer, how in ((target, source, "lies within"), (source, target, "holds")):
+        for inner, outer, how in ((target, source, "is inside"), (source, target, "holds")):
             if inner == outer or inner.startswith(f"{outer}/"):
                 raise OutputError(
-                    f"output.path {output}: {how} input.path {address}, so that a run would read "
-                    "what it wrote; choose another folder"
+                    f"output.path {output}: {how} input.path {address}, so a run would read what "
+                    "it wrote; choose another folder"
                 )
 
 
@@ -40,7 +40,7 @@ def check_unpublished(output: str, shards: Iterable[str]) -> None:
     for path in shards:
         if (path.partition("://")[2] or path).strip("/").startswith(f"{root}/"):
             raise OutputError(
-                f"output.path {output}: holds shard {path}, which input.path found, so that a run "
+                f"output.path {output}: holds shard {path}, which input.path found, so a run "
                 "would read what it wrote; choose another folder, or a narrower input.path"
             )
 
@@ -52,7 +52,7 @@ def plain_keys(output: Store, partition_by: Sequence[str]) -> tuple[str, ...]:
     output that has folders with an encoded name keeps it.
 
     Raises:
-        OutputError: no folder of this name would be read back under it by every reader.
+        OutputError: No folder of this name would be read back under it by every reader.
     """
     special = [name for name in partition_by if encoded_key(name) != name]
     known = _folder_keys(output) if special else set()
@@ -60,10 +60,10 @@ def plain_keys(output: Store, partition_by: Sequence[str]) -> tuple[str, ...]:
     for name in chosen:
         if not is_plain_key(name):
             raise OutputError(
-                f"output.partition_by: column {name!r} makes folders that not every reader finds "
-                "it by; expected a name that does not begin with `_` or `.` and has none of "
-                "`/ = % \\ : ? * [ ] { }` nor control characters: rename the column in the input, "
-                "or take it out of output.partition_by"
+                f"output.partition_by: column {name!r} makes folders that not every reader "
+                "understands; expected a name that does not start with `_` or `.` and has none "
+                f"of `/ = % \\ : ? * [ ] {{ }}` nor control characters: rename the column in the "
+                "input, or take it out of output.partition_by"
             )
     return tuple(chosen)
 
@@ -131,7 +131,7 @@ def check_ready(marker: str | None, inputs: Sequence[str]) -> None:
     filesystem, path = open_filesystem(address)
     if not filesystem.exists(path):
         raise RetryError(
-            f"input.ready {address}: is not there yet; run again once the input is complete"
+            f"input.ready {address}: does not exist yet; run again when the input is complete"
         )
 
 
@@ -139,7 +139,7 @@ def probe_output(output: Store) -> None:
     """Puts one object into an output and removes it, and all folders that were not there.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: It cannot be written.
     """
     path = f"{layout.HOME}/{layout.PROBE}{secrets.token_hex(4)}"
     filesystem, home = open_filesystem(output.url(layout.HOME))

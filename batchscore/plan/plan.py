@@ -61,21 +61,21 @@ class Plan:
     """What a job comes to, whatever was scored before; nothing of it was written anywhere.
 
     Args:
-        loaded: the job.
+        loaded: The job.
         spec: What is scored, and how; a run adds its identity.
         score: Hash of all that scores depend on but the rows.
-        pieces: the row groups that may hold rows to score.
-        shards: all of the input that could be opened.
-        bad_files: files of the input that could not be opened and are left out.
-        pruned_rows: rows of row groups that the filter excludes by their statistics.
-        input_bytes: size of all shards.
-        workers: processes.
-        choices: what `auto` came to, and why, by key of the job file.
-        inference: how the network is called, for the manifest.
-        gpus: that workers may share out, a name each; empty on the CPU.
-        references: what its profile is compared with.
-        score_facts: all that scores depend on but the rows, by name.
-        fingerprint: changes whenever the published rows could.
+        pieces: The row groups that may hold rows to score.
+        shards: All of the input that could be opened.
+        bad_files: Files of the input that could not be opened and are left out.
+        pruned_rows: Rows of row groups that the filter excludes by their statistics.
+        input_bytes: Size of all shards.
+        workers: Number of processes.
+        choices: What `auto` came to, and why, by key of the job file.
+        inference: How the network is called, for the manifest.
+        gpus: GPUs that workers may share out, a name each; empty on the CPU.
+        references: What its profile is compared with.
+        score_facts: All that scores depend on but the rows, by name.
+        fingerprint: Changes whenever the published rows could.
     """
 
     loaded: LoadedJob
@@ -99,8 +99,8 @@ def make_plan(loaded: LoadedJob) -> Plan:
     """Plans a run of a job, without torch: `verify` tries model, device and functions.
 
     Raises:
-        InvalidError: something is wrong with the job, its input, model or output.
-        RetryError: the input is not ready.
+        InvalidError: Something is wrong with the job, its input, model or output.
+        RetryError: The input is not ready.
     """
     job = loaded.job
     check_apart(job.output.path, job.input.path)
@@ -157,7 +157,7 @@ def share_out(plan: Plan, units: tuple[Unit, ...]) -> Plan:
     """Returns the plan with its workers chosen for the units that are to be scored.
 
     Raises:
-        InvalidError: an address forbids the number that was asked for.
+        InvalidError: An address forbids the number that was asked for.
     """
     job = plan.loaded.job
     addresses = [job.output.path, job.model.path, *job.input.path]

@@ -55,12 +55,12 @@ class _Stage:
     """A stage of a sample's way.
 
     Args:
-        name: of the function or the network, for a message; empty where the stage is batchscore's
-            own and is not tried.
-        values: what it makes, for a message.
-        error: the class of what is wrong with it.
-        step: the stage.
-        ways: how it is tried.
+        name: Name of the function or the network, for a message; empty where the stage is
+            batchscore's own and is not tried.
+        values: What it makes, for a message.
+        error: The class of what is wrong with it.
+        step: The stage.
+        ways: How it is tried.
     """
 
     name: str
@@ -82,9 +82,9 @@ class Tried:
     """What a sample showed.
 
     Args:
-        said: what was tried, in words.
-        scores: types of the score columns, as far as they were found.
-        open: whether rows were scored and the type of a score column is still unknown.
+        said: What was tried, in words.
+        scores: Types of the score columns, as far as they were found.
+        open: Whether rows were scored and the type of a score column is still unknown.
     """
 
     said: str
@@ -99,10 +99,10 @@ def require_independent(plan: Plan, units: Sequence[Unit], predictor: Predictor 
     own. Last the stage is made again, as in another process, and begins with other rows.
 
     Args:
-        predictor: the model on the CPU; None: it is loaded to the plan's device.
+        predictor: The model on the CPU; None: it is loaded to the plan's device.
 
     Raises:
-        FunctionError, ModelError: a function or the network makes something else of a row; the
+        FunctionError, ModelError: A function or the network makes something else of a row; the
             message says of which, and what to do.
     """
     sample = _read_sample(plan, units)
@@ -329,9 +329,9 @@ def _said(rows: int, spec: Spec, skipped: Sequence[str]) -> str:
             f"{counted(rows, 'batch')} of 1 row {of_count(rows, 'scores', 'score')} the same again"
         )
     elif rows == 1:
-        said = "1 row scores the same once more; no other row was there to score it beside"
+        said = "1 row scores the same when repeated; there was no other row to score it with"
     else:
-        said = f"{rows:,} rows score the same once more and beside other rows"
+        said = f"{rows:,} rows score the same when repeated and next to other rows"
     return "; not tried as in another process: ".join([said, *skipped[:1]])
 
 

@@ -23,9 +23,9 @@ class Published:
     """What is published of a slice.
 
     Args:
-        shards: of the slice, by path.
+        shards: Shards of the slice, by path.
         kinds: `integer` or `string` by hive key, as this slice or else another of the job has it.
-        typed: the shards that have these kinds.
+        typed: The shards that have these kinds.
     """
 
     shards: Mapping[str, Shard] = field(default_factory=dict)

@@ -25,12 +25,12 @@ def verify(plan: Plan, units: Sequence[Unit] = (), clock: Stopwatch | None = Non
     """Returns the plan with its device resolved, once its model and functions were loaded.
 
     Args:
-        units: what is to be scored; on a sample of it, scores must depend on their rows alone.
+        units: What is to be scored; on a sample of it, scores must depend on their rows alone.
         clock: Counts the sample for a step of its own.
 
     Raises:
-        DeviceError, ModelError, FunctionError, OutputError: one of them cannot be used.
-        InvalidError: the first batch, where it has to be tried, cannot be scored.
+        DeviceError, ModelError, FunctionError, OutputError: One of them cannot be used.
+        InvalidError: The first batch, where it has to be tried, cannot be scored.
     """
     backend, asked = backend_for(plan.spec), plan.spec.execution.device
     with naming(plan.spec.scoring.model.format):

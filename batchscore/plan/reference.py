@@ -29,9 +29,9 @@ class References:
     """What a run is compared with, and what to know of it.
 
     Args:
-        chosen: what its job lists; or what it chose, and the model's as the anchor. There may be
+        chosen: What its job lists; or what it chose, and the model's as the anchor. There may be
             none.
-        notes: what was left out, and why.
+        notes: What was left out, and why.
     """
 
     chosen: tuple[Reference, ...] = ()
@@ -45,8 +45,8 @@ def find_references(loaded: LoadedJob, model: Model, slice_: str) -> References:
     out and noted, so that one of them does not keep a job from running.
 
     Raises:
-        InvalidError: a reference that the job names is missing or damaged.
-        JobFileError: it asks for something that there cannot be.
+        InvalidError: A reference that the job names is missing or damaged.
+        JobFileError: It asks for something that there cannot be.
     """
     _check_rules(loaded.job)
     wanted, anchor = loaded.job.drift.reference, _models(model)
@@ -152,8 +152,8 @@ def _last(
 ) -> tuple[tuple[Reference, ...], list[str]]:
     if not any(parameter.type == "date" for parameter in loaded.job.params.values()):
         raise JobFileError(
-            f"{key}: last needs a parameter of type date, by which slices have an order; "
-            "declare one, or use previous, a run or a file"
+            f"{key}: last needs a parameter of type date, which orders slices; declare one, or "
+            "use previous, a run or a file"
         )
     assert wanted.last is not None
     runs = runs_before(store, slice_, loaded.job.name, wanted.last, wanted.same_weekday)

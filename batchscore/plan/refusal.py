@@ -16,14 +16,15 @@ Values = Literal["model input", "output", "score"]
 
 _FAULTS: dict[Cause, str] = {
     "once more": "returns other values for the same rows when it is called once more",
-    "other rows": "returns other values for a row at another place, beside other rows",
+    "other rows": "returns other values for a row at another place, next to other rows",
     "threads": "returns other values for a row when two threads call it at the same time",
     "afresh": "returns other values for a row in another process, which meets other rows first",
 }
 _FUNCTION_REMEDIES: dict[Cause, str] = {
     "once more": (
-        "take random numbers, the clock and counters out of it, or derive them from the row's own "
-        "values, as from a hash of its id; a seed is not enough, since it goes by the row's place"
+        "take random numbers, the clock and counters out of it, or derive them from the row's "
+        "own values, as from a hash of its id; a seed is not enough, since it depends on the "
+        "row's place"
     ),
     "other rows": (
         "compute means, ranks, codes and similar values once, over the training data, and keep "
@@ -70,10 +71,10 @@ def describe(spec: Spec, name: str, values: Values, block: Block, found: Depende
     """Returns the message of a stage that makes something else of a row.
 
     Args:
-        name: of the function or the network.
-        values: what it makes.
-        block: what it was given.
-        found: the difference.
+        name: Name of the function or the network.
+        values: What it makes.
+        block: What it was given.
+        found: The difference.
     """
     return (
         f"{name} {_FAULTS[found.cause]}. {_pairs(spec, values, block, found)}. Expected: the same, "
@@ -113,7 +114,7 @@ def _occasions(found: Dependence) -> tuple[str, str]:
     if found.cause == "once more":
         return "at first", "once more"
     if found.cause == "threads":
-        return "on one thread", "beside a second thread"
+        return "on one thread", "next to a second thread"
     if found.cause == "afresh":
         return "in this process", "in another"
     others = f"in one of {found.compared:,} of them" if found.compared > 1 else "alone"

@@ -73,8 +73,8 @@ def check_no_table(
 
     Args:
         address: The address as the user gives it.
-        paths: of folders and files, such as `t/_delta_log` or `t/metadata/v1.metadata.json`.
-        folders: those that must not be a table's; None: any.
+        paths: Paths of folders and files, such as `t/_delta_log` or `t/metadata/v1.metadata.json`.
+        folders: Folders that must not be a table's; None: any.
     """
     for path in paths:
         found = _MARK.search(path)
@@ -96,9 +96,9 @@ def check_above(
 
     Args:
         address: The address as the user gives it.
-        filesystem: where the folders are.
-        folders: to look into.
-        plain: filesystems and folders that are known to be no table's; gains these and those above.
+        filesystem: Where the folders are.
+        folders: Folders to look into.
+        plain: Filesystems and folders that are known to be no table's; gains these and those above.
     """
     looked = {(filesystem, each) for folder in folders for each in and_above(folder)} - plain
     above = sorted(folder for _, folder in looked)

@@ -43,10 +43,10 @@ class Rehearsal:
         scored: Rows that got scores.
         reject_reasons: Reasons of the other rows.
         seconds: Seconds by stage, warm.
-        columns: name and type of each output column.
-        example: the first row's scores.
-        golden: the check of the model's golden rows, where it has some.
-        checks: that the batch settles for all rows, such as a duplicate key.
+        columns: Name and type of each output column.
+        example: The first row's scores.
+        golden: The check of the model's golden rows, where it has some.
+        checks: Checks that the batch settles for all rows, such as a duplicate key.
     """
 
     rows: int
@@ -66,7 +66,7 @@ def rehearse(plan: Plan, work: Work) -> Rehearsal | None:
     Returns None where there is no row at all.
 
     Raises:
-        FailedError: the batch cannot be read, or a stage fails for all of it, as in a run.
+        FailedError: The batch cannot be read, or a stage fails for all of it, as in a run.
     """
     return [_rehearse_once(plan, work) for _ in range(_ROUNDS)][-1]
 

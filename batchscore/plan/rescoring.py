@@ -24,11 +24,11 @@ def explain_facts(
     """Returns a phrase for each fact that differs: "code features.py changed", "model 1.0 to 1.1".
 
     Args:
-        names: of the facts that differ.
-        facts: those of today.
-        before: those of what is published, in the same words.
-        model: that of today.
-        model_before: what the manifest of what is published says of its model.
+        names: Names of the facts that differ.
+        facts: Facts of today.
+        before: Facts of what is published, in the same words.
+        model: Model of today.
+        model_before: What the manifest of what is published says of its model.
     """
     found = [_explain(name, facts.get(name), before.get(name)) for name in names if name != "model"]
     if "model" not in names:
@@ -43,10 +43,10 @@ def explain_work(
     """Returns all reasons why a run scores rows again that are published.
 
     Args:
-        changed: what decides scores and changed, in words.
-        forced: whether a person asked for it.
-        rewritten: shards that were rewritten or replaced.
-        lost: whether files of finished units are gone or damaged.
+        changed: What decides scores and changed, in words.
+        forced: Whether a person asked for it.
+        rewritten: Shards that were rewritten or replaced.
+        lost: Whether files of finished units are gone or damaged.
     """
     shards = [f"{counted(len(rewritten), 'shard')} rewritten"] if rewritten else []
     found = ["--rescore"] if forced else [*changed, *shards]

@@ -36,8 +36,8 @@ def read_spread(
     Most are of one part. A column that has one value in a whole part, as its date, has others so.
 
     Args:
-        units: whose rows they are.
-        others: of which rows are added if there are not at least `least`.
+        units: Whose rows they are.
+        others: Units of which rows are added if there are not at least `least`.
     """
     found = _spread_blocks(units, source, rows)
     if found and sum(map(len, found)) < least:

@@ -23,11 +23,11 @@ def unify_schemas(
     null, and a flat one of another type where the shard's statistics say so.
 
     Args:
-        wanted: column names; None: all of the first shard's.
+        wanted: Column names; None: all of the first shard's.
         terms: The user's names, for messages.
 
     Raises:
-        InputError: a shard lacks a column, or has another type of it.
+        InputError: A shard lacks a column, or has another type of it.
     """
     names = list(dict.fromkeys(footers[0].schema.names if wanted is None else wanted))
     distinct = _first_of_each_schema(footers)
@@ -110,8 +110,8 @@ def _column_type(
     also = f"; {counted(others, 'more shard')} {of_count(others, 'lacks', 'lack')} it too"
     remedy = f", or, where the column is not needed, name those to keep in {terms.columns}"
     raise InputError(
-        f"shard {footer.shard.path}: has no column {name!r} as the shards before it"
-        f"{also if others else ''}; {nearest(name, footer.schema.names)}; write {them} again or "
+        f"shard {footer.shard.path}: has no column {name!r}, unlike the shards before "
+        f"it{also if others else ''}; {nearest(name, footer.schema.names)}; write {them} again or "
         f"take {them} out of {terms.data}{remedy if all_columns else ''}"
     )
 
@@ -122,7 +122,7 @@ def _no_extra_columns(footers: Sequence[Footer], names: Sequence[str], terms: Te
         if extra:
             raise InputError(
                 f"shard {footer.shard.path}: has a column {extra[0]!r} that "
-                f"{footers[0].shard.path} has not; name the columns to keep in {terms.columns}"
+                f"{footers[0].shard.path} lacks; name the columns to keep in {terms.columns}"
             )
 
 

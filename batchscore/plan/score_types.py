@@ -25,9 +25,9 @@ def learn_types(spec: Spec, before: Types, steps: Sequence[Step], units: Sequenc
     """Returns the types of score columns that rows elsewhere have, or that are published.
 
     Args:
-        before: those that are published.
-        steps: from the source columns to the scores.
-        units: what is to be scored.
+        before: Score columns that are published.
+        steps: Steps from the source columns to the scores.
+        units: What is to be scored.
     """
     types = {**before}
     for part in _places(units):

@@ -19,13 +19,13 @@ def walk(
     Links are followed, except for one that leads back to a folder on the way to it.
 
     Args:
-        root: what to walk through; absolute.
-        keep: whether to enter a folder of that name.
-        depth: levels of names; None: all.
-        start: where the way begins, `root` or a folder above it; None: `root`.
+        root: What to walk through; absolute.
+        keep: Whether to enter a folder of that name.
+        depth: Levels of names; None: all.
+        start: Where the way begins, `root` or a folder above it; None: `root`.
 
     Raises:
-        OSError: a folder cannot be listed.
+        OSError: A folder cannot be listed.
     """
     above = _way(root, start or root)
     reals = {root: (*above, os.path.realpath(root))}

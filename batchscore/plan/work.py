@@ -43,18 +43,18 @@ class Work:
     """What a run has to do, and what it finds done.
 
     Args:
-        base: the manifest of what is published, or None.
-        score: the name under which what is scored as this job scores is known.
-        kept: published units that stay as they are.
-        resumed: units that were finished and never published.
-        units: what is to be scored.
-        changes: since the slice was published.
-        checks: one for each kind of change; a run whose job holds one does not score. One more,
+        base: The manifest of what is published, or None.
+        score: The name under which what is scored as this job scores is known.
+        kept: Published units that stay as they are.
+        resumed: Units that were finished and never published.
+        units: What is to be scored.
+        changes: What changed since the slice was published.
+        checks: One for each kind of change; a run whose job holds one does not score. One more,
             passed, where published files are gone.
-        unchanged: what is published is what a run would publish.
-        revoked: runs that were taken back and had scored as this job does.
-        damaged: of finished units that are scored again, what is wrong with their files, by path.
-        again: why published rows are scored again, a phrase each; empty where none is.
+        unchanged: What is published is what a run would publish.
+        revoked: Runs that were taken back and had scored as this job does.
+        damaged: What is wrong with files of finished units that are scored again, by path.
+        again: Why published rows are scored again, a phrase each; empty where none is.
     """
 
     base: Manifest | None
@@ -99,12 +99,12 @@ def settle(plan: Plan, rescore: bool = False, read: bool = False) -> Work:
     """Finds what is published and what is finished, and cuts the rest into units; writes nothing.
 
     Args:
-        rescore: reuses nothing but what an earlier `--rescore` of the same state finished.
-        read: reads the files of finished units, whose bytes another run wrote, and compares their
+        rescore: Reuses nothing but what an earlier `--rescore` of the same state finished.
+        read: Reads the files of finished units, whose bytes another run wrote, and compares their
             SHA-256; without, only their size.
 
     Raises:
-        RecordError: a manifest, a record, or the slice's snapshot is damaged.
+        RecordError: A manifest, a record, or the slice's snapshot is damaged.
     """
     base, published = _standing(plan, rescore)
     changed = _changed_since(plan, base) if base else ()
@@ -237,7 +237,7 @@ def _cost(plan: Plan, base: Manifest, published: Mapping[str, UnitRecord], chang
             r.planned for r in _take(published, left, plan.spec.scoring.max_bad_shards).values()
         )
     scored = base.rows.input - base.rows.reused
-    words = f"going on would score {counted(rows, 'row')}"
+    words = f"a run would score {counted(rows, 'row')}"
     if rows and scored:
         words += f" in about {_seconds_for(rows / scored, base):,.0f} s"
     return words
@@ -288,8 +288,8 @@ def _judge_revoked(
             "revoked",
             False,
             f"run {each['run']} published the same shards scored the same way, and {each['by']} "
-            f"took it back at {each['at']}{_because(each['reason'])}; change the model, the job or "
-            "these shards, or publish them all the same with --rescore",
+            f"took it back at {each['at']}{_because(each['reason'])}; change the model, the job "
+            "or these shards, or publish them anyway with --rescore",
             "held",
         )
         for each in revoked
@@ -301,8 +301,8 @@ def _tell_missing(missing: set[str]) -> list[Check]:
     if not missing:
         return []
     detail = (
-        f"gone: {counted(len(missing), 'published file')}, or records of theirs ({min(missing)}, "
-        "…): their units are scored again"
+        f"missing: {counted(len(missing), 'published file')} or records of their units "
+        f"({min(missing)}, …); these units are scored again"
     )
     return [Check("missing_files", True, detail, "held")]
 
@@ -425,7 +425,7 @@ def _damaged_records(plan: Plan, units: Iterable[str]) -> dict[str, str]:
 def _tell_damaged(damaged: Mapping[str, str]) -> list[Check]:
     if not damaged:
         return []
-    detail = f"files of finished units are not as written ({describe(damaged)}): scored again"
+    detail = f"files of finished units changed ({describe(damaged)}); these units are scored again"
     return [Check("damaged_files", True, detail, "held")]
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from batchscore.drift.table import TableProfile
 
 ASPECTS = 12
-_GONE = "the reference has this column, the current data have not"
+_GONE = "the reference has this column, the current data do not"
 _ADDED = "the reference has no such column"
 _WORST_FIRST = tuple(VERDICT_SIGNS)
 _LEFT_OUT = ("n", "top")
@@ -45,13 +45,13 @@ class Compared:
     """One comparison: with the chosen reference, or with the anchor.
 
     Args:
-        title: heads the comparison, such as `reference: model flight_delays 1.0.0`.
-        reference: its profile.
-        current: the profile that is reported; the same one in each comparison of a page.
-        drift: the result of their comparison.
-        about: names both sides; the page's title where it is of no run.
-        counts: whether its verdict is part of the run's.
-        name: of the reference in a sentence, such as `model flight_delays 1.0.0`.
+        title: Heads the comparison, such as `reference: model flight_delays 1.0.0`.
+        reference: Its profile.
+        current: The profile that is reported; the same one in each comparison of a page.
+        drift: The result of their comparison.
+        about: Names both sides; the page's title where it is of no run.
+        counts: Whether its verdict is part of the run's.
+        name: Name of the reference in a sentence, such as `model flight_delays 1.0.0`.
     """
 
     title: str
@@ -68,12 +68,12 @@ class Row:
     """A column in the list.
 
     Args:
-        name: as its profile has it.
-        shown: the name on one line, cut.
-        full: more of a name that was cut.
-        type: the Arrow type's name.
-        verdict: one of `VERDICT_SIGNS`.
-        reason: the worst measure in words; empty where nothing was compared.
+        name: Name as its profile has it.
+        shown: The name on one line, cut.
+        full: More of a name that was cut.
+        type: The Arrow type's name.
+        verdict: One of `VERDICT_SIGNS`.
+        reason: The worst measure in words; empty where nothing was compared.
     """
 
     name: str
@@ -129,11 +129,11 @@ def details(
     """Returns what the page shows of a column that is opened, for JSON.
 
     Args:
-        name: the column's.
-        compared: all comparisons.
-        profile: the one that is reported.
-        found: the column's findings, of `findings_of`.
-        past: the column's history, as `past.column_history` returns it.
+        name: The column's name.
+        compared: All comparisons.
+        profile: The profile that is reported.
+        found: The column's findings, of `findings_of`.
+        past: The column's history, as `past.column_history` returns it.
     """
     current = profile.columns.get(name)
     references = [each.reference.columns.get(name) for each in compared]

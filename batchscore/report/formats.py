@@ -82,7 +82,7 @@ def long_name(name: str) -> str:
 
 
 def embedded_json(value: Any) -> str:
-    """Returns JSON that may stand in a script element, whatever texts it holds."""
+    """Returns JSON that is safe in a script element, whatever texts it holds."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     return text.translate(_UNSAFE)
 

@@ -46,7 +46,7 @@ def value_labels(values: Mapping[int, str]) -> list[str]:
     """Returns a label on one line of each value of a category; a hash tells equal ones apart.
 
     Args:
-        values: the known beginning of each value, by its hash.
+        values: The known beginning of each value, by its hash.
     """
     lines = {key: one_line(value, _NAMES) or "(empty)" for key, value in values.items()}
     times = Counter(lines.values())

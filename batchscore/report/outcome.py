@@ -32,8 +32,8 @@ class Command:
     """A command that a person may want next.
 
     Args:
-        purpose: what it does.
-        command: as a person types it; placeholders are in capitals.
+        purpose: What it does.
+        command: The command as a person types it; placeholders are in capitals.
     """
 
     purpose: str
@@ -57,8 +57,8 @@ def steps_of(manifest: Manifest, where: str) -> list[Command]:
     """Returns what may be done about a run.
 
     Args:
-        manifest: that of the run.
-        where: the address of its output.
+        manifest: Manifest of the run.
+        where: The address of its output.
     """
     return [*_steps(manifest, shlex.quote(where), shlex.quote(manifest.run))]
 

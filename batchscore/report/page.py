@@ -35,7 +35,7 @@ class Drawing:
     """The library that draws the plots, packed, since it is most of the page.
 
     Args:
-        packed: its script, compressed by deflate, as base64.
+        packed: Its script, compressed by deflate, as base64.
         digest: SHA-256 of the script, as a content security policy names it.
     """
 
@@ -54,12 +54,12 @@ def make_report(
     """Returns a page of HTML that needs no other file and no network, under 2 MB.
 
     Args:
-        manifest: that of the run; None for two profiles that belong to no run.
-        compared: the comparisons, the one with the chosen reference first; may be empty.
-        history: manifests of earlier runs with their `profile` and `drift`, newest first.
-        profile: what is reported where nothing is compared; may be missing, as of a failed run.
-        missing: what should be on the page and could not be read, a message each.
-        where: the address of the run's output, for the commands that the page offers.
+        manifest: Manifest of the run; None for two profiles that belong to no run.
+        compared: The comparisons, the one with the chosen reference first; may be empty.
+        history: Manifests of earlier runs with their `profile` and `drift`, newest first.
+        profile: What is reported where nothing is compared; may be missing, as of a failed run.
+        missing: What should be on the page and could not be read, a message each.
+        where: The address of the run's output, for the commands that the page offers.
     """
     current = compared[0].current if compared else profile or TableProfile.empty()
     findings, runs = findings_of(compared), runs_of(manifest, history)

@@ -24,15 +24,15 @@ class PastRun:
     """What the page looks back on of one run.
 
     Args:
-        run: its id.
-        started: when it began, for people.
-        about: its parameters; where a job has none, the day on which it began.
-        status: its result.
-        rows: its counts of rows.
-        seconds: how long it took.
-        profile: the summaries of its columns by name.
-        verdicts: the worst verdict of each column that was judged.
-        verdict: that of the run; None where nothing was compared.
+        run: Its id.
+        started: When it began, for people.
+        about: Its parameters; where a job has none, the day on which it began.
+        status: Its result.
+        rows: Its counts of rows.
+        seconds: How long it took.
+        profile: The summaries of its columns by name.
+        verdicts: The worst verdict of each column that was judged.
+        verdict: Verdict of the run; None where nothing was compared.
     """
 
     run: str
@@ -50,8 +50,8 @@ def runs_of(manifest: Manifest | None, history: Sequence[Manifest]) -> list[Past
     """Returns the runs that the page looks back on, oldest first, the reported one last.
 
     Args:
-        manifest: that of the reported run, if there is one.
-        history: manifests of earlier runs, newest first.
+        manifest: Manifest of the reported run, if there is one.
+        history: Manifests of earlier runs, newest first.
     """
     mine = [] if manifest is None else [manifest]
     run = None if manifest is None else manifest.run

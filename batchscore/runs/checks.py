@@ -44,7 +44,7 @@ def check_rows(rows: Rows) -> Check:
 
 
 def check_rejects(rows: Rows, reasons: Counter[str], rejects: Rejects) -> list[Check]:
-    """Holds rejected rows against the job's bounds."""
+    """Compares the number of rejected rows with the job's bounds."""
     kept = rows.scored + rows.rejected
     ratio = rows.rejected / kept if kept else 0.0
     worst = "".join(f"; most often {reason}" for reason, _ in reasons.most_common(1))
@@ -104,11 +104,11 @@ def check_bad_shards(bad: Sequence[tuple[str, str]], allowed: int) -> list[Check
 
 
 def check_volume(rows: Rows, before: Sequence[int], what: str, checks: Checks) -> list[Check]:
-    """Holds the rows to score against those of earlier runs; no check where there are none.
+    """Compares the number of rows to score with that of earlier runs; no check if there are none.
 
     Args:
-        before: rows of the slice's last publication, or of the slices before it.
-        what: whose rows these are.
+        before: Rows of the slice's last publication, or of the slices before it.
+        what: Whose rows these are.
     """
     if not before or not median(before):
         return []
@@ -123,7 +123,7 @@ def check_volume(rows: Rows, before: Sequence[int], what: str, checks: Checks) -
 
 
 def check_schema(columns: Columns, before: Columns | None) -> list[Check]:
-    """Holds the written columns against those that the slice was published with before."""
+    """Compares the written columns with those that the slice was published with before."""
     if not columns or not before:
         return []
     now, then = _by_name(columns), _by_name(before)
@@ -141,7 +141,7 @@ def _by_name(columns: Columns) -> dict[str, str]:
 
 
 def check_score_range(records: Sequence[UnitRecord], checks: Checks) -> list[Check]:
-    """Holds the smallest and largest score of each column against the bounds that the job gives.
+    """Compares the smallest and largest score of each column with the job's bounds.
 
     Where rows were scored, a column that the job names has to hold numbers, and some column has to
     where it names none.
@@ -180,9 +180,9 @@ def check_golden(gaps: Sequence[Mapping[str, float]], tolerance: float, rows: in
     """Holds the golden rows' scores, as each process that loaded the model made them.
 
     Args:
-        gaps: for each process, the largest difference to the known scores by output.
-        tolerance: the largest difference that the model allows.
-        rows: golden rows.
+        gaps: For each process, the largest difference to the known scores by output.
+        tolerance: The largest difference that the model allows.
+        rows: Golden rows.
     """
     if not gaps:
         return []
@@ -200,8 +200,8 @@ def check_unique(columns: Sequence[str], count: int, examples: str) -> Check:
     """Holds rows whose key an earlier row has.
 
     Args:
-        count: of three rows with one key it counts two.
-        examples: some keys, each with its values and its rows.
+        count: Of three rows with one key it counts two.
+        examples: Some keys, each with its values and its rows.
     """
     key = ", ".join(columns)
     detail = f"no two rows have the same key ({key})"

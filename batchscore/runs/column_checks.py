@@ -27,10 +27,10 @@ def check_columns(
     """Returns one check for each kind that the job asks for.
 
     Args:
-        wanted: the checks of columns.
-        tallies: what each counted of all scored rows, by its key.
-        checks: the job's section, which has the allowed ages.
-        moment: when the age of the newest value is taken; None where no check is of ages.
+        wanted: The checks of columns.
+        tallies: What each counted of all scored rows, by its key.
+        checks: The job's section, which has the allowed ages.
+        moment: When the age of the newest value is taken; None where no check is of ages.
     """
     found = []
     for kind in dict.fromkeys(each.kind for each in wanted):

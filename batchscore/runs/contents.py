@@ -95,7 +95,7 @@ def published_with(store: Store, manifest: Manifest, moved: Collection[str]) -> 
 
     Args:
         store: The output.
-        manifest: Of the run that publishes.
+        manifest: Manifest of the run that publishes.
         moved: The final paths of the files that it moves. Units that have others were published
             before, and what belongs to them is not looked at again.
     """

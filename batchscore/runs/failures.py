@@ -46,7 +46,7 @@ def describe(error: BaseException) -> dict[str, str]:
     if isinstance(error, BatchscoreError):
         message = str(error)
     elif isinstance(error, OSError):
-        remedy = remedy_of(error, "see to the disk or store")
+        remedy = remedy_of(error, "check the disk or store")
         message = (
             f"a file could not be read or written ({error}); {remedy} and run again; "
             "finished units are kept"

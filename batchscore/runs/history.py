@@ -37,7 +37,11 @@ def require_output(store: Store) -> None:
     """Raises OutputError when the folder is not an output of batchscore."""
     if not store.exists(layout.HOME):
         found = store.names()
-        what = f"holds {found[0]!r} and is no output of batchscore" if found else "holds no run yet"
+        what = (
+            f"holds {found[0]!r} and is not an output of batchscore"
+            if found
+            else "holds no run yet"
+        )
         raise OutputError(
             f"output {store.address}: {what}; check the address, or run the job first"
         )
@@ -48,8 +52,8 @@ def read_manifest(store: Store, run: str) -> Manifest:
     """Returns a run's manifest.
 
     Raises:
-        InvalidError: the output has no such run, or it left no manifest.
-        RecordError: the manifest is damaged.
+        InvalidError: The output has no such run, or it left no manifest.
+        RecordError: The manifest is damaged.
     """
     return _read_or_explain(store, run, _read)
 
@@ -58,8 +62,8 @@ def read_raw(store: Store, run: str) -> Manifest:
     """Returns a run's manifest as it was written; what it lists may lie in segments.
 
     Raises:
-        InvalidError: the output has no such run, or it left no manifest.
-        RecordError: the manifest is damaged.
+        InvalidError: The output has no such run, or it left no manifest.
+        RecordError: The manifest is damaged.
     """
     return _read_or_explain(store, run, _read_raw)
 
@@ -95,7 +99,7 @@ def reading(store: Store, run: str) -> Iterator[None]:
     """Turns what a block cannot do with a run's manifest into an error that names the manifest.
 
     Raises:
-        RecordError: the manifest is damaged.
+        RecordError: The manifest is damaged.
     """
     try:
         yield
@@ -119,7 +123,7 @@ def published_manifest(store: Store, slice_: str) -> Manifest | None:
     """Returns the manifest of what is published of a slice, or is just being published.
 
     Raises:
-        RecordError: it is damaged, missing, or does not know how to be built upon.
+        RecordError: It is damaged, missing, or does not know how to be built upon.
     """
     found = _published(store, slice_)
     if found is None and snapshot(store, slice_):
@@ -328,8 +332,8 @@ def runs_before(store: Store, slice_: str, job: str, most: int, same_weekday: bo
     The newest comes first.
 
     Args:
-        most: how many at most.
-        same_weekday: counts only slices whose date is the same day of the week.
+        most: How many at most.
+        same_weekday: Counts only slices whose date is the same day of the week.
     """
     runs: list[str] = []
     earlier = [name for name in _neighbours(store, slice_, job) if name < slice_]
@@ -401,11 +405,11 @@ def _changed_by_hand(
     store: Store, slice_: str, strange: str, listed: int, published: int
 ) -> RecordError:
     return RecordError(
-        f"{store.url(listing_path(slice_))}: lists {counted(listed, 'file')} where {published:,} "
-        f"{of_count(published, 'is', 'are')} published, or other lines; "
-        f"{one_line(repr(strange))} differs. It was changed by hand: write the published files "
-        "into it, one a line, as the run's manifest lists them, or score and publish the slice "
-        "again with --rescore"
+        f"{store.url(listing_path(slice_))}: lists {counted(listed, 'file')}, but {published:,} "
+        f"{of_count(published, 'is', 'are')} published, or its lines differ, such as "
+        f"{one_line(repr(strange))}. It was changed by hand: write the published files into it, "
+        "one per line, as the run's manifest lists them, or score and publish the slice again "
+        "with --rescore"
     )
 
 

@@ -120,7 +120,7 @@ def claim_output(store: Store) -> None:
     """Marks an output as batchscore's.
 
     Raises:
-        OutputError: it holds files and is not batchscore's, or is of another format.
+        OutputError: It holds files and is not batchscore's, or is of another format.
     """
     check_output(store)
     if not is_claimed(store):
@@ -165,7 +165,7 @@ def check_readable(store: Store) -> None:
 
 def _check_format(store: Store, version: Any) -> None:
     if type(version) is not int or not 0 < version < _MOST_VERSION:
-        raise ValueError("its version is no number")
+        raise ValueError("its version is not a number")
     if version > _VERSION:
         raise OutputError(
             f"{store.url(FORMAT)}: the output is of format {version}, and batchscore "

@@ -39,17 +39,17 @@ class Holder:
     """Who holds, or held, a slice: what its lease file says.
 
     Args:
-        number: of the lease; the highest of a slice is the one that counts.
-        run: the run that it is held for, or empty.
-        command: the command that holds it.
-        user: who started the command.
-        host: the machine's name.
-        pid: the process.
-        started: the process's start, as its machine counts it, or empty: a pid is used again.
-        machine: names a boot of a machine and a space of process ids in it.
-        since: when it was taken, ISO 8601 in UTC.
-        renewed: when it was last renewed, ISO 8601 in UTC.
-        released: it was given back.
+        number: Number of the lease; the highest of a slice is the one that counts.
+        run: The run that it is held for, or empty.
+        command: The command that holds it.
+        user: Who started the command.
+        host: The machine's name.
+        pid: The process.
+        started: The process's start, as its machine counts it, or empty: a pid is used again.
+        machine: Names a boot of a machine and a space of process ids in it.
+        since: When it was taken, ISO 8601 in UTC.
+        renewed: When it was last renewed, ISO 8601 in UTC.
+        released: Whether it was given back.
     """
 
     number: int
@@ -176,8 +176,8 @@ def acquire(store: Store, slice_: str, command: str, run: str = "") -> Lease:
     tell, the lease is watched for 60 s.
 
     Raises:
-        RetryError: somebody holds it.
-        RecordError: a lease file is damaged.
+        RetryError: Somebody holds it.
+        RecordError: A lease file is damaged.
     """
     for _ in range(_TRIES):
         last = last_holder(store, slice_)
@@ -192,7 +192,7 @@ def acquire(store: Store, slice_: str, command: str, run: str = "") -> Lease:
         # The number was free because others had come, gone and tidied up since the look.
         store.remove(path)
     raise RetryError(
-        f"slice {slice_} of {store.address}: many take it at once; run again in a minute"
+        f"slice {slice_} of {store.address}: many runs compete for it; run again in a minute"
     )
 
 
@@ -258,7 +258,7 @@ def require_lease(store: Store, slice_: str, number: int, run: str) -> None:
     """Checks that a run still holds its slice.
 
     Raises:
-        FailedError: another run took the slice over, or the lease was removed.
+        FailedError: Another run took the slice over, or the lease was removed.
     """
     if holds(store, slice_, number, run):
         return
@@ -266,7 +266,7 @@ def require_lease(store: Store, slice_: str, number: int, run: str) -> None:
         raise lost(slice_, run, published=False)
     raise FailedError(
         f"output {store.address}: {_path(slice_, number)} was removed or replaced while run {run} "
-        "was at work; nothing was published: run again"
+        "was under way; nothing was published: run again"
     )
 
 
@@ -313,12 +313,14 @@ def _read(store: Store, slice_: str, number: int) -> Holder:
         kinds = {"number": int, "pid": int, "released": bool}
         wrong = [k for k, fact in facts.items() if not isinstance(fact, kinds.get(k, str))]
         if wrong or found.number != number or found.pid < 1:
-            raise ValueError(f"its {wrong[0] if wrong else 'number or pid'} is no lease's")
+            raise ValueError(
+                f"its {wrong[0] if wrong else 'number or pid'} is not valid for a lease"
+            )
         _seconds_since(found.renewed)
     except (TypeError, ValueError, IsADirectoryError) as error:
         raise RecordError(
-            f"lease {store.url(path)}: damaged ({reason(error)}); once no run of the slice is "
-            "at work, remove the file"
+            f"lease {store.url(path)}: damaged ({reason(error)}); when no run of the slice is "
+            "under way, remove the file"
         ) from error
     return found
 

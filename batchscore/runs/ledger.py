@@ -113,7 +113,7 @@ def merge_records(
     """Returns each unit's record, and merges their profiles into one; some are in memory at a time.
 
     Raises:
-        RecordError: a record is damaged.
+        RecordError: A record is damaged.
     """
     found: dict[str, UnitRecord] = {}
     paths = sorted(set(addresses))
@@ -148,7 +148,7 @@ def _decode(store: Store, address: str, data: bytes) -> tuple[UnitRecord, TableP
     try:
         record, profile = decode_record(data)
         if posixpath.basename(address) != f"{record.unit}.parquet":
-            raise RecordError(f"it is of unit {one_line(record.unit)}")
+            raise RecordError(f"it belongs to unit {one_line(record.unit)}")
     except RecordError as error:
         raise _damaged(store, address, error) from error
     return record, profile
@@ -158,7 +158,7 @@ def _read(store: Store, address: str) -> bytes:
     try:
         return store.read(address, MOST_BYTES)
     except FileNotFoundError as error:
-        raise RecordError("it is not there") from error
+        raise RecordError("it does not exist") from error
     except IsADirectoryError as error:
         raise RecordError("a folder is in its place") from error
     except ValueError as error:
@@ -205,7 +205,7 @@ def sweep_records(store: Store, slice_: str, needed: set[tuple[str, str]]) -> No
     """Removes a slice's records and staged attempts, but those that are needed.
 
     Args:
-        needed: score and attempt of each unit that is published, or may be again.
+        needed: Score and attempt of each unit that is published, or may be again.
     """
     attempts = {attempt for _, attempt in needed}
     for score in store.names(_home(slice_)):

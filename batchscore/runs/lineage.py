@@ -29,12 +29,12 @@ def source_rows(store: Store, record: UnitRecord, file: str) -> Iterator[Array]:
     """Yields int64 numbers (n,) within the unit of a file's rows, in the file's order.
 
     Args:
-        store: the output.
-        record: of the attempt that wrote the file.
-        file: its path, staged or published.
+        store: The output.
+        record: Record of the attempt that wrote the file.
+        file: Its path, staged or published.
 
     Raises:
-        RecordError: the rows file is not there or damaged.
+        RecordError: The rows file is not there or damaged.
     """
     number = _file_number(file)
     if record.rows_file is None:
@@ -51,7 +51,7 @@ def find_source_rows(store: Store, record: UnitRecord, file: str, positions_n: A
     """Returns the int64 numbers (n,) within the unit of a file's rows at some positions (n,).
 
     Raises:
-        RecordError: the rows file is not there, is damaged, or knows fewer rows of the file.
+        RecordError: The rows file is not there, is damaged, or knows fewer rows of the file.
     """
     found_n = np.full(len(positions_n), -1, np.int64)
     start = 0
@@ -62,8 +62,8 @@ def find_source_rows(store: Store, record: UnitRecord, file: str, positions_n: A
     if (found_n < 0).any():
         position = int(positions_n[np.argmin(found_n)])
         raise RecordError(
-            f"file {store.url(file)}: row {position:,} was asked for, and its rows file "
-            f"{record.rows_file} knows {counted(start, 'row')} of it; restore it, or score the "
+            f"file {store.url(file)}: row {position:,} was requested, but its rows file "
+            f"{record.rows_file} lists {counted(start, 'row')} of it; restore it, or score the "
             "slice again with --rescore"
         )
     return found_n
@@ -73,7 +73,7 @@ def find_scored_row(store: Store, record: UnitRecord, row: int) -> tuple[str, in
     """Returns the scored file that a row of a unit was written to, and its position in it.
 
     Raises:
-        RecordError: the rows file is not there, is damaged, or does not know the row.
+        RecordError: The rows file is not there, is damaged, or does not know the row.
     """
     files = {_file_number(file.staged): file.staged for file in record.files}
     before = Counter[int]()
@@ -86,21 +86,21 @@ def find_scored_row(store: Store, record: UnitRecord, row: int) -> tuple[str, in
                 position = before[number] + np.count_nonzero(file_n[: at[0]] == number)
                 return files[number], int(position)
             before.update(dict(zip(*np.unique(file_n, return_counts=True), strict=True)))
-    raise RecordError(f"rows file {record.rows_file}: does not know row {row:,} of its unit")
+    raise RecordError(f"rows file {record.rows_file}: does not list row {row:,} of its unit")
 
 
 def read_row(store: Store, path: str, position: int, columns: list[str]) -> dict[str, Any]:
     """Returns some columns of one row of a scored file, in bounded memory.
 
     Raises:
-        RecordError: the file is missing or damaged, or has no such row.
+        RecordError: The file is missing or damaged, or has no such row.
     """
     with open_table(store, path) as file:
         for batch in file.iter_batches(_BATCH_ROWS, columns=columns):
             if position < batch.num_rows:
                 return python_rows(batch.slice(position, 1))[0]
             position -= batch.num_rows
-    raise RecordError(f"file {store.url(path)}: has fewer rows than its rows file says")
+    raise RecordError(f"file {store.url(path)}: has fewer rows than its rows file lists")
 
 
 def _file_number(file: str) -> int:
@@ -108,7 +108,7 @@ def _file_number(file: str) -> int:
     if match is None:
         raise RecordError(
             f"file {file}: expected a name that ends in a number and .parquet, as every scored "
-            "file has; a file that was renamed leads to no source row"
+            "file has; a renamed file cannot be traced"
         )
     return int(match[1])
 

@@ -271,7 +271,7 @@ def decode_manifest(document: Any, run: str) -> Manifest:
     manifest_version(document)
     manifest = decode(Manifest, document)
     if manifest.run != run:
-        raise ValueError("its run cannot be right: it is of another one")
+        raise ValueError("its run is not valid: it belongs to another run")
     return manifest
 
 
@@ -290,7 +290,7 @@ def build_manifest(**facts: Any) -> Manifest:
     made = {VERSION: WHOLE, **facts}
     strange = sorted(set(made) - _KEYS)
     if strange:
-        raise ValueError(f"{strange[0]!r} is no key of a manifest")
+        raise ValueError(f"{strange[0]!r} is not a key of a manifest")
     return decode_manifest(made, str(made["run"]))
 
 

@@ -72,7 +72,7 @@ def published_records(manifest: Manifest) -> dict[str, UnitRecord]:
     """Returns the records of a published run's units; their files lie where they were published.
 
     Raises:
-        RecordError: the manifest is damaged.
+        RecordError: The manifest is damaged.
     """
     try:
         manifest.require("files", "shards", "columns", "units")

@@ -27,9 +27,9 @@ class ProfileFile:
     """Where a stored profile lies.
 
     Args:
-        folder: any fsspec address.
-        name: the file within it.
-        extra: the file of its large and approximate parts, or None.
+        folder: Any fsspec address.
+        name: The file within it.
+        extra: The file of its large and approximate parts, or None.
     """
 
     folder: str
@@ -42,12 +42,12 @@ class Reference:
     """What a run is compared with.
 
     Args:
-        title: what it is, for people.
-        files: profiles, which are merged.
+        title: What it is, for people.
+        files: Profiles, which are merged.
         anchor: Whether it is the fixed one, in addition to the reference that the job chose.
-        own: it is of the rows that are published of the run's own slice, which may be among those
+        own: It is of the rows that are published of the run's own slice, which may be among those
             that are judged.
-        on_fail: hold, warn or off, where the job lists its references; None: as the job's
+        on_fail: `hold`, `warn` or `off`, where the job lists its references; None: as the job's
             `drift.on_fail` says.
     """
 
@@ -93,7 +93,7 @@ def save_profile(
     Returns what the run's manifest tells of it: its SHA-256, and size and SHA-256 of each file.
 
     Args:
-        new: of the rows that the run adds to others, which are in `profile` too.
+        new: Profile of the rows that the run adds to others, which are in `profile` too.
     """
     data = write_table(profile, {}, extra=False)
     files = {EXTRA: write_table(profile, {}, extra=True), PROFILE: data}
@@ -120,11 +120,11 @@ def read_profile(
     """Returns a stored profile; without its large and approximate parts where these are gone.
 
     Args:
-        sha256: what the file must have, or None.
-        extra_sha256: what the file of its large and approximate parts must have, or None.
+        sha256: What the file must have, or None.
+        extra_sha256: What the file of its large and approximate parts must have, or None.
 
     Raises:
-        RecordError: it is missing, damaged, or another one.
+        RecordError: It is missing, damaged, or another one.
     """
     store = Store(file.folder)
     try:
@@ -152,7 +152,7 @@ def read_reference(files: Sequence[ProfileFile]) -> TableProfile:
     """Returns stored profiles, merged.
 
     Raises:
-        RecordError: one is missing or damaged, or the same column has two types in them.
+        RecordError: One is missing or damaged, or the same column has two types in them.
     """
     merged = TableProfile.empty()
     for file in files:

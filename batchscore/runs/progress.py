@@ -37,7 +37,7 @@ class Pulse:
         """Counts rows, rejected ones among them; fewer than none takes back what was counted.
 
         Raises:
-            StoppedError: the launcher asked all workers to stop, or closed the run.
+            StoppedError: The launcher asked all workers to stop, or closed the run.
         """
         self._rows += rows
         self._rejected += rejected

@@ -33,7 +33,7 @@ class Publication:
         base: The run that was published before, or None.
         before: The snapshot that it was made for. It is not put onto another one.
         files: The snapshot that it makes.
-        moves: From where and to where files go, before the snapshot is replaced.
+        moves: Files with their old and new paths, moved, before the snapshot is replaced.
         retire: Published files that go to `retired/RUN/`, after it was replaced.
         documents: JSON files to write, by path. The first is the run's manifest.
         marked: The run that the marker named when the journal was made, or None.

@@ -104,8 +104,8 @@ def _publish(store: Store, slice_: str, publication: Publication, held: Held, kn
         return
     if read_listing(store, slice_).lists(publication.before):
         raise RecordError(
-            f"run {publication.run}: scored files of it are gone, or do not hold what was written "
-            "any more; nothing was published: run the job again, and their units are scored again"
+            f"run {publication.run}: some of its scored files are missing or changed; nothing was "
+            "published. Run the job again: it scores their units again"
         )
     raise _overtaken(slice_, publication.run)
 
@@ -121,8 +121,8 @@ def _is_done(store: Store, run: str) -> bool:
 
 def _overtaken(slice_: str, run: str) -> RetryError:
     return RetryError(
-        f"slice {slice_!r} was published by another while run {run} was under way; nothing of it "
-        "was published: run again, its finished units are kept"
+        f"slice {slice_!r} was published by another run while run {run} was under way; nothing of "
+        "it was published: run again, its finished units are kept"
     )
 
 

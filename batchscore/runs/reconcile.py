@@ -37,14 +37,14 @@ def reconcile(
     """Adds up all units and proves that every row of the input ended exactly once.
 
     Args:
-        records: the chosen attempt of each unit.
-        planned: rows of each unit, by the footers.
-        pruned: rows of the row groups that no unit reads, since the filter excludes them.
-        shard_rows: rows of all shards, by the footers.
-        reused: rows of units that an earlier run scored.
+        records: The chosen attempt of each unit.
+        planned: Rows of each unit, by the footers.
+        pruned: Rows of the row groups that no unit reads, since the filter excludes them.
+        shard_rows: Rows of all shards, by the footers.
+        reused: Rows of units that an earlier run scored.
 
     Raises:
-        FailedError: a unit is missing or strange, or rows do not add up.
+        FailedError: A unit is missing or strange, or rows do not add up.
     """
     if set(records) != set(planned):
         missing, strange = set(planned) - set(records), set(records) - set(planned)

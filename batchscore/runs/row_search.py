@@ -49,8 +49,8 @@ def parse_value(column: str, text: str, kind: pa.DataType) -> pa.Scalar:
         return cast_text(text, kind)
     except NotImplementedError as error:
         raise InvalidError(
-            f"column {column!r}: is {kind}, whose values cannot be written as a text; only "
-            f"{column}={_NULL} can be asked of it"
+            f"column {column!r}: is {kind}, whose values cannot be written as a text; search it "
+            f"for {column}={_NULL} only"
         ) from error
     except ValueError as error:
         raise InvalidError(
@@ -62,8 +62,8 @@ def cast_text(text: str, kind: pa.DataType) -> pa.Scalar:
     """Reads a text as a value of a type.
 
     Raises:
-        ValueError: it is none.
-        NotImplementedError: no text is.
+        ValueError: It is not valid.
+        NotImplementedError: No text is.
     """
     if kind == _UUID_STORAGE:
         with suppress(ValueError):
@@ -112,10 +112,10 @@ def find_rows(
     row is found.
 
     Args:
-        optional: columns that are null in a file that lacks them.
+        optional: Columns that are null in a file that lacks them.
 
     Raises:
-        RecordError: the file is missing or damaged.
+        RecordError: The file is missing or damaged.
     """
     positions = [np.empty(0, np.int64)]
     with open_table(store, path) as file:

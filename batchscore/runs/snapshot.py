@@ -84,7 +84,7 @@ def published_run(store: Store, slice_: str) -> str | None:
     try:
         text = store.read(layout.slice_file(slice_, MARKER), _MOST_MARKER_BYTES).decode().strip()
         if "/" in text or not text.isprintable():
-            raise ValueError("no name of a run")
+            raise ValueError("not the name of a run")
         return text
     except FileNotFoundError:
         return None
@@ -95,8 +95,7 @@ def published_run(store: Store, slice_: str) -> str | None:
 def _no_text(store: Store, slice_: str, name: str) -> RecordError:
     path = store.url(layout.slice_file(slice_, name))
     return RecordError(
-        f"{path}: damaged, it holds no text of its kind; restore it from a copy, or run the job "
-        "again"
+        f"{path}: damaged, its text is not valid; restore it from a copy, or run the job again"
     )
 
 

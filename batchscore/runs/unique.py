@@ -47,9 +47,9 @@ class SortedKeys:
     """Key hashes sorted by both halves.
 
     Args:
-        label: says, to a reader of the examples, where the rows are.
-        read: begins to read them, in batches (n,) of KEY that the caller may change.
-        read_hi: begins to read their first halves alone, in batches (n,) of uint64.
+        label: Says, to a reader of the examples, where the rows are.
+        read: Starts to read them, in batches (n,) of KEY that the caller may change.
+        read_hi: Starts to read their first halves alone, in batches (n,) of uint64.
     """
 
     label: str
@@ -62,8 +62,8 @@ class Duplicates:
     """Rows whose key an earlier row has.
 
     Args:
-        count: of three rows with one key it counts two.
-        examples: some keys, each as the label and number of its first rows.
+        count: Of three rows with one key it counts two.
+        examples: Some keys, each as the label and number of its first rows.
     """
 
     count: int
@@ -103,7 +103,7 @@ def read_keys(store: Store, path: str, label: str) -> list[SortedKeys]:
     """Returns the sorted runs of a keys file that an attempt wrote.
 
     Raises:
-        RecordError: it is not there or damaged; so does reading a run.
+        RecordError: It is not there or damaged; so does reading a run.
     """
     with open_table(store, path) as file:
         parts = _parts(file)
@@ -123,7 +123,7 @@ def _parts(file: pq.ParquetFile) -> list[range]:
     except (LookupError, TypeError, ValueError) as error:
         raise pa.ArrowInvalid(f"its runs are unknown ({reason(error)})") from error
     if any(part.start < 0 or part.stop > file.num_row_groups for part in parts):
-        raise pa.ArrowInvalid("its runs are of row groups that it has not")
+        raise pa.ArrowInvalid("its runs name row groups that it does not have")
     return parts
 
 
@@ -152,14 +152,14 @@ def _keys(hi_n: Array, lo_n: Array, row_n: Array) -> Array:
 
 
 def partition_values(partition: str, schema: pa.Schema) -> dict[str, pa.Scalar]:
-    """Returns the values that a file's partition, such as `month=9`, stands for.
+    """Returns the values of a file's partition, such as `month=9`.
 
     Args:
-        partition: as the scored files' folders are named.
-        schema: has the columns' types.
+        partition: Named like the scored files' folders.
+        schema: Has the columns' types.
 
     Raises:
-        RecordError: a value is not of its column's type.
+        RecordError: A value is not of its column's type.
     """
     values = {}
     for level in partition.split("/") if partition else ():
@@ -169,7 +169,7 @@ def partition_values(partition: str, schema: pa.Schema) -> dict[str, pa.Scalar]:
             values[name] = pa.array([value], pa.string()).cast(schema.field(name).type)[0]
         except (KeyError, pa.ArrowException) as error:
             raise RecordError(
-                f"partition {partition!r}: {text!r} is no value of column {name!r} "
+                f"partition {partition!r}: {text!r} is not a value of column {name!r} "
                 f"({reason(error)}); score the slice again with --rescore"
             ) from error
     return values
@@ -186,15 +186,15 @@ def hash_file(
     """Returns sorted runs, labelled with the path, of the keys of a scored file.
 
     Args:
-        store: the output.
-        path: of the file; a key's number is its row's within it.
-        partition: the columns that live in the path, by name.
-        columns: the key.
-        hash_keys: hashes a batch's key columns to two halves (b,), as attempts do.
-        scratch: keeps the runs.
+        store: The output.
+        path: Path of the file; a key's number is its row's within it.
+        partition: The columns that live in the path, by name.
+        columns: The key.
+        hash_keys: Hashes a batch's key columns to two halves (b,), as attempts do.
+        scratch: Keeps the runs.
 
     Raises:
-        RecordError: the file is not there, is damaged, or lacks a column of the key.
+        RecordError: The file is not there, is damaged, or lacks a column of the key.
     """
     hashed = _hash_batches(store, path, partition, columns, hash_keys)
     reads = [scratch.write([keys_n]) for keys_n in _sorted_runs(hashed)]
@@ -249,12 +249,12 @@ def find_duplicates(
     """Counts rows whose key another row has, within a run and across all.
 
     Args:
-        runs: each sorted.
-        scratch: keeps what is merged on the way, where there are more runs than `fan_in`.
-        fan_in: runs that are read side by side, each with its file open and one batch in memory.
+        runs: Each sorted.
+        scratch: Keeps what is merged on the way, where there are more runs than `fan_in`.
+        fan_in: Runs that are read side by side, each with its file open and one batch in memory.
 
     Raises:
-        RecordError: a run cannot be read.
+        RecordError: A run cannot be read.
     """
     # Where no two first halves agree, no two keys do: the common case, and many times faster.
     if len(runs) <= HI_FAN_IN and not _agree([run.read_hi for run in runs]):

@@ -20,7 +20,7 @@ def check_footer(metadata: pq.FileMetaData, piece: Piece) -> None:
         raise ShardError(
             piece.shard.path,
             f"its footer changed after planning: {counted(sum(sizes), 'row')} in "
-            f"{counted(len(sizes), 'row group')} where {piece.rows:,} in {len(piece.sizes)} were "
+            f"{counted(len(sizes), 'row group')}, but {piece.rows:,} in {len(piece.sizes)} were "
             "planned; run again",
         )
 
@@ -41,7 +41,7 @@ def check_values(
     for group, rows in zip(piece.row_groups, piece.sizes, strict=True):
         found = file.metadata.row_group(group).column(leaf).num_values
         if found > rows:
-            promised = f"its footer promises {counted(rows, 'row')}"
-            values = f"{counted(found, 'value')} in row group {group}, where {promised}"
+            promised = f"its footer counts {counted(rows, 'row')}"
+            values = f"{counted(found, 'value')} in row group {group}, but {promised}"
             problem = f"column {schema.column(leaf).path!r} has {values}; {terms.write_again}"
             raise ShardError(piece.shard.path, problem)

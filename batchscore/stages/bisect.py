@@ -37,14 +37,14 @@ def bisect(block: Block, stage: str, step: Step, limit: int, trial: Trial) -> Bl
     does not. Of 32 rows or fewer, all may be guilty.
 
     Args:
-        block: any but a unit's end.
-        stage: reported with the rejected rows.
-        step: is called with slices of the block; rows that it rejects itself are kept as rejects.
-        limit: the most rows that may be guilty.
-        trial: whether rows were scored before; is only read.
+        block: Any but a unit's end.
+        stage: Reported with the rejected rows.
+        step: Called with slices of the block; rows that it rejects itself are kept as rejects.
+        limit: The most rows that may be guilty.
+        trial: Whether rows were scored before; is only read.
 
     Raises:
-        StepError: all of the 16 rows fail alike; more rows are guilty than the limit allows; the
+        StepError: All of the 16 rows fail alike; more rows are guilty than the limit allows; the
             step returned other columns for some rows than for others; or it fails without any row.
     """
     done = _attempt(step, block)
@@ -80,8 +80,8 @@ def _check_hope(block: Block, step: Step, error: StepError) -> None:
         if len(kinds) > 1:
             return
     raise StepError(
-        f"{error}; each of {PROBES} rows tried alone fails alike, so it is the model or the "
-        "code and not these rows: correct it, or check the columns that it is given"
+        f"{error}; each of {PROBES} rows fails alone in the same way, so the model or the code is "
+        "at fault, not these rows. Correct it, or check the columns that it gets"
     ) from error
 
 
@@ -142,7 +142,7 @@ def join_parts(block: Block, stage: str, parts: Sequence[Block | Reject]) -> Blo
     """Returns a block of what a stage made of its parts: scored blocks and guilty rows, in order.
 
     Raises:
-        StepError: the stage made other columns of one part than of others.
+        StepError: The stage made other columns of one part than of others.
     """
     found = [r for part in parts for r in ([part] if isinstance(part, Reject) else part.rejects)]
     rejects = (*block.rejects, *_merge_rejects(found))
@@ -159,7 +159,7 @@ def join_parts(block: Block, stage: str, parts: Sequence[Block | Reject]) -> Blo
     )
     if all(part.schema == values[0].schema for part in values):
         return joined
-    # A null that was of no type when its part was checked may stand in place of a float.
+    # A null that had no type when its part was checked may be in the place of a float.
     return reject_non_finite(joined, stage, "a score is null where other rows have a number")
 
 
@@ -186,8 +186,8 @@ def _common_schema(batches: Sequence[pa.RecordBatch], stage: str) -> pa.Schema:
 
 def _misfit(stage: str, difference: str) -> StepError:
     return StepError(
-        f"{stage} made other columns of some rows of one batch than of others: {difference}; "
-        "a function must return the same columns and types each time"
+        f"{stage} returned different columns for different rows of one batch: {difference}; a "
+        "function must return the same columns and types each time"
     )
 
 

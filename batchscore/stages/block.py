@@ -36,11 +36,11 @@ class End:
     """What the reader counted of a whole unit; rides on the unit's last, empty block.
 
     Args:
-        read: rows that came out of the shards.
-        filtered: of these, rows that the filter left out.
-        blocks: blocks before this one.
-        bad_shards: what was left out, its rows not among `read`.
-        done: the unit was finished before, and nothing was read.
+        read: Rows that were read from the shards.
+        filtered: Of these, rows that the filter left out.
+        blocks: Blocks before this one.
+        bad_shards: What was left out, its rows not among `read`.
+        done: Whether the unit was finished before, so that nothing was read.
     """
 
     read: int
@@ -60,12 +60,12 @@ class Reject:
     """Rows that a stage could not take, and why.
 
     Args:
-        stage: where they failed.
-        error: the error's class.
-        message: what is wrong with them.
+        stage: Where they failed.
+        error: The error's class.
+        message: What is wrong with them.
         rows_r: int64 numbers of the rows within the unit.
-        batch: the rows' source columns.
-        details: what is wrong with each row, as texts (r,): the column or output, the value that
+        batch: The rows' source columns.
+        details: What is wrong with each row, as texts (r,): the column or output, the value that
             was found, and what was expected; None where the message tells all.
     """
 
@@ -87,9 +87,9 @@ class Cause:
     """Rows of a block that are to be rejected for one cause.
 
     Args:
-        message: what is wrong with all of them.
-        rows_c: their places (c,) in the block.
-        details: as of a `Reject`.
+        message: What is wrong with all of them.
+        rows_c: Their places (c,) in the block.
+        details: As in a `Reject`.
     """
 
     message: str
@@ -102,15 +102,15 @@ class Block:
     """Some rows of one unit.
 
     Args:
-        unit: whose rows they are.
-        sequence: its place in the unit, from 0.
+        unit: Whose rows they are.
+        sequence: Its place in the unit, from 0.
         rows_b: int64 numbers of the rows within the unit, filtered ones counted.
-        batch: the rows' source columns.
-        values: model inputs, then model outputs, then scores, as the stages replace them.
-        rejects: rows that left on the way.
-        seconds: busy seconds by stage.
-        end: set on the unit's last block, which has no rows.
-        pending: waits for what a device computes, and returns the block with its values; until
+        batch: The rows' source columns.
+        values: Model inputs, then model outputs, then scores, as the stages replace them.
+        rejects: Rows that left on the way.
+        seconds: Busy seconds by stage.
+        end: Set on the unit's last block, which has no rows.
+        pending: Waits for what a device computes, and returns the block with its values; until
             then it has none, and its rejects are those from before.
     """
 
@@ -144,7 +144,7 @@ def settled(block: Block) -> Block:
     """Waits for a block's pending results and returns it with them; any other as it is.
 
     Raises:
-        StepError: of a step that the block went through in the meantime.
+        StepError: A step that the block went through in the meantime failed.
     """
     return block if block.pending is None else block.pending()
 
@@ -155,7 +155,7 @@ def timed(stage: str, step: Step, block: Block) -> Block:
     On a block with pending results the step is run once they are there, by who waits for them.
 
     Raises:
-        StepError: the step's, with the place of the block in the input.
+        StepError: The step's own error, with the place of the block in the input.
     """
     if block.end is not None:
         return block
@@ -242,10 +242,10 @@ def reject_non_finite(
     """Takes rows whose values are not all finite out of a block that has values.
 
     Args:
-        block: whose rows they are.
-        stage: where they are rejected.
-        message: what is wrong with them.
-        explain: takes the mask (b,) of these rows, and returns what each detail ends with.
+        block: Whose rows they are.
+        stage: Where they are rejected.
+        message: What is wrong with them.
+        explain: Takes the mask (b,) of these rows, and returns what each detail ends with.
     """
     assert block.values is not None
     good_b = finite_rows(block.values)

@@ -36,9 +36,9 @@ class UserCall:
         """Calls the function and returns its result as a record batch of as many rows.
 
         Raises:
-            StepError: it raised, returned something else, another number of rows, or a name twice;
+            StepError: It raised, returned something else, another number of rows, or a name twice;
                 or pandas cannot hold a value of the batch. The cause is the error that was raised.
-            FunctionError: it read or imported a file that the job does not list.
+            FunctionError: It read or imported a file that the job does not list.
         """
         given = self._given(batch)
         try:
@@ -70,7 +70,7 @@ class UserCall:
         except BaseException as error:
             raise StepError(
                 f"function {self.reference}: the batch cannot become a pandas DataFrame "
-                f"({reason(error)}); take the rows out of the input, or take Arrow batches"
+                f"({reason(error)}); take the rows out of the input, or use Arrow batches"
             ) from error
 
     def _check_index(self, given: Any, result: Any) -> None:

@@ -31,12 +31,12 @@ def filter_expression(filters: Groups, schema: pa.Schema) -> pc.Expression:
     meets no condition but `not in`, and NaN none but `!=` and `not in`.
 
     Args:
-        filters: pyarrow's DNF form: groups of which one must hold, each of conditions that must
+        filters: DNF as in pyarrow: groups of which one must hold, each of conditions that must
             all hold.
-        schema: has every column of the filter.
+        schema: Has every column of the filter.
 
     Raises:
-        InputError: a literal cannot be compared with its column.
+        InputError: A literal cannot be compared with its column.
     """
     return _any([_all([_condition(each, schema) for each in group]) for group in filters])
 

@@ -15,7 +15,7 @@ class HashedFile:
     """A file that is being written, whose bytes are counted and hashed as they pass.
 
     Args:
-        file: open for writing; closed with this one.
+        file: Open for writing; closed with this one.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -47,8 +47,8 @@ class HashingSink:
     """A file that is being written; what was handed over is counted, what was written is hashed.
 
     Args:
-        file: open for writing; closed with the sink.
-        pieces: calls `pass_on`, one for any number of files. Its error is raised by later writes.
+        file: Open for writing; closed with the sink.
+        pieces: Calls `pass_on`, one for any number of files. Its error is raised by later writes.
     """
 
     def __init__(self, file: IO[bytes], pieces: WriteBehind[Piece]) -> None:

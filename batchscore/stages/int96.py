@@ -30,9 +30,9 @@ class Int96Guard:
     columns are decoded a second time, in seconds.
 
     Args:
-        path: the shard.
-        file: the shard, opened to read INT96 as seconds.
-        names: top-level columns that are read.
+        path: The shard.
+        file: The shard, opened to read INT96 as seconds.
+        names: Top-level columns that are read.
         unit: `ns` or `us`.
     """
 
@@ -56,7 +56,7 @@ class Int96Guard:
         """Compares the next rows.
 
         Raises:
-            Int96Error: one holds a value that the unit does not.
+            Int96Error: One holds a value that the unit does not.
         """
         self._rows -= rows
         while self._leaves and self._rows < 0:

@@ -44,10 +44,10 @@ class KeysFile:
     which runs begin, and the number of all row groups.
 
     Args:
-        store: the output.
-        path: where the file lies within; it is created with the first row.
-        columns: the key.
-        rows: that will come; room is kept for as many, up to a run.
+        store: The output.
+        path: Where the file lies within; it is created with the first row.
+        columns: The key.
+        rows: Expected number of rows; room is kept for as many, up to a run.
     """
 
     def __init__(self, store: Store, path: str, columns: tuple[str, ...], rows: int) -> None:
@@ -72,7 +72,7 @@ class KeysFile:
         """Takes the next rows and their int64 numbers within the unit, which ascend.
 
         Raises:
-            StepError: a key column is not there or holds lists or structs.
+            StepError: A key column is not there or holds lists or structs.
         """
         for start in range(0, batch.num_rows, _HASHED_ROWS):
             hi_h, lo_h = hash_keys(batch.slice(start, _HASHED_ROWS), self._columns)
@@ -85,7 +85,7 @@ class KeysFile:
         self._sidecar.close({"runs": json.dumps(self._runs)})
 
     def abort(self) -> None:
-        """Lets go of the file; what was written stays behind."""
+        """Closes the file without its end; what was written stays."""
         self._run = []
         self._sidecar.abort()
 
@@ -120,7 +120,7 @@ def hash_keys(batch: pa.RecordBatch, columns: tuple[str, ...]) -> tuple[Array, A
     null key are duplicates.
 
     Raises:
-        StepError: a column is not there or holds lists or structs.
+        StepError: A column is not there or holds lists or structs.
     """
     hi_b, lo_b = (np.full(batch.num_rows, seed) for seed in _SEEDS)
     for name in columns:

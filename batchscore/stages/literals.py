@@ -27,8 +27,8 @@ class Place:
     """Where a literal lies among the values of a column's type.
 
     Args:
-        floor: the largest value that is at most the literal; None where all values are above it.
-        exact: whether that is the literal itself.
+        floor: The largest value that is at most the literal; None where all values are above it.
+        exact: Whether that is the literal itself.
     """
 
     floor: pa.Scalar | None
@@ -42,7 +42,7 @@ def place(literal: Any, kind: pa.DataType) -> Place:
     a float is the nearest value of the type. A date is midnight, in UTC where there is a zone.
 
     Raises:
-        ValueError: the literal cannot be compared with the type; says what to write instead.
+        ValueError: The literal cannot be compared with the type; says what to write instead.
     """
     for belongs, find in _FAMILIES:
         if belongs(kind):
@@ -156,7 +156,7 @@ def _instant(literal: Any, zoned: bool | None) -> Fraction:
     """Returns the seconds since 1970 of a date or date-time, or of a text that is one.
 
     Args:
-        zoned: whether a date-time needs an offset from UTC; None: it may have one.
+        zoned: Whether a date-time needs an offset from UTC; None: it may have one.
     """
     expected = "a date-time with its offset, such as 2026-11-20T01:30:00Z"
     if zoned is None:

@@ -45,10 +45,10 @@ class _Fault:
     """Rows of a column with one fault.
 
     Args:
-        what: is wrong with the column, for a message that all of them share.
-        rows_f: their ascending places (f,).
-        found: what is there in place of what was expected, as texts (f,).
-        expected: what was.
+        what: What is wrong with the column, for a message that all of them share.
+        rows_f: Their ascending places (f,).
+        found: What is there in place of what was expected, as texts (f,).
+        expected: What was expected.
     """
 
     what: str
@@ -151,8 +151,8 @@ def given_texts(inputs: pa.RecordBatch, columns: Mapping[str, Sequence[str]]) ->
     """Returns the first number of each row (b,) that is not finite; an empty text without one.
 
     Args:
-        inputs: what the network was given.
-        columns: those that an input was stacked from, by its name, where they are known.
+        inputs: What the network was given.
+        columns: Those that an input was stacked from, by its name, where they are known.
     """
     rows, texts = list[Array](), list[pa.Array]()
     for name, column in zip(inputs.schema.names, inputs.columns, strict=True):

@@ -25,11 +25,11 @@ def postprocess(
     Rows for which a step makes a NaN or an infinity are rejected.
 
     Args:
-        steps: of the job file; a user's function is given as what calls it.
-        known: types of scores, for columns that have no value here.
+        steps: Steps of the job file; a user's function is given as what calls it.
+        known: Types of scores, for columns that have no value here.
 
     Raises:
-        StepError: a step does not fit the outputs, or a user's function failed.
+        StepError: A step does not fit the outputs, or a user's function failed.
     """
     if block.values is None or not len(block) or not steps:
         return block

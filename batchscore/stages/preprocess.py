@@ -24,12 +24,12 @@ class InputColumns:
     """A model input and the columns that it is stacked from.
 
     Args:
-        name: the model input.
+        name: The model input.
         dtype: NumPy's name of its type.
-        shape: of one row; `(len(columns),)`, or of the one list column; of one step, where the
-            length varies.
-        columns: names, in order.
-        varying: set where each row has a number of steps of its own; there is one list column.
+        shape: Shape of one row; `(len(columns),)`, or of the one list column; of one step, where
+            the length varies.
+        columns: Names, in order.
+        varying: Set where each row has a number of steps of its own; there is one list column.
     """
 
     name: str
@@ -69,7 +69,7 @@ def stack_columns(
     length are not equally long.
 
     Raises:
-        StepError: the function failed, or a column is missing or not made of numbers.
+        StepError: The function failed, or a column is missing or not made of numbers.
     """
     made = block.batch.drop_columns(list(hidden)) if hidden else block.batch
     made = function(made) if function else made
@@ -128,7 +128,8 @@ def _check_sequences(batch: pa.RecordBatch, inputs: Sequence[InputColumns]) -> N
         if wanted.varying and not is_list(kind):
             raise StepError(
                 f"model input {wanted.name!r}: column {wanted.columns[0]!r} is {kind}, and the "
-                "input takes a list a row, of varying length; make lists in preprocess.function"
+                "input takes one list per row, of varying length; make lists in "
+                "preprocess.function"
             )
 
 

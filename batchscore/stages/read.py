@@ -67,12 +67,12 @@ class Source:
     """How every unit of a run is read.
 
     Args:
-        schema: the columns that the stages see, hive keys among them, in order.
-        filters: pyarrow's DNF form, or None.
-        batch_rows: rows of a block.
-        threads: columns, or small shards, that are decoded side by side.
-        int96: the unit that INT96 timestamps are read in, `ns` or `us`; None: there are none.
-        places: addresses of shards by path, where a path does not tell all of it.
+        schema: The columns that the stages see, hive keys among them, in order.
+        filters: DNF as in pyarrow, or None.
+        batch_rows: Rows of a block.
+        threads: Columns, or small shards, that are decoded side by side.
+        int96: The unit that INT96 timestamps are read in, `ns` or `us`; None: there are none.
+        places: Addresses of shards by path, where a path does not tell all of it.
         terms: The user's names, for messages.
     """
 
@@ -97,13 +97,13 @@ def open_shard(
     Pages that carry a checksum are compared with it.
 
     Args:
-        int96: the unit that INT96 timestamps are read in; None: nanoseconds.
-        dictionaries: dotted paths of texts that are read as dictionaries.
-        place: its address, if the path does not tell all of it.
+        int96: The unit that INT96 timestamps are read in; None: nanoseconds.
+        dictionaries: Dotted paths of texts that are read as dictionaries.
+        place: Its address, if the path does not tell all of it.
         terms: The user's names, for messages.
 
     Raises:
-        ShardError: it is not there, not Parquet, cut off, or empty.
+        ShardError: It is not there, not Parquet, cut off, or empty.
     """
     try:
         return open_parquet(
@@ -131,17 +131,17 @@ def read_unit(unit: Unit, source: Source, max_bad_shards: int = 0) -> Iterator[B
     """Yields a unit's blocks of `batch_rows` kept rows (the last may have fewer), then its end.
 
     Rows keep their order and are numbered by the rows that were planned; blocks go on across the
-    shards of a pack. Busy seconds stand in each block under `read`.
+    shards of a pack. Each block has its busy seconds under `read`.
 
     The blocks may start again with number 0, and those before then count for nothing: once for
     each shard whose input or output failed, after a second, and once without the bad shards; the
     first bad one has all behind it read to their ends, to find the others before that.
 
     Args:
-        max_bad_shards: shards that may be left out, which the end lists.
+        max_bad_shards: Shards that may be left out, which the end lists.
 
     Raises:
-        ShardError: one shard more cannot be read, or changed since it was planned.
+        ShardError: One shard more cannot be read, or changed since it was planned.
     """
     bad: dict[str, BadShard] = {}
     retried: set[str] = set()
@@ -164,8 +164,8 @@ def read_unit_ahead(
 ) -> Generator[Block, None, None]:
     """Yields what `read_unit` does, two blocks decoded ahead on a thread.
 
-    Each block tells under `wait_read` how long it was waited for, and under `passing` how long the
-    one before took to come back from; the end, under `began`, when the unit was begun.
+    Each block has under `wait_read` how long the caller waited for it, and under `passing` how
+    long the caller worked on the one before. The end has under `began` when the unit started.
     """
     began, passing = time.time(), 0.0
     with closing(read_ahead(read_unit(unit, source, max_bad_shards), _BLOCKS_AHEAD)) as blocks:
@@ -345,7 +345,7 @@ def _decode(piece: Piece, source: Source, place: str) -> Iterator[_Sized]:
             problem = unreadable(error, "cannot be read to its end")
             raise ShardError(path, f"{problem}; {source.terms.write_again}") from error
     if rows != piece.rows:
-        promised = f"{counted_were(rows, 'row')} read where its footer promises {piece.rows:,}"
+        promised = f"{counted_were(rows, 'row')} read, but its footer counts {piece.rows:,}"
         raise ShardError(path, f"{promised}; {source.terms.write_again}")
 
 
@@ -421,7 +421,7 @@ def conform(batch: pa.RecordBatch, schema: pa.Schema, keys: dict[str, Any]) -> p
     """Orders and casts a shard's columns to the run's schema; hive keys become constants.
 
     Raises:
-        ArrowTypeError: a column that was planned as all null has values of another type.
+        ArrowTypeError: A column that was planned as all null has values of another type.
     """
     columns = []
     for wanted in schema:
@@ -438,7 +438,7 @@ def _cast(column: pa.Array, field: pa.Field) -> pa.Array:
         return pa.nulls(len(column), field.type)
     if _family(column.type) != _family(field.type):
         raise pa.ArrowTypeError(
-            f"column {field.name!r} has values of type {column.type}, where the footer's "
+            f"column {field.name!r} has values of type {column.type}, although the footer's "
             f"statistics say that all are null; expected {field.type}"
         )
     return column.cast(field.type)

@@ -72,7 +72,7 @@ class RowsFile:
         self._sidecar.close()
 
     def abort(self) -> None:
-        """Lets go of the file; what was written stays behind."""
+        """Closes the file without its end; what was written stays."""
         self._sidecar.abort()
 
     def _flush(self) -> None:

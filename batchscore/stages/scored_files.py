@@ -51,9 +51,9 @@ class PartitionRows:
     """Rows of one partition.
 
     Args:
-        folder: such as `month=9`, percent-encoded so that no value can leave it.
-        batch: the rows, without the columns that live in the path.
-        rows_p: their int64 numbers within the unit.
+        folder: Such as `month=9`, percent-encoded so that no value can leave it.
+        batch: The rows, without the columns that live in the path.
+        rows_p: Their int64 numbers within the unit.
     """
 
     folder: str
@@ -114,7 +114,7 @@ def split_partitions(
     Of several parts each is a copy of its rows: a slice would keep the batch alive.
 
     Args:
-        plain_keys: columns whose folders have their names as they are; of others, percent-encoded.
+        plain_keys: Columns whose folders have their names as they are; of others, percent-encoded.
     """
     kept = batch.select([name for name in batch.schema.names if name not in partition_by])
     if not batch.num_rows:
@@ -152,7 +152,7 @@ def _folder_name(column: str, key: str, value: Any) -> str:
     if len(name.encode()) > NAME_BYTES:
         raise StepError(
             f"output.partition_by: column {column!r} has a value of {len(str(value)):,} "
-            f"characters, {str(value)[:32]!r}…, which is no folder's name: it takes more than "
+            f"characters, {str(value)[:32]!r}…, which cannot name a folder: it takes more than "
             f"{NAME_BYTES} bytes; partition by a column with short values"
         )
     return name
@@ -180,7 +180,7 @@ def _path_value(column: str, value: Any) -> str:
     if value == HIVE_NULL:
         raise StepError(
             f"output.partition_by: column {column!r} holds the text {HIVE_NULL!r}, which readers "
-            "of a hive folder take for null; make it null, or partition by another column"
+            "of a hive folder interpret as null; make it null, or partition by another column"
         )
     text = str(value).lower() if isinstance(value, bool) else str(value)
     return quote(text, safe=" ")
@@ -209,10 +209,10 @@ class PartitionFiles:
     """Writes parts to one growing file a partition; buffers and open files are bounded.
 
     Args:
-        store: the output.
-        folder: where the files go, named 0000.parquet and so on.
-        file_bytes: a file is closed once it is this large.
-        lineage: records each row as it is written.
+        store: The output.
+        folder: Where the files go, named 0000.parquet and so on.
+        file_bytes: A file is closed once it is this large.
+        lineage: Records each row as it is written.
     """
 
     def __init__(self, store: Store, folder: str, file_bytes: int, lineage: RowsFile) -> None:
@@ -253,12 +253,12 @@ class PartitionFiles:
         self.files = [replace(file, sha256=sink.sha256) for file, sink in self._closed]
 
     def abort(self) -> None:
-        """Lets go of every open file; what was written stays behind, unlisted."""
+        """Closes every open file without its end; what was written stays, unlisted."""
         opened = [part for part in self._partitions.values() if part.sink is not None]
         # A writer that is not closed would write its footer when it is collected.
         ends = [each.close for part in opened for each in (part.writer, part.stream) if each]
         ends += [self._pieces.close]
-        # After an error the thread leaves files open that it was told to close.
+        # After an error the thread leaves files open that it should close.
         ends += [sink.close_now for _, sink in self._closed]
         ends += [part.sink.close_now for part in opened if part.sink is not None]
         for end in ends:

@@ -28,8 +28,8 @@ class Sidecar:
     """Writes one file; without rows there is none.
 
     Args:
-        store: the output.
-        path: where it lies within.
+        store: The output.
+        path: Where it lies within.
         options: Parquet's.
     """
 
@@ -71,7 +71,7 @@ class Sidecar:
         self._file.close()
 
     def abort(self) -> None:
-        """Lets go of the file; what was written stays behind."""
+        """Closes the file without its end; what was written stays."""
         for each in (self._writer, self._stream, self._file):
             if each is not None:
                 with suppress(Exception):

@@ -37,9 +37,9 @@ class _Columns:
     """Columns by their types.
 
     Args:
-        fixed_bits: of a row, of plain numbers, times and booleans.
-        others: names of the columns of other types.
-        is_nested: whether there are lists, structs or maps among them.
+        fixed_bits: Bits that the plain numbers, times and booleans of a row take.
+        others: Names of the columns of other types.
+        is_nested: Whether there are lists, structs or maps among them.
     """
 
     fixed_bits: int
@@ -52,10 +52,10 @@ class OpenShard:
     """A shard that is open to be read.
 
     Args:
-        path: its address.
-        file: as it is read.
-        schema: the columns that are read, in the run's types.
-        reopen: opens it again, with texts of these columns as dictionaries.
+        path: Its address.
+        file: As it is read.
+        schema: The columns that are read, in the run's types.
+        reopen: Opens it again, with texts of these columns as dictionaries.
     """
 
     path: str
@@ -96,8 +96,8 @@ def rows_at_once(shard: OpenShard, groups: Sequence[int], most: int) -> int:
     least, as the network would see a whole tile anyway.
 
     Raises:
-        ShardError: a page is too large to be decoded.
-        OSError: a column is damaged or encrypted.
+        ShardError: A page is too large to be decoded.
+        OSError: A column is damaged or encrypted.
     """
     sizes = [] if _is_small(shard, groups, most) else [_group_bytes(shard, g) for g in groups]
     numbers = shard.columns.fixed_bits / 8 + max((each.numbers for each in sizes), default=0.0)

@@ -46,9 +46,9 @@ class Tallies:
     """What checks of columns count of a unit's rows, which come in order.
 
     Args:
-        checks: what is counted.
-        unit: whose rows they are.
-        locate: finds the places of rows by the numbers that they come with; by default numbers
+        checks: What is counted.
+        unit: Whose rows they are.
+        locate: Finds the places of rows by the numbers that they come with; by default numbers
             within the unit.
     """
 
@@ -68,11 +68,11 @@ class Tallies:
         """Counts rows.
 
         Args:
-            batches: the rows' columns; where two have a name, the first counts.
-            rows_b: numbers of the rows (b,), ascending, and above those before.
+            batches: The rows' columns; where two have a name, the first counts.
+            rows_b: Numbers of the rows (b,), ascending, and above those before.
 
         Raises:
-            StepError: a column is not there, or of a type that cannot be checked.
+            StepError: A column is not there, or of a type that cannot be checked.
         """
         for check in self._checks:
             column, found = _column(check, batches), self._found[check.key]
@@ -104,14 +104,14 @@ def tally(
     """Counts one check of one column.
 
     Args:
-        check: what is counted.
-        column: the values (n,).
-        rows_n: numbers of the rows (n,), ascending, as `locate` takes them.
-        locate: finds the examples' places.
-        examples: how many are wanted at most.
+        check: What is counted.
+        column: The values (n,).
+        rows_n: Numbers of the rows (n,), ascending, as `locate` takes them.
+        locate: Finds the examples' places.
+        examples: How many are wanted at most.
 
     Raises:
-        StepError: the column's type cannot be checked so.
+        StepError: The column's type cannot be checked so.
     """
     try:
         check_type(check, column.type)

@@ -48,15 +48,15 @@ class Target:
     """What is written, and how.
 
     Args:
-        columns: input columns that are passed through, in order.
-        partition_by: columns that live in the path.
-        model_version: value of the column of that name.
-        file_bytes: a file is closed once it is this large.
-        unique: columns that together name a row, whose hashes are kept; none if empty.
-        plain_keys: columns in the path whose folders have their names as they are.
-        marked: columns whose type carries an annotation, such as UUID, and that type.
-        checks: what is counted of columns.
-        hidden: columns that are read for these checks alone; they are neither profiled nor written.
+        columns: Input columns that are passed through, in order.
+        partition_by: Columns that live in the path.
+        model_version: Value of the column of that name.
+        file_bytes: A file is closed once it is this large.
+        unique: Columns that together name a row, whose hashes are kept; none if empty.
+        plain_keys: Columns in the path whose folders have their names as they are.
+        marked: Columns whose type carries an annotation, such as UUID, and that type.
+        checks: What is counted of columns.
+        hidden: Columns that are read for these checks alone; they are neither profiled nor written.
     """
 
     columns: tuple[str, ...]
@@ -75,11 +75,11 @@ class Attempt:
     """One try at a unit, and where its files go.
 
     Args:
-        unit: what is written, with the rows that its footers promise.
-        name: names the attempt; no other attempt has it.
-        run: the run that makes it.
-        folder: where scored and rejected rows are staged; the attempt's own.
-        ledger: where its sidecars go, next to the records of finished units.
+        unit: What is written, with the rows that its footers promise.
+        name: Names the attempt; no other attempt has it.
+        run: The run that makes it.
+        folder: Where scored and rejected rows are staged; the attempt's own.
+        ledger: Where its sidecars go, next to the records of finished units.
     """
 
     unit: Unit
@@ -108,7 +108,7 @@ def scored_batch(block: Block, target: Target) -> pa.RecordBatch:
     """Returns a block's passed-through columns, then its scores, then the model's version.
 
     Raises:
-        StepError: a score has the name of another column.
+        StepError: A score has the name of another column.
     """
     assert block.values is not None
     kept = block.batch.select(list(target.columns))
@@ -131,12 +131,12 @@ class UnitWriter:
     """Writes one attempt at one unit and profiles it, each on a thread of its own.
 
     Args:
-        store: the output.
-        attempt: what is written, and where.
-        target: what is written of a block.
-        profile: is called with the source columns and scores of each block, and with the source
+        store: The output.
+        attempt: What is written, and where.
+        target: What is written of a block.
+        profile: Called with the source columns and scores of each block, and with the source
             columns of rejected rows.
-        trial: is passed with the first row that was scored.
+        trial: Passed with the first row that was scored.
     """
 
     def __init__(
@@ -168,7 +168,7 @@ class UnitWriter:
         """Takes the unit's next block.
 
         Raises:
-            StepError: a block is missing or came twice, so the stage was not fused; or before the
+            StepError: A block is missing or came twice, so the stage was not fused; or before the
                 trial was passed, the first 256 rows or more were all rejected for one reason.
         """
         if block.sequence != self._sequence:
@@ -199,7 +199,7 @@ class UnitWriter:
         """Closes all files, accounts for every row, and returns once local files are on disk.
 
         Raises:
-            StepError: rows read, filtered, scored and rejected do not add up; or of 256 rows or
+            StepError: Rows read, filtered, scored and rejected do not add up; or of 256 rows or
                 more not one was scored, nor any before them.
         """
         self._note_engine()
@@ -284,9 +284,9 @@ class UnitWriter:
             reason, count = self._reasons.most_common(1)[0]
             found = f" (for example {self._examples[reason]})" if self._examples[reason] else ""
             raise StepError(
-                f"none of {self._rejected:,} rows of a unit was scored, {count:,} for one "
-                f"reason: {reason}{found}. That is the model or the code, not these rows: check "
-                "the weights, the preprocessing and the inputs"
+                f"none of {self._rejected:,} rows of a unit was scored, {count:,} for one reason: "
+                f"{reason}{found}. The model or the code is at fault, not these rows: check the "
+                "weights, the preprocessing and the inputs"
             )
 
     def _reconcile(self, end: End) -> None:
@@ -294,8 +294,8 @@ class UnitWriter:
         if end.read + bad != self._unit.rows:
             left_out = f" and {bad:,} left out" if bad else ""
             raise StepError(
-                f"unit {self._unit.id}: {counted_were(end.read, 'row')} read{left_out} where the "
-                f"footers promise {self._unit.rows:,}; write the shard again"
+                f"unit {self._unit.id}: {counted_were(end.read, 'row')} read{left_out}, but the "
+                f"footers count {self._unit.rows:,}; write the shard again"
             )
         if end.blocks != self._sequence or self._scored + self._rejected != kept:
             raise StepError(

@@ -22,7 +22,7 @@ def parse_json(data: bytes) -> Any:
     """Returns the value of a JSON document in UTF-8.
 
     Raises:
-        ValueError: it is no such document, is too large or nested too deep, or holds a text that
+        ValueError: It is no such document, is too large or nested too deep, or holds a text that
             no encoding has; the message is short and holds nothing of the document.
     """
     value = _parse(data)
@@ -40,9 +40,9 @@ def _parse(data: bytes) -> Any:
     try:
         return json.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise ValueError(f"it is no UTF-8 at byte {error.start:,}") from error
+        raise ValueError(f"it is not UTF-8 at byte {error.start:,}") from error
     except json.JSONDecodeError as error:
-        raise ValueError(f"it is no JSON at line {error.lineno:,}: {error.msg}") from error
+        raise ValueError(f"it is not JSON at line {error.lineno:,}: {error.msg}") from error
     except RecursionError as error:
         raise ValueError(_TOO_DEEP) from error
     except ValueError as error:  # of a whole number with thousands of digits

@@ -21,11 +21,11 @@ def flush_file(file: int, path: str) -> None:
     """Returns once an open file's bytes are on disk.
 
     Args:
-        file: its descriptor.
-        path: named by the error.
+        file: Its descriptor.
+        path: Named by the error.
 
     Raises:
-        OSError: the disk did not take them; the file counts as not written.
+        OSError: The disk did not take them; the file counts as not written.
     """
     try:
         os.fsync(file)
@@ -40,7 +40,7 @@ def flush_folders(paths: Iterable[str]) -> None:
     in its own way.
 
     Raises:
-        OSError: the disk did not take them.
+        OSError: The disk did not take them.
     """
     for path in dict.fromkeys(paths):
         try:

@@ -65,6 +65,6 @@ def _still_locked(lock: IO[bytes], place: str) -> RetryError:
         lock.seek(0)
         pid = lock.read(20).decode(errors="replace").strip() or "unknown"
     return RetryError(
-        f"{place}: process {pid} has kept this lock for {_SECONDS:.0f} s, which takes "
-        "milliseconds; the process may be stopped: resume or end it, and run again"
+        f"{place}: process {pid} has held this lock for {_SECONDS:.0f} s instead of "
+        "milliseconds; it may be suspended: resume or end it, and run again"
     )

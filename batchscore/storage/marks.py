@@ -20,8 +20,8 @@ def linked_mark(mark: str, real: str | None) -> str:
     """Returns the mark of a file that links lead to, which also changes when they lead elsewhere.
 
     Args:
-        mark: of the file, or of the file behind links.
-        real: the path without links; None: returns the file's own mark.
+        mark: Mark of the file, or of the file behind links.
+        real: The path without links; None: returns the file's own mark.
     """
     own = mark.partition(_LINKED)[0]
     return own if real is None else f"{own}{_LINKED}{real}"

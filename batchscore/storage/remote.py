@@ -29,11 +29,11 @@ def connect(address: str, once: bool = False) -> tuple[Any, str]:
     That of an object store keeps no listings, so that each look sees what is there.
 
     Args:
-        address: local or any fsspec one.
-        once: on S3, tries each request once, for a caller that tries again by itself.
+        address: Local or any fsspec one.
+        once: On S3, tries each request once, for a caller that tries again by itself.
 
     Raises:
-        OSError: the address is of no known kind, or its library is not installed.
+        OSError: The address is of no known kind, or its library is not installed.
     """
     try:
         return _connect(address, once)
@@ -66,7 +66,7 @@ def download(filesystem: Any, path: str, url: str) -> Download:
     """Opens a remote file to be read in parts.
 
     Args:
-        filesystem: As `connect` returns it; it should try each request once.
+        filesystem: The file system as `connect` returns it; it should try each request once.
         path: Within the filesystem.
         url: What errors call the file.
 

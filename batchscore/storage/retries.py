@@ -59,7 +59,7 @@ def patiently(url: str, action: Callable[[], Result]) -> Result:
     out: 5 tries within about a minute.
 
     Raises:
-        OSError: it did not pass, or is of another kind; names `url`, the class and the cause.
+        OSError: It did not pass, or is of another kind; names `url`, the class and the cause.
     """
     waiting = Retrying(
         retry=retry_if_exception(is_passing),

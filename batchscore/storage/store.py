@@ -242,9 +242,9 @@ class Store:
         """Replaces a file in one step: a reader sees the old bytes or the new, never a part.
 
         Args:
-            relative: where.
-            data: its bytes.
-            flush: the file survives a power cut; without, it may be old, empty or gone after one.
+            relative: Path below the store's folder.
+            data: Its bytes.
+            flush: The file survives a power cut; without, it may be old, empty or gone after one.
         """
         flush_folders(self._put(relative, data, flush))
 
@@ -363,7 +363,7 @@ class Store:
         they left, so that after a power cut a file may be in both places but never in none.
 
         Args:
-            moves: From where and to where.
+            moves: Old and new path of each file.
             keep: On an object store, leaves the source too. There a move is a copy and a removal,
                 and a process that sleeps between the two may remove what was brought back.
             tags: ETags of sources that `find` returned; on S3 another version is not moved.
@@ -422,8 +422,8 @@ class Store:
         """Removes a file or a folder with all it holds; nothing there is fine.
 
         Args:
-            relative: where.
-            flush: it stays removed after a power cut; without, it may be there again.
+            relative: Path below the store's folder.
+            flush: It stays removed after a power cut; without, it may be there again.
         """
         path = self.path(relative)
         self._call(relative, partial(self._remove, path))

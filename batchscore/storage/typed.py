@@ -211,7 +211,7 @@ def _required(kind: Any) -> list[str]:
 def _require(right: bool, path: str, word: str) -> None:
     if not right:
         what = f"its {path[:80]}" if path else "it"
-        raise ValueError(f"{what} cannot be right: a {word} was expected")
+        raise ValueError(f"{what} is not valid: expected a {word}")
 
 
 def require_version(facts: Any, key: str, newest: int, what: str) -> int:

@@ -43,27 +43,27 @@ class UnitRecord:
     """One attempt at one unit: what the ledger keeps of it.
 
     Args:
-        unit: the unit's id.
-        attempt: names the attempt; the files of two attempts never share a name.
-        run: the run that scored it, which need not be the one that publishes it.
-        pieces: what the unit reads.
+        unit: The unit's id.
+        attempt: Names the attempt; the files of two attempts never share a name.
+        run: The run that scored it, which need not be the one that publishes it.
+        pieces: What the unit reads.
         read: Rows that were read from the shards' row groups.
-        filtered: of these, rows that the job's filter left out.
-        scored: rows written to `files`.
-        rejected: rows written to `rejects_file`.
-        reject_reasons: rejected rows by stage, error and message.
-        rejects_file: where the attempt left them, relative to the output, or None.
-        files: closed and staged.
-        columns: name and type of each column of the files, partition columns among them.
-        seconds: busy seconds by stage.
-        bad_shards: shards of the unit that were left out; their rows are not among `read`.
-        rows_file: which row of the unit each written row is, or None where nothing was written.
-        keys_file: sorted hashes of the key that must be unique, or None where none is wanted.
-        keys_columns: the columns of that key.
-        score_ranges: smallest and largest number of each score column that holds numbers.
-        sidecars: what `rejects_file`, `rows_file` and `keys_file` hold, by these names; empty in
+        filtered: Of these, rows that the job's filter left out.
+        scored: Rows written to `files`.
+        rejected: Rows written to `rejects_file`.
+        reject_reasons: Rejected rows by stage, error and message.
+        rejects_file: Where the attempt left them, relative to the output, or None.
+        files: Closed and staged.
+        columns: Name and type of each column of the files, partition columns among them.
+        seconds: Busy seconds by stage.
+        bad_shards: Shards of the unit that were left out; their rows are not among `read`.
+        rows_file: Which row of the unit each written row is, or None where nothing was written.
+        keys_file: Sorted hashes of the key that must be unique, or None where none is wanted.
+        keys_columns: The columns of that key.
+        score_ranges: Smallest and largest number of each score column that holds numbers.
+        sidecars: What `rejects_file`, `rows_file` and `keys_file` hold, by these names; empty in
             records that earlier versions made.
-        tallies: what the checks of columns counted, by their keys.
+        tallies: What the checks of columns counted, by their keys.
     """
 
     unit: str
@@ -157,10 +157,10 @@ def check_record(record: UnitRecord) -> None:
         counts.append(digest.bytes)
     for text in texts + paths:
         if not isinstance(text, str):
-            raise ValueError(f"{one_line(repr(text))} is no text")
+            raise ValueError(f"{one_line(repr(text))} is not a text")
     for path in paths:
         if path.startswith("/") or ".." in path.split("/"):
             raise ValueError(f"{one_line(repr(path))} leaves the output")
     for count in counts:
         if type(count) is not int or not 0 <= count < _MOST_ROWS:
-            raise ValueError(f"{one_line(repr(count))} is no count")
+            raise ValueError(f"{one_line(repr(count))} is not a count")

@@ -24,10 +24,10 @@ class Tally:
     """What one check of one column counted.
 
     Args:
-        rows: scored rows that it looked at.
-        failed: of these, rows that break it.
-        examples: the first of them, by shard and row; five at most.
-        newest: the largest instant, in nanoseconds since 1970 in UTC; None where there is none, or
+        rows: Scored rows that it looked at.
+        failed: Of these, rows that break it.
+        examples: The first of them, by shard and row; five at most.
+        newest: The largest instant, in nanoseconds since 1970 in UTC; None where there is none, or
             where the check asks for none.
     """
 
@@ -56,12 +56,12 @@ class Tally:
 def _check(found: Tally) -> None:
     counts = [found.rows, found.failed, *(each.row for each in found.examples)]
     if any(type(count) is not int or not 0 <= count < 2**63 for count in counts):
-        raise ValueError("a check's count is no count")
+        raise ValueError("a check's count is not a count")
     if any(type(text) is not str for each in found.examples for text in (each.shard, each.value)):
-        raise ValueError("a check's example is no text")
+        raise ValueError("a check's example is not a text")
     newest = found.newest
     if newest is not None and (type(newest) is not int or abs(newest) > _MOST):
-        raise ValueError("a check's newest value is no instant")
+        raise ValueError("a check's newest value is not an instant")
 
 
 def merge_tallies(tallies: Sequence[Tally]) -> Tally:

@@ -30,10 +30,10 @@ class Piece:
     """Contiguous or pruned row groups of one shard.
 
     Args:
-        shard: where they are.
-        row_groups: their indices, ascending.
-        starts: each row group's first row within the shard.
-        sizes: each row group's rows.
+        shard: Where they are.
+        row_groups: Their indices, ascending.
+        starts: Each row group's first row within the shard.
+        sizes: Each row group's rows.
     """
 
     shard: Shard

@@ -1,4 +1,4 @@
-"""Blocks as they come to units' files, profiles and records; a unit ends beside the next one."""
+"""Blocks become units' files, profiles and records; a unit ends while the next one starts."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class Attempts:
         A unit's last files, profile and record are made while the next unit is scored.
 
         Raises:
-            StepError: of a step that a block went through late, or of writing one.
-            StoppedError: the run does not hold its slice any more, or its launcher stopped it.
+            StepError: A step that a block went through late failed, or writing one did.
+            StoppedError: The run does not hold its slice any more, or its launcher stopped it.
         """
         for arrived in self._arrived(block):
             if arrived.end is not None:
@@ -56,7 +56,7 @@ class Attempts:
         return self._collect(wait=True)
 
     def close(self) -> None:
-        """Lets go of attempts that a failure left open."""
+        """Closes attempts that a failure left open."""
         self._pool.shutdown()
         for output in self._open.values():
             output.writer.abort()

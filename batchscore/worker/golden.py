@@ -29,7 +29,7 @@ def record_golden(spec: RunSpec, predictor: Predictor) -> None:
     """Writes what this process's model makes of the golden rows next to its units.
 
     Raises:
-        ModelError: the golden rows cannot be read, or do not fit the model.
+        ModelError: The golden rows cannot be read, or do not fit the model.
     """
     found = measure_golden(spec, predictor)
     if found is not None:
@@ -40,7 +40,7 @@ def ensure_golden(spec: RunSpec) -> None:
     """Scores the golden rows where no process of this run or of one before did it.
 
     Raises:
-        ModelError: the model cannot be loaded, or its golden rows do not fit it.
+        ModelError: The model cannot be loaded, or its golden rows do not fit it.
     """
     if golden_prefix(spec) and not golden_results(spec):
         record_golden(spec, load(spec))
@@ -54,7 +54,7 @@ def measure_golden(spec: Spec, predictor: Predictor) -> dict[str, Any] | None:
     rejected differs by infinity. None where the model has no golden rows.
 
     Raises:
-        ModelError: the golden rows cannot be read, or do not fit the model.
+        ModelError: The golden rows cannot be read, or do not fit the model.
     """
     name = spec.scoring.model.golden
     if name is None:
@@ -69,7 +69,7 @@ def score_golden(spec: Spec, predictor: Predictor) -> Block | None:
     """Returns what a model makes of the golden rows; None where the model has none.
 
     Raises:
-        ModelError: the golden rows cannot be read, or do not fit the model.
+        ModelError: The golden rows cannot be read, or do not fit the model.
     """
     name = spec.scoring.model.golden
     return None if name is None else _score(spec, predictor, _read_golden(spec, name)[0])

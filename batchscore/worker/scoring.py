@@ -41,16 +41,16 @@ def load_call(section: Preprocess | UserFunction, spec: Spec, edition: int = 0) 
     """Imports a user's function.
 
     Args:
-        edition: another number imports its code again.
+        edition: Another number imports its code again.
 
     Raises:
-        FunctionError: it cannot be imported, or is not a function.
+        FunctionError: It cannot be imported, or is not a function.
     """
     base = spec.scoring.base
     if not is_local(base):
         raise FunctionError(
-            f"function {section.function}: the job file lies at {base}, and user code is only "
-            "taken from a local folder; bring job file and code to this machine"
+            f"function {section.function}: the job file is at {base}, and code is read from a "
+            "local folder only; copy job file and code to this machine"
         )
     try:
         function = load_object(section.function, base, _listed(spec), edition)
@@ -74,7 +74,7 @@ def preprocess_step(spec: Spec, edition: int = 0) -> BlockStep:
     """Returns the step that makes model inputs: a user's function, fitted features, or columns.
 
     Args:
-        edition: of the function's code.
+        edition: Edition of the function's code.
     """
     features = spec.scoring.model.features
     if spec.scoring.preprocess is None and features is not None:
@@ -162,7 +162,7 @@ def postprocess_step(spec: Spec, edition: int = 0) -> BlockStep:
     """Returns the step that makes scores of model outputs.
 
     Args:
-        edition: of its functions' code.
+        edition: Edition of its functions' code.
     """
     steps = tuple(
         load_call(step, spec, edition) if isinstance(step, UserFunction) else step

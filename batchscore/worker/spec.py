@@ -69,7 +69,7 @@ class Execution:
     """How scores are computed, and when it is given up.
 
     Args:
-        device: cpu or cuda; `auto` until the plan is verified.
+        device: `cpu` or `cuda`; `auto` until the plan is verified.
         precision: What the network computes with.
         compile: Whether the network is compiled.
         call_rows: Rows per network call.

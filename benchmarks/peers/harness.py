@@ -31,10 +31,10 @@ class Said:
     """What a peer says of one column.
 
     Args:
-        flagged: whether it calls the column drifted.
-        score: the drift score, of which the unit is the peer's.
-        words: the verdict for people.
-        facts: fingerprint of the other statistics that its two profiles report.
+        flagged: Whether it calls the column drifted.
+        score: The drift score, in the peer's own unit.
+        words: The verdict for people.
+        facts: Fingerprint of the other statistics that its two profiles report.
     """
 
     flagged: bool
@@ -48,11 +48,11 @@ class Peer:
     """How a library is used; tables are of what `convert` returns.
 
     Args:
-        package: whose version is shown.
-        convert: takes an Arrow table to what the library works on; not timed.
-        profile: profiles a table.
-        compare: takes the profiles of reference and current to findings by column.
-        in_pieces: profiles a table in so many pieces, merged; None: profiles cannot be merged.
+        package: The package whose version is shown.
+        convert: Takes an Arrow table to what the library works on; not timed.
+        profile: Profiles a table.
+        compare: Takes the profiles of reference and current to findings by column.
+        in_pieces: Profiles a table in so many pieces, merged; None: profiles cannot be merged.
     """
 
     package: str
@@ -144,7 +144,7 @@ def _json(said: dict[str, Said]) -> dict[str, Any]:
 
 
 def _forget_peak() -> int:
-    """Lets the peak of memory begin anew; returns the bytes held."""
+    """Resets the peak of memory; returns the bytes held."""
     Path("/proc/self/clear_refs").write_text("5")
     return _status("VmRSS")
 

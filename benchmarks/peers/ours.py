@@ -1,4 +1,4 @@
-"""batchscore beside its peers: `bs.profile` and `bs.compare` with their defaults."""
+"""batchscore among its peers: `bs.profile` and `bs.compare` with their defaults."""
 
 from __future__ import annotations
 

@@ -23,14 +23,15 @@ class Task:
     """What is to be scored.
 
     Args:
-        source: folder of Parquet shards.
-        weights: of the network, a safetensors file; beside it the same as torch saves them, `.pt`.
-        network: the arguments that it is built with.
-        target: folder to write all columns and `score` into, as Parquet.
-        features: the columns, in the model's order.
-        batch_rows: rows of a batch where the work asks for so many; None: as suits the peer.
-        cores: how many there are.
-        threads: of torch where a peer calls the network once at a time.
+        source: Folder of Parquet shards.
+        weights: Weights of the network, a safetensors file; next to it the same
+            weights as torch saves them, `.pt`.
+        network: The arguments that it is built with.
+        target: Folder to write all columns and `score` into, as Parquet.
+        features: The columns, in the model's order.
+        batch_rows: Rows of a batch where the work asks for so many; None: as suits the peer.
+        cores: How many there are.
+        threads: Threads of torch where a peer calls the network once at a time.
     """
 
     source: str
@@ -52,8 +53,8 @@ def main(package: str, prepare: Callable[[Task], Callable[[], float | None]]) ->
     """Prepares, which is not timed, then scores; prints seconds and the package's version as JSON.
 
     Args:
-        package: whose version is shown.
-        prepare: starts what has to be running and loads what scoring needs, then returns what
+        package: The package whose version is shown.
+        prepare: Starts what has to be running and loads what scoring needs, then returns what
             scores. When that returns, all files are closed. Where more was started by it, it tells
             the time since the epoch when that was done, from which its seconds count.
     """

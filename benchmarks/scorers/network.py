@@ -20,8 +20,8 @@ class Mlp(nn.Sequential):
     """A multilayer perceptron, ReLU between its layers, which may sleep at each call.
 
     Args:
-        sizes: of its layers; the last is one logit.
-        sleep_s: seconds that a call sleeps.
+        sizes: Sizes of its layers; the last is one logit.
+        sleep_s: Seconds that a call sleeps.
     """
 
     def __init__(self, sizes: Sequence[int], sleep_s: float = 0.0) -> None:
@@ -31,7 +31,7 @@ class Mlp(nn.Sequential):
 
     def forward(self, x_bf: torch.Tensor) -> torch.Tensor:
         """Returns logits (b,) of features (b, f)."""
-        # Even a sleep of no time lets go of the interpreter and waits for it.
+        # Even a sleep of no time releases the interpreter and waits for it.
         if self.sleep_s:
             time.sleep(self.sleep_s)
         for layer in self:

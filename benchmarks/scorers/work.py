@@ -36,16 +36,16 @@ class Work:
     """What is scored.
 
     Args:
-        name: as it is asked for.
-        title: what it is, for people.
-        rows: of all shards.
-        shard_rows: of each.
-        sizes: of the network's layers.
-        sleep_s: seconds that the network sleeps at each call.
-        texts: how many wide text columns there are.
-        batch_rows: of a batch where the work is so cut; else as suits the peer.
-        heavy: whether the network gains by several threads; small ones lose by them.
-        few_rows: of the part for peers that would take too long.
+        name: The name to ask for it by.
+        title: What it is, for people.
+        rows: Rows of all shards.
+        shard_rows: Rows of each shard.
+        sizes: Sizes of the network's layers.
+        sleep_s: Seconds that the network sleeps at each call.
+        texts: How many wide text columns there are.
+        batch_rows: Rows of a batch, if the work says; else as suits the peer.
+        heavy: Whether the network gains by several threads; small ones lose by them.
+        few_rows: Rows of the part for peers that would take too long.
     """
 
     name: str

@@ -24,6 +24,6 @@ def test_a_goal_is_met_by_medians(
     ratio: str,
     met: str,
 ) -> None:
-    """A goal is held against the median's ratio, or the median where nothing stands beside."""
+    """A goal is compared with the median's ratio, or with the median without a comparison."""
     cells = Row("limit", figures, compared, "s", goal).cells()
     assert (cells[3], cells[5]) == (ratio, met)

@@ -327,7 +327,7 @@ def test_a_second_ctrl_c_ends_workers_without_a_traceback(tmp_path: Path) -> Non
     stderr = said.read_text()
     assert process.returncode == 130
     assert psutil.wait_procs(family, 15)[1] == []
-    assert stderr.count("INTERRUPTED  ended at once") == 1
+    assert stderr.count("INTERRUPTED  stopped immediately") == 1
     assert "Traceback" not in stderr
     assert factory.run_json("run", job)["status"] == "published"
 

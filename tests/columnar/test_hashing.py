@@ -33,7 +33,7 @@ def _expected(value: bytes) -> int:
 def test_a_hash_is_that_of_the_documented_formula_in_any_slice(
     values: list[bytes], skip: int
 ) -> None:
-    """A hash follows the documented formula, whatever stands around the value."""
+    """A hash follows the documented formula, whatever is around the value."""
     array = pa.array(values, pa.large_binary()).slice(skip)
     assert hash_bytes(array).tolist() == [_expected(value) for value in values[skip:]]
 

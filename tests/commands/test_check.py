@@ -25,7 +25,7 @@ def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def write_job(folder: Path) -> Path:
-    """A job with functions, which are imported from beside it."""
+    """A job with functions, which are imported from its folder."""
     (folder / "steps.py").write_text("def same(batch):\n    return batch\n")
     return factory.write_job(folder, {"preprocess": {"function": "steps.py:same"}})
 
@@ -92,7 +92,7 @@ def test_check_as_json(tmp_path: Path) -> None:
     assert found["published_by"] is None
 
 
-def test_an_estimate_counts_what_an_earlier_run_took_besides(tmp_path: Path) -> None:
+def test_an_estimate_counts_what_an_earlier_run_took_in_addition(tmp_path: Path) -> None:
     """Starting workers and publishing are as long as last time, of this slice or of another."""
     job = factory.write_job(tmp_path, {"params": {"day": {"type": "date"}}})
     first, second = (("--param", f"day=2026-01-0{day}") for day in (1, 2))
@@ -115,12 +115,12 @@ def test_check_knows_what_is_published(tmp_path: Path) -> None:
     job = factory.write_job(tmp_path)
     run = factory.run_json("run", job)["run"]
     assert factory.run_json("check", job)["published_by"] == run
-    words = f"a run would do nothing: run {run} published the same already"
+    words = f"a run would do nothing: run {run} already published the same"
     assert words in factory.run_cli("check", job).stdout
 
 
 def test_check_counts_what_a_filter_skips(tmp_path: Path) -> None:
-    """Row groups that the filter excludes by their statistics are told, and never read."""
+    """Row groups that the filter excludes by their statistics are reported, and never read."""
     job = factory.write_job(tmp_path, {"input.filters": [["id", ">=", 300]]})
     found = factory.run_json("check", job)
     assert (found["rows"], found["pruned_rows"], found["unit_rows"]) == (500, 300, 200)
@@ -140,7 +140,7 @@ def test_check_tells_of_rejects(tmp_path: Path) -> None:
 
 
 def test_check_names_golden_rows_that_hold_a_run(tmp_path: Path) -> None:
-    """Where golden rows come out otherwise, the verdict says so, and nothing of an empty input."""
+    """If golden rows give other scores, the verdict says so, and nothing of an empty input."""
     job = factory.write_job(tmp_path)
     rows = pa.array([[0.0, 0.0]], pa.list_(pa.float32(), 2))
     golden = pa.table({"x": rows, "logit": [99.0]})
@@ -148,7 +148,7 @@ def test_check_names_golden_rows_that_hold_a_run(tmp_path: Path) -> None:
     done = factory.run_cli("check", job)
     assert done.exit_code == 3
     assert done.stdout.splitlines()[-1].endswith(
-        "(exit 3), for what is listed under HELD: golden_rows"
+        "(exit 3), for the reasons under HELD: golden_rows"
     )
     assert "0 rows to score" not in done.stdout
 
@@ -188,7 +188,7 @@ def test_check_fails_where_too_many_rows_of_the_batch_are_rejected(
     assert words in failed["detail"]
     shown = factory.run_cli("check", job).stdout.splitlines()
     assert shown[0].startswith("FAILED   small")
-    assert shown[-1] == "a run would fail (exit 1), for what is listed under FAILED: rejects"
+    assert shown[-1] == "a run would fail (exit 1), for the reasons under FAILED: rejects"
     assert ends(job) == (1, 1)
 
 
@@ -269,7 +269,7 @@ def test_check_of_a_slice_in_use_ends_as_the_run_would(tmp_path: Path) -> None:
         assert ends(job) == (4, 4)
     assert done.stdout.startswith("RETRY   small")
     assert "one batch of 500 rows: 500 scored" in done.stdout
-    assert done.stdout.splitlines()[-1].startswith("a run would end at once (exit 4, ")
+    assert done.stdout.splitlines()[-1].startswith("a run would end immediately (exit 4, ")
     assert ends(job) == (0, 0)
 
 
@@ -388,7 +388,7 @@ def test_no_row_at_all_is_judged_as_the_run_judges_it(tmp_path: Path) -> None:
     factory.change_job(tmp_path, {"input.filters": [["id", ">", 900]], "input.allow_empty": True})
     assert ends(job) == (3, 3)
     shown = factory.run_cli("check", job).stdout.splitlines()
-    assert shown[-1].endswith("listed under HELD: volume")
+    assert shown[-1].endswith("reasons under HELD: volume")
     factory.change_job(tmp_path, {"checks.rows": {"min_ratio": 0}})
     assert ends(job) == (0, 0)
 

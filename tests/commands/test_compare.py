@@ -1,4 +1,4 @@
-"""Two tables compared: what may stand on either side, and what is judged."""
+"""Two tables compared: what either side may be, and what is judged."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_column_that_one_side_lacks_fails() -> None:
 
 
 def test_data_are_seen_as_the_profile_was() -> None:
-    """Beside a profile of probabilities, data are profiled as such, on either side."""
+    """If the other side is a profile of probabilities, data are profiled as such."""
     rows = pa.table({"p": RNG.random(2_000)})
     known = profile(rows, probabilities=["p"])
     for pair in ((known, rows), (rows, known)):
@@ -109,7 +109,10 @@ def test_thresholds_are_those_given() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"columns": ["sam"]}, "column 'sam' is on neither side; nearest: 'same'"),
+        (
+            {"columns": ["sam"]},
+            "column 'sam' is in neither the reference nor the current data; nearest: 'same'",
+        ),
         ({"alpha": 2.0}, r"alpha is 2\.0; it must be between 0 and 1"),
         ({"thresholds": {"pso": (0.1, 0.2)}}, "there is no measure 'pso'; nearest: 'psi'"),
         ({"thresholds": {"psi": (0.3, 0.2)}}, "warn must not be above fail"),

@@ -94,7 +94,7 @@ def refused(output: Output) -> Iterator[None]:
 @pytest.mark.parametrize("decide", [release, discard, undo])
 @pytest.mark.usefixtures("refused")
 def test_an_unknown_run_is_refused(output: Output, decide: Any) -> None:
-    """A run that the output does not have is told with the newest ones."""
+    """The error for a run that the output does not have names the newest ones."""
     with pytest.raises(InvalidError, match=f"'nope'.*no such run.*{output.first}"):
         decide(output.store, "nope", SLICE, "why")
 
@@ -103,7 +103,9 @@ def test_an_unknown_run_is_refused(output: Output, decide: Any) -> None:
 @pytest.mark.usefixtures("refused")
 def test_a_run_of_another_slice_is_refused(output: Output, decide: Any) -> None:
     """A job file's slice and the run's have to be the same."""
-    with pytest.raises(InvalidError, match=f"'{output.first}': is of slice 'small', not of 'big'"):
+    with pytest.raises(
+        InvalidError, match=f"'{output.first}': belongs to slice 'small', not to 'big'"
+    ):
         decide(output.store, output.first, "big", "why")
 
 
@@ -136,7 +138,7 @@ def test_a_slice_in_use_is_to_be_tried_again(output: Output, decide: Any) -> Non
 
 
 def test_a_released_run_is_published_as_it_was_scored(output: Output) -> None:
-    """Its rows stand beside the others, and its manifest tells who decided, when and why."""
+    """Its rows are published with the others, and its manifest says who decided, when and why."""
     held = output.hold()
     released = release(output.store, held, SLICE, "it is fine")
     assert (released.status, released.document["released"]["reason"]) == ("published", "it is fine")
@@ -175,7 +177,7 @@ def test_a_run_held_before_it_scored_is_not_released(output: Output) -> None:
 
 
 def test_an_overtaken_run_is_not_released(output: Output) -> None:
-    """What is published is not any more what the run was scored beside."""
+    """The published rows are no longer those that the run was judged with."""
     held = output.hold()
     later = output.add()
     before = standing(output.folder)
@@ -190,7 +192,7 @@ def test_a_run_whose_files_are_gone_is_not_released(output: Output) -> None:
     """Scored files that are not there any more are counted, and one of them is named."""
     held = output.hold()
     shutil.rmtree(output.folder / "out" / layout.staging(SLICE))
-    with pytest.raises(InvalidError, match=r"1 of its 1 scored file is gone \(_batchscore/stag"):
+    with pytest.raises(InvalidError, match=r"1 of its 1 scored file is missing \(_batchscore/stag"):
         release(output.store, held, SLICE, "why")
 
 
@@ -256,7 +258,7 @@ def files_of(output: Path) -> set[str]:
 
 
 def test_an_undone_run_is_marked_with_who_and_why(output: Output) -> None:
-    """The run is revoked, and the one that stands names what it undoes and what was before it."""
+    """The run is revoked, and the published one names what it undoes and what was before it."""
     added = output.add()
     made = undo(output.store, added, SLICE, "it was bad")
     assert (made.undoes, made.base) == (added, added)

@@ -25,7 +25,7 @@ PROFILE = profile(make_rows())
 
 
 def test_a_profile_returns_as_it_was_written(tmp_path: Path) -> None:
-    """What is stored is read again whole, replaced by the next, and told from data."""
+    """What is stored is read again whole, replaced by the next, and distinguished from data."""
     path = tmp_path / "new/reference.parquet"
     for made in (profile(make_rows(10)), PROFILE):
         assert write_profile(made, path) == path.stat().st_size
@@ -48,7 +48,7 @@ def test_data_are_not_replaced(tmp_path: Path) -> None:
     """Neither a profile nor a page overwrites a file that is something else, nor joins the data."""
     data = write_shard(tmp_path / "in/data.parquet")
     before = data.read_bytes()
-    with pytest.raises(OutputError, match="is there, and is no profile"):
+    with pytest.raises(OutputError, match="exists and is not a profile"):
         write_profile(PROFILE, data)
     with pytest.raises(OutputError, match=r"expected a name that ends in \.html"):
         write_page("<p>", str(data))

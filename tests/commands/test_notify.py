@@ -35,15 +35,15 @@ KEEP = "open(sys.argv[1], 'wb').write(sys.stdin.buffer.read())"
 
 @pytest.fixture
 def job(tmp_path: Path) -> Path:
-    """The small job, whose program keeps its document in `told.json`."""
+    """The small job, whose program keeps its document in `result.json`."""
     program(tmp_path, "keep.py", KEEP)
-    command = ["./keep.py", str(tmp_path / "told.json")]
+    command = ["./keep.py", str(tmp_path / "result.json")]
     return write_job(tmp_path, {"notify": {"command": command}})
 
 
 def reported(job: Path) -> Any:
     """Return the document that the program got, and remove it; None where it was not run."""
-    path = job.parent / "told.json"
+    path = job.parent / "result.json"
     if not path.exists():
         return None
     found = json.loads(path.read_text())
@@ -124,7 +124,7 @@ def test_release_and_rollback_tell_nobody(job: Path) -> None:
         ("sys.exit('gone')", "ended with 1 and printed: gone"),
         ("os.kill(os.getpid(), 9)", "ended with -9"),
         ("sys.stdout.write('x' * 10_000_000); sys.exit(1)", "ended with 1 and printed: xxx"),
-        (None, "there is no program './keep.py' in"),
+        (None, "no executable program './keep.py' was found in"),
     ],
 )
 def test_its_failure_is_a_warning(job: Path, body: str | None, message: str) -> None:
@@ -196,7 +196,7 @@ def test_a_script_without_its_first_line_says_what_it_lacks(tmp_path: Path) -> N
     problem = tell(Program(Notify(command=("./bare",)), str(tmp_path)), "{}")
     assert problem is not None
     assert problem.startswith(f"notify.command: {path}: could not be started (")
-    assert "begin it with a line such as #!/bin/sh" in problem
+    assert "start it with a line such as #!/bin/sh" in problem
 
 
 def test_arguments_are_no_shell(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_check_warns_of_a_program_that_is_not_there(job: Path) -> None:
     change_job(job.parent, {"notify.command": ["batchscore-no-such-program"]})
     done = run_cli("check", job)
     assert done.exit_code == 0
-    assert "WARNING     notify.command: there is no program 'batchscore-no" in done.stdout
+    assert "WARNING     notify.command: no executable program 'batchscore-no" in done.stdout
     (job.parent / "keep.py").chmod(0o644)
     change_job(job.parent, {"notify.command": ["./keep.py"]})
     (warning,) = run_json("check", job)["warnings"]
@@ -229,7 +229,7 @@ def test_check_warns_of_a_program_that_is_not_there(job: Path) -> None:
         ({"command": [""]}, "expected [program, argument"),
         ({"command": ["x"], "on": ["done"]}, "'published', 'empty', 'unchanged', 'held'"),
         ({"command": ["x"], "on": []}, "expected a list that is not empty"),
-        ({"command": ["x"], "on": ["held", "held"]}, "'held' is there more than once; keep one"),
+        ({"command": ["x"], "on": ["held", "held"]}, "'held' appears more than once; keep one"),
         ({"command": ["x"], "no": []}, "notify.no: unknown key; expected one of command, on"),
     ],
     ids=str,

@@ -105,7 +105,7 @@ def test_texts_without_a_value_are_nulls_wherever_they_come_from() -> None:
 
 
 def test_columns_are_chosen_and_seen_as_asked(tmp_path: Path) -> None:
-    """Only the columns asked for are profiled, in the way asked for; hints can be told again."""
+    """Only the columns asked for are profiled, in the way asked for; hints can be given again."""
     scores = np.linspace(0, 1, 12, dtype=np.float32)
     lists = pa.FixedSizeListArray.from_arrays(pa.array(scores), 3)
     path = write_shard(
@@ -143,17 +143,21 @@ def test_no_rows_are_a_profile(rows: Data, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "options", "words"),
     [
-        ("none.parquet", {}, r"the data none.parquet: there is no file"),
-        ([], {}, r"there is no file"),
-        ("s3://user:secret@bucket/x", {}, r"s3://\*\*\*@bucket/x: holds what may be a credential"),
+        ("none.parquet", {}, r"the data none.parquet: no file found"),
+        ([], {}, r"no file found"),
+        ("s3://user:secret@bucket/x", {}, r"s3://\*\*\*@bucket/x: may hold a credential"),
         ("what://x", {}, r"the data what://x: cannot be listed"),
         (ROWS, {"columns": ["ida"]}, r"column 'ida' is not in the data; nearest: 'id'"),
         (ROWS, {"probabilities": ["q"]}, r"column 'q' is not in the data"),
-        (ROWS, {"probabilities": ["id"]}, r"column 'id' is int64, which cannot be seen as prob"),
+        (
+            ROWS,
+            {"probabilities": ["id"]},
+            r"column 'id' is int64, which cannot be profiled as prob",
+        ),
         (ROWS, {"classes": ["a"]}, r"column 'a' is float, .*expected fixed-size lists"),
-        (ROWS.append_column("a", ROWS["a"]), {}, r"column 'a' is there twice"),
-        (pd.DataFrame({"x": [1, "a", b"b"]}), {}, r"data of type DataFrame: cannot be taken"),
-        (7, {}, r"data of type int: cannot be taken as a table"),
+        (ROWS.append_column("a", ROWS["a"]), {}, r"column 'a' appears twice"),
+        (pd.DataFrame({"x": [1, "a", b"b"]}), {}, r"data of type DataFrame: cannot be read"),
+        (7, {}, r"data of type int: cannot be read as a table"),
     ],
 )
 def test_wrong_data_are_reported(
@@ -248,7 +252,7 @@ class Hiccup(LocalFileSystem):
 
 @pytest.mark.parametrize("fails_at", [6, 9, 14, 20])
 def test_rows_are_counted_once_though_a_read_fails(tmp_path: Path, fails_at: int) -> None:
-    """A stretch that is begun anew after a passing failure does not count twice."""
+    """A stretch that is started again after a passing failure does not count twice."""
     rows = make_rows(40_000)
     path = write_shard(tmp_path / "x.parquet", rows)
     pq.write_table(rows, path, row_group_size=5_000)
@@ -267,7 +271,7 @@ def test_a_profile_is_not_written_among_what_a_glob_finds(tmp_path: Path) -> Non
     glob = str(tmp_path / "*.parquet")
     done = run_cli("profile", glob, "-o", tmp_path / "out.parquet")
     assert done.exit_code == 2
-    assert "lies in the data" in done.stderr
+    assert "is inside the data" in done.stderr
 
 
 def test_a_folder_is_compared_with_one_of_its_partitions(tmp_path: Path) -> None:

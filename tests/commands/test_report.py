@@ -68,7 +68,7 @@ def copies(store: Store, manifest: Manifest, number: int, **facts: Any) -> None:
 
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What the page was made of, beside the page that is really made."""
+    """What the page was made of, and the page that is really made."""
     taken: dict[str, Any] = {}
 
     def note(manifest: Any, compared: Any, history: Any = (), *more: Any) -> str:
@@ -100,7 +100,7 @@ def test_a_run_is_compared_again_as_it_was_judged(output: Output, seen: dict[str
 
 @pytest.mark.parametrize("gone", ["reference", "own"])
 def test_a_profile_that_is_gone_is_named(output: Output, gone: str) -> None:
-    """Without the reference's profile, or the run's own, there is a page, and the file is told."""
+    """Without the reference's profile, or the run's own, there is a page, and it names the file."""
     store, manifest = output
     earlier = comparisons(manifest)[0]["files"][0]["name"]
     path = earlier if gone == "reference" else layout.run_file(manifest.run, "profile.parquet")

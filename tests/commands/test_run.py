@@ -76,7 +76,7 @@ def test_beams_metrics_are_in_the_manifest(flights: Published) -> None:
 
 
 def test_the_manifest_describes_each_file(flights: Published) -> None:
-    """Every published file stands in the manifest with its rows, bytes, hash and unit."""
+    """The manifest lists every published file with its rows, bytes, hash and unit."""
     units = {unit["unit"] for unit in flights.manifest["units"]}
     described = {str(flights.output / f["path"]): f for f in flights.manifest["files"]}
     assert set(described) == {str(path) for path in flights.data.rglob("*") if path.is_file()}
@@ -173,7 +173,7 @@ def test_rescore_replaces_and_retires(tmp_path: Path) -> None:
 
 
 def test_dates_of_one_output_do_not_see_each_other(tmp_path: Path) -> None:
-    """Each date is a slice of its own: scoring one anew leaves the other's files and snapshot."""
+    """Each date is a slice of its own: scoring one again leaves the other's files and snapshot."""
     job, output = write_daily_job(tmp_path), tmp_path / "out"
     first = factory.run_json("run", job, "--param", "date=2026-11-20")
     second = factory.run_json("run", job, "--param", "date=2026-11-21")
@@ -218,7 +218,7 @@ def test_progress_is_plain_lines_without_a_terminal(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_run_between_batches(number: int, tmp_path: Path) -> None:
-    """A stopped run publishes nothing and says so; what was published before stands."""
+    """A stopped run publishes nothing and says so; what was published before stays."""
     job, output = write_sleepy_job(tmp_path), tmp_path / "out"
     plan = make_plan(load_job(str(job), (), ()))
     stop = Stop()
@@ -305,7 +305,7 @@ def test_what_comes_after_publication_cannot_fail_a_run(
 def test_a_publication_under_way_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that is told to stop while it publishes ends published, however long that takes."""
+    """A run that is asked to stop while it publishes ends published, however long that takes."""
     plan = make_plan(load_job(str(factory.write_job(tmp_path)), (), ()))
     monkeypatch.setattr("batchscore.commands.run._GRACE_SECONDS", 0.0)
     stop, exchange = Stop(), Store.exchange
@@ -329,7 +329,7 @@ def test_a_lock_that_stays_is_no_failure(scored_job: Path, monkeypatch: pytest.M
         fcntl.flock(lock, fcntl.LOCK_EX)
         found = factory.run_json("run", job)
     assert (found["exit_code"], found["status"]) == (4, "retry"), found
-    assert "has kept this lock" in found["error"]
+    assert "has held this lock" in found["error"]
     assert current(scored_job / "out") == before
     assert factory.run_json("run", job)["status"] == "unchanged"
     assert len(factory.published(scored_job / "out")) == 600

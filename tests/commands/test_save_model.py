@@ -189,7 +189,7 @@ BAD_MODELS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "views": (lambda net: net.Overlapping().eval(), "memory of its own"),
     "NaN": (lambda net: net.Net(shift=float("nan")).eval(), "500 rows of 500 cannot be scored"),
     "untold": (lambda net: net.Net(shift=1.0).eval(), "built again .* differ by 1,"),
-    "rows together": (lambda net: net.Centred().eval(), "combine no rows in forward"),
+    "rows together": (lambda net: net.Centred().eval(), "Combine no rows in forward"),
     "outputs": (lambda net: net.Tied().eval(), "'score' is not"),
 }
 
@@ -205,7 +205,7 @@ def test_a_model_that_cannot_be_saved_is_refused(name: str, net: Any, tmp_path: 
 
 def test_rows_together_are_found_in_a_sample_of_any_size(net: Any, tmp_path: Path) -> None:
     """A sample that is all golden rows is scored in two parts, too."""
-    with pytest.raises(bs.InvalidError, match="combine no rows in forward"):
+    with pytest.raises(bs.InvalidError, match="Combine no rows in forward"):
         bs.save_model(tmp_path / "model", net.Centred().eval(), ROWS[:9], columns=COLUMNS)
 
 
@@ -262,11 +262,11 @@ def test_a_folder_is_replaced_only_when_asked(net: Any, tmp_path: Path) -> None:
     before = read_tree(tmp_path)
     with pytest.raises(bs.InvalidError, match="overwrite=True"):
         bs.save_model(folder, model, ROWS, columns=COLUMNS)
-    with pytest.raises(bs.InvalidError, match="combine no rows"):
+    with pytest.raises(bs.InvalidError, match="Combine no rows"):
         bs.save_model(folder, net.Centred().eval(), ROWS, columns=COLUMNS, overwrite=True)
     assert read_tree(tmp_path) == before
     bs.save_model(folder, model, ROWS, columns=COLUMNS, overwrite=True)
     assert read_tree(tmp_path) == before
     (folder / "model.yaml").unlink()
-    with pytest.raises(bs.InvalidError, match="is no model folder"):
+    with pytest.raises(bs.InvalidError, match="is not a model folder"):
         bs.save_model(folder, model, ROWS, columns=COLUMNS, overwrite=True)

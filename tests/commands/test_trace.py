@@ -198,13 +198,13 @@ def test_all_conditions_have_to_hold(output: Path) -> None:
 @pytest.mark.parametrize(
     ("conditions", "words"),
     [
-        (["idd=1"], "column 'idd': no row has it; nearest: 'id'"),
+        (["idd=1"], "column 'idd': no row has this column; nearest: 'id'"),
         (["id=one"], "id=one: expected int64 such as 7, or null"),
         (["id=1.5"], "id=1.5: expected int64"),
         (["at=1970-01-01"], r"expected timestamp\[\w+, tz=UTC\] such as .*\+00:00"),
         (["day=yesterday"], "expected date32"),
         (["id"], "expected COLUMN=VALUE"),
-        (["id=1", "id=2"], "asked twice"),
+        (["id=1", "id=2"], "given twice"),
     ],
 )
 def test_what_cannot_be_found_is_reported(output: Path, conditions: list[str], words: str) -> None:

@@ -173,7 +173,7 @@ CASES: dict[str, tuple[Callable[[Path], Any], set[str], str]] = {
     "a row is gone": (
         with_file(lambda p: rewrite(p, lambda table: table[1:]), pinned=True),
         {"rows"},
-        "where 9 were written",
+        "and 9 were written",
     ),
     "a snapshot lists less": (
         lambda o: state(o, "current.txt").write_text(
@@ -190,7 +190,7 @@ CASES: dict[str, tuple[Callable[[Path], Any], set[str], str]] = {
         {"snapshot"},
         "2 times",
     ),
-    "a snapshot is no text": (
+    "a snapshot is not a text": (
         lambda o: state(o, "current.txt").write_bytes(b"\xff\xfe"),
         {"snapshot", "stranger"},
         "0 times",
@@ -208,7 +208,7 @@ CASES: dict[str, tuple[Callable[[Path], Any], set[str], str]] = {
     "a publish was interrupted": (
         begin_journal,
         {"journal"},
-        f"a publish of run {RUN}-one was interrupted; the next run finishes it",
+        f"a publication of run {RUN}-one was interrupted; the next run finishes it",
     ),
     "a journal is damaged": (
         lambda o: state(o, "journal.json").write_text("{"),
@@ -239,7 +239,7 @@ CASES: dict[str, tuple[Callable[[Path], Any], set[str], str]] = {
     "a total is wrong": (
         lambda o: edit(o, lambda m: m["rows"].update(scored=1)),
         {"sum"},
-        "it counts 1",
+        "the manifest counts 1",
     ),
     "a unit's count is wrong": (
         lambda o: edit(o, lambda m: m["units"][0].update(scored=1)),
@@ -297,7 +297,7 @@ CASES: dict[str, tuple[Callable[[Path], Any], set[str], str]] = {
     "a reject is gone": (
         lambda o: rewrite(find(o, f"rejects/{RUN}-one/*"), lambda table: table[1:]),
         {"rejects"},
-        "where 3 were written",
+        "and 3 were written",
     ),
     "rejects have other bytes": (
         lambda o: write_again(find(o, f"rejects/{RUN}-one/*")),
@@ -364,7 +364,7 @@ def test_a_published_output_is_in_order(output: Path) -> None:
 def test_what_is_wrong_is_reported(
     output: Path, spoil: Callable[[Path], Any], kinds: set[str], words: str
 ) -> None:
-    """Each thing is told by its kind, and the other slice is verified all the same."""
+    """Each problem is reported by its kind, and the other slice is verified all the same."""
     spoil(output)
     before = read_tree(output)
     found = verify_output(Store(str(output)), None)
@@ -377,7 +377,7 @@ def test_what_is_wrong_is_reported(
 
 
 def test_a_file_of_two_slices_is_reported(output: Path) -> None:
-    """A file that stands in two snapshots is told, and so is that its manifest does not have it."""
+    """A file of two snapshots is reported, and so is that its manifest does not have it."""
     current = output / layout.slice_file("two", "current.txt")
     path = snapshot(Store(str(output)), "one")[0]
     current.write_text(current.read_text() + f"{path}\n")
@@ -399,7 +399,7 @@ def test_an_interrupted_publish_makes_no_strangers(output: Path) -> None:
 
 
 def test_one_slice_is_verified_alone(output: Path) -> None:
-    """Of the others only what they own is looked at, and their problems are not told."""
+    """Of the others only what they own is looked at, and their problems are not reported."""
     first_file(output).unlink()
     store = Store(str(output))
     assert verify_output(store, "two").problems == []

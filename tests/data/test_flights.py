@@ -44,7 +44,7 @@ def flights() -> pa.Table:
 
 @pytest.fixture(scope="module")
 def readme() -> str:
-    """The page beside the shards."""
+    """The page next to the shards."""
     return (SAMPLES / "README.md").read_text(encoding="utf-8")
 
 

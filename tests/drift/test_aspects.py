@@ -150,7 +150,7 @@ def test_values_that_are_not_looked_at_are_noted(array: pa.Array, main: str) -> 
 
 
 def test_a_column_without_a_type_is_compared_by_its_nulls() -> None:
-    """Only nulls, as pandas writes them, have no type that a cast could mend."""
+    """Only nulls, as pandas writes them, have no type that a cast could fix."""
     none, some = pa.nulls(500), pa.array([*["a"] * 5, *[None] * 495])
     for sides in ((none, some), (some, none)):
         (found,) = compared(*sides).aspects

@@ -367,7 +367,7 @@ def test_distinct_values_are_counted_then_estimated() -> None:
 
 @pytest.mark.slow
 def test_ten_million_distinct_texts_take_bounded_memory() -> None:
-    """10⁷ distinct texts in one array are counted in less than 50 MB beside them."""
+    """10⁷ distinct texts in one array are counted in less than 50 MB in addition to them."""
     array = pa.array(np.arange(10**7)).cast(pa.string())
     categories = Categories("string")
     before = pa.total_allocated_bytes()

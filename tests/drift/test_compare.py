@@ -187,7 +187,9 @@ def test_columns_that_are_gone_fail_and_added_ones_are_listed() -> None:
     assert (drift.verdict, drift.gone, drift.added) == ("ok", (), ("y",))
     drift = compared(both, both, Rules(columns=frozenset({"z"})))
     assert drift.verdict == "fail"
-    assert aspect(drift, "z").note.startswith("is on neither side; correct its name")
+    assert aspect(drift, "z").note.startswith(
+        "is in neither the reference nor the current data; correct its name"
+    )
     assert (aspect(drift, "z").kind, aspect(drift, "z").measures) == ("nulls", ())
     drift = compared(profile(x=normal(2, 500)), both, Rules(columns=frozenset({"y"})))
     assert aspect(drift, "y").note.startswith("is not in the reference; take one")
@@ -372,7 +374,7 @@ def test_rules_are_checked_first() -> None:
 
 
 def test_class_scores_are_compared_by_class_and_best_class() -> None:
-    """A shift of one class's scores is seen in its own aspect, beside what it does to the best."""
+    """A shift of one class's scores is seen in its own aspect, not only in the best class."""
     rng = np.random.default_rng(1)
 
     def scores(lift: float) -> TableProfile:

@@ -92,5 +92,5 @@ def test_a_side_without_values_proves_nothing() -> None:
 @pytest.mark.parametrize("shares", [(2, 1, 0, 1), (-1, 1, 0, 1), (0, 1, 3, 2)])
 def test_counts_that_are_no_share_are_refused(shares: tuple[int, int, int, int]) -> None:
     """A count above its total, or below 0, is an error that names it."""
-    with pytest.raises(ValueError, match="are no shares"):
+    with pytest.raises(ValueError, match="are not shares"):
         fisher_p(*shares)

@@ -201,7 +201,7 @@ def test_values_that_go_on_where_others_ended_are_counted(space: KeySpace, step:
 @settings(deadline=None, max_examples=20)
 @given(seed=SEEDS)
 def test_keys_with_counts_are_counted_like_as_many_keys(space: KeySpace, seed: int) -> None:
-    """A key with a count is that many keys, be it there already, repeated, or between others."""
+    """A key with a count is that many keys, there already, repeated, or between others."""
     keys_n = sample(space, seed)
     chance = np.random.default_rng(seed)
     counts_n = chance.integers(1, 5, keys_n.size)
@@ -287,7 +287,7 @@ def test_integers_of_many_magnitudes_keep_their_resolution() -> None:
 
 
 def test_a_mixture_keeps_the_resolution_of_both_parts() -> None:
-    """A narrow peak at 1e9 keeps many buckets beside a wide log-normal."""
+    """A narrow peak at 1e9 keeps many buckets next to a wide log-normal."""
     chance = np.random.default_rng(3)
     values_n = np.r_[1e9 + chance.normal(size=90_000), chance.lognormal(size=10_000)]
     histogram = Histogram(FLOAT)

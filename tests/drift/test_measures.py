@@ -85,7 +85,7 @@ def test_the_average_noise_of_wasserstein_is_noise() -> None:
 def test_a_reference_that_varies_little_by_chance_does_not_make_noise_of_the_rest(
     infinite: int,
 ) -> None:
-    """Wasserstein's floor goes by both samples where the reference has few values beside 0."""
+    """Wasserstein's floor goes by both samples where the reference has few values other than 0."""
     rng = np.random.default_rng(6)
     reference, current = np.zeros(100), np.zeros(100)
     reference[:25], current[:41] = rng.exponential(0.4, 25), rng.exponential(0.8, 41)

@@ -81,7 +81,7 @@ def test_deciles_have_their_reference_values() -> None:
 
 
 def test_an_outlier_does_not_hide_a_shift() -> None:
-    """One value of a million beside a shift by .3 of the range leaves KS and PSI as they are."""
+    """One value of a million next to a shift by .3 of the range leaves KS and PSI as they are."""
     both = aligned(*E)
     low, high = ks(both)
     assert low == high == pytest.approx(0.300699, abs=5e-7)

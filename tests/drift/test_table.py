@@ -272,7 +272,7 @@ def test_a_changed_type_is_refused_and_nothing_is_added() -> None:
 def test_two_columns_of_one_name_are_refused() -> None:
     """A batch with a repeated name raises an error that names it."""
     batch = pa.RecordBatch.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"])
-    with pytest.raises(InputError, match="'a' is there twice"):
+    with pytest.raises(InputError, match="'a' appears twice"):
         TableProfile.empty().update(batch)
 
 

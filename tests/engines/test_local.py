@@ -132,7 +132,7 @@ def die_early(code: int) -> None:
 
 @pytest.mark.slow
 def test_a_worker_that_the_runner_let_go_is_not_lost(tmp_path: Path) -> None:
-    """When the runner is done before the pool ends, its workers end, and are not told as lost."""
+    """When the runner is done before the pool ends, its workers end, and none is reported lost."""
     lost: list[str] = []
     with WorkerPool(lost.append) as pool:
         pipeline = pipeline_on(pool)
@@ -146,7 +146,7 @@ def test_a_worker_that_the_runner_let_go_is_not_lost(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("code", [0, 7])
 def test_a_worker_that_ends_by_itself_is_lost(code: int) -> None:
-    """A worker that ends before the runner is done is told with its exit code, 0 as well."""
+    """A worker that ends before the runner is done is reported with its exit code, 0 as well."""
     lost: queue.SimpleQueue[str] = queue.SimpleQueue()
     with WorkerPool(lost.put) as pool:
         pipeline = pipeline_on(pool)

@@ -85,7 +85,7 @@ def test_an_object_that_is_no_engine_is_an_error(
     """The message names what it lacks, before any work."""
     install(tmp_path, "half", "collections:Counter")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(JobFileError, match=r"Counter is no engine: it has no name, .*, submit;"):
+    with pytest.raises(JobFileError, match=r"Counter is not an engine: it lacks name, .*, submit;"):
         find_engine("half")
 
 

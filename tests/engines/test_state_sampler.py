@@ -29,7 +29,7 @@ def test_a_sampler_stops_soon_after_long_work() -> None:
 
 
 def test_states_are_timed_as_before() -> None:
-    """The time that a step was at work is told, to about the period."""
+    """The time that a step was at work is reported, to about the period."""
     with quick_sampling():
         sampler = statesampler.StateSampler("", CounterFactory())
         sampler.start()

@@ -305,7 +305,7 @@ def _run_again(cut: Cut, job: Path, rolled_back: bool) -> Iterator[str]:
     """Yields what does not hold once the job was run on what was on the disk."""
     log = cut.image.with_suffix(".log")
     with _disk_of(cut) as output:
-        # A run holds what a person took back unless it is told otherwise.
+        # A run holds what a person took back unless a flag says otherwise.
         words = [*_run(job.parent, job, output), *(["--rescore"] if rolled_back else [])]
         run = command(log / "run", output, *words)
         if run.code != 0:

@@ -28,7 +28,7 @@ from tests.faults.worlds import UNIT_ROWS, leftovers, read_published, snapshot
 from tests.waiting import wait_until
 
 _LIMIT_SECONDS = 600.0
-_LOCKED = "has kept this lock"
+_LOCKED = "has held this lock"
 _LOST = "does not hold slice"
 
 

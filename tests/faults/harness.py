@@ -320,7 +320,7 @@ def disturb(world: World, folder: Path, kills: list[Kill], workers: int = 1) -> 
 
 
 def conclude(course: Course, finished: set[tuple[str, str]]) -> Trial:
-    """Lets a run reach its end, and holds what it leaves against an undisturbed one.
+    """Lets a run reach its end, and compares what it leaves with an undisturbed one.
 
     Args:
         course: the trial under way.
@@ -384,7 +384,7 @@ def _judge(course: Course, finished: set[tuple[str, str]]) -> Trial:
 
 
 def _compare(course: Course, found: Published) -> None:
-    """Holds all but the rows themselves against an undisturbed run."""
+    """Compares all but the rows themselves with an undisturbed run."""
     after = course.world.after
     if found.profile != after.profile:
         course.complain("the profile differs from an undisturbed run's")

@@ -23,7 +23,7 @@ _AGAIN = 4
 
 
 def main() -> int:
-    """Runs the rounds; 1 if a date was neither published nor told to try again."""
+    """Runs the rounds; 1 if a date was neither published nor asked to try again."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults.starts", description=__doc__)
     parser.add_argument("--rounds", type=int, default=30, help="on the local disk (default 30)")
     parser.add_argument("--s3", type=int, default=5, help="on an S3 server (default 5)")

@@ -95,7 +95,7 @@ def check_reader(state: State) -> None:
 
 
 ID = 2
-"""Where the column id stands in a row, its columns sorted by name: a, b, id, …"""
+"""Where the column id is in a row, its columns sorted by name: a, b, id, …"""
 
 
 @pytest.mark.slow

@@ -66,7 +66,7 @@ class Order:
         unit_rows: how large units are.
         workers: whether it is to fork worker processes.
         end: the step before which SIGKILL comes, or None.
-        alone: only the process that comes to the step is killed, be it launcher or worker.
+        alone: only the process that comes to the step is killed, whether launcher or worker.
         stops: SIGSTOP comes instead of SIGKILL, and for that process alone.
     """
 

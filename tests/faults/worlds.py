@@ -120,7 +120,7 @@ def read_records(output: Path) -> set[tuple[str, str]]:
 
 
 def leftovers(output: Path) -> list[str]:
-    """Returns what no output at rest holds: what was staged, or begun, or belongs to no unit."""
+    """Returns what no output at rest holds: what is staged, or started, or belongs to no unit."""
     home = output / "_batchscore"
     patterns = ("staging/*/*", "work/*", "slices/*/journal*.json", "**/*.tmp")
     found = {path for pattern in patterns for path in home.glob(pattern)}

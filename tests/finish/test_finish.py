@@ -105,7 +105,7 @@ class Scored:
         return finish_run(self.spec, made).document
 
     def end(self) -> str:
-        """Publishes, lets go of the slice, and returns the run's name."""
+        """Publishes, releases the slice, and returns the run's name."""
         assert self.finish()["status"] == "published"
         self.lease.release()
         return self.spec.identity.run
@@ -160,7 +160,7 @@ def test_a_resumed_file_that_changes_while_the_run_scores_is_not_published(
 
 
 def test_what_was_scored_is_published(make: Make, tmp_path: Path) -> None:
-    """Each row stands once, and the manifest has the files' rows, bytes, hashes and units."""
+    """Each row is published once, and the manifest has the files' rows, bytes, hashes and units."""
     scored = make({"output.partition_by": ["part"]})
     manifest = scored.finish()
     assert manifest["status"] == "published"
@@ -245,7 +245,7 @@ def _standing(output: Path) -> dict[str, bytes]:
 def test_what_does_not_pass_leaves_the_old_snapshot(
     make: Make, tmp_path: Path, changes: dict[str, Any], spoil: str, status: str, words: str
 ) -> None:
-    """The outcome is written and returned, not raised, and what was published before stands."""
+    """The outcome is written and returned, not raised, and what was published before stays."""
     make(GO_ON).end()
     table = make_rows(100).drop_columns(["a"])
     spoiled = [float("nan")] * 5 + [0.0] * 95

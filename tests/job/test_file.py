@@ -1,4 +1,4 @@
-"""Tests of job files: what a right one means, and what a wrong one is told."""
+"""Tests of job files: what a right one means, and what a wrong one's message says."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_reads_every_key(load: Write, tmp_path: Path) -> None:
 
 
 def test_a_job_survives_its_dump_and_a_pickle(load: Write) -> None:
-    """A job's dump is a job again, with steps told apart by name, and it travels to workers."""
+    """A job's dump is a job again, with steps distinguished by name, and it travels to workers."""
     job = load(FULL, params=PARAMS).job
     assert Job.model_validate(job.model_dump()) == job
     assert pickle.loads(pickle.dumps(job)) == job
@@ -174,7 +174,7 @@ def test_a_job_survives_its_dump_and_a_pickle(load: Write) -> None:
     ],
 )
 def test_filters_are_what_pyarrow_takes(load: Write, filters: list[Any]) -> None:
-    """Filters come out in a form from which pyarrow makes the same expression."""
+    """Filters get a form from which pyarrow makes the same expression."""
     read = load(changed(input={"path": "in", "filters": filters})).job.input.filters
     assert pq.filters_to_expression(read).equals(pq.filters_to_expression(filters))
 
@@ -220,7 +220,7 @@ def test_overrides_are_typed_where_they_are_given(
         ("output.pth=x", "--set output.pth: unknown key; nearest: 'path'"),
         ("runtime.workers='3'", "--set runtime.workers: expected 'auto' or an integer, found '3'"),
         ("rejects", "--set rejects: expected dotted.key=value"),
-        ("name.x=1", "--set name.x: 'x' is a key of something that is not a mapping"),
+        ("name.x=1", "--set name.x: 'x' would be a key of a value that is not a mapping"),
         ("name=[", "--set name:1:2: not YAML: expected the node content, but found '<stream end>'"),
         (
             "input.path.2=x",
@@ -291,9 +291,9 @@ def test_remote_job_files(tmp_path: Path) -> None:
         ({"postprocess": {"top_k": {"k": 0}}}, "postprocess.top_k.k: expected at least 1, found 0"),
         ({"postprocess": [{"top_k": {"kk": 1, "k": 1}}]}, "top_k.kk: unknown key; nearest: 'k'"),
         ({"postprocess": [{"threshold": 0.4}]}, "postprocess.0.threshold: expected a mapping"),
-        ({"postprocess": [{"labels": ["a", "a"]}]}, "'a' is there more than once; keep one"),
+        ({"postprocess": [{"labels": ["a", "a"]}]}, "'a' appears more than once; keep one"),
         ({"postprocess": [{"top_k": {"k": 2, "labels": ["a"]}}]}, "there are labels for 1"),
-        ({"output": {"path": "x", "partition_by": ["a", "a"]}}, "output.partition_by: 'a' is"),
+        ({"output": {"path": "x", "partition_by": ["a", "a"]}}, "output.partition_by: 'a' appears"),
         ({"drift": {"thresholds": {"psi": [0.1]}}}, "psi: expected [warn, fail], found [0.1]"),
         ({"drift": {"thresholds": {"psi": [1, 2, 3]}}}, "psi: expected [warn, fail], found [1, 2"),
         ({"drift": {"thresholds": {"psi": 0.1}}}, "psi: expected [warn, fail], found 0.1"),
@@ -342,7 +342,7 @@ def test_names_a_wrong_filter(errors: Callable[..., list[str]], filters: Any, me
 
 
 def test_an_item_that_a_list_lacks_is_placed_at_the_list() -> None:
-    """A complaint about a position beyond a list's end stands at the list."""
+    """A complaint about a position beyond a list's end names the list."""
     detail = {"loc": ("checks", "score_range", 1), "type": "float_type"}
     assert _location(detail, {"checks": {"score_range": [0.1]}}) == ("checks", "score_range")
 
@@ -357,7 +357,7 @@ def test_thresholds_may_be_null_for_never(load: Write) -> None:
 
 
 def test_lists_every_problem(errors: Callable[..., list[str]]) -> None:
-    """Parameters, placeholders, overrides and keys that are wrong are all told at once."""
+    """Parameters, placeholders, overrides and keys that are wrong are all reported at once."""
     job = changed(
         params={"date": {"type": "date"}},
         input={"path": "in/${dat}", "filters": [["day", "==", "${date}"]]},
@@ -375,7 +375,7 @@ def test_lists_every_problem(errors: Callable[..., list[str]]) -> None:
 
 @pytest.mark.parametrize(("text", "found"), [("- 1", "[1]"), ("", "None"), ("x", "'x'")])
 def test_needs_a_mapping(errors: Callable[..., list[str]], text: str, found: str) -> None:
-    """A file that is no mapping is told what it is."""
+    """The message about a file that is not a mapping says what it is."""
     assert errors(text) == [f"job.yaml: expected a mapping of job file keys, found {found}"]
 
 

@@ -25,13 +25,13 @@ SCALARS = st.none() | st.booleans() | st.dates() | NUMBERS | TEXTS
     [
         ("a: b: c", "job.yaml:1:5: not YAML"),
         ("a: [1", "job.yaml:1:6: not YAML"),
-        ("a: 1\na: 2", "job.yaml:2:1: key a is there twice; keep one"),
+        ("a: 1\na: 2", "job.yaml:2:1: key a appears twice; keep one"),
         ("a: 1\n---\nb: 1", "not YAML"),
         ("1: a", "key 1 is not a text; write it in quotes"),
         ("[a]: 1", "is not a text"),
-        ("a: !!python/object/apply:os.system [ls]", "a tag that is not known here"),
-        ("a: [!=, 1]", "a tag that is not known here"),
-        ("a: !!int x", "a tag that is not known here"),
+        ("a: !!python/object/apply:os.system [ls]", "an unknown tag"),
+        ("a: [!=, 1]", "an unknown tag"),
+        ("a: !!int x", "an unknown tag"),
         ("a: *b", "no anchor has that alias's name"),
         ("a: 2026-13-45", "no such date or time"),
         ("a: &a [*a]", "nested over 50 levels"),
@@ -58,7 +58,7 @@ def test_refuses_an_alias_bomb_at_once() -> None:
 
 
 def test_names_a_file_that_cannot_be_read(tmp_path: Path) -> None:
-    """A job file that is not there, a folder, too big or unreachable is told, with a remedy."""
+    """A job file that is not there, a folder, too big or unreachable is reported, with a remedy."""
     (tmp_path / "job.yaml").write_text("a: " + "x" * MAX_BYTES)
     with pytest.raises(JobFileError, match=r"no such job file: .*jobs\.yaml; nearest: 'job\.yaml'"):
         read_job_file(str(tmp_path / "jobs.yaml"))
@@ -75,7 +75,7 @@ def test_names_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_refuses_bytes_that_are_not_text() -> None:
-    """Another encoding than UTF-8 is told with the place; a byte order mark is fine."""
+    """Another encoding than UTF-8 is reported with the place; a byte order mark is fine."""
     with pytest.raises(JobFileError, match="byte 6 is not UTF-8"):
         parse_yaml(b"name: \xe9", "job.yaml")
     assert parse_yaml(b"\xef\xbb\xbfname: x", "job.yaml") == {"name": "x"}

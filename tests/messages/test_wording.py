@@ -50,6 +50,6 @@ def test_an_errors_text_is_one_short_line() -> None:
 
 
 def test_an_interrupt_while_telling_goes_through() -> None:
-    """Ctrl-C is no trait of the error that is being told."""
+    """Ctrl-C is no trait of the error that is being reported."""
     with pytest.raises(KeyboardInterrupt):
         reason(SpoiledError(_interrupt))

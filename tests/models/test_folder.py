@@ -169,7 +169,7 @@ def test_a_wrong_card_is_explained(folder: Path, changes: dict[str, Any], says: 
         (b"\x00", "not YAML"),
         (b"[" * 5000, "not YAML"),
         (b"!!python/object/apply:os.system [x]", "not YAML"),
-        (b"a: " + b"x" * (1 << 20), "larger than"),
+        (b"a: " + b"x" * (1 << 20), "too large"),
     ],
 )
 def test_a_hostile_card_is_refused(folder: Path, text: bytes, says: str) -> None:
@@ -209,7 +209,7 @@ def test_identity_follows_version_and_arguments(folder: Path) -> None:
 
 
 def test_a_remote_folder_is_copied_once_and_repaired(folder: Path, remote: str) -> None:
-    """A remote model is verified, copied in one step, reused, and copied anew when damaged."""
+    """A remote model is verified, copied in one step, reused, and copied again when damaged."""
     model = read_model_folder(remote)
     assert model.folder.startswith("memory://")
     assert model.identity == read_model_folder(str(folder)).identity
@@ -271,13 +271,13 @@ def test_a_single_file_is_pinned(tmp_path: Path) -> None:
 
 
 def test_inputs_are_mapped_to_columns(tmp_path: Path, folder: Path) -> None:
-    """Columns are taken per input: as many as values, or one list; never beside preprocessing."""
+    """Columns are taken per input: as many as values, or one list; never with preprocessing."""
     model = single(tmp_path)
     assert map_inputs(model, {"features": ["p", "q"]}).inputs[0].columns == ("p", "q")
     assert map_inputs(model, {"features": ["vector"]}).identity != model.identity
     with pytest.raises(ModelError, match="nearest: 'features'"):
         map_inputs(model, {"feature": ["p"]})
-    with pytest.raises(ModelError, match="takes 2 values a row, found 3"):
+    with pytest.raises(ModelError, match="takes 2 values per row, found 3"):
         map_inputs(model, {"features": ["p", "q", "r"]})
     with pytest.raises(ModelError, match="own preprocessing"):
         map_inputs(read_model_folder(str(folder)), {"numeric": ["x"]})

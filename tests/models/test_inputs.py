@@ -1,4 +1,4 @@
-"""Test how a model's card declares inputs of varying length, and what it is told otherwise."""
+"""Test how a model's card declares inputs of varying length, and which errors it gets."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_what_is_padded_how_is_part_of_the_model(tmp_path: Path) -> None:
 def test_a_declaration_that_cannot_be_is_reported(
     tmp_path: Path, changes: dict[str, Any], words: str
 ) -> None:
-    """The key, what was found and what is expected stand in the error."""
+    """The error names the key, what was found and what is expected."""
     with pytest.raises(ModelError, match=words):
         _read(tmp_path, ids={**IDS, **changes})
 

@@ -119,7 +119,7 @@ def test_a_refusal_cannot_be_caught(tmp_path: Path, text: str) -> None:
     (tmp_path / "g.py").write_text(f"{PRELUDE}\nopen(HERE / 'it')")
     function = load(base)
     for _ in range(2):
-        with pytest.raises(FunctionError, match="reads it, which lies in the job's folder"):
+        with pytest.raises(FunctionError, match="reads it, which is in the job's folder"):
             function()
 
 

@@ -153,7 +153,7 @@ def test_what_cannot_be_written_is_refused(tmp_path: Path, annotation: str) -> N
 def annotated(converted: int, logical: bytes) -> bytes:
     """A shard whose text column `x` has another annotation, in Thrift's compact protocol.
 
-    Behind a column's name stand its converted type (field 6) and its logical type (field 10).
+    A column's name is followed by its converted type (field 6) and its logical type (field 10).
     """
     table = make_rows(3).append_column("x", pa.array(["a", "b", None]))
     data = write_bytes(table, store_schema=False, compression="none")

@@ -14,7 +14,7 @@ from batchscore.job import OnChange
 from batchscore.plan.changes import Changes, changed_facts, find_changes, judge_changes
 from batchscore.units.unit import Piece, Shard
 
-COST = "going on would score 7 rows"
+COST = "a run would score 7 rows"
 PATHS = st.sampled_from([f"{folder}/{name}.parquet" for folder in "pq" for name in "abc"])
 SHARDS = st.builds(Shard, PATHS, st.integers(1, 2), st.sampled_from("mn"), st.integers(1, 9))
 INPUT = st.lists(SHARDS, unique_by=lambda shard: shard.path, max_size=6)
@@ -182,13 +182,13 @@ def test_the_first_of_many_are_named() -> None:
     assert check.detail.startswith("1,234 shards (in/0000, in/0001, in/0002, …) are new")
     facts = tuple("abcdefg")
     (check,) = judge_changes(Changes(score=facts, reasons=facts), OnChange(), COST)
-    assert check.detail.startswith("a; b; c; d; e; …, so that every row")
+    assert check.detail.startswith("a; b; c; d; e; …, so every row")
     (check,) = judge_changes(Changes(score=facts[:5], reasons=facts[:5]), OnChange(), COST)
-    assert check.detail.startswith("a; b; c; d; e, so that every row")
+    assert check.detail.startswith("a; b; c; d; e, so every row")
 
 
 def test_a_rewriting_tells_rows_before_and_after() -> None:
-    """Who has to decide sees how many rows are published, and how many stand in their place."""
+    """Who has to decide sees how many rows are published, and how many replace them."""
     before = [shard("p/a", rows=1_000), shard("p/b", rows=500)]
     found = changes_between(before, [shard("p/all", rows=1_500)])
     (check,) = judge_changes(found, OnChange(), COST)

@@ -199,8 +199,8 @@ def test_rows_beyond_a_row_groups_count_are_not_left_out(
         duckdb.execute(f"SELECT * FROM '{path}'").fetchall()
     done = run_cli("run", job)
     assert done.exit_code == 1, done.output
-    assert f"column '{leaf}' has 300 values in row group 0, where its footer" in done.output
-    assert "promises 293 rows; write it again" in done.output
+    assert f"column '{leaf}' has 300 values in row group 0, but its footer" in done.output
+    assert "counts 293 rows; write it again" in done.output
     assert run_cli("profile", path).exit_code == 1
 
 

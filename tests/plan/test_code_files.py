@@ -63,7 +63,7 @@ def counted(folder: Path, changes: Mapping[str, Any]) -> list[str]:
 def test_imported_and_declared_files_count(
     folder: Path, code: list[str], expected: list[str]
 ) -> None:
-    """A file or all visible files of a folder; nothing else that lies beside the job."""
+    """A file or all visible files of a folder; nothing else next to the job."""
     assert counted(folder, {"code": code}) == sorted([*IMPORTED, *expected])
 
 
@@ -81,7 +81,7 @@ def test_each_function_and_the_architecture_count(folder: Path) -> None:
 def test_a_change_of_a_file_is_a_change_of_the_job_only_where_it_counts(
     folder: Path, name: str
 ) -> None:
-    """A report that is saved beside the job scores nothing again."""
+    """A report that is saved next to the job scores nothing again."""
     factory.change_job(folder, {"code": ["vocab.json", "lists"]})
     before = make_plan(load_job(str(folder / "job.yaml"))).score_facts
     (folder / name).write_text("# changed\n" if name.endswith(".py") else "changed")

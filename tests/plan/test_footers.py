@@ -36,7 +36,7 @@ def names(folder: Path, *addresses: str) -> list[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Shards in hive folders, one beside them, and files that are no shards."""
+    """Shards in hive folders, one next to them, and files that are no shards."""
     for path in ("m=1/a.parquet", "m=1/b.parquet", "m=2/a.parquet", "x.parquet"):
         write_shard(tmp_path / path)
     for path in ("m=1/_SUCCESS", "m=1/.a.crc", "_temporary/c.parquet", ".hidden/d.parquet"):
@@ -54,13 +54,13 @@ def test_shards_by_file_glob_folder_and_list(folder: Path) -> None:
     assert names(folder, "m=2", "x.parquet", "m=*/*.parquet", "m=2/a.parquet") == every
     assert names(folder, "m=*") == every[:3]
     for nothing in ("nothing", "no*"):
-        with pytest.raises(InputError, match=r"no shard is there; correct the path"):
+        with pytest.raises(InputError, match=r"no shard found; correct the path"):
             names(folder, "x.parquet", nothing)
         assert find_shards([str(folder / nothing)], allow_empty=True) == []
 
 
 def test_brackets_in_a_name_are_no_pattern_where_it_is_there(tmp_path: Path) -> None:
-    """A path that names a file as it stands is that file."""
+    """A path that names a file literally is that file."""
     write_shard(tmp_path / "a[1].parquet")
     assert names(tmp_path, "a[1].parquet") == ["a[1].parquet"]
 
@@ -248,7 +248,7 @@ def test_statistics_do_not_decide_what_they_do_not_know(tmp_path: Path, filters:
     [[[("x", ">", "text")]], [[("y", "==", 1)]], [[("x", "in", [1, "a"])]]],
 )
 def test_a_filter_that_misfits_excludes_nothing(tmp_path: Path, filters: Any) -> None:
-    """Where statistics cannot be held against a filter, as of another type, all is kept."""
+    """Where statistics cannot be compared with a filter, as of another type, all is kept."""
     write_shard(tmp_path / "a.parquet", pa.table({"x": [5.0, 6.0]}))
     (footer,) = read_footers(find_shards([str(tmp_path)]), 0, filters).good
     assert footer.kept == (0,)
@@ -274,7 +274,7 @@ def test_shards_that_are_alike_share_one_schema(
 
 
 BAD_FILES = {
-    "empty": (b"", "is empty of bytes"),
+    "empty": (b"", "is empty; expected"),
     "text": (b"id,a,b\n1,2,3\n", "not a readable Parquet file"),
     "cut": (None, "not a readable Parquet file"),
     "gone": (None, "not a readable Parquet file"),
@@ -346,7 +346,7 @@ def test_a_server_that_does_not_answer_differs_from_a_file_that_is_not_there() -
         find_shards([f"http://127.0.0.1:{unused}/a.parquet"])
     with pytest.raises(InputError, match=r"a\.parquet\?version=\*\*\*: cannot be listed"):
         find_shards([f"http://127.0.0.1:{unused}/a.parquet?version=3"])
-    with _serve(404) as port, pytest.raises(InputError, match="no shard is there"):
+    with _serve(404) as port, pytest.raises(InputError, match="no shard found"):
         find_shards([f"http://127.0.0.1:{port}/a.parquet"])
     with _serve(503) as port, pytest.raises(InputError, match=r"cannot be listed \(503"):
         find_shards([f"http://127.0.0.1:{port}/a.parquet"])

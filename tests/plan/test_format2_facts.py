@@ -1,4 +1,4 @@
-"""Test that outputs of versions that counted every file beside a function keep their rows."""
+"""Test that outputs of versions that counted every file next to a function keep their rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests import factory
 
 @pytest.fixture
 def plan_of(tmp_path: Path) -> Callable[[list[str]], Plan]:
-    """Plans a job with a function, a report beside it, and a table that it may declare."""
+    """Plans a job with a function, a report next to it, and a table that it may declare."""
     (tmp_path / "lib").mkdir()
     for name in ("f.py", "report.html", "lib/unused.py", "job.log", "vocab.json", "lib/deep.json"):
         (tmp_path / name).write_text("def f(batch): return batch\n")

@@ -139,7 +139,7 @@ def test_a_declared_integer_that_is_none_is_an_error(text: str) -> None:
 def test_a_declared_key_that_is_not_there_is_an_error() -> None:
     """It names the nearest; an input without shards has none to compare with."""
     with pytest.raises(
-        InputError, match=r"input\.hive_types: 'zpi' is no hive key .*nearest: 'zip'"
+        InputError, match=r"input\.hive_types: 'zpi' is not a hive key .*nearest: 'zip'"
     ):
         key_types(found("1", name="zip"), KeyRules({"zpi": "string"}))
     assert key_types([], KeyRules({"zip": "string"})) == {}

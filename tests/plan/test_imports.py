@@ -44,7 +44,7 @@ def test_runs_that_score_nothing_import_neither_beam_nor_a_framework(tmp_path: P
     factory.write_model(tmp_path / "held/model", version="1.1")
     program = [sys.executable, "-c", RUNS, str(unchanged), str(held)]
     done = subprocess.run(program, capture_output=True, text=True)
-    told = done.stdout.splitlines()
-    assert [line for line in told if line in "03"] == ["0", "3"], done.stderr
-    assert told[0].startswith("UNCHANGED")
-    assert told[-1] == "[]"
+    printed = done.stdout.splitlines()
+    assert [line for line in printed if line in "03"] == ["0", "3"], done.stderr
+    assert printed[0].startswith("UNCHANGED")
+    assert printed[-1] == "[]"

@@ -81,7 +81,7 @@ def test_the_default_is_float32_in_tiles(plan: Make) -> None:
 
 
 def test_what_stays_within_the_tolerance_is_taken(plan: Make) -> None:
-    """The plan says how far the sample came out from float32, and what was allowed."""
+    """The plan says how far the sample's scores are from float32, and what was allowed."""
     made = plan({"tolerance": 0.01}, precision="bf16")
     assert 0 < made.inference["gaps"]["logit"] < 0.01
     assert made.inference["sample_rows"] == 300 + 200
@@ -141,7 +141,7 @@ def test_a_network_that_cannot_do_it_is_reported(plan: Make) -> None:
 
 @pytest.mark.slow
 def test_a_network_is_compiled(plan: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is held to the tolerance and its warm-up is told; without a compiler that is an error."""
+    """It keeps the tolerance and its warm-up is reported; without a compiler that is an error."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
     made = plan(compile=True)
     assert made.spec.execution.compile
@@ -149,13 +149,15 @@ def test_a_network_is_compiled(plan: Make, tmp_path: Path, monkeypatch: pytest.M
     assert made.inference["warm_up_seconds"] > 0
     assert "to warm up" in made.choices["compile"]
     monkeypatch.setattr(inductor.config.cpp, "cxx", ("/bin/false",))
-    with pytest.raises(ModelError, match=r"float32 compiled, as it can.*runtime.compile: false"):
+    with pytest.raises(
+        ModelError, match=r"float32 compiled, although it can.*runtime.compile: false"
+    ):
         plan({"net": factory.NET.replace("squeeze(1)", "squeeze(1) * 1.5")}, compile=True)
 
 
 def test_tf32_is_for_gpus(plan: Make) -> None:
     """On the CPU it is an error, not a quiet float32."""
-    with pytest.raises(DeviceError, match="tf32: is what GPUs compute with"):
+    with pytest.raises(DeviceError, match="tf32: needs a GPU"):
         plan(precision="tf32")
 
 

@@ -226,7 +226,7 @@ def test_what_is_no_file_is_named(tmp_path: Path) -> None:
 
 
 def test_a_link_that_leads_elsewhere_is_a_changed_shard(tmp_path: Path) -> None:
-    """Two files of one size and time behind a link are told apart, also while a run reads."""
+    """Two files of one size and time behind a link are distinguished, also while a run reads."""
     table = make_rows(10)
     for name in ("one", "two"):
         os.utime(write_shard(tmp_path / name, table), (1, 1))

@@ -41,7 +41,8 @@ def test_a_column_that_later_shards_lack_is_named_with_how_many(
     reported = _error(tmp_path)
     lack = tmp_path / "in/2.parquet"
     assert (
-        f"shard {lack}: has no column 'a' as the shards before it; 1 more shard lacks " in reported
+        f"shard {lack}: has no column 'a', unlike the shards before it; 1 more shard lacks "
+        in reported
     )
     assert "1 more shard lacks it too; " in reported
     assert "write them again or take them out of input.path" in reported

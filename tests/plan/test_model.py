@@ -29,7 +29,7 @@ FILE = {
 
 
 def _job(folder: Path, changes: dict[str, Any] | None = None) -> Job:
-    """Writes a job beside a weights file of each format; its hash is pinned where none is given."""
+    """Writes a job with a weights file of each format; its hash is pinned where none is given."""
     (folder / "net.py").write_text(NET)
     hashes = {name: write_weights(folder / name) for name in ("w.safetensors", "w.pt")}
     given = dict(changes or {})
@@ -90,7 +90,7 @@ LONG = {"columns": "t", "max_length": 9}
     ("changes", "words"),
     [
         ({"model.path": "none"}, "no such model folder"),
-        ({"model.inputs": {"x": LONG}}, "inputs.x: says more than its columns"),
+        ({"model.inputs": {"x": LONG}}, "inputs.x: sets more than its columns"),
         ({**FILE, "model.inputs": {"x": {**LONG, "columns": ["a", "b"]}}}, "found 2 columns"),
         ({**FILE, "model.inputs": {"x": {**LONG, "type": "int32", "pad": 0.5}}}, "pad 0.5 is no"),
         ({**FILE, "model.inputs": {"x": LONG, "y": {**LONG, "max_length": 8}}}, "make them agree"),
@@ -100,7 +100,7 @@ LONG = {"columns": "t", "max_length": 9}
         ),
         ({**FILE, "model.path": "none.safetensors"}, "none.safetensors is missing"),
         ({**FILE, "model.sha256": "0" * 64}, r"has SHA-256 [0-9a-f]{64}, expected 0{64}"),
-        ({"model.inputs": {"x": ["a", "b", "id"]}}, "takes 2 values a row, found 3 columns"),
+        ({"model.inputs": {"x": ["a", "b", "id"]}}, "takes 2 values per row, found 3 columns"),
         ({"model.inputs": {"y": ["a", "b"]}}, "has no input 'y': nearest: 'x'|has no input 'y'"),
     ],
 )
@@ -171,7 +171,7 @@ def test_a_fixed_list_says_its_own_length(tmp_path: Path) -> None:
         ({"v": pa.list_(pa.float32())}, {**FILE, "model.inputs": {"x": "v"}}, "how long it is"),
         ({"a": pa.float32(), "bb": pa.float64()}, {}, "'bb'"),
     ],
-    ids=["text", "time", "texts", "list beside another", "length unknown", "missing"],
+    ids=["text", "time", "texts", "list with another", "length unknown", "missing"],
 )
 def test_columns_that_do_not_fit_are_named(
     tmp_path: Path, kinds: dict[str, pa.DataType], changes: dict[str, Any], words: str
@@ -212,8 +212,8 @@ def test_list_columns_feed_inputs_of_varying_length(
 @pytest.mark.parametrize(
     ("kinds", "words"),
     [
-        ({"t": pa.string(), "v": V}, "'t' is string, expected a list of numbers a row"),
-        ({"t": pa.int64(), "v": V}, "'t' is int64, expected a list of numbers a row"),
+        ({"t": pa.string(), "v": V}, "'t' is string, expected a list of numbers per row"),
+        ({"t": pa.int64(), "v": V}, "'t' is int64, expected a list of numbers per row"),
         ({"t": V, "v": V}, "'t' is list.*, expected lists of numbers"),
         ({"t": T, "v": T}, "'v' is list.*, expected lists of lists of 2 numbers"),
         ({"t": pa.list_(pa.string()), "v": V}, "'t' is list.*string.*, expected numbers"),

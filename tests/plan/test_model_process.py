@@ -44,8 +44,8 @@ def test_what_is_asked_for_is_chosen(plan: Plan) -> None:
 def test_auto_says_why(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process is chosen where it makes the run faster, as far as that was measured."""
     many = with_rows(plan, 2_000_000)
-    told = "off, since torch is imported in this process already"
-    assert chosen(many, model_process="auto") == (False, told)
+    fields = "off, since torch is imported in this process already"
+    assert chosen(many, model_process="auto") == (False, fields)
     monkeypatch.delitem(sys.modules, "torch")
     monkeypatch.setattr(model_process, "_GPUS", ())
     monkeypatch.setattr(model_process, "count_cores", lambda: 2)
@@ -62,7 +62,7 @@ def test_a_model_in_memory_is_in_no_other_process(plan: Plan) -> None:
     model = replace(plan.spec.scoring.model, folder="memory://model")
     spec = replace(plan.spec, scoring=replace(plan.spec.scoring, model=model))
     hidden = replace(plan, spec=spec)
-    told = "off, since the model is in this process's memory"
-    assert chosen(hidden, model_process="auto") == (False, told)
+    fields = "off, since the model is in this process's memory"
+    assert chosen(hidden, model_process="auto") == (False, fields)
     with pytest.raises(InvalidError, match="the model is in this process's memory; set it to auto"):
         chosen(hidden, model_process="on")

@@ -188,7 +188,7 @@ THREADS: dict[str, Callable[[Path], Any]] = {
         "return df.assign(a=base.execute('select 0.5').fetchone()[0])"
     ),
 }
-REMEDIES = {"once more": "called once more", "rows": "beside other rows", "threads": "two threads"}
+REMEDIES = {"once more": "called once more", "rows": "next to other rows", "threads": "two threads"}
 CASES = [
     *(pytest.param(spoil, "rows", id=name) for name, spoil in OTHER_ROWS.items()),
     *(pytest.param(spoil, "once more", id=name) for name, spoil in CHANCE.items()),
@@ -285,7 +285,7 @@ def test_no_false_alarm(spoil: Callable[[Path], Any], tmp_path: Path) -> None:
     job = factory.write_job(tmp_path)
     spoil(tmp_path)
     assert tried(job, "rejects.max_ratio=1").endswith(
-        "score the same once more and beside other rows"
+        "score the same when repeated and next to other rows"
     )
 
 
@@ -333,7 +333,7 @@ def test_each_output_is_compared(tmp_path: Path) -> None:
 def test_a_single_row_is_tried_once_more(tmp_path: Path) -> None:
     """Of an input of one row, `check` says that no other row was there; chance is found still."""
     job = factory.write_job(tmp_path, {"input.filters": [["id", "==", 7]]})
-    assert "no other row was there" in factory.run_cli("check", job).stdout
+    assert "no other row to score it with" in factory.run_cli("check", job).stdout
     CHANCE["numpy"](tmp_path)
     assert factory.run_cli("run", job).exit_code == 2
 

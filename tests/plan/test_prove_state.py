@@ -175,7 +175,7 @@ def test_state_that_changes_no_value_passes(spoil: Callable[[Path], Any], tmp_pa
     """A function or a network may keep what is the same in each process."""
     job = factory.write_job(tmp_path)
     spoil(tmp_path)
-    assert tried(job) == "500 rows score the same once more and beside other rows"
+    assert tried(job) == "500 rows score the same when repeated and next to other rows"
 
 
 @pytest.mark.slow
@@ -224,8 +224,8 @@ def test_code_that_cannot_be_imported_twice_is_tried_no_further(
     job = factory.write_job(tmp_path)
     before(ONCE)(tmp_path)
     assert tried(job) == (
-        "500 rows score the same once more and beside other rows; not tried as in another process: "
-        "preprocess.function steps.py:run cannot be loaded twice (loaded before)"
+        "500 rows score the same when repeated and next to other rows; not tried as in another "
+        "process: preprocess.function steps.py:run cannot be loaded twice (loaded before)"
     )
 
 
@@ -251,7 +251,7 @@ def test_a_sorted_input_shows_several_values(
     job = factory.write_job(tmp_path)
     OTHER_ROWS[name](tmp_path)
     _sorted_input(tmp_path, row_group_size)
-    with pytest.raises(FunctionError, match="beside other rows"):
+    with pytest.raises(FunctionError, match="next to other rows"):
         tried(job, "runtime.batch_rows=2048")
 
 
@@ -265,7 +265,7 @@ def test_a_single_new_row_is_tried_next_to_published_ones(tmp_path: Path) -> Non
     late = make_rows(1, 900).to_pydict()
     write_shard(tmp_path / "in/2.parquet", pa.table({**late, "a": pa.array([None], pa.float32())}))
     done = factory.run_cli("run", job)
-    assert (done.exit_code, "beside other rows" in done.stderr) == (2, True)
+    assert (done.exit_code, "next to other rows" in done.stderr) == (2, True)
     assert factory.published(tmp_path / "out").equals(known)
 
 

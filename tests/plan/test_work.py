@@ -131,7 +131,7 @@ class World:
 
 
 def groups_of(pieces: Iterable[Piece]) -> Counter[tuple[str, str, int]]:
-    """Each row group with how often it stands there."""
+    """Each row group with how often it is there."""
     return Counter((p.shard.path, p.shard.mark, n) for p in pieces for n in p.row_groups)
 
 
@@ -141,7 +141,7 @@ def parts_of(work: Work) -> list[Piece]:
     return [piece for read in reads for piece in read.pieces]
 
 
-# A unit reads some row groups of one to three shards, of which one was written anew meanwhile.
+# A unit reads some row groups of one to three shards, of which one was written again meanwhile.
 PIECES = st.builds(
     piece_of,
     st.sampled_from("abc"),
@@ -368,7 +368,7 @@ def test_units_with_bad_shards_are_reused_where_such_are_allowed(
 def test_shards_that_were_bad_are_neither_gone_nor_rewritten(
     template: Plan, tmp_path: Path
 ) -> None:
-    """A shard that was left out has no published rows to lose; mended, it is late."""
+    """A shard that was left out has no published rows to lose; fixed, it is late."""
     world = make_world(template, tmp_path, 1)
     world.publish([HALF, REST, OTHER])
     path = layout.run_file(RUN, "manifest.json")
@@ -377,7 +377,7 @@ def test_shards_that_were_bad_are_neither_gone_nor_rewritten(
         if unit["unit"] == OTHER.id:
             unit["bad_shards"] = [{"path": "in/b.parquet", "rows": 40, "reason": "torn"}]
     world.store.write_json(path, manifest)
-    pieces = (world.plan.pieces[0], piece_of("b", range(4), "mended"))
+    pieces = (world.plan.pieces[0], piece_of("b", range(4), "fixed"))
     shards = tuple(piece.shard for piece in pieces)
     world.plan = replace(world.plan, pieces=pieces, shards=shards)
     changes = world.settle().changes
@@ -396,11 +396,11 @@ def test_a_change_that_is_held_leaves_the_work_as_it_would_be(
     work = world.settle()
     assert (work.held, work.units, set(work.kept)) == (True, (), {HALF.id, REST.id})
     (check,) = work.checks
-    assert "going on would score 0 rows;" in check.detail
+    assert "a run would score 0 rows;" in check.detail
     world.plan = replace(world.plan, pieces=(piece_of("a", range(8), "new"),))
     world.plan = replace(world.plan, shards=(world.plan.pieces[0].shard,))
     details = [check.detail for check in world.settle().checks]
-    assert all("going on would score 80 rows in about 8 s" in detail for detail in details)
+    assert all("a run would score 80 rows in about 8 s" in detail for detail in details)
 
 
 def test_the_time_of_a_held_change_counts_start_up_once(template: Plan, tmp_path: Path) -> None:
@@ -410,7 +410,7 @@ def test_the_time_of_a_held_change_counts_start_up_once(template: Plan, tmp_path
     world.plan = replace(world.plan, pieces=(piece_of("a", range(8), "new"),), fingerprint="x")
     world.plan = replace(world.plan, shards=(world.plan.pieces[0].shard,))
     details = [check.detail for check in world.settle().checks]
-    assert all("going on would score 80 rows in about 11 s" in detail for detail in details)
+    assert all("a run would score 80 rows in about 11 s" in detail for detail in details)
 
 
 def revocation(world: World, run: str, pieces: Sequence[Piece]) -> dict[str, Any]:

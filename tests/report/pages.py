@@ -90,7 +90,7 @@ def wide(columns: int, rows: int = 400) -> Compared:
 def manifest(run: str = "20261121-aaaa", **more: Any) -> Manifest:
     """Returns a manifest as a run leaves it, as far as the report reads it."""
     check = {"status": "held", "passed": True}
-    told = {
+    defaults = {
         "run": run,
         "job": "shop <i>job</i>",
         "params": {"date": "2026-11-20"},
@@ -114,7 +114,7 @@ def manifest(run: str = "20261121-aaaa", **more: Any) -> Manifest:
         "limited_by": "read",
         "timings": {"share": 0.87, "help": "a faster <disk>"},
     }
-    return make_manifest(**{**told, **more})
+    return make_manifest(**{**defaults, **more})
 
 
 def recorded(drift: TableDrift) -> dict[str, Any]:

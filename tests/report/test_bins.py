@@ -79,7 +79,7 @@ def test_few_values_have_bins_of_their_own() -> None:
 
 
 def test_a_far_outlier_does_not_squeeze_the_rest() -> None:
-    """One value a million times as far as the others is counted beside the plot."""
+    """One value a million times as far as the others is counted next to the plot."""
     values = np.r_[np.linspace(0, 1, 5000), 1e6]
     plot = number_plot(numbers(values), numbers(values))
     assert plot is not None
@@ -118,7 +118,7 @@ def test_dates_beyond_what_browsers_know_are_numbers() -> None:
 @given(FLOATS, FLOATS)
 @settings(deadline=None, max_examples=200)
 def test_every_finite_value_is_counted_once(left: list[float], right: list[float]) -> None:
-    """Whatever the values, each finite one is in one bin or beside the plot, and bins are few."""
+    """Whatever the values, each finite one is in one bin or next to the plot, and bins are few."""
     plot = number_plot(numbers(left), numbers(right))
     finite = [int(np.isfinite(np.array(side, "f8")).sum()) for side in (left, right)]
     infinite = [int(np.isinf(np.array(side, "f8")).sum()) for side in (left, right)]
@@ -224,7 +224,7 @@ def test_rare_categories_are_the_rest() -> None:
 
 
 def test_values_with_one_beginning_keep_their_labels_apart() -> None:
-    """Values that differ after the bytes that a profile keeps are told apart by their hash."""
+    """Values that differ after the bytes that a profile keeps are distinguished by their hash."""
     stem = "https://example.org/" + "a" * 60
     plot = category_plot(None, categories([stem + "1", stem + "2", stem + "2", "", " "]))
     assert len(set(plot["at"])) == len(set(plot["short"])) == 4

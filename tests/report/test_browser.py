@@ -289,7 +289,7 @@ def test_a_phone_needs_no_sideways_scrolling(
 
 
 def test_it_prints(browser: Browser, full: Path) -> None:
-    """On paper the opened columns stand with their plots in light colours, without the controls."""
+    """On paper the opened columns have their plots in light colours, without the controls."""
     with Opened(browser, full, color_scheme="dark") as opened:
         opened.plot(opened.column("amount"))
         paper = opened.page.pdf(format="A4")
@@ -415,7 +415,7 @@ def test_counts_that_are_not_exact_say_so(browser: Browser, tmp_path: Path) -> N
 
 
 def test_what_the_plot_leaves_out_is_said(browser: Browser, tmp_path: Path) -> None:
-    """Infinite values stand below the plot with their counts, also where nothing else is there."""
+    """Infinite values are below the plot with their counts, also where nothing else is there."""
     values = {"x": [*range(200), float("inf"), float("-inf")], "y": [float("inf")] * 202}
     table = pa.table({name: pa.array(each, pa.float64()) for name, each in values.items()})
     page = make_report(None, [pages.compared(table, table)])
@@ -427,7 +427,7 @@ def test_what_the_plot_leaves_out_is_said(browser: Browser, tmp_path: Path) -> N
     assert "current 100 % +∞ (202 rows)" in only
 
 
-# Counts what stands on the page just when the browser is done with printing.
+# Counts what is on the page just when the browser is done with printing.
 _PRINTED = """window.addEventListener("afterprint", () => {
   const seen = [...document.querySelectorAll("#list figure")].filter((one) => one.clientWidth);
   window.printed = [seen.length, seen.filter((one) => one.querySelector("svg")).length,

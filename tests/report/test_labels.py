@@ -52,7 +52,7 @@ def test_moments_are_as_fine_as_they_need_to_be() -> None:
 @pytest.mark.slow
 @given(st.dictionaries(st.integers(0, 2**64 - 1), st.text(max_size=3)))
 def test_different_values_have_different_labels(values: dict[int, str]) -> None:
-    """Values that look alike on one line are told apart by their hash."""
+    """Values that look alike on one line are distinguished by their hash."""
     assert len(set(value_labels(values))) == len(values)
 
 

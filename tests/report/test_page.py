@@ -52,7 +52,7 @@ def full() -> str:
 
 
 def test_the_worst_columns_come_first(full: str) -> None:
-    """Columns that fail stand before those that warn, and those before the others."""
+    """Columns that fail come before those that warn, and those before the others."""
     verdicts = [verdict for verdict, _ in columns(full)]
     order = ["fail", "warn", "insufficient_data", "insufficient_resolution", "ok", "none"]
     assert verdicts == sorted(verdicts, key=order.index)
@@ -66,7 +66,7 @@ def test_verdicts_are_put_in_words_next_to_their_colour(full: str) -> None:
 
 
 def test_the_figures_are_those_of_the_comparison(full: str) -> None:
-    """A measure stands in the page as the comparison found it, rounded."""
+    """The page shows a measure as the comparison found it, rounded."""
     drift = pages.drifted().drift
     aspect = next(a for a in drift.aspects if (a.column, a.aspect) == ("amount", "value"))
     index = [name for _, name in columns(full)].index("amount")
@@ -139,7 +139,7 @@ def test_a_failed_run_has_a_page() -> None:
     ],
 )
 def test_the_page_says_what_to_do_next(facts: dict[str, Any], commands: set[str]) -> None:
-    """The commands that a run allows stand with its id and the address of its output."""
+    """The page shows the commands that a run allows, with its id and the address of its output."""
     page = make_report(pages.manifest(**facts), [], where="/an output")
     found = re.findall(r"<code><bdi>batchscore (\w+) &#39;/an output&#39;([^<]*)", page)
     assert {command for command, _ in found} == commands
@@ -159,7 +159,7 @@ def test_what_is_gone_is_said_with_the_verdict_that_was() -> None:
 
 
 def test_decisions_are_reported() -> None:
-    """Who released a run, when and why, stands on its page."""
+    """The page of a run says who released it, when and why."""
     decision = {"by": "me@here", "at": "2026-11-22T08:00:00.5+00:00", "reason": "a <b>strike</b>"}
     page = make_report(pages.manifest(released=decision), [])
     assert "released by me@here at 2026-11-22 08:00:00 UTC: a &lt;b&gt;strike&lt;/b&gt;" in page

@@ -176,7 +176,7 @@ def test_volume_is_compared_with_the_median() -> None:
 
 @pytest.mark.parametrize("before", [[], [0], [0, 0, 5]])
 def test_without_a_usual_volume_there_is_no_check(before: list[int]) -> None:
-    """A first run, and one after empty ones, has nothing to be held against."""
+    """A first run, and one after empty ones, has nothing to be compared with."""
     assert check_volume(rows_of(5), before, "", checks_of()) == []
 
 
@@ -247,7 +247,7 @@ def test_a_run_without_scores_is_in_any_range() -> None:
     ],
 )
 def test_scored_rows_without_a_number_are_in_no_range(bounds: Any, detail: str) -> None:
-    """Bounds that no score column can be held against do not pass what was scored."""
+    """Bounds that fit no score column do not pass what was scored."""
     records = [ranges_of(0), ranges_of(5)]
     (check,) = check_score_range(records, checks_of(score_range=bounds))
     assert (check.passed, check.detail) == (False, detail)
@@ -278,12 +278,12 @@ def test_golden_rows_differ_by_the_tolerance_at_most(gap: float, passed: bool) -
 
 
 def test_without_golden_results_there_is_no_check() -> None:
-    """A model without golden rows is not held against any."""
+    """A model without golden rows is not compared with any."""
     assert check_golden([], 0.1, 0) == []
 
 
 def test_rows_that_share_a_key_are_counted_with_examples() -> None:
-    """The columns of the key, the count and examples stand in what holds the run."""
+    """The check's text names the columns of the key, the count and examples."""
     assert check_unique(("a", "b"), 0, "") == Check(
         "unique", True, "no two rows have the same key (a, b)", "held"
     )

@@ -89,7 +89,7 @@ def test_an_error_that_passes_several_steps_is_written_once(store: Store) -> Non
 
 
 def test_a_failure_is_reported_before_a_stop(store: Store) -> None:
-    """Of several workers' errors, that they were told to stop comes last."""
+    """Of several workers' errors, that they were asked to stop comes last."""
     for _ in range(5):
         _record(store, StoppedError("stopped"))
     _record(store, StepError("the cause"))
@@ -152,8 +152,8 @@ def test_an_error_that_cannot_be_written_down_is_reported_by_its_process(tmp_pat
         (errno.EDQUOT, "make room and"),
         (errno.EACCES, "grant the permission and"),
         (errno.EROFS, "mount its file system for writing and"),
-        (errno.EIO, "see to the disk or store and"),
-        (None, "see to the disk or store and"),
+        (errno.EIO, "check the disk or store and"),
+        (None, "check the disk or store and"),
     ],
 )
 def test_a_systems_error_comes_with_its_remedy(number: int | None, remedy: str) -> None:

@@ -57,13 +57,13 @@ def test_a_slice_without_runs_is_an_error(store: Store) -> None:
 
 @pytest.mark.parametrize("run", ["20200101-0000", "../runs/20261120-aaaa", "", "a/b"])
 def test_an_unknown_run_is_an_error(store: Store, run: str) -> None:
-    """The run is named beside the newest ones; a path is no run."""
+    """The error names the run and the newest ones; a path is no run."""
     with pytest.raises(InvalidError, match=r"has no such run; the newest are .*20261121-cccc"):
         read_manifest(store, run)
 
 
 def test_a_run_without_a_manifest_is_an_error(store: Store) -> None:
-    """A run that goes on, or was killed, is told from one that never was."""
+    """A run that goes on, or was killed, is distinguished from one that never was."""
     facts = {"job": "job", "slice": "job", "started": "2026-11-21T04:00:00+00:00"}
     write_plan(store, "20261121-dddd", facts)
     with pytest.raises(InvalidError, match="20261121-dddd': left no manifest"):
@@ -152,7 +152,7 @@ def test_published_files_of_one_slice_or_all(store: Store) -> None:
 
 
 def test_a_folder_that_is_no_output(tmp_path: Path) -> None:
-    """A folder with other files, an empty one and a missing one are told apart from an output."""
+    """A folder with other files, an empty one and a missing one are no outputs; errors say so."""
     for folder, words in (("empty", "holds no run yet"), ("none", "holds no run yet")):
         if folder == "empty":
             (tmp_path / folder).mkdir()

@@ -47,7 +47,7 @@ sys.stdin.readline()
 
 
 class Other:
-    """Another process, which takes the slice when it is told to and keeps it until it ends."""
+    """Another process, which takes the slice when it is asked to and keeps it until it ends."""
 
     def __init__(self, store: Store) -> None:
         command = [sys.executable, "-c", TAKE, store.address, SLICE]
@@ -111,7 +111,7 @@ def ago(seconds: float) -> str:
 
 
 def test_a_slice_is_held_until_it_is_released(store: Store) -> None:
-    """Who asks meanwhile is told by whom it is held; afterwards the next gets a higher number."""
+    """Who asks meanwhile learns who holds it; afterwards the next gets a higher number."""
     assert holder(store, SLICE) is None
     with acquire(store, SLICE, "run", "20261120-7f3a") as first:
         assert (first.number, first.is_held()) == (1, True)
@@ -191,7 +191,7 @@ def test_a_pid_that_is_used_again_is_not_the_holder(store: Store) -> None:
 
 
 def test_a_process_of_another_machine_is_given_time(store: Store) -> None:
-    """Whether a process elsewhere lives is told by its renewals alone, whatever lives here."""
+    """Whether a process elsewhere lives is seen by its renewals alone, whatever lives here."""
     acquire(store, SLICE, "run")
     rewrite(store, 1, machine="elsewhere", pid=2**22 + 1, renewed=ago(55))
     with pytest.raises(RetryError, match=r"renewed 5\d s ago"):

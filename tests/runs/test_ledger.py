@@ -119,7 +119,7 @@ def test_the_first_attempt_wins(tmp_path: Path) -> None:
 
 
 def test_of_attempts_at_once_one_wins(tmp_path: Path) -> None:
-    """However many end at the same moment, one is told that it was first, and it is recorded."""
+    """However many end at the same moment, one learns that it was first, and it is recorded."""
     store = Store(str(tmp_path))
     for unit in UNITS:
         attempts = [attempt_at(store, unit, number) for number in range(8)]
@@ -204,7 +204,7 @@ def test_merged_records_are_those_of_all_units(numbers: list[int], chance: Rando
 
 
 def test_merging_goes_on_from_what_the_profile_holds(tmp_path: Path) -> None:
-    """Records are merged into the profile that is given, beside what it already counts."""
+    """Records are merged into the profile that is given, in addition to what it already counts."""
     store = Store(str(tmp_path))
     addresses = enter_all(store, UNITS)
     profile = profile_of([pa.record_batch({"x": [7.0]})])

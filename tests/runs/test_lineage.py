@@ -76,7 +76,7 @@ def test_a_position_beyond_the_file_is_an_error(tmp_path: Path, position: int) -
     """A row that the rows file does not know is named, with how many it knows."""
     store = Store(str(tmp_path))
     record = _write(store, [(1, [[1, 2]])])
-    with pytest.raises(RecordError, match=rf"row {position} was asked for.* knows 2 rows"):
+    with pytest.raises(RecordError, match=rf"row {position} was requested.* lists 2 rows"):
         find_source_rows(store, record, "0001.parquet", np.array([1, position]))
 
 

@@ -69,9 +69,9 @@ def test_keys_of_a_later_release_stay() -> None:
 @pytest.mark.parametrize(
     ("facts", "words"),
     [
-        ([], "it cannot be right: a mapping"),
+        ([], "it is not valid: expected a mapping"),
         ({"run": "r"}, "its status is missing"),
-        ({**HEAD, "run": "other"}, "its run cannot be right"),
+        ({**HEAD, "run": "other"}, "its run is not valid"),
         ({**HEAD, "started": "2026-11-20T01:00:00"}, "its started .* time with a zone"),
         ({**HEAD, "started": "soon"}, "its started .* time with a zone"),
         ({**HEAD, "rows": {**ROWS, "scored": -1}}, "its rows.scored .* count"),
@@ -87,7 +87,7 @@ def test_keys_of_a_later_release_stay() -> None:
         ({**HEAD, "error": None}, "its error .* text"),
         ({**HEAD, "released": {"by": "me", "at": 1}}, "its released.at .* text"),
         ({**HEAD, "released": {"by": "me"}}, "its released.at is missing"),
-        ({**HEAD, "phases": {"x" * 999: "1"}}, "its phases.x{1,80} cannot be right"),
+        ({**HEAD, "phases": {"x" * 999: "1"}}, "its phases.x{1,80} is not valid"),
         ({**HEAD, "batchscore_manifest": 0}, "its batchscore_manifest .* version"),
         ({**HEAD, "batchscore_manifest": "1"}, "its batchscore_manifest .* version"),
     ],
@@ -118,7 +118,7 @@ def test_only_declared_keys_are_written() -> None:
     """A manifest is built of keys and types that its schema has."""
     made = build_manifest(**HEAD, files=[])
     assert list(made.document) == ["batchscore_manifest", *HEAD, "files"]
-    with pytest.raises(ValueError, match="'invented' is no key of a manifest"):
+    with pytest.raises(ValueError, match="'invented' is not a key of a manifest"):
         build_manifest(**HEAD, invented=1)
-    with pytest.raises(ValueError, match="its workers cannot be right"):
+    with pytest.raises(ValueError, match="its workers is not valid"):
         build_manifest(**HEAD, workers="1")

@@ -153,7 +153,7 @@ def test_a_published_file_keeps_its_name() -> None:
     ids=str,
 )
 def test_a_damaged_manifest_is_a_record_error(change: dict[str, Any]) -> None:
-    """Facts of another form are told with the run, and how to go on."""
+    """Facts of another form are reported with the run, and how to go on."""
     piece = Piece(Shard("x", 1, "m", 1), (0,), (0,), (1,))
     file = StagedFile("stage/0", "", 1, 1, "")
     facts: dict[str, Any] = {"seconds": {}, "rejects_file": None, "reject_reasons": {}}

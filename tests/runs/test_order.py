@@ -1,4 +1,4 @@
-"""Test that runs are told in their order whatever the clocks said that dated them."""
+"""Test that runs are listed in their order whatever the clocks said that dated them."""
 
 from __future__ import annotations
 

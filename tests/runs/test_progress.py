@@ -1,4 +1,4 @@
-"""Test that workers' counts add up, are written seldom, and that a stop is heeded."""
+"""Test that workers' counts add up, are written seldom, and that a stop is honoured."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def store(tmp_path: Path) -> Store:
 
 
 class Clock:
-    """A clock that stands until it is set."""
+    """A clock that does not move until it is set."""
 
     def __init__(self) -> None:
         self.now = 1_000.0
@@ -64,7 +64,7 @@ def test_a_worker_writes_at_most_once_a_second(tmp_path: Path, store: Store, clo
     assert (counting.__dict__["changes"], read_counts(store, "r").rows) == (2, 1_001)
 
 
-def test_a_stop_is_heeded_at_the_next_tick(store: Store, clock: Clock) -> None:
+def test_a_stop_is_honoured_at_the_next_tick(store: Store, clock: Clock) -> None:
     """Within the second work goes on; after it the worker is stopped."""
     pulse = Pulse(store, "r")
     pulse.add(1)

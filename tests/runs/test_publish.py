@@ -29,7 +29,7 @@ OTHER = "data/day=1/other-slice.parquet"
 
 
 def stage(store: Store, run: str, files: dict[str, bytes]) -> Publication:
-    """Stages files and returns how they are to be published onto what stands."""
+    """Stages files and returns how they are to be published onto what is published."""
     moves = []
     for number, (final, data) in enumerate(files.items()):
         staged = f"{layout.staging(SLICE)}/{run}/{number}.parquet"
@@ -73,7 +73,7 @@ def changes_of_a_publication(folder: Path) -> int:
 
 
 def test_a_run_replaces_the_one_before(tmp_path: Path) -> None:
-    """New files stand, old ones are retired, and list, marker and manifest name the new run."""
+    """New files are there, old ones are retired, and list, marker and manifest name the new run."""
     store = Store(str(tmp_path))
     publish(store, SLICE, begin(tmp_path))
     assert visible(tmp_path) == {**NEW, OTHER: b"another slice"}
@@ -90,7 +90,7 @@ def test_a_run_replaces_the_one_before(tmp_path: Path) -> None:
 def test_a_publication_killed_anywhere_is_finished_by_the_next_run(
     tmp_path: Path, done: bool
 ) -> None:
-    """Killed before or after any change, it is rolled forward to the same bytes, or not begun."""
+    """Killed before or after any change, it is rolled forward to the same bytes, or not started."""
     whole = tmp_path / "whole"
     count = changes_of_a_publication(whole)
     assert count > 10

@@ -98,7 +98,7 @@ def test_any_count_that_is_off_is_refused(
 def test_a_row_that_moved_from_one_count_to_another_is_refused(
     run: Run, counts: list[str], by: int
 ) -> None:
-    """Counts whose sum still fits are held against the files and the reasons."""
+    """Counts whose sum still fits are compared with the files and the reasons."""
     unit = sorted(run[0])[0]
     tampered = _tamper(_tamper(run, counts[0], unit, by), counts[1], unit, -by)
     with pytest.raises(FailedError, match=f"unit {unit}"):

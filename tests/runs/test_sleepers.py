@@ -57,7 +57,7 @@ def test_a_sleeper_that_wakes_up_leaves_the_slice_to_its_taker(
 def test_a_sleeper_inside_a_lock_keeps_others_out_for_a_limited_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sleeper: str, name: str
 ) -> None:
-    """Another is told of file and process and to try again; once it woke up, all is in order."""
+    """Another run's error names file, process and remedy; once it woke up, all is in order."""
     monkeypatch.setattr(locks, "_SECONDS", 0.1)
     world = make_world(tmp_path, str(tmp_path / "out"), sleeper)
     codes: list[int] = []

@@ -91,7 +91,7 @@ def test_a_list_that_says_the_same_is_published_upon(world: World, how: str) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", HARMFUL)
 def test_a_list_that_says_something_else_is_refused(world: World, how: str) -> None:
-    """Readers are told of it, and a publication that rescores replaces it."""
+    """Readers get an error, and a publication that rescores replaces it."""
     edit(world, HARMFUL[how])
     with pytest.raises(RecordError, match=r"current\.txt.*by hand.*--rescore"):
         published_files(world.store, None)

@@ -48,7 +48,7 @@ def _write_keys(store: Store, path: str, numbers: list[int]) -> None:
 
 
 def _check(found: Duplicates, files: list[list[int]]) -> None:
-    """Holds what was found against a dictionary of all keys."""
+    """Compares what was found with a dictionary of all keys."""
     places = defaultdict[int, set[tuple[str, int]]](set)
     for index, numbers in enumerate(files):
         for row, number in enumerate(numbers):
@@ -200,9 +200,9 @@ def test_values_in_the_path_are_read_as_they_were(column: pa.Array) -> None:
 
 def test_a_path_that_is_no_value_is_an_error() -> None:
     """A partition whose text is not of its column's type, or whose column is unknown, is named."""
-    with pytest.raises(RecordError, match=r"partition 'month=x': 'x' is no value of .*'month'"):
+    with pytest.raises(RecordError, match=r"partition 'month=x': 'x' is not a value of .*'month'"):
         partition_values("month=x", pa.schema([("month", pa.int64())]))
-    with pytest.raises(RecordError, match=r"is no value of column 'month'"):
+    with pytest.raises(RecordError, match=r"is not a value of column 'month'"):
         partition_values("month=9", pa.schema([]))
 
 

@@ -158,7 +158,9 @@ def test_regular_guilt_is_the_rows_own(rows: int, guilty: range) -> None:
 def test_a_step_that_always_fails_is_the_code(rows: int) -> None:
     """Where no row from all over the block is taken, the error leaves, after seventeen calls."""
     step = Faulty(range(rows))
-    words = "^the step raised ValueError: row 0; each of 16 rows .* the model or the code and not"
+    words = (
+        "^the step raised ValueError: row 0; each of 16 rows .* the model or the code is at fault"
+    )
     with pytest.raises(StepError, match=words) as caught:
         _bisect(_block(rows), step)
     assert step.calls == [rows] + [1] * PROBES
@@ -315,14 +317,14 @@ def test_a_null_in_place_of_a_float_is_no_score() -> None:
     ids=["type", "column"],
 )
 def test_parts_that_differ_are_an_error(column: Callable[[Block], pa.Array], words: str) -> None:
-    """Columns or types that depend on the rows are told, with what the difference is."""
+    """Columns or types that depend on the rows are reported, with what the difference is."""
 
     def step(block: Block) -> Block:
         Faulty({9})(block)
         made = {"n": block.rows_b, "score": column(block)}
         return replace(block, values=make_batch(**{k: v for k, v in made.items() if len(v)}))
 
-    with pytest.raises(StepError, match=f"^infer made other columns .*{words}"):
+    with pytest.raises(StepError, match=f"^infer returned different columns .*{words}"):
         _bisect(_block(100), step)
 
 
@@ -341,7 +343,7 @@ def _raise_bare(_: pa.RecordBatch) -> None:
 def test_an_error_without_words_is_reported_in_the_steps(
     function: Any, error: str, words: str
 ) -> None:
-    """A bare assertion rejects its row with the function and line that it stands in."""
+    """A bare assertion rejects its row with the function and line that it is in."""
     call = UserCall("f.py:f", function, "arrow")
     block = make_block(make_batch(x=[0.0]))
     inputs = (InputColumns("x", "float32", (), ("x",)),)

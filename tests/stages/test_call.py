@@ -113,7 +113,7 @@ def _raise(_: Any) -> Any:
     ],
 )
 def test_each_misfit_is_one_clear_error(function: Any, words: str) -> None:
-    """What a function does wrong is told with its name and what was expected."""
+    """What a function does wrong is reported with its name and what was expected."""
     with pytest.raises(StepError, match=words) as caught:
         _call(function)
     assert "\n" not in str(caught.value)
@@ -148,7 +148,7 @@ def test_a_frame_whose_rows_moved_is_refused(function: Any) -> None:
 
 @pytest.mark.parametrize("result", [[1, 2, 3], "abc", pd.Series([1, 2, 3], [7, 8, 9])])
 def test_what_only_has_an_index_is_no_frame(result: Any) -> None:
-    """A pandas function that returns a list, a text or a series is told what was expected."""
+    """A pandas function that returns a list, a text or a series learns what to return."""
     with pytest.raises(StepError, match="expected a pyarrow RecordBatch"):
         _call(lambda frame: result, "pandas")
 
@@ -170,7 +170,7 @@ def test_a_value_that_pandas_cannot_hold_is_reported(column: pa.Array, words: st
 
 
 def test_the_functions_own_error_is_the_cause() -> None:
-    """The class and words of what a function raised can be told of the row that it raised on."""
+    """The class and words of what a function raised are reported with the row that it raised on."""
     with pytest.raises(StepError) as caught:
         _call(_raise)
     assert isinstance(caught.value.__cause__, KeyError)
@@ -185,7 +185,7 @@ class PanicError(BaseException):
 
 @pytest.mark.parametrize("kind", [PanicError, asyncio.CancelledError, SystemExit])
 def test_errors_outside_exception_are_the_steps(kind: type[BaseException]) -> None:
-    """What a library raises beside Exception is told of the function, where it calls and later."""
+    """What a library raises outside Exception is reported with the function, at once and later."""
 
     def fail(*_: Any) -> Any:
         raise kind

@@ -55,7 +55,7 @@ def test_files_are_what_was_handed_over() -> None:
 
 
 def test_bytes_are_as_they_were_when_handed_over() -> None:
-    """Memory that is written anew before its turn has come does not change the file."""
+    """Memory that is written again before its turn has come does not change the file."""
     free = threading.Event()
 
     def late(piece: Piece) -> None:

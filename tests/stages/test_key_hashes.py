@@ -118,7 +118,7 @@ def test_a_value_hashes_alike_in_any_width(one: pa.Array, other: pa.Array) -> No
     ids=lambda columns: ", ".join(str(pa.array(column).type) for column in columns),
 )
 def test_different_keys_hash_differently(columns: list[Any]) -> None:
-    """A text that ends in another column, values that changed places, and nulls are told apart."""
+    """A text that ends in another column, values that changed places, and nulls differ."""
     one, other = _one(*(pa.array(column) for column in columns))
     assert one[0] != other[0]
     assert one[1] != other[1]

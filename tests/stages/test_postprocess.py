@@ -109,7 +109,7 @@ def test_top_k_is_torchs_with_the_first_class_of_a_tie(
     ],
 )
 def test_a_probability_replaces_its_logit(name: str, step: Sigmoid, expected: str) -> None:
-    """The result stands in the logit's place under the name that was asked for, or that fits."""
+    """The result replaces the logit under the name that was asked for, or that fits."""
     found = _after({"a": [1.0], name: [0.0], "b": [2.0]}, step.model_copy(update={"output": name}))
     assert list(found) == ["a", expected, "b"]
     assert found[expected].to_pylist() == [0.5]
@@ -154,10 +154,10 @@ def test_a_threshold_is_reached_by_its_own_value() -> None:
     ("outputs", "step", "words"),
     [
         ({"a": [1.0], "b": [1.0]}, Sigmoid(), "name an output"),
-        ({"a": [1.0]}, Sigmoid(output="c"), "'c' is not there"),
+        ({"a": [1.0]}, Sigmoid(output="c"), "no output 'c'; expected one of a"),
         ({"a": [1.0]}, Softmax(), "one score for each class"),
         ({"a": [[1.0, 2.0]]}, TopK(k=3), "has 2 classes; k is 3"),
-        ({"a": [[1.0, 2.0]]}, TopK(k=1, labels=("x", "y", "z")), "there are labels for 3"),
+        ({"a": [[1.0, 2.0]]}, TopK(k=1, labels=("x", "y", "z")), "there are 3 labels"),
         ({"a": [[1.0, 2.0]]}, Labels(labels=("x",)), "2 classes, and the job has 1 label"),
         ({"a": [3]}, Labels(labels=("x", "y")), "holds class 3"),
         ({"a": [-1]}, Labels(labels=("x", "y")), "holds class -1"),

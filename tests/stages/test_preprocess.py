@@ -50,7 +50,7 @@ def test_columns_are_stacked_side_by_side(rows: int) -> None:
     ids=["bool", "uint8", "float16", "decimal"],
 )
 def test_any_numbers_become_the_declared_type(column: pa.Array, expected: list[float]) -> None:
-    """Booleans, integers, floats and decimals are cast, alone and beside another column."""
+    """Booleans, integers, floats and decimals are cast, alone and with another column."""
     batch = make_batch(a=column, b=[0.0, 0.0])
     alone = stack_columns(make_block(batch), [InputColumns("x", "float32", (), ("a",))])
     assert _values(alone).dtype == np.float32
@@ -72,7 +72,7 @@ def test_a_list_column_is_reshaped(kind: pa.DataType) -> None:
 
 
 def test_lists_among_several_columns_reject_their_rows() -> None:
-    """A list beside a number cannot be stacked; where no row is left, none is."""
+    """A list and a number cannot be stacked; where no row is left, none is."""
     lists = pa.array([[1.0, 2.0, 3.0]] * 2, pa.list_(pa.float64(), 3))
     done = stack_columns(make_block(pa.record_batch({"a": pa.array([1.0, 2.0]), "b": lists})), [AB])
     assert _rejected(done) == [0, 1]

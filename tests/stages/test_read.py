@@ -132,7 +132,7 @@ def _blocks(folder: Path, **source: Any) -> list[Block]:
 
 
 def test_only_hive_keys_can_be_read(tmp_path: Path) -> None:
-    """A schema of nothing but what stands in the path still gives every row."""
+    """A schema of nothing but what the path holds still gives every row."""
     write_shard(tmp_path / "k=7/0.parquet", make_rows(250))
     blocks = _blocks(tmp_path, schema=pa.schema([("k", pa.int64())]))
     assert [len(block) for block in blocks] == [100, 100, 50, 0]
@@ -211,7 +211,7 @@ def test_a_shard_that_changed_after_planning_is_an_error(tmp_path: Path, change:
 
 @pytest.mark.parametrize("change", ["rewritten", "removed"])
 def test_a_shard_that_changes_while_it_is_read_is_an_error(tmp_path: Path, change: str) -> None:
-    """A shard is looked at once more after its last row, before the unit is told to be whole."""
+    """A shard is looked at once more after its last row, before the unit counts as complete."""
     path = write_shard(tmp_path / "0.parquet")
     (unit,), schema = plan_units([tmp_path])
     blocks = read_unit(unit, Source(schema, None, 10))
@@ -253,7 +253,7 @@ def test_fewer_rows_than_the_footer_promises_are_an_error(tmp_path: Path) -> Non
     path = write_shard(tmp_path / "0.parquet", make_rows(300).select(["id"]))
     path.write_bytes(claim_rows(path.read_bytes(), "both", 350))
     (unit,), schema = plan_units([tmp_path])
-    with pytest.raises(ShardError, match="300 rows were read where its footer promises 350"):
+    with pytest.raises(ShardError, match="300 rows were read, but its footer counts 350"):
         list(read_unit(unit, Source(schema, None, 100)))
 
 
@@ -265,7 +265,7 @@ def _damage(path: Path) -> None:
 
 
 def test_a_shard_damaged_within_is_an_error(tmp_path: Path) -> None:
-    """Pages that do not decode are told with the shard, though its footer was fine."""
+    """Pages that do not decode are reported with the shard, though its footer was fine."""
     path = write_shard(tmp_path / "0.parquet")
     _damage(path)
     (unit,), schema = plan_units([tmp_path])
@@ -418,13 +418,13 @@ def test_a_shard_whose_input_fails_once_is_read_the_second_time(
     (unit,), schema = plan_units([tmp_path])
     waited: list[float] = []
 
-    def mend(seconds: float) -> None:
+    def fix(seconds: float) -> None:
         waited.append(seconds)
         path.with_suffix(".away").rename(path)
 
     path.rename(path.with_suffix(".away"))
     path.symlink_to(path)
-    monkeypatch.setattr(time, "sleep", mend)
+    monkeypatch.setattr(time, "sleep", fix)
     *_, last = read_unit(unit, Source(schema, None, 100), max_bad_shards)
     assert waited == [1.0]
     assert last.end is not None

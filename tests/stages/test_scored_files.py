@@ -112,7 +112,7 @@ def _numbers(rows: int, first: int = 0) -> pa.Array:
 
 @pytest.fixture
 def lineage(tmp_path: Path) -> RowsFile:
-    """What is told which rows are written."""
+    """Records which rows are written."""
     return RowsFile(Store(str(tmp_path)), "rows.parquet")
 
 
@@ -178,7 +178,7 @@ def test_handles_and_buffers_are_bounded(
 ) -> None:
     """With many partitions no more files are open, nor more rows wait, than the bounds allow.
 
-    Files whose last bytes wait for the disk are open beside them.
+    Files whose last bytes wait for the disk are open at the same time.
     """
     monkeypatch.setattr(partition, "OPEN_FILES", 3)
     monkeypatch.setattr(partition, "BUFFER_BYTES", 8_000)

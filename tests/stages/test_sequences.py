@@ -157,7 +157,7 @@ def test_steps_may_be_vectors(rows: list[Any]) -> None:
 
 
 def test_inputs_that_differ_in_length_are_rejected() -> None:
-    """Tokens and mask of one row are equally long, or the row is told apart by its own reason."""
+    """Tokens and mask of one row are equally long, or the row is rejected for its own reason."""
     done = _stack(
         [IDS, MASK],
         tokens=pa.array([[1], [1, 2], [], list(range(6)), None], pa.list_(pa.int64())),
@@ -185,8 +185,11 @@ def test_a_row_that_differs_is_not_made_even_by_cutting() -> None:
 @pytest.mark.parametrize(
     ("tokens", "words"),
     [
-        (pa.array([1]), "'tokens' is int64, and the input takes a list a row, of varying length"),
-        (pa.array(["a b"]), "takes a list a row"),
+        (
+            pa.array([1]),
+            "'tokens' is int64, and the input takes one list per row, of varying length",
+        ),
+        (pa.array(["a b"]), "takes one list per row"),
         (pa.array([[0.5]]), "takes int64; cast it"),
         (pa.array([["a"]]), "takes int64; cast it"),
     ],

@@ -114,7 +114,7 @@ def test_the_files_hold_the_scored_rows(store: Store) -> None:
 
 
 def test_the_rejects_are_whole_when_the_record_is_there(store: Store) -> None:
-    """A rejected row stands with its source columns, shard, row, stage and reason, readable."""
+    """A rejected row is written with its source columns, shard, row, stage and reason, readable."""
     record, _ = _written(store)
     assert record.rejects_file is not None
     rejects = _table(store, record.rejects_file).to_pylist()
@@ -350,7 +350,7 @@ def test_a_source_column_named_as_a_facts_is_renamed(tmp_path: Path) -> None:
 
 
 def test_rejects_of_one_block_keep_their_own_facts(store: Store) -> None:
-    """Rows rejected for several reasons stand with their own row, source columns and message."""
+    """Rows rejected for several reasons keep their own row, source columns and message."""
     unit = make_unit(10)
     writer = _writer(store, unit)
     writer.add(_relabelled(_block(unit, 0, 0, 10, bad=(2, 3, 5, 8)), "a", "b"))

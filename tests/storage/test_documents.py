@@ -28,15 +28,15 @@ def test_what_json_writes_comes_back(value: object, ascii_only: bool) -> None:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"", "no JSON"),
-        (b'{"a": 1', "no JSON"),
+        (b"", "not JSON"),
+        (b'{"a": 1', "not JSON"),
         (b"[" * 100_000, "nested"),
         (b"[" * 100_000 + b"]" * 100_000, "nested"),
         (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "nested"),
         (b"[" * (MOST_DEPTH + 1) + b"]" * (MOST_DEPTH + 1), "nested"),
         (b"1" * 5_000, "too many digits"),
         (b'"\\ud800"', "half of a character"),
-        (b"\xff\xfe{}", "no UTF-8"),
+        (b"\xff\xfe{}", "not UTF-8"),
     ],
 )
 def test_what_is_out_of_bounds_is_a_value_error(data: bytes, words: str) -> None:

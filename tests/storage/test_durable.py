@@ -118,7 +118,7 @@ def test_moves_flush_each_folder_once(tmp_path: Path, flushed: list[str]) -> Non
 def test_a_flush_that_fails_is_a_write_that_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """The error names the file, which is not put in its place; nothing is left beside it."""
+    """The error names the file, which is not put in its place; nothing is left next to it."""
     store = Store(str(tmp_path))
     (tmp_path / "new").mkdir()
     monkeypatch.setattr(os, "fsync", fail(errno.EIO))

@@ -109,7 +109,7 @@ def test_no_look_at_the_store_is_stale(store: Store, s3: S3, proxy: Proxy) -> No
 
 
 def test_one_of_many_creates(store: Store) -> None:
-    """Of eight who create a file at once one is told so, and it is that one's bytes that stay."""
+    """Of eight who create a file at once one learns that it succeeded, and its bytes stay."""
     for turn in range(5):
         won = _at_once(lambda i, turn=turn: store.create_new(f"f{turn}", b"%d" % i))  # type: ignore[misc]
         assert won.count(True) == 1
@@ -117,7 +117,7 @@ def test_one_of_many_creates(store: Store) -> None:
 
 
 def test_one_of_many_exchanges(store: Store) -> None:
-    """Of eight who replace the same version at once one is told so, and its bytes stay."""
+    """Of eight who replace the same version at once one learns it, and its bytes stay."""
     assert store.exchange("f", None, b"0")
     assert not store.exchange("f", None, b"again")
     assert not store.exchange("none", b"0", b"1")
@@ -250,7 +250,7 @@ def test_a_model_folder_and_a_job_file_are_read_with_retries(
 def test_a_lost_answer_is_no_lost_race(
     store: Store, proxy: Proxy, fault: Fault, times: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whichever request's answers are lost, who acted is told so, and a file arrives whole."""
+    """Whichever request's answers are lost, who acted learns it, and a file arrives whole."""
     monkeypatch.setattr(retries, "_WAIT", wait_none())
     for method in ("HEAD", "GET", "PUT", "DELETE"):
         proxy.reset()

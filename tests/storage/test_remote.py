@@ -1,4 +1,4 @@
-"""Test which errors of remote stores are waited out, and how those that stay are told."""
+"""Test which errors of remote stores are waited out, and how those that stay are reported."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def test_a_move_replaces_what_a_killed_one_left(store: Store) -> None:
 
 
 def test_a_folder_is_removed_with_all_it_holds(store: Store) -> None:
-    """Removing a folder takes what is below it and nothing beside it."""
+    """Removing a folder takes what is below it and nothing next to it."""
     for name in ("a/b/c", "a/d", "ab"):
         store.write(name, b"")
     store.remove("a")
@@ -190,7 +190,7 @@ def test_a_file_is_exchanged_by_who_knows_it(store: Store) -> None:
 
 @pytest.mark.slow
 def test_one_of_many_creates_and_exchanges(tmp_path: Path) -> None:
-    """Of eight at once one is told that it was first, and that one's bytes are there, whole."""
+    """Of eight at once one learns that it was first, and that one's bytes are there, whole."""
     store = Store(str(tmp_path))
     for turn in range(20):
         old = None if turn % 5 == 0 else store.read("f")
@@ -279,7 +279,7 @@ def test_addresses_are_distinguished() -> None:
 
 
 def test_a_mark_changes_when_a_file_does(store: Store) -> None:
-    """A file written anew bears another mark than before, the same one when it is asked again."""
+    """A file written again bears another mark than before, the same one when it is asked again."""
     marks = []
     for content in (b"1", b"2"):
         store.write("x", content)
@@ -290,7 +290,7 @@ def test_a_mark_changes_when_a_file_does(store: Store) -> None:
 
 
 def test_a_mark_is_the_same_as_number_and_as_date() -> None:
-    """A time told as a date and as seconds makes one mark."""
+    """A time given as a date and as seconds makes one mark."""
     moment = datetime(2026, 11, 20, tzinfo=timezone.utc)
     assert modification_mark({"mtime": moment}) == modification_mark({"mtime": moment.timestamp()})
     assert modification_mark({"ETag": "e", "mtime": 1}) == "e"

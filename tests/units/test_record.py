@@ -1,4 +1,4 @@
-"""Test that records survive JSON and that damage to them is told."""
+"""Test that records survive JSON and that damage to them is reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Blocks to records: a unit ends beside the next, late results come in order, errors are told."""
+"""Blocks to records: a unit ends during the next, late results come in order, errors are raised."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_results_are_waited_for_in_order_and_as_late_as_may_be(
 def test_an_error_at_a_units_end_is_raised(
     spec: RunSpec, made: Attempts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that lost its slice enters no record, and its attempt is let go of."""
+    """A run that lost its slice enters no record, and its attempt is closed."""
     monkeypatch.setattr(attempts, "holds", lambda *_: False)
     unit = _unit("a")
     for block in (_block(unit, 0), _block(unit, 1), _end(unit)):

@@ -1,4 +1,4 @@
-"""Test that golden rows are scored as the model folder says, and what is told of the difference."""
+"""Test that golden rows are scored as the model folder says, and how the difference is reported."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def golden_of(rows: Any = ROWS, known: Any = KNOWN) -> pa.Table:
 
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
-    """Plans the small job over a model with golden rows; returns what workers are told."""
+    """Plans the small job over a model with golden rows; returns what workers get."""
 
     def made(
         table: pa.Table | None = None, changes: Mapping[str, Any] | None = None, **card: Any
@@ -161,7 +161,7 @@ def test_a_model_without_golden_rows_has_nothing_to_measure(make: Make, tmp_path
 
 
 def test_each_process_leaves_its_own_result(make: Make) -> None:
-    """What processes found stands side by side, and all of it is judged."""
+    """What processes found is kept side by side, and all of it is judged."""
     spec = make()
     for _ in range(3):
         record_golden(spec, load(spec))
@@ -185,7 +185,7 @@ def test_golden_rows_are_scored_where_nobody_did(make: Make) -> None:
 
 
 def test_results_of_other_golden_rows_do_not_count(make: Make) -> None:
-    """Changed golden rows are scored anew, though the model's scores are the same."""
+    """Changed golden rows are scored again, though the model's scores are the same."""
     spec = make()
     ensure_golden(spec)
     later = make(golden_of(known=[9.0, 9.0, 9.0]))

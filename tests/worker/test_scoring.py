@@ -109,7 +109,7 @@ def test_late_results_are_published_as_others_are(
 def test_a_run_whose_memory_runs_out_ends_with_every_row(
     tmp_path: Path, as_on_a_gpu: Callable[[], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Calls are halved until they fit, which is told and remembered; no row is lost."""
+    """Calls are halved until they fit, which is logged and remembered; no row is lost."""
     as_on_a_gpu()
     done = factory.run_json("run", job_of(tmp_path / "job", 100))
     assert done["rows"] == {**done["rows"], "scored": 497, "rejected": 3}

@@ -110,9 +110,9 @@ class Cluster:
     All listen on free ports of this machine, and end with the `with` block.
 
     Args:
-        cache: where `fetch` left the parts.
-        folder: for configuration, logs and what Flink spills.
-        task_managers: how many to start with.
+        cache: Where `fetch` left the parts.
+        folder: Folder for configuration, logs and what Flink spills.
+        task_managers: How many are started first.
     """
 
     def __init__(self, cache: Path, folder: Path, task_managers: int) -> None:

@@ -1,6 +1,6 @@
 """Runs a job on the direct runner and on Flink, where a TaskManager is killed, and compares.
 
-See README.md beside this file.
+See README.md in this folder.
 """
 
 from __future__ import annotations

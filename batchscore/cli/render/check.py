@@ -39,7 +39,11 @@ def checked(found: Checked, probed: bool) -> list[str]:
         f"model   {one_line(spec.scoring.model.name)} {one_line(spec.scoring.model.version)}, "
         f"{counted(len(spec.scoring.model.sha256), 'file')}, SHA-256 as pinned",
         f"output  {spec.output.address}, "
-        + ("an object was put and removed" if probed else "may be written (--probe tries it)"),
+        + (
+            "a test object was written and removed"
+            if probed
+            else "looks writable (--probe tries it)"
+        ),
         *(f"{key:<10}  {value}" for key, value in plan.choices.items()),
         *(
             f"bad shard   {one_line(b.path, 120)}: {one_line(b.reason, 200)}"
@@ -118,11 +122,11 @@ def _mark(check: Check) -> str:
 def _verdict(found: Checked) -> str:
     work = found.work
     if found.held_by is not None:
-        return f"a run would end at once (exit 4, try again later): {found.held_by}"
+        return f"a run would end immediately (exit 4, try again later): {found.held_by}"
     if work.unchanged and work.base is not None:
-        return f"a run would do nothing: run {work.base.run} published the same already"
+        return f"a run would do nothing: run {work.base.run} already published the same"
     if work.held:
-        return "a run would be held (exit 3) and score nothing, for what is listed under HELD"
+        return "a run would be held (exit 3) and score nothing, for the reasons under HELD"
     if found.failed:
         return _refused(found)
     if found.status == "held":
@@ -143,8 +147,8 @@ def _verdict(found: Checked) -> str:
 def _refused(found: Checked) -> str:
     names = ", ".join(check.name for check in found.failed)
     if found.status == "held":
-        return f"a run would be held (exit 3), for what is listed under HELD: {names}"
+        return f"a run would be held (exit 3), for the reasons under HELD: {names}"
     batch, rows = found.rehearsal, found.work.unit_rows + found.work.reused_rows
     part = batch is not None and batch.rows < rows
     provided = f", if the rest of the {count(rows)} rows are like the first" if part else ""
-    return f"a run would fail (exit 1), for what is listed under FAILED: {names}{provided}"
+    return f"a run would fail (exit 1), for the reasons under FAILED: {names}{provided}"

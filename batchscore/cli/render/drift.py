@@ -107,13 +107,11 @@ def _figure(value: float | None) -> str:
     return "-" if value is None else f"{value:.3g}"
 
 
-def _named(
-    what: str, aspects: Sequence[Mapping[str, Any]], besides: Sequence[str]
-) -> Iterator[str]:
+def _named(what: str, aspects: Sequence[Mapping[str, Any]], others: Sequence[str]) -> Iterator[str]:
     """Yields a line a verdict, from the worst, with the columns that have it."""
     for verdict in reversed(VERDICTS):
         names = [aspect_name(each) for each in aspects if each["verdict"] == verdict]
-        if names and verdict not in besides:
+        if names and verdict not in others:
             how = "" if what == "judged" else f" ({what})"
             yield _names(f"{verdict.replace('_', ' ')}{how}", names)
 

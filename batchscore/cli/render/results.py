@@ -98,7 +98,7 @@ def steps(manifest: Manifest, where: str, program: str) -> list[str]:
     """Returns the commands that a person may want next.
 
     Args:
-        manifest: Of the run.
+        manifest: Manifest of the run.
         where: How the user names the job or the output.
         program: How the shell finds this program.
     """

@@ -25,7 +25,7 @@ def summary(manifest: Manifest, output: str, show: str) -> list[str]:
     """Returns the lines that a run ends with, or a decision on it.
 
     Args:
-        manifest: Of the run.
+        manifest: Manifest of the run.
         output: The output's address.
         show: The command that shows a run whose name is added.
     """

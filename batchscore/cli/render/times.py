@@ -124,8 +124,8 @@ def _start_up(manifest: Manifest) -> list[str]:
 def time_rows(manifest: Manifest) -> list[tuple[str, ...]]:
     """Returns the cells of a table with the columns TIMES: a row for each measure of the stages.
 
-    Seconds are those of all workers. Shares are of the main threads' time, beside which the others
-    work. The speed is one worker's, had it nothing else to do.
+    Seconds are those of all workers. Shares are of the main threads' time; other threads work
+    at the same time. The speed is that of one worker with nothing else to do.
     """
     seconds, whole = _seconds(manifest), _timings(manifest).get("thread_s")
     return [

@@ -35,7 +35,8 @@ class UserFunction(PostprocessStep):
     batch: BatchKind | None = Field(
         default=None,
         description="What the function takes: `arrow` (a RecordBatch) or `pandas` (a DataFrame). "
-        "The default goes by the annotation of its first argument, else `arrow`.",
+        "By default the annotation of its first argument decides; without one it is "
+        "`arrow`.",
     )
 
     def kinds(self, kinds: Kinds) -> None:

@@ -11,6 +11,7 @@ from pydantic import Field
 from batchscore.columnar.arrays import Array, to_numpy
 from batchscore.errors import StepError
 from batchscore.job.field_types import Section, Text
+from batchscore.messages.wording import nearest
 
 Columns = dict[str, pa.Array]
 """The outputs so far, by name."""
@@ -93,7 +94,7 @@ def chosen(wanted: str | None, columns: Columns) -> str:
     if wanted in columns:
         return str(wanted)
     raise StepError(
-        f"postprocess: output {wanted!r} is not there"
+        f"postprocess: there is no output {wanted!r}; {nearest(str(wanted), columns)}"
         if wanted
         else f"postprocess: name an output; the outputs so far are {list(columns)}"
     )
@@ -103,8 +104,8 @@ def classes(name: str, values: Array) -> Array:
     """Returns an output that has one score for each class (b, c); else StepError."""
     if values.ndim != 2:
         raise StepError(
-            f"postprocess: output {name!r} has shape {list(values.shape[1:])} a row; "
-            "expected one score for each class"
+            f"postprocess: output {name!r} has shape {list(values.shape[1:])} per row; expected "
+            "one score for each class"
         )
     return values
 

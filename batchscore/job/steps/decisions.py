@@ -65,8 +65,9 @@ class TopK(Step):
     def _check_classes(self, name: str, there: int) -> None:
         if self.k > there or (self.labels and len(self.labels) != there):
             raise StepError(
-                f"postprocess: top_k of output {name!r} has {counted(there, 'class')}; "
-                f"k is {self.k}, and there are labels for {len(self.labels or ())}"
+                f"postprocess: top_k of output {name!r} has {counted(there, 'class')}; k is "
+                f"{self.k}, and there are {counted(len(self.labels or ()), 'label')}: lower k, or "
+                "give each class a label"
             )
 
     def kinds(self, kinds: Kinds) -> Kinds:
@@ -141,8 +142,8 @@ def _label(name: str, column: pa.Array, labels: Sequence[str]) -> pa.Array:
     outside = (index_b < 0) | (index_b >= len(labels))
     if outside.any():
         raise StepError(
-            f"postprocess: output {name!r} holds class {index_b[outside][0]}, "
-            f"and the job has {counted(len(labels), 'label')}"
+            f"postprocess: output {name!r} holds class {index_b[outside][0]}, and the job has "
+            f"{counted(len(labels), 'label')}; give each class a label"
         )
     return pa.array(labels, pa.string()).take(to_arrow(index_b.astype(np.int64)))
 
@@ -158,7 +159,7 @@ def _best_class(name: str, column: pa.Array, labels: Sequence[str]) -> Array:
         )
     if values.shape[1] != len(labels):
         raise StepError(
-            f"postprocess: output {name!r} has {counted(values.shape[1], 'class')}, "
-            f"and the job has {counted(len(labels), 'label')}"
+            f"postprocess: output {name!r} has {counted(values.shape[1], 'class')}, and the job "
+            f"has {counted(len(labels), 'label')}; give each class a label"
         )
     return np.asarray(values.argmax(axis=1))

@@ -35,7 +35,7 @@ class Calls(Protocol):
         """Starts to compute the outputs of `rows` rows, and returns what waits for them.
 
         Raises:
-            StepError: the model failed, or returned something that was not declared; now, or when
+            StepError: The model failed, or returned something that was not declared; now, or when
                 the outputs are waited for.
         """
 
@@ -103,7 +103,7 @@ def check_outputs(found: Any, declared: Sequence[OutputSpec], rows: int) -> dict
     """Returns a call's outputs in the declared order, types and shapes.
 
     Raises:
-        StepError: they are no arrays by name, a name, a shape or a type is not what was declared,
+        StepError: They are no arrays by name, a name, a shape or a type is not what was declared,
             or rows are missing.
     """
     if not isinstance(found, Mapping):
@@ -123,8 +123,8 @@ def _array(output: Any, spec: OutputSpec) -> Array:
         return np.asarray(output)
     except Exception as error:  # a framework's own object raises what it likes
         raise StepError(
-            f"the model returned {type(output).__name__} for output {spec.name!r}, which is no "
-            f"array ({reason(error)}); expected a NumPy array"
+            f"the model returned {type(output).__name__} for output {spec.name!r}, which is not "
+            f"an array ({reason(error)}); expected a NumPy array"
         ) from error
 
 

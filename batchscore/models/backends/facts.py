@@ -59,7 +59,7 @@ class Promises:
             the row is rejected and does not reach the model (`reject`).
         device: Where it computes.
         threads: Threads that one call uses at most.
-        version: Of the framework that computes.
+        version: Version of the framework that computes.
     """
 
     tile: int | None

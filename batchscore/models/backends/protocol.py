@@ -56,7 +56,7 @@ class Predictor(ABC):
         """Returns the model without what it kept of calls; None: loading it again does that.
 
         Raises:
-            ModelError: it cannot be built again.
+            ModelError: It cannot be built again.
         """
         return None
 
@@ -108,7 +108,7 @@ class Backend(ABC):
             prove: Tries more than loading needs, once before a run.
 
         Raises:
-            ModelError: the files cannot be read, or do not fit the card.
+            ModelError: The files cannot be read, or do not fit the card.
         """
 
     def inspect(self, model: Model) -> Facts:
@@ -122,7 +122,7 @@ class Backend(ABC):
         """Returns the device for what `runtime.device` asks for.
 
         Raises:
-            DeviceError: it cannot be used.
+            DeviceError: It cannot be used.
         """
         if asked in ("auto", "cpu"):
             return "cpu"

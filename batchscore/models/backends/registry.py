@@ -21,7 +21,7 @@ def backend_of(format: str) -> Backend:
     """Returns the backend for models of a format, such as `safetensors`.
 
     Raises:
-        ModelError: no installed backend has the format, or the backend cannot be imported.
+        ModelError: No installed backend has the format, or the backend cannot be imported.
     """
     if format in _BUILT_IN:
         return _loaded(EntryPoint(format, _BUILT_IN[format], GROUP))

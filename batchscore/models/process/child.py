@@ -39,7 +39,7 @@ def main() -> None:
     _set_up_logging(settings["level"])
     _offer_to_memory_killer()
     connection = socket.socket(fileno=settings["connection"])
-    with suppress(Exception), uncollected():  # who asks for something is told what is wrong
+    with suppress(Exception), uncollected():  # whoever asks gets the error
         backend_of(settings["format"]).prepare()
     gc.freeze()
     threading.Thread(target=_watch_memory, daemon=True).start()

@@ -109,8 +109,8 @@ class Connection:
     def ask_about(self, arrays: Sequence[Named], name: str, *arguments: Any) -> Any:
         """Asks something about arrays, while no call is under way."""
         places, size = put(arrays, self._memory[0])
-        told = [each.to_json() for each in places]
-        return self._ask(pickle.dumps((name, (*arguments, told, size))))
+        fields = [each.to_json() for each in places]
+        return self._ask(pickle.dumps((name, (*arguments, fields, size))))
 
     def call(self, arrays: Sequence[Named], rows: int) -> int:
         """Starts a call and returns its number; waits while as many as there is memory for run.
@@ -121,8 +121,8 @@ class Connection:
         """
         slot = self._free_slot()
         places, size = put(arrays, self._memory[slot])
-        told = {"places": [each.to_json() for each in places], "size": size, "rows": rows}
-        return self._send(CALL, json.dumps(told).encode(), slot)
+        fields = {"places": [each.to_json() for each in places], "size": size, "rows": rows}
+        return self._send(CALL, json.dumps(fields).encode(), slot)
 
     def answer(self, number: int) -> Answer:
         """Waits for what a call came to; once for each call.
@@ -138,10 +138,10 @@ class Connection:
     def _ask(self, body: bytes, descriptors: Sequence[int] = ()) -> Any:
         answer = self._wait(self._send(ASK, body, descriptors=descriptors))
         assert isinstance(answer, Message)
-        told = answer.json()
-        if "error" in told:
-            raise failure_from_json(told["error"])
-        return told.get("value")
+        fields = answer.json()
+        if "error" in fields:
+            raise failure_from_json(fields["error"])
+        return fields.get("value")
 
     def _send(
         self, kind: int, body: bytes = b"", slot: int = 0, descriptors: Sequence[int] = ()
@@ -180,8 +180,8 @@ class Connection:
             self._received += 1
             if message.kind != ANSWER or message.sequence != self._received:
                 raise UnreadableError(f"answer {message.sequence} instead of {self._received}")
-            is_call = "value" not in (told := message.json()) and "seconds" in told
-            self._answers[message.sequence] = self._read(message, told) if is_call else message
+            is_call = "value" not in (fields := message.json()) and "seconds" in fields
+            self._answers[message.sequence] = self._read(message, fields) if is_call else message
         except TimeoutError as error:
             raise SilentError("gave no answer") from error
         except OSError as error:
@@ -189,15 +189,15 @@ class Connection:
         except UnreadableError as error:
             raise SilentError(f"gave an answer that cannot be read ({error})") from error
 
-    def _read(self, message: Message, told: dict[str, Any]) -> Answer:
+    def _read(self, message: Message, fields: dict[str, Any]) -> Answer:
         """Reads what a call came to, and leaves its memory to another one."""
         try:
-            error = failure_from_json(told["error"]) if "error" in told else None
-            places = [read_place(each) for each in told.get("places", ())]
-            found = look(places, int(told.get("size", 0)), self._memory[SLOTS + message.slot])
+            error = failure_from_json(fields["error"]) if "error" in fields else None
+            places = [read_place(each) for each in fields.get("places", ())]
+            found = look(places, int(fields.get("size", 0)), self._memory[SLOTS + message.slot])
             outputs = {name: array.copy() for name, _, array in found}
-            halved = tuple(int(each) for each in told["halved"])
-            answer = Answer(outputs, error, float(told["seconds"]), halved)
+            halved = tuple(int(each) for each in fields["halved"])
+            answer = Answer(outputs, error, float(fields["seconds"]), halved)
         except (KeyError, TypeError, ValueError) as error:
             raise UnreadableError(str(error)) from error
         self._free.append(message.slot)

@@ -93,21 +93,21 @@ class ArrayPlace:
         return [self.name, self.part, self.dtype, list(self.shape), self.offset]
 
 
-def read_place(told: Any) -> ArrayPlace:
+def read_place(fields: Any) -> ArrayPlace:
     """Returns the place that a message describes.
 
     Raises:
         UnreadableError: It describes none, or an array that is not made of plain values.
     """
     try:
-        name, part, dtype, shape, offset = told
+        name, part, dtype, shape, offset = fields
         sizes = tuple(int(each) for each in shape)
         plain = not np.dtype(dtype).hasobject
         if not plain or min(sizes, default=0) < 0 or int(offset) < 0:
             raise ValueError("no plain array")
         return ArrayPlace(str(name), str(part), str(dtype), sizes, int(offset))
     except (TypeError, ValueError) as error:
-        raise UnreadableError(f"{str(told)[:100]}: {error}") from error
+        raise UnreadableError(f"{str(fields)[:100]}: {error}") from error
 
 
 def parts_of(inputs: Inputs) -> list[Named]:

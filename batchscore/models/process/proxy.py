@@ -101,12 +101,12 @@ class ProcessPredictor(Predictor):
 
     def __init__(self, host: Host, recipe: Recipe) -> None:
         self._host, self._recipe = host, recipe
-        self._link, self._told = _asked(host, partial(_held, recipe=recipe))
+        self._link, self._fields = _asked(host, partial(_held, recipe=recipe))
 
     @property
     def is_made(self) -> bool:
         """Whether there is such a model: not each one is made again."""
-        return self._told is not None
+        return self._fields is not None
 
     @property
     def promises(self) -> Promises:
@@ -116,12 +116,12 @@ class ProcessPredictor(Predictor):
     @property
     def takes_missing(self) -> bool:
         """Whether rows with a NaN among their inputs reach the model, or are rejected."""
-        return bool(self._told["takes_missing"])
+        return bool(self._fields["takes_missing"])
 
     @property
     def notes(self) -> Mapping[str, str]:
         """Facts about loading that a person should know."""
-        return dict(self._told["notes"])
+        return dict(self._fields["notes"])
 
     def __call__(self, inputs: Inputs) -> Mapping[str, Array]:
         """Returns the outputs of any number of rows."""
@@ -186,7 +186,7 @@ class ProcessCalls:
             outputs = self._alone(arrays, rows)
             return lambda: outputs
         try:
-            link, number = self._begun(arrays, rows)
+            link, number = self._started(arrays, rows)
         except SilentError as error:
             raise self._host.given_up(error) from error
         return _Once(partial(self._outputs, link, number, arrays, rows))
@@ -221,7 +221,7 @@ class ProcessCalls:
             raise _died(how)
         with self._host.alone:
             try:
-                link, number = self._begun(arrays, rows)
+                link, number = self._started(arrays, rows)
                 answer = link.answer(number)
             except GoneError:
                 how = self._host.note_death(link)
@@ -232,7 +232,7 @@ class ProcessCalls:
                 raise self._host.given_up(error) from error
         return self._noted(answer)
 
-    def _begun(self, arrays: Sequence[Named], rows: int) -> tuple[Connection, int]:
+    def _started(self, arrays: Sequence[Named], rows: int) -> tuple[Connection, int]:
         """Starts a call, in another process if this one died before it."""
         while True:
             link = self._connected()
@@ -318,7 +318,7 @@ def _sendable(call: Call) -> Call:
 
 
 def _no_halving(halvings: int) -> None:
-    """What a process is told of its caller's wishes."""
+    """What a caller wants of a process."""
 
 
 def _nothing() -> None:

@@ -34,19 +34,19 @@ def failure_to_json(error: BaseException) -> dict[str, Any]:
     return found
 
 
-def failure_from_json(told: dict[str, Any]) -> Exception:
+def failure_from_json(fields: dict[str, Any]) -> Exception:
     """Returns an error as it was raised in the other process; one that we do not know by its name.
 
     A row's reason has the class and the words of what a network raised, so both stay the same.
     """
-    name, text = str(told.get("class")), str(told.get("text"))
+    name, text = str(fields.get("class")), str(fields.get("text"))
     error: Exception
-    if told.get("errno") is not None:
-        error = OSError(told["errno"], text, told.get("filename"))
+    if fields.get("errno") is not None:
+        error = OSError(fields["errno"], text, fields.get("filename"))
     else:
         error = (_OURS.get(name) or _PLAIN.get(name) or foreign_class(name))(text)
-    if isinstance(told.get("cause"), dict):
-        error.__cause__ = failure_from_json(told["cause"])
+    if isinstance(fields.get("cause"), dict):
+        error.__cause__ = failure_from_json(fields["cause"])
     return error
 
 

@@ -42,7 +42,7 @@ from batchscore.models.process.wire import (
     send,
 )
 
-_BEGUN = 2
+_STARTED = 2
 """Calls of a device that are under way; copies of one overlap with the work of another."""
 
 Predict = Callable[[Inputs, int], Outputs]
@@ -146,7 +146,7 @@ class Session:
         self._call = Call()
         self._halved: list[int] = []
         self._memory: list[SharedMemory] = []
-        self._begun: deque[tuple[Message, Outputs, float]] = deque()
+        self._started: deque[tuple[Message, Outputs, float]] = deque()
 
     def serve(self) -> None:
         """Answers until the other side closes the connection."""
@@ -161,8 +161,10 @@ class Session:
                 self._models.leave(self._recipe)
 
     def _next(self) -> Message | None:
-        """Returns the next message; finishes calls that were begun while there is none."""
-        while self._begun and (len(self._begun) == _BEGUN or not _is_readable(self._connection)):
+        """Returns the next message; finishes calls that were started while there is none."""
+        while self._started and (
+            len(self._started) == _STARTED or not _is_readable(self._connection)
+        ):
             self._finish()
         return receive(self._connection)
 
@@ -178,10 +180,10 @@ class Session:
 
     def _reply(self, message: Message, make: Callable[[], Any]) -> None:
         try:
-            told = {"value": make()}
+            fields = {"value": make()}
         except BaseException as error:  # whatever a model raises is its caller's to judge
-            told = {"error": failure_to_json(error)}
-        send(self._connection, Message(ANSWER, message.sequence, json.dumps(told).encode()))
+            fields = {"error": failure_to_json(error)}
+        send(self._connection, Message(ANSWER, message.sequence, json.dumps(fields).encode()))
 
     def _asked(self, message: Message) -> Any:
         name, arguments = pickle.loads(message.body)
@@ -220,8 +222,8 @@ class Session:
         if code:
             self._predict = guarded(self._predict, code)
 
-    def _ask_best_rows(self, message: Message, rows: int, told: list[Any], size: int) -> int:
-        inputs = self._inputs(message, told, size)
+    def _ask_best_rows(self, message: Message, rows: int, fields: list[Any], size: int) -> int:
+        inputs = self._inputs(message, fields, size)
         return self._predictor.best_rows(self._call, inputs, rows)
 
     @property
@@ -234,8 +236,8 @@ class Session:
         found = dict(self._predictor(inputs))
         return lambda: found
 
-    def _inputs(self, message: Message, told: list[Any], size: int) -> dict[str, Array | Ragged]:
-        places = [read_place(each) for each in told]
+    def _inputs(self, message: Message, fields: list[Any], size: int) -> dict[str, Array | Ragged]:
+        places = [read_place(each) for each in fields]
         return inputs_from(look(places, size, self._memory[message.slot]))
 
     def _begin(self, message: Message) -> None:
@@ -249,27 +251,27 @@ class Session:
                 outputs = self._predict(inputs, asked["rows"])
         except BaseException as error:
             outputs = _raising(error)
-        self._begun.append((message, outputs, time.perf_counter() - start))
+        self._started.append((message, outputs, time.perf_counter() - start))
         if self._calls is None or not self._calls.late:
             self._finish()
 
     def _finish_all(self) -> None:
-        while self._begun:
+        while self._started:
             self._finish()
 
     def _finish(self) -> None:
-        message, outputs, spent = self._begun.popleft()
+        message, outputs, spent = self._started.popleft()
         start = time.perf_counter()
         try:
             arrays = outputs_to_parts(outputs())
             places, size = put(arrays, self._memory[SLOTS + message.slot])
-            told: dict[str, Any] = {"places": [each.to_json() for each in places], "size": size}
+            fields: dict[str, Any] = {"places": [each.to_json() for each in places], "size": size}
         except BaseException as error:
-            told = {"error": failure_to_json(error)}
-        told["seconds"] = spent + time.perf_counter() - start
-        told["seconds"] += 0.0 if self._calls is None else self._calls.take_extra_seconds()
-        told["halved"], self._halved[:] = list(self._halved), []
-        answer = Message(ANSWER, message.sequence, json.dumps(told).encode(), message.slot)
+            fields = {"error": failure_to_json(error)}
+        fields["seconds"] = spent + time.perf_counter() - start
+        fields["seconds"] += 0.0 if self._calls is None else self._calls.take_extra_seconds()
+        fields["halved"], self._halved[:] = list(self._halved), []
+        answer = Message(ANSWER, message.sequence, json.dumps(fields).encode(), message.slot)
         send(self._connection, answer)
 
 

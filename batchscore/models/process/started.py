@@ -85,7 +85,7 @@ class StartedProcess:
         self._ended.set()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        told = {
+        fields = {
             "path": sys.path,
             "parent": os.getpid(),
             "connection": self._theirs.fileno(),
@@ -93,7 +93,7 @@ class StartedProcess:
             "level": logging.getLogger().getEffectiveLevel(),
         }
         return subprocess.Popen(
-            [sys.executable, "-u", "-c", _COMMAND, json.dumps(told)],
+            [sys.executable, "-u", "-c", _COMMAND, json.dumps(fields)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

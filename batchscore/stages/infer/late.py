@@ -23,7 +23,7 @@ class DeviceThread:
     """The one thread of a worker that calls a model on a device.
 
     Args:
-        model: Is called by this thread alone.
+        model: Called by this thread alone.
         sources: Names columns in the reason of a rejected row.
     """
 
@@ -60,7 +60,7 @@ def infer_late(block: Block, thread: DeviceThread, recover: Step) -> Block:
     `wait_infer` are what others waited for it.
 
     Args:
-        recover: infers a block on which the network failed, when its results are waited for.
+        recover: Infers a block on which the network failed, when its results are waited for.
     """
     if block.end is not None:
         return block

@@ -28,11 +28,11 @@ def infer(block: Block, model: Calls, sources: Sources = _UNKNOWN) -> Block:
     """Replaces a block's model inputs by the model's outputs; rejects rows with NaN or infinity.
 
     Args:
-        model: Is called for all rows of the block.
+        model: Called for all rows of the block.
         sources: Names columns in the reason of a rejected row.
 
     Raises:
-        StepError: the model raised, or returned something of another shape, type or name.
+        StepError: The model raised, or returned something of another shape, type or name.
     """
     done = begin(block, model, sources)()
     extra_s = model.take_extra_seconds()
@@ -43,7 +43,7 @@ def begin(block: Block, model: Calls, sources: Sources = _UNKNOWN) -> Callable[[
     """Starts what `infer` does, and returns what waits for its end; it may be called again.
 
     Raises:
-        StepError: as `infer`, now or when waited for.
+        StepError: As in `infer`, now or when its results are waited for.
     """
     if block.values is None or not len(block):
         return lambda: block
@@ -55,7 +55,7 @@ def infer_known(block: Block, step: Callable[[Block], Block], sources: Sources =
     """Rejects rows with a NaN among their inputs, and gives the others to a step.
 
     Args:
-        block: With model inputs as its values.
+        block: Block with model inputs as its values.
         step: Calls a model that takes no NaN.
         sources: Names columns in the reason of a rejected row.
     """

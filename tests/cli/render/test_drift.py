@@ -56,7 +56,7 @@ def test_columns_that_came_and_went_are_named() -> None:
     before, now = tables(shift=0)
     found = compare_data(before, now.rename_columns(["y", "same"]))
     text = "\n".join(compared(found, every=False))
-    assert "the current data have not this column" in text
+    assert "current data lack this column" in text
     assert "1 gone: x00" in text
     assert "1 added: y" in text
 

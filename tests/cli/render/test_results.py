@@ -126,8 +126,8 @@ def test_a_held_run_says_which_checks_and_that_nothing_changed(manifest: dict[st
 def test_what_a_summary_leaves_out_is_shown(manifest: dict[str, Any]) -> None:
     """`show` has each failed check, the places of rejects, busy seconds, help, and the commands."""
     held = _held(manifest)
-    told = make_manifest(**held)
-    lines = [*render.details(told, "/out"), *render.steps(told, "job.yaml", "batchscore")]
+    reported = make_manifest(**held)
+    lines = [*render.details(reported, "/out"), *render.steps(reported, "job.yaml", "batchscore")]
     run = held["run"]
     assert {"CHECK FAILED  rejects: 9 of 10", "CHECK FAILED  volume: too few"} <= set(lines)
     assert "rejected 1,234  infer: NonFiniteScore: NaN" in lines
@@ -175,7 +175,7 @@ def test_a_run_held_before_it_scored_has_nothing_to_release(manifest: dict[str, 
 
 
 def test_a_decision_is_reported_with_who_and_why(manifest: dict[str, Any]) -> None:
-    """Release, discard and rollback stand in what is told of a run, with by whom, when and why."""
+    """What is shown of a run names its release, discard and rollback: by whom, when and why."""
     decision = {"by": "me@here", "at": AT, "reason": "a quiet night"}
     for kind in ("released", "discarded", "rollback", "revoked"):
         lines = render.ended(make_manifest(**{**manifest, kind: decision}), "/out")
@@ -209,7 +209,7 @@ def test_a_run_that_scores_published_rows_again_says_why(manifest: dict[str, Any
 
 
 def test_shards_that_were_left_out_are_named(manifest: dict[str, Any]) -> None:
-    """Quarantined rows are part of the equation, and each bad shard stands with its reason."""
+    """Quarantined rows are part of the equation, and each bad shard is shown with its reason."""
     rows = {"input": 600, "scored": 500, "rejected": 0, "filtered": 0, "quarantined": 100}
     bad = [{"path": "in/2.parquet", "reason": "is torn"}]
     some = {**manifest, "rows": {**rows, "reused": 0}, "bad_shards": bad}
@@ -227,7 +227,7 @@ def test_files_that_stay_are_distinguished_from_those_added(manifest: dict[str, 
 
 
 def test_a_failed_run_says_why(manifest: dict[str, Any]) -> None:
-    """The error stands in what the run ends with, and in what `show` tells of it later."""
+    """The lines of the run show the error, and `show` shows it later."""
     failed = _failed(manifest)
     look = f"look   batchscore show job.yaml {failed['run']}"
     assert summary(make_manifest(**failed), "/out", SHOW)[1:] == ["error  shard x: is torn", look]
@@ -282,7 +282,7 @@ def test_drift_that_was_let_pass_is_marked(
 ) -> None:
     """`show` marks the check, not only its text, where drift warns or fails without holding.
 
-    The findings stand in the summary once: as those of the check where it failed, else as a line.
+    The summary has the findings once: as those of the check where it failed, else as a line.
     """
     lines = render.details(make_manifest(**_drifted(manifest, verdict, passed)), "/out")
     assert f"{mark:<6} drift: said" in lines
@@ -314,13 +314,13 @@ def test_history_tells_drift(manifest: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("passed", [True, False])
 def test_an_unchanged_run_tells_its_drift(manifest: dict[str, Any], passed: bool) -> None:
-    """What stands is told with its drift, also where a person released it."""
+    """The published run is shown with its drift, also if a person released it."""
     lines = unchanged(make_manifest(**_drifted(manifest, "fail", passed)), "/out", SHOW)
     assert lines[3] == "drift  fail against model m 1 (1 fail): x: far"
 
 
 def test_history_is_a_line_a_run(manifest: dict[str, Any]) -> None:
-    """Runs of every outcome stand below one another; without any there is a line, too.
+    """Runs of every outcome have a line each; without any there is a line, too.
 
     What is published has a star, and a held run the checks that hold it.
     """

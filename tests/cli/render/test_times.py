@@ -26,7 +26,7 @@ TIMINGS = {
 
 def manifest(**facts: Any) -> Manifest:
     """Return what a manifest tells of times, all of it measured, or with other facts."""
-    told = {
+    measured = {
         "rows": COUNTS,
         "reused_units": 0,
         "seconds": 41.0,
@@ -36,7 +36,7 @@ def manifest(**facts: Any) -> Manifest:
         "stage_seconds": {**SECONDS, **WAITS},
         "timings": TIMINGS,
     }
-    return make_manifest(**{**told, **facts})
+    return make_manifest(**{**measured, **facts})
 
 
 @pytest.mark.parametrize(
@@ -139,5 +139,5 @@ def test_a_run_that_scored_nothing_tells_no_speed() -> None:
 def test_a_run_that_scored_nothing_has_no_speed() -> None:
     """All its rows were scored before it: they say nothing of how fast it was."""
     reused = {"rows": {**COUNTS, "reused": COUNTS["input"]}, "reused_units": 1, "limited_by": None}
-    told = manifest(**reused, stage_seconds={}, timings=None)
-    assert render_times.speed_and_limit(told) == "41 s, cpu"
+    reported = manifest(**reused, stage_seconds={}, timings=None)
+    assert render_times.speed_and_limit(reported) == "41 s, cpu"

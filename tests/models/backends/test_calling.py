@@ -20,7 +20,7 @@ SPEC = OutputSpec("score", "float32", ())
     [
         (None, "returned NoneType; expected a mapping from each output's name"),
         (np.zeros(2, np.float32), "returned ndarray; expected a mapping"),
-        ({"score": [[1.0], [1.0, 2.0]]}, "returned list for output 'score', which is no array"),
+        ({"score": [[1.0], [1.0, 2.0]]}, "returned list for output 'score', which is not an array"),
         ({"score": np.zeros(1, np.float32)}, r"returned shape \[1\] for output 'score'"),
         ({"score": ["a", "b"]}, "expected booleans, integers or floats"),
     ],

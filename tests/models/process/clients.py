@@ -20,7 +20,7 @@ def calls_of(host: Host, model: Model, key: str = "tests") -> ProcessCalls:
 
 
 def call_often(shared: socket.socket, to: Connection, number: int, model: Model) -> None:
-    """Calls a model with rows of its own until it is told to report whether they came back."""
+    """Calls a model with rows of its own until it is asked to report whether they came back."""
     calls = calls_of(Host("faulty", 60.0, shared), model, key="a run")
     to.send(int(calls.predict({"x": np.array([[SAY_PID]], np.float32)}, 1)()["score"][0]))
     right = True

@@ -66,8 +66,8 @@ def test_a_model_that_crashes_for_all_rows_ends_the_run(tmp_path: Path, formats:
     job = faulty_job(tmp_path / "job", dict.fromkeys(range(8), EXIT))
     done = factory.run_cli("run", job, *ON)
     assert done.exit_code == 2
-    told = " ".join(done.output.split())
-    assert "the model's process ended with exit code 3, each time; see what it printed" in told
+    fields = " ".join(done.output.split())
+    assert "the model's process ended with exit code 3, each time; see what it printed" in fields
 
 
 GUARD = """

@@ -50,8 +50,8 @@ def test_arrays_come_back_as_they_went_in(batches: list[dict[str, Array]]) -> No
     theirs = other_side(ours)
     for arrays in batches:
         places, size = put(parts_of(arrays), ours)
-        told = [read_place(each.to_json()) for each in places]
-        found = inputs_from(look(told, size, theirs))
+        fields = [read_place(each.to_json()) for each in places]
+        found = inputs_from(look(fields, size, theirs))
         assert list(found) == list(arrays)
         for name, array in arrays.items():
             seen = found[name]
@@ -78,7 +78,7 @@ def test_rows_of_varying_length_come_back(lengths: list[int], width: int) -> Non
 
 
 @pytest.mark.parametrize(
-    "told",
+    "fields",
     [
         None,
         [],
@@ -89,10 +89,10 @@ def test_rows_of_varying_length_come_back(lengths: list[int], width: int) -> Non
         ["x", "", "<f4", "one", 0],
     ],
 )
-def test_what_describes_no_array_is_refused(told: Any) -> None:
+def test_what_describes_no_array_is_refused(fields: Any) -> None:
     """Objects, and sizes that are no sizes, are not read from memory."""
     with pytest.raises(UnreadableError):
-        read_place(told)
+        read_place(fields)
 
 
 def test_nothing_beyond_what_was_written_is_read() -> None:

@@ -98,10 +98,10 @@ def test_what_a_model_prints_is_reported_once(
     calls = calls_of(host, faulty)
     for _ in range(3):
         calls.predict(rows(PRINT), 1)()
-    deadline, told = time.monotonic() + _SOON, ""
-    while told.count("\n") < 2 and time.monotonic() < deadline:
-        told += capfd.readouterr().err
-    assert sorted(told.splitlines()) == ["a line of the model", "another line of the model"]
+    deadline, fields = time.monotonic() + _SOON, ""
+    while fields.count("\n") < 2 and time.monotonic() < deadline:
+        fields += capfd.readouterr().err
+    assert sorted(fields.splitlines()) == ["a line of the model", "another line of the model"]
     assert capfd.readouterr() == ("", "")
 
 

@@ -122,7 +122,7 @@ def check_archive(path: Path) -> None:
         if info.header_offset + _LOCAL_HEADER_BYTES + info.file_size > end or info.filename in seen:
             raise ModelError(
                 f"weights {path}: member {info.filename!r} overlaps another one or appears twice, "
-                f"so that the file unpacks to more than it holds; {_STATE_DICT}"
+                f"so the file unpacks to more than it holds; {_STATE_DICT}"
             )
         seen.add(info.filename)
         end = info.header_offset
@@ -187,7 +187,9 @@ def find_damage(path: Path) -> str | None:
     if head.startswith(_ZIP):
         whole = zipfile.is_zipfile(path)
         return (
-            None if whole else "the file was cut off, or other bytes follow: no end of it is found"
+            None
+            if whole
+            else "the end of the file was not found: it was cut off, or other bytes follow"
         )
     return _prefix(path) if zipfile.is_zipfile(path) else None
 

@@ -32,10 +32,10 @@ class Tile:
     """Rows of a block that the network sees at once.
 
     Args:
-        places: the rows' places in the block: a slice, or int64 (t,).
-        kept: rows of the block in it.
-        rows: of its shape; those beyond `kept` repeat one of these.
-        length: steps of each row in inputs of varying length; 0 where there are none.
+        places: The rows' places in the block: a slice, or int64 (t,).
+        kept: Rows of the block in it.
+        rows: Rows of its shape; those beyond `kept` repeat one of these.
+        length: Steps of each row in inputs of varying length; 0 where there are none.
     """
 
     places: slice | Array
@@ -64,10 +64,10 @@ def cut_tiles(inputs: Inputs, count: int, rows: int, varying: Mapping[str, Varyi
     """Returns the tiles of a block of `count` rows; together they hold each row once.
 
     Args:
-        inputs: by name; those of varying length are equally long in each row.
-        count: rows of the block.
-        rows: of a tile without varying length; in others the steps are limited instead.
-        varying: the inputs of varying length, with one `max_length`.
+        inputs: Inputs by name; those of varying length are equally long in each row.
+        count: Rows of the block.
+        rows: Rows of a tile without varying length; in others the steps are limited instead.
+        varying: The inputs of varying length, with one `max_length`.
     """
     if varying:
         name, declared = next(iter(varying.items()))

@@ -95,10 +95,10 @@ class Blueprint:
     """How one model's network is built, as often as it is asked for.
 
     Args:
-        model: that is built.
-        folder: where its files lie.
-        sources: the Python files of a model folder; empty for one weights file.
-        edition: of their modules; the next is taken if the network is built for real.
+        model: Model that is built.
+        folder: Where its files lie.
+        sources: The Python files of a model folder; empty for one weights file.
+        edition: Edition of their modules; the next is taken if the network is built for real.
     """
 
     def __init__(
@@ -116,19 +116,19 @@ class Blueprint:
         If its code computes with its first weights, or keeps them elsewhere, it is built for real.
 
         Args:
-            read: returns the weights, each time as the file holds them: a network may change them
+            read: Returns the weights, each time as the file holds them: a network may change them
                 in their place when it loads them.
-            keep: a type of numbers that is not cast.
+            keep: A type of numbers that is not cast.
 
         Raises:
-            ModelError: it cannot be built, keeps weights out of torch's sight, or they do not fit.
+            ModelError: It cannot be built, keeps weights out of torch's sight, or they do not fit.
         """
         state = read()
         filled = None if self._key in _real else self._sketched(state, keep)
         if filled is None and self._sketches:
             raise ModelError(
-                f"architecture {self._model.architecture}: keeps parts of a network that it built "
-                "before; build all parts in the constructor, for each network its own"
+                f"architecture {self._model.architecture}: reuses parts of a network that it "
+                "built before; build all parts in the constructor, new ones for each network"
             )
         self._sketches = filled is not None
         if filled is None:
@@ -140,7 +140,7 @@ class Blueprint:
         """Returns a network with these weights in place of its own, of whichever types they are.
 
         Raises:
-            ModelError: it cannot be built, or the weights do not fit.
+            ModelError: It cannot be built, or the weights do not fit.
         """
         module = self._build(4)
         load(module, state, self._model, assign=True)
@@ -158,9 +158,9 @@ class Blueprint:
         network is also built without a sketch, which does not see all that a constructor may do.
 
         Args:
-            module: that was built.
-            read: returns its weights.
-            probe: calls a network with a few inputs.
+            module: Module that was built.
+            read: Returns its weights.
+            probe: Calls a network with a few inputs.
         """
         few = sum(each.numel() for each in persistent(module).values()) <= _FEW_NUMBERS
         try:
@@ -173,9 +173,9 @@ class Blueprint:
         if found and not self._gives_the_same(module, read, probe, unknown=not arrays):
             raise ModelError(
                 f"architecture {self._model.architecture}: {found[0]} holds other numbers each "
-                "time that it is built, and the weights file does not hold it, so that scores "
-                "would change from process to process; register it with register_buffer and save "
-                "it with the weights, or seed there what draws it, as with torch.manual_seed"
+                "time that the network is built, and is not in the weights file, so scores would "
+                "differ between processes. Register it with register_buffer and save it with the "
+                "weights, or seed its random numbers there, as with torch.manual_seed"
             )
 
     def _again(self, edition: int, real: bool) -> torch.nn.Module:
@@ -208,7 +208,7 @@ class Blueprint:
         """Tells whether networks that were built again give what the first one gives.
 
         Args:
-            unknown: what is returned where that cannot be known.
+            unknown: What is returned where that cannot be known.
         """
         try:
             given = [[*tensors(probe(module))]]
@@ -325,7 +325,7 @@ def require_architecture(found: object, reference: str, base: str | None) -> Cal
     That is a class or a function that the model's own files define, or a torch.nn.Module.
 
     Raises:
-        ModelError: it is something else, as what a file imported of another module.
+        ModelError: It is something else, as what a file imported of another module.
     """
     if isinstance(found, type) and (issubclass(found, torch.nn.Module) or _is_own(found, base)):
         return found
@@ -360,9 +360,9 @@ def _refuse_hidden(module: torch.nn.Module, model: Model) -> None:
     hidden = hidden_module(module)
     if hidden is not None:
         raise _HiddenError(
-            f"architecture {model.architecture}: {hidden} is a module that torch does not know "
-            "of, so that its weights are in no state_dict; hold such modules in "
-            "torch.nn.ModuleList or torch.nn.ModuleDict, and save the weights again"
+            f"architecture {model.architecture}: {hidden} is a module that torch does not know, "
+            "so its weights are in no state_dict; keep such modules in torch.nn.ModuleList or "
+            "torch.nn.ModuleDict, and save the weights again"
         )
 
 

@@ -25,15 +25,15 @@ class Forward:
     """How a loaded network is called.
 
     Args:
-        call: takes tensors (rows, …) by model input, returns what the network returns.
-        outputs: what was declared; empty: one unnamed tensor is taken as `score`.
-        device: where the tensors must be.
-        threads: tiles that run side by side on the CPU, at most; each uses one thread within.
-        rows: that the network sees at once, in every call; fewer where rows are long.
+        call: Takes tensors (rows, …) by model input, returns what the network returns.
+        outputs: What was declared; empty: one unnamed tensor is taken as `score`.
+        device: Where the tensors must be.
+        threads: Tiles that run side by side on the CPU, at most; each uses one thread within.
+        rows: Rows per network call; fewer where rows are long.
         precision: float32, tf32, bf16 or fp16.
-        begin: puts rows through the network on a device; None: in tiles on the CPU.
-        varying: the model inputs whose rows have a length of their own.
-        pace: of the tiles, which says how many threads they are worth.
+        begin: Puts rows through the network on a device; None: in tiles on the CPU.
+        varying: The model inputs whose rows have a length of their own.
+        pace: Pace of the tiles, which says how many threads they are worth.
     """
 
     call: Callable[[dict[str, torch.Tensor]], Any]
@@ -47,7 +47,7 @@ class Forward:
     pace: Pace = field(default_factory=Pace)
 
     def pad(self, name: str) -> float:
-        """Returns what stands beyond a row's own numbers in an input."""
+        """Returns the number that pads a row of an input beyond its own numbers."""
         return self.varying[name].pad if name in self.varying else 0
 
     @property
@@ -74,7 +74,7 @@ class Forward:
         """Calls the network on tensors that lie on its device.
 
         Raises:
-            StepError: the network raised.
+            StepError: The network raised.
         """
         try:
             with torch.inference_mode(), computing(self.device, self.precision):

@@ -52,7 +52,7 @@ class Twins:
         return module
 
     def possible(self) -> bool:
-        """Tells whether a second module comes out as the first, and shares no part with it."""
+        """Tells whether a second module equals the first, and shares no part with it."""
         with self._lock:
             return self._possible()
 
@@ -77,7 +77,7 @@ class Twins:
         except Exception as error:
             logging.warning("the network cannot be built twice (%s)", reason(error))
             return False
-        logging.warning("the network comes out otherwise when it is built twice")
+        logging.warning("the network differs when it is built twice")
         return False
 
     def _loads_alike(self) -> bool:
@@ -96,12 +96,12 @@ class Network:
     """A loaded network, ready to be called with one tensor by model input.
 
     Args:
-        module: that was loaded.
-        inputs: the model inputs' names.
-        device: where it is.
-        twins: modules for threads that call it side by side; None: one thread at a time may.
-        casts: which weights were cast to the architecture's types, in a line; empty: none.
-        again: builds the module again, without what it kept of calls before.
+        module: Module that was loaded.
+        inputs: The model inputs' names.
+        device: Where it is.
+        twins: Modules for threads that call it side by side; None: one thread at a time may.
+        casts: Which weights were cast to the architecture's types, in a line; empty: none.
+        again: Builds the module again, without what it kept of calls before.
     """
 
     module: torch.nn.Module
@@ -122,7 +122,7 @@ class Network:
         """Returns the network without what it kept of calls before, over the same weights.
 
         Raises:
-            ModelError: it cannot be built again.
+            ModelError: It cannot be built again.
         """
         if self.again is None:
             raise ModelError("a network that was compiled cannot be built again")
@@ -147,7 +147,7 @@ def resolve_device(requested: str) -> str:
     """Returns `cpu`, `cuda` or `cuda:N`; `auto` is a GPU where there is one.
 
     Raises:
-        DeviceError: a GPU was asked for that is not there.
+        DeviceError: A GPU was asked for that is not there.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if requested == "auto":
@@ -187,13 +187,13 @@ def load_network(model: Model, device: str, prove: bool = False) -> Network:
     """Loads a model's weights into its architecture, mapped from disk instead of copied.
 
     Args:
-        prove: also builds the network twice more, where it holds numbers besides its weights, and
+        prove: Also builds the network twice more, if it holds other numbers than its weights, and
             compares these.
 
     Raises:
-        ModelError: the weights cannot be read, want to run code, or do not fit the architecture;
+        ModelError: The weights cannot be read, want to run code, or do not fit the architecture;
             or the architecture is nothing that may be called, or holds other numbers each time.
-        FunctionError: the architecture cannot be imported.
+        FunctionError: The architecture cannot be imported.
     """
     folder = localize(model)
     blueprint = Blueprint(model, folder, read_sources(model, folder))
@@ -249,7 +249,7 @@ def fill(
     such inputs once its weights are cast. That type is then returned as well.
 
     Args:
-        read: reads the weights file.
+        read: Reads the weights file.
     """
     filled = blueprint.fill(read)
     if not filled.casts:
@@ -316,7 +316,7 @@ def _may_change_weights(module: torch.nn.Module) -> bool:
 
 
 def _are_alike(module: torch.nn.Module, twin: torch.nn.Module) -> bool:
-    """Tells whether two modules hold the same numbers, those beside their weights too."""
+    """Tells whether two modules hold the same numbers, in their weights and elsewhere."""
     ours, theirs = (persistent(each).values() for each in (module, twin))
     weights = zip(ours, theirs, strict=True)
     same = all(a.data_ptr() == b.data_ptr() or torch.equal(a, b) for a, b in weights)

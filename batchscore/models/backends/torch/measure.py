@@ -23,12 +23,12 @@ def find_rows(forward: Forward, inputs: Inputs, rows: int, first: int) -> int:
     """Returns the best rows of a call for batches of so many rows, by a search over them.
 
     Args:
-        inputs: arrays (rows, …) by name.
-        first: rows of a call to begin with.
+        inputs: Arrays (rows, …) by name.
+        first: Rows of a call to begin with.
 
     Raises:
-        StepError: the network raised.
-        DeviceError: not even one row fits into half of the memory that is free.
+        StepError: The network raised.
+        DeviceError: Not even one row fits into half of the memory that is free.
     """
     staging = Staging(forward.device)
     limit = memory_limit(forward.device)

@@ -24,9 +24,9 @@ class MicroBatches:
     """Puts rows through a network on one device, for one thread at a time.
 
     Args:
-        staging: the device's buffers and streams.
-        name: of the network and the device, for an error.
-        on_halved: is told how many times the rows of a call were halved since the beginning.
+        staging: The device's buffers and streams.
+        name: Name of the network and the device, for an error.
+        on_halved: Called with how many times the rows of a call were halved since the beginning.
     """
 
     def __init__(self, staging: Staging, name: str, on_halved: Callable[[int], None]) -> None:
@@ -41,8 +41,8 @@ class MicroBatches:
         and none goes twice.
 
         Raises:
-            StepError: the network raised, or returned something of another shape, type or name.
-            FailedError: not even one row fits, or the device failed, now or when waited for.
+            StepError: The network raised, or returned something of another shape, type or name.
+            FailedError: Not even one row fits, or the device failed, now or when waited for.
         """
         results = Results(rows)
         size = max(1, forward.rows >> self._halvings)
@@ -79,9 +79,9 @@ class MicroBatches:
 
     def _device_failed(self, error: BaseException) -> FailedError:
         return FailedError(
-            f"{self._name}: the device failed ({reason(error)}) and can do nothing more in this "
-            "process; where a model input may be out of range, as an index of an embedding, run "
-            "on the cpu, which rejects such rows"
+            f"{self._name}: the device failed ({reason(error)}) and cannot be used any more in "
+            "this process. If a model input may be out of range, such as an index of an "
+            "embedding, run on the cpu, which rejects such rows"
         )
 
     def _halve(self) -> None:
@@ -92,7 +92,7 @@ class MicroBatches:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tells whether a device's memory ran out, be it as the cause of another error."""
+    """Tells whether a device's memory ran out, also as the cause of another error."""
     return any(
         isinstance(each, torch.OutOfMemoryError)
         or (isinstance(each, RuntimeError) and any(word in str(each) for word in _WORDS))
@@ -103,7 +103,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 def is_device_failure(error: BaseException) -> bool:
     """Tells whether CUDA failed for another reason, after which no call of the process succeeds.
 
-    What rows are guilty of cannot be told then: all others would be found guilty, too.
+    Then no row can be found guilty: all other rows would fail too.
     """
     failed = any(isinstance(each, RuntimeError) and _FAILED in str(each) for each in _chain(error))
     return failed and not is_out_of_memory(error)

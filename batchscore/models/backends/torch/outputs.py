@@ -21,7 +21,7 @@ def name_outputs(result: Any, declared: Sequence[OutputSpec]) -> dict[str, torch
     """Names what a network returned: a tensor, a tuple in the declared order, or a dict.
 
     Raises:
-        StepError: it is none of these, or the names or their number differ from the declared ones,
+        StepError: It is none of these, or the names or their number differ from the declared ones,
             or there is no output, or a name is no text.
     """
     names = [output.name for output in declared] or [DEFAULT_OUTPUT]
@@ -30,14 +30,16 @@ def name_outputs(result: Any, declared: Sequence[OutputSpec]) -> dict[str, torch
     if isinstance(result, dict):
         missing = [name for name in names if name not in result]
         if declared and missing:
-            raise StepError(f"the model returned outputs {list(result)}; {missing} are declared")
+            raise StepError(
+                f"the model returned outputs {list(result)}; expected {missing} too, as declared"
+            )
         chosen = {name: result[name] for name in (names if declared else result)}
     elif isinstance(result, (tuple, list)) and len(result) == len(names):
         chosen = dict(zip(names, result, strict=True))
     else:
         is_many = isinstance(result, (tuple, list))
         found = counted(len(result), "output") if is_many else f"a {type(result).__name__}"
-        raise StepError(f"the model returned {found}; declared are {names}")
+        raise StepError(f"the model returned {found}; expected {names}, as declared")
     if not chosen:
         raise StepError("the model returned a dict without outputs; expected one at least")
     return {_as_name(name): _as_tensor(name, value) for name, value in chosen.items()}
@@ -68,7 +70,7 @@ def row_tensor(
     """Returns an output as (rows, …) of its declared shape; half precision becomes float32.
 
     Raises:
-        StepError: it is of another shape, or its rows are of no values.
+        StepError: It is of another shape, or its rows are of no values.
     """
     spec = find_output(name, declared)
     found = tuple(tensor.shape)
@@ -77,7 +79,7 @@ def row_tensor(
     expected = (rows, *spec.shape) if spec else (rows, *tensor.shape[1:])
     if found and found[0] != rows:
         raise StepError(
-            f"the model returned {counted(found[0], 'row')} for output {name!r} where it was given "
+            f"the model returned {counted(found[0], 'row')} for output {name!r} but was given "
             f"{counted(rows, 'row')}: its shape is {list(found)}, expected {list(expected)}; "
             "return one row for each, in the same order"
         )
@@ -100,7 +102,7 @@ def require_alike(first: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     """Checks that a call's outputs, arrays or tensors (rows, …), are as those of an earlier call.
 
     Raises:
-        StepError: their names, types, or the shape of a row differ.
+        StepError: Their names, types, or the shape of a row differ.
     """
     expected, seen = _kinds(first), _kinds(found)
     if seen != expected:

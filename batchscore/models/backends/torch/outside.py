@@ -40,7 +40,7 @@ def hidden_module(module: torch.nn.Module) -> str | None:
 
 
 def outside(module: torch.nn.Module) -> dict[str, Any]:
-    """Returns tensors and arrays that a network keeps besides its weights, by where they are."""
+    """Returns tensors and arrays that a network keeps outside its weights, by their place."""
     weights = {ref.cdata for ref in storages(persistent(module).values())}
     found = {**dict(module.named_buffers()), **dict(_walk(module))}
     return {

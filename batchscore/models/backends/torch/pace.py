@@ -16,8 +16,8 @@ class Pace:
     quick tiles through no faster than one, and make the profile and the writer wait.
 
     Args:
-        worth_s: seconds that a tile must take for each thread that is used; 0: all are used.
-        least_s: seconds of the quickest tile that was timed.
+        worth_s: Seconds that a tile must take for each thread that is used; 0: all are used.
+        least_s: Seconds of the quickest tile that was timed.
         others_s: Seconds of threads other than the caller's, since they were last taken.
     """
 

@@ -74,7 +74,7 @@ def require_savable(module: Any) -> None:
     device = next((each.device for each in tensors if each.device.type != "cpu"), None)
     if device is not None:
         raise ModelError(
-            f"model lies on {device}, and is saved from the CPU, which every machine has; call "
+            f"model is on {device}, and is saved from the CPU, which every machine has; call "
             "model.cpu() before saving it"
         )
 
@@ -124,7 +124,8 @@ def _check_args(kind: type[torch.nn.Module], args: Mapping[str, Any]) -> None:
 def _sources(file: Path) -> dict[str, bytes]:
     if file.suffix != ".py" or not file.is_file():
         raise ModelError(
-            f"model class lies in {file}, which is no Python file; move it to a file such as net.py"
+            f"model class is defined in {file}, which is not a Python file; move it to a file "
+            "such as net.py"
         )
     found = imported_files(str(file.parent), file.name)
     nested = next((name for name in found if "/" in name), None)
@@ -203,7 +204,10 @@ def _named(result: Any, outputs: Sequence[str]) -> Any:
     if isinstance(result, dict):
         missing = [name for name in outputs if name not in result]
         if missing:
-            raise ModelError(f"outputs: the model returned {list(result)}; {missing[0]!r} is not")
+            raise ModelError(
+                f"outputs: the model returned {list(result)}, without {missing[0]!r}; correct the "
+                "names"
+            )
         return {name: result[name] for name in outputs or result}
     parts = result if isinstance(result, tuple | list) else (result,)
     if len(parts) != len(outputs or (0,)):

@@ -46,7 +46,7 @@ class Sketch(TorchFunctionMode):
     `check_repeatable`, in small networks.
 
     Args:
-        draws: random numbers are drawn as usual, though in another order.
+        draws: Random numbers are drawn as usual, though in another order.
     """
 
     def __init__(self, draws: bool = False) -> None:

@@ -32,8 +32,8 @@ class _Slot:
     """Buffers of one call, tensors (rows, …) by model input.
 
     Args:
-        host: page-locked where there is a GPU, so that copies run beside everything else.
-        device: what the network reads.
+        host: Page-locked where there is a GPU, so that copies run next to everything else.
+        device: What the network reads.
         copied: `host` has been read.
         free: `device` has been read.
     """
@@ -49,11 +49,11 @@ class Results:
     """Outputs of some rows, on their way back to page-locked memory.
 
     Args:
-        rows: of all calls together.
+        rows: Rows of all calls together.
         tensors: (rows, …) by output, call after call; made with the first.
-        places: of each call's rows among all.
-        filled: rows of the calls so far.
-        last: the last copy that was begun.
+        places: Places of each call's rows among all.
+        filled: Rows of the calls so far.
+        last: The last copy that was started.
     """
 
     rows: int
@@ -101,7 +101,7 @@ class Staging:
         """Puts a tile's rows through the network.
 
         Raises:
-            StepError: the network raised, or returned something of another shape, type or name.
+            StepError: The network raised, or returned something of another shape, type or name.
         """
         slot = self._next_slot(inputs, tile)
         self._send(slot, forward, inputs, tile)
@@ -121,7 +121,7 @@ class Staging:
         results.filled += tile.kept
 
     def clear(self) -> None:
-        """Waits for the device, and lets go of all of its memory that is not in use."""
+        """Waits for the device, and releases all of its memory that is not in use."""
         self._module.synchronize(self._device)
         self._slots.clear()
         if self._pinned:

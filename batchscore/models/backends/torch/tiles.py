@@ -38,8 +38,8 @@ def run_tiles(inputs: Inputs, rows: int, forward: Forward) -> dict[str, Array]:
     """Runs all tiles of `rows` rows and returns each output as an array (rows, …).
 
     Raises:
-        StepError: the network raised, or returned something of another shape, type or name, be it
-            than declared or than for other rows.
+        StepError: The network raised, or returned another shape, type or name than declared or than
+            for other rows.
     """
     tiles = cut_tiles(inputs, rows, forward.rows, forward.varying)
     start = time.perf_counter()

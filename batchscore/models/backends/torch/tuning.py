@@ -33,21 +33,21 @@ def search_rows(first: int, most: int, measure: Measure, limit_bytes: int) -> in
     """Returns the rows of a call: doubled while that gains more than 5 %, or halved until they fit.
 
     Args:
-        first: is tried first.
-        most: is never exceeded.
-        measure: tries calls of so many rows; None where memory runs out.
-        limit_bytes: of memory in use.
+        first: The number that is tried first.
+        most: The largest number.
+        measure: Tries calls of so many rows; None where memory runs out.
+        limit_bytes: The most bytes of memory in use.
 
     Raises:
-        DeviceError: not even calls of one row stay within the limit.
+        DeviceError: Not even calls of one row stay within the limit.
     """
     rows = min(first, most)
     while (best := _fitting(rows, measure, limit_bytes)) is None:
         if rows == 1:
             raise DeviceError(
                 f"one row alone needs more than {limit_bytes / 2**30:.1f} GiB of the device's "
-                "memory, half of what is free; use a smaller model, a device with more memory, or "
-                "runtime.device cpu; or set runtime.micro_batch: 1 to try all the same"
+                "memory, half of what is free; use a smaller model, a device with more memory, "
+                "or runtime.device cpu; or set runtime.micro_batch: 1 to try anyway"
             )
         rows, most = rows // 2, rows - 1
     while 2 * rows <= most:

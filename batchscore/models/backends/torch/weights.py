@@ -48,7 +48,7 @@ def read_weights(path: Path, model: Model) -> State:
     """Returns a weights file's tensors by name, mapped from disk instead of copied.
 
     Raises:
-        ModelError: the file is of another kind, damaged, holds more than tensors, or unpacks to
+        ModelError: The file is of another kind, damaged, holds more than tensors, or unpacks to
             more than its own bytes.
     """
     damage = find_damage(path)
@@ -80,7 +80,7 @@ def _other_format(what: str) -> str:
     if what.startswith("compressed"):
         return "unpack it"
     if "TorchScript" in what:
-        return f"load it with torch.jit.load where you trust it, and {_REMEDY}"
+        return f"load it with torch.jit.load if you trust it, and {_REMEDY}"
     return _REMEDY
 
 
@@ -150,10 +150,10 @@ def put(module: torch.nn.Module, state: State, model: Model, keep: torch.dtype |
     Weights that the network shares under several names may be there under one of them.
 
     Args:
-        keep: a type of numbers that stays as it is.
+        keep: A type of numbers that stays as it is.
 
     Raises:
-        ModelError: a tensor is missing, too much, or of another shape.
+        ModelError: A tensor is missing, too much, or of another shape.
     """
     own = persistent(module)
     types = {name: tensor.dtype for name, tensor in own.items()}
@@ -263,10 +263,10 @@ def load(module: torch.nn.Module, state: State, model: Model, assign: bool) -> N
     """Loads weights into a network by its own code.
 
     Args:
-        assign: put them in place of its own tensors, instead of copying them into these.
+        assign: Puts them in the place of its own tensors, instead of copying them into these.
 
     Raises:
-        ModelError: a tensor is missing, too much, or of another shape.
+        ModelError: A tensor is missing, too much, or of another shape.
     """
     try:
         module.load_state_dict(state, strict=True, assign=assign)
@@ -281,8 +281,8 @@ def _how_to_fit(own: State, state: State) -> str:
     prefix = next((name.partition(".")[0] for name in state), "") + "."
     if own and {f"{prefix}{name}" for name in own} == state.keys():
         return (
-            f"each name begins with {prefix!r}, as where a network was saved within another, such "
-            f"as DataParallel or torch.compile: save network.{prefix}state_dict()"
+            f"each name begins with {prefix!r}, as if a network was saved within another, such as "
+            f"DataParallel or torch.compile: save network.{prefix}state_dict()"
         )
     return "give the architecture and the arguments that they were trained with"
 

@@ -46,7 +46,7 @@ def test_longer_rows_come_in_smaller_tiles(length: int, rows: int) -> None:
     """A tile has no more rows than others, eight steps for each of these, and one row at least.
 
     Of some rows none is left over from groups of 64, in which kernels take them.
-    The number of rows of a GPU's micro-batch stands in the place of a tile's.
+    The number of rows of a GPU's micro-batch replaces that of a tile.
     """
     found = bucket_rows(length, rows)
     assert 1 <= found <= rows
@@ -92,7 +92,7 @@ def test_a_tile_holds_each_rows_numbers_and_then_pads(
 
 
 def test_other_inputs_go_with_their_rows() -> None:
-    """Beside tokens an input of one length is cut into the same tiles, the last repeated."""
+    """Next to tokens, an input of one length is cut into the same tiles, the last repeated."""
     lengths = [3, 90, 8, 9]
     ages = np.array([1.0, 2.0, 3.0, 4.0], np.float32)
     inputs = {"ids": _ragged(lengths), "age": ages}

@@ -163,7 +163,7 @@ def test_weights_that_would_run_code_are_not_read(
 def test_weights_that_do_not_fit_are_named(
     tmp_path: Path, state: dict[str, torch.Tensor], words: str
 ) -> None:
-    """What is missing, too much or of another shape stands in the error."""
+    """The error names what is missing, too much or of another shape."""
     safetensors.torch.save_file(state, tmp_path / "w.safetensors")
     with pytest.raises(ModelError, match=words):
         load_network(single(tmp_path, "w.safetensors"), "cpu")

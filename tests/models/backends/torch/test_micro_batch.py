@@ -74,14 +74,14 @@ def test_no_row_is_lost_where_memory_runs_out(
     halved: list[int] = []
     done = micro_batches(halved).begin({"x": x}, rows, forward(network, size))()
     assert done["score"].tolist() == (x * 2 + 1).tolist()
-    # A row that fills up a call stands there again and again.
+    # A row that fills up a call is there again and again.
     assert [row for row, _ in itertools.groupby(network.rows)] == x.tolist()
     assert halved == list(range(1, len(halved) + 1))
     assert network.calls == sorted(network.calls, reverse=True)
 
 
 def test_a_network_may_return_its_own_buffer() -> None:
-    """What is fetched beside the next call is a copy of what that call writes over."""
+    """What is fetched during the next call is a copy of what that call writes over."""
     own, fetched = torch.zeros(8), list[int]()
 
     class Watched(Staging):
@@ -184,7 +184,7 @@ def test_a_network_may_write_to_its_inputs_and_return_them() -> None:
 
 
 def test_results_stay_while_later_blocks_use_the_same_buffers() -> None:
-    """Four blocks of one call each, begun before any is waited for, keep their own values."""
+    """Four blocks of one call each, started before any is waited for, keep their own values."""
     calls = micro_batches()
     called = forward(lambda tensors: tensors["x"], 4)
     waits = [calls.begin({"x": np.full(4, i, np.float32)}, 4, called) for i in range(4)]
@@ -216,7 +216,7 @@ def test_a_device_that_failed_is_reported_when_its_results_are_waited_for() -> N
 @settings(deadline=None, max_examples=40)
 @given(lengths=st.lists(st.integers(0, 40), min_size=1, max_size=60), fits=st.integers(1, 30))
 def test_rows_of_varying_length_come_back_in_order(lengths: list[int], fits: int) -> None:
-    """Grouped by length, cut and halved, each row's sum stands in the row's own place."""
+    """Grouped by length, cut and halved, each row's sum is in the row's own place."""
 
     def call(tensors: Tensors) -> torch.Tensor:
         if len(tensors["ids"]) > fits:
@@ -251,7 +251,7 @@ def test_the_halves_of_a_tile_hold_its_rows(
 @pytest.mark.parametrize(
     ("result", "words"),
     [
-        (lambda x: x[:3], r"3 rows for output .a. where it was given 8 rows"),
+        (lambda x: x[:3], r"3 rows for output .a. but was given 8 rows"),
         (lambda x: (x, x), "returned 2 outputs"),
         (lambda x: x[9], "raised IndexError"),
     ],

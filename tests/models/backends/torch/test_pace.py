@@ -57,7 +57,7 @@ def test_only_slow_tiles_leave_the_callers_thread(seconds: float, threads: int) 
 
 
 def test_threads_without_a_tile_do_not_count() -> None:
-    """Of three tiles two are left behind the first: two threads work, and one beside the other."""
+    """Of three tiles two are left behind the first: two threads work at the same time."""
 
     def call(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
         time.sleep(0.05)

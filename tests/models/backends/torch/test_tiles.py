@@ -69,7 +69,7 @@ class Linear(nn.Module):
 
 
 class Embedded(nn.Module):
-    """Embeddings of two codes beside numbers."""
+    """Embeddings of two codes, and numbers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -257,18 +257,18 @@ def test_outputs_are_named_as_declared(
 @pytest.mark.parametrize(
     ("result", "outputs", "words"),
     [
-        (lambda x: x[:5], (A,), "returned 5 rows for output 'a' where it was given 1,024"),
+        (lambda x: x[:5], (A,), "returned 5 rows for output 'a' but was given 1,024"),
         (lambda x: x.sum(), (), r"shape \[\]"),
         (lambda x: torch.stack([x] * 3, 1), (B,), r"expected \[1024, 2\]"),
         (lambda x: (x, x), (A,), "returned 2 outputs"),
-        (lambda x: {"c": x}, (A,), r"\['a'\] are declared"),
+        (lambda x: {"c": x}, (A,), r"expected \['a'\] too, as declared"),
         (lambda x: None, (A,), "returned a NoneType"),
         (lambda x: {"a": 1.0}, (A,), "'a' is a float"),
         (lambda x: x @ torch.ones(3), (A,), "raised RuntimeError"),
         (lambda x: dict[str, int]()["k"], (A,), "raised KeyError"),
         (lambda x: {}, (), "without outputs"),
         (lambda x: {1: x}, (), "output 1; expected a text"),
-        (lambda x: {"b": x, 1: x}, (A,), r"outputs \['b', 1\]; \['a'\] are declared"),
+        (lambda x: {"b": x, 1: x}, (A,), r"outputs \['b', 1\]; expected \['a'\] too, as declared"),
         (lambda x: x.to(torch.complex64), (), "torch.complex64"),
         (lambda x: x.to_sparse(), (A,), "torch.sparse_coo"),
         (lambda x: x.to(torch.float8_e4m3fn), (), "float8_e4m3fn"),

@@ -95,7 +95,7 @@ def test_rows_are_remembered() -> None:
     ids=lambda content: str(content[:12]),
 )
 def test_a_damaged_file_is_as_none(content: bytes) -> None:
-    """Whatever stands in the file, nothing is remembered, and the next size replaces it."""
+    """Whatever the file holds, nothing is remembered, and the next size replaces it."""
     path = cache_file()
     path.parent.mkdir()
     path.write_bytes(content)
@@ -119,7 +119,7 @@ def test_a_pipe_in_the_cache_is_not_waited_for() -> None:
 
 
 def test_what_cannot_be_put_in_place_is_taken_away() -> None:
-    """Where the cache file is a folder, no other file stays beside it."""
+    """Where the cache file is a folder, no other file stays next to it."""
     cache_file().mkdir(parents=True)
     remember_rows("a", 8)
     assert [path.name for path in cache_file().parent.iterdir()] == ["micro_batch.json"]
