@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import date
 from typing import IO, Any, Literal
 
@@ -251,19 +251,21 @@ def _failing(document: Values) -> str:
 
 
 def _ran(document: dict[str, Any]) -> RunResult:
-    output = str(document["output"])
-    held = document["status"] == "held"
+    from batchscore.runs.manifest_model import decode_manifest
+
+    output, manifest = str(document["output"]), decode_manifest(document, document["run"])
+    paths = () if manifest.status == "held" else manifest.paths
     return RunResult(
         document["status"],
-        document["run"],
-        document["slice"],
+        manifest.run,
+        manifest.slice,
         output,
-        RowCounts(**document["rows"]),
-        () if held else tuple(f"{output}/{file['path']}" for file in document["files"]),
+        RowCounts(**asdict(manifest.rows)),
+        tuple(f"{output}/{path}" for path in paths),
         _outcomes(document),
-        (document.get("drift") or {}).get("verdict"),
-        document.get("error"),
-        document["seconds"],
+        (manifest.drift or {}).get("verdict"),
+        manifest.error,
+        manifest.seconds,
         document,
     )
 

@@ -35,7 +35,13 @@ from batchscore.runs.profiles import save_profile
 from batchscore.runs.publication import Publication, pending
 from batchscore.runs.publish import Held, publish
 from batchscore.runs.reconcile import Rows
-from batchscore.runs.revoked import lifted, revocations, revoked_path
+from batchscore.runs.revoked import (
+    Revocation,
+    encode_revocations,
+    lifted,
+    revocations,
+    revoked_path,
+)
 from batchscore.runs.segments import compact
 from batchscore.runs.snapshot import published_run, read_listing, snapshot
 from batchscore.storage.store import Store
@@ -414,7 +420,7 @@ def _rollback(
     documents: list[tuple[str, Any]] = [
         (_path(made), compact(store, made, read_raw(store, base)).document)
     ]
-    revoked = {str(each["run"]): each for each in revocations(store, slice_)}
+    revoked = {each.run: each for each in revocations(store, slice_)}
     is_published, each = False, read_raw(store, undoing.manifest.run)
     while True:
         turned = _turned(each, is_published, {**decision, "run": made.run})
@@ -434,7 +440,7 @@ def _rollback(
         files=tuple(sorted(made.paths)),
         moves=undoing.back,
         retire=undoing.gone,
-        documents=(*documents, (revoked_path(slice_), list(revoked.values()))),
+        documents=(*documents, (revoked_path(slice_), encode_revocations([*revoked.values()]))),
     )
 
 
@@ -449,18 +455,13 @@ def _turned(manifest: Manifest, is_published: bool, decision: dict[str, str]) ->
     return manifest.without("revoked").updated(status=status, restored=decision)
 
 
-def _revocation(store: Store, manifest: Manifest, decision: Mapping[str, str]) -> dict[str, Any]:
+def _revocation(store: Store, manifest: Manifest, decision: Mapping[str, str]) -> Revocation:
     """Returns what is not to be published again by itself: the shards that the run scored so."""
     base = read_manifest(store, manifest.base) if manifest.base else None
     before = _by_attempt(base)
     added = [r for attempt, r in _by_attempt(manifest).items() if attempt not in before]
     shards = {(p.shard.path, p.shard.size, p.shard.mark) for r in added for p in r.pieces}
-    return {
-        "run": manifest.run,
-        "score": manifest.score,
-        "shards": [list(shard) for shard in sorted(shards)],
-        **decision,
-    }
+    return Revocation(manifest.run, manifest.score, tuple(sorted(shards)), **decision)
 
 
 def _path(manifest: Manifest) -> str:

@@ -37,7 +37,7 @@ from batchscore.runs.profiles import Reference, read_run_profile, save_profile
 from batchscore.runs.publication import Publication
 from batchscore.runs.publish import publish, roll_forward
 from batchscore.runs.reconcile import Rows, reconcile
-from batchscore.runs.revoked import lifted, revocations, revoked_path
+from batchscore.runs.revoked import encode_revocations, lifted, revocations, revoked_path
 from batchscore.runs.run_plan import RunPlan, read_plan
 from batchscore.runs.segments import compact
 from batchscore.storage.reading import Digest
@@ -212,7 +212,7 @@ def _settle_rejects(store: Store, made: Mapping[str, UnitRecord]) -> dict[str, U
 
 
 def _bad_shards(result: Result) -> list[tuple[str, str]]:
-    found = {str(bad["path"]): str(bad["reason"]) for bad in result.plan.bad_files}
+    found = {bad.path: bad.reason for bad in result.plan.read_bad_files()}
     found |= {bad.path: bad.reason for record in result.records for bad in record.bad_shards}
     return sorted(found.items())
 
@@ -268,11 +268,11 @@ def _lifted(spec: RunSpec, result: Result) -> list[tuple[str, Any]]:
     shards = {p.shard.path for r in result.records for p in r.pieces if r.unit in result.fresh}
     left = [
         lifted(each)
-        if each["run"] in result.plan.revoked and shards & {path for path, *_ in each["shards"]}
+        if each.run in result.plan.revoked and shards & {path for path, *_ in each.shards}
         else each
         for each in revoked
     ]
-    return [(revoked_path(spec.slice), left)] if left != revoked else []
+    return [(revoked_path(spec.slice), encode_revocations(left))] if left != revoked else []
 
 
 def _manifest(spec: RunSpec, result: Result, checks: Sequence[Check], status: str) -> Manifest:
@@ -283,12 +283,11 @@ def _manifest(spec: RunSpec, result: Result, checks: Sequence[Check], status: st
     standing = set(plan.before) | set(result.base.paths if result.base else ())
     bad = [{"path": path, "reason": reason} for path, reason in _bad_shards(result)]
     facts = {
-        **head,
+        **head.document,
         "inference": {
-            **head["inference"],
+            **(head.inference or {}),
             "halved_to": fewest_rows(spec.output, spec.identity.run),
         },
-        "base": plan.base,
         "rows": asdict(result.rows),
         "columns": [list(c) for c in next((r.columns for r in records if r.scored), ())],
         "files": files,
@@ -320,18 +319,20 @@ def _head(
     status: str,
     units: Units | None = None,
     ended: datetime | None = None,
-) -> dict[str, Any]:
+) -> Manifest:
+    """Returns what a manifest says whether or not the run came to its rows."""
     spent = times(plan.started, ended)
     seconds = spent["seconds"]
     phases = rounded(split(seconds, by_phase(plan.spent), units), seconds)
-    return {
-        "run": run,
-        "status": status,
-        **plan.facts,
-        **spent,
-        "phases": phases,
-        "start_up_seconds": start_up_steps(plan.spent, phases),
-    }
+    return build_manifest(
+        run=run,
+        status=status,
+        **{**plan.facts, **spent},
+        phases=phases,
+        start_up_seconds=start_up_steps(plan.spent, phases),
+        base=plan.base,
+        rows=asdict(Rows(plan.shard_rows, 0, 0, 0)),
+    )
 
 
 def _scored_at(plan: RunPlan, fresh: Sequence[UnitRecord]) -> Units:
@@ -364,13 +365,12 @@ def failed_manifest(
         message: Why it ended so.
         ended: When it ended; now by default.
     """
-    return build_manifest(**_without_result(run, plan, status, ended), error=message)
+    return _without_result(run, plan, status, ended).updated(error=message)
 
 
 def held_manifest(run: str, plan: RunPlan, checks: Sequence[Check]) -> Manifest:
     """Returns the manifest of a run that was held before it scored anything."""
-    return build_manifest(
-        **_without_result(run, plan, "held"),
+    return _without_result(run, plan, "held").updated(
         replaced=[],
         rejects=summarize_rejects(()),
         checks=[asdict(check) for check in checks],
@@ -379,16 +379,14 @@ def held_manifest(run: str, plan: RunPlan, checks: Sequence[Check]) -> Manifest:
 
 def _without_result(
     run: str, plan: RunPlan, status: str, ended: datetime | None = None
-) -> dict[str, Any]:
-    rows = asdict(Rows(plan.shard_rows, 0, 0, 0))
+) -> Manifest:
     units = Units(0.0, 0.0) if status == "held" else None
-    head = {**_head(run, plan, status, units, ended), "base": plan.base}
-    return {**head, "rows": rows, "files": [], "inputs": plan.inputs}
+    return _head(run, plan, status, units, ended).updated(files=[], inputs=plan.inputs)
 
 
 def _timings(
     spec: RunSpec,
-    head: Mapping[str, Any],
+    head: Manifest,
     fresh: Sequence[UnitRecord],
     before: Mapping[str, float],
 ) -> dict[str, Any]:
@@ -422,17 +420,17 @@ def until_now(manifest: Manifest) -> Manifest:
     return manifest.updated(**spent, phases=phases, start_up_seconds=steps, timings=timings or None)
 
 
-def _setting(spec: RunSpec, head: Mapping[str, Any], fresh: Sequence[UnitRecord]) -> Setting:
-    started, finished = (datetime.fromisoformat(head[key]) for key in ("started", "finished"))
-    workers, preprocess = head["workers"], spec.scoring.preprocess
+def _setting(spec: RunSpec, head: Manifest, fresh: Sequence[UnitRecord]) -> Setting:
+    started, finished = map(datetime.fromisoformat, (head.started, str(head.finished)))
+    preprocess = spec.scoring.preprocess
     functions = [
         step.function for step in spec.scoring.postprocess if isinstance(step, UserFunction)
     ]
     return Setting(
         started.timestamp(),
         finished.timestamp(),
-        workers=workers,
-        cores=head["cores"],
+        workers=head.workers,
+        cores=head.cores,
         device=spec.execution.device,
         precision=spec.execution.precision,
         units=len(fresh),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from batchscore.errors import InvalidError, RecordError
 from batchscore.messages.wording import counted, one_line
@@ -27,7 +26,7 @@ from batchscore.runs.history import published_manifest, read_manifest
 from batchscore.runs.ledger import finished_units, read_heads
 from batchscore.runs.manifest_model import Manifest
 from batchscore.runs.manifest_units import published_records
-from batchscore.runs.revoked import revocations
+from batchscore.runs.revoked import Revocation, revocations
 from batchscore.runs.snapshot import Listing, read_listing
 from batchscore.units.record import UnitRecord
 from batchscore.units.unit import Piece, Unit, make_unit, pack_units
@@ -136,7 +135,7 @@ def settle(plan: Plan, rescore: bool = False, read: bool = False) -> Work:
     changes, checks = _changes(plan, base, changed, reasons, published, rescore)
     checks = (*checks, *_tell_missing(missing), *_tell_damaged(damaged))
     checks = (*checks, *([] if rescore else _judge_revoked(revoked, units, resumed)))
-    runs = tuple(each["run"] for each in revoked)
+    runs = tuple(each.run for each in revoked)
     done = (base, plan.score, kept, resumed)
     lost = bool(missing or damaged)
     again = explain_work(reasons, rescore, changes.rewritten, lost) if base else ()
@@ -251,16 +250,16 @@ def _seconds_for(share: float, base: Manifest) -> float:
     return float(base.seconds - scoring + scoring * share)
 
 
-def _revoked_alike(plan: Plan) -> list[dict[str, Any]]:
+def _revoked_alike(plan: Plan) -> list[Revocation]:
     """Returns what was taken back of runs that had scored as this job does."""
     spec = plan.spec
-    found = [each for each in revocations(spec.output, spec.slice) if each["shards"]]
-    return [each for each in found if each["score"] == plan.score or _ran_alike(plan, each["run"])]
+    found = [each for each in revocations(spec.output, spec.slice) if each.shards]
+    return [each for each in found if each.score == plan.score or _ran_alike(plan, each.run)]
 
 
-def _not_revoked(damage: _Damage, revoked: Sequence[Mapping[str, Any]]) -> _Damage:
+def _not_revoked(damage: _Damage, revoked: Sequence[Revocation]) -> _Damage:
     """Returns the damaged units that were not taken back, which moved the files of the others."""
-    shards = {tuple(shard) for each in revoked for shard in each["shards"]}
+    shards = {shard for each in revoked for shard in each.shards}
     return {
         unit: found
         for unit, found in damage.items()
@@ -276,7 +275,7 @@ def _ran_alike(plan: Plan, run: str) -> bool:
 
 
 def _judge_revoked(
-    revoked: Sequence[Mapping[str, Any]],
+    revoked: Sequence[Revocation],
     units: Sequence[Unit],
     resumed: Mapping[str, UnitRecord],
 ) -> list[Check]:
@@ -287,13 +286,13 @@ def _judge_revoked(
         Check(
             "revoked",
             False,
-            f"run {each['run']} published the same shards scored the same way, and {each['by']} "
-            f"took it back at {each['at']}{_because(each['reason'])}; change the model, the job "
+            f"run {each.run} published the same shards scored the same way, and {each.by} "
+            f"took it back at {each.at}{_because(each.reason)}; change the model, the job "
             "or these shards, or publish them anyway with --rescore",
             "held",
         )
         for each in revoked
-        if shards & set(map(tuple, each["shards"]))
+        if shards & {*each.shards}
     ][:1]
 
 

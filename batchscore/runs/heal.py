@@ -186,8 +186,9 @@ def _read(store: Store, slice_: str, run: str) -> _Ran | None:
         RecordError, LookupError, TypeError, ValueError, AttributeError, FileNotFoundError
     ):
         raw = store.read_json(layout.run_file(run, "manifest.json"))
-        if raw["slice"] == slice_ and raw["status"] in _TOOK_EFFECT:
-            found = expand(store, decode_manifest(raw, run))
+        manifest = decode_manifest(raw, run)
+        if manifest.slice == slice_ and manifest.status in _TOOK_EFFECT:
+            found = expand(store, manifest)
             files = dict(zip(found.paths, found.files, strict=True))
             return _Ran(run, found.base, found.status, str(found.public_since), files)
     return None

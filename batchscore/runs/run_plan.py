@@ -9,7 +9,7 @@ from batchscore.errors import RecordError
 from batchscore.messages.wording import reason
 from batchscore.runs import layout
 from batchscore.runs.manifest_model import decode_manifest
-from batchscore.runs.manifest_parts import RowCounts
+from batchscore.runs.manifest_parts import BadShardEntry, RowCounts
 from batchscore.storage.store import Store, encode_json
 from batchscore.storage.typed import Count, Moment, decode, require_version
 
@@ -70,6 +70,10 @@ class RunPlan:
     def started(self) -> str:
         """When the command started, ISO 8601 in UTC."""
         return str(self.facts["started"])
+
+    def read_bad_files(self) -> list[BadShardEntry]:
+        """Returns the shards that could not be planned; ValueError if one is damaged."""
+        return [decode(BadShardEntry, each) for each in self.bad_files]
 
     @property
     def shard_rows(self) -> int:

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from batchscore.errors import RecordError, VersionError
 from batchscore.runs.history import read_history, read_manifest
 from batchscore.runs.manifest_model import build_manifest, decode_manifest, manifest_schema
 from batchscore.runs.manifest_units import published_records
-from batchscore.storage.store import Store
+from batchscore.storage.store import Store, encode_json
 from docs import make_manifest_reference
 from tests.factory import run_json
 from tests.manifests import ROWS
@@ -64,6 +66,43 @@ def test_keys_of_a_later_release_stay() -> None:
     assert decode_manifest(written, "r").document == written
     later = decode_manifest(written, "r").updated(status="revoked")
     assert later.document == {**written, "status": "revoked"}
+
+
+DECISION = {"at": "2026-11-20T02:00:00+00:00", "by": "me@here", "reason": "a quiet night"}
+CHECK = {"name": "rows", "passed": False, "detail": "1 of 2", "status": "held", "odd": 1}
+# Their absence tells the states of a run apart.
+TOLD_APART: dict[str, Any] = {
+    **{"units": [], "checks": [CHECK], "error": "", "reused_units": 0, "rescored": []},
+    "rejects": {"reasons": {}, "files": []},
+    **dict.fromkeys(("released", "discarded", "revoked", "restored", "rollback"), DECISION),
+}
+FACTS = {**TOLD_APART, "base": None, "drift": None, "files": [], "invented": {"a": [None]}}
+
+
+@given(st.lists(st.sampled_from([*FACTS]), unique=True), st.sampled_from([*FACTS]))
+def test_what_is_absent_stays_absent(keys: list[str], key: str) -> None:
+    """Whichever keys a manifest has, in any order: it is written again with the same bytes.
+
+    Keys that tell states apart are None where they are absent, and only there.
+    """
+    written = {**{name: FACTS[name] for name in keys}, **HEAD}
+    found = decode_manifest(json.loads(encode_json(written)), "r")
+    assert encode_json(found.document) == encode_json(written)
+    for name in TOLD_APART:
+        assert (getattr(found, name) is None) == (name not in keys)
+    changed = found.updated(**{key: FACTS[key]})
+    assert encode_json(changed.document) == encode_json({**written, key: FACTS[key]})
+    assert encode_json(changed.without(key).document) == encode_json(
+        {name: value for name, value in written.items() if name != key}
+    )
+
+
+def test_a_change_of_another_type_is_refused() -> None:
+    """A manifest cannot be changed into one that would be damaged."""
+    with pytest.raises(ValueError, match="its workers cannot be right"):
+        decode_manifest(HEAD, "r").updated(workers="1")
+    with pytest.raises(ValueError, match="its rows is missing"):
+        decode_manifest(HEAD, "r").without("rows")
 
 
 @pytest.mark.parametrize(
