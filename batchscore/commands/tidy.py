@@ -6,7 +6,7 @@ import posixpath
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 
-from batchscore.errors import BatchscoreError, RecordError, VersionError
+from batchscore.errors import InvalidError, RecordError, VersionError
 from batchscore.finish.finish import failed_manifest
 from batchscore.messages.wording import counted_were
 from batchscore.runs import layout
@@ -104,21 +104,22 @@ def _last_sign(store: Store, run: str, started: datetime) -> datetime:
 
 
 def purge(store: Store, slice_: str, days: int) -> None:
-    """Removes a slice's retired files past retention, and records that nothing can need again."""
+    """Removes a slice's retired files past retention, and records that nothing can need again.
+
+    Raises:
+        RecordError: A manifest of a run that retired files cannot be read. Nothing was removed.
+    """
     before = (datetime.now(timezone.utc) - timedelta(days=days)).isoformat(timespec="milliseconds")
-    needed = _units(store, published_manifest(store, slice_))
-    for run in store.names(f"{layout.HOME}/retired"):
-        manifest = _manifest_of(store, run, slice_)
-        if manifest is None:
-            continue
-        if _replaced_at(store, slice_, manifest) < before:
-            store.remove(f"{layout.HOME}/retired/{run}")
-        elif manifest.base:
-            base = _manifest_of(store, manifest.base, slice_)
-            if base is None:  # which records it needs is unknown: all are kept
-                return
-            needed |= _units(store, base)
-    sweep_records(store, slice_, needed)
+    runs = store.names(f"{layout.HOME}/retired")
+    found = [each for run in runs if (each := _manifest_of(store, run, slice_)) is not None]
+    expired = [each.run for each in found if _replaced_at(store, slice_, each) < before]
+    bases = [each.base for each in found if each.base and each.run not in expired]
+    kept = [_manifest_of(store, base, slice_) for base in bases]
+    needed = [_units(store, each) for each in (published_manifest(store, slice_), *kept)]
+    for run in expired:
+        store.remove(f"{layout.HOME}/retired/{run}")
+    if None not in kept:  # else which records a run needs is unknown, and all are kept
+        sweep_records(store, slice_, set().union(*needed))
 
 
 def _replaced_at(store: Store, slice_: str, manifest: Manifest) -> str:
@@ -139,9 +140,10 @@ def _replaced_at(store: Store, slice_: str, manifest: Manifest) -> str:
 
 
 def _manifest_of(store: Store, run: str, slice_: str) -> Manifest | None:
+    """Returns a run's manifest; None where it left none, or is of another slice."""
     try:
         manifest = read_manifest(store, run)
-    except BatchscoreError:
+    except InvalidError:
         return None
     return manifest if manifest.slice == slice_ else None
 
