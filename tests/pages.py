@@ -50,6 +50,7 @@ def shape(line: str) -> str:
     line = re.sub(r"\b[0-9a-f]{16}\b", "UNIT", line)
     line = re.sub(r"limited by .*|^help .*|in \S+/data$|\S+@\S+", "…", line)
     line = re.sub(r"\S*/?data/samples/", "data/samples/", line)
+    line = re.sub(r"\S*/out/", "out/", line)  # the page names the folder from the clone's root
     return re.sub(r"\d{4}-\d\d-\d\dT[\d:.+]+|[\d.,]*\d[kM]?", "#", line)
 
 

@@ -24,6 +24,7 @@ from tests.pages import ROOT, all_blocks, arguments, blocks, page, replay, sessi
 
 README = page("README.md")
 SESSIONS = sessions("".join(blocks("console", README)))
+HELD = sessions("".join(blocks("console", page("docs/held-runs.md"))))
 ARCHITECTURE = page("docs/architecture.md")
 DRIFT = page("docs/drift.md")
 OPERATIONS = "".join(page(f"docs/{name}.md") for name in ("operations", "watching", "held-runs"))
@@ -41,8 +42,11 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.slow
 def test_the_sessions_and_the_code_do_what_the_readme_says(clone: Path) -> None:
-    """Every command ends as shown and prints the lines shown; what it wrote is read as shown."""
-    for command, expected in SESSIONS:
+    """Every command ends as shown and prints the lines shown; what it wrote is read as shown.
+
+    So does that of the page on held runs, over what the README's have published.
+    """
+    for command, expected in (*SESSIONS, *HELD):
         if words := arguments(command):
             replay(words, expected)
     for code in blocks("python", README):

@@ -41,7 +41,7 @@ class State:
 
     @staticmethod
     def begin(folder: Path) -> State:
-        job = write_world(folder / "world", SHARDS)
+        job = write_world(folder / "world", SHARDS, rest_s=0.0)
         unknown = Published(Rows(), Rows(), b"", {})
         world = World("interleaving", job, None, Rows(), unknown, (), 0.0)
         (folder / "course").mkdir()

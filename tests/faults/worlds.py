@@ -25,7 +25,7 @@ _SLOW = """import time
 
 
 def rest(batch):
-    time.sleep(0.02)
+    time.sleep({rest_s})
     return batch
 """
 _CHANGES = {
@@ -40,10 +40,16 @@ _CHANGES = {
 Rows = Counter[tuple[Any, ...]]
 
 
-def write_world(folder: Path, shards: int) -> Path:
-    """Writes a job of small shards, with some rows to reject, that takes a while to score."""
+def write_world(folder: Path, shards: int, rest_s: float = 0.02) -> Path:
+    """Writes a job of small shards, with some rows to reject, that takes a while to score.
+
+    Args:
+        folder: is made, and holds the job.
+        shards: how many there are.
+        rest_s: seconds that a batch takes longer, so that a kill at a moment may find it.
+    """
     folder.mkdir(parents=True)
-    (folder / "slow.py").write_text(_SLOW)
+    (folder / "slow.py").write_text(_SLOW.format(rest_s=rest_s))
     job = factory.write_job(folder, _CHANGES)
     for number in range(shards):
         write_shard(folder, number)
