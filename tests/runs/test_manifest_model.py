@@ -71,12 +71,12 @@ def test_keys_of_a_later_release_stay() -> None:
 DECISION = {"at": "2026-11-20T02:00:00+00:00", "by": "me@here", "reason": "a quiet night"}
 CHECK = {"name": "rows", "passed": False, "detail": "1 of 2", "status": "held", "odd": 1}
 # Their absence tells the states of a run apart.
-TOLD_APART: dict[str, Any] = {
+DISTINGUISHING: dict[str, Any] = {
     **{"units": [], "checks": [CHECK], "error": "", "reused_units": 0, "rescored": []},
     "rejects": {"reasons": {}, "files": []},
     **dict.fromkeys(("released", "discarded", "revoked", "restored", "rollback"), DECISION),
 }
-FACTS = {**TOLD_APART, "base": None, "drift": None, "files": [], "invented": {"a": [None]}}
+FACTS = {**DISTINGUISHING, "base": None, "drift": None, "files": [], "invented": {"a": [None]}}
 
 
 @given(st.lists(st.sampled_from([*FACTS]), unique=True), st.sampled_from([*FACTS]))
@@ -88,7 +88,7 @@ def test_what_is_absent_stays_absent(keys: list[str], key: str) -> None:
     written = {**{name: FACTS[name] for name in keys}, **HEAD}
     found = decode_manifest(json.loads(encode_json(written)), "r")
     assert encode_json(found.document) == encode_json(written)
-    for name in TOLD_APART:
+    for name in DISTINGUISHING:
         assert (getattr(found, name) is None) == (name not in keys)
     changed = found.updated(**{key: FACTS[key]})
     assert encode_json(changed.document) == encode_json({**written, key: FACTS[key]})
@@ -99,7 +99,7 @@ def test_what_is_absent_stays_absent(keys: list[str], key: str) -> None:
 
 def test_a_change_of_another_type_is_refused() -> None:
     """A manifest cannot be changed into one that would be damaged."""
-    with pytest.raises(ValueError, match="its workers cannot be right"):
+    with pytest.raises(ValueError, match="its workers is not valid"):
         decode_manifest(HEAD, "r").updated(workers="1")
     with pytest.raises(ValueError, match="its rows is missing"):
         decode_manifest(HEAD, "r").without("rows")
