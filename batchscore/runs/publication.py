@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from batchscore.errors import RecordError
@@ -55,7 +55,7 @@ class Publication:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the publication as JSON-able values."""
-        return {_VERSION: _NEWEST, **asdict(self)}
+        return {_VERSION: _NEWEST, **vars(self)}
 
     @staticmethod
     def from_json(facts: Any) -> Publication:

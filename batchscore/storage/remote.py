@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+from functools import cache
 from typing import Any
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from batchscore.messages.addresses import redacted_address
 from batchscore.storage.retries import naming_store_errors, patiently
@@ -35,6 +37,9 @@ def connect(address: str, once: bool = False) -> tuple[Any, str]:
     Raises:
         OSError: The address is of no known kind, or its library is not installed.
     """
+    # What fsspec would find, too, a hundred times as fast: thousands of shards are looked at.
+    if address.startswith("/") and "::" not in address and "://" not in address:
+        return _local_disk(), address.rstrip("/") or "/"
     try:
         return _connect(address, once)
     except ImportError as error:
@@ -44,6 +49,11 @@ def connect(address: str, once: bool = False) -> tuple[Any, str]:
         ) from error
     except ValueError as error:
         raise OSError(f"{redacted_address(address)}: {error}") from error
+
+
+@cache
+def _local_disk() -> LocalFileSystem:
+    return LocalFileSystem()
 
 
 def _connect(address: str, once: bool) -> tuple[Any, str]:

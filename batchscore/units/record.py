@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from batchscore.errors import RecordError
 from batchscore.messages.wording import one_line, reason
 from batchscore.storage.reading import Digest
-from batchscore.storage.typed import require_version
+from batchscore.storage.typed import plain, require_version
 from batchscore.units.tallies import Tally
 from batchscore.units.unit import Piece, piece_from_json
 
@@ -94,7 +94,7 @@ class UnitRecord:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the record as JSON-able values."""
-        facts = asdict(self)
+        facts = plain(self)
         facts["score_ranges"] = {name: [*ends] for name, ends in self.score_ranges.items()}
         facts["tallies"] = {key: each.to_json() for key, each in self.tallies.items()}
         if not self.tallies:  # earlier versions read the records of jobs without such checks

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+
+from batchscore.storage.typed import plain
 
 KeyValue = str | int | None
 
@@ -61,7 +63,8 @@ class Unit:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the unit as JSON-able values."""
-        return asdict(self)
+        facts: dict[str, Any] = plain(self)
+        return facts
 
     @staticmethod
     def from_json(facts: dict[str, Any]) -> Unit:
@@ -70,7 +73,7 @@ class Unit:
 
 
 def piece_from_json(facts: dict[str, Any]) -> Piece:
-    """Reverses `asdict` of a piece."""
+    """Reverses `plain` of a piece."""
     keys = tuple((name, value) for name, value in facts["shard"]["keys"])
     shard = Shard(**{**facts["shard"], "keys": keys})
     groups = (tuple(facts[name]) for name in ("row_groups", "starts", "sizes"))

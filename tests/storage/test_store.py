@@ -278,6 +278,18 @@ def test_addresses_are_distinguished() -> None:
     assert Store("memory://x/").url("a/b") == "memory://x/a/b"
 
 
+@pytest.mark.parametrize(
+    "address",
+    ["/", "//", "/a/b", "/a//b/", "/a/../b", "/a b/é", "/~/x", "/a:b", "/s3:/a", "/a=1/*"],
+)
+def test_local_paths_are_opened_as_fsspec_opens_them(address: str) -> None:
+    """Looking at thousands of shards skips what fsspec parses of each, and finds the same."""
+    filesystem, path = open_filesystem(address)
+    expected, inner = fsspec.core.url_to_fs(address)
+    assert type(filesystem) is type(expected)
+    assert path == (inner.rstrip("/") or "/")
+
+
 def test_a_mark_changes_when_a_file_does(store: Store) -> None:
     """A file written again bears another mark than before, the same one when it is asked again."""
     marks = []
