@@ -12,10 +12,11 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import Published
-from tests.factory import make_rows, run_cli, write_job, write_shard
+from tests.factory import change_job, make_rows, run_cli, run_json, write_job, write_shard
 
 pytestmark = pytest.mark.slow
 
@@ -167,3 +168,38 @@ def test_types_that_a_reader_is_given(tmp_path: Path) -> None:
     for table in tables:
         for name, (values, *_) in TYPED.items():
             assert table.sort_by("id")[name].to_pylist() == values
+
+
+def texts_from(first: int) -> pa.Table:
+    """The small job's rows from an id on, each with a text."""
+    rows = make_rows(200, first)
+    return rows.append_column("text", pa.array([f"row {n:020d}" for n in rows["id"].to_pylist()]))
+
+
+def test_another_compression_rescores_nothing_and_readers_see_one_table(tmp_path: Path) -> None:
+    """A changed compression leaves a run unchanged; shards added under each are read together."""
+    job = write_job(tmp_path)
+    for shard in (0, 1):
+        write_shard(tmp_path / f"in/{shard}.parquet", texts_from(200 * shard))
+    assert run_json("run", job)["rows"]["scored"] == 400
+    for shard, compression in ((2, "snappy"), (3, "none"), (4, "zstd")):
+        change_job(tmp_path, {"output.compression": compression})
+        assert run_json("run", job)["status"] == "unchanged"
+        write_shard(tmp_path / f"in/{shard}.parquet", texts_from(200 * shard))
+        rows = run_json("run", job)["rows"]
+        assert rows["scored"] - rows["reused"] == 200
+    data = str(tmp_path / "out/data")
+    expected = pa.concat_tables([texts_from(200 * n) for n in range(5)])["text"].to_pylist()
+    for read in (by_pandas, by_pyarrow, by_duckdb, by_polars):
+        assert sorted(read(data)["text"].to_pylist()) == expected
+    assert _codecs(Path(data)) == {"ZSTD", "SNAPPY", "UNCOMPRESSED"}
+
+
+def _codecs(data: Path) -> set[str]:
+    """The compression of the column of texts in each file."""
+    found = set()
+    for path in data.rglob("*.parquet"):
+        group = pq.read_metadata(path).row_group(0)
+        columns = [group.column(index) for index in range(group.num_columns)]
+        found |= {each.compression for each in columns if each.path_in_schema == "text"}
+    return found

@@ -15,6 +15,7 @@ from batchscore.models.backends.facts import DEFAULT_OUTPUT
 from batchscore.models.folder import Model
 from batchscore.plan.footers import Footer
 from batchscore.plan.schemas import check_plain, lacking, unify_schemas
+from batchscore.stages.encoding import ZSTD
 from batchscore.stages.filters import filter_expression
 from batchscore.stages.postprocess import score_kinds
 from batchscore.stages.tally import check_type
@@ -166,7 +167,10 @@ def written_columns(
             )
     by, unique = tuple(output.partition_by), job.checks.unique
     checks = column_checks(job.checks)
-    return Target(columns, by, version, unique=unique, plain_keys=plain_keys, checks=checks)
+    codec = ZSTD if output.compression == "auto" else output.compression
+    return Target(
+        *(columns, by, version), unique=unique, plain_keys=plain_keys, checks=checks, codec=codec
+    )
 
 
 def _is_nested(kind: pa.DataType) -> bool:

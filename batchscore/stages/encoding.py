@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-_CODEC = "zstd"
-_LEVEL = 1
+ZSTD = "zstd"
+_LEVELS = {ZSTD: 1}
 _SAMPLE_ROWS = 8_192
 _SLICES = 16
 _SAMPLE_VALUES = 1 << 20
@@ -18,15 +19,19 @@ _SAMPLE_VALUES = 1 << 20
 _WORTH = 0.1
 
 
-def choose_encoding(table: pa.Table) -> dict[str, Any]:
+def choose_encoding(table: pa.Table, codec: str = ZSTD) -> dict[str, Any]:
     """Returns the Parquet options for rows like a table's, from slices all over it.
 
     Each leaf column gets a dictionary where that makes the sample a tenth smaller, and compression
     where that does. It goes by bytes, which are the same every time, and not by seconds.
+
+    Args:
+        table: The first rows of a file.
+        codec: Parquet's name of a compression, or `none`.
     """
     sample = _sample(table)
-    plain = _sizes(sample, use_dictionary=False)
-    repeated = _sizes(sample, use_dictionary=True)
+    plain = _sizes(sample, codec, use_dictionary=False)
+    repeated = _sizes(sample, codec, use_dictionary=True)
     dictionary = [c for c in plain if _is_worth(repeated[c][0], plain[c][0])]
     chosen = {**plain, **{column: repeated[column] for column in dictionary}}
     packed = [c for c, (compressed, raw) in chosen.items() if _is_worth(compressed, raw)]
@@ -35,8 +40,8 @@ def choose_encoding(table: pa.Table) -> dict[str, Any]:
     dictionary, packed = sorted({*dictionary, *unknown}), sorted({*packed, *unknown})
     return {
         "use_dictionary": dictionary or False,
-        "compression": {c: _CODEC if c in packed else "none" for c in chosen},
-        "compression_level": dict.fromkeys(packed, _LEVEL) or None,
+        "compression": {c: codec if c in packed else "none" for c in chosen},
+        "compression_level": _levels(packed, codec),
     }
 
 
@@ -52,15 +57,20 @@ def _is_worth(bytes_: int, otherwise: int) -> bool:
     return bytes_ < (1 - _WORTH) * otherwise
 
 
-def _sizes(sample: pa.Table, use_dictionary: bool) -> dict[str, tuple[int, int]]:
+def _levels(packed: Iterable[str], codec: str) -> dict[str, int] | None:
+    level = _LEVELS.get(codec)
+    return None if level is None else dict.fromkeys(packed, level) or None
+
+
+def _sizes(sample: pa.Table, codec: str, use_dictionary: bool) -> dict[str, tuple[int, int]]:
     """Returns each leaf column's bytes compressed and not, by its path in the schema."""
     sink = pa.BufferOutputStream()
     pq.write_table(
         sample,
         sink,
         use_dictionary=use_dictionary,
-        compression=_CODEC,
-        compression_level=_LEVEL,
+        compression=codec,
+        compression_level=_LEVELS.get(codec),
         write_statistics=False,
     )
     group = pq.read_metadata(pa.BufferReader(sink.getvalue())).row_group(0)

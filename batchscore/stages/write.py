@@ -20,6 +20,7 @@ from batchscore.job import ColumnCheck
 from batchscore.messages.wording import counted, counted_were, one_line
 from batchscore.stages.ahead import WriteBehind
 from batchscore.stages.block import Block, End, Reject, locate_rows, stopwatch
+from batchscore.stages.encoding import ZSTD
 from batchscore.stages.key_hashes import KeysFile
 from batchscore.stages.rows_file import RowsFile
 from batchscore.stages.scored_files import (
@@ -57,6 +58,7 @@ class Target:
         marked: Columns whose type carries an annotation, such as UUID, and that type.
         checks: What is counted of columns.
         hidden: Columns that are read for these checks alone; they are neither profiled nor written.
+        codec: The compression of columns that it makes a tenth smaller, or `none`.
     """
 
     columns: tuple[str, ...]
@@ -68,6 +70,7 @@ class Target:
     marked: tuple[tuple[str, pa.DataType], ...] = ()
     checks: tuple[ColumnCheck, ...] = ()
     hidden: tuple[str, ...] = ()
+    codec: str = ZSTD
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,9 @@ class UnitWriter:
         self._store, self._attempt, self._unit = store, attempt, attempt.unit
         self._target, self._profile, self._trial = target, profile, trial
         self._lineage = RowsFile(store, attempt.rows_file)
-        self._files = PartitionFiles(store, attempt.folder, target.file_bytes, self._lineage)
+        self._files = PartitionFiles(
+            store, attempt.folder, target.file_bytes, self._lineage, target.codec
+        )
         self._keys = KeysFile(store, attempt.keys_file, target.unique, attempt.unit.rows)
         self._rejects = Sidecar(store, attempt.rejects_file)
         self._reasons: Counter[str] = Counter()

@@ -135,6 +135,7 @@ KEEPS: dict[str, Changes] = {
     "input.max_bad_shards": {"input.on_bad_shard": "quarantine", "input.max_bad_shards": 1},
     "model.path": {"model.path": "moved"},
     "output.path": {"output.path": "elsewhere"},
+    "output.compression": {"output.compression": "snappy"},
     "output.retention_days": {"output.retention_days": 1},
     "on_change.model": {"on_change.model": "hold"},
     "on_change.removed_shards": {"on_change.removed_shards": "remove"},

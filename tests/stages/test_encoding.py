@@ -52,6 +52,15 @@ def test_each_column_is_encoded_as_its_values_repay(
     assert group.column(0).compression == codec
 
 
+@pytest.mark.parametrize("codec", ["zstd", "snappy", "none"])
+def test_the_codec_is_used_where_it_saves_a_tenth(codec: str) -> None:
+    """Texts get the codec that is asked for, and hashes none."""
+    table = pa.table({name: COLUMNS[name] for name in ("text", "hash")})
+    _, group = _written(table, **choose_encoding(table, codec))
+    name = "UNCOMPRESSED" if codec == "none" else codec.upper()
+    assert [group.column(i).compression for i in range(2)] == [name, "UNCOMPRESSED"]
+
+
 def test_files_are_smaller_than_with_parquets_defaults() -> None:
     """Of a table of many kinds, and of each kind for itself within a twentieth."""
     table = pa.table(COLUMNS)
@@ -117,9 +126,10 @@ def test_a_column_that_is_null_in_the_sample_may_hold_texts_later() -> None:
             }
         ),
         min_size=1,
-    )
+    ),
+    st.sampled_from(["zstd", "snappy", "none"]),
 )
-def test_whatever_is_chosen_reads_back(rows: list[dict[str, Any]]) -> None:
+def test_whatever_is_chosen_reads_back(rows: list[dict[str, Any]], codec: str) -> None:
     """Nulls, lists, structs and names with dots come back as they were written."""
     schema = pa.schema(
         {
@@ -131,5 +141,5 @@ def test_whatever_is_chosen_reads_back(rows: list[dict[str, Any]]) -> None:
         }
     )
     table = pa.Table.from_pylist(rows, schema=schema)
-    read, _ = _written(table, **choose_encoding(table))
+    read, _ = _written(table, **choose_encoding(table, codec))
     assert read.equals(table)
