@@ -52,6 +52,29 @@ STATE = {
 }
 
 
+LAYERS = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Sequential(nn.Linear(2, 33), nn.ReLU(), nn.Linear(33, 7), nn.Sigmoid())
+        self.last = nn.Linear(7, 2)
+
+    def forward(self, x):
+        return self.last(self.first(x)).sum(dim=1)
+"""
+
+
+def build_net(net: str = LAYERS) -> torch.nn.Module:
+    """Return the network of some code, built by torch alone with weights of its own."""
+    names: dict[str, Any] = {}
+    torch.manual_seed(1)
+    exec(net, names)
+    built: torch.nn.Module = names["Net"]().eval()
+    return built
+
+
 def make_rows(rows: int = 300, first: int = 0) -> pa.Table:
     """Return rows with the columns id, a and b (numbers), and part (a text, `p0` to `p2`)."""
     ids = np.arange(first, first + rows)

@@ -38,7 +38,7 @@ from batchscore.phases import (
     START_UP,
     Stopwatch,
 )
-from batchscore.plan import Plan, Work, make_plan, settle
+from batchscore.plan import Plan, Work, keeping_kernels, make_plan, settle
 from batchscore.plan.newest import newest_bound
 from batchscore.plan.places import probe_output
 from batchscore.plan.plan import day_end
@@ -232,7 +232,8 @@ def _try(plan: Plan, work: Work, clock: Stopwatch, flags: Sequence[str], scores:
             are findings of the check and do not end it.
     """
     try:
-        plan = engine_of(plan).place(with_process(plan), work.units)
+        plan = with_process(keeping_kernels(plan, work))
+        plan = engine_of(plan).place(plan, work.units)
         plan = prepared(plan, work.units, clock, all_flags(plan, flags))
         spent = clock.spent()
         return _Tryout(plan, rehearse(plan, work), spent, None)

@@ -35,7 +35,7 @@ from batchscore.finish.finish import failed_manifest, held_manifest, until_now
 from batchscore.messages.wording import counted, counted_were
 from batchscore.models.process.current import ended
 from batchscore.phases import BEAM, PUBLISHED, Stopwatch, by_phase, rounded, start_up_steps, times
-from batchscore.plan import Plan, Work, plan_facts, scored_as, settle
+from batchscore.plan import Plan, Work, keeping_kernels, plan_facts, scored_as, settle
 from batchscore.processes import uncollected
 from batchscore.runs import layout
 from batchscore.runs.checks import rejects_allowed
@@ -192,14 +192,15 @@ def _verified(plan: Plan, work: Work, clock: Stopwatch, launch: Launch) -> Plan:
     """Tries model, device and functions, unless they were, or nothing is to be scored with them."""
     if work.held or work.unchanged or _is_verified(plan, work):
         return plan
-    plan = with_process(plan)
+    plan = with_process(keeping_kernels(plan, work))
     launch.engine.start_workers(launch.engine.place(plan, work.units))
     return prepared(plan, work.units, clock, launch.flags)
 
 
 def _is_verified(plan: Plan, work: Work) -> bool:
     """Tells whether a plan was tried, on a sample if rows are to be scored."""
-    return "device" in plan.choices and ("alone" in plan.choices or not work.units)
+    alike = work.kernels in (None, plan.spec.execution.kernels)
+    return alike and "device" in plan.choices and ("alone" in plan.choices or not work.units)
 
 
 def _unchanged(work: Work, clock: Stopwatch) -> Manifest:

@@ -32,9 +32,9 @@ class OnChange(Section):
     model: Literal["rescore", "hold"] = Field(
         default="rescore",
         description="When the model, or anything else in the job that decides scores, changed "
-        "(pre- and postprocessing, filters, code, columns, `runtime.precision`, `compile` and "
-        "`micro_batch`, the version of torch, and those of NumPy, Arrow and pandas where the job's "
-        "scores depend on them): `rescore` every row, or `hold`.",
+        "(pre- and postprocessing, filters, code, columns, `runtime.precision`, `compile`, "
+        "`kernels` and `micro_batch`, the version of torch, and those of NumPy, Arrow and pandas "
+        "where the job's scores depend on them): `rescore` every row, or `hold`.",
     )
     removed_shards: Literal["hold", "remove"] = Field(
         default="hold",

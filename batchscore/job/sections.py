@@ -247,9 +247,10 @@ class Output(Section):
 
 
 class Runtime(Section):
-    """On what the job runs; `precision`, `compile` and `micro_batch` change scores a little.
+    """On what the job runs.
 
-    They stay within the model's tolerance, and what was scored with others is scored again.
+    `precision`, `compile`, `kernels` and `micro_batch` change scores a little. They stay within
+    the model's tolerance, and what was scored with others is scored again.
     """
 
     engine: Text = Field(
@@ -281,6 +282,15 @@ class Runtime(Section):
         default=False,
         description="Whether the network is compiled (`torch.compile`). That takes time at each"
         " start. Scores must stay within the model's `tolerance`.",
+    )
+    kernels: Literal["default", "fastest"] = Field(
+        default="default",
+        description="What computes the network on the CPU: `default`, the kernels that torch "
+        "chooses; or `fastest`. That tries oneDNN for linear layers at the start of a run, for "
+        "about a second, and remembers the times for the model, processor and version of torch. "
+        "Other kernels are chosen only if they are at least 1.1 times as fast and the golden rows "
+        "and a sample of the input stay within the model's `tolerance`. A slice keeps the choice "
+        "of its first run. On a GPU, or with `compile` or another `precision`, it is as `default`.",
     )
     micro_batch: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         default="auto",

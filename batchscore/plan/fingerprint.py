@@ -12,7 +12,7 @@ from typing import Any
 
 from batchscore import __version__
 from batchscore.job import LoadedJob, Preprocess, UserFunction
-from batchscore.models.backends.facts import TILE_ROWS
+from batchscore.models.backends.facts import DEFAULT_KERNELS, TILE_ROWS
 from batchscore.models.backends.registry import backend_of
 from batchscore.models.imported import imported_files
 from batchscore.plan.spelling import (
@@ -73,7 +73,9 @@ def _inference_facts(loaded: LoadedJob, spec: Spec) -> dict[str, str]:
     facts = {f"runtime.{key}": str(getattr(runtime, key)) for key in _CHANGES_BITS}
     as_auto = spec.execution.call_rows == TILE_ROWS and not spec.execution.device.startswith("cuda")
     facts["runtime.micro_batch"] = "auto" if as_auto else str(runtime.micro_batch)
-    if runtime.precision != "float32" or runtime.compile:
+    if runtime.kernels != DEFAULT_KERNELS:
+        facts["runtime.kernels"] = runtime.kernels
+    if runtime.precision != "float32" or runtime.compile or runtime.kernels != DEFAULT_KERNELS:
         # It decides there whether scores that differ from float32's may be made at all.
         facts["the model's tolerance"] = str(spec.scoring.model.tolerance)
     return facts

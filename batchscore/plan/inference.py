@@ -2,40 +2,29 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from itertools import islice
 from typing import Any
 
-import numpy as np
-import pyarrow.compute as pc
-
-from batchscore.columnar.arrays import to_numpy
 from batchscore.errors import DeviceError, FailedError, InvalidError, ModelError, StepError
 from batchscore.messages.wording import counted
 from batchscore.models.backends.protocol import Predictor
+from batchscore.plan.gaps import (
+    SAMPLES,
+    compare_blocks,
+    samples,
+    score_plain,
+    scored_sample,
+)
 from batchscore.plan.plan import Plan
-from batchscore.plan.rehearsal import first_block, first_blocks
+from batchscore.plan.rehearsal import first_block
 from batchscore.stages.block import Block
 from batchscore.stages.infer import infer
 from batchscore.stages.infer.step import inputs_of
 from batchscore.worker.golden import score_golden
-from batchscore.worker.scoring import (
-    backend_for,
-    call_of,
-    compiled,
-    infer_step,
-    load_plain,
-    make_calls,
-    preprocess_step,
-)
+from batchscore.worker.scoring import backend_for, call_of, compiled, load_plain, make_calls
 from batchscore.worker.spec import Spec
-
-_SAMPLE_ROWS = 4096
-# Batches that are looked through for a row with a score.
-_SAMPLES = 16
 
 
 @dataclass(frozen=True)
@@ -155,16 +144,9 @@ def _known_rows(plan: Plan) -> tuple[int | None, str]:
     return backend_for(spec).known_rows(spec.scoring.model, call_of(spec))
 
 
-def _samples(plan: Plan) -> Iterator[Block]:
-    """Yields the first batches with their model inputs, but for those where no row has any."""
-    prepare = preprocess_step(plan.spec)
-    made = map(prepare, islice(first_blocks(plan), _SAMPLES))
-    return (block for block in made if len(block) and block.values is not None)
-
-
 def _search(plan: Plan, predictor: Predictor) -> tuple[int, str]:
     spec = plan.spec
-    sample = next(_samples(plan), None)
+    sample = next(samples(plan), None)
     if sample is None:
         return spec.execution.call_rows, "there is no row to try others with"
 
@@ -174,7 +156,7 @@ def _search(plan: Plan, predictor: Predictor) -> tuple[int, str]:
     try:
         rows = find(sample)
     except StepError:
-        _, sample = _score_plain(spec, predictor, sample)
+        _, sample = score_plain(spec, predictor, sample)
         if not len(sample):
             return (
                 spec.execution.call_rows,
@@ -193,7 +175,7 @@ def _try_faster(plan: Plan, spec: Spec, predictor: Predictor, found: Inference) 
     fast = compiled(spec, predictor)
     gaps: dict[str, float] = {}
     rows, warm_up = 0, None
-    scored = _scored_sample(plan, plain, predictor)
+    scored = scored_sample(plan, plain, predictor)
     if scored is not None:
         known, inputs = scored
         start = time.perf_counter()
@@ -211,47 +193,12 @@ def _try_faster(plan: Plan, spec: Spec, predictor: Predictor, found: Inference) 
     return replace(found, sample_rows=rows, gaps=gaps, warm_up_seconds=warm_up)
 
 
-def _scored_sample(plan: Plan, plain: Spec, predictor: Predictor) -> tuple[Block, Block] | None:
-    """Returns the scores and the model inputs of the first batch that has a row with a score."""
-    for sample in _samples(plan):
-        known, inputs = _score_plain(plain, predictor, _head(sample))
-        if len(inputs):
-            return known, inputs
-    return None
-
-
 def _unproven(spec: Spec) -> ModelError:
     return ModelError(
-        f"{_asked(spec)}: no row of the first {_SAMPLES} batches has a score in float32, and "
+        f"{_asked(spec)}: no row of the first {SAMPLES} batches has a score in float32, and "
         f"neither does a golden row of model {spec.scoring.model.name!r}, so the difference "
         f"cannot be measured; set {_remedy(spec)}, or give the model golden rows that have a score"
     )
-
-
-def _head(block: Block) -> Block:
-    assert block.values is not None
-    return replace(
-        block,
-        rows_b=block.rows_b[:_SAMPLE_ROWS],
-        batch=block.batch[:_SAMPLE_ROWS],
-        values=block.values[:_SAMPLE_ROWS],
-    )
-
-
-def _score_plain(spec: Spec, predictor: Predictor, sample: Block) -> tuple[Block, Block]:
-    """Returns the scores of the rows that have some, and these rows with their model inputs."""
-    assert sample.values is not None
-    values = sample.values
-    sample = replace(sample, rejects=())
-    known = infer_step(spec, predictor)(sample)
-    scored_b = pc.is_in(sample.rows_b, known.rows_b)
-    inputs = replace(
-        sample,
-        rows_b=sample.rows_b.filter(scored_b),
-        batch=sample.batch.filter(scored_b),
-        values=values.filter(scored_b),
-    )
-    return known, inputs
 
 
 def _score_fast(spec: Spec, predictor: Predictor, inputs: Block) -> Block:
@@ -264,24 +211,6 @@ def _score_fast(spec: Spec, predictor: Predictor, inputs: Block) -> Block:
             f"{spec.execution.precision}{compiled}, although it can in float32: {error}; set "
             f"{_remedy(spec)}"
         ) from error
-
-
-def compare_blocks(known: Block, made: Block | None) -> dict[str, float]:
-    """Returns each output's largest difference; infinity where other rows have a finite score.
-
-    There are none where no row of the known ones has a score.
-    """
-    if known.values is None or not len(known):
-        return {}
-    names = known.values.schema.names
-    if made is None or made.values is None or not made.rows_b.equals(known.rows_b):
-        return dict.fromkeys(names, math.inf)
-    gaps = {}
-    for name in names:
-        pair = [to_numpy(values.column(name)) for values in (known.values, made.values)]
-        known_b, made_b = (values.astype(np.float64) for values in pair)
-        gaps[name] = float(np.abs(known_b - made_b).max(initial=0.0))
-    return gaps
 
 
 def _require_near(spec: Spec, gaps: Mapping[str, float], rows: str) -> None:

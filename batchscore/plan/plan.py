@@ -208,6 +208,7 @@ def _make_execution(job: Job, rows: int) -> Execution:
         device=job.runtime.device,
         precision=job.runtime.precision,
         compile=job.runtime.compile,
+        kernels=job.runtime.kernels,
         call_rows=TILE_ROWS if job.runtime.micro_batch == "auto" else job.runtime.micro_batch,
         auto_rows=job.runtime.micro_batch == "auto",
         tile_threads=1,

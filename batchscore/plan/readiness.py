@@ -6,14 +6,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from batchscore.errors import ModelError, OutputError
-from batchscore.models.backends.facts import Facts
+from batchscore.models.backends.facts import DEFAULT_KERNELS, Facts
+from batchscore.models.backends.protocol import Predictor
 from batchscore.models.backends.registry import naming
 from batchscore.models.folder import Model
 from batchscore.phases import SAMPLE, Stopwatch
 from batchscore.plan.columns import output_names
 from batchscore.plan.inference import settle_inference
+from batchscore.plan.kernels import computing_with, settle_kernels, without_kernels
 from batchscore.plan.plan import Plan
-from batchscore.plan.prove import require_independent
+from batchscore.plan.prove import Tried, require_independent
 from batchscore.stages.postprocess import score_kinds
 from batchscore.stages.write import MODEL_VERSION
 from batchscore.units.unit import Unit
@@ -45,15 +47,31 @@ def verify(plan: Plan, units: Sequence[Unit] = (), clock: Stopwatch | None = Non
         spec=replace(plan.spec, execution=replace(plan.spec.execution, device=device)),
         choices={**facts, **plan.choices},
     )
-    plan = settle_inference(replace(plan, gpus=backend.gpus(device)))
+    plan = _settled(replace(plan, gpus=backend.gpus(device)), predictor)
     if units:
         with (clock or Stopwatch()).during(SAMPLE):
-            tried = require_independent(plan, units, predictor if device == "cpu" else None)
+            plan, tried = _proven(plan, units, predictor if device == "cpu" else None)
         backend.release(device)
         _check_names(plan.spec, tried.scores)
         spec = replace(plan.spec, scoring=replace(plan.spec.scoring, scores=tried.scores))
         plan = replace(plan, spec=spec, choices={**plan.choices, "alone": tried.said})
     return replace(plan, inference={**plan.inference, **notes})
+
+
+def _settled(plan: Plan, predictor: Predictor) -> Plan:
+    """Returns the plan with how its network is called; kernels are chosen last."""
+    asked = plan.spec.execution.kernels
+    plan = settle_inference(replace(plan, spec=computing_with(plan.spec, DEFAULT_KERNELS)))
+    return settle_kernels(plan, predictor, asked)
+
+
+def _proven(plan: Plan, units: Sequence[Unit], predictor: Predictor | None) -> tuple[Plan, Tried]:
+    """Returns what a sample showed, and the plan; with default kernels if others failed there."""
+    try:
+        return plan, require_independent(plan, units, predictor)
+    except ModelError as error:
+        plan = without_kernels(plan, error)
+    return plan, require_independent(plan, units, predictor)
 
 
 def _check_shapes(model: Model, facts: Facts) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from batchscore.errors import InvalidError, RecordError
 from batchscore.messages.wording import counted, one_line
+from batchscore.models.backends.facts import DEFAULT_KERNELS
 from batchscore.plan.changes import Changes, changed_facts, find_changes, judge_changes
 from batchscore.plan.fingerprint import fingerprint, score_hash
 from batchscore.plan.format2_facts import (
@@ -84,6 +85,11 @@ class Work:
         return sum(record.planned for record in self.reused)
 
     @property
+    def kernels(self) -> str | None:
+        """The kernels that reused units were scored with; None if there are no such units."""
+        return next((record.kernels for record in self.reused), None)
+
+    @property
     def unit_rows(self) -> int:
         """Rows that the units to score read."""
         return sum(unit.rows for unit in self.units)
@@ -124,7 +130,7 @@ def settle(plan: Plan, rescore: bool = False, read: bool = False) -> Work:
     if salt:
         finished &= {unit.id for unit in _cut(plan.pieces, left, salt, set())}
     heads, damage = _usable(plan, finished - set(published), read)
-    resumed = _take(heads, left, spec.scoring.max_bad_shards)
+    resumed = _take(_alike_kernels(heads, kept), left, spec.scoring.max_bad_shards)
     revoked = _revoked_alike(plan)
     damaged = _again(plan, _not_revoked(damage, revoked), left)
     units = _cut(plan.pieces, left, salt, {*finished, *published})
@@ -140,6 +146,15 @@ def settle(plan: Plan, rescore: bool = False, read: bool = False) -> Work:
     lost = bool(missing or damaged)
     again = explain_work(reasons, rescore, changes.rewritten, lost) if base else ()
     return Work(*done, units, changes, checks, unchanged, runs, damaged, again)
+
+
+def keeping_kernels(plan: Plan, work: Work) -> Plan:
+    """Returns the plan with the kernels of reused units, where the job leaves the choice."""
+    asked = plan.loaded.job.runtime.kernels
+    if asked == DEFAULT_KERNELS:
+        return plan
+    execution = replace(plan.spec.execution, kernels=work.kernels or asked)
+    return replace(plan, spec=replace(plan.spec, execution=execution))
 
 
 def scored_as(plan: Plan, score: str) -> Plan:
@@ -359,6 +374,14 @@ def _records(plan: Plan, record: UnitRecord) -> list[str]:
 
 def _lacks(record: UnitRecord, missing: set[str]) -> bool:
     return any(file.staged in missing for file in record.files)
+
+
+def _alike_kernels(
+    heads: Mapping[str, UnitRecord], kept: Mapping[str, UnitRecord]
+) -> dict[str, UnitRecord]:
+    """Returns those of finished units that were scored with one choice of kernels."""
+    kernels = next((record.kernels for record in (*kept.values(), *heads.values())), None)
+    return {unit: record for unit, record in heads.items() if record.kernels == kernels}
 
 
 def _groups(pieces: Iterable[Piece]) -> dict[ShardKey, set[int]]:

@@ -169,6 +169,7 @@ class UnitEntry:
         score_ranges: The smallest and the largest value of each score.
         sidecars: What the three files above hold.
         tallies: What the checks of columns counted.
+        kernels: The kernels that scored it, if not the default ones.
     """
 
     unit: str
@@ -188,6 +189,7 @@ class UnitEntry:
     score_ranges: dict[str, Any] = field(default_factory=dict)
     sidecars: dict[str, FileDigest] = field(default_factory=dict)
     tallies: dict[str, Any] = field(default_factory=dict)
+    kernels: str | None = None
 
 
 @dataclass(frozen=True)

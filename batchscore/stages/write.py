@@ -18,6 +18,7 @@ from batchscore.columnar.arrays import leaf_numbers, make_batch, to_arrow, to_nu
 from batchscore.errors import StepError
 from batchscore.job import ColumnCheck
 from batchscore.messages.wording import counted, counted_were, one_line
+from batchscore.models.backends.facts import DEFAULT_KERNELS
 from batchscore.stages.ahead import WriteBehind
 from batchscore.stages.block import Block, End, Reject, locate_rows, stopwatch
 from batchscore.stages.encoding import ZSTD
@@ -83,6 +84,7 @@ class Attempt:
         run: The run that makes it.
         folder: Where scored and rejected rows are staged; the attempt's own.
         ledger: Where its sidecars go, next to the records of finished units.
+        kernels: The kernels that the model computes with.
     """
 
     unit: Unit
@@ -90,6 +92,7 @@ class Attempt:
     run: str
     folder: str
     ledger: str
+    kernels: str = DEFAULT_KERNELS
 
     @property
     def rejects_file(self) -> str:
@@ -237,6 +240,7 @@ class UnitWriter:
             score_ranges=self._ranges,
             sidecars=self._sidecars(),
             tallies=self._tallies.found,
+            kernels=self._attempt.kernels,
         )
 
     def _sidecars(self) -> dict[str, Digest]:

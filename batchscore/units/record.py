@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -16,6 +17,8 @@ _MOST_ROWS = 2**63
 # A record without the key is of version 1: earlier commits refuse one that has other keys.
 _VERSION = "batchscore_record"
 _NEWEST = 1
+# The kernels that a framework chooses itself: records leave them out, as earlier versions did.
+_DEFAULT_KERNELS = "default"
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ class UnitRecord:
         sidecars: What `rejects_file`, `rows_file` and `keys_file` hold, by these names; empty in
             records that earlier versions made.
         tallies: What the checks of columns counted, by their keys.
+        kernels: The kernels that the model computed with.
     """
 
     unit: str
@@ -86,6 +90,7 @@ class UnitRecord:
     score_ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
     sidecars: dict[str, Digest] = field(default_factory=dict)
     tallies: dict[str, Tally] = field(default_factory=dict)
+    kernels: str = _DEFAULT_KERNELS
 
     @property
     def planned(self) -> int:
@@ -99,6 +104,8 @@ class UnitRecord:
         facts["tallies"] = {key: each.to_json() for key, each in self.tallies.items()}
         if not self.tallies:  # earlier versions read the records of jobs without such checks
             del facts["tallies"]
+        if self.kernels == _DEFAULT_KERNELS:
+            del facts["kernels"]
         return {key: [*v] if isinstance(v, tuple) else v for key, v in facts.items()}
 
     @staticmethod
@@ -112,7 +119,7 @@ class UnitRecord:
         try:
             if _VERSION in facts:
                 require_version(facts, _VERSION, _NEWEST, "a unit's record")
-            facts = {"sidecars": {}, "tallies": {}, **facts}
+            facts = {"sidecars": {}, "tallies": {}, "kernels": _DEFAULT_KERNELS, **facts}
             facts = {name: facts[name] for name in _NAMES}
             files = tuple(StagedFile(**file) for file in facts["files"])
             columns = tuple((str(name), str(kind)) for name, kind in facts["columns"])
@@ -135,6 +142,7 @@ class UnitRecord:
         return record
 
 
+_KERNELS = re.compile("[a-z0-9_]{1,40}")
 _NAMES = tuple(each.name for each in fields(UnitRecord))
 _TEXTS = ("unit", "attempt", "run")
 _PATHS = ("rejects_file", "rows_file", "keys_file")
@@ -155,6 +163,8 @@ def check_record(record: UnitRecord) -> None:
     for digest in record.sidecars.values():
         texts.append(digest.sha256)
         counts.append(digest.bytes)
+    if not isinstance(record.kernels, str) or not _KERNELS.fullmatch(record.kernels):
+        raise ValueError(f"{one_line(repr(record.kernels))} names no kernels")
     for text in texts + paths:
         if not isinstance(text, str):
             raise ValueError(f"{one_line(repr(text))} is not a text")

@@ -138,6 +138,7 @@ def call_of(spec: Spec) -> Call:
         spec.execution.call_rows,
         spec.execution.precision,
         spec.execution.compile,
+        spec.execution.kernels,
         spec.scoring.source.batch_rows,
         {each.name: each.varying for each in spec.scoring.model.inputs if each.varying},
         partial(_remember_halved, spec),
@@ -237,7 +238,7 @@ def make_attempt(spec: RunSpec, unit: Unit, name: str) -> Attempt:
     """Returns a run's attempt at a unit, under a name that no other attempt has."""
     folder = f"{layout.staging(spec.slice)}/{name}"
     ledger = layout.ledger(spec.slice, spec.identity.score)
-    return Attempt(unit, name, spec.identity.run, folder, ledger)
+    return Attempt(unit, name, spec.identity.run, folder, ledger, spec.execution.kernels)
 
 
 def open_unit(spec: Spec, attempt: Attempt) -> UnitOutput:

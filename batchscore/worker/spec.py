@@ -72,6 +72,7 @@ class Execution:
         device: `cpu` or `cuda`; `auto` until the plan is verified.
         precision: What the network computes with.
         compile: Whether the network is compiled.
+        kernels: The kernels that the network computes with; `fastest` until the plan is verified.
         call_rows: Rows per network call.
         auto_rows: Whether batchscore chose them.
         tile_threads: Tiles that one worker computes at the same time.
@@ -84,6 +85,7 @@ class Execution:
     device: str
     precision: str
     compile: bool
+    kernels: str
     call_rows: int
     auto_rows: bool
     tile_threads: int

@@ -117,6 +117,7 @@ DECIDES: dict[str, tuple[Changes, Changes]] = {
     "output.partition_by": ({}, {"output.partition_by": ["part"]}),
     "runtime.precision": ({}, {"runtime.precision": "bf16"}),
     "runtime.compile": ({}, {"runtime.compile": True}),
+    "runtime.kernels": ({}, {"runtime.kernels": "fastest"}),
     "runtime.micro_batch": ({}, {"runtime.micro_batch": 64}),
 }
 

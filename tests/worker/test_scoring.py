@@ -14,8 +14,9 @@ from batchscore.models.backends.facts import Call
 from batchscore.models.backends.torch.forward import Forward
 from batchscore.models.backends.torch.micro_batch import MicroBatches
 from batchscore.models.backends.torch.predictor import TorchPredictor
+from batchscore.models.backends.torch.remembered import cache_file
 from batchscore.models.backends.torch.staging import Staging
-from batchscore.models.backends.torch.tuning import cache_file, remembered_rows
+from batchscore.models.backends.torch.tuning import FILE, remembered_rows
 from batchscore.plan import make_plan
 from batchscore.worker import scoring
 from tests import factory
@@ -116,7 +117,9 @@ def test_a_run_whose_memory_runs_out_ends_with_every_row(
     assert "64 rows a call from here on" in caplog.text
     assert done["inference"]["halved_to"] == 64
     assert done["inference"]["call_rows"] == 1024
-    (key,) = [line.split('"')[1] for line in cache_file().read_text().splitlines() if '"' in line]
+    (key,) = [
+        line.split('"')[1] for line in cache_file(FILE).read_text().splitlines() if '"' in line
+    ]
     assert remembered_rows(key, 64) == 64
 
 
@@ -129,7 +132,7 @@ def test_a_given_size_that_was_halved_is_not_remembered(
     factory.change_job(tmp_path / "job", {"runtime.micro_batch": 64})
     done = factory.run_json("run", job)
     assert done["inference"]["halved_to"] == 32
-    assert not cache_file().exists()
+    assert not cache_file(FILE).exists()
 
 
 @pytest.mark.parametrize(("net", "threads"), [(factory.NET, 4), (RANDOM, 1)])

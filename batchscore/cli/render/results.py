@@ -219,6 +219,7 @@ def details(manifest: Manifest, output: str) -> list[str]:
         ("input", f"{counted(len(manifest.inputs), 'shard')}, {size(manifest.input_bytes)}"),
         ("model", manifest.model.identity),
         *(("weights", one_line(w, 300)) for w in [_casts(manifest)] if w),
+        *(("kernels", one_line(k, 300)) for k in [_kernels(manifest)] if k),
         ("job file", manifest.job_sha256),
         ("versions", "  ".join(f"{k} {v}" for k, v in manifest.packages.items())),
     ]
@@ -236,6 +237,12 @@ def details(manifest: Manifest, output: str) -> list[str]:
 def _casts(manifest: Manifest) -> str:
     """Returns which weights were cast to the network's types; runs of earlier versions say none."""
     return str((manifest.inference or {}).get("weights", ""))
+
+
+def _kernels(manifest: Manifest) -> str:
+    """Returns which kernels were chosen and why; nothing if the job left no choice."""
+    found = (manifest.inference or {}).get("kernels")
+    return f"{found.get('chosen')}: {found.get('why')}" if isinstance(found, dict) else ""
 
 
 def _mark(check: JudgedCheck, manifest: Manifest) -> str:

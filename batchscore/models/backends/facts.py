@@ -13,6 +13,8 @@ from batchscore.columnar.ragged import Ragged, Varying
 TILE_ROWS = 1024
 # The name of a single output that nobody named.
 DEFAULT_OUTPUT = "score"
+# The kernels that a framework chooses itself; a unit's record leaves them out.
+DEFAULT_KERNELS = "default"
 
 Inputs = Mapping[str, Array | Ragged]
 """Model inputs (rows, …) by name; those whose rows differ in length are `Ragged`."""
@@ -81,6 +83,7 @@ class Call:
         rows: Rows of a call, if the backend sizes its calls.
         precision: What it computes with.
         compile: Whether it is compiled.
+        kernels: The kernels that it computes with.
         batch_rows: Rows of the run's batches.
         varying: The inputs whose rows differ in length.
         halved: Receives how many times the rows of a call were halved, since memory ran out.
@@ -92,9 +95,25 @@ class Call:
     rows: int = TILE_ROWS
     precision: str = "float32"
     compile: bool = False
+    kernels: str = DEFAULT_KERNELS
     batch_rows: int = TILE_ROWS
     varying: Mapping[str, Varying] = field(default_factory=dict)
     halved: Callable[[int], None] = lambda halvings: None
+
+
+@dataclass(frozen=True)
+class KernelTrial:
+    """What a model's calls took with each of its kernels.
+
+    Args:
+        seconds: CPU seconds of a call, by kernels; empty if there is no choice.
+        rows: Rows of the call.
+        why: Why some kernels cannot be used with the model; empty if all can.
+    """
+
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    rows: int = 0
+    why: str = ""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,16 @@ import numpy as np
 from batchscore.columnar.arrays import Array
 from batchscore.errors import DeviceError
 from batchscore.models.backends.calling import Calls, PlainCalls
-from batchscore.models.backends.facts import Call, Facts, Inputs, Promises, RowTrial, Sample
+from batchscore.models.backends.facts import (
+    DEFAULT_KERNELS,
+    Call,
+    Facts,
+    Inputs,
+    KernelTrial,
+    Promises,
+    RowTrial,
+    Sample,
+)
 
 if TYPE_CHECKING:
     from batchscore.models.folder import Model
@@ -45,7 +54,11 @@ class Predictor(ABC):
         return {}
 
     def called(self, call: Call) -> Calls:
-        """Returns the model as a run calls it; by default at once, on the caller's thread."""
+        """Returns the model as a run calls it; by default at once, on the caller's thread.
+
+        Raises:
+            ModelError: `call.kernels` cannot be used with the model on this machine.
+        """
         return PlainCalls(self, self.promises, call.outputs)
 
     def compiled(self) -> Predictor:
@@ -68,6 +81,19 @@ class Predictor(ABC):
         """Returns the best rows of a call, by a search, where `known_rows` has no answer."""
         return call.rows
 
+    def try_kernels(self, call: Call, inputs: Inputs, rows: int) -> KernelTrial:
+        """Times the model's calls with each of its kernels, for about a second at most.
+
+        Args:
+            call: How the run calls the model.
+            inputs: Rows that have a score.
+            rows: How many there are.
+
+        Raises:
+            StepError: The model failed.
+        """
+        return KernelTrial()
+
 
 def _nothing() -> None:
     """A reentrant model needs nothing for a thread of its own."""
@@ -83,6 +109,7 @@ class Backend(ABC):
         needs_architecture: Whether a card must name the code that builds the model.
         precisions: What the models can compute with.
         compiles: Whether it compiles models.
+        kernels: What `Call.kernels` may be on the CPU, in float32.
         row_group: Rows of a call on the CPU are a multiple of it, or 1; 0: calls have no such size.
         usual_call: How calls are sized by default, in words.
         preloads: Modules that a server of workers imports once for all of them.
@@ -93,6 +120,7 @@ class Backend(ABC):
     needs_architecture: bool = False
     precisions: tuple[str, ...] = ("float32",)
     compiles: bool = False
+    kernels: tuple[str, ...] = (DEFAULT_KERNELS,)
     row_group: int = 0
     usual_call: str = "whole batches"
     preloads: tuple[str, ...] = ()
@@ -152,6 +180,13 @@ class Backend(ABC):
 
     def remember_rows(self, model: Model, call: Call, rows: int) -> None:  # noqa: B027
         """Remembers what a search found, for later runs."""
+
+    def known_kernels(self, model: Model, call: Call) -> KernelTrial | None:
+        """Returns what an earlier `try_kernels` found on this machine, or None."""
+        return None
+
+    def remember_kernels(self, model: Model, call: Call, trial: KernelTrial) -> None:  # noqa: B027
+        """Remembers what `try_kernels` found, for later runs."""
 
     def trial(self, sample: Sample) -> RowTrial:
         """Returns which rows of a sample to score again, and in what calls."""

@@ -16,6 +16,7 @@ from batchscore.models.backends.facts import (
     Call,
     Facts,
     Inputs,
+    KernelTrial,
     Outputs,
     Promises,
     RowTrial,
@@ -45,6 +46,7 @@ class ProcessBackend(Backend):
         self.needs_architecture = own.needs_architecture
         self.precisions, self.compiles = own.precisions, own.compiles
         self.row_group, self.usual_call = own.row_group, own.usual_call
+        self.kernels = own.kernels
 
     def load(self, model: Model, device: str, threads: int = 1, prove: bool = False) -> Predictor:
         """Loads a verified model in the process; see `Backend.load`."""
@@ -87,6 +89,16 @@ class ProcessBackend(Backend):
     def remember_rows(self, model: Model, call: Call, rows: int) -> None:
         """Remembers what a search found, for later runs."""
         self._ask("remember_rows", model, _sendable(call), rows)
+
+    def known_kernels(self, model: Model, call: Call) -> KernelTrial | None:
+        """Returns what an earlier trial of kernels found on this machine, or None."""
+        ask = (model, _sendable(call))
+        found = _asked(self._host, lambda link: link.ask("known_kernels", *ask))
+        return None if found is None else KernelTrial(**found)
+
+    def remember_kernels(self, model: Model, call: Call, trial: KernelTrial) -> None:
+        """Remembers what a trial of kernels found, for later runs."""
+        self._ask("remember_kernels", model, _sendable(call), trial)
 
     def trial(self, sample: Sample) -> RowTrial:
         """Returns which rows of a sample to score again, and in what calls."""
@@ -149,6 +161,12 @@ class ProcessPredictor(Predictor):
         calls = ProcessCalls(self._host, self._recipe, call)
         return int(_asked(self._host, lambda link: calls.best_rows(link, inputs, rows)))
 
+    def try_kernels(self, call: Call, inputs: Inputs, rows: int) -> KernelTrial:
+        """Times calls with each of the model's kernels in the process."""
+        calls = ProcessCalls(self._host, self._recipe, call)
+        found = _asked(self._host, lambda link: calls.try_kernels(link, inputs, rows))
+        return KernelTrial(**found)
+
     def _ask(self, name: str) -> Any:
         def ask(link: Connection) -> Any:
             link.ask("load", self._recipe)
@@ -201,6 +219,11 @@ class ProcessCalls:
         """Has the process search for the best rows of a call."""
         self._prepare(link)
         return link.ask_about(parts_of(inputs), "best_rows", rows)
+
+    def try_kernels(self, link: Connection, inputs: Inputs, rows: int) -> Any:
+        """Has the process time calls with each of the model's kernels."""
+        self._prepare(link)
+        return link.ask_about(parts_of(inputs), "try_kernels", rows)
 
     def _outputs(
         self, link: Connection, number: int, arrays: Sequence[Named], rows: int

@@ -20,6 +20,7 @@ from batchscore.models.backends.calling import Calls
 from batchscore.models.backends.facts import Call, Inputs, Outputs
 from batchscore.models.backends.protocol import Backend, Predictor
 from batchscore.models.backends.registry import backend_of, naming
+from batchscore.models.folder import Model
 from batchscore.models.importing import guarded
 from batchscore.models.process.memory import (
     SharedMemory,
@@ -225,6 +226,16 @@ class Session:
     def _ask_best_rows(self, message: Message, rows: int, fields: list[Any], size: int) -> int:
         inputs = self._inputs(message, fields, size)
         return self._predictor.best_rows(self._call, inputs, rows)
+
+    def _ask_known_kernels(self, _: Message, model: Model, call: Call) -> dict[str, Any] | None:
+        found = self._backend.known_kernels(model, call)
+        return None if found is None else asdict(found)
+
+    def _ask_try_kernels(
+        self, message: Message, rows: int, told: list[Any], size: int
+    ) -> dict[str, Any]:
+        inputs = self._inputs(message, told, size)
+        return asdict(self._predictor.try_kernels(self._call, inputs, rows))
 
     @property
     def _predictor(self) -> Predictor:

@@ -15,7 +15,7 @@ import numpy as np
 
 from batchscore.columnar.arrays import Array
 from batchscore.models.backends.calling import Calls
-from batchscore.models.backends.facts import Call, Inputs, OutputSpec
+from batchscore.models.backends.facts import DEFAULT_KERNELS, Call, Inputs, OutputSpec
 from batchscore.models.backends.protocol import Predictor
 from batchscore.models.backends.registry import backend_of
 from batchscore.models.folder import Model
@@ -32,12 +32,14 @@ class Case:
         inputs: Arrays (rows, …) by name, of at least 40 rows.
         expected: Calls the framework itself.
         tolerance: The largest difference to what that returns.
+        kernels: What the model computes with.
     """
 
     model: Model
     inputs: Mapping[str, Array]
     expected: Callable[[Inputs], Mapping[str, Array]]
     tolerance: float = 1e-6
+    kernels: str = DEFAULT_KERNELS
 
     @property
     def rows(self) -> int:
@@ -51,10 +53,10 @@ def load(case: Case) -> Predictor:
 
 
 def calls_of(case: Case, predictor: Predictor, threads: int = 1) -> Calls:
-    """Returns the model as a run with default settings calls it."""
+    """Returns the model as a run calls it, by default but for threads and kernels."""
     declared = case.model.outputs
     outputs = tuple(OutputSpec(each.name, each.dtype, each.shape) for each in declared)
-    return predictor.called(Call(outputs, threads=threads))
+    return predictor.called(Call(outputs, threads=threads, kernels=case.kernels))
 
 
 def predict(calls: Calls, case: Case, places_n: Array) -> dict[str, Array]:

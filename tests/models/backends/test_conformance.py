@@ -38,6 +38,21 @@ def torch_case(folder: Path) -> Case:
     return Case(read_model_folder(str(factory.write_model(folder))), numbers(), own)
 
 
+def layers_case(folder: Path) -> Case:
+    """Returns layers that oneDNN computes, as torch's own call scores them."""
+    net = factory.build_net()
+
+    def own(inputs: Inputs) -> Mapping[str, Array]:
+        x = inputs["x"]
+        assert isinstance(x, np.ndarray)
+        with torch.inference_mode():
+            return {"logit": net(torch.from_numpy(x)).numpy()}
+
+    state = net.state_dict()
+    model = read_model_folder(str(factory.write_model(folder, net=factory.LAYERS, state=state)))
+    return Case(model, numbers(), own, kernels="onednn")
+
+
 def linear_case(folder: Path) -> Case:
     def own(inputs: Inputs) -> Mapping[str, Array]:
         x = inputs["x"]
@@ -49,7 +64,9 @@ def linear_case(folder: Path) -> Case:
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("make", [torch_case, linear_case], ids=["torch", "linear"])
+@pytest.mark.parametrize(
+    "make", [torch_case, layers_case, linear_case], ids=["torch", "onednn", "linear"]
+)
 def test_a_backend_keeps_its_promises(
     make: Callable[[Path], Case],
     check: Callable[[Case], None],

@@ -5,7 +5,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from batchscore.models.backends.facts import Call, Facts, RowTrial, Sample
+from batchscore.models.backends.facts import (
+    DEFAULT_KERNELS,
+    Call,
+    Facts,
+    KernelTrial,
+    RowTrial,
+    Sample,
+)
 from batchscore.models.backends.protocol import Backend, Predictor
 
 if TYPE_CHECKING:
@@ -22,6 +29,8 @@ class TorchBackend(Backend):
     needs_architecture = True
     precisions = ("float32", "tf32", "bf16", "fp16")
     compiles = True
+    # `predictor.py` has them too; it imports torch.
+    kernels = (DEFAULT_KERNELS, "onednn")
     # Buckets has it too, with the reason; here no more of torch's modules are imported.
     row_group = 64
     usual_call = "a tile of the CPU"
@@ -89,6 +98,18 @@ class TorchBackend(Backend):
         from batchscore.models.backends.torch.tuning import remember_rows
 
         remember_rows(call_key(model, call), rows)
+
+    def known_kernels(self, model: Model, call: Call) -> KernelTrial | None:
+        """Reads what the user's cache folder remembers of the model, this machine and torch."""
+        from batchscore.models.backends.torch.kernel_trial import recall_trial
+
+        return recall_trial(model, call, self.kernels)
+
+    def remember_kernels(self, model: Model, call: Call, trial: KernelTrial) -> None:
+        """Writes a trial to the user's cache folder."""
+        from batchscore.models.backends.torch.kernel_trial import remember_trial
+
+        remember_trial(model, call, self.kernels, trial)
 
     def trial(self, sample: Sample) -> RowTrial:
         """Returns rows that fill a tile or two of one shape, which is smaller than the run's."""

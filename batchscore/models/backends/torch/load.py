@@ -56,6 +56,18 @@ class Twins:
         with self._lock:
             return self._possible()
 
+    def altered(self, alter: Callable[[torch.nn.Module], torch.nn.Module]) -> Twins:
+        """Returns further twins, each of which is altered once it is built; a second is possible.
+
+        Raises:
+            ModelError: A second module is not possible.
+        """
+        if not self.possible():
+            raise ModelError("the network cannot be built twice")
+        twins = Twins(self._module, lambda share: alter(self._build(share)))
+        twins._spare, twins._proven = [], True
+        return twins
+
     def _take(self) -> torch.nn.Module:
         if self._spare:
             return self._spare.pop()
@@ -127,6 +139,16 @@ class Network:
         if self.again is None:
             raise ModelError("a network that was compiled cannot be built again")
         return replace(self, module=self.again(), twins=None)
+
+    def altered(self, alter: Callable[[torch.nn.Module], torch.nn.Module]) -> Network:
+        """Returns the network with altered modules over the same weights; this one stays as it is.
+
+        Raises:
+            ModelError: It cannot be built again.
+        """
+        if self.twins is not None:
+            return replace(self, twins=self.twins.altered(alter), again=None)
+        return replace(self, module=alter(self.afresh().module), again=None)
 
     def threads(self, asked: int) -> int:
         """Returns how many threads may call it side by side: as many as asked for, or one."""

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from batchscore.errors import DeviceError
+from batchscore.models.backends.torch.remembered import recall, remember
 
 # A doubling that brings less is not worth its memory.
 GAIN = 1.05
-_FILE_BYTES = 1 << 20
-_KEPT = 256
+FILE = "micro_batch.json"
 
 
 @dataclass(frozen=True)
@@ -64,50 +59,11 @@ def _fitting(rows: int, measure: Measure, limit_bytes: int) -> Speed | None:
 
 
 def remembered_rows(key: str, most: int) -> int | None:
-    """Returns the rows that were found best before, or None; a file that is damaged holds none."""
-    rows = _read().get(key)
-    return rows if rows is not None and rows <= most else None
+    """Returns the rows that were found best before, or None."""
+    rows = recall(FILE, key)
+    return rows if type(rows) is int and 0 < rows <= most else None
 
 
 def remember_rows(key: str, rows: int) -> None:
-    """Remembers the best rows of a call for later runs; where that cannot be, it is left out."""
-    known = {name: value for name, value in _read().items() if name != key}
-    kept = dict([*known.items(), (key, rows)][-_KEPT:])
-    path = cache_file()
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _replace_file(path, json.dumps(kept, indent=1))
-
-
-def _replace_file(path: Path, text: str) -> None:
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=path.parent, prefix=path.name, delete=False
-    ) as file:
-        try:
-            file.write(text)
-            file.close()
-            os.replace(file.name, path)
-        except OSError:
-            os.unlink(file.name)
-            raise
-
-
-def cache_file() -> Path:
-    """Returns where sizes are remembered: in the user's cache folder."""
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(home) / "batchscore" / "micro_batch.json"
-
-
-def _read() -> dict[str, int]:
-    path = cache_file()
-    try:
-        # What is no file, as a pipe, might keep its reader waiting for ever.
-        if not path.is_file():
-            return {}
-        with path.open("rb") as file:
-            found = json.loads(file.read(_FILE_BYTES))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    if not isinstance(found, dict):
-        return {}
-    return {key: rows for key, rows in found.items() if type(rows) is int and rows > 0}
+    """Remembers the best rows of a call for later runs."""
+    remember(FILE, key, rows)

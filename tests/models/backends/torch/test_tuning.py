@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchscore.errors import DeviceError
+from batchscore.models.backends.torch.remembered import cache_file
 from batchscore.models.backends.torch.tuning import (
+    FILE,
     Speed,
-    cache_file,
     remember_rows,
     remembered_rows,
     search_rows,
@@ -72,7 +73,7 @@ def test_rows_are_remembered() -> None:
     remember_rows("a", 1024)
     assert [remembered_rows(key, 65_536) for key in "abc"] == [1024, 4096, None]
     assert remembered_rows("b", 2048) is None
-    assert [path.name for path in cache_file().parent.iterdir()] == ["micro_batch.json"]
+    assert [path.name for path in cache_file(FILE).parent.iterdir()] == ["micro_batch.json"]
 
 
 @pytest.mark.parametrize(
@@ -96,7 +97,7 @@ def test_rows_are_remembered() -> None:
 )
 def test_a_damaged_file_is_as_none(content: bytes) -> None:
     """Whatever the file holds, nothing is remembered, and the next size replaces it."""
-    path = cache_file()
+    path = cache_file(FILE)
     path.parent.mkdir()
     path.write_bytes(content)
     assert remembered_rows("a", 65_536) is None
@@ -113,16 +114,16 @@ def test_a_cache_that_cannot_be_written_is_left_out(tmp_path: Path) -> None:
 
 def test_a_pipe_in_the_cache_is_not_waited_for() -> None:
     """What is no file holds nothing, and nobody waits for it to."""
-    cache_file().parent.mkdir()
-    os.mkfifo(cache_file())
+    cache_file(FILE).parent.mkdir()
+    os.mkfifo(cache_file(FILE))
     assert remembered_rows("a", 8) is None
 
 
 def test_what_cannot_be_put_in_place_is_taken_away() -> None:
     """Where the cache file is a folder, no other file stays next to it."""
-    cache_file().mkdir(parents=True)
+    cache_file(FILE).mkdir(parents=True)
     remember_rows("a", 8)
-    assert [path.name for path in cache_file().parent.iterdir()] == ["micro_batch.json"]
+    assert [path.name for path in cache_file(FILE).parent.iterdir()] == ["micro_batch.json"]
 
 
 def test_the_file_stays_small() -> None:
