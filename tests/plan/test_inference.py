@@ -16,7 +16,8 @@ from batchscore.errors import DeviceError, InvalidError, ModelError
 from batchscore.job import load_job
 from batchscore.plan import make_plan
 from batchscore.plan.auto import choose_workers
-from batchscore.plan.inference import _search, compare_blocks
+from batchscore.plan.gaps import compare_blocks
+from batchscore.plan.inference import _search
 from batchscore.plan.plan import Plan
 from batchscore.plan.readiness import verify
 from batchscore.plan.rehearsal import first_blocks
