@@ -50,6 +50,7 @@ coverage: $(READY)
 bench: $(READY)
 	$(BIN)/python -m benchmarks.scoring_peers
 	$(BIN)/python -m benchmarks.limits --only floor,cores,startup,help,overhead
+	$(BIN)/python -m benchmarks.kernels
 	$(BIN)/python -m benchmarks.profile_cost
 	$(BIN)/python -m benchmarks.drift_peers
 

@@ -64,7 +64,7 @@ def with_onednn(module: nn.Module, packed: PackedWeights) -> nn.Module:
     what a call of them does is replaced. Layers with hooks, or with code of their own, keep it.
     """
     for each in module.modules():
-        if type(each) is nn.Sequential and _is_plain(each):
+        if isinstance(each, nn.Sequential) and _calls_in_order(each):
             _replace_call(each, _sequence(each, packed))
     for each in module.modules():
         if _is_plain_linear(each):
@@ -81,6 +81,11 @@ def _is_plain(module: nn.Module) -> bool:
     """Tells whether a module's call does what its class says, and nothing else."""
     hooks = (module._forward_pre_hooks, module._forward_hooks)
     return "forward" not in vars(module) and not any(hooks)
+
+
+def _calls_in_order(module: nn.Sequential) -> bool:
+    """Tells whether a sequence, also one of a class of its own, calls its modules as torch does."""
+    return type(module).forward is nn.Sequential.forward and _is_plain(module)
 
 
 def _is_plain_linear(module: nn.Module) -> bool:
