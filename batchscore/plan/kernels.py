@@ -248,4 +248,3 @@ def _too_far(plan: Plan, found: Kernels) -> str:
 def computing_with(spec: Spec, kernels: str) -> Spec:
     """Returns a spec whose network computes with some kernels."""
     return replace(spec, execution=replace(spec.execution, kernels=kernels))
-

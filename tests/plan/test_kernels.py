@@ -175,7 +175,9 @@ def test_kernels_that_fail_the_test_of_neighbours_are_refused(
     monkeypatch.setattr(ALTER, wrong(lambda x, y: y + float(len(x) < 1024) * x.mean()))
     made = plan(batch_rows=2000)
     name, why = chosen(made)
-    assert (name, "next to" in why or "beside" in why or "other rows" in why) == ("default", True)
+    assert name == "default"
+    assert why.startswith("with onednn, architecture net.py:Net")
+    assert "other rows" in why
     assert "score the same" in made.choices["alone"]
 
 

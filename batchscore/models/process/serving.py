@@ -232,9 +232,9 @@ class Session:
         return None if found is None else asdict(found)
 
     def _ask_try_kernels(
-        self, message: Message, rows: int, told: list[Any], size: int
+        self, message: Message, rows: int, fields: list[Any], size: int
     ) -> dict[str, Any]:
-        inputs = self._inputs(message, told, size)
+        inputs = self._inputs(message, fields, size)
         return asdict(self._predictor.try_kernels(self._call, inputs, rows))
 
     @property

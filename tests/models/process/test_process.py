@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 
 from batchscore.columnar.arrays import Array
 from batchscore.columnar.ragged import make_ragged
-from batchscore.errors import StepError
+from batchscore.errors import ModelError, StepError
 from batchscore.models.backends.facts import Call, OutputSpec
 from batchscore.models.backends.registry import backend_of
 from batchscore.models.folder import Model, read_model_folder
@@ -183,9 +184,13 @@ def test_a_process_ends_with_its_parent(faulty: Model) -> None:
     assert start_of(child) is None
 
 
-def test_torch_in_a_process_gives_the_same_bits(tmp_path: Path) -> None:
-    """In batches of any size, on several threads; and nothing of torch is in the caller."""
-    model = read_model_folder(str(factory.write_model(tmp_path / "model")))
+def test_torch_in_a_process_gives_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In batches of any size, on several threads, with each of the kernels."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    net, state = factory.LAYERS, factory.build_net().state_dict()
+    model = read_model_folder(str(factory.write_model(tmp_path / "model", net, state)))
     x = np.random.default_rng(3).normal(size=(5000, 2)).astype(np.float32)
     host = Host(model.format, 600.0)
     try:
@@ -199,6 +204,19 @@ def test_torch_in_a_process_gives_the_same_bits(tmp_path: Path) -> None:
         waiting = [calls.predict({"x": part}, len(part)) for part in parts]
         found = np.concatenate([each()["logit"] for each in waiting])
         assert found.tobytes() == expected.tobytes()
+        other = replace(call, kernels="onednn")
+        ours, theirs = (
+            each.called(other).predict({"x": x}, len(x))()["logit"].tobytes()
+            for each in (here, there)
+        )
+        assert ours == theirs
+        with pytest.raises(ModelError, match="kernels cublas cannot be used"):
+            there.called(replace(call, kernels="cublas")).predict({"x": x}, len(x))()
+        assert backend(host).known_kernels(model, call) is None
+        trial = there.try_kernels(call, {"x": x[:64]}, 64)
+        assert trial.seconds.keys() == {*backend(host).kernels} == {"default", "onednn"}
+        backend(host).remember_kernels(model, call, trial)
+        assert backend(host).known_kernels(model, call) == trial
         again = there.again()
         assert again is not None
         assert again({"x": x})["logit"].tobytes() == expected.tobytes()
