@@ -36,7 +36,7 @@ from batchscore.stages.as_planned import check_footer, check_values
 from batchscore.stages.block import Block, End
 from batchscore.stages.filters import filter_expression
 from batchscore.stages.int96 import GUARD, Int96Guard
-from batchscore.storage.marks import is_linked_mark, linked_mark, modification_mark
+from batchscore.storage.marks import is_linked_mark, linked_mark, size_and_mark
 from batchscore.storage.parquet import open_parquet
 from batchscore.storage.store import open_filesystem
 from batchscore.units.record import BadShard
@@ -402,18 +402,14 @@ def _groups(piece: Piece, batch_rows: int) -> Iterator[list[int]]:
 def check_unchanged(shard: Shard, place: str = "") -> None:
     """Raises ShardError when a shard is not the file any more that was planned."""
     try:
-        filesystem, inner = open_filesystem(place or shard.path)
-        # A store remembers what it listed.
-        filesystem.invalidate_cache(inner)
-        info = filesystem.info(inner)
+        size, mark = size_and_mark(place or shard.path)
     except Exception as error:  # a store's client raises errors of its own
         unseen = f"cannot be looked at ({reason(error.__cause__ or error)}); run again"
         problem = "was removed after planning; run again" if is_gone(error) else unseen
         raise ShardError(shard.path, problem) from error
-    mark = modification_mark(info)
     if is_linked_mark(shard.mark):
-        mark = linked_mark(mark, os.path.realpath(inner))
-    if (info["size"], mark) != (shard.size, shard.mark):
+        mark = linked_mark(mark, os.path.realpath(open_filesystem(place or shard.path)[1]))
+    if (size, mark) != (shard.size, shard.mark):
         raise ShardError(shard.path, "was rewritten after planning; run again")
 
 
@@ -423,6 +419,8 @@ def conform(batch: pa.RecordBatch, schema: pa.Schema, keys: dict[str, Any]) -> p
     Raises:
         ArrowTypeError: A column that was planned as all null has values of another type.
     """
+    if not keys and batch.schema.equals(schema, check_metadata=True):
+        return batch
     columns = []
     for wanted in schema:
         if wanted.name in keys:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from datetime import datetime
 from typing import Any
+
+from fsspec.implementations.local import LocalFileSystem
+
+from batchscore.storage.remote import connect
 
 _LINKED = " -> "
 
@@ -14,6 +20,23 @@ def modification_mark(info: dict[str, Any]) -> str:
     found = next((info[name] for name in names if info.get(name) is not None), "")
     # A listing may tell as a number the time that a look at one file tells as a date.
     return str(found.timestamp() if isinstance(found, datetime) else found)
+
+
+def size_and_mark(address: str) -> tuple[int, str]:
+    """Returns a file's size and modification mark as they are now, whatever was listed before.
+
+    Raises:
+        Exception: It cannot be looked at. Clients of stores raise their own errors.
+    """
+    filesystem, path = connect(address)
+    if isinstance(filesystem, LocalFileSystem):
+        found = os.stat(path, follow_symlinks=False)
+        # fsspec looks at links in its own way.
+        if stat.S_ISREG(found.st_mode):
+            return found.st_size, modification_mark({"mtime": found.st_mtime})
+    filesystem.invalidate_cache(path)
+    info = filesystem.info(path)
+    return info["size"], modification_mark(info)
 
 
 def linked_mark(mark: str, real: str | None) -> str:

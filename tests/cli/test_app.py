@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from batchscore.cli import cli, main
+from batchscore.cli.app import json_text
 from tests import factory
 from tests.conftest import ROOT, Published
 from tests.waiting import wait_until
@@ -346,3 +347,18 @@ def test_a_decision_that_is_interrupted_says_who_finishes_it(
     assert caught.value.code == 130
     said = capsys.readouterr().err
     assert "the next command that writes finishes what was started" in said
+
+
+@pytest.mark.parametrize("count", [0, 2, 30_000])
+def test_long_results_are_json_too(count: int) -> None:
+    """However long a result is, it is read back as it was, and its keys begin lines."""
+    result = {
+        "run": "r",
+        "shards": [{"path": "Zürich", "rows": n} for n in range(count)],
+        "n": None,
+    }
+    text = json_text(result)
+    assert json.loads(text) == result
+    assert [line.split(":")[0].strip(' "') for line in text.splitlines() if line[1:2] == '"'] == [
+        *result
+    ]
