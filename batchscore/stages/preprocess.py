@@ -18,6 +18,9 @@ from batchscore.errors import StepError
 from batchscore.stages.block import Block, Cause, reject_causes
 from batchscore.stages.misfits import input_causes, long_cause, uneven_cause
 
+_STACKED_ROWS = 4_096  # at a time; what they write to stays in the cache
+_MANY_COLUMNS = 16  # of fewer, all rows fit
+
 
 @dataclass(frozen=True)
 class InputColumns:
@@ -251,8 +254,22 @@ def _stack(columns: Sequence[pa.Array], wanted: InputColumns) -> Array:
                 f"model input {wanted.name!r}: column {name!r} holds lists, and the input is "
                 "stacked from several columns; make columns of numbers, or a single one of lists"
             )
-    stacked_bf = np.stack(arrays, axis=1, dtype=wanted.dtype, casting="unsafe")
-    return stacked_bf.reshape(len(stacked_bf), *wanted.shape)
+    return _side_by_side(arrays, wanted.dtype).reshape(-1, *wanted.shape)
+
+
+def _side_by_side(arrays: Sequence[Array], dtype: str) -> Array:
+    """Returns arrays (b,) as the columns of one (b, f), row by row in memory.
+
+    Each column writes to every cache line of its rows, so many columns take few rows at a time.
+    """
+    rows = len(arrays[0])
+    if len(arrays) < _MANY_COLUMNS or rows <= _STACKED_ROWS:
+        return np.asarray(np.stack(arrays, axis=1, dtype=dtype, casting="unsafe"))
+    stacked_bf = np.empty((rows, len(arrays)), dtype)
+    for start in range(0, rows, _STACKED_ROWS):
+        part = slice(start, start + _STACKED_ROWS)
+        np.stack([each[part] for each in arrays], axis=1, out=stacked_bf[part], casting="unsafe")
+    return stacked_bf
 
 
 def _reshape(column: pa.Array, wanted: InputColumns) -> Array:

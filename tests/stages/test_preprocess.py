@@ -30,6 +30,16 @@ def _rejected(block: Any) -> list[int]:
     return [row for reject in block.rejects for row in reject.rows_r.to_pylist()]
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(1, 40), (4_096, 40), (4_097, 40), (70_000, 2)])
+def test_many_columns_and_rows_are_stacked_side_by_side(rows: int, columns: int) -> None:
+    """Each row of the input has the row's values in the order of the columns."""
+    names = tuple(f"c{number}" for number in range(columns))
+    values_bf = np.arange(rows * columns).reshape(rows, columns) % 10_007
+    batch = make_batch(**{name: values_bf[:, place] for place, name in enumerate(names)})
+    block = stack_columns(make_block(batch), [InputColumns("x", "float32", (columns,), names)])
+    np.testing.assert_array_equal(_values(block), values_bf)
+
+
 @pytest.mark.parametrize("rows", [1, 4095, 4096, 4097, 9000])
 def test_columns_are_stacked_side_by_side(rows: int) -> None:
     """Row by row the input holds the columns' numbers in the declared order and type."""
