@@ -70,7 +70,7 @@ def test_byte_strings_become_a_column(values: list[bytes], kind: pa.DataType) ->
 
 
 @given(st.lists(st.none() | st.text("aé", max_size=3)), st.integers(0, 4), st.booleans())
-def test_texts_of_ascii_alone_are_told_from_others(
+def test_texts_of_ascii_alone_are_known_from_others(
     values: list[str | None], skip: int, large: bool
 ) -> None:
     """A text's other characters count, and those of rows outside a slice do not."""

@@ -188,9 +188,9 @@ BAD_MODELS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "bad weights": (_broken, "weights 'linear.weight' hold NaN"),
     "views": (lambda net: net.Overlapping().eval(), "memory of its own"),
     "NaN": (lambda net: net.Net(shift=float("nan")).eval(), "500 rows of 500 cannot be scored"),
-    "untold": (lambda net: net.Net(shift=1.0).eval(), "built again .* differ by 1,"),
+    "untold": (lambda net: net.Net(shift=1.0).eval(), "built again .* differ by 1;"),
     "rows together": (lambda net: net.Centred().eval(), "Combine no rows in forward"),
-    "outputs": (lambda net: net.Tied().eval(), "'score' is not"),
+    "outputs": (lambda net: net.Tied().eval(), "without 'score'"),
 }
 
 

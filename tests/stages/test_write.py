@@ -371,7 +371,7 @@ def test_rows_of_shards_left_out_are_reconciled(store: Store) -> None:
         if rows == 12:
             assert writer.finish(End(5, 0, 1, bad)).bad_shards == bad
         else:
-            with pytest.raises(StepError, match=r"5 rows were read and 7 left out where .* 13;"):
+            with pytest.raises(StepError, match=r"5 rows were read and 7 left out, but .* 13;"):
                 writer.finish(End(5, 0, 1, bad))
 
 
