@@ -83,12 +83,14 @@ class Tried:
 
     Args:
         said: What was tried, in words.
-        scores: Types of the score columns, as far as they were found.
+        scores: Types of the score columns, as far as they were found, and of published columns.
+        names: Names of the score columns, where a row of the sample has scores.
         open: Whether rows were scored and the type of a score column is still unknown.
     """
 
     said: str
     scores: Types
+    names: tuple[str, ...] = ()
     open: bool = False
 
 
@@ -196,7 +198,8 @@ def _try_after(spec: Spec, outputs: Block, skipped: list[str]) -> Tried:
     types = {**spec.scoring.scores, **known_types(block.values)}
     assert block.values is not None
     said = _said(len(block), spec, skipped)
-    return Tried(said, types, open=len(types) < block.values.num_columns)
+    names = tuple(block.values.schema.names)
+    return Tried(said, types, names, open=len(types) < len(names))
 
 
 def _try_stages(

@@ -52,7 +52,7 @@ def verify(plan: Plan, units: Sequence[Unit] = (), clock: Stopwatch | None = Non
         with (clock or Stopwatch()).during(SAMPLE):
             plan, tried = _proven(plan, units, predictor if device == "cpu" else None)
         backend.release(device)
-        _check_names(plan.spec, tried.scores)
+        _check_names(plan.spec, tried.names)
         spec = replace(plan.spec, scoring=replace(plan.spec.scoring, scores=tried.scores))
         plan = replace(plan, spec=spec, choices={**plan.choices, "alone": tried.said})
     return replace(plan, inference={**plan.inference, **notes})
@@ -107,7 +107,7 @@ def _check_names(spec: Spec, scores: Iterable[str]) -> None:
         )
     # Scores are profiled with all columns that are read, also those that are not written.
     taken = {MODEL_VERSION} & set(spec.scoring.target.columns)
-    clashes = sorted(taken | (found & set(spec.scoring.source.schema.names)))
+    clashes = sorted(taken | (found & set(spec.scoring.seen_schema.names)))
     if clashes:
         raise OutputError(
             f"output.columns: {clashes[0]!r} is the name of an input column and of a score; "
