@@ -25,7 +25,7 @@ from batchscore.plan.fingerprint import fingerprint
 from batchscore.runs import layout
 from batchscore.runs.actor import actor
 from batchscore.runs.contents import describe, files_of, find_damage, published_with, sidecars_of
-from batchscore.runs.history import published_manifest, read_manifest, read_raw
+from batchscore.runs.history import published_manifest, read_manifest, read_raw, reading
 from batchscore.runs.lease import acquire, lost
 from batchscore.runs.ledger import merge_records
 from batchscore.runs.manifest_model import Manifest, build_manifest, decode_manifest
@@ -192,7 +192,9 @@ def discard(store: Store, run: str, slice_: str | None, reason: str | None) -> M
             )
         published = published_manifest(store, manifest.slice)
         kept = published.attempts if published else {}
-        for unit in manifest.read_units():
+        with reading(store, run):
+            units = manifest.read_units()
+        for unit in units:
             if unit.unit not in kept and not _was_published(store, manifest, unit):
                 _drop(store, manifest, unit)
         store.prune_empty([layout.staging(manifest.slice)])

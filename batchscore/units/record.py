@@ -155,7 +155,9 @@ def check_record(record: UnitRecord) -> None:
     texts, counts = [facts[name] for name in _TEXTS], [facts[name] for name in _COUNTS]
     paths = [facts[name] for name in _PATHS if facts[name] is not None]
     for piece in record.pieces:
-        counts += (*piece.row_groups, *piece.starts, *piece.sizes, piece.shard.rows)
+        shard = piece.shard
+        texts += (shard.path, shard.mark)
+        counts += (*piece.row_groups, *piece.starts, *piece.sizes, shard.rows, shard.size)
     for file in record.files:
         paths += (file.staged, file.partition)
         texts.append(file.sha256)
@@ -165,12 +167,20 @@ def check_record(record: UnitRecord) -> None:
         counts.append(digest.bytes)
     if not isinstance(record.kernels, str) or not _KERNELS.fullmatch(record.kernels):
         raise ValueError(f"{one_line(repr(record.kernels))} names no kernels")
-    for text in texts + paths:
-        if not isinstance(text, str):
-            raise ValueError(f"{one_line(repr(text))} is not a text")
+    texts += (*record.keys_columns, *record.reject_reasons)
+    counts += record.reject_reasons.values()
+    _require({str}, texts + paths, "text")
+    _require({int, float}, [end for ends in record.score_ranges.values() for end in ends], "number")
     for path in paths:
         if path.startswith("/") or ".." in path.split("/"):
             raise ValueError(f"{one_line(repr(path))} leaves the output")
     for count in counts:
         if type(count) is not int or not 0 <= count < _MOST_ROWS:
             raise ValueError(f"{one_line(repr(count))} is not a count")
+
+
+def _require(kinds: set[type], values: list[Any], word: str) -> None:
+    """Raises ValueError where a value has none of some types; the usual case costs one call."""
+    if not {*map(type, values)} <= kinds:
+        wrong = next(value for value in values if type(value) not in kinds)
+        raise ValueError(f"{one_line(repr(wrong))} is not a {word}")

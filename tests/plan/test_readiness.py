@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.factory import change_job, make_rows, published, run_json, write_job, write_shard
+from tests.factory import make_rows, published, run_json, write_job, write_shard
 
 # The text is null wherever the score is below a bound, which all rows of the late shard are.
 CODE = """import pyarrow as pa

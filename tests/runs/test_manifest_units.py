@@ -149,6 +149,9 @@ def test_a_published_file_keeps_its_name() -> None:
         {"shards": [{"path": "x"}]},
         {"units": [{"unit": "u"}]},
         {"units": [{"unit": "u", "pieces": [[9, [], [], []]]}]},
+        {"shards": [{"path": ["x"], "size": 1, "mark": "m", "rows": 1}]},
+        {"shards": [{"path": 1e300, "size": 1, "mark": "m", "rows": 1}]},
+        {"shards": [{"path": "x", "size": "1", "mark": "m", "rows": 1}]},
     ],
     ids=str,
 )
@@ -163,6 +166,14 @@ def test_a_damaged_manifest_is_a_record_error(change: dict[str, Any]) -> None:
     assert published_records(manifest_of([record]))["u"].pieces == (piece,)
     with pytest.raises(RecordError, match=f"{RUN}.*damaged.*--rescore"):
         published_records(manifest_of([record]).updated(**change))
+    damage: list[dict[str, Any]] = [
+        {"reject_reasons": [{}]},
+        {"score_ranges": {"s": ["0", "1"]}},
+    ]
+    for wrong in damage:
+        units = [{**(manifest_of([record]).units or [])[0], **wrong}]
+        with pytest.raises(RecordError, match=f"{RUN}.*damaged.*--rescore"):
+            published_records(manifest_of([record]).updated(units=units))
     for key in ("files", "shards", "columns", "units"):
         with pytest.raises(RecordError, match=f"{RUN}.*damaged.*{key}.*--rescore"):
             published_records(manifest_of([record]).without(key))
