@@ -227,8 +227,8 @@ PAGE = b"\xef\xbb\xbf\n <!DOCTYPE html><title>Sign in</title>"
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 4\n"
 DAMAGE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "empty": (lambda whole: b"", "the file is empty; copy or download"),
-    "cut off": (lambda whole: whole[:-30], "it was cut off.*; copy or download"),
-    "cut off early": (lambda whole: whole[:60], "it was cut off.*; copy or download"),
+    "cut off": (lambda whole: whole[:-30], "(the file|it) was cut off.*; copy or download"),
+    "cut off early": (lambda whole: whole[:60], "(the file|it) was cut off.*; copy or download"),
     "compressed": (gzip.compress, "compressed with gzip.*unpack it"),
     "a web page": (lambda whole: PAGE, "a web page.*download the file itself.*login"),
     "a pointer": (lambda whole: POINTER, "a pointer of Git LFS.*git lfs pull"),
