@@ -6,6 +6,7 @@ import ctypes
 import gc
 import hashlib
 import logging
+import math
 import os
 import platform
 import shlex
@@ -19,6 +20,8 @@ from pathlib import Path
 _ARENAS = 4
 _M_ARENA_MAX = -8  # in glibc's malloc.h
 _MEMORY = "/sys/fs/cgroup/memory.max"
+_QUOTA = "/sys/fs/cgroup/cpu.max"
+_GPUS = ("/dev/nvidiactl", "/dev/kfd")
 
 # Python 3.12 itself freezes some objects.
 _FROZEN_AT_START = gc.get_freeze_count()
@@ -171,3 +174,25 @@ def _memory_limit() -> int | None:
             return int(file.read()) >> 10
     except (OSError, ValueError):
         return None
+
+
+def count_cores() -> int:
+    """Returns the cores that this process may use: those it may run on, within its quota."""
+    free = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if free else os.cpu_count() or 1
+    return max(1, min(cores, read_quota(_QUOTA) or cores))
+
+
+def read_quota(path: str) -> int | None:
+    """Returns the cores of a container's quota, rounded up; None where there is none."""
+    try:
+        with open(path, encoding="ascii") as file:
+            quota, period = file.read().split()
+        return math.ceil(int(quota) / int(period))
+    except (OSError, ValueError):
+        return None
+
+
+def shows_gpu() -> bool:
+    """Tells whether a driver of this machine shows a GPU."""
+    return any(os.path.exists(each) for each in _GPUS)

@@ -26,6 +26,7 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.slow
 
 # Waits in a run that has the file's name, once it has scored two batches, until the file is there.
+# Two more may be in the process of its model.
 WAITING = """import os
 import time
 
@@ -37,7 +38,7 @@ def encode(batch):
     global calls
     calls += os.path.isdir(WORK)
     end = time.monotonic() + 90
-    while GO and calls > 2 and not os.path.exists(GO) and time.monotonic() < end:
+    while GO and calls > 4 and not os.path.exists(GO) and time.monotonic() < end:
         time.sleep(0.02)
     return batch
 """

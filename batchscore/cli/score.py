@@ -22,6 +22,7 @@ from batchscore.cli.app import (
     typed,
 )
 from batchscore.cli.watch import show_progress, stop_on_signals
+from batchscore.commands.guess import start_early
 from batchscore.phases import IMPORTS, INPUT, JOB
 from batchscore.processes import share_arenas, uncollected
 
@@ -68,12 +69,13 @@ def check(
     clock = stopwatch()
     clock.enter(IMPORTS)
     with reporting(as_json, debug):
+        overrides = _with_engine(overrides, engine)
+        start_early(job, params, overrides, loads=True)
         with uncollected():
             from batchscore.cli.render import check as render_check
             from batchscore.commands.check import check_job
 
         with redirect_stdout(sys.stderr):
-            overrides = _with_engine(overrides, engine)
             found = check_job(job, params, overrides, probe, clock, beam_options)
         if as_json:
             print_json(found.to_json(), kept=True)
@@ -104,13 +106,14 @@ def run(
     share_arenas()
     notifier = _Notifier()
     with reporting(as_json, debug, notifier.tell), stop_on_signals() as stop:
+        overrides = _with_engine(overrides, engine)
+        start_early(job, params, overrides, loads=rescore)
         with uncollected():
             from batchscore.cli.render import summary as render_summary
             from batchscore.commands.run import run_plan
             from batchscore.job import load_job
             from batchscore.plan import make_plan
 
-        overrides = _with_engine(overrides, engine)
         clock.enter(JOB)
         loaded = notifier.job = load_job(job, params, overrides)
         clock.enter(INPUT)

@@ -232,8 +232,8 @@ def _try(plan: Plan, work: Work, clock: Stopwatch, flags: Sequence[str], scores:
             are findings of the check and do not end it.
     """
     try:
-        plan = with_process(keeping_kernels(plan, work))
-        plan = engine_of(plan).place(plan, work.units)
+        plan = engine_of(plan).place(keeping_kernels(plan, work), work.units)
+        plan = with_process(plan, plan.workers)
         plan = prepared(plan, work.units, clock, all_flags(plan, flags))
         spent = clock.spent()
         return _Tryout(plan, rehearse(plan, work), spent, None)

@@ -8,6 +8,7 @@ from importlib import import_module
 from batchscore.engines.flags import as_flags
 from batchscore.engines.protocol import Engine
 from batchscore.engines.registry import find_engine
+from batchscore.models.process import early
 from batchscore.models.process.current import host_for
 from batchscore.phases import BEAM, FRAMEWORK, MODEL, Stopwatch
 from batchscore.plan import Plan
@@ -17,18 +18,24 @@ from batchscore.units.unit import Unit
 from batchscore.worker.scoring import backend_for
 
 
-def with_process(plan: Plan) -> Plan:
+def with_process(plan: Plan, workers: int) -> Plan:
     """Returns the plan with its model's process started, if the model has one.
 
     Started before the workers and Beam, it imports the model's framework next to them.
 
+    Args:
+        plan: What a run would do.
+        workers: That the run will have.
+
     Raises:
         InvalidError: The job asks for a process, and the model cannot be in one.
     """
-    plan = with_model_process(plan)
+    plan = with_model_process(plan, workers)
     execution = plan.spec.execution
     if execution.model_process:
         host_for(plan.spec.scoring.model.format, execution.model_timeout_s).start()
+    else:
+        early.end()
     return plan
 
 

@@ -192,7 +192,8 @@ def _verified(plan: Plan, work: Work, clock: Stopwatch, launch: Launch) -> Plan:
     """Tries model, device and functions, unless they were, or nothing is to be scored with them."""
     if work.held or work.unchanged or _is_verified(plan, work):
         return plan
-    plan = with_process(keeping_kernels(plan, work))
+    plan = keeping_kernels(plan, work)
+    plan = with_process(plan, launch.engine.place(plan, work.units).workers)
     launch.engine.start_workers(launch.engine.place(plan, work.units))
     return prepared(plan, work.units, clock, launch.flags)
 

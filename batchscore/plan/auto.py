@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import os
 from collections.abc import Sequence
 
 import pyarrow as pa
@@ -12,30 +10,13 @@ from batchscore.errors import InvalidError
 from batchscore.messages.wording import counted, of_count
 from batchscore.models.backends.facts import TILE_ROWS
 from batchscore.plan.footers import Footer
+from batchscore.processes import count_cores
 from batchscore.units.unit import Unit
 
 MANY_ROWS = 4_000_000  # fewer are scored before other workers have started
 SHARD_ROWS = 2_000  # that are scored in the time that a unit takes to open a shard
 BLOCK_BYTES = 16 << 20
-_QUOTA = "/sys/fs/cgroup/cpu.max"
 BLOCK_ROWS = (TILE_ROWS, 65_536)
-
-
-def count_cores() -> int:
-    """Returns the cores that this process may use: those it may run on, within its quota."""
-    free = hasattr(os, "sched_getaffinity")
-    cores = len(os.sched_getaffinity(0)) if free else os.cpu_count() or 1
-    return max(1, min(cores, read_quota(_QUOTA) or cores))
-
-
-def read_quota(path: str) -> int | None:
-    """Returns the cores of a container's quota, rounded up; None where there is none."""
-    try:
-        with open(path, encoding="ascii") as file:
-            quota, period = file.read().split()
-        return math.ceil(int(quota) / int(period))
-    except (OSError, ValueError):
-        return None
 
 
 def choose_workers(

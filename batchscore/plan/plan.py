@@ -13,7 +13,7 @@ from batchscore.job import Job, LoadedJob, age_seconds
 from batchscore.models.backends.facts import TILE_ROWS
 from batchscore.models.folder import Model
 from batchscore.plan.annotations import annotate
-from batchscore.plan.auto import choose_batch_rows, choose_workers, count_cores
+from batchscore.plan.auto import choose_batch_rows, choose_workers
 from batchscore.plan.code_files import code_files
 from batchscore.plan.columns import (
     check_drift_columns,
@@ -45,6 +45,7 @@ from batchscore.plan.places import (
 )
 from batchscore.plan.published import Published, read_published
 from batchscore.plan.reference import References, find_references
+from batchscore.processes import count_cores
 from batchscore.runs import layout
 from batchscore.runs.actor import actor
 from batchscore.runs.checks import rejects_allowed

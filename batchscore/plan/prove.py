@@ -19,13 +19,12 @@ from batchscore.models.backends.facts import TILE_ROWS, Sample
 from batchscore.models.backends.protocol import Predictor
 from batchscore.models.backends.registry import backend_of
 from batchscore.models.importing import forget
-from batchscore.plan.auto import count_cores
 from batchscore.plan.independence import Ways, attempt, find_dependence, in_batches, take
 from batchscore.plan.plan import Plan
 from batchscore.plan.refusal import Values, describe
 from batchscore.plan.sample import read_spread
 from batchscore.plan.score_types import keep_published, learn_types, published_scores
-from batchscore.processes import has_room
+from batchscore.processes import count_cores, has_room
 from batchscore.stages.block import Block
 from batchscore.stages.tally import Tallies
 from batchscore.stages.typeless import Types, known_types

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from batchscore.plan.auto import choose_workers, count_cores, read_quota
+from batchscore.plan.auto import choose_workers
+from batchscore.processes import count_cores, read_quota
 from batchscore.units.unit import Unit
 from tests import factory
 

@@ -21,11 +21,11 @@ def plan(tmp_path: Path) -> Plan:
     return make_plan(load_job(str(factory.write_job(tmp_path)), (), ()))
 
 
-def chosen(plan: Plan, **runtime: str) -> tuple[bool, str]:
+def chosen(plan: Plan, workers: int = 1, **runtime: str) -> tuple[bool, str]:
     """What is chosen for other values of the job's runtime section, and why."""
     job = plan.loaded.job
     changed = job.model_copy(update={"runtime": job.runtime.model_copy(update=runtime)})
-    made = with_model_process(replace(plan, loaded=replace(plan.loaded, job=changed)))
+    made = with_model_process(replace(plan, loaded=replace(plan.loaded, job=changed)), workers)
     return made.spec.execution.model_process, made.choices["model_process"]
 
 
@@ -47,10 +47,11 @@ def test_auto_says_why(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     fields = "off, since torch is imported in this process already"
     assert chosen(many, model_process="auto") == (False, fields)
     monkeypatch.delitem(sys.modules, "torch")
-    monkeypatch.setattr(model_process, "_GPUS", ())
+    monkeypatch.setattr(model_process, "shows_gpu", lambda: False)
     monkeypatch.setattr(model_process, "count_cores", lambda: 2)
     assert chosen(plan) == (False, "off, since 500 rows are soon done")
     assert chosen(many)[0]
+    assert chosen(many, workers=2) == (False, "off, since 2 workers keep the cores busy")
     assert chosen(many, engine="flink") == (False, "off, since it was not measured on engine flink")
     assert chosen(many, device="cuda:1") == (False, "off, since it was not measured on a GPU")
     monkeypatch.setattr(model_process, "count_cores", lambda: 1)

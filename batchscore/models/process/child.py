@@ -19,12 +19,8 @@ from batchscore.messages.addresses import RedactingFormatter
 from batchscore.models.backends.protocol import Backend
 from batchscore.models.backends.registry import backend_of
 from batchscore.models.process.serving import Models, Session
-from batchscore.processes import held_kilobytes, uncollected, usable_kilobytes
-
-TOO_LARGE = 77
-"""Exit code of a process that holds more memory than it may; nothing else ends with it."""
-SHARE_OF_MEMORY = 0.8
-"""What it may hold of the memory that this machine or its container has."""
+from batchscore.models.process.started import SHARE_OF_MEMORY, TOO_LARGE
+from batchscore.processes import held_kilobytes, usable_kilobytes
 
 _PR_SET_PDEATHSIG = 1
 _OOM_SCORE = "/proc/self/oom_score_adj"
@@ -39,9 +35,10 @@ def main() -> None:
     _set_up_logging(settings["level"])
     _offer_to_memory_killer()
     connection = socket.socket(fileno=settings["connection"])
-    with suppress(Exception), uncollected():  # whoever asks gets the error
+    with suppress(Exception):  # whoever asks gets the error
         backend_of(settings["format"]).prepare()
     gc.freeze()
+    gc.enable()  # it was disabled before the first import
     threading.Thread(target=_watch_memory, daemon=True).start()
     _Server(backend_of(settings["format"])).serve(connection)
     # Threads that still compute would keep the process, and nobody waits for what they return.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from batchscore.models.process import early
 from batchscore.models.process.host import Host
 
 _hosts: list[Host] = []
@@ -19,14 +20,16 @@ def use(host: Host) -> None:
 def host_for(format: str, timeout_s: float) -> Host:
     """Returns the host of models of a format; a new one, unless this process has it already."""
     if not _hosts or (_hosts[0].format, _hosts[0].timeout_s) != (format, timeout_s):
-        use(Host(format, timeout_s))
+        started = early.take(format)
+        use(Host(format, timeout_s, started=started))
     return _hosts[0]
 
 
 def end() -> None:
-    """Ends the model's process, if this process has one."""
+    """Ends the model's process, if this process has one, and one that was started too early."""
     while _hosts:
         _hosts.pop().close()
+    early.end()
 
 
 @contextmanager

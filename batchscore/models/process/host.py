@@ -25,6 +25,7 @@ class Host:
         format: Of the model.
         timeout_s: Seconds that an answer may take.
         shared: A connection to a process that somebody else started; it is used until that ends.
+        started: A process that was started for this host.
 
     Attributes:
         careful: Whether a process died: from then on calls are made one at a time, so that it is
@@ -33,14 +34,21 @@ class Host:
         deadly: The rows that processes died of.
     """
 
-    def __init__(self, format: str, timeout_s: float, shared: socket.socket | None = None) -> None:
+    def __init__(
+        self,
+        format: str,
+        timeout_s: float,
+        shared: socket.socket | None = None,
+        started: StartedProcess | None = None,
+    ) -> None:
         self.format, self.timeout_s = format, timeout_s
         self.careful = False
         self.alone = threading.Lock()
         self.deadly = DeadlyRows()
         self._lock = threading.RLock()
-        self._started: StartedProcess | None = None
-        self._root = None if shared is None else Connection(shared, timeout_s)
+        self._started = started
+        first = started.connection if started is not None else shared
+        self._root = None if first is None else Connection(first, timeout_s)
         self._ends: list[str] = []
         self._works = False
 

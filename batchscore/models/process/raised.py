@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from functools import cache
 from typing import Any
 
@@ -21,6 +22,7 @@ _OURS = {
 }
 _PLAIN = {each.__name__: each for each in (MemoryError, OSError)}
 _TEXT_CHARACTERS = 1 << 16
+_TRACE_CHARACTERS = 8_000
 
 
 def failure_to_json(error: BaseException) -> dict[str, Any]:
@@ -31,6 +33,8 @@ def failure_to_json(error: BaseException) -> dict[str, Any]:
         found["text"] = error.strerror or found["text"]
     if error.__cause__ is not None:
         found["cause"] = failure_to_json(error.__cause__)
+    else:
+        found["trace"] = "".join(traceback.format_tb(error.__traceback__))[-_TRACE_CHARACTERS:]
     return found
 
 
@@ -47,6 +51,8 @@ def failure_from_json(fields: dict[str, Any]) -> Exception:
         error = (_OURS.get(name) or _PLAIN.get(name) or foreign_class(name))(text)
     if isinstance(fields.get("cause"), dict):
         error.__cause__ = failure_from_json(fields["cause"])
+    if "trace" in fields and hasattr(error, "add_note"):  # not in Python 3.10
+        error.add_note(f"In the model's process:\n{fields['trace']}")
     return error
 
 

@@ -13,14 +13,18 @@ import threading
 from typing import IO
 
 from batchscore.messages.addresses import redacted_text
-from batchscore.models.process.child import SHARE_OF_MEMORY, TOO_LARGE
+
+TOO_LARGE = 77
+"""Exit code of a process that holds more memory than it may; nothing else ends with it."""
+SHARE_OF_MEMORY = 0.8
+"""What it may hold of the memory that this machine or its container has."""
 
 _LINES = 100
 _LINE_BYTES = 2_000
 _ENDED_SECONDS = 30.0
 _BLOCKED = (signal.SIGINT, signal.SIGTERM)
 _COMMAND = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1])['path']; "
+    "import gc, json, sys; gc.disable(); sys.path[:] = json.loads(sys.argv[1])['path']; "
     "from batchscore.models.process.child import main; main()"
 )
 

@@ -16,10 +16,9 @@ from batchscore.columnar.arrays import Array
 from batchscore.errors import FailedError, StepError
 from batchscore.models.backends.registry import backend_of
 from batchscore.models.folder import Model
-from batchscore.models.process.child import TOO_LARGE
 from batchscore.models.process.host import Host
 from batchscore.models.process.proxy import ProcessBackend
-from batchscore.models.process.started import describe_end
+from batchscore.models.process.started import TOO_LARGE, describe_end
 from tests.backends.faulty import EXIT, HANG, SAY_PID, SEGFAULT
 from tests.models.process.clients import calls_of
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import traceback
 
 import pytest
 
@@ -40,6 +41,17 @@ def test_the_cause_of_a_step_keeps_its_class_and_words() -> None:
         ("ZeroDivisionError", "by zero")
     ] * 2
     assert type(causes[0]) is type(causes[1])
+
+
+def test_an_error_says_where_it_was_raised() -> None:
+    """`--debug` shows the lines of the other process."""
+
+    def fail() -> None:
+        raise ValueError("here")
+
+    with pytest.raises(ValueError, match="here") as error:
+        fail()
+    assert "in fail" in "".join(traceback.format_exception(sent(error.value)))
 
 
 def test_an_error_of_the_system_keeps_its_number() -> None:
