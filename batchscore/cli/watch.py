@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from batchscore.commands.stop import Stop
 from batchscore.messages.wording import counted
 
 if TYPE_CHECKING:
-    from batchscore.commands.run import Progress, Stop
+    from batchscore.commands.run import Progress
 
 _LINE_SECONDS = 10.0
 _AT_ONCE = "stopped immediately; the next run of the slice scores what is left"
@@ -24,8 +25,6 @@ _AT_ONCE = "stopped immediately; the next run of the slice scores what is left"
 @contextmanager
 def stop_on_signals() -> Iterator[Stop]:
     """Turns the first Ctrl-C or SIGTERM into a request to stop; the second ends at once."""
-    from batchscore.commands.run import Stop
-
     stop = Stop()
 
     def handle(number: int, _frame: object) -> None:

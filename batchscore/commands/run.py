@@ -21,6 +21,7 @@ from batchscore.commands.ending import (
     unfinished,
 )
 from batchscore.commands.prepared import all_flags, engine_of, prepared, with_process
+from batchscore.commands.stop import Stop
 from batchscore.commands.tidy import purge, repair
 from batchscore.commands.unwritable import writable
 from batchscore.engines.protocol import Engine, Handle
@@ -79,12 +80,6 @@ class Launch:
 
     engine: Engine
     flags: Sequence[str]
-
-
-class Stop:
-    """Set by a signal handler, honoured by a run: the signal's number, or None."""
-
-    signal: int | None = None
 
 
 @dataclass(frozen=True)

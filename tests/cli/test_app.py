@@ -322,7 +322,7 @@ def test_a_second_ctrl_c_ends_workers_without_a_traceback(tmp_path: Path) -> Non
         process, family = start_with_workers(job, file)
     for member in (*family, psutil.Process(process.pid)):
         member.send_signal(signal.SIGINT)
-    wait_until(lambda: "again to end at once" in said.read_text())
+    wait_until(lambda: "interrupt again to stop immediately" in said.read_text())
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     stderr = said.read_text()

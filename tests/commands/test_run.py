@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchscore.cli import watch as command_line
-from batchscore.commands.run import Progress, Stop, run_plan
+from batchscore.commands.run import Progress, run_plan
+from batchscore.commands.stop import Stop
 from batchscore.engines import local
 from batchscore.errors import FailedError, StoppedError
 from batchscore.job import load_job
