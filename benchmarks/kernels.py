@@ -1,4 +1,4 @@
-"""What tiles of three networks take with oneDNN's linear layers and with torch's own kernels.
+"""What tiles of four networks take with oneDNN's linear layers and with torch's own kernels.
 
     python -m benchmarks.kernels --rounds 9
 
@@ -67,6 +67,9 @@ def main() -> None:
     wide = nn.Sequential(
         nn.Linear(32, 2048), nn.ReLU(), nn.Linear(2048, 2048), nn.ReLU(), nn.Linear(2048, 1)
     )
+    few = nn.Sequential(nn.Linear(2, 2048), nn.ReLU(), nn.Linear(2048, 16), nn.ReLU())
+    few.append(nn.Linear(16, 1))
+    _report("few inputs, 2-2048-16-1", few, torch.randn(1024, 2), rounds)
     _report("mlp 32-128-64-1", Mlp(32), torch.randn(1024, 32), rounds)
     _report("wide 32-2048-2048-1", wide, torch.randn(1024, 32), rounds)
     _report("encoder, 64 rows of 64 steps", Encoder(), torch.randn(64, 64, 384), rounds)
