@@ -172,6 +172,12 @@ def _check_sequences(each: ModelInput, name: str, kind: pa.DataType) -> None:
 
 def _check_numbers(each: ModelInput, name: str, kind: pa.DataType) -> None:
     _check_kind(each, name, kind, kind)
+    width = math.prod(each.shape)
+    if len(each.columns) == 1 and width != 1 and not is_list(kind):
+        raise InputError(
+            f"model input {each.name!r}: takes {width:,} values per row, and column {name!r} has "
+            f"one; give {width:,} columns, or one list column"
+        )
     if is_list(kind) and (len(each.columns) > 1 or not (each.shape or _own_shape(kind))):
         raise InputError(
             f"model input {each.name!r}: column {name!r} is {kind}; a list must be the input's "

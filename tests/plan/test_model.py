@@ -170,8 +170,9 @@ def test_a_fixed_list_says_its_own_length(tmp_path: Path) -> None:
         ({"a": pa.list_(pa.float32()), "b": pa.float64()}, {}, "must be the input's only column"),
         ({"v": pa.list_(pa.float32())}, {**FILE, "model.inputs": {"x": "v"}}, "how long it is"),
         ({"a": pa.float32(), "bb": pa.float64()}, {}, "'bb'"),
+        ({"a": pa.float32()}, {"model.inputs": {"x": "a"}}, "takes 2 values per row.*'a' has one"),
     ],
-    ids=["text", "time", "texts", "list with another", "length unknown", "missing"],
+    ids=["text", "time", "texts", "list with another", "length unknown", "missing", "too few"],
 )
 def test_columns_that_do_not_fit_are_named(
     tmp_path: Path, kinds: dict[str, pa.DataType], changes: dict[str, Any], words: str

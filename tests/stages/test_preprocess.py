@@ -89,6 +89,13 @@ def test_lists_among_several_columns_reject_their_rows() -> None:
     assert _values(done).shape == (0, 2)
 
 
+def test_a_column_of_single_numbers_is_named() -> None:
+    """A number per row cannot fill an input of two, such as where a function makes no lists."""
+    block, wanted = make_block(make_batch(a=[1.0, 2.0])), InputColumns("x", "float32", (2,), ("a",))
+    with pytest.raises(StepError, match="takes 2 values per row, and column 'a' has one"):
+        stack_columns(block, [wanted])
+
+
 def test_several_columns_of_lists_are_named() -> None:
     """Lists as long as the columns are many are refused: they would make one more dimension."""
     lists = pa.array([[1.0, 2.0]] * 2, pa.list_(pa.float64(), 2))
