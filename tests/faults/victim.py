@@ -17,6 +17,9 @@ import batchscore.cli
 import batchscore.cli.render.results
 import batchscore.commands.run
 import batchscore.engines.preloaded
+
+# Victims find torch imported, so that each is not to wait seconds for a process of its model.
+import batchscore.models.backends.torch.preloaded
 import batchscore.plan.readiness
 import batchscore.plan.work
 from batchscore.engines.workers import start_server

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import socket
 import threading
+from collections.abc import Callable
+from typing import TypeVar
 
 from batchscore.errors import FailedError
 from batchscore.messages.wording import counted
@@ -12,10 +14,14 @@ from batchscore.models.process.connection import Connection, GoneError, SilentEr
 from batchscore.models.process.deadly import DeadlyRows
 from batchscore.models.process.started import StartedProcess
 
+T = TypeVar("T")
+
 _MOST_DEATHS = 64
 """As many rows as kill a process are isolated, each with a few deaths; more end the run."""
-_MOST_UNUSED = 3
-"""Deaths before a first answer: then it is not the rows."""
+_MOST_UNUSED = 8
+"""Deaths before a first answer; to isolate the first of 32 rows takes seven."""
+_MOST_ASKED = 3
+"""Deaths of one question, such as to load the model: then it is not the rows."""
 
 
 class Host:
@@ -50,7 +56,8 @@ class Host:
         first = started.connection if started is not None else shared
         self._root = None if first is None else Connection(first, timeout_s)
         self._ends: list[str] = []
-        self._works = False
+        # Whoever shares a process has it from a launcher that has tried the model.
+        self._works = shared is not None
 
     def start(self) -> None:
         """Starts the process, if there is none, and does not wait for it."""
@@ -65,6 +72,22 @@ class Host:
         """
         with self._lock:
             return Connection(self.share(), self.timeout_s, len(self._ends))
+
+    def asked(self, ask: Callable[[Connection], T]) -> T:
+        """Returns what a new connection answers; asks another process if one dies.
+
+        Raises:
+            FailedError: The processes die, or do not answer.
+        """
+        for _ in range(_MOST_ASKED):
+            link = self.connect()
+            try:
+                return ask(link)
+            except GoneError:
+                self.note_death(link)
+            except SilentError as error:
+                raise self.given_up(error) from error
+        raise self._hopeless("each time")
 
     def share(self) -> socket.socket:
         """Returns a connection that another process may use as its `shared`.
@@ -133,7 +156,10 @@ class Host:
         if deaths < (_MOST_DEATHS if self._works else _MOST_UNUSED):
             return
         often = "each time" if not self._works else f"the last of {counted(deaths, 'time')}"
-        raise FailedError(f"the model's process {self._ends[-1]}, {often}; {_REMEDY}")
+        raise self._hopeless(often)
+
+    def _hopeless(self, often: str) -> FailedError:
+        return FailedError(f"the model's process {self._ends[-1]}, {often}; {_REMEDY}")
 
 
 _REMEDY = (

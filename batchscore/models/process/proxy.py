@@ -93,7 +93,7 @@ class ProcessBackend(Backend):
     def known_kernels(self, model: Model, call: Call) -> KernelTrial | None:
         """Returns what an earlier trial of kernels found on this machine, or None."""
         ask = (model, _sendable(call))
-        found = _asked(self._host, lambda link: link.ask("known_kernels", *ask))
+        found = self._host.asked(lambda link: link.ask("known_kernels", *ask))
         return None if found is None else KernelTrial(**found)
 
     def remember_kernels(self, model: Model, call: Call, trial: KernelTrial) -> None:
@@ -105,7 +105,7 @@ class ProcessBackend(Backend):
         return self._own.trial(sample)
 
     def _ask(self, method: str, *arguments: Any) -> Any:
-        return _asked(self._host, lambda link: link.ask("backend", method, arguments))
+        return self._host.asked(lambda link: link.ask("backend", method, arguments))
 
 
 class ProcessPredictor(Predictor):
@@ -113,7 +113,7 @@ class ProcessPredictor(Predictor):
 
     def __init__(self, host: Host, recipe: Recipe) -> None:
         self._host, self._recipe = host, recipe
-        self._link, self._fields = _asked(host, partial(_held, recipe=recipe))
+        self._link, self._fields = host.asked(partial(_held, recipe=recipe))
 
     @property
     def is_made(self) -> bool:
@@ -159,12 +159,12 @@ class ProcessPredictor(Predictor):
     def best_rows(self, call: Call, inputs: Inputs, rows: int) -> int:
         """Returns the best rows of a call, by a search in the process."""
         calls = ProcessCalls(self._host, self._recipe, call)
-        return int(_asked(self._host, lambda link: calls.best_rows(link, inputs, rows)))
+        return int(self._host.asked(lambda link: calls.best_rows(link, inputs, rows)))
 
     def try_kernels(self, call: Call, inputs: Inputs, rows: int) -> KernelTrial:
         """Times calls with each of the model's kernels in the process."""
         calls = ProcessCalls(self._host, self._recipe, call)
-        found = _asked(self._host, lambda link: calls.try_kernels(link, inputs, rows))
+        found = self._host.asked(lambda link: calls.try_kernels(link, inputs, rows))
         return KernelTrial(**found)
 
     def _ask(self, name: str) -> Any:
@@ -172,7 +172,7 @@ class ProcessPredictor(Predictor):
             link.ask("load", self._recipe)
             return link.ask(name)
 
-        return _asked(self._host, ask)
+        return self._host.asked(ask)
 
 
 class ProcessCalls:
@@ -278,7 +278,7 @@ class ProcessCalls:
         """Returns this thread's connection, to the process that there is now."""
         link: Connection | None = getattr(self._own, "link", None)
         if link is None or not self._host.is_current(link):
-            link = self._own.link = _asked(self._host, self._prepare)
+            link = self._own.link = self._host.asked(self._prepare)
         return link
 
     def _prepare(self, link: Connection) -> Connection:
@@ -316,23 +316,7 @@ def _died(how: str) -> StepError:
     return error
 
 
-def _asked(host: Host, ask: Callable[[Connection], Any]) -> Any:
-    """Returns what a new connection answers; asks another process where one dies.
-
-    Raises:
-        FailedError: It dies again and again, or does not answer.
-    """
-    while True:
-        link = host.connect()
-        try:
-            return ask(link)
-        except GoneError:
-            host.note_death(link)
-        except SilentError as error:
-            raise host.given_up(error) from error
-
-
-def _held(link: Connection, recipe: Recipe) -> tuple[Connection, dict[str, Any] | None]:
+def _held(link: Connection, recipe: Recipe) -> tuple[Connection, Any]:
     return link, link.ask("load", recipe)
 
 

@@ -57,6 +57,17 @@ def test_a_process_that_somebody_kills_costs_no_rows(mortal: Host, faulty: Model
     assert calls.predict(rows(4), 1)()["score"][0] == 4
 
 
+def test_a_process_that_is_shared_may_die_of_its_first_rows(mortal: Host, faulty: Model) -> None:
+    """A worker goes on with a process of its own; the launcher has tried the model."""
+    shared = Host("faulty", 60.0, mortal.share())
+    calls = calls_of(shared, faulty)
+    for deadly in (rows(SEGFAULT), rows(1, EXIT)):
+        with pytest.raises(StepError, match="the model's process"):
+            calls.predict(deadly, len(deadly["x"]))()
+    assert calls.predict(rows(2), 1)()["score"][0] == 2
+    shared.close()
+
+
 def test_a_model_that_always_dies_is_given_up(mortal: Host, faulty: Model) -> None:
     """One message says how it ends, that it does so each time, and what to do."""
     backend = ProcessBackend(backend_of("faulty"), mortal)

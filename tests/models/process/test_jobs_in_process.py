@@ -41,7 +41,8 @@ def faulty_job(folder: Path, acts: dict[int, float], **changes: Any) -> Path:
     a_n = np.abs(rows["a"].to_numpy())
     for place, what in acts.items():
         a_n[place] = what
-    b_n = np.where(a_n < 0, 0.0, 1.0)
+    # Different rows, since a row that is known to be deadly is not tried again.
+    b_n = np.where(a_n < 0, rows["id"].to_numpy(), 1.0)
     rows = rows.set_column(1, "a", pa.array(a_n)).set_column(2, "b", pa.array(b_n))
     factory.write_shard(folder / "in/0.parquet", rows)
     return factory.change_job(folder, {"model.path": "line", **changes})
