@@ -235,6 +235,7 @@ BAD_CALLS: dict[str, tuple[dict[str, Any], str]] = {
     "a list as args": ({"args": [2]}, r"with args=\[2\]"),
     "no output name": ({"outputs": [""]}, "'' cannot name an output"),
     "the version's name": ({"outputs": ["model_version"]}, "'model_version' cannot name"),
+    "a name twice": ({"outputs": ["p", "p"]}, "names one twice"),
     "a remote folder": ({"folder": "s3://bucket/model"}, "expected a local folder"),
 }
 

@@ -209,6 +209,8 @@ def _named(result: Any, outputs: Sequence[str]) -> Any:
                 "names"
             )
         return {name: result[name] for name in outputs or result}
+    if len({*outputs}) < len(outputs):
+        raise ModelError(f"outputs: {[*outputs]} names one twice; give each a name of its own")
     parts = result if isinstance(result, tuple | list) else (result,)
     if len(parts) != len(outputs or (0,)):
         raise ModelError(
