@@ -229,3 +229,13 @@ def test_texts_of_a_manifest_command_no_terminal(world: World, tmp_path: Path) -
     for name in ("runs", "show"):
         code, text = reported(world.commands(output)[name])
         assert (code, "\x1b" in text) == (0, False)
+
+
+def test_files_are_those_of_the_list_where_a_manifest_does_not_tell_them(
+    world: World, tmp_path: Path
+) -> None:
+    """A manifest whose list of files is damaged leaves `files` with the slice's list."""
+    output = copy(world, tmp_path)
+    change(output / world.home("second", "manifest.json"), files=[0])
+    code, text = reported(world.commands(output)["files"])
+    assert (code, len(text.split())) == (0, 2)

@@ -387,11 +387,12 @@ def _checked_files(store: Store, slice_: str) -> tuple[str, ...]:
     """Returns a slice's published files; RecordError if its list and its manifest differ."""
     for left in reversed(range(_LOOKS)):
         listing = read_listing(store, slice_)
-        manifest = None
+        listed = published = set(listing.files)
         with suppress(RecordError):  # without a manifest the list is all that there is
             manifest = published_manifest(store, slice_)
-        listed = set(listing.files)
-        published = set(manifest.paths) if manifest else listed
+            if manifest is not None:
+                with reading(store, manifest.run):
+                    published = set(manifest.paths)
         strange = [*listing.wrong, *sorted(listed ^ published)]
         # A run that publishes at this moment changes one after the other.
         if not strange or not (left and read_listing(store, slice_).raw != listing.raw):
