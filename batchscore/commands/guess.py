@@ -37,7 +37,9 @@ def start_early(
         job = _read(path)
         for each in overrides:
             key, _, value = each.partition("=")
-            _set(job, key.split("."), value)
+            # A path that was typed starts from where it was typed.
+            is_path = key in ("model", "model.path", "output.path") and "://" not in value
+            _set(job, key.split("."), os.path.abspath(value) if is_path else value)
         form = _format(job, os.path.dirname(path))
         if _has_use(job.get("runtime") or {}, form) and (loads or _is_new(path, job, params)):
             early.start(form)
@@ -60,7 +62,7 @@ def _set(tree: dict[str, Any], keys: Sequence[str], value: str) -> None:
 
 
 def _format(job: dict[str, Any], base: str) -> str:
-    model = job["model"]
+    model = job["model"] if isinstance(job["model"], dict) else {"path": job["model"]}
     if model.get("format") is None:
         model = _read(os.path.join(base, model["path"], "model.yaml"))
     return str(model["format"])
@@ -82,7 +84,8 @@ def _has_use(runtime: dict[str, Any], form: str) -> bool:
 def _is_new(path: str, job: dict[str, Any], params: Sequence[str]) -> bool:
     """Tells whether no slice that is published has these parameters."""
     output = os.path.join(os.path.dirname(path), job["output"]["path"])
-    if "://" in output:
+    # What a store holds takes a request to know, and a parameter in a path takes the whole parser.
+    if "://" in output or "{" in output:
         return False
     values = [each.partition("=")[2] for each in params]
     slices = os.path.join(output, "_batchscore", "slices")

@@ -29,7 +29,8 @@ def test_a_first_run_starts_a_process(tmp_path: Path, started: list[str]) -> Non
     job = str(factory.write_job(tmp_path))
     start_early(job, (), ())
     start_early(job, (), ("model.format=pt", "model.path=weights.pt"))
-    assert started == ["safetensors", "pt"]
+    start_early(job, (), (f"model={tmp_path}/model",))
+    assert started == ["safetensors", "pt", "safetensors"]
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,7 @@ def test_a_first_run_starts_a_process(tmp_path: Path, started: list[str]) -> Non
         "runtime.device=cuda:0",
         "model.format=npz",
         "output.path=s3://bucket/out",
+        "output.path=out/{day}",
         "model.path=nowhere",
         "runtime=1",
     ],
@@ -67,6 +69,17 @@ def test_a_slice_that_is_published_starts_nothing(tmp_path: Path, started: list[
     start_early(job, ("date=2026-11-21",), ())
     start_early(job, ("date=2026-11-20",), (), loads=True)
     assert started == ["safetensors", "safetensors"]
+
+
+def test_a_path_that_was_typed_starts_from_the_current_folder(
+    tmp_path: Path, started: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it does where the job is read."""
+    job = str(factory.write_job(tmp_path / "job"))
+    (tmp_path / "out/_batchscore/slices/job").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    start_early(job, (), ("output.path=out",))
+    assert started == []
 
 
 def test_a_framework_that_is_imported_here_is_in_no_process(

@@ -124,9 +124,10 @@ class Host:
                 self._started.close()
         if not isinstance(silent.__cause__, TimeoutError):
             return FailedError(f"the model's process {silent}; {_REMEDY}")
+        minutes = counted(round(self.timeout_s / 60), "minute")
         return FailedError(
-            f"the model's process {silent} within {self.timeout_s / 60:,.4g} minutes "
-            f"(runtime.model_timeout); nothing was published: allow more, or {_REMEDY}"
+            f"the model's process {silent} within {minutes} (runtime.model_timeout); nothing was "
+            f"published: allow more, or {_REMEDY}"
         )
 
     def close(self) -> None:

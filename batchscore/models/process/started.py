@@ -45,7 +45,7 @@ class StartedProcess:
         self._format = format
         self._started, self._ended = threading.Event(), threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
-        self._error: OSError | None = None
+        self._error: Exception | None = None
         self.connection, self._theirs = socket.socketpair()
         threading.Thread(target=self._keep, name="model process", daemon=True).start()
 
@@ -82,7 +82,7 @@ class StartedProcess:
                 target=_relay, args=(self._process.stdout,), name="model output", daemon=True
             ).start()
             self._process.wait()
-        except OSError as error:
+        except Exception as error:  # whatever it is, somebody waits for the process
             self._error = error
             self._theirs.close()
             self._started.set()
