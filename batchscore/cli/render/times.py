@@ -63,7 +63,10 @@ def _waited(manifest: Manifest) -> str:
     if "wait_read" not in seconds:
         return ""
     what = max(_WAITS, key=lambda name: seconds.get(name, 0.0))
-    return f"; the model waited {duration(seconds[what] / workers)} for {_WAITS[what]}"
+    waited = duration(seconds[what] / workers)
+    if what == "wait_infer" and manifest.device.startswith("cpu"):
+        return f"; the worker waited {waited} for the model's process"
+    return f"; the model waited {waited} for {_WAITS[what]}"
 
 
 def _timings(manifest: Manifest) -> Mapping[str, Any]:

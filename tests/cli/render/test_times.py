@@ -54,7 +54,16 @@ def manifest(**facts: Any) -> Manifest:
         ),
         (
             {"stage_seconds": {"wait_read": 0.1, "wait_infer": 14.0, "wait_write": 0.5}},
-            "41 s, 46k rows/s, limited by read (87%), cpu; the model waited 14 s for the GPU",
+            "41 s, 46k rows/s, limited by read (87%), cpu; "
+            "the worker waited 14 s for the model's process",
+        ),
+        (
+            {
+                "stage_seconds": {"wait_read": 0.1, "wait_infer": 14.0, "wait_write": 0.5},
+                "device": "cuda:0 (H200), asked for auto",
+            },
+            "41 s, 46k rows/s, limited by read (87%), cuda:0 (H200); "
+            "the model waited 14 s for the GPU",
         ),
         (
             {"stage_seconds": SECONDS, "timings": None},
