@@ -100,6 +100,12 @@ def find_code(module: torch.nn.Module, args: Mapping[str, Any]) -> NetworkCode:
             "in another class; move it to the top of a file of its own, such as net.py, and "
             "import it from there"
         )
+    if kind.__module__.partition(".")[0] == "torch":
+        raise ModelError(
+            f"model is a bare {kind.__qualname__}, whose layers no file names; build the layers in "
+            "the constructor of a class of your own at the top of a file, such as net.py, and save "
+            "an instance of that class"
+        )
     _check_args(kind, args)
     file = Path(str(getattr(sys.modules[kind.__module__], "__file__", None)))
     places = [Path(sysconfig.get_path(name)).resolve() for name in _PLACES]
