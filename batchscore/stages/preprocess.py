@@ -274,7 +274,8 @@ def _side_by_side(arrays: Sequence[Array], dtype: str) -> Array:
 
 def _reshape(column: pa.Array, wanted: InputColumns) -> Array:
     flat = pc.list_flatten(column) if is_list(column.type) else column
-    if flat is column and wanted.width != 1:
+    # Lists that are all empty have no type, and no values that could be too few.
+    if flat is column and wanted.width != 1 and len(column):
         raise StepError(
             f"model input {wanted.name!r}: takes {wanted.width:,} values per row, and "
             f"column {wanted.columns[0]!r} has one; make a list column, or more columns"
