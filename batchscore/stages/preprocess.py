@@ -274,13 +274,13 @@ def _side_by_side(arrays: Sequence[Array], dtype: str) -> Array:
 
 def _reshape(column: pa.Array, wanted: InputColumns) -> Array:
     flat = pc.list_flatten(column) if is_list(column.type) else column
+    values = _numbers(flat, wanted.columns[0]).astype(wanted.dtype, copy=False)
     # Lists that are all empty have no type, and no values that could be too few.
     if flat is column and wanted.width != 1 and len(column):
         raise StepError(
             f"model input {wanted.name!r}: takes {wanted.width:,} values per row, and "
             f"column {wanted.columns[0]!r} has one; make a list column, or more columns"
         )
-    values = _numbers(flat, wanted.columns[0]).astype(wanted.dtype, copy=False)
     return np.asarray(values.reshape(len(column), *wanted.shape))
 
 
