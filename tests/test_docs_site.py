@@ -14,6 +14,8 @@ import yaml
 
 import batchscore as bs
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 
 

@@ -34,6 +34,7 @@ def uv(*words: str) -> None:
     subprocess.run([sys.executable, "-m", "uv", *words, "--quiet"], check=True)
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_the_whole_package(wheel: Path) -> None:
     """Each file of the package is in the wheel, which has the name that the README installs."""
     package = ROOT / "batchscore"

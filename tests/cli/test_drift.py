@@ -106,6 +106,7 @@ def test_what_is_wrong_is_one_message(
     assert sorted(path for path in Path().rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_a_run_has_a_report(flights: Published, tmp_path: Path) -> None:
     """`report` writes the newest run's page, and says where it lies; `show` has its drift."""
     page, run = tmp_path / "page.html", flights.manifest["run"]

@@ -26,6 +26,7 @@ def job_server(tmp_path: Path) -> Iterator[str]:
     server.stop()
 
 
+@pytest.mark.slow
 def test_a_job_is_scored_through_a_job_server(job_server: str, tmp_path: Path) -> None:
     """A job server is sent the pipeline, and publishes the rows of the engine `direct`."""
     expected = factory.run_json("run", factory.write_job(tmp_path / "direct"))

@@ -102,6 +102,7 @@ sys.exit(weights() != weights())
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_model_below_the_threshold_is_not_written(some_flights: str, tmp_path: Path) -> None:
     """With too little training the script exits 1 and leaves no folder."""
     folder = tmp_path / "model"

@@ -136,6 +136,7 @@ def test_a_given_size_that_was_halved_is_not_remembered(
 
 
 @pytest.mark.parametrize(("net", "threads"), [(factory.NET, 4), (RANDOM, 1)])
+@pytest.mark.slow
 def test_threads_are_as_many_as_the_network_allows(tmp_path: Path, net: str, threads: int) -> None:
     """Tiles run side by side where each thread has a module of its own, else one by one."""
     job = factory.write_job(tmp_path)

@@ -18,6 +18,8 @@ from tests import factory
 from tests.backends.installed import write_linear_model
 from tests.backends.linear import LinearBackend, LinearPredictor
 
+pytestmark = pytest.mark.slow
+
 WEIGHTS = np.array([0.5, -0.25], np.float32)
 
 # The worker's step fails where torch is imported, so that rows would be rejected.

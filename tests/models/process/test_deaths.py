@@ -22,6 +22,8 @@ from batchscore.models.process.started import TOO_LARGE, describe_end
 from tests.backends.faulty import EXIT, HANG, SAY_PID, SEGFAULT
 from tests.models.process.clients import calls_of
 
+pytestmark = pytest.mark.slow
+
 
 def rows(*values: float) -> dict[str, Array]:
     """Rows of two columns, each with a value that says what the faulty model does."""

@@ -17,6 +17,8 @@ from tests import factory
 from tests.backends.faulty import EXIT, SEGFAULT
 from tests.backends.installed import install, write_linear_model
 
+pytestmark = pytest.mark.slow
+
 ON = ("--set", "runtime.model_process=on")
 
 

@@ -44,6 +44,7 @@ def other_side(memory: SharedMemory) -> SharedMemory:
 
 
 @given(st.lists(st.dictionaries(st.text(max_size=5), ARRAYS, max_size=4), max_size=5))
+@pytest.mark.slow
 def test_arrays_come_back_as_they_went_in(batches: list[dict[str, Array]]) -> None:
     """Whatever their types and shapes, and whatever was in the memory before."""
     ours = new_memory()

@@ -33,6 +33,8 @@ from tests.backends.faulty import PRINT, RAISE, SAY_PID, SAY_THREAD
 from tests.models.process.clients import call_often, calls_of
 from tests.models.process.test_memory import ARRAYS
 
+pytestmark = pytest.mark.slow
+
 # Seconds in which something is bound to happen on any machine.
 _SOON = 60.0
 

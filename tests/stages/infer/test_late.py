@@ -93,6 +93,7 @@ def test_the_caller_goes_on_while_the_device_works() -> None:
 
 
 @pytest.mark.parametrize("bad", [1, 13], ids=["scored", "recovered"])
+@pytest.mark.slow
 def test_the_seconds_that_a_block_waited_are_counted(bad: int) -> None:
     """Waiting to hand a block over counts with waiting for its results, also if it failed."""
 

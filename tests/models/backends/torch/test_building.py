@@ -182,6 +182,7 @@ class Net(nn.Module):
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*deprecated:FutureWarning")
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
+@pytest.mark.slow
 def test_layers_of_all_kinds_score_as_torch_does(tmp_path: Path, body: str) -> None:
     """A network that was built without first weights gives the scores of torch's own loading."""
     net, names = SHAPES.replace("BODY", body), dict[str, type[torch.nn.Module]]()
