@@ -48,6 +48,8 @@ def start_early(
 def _read(path: str) -> dict[str, Any]:
     import yaml
 
+    if not os.path.isfile(path):  # a pipe would wait for a writer
+        raise FileNotFoundError(path)
     with open(path, "rb") as file:
         found: dict[str, Any] = yaml.load(
             file.read(_FILE_BYTES), getattr(yaml, "CSafeLoader", yaml.SafeLoader)

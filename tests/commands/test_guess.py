@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,19 @@ def test_a_job_file_that_cannot_be_read_starts_nothing(tmp_path: Path, started: 
     for path in ("job.yaml", "missing.yaml", ""):
         start_early(str(tmp_path / path), (), ())
     assert started == []
+
+
+def test_a_job_file_that_is_a_pipe_is_left_to_its_reader(
+    tmp_path: Path, started: list[str]
+) -> None:
+    """What is read of a pipe is gone: `check <(render job.yaml)` reads the job once."""
+    job, pipe = factory.write_job(tmp_path), tmp_path / "pipe.yaml"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=(job.read_text(),))
+    writer.start()
+    start_early(str(pipe), (), ())
+    assert (started, pipe.read_text()) == ([], job.read_text())
+    writer.join()
 
 
 def test_a_slice_that_is_published_starts_nothing(tmp_path: Path, started: list[str]) -> None:

@@ -42,11 +42,9 @@ class ProcessBackend(Backend):
 
     def __init__(self, own: Backend, host: Host, shared: str = "") -> None:
         self._own, self._host, self._shared = own, host, shared
-        self.packages, self.unpinned = own.packages, own.unpinned
-        self.needs_architecture = own.needs_architecture
-        self.precisions, self.compiles = own.precisions, own.compiles
-        self.row_group, self.usual_call = own.row_group, own.usual_call
-        self.kernels = own.kernels
+        # Workers need no modules beforehand: the framework is not in their process.
+        for name in Backend.__annotations__.keys() - {"preloads"}:
+            setattr(self, name, getattr(own, name))
 
     def load(self, model: Model, device: str, threads: int = 1, prove: bool = False) -> Predictor:
         """Loads a verified model in the process; see `Backend.load`."""
