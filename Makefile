@@ -18,7 +18,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help:
 	@echo "make demo         score the sample flights"
 	@echo "make test         all checks, then all tests"
-	@echo "make test-fast    tests of single parts, without whole jobs: a minute or two"
+	@echo "make test-fast    tests of single parts, without whole jobs: about 80 seconds on two cores"
 	@echo "make test-random  all tests in a random order (the same again: SEED=N)"
 	@echo "make coverage     all tests, and which lines they reach; takes half as long again"
 	@echo "make bench        compare scoring and drift profiling with their peers; installs them into .bench"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 from typing import Any
@@ -35,9 +36,15 @@ def example() -> TableProfile:
     return profile_of([pa.RecordBatch.from_pydict(columns)])
 
 
+@functools.cache
+def written_example() -> pa.Table:
+    """Return the rows of the example's file, and its metadata."""
+    return pq.read_table(pa.BufferReader(write_table(example(), META)))
+
+
 def edited(change: Any, **metadata: Any) -> bytes:
     """Return the example's file with its rows changed by `change` and JSON of its metadata."""
-    table = pq.read_table(pa.BufferReader(write_table(example(), META)))
+    table = written_example()
     texts = (table.schema.metadata or {}) | {
         f"batchscore.{key}".encode(): json.dumps(value).encode() for key, value in metadata.items()
     }
