@@ -10,6 +10,7 @@ BatchscoreError                1   root; never raised itself
 │   └── OutputError                the output: not writable, not ours, clash of names
 ├── FailedError                1   something went wrong while scoring or publishing
 │   ├── StepError                  a stage could not do its work on a block of rows
+│   │   ├── UnfitStepError         a postprocess step that no row can pass
 │   │   └── ShardError             a shard cannot be read to its end, or changed meanwhile
 │   │       └── Int96Error         an INT96 timestamp that the unit it is read in cannot hold
 │   ├── RecordError                a record, manifest or journal is missing or damaged
@@ -75,6 +76,10 @@ class FailedError(BatchscoreError):
 
 class StepError(FailedError):
     """A stage could not do its work on a block of rows."""
+
+
+class UnfitStepError(StepError):
+    """A postprocess step does not fit the names, shapes or types of the outputs it works on."""
 
 
 class ShardError(StepError):

@@ -18,17 +18,19 @@ def check_rules(rules: Rules) -> None:
 
     Raises:
         ValueError: `alpha` is not between 0 and 1, or next to 0, a measure is unknown or only
-            shown, or thresholds are out of range or in the wrong order.
+            shown, or thresholds are out of range or in the wrong order. Its text begins with the
+            field's name, as the job file has it.
     """
     if not _LEAST_ALPHA <= rules.alpha < 1:
         raise ValueError(
             f"alpha is {rules.alpha}; it must be between 0 and 1, and at least {_LEAST_ALPHA}, "
             "such as 0.001"
         )
-    for thresholds in (rules.thresholds, *rules.column_thresholds.values()):
+    by_key = {f"column_thresholds.{name}": each for name, each in rules.column_thresholds.items()}
+    for key, thresholds in {"thresholds": rules.thresholds, **by_key}.items():
         for measure, each in thresholds.items():
-            _check_measure(measure)
-            _check_thresholds(measure, each)
+            _check_measure(key, measure)
+            _check_thresholds(key, measure, each)
 
 
 def thresholds_for(rules: Rules, column: str, type_: str, aspect: str, measure: str) -> Thresholds:
@@ -61,25 +63,25 @@ def moves_by_design(type_: str) -> bool:
     return type_.startswith(_MOVING)
 
 
-def _check_measure(measure: str) -> None:
+def _check_measure(key: str, measure: str) -> None:
     tested = sorted(name for name, spec in MEASURES.items() if spec.tested)
     if measure not in MEASURES:
-        raise ValueError(f"there is no measure {measure!r}; {nearest(measure, tested)}")
+        raise ValueError(f"{key}: there is no measure {measure!r}; {nearest(measure, tested)}")
     if measure not in tested:
         raise ValueError(
-            f"measure {measure!r} is only shown: no test separates its effect from noise; give "
-            f"thresholds to one of {', '.join(tested)}"
+            f"{key}: measure {measure!r} is only shown: no test separates its effect from noise; "
+            f"give thresholds to one of {', '.join(tested)}"
         )
 
 
-def _check_thresholds(measure: str, thresholds: Thresholds) -> None:
+def _check_thresholds(key: str, measure: str, thresholds: Thresholds) -> None:
     warn, fail = thresholds.warn, thresholds.fail
     most = MEASURES[measure].most
     for name, effect in (("warn", warn), ("fail", fail)):
         if effect is not None and not 0 < effect <= most:
             limit = f" and at most {most:g}" if most < math.inf else ""
-            raise ValueError(f"{name} of {measure} is {effect}; it must be above 0{limit}")
+            raise ValueError(f"{key}: {name} of {measure} is {effect}; it must be above 0{limit}")
     if warn is not None and fail is not None and warn > fail:
         raise ValueError(
-            f"{measure} warns from {warn} and fails from {fail}; warn must not be above fail"
+            f"{key}: {measure} warns from {warn} and fails from {fail}; warn must not be above fail"
         )

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
 
-from batchscore.drift.column import Hint
 from batchscore.errors import InputError, JobFileError, OutputError
 from batchscore.job import Job, column_checks
 from batchscore.messages.wording import nearest
-from batchscore.models.backends.facts import DEFAULT_OUTPUT
 from batchscore.models.folder import Model
+from batchscore.plan.declared_scores import output_names
 from batchscore.plan.footers import Footer
 from batchscore.plan.schemas import check_plain, lacking, unify_schemas
 from batchscore.stages.encoding import ZSTD
@@ -111,13 +110,14 @@ def model_columns(job: Job, model: Model, schema: pa.Schema) -> tuple[str, ...]:
     return tuple(dict.fromkeys(column for each in model.inputs for column in each.columns))
 
 
-def check_drift_columns(job: Job, schema: pa.Schema, model: Model) -> None:
-    """Raises JobFileError where the drift section names a column that there cannot be.
+def check_drift_columns(job: Job, schema: pa.Schema, scores: Iterable[str]) -> None:
+    """Raises JobFileError where the drift section names neither a column that is read nor a score.
 
-    What a user's function will call its scores is not known.
+    Args:
+        schema: What is read; without a column, nothing is known.
+        scores: Names of all scores.
     """
-    scores = score_kinds(output_names(model), job.postprocess)
-    if scores is None or not schema.names:
+    if not schema.names:
         return
     known = [*schema.names, *scores]
     named = {"columns": job.drift.columns or (), "column_thresholds": job.drift.column_thresholds}
@@ -128,17 +128,6 @@ def check_drift_columns(job: Job, schema: pa.Schema, model: Model) -> None:
                     f"drift.{key}: there is no column {name!r} among what is read and the scores; "
                     f"{nearest(name, known)}"
                 )
-
-
-def score_hints(job: Job, model: Model) -> dict[str, Hint]:
-    """Returns which score columns hold probabilities; none after a user's function."""
-    kinds = score_kinds(output_names(model), job.postprocess) or {}
-    return {name: cast(Hint, kind) for name, kind in kinds.items() if kind}
-
-
-def output_names(model: Model) -> list[str]:
-    """Returns the names of what the network returns."""
-    return [output.name for output in model.outputs] or [DEFAULT_OUTPUT]
 
 
 def written_columns(
@@ -158,7 +147,8 @@ def written_columns(
         if name not in columns:
             raise OutputError(
                 f"checks.unique: column {name!r} is not written; {nearest(name, columns)}: add it "
-                "to output.columns, or take it out of the key"
+                "to output.columns if it is a column of the input, or take it out of the key; a "
+                "score cannot be part of one"
             )
         if _is_nested(schema.field(name).type):
             raise OutputError(

@@ -21,9 +21,9 @@ from batchscore.plan.columns import (
     model_columns,
     read_filters,
     read_schema,
-    score_hints,
     written_columns,
 )
+from batchscore.plan.declared_scores import check_declared, output_names, score_hints
 from batchscore.plan.fingerprint import fingerprint, package_versions, score_facts, score_hash
 from batchscore.plan.footers import (
     BadFile,
@@ -50,6 +50,7 @@ from batchscore.runs import layout
 from batchscore.runs.actor import actor
 from batchscore.runs.checks import rejects_allowed
 from batchscore.runs.manifest_units import encode_shard
+from batchscore.stages.postprocess import score_kinds
 from batchscore.stages.preprocess import InputColumns
 from batchscore.stages.read import Source
 from batchscore.storage.store import Store
@@ -111,6 +112,7 @@ def make_plan(loaded: LoadedJob) -> Plan:
     footers = found.good
     code = code_files(loaded)
     model = resolve_model(job.model, loaded.base, code)
+    check_declared(job, model)
     schema = read_schema(job, footers, model)
     hidden = checked_schema(job, footers, model, schema)
     pieces = keep_row_groups(footers)
@@ -125,7 +127,9 @@ def make_plan(loaded: LoadedJob) -> Plan:
     spec = Spec(job.name, slice_, Store(job.output.path), scoring, execution)
     target = annotate(spec, footers)
     spec = replace(spec, scoring=_with_hidden(replace(scoring, target=target), hidden))
-    check_drift_columns(job, schema, model)
+    scores = score_kinds(output_names(model), job.postprocess)
+    if scores is not None:  # what a user's function calls its scores shows on a sample
+        check_drift_columns(job, schema, scores)
     facts = score_facts(loaded, spec)
     score = score_hash(facts)
     return Plan(

@@ -11,7 +11,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchscore.columnar.arrays import Array, to_numpy
-from batchscore.errors import FailedError, FunctionError, InvalidError, ModelError, StepError
+from batchscore.errors import (
+    FailedError,
+    FunctionError,
+    InvalidError,
+    JobFileError,
+    ModelError,
+    StepError,
+    UnfitStepError,
+)
 from batchscore.job import UserFunction
 from batchscore.messages.wording import counted, of_count, one_line, reason
 from batchscore.models.afresh import AFRESH
@@ -19,6 +27,7 @@ from batchscore.models.backends.facts import TILE_ROWS, Sample
 from batchscore.models.backends.protocol import Predictor
 from batchscore.models.backends.registry import backend_of
 from batchscore.models.importing import forget
+from batchscore.plan.declared_scores import check_score_range
 from batchscore.plan.independence import Ways, attempt, find_dependence, in_batches, take
 from batchscore.plan.plan import Plan
 from batchscore.plan.refusal import Values, describe
@@ -208,6 +217,8 @@ def _try_stages(
     for prepare in ways:
         stages, block = prepare(spec, block, skipped)
         stage, block, known = _first_result(stages, block)
+        if isinstance(known, UnfitStepError):
+            raise JobFileError(f"{known}: correct postprocess") from known
         # The run, or the rehearsal, says what is wrong with the rows or the code.
         if isinstance(known, StepError):
             return Tried(f"not tried: {one_line(known, _MESSAGE_CHARACTERS)}", {})
@@ -338,8 +349,14 @@ def _said(rows: int, spec: Spec, skipped: Sequence[str]) -> str:
 
 
 def _require_checked(spec: Spec, block: Block) -> None:
-    """Raises StepError where there is no column or type for a check; a function names scores."""
+    """Refuses checks without their column or type; a function may have named the scores.
+
+    Raises:
+        StepError: No column of a check, or not its type.
+        JobFileError: No score for `score_range`.
+    """
     assert block.values is not None
+    check_score_range(spec.scoring.checks, {each.name: each.type for each in block.values.schema})
     Tallies(spec.scoring.target.checks, block.unit).add([block.values, block.batch], block.rows_b)
 
 

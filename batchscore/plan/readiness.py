@@ -11,7 +11,8 @@ from batchscore.models.backends.protocol import Predictor
 from batchscore.models.backends.registry import naming
 from batchscore.models.folder import Model
 from batchscore.phases import SAMPLE, Stopwatch
-from batchscore.plan.columns import output_names
+from batchscore.plan.columns import check_drift_columns
+from batchscore.plan.declared_scores import output_names
 from batchscore.plan.inference import settle_inference
 from batchscore.plan.kernels import computing_with, settle_kernels, without_kernels
 from batchscore.plan.plan import Plan
@@ -53,6 +54,7 @@ def verify(plan: Plan, units: Sequence[Unit] = (), clock: Stopwatch | None = Non
             plan, tried = _proven(plan, units, predictor if device == "cpu" else None)
         backend.release(device)
         _check_names(plan.spec, tried.names)
+        _check_drift(plan, tried.names)
         spec = replace(plan.spec, scoring=replace(plan.spec.scoring, scores=tried.scores))
         plan = replace(plan, spec=spec, choices={**plan.choices, "alone": tried.said})
     return replace(plan, inference={**plan.inference, **notes})
@@ -72,6 +74,12 @@ def _proven(plan: Plan, units: Sequence[Unit], predictor: Predictor | None) -> t
     except ModelError as error:
         plan = without_kernels(plan, error)
     return plan, require_independent(plan, units, predictor)
+
+
+def _check_drift(plan: Plan, scores: Sequence[str]) -> None:
+    """Raises JobFileError where the drift section names none of the scores that were found."""
+    if scores:
+        check_drift_columns(plan.loaded.job, plan.spec.scoring.seen_schema, scores)
 
 
 def _check_shapes(model: Model, facts: Facts) -> None:

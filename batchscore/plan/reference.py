@@ -118,7 +118,7 @@ def _check_rules(job: Job) -> None:
     try:
         check_rules(drift_rules(job.drift, job.drift.columns))
     except ValueError as error:
-        raise JobFileError(f"drift.thresholds: {error}") from error
+        raise JobFileError(f"drift.{error}") from error
 
 
 def _file(address: str) -> Reference:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from batchscore.columnar.arrays import make_batch
-from batchscore.errors import StepError
+from batchscore.errors import StepError, UnfitStepError
 from batchscore.messages.wording import counted, error_text, reason
 from batchscore.stages.block import Block, Reject, Step, reject_non_finite
 from batchscore.stages.trial import Trial
@@ -46,11 +46,12 @@ def bisect(block: Block, stage: str, step: Step, limit: int, trial: Trial) -> Bl
     Raises:
         StepError: All of the 16 rows fail alike; more rows are guilty than the limit allows; the
             step returned other columns for some rows than for others; or it fails without any row.
+        UnfitStepError: The step's own, since no row can pass.
     """
     done = _attempt(step, block)
     if isinstance(done, Block):
         return done
-    if not len(block):
+    if not len(block) or isinstance(done, UnfitStepError):
         raise done
     if not trial.passed:
         _check_hope(block, step, done)

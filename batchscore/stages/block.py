@@ -24,7 +24,7 @@ from batchscore.columnar.arrays import (
     to_arrow,
     to_numpy,
 )
-from batchscore.errors import StepError
+from batchscore.errors import StepError, UnfitStepError
 from batchscore.messages.values import joined_texts
 from batchscore.messages.wording import counted
 from batchscore.units.record import BadShard
@@ -156,6 +156,7 @@ def timed(stage: str, step: Step, block: Block) -> Block:
 
     Raises:
         StepError: The step's own error, with the place of the block in the input.
+        UnfitStepError: The step's own error, which any block would meet.
     """
     if block.end is not None:
         return block
@@ -164,6 +165,8 @@ def timed(stage: str, step: Step, block: Block) -> Block:
     start = time.perf_counter()
     try:
         done = step(block)
+    except UnfitStepError:
+        raise
     except StepError as error:
         raise StepError(f"{error} ({_place(block)})") from error
     spent = done.seconds.get(stage, 0.0) + time.perf_counter() - start

@@ -65,8 +65,8 @@ def test_the_least_alpha_can_be_judged_by() -> None:
 @pytest.mark.parametrize(
     ("rules", "message"),
     [
-        (Rules(thresholds={"pzi": LOOSE}), "there is no measure 'pzi'; nearest: 'psi'"),
-        (Rules(column_thresholds={"x": {"kss": LOOSE}}), "nearest: 'ks'"),
+        (Rules(thresholds={"pzi": LOOSE}), "thresholds: there is no measure 'pzi'; nearest: 'psi'"),
+        (Rules(column_thresholds={"x": {"kss": LOOSE}}), "column_thresholds.x: .*nearest: 'ks'"),
         (Rules(thresholds={"frechet": LOOSE}), "only shown"),
         (Rules(thresholds={"ks": Thresholds(0.3, 0.2)}), "warn must not be above fail"),
         (Rules(thresholds={"ks": Thresholds(None, 1.5)}), "at most 1"),

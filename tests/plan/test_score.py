@@ -47,6 +47,10 @@ def _step(step: str, /, **body: Any) -> Changes:
     return {"postprocess": {step: body}}
 
 
+def _classes(step: str, /, **body: Any) -> Changes:
+    return {**_step(step, **body), "model.path": "classes"}
+
+
 # For each key that decides scores, a job and how it is changed.
 DECIDES: dict[str, tuple[Changes, Changes]] = {
     "input.filters": ({}, {"input.filters": [["a", "<", 0.5]]}),
@@ -77,12 +81,18 @@ DECIDES: dict[str, tuple[Changes, Changes]] = {
     "preprocess.columns": (FUNCTION, {"preprocess.columns": ["a", "b"]}),
     "postprocess.sigmoid.output": (_step("sigmoid"), _step("sigmoid", output="logit")),
     "postprocess.sigmoid.name": (_step("sigmoid"), _step("sigmoid", name="p")),
-    "postprocess.softmax.output": (_step("softmax"), _step("softmax", output="logit")),
-    "postprocess.softmax.name": (_step("softmax"), _step("softmax", name="p")),
-    "postprocess.top_k.output": (_step("top_k", k=2), _step("top_k", k=2, output="logit")),
-    "postprocess.top_k.k": (_step("top_k", k=2), _step("top_k", k=1)),
-    "postprocess.top_k.labels": (_step("top_k", k=2), _step("top_k", k=2, labels=["a", "b"])),
-    "postprocess.top_k.name": (_step("top_k", k=2), _step("top_k", k=2, name="best")),
+    "postprocess.softmax.output": (_classes("softmax"), _classes("softmax", output="logit")),
+    "postprocess.softmax.name": (_classes("softmax"), _classes("softmax", name="p")),
+    "postprocess.top_k.output": (
+        _classes("top_k", k=2),
+        _classes("top_k", k=2, output="logit"),
+    ),
+    "postprocess.top_k.k": (_classes("top_k", k=2), _classes("top_k", k=1)),
+    "postprocess.top_k.labels": (
+        _classes("top_k", k=2),
+        _classes("top_k", k=2, labels=["a", "b"]),
+    ),
+    "postprocess.top_k.name": (_classes("top_k", k=2), _classes("top_k", k=2, name="best")),
     "postprocess.threshold.output": (
         _step("threshold", at=0.5),
         _step("threshold", at=0.5, output="logit"),
@@ -93,16 +103,16 @@ DECIDES: dict[str, tuple[Changes, Changes]] = {
         _step("threshold", at=0.5, name="late"),
     ),
     "postprocess.labels.output": (
-        _step("labels", labels=["a", "b"]),
-        _step("labels", labels=["a", "b"], output="logit"),
+        _classes("labels", labels=["a", "b"]),
+        _classes("labels", labels=["a", "b"], output="logit"),
     ),
     "postprocess.labels.labels": (
-        _step("labels", labels=["a", "b"]),
-        _step("labels", labels=["b", "a"]),
+        _classes("labels", labels=["a", "b"]),
+        _classes("labels", labels=["b", "a"]),
     ),
     "postprocess.labels.name": (
-        _step("labels", labels=["a", "b"]),
-        _step("labels", labels=["a", "b"], name="text"),
+        _classes("labels", labels=["a", "b"]),
+        _classes("labels", labels=["a", "b"], name="text"),
     ),
     "postprocess.function.function": (
         _step("function", function="f.py:f"),
@@ -190,6 +200,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         factory.write_shard(made / f"in/{name}.parquet", table)
     factory.write_shard(made / "hive/day=1/0.parquet")
     shutil.copytree(made / "model", made / "moved")
+    two = {"logit": {"type": "float32", "shape": [2]}}
+    factory.write_model(made / "classes", outputs=two)
     (made / "net.py").write_text(factory.NET)
     (made / "words.txt").write_text("a word\n")
     (made / "f.py").write_text("def f(batch):\n    return batch\n\n\ng = f\n")
@@ -268,9 +280,9 @@ def test_what_decides_no_score_keeps_their_name(plan_of: Callable[..., Plan], ke
     ("changes", "needed"),
     [
         ({}, "torch"),
-        (_step("top_k", k=1), "torch"),
+        (_classes("top_k", k=1), "torch"),
         (_step("sigmoid"), "numpy torch"),
-        (_step("softmax"), "numpy torch"),
+        (_classes("softmax"), "numpy torch"),
         (FUNCTION, "numpy pyarrow torch"),
         ({"preprocess": {"function": "f.py:f"}}, "numpy pyarrow torch"),
         ({"preprocess": {"function": "f.py:f", "batch": "pandas"}}, "numpy pandas pyarrow torch"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, ClassVar
 
 import numpy as np
@@ -9,7 +11,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from batchscore.columnar.arrays import Array, to_numpy
-from batchscore.errors import StepError
+from batchscore.errors import StepError, UnfitStepError
 from batchscore.job.field_types import Section, Text
 from batchscore.messages.wording import nearest
 
@@ -62,10 +64,11 @@ class Step(PostprocessStep):
     )
 
     def apply(self, columns: Columns) -> Columns:
-        """Returns the outputs after this step.
+        """Returns the outputs after this step. The plan calls it with columns that have no rows.
 
         Raises:
-            StepError: The step does not fit the outputs.
+            UnfitStepError: The step does not fit the outputs, whatever their values.
+            StepError: It fails on a value of these rows.
         """
         raise NotImplementedError
 
@@ -77,10 +80,10 @@ class Step(PostprocessStep):
 
 
 def merged(columns: Columns, new: Columns) -> Columns:
-    """Returns all columns; StepError where two have one name."""
+    """Returns all columns; UnfitStepError where two have one name."""
     clash = next((name for name in new if name in columns), None)
     if clash is not None:
-        raise StepError(
+        raise UnfitStepError(
             f"postprocess: {clash!r} would appear twice, the outputs so far are {list(columns)}; "
             "give the step another name"
         )
@@ -88,12 +91,12 @@ def merged(columns: Columns, new: Columns) -> Columns:
 
 
 def chosen(wanted: str | None, columns: Columns) -> str:
-    """Returns the output to work on; StepError where there is none, or it is not named."""
+    """Returns the output to work on; UnfitStepError if there is none, or it is not named."""
     if wanted is None and len(columns) == 1:
         return next(iter(columns))
     if wanted in columns:
         return str(wanted)
-    raise StepError(
+    raise UnfitStepError(
         f"postprocess: there is no output {wanted!r}; {nearest(str(wanted), columns)}"
         if wanted
         else f"postprocess: name an output; the outputs so far are {list(columns)}"
@@ -101,13 +104,18 @@ def chosen(wanted: str | None, columns: Columns) -> str:
 
 
 def classes(name: str, values: Array) -> Array:
-    """Returns an output that has one score for each class (b, c); else StepError."""
+    """Returns an output that has one score for each class (b, c); else UnfitStepError."""
     if values.ndim != 2:
-        raise StepError(
-            f"postprocess: output {name!r} has shape {list(values.shape[1:])} per row; expected "
-            "one score for each class"
+        raise UnfitStepError(
+            f"postprocess: output {name!r} has {per_row(values.shape[1:])}; expected one score for "
+            "each class"
         )
     return values
+
+
+def per_row(shape: Sequence[int]) -> str:
+    """Says how many numbers an output has: `one number per row`, `2 x 3 numbers per row`."""
+    return f"{' x '.join(map(str, shape))} numbers per row" if shape else "one number per row"
 
 
 def floats(name: str, column: pa.Array) -> Array:
@@ -117,8 +125,17 @@ def floats(name: str, column: pa.Array) -> Array:
 
 
 def numbers(name: str, column: pa.Array) -> Array:
-    """Returns an output's numbers; StepError where it has others."""
+    """Returns an output's numbers; StepError for a null, UnfitStepError for another type."""
     try:
         return to_numpy(column)
     except ValueError as error:
-        raise StepError(f"postprocess: output {name!r}: {error}; expected numbers") from error
+        fault = StepError if _may_hold_numbers(column) else UnfitStepError
+        raise fault(f"postprocess: output {name!r}: {error}; expected numbers") from error
+
+
+def _may_hold_numbers(column: pa.Array) -> bool:
+    """Tells whether a column's type is of numbers, or unknown, so that values are at fault."""
+    with suppress(ValueError):
+        to_numpy(column[:0])
+        return True
+    return bool(pa.types.is_null(column.type))

@@ -13,7 +13,7 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from batchscore.columnar.arrays import Array, to_arrow
-from batchscore.errors import StepError
+from batchscore.errors import StepError, UnfitStepError
 from batchscore.job.field_types import OneOrMore, Text
 from batchscore.job.steps.base import (
     Columns,
@@ -63,12 +63,13 @@ class TopK(Step):
         return merged(kept, best)
 
     def _check_classes(self, name: str, there: int) -> None:
-        if self.k > there or (self.labels and len(self.labels) != there):
-            raise StepError(
-                f"postprocess: top_k of output {name!r} has {counted(there, 'class')}; k is "
-                f"{self.k}, and there are {counted(len(self.labels or ()), 'label')}: lower k, or "
-                "give each class a label"
+        if self.k > there:
+            raise UnfitStepError(
+                f"postprocess: output {name!r} has {counted(there, 'class')}, and top_k keeps "
+                f"{self.k}; lower k"
             )
+        if self.labels is not None:
+            _check_labels(name, there, self.labels)
 
     def kinds(self, kinds: Kinds) -> Kinds:
         """The best scores are probabilities if all were; they do not add up to 1."""
@@ -153,13 +154,17 @@ def _best_class(name: str, column: pa.Array, labels: Sequence[str]) -> Array:
     if values.ndim == 1 and values.dtype.kind in "bui":
         return values
     if values.ndim != 2:
-        raise StepError(
+        raise UnfitStepError(
             f"postprocess: labels of output {name!r}, a column of {column.type}: expected class "
             "scores, a boolean or an integer class; put a threshold before it"
         )
-    if values.shape[1] != len(labels):
-        raise StepError(
-            f"postprocess: output {name!r} has {counted(values.shape[1], 'class')}, and the job "
-            f"has {counted(len(labels), 'label')}; give each class a label"
-        )
+    _check_labels(name, values.shape[1], labels)
     return np.asarray(values.argmax(axis=1))
+
+
+def _check_labels(name: str, classes: int, labels: Sequence[str]) -> None:
+    if classes != len(labels):
+        raise UnfitStepError(
+            f"postprocess: output {name!r} has {counted(classes, 'class')}, and the job has "
+            f"{counted(len(labels), 'label')}; give each class a label"
+        )
