@@ -105,7 +105,7 @@ class KeysFile:
         order_n = _sort_order(hi_n, lo_n)
         for start in range(0, self._rows, ROW_GROUP_ROWS):
             rows_g = order_n[start : start + ROW_GROUP_ROWS]
-            columns = {"hi": hi_n[rows_g], "lo": lo_n[rows_g], "row": row_n[rows_g]}
+            columns = {"hi": hi_n.take(rows_g), "lo": lo_n.take(rows_g), "row": row_n.take(rows_g)}
             self._sidecar.write(pa.table(columns), ROW_GROUP_ROWS)
         self._runs.append(self._runs[-1] - (-self._rows // ROW_GROUP_ROWS))
         self._rows = 0
@@ -245,10 +245,16 @@ _FAMILIES: tuple[tuple[Callable[[pa.DataType], bool], Callable[[pa.Array], list[
 
 def _sort_order(hi_n: Array, lo_n: Array) -> Array:
     """Returns the order (n,) of hashes by both halves, equal ones by their place."""
-    # A stable sort takes six times as long, and few hashes have an equal.
-    order_n = np.argsort(hi_n)
-    sorted_n = hi_n[order_n]
-    same = sorted_n[1:] == sorted_n[:-1]
+    # To sort numbers takes a third of the time of finding their order. So each half gives up its
+    # low bits to its place, and only halves that are then alike, which are few, are looked at.
+    bits = np.uint64(len(hi_n).bit_length())
+    low = (np.uint64(1) << bits) - np.uint64(1)
+    packed_n = hi_n & ~low
+    packed_n |= np.arange(len(hi_n), dtype=np.uint64)
+    packed_n.sort()
+    order_n = (packed_n & low).view(np.int64)
+    packed_n >>= bits
+    same = packed_n[1:] == packed_n[:-1]
     places_m = np.flatnonzero(np.append(same, False) | np.append(False, same))
     alike_m = order_n[places_m]
     order_n[places_m] = alike_m[np.lexsort((alike_m, lo_n[alike_m], hi_n[alike_m]))]

@@ -463,20 +463,21 @@ def _cut(parts: Iterable[_Numbered], size: int) -> Iterator[tuple[pa.Array, pa.R
             yield _join(pending)
             pending, held = [], 0
         fitting = min(size, most)
-        pending.append((numbers, part))
-        held += part.num_rows
-        while held >= fitting:
-            rows, batch = _join(pending)
-            yield rows[:fitting], batch[:fitting]
-            held -= fitting
-            pending = [(rows[fitting:], batch[fitting:])] if held else []
+        while held + part.num_rows >= fitting:
+            # To join copies, so only what fits into the block is joined.
+            taken = fitting - held
+            yield _join([*pending, (numbers[:taken], part[:taken])])
+            numbers, part = numbers[taken:], part[taken:]
+            pending, held = [], 0
+        if part.num_rows:
+            pending.append((numbers, part))
+            held += part.num_rows
     if held:
         yield _join(pending)
 
 
 def _join(parts: list[tuple[pa.Array, pa.RecordBatch]]) -> tuple[pa.Array, pa.RecordBatch]:
-    filled = [part for part in parts if part[1].num_rows]
-    if len(filled) == 1:
-        return filled[0]
-    rows, batches = zip(*filled, strict=True)
+    if len(parts) == 1:
+        return parts[0]
+    rows, batches = zip(*parts, strict=True)
     return pa.concat_arrays(rows), pa.concat_batches(batches)

@@ -225,7 +225,10 @@ def test_a_keys_file_holds_sorted_runs(
     assert sorted(found, key=lambda row: row[2]) == [(*h, row) for row, h in enumerate(hashes)]
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1))
+_HALVES = st.sampled_from([0, 1, 2, 3, 255, 256, 1 << 62, (1 << 62) + 1, (1 << 64) - 1])
+
+
+@given(st.lists(st.tuples(_HALVES, _HALVES), min_size=1))
 def test_hashes_that_share_a_half_are_sorted_by_the_other(pairs: list[tuple[int, int]]) -> None:
     """The order is that of both halves, and of the rows where both are equal."""
     hi_n, lo_n = (np.array(half, np.uint64) for half in zip(*pairs, strict=True))
