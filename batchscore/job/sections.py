@@ -302,10 +302,11 @@ class Runtime(Section):
     )
     workers: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         default="auto",
-        description="How many worker processes. `auto` is 1 below four million rows (a shard "
-        "counts as 2,000 more), since these are scored before more workers have "
-        "started. Above that it is one per core or unit, and on GPUs one per GPU. "
-        "Each holds the model and some batches of `batch_rows` in memory.",
+        description="How many worker processes. On the CPU `auto` compares how long each number "
+        "would take, by rows, shards, units and cores, and takes the smallest that is about as "
+        "fast as any. One worker and its model's process keep two cores busy, so more pay on "
+        "more cores, or for many small shards. On GPUs it is one per GPU. Each worker holds some "
+        "batches of `batch_rows` in memory, and the model too if that has no process of its own.",
     )
     batch_rows: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         default="auto",

@@ -1,7 +1,8 @@
 """Everything that can fail before a worker starts."""
 
-from batchscore.plan.plan import Plan, make_plan, placed, plan_facts, share_out
+from batchscore.plan.plan import Plan, make_plan, plan_facts
 from batchscore.plan.work import Work, keeping_kernels, scored_as, settle
+from batchscore.plan.worker_count import placed, share_out
 
 __all__ = [
     "Plan",

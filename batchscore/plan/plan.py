@@ -13,7 +13,7 @@ from batchscore.job import Job, LoadedJob, age_seconds
 from batchscore.models.backends.facts import TILE_ROWS
 from batchscore.models.folder import Model
 from batchscore.plan.annotations import annotate
-from batchscore.plan.auto import choose_batch_rows, choose_workers
+from batchscore.plan.auto import choose_batch_rows
 from batchscore.plan.code_files import code_files
 from batchscore.plan.columns import (
     check_drift_columns,
@@ -54,7 +54,7 @@ from batchscore.stages.postprocess import score_kinds
 from batchscore.stages.preprocess import InputColumns
 from batchscore.stages.read import Source
 from batchscore.storage.store import Store
-from batchscore.units.unit import Piece, Shard, Unit
+from batchscore.units.unit import Piece, Shard
 from batchscore.worker.spec import Execution, Scoring, Spec
 
 
@@ -156,27 +156,6 @@ def _with_hidden(scoring: Scoring, hidden: pa.Schema) -> Scoring:
     source = replace(scoring.source, schema=pa.schema([*scoring.source.schema, *hidden]))
     target = replace(scoring.target, hidden=tuple(hidden.names))
     return replace(scoring, source=source, target=target)
-
-
-def share_out(plan: Plan, units: tuple[Unit, ...]) -> Plan:
-    """Returns the plan with its workers chosen for the units that are to be scored.
-
-    Raises:
-        InvalidError: An address forbids the number that was asked for.
-    """
-    job = plan.loaded.job
-    addresses = [job.output.path, job.model.path, *job.input.path]
-    workers, why = choose_workers(job.runtime.workers, units, addresses, len(plan.gpus))
-    return placed(plan, workers, why, max(1, count_cores() // workers))
-
-
-def placed(plan: Plan, workers: int, why: str, threads: int = 1) -> Plan:
-    """Returns the plan with a number of workers, why so many, and the threads of each."""
-    source = replace(plan.spec.scoring.source, threads=threads)
-    scoring = replace(plan.spec.scoring, source=source)
-    execution = replace(plan.spec.execution, tile_threads=threads)
-    spec = replace(plan.spec, scoring=scoring, execution=execution)
-    return replace(plan, spec=spec, workers=workers, choices={"workers": why, **plan.choices})
 
 
 def _make_scoring(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,13 +11,14 @@ from batchscore.columnar.arrays import python_rows
 from batchscore.finish.judge import judge_sample
 from batchscore.models.backends.protocol import Predictor
 from batchscore.plan import Plan, Work
+from batchscore.processes import count_cores
 from batchscore.runs.checks import Check, check_golden
 from batchscore.runs.ledger import encode_record
 from batchscore.stages.block import Block, End
 from batchscore.stages.read import read_unit
 from batchscore.stages.write import Attempt
 from batchscore.storage.store import Store
-from batchscore.telemetry import THREADS
+from batchscore.telemetry import threads
 from batchscore.units.unit import make_unit
 from batchscore.worker.golden import measure_golden
 from batchscore.worker.scoring import (
@@ -138,12 +139,27 @@ def _first_row(block: Block) -> dict[str, Any]:
 
 
 def estimate_seconds(plan: Plan, work: Work, rehearsal: Rehearsal | None) -> float | None:
-    """Returns about how long scoring will take: the busiest thread's share of all rows.
+    """Returns about how long scoring will take, by the batch that was rehearsed.
 
-    None if nothing was rehearsed or nothing is to be scored.
+    Threads overlap, and so does a model that computes elsewhere: the busiest thread decides, unless
+    all together have more to do than the cores can.
+
+    Returns:
+        Seconds; None if nothing was rehearsed or nothing is to be scored.
     """
     if rehearsal is None or not work.units:
         return None
-    spent = rehearsal.seconds
-    slowest = max(sum(spent.get(stage, 0.0) for stage in stages) for stages in THREADS)
-    return slowest / rehearsal.rows * work.unit_rows / plan.workers
+    execution, spent = plan.spec.execution, rehearsal.seconds
+    late = {"wait_infer": 0.0} if execution.model_process or execution.device != "cpu" else {}
+    loads = [sum(spent.get(stage, 0.0) for stage in stages) for stages in threads(late)]
+    busiest = max(max(loads) / plan.workers, _core_seconds(spent, loads, plan) / count_cores())
+    return busiest / rehearsal.rows * work.unit_rows
+
+
+def _core_seconds(spent: Mapping[str, float], loads: Sequence[float], plan: Plan) -> float:
+    """Returns the CPU-seconds of a batch, by the seconds of its stages and of its threads."""
+    execution, tiles = plan.spec.execution, spent.get("tiles", 0.0)
+    if execution.device != "cpu":
+        return sum(loads) - spent.get("infer", 0.0)
+    # A model's process reports all that it computed, other threads only what they did in addition.
+    return sum(loads) + tiles - (spent.get("infer", 0.0) if execution.model_process else 0.0)

@@ -15,12 +15,12 @@ import torch._inductor as inductor
 from batchscore.errors import DeviceError, InvalidError, ModelError
 from batchscore.job import load_job
 from batchscore.plan import make_plan
-from batchscore.plan.auto import choose_workers
 from batchscore.plan.gaps import compare_blocks
 from batchscore.plan.inference import _search
 from batchscore.plan.plan import Plan
 from batchscore.plan.readiness import verify
 from batchscore.plan.rehearsal import first_blocks
+from batchscore.plan.worker_count import choose_workers
 from batchscore.worker.scoring import load_plain
 from tests import factory
 from tests.factory import make_batch, make_block

@@ -51,11 +51,13 @@ def test_auto_says_why(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_process, "count_cores", lambda: 2)
     assert chosen(plan) == (False, "off, since 500 rows are soon done")
     assert chosen(many)[0]
-    assert chosen(many, workers=2) == (False, "off, since 2 workers keep the cores busy")
+    why = "on, so that 2 workers share one model and its framework"
+    assert chosen(plan, workers=2) == (True, why)
     assert chosen(many, engine="flink") == (False, "off, since it was not measured on engine flink")
     assert chosen(many, device="cuda:1") == (False, "off, since it was not measured on a GPU")
     monkeypatch.setattr(model_process, "count_cores", lambda: 1)
     assert chosen(many) == (False, "off, since there is one core")
+    assert chosen(many, workers=2) == (True, why)
 
 
 def test_a_model_in_memory_is_in_no_other_process(plan: Plan) -> None:
