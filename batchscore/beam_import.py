@@ -1,9 +1,10 @@
 """Beam without the modules that it imports only for pipelines that batchscore does not have.
 
-With them Beam takes half as long again to import, and RunInference imports torch and SciPy. Later
-users of Beam in this process miss nothing: a left-out name is imported when it is asked for. Only
-`from apache_beam.io import *` has no MongoDB, BigQuery and Pub/Sub then. Modules that the process
-has imported before stay as they are.
+With them Beam takes twice as long to import, and RunInference imports torch and SciPy. Later
+users of Beam in this process miss nothing: a left-out name is imported when it is asked for, and
+pandas when a type hint may name its frames. Only `from apache_beam.io import *` has no MongoDB,
+BigQuery, Pub/Sub and text files then. Modules that the process has imported before stay as they
+are.
 
 The other modules of the package take Beam from here, or import it after this module.
 """
@@ -11,7 +12,7 @@ The other modules of the package take Beam from here, or import it after this mo
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
@@ -19,10 +20,17 @@ from types import ModuleType
 from typing import Any
 
 _MANAGER = "apache_beam.ml.inference.model_manager"
+_TEXTS = "apache_beam.io.textio"  # It copies the texts of pandas' functions into its own.
 _MONGODB = "apache_beam.io.mongodbio"
 _BIGQUERY = "apache_beam.io.gcp.bigquery"
 _PUBSUB = "apache_beam.io.gcp.pubsub"  # Beam imports it after BigQuery, and not without it.
 _HTTP = "httplib2"
+_PANDAS = "pandas"
+_FRAMES = "apache_beam.typehints.pandas_type_compatibility"
+_HINTS = "apache_beam.typehints.typehints"
+_DOOR, _ROAR = "beartype.door", "beartype.roar"
+_UTIL = "apache_beam.transforms.util"
+_FERNET = "cryptography.fernet"
 
 
 def _stand_in(name: str, **given: object) -> ModuleType:
@@ -34,38 +42,81 @@ def _stand_in(name: str, **given: object) -> ModuleType:
     """
 
     def find(asked: str) -> Any:
-        found = import_module(name)
-        if found is module:  # Beam asks while it is imported.
+        if asked == "__path__":  # An import asks whether the module is a package.
             raise AttributeError(f"{name}.{asked} is left out")
-        return getattr(found, asked)
+        if sys.modules.get(name) is module:
+            del sys.modules[name]
+        return getattr(import_module(name), asked)
 
     module = ModuleType(name)
     vars(module).update(given, __getattr__=find)
     return module
 
 
+def _late(user: str, name: str, **homes: str) -> Callable[..., Any]:
+    """Returns what a module has in place of a function until it calls that.
+
+    Args:
+        user: The module.
+        name: The function.
+        homes: Names that the module gets at the first call, and the module that each is from.
+    """
+
+    def call(*args: Any, **options: Any) -> Any:
+        found = {each: getattr(import_module(home), each) for each, home in homes.items()}
+        vars(sys.modules[user]).update(found)
+        return found[name](*args, **options)
+
+    return call
+
+
 def _find_io(asked: str) -> Any:
     """Returns what `apache_beam.io` would have if nothing was left out."""
+    own = f"apache_beam.io.{asked}"
+    if own in (_TEXTS, _MONGODB):
+        return import_module(own)
     # For `from apache_beam.io import a_submodule` Python asks here first, then imports it.
-    if not asked.startswith("_") and find_spec(f"apache_beam.io.{asked}") is None:
-        for name in (_MONGODB, _BIGQUERY, _PUBSUB):
+    if not asked.startswith("_") and find_spec(own) is None:
+        for name in (_TEXTS, _MONGODB, _BIGQUERY, _PUBSUB):
             module = import_module(name)
             if asked in vars(module)["__all__"]:
                 return getattr(module, asked)
     raise AttributeError(f"module 'apache_beam.io' has no attribute {asked!r}")
 
 
+def _find_hints(asked: str) -> Any:
+    """Returns what `apache_beam.typehints` would have if nothing was left out."""
+    if asked == _FRAMES.rpartition(".")[2]:
+        return import_module(_FRAMES)
+    raise AttributeError(f"module 'apache_beam.typehints' has no attribute {asked!r}")
+
+
+def _converter(**hints: Any) -> Any:
+    """Finds what converts batches of two type hints, those of pandas among them from now on."""
+    BatchConverter.from_typehints = staticmethod(_from_typehints)  # type: ignore[method-assign]
+    import_module(_FRAMES)
+    return _from_typehints(**hints)
+
+
 @contextmanager
 def _left_out() -> Iterator[None]:
     """Replaces the modules that are left out, where they are not imported yet."""
+    door = {"is_subhint": _DOOR, "BeartypeDoorException": _ROAR}
     replacing: dict[str, ModuleType | None] = {
         # Beam imports it again where it is None and a pipeline wants it.
         _MANAGER: _stand_in(_MANAGER, ModelManager=None),
+        _TEXTS: _stand_in(_TEXTS, __all__=()),
         # An ImportError in it would have Beam log a warning.
         _MONGODB: _stand_in(_MONGODB, __all__=()),
         # An ImportError: Beam does without Google Cloud, as where its extra is not installed.
         _BIGQUERY: None,
         _HTTP: _stand_in(_HTTP),
+        # An ImportError would have Arrow, on another thread, do without pandas for good.
+        _PANDAS: _stand_in(_PANDAS),
+        _FRAMES: _stand_in(_FRAMES, __all__=()),
+        _DOOR: _stand_in(_DOOR, is_subhint=_late(_HINTS, "is_subhint", **door)),
+        _ROAR: _stand_in(_ROAR, BeartypeDoorException=None),
+        _FERNET: _stand_in(_FERNET, Fernet=_late(_UTIL, "Fernet", Fernet=_FERNET)),
     }
     names = [name for name in replacing if name not in sys.modules]
     vars(sys)["modules"].update({name: replacing[name] for name in names})
@@ -73,7 +124,8 @@ def _left_out() -> Iterator[None]:
         yield
     finally:
         for name in names:
-            sys.modules.pop(name, None)
+            if sys.modules.get(name) is replacing[name]:
+                sys.modules.pop(name, None)
 
 
 _is_first = "apache_beam.io" not in sys.modules
@@ -86,9 +138,14 @@ with _left_out():
     from apache_beam.pvalue import PCollection
     from apache_beam.transforms.combiners import ToList
     from apache_beam.transforms.window import GlobalWindows
+    from apache_beam.typehints.batch import BatchConverter
     from apache_beam.utils.windowed_value import WindowedValue
+_from_typehints = BatchConverter.from_typehints
 if _is_first:
     vars(beam.io)["__getattr__"] = _find_io
+    vars(beam.typehints)["__getattr__"] = _find_hints
+    if _FRAMES not in sys.modules:
+        BatchConverter.from_typehints = staticmethod(_converter)  # type: ignore[method-assign]
 
 __all__ = [
     "Coder",

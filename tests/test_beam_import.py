@@ -11,7 +11,18 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-PACKAGES = {"bson", "httplib2", "pymongo", "pyparsing", "requests", "torch", "urllib3"}
+PACKAGES = {
+    "beartype",
+    "bson",
+    "cryptography",
+    "httplib2",
+    "pandas",
+    "pymongo",
+    "pyparsing",
+    "requests",
+    "torch",
+    "urllib3",
+}
 """What Beam imports and batchscore leaves out."""
 
 # Prints which packages were asked for, and what Beam offers; torch is refused, since it takes a
@@ -65,6 +76,7 @@ def test_what_is_left_out_is_imported_when_it_is_asked_for() -> None:
 AFTER = """
 import sys
 from batchscore.beam_import import beam
+assert beam.io.textio.ReadFromCsv is beam.io.ReadFromCsv
 from apache_beam.io import ReadFromMongoDB, mongodbio
 assert mongodbio.ReadFromMongoDB is ReadFromMongoDB and mongodbio.MongoClient is not None
 from apache_beam.io.gcp.bigquery import WriteToBigQuery
@@ -79,14 +91,73 @@ except AttributeError as error:
     print(error)
 """
 
+# Checks types, encrypts, and converts batches; Beam itself is in argument 1, or batchscore's.
+FRAMES = """
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from typing import NamedTuple
+
+import_module(sys.argv[1])
+import apache_beam as beam
+from apache_beam.ml.inference.base import ModelHandler, RunInference
+from apache_beam.transforms import util
+from apache_beam.typehints.typehints import is_consistent_with
+import pandas as pd
+
+kinds = (int, str, bytes, object, type(None), list[int], tuple[int, ...], Iterator[int])
+print([is_consistent_with(one, other) for one in kinds for other in kinds])
+key = b"0123456789abcdef0123456789abcdef0123456789a="
+print(util.Fernet(key).decrypt(util.Fernet(key).encrypt(b"text")), util.Fernet.__module__)
+
+class Row(NamedTuple):
+    number: int
+
+class Tenfold(beam.DoFn):
+    def infer_output_type(self, input_type):
+        return Row
+    def process_batch(self, batch: pd.DataFrame) -> Iterator[pd.DataFrame]:
+        yield batch * 10
+
+class Total(ModelHandler):
+    def load_model(self):
+        return pd.DataFrame.sum
+    def run_inference(self, batch, model, inference_args=None):
+        return [int(model(frame)["number"]) for frame in batch]
+
+beam.coders.registry.register_coder(Row, beam.coders.RowCoder)
+with beam.Pipeline(runner="FnApiRunner") as pipeline:
+    frame = pd.DataFrame({"number": [1, 2]})
+    rows = pipeline | beam.Create([Row(3)]).with_output_types(Row) | beam.ParDo(Tenfold())
+    _ = rows | "rows" >> beam.Map(print)
+    _ = pipeline | "frame" >> beam.Create([frame]) | RunInference(Total()) | beam.Map(print)
+print(beam.typehints.pandas_type_compatibility.PANDAS_TO_BEAM[frame["number"].dtype])
+"""
+
+
+def test_pandas_types_and_keys_work_as_without_batchscore() -> None:
+    """Type checks, batches of pandas frames and encryption are Beam's own, imported late."""
+    runs = [
+        subprocess.run([sys.executable, "-c", FRAMES, name], capture_output=True, text=True)
+        for name in ("apache_beam", "batchscore.beam_import")
+    ]
+    assert {done.returncode for done in runs} == {0}, runs[-1].stderr
+    printed = [sorted(done.stdout.splitlines()) for done in runs]
+    assert printed[0] == printed[1]
+    assert {"3", "Row(number=30)", "b'text' cryptography.fernet"} <= set(printed[0])
+
+
 # Imports Beam before batchscore does.
 BEFORE = """
 import sys
 import apache_beam, httplib2
+from apache_beam.typehints.batch import BatchConverter
+own = BatchConverter.from_typehints
 from apache_beam.io import ReadFromMongoDB, mongodbio
 from batchscore.beam_import import beam
 assert beam.io.ReadFromMongoDB is ReadFromMongoDB and sys.modules["httplib2"] is httplib2
-assert not hasattr(beam.io, "__getattr__")
+assert not hasattr(beam.io, "__getattr__") and not hasattr(beam.typehints, "__getattr__")
+assert BatchConverter.from_typehints is own
 """
 
 
@@ -96,6 +167,6 @@ assert not hasattr(beam.io, "__getattr__")
     ids=["after", "before"],
 )
 def test_others_have_all_of_beam(program: str, printed: str) -> None:
-    """Whoever imports Beam before or after batchscore uses MongoDB, BigQuery and HTTP as ever."""
+    """Who imports Beam before or after batchscore has texts, MongoDB, BigQuery and HTTP."""
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, printed), done.stderr

@@ -125,6 +125,20 @@ def binary_array(values: Sequence[bytes], kind: pa.DataType) -> pa.Array:
     return pa.Array.from_buffers(kind, len(values), buffers)
 
 
+def text_array(values: Sequence[str]) -> pa.Array:
+    """Returns texts as a column, without importing pandas."""
+    return binary_array([value.encode() for value in values], pa.string())
+
+
+def filled(column: pa.Array, value: float) -> Array:
+    """Views the numbers (b,) of a flat column; a value is in the place of each null.
+
+    Arrow's own `fill_null` imports pandas.
+    """
+    values_b = raw_values(column)
+    return np.where(to_numpy(column.is_null()), value, values_b) if column.null_count else values_b
+
+
 def is_ascii(texts: pa.Array) -> bool:
     """Tells whether each byte of texts is a character, those in the place of a null as well."""
     _, offsets, data = texts.buffers()

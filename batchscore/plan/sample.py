@@ -9,8 +9,8 @@ from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from batchscore.columnar.arrays import to_arrow, to_numpy
 from batchscore.errors import FailedError
 from batchscore.stages.block import Block
 from batchscore.stages.read import Source, read_unit
@@ -100,7 +100,10 @@ def _joined(blocks: Sequence[Block]) -> Block:
     """Returns one block of blocks of several units, of a unit that has all of their pieces."""
     unit = make_unit(tuple(piece for block in blocks for piece in block.unit.pieces))
     starts = np.cumsum([0, *(block.unit.rows for block in blocks)]).tolist()
-    rows = [pc.add(block.rows_b, start) for block, start in zip(blocks, starts, strict=False)]
+    rows = [
+        to_arrow(to_numpy(block.rows_b) + start)
+        for block, start in zip(blocks, starts, strict=False)
+    ]
     return Block(unit, 0, pa.concat_arrays(rows), pa.concat_batches([b.batch for b in blocks]))
 
 

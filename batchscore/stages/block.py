@@ -21,6 +21,7 @@ from batchscore.columnar.arrays import (
     filter_rows,
     finite_rows,
     spoiled_values,
+    text_array,
     to_arrow,
     to_numpy,
 )
@@ -190,7 +191,7 @@ def locate_rows(unit: Unit, rows_n: Array) -> tuple[pa.Array, pa.Array]:
     begins = np.cumsum([0, *(size for _, _, size in groups)])[:-1]
     index_n = np.searchsorted(begins, rows_n, side="right") - 1
     starts = np.array([start for _, start, _ in groups], np.int64)
-    shards = pa.array([path for path, _, _ in groups], pa.string())
+    shards = text_array([path for path, _, _ in groups])
     row_n = rows_n - begins[index_n] + starts[index_n]
     return shards.take(to_arrow(index_n.astype(np.int64))), to_arrow(row_n.astype(np.int64))
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 
-from batchscore.columnar.arrays import Array, to_numpy
+from batchscore.columnar.arrays import Array, to_arrow, to_numpy
 from batchscore.columnar.hashing import mix
 from batchscore.errors import StepError
 from batchscore.stages.sidecar import Sidecar
@@ -105,7 +105,8 @@ class KeysFile:
         order_n = _sort_order(hi_n, lo_n)
         for start in range(0, self._rows, ROW_GROUP_ROWS):
             rows_g = order_n[start : start + ROW_GROUP_ROWS]
-            columns = {"hi": hi_n.take(rows_g), "lo": lo_n.take(rows_g), "row": row_n.take(rows_g)}
+            arrays = {"hi": hi_n.take(rows_g), "lo": lo_n.take(rows_g), "row": row_n.take(rows_g)}
+            columns = {name: to_arrow(each) for name, each in arrays.items()}
             self._sidecar.write(pa.table(columns), ROW_GROUP_ROWS)
         self._runs.append(self._runs[-1] - (-self._rows // ROW_GROUP_ROWS))
         self._rows = 0

@@ -13,7 +13,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchscore.columnar.arrays import Array, is_list, spoiled_values, to_arrow, to_numpy
+from batchscore.columnar.arrays import (
+    Array,
+    filled,
+    is_list,
+    spoiled_values,
+    text_array,
+    to_arrow,
+    to_numpy,
+)
 from batchscore.columnar.ragged import Varying
 from batchscore.messages.values import joined_texts, number_texts
 from batchscore.messages.wording import counted
@@ -101,7 +109,7 @@ def _lengths(column: pa.Array, wanted: Wanted) -> Iterator[_Fault]:
 
 def _items(column: pa.Array, wanted: Wanted) -> Iterator[_Fault]:
     """Yields the faults of a column's items, of each row the first."""
-    lengths_b = to_numpy(pc.fill_null(pc.list_value_length(column), 0)).astype(np.int64)
+    lengths_b = filled(pc.list_value_length(column), 0).astype(np.int64)
     row_n = np.repeat(np.arange(len(column)), lengths_b)
     place_n = np.arange(len(row_n)) - np.repeat(lengths_b.cumsum() - lengths_b, lengths_b)
     for fault in _faults(pc.list_flatten(column), wanted):
@@ -113,7 +121,7 @@ def _items(column: pa.Array, wanted: Wanted) -> Iterator[_Fault]:
 
 
 def _range(column: pa.Array, wanted: Wanted) -> Iterator[_Fault]:
-    values_b, limits = to_numpy(pc.fill_null(column, 0)), np.iinfo(wanted.dtype)
+    values_b, limits = filled(column, 0), np.iinfo(wanted.dtype)
     bad_f = np.flatnonzero((values_b < limits.min) | (values_b > limits.max))
     if len(bad_f):
         expected = f"an integer from {limits.min:,} to {limits.max:,} ({wanted.dtype})"
@@ -161,7 +169,7 @@ def given_texts(inputs: pa.RecordBatch, columns: Mapping[str, Sequence[str]]) ->
         rows.append(row_n)
         texts.append(joined_texts(["; the model was given ", found, where]))
     row_n, first_n = np.unique(np.concatenate(rows), return_index=True)
-    all_texts = pa.concat_arrays([*texts, pa.array([""])])
+    all_texts = pa.concat_arrays([*texts, text_array([""])])
     index_b = np.full(inputs.num_rows, len(all_texts) - 1)
     index_b[row_n] = first_n
     return all_texts.take(to_arrow(index_b))
@@ -170,7 +178,7 @@ def given_texts(inputs: pa.RecordBatch, columns: Mapping[str, Sequence[str]]) ->
 def _origin(name: str, column: pa.Array, place_n: Array, columns: Sequence[str]) -> pa.Array:
     """Returns which column, or place of a list, the numbers at some places (n,) come from."""
     if len(columns) > 1:
-        names = pa.array([f" for column {each!r}" for each in columns])
+        names = text_array([f" for column {each!r}" for each in columns])
         return names.take(to_arrow(place_n))
     what = f"column {columns[0]!r}" if columns else f"input {name!r}"
     if not is_list(column.type):

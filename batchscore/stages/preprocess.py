@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchscore.columnar.arrays import Array, filter_rows, is_list, to_arrow, to_numpy
+from batchscore.columnar.arrays import Array, filled, filter_rows, is_list, to_arrow, to_numpy
 from batchscore.columnar.ragged import Varying, make_ragged, ragged_to_arrow, truncate
 from batchscore.errors import StepError
 from batchscore.stages.block import Block, Cause, reject_causes
@@ -180,7 +180,7 @@ def _bad_sequences(column: pa.Array, wanted: InputColumns) -> Array:
     bad_b = to_numpy(column.is_null())
     bad_n = _bad_rows(pc.list_flatten(column), wanted)
     if bad_n.any():
-        lengths_b = to_numpy(pc.fill_null(pc.list_value_length(column), 0))
+        lengths_b = filled(pc.list_value_length(column), 0)
         bad_b[np.repeat(np.arange(len(column)), lengths_b)[bad_n]] = True
     return bad_b
 
@@ -206,14 +206,13 @@ def _may_overflow(kind: pa.DataType, dtype: str) -> bool:
 
 
 def _out_of_range(column: pa.Array, dtype: str) -> Array:
-    values_b = to_numpy(pc.fill_null(column, 0))
+    values_b = filled(column, 0)
     limits = np.iinfo(dtype)
     return np.asarray((values_b < limits.min) | (values_b > limits.max))
 
 
 def _bad_lists(column: pa.Array, wanted: InputColumns) -> Array:
-    lengths = pc.fill_null(pc.list_value_length(column), 0)
-    bad_b = np.asarray(to_numpy(lengths) != wanted.width)
+    bad_b = np.asarray(filled(pc.list_value_length(column), 0) != wanted.width)
     numbers = pc.list_flatten(column.filter(to_arrow(~bad_b)))
     bad_n = _bad_rows(numbers, wanted)
     if bad_n.any():

@@ -259,8 +259,8 @@ def done_block(unit: Unit, source: Source) -> Block:
 
 
 def _end_block(unit: Unit, source: Source, end: End) -> Block:
-    empty = source.schema.empty_table().to_batches(max_chunksize=1)
-    batch = empty[0] if empty else pa.RecordBatch.from_pylist([], schema=source.schema)
+    # Arrow's own empty table would import pandas.
+    batch = make_batch([pa.nulls(0, each.type) for each in source.schema], source.schema, 0)
     return Block(unit, end.blocks, to_arrow(np.empty(0, np.int64)), batch, end=end)
 
 

@@ -14,7 +14,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 
-from batchscore.columnar.arrays import leaf_numbers, make_batch, to_arrow, to_numpy
+from batchscore.columnar.arrays import (
+    leaf_numbers,
+    make_batch,
+    text_array,
+    to_arrow,
+    to_numpy,
+)
 from batchscore.errors import StepError
 from batchscore.job import ColumnCheck
 from batchscore.messages.wording import counted, counted_were, one_line
@@ -129,7 +135,7 @@ def scored_batch(block: Block, target: Target) -> pa.RecordBatch:
             f"output column {clashes[0]!r} would appear twice, from the input and from the scores; "
             "rename the score in postprocess, or leave the column out of output.columns"
         )
-    version = pa.repeat(pa.scalar(target.model_version), len(block))
+    version = pa.repeat(text_array([target.model_version])[0], len(block))
     return pa.RecordBatch.from_arrays([*columns, *block.values.columns, version], names=names)
 
 
@@ -385,7 +391,7 @@ def reject_table(rejects: Sequence[Reject], unit: Unit) -> pa.Table:
     sizes = [len(reject.rows_r) for reject in rejects]
     which_r = to_arrow(np.repeat(np.arange(len(rejects)), sizes))
     reasons = [(reject.stage, reject.error, reject.message) for reject in rejects]
-    texts = [pa.array(text, pa.string()).take(which_r) for text in zip(*reasons, strict=True)]
+    texts = [text_array(text).take(which_r) for text in zip(*reasons, strict=True)]
     source = pa.Table.from_batches([reject.batch for reject in rejects])
     names = [*_REJECT_COLUMNS, *_free_names(source.schema.names)]
     texts.append(pa.concat_arrays([reject.texts for reject in rejects]))

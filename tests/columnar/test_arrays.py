@@ -17,9 +17,11 @@ from hypothesis.extra import numpy as hnp
 
 from batchscore.columnar.arrays import (
     binary_array,
+    filled,
     finite_rows,
     is_ascii,
     leaf_numbers,
+    text_array,
     to_arrow,
     to_numpy,
     valid_values,
@@ -61,6 +63,20 @@ def test_valid_values_are_those_that_are_not_null(
     length = data.draw(st.integers(0, len(values) - start))
     found = valid_values(column.slice(start, length)).tolist()
     assert found == [value for value in values[start : start + length] if value is not None]
+
+
+@given(st.lists(st.none() | st.integers(0, 9), max_size=40), st.sampled_from(["int8", "uint64"]))
+def test_nulls_are_filled_as_arrow_fills_them(values: list[int | None], kind: str) -> None:
+    """Any slice of numbers has the value in the place of its nulls, and keeps its type."""
+    column = pa.array(values, kind)[len(values) // 3 :]
+    found = to_arrow(filled(column, 5))
+    assert found.equals(pc.fill_null(column, 5))
+
+
+@given(st.lists(st.text(max_size=4)))
+def test_texts_become_a_column(values: list[str]) -> None:
+    """A column of texts is the one that Arrow makes."""
+    assert text_array(values).equals(pa.array(values, pa.string()))
 
 
 @given(st.lists(st.binary(max_size=4)), st.sampled_from([pa.binary(), pa.large_binary()]))

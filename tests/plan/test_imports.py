@@ -48,3 +48,13 @@ def test_runs_that_score_nothing_import_neither_beam_nor_a_framework(tmp_path: P
     assert [line for line in printed if line in "03"] == ["0", "3"], done.stderr
     assert printed[0].startswith("UNCHANGED")
     assert printed[-1] == "[]"
+
+
+@pytest.mark.slow
+def test_a_run_without_filters_and_functions_imports_no_pandas(tmp_path: Path) -> None:
+    """Arrow imports it as soon as it is given a Python value, which a plain job does not need."""
+    settings = {"checks.unique": ["id"], "runtime.model_process": "on"}
+    job = factory.write_job(tmp_path, settings)
+    program = RUNS.replace("runtime.workers=2", "runtime.workers=1")
+    done = subprocess.run([sys.executable, "-c", program, str(job)], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "['apache_beam', 'grpc']", done.stdout + done.stderr

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from batchscore.columnar.arrays import Array, to_arrow
+from batchscore.columnar.arrays import Array, text_array, to_arrow
 from batchscore.errors import StepError, UnfitStepError
 from batchscore.job.field_types import OneOrMore, Text
 from batchscore.job.steps.base import (
@@ -134,7 +134,7 @@ def _take_labels(index_bk: Array, labels: Sequence[str] | None) -> pa.Array:
     index_bk = index_bk.astype(np.int64)
     if labels is None:
         return to_arrow(index_bk)
-    texts = pa.array(labels, pa.string()).take(to_arrow(index_bk.reshape(-1)))
+    texts = text_array(labels).take(to_arrow(index_bk.reshape(-1)))
     return pa.FixedSizeListArray.from_arrays(texts, index_bk.shape[1])
 
 
@@ -146,7 +146,7 @@ def _label(name: str, column: pa.Array, labels: Sequence[str]) -> pa.Array:
             f"postprocess: output {name!r} holds class {index_b[outside][0]}, and the job has "
             f"{counted(len(labels), 'label')}; give each class a label"
         )
-    return pa.array(labels, pa.string()).take(to_arrow(index_b.astype(np.int64)))
+    return text_array(labels).take(to_arrow(index_b.astype(np.int64)))
 
 
 def _best_class(name: str, column: pa.Array, labels: Sequence[str]) -> Array:
