@@ -18,7 +18,9 @@ from dataclasses import asdict, dataclass, field
 from datetime import date
 from typing import IO, Any, Literal
 
+from batchscore.arguments import typed
 from batchscore.errors import (
+    ArgumentError,
     BatchscoreError,
     FailedError,
     HeldError,
@@ -131,6 +133,7 @@ class CheckResult:
     document: Mapping[str, Any] = field(repr=False)
 
 
+@typed
 def check(
     job: str | os.PathLike[str],
     params: Values | None = None,
@@ -145,10 +148,9 @@ def check(
         overrides: Other values for keys of the job file, by dotted key: `{"output.path": "/tmp"}`.
 
     Raises:
-        InvalidError: What a run would refuse before any work.
+        InvalidError: What a run would refuse before any work, or an argument's type.
         FailedError: A run would fail: a stage fails on the batch, or a check fails the run.
         RetryError: The input is not ready yet.
-        TypeError: A value is of a type that no job file holds.
 
     Examples:
         >>> import batchscore as bs
@@ -159,6 +161,7 @@ def check(
     return _checked(_command("check", job, params, overrides, ()))
 
 
+@typed
 def run(
     job: str | os.PathLike[str],
     params: Values | None = None,
@@ -181,11 +184,10 @@ def run(
         The run that published, that had nothing to do, or that is held.
 
     Raises:
-        InvalidError: Something is wrong that was found before any work.
+        InvalidError: Something is wrong that was found before any work, or an argument's type.
         FailedError: The run failed; nothing was published.
         RetryError: The input is not ready, or another run has the slice; try again later.
         StoppedError: Somebody else stopped the run.
-        TypeError: A value is of a type that no job file holds.
     """
     return _ran(_command("run", job, params, overrides, ("--rescore",) if rescore else ()))
 
@@ -211,7 +213,9 @@ def _plain(key: str, value: Any) -> str:
     if isinstance(value, str | int | float | date):
         return value.isoformat() if isinstance(value, date) else str(value)
     kind = type(value).__name__
-    raise TypeError(f"parameter {key}: expected a text, number, boolean or date, found {kind}")
+    raise ArgumentError(
+        f"parameter {key}: expected a text, number, boolean or date, found {kind}; convert it"
+    )
 
 
 def _yaml(key: str, value: Any) -> str:
@@ -222,7 +226,9 @@ def _yaml(key: str, value: Any) -> str:
     try:
         return json.dumps(plain)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"override {key}: {error}; give texts, numbers, lists or dicts") from error
+        raise ArgumentError(
+            f"override {key}: {error}; give texts, numbers, lists or dicts"
+        ) from error
 
 
 def _document(code: int, text: str) -> dict[str, Any]:

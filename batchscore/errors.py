@@ -3,6 +3,7 @@
 BatchscoreError                1   root; never raised itself
 ├── InvalidError               2   invalid before any work
 │   ├── JobFileError               the job file, a parameter or an override
+│   ├── ArgumentError              an argument of a Python function; a TypeError too
 │   ├── InputError                 shards: none found, unreadable, wrong schema
 │   ├── ModelError                 model folder, weights, hash, architecture
 │   ├── FunctionError              a user's function: not importable, or it reads unlisted files
@@ -48,6 +49,10 @@ class InvalidError(BatchscoreError):
 
 class JobFileError(InvalidError):
     """The job file, a parameter or an override is wrong."""
+
+
+class ArgumentError(InvalidError, TypeError):
+    """An argument of a Python function is of a type that it does not take."""
 
 
 class InputError(InvalidError):

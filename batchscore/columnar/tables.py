@@ -51,12 +51,19 @@ def _table(data: Any, what: str) -> pa.Table:
             return pa.Table.from_batches([data])
         if isinstance(data, pa.Table):
             return data
-        return pa.RecordBatchReader.from_stream(data).read_all()
+        return stream_of(data).read_all()
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise InputError(
             f"{what} of type {type(data).__name__}: cannot be read as a table ({reason(error)}); "
             "give a pandas DataFrame, an Arrow table, or a dict of NumPy arrays"
         ) from error
+
+
+def stream_of(data: Any) -> pa.RecordBatchReader:
+    """Returns the rows of another library's table; TypeError if it does not speak Arrow."""
+    if not hasattr(data, "__arrow_c_stream__"):
+        raise TypeError("it has no rows that Arrow can read")
+    return pa.RecordBatchReader.from_stream(data)
 
 
 def _column(values: Any) -> pa.Array | pa.ChunkedArray:

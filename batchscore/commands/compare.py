@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from batchscore.arguments import typed
 from batchscore.commands.files import is_profile, read_profile
 from batchscore.commands.profile import (
     Data,
@@ -71,12 +72,13 @@ class Comparison:
         return list(sentences(self.drift, *sides, self.reference.title).values())
 
 
+@typed
 def compare(
     reference: TableProfile | Data,
     current: TableProfile | Data,
     *,
     alpha: float = 0.001,
-    columns: Sequence[str] | None = None,
+    columns: Collection[str] | None = None,
     thresholds: Effects | None = None,
 ) -> TableDrift:
     """Returns how a table differs from a reference. Verdicts need an effect beyond noise.
@@ -105,7 +107,8 @@ def compare(
         >>> [each.column for each in found.aspects if each.verdict == "fail"]
         []
     """
-    return compare_data(reference, current, alpha, columns, thresholds).drift
+    wanted = None if columns is None else [*columns]
+    return compare_data(reference, current, alpha, wanted, thresholds).drift
 
 
 def compare_data(
@@ -127,23 +130,15 @@ def compare_data(
     return Comparison(before, now, compare_profiles(before.profile, now.profile, rules))
 
 
-_EXPECTED = "expected a number, and a pair (warn, fail) of numbers or None by measure"
-
-
 def _rules(alpha: float, columns: Sequence[str] | None, thresholds: Effects) -> Rules:
     from batchscore.drift.thresholds import check_rules
 
-    try:
-        given = {measure: Thresholds(*effects) for measure, effects in thresholds.items()}
-        rules = Rules(float(alpha), None if columns is None else frozenset(columns), given)
-    except (TypeError, ValueError) as error:
-        raise InvalidError(f"alpha or thresholds: {error}; {_EXPECTED}") from error
+    given = {measure: Thresholds(*effects) for measure, effects in thresholds.items()}
+    rules = Rules(float(alpha), None if columns is None else frozenset(columns), given)
     try:
         check_rules(rules)
-    except TypeError as error:  # of an effect that is no number
-        raise InvalidError(f"alpha or thresholds: {error}; {_EXPECTED}") from error
     except ValueError as error:
-        raise InvalidError(f"alpha or thresholds: {error}") from error
+        raise InvalidError(str(error)) from error
     return rules
 
 

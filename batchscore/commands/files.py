@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatch
 from typing import TypeAlias
 
+from batchscore.arguments import typed
 from batchscore.commands.unwritable import writable
 from batchscore.drift.profile_file import PROFILE_KEY, write_table
 from batchscore.drift.table import TableProfile
@@ -32,8 +33,12 @@ def is_profile(address: str) -> bool:
         return False
 
 
+@typed
 def read_profile(path: Address) -> TableProfile:
     """Returns the profile that `write_profile`, `batchscore profile` or a run stored.
+
+    Args:
+        path: Path or address of the file.
 
     Raises:
         InvalidError: There is none, or it is damaged.
@@ -46,8 +51,13 @@ def read_profile(path: Address) -> TableProfile:
         raise InvalidError(str(error)) from error
 
 
+@typed
 def write_profile(profile: TableProfile, path: Address) -> int:
     """Stores a profile as one file, replaced in one step; returns its bytes.
+
+    Args:
+        profile: What `profile` or `read_profile` returned.
+        path: Path or address of the file to write.
 
     Raises:
         OutputError: It cannot be written, or what lies there is no profile.
@@ -107,9 +117,9 @@ def _write(address: str, content: bytes) -> int:
 def split_address(address: str) -> tuple[Store, str]:
     """Returns a file's folder and name; OutputError if it is not the address of a file."""
     folder, name = posixpath.split(address)
-    if not name or holds_secret(address):
+    if not name or "\0" in name or holds_secret(address):
         raise OutputError(
-            f"{redacted_address(address)}: expected the address of a file, without credentials"
+            f"{redacted_address(address)!r}: expected the address of a file, without credentials"
         )
     folder = folder if "://" in folder else os.path.abspath(folder)
     try:

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +14,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 import pyarrow as pa
 
+from batchscore.arguments import typed
+from batchscore.columnar.tables import stream_of
 from batchscore.drift.column import Hint, Kind, new_column
 from batchscore.drift.table import TableProfile
 from batchscore.errors import FailedError, InputError, Int96Error
@@ -114,12 +116,13 @@ class Profiled:
         }
 
 
+@typed
 def profile(
     data: Data,
     *,
-    columns: Sequence[str] | None = None,
-    probabilities: Sequence[str] = (),
-    classes: Sequence[str] = (),
+    columns: Collection[str] | None = None,
+    probabilities: Collection[str] = (),
+    classes: Collection[str] = (),
 ) -> TableProfile:
     """Returns the profile of a table. The same rows give the same profile, in any split or order.
 
@@ -143,7 +146,8 @@ def profile(
         >>> reference.columns["distance"].nulls
         0
     """
-    return profile_data(data, columns, probabilities, classes).profile
+    wanted = None if columns is None else [*columns]
+    return profile_data(data, wanted, [*probabilities], [*classes]).profile
 
 
 def profile_data(
@@ -238,7 +242,9 @@ def _stored_rows(addresses: Sequence[str], choose: Choose, int96: str = "ns") ->
 
 
 def check_address(address: str) -> None:
-    """Raises InputError for an address of data that holds what may be a credential."""
+    """Raises InputError for an address of data that is empty, or holds what may be a credential."""
+    if not address:
+        raise InputError("the data: an empty address; give that of a Parquet file or folder")
     if holds_credential(address):
         raise InputError(
             f"{redacted_address(address)}: may hold a credential; give it in the environment, or "
@@ -298,7 +304,7 @@ def _batches(data: Any) -> tuple[pa.Schema, Iterable[pa.RecordBatch]]:
             return data.schema, [data]
         if isinstance(data, pa.Table):
             return data.schema, data.to_batches(max_chunksize=_MEMORY_ROWS)
-        reader = pa.RecordBatchReader.from_stream(data)
+        reader = stream_of(data)
     except (pa.ArrowException, TypeError) as error:
         raise InputError(
             f"data of type {type(data).__name__}: cannot be read as a table ({reason(error)}); "

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from batchscore.arguments import typed
 from batchscore.commands.compare import Comparison
 from batchscore.commands.files import Address, write_page
 from batchscore.drift.findings import TableDrift
@@ -70,6 +71,7 @@ def report_comparison(found: Comparison) -> Page:
     return Page(make_report(None, [compared]))
 
 
+@typed
 def write_report(
     path: Address, found: TableDrift, reference: TableProfile, current: TableProfile
 ) -> int:

@@ -13,8 +13,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pydantic
 
+from batchscore.arguments import typed
 from batchscore.columnar.tables import as_batch
 from batchscore.commands.sample_scores import (
     Draft,
@@ -25,7 +25,8 @@ from batchscore.commands.sample_scores import (
     score_all,
 )
 from batchscore.errors import InputError, OutputError
-from batchscore.job.steps.all_steps import STEPS, AnyStep, Steps, UserFunction
+from batchscore.job.file import checked_steps
+from batchscore.job.steps.all_steps import AnyStep, UserFunction
 from batchscore.messages.addresses import redacted_address
 from batchscore.messages.wording import reason
 from batchscore.models.backends.torch.save import (
@@ -65,6 +66,7 @@ class SavedModel:
     card: Mapping[str, Any] = field(repr=False)
 
 
+@typed
 @keeping_threads()
 def save_model(
     folder: str | os.PathLike[str],
@@ -275,13 +277,7 @@ def _json(evaluation: Mapping[str, Any]) -> bytes:
 
 
 def _steps(given: Any) -> tuple[AnyStep, ...]:
-    try:
-        steps = pydantic.TypeAdapter[tuple[AnyStep, ...]](Steps).validate_python(given)
-    except pydantic.ValidationError as error:
-        raise InputError(
-            f"postprocess: {given!r} is not a step of a job file ({error.errors()[0]['msg']}); "
-            f"give one of {', '.join(STEPS)} as the job file has it, or a list of them"
-        ) from error
+    steps = checked_steps(given)
     if any(isinstance(step, UserFunction) for step in steps):
         raise InputError(
             "postprocess: a function belongs to the job, not to the model; leave it out, and give "

@@ -49,7 +49,7 @@ from batchscore.job.sections import (
     Runtime,
     TensorSpec,
 )
-from batchscore.job.steps.all_steps import STEPS, Steps
+from batchscore.job.steps.all_steps import STEPS, AnyStep, Steps
 from batchscore.job.steps.base import PostprocessStep
 from batchscore.job.text import (
     absolute_address,
@@ -349,6 +349,22 @@ def _checked(tree: dict[str, Any], unfilled: bool) -> tuple[Job | None, list[Pro
     ]
 
 
+def checked_steps(given: Any) -> tuple[AnyStep, ...]:
+    """Returns postprocess steps that are given as a job file has them.
+
+    Raises:
+        JobFileError: They are wrong; the message is that of a job file.
+    """
+    steps = [*given] if isinstance(given, tuple) else given
+    job, problems = _checked({**_LEAST_JOB, "postprocess": steps}, unfilled=False)
+    if job is None:
+        raise JobFileError("; ".join(_text(each) for each in problems))
+    return job.postprocess
+
+
+_LEAST_JOB = {"name": "x", **{key: {"path": "x"} for key in ("input", "model", "output")}}
+
+
 def _location(detail: Any, tree: Any) -> Location:
     """Return where in the file it is, without the names of union members and short forms."""
     kept: list[str | int] = []
@@ -444,10 +460,13 @@ def _model_at(loc: tuple[str | int, ...]) -> type[BaseModel]:
 
 
 def _line(problem: Problem, source: str, typed_here: frozenset[Location]) -> str:
-    dotted = ".".join(map(printable, problem.location))
     if _is_within(problem.location, typed_here):
-        return f"--set {dotted}: {problem.message}"
-    return f"{source}: {dotted}: {problem.message}"
+        return f"--set {_text(problem)}"
+    return f"{source}: {_text(problem)}"
+
+
+def _text(problem: Problem) -> str:
+    return f"{'.'.join(map(printable, problem.location))}: {problem.message}"
 
 
 def _without_secrets(lines: list[str], values: dict[str, ParameterValue]) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from batchscore.arguments import typed, typed_fields
 from batchscore.columnar.tables import as_batch
 from batchscore.errors import InputError
 from batchscore.messages.wording import counted, nearest
@@ -29,6 +30,7 @@ from batchscore.models.features import (
 from batchscore.models.validate import validated
 
 
+@typed_fields
 @dataclass(frozen=True)
 class Number:
     """A number to standardise: gaps become the median, and outliers are clipped.
@@ -42,6 +44,7 @@ class Number:
     clip_quantiles: tuple[float, float] | None = (0.001, 0.999)
 
 
+@typed_fields
 @dataclass(frozen=True)
 class Category:
     """A category to number: 0 is missing, 1 is unseen, then the most frequent values.
@@ -57,6 +60,7 @@ class Category:
     min_count: int = 1
 
 
+@typed_fields
 @dataclass(frozen=True)
 class DatePart:
     """A part of a date or time, such as its hour or its weekday.
@@ -77,6 +81,7 @@ class DatePart:
 Encoding: TypeAlias = str | Number | Category | DatePart
 
 
+@typed
 def fit_features(table: Any, inputs: Mapping[str, Sequence[Encoding]]) -> Features:
     """Fits the preprocessing of a model to its training rows.
 
@@ -110,16 +115,11 @@ def _fit(table: pa.Table, asked: Encoding) -> Feature:
         return fit_numeric(table, encoding.column, encoding.clip_quantiles)
     if isinstance(encoding, Category):
         return fit_categorical(table, encoding.column, encoding.max_size, encoding.min_count)
-    if isinstance(encoding, DatePart):
-        _check_column(table, encoding.column)
-        return validated(Calendar, asdict(encoding), f"DatePart of {encoding.column!r}")
-    raise InputError(
-        f"feature {encoding!r} is a {type(encoding).__name__}; expected a column's name, a Number, "
-        "a Category or a DatePart"
-    )
+    _check_column(table, encoding.column)
+    return validated(Calendar, asdict(encoding), f"DatePart of {encoding.column!r}")
 
 
-def _by_type(table: pa.Table, column: str) -> Encoding:
+def _by_type(table: pa.Table, column: str) -> Number | Category:
     _check_column(table, column)
     kind = plain_type(table.column(column).type)
     if any(test(kind) for test in TEXTS):
@@ -137,7 +137,7 @@ def fit_numeric(
 ) -> Numeric:
     """Fit a Numeric: the median fills gaps, the quantiles clip; mean and deviation come after both.
 
-    Raises InputError where the column has no finite value.
+    Raises InputError where the column has no finite value, or the quantiles are none.
     """
     _check_fit(table, column, *NUMBER)
     values_b = floats(table.column(column))
@@ -147,6 +147,7 @@ def fit_numeric(
     impute = float(np.median(known_b))
     clip = None
     if clip_quantiles is not None:
+        _check_quantiles(column, *clip_quantiles)
         low, high = np.quantile(known_b, clip_quantiles)
         clip = (float(low), float(high))
     filled_b = np.where(np.isfinite(values_b), values_b, impute)
@@ -154,6 +155,14 @@ def fit_numeric(
     # A constant column has no deviation; it then encodes as zeros.
     std = float(used_b.std()) or 1.0
     return Numeric(column=column, impute=impute, mean=float(used_b.mean()), std=std, clip=clip)
+
+
+def _check_quantiles(column: str, low: float, high: float) -> None:
+    if not 0 <= low < high <= 1:
+        raise InputError(
+            f"Number of {column!r}: clip_quantiles are ({low}, {high}); expected a lower and a "
+            "higher number from 0 to 1, such as (0.001, 0.999), or None"
+        )
 
 
 def fit_categorical(

@@ -35,6 +35,8 @@ def _problem(detail: Any, kind: type[pydantic.BaseModel]) -> str:
     where = ".".join(str(part) for part in detail["loc"]) or "the whole"
     if detail["type"] == "missing":
         return f"{where}: missing"
+    if detail["type"] == "value_error":
+        return f"{where}: {detail['ctx']['error']}"
     if detail["type"] != "extra_forbidden":
         return f"{where}: {detail['msg']}, found {_short(detail['input'])}"
     known = _known_keys(kind, detail["loc"])

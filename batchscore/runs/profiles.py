@@ -135,8 +135,11 @@ def read_profile(
         if extra and extra_sha256 not in (None, hashlib.sha256(extra).hexdigest()):
             raise RecordError(f"the SHA-256 of {file.extra} is not that of the manifest")
         return read_table(data, extra)[0]
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise RecordError(f"profile {store.url(file.name)}: no such file") from error
+    except IsADirectoryError as error:
+        problem = "is a folder; name the profile's file in it"
+        raise RecordError(f"profile {store.url(file.name)}: {problem}") from error
     except (OSError, ValueError, RecordError) as error:
         raise RecordError(f"profile {store.url(file.name)}: damaged ({error})") from error
 

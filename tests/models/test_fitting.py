@@ -43,7 +43,16 @@ WRONG: dict[str, tuple[Any, type[Exception], str]] = {
     "an unknown part": ({"x": [bs.DatePart("at", "our")]}, bs.InvalidError, "'hour' or 'minute'"),  # type: ignore[arg-type]
     "a text as a number": ({"x": [bs.Number("plan")]}, bs.InvalidError, "expected a number"),
     "two kinds in one": ({"x": ["age", "plan"]}, bs.InvalidError, "an input of their own"),
-    "no encoding": ({"x": [3]}, bs.InvalidError, "expected a column's name, a Number"),
+    "no encoding": (
+        {"x": [3]},
+        bs.InvalidError,
+        r"inputs\['x'\]\[0\]: expected a text or a ",
+    ),
+    "no quantiles": (
+        {"x": [bs.Number("age", (0.9, 0.1))]},
+        bs.InvalidError,
+        "a lower and a high",
+    ),
 }
 
 
