@@ -233,10 +233,12 @@ class Output(Section):
     )
     compression: Literal["auto", "zstd", "snappy", "none"] = Field(
         default="auto",
-        description="How columns are compressed. `auto` is `zstd` today. `zstd` makes the smallest "
-        "files; of texts `snappy` makes files half as large again, for half the CPU time. Whatever "
-        "the choice, a column that would not become a tenth smaller is not compressed. A change "
-        "rescores nothing: files that are published stay as they are, new ones have the new "
+        description="How columns are compressed. `auto` takes `zstd` for a column where that makes "
+        "files much smaller than `snappy` does, as of JSON and ascending numbers, and else "
+        "`snappy`, as of sentences. `zstd` makes the smallest files; of sentences `snappy` makes "
+        "files half as large again, for half the CPU time. Whatever the choice, a column that "
+        "would not become a tenth smaller is not compressed. A change rescores nothing: files that "
+        "are published stay as they are, new ones have the new "
         "compression, and readers read both. See [output](output.md#compression).",
     )
     retention_days: int = Field(

@@ -14,7 +14,6 @@ from batchscore.models.folder import Model
 from batchscore.plan.declared_scores import output_names
 from batchscore.plan.footers import Footer
 from batchscore.plan.schemas import check_plain, lacking, unify_schemas
-from batchscore.stages.encoding import ZSTD
 from batchscore.stages.filters import filter_expression
 from batchscore.stages.postprocess import score_kinds
 from batchscore.stages.tally import check_type
@@ -157,9 +156,14 @@ def written_columns(
             )
     by, unique = tuple(output.partition_by), job.checks.unique
     checks = column_checks(job.checks)
-    codec = ZSTD if output.compression == "auto" else output.compression
     return Target(
-        *(columns, by, version), unique=unique, plain_keys=plain_keys, checks=checks, codec=codec
+        columns,
+        by,
+        version,
+        unique=unique,
+        plain_keys=plain_keys,
+        checks=checks,
+        codec=output.compression,
     )
 
 

@@ -28,7 +28,7 @@ from batchscore.errors import StepError
 from batchscore.messages.values import bounded, date_text, joined_texts
 from batchscore.stages.ahead import WriteBehind
 from batchscore.stages.block import Block, reject_rows
-from batchscore.stages.encoding import ZSTD, choose_encoding
+from batchscore.stages.encoding import AUTO, choose_encoding
 from batchscore.stages.hashed_file import PIECES_BEHIND, HashingSink, pass_on
 from batchscore.stages.rows_file import RowsFile
 from batchscore.stages.sidecar import buffered
@@ -213,11 +213,11 @@ class PartitionFiles:
         folder: Where the files go, named 0000.parquet and so on.
         file_bytes: A file is closed once it is this large.
         lineage: Records each row as it is written.
-        codec: The compression of columns that it makes a tenth smaller, or `none`.
+        codec: The compression of columns that it makes a tenth smaller, `auto` or `none`.
     """
 
     def __init__(
-        self, store: Store, folder: str, file_bytes: int, lineage: RowsFile, codec: str = ZSTD
+        self, store: Store, folder: str, file_bytes: int, lineage: RowsFile, codec: str = AUTO
     ) -> None:
         self._store = store
         self._folder = folder

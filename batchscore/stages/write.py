@@ -27,7 +27,7 @@ from batchscore.messages.wording import counted, counted_were, one_line
 from batchscore.models.backends.facts import DEFAULT_KERNELS
 from batchscore.stages.ahead import WriteBehind
 from batchscore.stages.block import Block, End, Reject, locate_rows, stopwatch
-from batchscore.stages.encoding import ZSTD
+from batchscore.stages.encoding import AUTO
 from batchscore.stages.key_hashes import KeysFile
 from batchscore.stages.rows_file import RowsFile
 from batchscore.stages.scored_files import (
@@ -65,7 +65,7 @@ class Target:
         marked: Columns whose type carries an annotation, such as UUID, and that type.
         checks: What is counted of columns.
         hidden: Columns that are read for these checks alone; they are neither profiled nor written.
-        codec: The compression of columns that it makes a tenth smaller, or `none`.
+        codec: The compression of columns that it makes a tenth smaller, `auto` or `none`.
     """
 
     columns: tuple[str, ...]
@@ -77,7 +77,7 @@ class Target:
     marked: tuple[tuple[str, pa.DataType], ...] = ()
     checks: tuple[ColumnCheck, ...] = ()
     hidden: tuple[str, ...] = ()
-    codec: str = ZSTD
+    codec: str = AUTO
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,27 @@ def test_the_codec_is_used_where_it_saves_a_tenth(codec: str) -> None:
     assert [group.column(i).compression for i in range(2)] == [name, "UNCOMPRESSED"]
 
 
+WORDS = np.array([f"w{number * 7919 % 100_003}x" for number in range(1_000)])
+TEXTS = {
+    "SNAPPY": [" ".join(row) for row in WORDS[CHANCE.integers(0, 1_000, (ROWS, 24))]],
+    "ZSTD": [f'{{"id": {n}, "name": "{WORDS[n % 997]}", "active": true}}' for n in range(ROWS)],
+    "UNCOMPRESSED": [*map(bytes, CHANCE.integers(0, 256, (ROWS, 24), np.uint8))],
+}
+
+
+@pytest.mark.parametrize("codec", TEXTS)
+def test_auto_takes_zstd_where_it_is_two_fifths_smaller_than_snappy(codec: str) -> None:
+    """JSON gets zstd, sentences get Snappy, and noise gets neither."""
+    table = pa.table({"text": TEXTS[codec]})
+    _, group = _written(table, **choose_encoding(table))
+    assert group.column(0).compression == codec
+    sizes = [
+        _written(table, compression=name, use_dictionary=False)[1].column(0).total_compressed_size
+        for name in ("snappy", "zstd")
+    ]
+    assert (sizes[1] <= 0.6 * sizes[0]) == (codec == "ZSTD")
+
+
 def test_files_are_smaller_than_with_parquets_defaults() -> None:
     """Of a table of many kinds, and of each kind for itself within a twentieth."""
     table = pa.table(COLUMNS)
@@ -127,7 +148,7 @@ def test_a_column_that_is_null_in_the_sample_may_hold_texts_later() -> None:
         ),
         min_size=1,
     ),
-    st.sampled_from(["zstd", "snappy", "none"]),
+    st.sampled_from(["auto", "zstd", "snappy", "none"]),
 )
 def test_whatever_is_chosen_reads_back(rows: list[dict[str, Any]], codec: str) -> None:
     """Nulls, lists, structs and names with dots come back as they were written."""
