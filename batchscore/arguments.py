@@ -12,7 +12,7 @@ from numbers import Integral, Real
 from typing import Any, ParamSpec, TypeVar
 
 from batchscore.errors import ArgumentError
-from batchscore.messages.wording import one_line
+from batchscore.messages.wording import one_line, type_of, with_article
 
 Given = ParamSpec("Given")
 Returned = TypeVar("Returned")
@@ -26,7 +26,6 @@ _WORDS = {
     os.PathLike: "a path",
     types.NoneType: "None",
 }
-_ARTICLE = {True: "an", False: "a"}
 _NO_LISTS = (str, bytes, bytearray, Mapping)
 
 
@@ -143,11 +142,7 @@ def _word(hint: Any) -> str:
         return "a list of texts" if inner == (str,) else "a list"
     if kind is tuple:
         return f"a pair ({', '.join(map(_words, inner))})"
-    return _WORDS.get(kind) or _with_article(getattr(kind, "__name__", str(kind)))
-
-
-def _with_article(name: str) -> str:
-    return f"{_ARTICLE[name[:1] in 'AEIOUaeiou']} {name}"
+    return _WORDS.get(kind) or with_article(getattr(kind, "__name__", str(kind)))
 
 
 def _shown(value: Any) -> str:
@@ -157,7 +152,7 @@ def _shown(value: Any) -> str:
         return str(value)
     if isinstance(value, str | bytes | Real):
         return f"{one_line(repr(value))} (type {name})"
-    return _with_article(name)
+    return type_of(value)
 
 
 def _description(called: Callable[..., Any], name: str) -> str:

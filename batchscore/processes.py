@@ -40,6 +40,15 @@ def share_arenas() -> None:
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
 
 
+def has_working_folder() -> bool:
+    """Tells whether this process's working directory exists; libraries such as MKL need one."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
+
+
 @contextmanager
 def uncollected() -> Iterator[None]:
     """Imports inside are not searched for garbage.

@@ -50,7 +50,7 @@ Costs = dict[tuple[Way, int], Cost]
 
 
 def measure(home: Path, millions: Sequence[int], rounds: int) -> Costs:
-    """Runs each size each way, by turns; one input at a time is on disk."""
+    """Runs each size each way, alternating; one input at a time is on disk."""
     costs: Costs = {}
     for size in millions:
         job = _write(home, size * MILLION)

@@ -80,7 +80,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize("given", RIGHT, ids=str)
+@pytest.mark.parametrize("given", RIGHT)
 def test_what_an_annotation_allows_is_taken(given: dict[str, Any]) -> None:
     """Numbers may be NumPy's, and what takes any collection takes sets and arrays."""
     assert example(**{"path": "x", **given}) == "x"

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from batchscore import __version__
-from batchscore.errors import BatchscoreError, FailedError, JobFileError
+from batchscore.errors import BatchscoreError, FailedError, InvalidError, JobFileError
 from batchscore.messages.addresses import (
     RedactingFormatter,
     holds_secret,
@@ -30,7 +30,7 @@ from batchscore.messages.addresses import (
     redacted_text,
 )
 from batchscore.phases import Stopwatch
-from batchscore.processes import started_at
+from batchscore.processes import has_working_folder, started_at
 from batchscore.streams import is_unicode, keep_writing
 
 if TYPE_CHECKING:
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 _SLOWEST_START_S = 10.0
 _LONG = 100_000
+_NO_FOLDER = (
+    "the working directory of this process was deleted; change to one that exists, and run again"
+)
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -163,11 +166,19 @@ def reporting(as_json: bool, debug: bool, noted: Noted = _nothing) -> Iterator[N
         raise click.exceptions.Exit(failure["exit_code"]) from error
 
 
+def require_folder() -> None:
+    """Raises InvalidError if the working directory was deleted; frameworks do not load without."""
+    if not has_working_folder():
+        raise InvalidError(_NO_FOLDER)
+
+
 def _described(error: Exception, debug: bool) -> dict[str, Any]:
     """Returns the document of a failure: status, exit code and message."""
     if isinstance(error, BatchscoreError):
         return _failure(error.status, error.exit_code, str(error))
     if isinstance(error, OSError):
+        if not has_working_folder():
+            return _described(InvalidError(_NO_FOLDER), debug)
         from batchscore.runs.failures import describe
 
         return _failure("failed", 1, describe(error)["message"])

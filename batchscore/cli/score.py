@@ -18,6 +18,7 @@ from batchscore.cli.app import (
     printable,
     program,
     reporting,
+    require_folder,
     stopwatch,
     typed,
 )
@@ -69,6 +70,7 @@ def check(
     clock = stopwatch()
     clock.enter(IMPORTS)
     with reporting(as_json, debug):
+        require_folder()
         overrides = _with_engine(overrides, engine)
         start_early(job, params, overrides, loads=True)
         with uncollected():
@@ -106,6 +108,7 @@ def run(
     share_arenas()
     notifier = _Notifier()
     with reporting(as_json, debug, notifier.tell), stop_on_signals() as stop:
+        require_folder()
         overrides = _with_engine(overrides, engine)
         start_early(job, params, overrides, loads=rescore)
         with uncollected():

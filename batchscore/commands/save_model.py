@@ -24,7 +24,7 @@ from batchscore.commands.sample_scores import (
     reference_of,
     score_all,
 )
-from batchscore.errors import InputError, OutputError
+from batchscore.errors import BatchscoreError, InputError, ModelError, OutputError
 from batchscore.job.file import checked_steps
 from batchscore.job.steps.all_steps import AnyStep, UserFunction
 from batchscore.messages.addresses import redacted_address
@@ -176,7 +176,8 @@ def _replacing(target: Path) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".saving-", dir=target.parent) as staging:
             made, old = Path(staging) / target.name, Path(staging) / ".old"
-            yield made
+            with _naming(target, staging):
+                yield made
             if target.exists():
                 target.rename(old)
             try:
@@ -189,6 +190,20 @@ def _replacing(target: Path) -> Iterator[Path]:
         raise OutputError(
             f"model folder {target}: cannot be written ({reason(error)}); make room, or choose a "
             "folder that you may write to"
+        ) from error
+
+
+@contextmanager
+def _naming(target: Path, staging: str) -> Iterator[None]:
+    """Names the folder that was asked for in an error that names the temporary one."""
+    try:
+        yield
+    except BatchscoreError as error:
+        if staging not in str(error):
+            raise
+        raise ModelError(
+            f"model folder {target}: not written, since it failed when it was loaded from the "
+            f"temporary folder {staging}: {error}"
         ) from error
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
+import os
 import re
+import shutil
 import socket
 from collections.abc import Sequence
 
@@ -34,10 +37,13 @@ class FlinkEngine:
             raise InvalidError(
                 "engine flink: neither a job server nor a cluster is named; set runtime.options "
                 "to {job_endpoint: HOST:PORT}, where Beam's job server listens, or to "
-                "{flink_master: HOST:PORT}, where Flink's REST interface does"
+                "{flink_master: HOST:PORT, flink_job_server_jar: PATH}, where Flink's REST "
+                "interface listens, and the jar of Beam's job server"
             )
         if found.job_endpoint:
             _require_listener(found.job_endpoint)
+        else:
+            _require_job_server(found)
 
     def place(self, plan: Plan, units: Sequence[Unit]) -> Plan:
         """Returns the plan with as many workers as asked for, of one thread each."""
@@ -66,6 +72,24 @@ class FlinkEngine:
         handle = Background(work)
         handle.start()
         return handle
+
+
+def _require_job_server(found: argparse.Namespace) -> None:
+    """Raises InvalidError where Beam could not start a job server, or would download it."""
+    jar, java = found.flink_job_server_jar, found.job_server_java_launcher
+    if not jar or ("://" not in jar and not os.path.isfile(jar)):
+        missing = f"no such file: {jar}" if jar else "it is not named"
+        raise InvalidError(
+            f"engine flink: with flink_master Beam starts its job server on this machine from a "
+            f"jar, and {missing}; set flink_job_server_jar to a copy of "
+            f"beam-runners-flink-{found.flink_version}-job-server of the installed Beam, or start "
+            "the job server elsewhere and set job_endpoint in its place"
+        )
+    if not found.flink_submit_uber_jar and shutil.which(java) is None:
+        raise InvalidError(
+            f"engine flink: with flink_master Beam starts its job server with Java, and {java} is "
+            "not found; install Java, or set job_endpoint to a job server that runs elsewhere"
+        )
 
 
 def _require_listener(endpoint: str) -> None:

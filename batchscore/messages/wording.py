@@ -59,6 +59,16 @@ def plural(noun: str) -> str:
     return f"{noun}es" if noun.endswith(_HISSING) else f"{noun}s"
 
 
+def with_article(noun: str) -> str:
+    """Returns a noun after `a` or `an`, by its first letter."""
+    return f"{'an' if noun[:1] in 'AEIOUaeiou' else 'a'} {noun}"
+
+
+def type_of(value: object) -> str:
+    """Returns the name of a value's type after its article: `an int`, `a DataFrame`."""
+    return with_article(type(value).__name__)
+
+
 def of_count(number: int, one: str, many: str) -> str:
     """Returns what goes with a count, such as `was` with 1 and `were` with any other number."""
     return one if number == 1 else many

@@ -16,7 +16,7 @@ from fsspec.utils import glob_translate
 from batchscore.errors import InputError
 from batchscore.messages.addresses import stored_address
 from batchscore.messages.terms import JOB, DataAddress, Terms
-from batchscore.messages.wording import reason
+from batchscore.messages.wording import reason, remedy_of
 from batchscore.plan.hive import Texts, hive_keys, same_keys
 from batchscore.plan.published import Published
 from batchscore.plan.refused_formats import and_above, check_above, check_no_table
@@ -119,7 +119,9 @@ def _find(address: DataAddress, plain: set[tuple[Any, str]]) -> list[InputFile]:
     except InputError:
         raise
     except Exception as error:  # a store's client raises errors of its own
-        raise InputError(f"{address}: cannot be listed ({reason(error)})") from error
+        otherwise = "correct the address, or make sure that this machine can read it"
+        remedy = remedy_of(error, otherwise) if isinstance(error, OSError) else otherwise
+        raise InputError(f"{address}: cannot be listed ({reason(error)}); {remedy}") from error
 
 
 def keep_published_paths(found: Sequence[InputFile], published: Published) -> list[InputFile]:

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from batchscore.columnar.arrays import make_batch
 from batchscore.errors import FunctionError, StepError
-from batchscore.messages.wording import counted, error_text, reason
+from batchscore.messages.wording import counted, error_text, reason, type_of
 
 # Libraries raise errors of their own outside Exception, as do panics of Rust; these two end us.
 _INTERRUPTS = (KeyboardInterrupt, GeneratorExit)
@@ -97,7 +97,7 @@ class UserCall:
             raise
         except BaseException as error:
             raise StepError(
-                f"function {self.reference} returned a {type(result).__name__}"
+                f"function {self.reference} returned {type_of(result)}"
                 f"{_reason(error)}; expected a pyarrow RecordBatch or Table, or a pandas DataFrame"
             ) from error
 

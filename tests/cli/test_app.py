@@ -202,6 +202,20 @@ def test_files_of_a_job_are_its_slice(tmp_path: Path) -> None:
     assert len(everything) == 2
 
 
+@pytest.mark.parametrize("command", [("check",), ("run",), ("show",), ("run", "--json")])
+def test_a_deleted_working_directory_is_reported(
+    command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frameworks end the process where there is none, and relative paths start nowhere."""
+    job = factory.write_job(tmp_path) if command[0] != "show" else "out"
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    done = factory.run_cli(*command, job)
+    assert done.exit_code == 2
+    assert "working directory of this process was deleted; change to one" in done.output
+
+
 @pytest.mark.parametrize("options", [(), ("--json",)])
 def test_schema_prints_the_job_files_schema(options: tuple[str, ...]) -> None:
     """`schema` prints one JSON Schema that requires just the four keys a job needs."""

@@ -20,6 +20,8 @@ import batchscore as bs
 from tests.factory import published, read_tree, run_cli, write_job
 
 SOURCE = '''
+from pathlib import Path
+
 import torch
 from parts_of_saved import Base
 
@@ -44,6 +46,12 @@ class Sized(Net):
 class Centred(Net):
     def forward(self, x):
         return self.linear(x - x.mean(0))
+
+
+class Here(Net):
+    def __init__(self):
+        super().__init__()
+        Path(__file__).with_name("words.txt").read_text()
 
 
 class Tied(Base):
@@ -86,6 +94,7 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     folder = tmp_path_factory.mktemp("nets")
     (folder / "nets_to_save.py").write_text(SOURCE)
     (folder / "parts_of_saved.py").write_text("from torch.nn import Module as Base\n")
+    (folder / "words.txt").touch()
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(folder))
         import nets_to_save  # type: ignore[import-not-found]
@@ -192,6 +201,10 @@ BAD_MODELS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "untold": (lambda net: net.Net(shift=1.0).eval(), "built again .* differ by 1;"),
     "rows together": (lambda net: net.Centred().eval(), "Combine no rows in forward"),
     "outputs": (lambda net: net.Tied().eval(), "without 'score'"),
+    "other files": (
+        lambda net: net.Here().eval(),
+        r"model folder .*/model: not written, since it .* temporary folder .*words\.txt",
+    ),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from batchscore.errors import InvalidError, JobFileError
 from batchscore.job import load_job
 from batchscore.plan import make_plan, settle
 from tests import factory
+
+JAR = ["--flink_master=f:1", "--flink_job_server_jar=https://example.org/server.jar"]
 
 
 @pytest.fixture
@@ -46,6 +49,13 @@ def test_a_job_is_scored_through_a_job_server(job_server: str, tmp_path: Path) -
     ("flags", "kind", "words"),
     [
         ([], InvalidError, ("job_endpoint: HOST:PORT", "flink_master: HOST:PORT")),
+        (["--flink_master=f:1"], InvalidError, ("set flink_job_server_jar", "set job_endpoint")),
+        (["--flink_master=f:1", "--flink_job_server_jar=x.jar"], InvalidError, ("file: x.jar",)),
+        (
+            [*JAR, "--job_server_java_launcher=no-such-java"],
+            InvalidError,
+            ("no-such-java is not found; install Java", "set job_endpoint"),
+        ),
         (["--parallelism=2"], JobFileError, ("--parallelism", "runtime.workers")),
         (["--flink_mastr=f:8081"], JobFileError, ("--flink_mastr", "no such option")),
     ],
@@ -57,6 +67,13 @@ def test_options_that_cannot_work_are_errors(
     with pytest.raises(kind) as caught:
         FlinkEngine().parse_flags(flags)
     assert all(word in str(caught.value) for word in words)
+
+
+def test_a_cluster_with_a_jar_is_enough() -> None:
+    """With the jar and Java, Beam starts its job server; a jar of Flink's own needs no Java."""
+    FlinkEngine().parse_flags([*JAR, f"--job_server_java_launcher={sys.executable}"])
+    uber = ["--flink_submit_uber_jar", "--job_server_java_launcher=no-such-java"]
+    FlinkEngine().parse_flags([*JAR, *uber])
 
 
 @pytest.mark.parametrize("host", ["localhost", "no-such-host.invalid"])

@@ -85,6 +85,7 @@ def _raise(_: Any) -> Any:
     [
         (_misread, r"f\.py:f raised ArrowInvalid: .*\(test_call\.py line \d+\)"),
         (_raise, r"f\.py:f raised KeyError: .*no such.*test_call\.py line \d+"),
+        (lambda batch: 3, "f.py:f returned an int; expected a pyarrow"),
         (lambda batch: batch[:2], "returned 2 rows for a batch of 3"),
         (lambda batch: None, "NoneType.*expected a pyarrow RecordBatch"),
         (lambda batch: batch.to_pydict(), "dict.*expected a pyarrow RecordBatch"),
@@ -103,6 +104,7 @@ def _raise(_: Any) -> Any:
         *(
             "raises in a library",
             "raises",
+            "a number",
             "too few rows",
             "nothing",
             "a dict",

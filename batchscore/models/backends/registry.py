@@ -8,7 +8,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
 from batchscore.errors import BatchscoreError, ModelError
-from batchscore.messages.wording import nearest, reason
+from batchscore.messages.wording import nearest, reason, type_of
 from batchscore.models.backends.protocol import Backend
 
 GROUP = "batchscore.models"
@@ -70,7 +70,7 @@ def _loaded(found: EntryPoint) -> Backend:
         ) from error
     if not isinstance(backend, Backend):
         raise ModelError(
-            f"model format {found.name!r}: its entry point {found.value} is a "
-            f"{type(backend).__name__}; expected an instance of {Backend.__module__}.Backend"
+            f"model format {found.name!r}: its entry point {found.value} is "
+            f"{type_of(backend)}; expected an instance of {Backend.__module__}.Backend"
         )
     return backend

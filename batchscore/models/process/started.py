@@ -13,6 +13,7 @@ import threading
 from typing import IO
 
 from batchscore.messages.addresses import redacted_text
+from batchscore.processes import has_working_folder
 
 TOO_LARGE = 77
 """Exit code of a process that holds more memory than it may; nothing else ends with it."""
@@ -101,6 +102,7 @@ class StartedProcess:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            cwd=None if has_working_folder() else "/",
             pass_fds=[self._theirs.fileno()],
         )
 

@@ -8,8 +8,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from batchscore.columnar.arrays import Array
@@ -49,6 +51,17 @@ def test_the_call_that_a_process_dies_of_fails_alone(mortal: Host, faulty: Model
     with pytest.raises(StepError, match="ended with exit code 3"):
         calls.predict(rows(3, EXIT), 2)
     assert calls.predict(rows(3), 1)()["score"][0] == 3
+
+
+def test_a_process_starts_without_its_parents_folder(
+    mortal: Host, faulty: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where somebody deleted the working directory, it starts in one that exists."""
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    (pid,) = calls_of(mortal, faulty).predict(rows(SAY_PID), 1)()["score"]
+    assert psutil.Process(int(pid)).cwd() == "/"
 
 
 def test_a_process_that_somebody_kills_costs_no_rows(mortal: Host, faulty: Model) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from batchscore.errors import StepError
-from batchscore.messages.wording import counted
+from batchscore.messages.wording import counted, type_of
 from batchscore.models.backends.facts import DEFAULT_OUTPUT, OutputSpec
 
 _HALF = (torch.bfloat16, torch.float16)
@@ -38,7 +38,7 @@ def name_outputs(result: Any, declared: Sequence[OutputSpec]) -> dict[str, torch
         chosen = dict(zip(names, result, strict=True))
     else:
         is_many = isinstance(result, (tuple, list))
-        found = counted(len(result), "output") if is_many else f"a {type(result).__name__}"
+        found = counted(len(result), "output") if is_many else type_of(result)
         raise StepError(f"the model returned {found}; expected {names}, as declared")
     if not chosen:
         raise StepError("the model returned a dict without outputs; expected one at least")
@@ -53,7 +53,7 @@ def _as_name(name: Any) -> str:
 
 def _as_tensor(name: str, value: Any) -> torch.Tensor:
     if not isinstance(value, torch.Tensor):
-        raise StepError(f"model output {name!r} is a {type(value).__name__}; expected a tensor")
+        raise StepError(f"model output {name!r} is {type_of(value)}; expected a tensor")
     dense = value.layout == torch.strided and not value.is_nested and not value.is_meta
     if not dense or value.dtype not in _TYPES:
         kind = "meta" if value.is_meta else "nested" if value.is_nested else value.layout

@@ -18,7 +18,7 @@ import torch
 
 from batchscore.columnar.ragged import Varying
 from batchscore.errors import ModelError
-from batchscore.messages.wording import reason
+from batchscore.messages.wording import reason, type_of
 from batchscore.models.backends.calling import Calls
 from batchscore.models.backends.torch.forward import Forward
 from batchscore.models.backends.torch.load import Network
@@ -58,7 +58,7 @@ def require_savable(module: Any) -> None:
     """
     if not isinstance(module, torch.nn.Module):
         raise ModelError(
-            f"model is a {type(module).__name__}; expected a torch.nn.Module, called with a tensor "
+            f"model is {type_of(module)}; expected a torch.nn.Module, called with a tensor "
             "for each of its inputs"
         )
     if isinstance(module, torch.jit.ScriptModule) or hasattr(module, "_orig_mod"):

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 
 from batchscore.errors import ModelError
-from batchscore.messages.wording import one_line, reason
+from batchscore.messages.wording import one_line, reason, type_of
 from batchscore.models.backends.torch.archive import (
     AGAIN,
     LFS,
@@ -125,7 +125,7 @@ def _unreadable(path: Path, model: Model, why: str) -> ModelError:
 def _require_tensors(state: Any, model: Model) -> None:
     if not isinstance(state, dict):
         raise ModelError(
-            f"weights {address(model)}: hold a {type(state).__name__}; expected a state_dict, "
+            f"weights {address(model)}: hold {type_of(state)}; expected a state_dict, "
             f"names to tensors: {_REMEDY}"
         )
     for name, value in state.items():
