@@ -28,14 +28,8 @@ import pyarrow as pa
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from batchscore.columnar.arrays import Array, to_arrow, to_numpy
-from batchscore.columnar.ragged import (
-    Varying,
-    make_ragged,
-    ragged_from_arrow,
-    ragged_to_arrow,
-    take_steps,
-)
+from batchscore.columnar.arrays import Array, ragged_from_arrow, ragged_to_arrow, to_arrow, to_numpy
+from batchscore.columnar.ragged import Varying, make_ragged, take_steps
 from batchscore.models.backends.torch.forward import Forward
 from batchscore.models.backends.torch.measure import find_rows, first_rows
 from batchscore.models.backends.torch.micro_batch import MicroBatches

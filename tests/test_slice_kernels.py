@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from batchscore.job import load_job
 from batchscore.models.backends.facts import Call, KernelTrial
 from batchscore.models.backends.torch.backend import BACKEND
-from batchscore.models.folder import Model
+from batchscore.models.loadable import Model
 from batchscore.plan import make_plan
 from batchscore.plan.work import _alike_kernels
 from batchscore.units.record import UnitRecord

@@ -13,7 +13,7 @@ from batchscore.job import load_job
 from batchscore.models.backends.torch import load
 from batchscore.models.backends.torch.building import Blueprint, Filled
 from batchscore.models.backends.torch.weights import State
-from batchscore.models.folder import Model
+from batchscore.models.loadable import Model
 from batchscore.plan import fingerprint, make_plan, settle
 from tests.factory import (
     NET,

@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from batchscore.columnar.array_type import Array as Array
+from batchscore.columnar.ragged import Ragged
 from batchscore.errors import StepError
 from batchscore.messages.values import number_texts, plain_values
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 # What Arrow and NumPy call differently. Arrow's own to_pandas_dtype() imports pandas.
 _DTYPES = {"halffloat": "float16", "float": "float32", "double": "float64"}
@@ -66,6 +66,18 @@ def _flat_numpy(column: pa.Array) -> Array:
     if not _holds_numbers(column.type):
         raise ValueError(f"column of type {column.type} is not made of numbers")
     return raw_values(column)
+
+
+def ragged_to_arrow(ragged: Ragged) -> pa.LargeListArray:
+    """Wraps rows as a LargeList column that shares their memory, as `to_arrow` does for steps."""
+    return pa.LargeListArray.from_arrays(to_arrow(ragged.offsets), to_arrow(ragged.steps_n))
+
+
+def ragged_from_arrow(column: pa.LargeListArray) -> Ragged:
+    """Views a LargeList column, or a slice of one, without nulls at any depth."""
+    offsets = to_numpy(column.offsets)
+    first, last = int(offsets[0]), int(offsets[-1])
+    return Ragged(to_numpy(column.values[first:last]), offsets - first)
 
 
 def raw_values(column: pa.Array) -> Array:

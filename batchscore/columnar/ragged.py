@@ -1,4 +1,4 @@
-"""Rows of varying length: how a model input declares them, and as NumPy arrays and Arrow lists.
+"""Rows of varying length: how a model input declares them, and as NumPy arrays.
 
 Suffixes: `_t` rows of a tile.
 """
@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from batchscore.columnar.arrays import Array, to_arrow, to_numpy
+from batchscore.columnar.array_type import Array
 
 
 @dataclass(frozen=True)
@@ -57,18 +56,6 @@ def make_ragged(steps_n: Array, lengths_b: Array) -> Ragged:
     offsets = np.zeros(len(lengths_b) + 1, np.int64)
     np.cumsum(lengths_b, out=offsets[1:])
     return Ragged(steps_n, offsets)
-
-
-def ragged_to_arrow(ragged: Ragged) -> pa.LargeListArray:
-    """Wraps rows as a LargeList column that shares their memory, as `to_arrow` does for steps."""
-    return pa.LargeListArray.from_arrays(to_arrow(ragged.offsets), to_arrow(ragged.steps_n))
-
-
-def ragged_from_arrow(column: pa.LargeListArray) -> Ragged:
-    """Views a LargeList column, or a slice of one, without nulls at any depth."""
-    offsets = to_numpy(column.offsets)
-    first, last = int(offsets[0]), int(offsets[-1])
-    return Ragged(to_numpy(column.values[first:last]), offsets - first)
 
 
 def take_steps(steps_n: Array, starts_t: Array, lengths_t: Array) -> Array:

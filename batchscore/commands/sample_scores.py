@@ -24,10 +24,11 @@ from batchscore.messages.wording import counted, nearest
 from batchscore.models.backends.calling import Calls
 from batchscore.models.backends.facts import TILE_ROWS, Call
 from batchscore.models.backends.registry import backend_of
+from batchscore.models.card import InputTensor, model_input, shape_text
 from batchscore.models.features import Features, encode
 from batchscore.models.folder import read_model_folder
 from batchscore.models.golden_rows import golden_places, golden_rows
-from batchscore.models.inputs import InputTensor, ModelInput, model_input, shape_text
+from batchscore.models.inputs import ModelInput
 from batchscore.stages.block import Block
 from batchscore.stages.infer import infer
 from batchscore.stages.postprocess import postprocess, score_kinds

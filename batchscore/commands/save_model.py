@@ -38,10 +38,9 @@ from batchscore.models.backends.torch.save import (
     require_savable,
     weights_of,
 )
-from batchscore.models.card import CARD
+from batchscore.models.card import CARD, InputTensor, shape_text
 from batchscore.models.features import Features, dump_features, input_shapes, required_columns
 from batchscore.models.folder import write_model_folder
-from batchscore.models.inputs import InputTensor, shape_text
 from batchscore.models.sampled_inputs import declare_inputs
 
 _WEIGHTS = "weights.safetensors"

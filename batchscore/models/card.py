@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import pydantic
 import yaml
 
+from batchscore.columnar.ragged import Varying
 from batchscore.errors import ModelError
 from batchscore.messages.wording import one_line
-from batchscore.models.inputs import DType, InputTensor, Size
+from batchscore.models.inputs import ModelInput
 from batchscore.models.validate import Frozen
 
 CARD = "model.yaml"
+DType = Literal["float16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64", "bool"]
+Size = Annotated[int, pydantic.Field(ge=1)]
 Format = Annotated[str, pydantic.StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
 
 
@@ -28,6 +32,43 @@ def _plain_name(name: str) -> str:
 FileName = Annotated[str, pydantic.AfterValidator(_plain_name)]
 Sha256 = Annotated[str, pydantic.StringConstraints(pattern="^[0-9a-f]{64}$")]
 Reference = Annotated[str, pydantic.StringConstraints(pattern=r"^[^:/\\]+:[A-Za-z_][A-Za-z0-9_]*$")]
+
+
+class InputTensor(Frozen):
+    """One model input: its type, and its shape without the batch ([] is a scalar).
+
+    A shape that begins with null has a length of each row's own, `max_length` at most. Rows are
+    padded with `pad`; one that is longer is rejected, or cut off where `truncate` is true.
+    """
+
+    type: DType
+    shape: tuple[Size | None, ...] = ()
+    max_length: Annotated[int, pydantic.Field(ge=1, lt=1 << 31, strict=True)] | None = None
+    pad: int | float | None = None
+    truncate: bool | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _null_and_max_length_go_together(self) -> InputTensor:
+        if None in self.shape[1:]:
+            raise ValueError(f"only the first number of shape {shape_text(self.shape)} may be null")
+        given = [
+            name for name in ("max_length", "pad", "truncate") if name in self.model_fields_set
+        ]
+        if given and None not in self.shape:
+            raise ValueError(
+                f"{', '.join(given)}: only for a shape that begins with null, such as [null]; "
+                f"found {shape_text(self.shape)}"
+            )
+        if self.max_length is None and None in self.shape:
+            raise ValueError(
+                f"shape {shape_text(self.shape)} needs max_length, the most steps of a row: add it"
+            )
+        return self
+
+
+def shape_text(shape: Sequence[int | None]) -> str:
+    """Returns a shape as a card shows it."""
+    return f"[{', '.join('null' if size is None else str(size) for size in shape)}]"
 
 
 class OutputTensor(Frozen):
@@ -60,6 +101,15 @@ class ModelCard(Frozen):
     profile: FileName | None = None
     tolerance: Annotated[float, pydantic.Field(ge=0)] = 1e-5
     files: dict[FileName, Sha256]
+
+
+def model_input(name: str, declared: InputTensor, columns: tuple[str, ...]) -> ModelInput:
+    """Returns a declared input with the columns that feed it."""
+    shape = tuple(size for size in declared.shape if size is not None)
+    if declared.max_length is None:
+        return ModelInput(name, declared.type, shape, columns)
+    varying = Varying(declared.max_length, declared.pad or 0, bool(declared.truncate))
+    return ModelInput(name, declared.type, shape, columns, varying)
 
 
 class CardDumper(yaml.SafeDumper):

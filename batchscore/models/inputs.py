@@ -1,59 +1,14 @@
-"""A model's inputs: as its card declares them, and what scoring needs to know of each."""
+"""A model's inputs: what scoring needs to know of each."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Literal
 
 import numpy as np
-import pydantic
 
 from batchscore.columnar.ragged import Varying
 from batchscore.errors import ModelError
-from batchscore.models.validate import Frozen
-
-DType = Literal["float16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64", "bool"]
-Size = Annotated[int, pydantic.Field(ge=1)]
-
-_OF_VARYING = ("max_length", "pad", "truncate")
-
-
-class InputTensor(Frozen):
-    """One model input: its type, and its shape without the batch ([] is a scalar).
-
-    A shape that begins with null has a length of each row's own, `max_length` at most. Rows are
-    padded with `pad`; one that is longer is rejected, or cut off where `truncate` is true.
-    """
-
-    type: DType
-    shape: tuple[Size | None, ...] = ()
-    max_length: Annotated[int, pydantic.Field(ge=1, lt=1 << 31, strict=True)] | None = None
-    pad: int | float | None = None
-    truncate: bool | None = None
-
-    @pydantic.model_validator(mode="after")
-    def _null_and_max_length_go_together(self) -> InputTensor:
-        if None in self.shape[1:]:
-            raise ValueError(f"only the first number of shape {shape_text(self.shape)} may be null")
-        given = [
-            name for name in ("max_length", "pad", "truncate") if name in self.model_fields_set
-        ]
-        if given and None not in self.shape:
-            raise ValueError(
-                f"{', '.join(given)}: only for a shape that begins with null, such as [null]; "
-                f"found {shape_text(self.shape)}"
-            )
-        if self.max_length is None and None in self.shape:
-            raise ValueError(
-                f"shape {shape_text(self.shape)} needs max_length, the most steps of a row: add it"
-            )
-        return self
-
-
-def shape_text(shape: Sequence[int | None]) -> str:
-    """Returns a shape as a card shows it."""
-    return f"[{', '.join('null' if size is None else str(size) for size in shape)}]"
 
 
 @dataclass(frozen=True)
@@ -68,15 +23,6 @@ class ModelInput:
     shape: tuple[int, ...]
     columns: tuple[str, ...]
     varying: Varying | None = None
-
-
-def model_input(name: str, declared: InputTensor, columns: tuple[str, ...]) -> ModelInput:
-    """Returns a declared input with the columns that feed it."""
-    shape = tuple(size for size in declared.shape if size is not None)
-    if declared.max_length is None:
-        return ModelInput(name, declared.type, shape, columns)
-    varying = Varying(declared.max_length, declared.pad or 0, bool(declared.truncate))
-    return ModelInput(name, declared.type, shape, columns, varying)
 
 
 def check_varying(inputs: Iterable[ModelInput]) -> None:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from batchscore.columnar.arrays import is_list
 from batchscore.errors import InputError
 from batchscore.messages.wording import counted, nearest
-from batchscore.models.inputs import InputTensor, shape_text
+from batchscore.models.card import InputTensor, shape_text
 from batchscore.models.validate import validated
 
 Facts = Mapping[str, Any]

@@ -10,7 +10,7 @@ import pyarrow as pa
 from batchscore.errors import InputError, JobFileError, OutputError
 from batchscore.job import Job, column_checks
 from batchscore.messages.wording import nearest
-from batchscore.models.folder import Model
+from batchscore.models.loadable import Model
 from batchscore.plan.declared_scores import output_names
 from batchscore.plan.footers import Footer
 from batchscore.plan.schemas import check_plain, lacking, unify_schemas

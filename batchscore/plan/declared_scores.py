@@ -15,7 +15,7 @@ from batchscore.job import Checks, Job, column_checks
 from batchscore.job.steps.base import Columns, Step, per_row
 from batchscore.messages.wording import nearest
 from batchscore.models.backends.facts import DEFAULT_OUTPUT
-from batchscore.models.folder import Model
+from batchscore.models.loadable import Model
 from batchscore.stages.postprocess import score_kinds
 from batchscore.stages.tally import check_type
 from batchscore.stages.typeless import Types

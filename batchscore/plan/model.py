@@ -14,14 +14,9 @@ from batchscore.job import InputSpec, Job, ModelSection
 from batchscore.messages.wording import nearest
 from batchscore.models.backends.registry import backend_of
 from batchscore.models.features import check_schema
-from batchscore.models.folder import (
-    Model,
-    ModelOutput,
-    map_inputs,
-    read_model_folder,
-    single_file_model,
-)
+from batchscore.models.folder import map_inputs, read_model_folder, single_file_model
 from batchscore.models.inputs import ModelInput
+from batchscore.models.loadable import Model, ModelOutput
 from batchscore.plan.footers import Footer
 from batchscore.stages.preprocess import InputColumns, check_kind
 from batchscore.storage.store import Store

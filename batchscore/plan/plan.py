@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from batchscore.job import Job, LoadedJob, age_seconds
 from batchscore.models.backends.facts import TILE_ROWS
-from batchscore.models.folder import Model
+from batchscore.models.loadable import Model
 from batchscore.plan.annotations import annotate
 from batchscore.plan.auto import choose_batch_rows
 from batchscore.plan.code_files import code_files

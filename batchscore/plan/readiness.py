@@ -9,7 +9,7 @@ from batchscore.errors import ModelError, OutputError
 from batchscore.models.backends.facts import DEFAULT_KERNELS, Facts
 from batchscore.models.backends.protocol import Predictor
 from batchscore.models.backends.registry import naming
-from batchscore.models.folder import Model
+from batchscore.models.loadable import Model
 from batchscore.phases import SAMPLE, Stopwatch
 from batchscore.plan.columns import check_drift_columns
 from batchscore.plan.declared_scores import output_names

@@ -10,7 +10,7 @@ from batchscore.drift.table import TableProfile
 from batchscore.errors import InputError, InvalidError, JobFileError, RecordError
 from batchscore.finish.drift_gate import drift_rules
 from batchscore.job import EarlierRuns, Job, ListedReference, LoadedJob
-from batchscore.models.folder import Model
+from batchscore.models.loadable import Model
 from batchscore.runs.history import read_raw, runs_before
 from batchscore.runs.profiles import (
     LAST,

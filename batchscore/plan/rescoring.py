@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from batchscore.messages.wording import counted
-from batchscore.models.folder import Model
+from batchscore.models.loadable import Model
 from batchscore.plan.fingerprint import CODE, VERSION_OF
 from batchscore.runs.manifest_parts import ModelFacts
 

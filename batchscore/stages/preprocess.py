@@ -12,8 +12,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchscore.columnar.arrays import Array, filled, filter_rows, is_list, to_arrow, to_numpy
-from batchscore.columnar.ragged import Varying, make_ragged, ragged_to_arrow, truncate
+from batchscore.columnar.arrays import (
+    Array,
+    filled,
+    filter_rows,
+    is_list,
+    ragged_to_arrow,
+    to_arrow,
+    to_numpy,
+)
+from batchscore.columnar.ragged import Varying, make_ragged, truncate
 from batchscore.errors import StepError
 from batchscore.stages.block import Block, Cause, reject_causes
 from batchscore.stages.misfits import input_causes, long_cause, uneven_cause

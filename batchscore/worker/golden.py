@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from batchscore.columnar.arrays import Array, to_arrow, to_numpy
 from batchscore.errors import InputError, ModelError, StepError
 from batchscore.models.backends.protocol import Predictor
-from batchscore.models.folder import localize
+from batchscore.models.loadable import localize
 from batchscore.stages.block import Block
 from batchscore.stages.preprocess import InputColumns
 from batchscore.units.unit import Piece, Shard, Unit

@@ -16,8 +16,9 @@ from batchscore.models.backends.protocol import Backend, Predictor
 from batchscore.models.backends.registry import backend_of, naming
 from batchscore.models.code import load_object
 from batchscore.models.features import encode
-from batchscore.models.folder import Model, files_below
+from batchscore.models.folder import files_below
 from batchscore.models.importing import Listed, guarded
+from batchscore.models.loadable import Model
 from batchscore.models.process.current import host_for
 from batchscore.models.process.proxy import ProcessBackend
 from batchscore.runs import layout

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from batchscore.drift.column import Hint
 from batchscore.job import AnyStep, Checks, Drift, Preprocess, Rejects
-from batchscore.models.folder import Model
+from batchscore.models.loadable import Model
 from batchscore.stages.preprocess import InputColumns
 from batchscore.stages.read import Source
 from batchscore.stages.typeless import Types

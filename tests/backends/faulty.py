@@ -17,7 +17,7 @@ from batchscore.columnar.arrays import Array
 from batchscore.columnar.ragged import Ragged
 from batchscore.models.backends.facts import Inputs, Promises
 from batchscore.models.backends.protocol import Backend, Predictor
-from batchscore.models.folder import Model
+from batchscore.models.loadable import Model
 
 SEGFAULT, EXIT, RAISE, PRINT, HANG, SAY_PID, SAY_THREAD = range(-7, 0)
 

@@ -16,7 +16,7 @@ from batchscore.columnar.arrays import Array
 from batchscore.errors import ModelError
 from batchscore.models.backends.facts import Facts, Inputs, Promises
 from batchscore.models.backends.protocol import Backend, Predictor
-from batchscore.models.folder import Model, localize
+from batchscore.models.loadable import Model, localize
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,8 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchscore.columnar.ragged import (
-    Ragged,
-    make_ragged,
-    ragged_from_arrow,
-    ragged_to_arrow,
-    take_steps,
-    truncate,
-)
+from batchscore.columnar.arrays import ragged_from_arrow, ragged_to_arrow
+from batchscore.columnar.ragged import Ragged, make_ragged, take_steps, truncate
 
 ROWS = st.lists(st.lists(st.integers(-9, 9), max_size=9), max_size=12)
 

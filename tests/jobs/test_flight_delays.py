@@ -16,7 +16,8 @@ import yaml
 
 from batchscore.columnar.arrays import to_numpy
 from batchscore.models.features import encode, required_columns
-from batchscore.models.folder import localize, read_model_folder, read_sources
+from batchscore.models.folder import read_model_folder
+from batchscore.models.loadable import localize, read_sources
 from batchscore.models.verified import load_verified
 from tests.factory import run_cli
 

@@ -16,14 +16,13 @@ import yaml
 from batchscore.errors import ModelError
 from batchscore.models.features import Categorical, Features, Numeric, dump_features
 from batchscore.models.folder import (
-    ModelOutput,
-    localize,
     map_inputs,
     read_model_folder,
     single_file_model,
     write_model_folder,
 )
 from batchscore.models.inputs import ModelInput
+from batchscore.models.loadable import ModelOutput, localize
 
 FEATURES = Features(
     inputs={

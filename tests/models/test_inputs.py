@@ -11,9 +11,9 @@ import yaml
 
 from batchscore.columnar.ragged import Varying
 from batchscore.errors import ModelError
-from batchscore.models.card import ModelCard
+from batchscore.models.card import InputTensor, ModelCard
 from batchscore.models.folder import read_model_folder
-from batchscore.models.inputs import InputTensor, ModelInput
+from batchscore.models.inputs import ModelInput
 from tests.conftest import ROOT
 from tests.factory import write_model
 

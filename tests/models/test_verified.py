@@ -13,7 +13,8 @@ import pytest
 
 from batchscore.errors import FunctionError, ModelError
 from batchscore.models.backends.torch import load
-from batchscore.models.folder import localize, read_model_folder, read_sources
+from batchscore.models.folder import read_model_folder
+from batchscore.models.loadable import localize, read_sources
 from batchscore.models.verified import load_verified
 from tests.factory import NET, STATE, run_cli, write_job, write_model, write_weights
 from tests.models.backends.torch.networks import call as score_of

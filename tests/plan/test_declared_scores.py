@@ -18,7 +18,7 @@ from batchscore.columnar.arrays import to_arrow
 from batchscore.errors import InvalidError, JobFileError, UnfitStepError
 from batchscore.job import Labels, Sigmoid, Softmax, Threshold, TopK, load_job
 from batchscore.job.steps.base import Step
-from batchscore.models.folder import Model, ModelOutput
+from batchscore.models.loadable import Model, ModelOutput
 from batchscore.plan.declared_scores import check_declared, declared_types
 from batchscore.plan.model import resolve_model
 from batchscore.stages.postprocess import postprocess

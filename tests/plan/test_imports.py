@@ -58,3 +58,16 @@ def test_a_run_without_filters_and_functions_imports_no_pandas(tmp_path: Path) -
     program = RUNS.replace("runtime.workers=2", "runtime.workers=1")
     done = subprocess.run([sys.executable, "-c", program, str(job)], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "['apache_beam', 'grpc']", done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_the_process_of_a_model_imports_its_framework_and_little_else() -> None:
+    """Arrow and what reads cards would have each short run wait for them."""
+    program = (
+        "import sys\nimport batchscore.models.process.child\n"
+        "from batchscore.models.backends.registry import backend_of\n"
+        "backend_of('safetensors').prepare()\n"
+        "print(sorted({'pyarrow', 'pydantic', 'yaml', 'torch'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "['torch']\n", done.stderr

@@ -13,8 +13,9 @@ from batchscore.columnar.ragged import Varying
 from batchscore.errors import InputError, JobFileError, ModelError
 from batchscore.job import Job, load_job
 from batchscore.models.features import Features, Numeric, dump_features
-from batchscore.models.folder import Model, write_model_folder
+from batchscore.models.folder import write_model_folder
 from batchscore.models.inputs import ModelInput
+from batchscore.models.loadable import Model
 from batchscore.plan.footers import Footer, read_footers
 from batchscore.plan.listing import find_shards
 from batchscore.plan.model import model_inputs, resolve_model

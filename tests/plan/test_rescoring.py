@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from batchscore.job import load_job
-from batchscore.models.folder import Model
+from batchscore.models.loadable import Model
 from batchscore.plan import make_plan
 from batchscore.plan.changes import changed_facts
 from batchscore.plan.rescoring import explain_facts, explain_work

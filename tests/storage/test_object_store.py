@@ -23,7 +23,8 @@ from tenacity import wait_none
 
 from batchscore.errors import JobFileError, ModelError, RetryError
 from batchscore.job.text import read_job_file
-from batchscore.models.folder import localize, read_model_folder
+from batchscore.models.folder import read_model_folder
+from batchscore.models.loadable import localize
 from batchscore.runs import layout
 from batchscore.runs.lease import Holder, Lease, acquire
 from batchscore.storage import retries

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from batchscore.columnar.arrays import Array
+from batchscore.columnar.array_type import Array
 from batchscore.columnar.ragged import Ragged, take_steps
 from batchscore.errors import BatchscoreError, StepError
 from batchscore.messages.wording import reason

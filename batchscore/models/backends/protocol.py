@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from batchscore.columnar.arrays import Array
+from batchscore.columnar.array_type import Array
 from batchscore.errors import DeviceError
 from batchscore.models.backends.calling import Calls, PlainCalls
 from batchscore.models.backends.facts import (
@@ -28,7 +28,7 @@ from batchscore.models.backends.facts import (
 )
 
 if TYPE_CHECKING:
-    from batchscore.models.folder import Model
+    from batchscore.models.loadable import Model
 
 
 class Predictor(ABC):
@@ -130,7 +130,8 @@ class Backend(ABC):
         """Loads a verified model.
 
         Args:
-            model: What the card says, and where the files are; `localize` gives their folder.
+            model: What the card says, and where the files are; `localize` gives their folder. In a
+                process of its own it has no `features`: inputs come encoded by them.
             device: What `resolve` returned.
             threads: Threads that one call may use.
             prove: Tries more than loading needs, once before a run.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from batchscore.columnar.arrays import Array
+from batchscore.columnar.array_type import Array
 from batchscore.models.process.memory import Named
 
 _Row = dict[tuple[str, str], bytes]

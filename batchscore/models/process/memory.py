@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from batchscore.columnar.arrays import Array
+from batchscore.columnar.array_type import Array
 from batchscore.columnar.ragged import Ragged
 from batchscore.models.backends.facts import Inputs
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from batchscore.columnar.arrays import Array
+from batchscore.columnar.array_type import Array
 from batchscore.errors import StepError
 from batchscore.models.backends.calling import Calls
 from batchscore.models.backends.facts import (
@@ -23,7 +23,7 @@ from batchscore.models.backends.facts import (
     Sample,
 )
 from batchscore.models.backends.protocol import Backend, Predictor
-from batchscore.models.folder import Model
+from batchscore.models.loadable import Model
 from batchscore.models.process.connection import Answer, Connection, GoneError, SilentError
 from batchscore.models.process.host import Host
 from batchscore.models.process.memory import Named, parts_of
@@ -49,7 +49,7 @@ class ProcessBackend(Backend):
     def load(self, model: Model, device: str, threads: int = 1, prove: bool = False) -> Predictor:
         """Loads a verified model in the process; see `Backend.load`."""
         key = self._shared or secrets.token_hex(8)
-        return ProcessPredictor(self._host, Recipe(key, model, device, threads, prove))
+        return ProcessPredictor(self._host, Recipe(key, _encoded(model), device, threads, prove))
 
     def inspect(self, model: Model) -> Facts:
         """Returns what the model's files say."""
@@ -77,26 +77,26 @@ class ProcessBackend(Backend):
 
     def scores_as_earlier(self, model: Model) -> bool:
         """Tells whether versions up to commit 020ad64 computed the same scores."""
-        return bool(self._ask("scores_as_earlier", model))
+        return bool(self._ask("scores_as_earlier", _encoded(model)))
 
     def known_rows(self, model: Model, call: Call) -> tuple[int | None, str]:
         """Returns the rows of a call and why so many; None where only a search can tell."""
-        rows, why = self._ask("known_rows", model, _sendable(call))
+        rows, why = self._ask("known_rows", _encoded(model), _sendable(call))
         return rows, why
 
     def remember_rows(self, model: Model, call: Call, rows: int) -> None:
         """Remembers what a search found, for later runs."""
-        self._ask("remember_rows", model, _sendable(call), rows)
+        self._ask("remember_rows", _encoded(model), _sendable(call), rows)
 
     def known_kernels(self, model: Model, call: Call) -> KernelTrial | None:
         """Returns what an earlier trial of kernels found on this machine, or None."""
-        ask = (model, _sendable(call))
+        ask = (_encoded(model), _sendable(call))
         found = self._host.asked(lambda link: link.ask("known_kernels", *ask))
         return None if found is None else KernelTrial(**found)
 
     def remember_kernels(self, model: Model, call: Call, trial: KernelTrial) -> None:
         """Remembers what a trial of kernels found, for later runs."""
-        self._ask("remember_kernels", model, _sendable(call), trial)
+        self._ask("remember_kernels", _encoded(model), _sendable(call), trial)
 
     def trial(self, sample: Sample) -> RowTrial:
         """Returns which rows of a sample to score again, and in what calls."""
@@ -316,6 +316,11 @@ def _died(how: str) -> StepError:
 
 def _held(link: Connection, recipe: Recipe) -> tuple[Connection, Any]:
     return link, link.ask("load", recipe)
+
+
+def _encoded(model: Model) -> Model:
+    """Returns a model without its features, which take pydantic to read: inputs come encoded."""
+    return replace(model, features=None)
 
 
 def _sendable(call: Call) -> Call:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass, replace
 
-from batchscore.models.folder import Model
+from batchscore.models.loadable import Model
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,14 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from batchscore.columnar.arrays import Array
+from batchscore.columnar.array_type import Array
 from batchscore.columnar.ragged import Ragged
 from batchscore.models.backends.calling import Calls
 from batchscore.models.backends.facts import Call, Inputs, Outputs
 from batchscore.models.backends.protocol import Backend, Predictor
 from batchscore.models.backends.registry import backend_of, naming
-from batchscore.models.folder import Model
 from batchscore.models.importing import guarded
+from batchscore.models.loadable import Model
 from batchscore.models.process.memory import (
     SharedMemory,
     inputs_from,

@@ -10,8 +10,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchscore.columnar.arrays import Array, filter_rows, spoiled_values, to_arrow, to_numpy
-from batchscore.columnar.ragged import Ragged, ragged_from_arrow
+from batchscore.columnar.arrays import (
+    Array,
+    filter_rows,
+    ragged_from_arrow,
+    spoiled_values,
+    to_arrow,
+    to_numpy,
+)
+from batchscore.columnar.ragged import Ragged
 from batchscore.messages.values import joined_texts
 from batchscore.models.backends.calling import Calls
 from batchscore.models.backends.facts import Inputs

@@ -18,7 +18,7 @@ from batchscore.models.backends.calling import Calls
 from batchscore.models.backends.facts import DEFAULT_KERNELS, Call, Inputs, OutputSpec
 from batchscore.models.backends.protocol import Predictor
 from batchscore.models.backends.registry import backend_of
-from batchscore.models.folder import Model
+from batchscore.models.loadable import Model
 
 _THREADS = 4
 

@@ -7,7 +7,7 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 
-from batchscore.models.folder import Model
+from batchscore.models.loadable import Model
 from batchscore.models.process.host import Host
 from batchscore.models.process.proxy import ProcessCalls
 from batchscore.models.process.recipe import Recipe

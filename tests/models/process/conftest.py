@@ -9,7 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from batchscore.models.folder import Model, read_model_folder
+from batchscore.models.folder import read_model_folder
+from batchscore.models.loadable import Model
 from batchscore.models.process.host import Host
 from tests.backends import installed
 

@@ -17,7 +17,7 @@ import pytest
 from batchscore.columnar.arrays import Array
 from batchscore.errors import FailedError, StepError
 from batchscore.models.backends.registry import backend_of
-from batchscore.models.folder import Model
+from batchscore.models.loadable import Model
 from batchscore.models.process.host import Host
 from batchscore.models.process.proxy import ProcessBackend
 from batchscore.models.process.started import TOO_LARGE, describe_end

@@ -24,7 +24,8 @@ from batchscore.columnar.ragged import make_ragged
 from batchscore.errors import ModelError, StepError
 from batchscore.models.backends.facts import Call, OutputSpec
 from batchscore.models.backends.registry import backend_of
-from batchscore.models.folder import Model, read_model_folder
+from batchscore.models.folder import read_model_folder
+from batchscore.models.loadable import Model
 from batchscore.models.process.host import Host
 from batchscore.models.process.proxy import ProcessBackend
 from batchscore.processes import start_of

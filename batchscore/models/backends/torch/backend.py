@@ -16,7 +16,7 @@ from batchscore.models.backends.facts import (
 from batchscore.models.backends.protocol import Backend, Predictor
 
 if TYPE_CHECKING:
-    from batchscore.models.folder import Model
+    from batchscore.models.loadable import Model
 
 _ROOM = "batchscore.models.backends.torch"
 

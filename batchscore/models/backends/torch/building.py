@@ -36,9 +36,9 @@ from batchscore.models.backends.torch.weights import (
     storages,
 )
 from batchscore.models.code import load_object
-from batchscore.models.folder import Model
 from batchscore.models.importing import Listed, guarding
 from batchscore.models.installed import EXPECTED, require_importable
+from batchscore.models.loadable import Model
 from batchscore.models.verified import is_verified, load_verified
 
 # To set so many weights takes less than a tenth of a second.

@@ -16,7 +16,7 @@ from batchscore.models.backends.torch.building import Blueprint
 from batchscore.models.backends.torch.load import fill, probe
 from batchscore.models.backends.torch.outside import differences, tensors
 from batchscore.models.backends.torch.weights import State, agree, persistent, read_weights
-from batchscore.models.folder import Model, localize, read_sources
+from batchscore.models.loadable import Model, localize, read_sources
 
 _CASTS = frozenset(("to", "_to_copy", "type_as"))
 _known: dict[tuple[Any, ...], bool] = {}

@@ -10,13 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from batchscore.columnar.arrays import Array
+from batchscore.columnar.array_type import Array
 from batchscore.columnar.ragged import Ragged
 from batchscore.models.backends.facts import DEFAULT_KERNELS, Call, Inputs, KernelTrial
 from batchscore.models.backends.torch.forward import Forward
 from batchscore.models.backends.torch.load import describe_device, torch_version
 from batchscore.models.backends.torch.remembered import recall, remember
-from batchscore.models.folder import Model
+from batchscore.models.loadable import Model
 
 FILE = "kernels.json"
 _MOST_SECONDS = 0.9

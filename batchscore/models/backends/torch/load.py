@@ -27,7 +27,7 @@ from batchscore.models.backends.torch.weights import (
     read_weights,
     with_versions,
 )
-from batchscore.models.folder import Model, localize, read_sources
+from batchscore.models.loadable import Model, localize, read_sources
 
 
 class Twins:

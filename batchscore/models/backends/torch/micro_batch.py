@@ -8,7 +8,7 @@ from functools import partial
 
 import torch
 
-from batchscore.columnar.arrays import Array
+from batchscore.columnar.array_type import Array
 from batchscore.errors import FailedError
 from batchscore.messages.wording import reason
 from batchscore.models.backends.facts import Inputs, Outputs

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from batchscore.columnar.arrays import Array
+from batchscore.columnar.array_type import Array
 from batchscore.columnar.ragged import Ragged
 from batchscore.errors import ModelError
 from batchscore.models.backends.facts import (
@@ -33,7 +33,7 @@ from batchscore.models.backends.torch.onednn import (
 )
 from batchscore.models.backends.torch.pace import WORTH_S, Pace
 from batchscore.models.backends.torch.staging import Staging
-from batchscore.models.folder import Model
+from batchscore.models.loadable import Model
 
 KERNELS = (DEFAULT_KERNELS, "onednn")
 

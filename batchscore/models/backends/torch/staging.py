@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from batchscore.columnar.arrays import Array
+from batchscore.columnar.array_type import Array
 from batchscore.columnar.ragged import Ragged
 from batchscore.models.backends.calling import cast_output
 from batchscore.models.backends.facts import Inputs

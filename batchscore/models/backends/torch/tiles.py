@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from batchscore.columnar.arrays import Array
+from batchscore.columnar.array_type import Array
 from batchscore.models.backends.calling import cast_output
 from batchscore.models.backends.facts import Inputs
 from batchscore.models.backends.torch.buckets import Tile, cut_tiles, tile_array

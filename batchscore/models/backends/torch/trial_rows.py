@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from batchscore.columnar.arrays import Array
+from batchscore.columnar.array_type import Array
 from batchscore.models.backends.facts import TILE_ROWS, RowTrial, Sample
 from batchscore.models.backends.torch.buckets import (
     FEWEST_ROWS,

@@ -26,7 +26,7 @@ from batchscore.models.backends.torch.archive import (
     is_zipped,
     objects_in,
 )
-from batchscore.models.folder import Model
+from batchscore.models.loadable import Model
 
 State = dict[str, torch.Tensor]
 Casts = Counter[tuple[torch.dtype, torch.dtype]]

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from batchscore.models.backends.torch.load import Network, load_network
-from batchscore.models.folder import Model, single_file_model
+from batchscore.models.folder import single_file_model
 from batchscore.models.inputs import ModelInput
+from batchscore.models.loadable import Model
 from tests.factory import NET, STATE, write_weights
 
 ROWS = torch.tensor([[1.0, 2.0], [3.0, 4.0]])

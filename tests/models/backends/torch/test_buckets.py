@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from batchscore.columnar.arrays import Array, to_arrow, to_numpy
-from batchscore.columnar.ragged import Varying, make_ragged, ragged_to_arrow
+from batchscore.columnar.arrays import Array, ragged_to_arrow, to_arrow, to_numpy
+from batchscore.columnar.ragged import Varying, make_ragged
 from batchscore.models.backends.facts import TILE_ROWS, OutputSpec
 from batchscore.models.backends.torch.buckets import (
     bucket_lengths,

@@ -19,7 +19,7 @@ from batchscore.models.backends.torch.backend import BACKEND
 from batchscore.models.backends.torch.forward import Forward
 from batchscore.models.backends.torch.kernel_trial import FILE, time_kernels
 from batchscore.models.backends.torch.remembered import cache_file
-from batchscore.models.folder import Model
+from batchscore.models.loadable import Model
 from tests.factory import NET
 from tests.models.backends.torch.networks import make_model
 
