@@ -24,7 +24,11 @@ BatchscoreError                1   root; never raised itself
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from batchscore.messages.addresses import redacted_text
+from batchscore.messages.wording import reason
 
 
 class BatchscoreError(Exception):
@@ -131,3 +135,21 @@ class StoppedError(BatchscoreError):
 
     exit_code = 130
     status = "interrupted"
+
+
+@contextmanager
+def naming_package(kind: type[BatchscoreError], what: str, remedy: str) -> Iterator[None]:
+    """Names another package's code, if it raises what nobody else expects.
+
+    Args:
+        kind: Class of the error in place of that.
+        what: What was called, at the message's beginning.
+        remedy: The message's end.
+    """
+    try:
+        yield
+    except (BatchscoreError, OSError, MemoryError):
+        raise
+    except Exception as error:  # another package's code raises what it likes
+        found = f"{type(error).__name__}: {reason(error)}"
+        raise kind(f"{what} failed with {found}; {remedy}") from error

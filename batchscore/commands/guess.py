@@ -13,11 +13,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from batchscore.models.backends.built_in import FORMATS
 from batchscore.models.process import early
 from batchscore.processes import count_cores, shows_gpu
 
-_FORMATS = {"safetensors": "torch", "pt": "torch"}
-"""The formats that are built in, and what their backend imports."""
 _FILE_BYTES = 1 << 20
 
 
@@ -76,7 +75,7 @@ def _has_use(runtime: dict[str, Any], form: str) -> bool:
         runtime.get("model_process", "auto") in ("auto", "on")
         and runtime.get("engine", "direct") == "direct"
         and not str(runtime.get("device", "auto")).startswith("cuda")
-        and _FORMATS[form] not in sys.modules
+        and FORMATS[form].framework not in sys.modules
         and hasattr(socket, "send_fds")
         and count_cores() > 1
         and not shows_gpu()

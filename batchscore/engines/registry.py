@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import cast
 
 from batchscore.engines.protocol import Build, Engine, Handle
-from batchscore.errors import BatchscoreError, FailedError, JobFileError
-from batchscore.messages.wording import reason
+from batchscore.errors import FailedError, JobFileError, naming_package
 from batchscore.plan import Plan
 from batchscore.units.unit import Unit
 
@@ -98,15 +97,9 @@ class _Offered:
         with self._naming("submit"):
             return self.engine.submit(build, plan, flags)
 
-    @contextmanager
-    def _naming(self, method: str) -> Iterator[None]:
-        try:
-            yield
-        except (BatchscoreError, OSError, MemoryError):
-            raise
-        except Exception as error:  # another package's code raises what it likes
-            raise FailedError(
-                f"runtime.engine {self.name}: {self.value} failed in {method} with "
-                f"{type(error).__name__}: {reason(error)}; repair or upgrade the package that "
-                "offers it, or choose another engine"
-            ) from error
+    def _naming(self, method: str) -> AbstractContextManager[None]:
+        return naming_package(
+            FailedError,
+            f"runtime.engine {self.name}: {method} of {self.value}",
+            "repair or upgrade the package that offers it, or choose another engine",
+        )

@@ -105,4 +105,5 @@ def test_an_engine_that_raises_is_named_by_the_error(
     job = factory.write_job(tmp_path, {"runtime": {"engine": "raising"}})
     ended = factory.run_cli("run", job)
     assert ended.exit_code == 1
-    assert f"raising: {module}:Engine failed in {method} with KeyError: 'region'" in ended.stderr
+    blamed = f"raising: {method} of {module}:Engine failed with KeyError: 'region'"
+    assert blamed in ended.stderr

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
-from batchscore.errors import BatchscoreError, ModelError
+from batchscore.errors import ModelError, naming_package
 from batchscore.messages.wording import nearest, reason, type_of
+from batchscore.models.backends.built_in import FORMATS
 from batchscore.models.backends.protocol import Backend
 
 GROUP = "batchscore.models"
-_TORCH = "batchscore.models.backends.torch.backend:BACKEND"
-_BUILT_IN = {"pt": _TORCH, "safetensors": _TORCH}
 
 
 @cache
@@ -23,8 +21,8 @@ def backend_of(format: str) -> Backend:
     Raises:
         ModelError: No installed backend has the format, or the backend cannot be imported.
     """
-    if format in _BUILT_IN:
-        return _loaded(EntryPoint(format, _BUILT_IN[format], GROUP))
+    if format in FORMATS:
+        return _loaded(EntryPoint(format, FORMATS[format].entry, GROUP))
     found = next(iter(entry_points(group=GROUP, name=format)), None)
     if found is None:
         raise ModelError(
@@ -38,26 +36,17 @@ def backend_of(format: str) -> Backend:
 
 def known_formats() -> tuple[str, ...]:
     """Returns the formats of all installed backends, sorted."""
-    return tuple(sorted({*_BUILT_IN, *entry_points(group=GROUP).names}))
+    return tuple(sorted({*FORMATS, *entry_points(group=GROUP).names}))
 
 
-@contextmanager
-def naming(format: str) -> Iterator[None]:
-    """Names the format, if its backend raises what nobody else expects.
-
-    Raises:
-        ModelError: In place of that.
-    """
-    try:
-        yield
-    except (BatchscoreError, OSError, MemoryError):
-        raise
-    except Exception as error:  # another package's code raises what it likes
-        raise ModelError(
-            f"model format {format!r}: its backend failed with {type(error).__name__}: "
-            f"{reason(error)}; compare the model's files with its card, or repair or upgrade the "
-            "package that brings the backend"
-        ) from error
+def naming(format: str) -> AbstractContextManager[None]:
+    """Names the format in a ModelError, if its backend raises what nobody else expects."""
+    return naming_package(
+        ModelError,
+        f"model format {format!r}: its backend",
+        "compare the model's files with its card, or repair or upgrade the package that brings the "
+        "backend",
+    )
 
 
 def _loaded(found: EntryPoint) -> Backend:
