@@ -148,7 +148,7 @@ class Histogram:
             beyond = self._is_beyond(lowest, highest)
             self._widen(lowest, highest)
             if beyond:
-                self._gather_beyond(values_n)
+                self._gather_beyond(values_n, self.space.octave(np.array([lowest, highest])))
             else:
                 self._count_values(layout, values_n)
 
@@ -243,10 +243,10 @@ class Histogram:
         return self._table
 
     def _find(self, table: PrefixTable, values_n: NDArray[Any]) -> None:
-        known = self._counts_e[0]
         found_n = table.find(values_n, _ROOM)
-        np.add.at(self._counts_e, found_n, 1)
-        if self._counts_e[0] > known:
+        counts_e = np.bincount(found_n, minlength=self._counts_e.size)
+        self._counts_e += counts_e
+        if counts_e[0]:
             missed_m = np.flatnonzero(found_n == 0)
             self._missed.append(values_n.take(missed_m))
             self._missed_size += missed_m.size
@@ -268,11 +268,15 @@ class Histogram:
             return False
         return bool(lowest > self._highest or highest < self._lowest)
 
-    def _gather_beyond(self, values_n: NDArray[Any]) -> None:
-        for start in range(0, values_n.size, _CHUNK):
-            chunk_n = self._encoded(values_n[start : start + _CHUNK])
+    def _gather_beyond(self, values_n: NDArray[Any], ends_e: Octaves) -> None:
+        """Gather values that lie outside all others; `ends_e` are the octaves of their ends."""
+        for start in range(0, values_n.size, AT_ONCE):
+            keys_n = self._encoded(values_n[start : start + AT_ONCE])
             keep_o = ~_widths(self._shifts_o)
-            self._gather(chunk_n & keep_o.take(self.space.octave(chunk_n)))
+            # What lies between two keys of an octave is of it, too.
+            alike = ends_e[0] == ends_e[1]
+            keep_n = keep_o[ends_e[0]] if alike else keep_o.take(self.space.octave(keys_n))
+            self._gather(keys_n & keep_n)
 
     def _count(self, keys_n: Keys) -> None:
         rest_n = self._look_up(keys_n) if self._edges_b.size else keys_n.copy()

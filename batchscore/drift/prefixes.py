@@ -18,6 +18,8 @@ from batchscore.drift.ordering import Keys, Layout, bit_length
 # threads take the interpreter, and to get it back takes longer than the step.
 AT_ONCE = 65536
 _PREFIXES = 1 << 20  # entries of a table, two bytes each; only those around buckets are touched
+# A table of so many prefixes begins with 0, which then need not be subtracted from each prefix.
+_MOST_FROM_ZERO = 1 << 16
 _WIDER = 3  # buckets up to 2**3 times as wide as a prefix have entries
 _DOUBLING = 0.01  # of all values must be found more by a table that is twice as long
 _WORTH = 0.5  # of all values must be found, else the search is not worth its time
@@ -55,7 +57,8 @@ class PrefixTable:
         np.right_shift(self.layout.words(values_n), self.shift, out=places_n, casting="same_kind")
         # What lies before the first becomes negative, and the first entry, as what lies behind the
         # last becomes the last.
-        places_n -= self.first
+        if self.first:
+            places_n -= self.first
         self.entries_p.take(places_n, mode="clip", out=found_n)
         np.copyto(places_n, found_n)
         return places_n
@@ -100,6 +103,8 @@ def _filled(
     one = lows_m.dtype.type(1)
     # As an array, which wraps around in silence below the smallest number.
     (first,) = (lows_m.min(keepdims=True) >> shift).astype(np.int64) - 1
+    if first > 0 and (highs_m.max() >> shift) < _MOST_FROM_ZERO:
+        first = np.int64(0)
     left_out = (one << shift) - one
     # Only prefixes that lie within a bucket as a whole, so that nothing needs a second look.
     starts_m = ((lows_m >> shift) + (lows_m & left_out != 0)).astype(np.int64) - first
