@@ -28,7 +28,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from batchscore.messages.addresses import redacted_text
-from batchscore.messages.wording import reason
 
 
 class BatchscoreError(Exception):
@@ -151,5 +150,7 @@ def naming_package(kind: type[BatchscoreError], what: str, remedy: str) -> Itera
     except (BatchscoreError, OSError, MemoryError):
         raise
     except Exception as error:  # another package's code raises what it likes
+        from batchscore.messages.wording import reason  # not needed where nothing fails
+
         found = f"{type(error).__name__}: {reason(error)}"
         raise kind(f"{what} failed with {found}; {remedy}") from error

@@ -202,15 +202,15 @@ _AGE = re.compile(r"([1-9][0-9]{0,5})([mhd])")
 _SECONDS = {"m": 60, "h": 3600, "d": 86_400}
 
 
-def _age(text: str) -> str:
-    if not _AGE.fullmatch(text):
+def _age(given: Any) -> Any:
+    if not isinstance(given, str) or not _AGE.fullmatch(given):
         raise ValueError(
-            f"expected minutes, hours or days, such as 90m, 26h or 2d, found {shown(text)}"
+            f"expected minutes, hours or days, such as 90m, 26h or 2d, found {shown(given)}"
         )
-    return text
+    return given
 
 
-Age = Annotated[Text, AfterValidator(_age)]
+Age = Annotated[Text, BeforeValidator(_age)]
 
 
 def age_seconds(age: str) -> int:

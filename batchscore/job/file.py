@@ -8,11 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from batchscore.errors import JobFileError
 from batchscore.job.field_types import (
-    PATTERN_MEANINGS,
     CodePaths,
     JobName,
     ParameterName,
@@ -29,25 +28,21 @@ from batchscore.job.parameters import (
     shown,
     substitute,
 )
+from batchscore.job.problems import location_of, message_of
 from batchscore.job.rules import (
     REFERENCE_WORDS,
     Checks,
     Drift,
-    EarlierRuns,
-    ListedReference,
     Notify,
     OnChange,
     Rejects,
-    RowsCheck,
 )
 from batchscore.job.sections import (
     Input,
-    InputSpec,
     ModelSection,
     Output,
     Preprocess,
     Runtime,
-    TensorSpec,
 )
 from batchscore.job.steps.all_steps import STEPS, AnyStep, Steps
 from batchscore.job.steps.base import PostprocessStep
@@ -58,7 +53,6 @@ from batchscore.job.text import (
     read_job_file,
     shown_path,
 )
-from batchscore.messages.wording import nearest
 
 MAX_PROBLEMS = 50
 MAX_KEY_PARTS = 20
@@ -206,7 +200,10 @@ def load_job(path: str, params: Sequence[str] = (), overrides: Sequence[str] = (
     source = shown_path(path)
     tree = parse_yaml(content, source)
     if not isinstance(tree, dict):
-        raise JobFileError(f"{source}: expected a mapping of job file keys, found {shown(tree)}")
+        raise JobFileError(
+            f"{source}: expected a mapping of job file keys, such as name: nightly, found "
+            f"{shown(tree)}"
+        )
     typed_here, lines = _apply_overrides(tree, overrides)
     declared = _declared(tree)
     values: dict[str, ParameterValue] = {}
@@ -339,11 +336,11 @@ def _checked(tree: dict[str, Any], unfilled: bool) -> tuple[Job | None, list[Pro
     for detail in details:
         sure = detail["type"] in ("missing", "extra_forbidden") or detail["loc"][0] == "params"
         if sure or not unfilled or "${" not in str(detail["input"]):
-            found.setdefault(_location(detail, tree), []).append(detail)
+            found.setdefault(location_of(detail, tree), []).append(detail)
     # Of a union's complaints, the one that got further into the value is the one meant.
     outer = {location[:depth] for location in found for depth in range(len(location))}
     return None, [
-        Problem(location, _message(details, location))
+        Problem(location, message_of(details, location, Job))
         for location, details in found.items()
         if location not in outer
     ]
@@ -363,100 +360,6 @@ def checked_steps(given: Any) -> tuple[AnyStep, ...]:
 
 
 _LEAST_JOB = {"name": "x", **{key: {"path": "x"} for key in ("input", "model", "output")}}
-
-
-def _location(detail: Any, tree: Any) -> Location:
-    """Return where in the file it is, without the names of union members and short forms."""
-    kept: list[str | int] = []
-    node = tree
-    for part in detail["loc"]:
-        if isinstance(node, list):
-            inside = isinstance(part, int) and part < len(node)
-        else:
-            inside = isinstance(node, dict) and part in node
-        if inside:
-            node = node[part]
-            kept.append(part)
-    if detail["type"] == "missing":
-        kept.append(detail["loc"][-1])
-    return tuple(kept)
-
-
-_EXPECTED = {
-    "bool_type": "true or false",
-    "dict_type": "a mapping",
-    "finite_number": "a finite number",
-    "float_type": "a number",
-    "greater_than": "above {gt}",
-    "greater_than_equal": "at least {ge}",
-    "int_type": "an integer",
-    "less_than_equal": "at most {le}",
-    "literal_error": "{expected}",
-    "model_type": "a mapping",
-    "string_too_long": "at most {max_length} characters",
-    "string_too_short": "a text that is not empty",
-    "string_type": "a text",
-    "too_short": "a list that is not empty",
-    "tuple_type": "a list",
-    "union_tag_not_found": "a step's name, or a mapping of one name to its settings",
-}
-
-
-def _message(details: list[Any], location: Location) -> str:
-    first = details[0]
-    context = first.get("ctx", {})
-    if location == ("batchscore",):
-        found = shown(first["input"])
-        return f"expected 1, the format that this batchscore reads, found {found}; upgrade it"
-    if first["type"] == "missing":
-        return "missing; a job needs it"
-    if first["type"] == "extra_forbidden":
-        known = _model_at(first["loc"][:-1]).model_fields
-        return f"unknown key; {nearest(str(first['loc'][-1]), known)}"
-    if first["type"] == "union_tag_invalid":
-        return f"no such step {printable(context['tag'])}; {nearest(context['tag'], STEPS)}"
-    for detail in details:
-        if detail["type"] == "value_error":
-            return str(detail["ctx"]["error"])
-    expected = dict.fromkeys(map(_expected, details))
-    return f"expected {' or '.join(expected)}, found {shown(first['input'], location)}"
-
-
-def _expected(detail: Any) -> str:
-    context = detail.get("ctx", {})
-    if "pattern" in context:
-        return PATTERN_MEANINGS[context["pattern"]]
-    phrase = _EXPECTED.get(detail["type"])
-    return str(detail["msg"]) if phrase is None else phrase.format_map(context)
-
-
-def _model_at(loc: tuple[str | int, ...]) -> type[BaseModel]:
-    """Return the model that validates the value at pydantic's own location."""
-    if not loc:
-        return Job
-    if loc[0] == "params":
-        return Parameter
-    if loc[0] == "postprocess":
-        return STEPS[str(loc[2])]
-    if loc[:2] == ("drift", "reference") and any(isinstance(part, int) for part in loc):
-        return ListedReference
-    sections: dict[str, type[BaseModel]] = {
-        "input": Input,
-        "model": ModelSection,
-        "model.inputs": InputSpec,
-        "model.outputs": TensorSpec,
-        "preprocess": Preprocess,
-        "output": Output,
-        "on_change": OnChange,
-        "rejects": Rejects,
-        "checks": Checks,
-        "checks.rows": RowsCheck,
-        "drift": Drift,
-        "drift.reference": EarlierRuns,
-        "runtime": Runtime,
-        "notify": Notify,
-    }
-    return sections[".".join(map(str, loc[:2] if len(loc) > 2 else loc[:1]))]
 
 
 def _line(problem: Problem, source: str, typed_here: frozenset[Location]) -> str:

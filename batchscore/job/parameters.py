@@ -142,9 +142,11 @@ def is_secret(name: str | int) -> bool:
 
 
 def shown(value: Any, location: Location = ()) -> str:
-    """Show a found value on one line of at most 80 characters, without its secrets."""
+    """Show a found value, as YAML spells it, in at most 80 characters without its secrets."""
     if any(map(is_secret, location)):
         return "a hidden value"
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
     text = repr(_redacted(value))
     return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"
 
@@ -226,7 +228,10 @@ def _resolved(
         )
     if name not in declared:
         hint = nearest(name, declared)
-        raise ValueError(f"{match[0]!r}: the job declares no such parameter; {hint}")
+        raise ValueError(
+            f"{match[0]!r}: the job declares no such parameter; {hint}: declare it under params, "
+            "or correct the name"
+        )
     if part is not None and form is not None:
         raise ValueError(f"{match[0]!r}: takes a part or a format, not both")
     if name not in values:

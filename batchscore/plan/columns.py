@@ -19,6 +19,9 @@ from batchscore.stages.postprocess import score_kinds
 from batchscore.stages.tally import check_type
 from batchscore.stages.write import Target
 
+_INPUTS = "model.inputs"
+_MAPPED = "; model.inputs gives an input the columns that it takes, such as {x: [a, b]}"
+
 
 def read_filters(job: Job) -> list[list[tuple[Any, ...]]] | None:
     """Returns the job's filters in pyarrow's own form, or None."""
@@ -90,7 +93,7 @@ def checked_schema(
 def _scored_key(job: Job, model: Model) -> str:
     if job.preprocess is not None:
         return "preprocess.columns"
-    return "model.inputs" if model.features is None else "the model's preprocessing"
+    return _INPUTS if model.features is None else "the model's preprocessing"
 
 
 def _check_known(key: str, names: Iterable[str], footers: Sequence[Footer]) -> None:
@@ -99,6 +102,7 @@ def _check_known(key: str, names: Iterable[str], footers: Sequence[Footer]) -> N
         if name not in known:
             raise InputError(
                 f"{key}: column {name!r} is not in {lacking(footers, name)}; {nearest(name, known)}"
+                + _MAPPED * (key == _INPUTS)
             )
 
 

@@ -89,7 +89,7 @@ def _item(
     if item.previous:
         return _previous(store, slice_, loaded.job.name)
     if item.file is not None:
-        return _readable(_file(item.file), key), []
+        return _readable(_stored(item.file, key), key), []
     if item.run is not None:
         return _readable(_named_run(store, item.run), key), []
     return _last(loaded, item, store, slice_, key)
@@ -121,8 +121,14 @@ def _check_rules(job: Job) -> None:
         raise JobFileError(f"drift.{error}") from error
 
 
-def _file(address: str) -> Reference:
+def _stored(address: str, key: str) -> Reference:
+    """Returns the profile that somebody stored as a file; InvalidError where there is none."""
     folder, name = posixpath.split(address)
+    if not Store(folder or ".").exists(name):
+        raise InvalidError(
+            f"{key} {address}: no such file; expected model, previous, or a file that batchscore "
+            "profile wrote"
+        )
     return Reference(f"file {name}", (ProfileFile(folder or ".", name),))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -62,8 +63,24 @@ def load_call(section: Preprocess | UserFunction, spec: Spec, edition: int = 0) 
             f"function {section.function}: is of type {type(function).__name__}; expected a "
             "function that takes a batch and returns one"
         )
+    _require_one_argument(section.function, function)
     kind = section.batch or batch_kind(function)
     return UserCall(section.function, guarded(function, base), kind)
+
+
+def _require_one_argument(reference: str, function: Callable[..., object]) -> None:
+    """Raises FunctionError where a function cannot be called with a batch alone."""
+    try:
+        # What a decorator wraps may take other arguments than what it returns.
+        signature = inspect.signature(function, follow_wrapped=False)
+    except (TypeError, ValueError):  # one in C may not say
+        return
+    try:
+        signature.bind(None)
+    except TypeError as error:
+        raise FunctionError(
+            f"function {reference}: takes {signature}; expected a function of one argument, a batch"
+        ) from error
 
 
 def _listed(spec: Spec) -> Listed:

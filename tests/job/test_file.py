@@ -30,7 +30,7 @@ from batchscore.job import (
     UserFunction,
     load_job,
 )
-from batchscore.job.file import _location
+from batchscore.job.problems import location_of
 
 MINIMAL: dict[str, Any] = {
     "name": "flights",
@@ -261,7 +261,7 @@ def test_remote_job_files(tmp_path: Path) -> None:
         ({"name": "a b"}, "name: expected a name of letters, digits, '_', '.' and '-', found"),
         ({"name": 5}, "name: expected a text, found 5"),
         ({"name": "x" * 65}, "name: expected at most 64 characters"),
-        ({"input": "in"}, "input: expected a mapping, found 'in'"),
+        ({"input": "in"}, "input: expected a mapping with keys such as path, found 'in'"),
         ({"input": {"path": []}}, "input.path: expected a list that is not empty, found []"),
         ({"input": {"path": ["a", 5]}}, "input.path.1: expected a text, found 5"),
         ({"input": {"path": ""}}, "input.path: expected a path or address"),
@@ -269,7 +269,7 @@ def test_remote_job_files(tmp_path: Path) -> None:
         ({"input": {"path": "x", "allow_empty": 1}}, "allow_empty: expected true or false"),
         ({"rejects": {"max_ratio": 2}}, "rejects.max_ratio: expected at most 1.0, found 2"),
         ({"rejects": {"max_ratio": "1"}}, "rejects.max_ratio: expected a number, found '1'"),
-        ({"rejects": {"max_ratio": True}}, "rejects.max_ratio: expected a number, found True"),
+        ({"rejects": {"max_ratio": True}}, "rejects.max_ratio: expected a number, found true"),
         ({"runtime": {"workers": 0}}, "runtime.workers: expected 'auto' or at least 1, found 0"),
         ({"runtime": {"workers": True}}, "runtime.workers: expected 'auto' or an integer"),
         ({"runtime": {"device": "gpu"}}, "expected 'auto', 'cpu', 'cuda' or 'cuda:N', found 'gpu'"),
@@ -287,10 +287,20 @@ def test_remote_job_files(tmp_path: Path) -> None:
         ({"preprocess": {"function": "f.py"}}, "preprocess.function: expected 'file.py:name'"),
         ({"postprocess": ["sigmod"]}, "postprocess.0: no such step sigmod; nearest: 'sigmoid'"),
         ({"postprocess": [5]}, "postprocess.0: expected a step's name, or a mapping"),
-        ({"postprocess": "top_k"}, "postprocess.k: missing"),
+        ({"postprocess": "top_k"}, "postprocess.k: missing; {top_k: {k: …}} needs it"),
+        ({"preprocess": {"columns": ["a"]}}, "preprocess.function: missing; preprocess needs it"),
+        (
+            {"on_change": "hold"},
+            "mapping with keys such as model, removed_shards, rewritten_shards",
+        ),
+        ({"runtime": {"model_timeout": 5}}, "expected minutes, hours or days, such as 90m, 26h or"),
+        ({"params": {"d": "date"}}, "params.d: expected a mapping with keys such as type, found"),
         ({"postprocess": {"top_k": {"k": 0}}}, "postprocess.top_k.k: expected at least 1, found 0"),
         ({"postprocess": [{"top_k": {"kk": 1, "k": 1}}]}, "top_k.kk: unknown key; nearest: 'k'"),
-        ({"postprocess": [{"threshold": 0.4}]}, "postprocess.0.threshold: expected a mapping"),
+        (
+            {"postprocess": [{"threshold": 0.4}]},
+            "postprocess.0.threshold: expected a mapping with keys such as at,",
+        ),
         ({"postprocess": [{"labels": ["a", "a"]}]}, "'a' appears more than once; keep one"),
         ({"postprocess": [{"top_k": {"k": 2, "labels": ["a"]}}]}, "there are labels for 1"),
         ({"output": {"path": "x", "partition_by": ["a", "a"]}}, "output.partition_by: 'a' appears"),
@@ -327,7 +337,7 @@ def test_names_what_is_wrong(
         ([["a", "in", 1]], "'in' needs a list"),
         ([["a", "in", []]], "'in' needs a list"),
         ([["a", "==", [1]]], "found [1]"),
-        ([["a", "==", None]], "found None"),
+        ([["a", "==", None]], "found null"),
         ([[]], "empty"),
         ([[1, "==", 1]], "expected a column's name, found 1"),
         ([["a", ["=="], 1]], "no such operator"),
@@ -344,7 +354,7 @@ def test_names_a_wrong_filter(errors: Callable[..., list[str]], filters: Any, me
 def test_an_item_that_a_list_lacks_is_placed_at_the_list() -> None:
     """A complaint about a position beyond a list's end names the list."""
     detail = {"loc": ("checks", "score_range", 1), "type": "float_type"}
-    assert _location(detail, {"checks": {"score_range": [0.1]}}) == ("checks", "score_range")
+    assert location_of(detail, {"checks": {"score_range": [0.1]}}) == ("checks", "score_range")
 
 
 def test_thresholds_may_be_null_for_never(load: Write) -> None:
@@ -367,16 +377,19 @@ def test_lists_every_problem(errors: Callable[..., list[str]]) -> None:
     assert errors(job, "rejects.max_ratio=a", params=["dat=1"]) == [
         "--param dat: the job declares no such parameter; nearest: 'date'",
         "--param date: missing; give --param date=2026-11-20 (date)",
-        "job.yaml: input.path: '${dat}': the job declares no such parameter; nearest: 'date'",
+        "job.yaml: input.path: '${dat}': the job declares no such parameter; nearest: 'date': "
+        "declare it under params, or correct the name",
         "job.yaml: output.colums: unknown key; nearest: 'columns'",
         "--set rejects.max_ratio: expected a number, found 'a'",
     ]
 
 
-@pytest.mark.parametrize(("text", "found"), [("- 1", "[1]"), ("", "None"), ("x", "'x'")])
+@pytest.mark.parametrize(("text", "found"), [("- 1", "[1]"), ("", "null"), ("x", "'x'")])
 def test_needs_a_mapping(errors: Callable[..., list[str]], text: str, found: str) -> None:
     """The message about a file that is not a mapping says what it is."""
-    assert errors(text) == [f"job.yaml: expected a mapping of job file keys, found {found}"]
+    assert errors(text) == [
+        f"job.yaml: expected a mapping of job file keys, such as name: nightly, found {found}"
+    ]
 
 
 def test_many_problems_are_cut_short(errors: Callable[..., list[str]]) -> None:

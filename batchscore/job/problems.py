@@ -1,0 +1,147 @@
+"""What pydantic finds wrong in a job file, in the file's words: where, and what was expected."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from batchscore.job.field_types import PATTERN_MEANINGS
+from batchscore.job.parameters import Location, Parameter, printable, shown
+from batchscore.job.rules import (
+    Checks,
+    Drift,
+    EarlierRuns,
+    ListedReference,
+    Notify,
+    OnChange,
+    Rejects,
+    RowsCheck,
+)
+from batchscore.job.sections import (
+    Input,
+    InputSpec,
+    ModelSection,
+    Output,
+    Preprocess,
+    Runtime,
+    TensorSpec,
+)
+from batchscore.job.steps.all_steps import STEPS
+from batchscore.messages.wording import nearest
+
+_REQUIRED = ("name", "input", "model", "output")
+
+
+def location_of(detail: Any, tree: Any) -> Location:
+    """Returns where in the file it is, without the names of union members and short forms."""
+    kept: list[str | int] = []
+    node = tree
+    for part in detail["loc"]:
+        if isinstance(node, list):
+            inside = isinstance(part, int) and part < len(node)
+        else:
+            inside = isinstance(node, dict) and part in node
+        if inside:
+            node = node[part]
+            kept.append(part)
+    if detail["type"] == "missing":
+        kept.append(detail["loc"][-1])
+    return tuple(kept)
+
+
+_EXPECTED = {
+    "bool_type": "true or false",
+    "dict_type": "a mapping",
+    "finite_number": "a finite number",
+    "float_type": "a number",
+    "greater_than": "above {gt}",
+    "greater_than_equal": "at least {ge}",
+    "int_type": "an integer",
+    "less_than_equal": "at most {le}",
+    "literal_error": "{expected}",
+    "string_too_long": "at most {max_length} characters",
+    "string_too_short": "a text that is not empty",
+    "string_type": "a text",
+    "too_short": "a list that is not empty",
+    "tuple_type": "a list",
+    "union_tag_not_found": "a step's name, or a mapping of one name to its settings, such as "
+    "{{top_k: {{k: 3}}}}; several steps are a list",
+}
+
+
+def message_of(details: list[Any], location: Location, job: type[BaseModel]) -> str:
+    """Returns what is wrong at one place of a file, and what was expected there.
+
+    Args:
+        details: What pydantic says of it.
+        location: Where it is in the file.
+        job: The model of the whole file.
+    """
+    first = details[0]
+    context = first.get("ctx", {})
+    if location == ("batchscore",):
+        found = shown(first["input"])
+        return f"expected 1, the format that this batchscore reads, found {found}; upgrade it"
+    if first["type"] == "missing":
+        return f"missing; {_needing(first['loc'])} needs it"
+    if first["type"] == "extra_forbidden":
+        outer = first["loc"][:-1]
+        known = (_model_at(outer) if outer else job).model_fields
+        return f"unknown key; {nearest(str(first['loc'][-1]), known)}"
+    if first["type"] == "union_tag_invalid":
+        return f"no such step {printable(context['tag'])}; {nearest(context['tag'], STEPS)}"
+    for detail in details:
+        if detail["type"] == "value_error":
+            return str(detail["ctx"]["error"])
+    expected = dict.fromkeys(map(_expected, details))
+    return f"expected {' or '.join(expected)}, found {shown(first['input'], location)}"
+
+
+def _needing(loc: tuple[str | int, ...]) -> str:
+    """Returns what needs the key at pydantic's own location."""
+    if loc[0] == "postprocess":
+        return f"{{{loc[2]}: {{{loc[-1]}: …}}}}"
+    return "a job" if loc[0] in _REQUIRED else ".".join(map(str, loc[:-1]))
+
+
+def _expected(detail: Any) -> str:
+    context = detail.get("ctx", {})
+    if detail["type"] == "model_type":
+        return f"a mapping with keys such as {_first_keys(_model_at(detail['loc']))}"
+    if "pattern" in context:
+        return PATTERN_MEANINGS[context["pattern"]]
+    phrase = _EXPECTED.get(detail["type"])
+    return str(detail["msg"]) if phrase is None else phrase.format_map(context)
+
+
+def _first_keys(model: type[BaseModel]) -> str:
+    fields = model.model_fields
+    return ", ".join([name for name in fields if fields[name].is_required()] or [*fields][:3])
+
+
+def _model_at(loc: tuple[str | int, ...]) -> type[BaseModel]:
+    """Returns the model that validates the value at pydantic's own location."""
+    if loc[0] == "params":
+        return Parameter
+    if loc[0] == "postprocess":
+        return STEPS[str(loc[2])]
+    if loc[:2] == ("drift", "reference") and any(isinstance(part, int) for part in loc):
+        return ListedReference
+    sections: dict[str, type[BaseModel]] = {
+        "input": Input,
+        "model": ModelSection,
+        "model.inputs": InputSpec,
+        "model.outputs": TensorSpec,
+        "preprocess": Preprocess,
+        "output": Output,
+        "on_change": OnChange,
+        "rejects": Rejects,
+        "checks": Checks,
+        "checks.rows": RowsCheck,
+        "drift": Drift,
+        "drift.reference": EarlierRuns,
+        "runtime": Runtime,
+        "notify": Notify,
+    }
+    return sections[".".join(map(str, loc[:2] if len(loc) > 2 else loc[:1]))]
