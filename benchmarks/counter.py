@@ -24,6 +24,8 @@ from unittest.mock import patch
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from batchscore.storage.parquet import LeafReader
+
 ENGINE = "engine"
 """Owns the calls of what is neither the package nor called by it: Beam's."""
 WAITS = "waiting"
@@ -228,7 +230,8 @@ class FileCounter:
 
         return patch.object(os, function, ask)
 
-    def _parquet(self) -> Any:
+    @contextmanager
+    def _parquet(self) -> Iterator[None]:
         """Counts shards that Arrow opens, which Python does not see."""
         begin, work = pq.ParquetFile.__init__, self._work
 
@@ -236,7 +239,14 @@ class FileCounter:
             work["Parquet files opened"] += 1
             begin(file, *args, **options)
 
-        return patch.object(pq.ParquetFile, "__init__", opened)
+        def made(_: LeafReader) -> None:
+            work["Parquet files opened"] += 1
+
+        with (
+            patch.object(pq.ParquetFile, "__init__", opened),
+            patch.object(LeafReader, "__init__", made),
+        ):
+            yield
 
 
 def _traffic() -> dict[str, int]:

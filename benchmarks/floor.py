@@ -34,6 +34,7 @@ from batchscore.models.backends.torch.load import Network, load_network
 from batchscore.plan import Plan, make_plan
 from batchscore.stages.block import Block
 from batchscore.stages.encoding import choose_encoding
+from batchscore.stages.leaves import LeafLookup
 from batchscore.stages.preprocess import stack_columns
 from batchscore.stages.read import open_shard
 from batchscore.stages.scored_files import ROW_GROUP_ROWS
@@ -91,10 +92,11 @@ def _scored(plan: Plan, profile: TableProfile, clock: Clock) -> Iterator[pa.Reco
 
 def _blocks(plan: Plan, clock: Clock) -> Iterator[Block]:
     source, unit = plan.spec.scoring.source, pack_units(list(plan.pieces), 1 << 40)[0]
+    lookup = LeafLookup(source.schema)
     for piece in plan.pieces:
         with open_shard(piece.shard.path) as file:
-            groups, names = list(piece.row_groups), source.schema.names
-            batches = file.iter_batches(source.batch_rows, groups, names, use_threads=False)
+            groups, leaves = list(piece.row_groups), lookup.leaves(file, source.schema.names)
+            batches = file.iter_batches(source.batch_rows, groups, leaves.read, use_threads=False)
             while True:
                 with clock.counted("decode"):
                     batch = next(batches, None)

@@ -27,7 +27,8 @@ from batchscore.plan.footers import Footer, int96_unit, keep_row_groups, places_
 from batchscore.plan.listing import find_shards
 from batchscore.plan.schemas import check_plain, unify_schemas
 from batchscore.stages.ahead import read_ahead
-from batchscore.stages.read import Source, conform, read_unit
+from batchscore.stages.conform import conform
+from batchscore.stages.read import Source, read_unit
 from batchscore.units.unit import pack_units
 
 Choose: TypeAlias = Callable[[Sequence[str]], Sequence[str]]

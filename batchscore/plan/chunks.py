@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from batchscore.messages.wording import counted
 from batchscore.stages.read import open_shard
+from batchscore.storage.parquet import LeafReader
 
 _DECODED_ROWS = 65_536
 _END_BYTES = 8  # of every Parquet file: the footer's length, and four letters
@@ -102,19 +103,19 @@ def is_all_null(path: str, name: str) -> bool:
         ShardError: The shard cannot be opened any more.
     """
     with open_shard(path) as file:
-        paths, groups = file.reader.column_paths, [*range(file.metadata.num_row_groups)]
+        paths, groups = file.column_paths, [*range(file.metadata.num_row_groups)]
         leaves = [leaf for leaf, (top, *_) in enumerate(paths) if top == name]
         try:
             if [paths[leaf] for leaf in leaves] != [[name]]:
                 return bool(leaves) and _decodes_to_nulls(file, groups, leaves)
-            list(file.reader.iter_batches(0, groups, leaves))
+            list(file.iter_batches(0, groups, leaves))
         except (OSError, pa.ArrowException):
             return False
         return all(has_nulls_alone(file.metadata.row_group(g).column(*leaves)) for g in groups)
 
 
-def _decodes_to_nulls(file: pq.ParquetFile, groups: list[int], leaves: list[int]) -> bool:
-    batches = file.reader.iter_batches(_DECODED_ROWS, groups, leaves, use_threads=False)
+def _decodes_to_nulls(file: LeafReader, groups: list[int], leaves: list[int]) -> bool:
+    batches = file.iter_batches(_DECODED_ROWS, groups, leaves, use_threads=False)
     return all(batch.column(0).null_count == batch.num_rows for batch in batches)
 
 

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from batchscore.errors import ShardError
 from batchscore.plan.chunks import has_nulls_alone, leaves_of
 from batchscore.stages.read import Source, open_shard
+from batchscore.storage.parquet import LeafReader
 from batchscore.units.tallies import Tally, merge_tallies
 from batchscore.units.unit import Piece
 
@@ -41,11 +42,11 @@ def _of_piece(column: str, source: Source, piece: Piece) -> Tally | None:
         return None
 
 
-def _of_groups(file: pq.ParquetFile, piece: Piece, column: str) -> Tally | None:
+def _of_groups(file: LeafReader, piece: Piece, column: str) -> Tally | None:
     metadata, groups = file.metadata, [*piece.row_groups]
     (leaf,) = leaves_of(metadata, (column,))
     # Of an encrypted column this raises; to look at its statistics would end the process.
-    list(file.reader.iter_batches(0, groups, [leaf], use_threads=False))
+    list(file.iter_batches(0, groups, [leaf], use_threads=False))
     step = _nanoseconds(metadata.schema.column(leaf))
     chunks = [metadata.row_group(group).column(leaf) for group in groups]
     newest = [chunk.statistics for chunk in chunks if not has_nulls_alone(chunk)]

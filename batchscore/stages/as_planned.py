@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 import pyarrow.parquet as pq
 
 from batchscore.errors import ShardError
@@ -25,23 +23,25 @@ def check_footer(metadata: pq.FileMetaData, piece: Piece) -> None:
         )
 
 
-def check_values(
-    file: pq.ParquetFile, piece: Piece, columns: Collection[str], terms: Terms
-) -> None:
+def check_values(metadata: pq.FileMetaData, piece: Piece, leaf: int | None, terms: Terms) -> None:
     """Raises ShardError where a flat column has more values than its row group has rows.
 
-    Arrow leaves out what is beyond the row group's count. The columns were read, since Arrow ends
-    the process over an encrypted or damaged one.
+    Arrow leaves out what is beyond the row group's count.
+
+    Args:
+        metadata: The shard's footer.
+        piece: What was planned.
+        leaf: A leaf column of one value for each row, which was read: Arrow ends the process over
+            an encrypted or damaged one. None: there is none.
+        terms: The user's names, for messages.
     """
-    schema, paths = file.metadata.schema, file.reader.column_paths
-    flat = (leaf for leaf, (top, *_) in enumerate(paths) if top in columns)
-    leaf = next((leaf for leaf in flat if not schema.column(leaf).max_repetition_level), None)
     if leaf is None:
         return
     for group, rows in zip(piece.row_groups, piece.sizes, strict=True):
-        found = file.metadata.row_group(group).column(leaf).num_values
+        found = metadata.row_group(group).column(leaf).num_values
         if found > rows:
+            path = metadata.schema.column(leaf).path
             promised = f"its footer counts {counted(rows, 'row')}"
             values = f"{counted(found, 'value')} in row group {group}, but {promised}"
-            problem = f"column {schema.column(leaf).path!r} has {values}; {terms.write_again}"
+            problem = f"column {path!r} has {values}; {terms.write_again}"
             raise ShardError(piece.shard.path, problem)

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batchscore.errors import Int96Error
+from batchscore.storage.parquet import LeafReader
 
 # Seconds hold every INT96 value. What lies in a unit's first or last second counts as outside.
 GUARD = "s"
@@ -36,7 +37,7 @@ class Int96Guard:
         unit: `ns` or `us`.
     """
 
-    def __init__(self, path: str, file: pq.ParquetFile, names: Collection[str], unit: str) -> None:
+    def __init__(self, path: str, file: LeafReader, names: Collection[str], unit: str) -> None:
         self._path, self._file, self._unit = path, file, unit
         schema = file.metadata.schema
         paths = {index: schema.column(index).path for index in int96_columns(schema)}
@@ -48,7 +49,7 @@ class Int96Guard:
         """Begins with the first row of row groups."""
         self._rows = 0
         if self._leaves:
-            self._ahead = self._file.reader.iter_batches(
+            self._ahead = self._file.iter_batches(
                 batch_rows, row_groups, self._leaves, use_threads=False
             )
 

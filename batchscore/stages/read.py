@@ -19,12 +19,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import accumulate, chain
+from itertools import accumulate, chain, pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from batchscore.columnar.arrays import make_batch, to_arrow
 from batchscore.errors import ShardError
@@ -34,32 +33,28 @@ from batchscore.stages import sizing
 from batchscore.stages.ahead import read_ahead
 from batchscore.stages.as_planned import check_footer, check_values
 from batchscore.stages.block import Block, End
+from batchscore.stages.conform import conform
 from batchscore.stages.filters import filter_expression
 from batchscore.stages.int96 import GUARD, Int96Guard
+from batchscore.stages.leaves import LeafLookup, Leaves
 from batchscore.storage.marks import is_linked_mark, linked_mark, size_and_mark
-from batchscore.storage.parquet import open_parquet
+from batchscore.storage.parquet import LeafReader, open_reader
 from batchscore.storage.store import open_filesystem
 from batchscore.units.record import BadShard
 from batchscore.units.unit import Piece, Shard, Unit
 
 # A batch, and how many rows like its own make a block.
 _Sized: TypeAlias = tuple[pa.RecordBatch, int]
-_Numbered: TypeAlias = tuple[pa.Array, pa.RecordBatch, int]
+# Numbers of rows within their unit, the rows, and how many like them make a block.
+_Numbered: TypeAlias = tuple[range | pa.Array, pa.RecordBatch, int]
+_Numbers: TypeAlias = list[tuple[range | pa.Array, pa.RecordBatch]]
+_Placed: TypeAlias = tuple[int, Piece]  # a piece, and the number of its first row in its unit
 _BLOCKS_AHEAD = 2
+_GROUPS = 4  # parts of a block that a thread reads ahead, by rows or by bytes
 _LOCAL_BUFFER_BYTES = 1 << 17  # of each column; fresh memory costs more than another read
 _RETRY_SECONDS = 1.0
 _OPENED_AS = re.compile(r"^Could not open Parquet input source '.*?': ")
 _ENCRYPTED = re.compile("no decryption found|Cannot decrypt")
-# No value of one is a value of another, though Arrow casts between them.
-_FAMILIES: tuple[Callable[[pa.DataType], bool], ...] = (
-    pa.types.is_boolean,
-    pa.types.is_integer,
-    pa.types.is_floating,
-    pa.types.is_decimal,
-    pa.types.is_temporal,
-    lambda kind: kind in (pa.string(), pa.large_string(), pa.string_view()),
-    lambda kind: kind in (pa.binary(), pa.large_binary(), pa.binary_view()),
-)
 
 
 @dataclass(frozen=True)
@@ -91,7 +86,7 @@ def open_shard(
     dictionaries: Sequence[str] = (),
     place: str = "",
     terms: Terms = JOB,
-) -> pq.ParquetFile:
+) -> LeafReader:
     """Opens a shard so that a row group is read page by page, not as a whole.
 
     Pages that carry a checksum are compared with it.
@@ -106,7 +101,7 @@ def open_shard(
         ShardError: It is not there, not Parquet, cut off, or empty.
     """
     try:
-        return open_parquet(
+        return open_reader(
             *open_filesystem(place or path),
             _LOCAL_BUFFER_BYTES,
             page_checksum_verification=True,
@@ -199,9 +194,10 @@ def _probe(pieces: Sequence[Piece], source: Source) -> dict[str, ShardError]:
 def _failures(pieces: Iterable[Piece], source: Source) -> dict[str, ShardError]:
     """Reads shards to their ends, keeping nothing but the errors."""
     errors: dict[str, ShardError] = {}
+    lookup = LeafLookup(source.schema)
     for piece in pieces:
         try:
-            deque(_read_piece(piece, source), maxlen=0)
+            deque(_read_piece(piece, source, lookup), maxlen=0)
         except ShardError as error:
             errors[error.path] = error
     return errors
@@ -269,31 +265,28 @@ def _kept_rows(
 ) -> Iterator[_Numbered]:
     condition = filter_expression(source.filters, source.schema) if source.filters else None
     starts = accumulate((piece.rows for piece in unit.pieces), initial=0)
-    batches = _read_pieces([p for p in unit.pieces if p.shard.path not in bad], source)
-    for piece, first in zip(unit.pieces, starts, strict=False):
-        if piece.shard.path in bad:
-            continue
-        for batch, most in next(batches):
-            counts["read"] += batch.num_rows
-            rows = to_arrow(np.arange(first, first + batch.num_rows, dtype=np.int64))
-            first += batch.num_rows
-            if condition is not None:
-                numbered = batch.append_column("", rows).filter(condition)
-                rows, batch = numbered.columns[-1], numbered.select(range(batch.num_columns))
-            yield rows, batch, most
+    placed = zip(starts, unit.pieces, strict=False)
+    good = [(first, piece) for first, piece in placed if piece.shard.path not in bad]
+    for rows, batch, most in chain.from_iterable(_read_pieces(good, source)):
+        counts["read"] += batch.num_rows
+        if condition is not None:
+            numbered = batch.append_column("", _as_array(rows)).filter(condition)
+            rows, batch = numbered.columns[-1], numbered.select(range(batch.num_columns))
+        yield rows, batch, most
 
 
-def _read_pieces(pieces: Sequence[Piece], source: Source) -> Iterator[Iterable[_Sized]]:
-    """Yields each piece's batches, in order; pieces of up to a block are read side by side."""
-    one = replace(source, threads=1)
-    waiting: deque[Callable[[], Iterable[_Sized]]] = deque()
+def _read_pieces(pieces: Sequence[_Placed], source: Source) -> Iterator[Iterable[_Numbered]]:
+    """Yields the batches of pieces, in order; pieces of up to a block are read side by side."""
+    one, lookup = replace(source, threads=1), LeafLookup(source.schema)
+    waiting: deque[Callable[[], Iterable[_Numbered]]] = deque()
     with ThreadPoolExecutor(source.threads, thread_name_prefix="shard") as pool:
         try:
-            for piece in pieces:
-                if source.threads > 1 and piece.rows <= source.batch_rows:
-                    waiting.append(pool.submit(lambda p: _begin(_read_piece(p, one)), piece).result)
+            for group in _group_small(pieces, source.batch_rows):
+                if source.threads > 1 and sum(p.rows for _, p in group) <= source.batch_rows:
+                    batches = _read_group(group, one, lookup)
+                    waiting.append(pool.submit(_begin, batches).result)
                 else:
-                    waiting.append(partial(_read_piece, piece, source))
+                    waiting.append(partial(_read_group, group, source, lookup))
                 if len(waiting) > source.threads:
                     yield waiting.popleft()()
             while waiting:
@@ -302,22 +295,47 @@ def _read_pieces(pieces: Sequence[Piece], source: Source) -> Iterator[Iterable[_
             pool.shutdown(cancel_futures=True)
 
 
-def _begin(batches: Iterator[_Sized]) -> Iterable[_Sized]:
+def _group_small(pieces: Iterable[_Placed], batch_rows: int) -> Iterator[list[_Placed]]:
+    """Yields pieces that one thread reads: a quarter of a block of small ones, or a larger one.
+
+    To hand a piece to a thread takes as long as to open a small one.
+    """
+    group, rows = list[_Placed](), 0
+    for first, piece in pieces:
+        if group and rows + piece.rows > batch_rows // _GROUPS:
+            yield group
+            group, rows = [], 0
+        group.append((first, piece))
+        rows += piece.rows
+    if group:
+        yield group
+
+
+def _begin(batches: Iterator[_Numbered]) -> Iterable[_Numbered]:
     """Reads batches of up to a quarter of a block's bytes, and returns them before the others."""
-    taken, held = list[_Sized](), 0
-    for batch, most in batches:
-        taken.append((batch, most))
-        held += batch.nbytes
-        if held > sizing.MOST_BYTES // 4:
+    taken, held = list[_Numbered](), 0
+    for rows, batch, most in batches:
+        taken.append((rows, batch, most))
+        held += batch.get_total_buffer_size()
+        if held > sizing.MOST_BYTES // _GROUPS:
             break
     return chain(taken, batches)
 
 
-def _read_piece(piece: Piece, source: Source) -> Iterator[_Sized]:
+def _read_group(
+    pieces: Iterable[_Placed], source: Source, lookup: LeafLookup
+) -> Iterator[_Numbered]:
+    for first, piece in pieces:
+        for batch, most in _read_piece(piece, source, lookup):
+            yield range(first, first + batch.num_rows), batch, most
+            first += batch.num_rows
+
+
+def _read_piece(piece: Piece, source: Source, lookup: LeafLookup) -> Iterator[_Sized]:
     place = source.places.get(piece.shard.path, "")
     check_unchanged(piece.shard, place)
     try:
-        yield from _decode(piece, source, place)
+        yield from _decode(piece, source, lookup, place)
     except ShardError:
         # That it is being rewritten is the better reason.
         check_unchanged(piece.shard, place)
@@ -325,20 +343,21 @@ def _read_piece(piece: Piece, source: Source) -> Iterator[_Sized]:
     check_unchanged(piece.shard, place)
 
 
-def _decode(piece: Piece, source: Source, place: str) -> Iterator[_Sized]:
+def _decode(piece: Piece, source: Source, lookup: LeafLookup, place: str) -> Iterator[_Sized]:
     path, keys = piece.shard.path, dict(piece.shard.keys)
     columns = [name for name in source.schema.names if name not in keys]
     rows = 0
     with open_shard(path, source.int96, place=place, terms=source.terms) as file:
         check_footer(file.metadata, piece)
         try:
-            for batch, most in _batches(file, piece, columns, source):
+            leaves = lookup.leaves(file, columns)
+            for batch, most in _batches(file, piece, leaves, source):
                 rows += batch.num_rows
                 if rows > piece.rows:
                     break
                 yield conform(batch, source.schema, keys), most
             if rows == piece.rows:
-                check_values(file, piece, columns, source.terms)
+                check_values(file.metadata, piece, leaves.flat, source.terms)
         except ShardError:
             raise
         except Exception as error:  # a store's client raises errors of its own
@@ -349,27 +368,20 @@ def _decode(piece: Piece, source: Source, place: str) -> Iterator[_Sized]:
         raise ShardError(path, f"{promised}; {source.terms.write_again}")
 
 
-def _batches(
-    file: pq.ParquetFile, piece: Piece, columns: list[str], source: Source
-) -> Iterator[_Sized]:
-    path = piece.shard.path
-    schema = source.schema if len(columns) == len(source.schema) else _only(source.schema, columns)
+def _batches(file: LeafReader, piece: Piece, leaves: Leaves, source: Source) -> Iterator[_Sized]:
+    path, threaded = piece.shard.path, source.threads > 1
     reopen = partial(open_shard, path, None, place=source.places.get(path, ""))
-    shard = sizing.OpenShard(path, file, schema, reopen)
-    with _guard(piece, columns, source) as guard:
+    shard = sizing.OpenShard(path, file, leaves, reopen)
+    with _guard(piece, leaves.columns, source) as guard:
         for row_groups in _groups(piece, source.batch_rows):
             most = sizing.rows_at_once(shard, row_groups, source.batch_rows)
-            batches = file.iter_batches(most, row_groups, columns, use_threads=source.threads > 1)
+            batches = file.iter_batches(most, row_groups, leaves.read, use_threads=threaded)
             if guard is not None:
                 guard.start(most, row_groups)
             for batch in batches:
                 if guard is not None:
                     guard.check(batch.num_rows)
                 yield batch, most
-
-
-def _only(schema: pa.Schema, columns: list[str]) -> pa.Schema:
-    return pa.schema([schema.field(name) for name in columns])
 
 
 @contextmanager
@@ -413,50 +425,12 @@ def check_unchanged(shard: Shard, place: str = "") -> None:
         raise ShardError(shard.path, "was rewritten after planning; run again")
 
 
-def conform(batch: pa.RecordBatch, schema: pa.Schema, keys: dict[str, Any]) -> pa.RecordBatch:
-    """Orders and casts a shard's columns to the run's schema; hive keys become constants.
-
-    Raises:
-        ArrowTypeError: A column that was planned as all null has values of another type.
-    """
-    if not keys and batch.schema.equals(schema, check_metadata=True):
-        return batch
-    columns = []
-    for wanted in schema:
-        if wanted.name in keys:
-            columns.append(pa.repeat(pa.scalar(keys[wanted.name], wanted.type), batch.num_rows))
-        else:
-            column = batch.column(wanted.name)
-            columns.append(column if column.type == wanted.type else _cast(column, wanted))
-    return make_batch(columns, schema, batch.num_rows)
-
-
-def _cast(column: pa.Array, field: pa.Field) -> pa.Array:
-    if column.null_count == len(column):
-        return pa.nulls(len(column), field.type)
-    if _family(column.type) != _family(field.type):
-        raise pa.ArrowTypeError(
-            f"column {field.name!r} has values of type {column.type}, although the footer's "
-            f"statistics say that all are null; expected {field.type}"
-        )
-    return column.cast(field.type)
-
-
-def _family(kind: pa.DataType) -> Callable[[pa.DataType], bool] | None:
-    """Names the types that a value may be cast among; None for those that Arrow itself checks."""
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    if isinstance(kind, pa.BaseExtensionType):
-        kind = kind.storage_type
-    return next((family for family in _FAMILIES if family(kind)), None)
-
-
 def _cut(parts: Iterable[_Numbered], size: int) -> Iterator[tuple[pa.Array, pa.RecordBatch]]:
     """Joins and splits batches so that each but the last has exactly `size` rows.
 
     Rows of which fewer fit into a block make blocks of as many as fit, without rows before them.
     """
-    pending: list[tuple[pa.Array, pa.RecordBatch]] = []
+    pending: _Numbers = []
     held, fitting = 0, size
     for numbers, part, most in parts:
         if held and min(size, most) != fitting:
@@ -476,8 +450,23 @@ def _cut(parts: Iterable[_Numbered], size: int) -> Iterator[tuple[pa.Array, pa.R
         yield _join(pending)
 
 
-def _join(parts: list[tuple[pa.Array, pa.RecordBatch]]) -> tuple[pa.Array, pa.RecordBatch]:
-    if len(parts) == 1:
-        return parts[0]
+def _join(parts: _Numbers) -> tuple[pa.Array, pa.RecordBatch]:
     rows, batches = zip(*parts, strict=True)
-    return pa.concat_arrays(rows), pa.concat_batches(batches)
+    if len(parts) == 1:
+        return _as_array(rows[0]), batches[0]
+    return _join_numbers(rows), pa.concat_batches(batches)
+
+
+def _join_numbers(parts: Sequence[range | pa.Array]) -> pa.Array:
+    """Returns the numbers of rows of several batches; most follow each other."""
+    ranges = [part for part in parts if isinstance(part, range)]
+    gaps = any(a.stop != b.start for a, b in pairwise(ranges))
+    if gaps or len(ranges) < len(parts):
+        return pa.concat_arrays([_as_array(part) for part in parts])
+    return _as_array(range(ranges[0].start, ranges[-1].stop))
+
+
+def _as_array(rows: range | pa.Array) -> pa.Array:
+    if not isinstance(rows, range):
+        return rows
+    return to_arrow(np.arange(rows.start, rows.stop, dtype=np.int64))

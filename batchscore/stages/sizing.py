@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +12,8 @@ import pyarrow.parquet as pq
 
 from batchscore.errors import ShardError
 from batchscore.models.backends.facts import TILE_ROWS
+from batchscore.stages.leaves import Leaves
+from batchscore.storage.parquet import LeafReader
 from batchscore.storage.store import open_filesystem
 
 MOST_BYTES = 32 << 20  # of a block, decoded
@@ -33,59 +34,20 @@ class _Bytes:
 
 
 @dataclass(frozen=True)
-class _Columns:
-    """Columns by their types.
-
-    Args:
-        fixed_bits: Bits that the plain numbers, times and booleans of a row take.
-        others: Names of the columns of other types.
-        is_nested: Whether there are lists, structs or maps among them.
-    """
-
-    fixed_bits: int
-    others: tuple[str, ...]
-    is_nested: bool
-
-
-@dataclass(frozen=True)
 class OpenShard:
     """A shard that is open to be read.
 
     Args:
         path: Its address.
         file: As it is read.
-        schema: The columns that are read, in the run's types.
+        leaves: Its leaf columns that are read.
         reopen: Opens it again, with texts of these columns as dictionaries.
     """
 
     path: str
-    file: pq.ParquetFile
-    schema: pa.Schema
-    reopen: Callable[[list[str]], pq.ParquetFile]
-
-    @cached_property
-    def columns(self) -> _Columns:
-        """What the run's types tell."""
-        return _look_at(self.schema)
-
-    @cached_property
-    def leaves(self) -> list[int]:
-        """The leaf columns whose decoded bytes the run's types do not tell."""
-        names = self.columns.others
-        if not names:
-            return []
-        paths = self.file.reader.column_paths
-        if not self.columns.is_nested:
-            return [paths.index([name]) for name in names if [name] in paths]
-        return [i for i, (top, *_) in enumerate(paths) if top in names]
-
-
-@lru_cache(maxsize=16)
-def _look_at(schema: pa.Schema) -> _Columns:
-    # Once a run, not once a shard: there may be thousands of either.
-    fixed = [kind.bit_width for kind in schema.types if pa.types.is_primitive(kind)]
-    others = tuple(field.name for field in schema if not pa.types.is_primitive(field.type))
-    return _Columns(sum(fixed), others, any(pa.types.is_nested(kind) for kind in schema.types))
+    file: LeafReader
+    leaves: Leaves
+    reopen: Callable[[list[str]], LeafReader]
 
 
 def rows_at_once(shard: OpenShard, groups: Sequence[int], most: int) -> int:
@@ -100,7 +62,7 @@ def rows_at_once(shard: OpenShard, groups: Sequence[int], most: int) -> int:
         OSError: A column is damaged or encrypted.
     """
     sizes = [] if _is_small(shard, groups, most) else [_group_bytes(shard, g) for g in groups]
-    numbers = shard.columns.fixed_bits / 8 + max((each.numbers for each in sizes), default=0.0)
+    numbers = shard.leaves.fixed_bits / 8 + max((each.numbers for each in sizes), default=0.0)
     texts = max((each.texts for each in sizes), default=0.0)
     fitting = max(MOST_BYTES / max(1.0, numbers), TILE_ROWS)
     return max(1, int(min(most, fitting, MOST_BYTES / max(1.0, texts))))
@@ -108,21 +70,21 @@ def rows_at_once(shard: OpenShard, groups: Sequence[int], most: int) -> int:
 
 def _is_small(shard: OpenShard, groups: Sequence[int], most: int) -> bool:
     """Tells whether columns fit into a block even if each row has all bytes of the row groups."""
-    if not shard.leaves:
+    if not shard.leaves.unsized:
         return True
     found = [shard.file.metadata.row_group(group) for group in groups]
     rows = sum(group.num_rows for group in found)
     encoded = sum(group.total_byte_size for group in found)
-    return not shard.columns.is_nested and min(rows, most) * encoded <= MOST_BYTES
+    return not shard.leaves.is_nested and min(rows, most) * encoded <= MOST_BYTES
 
 
 def _group_bytes(shard: OpenShard, group: int) -> _Bytes:
     """Returns the decoded bytes of a mean row of a row group, of columns of no fixed width."""
     metadata = shard.file.metadata
     # Over a damaged or encrypted column's metadata Arrow would end the process; its reader raises.
-    list(shard.file.reader.iter_batches(0, [group], shard.leaves, use_threads=False))
+    list(shard.file.iter_batches(0, [group], shard.leaves.unsized, use_threads=False))
     found, whole = _Bytes(), metadata.row_group(group)
-    for leaf in shard.leaves:
+    for leaf in shard.leaves.unsized:
         chunk = whole.column(leaf)
         _check_pages(shard, group, chunk)
         width = _width(chunk.physical_type, metadata.schema.column(leaf).length)
@@ -158,7 +120,7 @@ def _longest(shard: OpenShard, group: int, leaf: int) -> int:
     """Returns the bytes of the longest text of a chunk's dictionary, which is decoded for that."""
     path = shard.file.metadata.schema.column(leaf).path
     with shard.reopen([path]) as file:
-        for batch in file.reader.iter_batches(1, [group], [leaf], use_threads=False):
+        for batch in file.iter_batches(1, [group], [leaf], use_threads=False):
             texts = _dictionary(batch.column(0))
             return 0 if texts is None else int(pc.max(pc.binary_length(texts)).as_py() or 0)
     return 0

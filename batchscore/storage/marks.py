@@ -33,7 +33,7 @@ def size_and_mark(address: str) -> tuple[int, str]:
         found = os.stat(path, follow_symlinks=False)
         # fsspec looks at links in its own way.
         if stat.S_ISREG(found.st_mode):
-            return found.st_size, modification_mark({"mtime": found.st_mtime})
+            return found.st_size, str(found.st_mtime)
     filesystem.invalidate_cache(path)
     info = filesystem.info(path)
     return info["size"], modification_mark(info)

@@ -4,9 +4,63 @@ from __future__ import annotations
 
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.fs
 import pyarrow.parquet as pq
+from typing_extensions import Self
 
 _REMOTE_BUFFER_BYTES = 1 << 20
+_DISK = pyarrow.fs.LocalFileSystem()
+
+
+class LeafReader(pq.ParquetReader):
+    """A Parquet file that is read by its leaf columns.
+
+    `ParquetFile`, which reads by names, takes half of the time to open a small file for its own
+    list of these.
+    """
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def open_reader(filesystem: Any, path: str, local_buffer_bytes: int, **options: Any) -> LeafReader:
+    """Opens a Parquet file to be read page by page, by its leaf columns.
+
+    Args:
+        filesystem: An fsspec one.
+        path: The file's path within it.
+        local_buffer_bytes: Bytes of one read from a local disk; from elsewhere it is 1 MiB.
+        options: Further ones of `pyarrow.parquet.ParquetReader.open`.
+
+    Raises:
+        Exception: It cannot be opened, or is not Parquet. Clients of stores raise their own errors.
+    """
+    source, size = _source(filesystem, path, local_buffer_bytes, "readahead")
+    # By a path Arrow would look at the file once more.
+    opened = _DISK.open_input_file(path) if source is path else source
+    return _opened(opened, size, **options)
+
+
+def read_footer(file: pa.NativeFile) -> pq.FileMetaData:
+    """Returns the footer of an open Parquet file; Arrow's own errors if it has none."""
+    return _opened(file, 0).metadata
+
+
+def _opened(source: Any, buffer_bytes: int, **options: Any) -> LeafReader:
+    reader = LeafReader()
+    reader.open(
+        source,
+        use_memory_map=False,
+        pre_buffer=False,
+        buffer_size=buffer_bytes,
+        arrow_extensions_enabled=True,
+        **options,
+    )
+    return reader
 
 
 def open_parquet(
@@ -24,8 +78,13 @@ def open_parquet(
     Raises:
         Exception: It cannot be opened, or is not Parquet. Clients of stores raise their own errors.
     """
-    source, size = path, local_buffer_bytes
-    if "file" not in filesystem.protocol:
-        source, size = filesystem.open(path, "rb", cache_type=cache), _REMOTE_BUFFER_BYTES
+    source, size = _source(filesystem, path, local_buffer_bytes, cache)
     # Buffered ahead, a whole row group would be in memory.
     return pq.ParquetFile(source, pre_buffer=False, buffer_size=size, **options)
+
+
+def _source(filesystem: Any, path: str, local_buffer_bytes: int, cache: str) -> tuple[Any, int]:
+    """Returns what Arrow opens, and the bytes of one read."""
+    if "file" in filesystem.protocol:
+        return path, local_buffer_bytes
+    return filesystem.open(path, "rb", cache_type=cache), _REMOTE_BUFFER_BYTES

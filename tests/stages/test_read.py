@@ -26,7 +26,9 @@ from batchscore.errors import ShardError
 from batchscore.messages.terms import Terms
 from batchscore.stages import read
 from batchscore.stages.block import Block, locate_rows
-from batchscore.stages.read import Source, conform, open_shard, read_unit
+from batchscore.stages.conform import conform
+from batchscore.stages.read import Source, open_shard, read_unit
+from batchscore.storage.parquet import LeafReader
 from batchscore.units.record import BadShard
 from batchscore.units.unit import Unit
 from tests.factory import make_batch, make_rows, plan_units, write_shard
@@ -80,7 +82,7 @@ LAYOUTS = st.lists(
 
 @pytest.mark.slow
 @settings(deadline=None, max_examples=60)
-@given(LAYOUTS, st.integers(1, 30), st.integers(1, 12), st.integers(0, 3), st.sampled_from([1, 3]))
+@given(LAYOUTS, st.integers(1, 30), st.integers(1, 60), st.integers(0, 3), st.sampled_from([1, 3]))
 def test_blocks_hold_the_kept_rows_in_order_and_know_their_place(
     layout: list[tuple[int, list[list[int]]]],
     unit_rows: int,
@@ -303,11 +305,12 @@ BAD = ["damaged", "removed", "rewritten"]
 @given(
     sizes=st.lists(st.integers(1, 700), min_size=1, max_size=6),
     bad=st.lists(st.one_of(st.none(), st.sampled_from(BAD)), min_size=6, max_size=6),
-    batch_rows=st.integers(1, 300),
+    batch_rows=st.one_of(st.integers(1, 300), st.integers(1000, 9000)),
     allowed=st.integers(1, 6),
+    threads=st.sampled_from([1, 3]),
 )
 def test_bad_shards_are_left_out_and_shift_nothing(
-    sizes: list[int], bad: list[str | None], batch_rows: int, allowed: int
+    sizes: list[int], bad: list[str | None], batch_rows: int, allowed: int, threads: int
 ) -> None:
     """The blocks from the last number 0 on are those of the good shards, each row in its place.
 
@@ -321,7 +324,7 @@ def test_bad_shards_are_left_out_and_shift_nothing(
         spoilt = {str(paths[n]): bad[n] for n in range(len(sizes)) if bad[n]}
         for path, how in spoilt.items():
             _spoil(Path(path), str(how))
-        source = Source(schema, None, batch_rows)
+        source = Source(schema, None, batch_rows, threads)
         if len(spoilt) > allowed:
             with pytest.raises(ShardError, match=f"max_bad_shards allows {allowed}"):
                 list(read_unit(unit, source, allowed))
@@ -373,7 +376,7 @@ def test_however_many_shards_are_bad_the_unit_restarts_once(
             _damage(path)
     opened, waited = Counter[str](), list[float]()
 
-    def count(path: str, int96: str | None, place: str, terms: Terms) -> pq.ParquetFile:
+    def count(path: str, int96: str | None, place: str, terms: Terms) -> LeafReader:
         opened[path] += 1
         return open_shard(path, int96, place=place, terms=terms)
 

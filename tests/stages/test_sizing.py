@@ -13,7 +13,9 @@ import pytest
 
 from batchscore.errors import ShardError
 from batchscore.stages import sizing
+from batchscore.stages.leaves import LeafLookup
 from batchscore.stages.read import Source, open_shard, read_unit
+from batchscore.storage.parquet import LeafReader
 from tests.factory import make_rows, plan_units
 
 LIMIT = 1 << 20
@@ -142,9 +144,10 @@ def test_a_small_shard_is_not_looked_at(tmp_path: Path) -> None:
     path = tmp_path / "0.parquet"
     pq.write_table(make_rows(), path)
 
-    def reopen(_: list[str]) -> pq.ParquetFile:
+    def reopen(_: list[str]) -> LeafReader:
         raise AssertionError("it was opened again")
 
     with open_shard(str(path)) as file:
-        shard = sizing.OpenShard(str(path), file, make_rows().schema, reopen)
+        leaves = LeafLookup(make_rows().schema).leaves(file, make_rows().schema.names)
+        shard = sizing.OpenShard(str(path), file, leaves, reopen)
         assert sizing.rows_at_once(shard, [0], 65_536) == 65_536

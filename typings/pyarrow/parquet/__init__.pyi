@@ -123,8 +123,46 @@ class FileMetaData:
     def append_row_groups(self, other: FileMetaData) -> None: ...
     def write_metadata_file(self, where: Any) -> None: ...
 
+class ParquetReader:
+    def open(
+        self,
+        source: Any,
+        *,
+        use_memory_map: bool = False,
+        read_dictionary: Sequence[str] | None = None,
+        binary_type: Any = None,
+        list_type: Any = None,
+        metadata: FileMetaData | None = None,
+        buffer_size: int = 0,
+        pre_buffer: bool = True,
+        coerce_int96_timestamp_unit: str | None = None,
+        decryption_properties: Any = None,
+        thrift_string_size_limit: int | None = None,
+        thrift_container_size_limit: int | None = None,
+        page_checksum_verification: bool = False,
+        arrow_extensions_enabled: bool = False,
+    ) -> None: ...
+    @property
+    def column_paths(self) -> list[list[str]]: ...
+    @property
+    def metadata(self) -> FileMetaData: ...
+    @property
+    def schema_arrow(self) -> Schema: ...
+    @property
+    def num_row_groups(self) -> int: ...
+    @property
+    def closed(self) -> bool: ...
+    def iter_batches(
+        self,
+        batch_size: int,
+        row_groups: Sequence[int],
+        column_indices: Sequence[int] | None = None,
+        use_threads: bool = True,
+    ) -> Iterator[RecordBatch]: ...
+    def close(self) -> None: ...
+
 class ParquetFile:
-    reader: Any
+    reader: ParquetReader
     def __init__(
         self,
         source: Any,
