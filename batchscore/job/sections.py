@@ -324,6 +324,7 @@ class Runtime(Section):
     model_timeout: Age = Field(
         default="30m",
         description="How long a model's process may take for its answer to one batch, and for "
-        "loading the model, in minutes, hours or days: `90m`. After that the run fails. It can be "
-        "resumed.",
+        "loading the model, in minutes, hours or days: `90m`. After that the process is killed, "
+        "and the row on which the model hangs is rejected. If the model never answered, or does "
+        "not load, the run fails. It can be resumed.",
     )

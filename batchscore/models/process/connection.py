@@ -72,6 +72,7 @@ class Connection:
 
     def __init__(self, to: socket.socket, timeout_s: float, generation: int = 0) -> None:
         self._socket, self.generation = to, generation
+        self._timeout_s = timeout_s
         to.settimeout(timeout_s)
         weakref.finalize(self, to.close)
         self._sending, self._receiving = threading.Lock(), threading.Lock()
@@ -124,14 +125,14 @@ class Connection:
         fields = {"places": [each.to_json() for each in places], "size": size, "rows": rows}
         return self._send(CALL, json.dumps(fields).encode(), slot)
 
-    def answer(self, number: int) -> Answer:
+    def answer(self, number: int, within_s: float) -> Answer:
         """Waits for what a call came to; once for each call.
 
         Raises:
             GoneError: The process is gone.
-            SilentError: It does not answer in time, or not what was asked.
+            SilentError: It does not answer in so many seconds, or not what was asked.
         """
-        answer = self._wait(number)
+        answer = self._wait(number, within_s)
         assert isinstance(answer, Answer)
         return answer
 
@@ -165,8 +166,9 @@ class Connection:
                 if not self._free:
                     self._receive()
 
-    def _wait(self, number: int) -> Message | Answer:
+    def _wait(self, number: int, within_s: float | None = None) -> Message | Answer:
         with self._receiving:
+            self._socket.settimeout(within_s or self._timeout_s)
             while number not in self._answers:
                 self._receive()
             return self._answers.pop(number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,22 +17,35 @@ class DeadlyRows:
     """Rows that killed a process when they were called alone, by the bytes of their inputs.
 
     Isolating a row takes a dozen calls, and the tests before a run do it several times. A call
-    that holds a row which is known to be deadly fails without being made.
+    that holds a row which is known to be deadly fails without being made, and so does a call that
+    is repeated as it was.
     """
 
     def __init__(self) -> None:
         self._known: list[tuple[_Row, str]] = []
+        self._calls: dict[bytes, str] = {}
 
     def note(self, arrays: Sequence[Named], rows: int, how: str) -> None:
-        """Notes how a process ended of a call, if that had a single row."""
+        """Notes how a process ended of a call."""
         if rows == 1:
             self._known.append(({(n, part): a.tobytes() for n, part, a in arrays}, how))
+        else:
+            self._calls[_digest(arrays)] = how
 
     def find(self, arrays: Sequence[Named], rows: int) -> str | None:
-        """Returns how a process ended of one of a call's rows; None if no row is known to kill."""
+        """Returns how a process ended of a call, or of one of its rows; None if not known."""
         if not rows:
             return None
-        return next((how for row, how in self._known if _holds(arrays, rows, row)), None)
+        how = self._calls.get(_digest(arrays)) if self._calls else None
+        return how or next((how for row, how in self._known if _holds(arrays, rows, row)), None)
+
+
+def _digest(arrays: Sequence[Named]) -> bytes:
+    found = hashlib.sha256()
+    for name, part, array in arrays:
+        found.update(f"{name}\0{part}\0{array.dtype}{array.shape}\0".encode())
+        found.update(array.tobytes())
+    return found.digest()
 
 
 def _holds(arrays: Sequence[Named], rows: int, row: _Row) -> bool:

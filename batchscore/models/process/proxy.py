@@ -30,6 +30,9 @@ from batchscore.models.process.memory import Named, parts_of
 from batchscore.models.process.raised import foreign_class
 from batchscore.models.process.recipe import Recipe
 
+_LEAST_S = 10.0
+"""Seconds that each answer may take, if the job allows as many for a batch."""
+
 
 class ProcessBackend(Backend):
     """A backend whose framework is imported by another process alone.
@@ -198,14 +201,11 @@ class ProcessCalls:
     def predict(self, inputs: Inputs, rows: int) -> Outputs:
         """Starts a call, and returns what waits for it; see `Calls.predict`."""
         arrays = parts_of(inputs)
-        if self._host.careful:
-            outputs = self._alone(arrays, rows)
-            return lambda: outputs
-        try:
-            link, number = self._started(arrays, rows)
-        except SilentError as error:
-            raise self._host.given_up(error) from error
-        return _Once(partial(self._outputs, link, number, arrays, rows))
+        started = None if self._host.careful else self._started(arrays, rows)
+        if started is not None:
+            return _Once(partial(self._outputs, *started, arrays, rows))
+        outputs = self._alone(arrays, rows)
+        return lambda: outputs
 
     def take_extra_seconds(self) -> float:
         """Returns the seconds for which the process computed, and sets their count to zero."""
@@ -223,44 +223,58 @@ class ProcessCalls:
         self._prepare(link)
         return link.ask_about(parts_of(inputs), "try_kernels", rows)
 
+    def _started(self, arrays: Sequence[Named], rows: int) -> tuple[Connection, int] | None:
+        """Starts a call next to others; None if a process died, and calls are made alone."""
+        link = self._connected()
+        if self._host.careful:
+            return None
+        try:
+            return link, link.call(arrays, rows)
+        except GoneError:
+            self._host.note_death(link)
+        except SilentError as error:
+            self._host.note_silence(link, error, self._host.timeout_s)
+        return None
+
     def _outputs(
         self, link: Connection, number: int, arrays: Sequence[Named], rows: int
     ) -> dict[str, Array]:
         try:
-            answer = link.answer(number)
+            return self._noted(link.answer(number, self._host.timeout_s))
         except GoneError:
             self._host.note_death(link)
-            return self._alone(arrays, rows)
         except SilentError as error:
-            raise self._host.given_up(error) from error
-        return self._noted(answer)
+            self._host.note_silence(link, error, self._host.timeout_s)
+        return self._alone(arrays, rows)
 
     def _alone(self, arrays: Sequence[Named], rows: int) -> dict[str, Array]:
-        """Calls the model while nothing else does, so that it is known what it dies of."""
+        """Calls the model while nobody else does, so that it is known what it dies of."""
         how = self._host.deadly.find(arrays, rows)
-        if how is not None:
-            raise _died(how)
-        with self._host.alone:
-            try:
-                link, number = self._started(arrays, rows)
-                answer = link.answer(number)
-            except GoneError:
-                how = self._host.note_death(link)
-                self._host.deadly.note(arrays, rows, how)
-                died = _died(how)
-                raise died from died.__cause__
-            except SilentError as error:
-                raise self._host.given_up(error) from error
-        return self._noted(answer)
+        if how is None:
+            with self._host.turn():
+                answer = self._answered(arrays, rows)
+            if isinstance(answer, Answer):
+                return self._noted(answer)
+            how = answer
+            self._host.deadly.note(arrays, rows, how)
+        died = _died(how)
+        raise died from died.__cause__
 
-    def _started(self, arrays: Sequence[Named], rows: int) -> tuple[Connection, int]:
-        """Starts a call, in another process if this one died before it."""
+    def _answered(self, arrays: Sequence[Named], rows: int) -> Answer | str:
+        """Returns what a call came to, or how the process ended of it."""
         while True:
             link = self._connected()
+            within_s = _patience_s(self._host.timeout_s, self._call, rows)
+            number = None
             try:
-                return link, link.call(arrays, rows)
+                number = link.call(arrays, rows)
+                return link.answer(number, within_s)
             except GoneError:
-                self._host.note_death(link)
+                how = self._host.note_death(link)
+                if number is not None:  # else it died before the call
+                    return how
+            except SilentError as error:
+                return self._host.note_silence(link, error, within_s)
 
     def _noted(self, answer: Answer) -> dict[str, Array]:
         self._host.note_answer()
@@ -312,6 +326,17 @@ def _died(how: str) -> StepError:
     error = StepError(f"the model's process {how}")
     error.__cause__ = foreign_class("ModelProcessDied")(how)
     return error
+
+
+def _patience_s(timeout_s: float, call: Call | None, rows: int) -> float:
+    """Returns the seconds that an answer to a call of so many rows may take.
+
+    Fewer rows than a batch get a part of its time, so that isolating a row on which the model
+    hangs takes not much longer than noticing that it does. What compiles first gets all of it.
+    """
+    if call is None or call.compile:
+        return timeout_s
+    return min(timeout_s, max(_LEAST_S, timeout_s * rows / call.batch_rows))
 
 
 def _held(link: Connection, recipe: Recipe) -> tuple[Connection, Any]:

@@ -30,13 +30,21 @@ def test_a_call_is_deadly_if_it_holds_a_deadly_row(
     assert (found is not None) == bool({*deadly} & {*batch})
 
 
+def test_a_call_that_is_repeated_as_it_was_is_deadly_again() -> None:
+    """Of other calls nothing is known: one of its rows, or all together, may be at fault."""
+    x_bf = np.arange(6, dtype=np.float32).reshape(3, 2)
+    known = DeadlyRows()
+    known.note(parts_of({"x": x_bf}), 3, "died of all")
+    assert known.find(parts_of({"x": x_bf.copy()}), 3) == "died of all"
+    assert known.find(parts_of({"x": x_bf[:2]}), 2) is None
+    assert known.find(parts_of({"x": x_bf.astype(np.float64)}), 3) is None
+
+
 def test_rows_of_varying_length_are_known_alone() -> None:
     """A call of several rows is made, since their bytes do not tell where a row is."""
     one = parts_of({"x": make_ragged(np.arange(3), np.array([3]))})
     two = parts_of({"x": make_ragged(np.arange(4), np.array([3, 1]))})
     known = DeadlyRows()
-    known.note(two, 2, "died of both")
-    assert known.find(two, 2) is None
     known.note(one, 1, "died")
     assert known.find(one, 1) == "died"
     assert known.find(two, 2) is None

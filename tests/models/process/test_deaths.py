@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +18,12 @@ import pytest
 
 from batchscore.columnar.arrays import Array
 from batchscore.errors import FailedError, StepError
+from batchscore.models.backends.facts import Call
 from batchscore.models.backends.registry import backend_of
 from batchscore.models.loadable import Model
+from batchscore.models.process import proxy
 from batchscore.models.process.host import Host
+from batchscore.models.process.lending import Borrowed
 from batchscore.models.process.proxy import ProcessBackend
 from batchscore.models.process.started import TOO_LARGE, describe_end
 from tests.backends.faulty import EXIT, HANG, SAY_PID, SEGFAULT
@@ -72,15 +77,49 @@ def test_a_process_that_somebody_kills_costs_no_rows(mortal: Host, faulty: Model
     assert calls.predict(rows(4), 1)()["score"][0] == 4
 
 
-def test_a_process_that_is_shared_may_die_of_its_first_rows(mortal: Host, faulty: Model) -> None:
-    """A worker goes on with a process of its own; the launcher has tried the model."""
-    shared = Host("faulty", 60.0, mortal.share())
-    calls = calls_of(shared, faulty)
-    for deadly in (rows(SEGFAULT), rows(1, EXIT)):
-        with pytest.raises(StepError, match="the model's process"):
-            calls.predict(deadly, len(deadly["x"]))()
-    assert calls.predict(rows(2), 1)()["score"][0] == 2
-    shared.close()
+def test_workers_share_the_process_that_takes_the_place(
+    mortal: Host, faulty: Model, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One death costs one message, and no worker starts a process of its own."""
+    workers = [Host("faulty", 60.0, mortal.share()) for _ in range(3)]
+    models = [calls_of(each, faulty, key="a run") for each in workers]
+    before = {int(calls.predict(rows(SAY_PID), 1)()["score"][0]) for calls in models}
+    waiting = [calls.predict(rows(SAY_PID), 1) for calls in models]
+    with pytest.raises(StepError, match="the model's process ended with exit code 3"):
+        models[0].predict(rows(1, EXIT), 2)()
+    after = {int(outputs()["score"][0]) for outputs in waiting}
+    after |= {int(calls.predict(rows(SAY_PID), 1)()["score"][0]) for calls in models}
+    assert (len(before), len(after - before)) == (1, 1)
+    said = [record.getMessage() for record in caplog.records]
+    assert 1 <= len(said) <= 2  # the second one where the call died alone
+    assert {*said} == {"the model's process ended with exit code 3; another one takes its place"}
+
+
+def test_only_the_guilty_row_of_several_workers_is_blamed(mortal: Host, faulty: Model) -> None:
+    """Calls are made one at a time among all workers, so none dies of another one's row."""
+
+    def score(number: int, what: int) -> list[float | None]:
+        calls = calls_of(Host("faulty", 60.0, mortal.share()), faulty, key="a run")
+        found: list[float | None] = []
+        for value in (number, number + 1, what, number + 2):
+            try:
+                found.append(float(calls.predict(rows(value), 1)()["score"][0]))
+            except StepError:
+                found.append(None)
+        return found
+
+    with ThreadPoolExecutor(4) as pool:
+        done = list(pool.map(score, (10, 20, 30, 40), (13, SEGFAULT, 33, EXIT)))
+    assert done == [[10, 11, 13, 12], [20, 21, None, 22], [30, 31, 33, 32], [40, 41, None, 42]]
+
+
+def test_a_worker_that_ends_gives_its_turn_back(mortal: Host) -> None:
+    """Others would wait for it for ever."""
+    connection = mortal.share()
+    with pytest.raises(FailedError, match="is gone"), Borrowed(connection).turn():
+        connection.shutdown(socket.SHUT_RDWR)
+        with mortal.turn():
+            pass
 
 
 def test_a_model_that_always_dies_is_given_up(mortal: Host, faulty: Model) -> None:
@@ -93,16 +132,45 @@ def test_a_model_that_always_dies_is_given_up(mortal: Host, faulty: Model) -> No
     )
 
 
-def test_a_process_that_hangs_is_ended(faulty: Model) -> None:
+def test_a_model_that_hangs_from_the_start_is_given_up(mortal: Host, faulty: Model) -> None:
     """The message names the setting; the run is not left waiting."""
-    host = Host("faulty", 60.0)
-    calls = calls_of(host, faulty)
-    calls.predict(rows(1), 1)()
-    host.timeout_s = 0.2
-    hanging = calls_of(host, faulty)
-    with pytest.raises(FailedError, match=r"gave no answer within .* \(runtime.model_timeout\)"):
-        hanging.predict(rows(HANG), 1)()
-    host.close()
+    calls = calls_of(mortal, faulty)
+    calls.predict(rows(1), 1)  # starts the process
+    hanging = calls.predict(rows(HANG), 1)
+    mortal.timeout_s = 0.2
+    with pytest.raises(FailedError, match=r"no answer within 0 seconds; .* runtime.model_timeout"):
+        hanging()
+
+
+def test_a_row_on_which_the_model_hangs_fails_alone(
+    mortal: Host, faulty: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process is killed, and the next call goes to another one."""
+    monkeypatch.setattr(proxy, "_LEAST_S", 1.0)
+    backend = ProcessBackend(backend_of("faulty"), mortal)
+    calls = backend.load(faulty, "cpu").called(Call(batch_rows=1_000_000))
+    (pid,) = calls.predict(rows(SAY_PID), 1)()["score"]
+    os.kill(int(pid), signal.SIGKILL)
+    assert calls.predict(rows(4), 1)()["score"][0] == 4
+    with pytest.raises(StepError, match="gave no answer within 1 second") as error:
+        calls.predict(rows(HANG), 1)()
+    assert type(error.value.__cause__).__name__ == "ModelProcessDied"
+    assert calls.predict(rows(5), 1)()["score"][0] == 5
+
+
+@pytest.mark.parametrize(
+    ("call", "rows", "seconds"),
+    [
+        (None, 1, 1800),
+        (Call(batch_rows=1000), 1000, 1800),
+        (Call(batch_rows=1000), 500, 900),
+        (Call(batch_rows=1000), 1, 10),
+        (Call(batch_rows=1000, compile=True), 1, 1800),
+    ],
+)
+def test_fewer_rows_get_less_time(call: Call | None, rows: int, seconds: float) -> None:
+    """So a row is isolated in about the time of two batches; compiling takes its time anyway."""
+    assert proxy._patience_s(1800.0, call, rows) == seconds
 
 
 LEAK = """

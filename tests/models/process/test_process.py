@@ -164,7 +164,7 @@ from batchscore.models.process.host import Host
 host = Host("npz", 60.0)
 connection = host.connect()
 connection.ask("backend", "resolve", ("cpu",))
-print(host._started._process.pid, flush=True)
+print(host._own._started._process.pid, flush=True)
 time.sleep(600)
 """
 
