@@ -12,12 +12,13 @@ The other modules of the package take Beam from here, or import it after this mo
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
+
+from batchscore.processes import replaced, stand_in
 
 _MANAGER = "apache_beam.ml.inference.model_manager"
 _TEXTS = "apache_beam.io.textio"  # It copies the texts of pandas' functions into its own.
@@ -31,26 +32,6 @@ _HINTS = "apache_beam.typehints.typehints"
 _DOOR, _ROAR = "beartype.door", "beartype.roar"
 _UTIL = "apache_beam.transforms.util"
 _FERNET = "cryptography.fernet"
-
-
-def _stand_in(name: str, **given: object) -> ModuleType:
-    """Returns a module in place of another, which is imported when something else is asked of it.
-
-    Args:
-        name: The module that is left out.
-        given: What Beam takes from it while it is imported.
-    """
-
-    def find(asked: str) -> Any:
-        if asked == "__path__":  # An import asks whether the module is a package.
-            raise AttributeError(f"{name}.{asked} is left out")
-        if sys.modules.get(name) is module:
-            del sys.modules[name]
-        return getattr(import_module(name), asked)
-
-    module = ModuleType(name)
-    vars(module).update(given, __getattr__=find)
-    return module
 
 
 def _late(user: str, name: str, **homes: str) -> Callable[..., Any]:
@@ -98,38 +79,29 @@ def _converter(**hints: Any) -> Any:
     return _from_typehints(**hints)
 
 
-@contextmanager
-def _left_out() -> Iterator[None]:
-    """Replaces the modules that are left out, where they are not imported yet."""
+def _left_out() -> dict[str, ModuleType | None]:
+    """Returns what is in place of the modules that are left out."""
     door = {"is_subhint": _DOOR, "BeartypeDoorException": _ROAR}
-    replacing: dict[str, ModuleType | None] = {
+    return {
         # Beam imports it again where it is None and a pipeline wants it.
-        _MANAGER: _stand_in(_MANAGER, ModelManager=None),
-        _TEXTS: _stand_in(_TEXTS, __all__=()),
+        _MANAGER: stand_in(_MANAGER, ModelManager=None),
+        _TEXTS: stand_in(_TEXTS, __all__=()),
         # An ImportError in it would have Beam log a warning.
-        _MONGODB: _stand_in(_MONGODB, __all__=()),
+        _MONGODB: stand_in(_MONGODB, __all__=()),
         # An ImportError: Beam does without Google Cloud, as where its extra is not installed.
         _BIGQUERY: None,
-        _HTTP: _stand_in(_HTTP),
+        _HTTP: stand_in(_HTTP),
         # An ImportError would have Arrow, on another thread, do without pandas for good.
-        _PANDAS: _stand_in(_PANDAS),
-        _FRAMES: _stand_in(_FRAMES, __all__=()),
-        _DOOR: _stand_in(_DOOR, is_subhint=_late(_HINTS, "is_subhint", **door)),
-        _ROAR: _stand_in(_ROAR, BeartypeDoorException=None),
-        _FERNET: _stand_in(_FERNET, Fernet=_late(_UTIL, "Fernet", Fernet=_FERNET)),
+        _PANDAS: stand_in(_PANDAS),
+        _FRAMES: stand_in(_FRAMES, __all__=()),
+        _DOOR: stand_in(_DOOR, is_subhint=_late(_HINTS, "is_subhint", **door)),
+        _ROAR: stand_in(_ROAR, BeartypeDoorException=None),
+        _FERNET: stand_in(_FERNET, Fernet=_late(_UTIL, "Fernet", Fernet=_FERNET)),
     }
-    names = [name for name in replacing if name not in sys.modules]
-    vars(sys)["modules"].update({name: replacing[name] for name in names})
-    try:
-        yield
-    finally:
-        for name in names:
-            if sys.modules.get(name) is replacing[name]:
-                sys.modules.pop(name, None)
 
 
 _is_first = "apache_beam.io" not in sys.modules
-with _left_out():
+with replaced(_left_out()):
     import apache_beam as beam
     from apache_beam.coders.coders import Coder
     from apache_beam.coders.typecoders import registry

@@ -12,10 +12,13 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 _ARENAS = 4
 _M_ARENA_MAX = -8  # in glibc's malloc.h
@@ -205,3 +208,36 @@ def read_quota(path: str) -> int | None:
 def shows_gpu() -> bool:
     """Tells whether a driver of this machine shows a GPU."""
     return any(os.path.exists(each) for each in _GPUS)
+
+
+def stand_in(name: str, **given: object) -> ModuleType:
+    """Returns a module in place of another, which is imported when something else is asked of it.
+
+    Args:
+        name: The module that is left out.
+        given: What others take from it while it is left out.
+    """
+
+    def find(asked: str) -> Any:
+        if asked == "__path__":  # An import asks whether the module is a package.
+            raise AttributeError(f"{name}.{asked} is left out")
+        if sys.modules.get(name) is module:
+            del sys.modules[name]
+        return getattr(import_module(name), asked)
+
+    module = ModuleType(name)
+    vars(module).update(given, __getattr__=find)
+    return module
+
+
+@contextmanager
+def replaced(modules: Mapping[str, ModuleType | None]) -> Iterator[None]:
+    """Replaces modules that are not imported yet; importing one for which there is None fails."""
+    names = [name for name in modules if name not in sys.modules]
+    vars(sys)["modules"].update({name: modules[name] for name in names})
+    try:
+        yield
+    finally:
+        for name in names:
+            if sys.modules.get(name) is modules[name]:
+                sys.modules.pop(name, None)

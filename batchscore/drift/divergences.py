@@ -10,6 +10,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from batchscore.drift import special
+
 Counts = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
@@ -57,20 +59,21 @@ def l_infinity(p_k: Counts, q_k: Counts) -> float:
     return float(np.abs(p_share_k - q_share_k).max())
 
 
+def _chance(freedom: int, statistic: float) -> float:
+    return float(special.functions().chdtrc(freedom, statistic)) if freedom else 1.0
+
+
 def chi2(p_k: Counts, q_k: Counts) -> tuple[float, int, float]:
     """Returns the two-sample chi-square statistic, its degrees of freedom and its p-value.
 
     Without Yates' correction; bins that are empty on both sides do not count.
     """
-    # Imported late: the command line has to start without SciPy.
-    from scipy.special import chdtrc
-
     p_k, q_k = _occupied(p_k, q_k)
     n, m = float(p_k.sum()), float(q_k.sum())
     p_share_k, q_share_k = shares(p_k, q_k)
     statistic = math.fsum(((p_share_k - q_share_k) ** 2 * (n * m) / (p_k + q_k)).tolist())
     freedom = p_k.size - 1
-    return statistic, freedom, float(chdtrc(freedom, statistic)) if freedom else 1.0
+    return statistic, freedom, _chance(freedom, statistic)
 
 
 def cramers_v(p_k: Counts, q_k: Counts) -> float:

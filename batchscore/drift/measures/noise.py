@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from batchscore.drift import special
+
 
 def pooled_size(n: int, m: int) -> float:
     """Returns s = 1/n + 1/m, which the variance of a difference of two samples has as a factor."""
@@ -10,21 +12,14 @@ def pooled_size(n: int, m: int) -> float:
 
 def normal_floor(alpha: float) -> float:
     """Returns what a standard normal variable exceeds with the chance `alpha`."""
-    # Imported late: the command line has to start without SciPy.
-    from scipy.special import ndtri
-
-    return -float(ndtri(alpha))
+    return -float(special.functions().ndtri(alpha))
 
 
 def chi2_chance(statistic: float, freedom: int) -> float:
     """Returns the chance that a chi-square variable exceeds `statistic`."""
-    from scipy.special import chdtrc
-
-    return float(chdtrc(freedom, statistic))
+    return float(special.functions().chdtrc(freedom, statistic))
 
 
 def chi2_floor(alpha: float, freedom: int) -> float:
     """Returns what a chi-square variable exceeds with the chance `alpha`."""
-    from scipy.special import chdtri
-
-    return float(chdtri(freedom, alpha))
+    return float(special.functions().chdtri(freedom, alpha))
