@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import date
 from typing import IO, Any, Literal
 
-from batchscore.arguments import typed
+from batchscore.arguments import checks_arguments
 from batchscore.errors import (
     ArgumentError,
     BatchscoreError,
@@ -133,7 +133,7 @@ class CheckResult:
     document: Mapping[str, Any] = field(repr=False)
 
 
-@typed
+@checks_arguments
 def check(
     job: str | os.PathLike[str],
     params: Values | None = None,
@@ -161,7 +161,7 @@ def check(
     return _checked(_command("check", job, params, overrides, ()))
 
 
-@typed
+@checks_arguments
 def run(
     job: str | os.PathLike[str],
     params: Values | None = None,

@@ -29,7 +29,7 @@ _WORDS = {
 _NO_LISTS = (str, bytes, bytearray, Mapping)
 
 
-def typed(function: Callable[Given, Returned]) -> Callable[Given, Returned]:
+def checks_arguments(function: Callable[Given, Returned]) -> Callable[Given, Returned]:
     """Returns a function that refuses arguments of other types than its annotations say.
 
     A number may be NumPy's, and a list any sequence. Python itself reports arguments that are
@@ -45,7 +45,7 @@ def typed(function: Callable[Given, Returned]) -> Callable[Given, Returned]:
     return checked
 
 
-def typed_fields(kind: type[Made]) -> type[Made]:
+def checks_fields(kind: type[Made]) -> type[Made]:
     """Makes a dataclass refuse values of other types than its fields'."""
     signature, make = inspect.signature(kind), kind.__init__
 

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 import batchscore as bs
-from batchscore.arguments import _description, typed, typed_fields
+from batchscore.arguments import _description, checks_arguments, checks_fields
 
 FUNCTIONS = [name for name in bs.__all__ if inspect.isfunction(getattr(bs, name))]
 CLASSES = ["Category", "DatePart", "Number"]
 
 
-@typed
+@checks_arguments
 def example(
     path: str | Path,
     inputs: Mapping[str, Sequence[str]] | None = None,
@@ -114,7 +114,7 @@ def test_each_public_function_says_what_it_takes(name: str) -> None:
     assert all(_description(called, each) for each in inspect.signature(called).parameters)
 
 
-@typed_fields
+@checks_fields
 @dataclass(frozen=True)
 class Example:
     """A column.

@@ -375,7 +375,7 @@ FUNCTIONS = [
     ),
 ]
 OUTPUT = [
-    Case("output-column", change(output__columns=["idd"]), ("output.columns", "nearest: 'id'")),
+    Case("output-column", change(output__columns=["idd"]), ("nearest: 'id'", "scores are written")),
     Case(
         "partition-column-missing",
         change(output__partition_by=["month"]),

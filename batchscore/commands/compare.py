@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from batchscore.arguments import typed
+from batchscore.arguments import checks_arguments
 from batchscore.commands.files import is_profile, read_profile
 from batchscore.commands.profile import (
     Data,
@@ -72,7 +72,7 @@ class Comparison:
         return list(sentences(self.drift, *sides, self.reference.title).values())
 
 
-@typed
+@checks_arguments
 def compare(
     reference: TableProfile | Data,
     current: TableProfile | Data,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatch
 from typing import TypeAlias
 
-from batchscore.arguments import typed
+from batchscore.arguments import checks_arguments
 from batchscore.commands.unwritable import writable
 from batchscore.drift.profile_file import PROFILE_KEY, write_table
 from batchscore.drift.table import TableProfile
@@ -33,7 +33,7 @@ def is_profile(address: str) -> bool:
         return False
 
 
-@typed
+@checks_arguments
 def read_profile(path: Address) -> TableProfile:
     """Returns the profile that `write_profile`, `batchscore profile` or a run stored.
 
@@ -51,7 +51,7 @@ def read_profile(path: Address) -> TableProfile:
         raise InvalidError(str(error)) from error
 
 
-@typed
+@checks_arguments
 def write_profile(profile: TableProfile, path: Address) -> int:
     """Stores a profile as one file, replaced in one step; returns its bytes.
 

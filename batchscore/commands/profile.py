@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import pyarrow as pa
 
-from batchscore.arguments import typed
+from batchscore.arguments import checks_arguments
 from batchscore.columnar.tables import stream_of
 from batchscore.drift.column import Hint, Kind, new_column
 from batchscore.drift.table import TableProfile
@@ -117,7 +117,7 @@ class Profiled:
         }
 
 
-@typed
+@checks_arguments
 def profile(
     data: Data,
     *,

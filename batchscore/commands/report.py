@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from batchscore.arguments import typed
+from batchscore.arguments import checks_arguments
 from batchscore.commands.compare import Comparison
 from batchscore.commands.files import Address, write_page
 from batchscore.drift.findings import TableDrift
@@ -71,7 +71,7 @@ def report_comparison(found: Comparison) -> Page:
     return Page(make_report(None, [compared]))
 
 
-@typed
+@checks_arguments
 def write_report(
     path: Address, found: TableDrift, reference: TableProfile, current: TableProfile
 ) -> int:

@@ -173,8 +173,9 @@ def golden_of(
     if gap > tolerance:
         raise ModelError(
             f"the model that was built again from its weights gives scores that differ by "
-            f"{gap:.3g}; the tolerance is {tolerance:g}. Give the args that it was built with, and "
-            "keep what scores depend on in parameters or registered buffers"
+            f"{gap:.3g}; the tolerance is {tolerance:g}. Give the args that it was built with, "
+            "keep what scores depend on in parameters or registered buffers, and draw no random "
+            "numbers in forward"
         )
     places_g = golden_places(rows.select(draft.read))
     chosen = golden_rows(rows.select(draft.read), places_g)

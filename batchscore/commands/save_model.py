@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchscore.arguments import typed
+from batchscore.arguments import checks_arguments
 from batchscore.columnar.tables import as_batch
 from batchscore.commands.sample_scores import (
     Draft,
@@ -65,7 +65,7 @@ class SavedModel:
     card: Mapping[str, Any] = field(repr=False)
 
 
-@typed
+@checks_arguments
 @keeping_threads()
 def save_model(
     folder: str | os.PathLike[str],

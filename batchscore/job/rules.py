@@ -123,7 +123,8 @@ class Checks(Section):
     score_range: ScoreRange | dict[Text, ScoreRange] | None = Field(
         default=None,
         description="`[smallest, largest]` allowed for every score that is a number, or a mapping "
-        "of score columns to such pairs.",
+        "of score columns to such pairs. A name that no score of numbers has is refused before any "
+        "work.",
     )
     not_null: Columns = Field(
         default=(),

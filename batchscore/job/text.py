@@ -56,7 +56,10 @@ def parse_yaml(content: bytes | str, source: str) -> Any:
         text = content if isinstance(content, str) else content.decode("utf-8-sig")
         loader = yaml.SafeLoader(text)
     except UnicodeDecodeError as error:
-        raise JobFileError(f"{source}: byte {error.start} is not UTF-8; save as UTF-8") from None
+        raise JobFileError(
+            f"{source}: byte {error.start} is not UTF-8; name a job file, which is "
+            "YAML, or save it as UTF-8"
+        ) from None
     except yaml.YAMLError:
         raise JobFileError(f"{source}: has control characters; expected text") from None
     loader.yaml_implicit_resolvers = _RESOLVERS  # on this loader alone

@@ -60,8 +60,8 @@ def plural(noun: str) -> str:
 
 
 def with_article(noun: str) -> str:
-    """Returns a noun after `a` or `an`, by its first letter."""
-    return f"{'an' if noun[:1] in 'AEIOUaeiou' else 'a'} {noun}"
+    """Returns a noun after `a` or `an`, by its first letter; NumPy's array is an ndarray."""
+    return f"{'an' if noun[:1] in 'AEIOUaeiou' or noun == 'ndarray' else 'a'} {noun}"
 
 
 def type_of(value: object) -> str:

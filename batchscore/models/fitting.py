@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchscore.arguments import typed, typed_fields
+from batchscore.arguments import checks_arguments, checks_fields
 from batchscore.columnar.tables import as_batch
 from batchscore.errors import InputError
 from batchscore.messages.wording import counted, nearest
@@ -30,7 +30,7 @@ from batchscore.models.features import (
 from batchscore.models.validate import validated
 
 
-@typed_fields
+@checks_fields
 @dataclass(frozen=True)
 class Number:
     """A number to standardise: gaps become the median, and outliers are clipped.
@@ -44,7 +44,7 @@ class Number:
     clip_quantiles: tuple[float, float] | None = (0.001, 0.999)
 
 
-@typed_fields
+@checks_fields
 @dataclass(frozen=True)
 class Category:
     """A category to number: 0 is missing, 1 is unseen, then the most frequent values.
@@ -60,7 +60,7 @@ class Category:
     min_count: int = 1
 
 
-@typed_fields
+@checks_fields
 @dataclass(frozen=True)
 class DatePart:
     """A part of a date or time, such as its hour or its weekday.
@@ -81,7 +81,7 @@ class DatePart:
 Encoding: TypeAlias = str | Number | Category | DatePart
 
 
-@typed
+@checks_arguments
 def fit_features(table: Any, inputs: Mapping[str, Sequence[Encoding]]) -> Features:
     """Fits the preprocessing of a model to its training rows.
 

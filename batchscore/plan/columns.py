@@ -20,7 +20,10 @@ from batchscore.stages.tally import check_type
 from batchscore.stages.write import Target
 
 _INPUTS = "model.inputs"
-_MAPPED = "; model.inputs gives an input the columns that it takes, such as {x: [a, b]}"
+_HINTS = {
+    _INPUTS: "; model.inputs gives an input the columns that it takes, such as {x: [a, b]}",
+    "output.columns": "; it lists columns of the input, and scores are written in any case",
+}
 
 
 def read_filters(job: Job) -> list[list[tuple[Any, ...]]] | None:
@@ -102,7 +105,7 @@ def _check_known(key: str, names: Iterable[str], footers: Sequence[Footer]) -> N
         if name not in known:
             raise InputError(
                 f"{key}: column {name!r} is not in {lacking(footers, name)}; {nearest(name, known)}"
-                + _MAPPED * (key == _INPUTS)
+                + _HINTS.get(key, "")
             )
 
 

@@ -260,6 +260,7 @@ def test_remote_job_files(tmp_path: Path) -> None:
         ({"batchscore": True}, "batchscore: expected 1"),
         ({"name": "a b"}, "name: expected a name of letters, digits, '_', '.' and '-', found"),
         ({"name": 5}, "name: expected a text, found 5"),
+        ({"name": None}, "name: expected a text, found null"),
         ({"name": "x" * 65}, "name: expected at most 64 characters"),
         ({"input": "in"}, "input: expected a mapping with keys such as path, found 'in'"),
         ({"input": {"path": []}}, "input.path: expected a list that is not empty, found []"),
