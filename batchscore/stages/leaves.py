@@ -23,7 +23,7 @@ class Leaves:
         fixed_bits: Bits that the plain numbers, times and booleans of a row take.
         unsized: Leaves whose decoded bytes the run's types do not tell.
         is_nested: Whether there are lists, structs or maps among the columns.
-        flat: First leaf that has a value or a null for each row; None: there is none.
+        flat: First leaf that has a value or a null for each row; None without one.
     """
 
     stored: pq.ParquetSchema

@@ -131,7 +131,7 @@ class Backend(ABC):
 
         Args:
             model: What the card says, and where the files are; `localize` gives their folder. In a
-                process of its own it has no `features`: inputs come encoded by them.
+                process of its own it has no `features`, since inputs come encoded.
             device: What `resolve` returned.
             threads: Threads that one call may use.
             prove: Tries more than loading needs, once before a run.
