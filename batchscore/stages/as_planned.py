@@ -32,7 +32,7 @@ def check_values(metadata: pq.FileMetaData, piece: Piece, leaf: int | None, term
         metadata: The shard's footer.
         piece: What was planned.
         leaf: A leaf column of one value for each row, which was read: Arrow ends the process over
-            an encrypted or damaged one. None: there is none.
+            an encrypted or damaged one. None without one.
         terms: The user's names, for messages.
     """
     if leaf is None:
