@@ -356,7 +356,9 @@ def _require_checked(spec: Spec, block: Block) -> None:
         JobFileError: No score for `score_range`.
     """
     assert block.values is not None
-    check_score_range(spec.scoring.checks, {each.name: each.type for each in block.values.schema})
+    known = known_types(block.values)
+    types = {name: known.get(name, pa.null()) for name in block.values.schema.names}
+    check_score_range(spec.scoring.checks, types)
     Tallies(spec.scoring.target.checks, block.unit).add([block.values, block.batch], block.rows_b)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,10 +17,10 @@ from hypothesis import strategies as st
 
 from batchscore.columnar.arrays import to_arrow
 from batchscore.errors import InvalidError, JobFileError, UnfitStepError
-from batchscore.job import Labels, Sigmoid, Softmax, Threshold, TopK, load_job
+from batchscore.job import Checks, Labels, Sigmoid, Softmax, Threshold, TopK, load_job
 from batchscore.job.steps.base import Step
 from batchscore.models.loadable import Model, ModelOutput
-from batchscore.plan.declared_scores import check_declared, declared_types
+from batchscore.plan.declared_scores import check_declared, check_score_range, declared_types
 from batchscore.plan.model import resolve_model
 from batchscore.stages.postprocess import postprocess
 from tests.factory import change_job, make_block, make_rows, run_cli, write_job, write_shard
@@ -127,6 +128,31 @@ def test_a_range_needs_a_score_of_numbers(folder: Path) -> None:
     check_declared(
         *_resolved(folder, {**changes, "checks.score_range": {"grid": [0, 1]}}, flag, GRID)
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_refused"),
+    [
+        (pa.float16(), False),
+        (pa.decimal128(9, 2), False),
+        (pa.large_list(pa.list_(pa.int8(), 2)), False),
+        (pa.null(), False),
+        (pa.string_view(), True),
+        (pa.dictionary(pa.int8(), pa.string()), True),
+        (pa.struct([("a", pa.int8())]), True),
+        (pa.map_(pa.string(), pa.int8()), True),
+        (pa.list_(pa.bool_()), True),
+        (pa.uuid(), True),
+        (pa.timestamp("us"), True),
+    ],
+    ids=str,
+)
+def test_only_scores_of_numbers_have_a_range(kind: pa.DataType, is_refused: bool) -> None:
+    """Numbers at any depth of lists count; a type that is not known yet may be one."""
+    checks = Checks(score_range={"s": (0, 1)})
+    expected = pytest.raises(JobFileError, match=r"'s' is .*, expected numbers")
+    with expected if is_refused else nullcontext():
+        check_score_range(checks, {"s": kind})
 
 
 def test_what_a_function_makes_is_not_known(folder: Path) -> None:
