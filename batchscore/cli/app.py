@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 _SLOWEST_START_S = 10.0
-_LONG = 100_000
+_LONG = 10_000
 _NO_FOLDER = (
     "the working directory of this process was deleted; change to one that exists, and run again"
 )

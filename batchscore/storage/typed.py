@@ -195,7 +195,7 @@ _PLAIN: dict[Any, tuple[Callable[[Any], bool], str]] = {
 
 
 def _fields(kind: Any) -> _Read:
-    hints = get_type_hints(kind, include_extras=True)
+    hints = _hints(kind)
     readers = [(name, _reader(hints[name])) for name in _declared(kind)]
     needed, source = _required(kind), _source(kind)
 
@@ -210,9 +210,14 @@ def _fields(kind: Any) -> _Read:
     return mapping
 
 
+@cache  # Python compiles each annotation every time that it is asked.
+def _hints(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind, include_extras=True)
+
+
 def _source(kind: Any) -> list[str]:
     """Returns the name of the field that keeps the mapping, if there is one."""
-    hints = get_type_hints(kind, include_extras=True)
+    hints = _hints(kind)
     return [field.name for field in fields(kind) if SOURCE in get_args(hints[field.name])]
 
 
@@ -273,7 +278,7 @@ def _described(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
     text = inspect.getdoc(kind) or ""
     about, _, arguments = text.partition("\n\nArgs:\n")
     meanings = {name: " ".join(words.split()) for name, words in _ARGUMENT.findall(arguments)}
-    hints = get_type_hints(kind, include_extras=True)
+    hints = _hints(kind)
     properties = {
         name: {**_schema(hints[name], definitions), "description": meanings[name]}
         for name in _declared(kind)

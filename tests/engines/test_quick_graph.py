@@ -72,7 +72,17 @@ def test_signatures_are_those_of_beam() -> None:
                 names.clear()
                 defaults.clear()
         assert not userstate.is_stateful_dofn(Stateless())
-        assert userstate.get_dofn_specs(Stateful()) == ({BAG}, set())
+        stateful = Stateful()
+        for _ in range(2):
+            states, timers = userstate.get_dofn_specs(stateful)
+            assert (states, timers) == ({BAG}, set())
+            states.clear()
+        del stateful
+        # Each may get the number of the one before it, which has ended.
+        assert [userstate.is_stateful_dofn(kind()) for kind in (Stateless, Stateful) * 3] == [
+            False,
+            True,
+        ] * 3
 
 
 def test_a_signature_is_taken_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,10 +101,27 @@ def test_a_signature_is_taken_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(asked) == len({each.__func__ for each in asked}) > 5
 
 
+def test_a_step_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beam asks for the state of one DoFn when it is made, translated and run."""
+    step, looks = Stateless(), list[object]()
+
+    def listed(looked_at: object) -> list[str]:
+        looks.append(looked_at)
+        return ["process"]
+
+    monkeypatch.setattr(Stateless, "__dir__", listed)
+    with quick_signatures():
+        for _ in range(3):
+            userstate.validate_stateful_dofn(step)
+    assert looks == [step]
+
+
 def test_beams_own_is_there_after_an_error() -> None:
     """A process that runs other pipelines has Beam as it was."""
-    before = core.get_function_args_defaults
+    before, beams_specs = core.get_function_args_defaults, userstate.get_dofn_specs
     with pytest.raises(KeyError), quick_signatures():
         assert core.get_function_args_defaults is not before
+        assert userstate.get_dofn_specs is not beams_specs
         raise KeyError
     assert core.get_function_args_defaults is before
+    assert userstate.get_dofn_specs is beams_specs
