@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import date
+from numbers import Integral, Real
 from typing import IO, Any, Literal
 
 from batchscore.arguments import checks_arguments
@@ -28,6 +29,7 @@ from batchscore.errors import (
     RetryError,
     StoppedError,
 )
+from batchscore.messages.wording import type_of
 
 Values = Mapping[str, Any]
 _RAISED: dict[int, type[BatchscoreError]] = {
@@ -210,11 +212,11 @@ def _command(
 def _plain(key: str, value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, str | int | float | date):
+    if isinstance(value, str | Real | date):
         return value.isoformat() if isinstance(value, date) else str(value)
-    kind = type(value).__name__
     raise ArgumentError(
-        f"parameter {key}: expected a text, number, boolean or date, found {kind}; convert it"
+        f"parameter {key}: expected a text, number, boolean or date, found {type_of(value)}; "
+        "convert it"
     )
 
 
@@ -222,13 +224,21 @@ def _yaml(key: str, value: Any) -> str:
     """Returns a value as JSON, which is YAML; a date as YAML has it."""
     if isinstance(value, date):
         return value.isoformat()
-    plain = os.fspath(value) if isinstance(value, os.PathLike) else value
     try:
-        return json.dumps(plain)
+        return json.dumps(value, default=_builtin)
     except (TypeError, ValueError) as error:
         raise ArgumentError(
             f"override {key}: {error}; give texts, numbers, lists or dicts"
         ) from error
+
+
+def _builtin(value: Any) -> str | int | float:
+    """Returns a path as a text, and a number of another library as Python's."""
+    if isinstance(value, os.PathLike):
+        return str(os.fspath(value))
+    if isinstance(value, Real):
+        return int(value) if isinstance(value, Integral) else float(value)
+    raise TypeError(f"found {type_of(value)}")
 
 
 def _document(code: int, text: str) -> dict[str, Any]:

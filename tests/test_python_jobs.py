@@ -14,11 +14,13 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pyarrow.parquet as pq
 import pytest
 
 import batchscore as bs
+from batchscore.api import _plain, _yaml
 from tests.factory import write_job
 from tests.waiting import wait_until
 
@@ -105,8 +107,24 @@ def test_what_is_wrong_is_raised(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("values", [{"params": {"d": object()}}, {"overrides": {"x": object()}}])
 def test_values_that_no_job_file_holds_are_refused(values: Any, tmp_path: Path) -> None:
     """A value that is no text, number, boolean, date, list or dict is a TypeError."""
-    with pytest.raises(TypeError, match="object"):
+    with pytest.raises(TypeError, match="found an object"):
         bs.run(write_job(tmp_path), **values)
+
+
+@pytest.mark.parametrize(
+    ("value", "parameter", "override"),
+    [
+        (True, "true", "true"),
+        (np.int64(3), "3", "3"),
+        (np.float32(0.5), "0.5", "0.5"),
+        (date(2026, 11, 30), "2026-11-30", "2026-11-30"),
+        ("3", "3", '"3"'),
+    ],
+)
+def test_values_become_those_of_a_job_file(value: Any, parameter: str, override: str) -> None:
+    """Numbers of NumPy are numbers, as parameters and as other values for keys."""
+    assert (_plain("p", value), _yaml("k", value)) == (parameter, override)
+    assert _yaml("k", [Path("a"), np.int8(1)]) == '["a", 1]'
 
 
 HOST = """
