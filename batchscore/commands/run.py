@@ -37,7 +37,7 @@ from batchscore.messages.wording import counted, counted_were
 from batchscore.models.process.current import ended
 from batchscore.phases import BEAM, PUBLISHED, Stopwatch, by_phase, rounded, start_up_steps, times
 from batchscore.plan import Plan, Work, keeping_kernels, plan_facts, scored_as, settle
-from batchscore.processes import uncollected
+from batchscore.processes import frozen, uncollected
 from batchscore.runs import layout
 from batchscore.runs.checks import rejects_allowed
 from batchscore.runs.heal import relist
@@ -133,7 +133,7 @@ def run_plan(
         layout.claim_output(spec.output)
         run = layout.new_run_id(spec.output)
         lease = acquire(spec.output, spec.slice, "run", run)
-    with lease:
+    with lease, frozen():
         opened = _begin_held(plan, launch, rescore, run, lease, clock)
         return opened if isinstance(opened, Manifest) else _score(opened, launch, watch, stop)
 

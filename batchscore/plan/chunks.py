@@ -15,7 +15,7 @@ _DECODED_ROWS = 65_536
 _END_BYTES = 8  # of every Parquet file: the footer's length, and four letters
 
 
-def encrypted_columns(file: pa.NativeFile, size: int, metadata: pq.FileMetaData) -> frozenset[str]:
+def encrypted_columns(file: pa.NativeFile, size: int, reader: LeafReader) -> frozenset[str]:
     """Returns the paths of a shard's encrypted columns, whose footer itself is plain.
 
     Such a footer is signed: it is longer than what Arrow parsed. Of other files no column is
@@ -23,10 +23,10 @@ def encrypted_columns(file: pa.NativeFile, size: int, metadata: pq.FileMetaData)
     """
     file.seek(size - _END_BYTES)
     length = int.from_bytes(file.read(4), "little")
-    if length == metadata.serialized_size:
+    if length == reader.metadata.serialized_size:
         return frozenset()
-    paths = leaf_paths(metadata)
-    return frozenset(path for i, path in enumerate(paths) if not _opens(file, metadata, i))
+    paths = leaf_paths(reader.metadata)
+    return frozenset(path for leaf, path in enumerate(paths) if not _opens(reader, leaf))
 
 
 def leaf_paths(metadata: pq.FileMetaData) -> list[str]:
@@ -51,40 +51,39 @@ def _belongs(path: str, names: Collection[str]) -> bool:
     return path in names or any(path.startswith(f"{name}.") for name in names)
 
 
-def open_leaves(file: pa.NativeFile, metadata: pq.FileMetaData, leaves: list[int]) -> None:
+def open_leaves(reader: LeafReader, leaves: list[int]) -> None:
     """Raises OSError for leaf columns that are encrypted, or damaged in the footer.
 
     Over their part of the footer Arrow would end the process; its reader, which opens them here
     without reading a row, raises.
     """
-    reader = pq.ParquetFile(file, metadata=metadata, buffer_size=1, pre_buffer=False).reader
-    for group in range(metadata.num_row_groups if leaves else 0):
+    for group in range(reader.num_row_groups if leaves else 0):
         list(reader.iter_batches(0, [group], leaves, use_threads=False))
 
 
-def _opens(file: pa.NativeFile, metadata: pq.FileMetaData, leaf: int) -> bool:
+def _opens(reader: LeafReader, leaf: int) -> bool:
     try:
-        open_leaves(file, metadata, [leaf])
+        open_leaves(reader, [leaf])
     except OSError as error:
         return "decrypt" not in str(error)
     return True
 
 
-def check_rows(file: pa.NativeFile, metadata: pq.FileMetaData, sizes: Sequence[int]) -> None:
+def check_rows(reader: LeafReader, sizes: Sequence[int]) -> None:
     """Raises ValueError where a footer contradicts itself; the rows of its row groups count.
 
     The file's own count is not needed to read it, and other readers do not look at it. Where it
     differs, the columns of each row group must confirm the row group's count.
     """
-    wrong = ValueError(
-        f"its footer counts {counted(metadata.num_rows, 'row')}, its row groups {sum(sizes):,}"
-    )
-    if min(sizes, default=0) < 0:
-        raise wrong
-    if sum(sizes) == metadata.num_rows:
+    metadata, fewest, rows = reader.metadata, min(sizes, default=0), sum(sizes)
+    if fewest >= 0 and rows == metadata.num_rows:
         return
+    footer = counted(metadata.num_rows, "row")
+    wrong = ValueError(f"its footer counts {footer}, its row groups {rows:,}")
+    if fewest < 0:
+        raise wrong
     leaves = list(range(metadata.num_columns))
-    open_leaves(file, metadata, leaves)
+    open_leaves(reader, leaves)
     repeated = [metadata.schema.column(leaf).max_repetition_level > 0 for leaf in leaves]
     for group, size in enumerate(sizes):
         for leaf in leaves:

@@ -20,7 +20,6 @@ from batchscore.messages.wording import counted
 from batchscore.plan.chunks import (
     check_rows,
     encrypted_columns,
-    leaf_paths,
     leaves_of,
     open_leaves,
 )
@@ -37,7 +36,7 @@ from batchscore.plan.pruning import Keys, fragment
 from batchscore.stages.filters import decidable, pruning_expression
 from batchscore.stages.int96 import int96_columns
 from batchscore.stages.read import unreadable
-from batchscore.storage.parquet import read_footer
+from batchscore.storage.parquet import open_footer
 from batchscore.storage.store import open_filesystem
 from batchscore.units.unit import Piece, Shard
 
@@ -134,7 +133,8 @@ class _Alike:
 
     Args:
         stored: The schema as it is stored.
-        paths: Dotted path of each leaf column.
+        paths: Names of each leaf column, from its top-level column down.
+        flat: Whether each leaf is a column of its own.
         arrow: The Arrow schema that is stored next to it; None: none is.
         raw: The schema as Arrow makes it of these.
         schema: Schema in plain types, with the hive keys.
@@ -144,7 +144,8 @@ class _Alike:
     """
 
     stored: pq.ParquetSchema
-    paths: list[str]
+    paths: list[list[str]]
+    flat: bool
     arrow: bytes | None
     raw: pa.Schema
     schema: pa.Schema
@@ -163,9 +164,9 @@ class _Reading:
         self.filtered = {condition[0] for group in filters or () for condition in group}
         self._last: _Alike | None = None
 
-    def columns(self, path: str, metadata: pq.FileMetaData) -> _Alike:
+    def columns(self, path: str, metadata: pq.FileMetaData, paths: list[list[str]]) -> _Alike:
         """Returns what a schema comes to, the last one's where the shards are alike."""
-        last, stored, paths = self._last, metadata.schema, leaf_paths(metadata)
+        last, stored = self._last, metadata.schema
         arrow = (metadata.metadata or {}).get(_ARROW_SCHEMA)
         same = last is not None and (last.paths, last.arrow) == (paths, arrow)
         if last is None or not (same and stored.equals(last.stored) and _is_raw(last, stored)):
@@ -173,7 +174,7 @@ class _Reading:
         return last
 
     def _columns(
-        self, path: str, stored: pq.ParquetSchema, paths: list[str], arrow: bytes | None
+        self, path: str, stored: pq.ParquetSchema, paths: list[list[str]], arrow: bytes | None
     ) -> _Alike:
         raw, int96 = stored.to_arrow_schema(), int96_columns(stored)
         _no_duplicates(path, raw)
@@ -183,7 +184,8 @@ class _Reading:
         schema = pa.schema(own + hive)
         condition = self._condition(schema, stored, int96)
         logical = read_logical(read, stored, arrow is not None)
-        return _Alike(stored, paths, arrow, raw, schema, condition, bool(int96), logical)
+        flat = all(len(each) == 1 for each in paths)
+        return _Alike(stored, paths, flat, arrow, raw, schema, condition, bool(int96), logical)
 
     def _condition(self, schema: pa.Schema, stored: pq.ParquetSchema, int96: list[int]) -> Any:
         # The format gives INT96 no order, so what writers call its least and greatest is anything.
@@ -198,8 +200,7 @@ def _is_raw(last: _Alike, stored: pq.ParquetSchema) -> bool:
     Leaves of nested columns do not tell what they are part of. To ask Arrow takes a sixth of the
     time of a small footer.
     """
-    flat = all("." not in path for path in last.paths)
-    return flat or stored.to_arrow_schema().equals(last.raw)
+    return last.flat or stored.to_arrow_schema().equals(last.raw)
 
 
 def _read_all(
@@ -232,20 +233,21 @@ def _read_footer(found: InputFile, reading: _Reading) -> Footer | Exception:
 
 def _footer(found: InputFile, keys: Keys, file: pa.NativeFile, reading: _Reading) -> Footer:
     pruned = fragment(file, keys, reading.kinds) if reading.groups else None
-    metadata = read_footer(file) if pruned is None else pruned.metadata
+    reader = open_footer(file, None if pruned is None else pruned.metadata)
+    metadata = reader.metadata
     # A column's part of the footer is not looked at: Arrow ends the process if it is encrypted.
     groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
     sizes = tuple(group.num_rows for group in groups)
-    check_rows(file, metadata, sizes)
-    encrypted = encrypted_columns(file, found.size, metadata)
+    check_rows(reader, sizes)
+    encrypted = encrypted_columns(file, found.size, reader)
     # A reader's own schema has extension types for JSON and UUID.
-    columns = reading.columns(found.path, metadata)
+    columns = reading.columns(found.path, metadata, reader.column_paths)
     schema = columns.schema
     kept = tuple(range(len(sizes)))
     if pruned is not None and columns.condition is not None:
         # What statistics cannot tell, damaged or of another type, the reader's filter does.
         with suppress(pa.ArrowException, OSError):
-            open_leaves(file, metadata, leaves_of(metadata, reading.filtered))
+            open_leaves(reader, leaves_of(metadata, reading.filtered))
             subset = pruned.subset(filter=columns.condition, schema=schema)
             kept = tuple(group.id for group in subset.row_groups)
     shard = Shard(found.path, found.size, found.mark, sum(sizes), keys)

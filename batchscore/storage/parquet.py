@@ -45,9 +45,18 @@ def open_reader(filesystem: Any, path: str, local_buffer_bytes: int, **options: 
     return _opened(opened, size, **options)
 
 
-def read_footer(file: pa.NativeFile) -> pq.FileMetaData:
-    """Returns the footer of an open Parquet file; Arrow's own errors if it has none."""
-    return _opened(file, 0).metadata
+def open_footer(file: pa.NativeFile, metadata: pq.FileMetaData | None = None) -> LeafReader:
+    """Returns what reads an open Parquet file for its footer alone.
+
+    Args:
+        file: The file.
+        metadata: Its footer, if it was read before.
+
+    Raises:
+        Exception: Arrow's own errors, if it has none.
+    """
+    # Without a buffer, to open a column would read all of its chunk.
+    return _opened(file, 1, metadata=metadata)
 
 
 def _opened(source: Any, buffer_bytes: int, **options: Any) -> LeafReader:
