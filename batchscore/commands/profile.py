@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 import pyarrow as pa
 
 from batchscore.arguments import checks_arguments
-from batchscore.columnar.tables import stream_of
+from batchscore.columnar.tables import as_batch, stream_of
 from batchscore.drift.column import Hint, Kind, new_column
 from batchscore.drift.table import TableProfile
 from batchscore.errors import FailedError, InputError, Int96Error
@@ -33,8 +33,8 @@ from batchscore.units.unit import pack_units
 
 Choose: TypeAlias = Callable[[Sequence[str]], Sequence[str]]
 Data: TypeAlias = Any
-"""Addresses of Parquet data (one, or several), or a table: of Arrow, pandas, or any library that
-hands it over by the Arrow C stream interface."""
+"""Addresses of Parquet data (one, or several); a table of Arrow, pandas, or any library that hands
+it over by the Arrow C stream interface; or a dict of arrays."""
 
 _MEMORY_ROWS = 65_536
 _UNIT_ROWS = 1_000_000
@@ -129,7 +129,8 @@ def profile(
 
     Args:
         data: An address of Parquet data (a file, glob or folder; any fsspec address), or several
-            addresses; or a table of Arrow, pandas, Polars, or another library that speaks Arrow.
+            addresses; a table of Arrow, pandas, Polars, or another library that speaks Arrow; or a
+            dict of NumPy arrays.
         columns: The columns to profile. None means all, except keys of hive folders that have the
             same value in all files.
         probabilities: Columns of floats from 0 to 1. They are resolved as finely near 1 as near 0.
@@ -301,6 +302,8 @@ def _batches(data: Any) -> tuple[pa.Schema, Iterable[pa.RecordBatch]]:
     try:
         if pandas is not None and isinstance(data, pandas.DataFrame):
             data = pa.Table.from_pandas(data, preserve_index=False)
+        if isinstance(data, Mapping):
+            data = as_batch(data, "data")
         if isinstance(data, pa.RecordBatch):
             return data.schema, [data]
         if isinstance(data, pa.Table):
@@ -309,7 +312,8 @@ def _batches(data: Any) -> tuple[pa.Schema, Iterable[pa.RecordBatch]]:
     except (pa.ArrowException, TypeError) as error:
         raise InputError(
             f"data of type {type(data).__name__}: cannot be read as a table ({reason(error)}); "
-            "give an address of Parquet data, or a table of Arrow, pandas or Polars"
+            "give an address of Parquet data, a table of Arrow, pandas or Polars, or a dict of "
+            "NumPy arrays"
         ) from error
     return reader.schema, reader
 

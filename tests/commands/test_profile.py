@@ -81,8 +81,9 @@ def stream() -> Iterator[pa.RecordBatch]:
         pl.DataFrame(ROWS),
         ROWS.to_pandas(),
         ROWS.to_pandas().set_index(np.arange(700)[::-1]),
+        {name: ROWS[name] for name in ROWS.schema.names},
     ],
-    ids=["table", "chunks", "batch", "reader", "polars", "pandas", "indexed pandas"],
+    ids=["table", "chunks", "batch", "reader", "polars", "pandas", "indexed pandas", "dict"],
 )
 def test_a_table_in_memory_is_profiled_as_its_file(
     data: Data, monkeypatch: pytest.MonkeyPatch
@@ -158,6 +159,7 @@ def test_no_rows_are_a_profile(rows: Data, tmp_path: Path) -> None:
         (ROWS.append_column("a", ROWS["a"]), {}, r"column 'a' appears twice"),
         (pd.DataFrame({"x": [1, "a", b"b"]}), {}, r"data of type DataFrame: cannot be read"),
         (7, {}, r"data of type int: cannot be read as a table"),
+        ({"x": np.ones(2), "y": np.ones(3)}, {}, r"data of type dict: .* expected length 2"),
     ],
 )
 def test_wrong_data_are_reported(
