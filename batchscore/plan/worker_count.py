@@ -13,8 +13,10 @@ from batchscore.plan.plan import Plan
 from batchscore.processes import count_cores
 from batchscore.units.unit import Unit
 
-_SHARD_CPU, _SHARD_ALONE = 2.5e-3, 2.3e-3
 _ROW_CPU = 2.0e-6
+"""CPU-seconds of a row, by all threads and processes."""
+_SHARD_CPU, _SHARD_ALONE = 1.6e-3, 1.5e-3
+"""CPU-seconds of a shard, and those of the busiest thread; small shards mostly keep that busy."""
 _MORE_SECONDS = 0.1
 _WORTH = 1.05
 """A worker more has to make scoring faster by so much, since it takes memory."""
@@ -38,7 +40,7 @@ class ScoringPace:
 
 WITHIN = ScoringPace(1.3e-6, 1.0)
 """Each worker computes the model, and imports its framework."""
-APART = ScoringPace(1.05e-6, 0.5)
+APART = ScoringPace(1.0e-6, 0.1)
 """One process computes the model for all workers."""
 
 

@@ -29,7 +29,7 @@ def units_of(units: int, shards: int, rows: int) -> list[Unit]:
         (2, 500, 2_000, APART, 2, 2),
         (10, 500, 2_000, APART, 2, 2),
         (10, 2, 500_000, APART, 4, 2),
-        (10, 500, 2_000, APART, 4, 4),
+        (10, 500, 2_000, APART, 4, 3),
         (10, 500, 2_000, APART, 1, 1),
         (3, 1, 1_000_000, WITHIN, 2, 1),
         (6, 1, 1_000_000, WITHIN, 2, 2),
