@@ -9,6 +9,7 @@ from batchscore.engines.beam_version import require_tested_beam
 from batchscore.engines.flags import parse_flags
 from batchscore.engines.protocol import Build, Handle, Metrics
 from batchscore.engines.workers import start_server
+from batchscore.job import UserFunction
 from batchscore.models.backends.registry import backend_of
 from batchscore.models.process.current import host_for
 from batchscore.models.process.host import Host
@@ -41,8 +42,7 @@ class DirectEngine:
         """Starts the server that several workers are forked from."""
         require_tested_beam()
         if plan.workers > 1:
-            own = plan.spec.execution.model_process
-            start_server(() if own else backend_of(plan.spec.scoring.model.format).preloads)
+            start_server(_preloads(plan))
 
     def submit(self, build: Build, plan: Plan, flags: Sequence[str]) -> Handle:
         """Starts the pipeline on a thread."""
@@ -57,6 +57,20 @@ class DirectEngine:
         handle = Background(work)
         handle.start()
         return handle
+
+
+def _preloads(plan: Plan) -> list[str]:
+    """Returns the modules that each of several workers would import for this plan."""
+    scoring, found = plan.spec.scoring, list[str]()
+    if not plan.spec.execution.model_process:
+        found += backend_of(scoring.model.format).preloads
+    # Arrow imports it for the literals of a filter, and for what most functions do.
+    has_functions = scoring.preprocess or any(
+        isinstance(step, UserFunction) for step in scoring.postprocess
+    )
+    if scoring.source.filters or has_functions:
+        found.append("batchscore.engines.preloaded_pandas")
+    return found
 
 
 def _host_of(plan: Plan) -> Host | None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import factory
+
 INTERRUPTED = """
 import os, signal, sys, time
 import psutil
@@ -37,3 +39,25 @@ def test_a_ctrl_c_while_the_server_imports_reaches_the_launcher_alone(tmp_path: 
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
     assert done.stdout == "signals 0\n", done.stderr
     assert "Traceback" not in done.stderr
+
+
+# Workers import it before they read anything.
+POST = """
+import multiprocessing, sys
+
+if multiprocessing.parent_process() is not None:
+    assert "pandas" in sys.modules
+
+def score(values):
+    return values
+"""
+
+
+def test_workers_of_a_job_with_functions_are_forked_with_pandas(tmp_path: Path) -> None:
+    """Arrow would import it in each worker; the server does it once, while the launcher plans."""
+    settings = {"runtime.workers": 2, "postprocess": {"function": "post.py:score"}}
+    job = factory.write_job(tmp_path, settings)
+    (tmp_path / "post.py").write_text(POST)
+    command = [sys.executable, "-m", "batchscore", "run", str(job)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
