@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
@@ -25,6 +27,19 @@ class LeafReader(pq.ParquetReader):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def extension_options(opens: Callable[..., Any]) -> dict[str, Any]:
+    """Returns the option for types such as UUID, or none if Arrow is older than version 21.
+
+    Args:
+        opens: Arrow's own way to open a file.
+    """
+    name = "arrow_extensions_enabled"
+    return {name: True} if name in inspect.signature(opens).parameters else {}
+
+
+_EXTENSIONS = extension_options(pq.ParquetFile)
 
 
 def open_reader(filesystem: Any, path: str, local_buffer_bytes: int, **options: Any) -> LeafReader:
@@ -66,7 +81,7 @@ def _opened(source: Any, buffer_bytes: int, **options: Any) -> LeafReader:
         use_memory_map=False,
         pre_buffer=False,
         buffer_size=buffer_bytes,
-        arrow_extensions_enabled=True,
+        **_EXTENSIONS,
         **options,
     )
     return reader
