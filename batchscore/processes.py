@@ -52,6 +52,15 @@ def has_working_folder() -> bool:
     return True
 
 
+def keep_memory_of_arrow() -> None:
+    """Has Arrow keep what it frees, here if it is not loaded yet, and in processes started later.
+
+    Its allocator, mimalloc, would give pages back after ten milliseconds, and take them again,
+    cleared, for the next block. A `MIMALLOC_PURGE_DELAY` of the user's is kept.
+    """
+    os.environ.setdefault("MIMALLOC_PURGE_DELAY", "-1")
+
+
 @contextmanager
 def uncollected() -> Iterator[None]:
     """Imports inside are not searched for garbage.

@@ -23,6 +23,21 @@ def _thawed() -> None:
     gc.unfreeze()
 
 
+# Frees large arrays and makes as many again; prints how many pages the second half took.
+FREED = """
+import resource
+from batchscore.processes import keep_memory_of_arrow
+keep_memory_of_arrow()
+import pyarrow as pa
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        pa.array([0] * 10).take(pa.array([0] * 500_000))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+print(pa.default_memory_pool().backend_name, faults())
+"""
+
 # Starts threads that allocate at the same time, and prints how many arenas there are.
 ARENAS = """
 import ctypes, os, sys, threading
@@ -111,6 +126,17 @@ def test_threads_share_arenas(environ: dict[str, str], most: int, tmp_path: Path
     program = [sys.executable, "-c", ARENAS, str(tmp_path / "info.xml")]
     done = subprocess.run(program, env=clean | environ, capture_output=True, text=True, check=True)
     assert done.stdout.split() == [str(most), str(most)]
+
+
+@pytest.mark.parametrize(("environ", "keeps"), [({}, True), ({"MIMALLOC_PURGE_DELAY": "0"}, False)])
+def test_arrow_keeps_what_it_freed(environ: dict[str, str], keeps: bool) -> None:
+    """Arrays take the memory of earlier ones, unless the user has it given back at once."""
+    clean = {k: v for k, v in os.environ.items() if k != "MIMALLOC_PURGE_DELAY"}
+    program = [sys.executable, "-c", FREED]
+    done = subprocess.run(program, env=clean | environ, capture_output=True, text=True, check=True)
+    backend, faults = done.stdout.split()
+    assert backend == "mimalloc"
+    assert (int(faults) < 100) == keeps
 
 
 def test_compiling_at_each_start_is_reported_with_its_remedy(

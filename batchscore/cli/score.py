@@ -25,7 +25,7 @@ from batchscore.cli.app import (
 from batchscore.cli.watch import show_progress, stop_on_signals
 from batchscore.commands.guess import start_early
 from batchscore.phases import IMPORTS, INPUT, JOB
-from batchscore.processes import share_arenas, uncollected
+from batchscore.processes import keep_memory_of_arrow, share_arenas, uncollected
 
 if TYPE_CHECKING:
     from batchscore.job import LoadedJob
@@ -106,6 +106,7 @@ def run(
     clock = stopwatch()
     clock.enter(IMPORTS)
     share_arenas()
+    keep_memory_of_arrow()
     notifier = _Notifier()
     with reporting(as_json, debug, notifier.tell), stop_on_signals() as stop:
         require_folder()
