@@ -117,7 +117,9 @@ class OwnKeeper:
         assert self._started is not None
         self._ends.append(silence or self._started.how_it_ended())
         self._started = self._root = None
-        logging.warning("the model's process %s; another one takes its place", self._ends[-1])
+        # Everybody sees the first one; a run may go on after dozens.
+        level = logging.ERROR if len(self._ends) == 1 else logging.WARNING
+        logging.log(level, "the model's process %s; another one takes its place", self._ends[-1])
 
     def _require_hope(self) -> None:
         """Raises FailedError where processes only die."""

@@ -80,7 +80,7 @@ def test_a_process_that_somebody_kills_costs_no_rows(mortal: Host, faulty: Model
 def test_workers_share_the_process_that_takes_the_place(
     mortal: Host, faulty: Model, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One death costs one message, and no worker starts a process of its own."""
+    """One death costs one message that everybody sees, and no worker starts a process."""
     workers = [Host("faulty", 60.0, mortal.share()) for _ in range(3)]
     models = [calls_of(each, faulty, key="a run") for each in workers]
     before = {int(calls.predict(rows(SAY_PID), 1)()["score"][0]) for calls in models}
@@ -93,6 +93,8 @@ def test_workers_share_the_process_that_takes_the_place(
     said = [record.getMessage() for record in caplog.records]
     assert 1 <= len(said) <= 2  # the second one where the call died alone
     assert {*said} == {"the model's process ended with exit code 3; another one takes its place"}
+    # Commands print errors, and warnings with --debug.
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"][: len(said)]
 
 
 def test_only_the_guilty_row_of_several_workers_is_blamed(mortal: Host, faulty: Model) -> None:
