@@ -153,7 +153,7 @@ def test_the_newest_value_is_an_instant(column: pa.Array, expected: int | None) 
         (accepted("a"), pa.list_(pa.string()), "list<.*>, whose values cannot be listed"),
         (accepted(1), pa.duration("s"), "duration.*whose values cannot be listed"),
         (accepted(1), pa.bool_(), "has no value 1 .an integer.; write true or false"),
-        (accepted(True), pa.int64(), "has no value True .a boolean.; write a number"),
+        (accepted(True), pa.int64(), "has no value true .a boolean.; write a number"),
         (accepted(300), pa.int8(), "int8, which has no value 300; correct it"),
         (accepted(-1), pa.uint64(), "uint64, which has no value -1; correct it"),
         (accepted("1.005"), pa.decimal128(5, 2), "has no value '1.005'; correct it"),
