@@ -64,13 +64,16 @@ def test_a_row_that_crashes_the_model_is_rejected_alone(tmp_path: Path, formats:
     np.testing.assert_allclose(found["score"].to_numpy(), expected, atol=1e-6)
 
 
-def test_a_model_that_crashes_for_all_rows_ends_the_run(tmp_path: Path, formats: Path) -> None:
+def test_a_model_that_crashes_for_all_rows_ends_the_run(
+    tmp_path: Path, formats: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """One message says how, before anything is scored."""
     job = faulty_job(tmp_path / "job", dict.fromkeys(range(8), EXIT))
     done = factory.run_cli("run", job, *ON)
     assert done.exit_code == 2
     fields = " ".join(done.output.split())
     assert "the model's process ended with exit code 3, each time; see what it printed" in fields
+    assert "ERROR" not in {record.levelname for record in caplog.records}
 
 
 GUARD = """
