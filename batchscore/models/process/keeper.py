@@ -63,7 +63,7 @@ class OwnKeeper:
         self._root = None if started is None else Connection(started.connection, timeout_s)
         self._lock, self._alone = threading.RLock(), threading.Lock()
         self._ends: list[str] = []
-        self._works = self._told = False
+        self._works = self._printed = False
 
     def start(self) -> None:
         """Starts the process, if there is none, and does not wait for it."""
@@ -118,8 +118,8 @@ class OwnKeeper:
         self._ends.append(silence or self._started.how_it_ended())
         self._started = self._root = None
         # Everybody sees the first one of a model that works; the run may go on after dozens.
-        level = logging.ERROR if self._works and not self._told else logging.WARNING
-        self._told |= self._works
+        level = logging.ERROR if self._works and not self._printed else logging.WARNING
+        self._printed |= self._works
         logging.log(level, "the model's process %s; another one takes its place", self._ends[-1])
 
     def _require_hope(self) -> None:
