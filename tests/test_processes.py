@@ -128,6 +128,7 @@ def test_threads_share_arenas(environ: dict[str, str], most: int, tmp_path: Path
     assert done.stdout.split() == [str(most), str(most)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("environ", "keeps"), [({}, True), ({"MIMALLOC_PURGE_DELAY": "0"}, False)])
 def test_arrow_keeps_what_it_freed(environ: dict[str, str], keeps: bool) -> None:
     """Arrays take the memory of earlier ones, unless the user has it given back at once."""

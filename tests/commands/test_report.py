@@ -98,6 +98,7 @@ def test_a_run_is_compared_again_as_it_was_judged(output: Output, seen: dict[str
     assert manifest.run in page.html
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gone", ["reference", "own"])
 def test_a_profile_that_is_gone_is_named(output: Output, gone: str) -> None:
     """Without the reference's profile, or the run's own, there is a page, and it names the file."""

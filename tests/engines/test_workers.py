@@ -53,6 +53,7 @@ def score(values):
 """
 
 
+@pytest.mark.slow
 def test_workers_of_a_job_with_functions_are_forked_with_pandas(tmp_path: Path) -> None:
     """Arrow would import it in each worker; the server does it once, while the launcher plans."""
     settings = {"runtime.workers": 2, "postprocess": {"function": "post.py:score"}}
