@@ -39,7 +39,7 @@ test: check
 	$(PYTEST)
 
 test-fast: $(READY)
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow" --hypothesis-profile fast
 
 test-random: $(READY)
 	$(PYTEST) --shuffle $(SEED)

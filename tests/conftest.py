@@ -1,4 +1,7 @@
-"""What several test modules share: one published run of the flights job."""
+"""What several test modules share: one published run of the flights job.
+
+The process that hands out the tests imports it, too, so it imports what is heavy where it is used.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import settings
 
 from batchscore.cli import watch
-from tests import factory
-from tests.backends import installed
 
 ROOT = Path(__file__).parents[1]
+
+# Nothing that is imported is garbage; once all is collected, it is looked for again.
+gc.disable()
 
 # As batchscore sets it: MKL reads it at its first call, which a test may make before that.
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
@@ -40,6 +43,8 @@ watch._LINE_SECONDS = 600.0
 # How long an example takes says how busy the machine is.
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
+# `make test-fast` tries fewer examples; all tests together try them all.
+settings.register_profile("fast", deadline=None, max_examples=25)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -65,9 +70,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """Leaves what the imports made out of every later search for garbage, which it slows."""
-    gc.collect()
+    """Leaves what was made until now out of every later search for garbage, which it slows."""
     gc.freeze()
+    gc.enable()
 
 
 def _shuffle(items: list[pytest.Item], chance: random.Random) -> None:
@@ -78,8 +83,11 @@ def _shuffle(items: list[pytest.Item], chance: random.Random) -> None:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skips what needs a GPU where there is none, whatever else is required."""
-    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
-        pytest.skip("no GPU here")
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("no GPU here")
 
 
 @dataclass(frozen=True)
@@ -104,6 +112,8 @@ class Published:
 @pytest.fixture(scope="session")
 def flights(tmp_path_factory: pytest.TempPathFactory) -> Published:
     """The flights job, published once for all tests that only read."""
+    from tests import factory
+
     output = tmp_path_factory.mktemp("flights") / "out"
     job = ROOT / "jobs/flight_delays/job.yaml"
     return Published(output, factory.run_json("run", job, "--set", f"output.path={output}"))
@@ -114,6 +124,8 @@ def linear_format(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
     """Installs a backend for the format `npz`; other processes need the folder on their path."""
+    from tests.backends import installed
+
     folder = installed.install(tmp_path_factory.mktemp("site"))
     monkeypatch.syspath_prepend(str(folder))
     return folder
@@ -122,6 +134,8 @@ def linear_format(
 @pytest.fixture(scope="session")
 def _scored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A folder for a job that was run, and a copy of it as it then was."""
+    from tests import factory
+
     place = tmp_path_factory.mktemp("scored")
     folder, kept = place / "work/job", place / "kept"
     folder.mkdir(parents=True)
