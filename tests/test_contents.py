@@ -32,6 +32,8 @@ from tests.factory import (
 )
 from tests.spoils import published_bytes, with_nan
 
+pytestmark = pytest.mark.slow
+
 SLICE = "small"
 
 
@@ -115,7 +117,6 @@ def readers_see(output: Path) -> dict[str, bytes]:
     return published_bytes(output.parent)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda each: each.__name__)
 def test_a_release_publishes_no_damaged_file(
@@ -172,7 +173,6 @@ def test_a_damaged_unit_is_not_resumed(
     assert f"{path.relative_to(output)} " in reported.detail
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["scored", "rejects", "profile", "record"])
 def test_the_remedy_of_a_refused_release_works(
     made: Output, output: Path, kind: str, tmp_path: Path
@@ -217,7 +217,6 @@ RETIRED: dict[str, Callable[[dict[str, Any]], str]] = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", RETIRED)
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda each: each.__name__)
 def test_no_damaged_file_comes_back(

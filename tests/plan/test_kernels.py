@@ -34,6 +34,8 @@ GOLDEN = pa.table(
     }
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:

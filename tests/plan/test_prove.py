@@ -19,6 +19,8 @@ from batchscore.plan.readiness import verify
 from tests import factory
 from tests.factory import NET, STATE, change_job, make_rows, write_model, write_shard
 
+pytestmark = pytest.mark.slow
+
 LOGIT = "logit: torch.Tensor = self.linear(x).squeeze(1)"
 
 
@@ -196,7 +198,6 @@ CASES = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("spoil", "cause"), CASES)
 def test_a_run_refuses(spoil: Callable[[Path], Any], cause: str, tmp_path: Path) -> None:
     """A run ends with exit code 2 before it writes anything, and says what the score depends on."""
@@ -278,7 +279,6 @@ OWN_ROWS: dict[str, Callable[[Path], Any]] = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("spoil", [pytest.param(s, id=n) for n, s in OWN_ROWS.items()])
 def test_no_false_alarm(spoil: Callable[[Path], Any], tmp_path: Path) -> None:
     """What treats each row alone passes, whatever else it does."""
@@ -347,7 +347,6 @@ def test_batches_of_one_row_have_no_neighbours(tmp_path: Path) -> None:
     assert alone == "3 batches of 1 row score the same again"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("code", ["raise ValueError('no')", "return df.assign(a=None)"])
 def test_what_fails_on_every_row_is_left_to_the_run(code: str, tmp_path: Path) -> None:
     """A sample without a score proves nothing; what is wrong with it is the run's to say."""
@@ -379,7 +378,6 @@ def test_the_test_costs_less_than_a_batch(tmp_path: Path) -> None:
     assert sum(calls) <= 8192
 
 
-@pytest.mark.slow
 def test_what_is_done_already_is_not_tried(tmp_path: Path) -> None:
     """A run that has nothing to score calls no function; one over new shards tries those."""
     job, log = factory.write_job(tmp_path), tmp_path / "in/.log"
@@ -393,7 +391,6 @@ def test_what_is_done_already_is_not_tried(tmp_path: Path) -> None:
     assert set(log.read_text().split()) == {"40", "20", "1"}
 
 
-@pytest.mark.slow
 def test_new_shards_are_refused_too(tmp_path: Path) -> None:
     """What shows in rows of a new shard only ends the run, and what is published stays."""
     job = factory.write_job(tmp_path)

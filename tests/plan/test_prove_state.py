@@ -18,6 +18,8 @@ from tests import factory
 from tests.factory import change_job, make_rows, write_shard
 from tests.plan.test_prove import OTHER_ROWS, after, before, net, rows, tried, with_network
 
+pytestmark = pytest.mark.slow
+
 AFRESH = "in another process, which meets other rows first"
 CODES = """codes = {}
 ---
@@ -95,7 +97,6 @@ OF_THE_PROCESS: dict[str, Callable[[Path], Any]] = {
 CASES = [pytest.param(spoil, id=name) for name, spoil in {**GROWN, **OF_THE_PROCESS}.items()]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("spoil", CASES)
 def test_what_another_process_scores_otherwise_is_refused(
     spoil: Callable[[Path], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -178,7 +179,6 @@ def test_state_that_changes_no_value_passes(spoil: Callable[[Path], Any], tmp_pa
     assert tried(job) == "500 rows score the same when repeated and next to other rows"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("batch_rows", [1, 7])
 @pytest.mark.parametrize("name", ["codes as first seen", "mean of the network's first rows"])
 def test_small_batches_are_tried_as_a_run_cuts_them(
@@ -255,7 +255,6 @@ def test_a_sorted_input_shows_several_values(
         tried(job, "runtime.batch_rows=2048")
 
 
-@pytest.mark.slow
 def test_a_single_new_row_is_tried_next_to_published_ones(tmp_path: Path) -> None:
     """Where few rows are new, others of the input are their neighbours in the test."""
     job = factory.write_job(tmp_path)
@@ -277,7 +276,6 @@ return df
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("batch_rows", [1, 2, 30, 100, 1024, 2048, 8192, 20_000])
 def test_all_calls_cost_less_than_a_batch(batch_rows: int, tmp_path: Path) -> None:
     """A function gets fewer rows than a batch or 140; the network, fewer than a batch's tiles."""
