@@ -21,6 +21,8 @@ from batchscore.runs.manifest_model import Manifest
 from batchscore.storage.store import Store
 from tests import factory
 
+pytestmark = pytest.mark.slow
+
 Output = tuple[Store, Manifest]
 
 
@@ -79,7 +81,6 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return taken
 
 
-@pytest.mark.slow
 def test_a_run_is_compared_again_as_it_was_judged(output: Output, seen: dict[str, Any]) -> None:
     """The page has the verdicts of the manifest, by the same rules, and the run before."""
     store, manifest = output
@@ -98,7 +99,6 @@ def test_a_run_is_compared_again_as_it_was_judged(output: Output, seen: dict[str
     assert manifest.run in page.html
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("gone", ["reference", "own"])
 def test_a_profile_that_is_gone_is_named(output: Output, gone: str) -> None:
     """Without the reference's profile, or the run's own, there is a page, and it names the file."""
@@ -137,7 +137,6 @@ def test_history_is_of_the_job_and_ends_somewhere(output: Output, seen: dict[str
     assert manifest.run not in [each.run for each in seen["history"]]
 
 
-@pytest.mark.slow
 def test_runs_of_other_jobs_and_damaged_ones_are_no_history(output: Output) -> None:
     """What another job ran, what has no profile, and what cannot be read do not count."""
     store, manifest = output

@@ -272,6 +272,7 @@ def test_an_octave_that_comes_late_is_exact_until_it_is_full() -> None:
     assert as_lists(histogram.buckets()) == by_definition(FLOAT, keys_n)
 
 
+@pytest.mark.slow
 def test_integers_of_many_magnitudes_keep_their_resolution() -> None:
     """Log-uniform integers up to 10**15 have no bucket with more than .2 % of the rows.
 

@@ -155,6 +155,7 @@ def coarse_samples(kind: str, chance: np.random.Generator) -> list[NDArray[np.fl
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", ["normal", "log-normal", "probability", "far from zero", "mixture"]
 )

@@ -421,6 +421,7 @@ def mixed(chance: Generator, rows_bd: Rows) -> Rows:
     return np.where(chance.random((len(rows_bd), 1)) < 0.2, np.eye(1, rows_bd.shape[1]), rows_bd)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "low", "high"),
     [

@@ -184,6 +184,7 @@ def test_a_row_group_that_counts_too_few_rows_is_refused(tmp_path: Path) -> None
     assert "counts 300 rows, its row groups 243" in done.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("named", "leaf"), [("id", "id"), ("s", "s.x")])
 def test_rows_beyond_a_row_groups_count_are_not_left_out(
     tmp_path: Path, named: str, leaf: str

@@ -22,6 +22,7 @@ print(sorted(set({HEAVY}) & set(sys.modules)))
 """
 
 
+@pytest.mark.slow
 def test_what_is_left_is_found_without_heavy_imports(tmp_path: Path) -> None:
     """A run that has nothing to do, and the server of workers, need not wait for pandas."""
     program = (

@@ -41,6 +41,7 @@ def write_table(folder: Path, mark: str) -> Path:
 ADDRESSES = ["", "/", "/data", "/data/k=1", "/data/*.parquet", "/**", "/*", "/data/k=*/*.parquet"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "mark"), FORMATS)
 def test_a_table_is_refused_however_it_is_named(tmp_path: Path, name: str, mark: str) -> None:
     """Its folder, one above or below it, and patterns in it are errors that name the format."""

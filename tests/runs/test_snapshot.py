@@ -72,6 +72,7 @@ def edit(world: World, how: Edit) -> None:
     world.store.write(path, how(world.store.read(path)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", HARMLESS)
 def test_a_list_that_says_the_same_is_published_upon(world: World, how: str) -> None:
     """It is read as it was written, and the next publication is complete, no row twice."""

@@ -60,6 +60,7 @@ STORED = st.permutations(list(KINDS)).flatmap(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(st.lists(STORED, min_size=1, max_size=5), st.sampled_from([1, 3]))
 def test_shards_with_columns_in_any_order_and_type_are_read_alike(

@@ -137,6 +137,7 @@ LISTS = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.none() | st.integers(0, 9), LISTS), max_size=12), st.integers(0, 3))
 def test_rows_without_all_numbers_are_rejected_and_no_others(

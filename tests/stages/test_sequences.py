@@ -115,6 +115,7 @@ def test_a_batch_without_any_number_is_taken(
 TOKENS = st.none() | st.lists(st.none() | st.integers(-(2**40), 2**40), max_size=LONGEST + 2)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(TOKENS, max_size=12), st.integers(0, 3), st.booleans())
 def test_rows_without_a_proper_list_are_rejected_and_no_others(

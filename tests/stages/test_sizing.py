@@ -68,6 +68,7 @@ def limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sizing, "MOST_BYTES", LIMIT)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("limit")
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("kind", GROWING)

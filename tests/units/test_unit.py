@@ -54,6 +54,7 @@ def test_a_unit_above_the_limit_is_one_row_group(whole: list[Piece], unit_rows: 
         assert unit.rows <= unit_rows or len(filled) == 1
 
 
+@pytest.mark.slow
 @given(pieces(), st.integers(1, 120))
 def test_units_are_not_needlessly_small(whole: list[Piece], unit_rows: int) -> None:
     """Of a split shard's parts and packed shards, two neighbours never fit into one unit."""

@@ -52,6 +52,7 @@ def poisoned(tensors: Tensors) -> torch.Tensor:
     return torch.where(x == 7, torch.nan, x + 1)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(st.lists(st.sampled_from([1.0, 2.0, 7.0, 13.0]), min_size=1, max_size=40))
 def test_late_results_are_those_of_the_step(x: list[float]) -> None:

@@ -284,6 +284,7 @@ def test_a_rows_bits_depend_on_its_own_tokens_only(
     assert scored.tobytes() == whole[order].tobytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", MODULES)
 @pytest.mark.parametrize("length", [8, 24, 48, 64, 96, 100])
 def test_a_rows_bits_are_the_same_at_each_place_of_a_full_tile(

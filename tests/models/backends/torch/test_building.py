@@ -250,6 +250,7 @@ RANDOM = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("keep", "used"), RANDOM.items(), ids=[*map(str, range(len(RANDOM)))])
 def test_numbers_that_chance_decides_are_refused(
     tmp_path: Path, keep: str, used: tuple[str, str]

@@ -116,6 +116,7 @@ def _bytes(values: pa.RecordBatch, forward: Forward) -> list[bytes]:
     return [to_numpy(column).tobytes() for column in done.columns]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 @settings(deadline=None, max_examples=15)
 @given(cuts=st.lists(st.integers(0, ROWS), max_size=6), threads=st.sampled_from([1, 2, 4]))
@@ -133,6 +134,7 @@ def test_bits_do_not_depend_on_blocks_slices_or_threads(
     assert [b"".join(column) for column in zip(*parts, strict=True)] == whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 @settings(deadline=None, max_examples=10)
 @given(seed=st.integers(0, 2**32))
