@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,7 @@ from tests.factory import (
     write_shard,
 )
 from tests.outputs import rename_shards
-from tests.servers import free_port
+from tests.servers import answering, free_port
 
 pytestmark = pytest.mark.slow
 
@@ -48,17 +47,8 @@ def redirecting(target: str) -> Iterator[int]:
 
         do_HEAD = do_GET  # noqa: N815
 
-        def log_message(self, *args: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield server.server_address[1]
-        finally:
-            server.shutdown()
-            thread.join()
+    with answering(Handler) as port:
+        yield port
 
 
 @pytest.mark.parametrize("address", ADDRESSES)
@@ -121,17 +111,8 @@ def exporting(tables: Mapping[str, bytes]) -> Iterator[str]:
 
         do_HEAD = do_GET  # noqa: N815
 
-        def log_message(self, *args: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with answering(Handler) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 def test_an_address_with_a_query_is_read_and_its_values_are_not_reported(tmp_path: Path) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from batchscore.plan.schemas import unify_schemas
 from batchscore.storage.store import Store
 from tests.factory import make_rows, write_shard
 from tests.parquet_faults import claim_rows
+from tests.servers import answering
 
 
 def names(folder: Path, *addresses: str) -> list[str]:
@@ -362,14 +362,5 @@ def _serve(status: int) -> Iterator[int]:
 
         do_HEAD = do_GET  # noqa: N815
 
-        def log_message(self, *args: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield server.server_address[1]
-        finally:
-            server.shutdown()
-            thread.join()
+    with answering(Handler) as port:
+        yield port
