@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from batchscore.beam_import import PCollection, RunInference, ToList, beam
 from batchscore.stages.block import Block
+from batchscore.system.beam_import import PCollection, RunInference, ToList, beam
 from batchscore.transforms import (
     Finish,
     NetworkHandler,

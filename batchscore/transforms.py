@@ -8,7 +8,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from batchscore.beam_import import (
+from batchscore.finish.finish import finish_run
+from batchscore.runs import layout
+from batchscore.runs.failures import recorded
+from batchscore.stages.block import Block, decode_block, encode_block, settled
+from batchscore.stages.read import done_block, read_unit_ahead
+from batchscore.system.beam_import import (
     Coder,
     GlobalWindows,
     ModelHandler,
@@ -16,11 +21,6 @@ from batchscore.beam_import import (
     beam,
     registry,
 )
-from batchscore.finish.finish import finish_run
-from batchscore.runs import layout
-from batchscore.runs.failures import recorded
-from batchscore.stages.block import Block, decode_block, encode_block, settled
-from batchscore.stages.read import done_block, read_unit_ahead
 from batchscore.units.unit import Unit
 from batchscore.worker.attempts import Attempts
 from batchscore.worker.golden import ensure_golden, record_golden

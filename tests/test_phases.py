@@ -29,9 +29,9 @@ from batchscore.phases import (
     start_up_steps,
 )
 from batchscore.plan import make_plan, settle
-from batchscore.processes import started_at
 from batchscore.runs import layout
 from batchscore.runs.history import read_manifest
+from batchscore.system.processes import started_at
 from tests import factory
 
 pytestmark = pytest.mark.slow
@@ -118,7 +118,7 @@ def test_each_moment_counts_for_one_phase() -> None:
 
 def test_a_process_knows_when_it_was_started() -> None:
     """The system's own answer agrees with the parent that started the process."""
-    program = "from batchscore.processes import started_at; print(started_at())"
+    program = "from batchscore.system.processes import started_at; print(started_at())"
     before = time.time()
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     # The system counts in hundredths of a second.

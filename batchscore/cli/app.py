@@ -30,8 +30,8 @@ from batchscore.messages.addresses import (
     redacted_text,
 )
 from batchscore.phases import Stopwatch
-from batchscore.processes import has_working_folder, started_at
-from batchscore.streams import is_unicode, keep_writing
+from batchscore.system.processes import has_working_folder, started_at
+from batchscore.system.streams import is_unicode, keep_writing
 
 if TYPE_CHECKING:
     from batchscore.storage.store import Store

@@ -25,7 +25,8 @@ from batchscore.cli.app import (
 from batchscore.cli.watch import show_progress, stop_on_signals
 from batchscore.commands.guess import start_early
 from batchscore.phases import IMPORTS, INPUT, JOB
-from batchscore.processes import keep_memory_of_arrow, share_arenas, uncollected
+from batchscore.system.allocators import keep_memory_of_arrow, share_arenas
+from batchscore.system.imports import uncollected
 
 if TYPE_CHECKING:
     from batchscore.job import LoadedJob

@@ -15,7 +15,7 @@ from typing import Any
 
 from batchscore.models.backends.built_in import FORMATS
 from batchscore.models.process import early
-from batchscore.processes import count_cores, shows_gpu
+from batchscore.system.resources import count_cores, shows_gpu
 
 _FILE_BYTES = 1 << 20
 

@@ -13,7 +13,7 @@ from batchscore.models.process.current import host_for
 from batchscore.phases import BEAM, FRAMEWORK, MODEL, Stopwatch
 from batchscore.plan import Plan
 from batchscore.plan.model_process import with_model_process
-from batchscore.processes import uncollected, warn_of_compiling
+from batchscore.system.imports import uncollected, warn_of_compiling
 from batchscore.units.unit import Unit
 from batchscore.worker.scoring import backend_for
 

@@ -37,7 +37,6 @@ from batchscore.messages.wording import counted, counted_were
 from batchscore.models.process.current import ended
 from batchscore.phases import BEAM, PUBLISHED, Stopwatch, by_phase, rounded, start_up_steps, times
 from batchscore.plan import Plan, Work, keeping_kernels, plan_facts, scored_as, settle
-from batchscore.processes import frozen, uncollected
 from batchscore.runs import layout
 from batchscore.runs.checks import rejects_allowed
 from batchscore.runs.heal import relist
@@ -57,6 +56,7 @@ from batchscore.runs.run_plan import RunPlan, encode_plan
 from batchscore.runs.segments import expand
 from batchscore.runs.snapshot import snapshot
 from batchscore.storage.store import Store, encode_json
+from batchscore.system.imports import frozen, uncollected
 from batchscore.worker.spec import RunIdentity, RunSpec
 
 _LOOK_SECONDS = 0.5

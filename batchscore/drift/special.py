@@ -11,7 +11,7 @@ from functools import cache
 from importlib import import_module
 from types import ModuleType
 
-from batchscore.processes import replaced, stand_in
+from batchscore.system.imports import replaced, stand_in
 
 _NAME = "scipy.special"
 

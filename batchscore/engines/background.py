@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from batchscore.engines.protocol import Metrics
-from batchscore.processes import frozen
+from batchscore.system.imports import frozen
 
 
 class Cancellable(Protocol):

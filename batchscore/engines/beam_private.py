@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-import batchscore.beam_import  # noqa: F401 - comes before all of Beam
+import batchscore.system.beam_import  # noqa: F401 - comes before all of Beam
 
 # isort: split
 from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser

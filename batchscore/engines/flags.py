@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from batchscore.engines.beam_version import require_tested_beam
 from batchscore.errors import JobFileError
-from batchscore.processes import uncollected
+from batchscore.system.imports import uncollected
 
 Option = str | int | float | bool | tuple[str, ...]
 

@@ -107,9 +107,9 @@ def _require_listener(endpoint: str) -> None:
 
 
 def _run(build: Build, flags: Sequence[str], handle: Background) -> Metrics:
-    from batchscore.beam_import import PipelineOptions, beam
     from batchscore.engines.beam_private import flink_runner
     from batchscore.engines.metrics import listed_metrics
+    from batchscore.system.beam_import import PipelineOptions, beam
 
     pipeline = beam.Pipeline(runner=flink_runner(), options=PipelineOptions(list(flags)))
     build(pipeline)

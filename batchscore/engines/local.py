@@ -16,7 +16,6 @@ from typing import Any
 
 import grpc
 
-from batchscore.beam_import import PipelineOptions, beam
 from batchscore.engines.beam_private import (
     ExternalEnvironment,
     FnApiRunner,
@@ -32,6 +31,7 @@ from batchscore.engines.state_sampler import quick_sampling
 from batchscore.engines.workers import start_server
 from batchscore.models.process.current import use
 from batchscore.models.process.host import Host
+from batchscore.system.beam_import import PipelineOptions, beam
 
 SharedModel = tuple[str, float, socket.socket]
 """A model's format and timeout, and a connection to its process."""

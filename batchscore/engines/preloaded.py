@@ -6,8 +6,8 @@ import gc
 import logging
 
 from batchscore.messages.addresses import RedactingFormatter
-from batchscore.processes import uncollected
-from batchscore.streams import keep_writing
+from batchscore.system.imports import uncollected
+from batchscore.system.streams import keep_writing
 
 # What a user's function prints must not fail its rows where nobody reads it any more. First, since
 # the handler keeps the stream that there is.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 
-from batchscore.processes import uncollected
+from batchscore.system.imports import uncollected
 
 with uncollected():
     import pandas  # noqa: F401

@@ -14,8 +14,8 @@ from types import MethodType
 from typing import Any
 from weakref import ref
 
-from batchscore.beam_import import PipelineOptions
 from batchscore.engines.beam_private import core, userstate
+from batchscore.system.beam_import import PipelineOptions
 
 _Signature = tuple[list[str], list[Any]]
 

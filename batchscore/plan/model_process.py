@@ -11,7 +11,7 @@ from batchscore.messages.wording import counted, of_count
 from batchscore.models.backends.registry import backend_of
 from batchscore.models.process import early
 from batchscore.plan.plan import Plan
-from batchscore.processes import count_cores, shows_gpu
+from batchscore.system.resources import count_cores, shows_gpu
 
 _MANY_ROWS = 1_000_000
 """Fewer are scored before another process would pay for its start."""

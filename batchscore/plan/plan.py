@@ -45,7 +45,6 @@ from batchscore.plan.places import (
 )
 from batchscore.plan.published import Published, read_published
 from batchscore.plan.reference import References, find_references
-from batchscore.processes import count_cores
 from batchscore.runs import layout
 from batchscore.runs.actor import actor
 from batchscore.runs.checks import rejects_allowed
@@ -54,6 +53,7 @@ from batchscore.stages.postprocess import score_kinds
 from batchscore.stages.preprocess import InputColumns
 from batchscore.stages.read import Source
 from batchscore.storage.store import Store
+from batchscore.system.resources import count_cores
 from batchscore.units.unit import Piece, Shard
 from batchscore.worker.spec import Execution, Scoring, Spec
 

@@ -33,10 +33,10 @@ from batchscore.plan.plan import Plan
 from batchscore.plan.refusal import Values, describe
 from batchscore.plan.sample import read_spread
 from batchscore.plan.score_types import keep_published, learn_types, published_scores
-from batchscore.processes import count_cores, has_room
 from batchscore.stages.block import Block
 from batchscore.stages.tally import Tallies
 from batchscore.stages.typeless import Types, known_types
+from batchscore.system.resources import count_cores, has_room
 from batchscore.units.unit import Unit
 from batchscore.worker.scoring import (
     BlockStep,

@@ -11,13 +11,13 @@ from batchscore.columnar.arrays import python_rows
 from batchscore.finish.judge import judge_sample
 from batchscore.models.backends.protocol import Predictor
 from batchscore.plan import Plan, Work
-from batchscore.processes import count_cores
 from batchscore.runs.checks import Check, check_golden
 from batchscore.runs.ledger import encode_record
 from batchscore.stages.block import Block, End
 from batchscore.stages.read import read_unit
 from batchscore.stages.write import Attempt
 from batchscore.storage.store import Store
+from batchscore.system.resources import count_cores
 from batchscore.telemetry import threads
 from batchscore.units.unit import make_unit
 from batchscore.worker.golden import measure_golden

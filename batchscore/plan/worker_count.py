@@ -10,7 +10,7 @@ from batchscore.errors import InvalidError
 from batchscore.messages.wording import counted
 from batchscore.plan.model_process import may_have_process
 from batchscore.plan.plan import Plan
-from batchscore.processes import count_cores
+from batchscore.system.resources import count_cores
 from batchscore.units.unit import Unit
 
 _ROW_CPU = 2.0e-6

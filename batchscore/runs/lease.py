@@ -14,13 +14,13 @@ from types import TracebackType
 
 from batchscore.errors import FailedError, LeaseError, RecordError, RetryError
 from batchscore.messages.wording import reason
-from batchscore.processes import machine, start_of
 from batchscore.runs import layout
 from batchscore.runs.actor import user
 from batchscore.storage.documents import parse_json
 from batchscore.storage.durable import unfinished_name
 from batchscore.storage.store import Store, encode_json
 from batchscore.storage.typed import require_version
+from batchscore.system.processes import machine, start_of
 
 EXPIRY_SECONDS = 60.0
 """A lease that was not renewed for so long is over; it is renewed six times as often."""

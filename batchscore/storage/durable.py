@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from batchscore.processes import machine_tag
+from batchscore.system.processes import machine_tag
 
 # What file systems answer that cannot flush a folder.
 _UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.ENOSYS})

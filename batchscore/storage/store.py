@@ -22,7 +22,6 @@ from typing import IO, Any, TypeVar, cast
 
 from fsspec.implementations.local import LocalFileSystem
 
-from batchscore.processes import machine_tag, start_of
 from batchscore.storage import remote, retries
 from batchscore.storage.documents import MOST_BYTES, parse_json
 from batchscore.storage.documents import encode_json as encode_json
@@ -35,6 +34,7 @@ from batchscore.storage.durable import (
 )
 from batchscore.storage.local_locks import locked
 from batchscore.storage.reading import Digest, TooLargeError, digest_of, open_plain
+from batchscore.system.processes import machine_tag, start_of
 
 Result = TypeVar("Result")
 

@@ -21,9 +21,9 @@ assert scipy.special._ufuncs is found and expit(0.0) == 0.5
 WITHIN = """
 import sys
 from importlib import import_module
-from batchscore import processes
+from batchscore.system import imports
 
-with processes.replaced({"scipy.special": processes.stand_in("scipy.special")}):
+with imports.replaced({"scipy.special": imports.stand_in("scipy.special")}):
     from scipy.special import expit
     assert sys.modules["scipy.special"].expit is expit
 assert sys.modules["scipy.special"].expit is expit

@@ -15,8 +15,8 @@ from apache_beam.options.pipeline_options import (
 from apache_beam.transforms import core, userstate
 from apache_beam.transforms.userstate import BagStateSpec
 
-from batchscore.beam_import import Coder
 from batchscore.engines.quick_graph import quick_options, quick_signatures
+from batchscore.system.beam_import import Coder
 
 FLAGS = ["--direct_num_workers=3", "--no_type_check_strictness", "--streaming"]
 BAG = BagStateSpec("bag", Coder())

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batchscore import processes
 from batchscore.errors import FunctionError, InvalidError
+from batchscore.system import resources
 from tests import factory
 from tests.factory import change_job, make_rows, write_shard
 from tests.plan.test_prove import OTHER_ROWS, after, before, net, rows, tried, with_network
@@ -199,7 +199,7 @@ def test_code_is_imported_twice_only_if_memory_allows(
 ) -> None:
     """In a container with less free memory than the process holds, the rest is tried alone."""
     (tmp_path / "memory.max").write_text("1048576\n")
-    monkeypatch.setattr(processes, "_MEMORY", str(tmp_path / "memory.max"))
+    monkeypatch.setattr(resources, "_MEMORY", str(tmp_path / "memory.max"))
     job = factory.write_job(tmp_path)
     GROWN["codes as first seen"](tmp_path)
     assert tried(job).endswith("(less memory is free than the process holds)")

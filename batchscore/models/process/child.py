@@ -20,7 +20,7 @@ from batchscore.models.backends.protocol import Backend
 from batchscore.models.backends.registry import backend_of
 from batchscore.models.process.serving import Models, Session
 from batchscore.models.process.started import SHARE_OF_MEMORY, TOO_LARGE
-from batchscore.processes import held_kilobytes, usable_kilobytes
+from batchscore.system.resources import held_kilobytes, usable_kilobytes
 
 _PR_SET_PDEATHSIG = 1
 _OOM_SCORE = "/proc/self/oom_score_adj"

@@ -13,7 +13,7 @@ import threading
 from typing import IO
 
 from batchscore.messages.addresses import redacted_text
-from batchscore.processes import has_working_folder
+from batchscore.system.processes import has_working_folder
 
 TOO_LARGE = 77
 """Exit code of a process that holds more memory than it may; nothing else ends with it."""

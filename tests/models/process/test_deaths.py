@@ -177,9 +177,9 @@ def test_fewer_rows_get_less_time(call: Call | None, rows: int, seconds: float) 
 
 LEAK = """
 import sys
-from batchscore import processes
+from batchscore.system import resources
 from batchscore.models.process import child
-processes._MEMORY = sys.argv[1]
+resources._MEMORY = sys.argv[1]
 child._watch_memory()
 """
 

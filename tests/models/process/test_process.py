@@ -28,7 +28,7 @@ from batchscore.models.folder import read_model_folder
 from batchscore.models.loadable import Model
 from batchscore.models.process.host import Host
 from batchscore.models.process.proxy import ProcessBackend
-from batchscore.processes import start_of
+from batchscore.system.processes import start_of
 from tests import factory
 from tests.backends.faulty import PRINT, RAISE, SAY_PID, SAY_THREAD
 from tests.models.process.clients import call_often, calls_of

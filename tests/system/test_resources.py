@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from batchscore.processes import count_cores, read_quota
+from batchscore.system.resources import count_cores, read_quota
 
 
 @pytest.mark.parametrize(

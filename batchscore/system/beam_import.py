@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
-from batchscore.processes import replaced, stand_in
+from batchscore.system.imports import replaced, stand_in
 
 _MANAGER = "apache_beam.ml.inference.model_manager"
 _TEXTS = "apache_beam.io.textio"  # It copies the texts of pandas' functions into its own.

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from batchscore.cli import app as cli_app
-from batchscore.streams import Stream
+from batchscore.system.streams import Stream
 from tests import factory
 from tests.endings import CLOSED, end_of
 

@@ -39,7 +39,7 @@ class Asked:
 
 sys.meta_path.insert(0, Asked())
 if sys.argv[1] == "lean":
-    import batchscore.beam_import
+    import batchscore.system.beam_import
 import apache_beam
 import apache_beam.ml.inference.base
 from batchscore.engines.beam_private import option_parser
@@ -75,7 +75,7 @@ def test_what_is_left_out_is_imported_when_it_is_asked_for() -> None:
 # Uses, after batchscore, what batchscore left out.
 AFTER = """
 import sys
-from batchscore.beam_import import beam
+from batchscore.system.beam_import import beam
 assert beam.io.textio.ReadFromCsv is beam.io.ReadFromCsv
 from apache_beam.io import ReadFromMongoDB, mongodbio
 assert mongodbio.ReadFromMongoDB is ReadFromMongoDB and mongodbio.MongoClient is not None
@@ -139,7 +139,7 @@ def test_pandas_types_and_keys_work_as_without_batchscore() -> None:
     """Type checks, batches of pandas frames and encryption are Beam's own, imported late."""
     runs = [
         subprocess.run([sys.executable, "-c", FRAMES, name], capture_output=True, text=True)
-        for name in ("apache_beam", "batchscore.beam_import")
+        for name in ("apache_beam", "batchscore.system.beam_import")
     ]
     assert {done.returncode for done in runs} == {0}, runs[-1].stderr
     printed = [sorted(done.stdout.splitlines()) for done in runs]
@@ -154,7 +154,7 @@ import apache_beam, httplib2
 from apache_beam.typehints.batch import BatchConverter
 own = BatchConverter.from_typehints
 from apache_beam.io import ReadFromMongoDB, mongodbio
-from batchscore.beam_import import beam
+from batchscore.system.beam_import import beam
 assert beam.io.ReadFromMongoDB is ReadFromMongoDB and sys.modules["httplib2"] is httplib2
 assert not hasattr(beam.io, "__getattr__") and not hasattr(beam.typehints, "__getattr__")
 assert BatchConverter.from_typehints is own

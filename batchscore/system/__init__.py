@@ -1,0 +1,1 @@
+"""This machine and this process: resources, processes, allocators, streams, imports."""
