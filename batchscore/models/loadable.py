@@ -8,13 +8,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchscore.errors import ModelError
+from batchscore.errors import FailedError, ModelError
 from batchscore.models.inputs import ModelInput
 from batchscore.models.model_files import (
     code_sha256,
@@ -24,6 +23,7 @@ from batchscore.models.model_files import (
     read_verified,
     verify,
 )
+from batchscore.storage.private_folder import private_folder, put_in_place
 from batchscore.storage.store import Store
 
 if TYPE_CHECKING:
@@ -115,11 +115,7 @@ def localize(model: Model) -> Path:
         for name in model.sha256:
             copy_file(store, name, copied / name)
         verify(Store(str(copied)), model.sha256)
-        if target.exists() and not _intact(target, model.sha256):
-            target.rename(Path(staging) / "damaged")
-        try:
-            copied.rename(target)
-        except OSError:
+        if not put_in_place(copied, target, lambda: _intact(target, model.sha256)):
             # Another worker was first; what it put there must be whole.
             verify(Store(str(target)), model.sha256)
     return target
@@ -146,14 +142,10 @@ def _intact(folder: Path, expected: Mapping[str, str]) -> bool:
 
 def _cache_folder() -> Path:
     """Return this user's own folder for copied models."""
-    folder = Path(tempfile.gettempdir()) / f"batchscore-models-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    owner = folder.lstat()
-    if owner.st_uid != os.getuid() or folder.is_symlink() or owner.st_mode & 0o022:
-        raise ModelError(
-            f"{folder} belongs to somebody else or is open to others; remove it, or set TMPDIR"
-        )
-    return folder
+    try:
+        return private_folder("batchscore-models")
+    except FailedError as error:
+        raise ModelError(str(error)) from error
 
 
 def _hash_of(value: object) -> str:
