@@ -70,10 +70,13 @@ def check_replaceable(address: str, data: Sequence[str] = ()) -> None:
     """Makes sure that a profile may be written to an address.
 
     Raises:
-        OutputError: Something else lies there, or it would become part of the data.
+        OutputError: Something else lies there, it would become part of the data, or the store
+            does not say what lies there.
     """
     folder, name = split_address(address)
-    if folder.exists(name) and not is_profile(address):
+    with writable(folder):
+        found = folder.exists(name)
+    if found and not is_profile(address):
         raise OutputError(
             f"{address}: exists and is not a profile, so it is not replaced; choose another name"
         )

@@ -28,7 +28,7 @@ from batchscore.errors import BatchscoreError, InputError, ModelError, OutputErr
 from batchscore.job.file import checked_steps
 from batchscore.job.steps.all_steps import AnyStep, UserFunction
 from batchscore.messages.addresses import redacted_address
-from batchscore.messages.wording import reason
+from batchscore.messages.wording import one_line, reason
 from batchscore.models.backends.torch.save import (
     calls_in_memory,
     find_code,
@@ -122,8 +122,7 @@ def save_model(
         InputError: The sample, or another table, does not fit the model.
         OutputError: The folder is there already, or cannot be written.
     """
-    target = Path(os.path.realpath(folder))
-    _check_target(os.fspath(folder), target, overwrite)
+    target = _target(os.fspath(folder), overwrite)
     require_savable(model)
     rows = _rows(sample, "sample")
     draft = _draft(model, rows, features, columns, inputs or {})
@@ -148,12 +147,26 @@ def save_model(
     return SavedModel(target, kinds["inputs"], kinds["outputs"], golden.num_rows, shown)
 
 
-def _check_target(asked: str, target: Path, overwrite: bool) -> None:
+def _target(asked: str, overwrite: bool) -> Path:
+    """Returns the folder to write; raises OutputError where it may not be written."""
     if "://" in asked:
         raise OutputError(
             f"model folder {redacted_address(asked)}: expected a local folder; save it there, and "
             "copy the whole folder"
         )
+    if "\0" in asked:
+        raise OutputError(
+            f"model folder {one_line(asked)}: expected a path without null characters"
+        )
+    target = Path(os.path.realpath(asked))
+    try:
+        _check_target(target, overwrite)
+    except OSError as error:
+        raise _unwritable(target, error) from error
+    return target
+
+
+def _check_target(target: Path, overwrite: bool) -> None:
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
     if not (target / CARD).is_file():
@@ -186,10 +199,14 @@ def _replacing(target: Path) -> Iterator[Path]:
                     old.rename(target)
                 raise
     except OSError as error:
-        raise OutputError(
-            f"model folder {target}: cannot be written ({reason(error)}); make room, or choose a "
-            "folder that you may write to"
-        ) from error
+        raise _unwritable(target, error) from error
+
+
+def _unwritable(target: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"model folder {one_line(target, 200)}: cannot be written ({reason(error)}); make room, or "
+        "choose a folder that you may write to"
+    )
 
 
 @contextmanager
@@ -231,6 +248,10 @@ def _draft(
         declared = {name: InputTensor(type=t, shape=(width,)) for name, (t, width) in shapes}  # type: ignore[arg-type]
         return Draft(read, declared, features)
     sources = {name: tuple(each) for name, each in (columns or _by_name(model, rows)).items()}
+    if none := [name for name, each in sources.items() if not each]:
+        raise InputError(
+            f"columns: {none[0]!r} lists no column; name one or more columns of the sample"
+        )
     return Draft(sources, declare_inputs(rows, sources, float_type(model), given), None)
 
 

@@ -28,6 +28,7 @@ from batchscore.job.sections import (
     TensorSpec,
 )
 from batchscore.job.steps.all_steps import STEPS
+from batchscore.messages.expectations import expectation
 from batchscore.messages.wording import nearest
 
 _REQUIRED = ("name", "input", "model", "output")
@@ -50,24 +51,10 @@ def location_of(detail: Any, tree: Any) -> Location:
     return tuple(kept)
 
 
-_EXPECTED = {
-    "bool_type": "true or false",
-    "dict_type": "a mapping",
-    "finite_number": "a finite number",
-    "float_type": "a number",
-    "greater_than": "above {gt}",
-    "greater_than_equal": "at least {ge}",
-    "int_type": "an integer",
-    "less_than_equal": "at most {le}",
-    "literal_error": "{expected}",
-    "string_too_long": "at most {max_length} characters",
-    "string_too_short": "a text that is not empty",
-    "string_type": "a text",
-    "too_short": "a list that is not empty",
-    "tuple_type": "a list",
-    "union_tag_not_found": "a step's name, or a mapping of one name to its settings, such as "
-    "{{top_k: {{k: 3}}}}; several steps are a list",
-}
+_STEP = (
+    "a step's name, or a mapping of one name to its settings, such as {top_k: {k: 3}}; several "
+    "steps are a list"
+)
 
 
 def message_of(details: list[Any], location: Location, job: type[BaseModel]) -> str:
@@ -111,8 +98,7 @@ def _expected(detail: Any) -> str:
         return f"a mapping with keys such as {_first_keys(_model_at(detail['loc']))}"
     if "pattern" in context:
         return PATTERN_MEANINGS[context["pattern"]]
-    phrase = _EXPECTED.get(detail["type"])
-    return str(detail["msg"]) if phrase is None else phrase.format_map(context)
+    return _STEP if detail["type"] == "union_tag_not_found" else expectation(detail)
 
 
 def _first_keys(model: type[BaseModel]) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
@@ -137,8 +138,8 @@ class Calendar(Frozen):
 Feature = Annotated[Numeric | Categorical | Calendar, pydantic.Field(discriminator="kind")]
 
 
-class Features(Frozen):
-    """Which features make up each model input, in order; the features of an input share a dtype."""
+class FeatureLists(Frozen):
+    """What `preprocessing.json` holds: the features of each model input."""
 
     inputs: dict[str, tuple[Feature, ...]]
 
@@ -154,6 +155,26 @@ class Features(Frozen):
                     "(float32); put categories into an input of their own"
                 )
         return inputs
+
+
+@dataclass(frozen=True)
+class Features:
+    """Which features make up each model input; the features of an input share a dtype.
+
+    Args:
+        inputs: By model input, its features in order. `fit_features` fits them to training rows.
+
+    Raises:
+        ModelError: A feature is not one, or the features of an input do not go together.
+    """
+
+    inputs: Mapping[str, tuple[Feature, ...]]
+
+    def __post_init__(self) -> None:
+        lists = validated(
+            FeatureLists, {"inputs": self.inputs}, "Features", "fit_features makes valid ones"
+        )
+        object.__setattr__(self, "inputs", lists.inputs)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -189,7 +210,11 @@ class Features(Frozen):
 
 
 def load_features(text: str | bytes) -> Features:
-    """Return the features that `dump_features` wrote; ModelError says what is wrong with `text`."""
+    """Returns the features that `dump_features` wrote.
+
+    Raises:
+        ModelError: The text is not JSON, or not of features.
+    """
     try:
         found = json.loads(text, object_pairs_hook=_distinct_keys)
     except (ValueError, RecursionError) as error:
@@ -198,7 +223,7 @@ def load_features(text: str | bytes) -> Features:
         ) from error
     if not isinstance(found, dict):
         raise ModelError(f"preprocessing must be a JSON object, found {type(found).__name__}")
-    return validated(Features, found, "preprocessing")
+    return Features(validated(FeatureLists, found, "preprocessing").inputs)
 
 
 def _distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -12,14 +12,15 @@ import pyarrow.compute as pc
 
 from batchscore.arguments import checks_arguments, checks_fields
 from batchscore.columnar.tables import as_batch
-from batchscore.errors import InputError
-from batchscore.messages.wording import counted, nearest
+from batchscore.errors import ArgumentError, InputError
+from batchscore.messages.wording import counted, nearest, one_line
 from batchscore.models.features import (
     NUMBER,
     TEXTS,
     Calendar,
     Categorical,
     Feature,
+    FeatureLists,
     Features,
     Numeric,
     Part,
@@ -51,13 +52,24 @@ class Category:
 
     Args:
         column: Column of texts or integers.
-        max_size: Values that get an index of their own, at most.
-        min_count: Training rows that a value needs to get one.
+        max_size: Values that get an index of their own, at most; at least 1.
+        min_count: Training rows that a value needs to get one; at least 1.
+
+    Raises:
+        ArgumentError: A number is below 1.
     """
 
     column: str
     max_size: int = 1000
     min_count: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("max_size", "min_count"):
+            if (given := getattr(self, name)) < 1:
+                raise ArgumentError(
+                    f"Category of {one_line(repr(self.column))}: {name} is {given:,}; expected 1 "
+                    "or more"
+                )
 
 
 @checks_fields
@@ -106,7 +118,7 @@ def fit_features(table: Any, inputs: Mapping[str, Sequence[Encoding]]) -> Featur
     """
     rows = pa.Table.from_batches([as_batch(table, "table")])
     fitted = {name: [_fit(rows, each) for each in members] for name, members in inputs.items()}
-    return validated(Features, {"inputs": fitted}, "inputs")
+    return Features(validated(FeatureLists, {"inputs": fitted}, "inputs").inputs)
 
 
 def _fit(table: pa.Table, asked: Encoding) -> Feature:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import pydantic
 
 from batchscore.errors import ModelError
+from batchscore.messages.expectations import expectation
 from batchscore.messages.wording import nearest
 
 Checked = TypeVar("Checked", bound=pydantic.BaseModel)
@@ -19,16 +20,26 @@ class Frozen(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-def validated(kind: type[Checked], found: Mapping[str, Any], what: str) -> Checked:
-    """Return `found` as `kind`; `what` names the file in the message.
+def validated(
+    kind: type[Checked], found: Mapping[str, Any], what: str, remedy: str = ""
+) -> Checked:
+    """Returns what a model's file, or a caller, gives, as a model of its keys.
 
-    Raises ModelError with every wrong key, what was expected, and the nearest right key.
+    Args:
+        kind: The model.
+        found: What was given.
+        what: Names it in the message.
+        remedy: What to do in addition to correcting each wrong key.
+
+    Raises:
+        ModelError: Names every wrong key, what was expected, and the nearest right key.
     """
     try:
         return kind.model_validate(found)
     except pydantic.ValidationError as error:
         problems = "; ".join(_problem(detail, kind) for detail in error.errors(include_url=False))
-        raise ModelError(f"{what} is not valid: {problems}") from error
+        rest = f". {remedy}" if remedy else ""
+        raise ModelError(f"{what} is not valid: {problems}{rest}") from error
 
 
 def _problem(detail: Any, kind: type[pydantic.BaseModel]) -> str:
@@ -38,7 +49,8 @@ def _problem(detail: Any, kind: type[pydantic.BaseModel]) -> str:
     if detail["type"] == "value_error":
         return f"{where}: {detail['ctx']['error']}"
     if detail["type"] != "extra_forbidden":
-        return f"{where}: {detail['msg']}, found {_short(detail['input'])}"
+        found = detail.get("ctx", {}).get("tag", detail["input"])
+        return f"{where}: expected {expectation(detail)}, found {_short(found)}"
     known = _known_keys(kind, detail["loc"])
     return f"{where}: unknown key, {nearest(str(detail['loc'][-1]), known)}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,17 @@ def test_an_address_that_is_no_files_is_reported(address: str) -> None:
     with pytest.raises(OutputError) as caught:
         check_page(address)
     assert "secret" not in str(caught.value)
+
+
+def test_a_store_that_does_not_answer_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without credentials nobody knows what lies at the address, and nothing is written."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, os.devnull)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with pytest.raises(OutputError, match=r"output s3://nobody: cannot be written .*credentials"):
+        write_profile(PROFILE, "s3://nobody/profile.parquet")
 
 
 def test_a_place_that_cannot_be_written_is_reported(tmp_path: Path) -> None:

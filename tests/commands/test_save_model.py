@@ -251,6 +251,9 @@ BAD_CALLS: dict[str, tuple[dict[str, Any], str]] = {
     "the version's name": ({"outputs": ["model_version"]}, "'model_version' cannot name"),
     "a name twice": ({"outputs": ["p", "p"]}, "names one twice"),
     "a remote folder": ({"folder": "s3://bucket/model"}, "expected a local folder"),
+    "no path": ({"folder": "a\0b"}, "expected a path without null characters"),
+    "a long path": ({"folder": "a" * 300}, "cannot be written .*File name too long"),
+    "no columns": ({"columns": {"x": []}}, "'x' lists no column"),
 }
 
 

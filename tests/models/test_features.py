@@ -215,7 +215,7 @@ def numeric_json(**changes: object) -> str:
     ("text", "says"),
     [
         (numeric_json(clipp=[0, 1]), "nearest: 'clip'"),
-        (numeric_json(std=0), "greater than 0"),
+        (numeric_json(std=0), "expected above 0"),
         (numeric_json(mean=math.nan), "finite"),
         (numeric_json(clip=[2, 1]), "above the upper"),
         (numeric_json(kind="numerical"), "'numeric'"),
@@ -240,8 +240,30 @@ def test_an_input_has_one_dtype() -> None:
         Categorical(column="c", vocabulary=("a",)),
         Numeric(column="x", impute=0, mean=0, std=1),
     )
-    with pytest.raises(ValueError, match="input of their own"):
+    with pytest.raises(ModelError, match="input of their own"):
         Features(inputs={"i": both})
+
+
+@pytest.mark.parametrize(
+    ("inputs", "says"),
+    [
+        (None, "inputs: expected a mapping, found None"),
+        ({"i": 1}, "inputs.i: expected a list, found 1"),
+        ({"i": ["age"]}, "inputs.i.0: expected a mapping, found 'age'"),
+        ({"i": [{"column": "x"}]}, "inputs.i.0: expected a mapping with the key 'kind', found a d"),
+        ({"i": [{"kind": "zz"}]}, "expected 'kind' to be one of 'numeric', 'categorical', 'calen"),
+        (
+            {"i": [{"kind": "numeric", "column": "x", "impute": "a", "mean": 0, "std": 0}]},
+            "impute: expected a number, found 'a'; inputs.i.0.numeric.std: expected above 0",
+        ),
+    ],
+)
+def test_wrong_features_are_explained(inputs: Any, says: str) -> None:
+    """Features that a caller makes are refused in words, with what makes valid ones."""
+    with pytest.raises(ModelError) as caught:
+        Features(inputs)
+    assert says in str(caught.value)
+    assert str(caught.value).endswith(". fit_features makes valid ones")
 
 
 def test_fitting_is_deterministic_and_robust() -> None:

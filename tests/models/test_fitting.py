@@ -62,3 +62,10 @@ def test_what_cannot_be_fitted_is_refused(name: str) -> None:
     plan, kind, words = WRONG[name]
     with pytest.raises(kind, match=words):
         bs.fit_features(ROWS, plan)
+
+
+@pytest.mark.parametrize("name", ["max_size", "min_count"])
+def test_a_category_keeps_one_value_at_least(name: str) -> None:
+    """Python would count a negative size from the end, and leave out the rarest values."""
+    with pytest.raises(bs.InvalidError, match=f"Category of 'plan': {name} is -1; expected 1 or"):
+        bs.Category("plan", **{name: -1})
