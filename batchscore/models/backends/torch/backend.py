@@ -49,6 +49,9 @@ class TorchBackend(Backend):
 
     def prepare(self) -> None:
         """Imports torch and what calls it."""
+        from batchscore.models.backends.torch.lean_import import import_torch
+
+        import_torch()
         import_module(f"{_ROOM}.predictor")
 
     def resolve(self, asked: str) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import gc
 
+from batchscore.models.backends.torch.backend import TorchBackend
 from batchscore.system.imports import uncollected
 
 with uncollected():
-    import batchscore.models.backends.torch.predictor  # noqa: F401
+    TorchBackend().prepare()
 
 # A worker that searches what it was forked with for garbage would copy all of it.
 gc.freeze()

@@ -1,0 +1,132 @@
+"""torch without the modules that it imports only for its compiler and for tensors without data.
+
+They take two fifths of the time that torch takes to import, and few networks need them. They are
+imported when code, of a model or of torch itself, imports one of them, asks torch for one, or makes
+the first tensor on the device `meta`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.metadata import PackageNotFoundError, version
+from types import FrameType, ModuleType
+from typing import Any
+
+from batchscore.system.imports import replaced, stand_in
+
+TESTED = "2.15"
+"""The minor version of torch that leaving out was tested with; others are imported in full."""
+
+_METAS = "torch._meta_registrations"
+# The first imports these, so torch has none of them.
+_FAMILY = (_METAS, "torch._decomp", "torch._prims", "torch._refs")
+# Modules that expect the operators which the first one registers.
+_USERS = ("torch._dynamo", "torch._inductor", "torch.fx.experimental.symbolic_shapes")
+# All tensors on the device `meta`, those of the compiler too, come from these.
+_MAKERS = ("empty.memory_format", "empty_strided.default")
+
+
+def import_torch() -> None:
+    """Imports torch; does nothing if this process has it, or an import of it failed before."""
+    if "torch" in sys.modules or not _is_tested():
+        return
+    with replaced({_METAS: stand_in(_METAS, __file__=None)}), _quick_frames():
+        import_module("torch")
+    _LeftOut().watch()
+
+
+def _is_tested() -> bool:
+    try:
+        return version("torch").split(".")[:2] == TESTED.split(".")
+    except PackageNotFoundError:
+        return False
+
+
+class _LeftOut(MetaPathFinder, Loader):
+    """Imports what was left out, once, before anybody can miss it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._specs: dict[str, ModuleSpec | None] = {}
+        self._library: Any = None
+
+    def watch(self) -> None:
+        """Waits for imports, for uses as an attribute of torch, and for tensors on `meta`."""
+        import torch
+
+        for name in _FAMILY:
+            vars(torch)[name.rpartition(".")[2]] = stand_in(name)
+        self._library = torch.library.Library("aten", "IMPL", "Meta")
+        for name in _MAKERS:
+            packet, _, overload = name.partition(".")
+            operator = getattr(getattr(torch.ops.aten, packet), overload)
+            self._library.impl(operator, partial(self._make, operator))
+        sys.meta_path.insert(0, self)
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Has the modules imported; one of them is then not imported a second time."""
+        if not name.startswith((*_FAMILY, *_USERS)):
+            return None
+        self._load()
+        module = sys.modules.get(name)
+        if module is None:
+            return None
+        # Python takes the module's own spec, and would run the module again.
+        self._specs[name], module.__spec__ = module.__spec__, ModuleSpec(name, self)
+        return module.__spec__
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """Returns a module that was imported meanwhile."""
+        return sys.modules[spec.name]
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Leaves the module as it is."""
+        module.__spec__ = self._specs.pop(module.__name__)
+
+    def _make(self, operator: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """Makes the first tensor on `meta`, once what is called with it has its kernels."""
+        self._load()
+        return operator(*args, **options)
+
+    def _load(self) -> None:
+        import torch
+        from torch.utils._python_dispatch import _disable_current_modes
+
+        with self._lock:
+            if self not in sys.meta_path:
+                return
+            sys.meta_path.remove(self)
+            self._library._destroy()
+            # Whoever watches or changes operators is not to see those of an import.
+            with torch._C.DisableTorchFunction(), _disable_current_modes():
+                import_module(_METAS)
+
+
+@contextmanager
+def _quick_frames() -> Iterator[None]:
+    """Inside, frames are described without their source lines.
+
+    torch asks for the place of each operator that it registers. To find the lines too, Python
+    looks through the files of all modules, each time.
+    """
+    full = inspect.getframeinfo
+
+    def quick(frame: FrameType, context: int = 1) -> inspect.Traceback:
+        code = frame.f_code
+        return inspect.Traceback(code.co_filename, frame.f_lineno, code.co_name, None, None)
+
+    vars(inspect)["getframeinfo"] = quick
+    try:
+        yield
+    finally:
+        vars(inspect)["getframeinfo"] = full
