@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from batchscore.engines.flags import as_flags
 from batchscore.engines.protocol import Engine
 from batchscore.engines.registry import find_engine
+from batchscore.errors import BatchscoreError
+from batchscore.finish.drift_gate import import_comparison
 from batchscore.models.process import early
 from batchscore.models.process.current import host_for
-from batchscore.phases import BEAM, FRAMEWORK, MODEL, Stopwatch
+from batchscore.phases import BEAM, FRAMEWORK, IMPORTS, MODEL, SAMPLE, Stopwatch
 from batchscore.plan import Plan
 from batchscore.plan.model_process import with_model_process
 from batchscore.system.imports import uncollected, warn_of_compiling
 from batchscore.units.unit import Unit
 from batchscore.worker.scoring import backend_for
+
+if TYPE_CHECKING:
+    from batchscore.plan.prove import SampleRows
 
 
 def with_process(plan: Plan, workers: int) -> Plan:
@@ -56,12 +63,27 @@ def prepared(plan: Plan, units: Sequence[Unit], clock: Stopwatch, flags: Sequenc
         # The graph needs Beam, and is built later, where nothing else may take seconds.
         import_module("batchscore.pipeline")
     warn_of_compiling("apache_beam")
-    with clock.during(FRAMEWORK), uncollected():
-        backend_for(plan.spec).prepare()
+    # The model's process imports its framework meanwhile; nothing here needs it yet.
+    with clock.during(IMPORTS), uncollected():
         from batchscore.plan.readiness import verify
 
+        if plan.references.chosen:
+            import_comparison()
+    with clock.during(SAMPLE):
+        sample = _read_ahead(plan, units)
+    with clock.during(FRAMEWORK), uncollected():
+        backend_for(plan.spec).prepare()
     with clock.during(MODEL):
-        return verify(plan, units, clock)
+        return verify(plan, units, clock, sample)
+
+
+def _read_ahead(plan: Plan, units: Sequence[Unit]) -> SampleRows | None:
+    """Reads a sample of the units; None if that fails, and is tried again in its place."""
+    from batchscore.plan.prove import read_sample_rows
+
+    with suppress(BatchscoreError, OSError):
+        return read_sample_rows(plan, units) if units else None
+    return None
 
 
 def engine_of(plan: Plan) -> Engine:

@@ -21,6 +21,13 @@ from batchscore.worker.spec import RunSpec
 _SHOWN = 5
 
 
+def import_comparison() -> None:
+    """Imports what a comparison needs; it would be imported at the end of a run."""
+    from batchscore.drift import compare, special  # noqa: F401
+
+    special.functions()
+
+
 def judge_drift(
     spec: RunSpec,
     references: Sequence[Reference],

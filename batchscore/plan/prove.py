@@ -102,28 +102,43 @@ class Tried:
     open: bool = False
 
 
-def require_independent(plan: Plan, units: Sequence[Unit], predictor: Predictor | None) -> Tried:
+@dataclass(frozen=True)
+class SampleRows:
+    """The rows of a sample.
+
+    Args:
+        block: The rows; None if none could be read.
+    """
+
+    block: Block | None
+
+
+def require_independent(
+    plan: Plan, units: Sequence[Unit], sample: SampleRows, predictor: Predictor | None
+) -> Tried:
     """Puts a sample of the units' rows through each stage again, elsewhere, and on two threads.
 
     Each stage is given what the one before made of the rows at first, so that what differs is its
     own. Last the stage is made again, as in another process, and begins with other rows.
 
     Args:
+        plan: What a run would do.
+        units: What is to be scored.
+        sample: What `read_sample_rows` returned for them.
         predictor: The model on the CPU; None: it is loaded to the plan's device.
 
     Raises:
         FunctionError, ModelError: A function or the network makes something else of a row; the
             message says of which, and what to do.
     """
-    sample = _read_sample(plan, units)
-    if sample is None:
+    if sample.block is None:
         return Tried("not tried: no row could be read for a sample", {})
     spec = _plain_spec(plan.spec)
     predictor = predictor or load_plain(spec)
     try:
         skipped = list[str]()
         ways = (_before, partial(_inside, predictor=predictor))
-        outputs = _try_stages(spec, ways, sample, skipped)
+        outputs = _try_stages(spec, ways, sample.block, skipped)
         if isinstance(outputs, Tried):
             return outputs
         tried, before = _try_scores(spec, outputs, skipped), published_scores(spec)
@@ -138,13 +153,13 @@ def require_independent(plan: Plan, units: Sequence[Unit], predictor: Predictor 
         forget(AFRESH)
 
 
-def _read_sample(plan: Plan, units: Sequence[Unit]) -> Block | None:
-    """Returns rows to score; if they are few, with others of the input, published ones too."""
+def read_sample_rows(plan: Plan, units: Sequence[Unit]) -> SampleRows:
+    """Reads rows to score; if they are few, with others of the input, published ones too."""
     source = plan.spec.scoring.source
     rows = min(_MOST_ROWS, max(_LEAST_ROWS, source.batch_rows // _SHARE))
     asked = {piece.shard.path for unit in units for piece in unit.pieces}
     others = tuple(piece for piece in plan.pieces if piece.shard.path not in asked)
-    return read_spread(units, [Unit("others", others)], source, rows, _LEAST_ROWS)
+    return SampleRows(read_spread(units, [Unit("others", others)], source, rows, _LEAST_ROWS))
 
 
 def _plain_spec(spec: Spec) -> Spec:

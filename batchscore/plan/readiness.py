@@ -16,7 +16,7 @@ from batchscore.plan.declared_scores import output_names
 from batchscore.plan.inference import settle_inference
 from batchscore.plan.kernels import computing_with, settle_kernels, without_kernels
 from batchscore.plan.plan import Plan
-from batchscore.plan.prove import Tried, require_independent
+from batchscore.plan.prove import SampleRows, Tried, read_sample_rows, require_independent
 from batchscore.stages.postprocess import score_kinds
 from batchscore.stages.write import MODEL_VERSION
 from batchscore.units.unit import Unit
@@ -24,12 +24,18 @@ from batchscore.worker.scoring import backend_for, postprocess_step, preprocess_
 from batchscore.worker.spec import Spec
 
 
-def verify(plan: Plan, units: Sequence[Unit] = (), clock: Stopwatch | None = None) -> Plan:
+def verify(
+    plan: Plan,
+    units: Sequence[Unit] = (),
+    clock: Stopwatch | None = None,
+    sample: SampleRows | None = None,
+) -> Plan:
     """Returns the plan with its device resolved, once its model and functions were loaded.
 
     Args:
         units: What is to be scored; on a sample of it, scores must depend on their rows alone.
         clock: Counts the sample for a step of its own.
+        sample: Its rows, if they were read before.
 
     Raises:
         DeviceError, ModelError, FunctionError, OutputError: One of them cannot be used.
@@ -51,7 +57,8 @@ def verify(plan: Plan, units: Sequence[Unit] = (), clock: Stopwatch | None = Non
     plan = _settled(replace(plan, gpus=backend.gpus(device)), predictor)
     if units:
         with (clock or Stopwatch()).during(SAMPLE):
-            plan, tried = _proven(plan, units, predictor if device == "cpu" else None)
+            sample = sample or read_sample_rows(plan, units)
+            plan, tried = _proven(plan, units, sample, predictor if device == "cpu" else None)
         backend.release(device)
         _check_names(plan.spec, tried.names)
         _check_drift(plan, tried.names)
@@ -67,13 +74,15 @@ def _settled(plan: Plan, predictor: Predictor) -> Plan:
     return settle_kernels(plan, predictor, asked)
 
 
-def _proven(plan: Plan, units: Sequence[Unit], predictor: Predictor | None) -> tuple[Plan, Tried]:
+def _proven(
+    plan: Plan, units: Sequence[Unit], sample: SampleRows, predictor: Predictor | None
+) -> tuple[Plan, Tried]:
     """Returns what a sample showed, and the plan; with default kernels if others failed there."""
     try:
-        return plan, require_independent(plan, units, predictor)
+        return plan, require_independent(plan, units, sample, predictor)
     except ModelError as error:
         plan = without_kernels(plan, error)
-    return plan, require_independent(plan, units, predictor)
+    return plan, require_independent(plan, units, sample, predictor)
 
 
 def _check_drift(plan: Plan, scores: Sequence[str]) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 from batchscore.drift.profile_file import read_table, write_table
@@ -126,6 +127,23 @@ def read_profile(
     Raises:
         RecordError: It is missing, damaged, or another one.
     """
+    return _read(file, _decode, sha256, extra_sha256)
+
+
+_Decode = Callable[[bytes, bytes | None], TableProfile]
+
+
+def _decode(data: bytes, extra: bytes | None) -> TableProfile:
+    return read_table(data, extra)[0]
+
+
+# A run reads its references as it starts, to try them, and as it ends.
+_decode_once = lru_cache(maxsize=2)(_decode)
+
+
+def _read(
+    file: ProfileFile, decode: _Decode, sha256: str | None = None, extra_sha256: str | None = None
+) -> TableProfile:
     store = Store(file.folder)
     try:
         data = store.read(file.name)
@@ -134,7 +152,7 @@ def read_profile(
         extra = _extra(store, file)
         if extra and extra_sha256 not in (None, hashlib.sha256(extra).hexdigest()):
             raise RecordError(f"the SHA-256 of {file.extra} is not that of the manifest")
-        return read_table(data, extra)[0]
+        return decode(data, extra)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise RecordError(f"profile {store.url(file.name)}: no such file") from error
     except IsADirectoryError as error:
@@ -152,11 +170,13 @@ def _extra(store: Store, file: ProfileFile) -> bytes | None:
 
 
 def read_reference(files: Sequence[ProfileFile]) -> TableProfile:
-    """Returns stored profiles, merged.
+    """Returns stored profiles, merged. Others may get the same object, so nobody may change it.
 
     Raises:
         RecordError: One is missing or damaged, or the same column has two types in them.
     """
+    if len(files) == 1:
+        return _read(files[0], _decode_once)
     merged = TableProfile.empty()
     for file in files:
         try:
