@@ -21,10 +21,12 @@ from types import FrameType, ModuleType
 from typing import Any
 
 from batchscore.system.imports import replaced, stand_in
+from batchscore.system.resources import shows_gpu
 
 TESTED = "2.15"
 """The minor version of torch that leaving out was tested with; others are imported in full."""
 
+_BINDINGS = "cuda.bindings"
 _METAS = "torch._meta_registrations"
 # The first imports these, so torch has none of them.
 _FAMILY = (_METAS, "torch._decomp", "torch._prims", "torch._refs")
@@ -38,7 +40,9 @@ def import_torch() -> None:
     """Imports torch; does nothing if this process has it, or an import of it failed before."""
     if "torch" in sys.modules or not _is_tested():
         return
-    with replaced({_METAS: stand_in(_METAS, __file__=None)}), _quick_frames():
+    # torch does without bindings of its own to CUDA, as where their package is not installed.
+    useless: dict[str, ModuleType | None] = {} if shows_gpu() else {_BINDINGS: None}
+    with replaced({_METAS: stand_in(_METAS, __file__=None), **useless}), _quick_frames():
         import_module("torch")
     _LeftOut().watch()
 
@@ -116,17 +120,22 @@ class _LeftOut(MetaPathFinder, Loader):
 def _quick_frames() -> Iterator[None]:
     """Inside, frames are described without their source lines.
 
-    torch asks for the place of each operator that it registers. To find the lines too, Python
+    torch asks for the place of each operator that it registers. To find lines and module, Python
     looks through the files of all modules, each time.
     """
-    full = inspect.getframeinfo
+    full, find_module = inspect.getframeinfo, inspect.getmodule
 
     def quick(frame: FrameType, context: int = 1) -> inspect.Traceback:
         code = frame.f_code
         return inspect.Traceback(code.co_filename, frame.f_lineno, code.co_name, None, None)
 
-    vars(inspect)["getframeinfo"] = quick
+    def module_of(asked: object, _filename: str | None = None) -> ModuleType | None:
+        if isinstance(asked, FrameType):
+            return sys.modules.get(asked.f_globals["__name__"])
+        return find_module(asked, _filename)
+
+    vars(inspect).update(getframeinfo=quick, getmodule=module_of)
     try:
         yield
     finally:
-        vars(inspect)["getframeinfo"] = full
+        vars(inspect).update(getframeinfo=full, getmodule=find_module)
