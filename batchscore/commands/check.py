@@ -39,10 +39,11 @@ from batchscore.phases import (
     Stopwatch,
 )
 from batchscore.plan import Plan, Work, keeping_kernels, make_plan, settle
+from batchscore.plan.estimate import estimate_seconds
 from batchscore.plan.newest import newest_bound
 from batchscore.plan.places import probe_output
 from batchscore.plan.plan import day_end
-from batchscore.plan.rehearsal import Rehearsal, estimate_seconds, rehearse
+from batchscore.plan.rehearsal import Rehearsal, rehearse
 from batchscore.runs.checks import Check, check_rejects, check_schema, worst
 from batchscore.runs.history import read_manifest, runs_before
 from batchscore.runs.lease import describe_holder, holder
@@ -203,13 +204,12 @@ def check_job(
         probe_output(store)
     scores = by is None and not work.held and not work.unchanged
     tried = _try(plan, work, clock, flags, scores)
-    scoring = estimate_seconds(tried.plan, work, tried.rehearsal)
     return Checked(
         tried.plan,
         work,
         tried.rehearsal,
         tuple(_judge(tried, work)),
-        None if scoring is None else _estimate(tried.spent, scoring, _phases_before(plan, work)),
+        None if tried.scoring is None else _estimate(tried, _phases_before(plan, work)),
         describe_holder(store, slice_, by) if by else None,
         publication.run if publication else None,
         tried.later,
@@ -219,13 +219,14 @@ def check_job(
 class _Tryout(NamedTuple):
     plan: Plan
     rehearsal: Rehearsal | None
+    scoring: float | None
     spent: Mapping[str, float]
     later: str | None
 
 
 @ended()
 def _try(plan: Plan, work: Work, clock: Stopwatch, flags: Sequence[str], scores: bool) -> _Tryout:
-    """Loads the model and the functions, and scores one batch.
+    """Loads the model and the functions, scores one batch, and tells how long all take.
 
     Args:
         scores: Whether a run would do so, too. If not, it would not meet their errors, so these
@@ -236,30 +237,29 @@ def _try(plan: Plan, work: Work, clock: Stopwatch, flags: Sequence[str], scores:
         plan = with_process(plan, plan.workers)
         plan = prepared(plan, work.units, clock, all_flags(plan, flags))
         spent = clock.spent()
-        return _Tryout(plan, rehearse(plan, work), spent, None)
+        rehearsal = rehearse(plan, work)
+        return _Tryout(plan, rehearsal, estimate_seconds(plan, work, rehearsal), spent, None)
     except BatchscoreError as error:
         if scores:
             raise
         later = f"a run that scores would end with exit code {error.exit_code}: {error}"
-        return _Tryout(plan, None, clock.spent(), later)
+        return _Tryout(plan, None, None, clock.spent(), later)
 
 
-def _estimate(
-    spent: Mapping[str, float], scoring: float, before: Mapping[str, float]
-) -> dict[str, float]:
+def _estimate(tried: _Tryout, before: Mapping[str, float]) -> dict[str, float]:
     """Returns the seconds of a run by phase, as far as they are known.
 
     Args:
-        spent: Seconds that this command took; a run starts the same way.
-        scoring: What the units are expected to take.
+        tried: What this command took, since a run starts the same way, and how long scoring takes.
         before: Seconds of an earlier run, which also started workers and published.
     """
-    known = {phase: spent[phase] for phase in (START_UP, PLANNING, LOADING)} | {SCORING: scoring}
+    known = {phase: tried.spent[phase] for phase in (START_UP, PLANNING, LOADING)}
+    known[SCORING] = tried.scoring or 0.0
     if not before:
         return known
     return {
         **known,
-        LOADING: max(spent[LOADING], before[LOADING]),
+        LOADING: max(known[LOADING], before[LOADING]),
         PUBLISHING: before[PUBLISHING],
     }
 

@@ -21,6 +21,26 @@ from batchscore.worker.spec import RunSpec
 _BLOCKS_LATE = 2
 
 
+class Arrivals:
+    """Blocks in their order, once their results are there; the last two may wait for a device."""
+
+    def __init__(self) -> None:
+        self._late: deque[Block] = deque()
+
+    def after(self, block: Block) -> Iterator[Block]:
+        """Takes the next block; yields those that are awaited now: all of them at a unit's end."""
+        self._late.append(block)
+        while self._late and (
+            block.end is not None or not self._late[0].pending or len(self._late) > _BLOCKS_LATE
+        ):
+            yield settled(self._late.popleft())
+
+    def rest(self) -> Iterator[Block]:
+        """Yields the blocks that are left, where no end comes."""
+        while self._late:
+            yield settled(self._late.popleft())
+
+
 class Attempts:
     """Attempts at units, one after another, of one worker of a run."""
 
@@ -29,7 +49,7 @@ class Attempts:
         self._pulse = Pulse(spec.output, spec.identity.run)
         self._open: dict[str, UnitOutput] = {}
         self._counts: dict[str, Counts] = {}
-        self._late: deque[Block] = deque()
+        self._arrivals = Arrivals()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="end")
         self._ending: Future[str] | None = None
         self._ended: list[str] = []
@@ -43,7 +63,7 @@ class Attempts:
             StepError: A step that a block went through late failed, or writing one did.
             StoppedError: The run does not hold its slice any more, or its launcher stopped it.
         """
-        for arrived in self._arrived(block):
+        for arrived in self._arrivals.after(block):
             if arrived.end is not None:
                 self._end(arrived, arrived.end)
             else:
@@ -60,14 +80,6 @@ class Attempts:
         self._pool.shutdown()
         for output in self._open.values():
             output.writer.abort()
-
-    def _arrived(self, block: Block) -> Iterator[Block]:
-        """Yields blocks whose results are there, in order; the last two may wait for a device."""
-        self._late.append(block)
-        while self._late and (
-            block.end is not None or not self._late[0].pending or len(self._late) > _BLOCKS_LATE
-        ):
-            yield settled(self._late.popleft())
 
     def _output(self, unit: Unit, sequence: int) -> UnitOutput:
         if sequence == 0 and unit.id in self._open:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,57 +10,81 @@ from typing import Any
 import pytest
 
 from batchscore.job import load_job
-from batchscore.plan import Plan, Work, make_plan, rehearsal, settle
-from batchscore.plan.rehearsal import Rehearsal, estimate_seconds
-from batchscore.worker.spec import Execution
+from batchscore.plan import Plan, Work, estimate, make_plan, settle
+from batchscore.plan.estimate import Stretch, estimate_seconds, expected_seconds
+from batchscore.plan.rehearsal import in_memory, rehearse
+from batchscore.units.unit import Unit, make_unit
+from batchscore.worker.scoring import load
 from tests import factory
 
-BATCH = Rehearsal(
-    rows=50,
-    scored=50,
-    reject_reasons={},
-    seconds={"read": 0.1, "preprocess": 0.2, "infer": 0.4, "tiles": 0.5, "write": 0.3},
-    columns=(),
-    example={},
-    golden=(),
-)
+# A unit takes 2 s in addition to a second, and 1.5 CPU-seconds, for each hundred rows.
+ONE, MORE = Stretch(100, 3.0, 2.5), Stretch(300, 5.0, 5.5)
 
 
 @pytest.fixture
-def planned(tmp_path: Path) -> tuple[Plan, Work]:
-    """A plan on the CPU, whose 500 rows are all to be scored."""
+def units(tmp_path: Path) -> tuple[Unit, ...]:
+    """Three units of 500 rows."""
     plan = make_plan(load_job(str(factory.write_job(tmp_path)), (), ()))
-    plan = replace(plan, spec=replace(plan.spec, execution=on(plan, device="cpu")))
-    return plan, settle(plan)
-
-
-def on(plan: Plan, **changes: Any) -> Execution:
-    """The plan's execution with changes."""
-    return replace(plan.spec.execution, **changes)
+    return (make_unit(plan.pieces),) * 3
 
 
 @pytest.mark.parametrize(
-    ("own_process", "workers", "cores", "batch_s"),
+    ("workers", "cores", "seconds"),
     [
-        (False, 1, 8, 0.6),
-        (True, 1, 8, 0.4),
-        (True, 2, 8, 0.2),
-        (False, 1, 2, 0.75),
-        (True, 1, 2, 0.55),
-        (True, 4, 2, 0.55),
+        (1, 8, 3 + 14),  # all rows but those of the first block, a second for a hundred
+        (2, 8, 3 + 14 * 2 / 3),  # two of three units
+        (3, 8, 3 + 14 / 3),
+        (3, 2, 3 + 14 * 1.5 / 2),  # the cores are busy for 1.5 s a hundred rows
     ],
 )
-def test_what_overlaps_counts_once(
-    planned: tuple[Plan, Work],
+def test_the_busiest_worker_or_the_cores_decide(
+    units: tuple[Unit, ...],
     monkeypatch: pytest.MonkeyPatch,
-    own_process: bool,
     workers: int,
     cores: int,
-    batch_s: float,
+    seconds: float,
 ) -> None:
-    """The busiest thread decides, a model's process among them, or else the cores."""
-    plan, work = planned
-    monkeypatch.setattr(rehearsal, "count_cores", lambda: cores)
-    execution = on(plan, model_process=own_process)
-    plan = replace(plan, workers=workers, spec=replace(plan.spec, execution=execution))
-    assert estimate_seconds(plan, work, BATCH) == pytest.approx(10 * batch_s)
+    """What a unit takes once counts once, and each further row as the longer stretch shows."""
+    monkeypatch.setattr(estimate, "count_cores", lambda: cores)
+    assert expected_seconds(ONE, MORE, units, workers) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("longer", [ONE, Stretch(300, 3.0, 2.5)], ids=["one block", "no slower"])
+def test_a_stretch_that_tells_no_more_counts_as_a_whole(
+    units: tuple[Unit, ...], longer: Stretch
+) -> None:
+    """Where the unit has one block, or a busy machine blurs the difference."""
+    pace = longer.seconds / longer.rows
+    assert expected_seconds(ONE, longer, units, 1) == pytest.approx(3 + 1400 * pace)
+
+
+def planned(folder: Path, changes: dict[str, Any]) -> tuple[Plan, Work]:
+    """A plan on the CPU in blocks of 50 rows, and its work."""
+    job = factory.write_job(folder, {"runtime.batch_rows": 50, **changes})
+    plan = make_plan(load_job(str(job), (), ()))
+    execution = replace(plan.spec.execution, device="cpu")
+    plan = replace(plan, spec=replace(plan.spec, execution=execution))
+    return plan, settle(plan)
+
+
+@pytest.mark.parametrize(("budget_s", "rows"), [(0.0, 50), (math.inf, 500)])
+def test_blocks_are_scored_until_the_time_is_over(
+    tmp_path: Path, budget_s: float, rows: int
+) -> None:
+    """A stretch reaches to its last block's end, or to the unit's, filtered rows among them."""
+    plan, work = planned(tmp_path, {"input.filters": [["id", "<", 400]]})
+    with in_memory(plan.spec, 500, fresh=True) as spec:
+        found = estimate._score(spec, work.units[0], load(spec), budget_s)
+    assert (found.rows, found.seconds > 0, found.cpu_s > 0) == (rows, True, True)
+
+
+def test_what_fails_behind_the_first_batch_is_no_finding(tmp_path: Path) -> None:
+    """A shard that cannot be read, and may be left out, makes the estimate coarser."""
+    plan, work = planned(tmp_path, {"input.max_bad_shards": 1})
+    found = rehearse(plan, work)
+    assert found is not None
+    found = replace(found, seconds={"read": 2.0}, cold_seconds=1.0)
+    for shard in (tmp_path / "in").iterdir():
+        shard.write_bytes(b"PAR1")
+    seconds = estimate_seconds(plan, work, found)
+    assert seconds == pytest.approx(1.0 + 2.0 * 500 / found.rows)
