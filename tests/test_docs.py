@@ -20,7 +20,8 @@ from batchscore.cli import cli
 from batchscore.job import Job
 from batchscore.job.text import parse_yaml
 from batchscore.models.folder import read_model_folder
-from tests.pages import ROOT, all_blocks, arguments, blocks, page, replay, sessions
+from tests import factory
+from tests.pages import ROOT, all_blocks, arguments, blocks, page, replay, sessions, shape
 
 README = page("README.md")
 SESSIONS = sessions("".join(blocks("console", README)))
@@ -80,6 +81,26 @@ def test_the_page_on_python_says_what_is_returned(
     for fact in ("run", "files"):
         assert getattr(names["again"], fact) == getattr(names["result"], fact)
     assert names["again"].files[0].startswith(f"{clone}/out/python/data/")
+
+
+@pytest.mark.slow
+def test_the_page_on_repairs_says_how_a_run_refuses_a_function(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the function shown, the command prints what the page shows, but for what it leaves out.
+
+    The page breaks the line, and names shards from the job's folder.
+    """
+    monkeypatch.chdir(tmp_path)
+    factory.write_job(tmp_path, {"preprocess.function": "features.py:encode"})
+    ((_, title, code), (_, _, text)) = all_blocks(page("docs/repairs.md"))
+    Path(title).write_text(code, encoding="utf-8")
+    ((command, expected),) = sessions(text)
+    done = CliRunner().invoke(cli, arguments(command))
+    assert done.exit_code == 2
+    printed = shape(done.output.replace(f"{tmp_path}/", ""))
+    for part in " ".join(expected).split("…"):
+        assert shape(part) in printed
 
 
 def test_each_session_is_one_that_is_run() -> None:

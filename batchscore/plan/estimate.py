@@ -1,6 +1,6 @@
 """How long scoring will take, by some blocks that all threads score at once, as in a run.
 
-What a unit takes once, such as opening its files, is told from what each row takes: one block is
+A unit takes some seconds once, such as those of opening its files. To know how many, one block is
 scored, then several.
 """
 
@@ -85,7 +85,7 @@ def expected_seconds(first: Stretch, longer: Stretch, units: Sequence[Unit], wor
 
 
 def _per_row(longer_s: float, first_s: float, longer: Stretch, first: Stretch) -> float:
-    """Returns what each row more took, if clocks and other processes let it be told."""
+    """Returns what each further row took; on average, if a busy machine blurs the difference."""
     if longer.rows > first.rows and longer_s > first_s:
         return (longer_s - first_s) / (longer.rows - first.rows)
     return longer_s / longer.rows
