@@ -56,13 +56,16 @@ def _share_beyond(a: int, n: int, m: int, end: float, limit: float) -> float:
 
 def _deviance(a: int, n: int, share: float, m: int) -> float:
     """Returns the deviance of the shares a / n and `share` of m from one common share."""
-    pooled = (a + share * m) / (n + m)
-    cells = [
-        (size, p, q)
-        for size, hits in ((n, a / n), (m, share))
-        for p, q in ((hits, pooled), (1 - hits, 1 - pooled))
-    ]
-    return 2 * sum(size * p * math.log(p / q) for size, p, q in cells if p > 0 and q > 0)
+    # Written out, since a floor takes forty of them.
+    pooled, hits = (a + share * m) / (n + m), a / n
+    without, missed, left = 1 - pooled, 1 - hits, 1 - share
+    terms = (
+        n * hits * math.log(hits / pooled) if hits > 0 and pooled > 0 else 0.0,
+        n * missed * math.log(missed / without) if missed > 0 and without > 0 else 0.0,
+        m * share * math.log(share / pooled) if share > 0 and pooled > 0 else 0.0,
+        m * left * math.log(left / without) if left > 0 and without > 0 else 0.0,
+    )
+    return 2 * sum(terms)
 
 
 def percent(share: float) -> str:
