@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from batchscore.finish.finish import finish_run
+from batchscore.models.process.current import dismiss
 from batchscore.runs import layout
 from batchscore.runs.failures import recorded
 from batchscore.stages.block import Block, decode_block, encode_block, settled
@@ -182,4 +183,6 @@ class Finish(SpecDoFn):
         """Returns the manifest that was written, as JSON."""
         with self._recorded():
             ensure_golden(self._spec)
+            # All rows are scored: the system takes the memory back while the run is finished.
+            dismiss()
             return [finish_run(self._spec, addresses).document]

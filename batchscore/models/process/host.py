@@ -127,6 +127,11 @@ class Host:
         """Returns what is held by a call that is made alone."""
         return self._keeper.turn()
 
+    def dismiss(self) -> None:
+        """Ends the process, if it is this process's own, as `OwnKeeper.dismiss` does."""
+        if self._own is not None:
+            self._own.dismiss()
+
     def close(self) -> None:
         """Ends the process, if it is this process's own."""
         if self._own is not None:

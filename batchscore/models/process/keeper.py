@@ -63,6 +63,7 @@ class OwnKeeper:
         self._root = None if started is None else Connection(started.connection, timeout_s)
         self._lock, self._alone = threading.RLock(), threading.Lock()
         self._ends: list[str] = []
+        self._dismissed: list[StartedProcess] = []
         self._works = self._printed = False
 
     def start(self) -> None:
@@ -97,12 +98,23 @@ class OwnKeeper:
         """Returns what a call holds that is made alone."""
         return self._alone
 
+    def dismiss(self) -> None:
+        """Ends the process without waiting for its end; whoever asks later gets another one."""
+        with self._lock:
+            if self._started is not None:
+                self._started.kill()
+                self._dismissed.append(self._started)
+                self._ends.append("was dismissed")
+            self._started = self._root = None
+
     def close(self) -> None:
-        """Ends the process."""
+        """Ends the process, and waits for its end and for that of those that were dismissed."""
         with self._lock:
             self._root = None
-            if self._started is not None:
-                self._started.close()
+            for each in (*self._dismissed, self._started):
+                if each is not None:
+                    each.close()
+            self._dismissed.clear()
 
     def _ready(self) -> Connection:
         if self._root is None:

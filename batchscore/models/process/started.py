@@ -63,11 +63,16 @@ class StartedProcess:
         code = None if self._process is None else self._process.returncode
         return describe_end(code)
 
-    def close(self) -> None:
+    def kill(self) -> None:
         """Ends it, and does not wait while the system takes its memory back."""
         self._started.wait(_ENDED_SECONDS)
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
+
+    def close(self) -> None:
+        """Ends it, and waits until it is gone."""
+        self.kill()
+        self._ended.wait(_ENDED_SECONDS)
         self.connection.close()
 
     def _keep(self) -> None:

@@ -77,6 +77,18 @@ def test_a_process_that_somebody_kills_costs_no_rows(mortal: Host, faulty: Model
     assert calls.predict(rows(4), 1)()["score"][0] == 4
 
 
+def test_a_dismissed_process_ends_and_another_one_answers(mortal: Host, faulty: Model) -> None:
+    """Who finishes a run dismisses it; whoever does the run's work again loses nothing."""
+    calls = calls_of(mortal, faulty)
+    (pid,) = calls.predict(rows(SAY_PID), 1)()["score"]
+    mortal.dismiss()
+    (other,) = calls.predict(rows(SAY_PID), 1)()["score"]
+    assert other != pid
+    mortal.close()
+    assert not psutil.pid_exists(int(pid))
+    assert not psutil.pid_exists(int(other))
+
+
 def test_workers_share_the_process_that_takes_the_place(
     mortal: Host, faulty: Model, caplog: pytest.LogCaptureFixture
 ) -> None:
