@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from functools import partial
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
@@ -59,7 +60,7 @@ class _LeftOut(MetaPathFinder, Loader):
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._specs: dict[str, ModuleSpec | None] = {}
+        self._specs: dict[str, ModuleSpec] = {}
         self._library: Any = None
 
     def watch(self) -> None:
@@ -83,10 +84,11 @@ class _LeftOut(MetaPathFinder, Loader):
             return None
         self._load()
         module = sys.modules.get(name)
-        if module is None:
+        if module is None or module.__spec__ is None:
             return None
         # Python takes the module's own spec, and would run the module again.
-        self._specs[name], module.__spec__ = module.__spec__, ModuleSpec(name, self)
+        self._specs[name], module.__spec__ = module.__spec__, copy(module.__spec__)
+        module.__spec__.loader = self
         return module.__spec__
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:

@@ -58,6 +58,10 @@ def imported():
     import torch._refs.linalg as linalg
     assert sys.modules["torch._refs"].linalg is linalg
 
+def looked_for():
+    from importlib.util import find_spec
+    assert find_spec("torch._decomp").origin.endswith("torch/_decomp/__init__.py")
+
 def asked():
     assert torch._decomp.decomposition_table
 
@@ -77,7 +81,7 @@ def in_fork(way):
 
 if sys.argv[1] == "lean":
     left_out = [each for each in FAMILY if each in sys.modules]
-    ways = (made, moved, in_modes, imported, asked, of_the_compiler)
+    ways = (made, moved, in_modes, imported, looked_for, asked, of_the_compiler)
     found = {way.__name__: in_fork(way) for way in ways}
     print(json.dumps({"imported": left_out, "names": sorted(dir(torch)), "ways": found}))
 else:
