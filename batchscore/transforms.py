@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from typing import Any
+from typing import Any, SupportsIndex
 
 import pyarrow as pa
 
@@ -23,6 +23,7 @@ from batchscore.system.beam_import import (
     registry,
 )
 from batchscore.units.unit import Unit
+from batchscore.worker.arrival import arrived
 from batchscore.worker.attempts import Attempts
 from batchscore.worker.golden import ensure_golden, record_golden
 from batchscore.worker.scoring import (
@@ -33,6 +34,7 @@ from batchscore.worker.scoring import (
     preprocess_step,
 )
 from batchscore.worker.spec import RunSpec
+from batchscore.worker.versions import sealed
 
 
 class BlockCoder(Coder):
@@ -58,11 +60,28 @@ class BlockCoder(Coder):
 registry.register_coder(Block, BlockCoder)
 
 
-class SpecDoFn(beam.DoFn):
+class Sealed:
+    """What is pickled with its spec: workers of other machines compare versions first."""
+
+    _spec: RunSpec
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        """Pickles it; sealed if its workers fetch what they need."""
+        if self._spec.shipment is None:
+            return super().__reduce_ex__(protocol)
+        return sealed(type(self), self._spec)
+
+
+class SpecDoFn(Sealed, beam.DoFn):
     """A DoFn of one run; an error that leaves it is written down for the launcher."""
 
     def __init__(self, spec: RunSpec) -> None:
         self._spec = spec
+
+    def setup(self) -> None:
+        """Fetches what the run's workers need of the job, unless another step did."""
+        with self._recorded():
+            self._spec = arrived(self._spec)
 
     def _recorded(self) -> Any:
         return recorded(self._spec.output, self._spec.identity.run)
@@ -73,6 +92,7 @@ class ReadUnits(SpecDoFn):
 
     def setup(self) -> None:
         """Gives Arrow this worker's share of the cores; it would take all of the machine's."""
+        super().setup()
         pa.set_cpu_count(self._spec.scoring.source.threads)
 
     def process(self, unit: Unit) -> Iterator[Block]:
@@ -94,6 +114,7 @@ class PreprocessBlocks(SpecDoFn):
 
     def setup(self) -> None:
         """Loads the user's function."""
+        super().setup()
         with self._recorded():
             self._step = preprocess_step(self._spec)
 
@@ -103,7 +124,7 @@ class PreprocessBlocks(SpecDoFn):
             return [self._step(block)]
 
 
-class NetworkHandler(ModelHandler[Block, Block, Scorer]):
+class NetworkHandler(Sealed, ModelHandler[Block, Block, Scorer]):
     """Calls the network on whole blocks; Beam's batching is left out, its metrics count rows."""
 
     def __init__(self, spec: RunSpec) -> None:
@@ -113,9 +134,10 @@ class NetworkHandler(ModelHandler[Block, Block, Scorer]):
     def load_model(self) -> Scorer:
         """Loads the weights, once a process, and scores the golden rows with them."""
         with recorded(self._spec.output, self._spec.identity.run):
-            predictor = load(self._spec)
-            record_golden(self._spec, predictor)
-            return Scorer(predictor, late_infer_step(self._spec, predictor))
+            spec = arrived(self._spec)
+            predictor = load(spec)
+            record_golden(spec, predictor)
+            return Scorer(predictor, late_infer_step(spec, predictor))
 
     def run_inference(
         self,
@@ -145,6 +167,7 @@ class PostprocessBlocks(SpecDoFn):
 
     def setup(self) -> None:
         """Loads the user's functions."""
+        super().setup()
         with self._recorded():
             self._step = postprocess_step(self._spec)
 
@@ -159,6 +182,7 @@ class WriteUnits(SpecDoFn):
 
     def setup(self) -> None:
         """Begins to count rows for the launcher."""
+        super().setup()
         self._attempts = Attempts(self._spec)
 
     def process(self, block: Block) -> Sequence[str]:

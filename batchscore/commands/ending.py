@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from batchscore.errors import BatchscoreError, FailedError, InvalidError, LeaseError, RetryError
 from batchscore.runs import layout
-from batchscore.runs.failures import describe, find_os_error, read_failure
+from batchscore.runs.failures import describe, find_os_error, find_own_error, read_failure
 from batchscore.runs.history import read_manifest
 from batchscore.runs.lease import holds, is_taken_over, lost, require_lease
 from batchscore.runs.publication import journal_path
@@ -82,7 +82,9 @@ def explained(spec: RunSpec, error: BaseException) -> BatchscoreError:
     cause = _first_cause(error)
     if isinstance(cause, BatchscoreError):
         return cause
-    failure = FailedError(describe(find_os_error(str(cause)) or cause)["message"])
+    failure = find_own_error(str(cause)) or FailedError(
+        describe(find_os_error(str(cause)) or cause)["message"]
+    )
     failure.__cause__ = error
     return failure
 

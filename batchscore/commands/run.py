@@ -37,6 +37,7 @@ from batchscore.messages.wording import counted, counted_were
 from batchscore.models.process.current import ended
 from batchscore.phases import BEAM, PUBLISHED, Stopwatch, by_phase, rounded, start_up_steps, times
 from batchscore.plan import Plan, Work, keeping_kernels, plan_facts, scored_as, settle
+from batchscore.plan.shipping import pack, send
 from batchscore.runs import layout
 from batchscore.runs.checks import rejects_allowed
 from batchscore.runs.heal import relist
@@ -57,7 +58,7 @@ from batchscore.runs.segments import expand
 from batchscore.runs.snapshot import snapshot
 from batchscore.storage.store import Store, encode_json
 from batchscore.system.imports import frozen, uncollected
-from batchscore.worker.spec import RunIdentity, RunSpec
+from batchscore.worker.spec import RunIdentity, RunSpec, Shipment
 
 _LOOK_SECONDS = 0.5
 _GRACE_SECONDS = 15.0
@@ -166,8 +167,10 @@ def _begin_held(
         relist(store, slice_)
     if launch.engine.experimental:
         logging.warning("runtime.engine %s is experimental: it may change", launch.engine.name)
+    shipment = pack(plan) if launch.engine.ships and not work.held else None
+    plan = launch.engine.place(plan, work.units)
     with writable(store):
-        opened = begin(launch.engine.place(plan, work.units), work, run, lease.number, clock)
+        opened = begin(plan, work, run, lease.number, clock, shipment)
         return _hold(opened) if work.held else opened
 
 
@@ -216,7 +219,14 @@ def _unchanged(work: Work, clock: Stopwatch) -> Manifest:
     )
 
 
-def begin(plan: Plan, work: Work, run: str, lease: int, clock: Stopwatch | None = None) -> Run:
+def begin(
+    plan: Plan,
+    work: Work,
+    run: str,
+    lease: int,
+    clock: Stopwatch | None = None,
+    shipment: Shipment | None = None,
+) -> Run:
     """Opens a run: writes down what its last step needs.
 
     Args:
@@ -225,6 +235,7 @@ def begin(plan: Plan, work: Work, run: str, lease: int, clock: Stopwatch | None 
         run: Name of the run.
         lease: Number of the lease under which the run holds the slice.
         clock: Has measured the command's time so far; by default its time starts with this call.
+        shipment: What its workers fetch, if they do not see what the launcher sees.
 
     Raises:
         RetryError: Another run took its name at the same moment.
@@ -243,6 +254,7 @@ def begin(plan: Plan, work: Work, run: str, lease: int, clock: Stopwatch | None 
         before=snapshot(store, plan.spec.slice),
         revoked=list(work.revoked),
         damaged=dict(sorted(work.damaged.items())[:_DAMAGED]),
+        shipped=shipment.names if shipment else [],
         spent=clock.steps(),
     )
     if not store.create_new(layout.plan_file(run), encode_plan(written), flush=False):
@@ -250,7 +262,8 @@ def begin(plan: Plan, work: Work, run: str, lease: int, clock: Stopwatch | None 
     if store.exists(layout.run_file(run, "manifest.json")):  # it came and went meanwhile
         _remove_work(store, run)
         raise _name_taken(run)
-    return Run(plan, work, written, _make_spec(plan, work, RunIdentity(run, lease, plan.score)))
+    spec = _make_spec(plan, work, RunIdentity(run, lease, plan.score))
+    return Run(plan, work, written, replace(spec, shipment=shipment))
 
 
 def _name_taken(run: str) -> RetryError:
@@ -341,6 +354,8 @@ def _watched(
         raise stopped(run, stop.signal)
     started = time.monotonic()
     spec, units = run.spec, run.work.units
+    if spec.shipment is not None:
+        send(run.plan, spec.shipment)
     work = launch.engine.submit(lambda p: build(p, spec, units), run.plan, launch.flags)
     try:
         while work.is_alive():

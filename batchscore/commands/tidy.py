@@ -18,6 +18,7 @@ from batchscore.runs.manifest_model import Manifest
 from batchscore.runs.order import is_ahead
 from batchscore.runs.publish import Held, roll_forward
 from batchscore.runs.run_plan import RunPlan, read_plan
+from batchscore.runs.shipped import sweep_shipped
 from batchscore.storage.store import Store
 
 _UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
@@ -104,13 +105,17 @@ def _last_sign(store: Store, run: str, started: datetime) -> datetime:
 
 
 def purge(store: Store, slice_: str, days: int) -> None:
-    """Removes a slice's retired files past retention, and records that nothing can need again.
+    """Removes a slice's retired files past retention, and what nothing can need again.
+
+    That is records of units, and code and models that no run ships any more.
 
     Raises:
         RecordError: A manifest of a run that retired files cannot be read. Nothing was removed.
     """
-    before = (datetime.now(timezone.utc) - timedelta(days=days)).isoformat(timespec="milliseconds")
-    runs = store.names(f"{layout.HOME}/retired")
+    instant = datetime.now(timezone.utc) - timedelta(days=days)
+    before = instant.isoformat(timespec="milliseconds")
+    inside = {f"{layout.HOME}/{name}" for name in store.names(layout.HOME)}
+    runs = store.names(layout.RETIRED) if layout.RETIRED in inside else []
     found = [each for run in runs if (each := _manifest_of(store, run, slice_)) is not None]
     expired = [each.run for each in found if _replaced_at(store, slice_, each) < before]
     bases = [each.base for each in found if each.base and each.run not in expired]
@@ -120,6 +125,8 @@ def purge(store: Store, slice_: str, days: int) -> None:
         store.remove(f"{layout.HOME}/retired/{run}")
     if None not in kept:  # else which records a run needs is unknown, and all are kept
         sweep_records(store, slice_, set().union(*needed))
+    if inside & {layout.CODE, layout.MODELS}:
+        sweep_shipped(store, slice_, instant.timestamp())
 
 
 def _replaced_at(store: Store, slice_: str, manifest: Manifest) -> str:

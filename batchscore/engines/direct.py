@@ -28,6 +28,7 @@ class DirectEngine:
 
     name = "direct"
     experimental = False
+    ships = False
 
     def parse_flags(self, flags: Sequence[str]) -> None:
         """Validates Beam options; see `Engine.parse_flags`."""

@@ -15,6 +15,7 @@ from batchscore.engines.protocol import Build, Handle, Metrics
 from batchscore.errors import InvalidError
 from batchscore.messages.wording import reason
 from batchscore.plan import Plan, placed
+from batchscore.plan.shipping import require_shippable
 from batchscore.units.unit import Unit
 
 _OURS = {"parallelism": "runtime.workers", "runner": "runtime.engine"}
@@ -29,6 +30,7 @@ class FlinkEngine:
 
     name = "flink"
     experimental = True
+    ships = True
 
     def parse_flags(self, flags: Sequence[str]) -> None:
         """Validates Beam options: one names the cluster, or the job server, which must listen."""
@@ -48,6 +50,7 @@ class FlinkEngine:
     def place(self, plan: Plan, units: Sequence[Unit]) -> Plan:
         """Returns the plan with as many workers as asked for, of one thread each."""
         job = plan.loaded.job
+        require_shippable(plan)
         for address in (job.output.path, job.model.path, *job.input.path):
             if address.startswith("memory:"):
                 raise InvalidError(

@@ -51,6 +51,13 @@ class Engine(Protocol):
     def experimental(self) -> bool:
         """Whether a run warns that the engine may still change."""
 
+    @property
+    def ships(self) -> bool:
+        """Whether workers get code and model by the output, since they share nothing else.
+
+        An engine of another package that does not say so does not ship.
+        """
+
     def parse_flags(self, flags: Sequence[str]) -> None:
         """Imports what a submission needs, and validates Beam options.
 

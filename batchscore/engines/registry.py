@@ -81,6 +81,10 @@ class _Offered:
     def experimental(self) -> bool:
         return self.engine.experimental
 
+    @property
+    def ships(self) -> bool:
+        return bool(getattr(self.engine, "ships", False))
+
     def parse_flags(self, flags: Sequence[str]) -> None:
         with self._naming("parse_flags"):
             self.engine.parse_flags(flags)

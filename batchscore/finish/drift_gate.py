@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ from batchscore.drift.table import TableProfile
 from batchscore.job import Drift
 from batchscore.messages.wording import one_line
 from batchscore.runs.checks import Check
-from batchscore.runs.profiles import Reference, read_reference
+from batchscore.runs.profiles import ProfileFile, Reference, read_reference
 from batchscore.worker.spec import RunSpec
 
 _SHOWN = 5
@@ -89,7 +90,7 @@ def _compared(
     # SciPy takes a second to import: only who compares needs it.
     from batchscore.drift.compare import compare_profiles
 
-    before = read_reference(reference.files)
+    before = read_reference([_here(spec, file) for file in reference.files])
     unjudged = _unjudged(spec, before, profile)
     columns = _wanted(spec, profile) - set(unjudged)
     rules = drift_rules(spec.scoring.drift, tuple(columns), comparisons)
@@ -99,6 +100,12 @@ def _compared(
     facts = {"rows": which, "rules": rules_to_json(rules), "unjudged": unjudged}
     wording = sentences(drift, before, profile, reference.name)
     return {**reference.to_json(), **facts, **summarize(drift, wording)}
+
+
+def _here(spec: RunSpec, file: ProfileFile) -> ProfileFile:
+    """Returns where a profile lies for this machine, which may have a copy of the launcher's."""
+    copy = spec.profiles.get(posixpath.join(file.folder, file.name))
+    return file if copy is None else ProfileFile(*posixpath.split(copy))
 
 
 def _wanted(spec: RunSpec, profile: TableProfile) -> set[str]:

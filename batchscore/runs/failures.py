@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from batchscore import errors
+from batchscore import __version__, errors
 from batchscore.errors import BatchscoreError, FailedError, ShardError, StepError, StoppedError
 from batchscore.messages.addresses import redacted_text
 from batchscore.messages.wording import remedy_of
@@ -17,6 +17,15 @@ from batchscore.runs import layout
 from batchscore.storage.store import Store
 
 _OS_ERROR = re.compile(r"\w+Error: \[Errno (\d+)\] (.+?)(?: \[while running .*)?$")
+_OWN_ERROR = re.compile(
+    r"^batchscore\.errors\.(\w+Error): (.+?)(?: \[while running .*)?$", re.MULTILINE
+)
+_ABSENT = re.compile(
+    r"^ModuleNotFoundError: No module named '(batchscore(?:\.\w+)*)'", re.MULTILINE
+)
+_BASE = r"beam:version:sdk_base:apache/beam_python([\d.]+)_sdk:(\S+)\."
+_OTHER_BEAM = re.compile(f"Submission environment: {_BASE} Runtime environment: {_BASE}")
+_ALIKE = "nothing was published: install the launcher's versions where the workers run"
 _unwritten: dict[str, dict[str, str]] = {}
 
 
@@ -54,6 +63,24 @@ def describe(error: BaseException) -> dict[str, str]:
     trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     shown = {"message": redacted_text(message), "trace": redacted_text(trace)}
     return {"type": type(error).__name__, **shown}
+
+
+def find_own_error(text: str) -> BatchscoreError | None:
+    """Returns what a worker could not write down, from the traceback in an engine's words; or None.
+
+    That is an error of ours, or one of a worker whose Python, Beam or batchscore is not the
+    launcher's.
+    """
+    if found := _OTHER_BEAM.search(text):
+        ours, theirs = (f"Python {found[i]} and apache-beam {found[i + 1]}" for i in (1, 3))
+        return FailedError(f"a worker has {theirs}, and the launcher {ours}; {_ALIKE}")
+    if found := _ABSENT.search(text):
+        return FailedError(
+            f"a worker has no module {found[1]!r}: no batchscore is installed there, or another "
+            f"than the launcher's {__version__}; {_ALIKE}"
+        )
+    own = _OWN_ERROR.findall(text)
+    return _revive({"type": own[-1][0], "message": own[-1][1], "trace": ""})[0] if own else None
 
 
 def find_os_error(text: str) -> OSError | None:

@@ -18,6 +18,8 @@ from batchscore.storage.store import Store, encode_json
 DATA = "data"
 HOME = "_batchscore"
 RETIRED = f"{HOME}/retired"
+CODE = f"{HOME}/code"
+MODELS = f"{HOME}/models"
 GOLDEN = "golden-"
 PROBE = "probe-"
 FORMAT = f"{HOME}/format.json"

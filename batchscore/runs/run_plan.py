@@ -36,6 +36,7 @@ class RunPlan:
         day_end: The end of the job's day, or None.
         revoked: Runs that were taken back and are published all the same.
         damaged: Units whose files were damaged, and what was wrong.
+        shipped: SHA-256 of files that its workers fetch from the output.
         spent: Seconds of the steps before the run was opened; of earlier versions, of the phases.
     """
 
@@ -54,6 +55,7 @@ class RunPlan:
     day_end: Moment | None = None
     revoked: list[str] = field(default_factory=list)
     damaged: dict[str, str] = field(default_factory=dict)
+    shipped: list[str] = field(default_factory=list)
     spent: dict[str, float] = field(default_factory=dict)
 
     @property

@@ -1,4 +1,4 @@
-"""What the job asks for, how it is executed, and which run it is: a spec in three parts."""
+"""What the job asks for, how it is executed, which run it is, and what travels to its workers."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from batchscore.stages.preprocess import InputColumns
 from batchscore.stages.read import Source
 from batchscore.stages.typeless import Types
 from batchscore.stages.write import Target
+from batchscore.storage.by_content import Content
 from batchscore.storage.store import Store
 
 
@@ -111,6 +112,29 @@ class RunIdentity:
 
 
 @dataclass(frozen=True)
+class Shipment:
+    """What the launcher has and workers fetch by content, since they share nothing but the output.
+
+    Args:
+        code: Files of the job's folder that user code may import or read, by path.
+        model: Files of a model on the launcher's disk, by name; none if the model is elsewhere.
+        profiles: Profiles on the launcher's disk that the run's is compared with, by address.
+        versions: The launcher's versions, which a worker must have, by package.
+    """
+
+    code: Mapping[str, Content]
+    model: Mapping[str, Content]
+    profiles: Mapping[str, Content]
+    versions: Mapping[str, str]
+
+    @property
+    def names(self) -> list[str]:
+        """SHA-256 of each file, sorted."""
+        files = (*self.code.values(), *self.model.values(), *self.profiles.values())
+        return sorted({content.sha256 for content in files})
+
+
+@dataclass(frozen=True)
 class Spec:
     """What the stages need; a plan has one, and needs no run to try it.
 
@@ -131,6 +155,14 @@ class Spec:
 
 @dataclass(frozen=True)
 class RunSpec(Spec):
-    """One run, as its workers need it; picklable, and small whatever the input's size."""
+    """One run, as its workers need it; picklable, and small whatever the input's size.
+
+    Args:
+        identity: Which run it is.
+        shipment: What workers fetch; None for an engine whose workers see what the launcher sees.
+        profiles: Copies of profiles on this machine, by the address of what was copied.
+    """
 
     identity: RunIdentity
+    shipment: Shipment | None = None
+    profiles: Mapping[str, str] = field(default_factory=dict)

@@ -17,7 +17,13 @@ from batchscore.errors import (
     StoppedError,
 )
 from batchscore.runs import layout
-from batchscore.runs.failures import describe, find_os_error, read_failure, recorded
+from batchscore.runs.failures import (
+    describe,
+    find_os_error,
+    find_own_error,
+    read_failure,
+    recorded,
+)
 from batchscore.storage.store import Store
 
 KINDS = [
@@ -181,3 +187,36 @@ def test_a_workers_text_tells_of_the_systems_error(text: str, expected: str | No
     """Only what the traceback ends with is the cause."""
     found = find_os_error(text)
     assert (found is None) if expected is None else str(found).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "RuntimeError: Pipeline construction environment and pipeline runtime environment are "
+            "not compatible. If you use a custom container image, check it. Submission "
+            "environment: beam:version:sdk_base:apache/beam_python3.11_sdk:2.77.0. Runtime "
+            "environment: beam:version:sdk_base:apache/beam_python3.10_sdk:2.76.0.\n",
+            "a worker has Python 3.10 and apache-beam 2.76.0, and the launcher Python 3.11 and "
+            "apache-beam 2.77.0; nothing was published: install",
+        ),
+        (
+            "Traceback\n  x\nModuleNotFoundError: No module named 'batchscore.worker'\n",
+            "a worker has no module 'batchscore.worker'",
+        ),
+        (
+            "Traceback\nbatchscore.errors.FailedError: numpy 1.0 [while running 'Write']\nmore",
+            "numpy 1.0",
+        ),
+    ],
+)
+def test_what_a_worker_could_not_write_down_is_found(text: str, words: str) -> None:
+    """In what an engine says, between lines of its own; the first text is Beam's, as it came."""
+    found = find_own_error(f"java.lang.RuntimeException: Error received\n{text}\n\tat org.apache\n")
+    assert isinstance(found, FailedError)
+    assert str(found).startswith(words)
+
+
+def test_other_errors_are_none_of_ours() -> None:
+    """An engine's own words are reported as they are."""
+    assert find_own_error("RuntimeError: no slot\n") is None

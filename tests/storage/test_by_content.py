@@ -199,6 +199,6 @@ def test_a_full_disk_is_named(place: Place) -> None:
 
 
 def test_other_names_belong_to_no_file() -> None:
-    """What somebody else put into the folder is told from objects by its name."""
+    """The name of a file that somebody else put there is not that of an object."""
     assert [file_of(name) for name in ("x", "0" * 63, ".tmp")] == [None] * 3
     assert file_of(Content(0, "0" * 64).objects[0].name) == "0" * 64

@@ -1,0 +1,69 @@
+"""A run's code, model and profiles as a worker has them: fetched once a process, and verified."""
+
+from __future__ import annotations
+
+import posixpath
+import threading
+from collections.abc import Mapping
+from dataclasses import replace
+
+from batchscore.runs import layout
+from batchscore.storage.by_content import Content, fetch
+from batchscore.storage.private_folder import private_folder
+from batchscore.worker.spec import RunSpec, Scoring, Shipment
+
+_lock = threading.Lock()
+_arrived: dict[tuple[str, str], RunSpec] = {}
+
+
+def arrived(spec: RunSpec) -> RunSpec:
+    """Returns a spec whose code, model and profiles are in folders of this machine.
+
+    Raises:
+        FailedError: Something is missing in the output, or damaged.
+    """
+    if spec.shipment is None:
+        return spec
+    key = spec.output.address, spec.identity.run
+    with _lock:
+        if key not in _arrived:
+            _arrived.clear()
+            _arrived[key] = _fetched(spec, spec.shipment)
+        return _arrived[key]
+
+
+def _fetched(spec: RunSpec, shipment: Shipment) -> RunSpec:
+    code = _fetch(spec, layout.CODE, shipment.code)
+    model = _fetch(spec, layout.MODELS, shipment.model)
+    by_hash = {each.sha256: each for each in shipment.profiles.values()}
+    profiles = _fetch(spec, layout.MODELS, by_hash)
+    return replace(
+        spec,
+        scoring=_placed(spec.scoring, shipment, code, model),
+        shipment=None,
+        profiles={
+            address: posixpath.join(str(profiles), each.sha256)
+            for address, each in shipment.profiles.items()
+        },
+    )
+
+
+def _fetch(spec: RunSpec, folder: str, files: Mapping[str, Content]) -> str | None:
+    if not files:
+        return None
+    return str(fetch(spec.output, folder, files, private_folder("batchscore-shipped")))
+
+
+def _placed(scoring: Scoring, shipment: Shipment, code: str | None, folder: str | None) -> Scoring:
+    """Returns what is scored with the folders of this machine."""
+    model = scoring.model
+    if folder is not None:
+        shipped = {name: model.sha256[name] for name in shipment.model}
+        model = replace(model, folder=folder, sha256=shipped)
+    if code is None:
+        return replace(scoring, model=model)
+    if model.code is not None:
+        model = replace(model, code=code)
+    # With what the model has in the job's folder, which code may read there.
+    hashes = {path: content.sha256 for path, content in shipment.code.items()}
+    return replace(scoring, base=code, code=hashes, model=model)
