@@ -19,7 +19,7 @@ from batchscore.models.backends.facts import Inputs, Promises
 from batchscore.models.backends.protocol import Backend, Predictor
 from batchscore.models.loadable import Model
 
-SEGFAULT, EXIT, RAISE, PRINT, HANG, SAY_PID, SAY_THREAD = range(-7, 0)
+CLOSE, SEGFAULT, EXIT, RAISE, PRINT, HANG, SAY_PID, SAY_THREAD = range(-8, 0)
 
 
 class FaultyPredictor(Predictor):
@@ -46,6 +46,8 @@ class FaultyPredictor(Predictor):
             signal.raise_signal(signal.SIGSEGV)
         elif what == EXIT:
             os._exit(3)
+        elif what == CLOSE:
+            os.closerange(3, 4096)
         elif what == RAISE:
             raise ZeroDivisionError("no such row")
         elif what == PRINT:

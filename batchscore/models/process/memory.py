@@ -7,6 +7,7 @@ import mmap
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +45,9 @@ class SharedMemory:
         self._map: mmap.mmap | None = None
 
     def __del__(self) -> None:
-        os.close(self.descriptor)
+        # A model that closes all files that it finds has closed this one, too.
+        with suppress(OSError):
+            os.close(self.descriptor)
 
     def for_writing(self, size: int) -> mmap.mmap:
         """Returns the memory, of at least so many bytes."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import pickle
 import select
 import socket
@@ -32,6 +34,7 @@ from batchscore.models.process.memory import (
 )
 from batchscore.models.process.raised import failure_to_json
 from batchscore.models.process.recipe import Recipe
+from batchscore.models.process.started import CLOSED_FILES
 from batchscore.models.process.wire import (
     ANSWER,
     ASK,
@@ -45,6 +48,8 @@ from batchscore.models.process.wire import (
 
 _STARTED = 2
 """Calls of a device that are under way; copies of one overlap with the work of another."""
+_NOT_OURS = (errno.EBADF, errno.ENOTSOCK)
+"""Errors of a connection that this process itself has closed."""
 
 Predict = Callable[[Inputs, int], Outputs]
 
@@ -154,8 +159,10 @@ class Session:
         try:
             while (message := self._next()) is not None:
                 self._handle(message)
-        except OSError:
-            pass  # the other side ended; nobody waits for an answer
+        except OSError as error:
+            if error.errno in _NOT_OURS:
+                os._exit(CLOSED_FILES)
+            # Else the other side ended, and nobody waits for an answer.
         finally:
             self._connection.close()
             if self._recipe is not None:

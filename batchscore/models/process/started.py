@@ -17,6 +17,8 @@ from batchscore.system.processes import has_working_folder
 
 TOO_LARGE = 77
 """Exit code of a process that holds more memory than it may; nothing else ends with it."""
+CLOSED_FILES = 78
+"""Exit code of a process whose connection the model has closed."""
 SHARE_OF_MEMORY = 0.8
 """What it may hold of the memory that this machine or its container has."""
 
@@ -117,6 +119,8 @@ def describe_end(code: int | None) -> str:
         return "ended"
     if code == TOO_LARGE:
         return f"held more than {SHARE_OF_MEMORY:.0%} of this machine's memory"
+    if code == CLOSED_FILES:
+        return "closed files that the model had not opened"
     if code >= 0:
         return f"ended with exit code {code}"
     try:

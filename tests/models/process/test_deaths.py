@@ -26,7 +26,7 @@ from batchscore.models.process.host import Host
 from batchscore.models.process.lending import Borrowed
 from batchscore.models.process.proxy import ProcessBackend
 from batchscore.models.process.started import TOO_LARGE, describe_end
-from tests.backends.faulty import EXIT, HANG, SAY_PID, SEGFAULT
+from tests.backends.faulty import CLOSE, EXIT, HANG, SAY_PID, SEGFAULT
 from tests.models.process.clients import calls_of
 
 pytestmark = pytest.mark.slow
@@ -56,6 +56,18 @@ def test_the_call_that_a_process_dies_of_fails_alone(mortal: Host, faulty: Model
     with pytest.raises(StepError, match="ended with exit code 3"):
         calls.predict(rows(3, EXIT), 2)
     assert calls.predict(rows(3), 1)()["score"][0] == 3
+
+
+def test_a_model_that_closes_the_connection_is_named_without_a_traceback(
+    mortal: Host, faulty: Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As code does that closes all files of its process; the row fails, and others are scored."""
+    calls = calls_of(mortal, faulty)
+    with pytest.raises(StepError, match="closed files that the model had not opened"):
+        calls.predict(rows(CLOSE), 1)()
+    assert calls.predict(rows(5), 1)()["score"][0] == 5
+    mortal.close()
+    assert capsys.readouterr().err == ""
 
 
 def test_a_process_starts_without_its_parents_folder(
