@@ -38,7 +38,7 @@ STEPS = {
     PROCESS: StartStep(START_UP, "starting Python, until the command line is read"),
     IMPORTS: StartStep(START_UP, "importing batchscore and Arrow"),
     BEAM: StartStep(START_UP, "importing Beam, and validating Beam options"),
-    FRAMEWORK: StartStep(START_UP, "importing the model's framework"),
+    FRAMEWORK: StartStep(START_UP, "importing the model's framework, or waiting for its process"),
     JOB: StartStep(PLANNING, "reading the job file"),
     INPUT: StartStep(PLANNING, "listing the input, and reading footers and the model folder"),
     PUBLISHED: StartStep(PLANNING, "taking the slice, and comparing with what is published"),

@@ -6,6 +6,7 @@ import gc
 import logging
 import shlex
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
@@ -15,6 +16,8 @@ from typing import Any
 
 # Python 3.12 itself freezes some objects.
 _FROZEN_AT_START = gc.get_freeze_count()
+# Held by whoever thaws what is frozen.
+_freezing = threading.Lock()
 
 
 @contextmanager
@@ -40,6 +43,19 @@ def frozen() -> Iterator[None]:
     Each search through all that was imported would stop every thread for a tenth of a second. Of
     two that overlap the first to end thaws all, which costs the other no more than time.
     """
+    # To count what is frozen takes as long as a search, so what is frozen here is not counted.
+    if not _freezing.acquire(blocking=False):
+        yield
+        return
+    try:
+        with _frozen_unless_before():
+            yield
+    finally:
+        _freezing.release()
+
+
+@contextmanager
+def _frozen_unless_before() -> Iterator[None]:
     if gc.get_freeze_count() > _FROZEN_AT_START:
         yield
         return

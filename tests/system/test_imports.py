@@ -60,6 +60,15 @@ def test_an_error_thaws_too() -> None:
     assert gc.get_freeze_count() == 0
 
 
+def test_what_ends_first_inside_thaws_nothing() -> None:
+    """The pipeline of a run ends before the run, which stays frozen to its end."""
+    with frozen():
+        with frozen():
+            pass
+        assert gc.get_freeze_count() > 0
+    assert gc.get_freeze_count() == 0
+
+
 @pytest.mark.slow
 def test_what_a_caller_froze_stays_frozen() -> None:
     """A process that froze its own objects keeps them so: no garbage is looked for among them."""
