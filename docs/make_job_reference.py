@@ -27,6 +27,7 @@ SECTIONS = {
     "drift.reference": "EarlierRuns",
     "drift.reference.<number>": "ListedReference",
     "runtime": "Runtime",
+    "runtime.flink": "Flink",
     "notify": "Notify",
 }
 INTRODUCTION = """\

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,11 @@ import pytest
 import safetensors.torch
 import torch
 
+from batchscore.engines.quick_graph import quick_options
 from batchscore.finish.finish import finish_run
 from batchscore.runs.manifest_model import Manifest
+from batchscore.stages.block import Block
+from batchscore.worker.attempts import Attempts
 from batchscore.worker.spec import RunSpec
 from tests import factory
 from tests.conftest import ROOT, Published
@@ -271,6 +275,42 @@ def test_a_bundle_done_twice_publishes_each_row_once(many_units: Path) -> None:
     assert not (twice[0] / "_batchscore/staging").exists()
     files = {str(path.relative_to(twice[0])) for path in (twice[0] / "data").rglob("*.parquet")}
     assert files == {file["path"] for file in twice[1]["files"]}
+
+
+def test_bundles_of_one_element_publish_the_same(
+    many_units: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine that makes a bundle of each unit publishes the same."""
+    ended: list[list[str]] = []
+    complete = Attempts.complete
+
+    def cut(flags: Sequence[str]) -> Any:
+        return quick_options([*flags, "--direct_num_workers=7"])
+
+    def note(attempts: Attempts) -> list[str]:
+        ended.append(complete(attempts))
+        return ended[-1]
+
+    whole = run_again(many_units, "whole")
+    monkeypatch.setattr("batchscore.engines.local.quick_options", cut)
+    monkeypatch.setattr(Attempts, "complete", note)
+    single = run_again(many_units, "single")
+    assert [len(addresses) for addresses in ended] == [1] * 7
+    assert_same(whole, single)
+
+
+def test_records_that_come_late_are_published(
+    many_units: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine may end its one bundle long after the units: all records come at its end."""
+    whole, take = run_again(many_units, "whole"), Attempts.take
+
+    def keep(attempts: Attempts, block: Block) -> list[str]:
+        attempts._ended[:0] = take(attempts, block)
+        return []
+
+    monkeypatch.setattr(Attempts, "take", keep)
+    assert_same(whole, run_again(many_units, "late"))
 
 
 def test_the_last_step_done_at_the_same_time(

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 from batchscore.commands.notify import program_of
 from batchscore.commands.prepared import all_flags, engine_of, prepared, with_process
-from batchscore.engines.flags import as_flags
 from batchscore.engines.registry import find_engine
 from batchscore.errors import (
     BatchscoreError,
@@ -193,7 +192,7 @@ def check_job(
     engine = find_engine(loaded.job.runtime.engine)
     if flags:
         with clock.during(BEAM):
-            engine.parse_flags([*as_flags(loaded.job.runtime.options), *flags])
+            engine.parse_flags(all_flags(loaded.job.runtime, flags))
     clock.enter(INPUT)
     plan = make_plan(loaded)
     clock.enter(PUBLISHED)
@@ -235,7 +234,7 @@ def _try(plan: Plan, work: Work, clock: Stopwatch, flags: Sequence[str], scores:
     try:
         plan = engine_of(plan).place(keeping_kernels(plan, work), work.units)
         plan = with_process(plan, plan.workers)
-        plan = prepared(plan, work.units, clock, all_flags(plan, flags))
+        plan = prepared(plan, work.units, clock, all_flags(plan.loaded.job.runtime, flags))
         spent = clock.spent()
         rehearsal = rehearse(plan, work)
         return _Tryout(plan, rehearsal, estimate_seconds(plan, work, rehearsal), spent, None)

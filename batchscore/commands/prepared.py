@@ -12,6 +12,7 @@ from batchscore.engines.protocol import Engine
 from batchscore.engines.registry import find_engine
 from batchscore.errors import BatchscoreError
 from batchscore.finish.drift_gate import import_comparison
+from batchscore.job.sections import Runtime
 from batchscore.models.process import early
 from batchscore.models.process.current import host_for
 from batchscore.phases import BEAM, FRAMEWORK, IMPORTS, MODEL, SAMPLE, Stopwatch
@@ -95,6 +96,13 @@ def engine_of(plan: Plan) -> Engine:
     return find_engine(plan.loaded.job.runtime.engine)
 
 
-def all_flags(plan: Plan, flags: Sequence[str]) -> list[str]:
-    """Returns the Beam options of the job file, then those of the command line."""
-    return [*as_flags(plan.loaded.job.runtime.options), *flags]
+def all_flags(runtime: Runtime, flags: Sequence[str]) -> list[str]:
+    """Returns the Beam options of the engine's section, of `options`, and of the command line.
+
+    Of two for the same, Beam takes the last.
+
+    Raises:
+        JobFileError: The engine is not known.
+    """
+    section = find_engine(runtime.engine).section_flags(runtime)
+    return [*section, *as_flags(runtime.options), *flags]

@@ -118,7 +118,7 @@ def run_plan(
     """
     clock = clock or Stopwatch()
     clock.enter(PUBLISHED)
-    launch = Launch(engine_of(plan), all_flags(plan, flags))
+    launch = Launch(engine_of(plan), all_flags(plan.loaded.job.runtime, flags))
     # Beam and the framework take seconds to import: a run that has nothing to do is spared them.
     if flags:
         with clock.during(BEAM):

@@ -10,6 +10,7 @@ from batchscore.engines.flags import parse_flags
 from batchscore.engines.protocol import Build, Handle, Metrics
 from batchscore.engines.workers import start_server
 from batchscore.job import UserFunction
+from batchscore.job.sections import Runtime
 from batchscore.models.backends.registry import backend_of
 from batchscore.models.process.current import host_for
 from batchscore.models.process.host import Host
@@ -29,6 +30,10 @@ class DirectEngine:
     name = "direct"
     experimental = False
     ships = False
+
+    def section_flags(self, runtime: Runtime) -> list[str]:
+        """It has no section."""
+        return []
 
     def parse_flags(self, flags: Sequence[str]) -> None:
         """Validates Beam options; see `Engine.parse_flags`."""

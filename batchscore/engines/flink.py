@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
+import http.client
+import logging
 import os
 import re
 import shutil
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 
 from batchscore.engines.background import Background
 from batchscore.engines.flags import parse_flags
+from batchscore.engines.flink_rest import ask_cluster, cancel_jobs, require_pool
 from batchscore.engines.protocol import Build, Handle, Metrics
 from batchscore.errors import InvalidError
-from batchscore.messages.wording import reason
+from batchscore.job.sections import Runtime
+from batchscore.messages.wording import counted, reason
 from batchscore.plan import Plan, placed
 from batchscore.plan.shipping import require_shippable
 from batchscore.units.unit import Unit
 
-_OURS = {"parallelism": "runtime.workers", "runner": "runtime.engine"}
+_TRIED = ("1.19",)
+"""Versions of Flink that runs were tried on."""
+_OURS = {"parallelism": "runtime.flink.parallelism", "runner": "runtime.engine"}
 _AUTOMATIC = "[auto]"
 # gRPC knows other forms, which it is left to find.
 _ADDRESS = re.compile(r"([\w.-]+):([0-9]{1,5})")
@@ -32,13 +40,24 @@ class FlinkEngine:
     experimental = True
     ships = True
 
+    def section_flags(self, runtime: Runtime) -> list[str]:
+        """Returns Beam's options for the job server, and for what Python workers come from."""
+        flink = runtime.flink
+        flags = [f"--job_endpoint={flink.job_service}"] if flink.job_service else []
+        if flink.pool:
+            flags += ["--environment_type=EXTERNAL", f"--environment_config={flink.pool}"]
+        if flink.container:
+            flags += ["--environment_type=DOCKER", f"--environment_config={flink.container}"]
+        return flags
+
     def parse_flags(self, flags: Sequence[str]) -> None:
         """Validates Beam options: one names the cluster, or the job server, which must listen."""
         found = parse_flags(flags, _OURS)
         if not found.job_endpoint and found.flink_master == _AUTOMATIC:
             raise InvalidError(
-                "engine flink: neither a job server nor a cluster is named; set runtime.options "
-                "to {job_endpoint: HOST:PORT}, where Beam's job server listens, or to "
+                "engine flink: neither a job server nor a cluster is named; set "
+                "runtime.flink.job_service to HOST:PORT, where Beam's job server listens, or "
+                "runtime.options to "
                 "{flink_master: HOST:PORT, flink_job_server_jar: PATH}, where Flink's REST "
                 "interface listens, and the jar of Beam's job server"
             )
@@ -57,10 +76,7 @@ class FlinkEngine:
                     f"engine flink: {address} is the memory of this process, which the cluster's "
                     "workers do not see; use a shared folder or an object store"
                 )
-        asked = job.runtime.workers
-        if isinstance(asked, int):
-            return placed(plan, asked, f"{asked}, as asked for")
-        return placed(plan, 1, "1, since the cluster's size is not known; set runtime.workers")
+        return placed(plan, *_parallelism(job.runtime))
 
     def start_workers(self, plan: Plan) -> None:
         """The cluster has its workers."""
@@ -68,13 +84,76 @@ class FlinkEngine:
     def submit(self, build: Build, plan: Plan, flags: Sequence[str]) -> Handle:
         """Sends the pipeline to the job server, on a thread."""
         self.parse_flags(flags)
+        name, rest = _job_name(plan), plan.loaded.job.runtime.flink.rest
+        if rest is not None:
+            _warn_of_version(rest)
+            _cancel_orphans(rest, name)
+        ours = [f"--job_name={name}", f"--parallelism={plan.workers}"]
 
         def work(handle: Background) -> Metrics:
-            return _run(build, [*flags, f"--parallelism={plan.workers}"], handle)
+            return _run(build, [*ours, *flags], handle)
 
         handle = Background(work)
         handle.start()
         return handle
+
+
+def _parallelism(runtime: Runtime) -> tuple[int, str]:
+    """Returns how many workers score, and why; asks the cluster if its REST address is known.
+
+    Raises:
+        InvalidError: The cluster does not answer, has too few slots, or its pool is not there.
+    """
+    flink, workers = runtime.flink, runtime.workers
+    asked = flink.parallelism if flink.parallelism != "auto" else None
+    if flink.rest is None:
+        if asked is None and isinstance(workers, int):
+            asked = workers
+        if asked is not None:
+            return asked, f"{asked}, as asked for"
+        return 1, "1, since the cluster's size is not known; set runtime.flink.rest or parallelism"
+    cluster = ask_cluster(flink.rest)
+    if (asked or 1) > cluster.slots:
+        raise InvalidError(
+            f"runtime.flink.parallelism {asked or 'auto'}: Flink at {flink.rest} has "
+            f"{counted(cluster.slots, 'slot')}; start TaskManagers, or ask for less"
+        )
+    if flink.pool is not None:
+        require_pool(flink.pool, cluster.hosts)
+    if asked is not None:
+        return asked, f"{asked}, as asked for"
+    return cluster.slots, f"{cluster.slots}, the cluster's slots"
+
+
+def _job_name(plan: Plan) -> str:
+    """Returns what Flink calls the job: the same for all runs of a slice of an output."""
+    spec = plan.spec
+    slice_ = hashlib.sha256(f"{spec.output.address}\n{spec.slice}".encode()).hexdigest()
+    return f"batchscore-{spec.job}-{slice_[:16]}"
+
+
+def _cancel_orphans(rest: str, name: str) -> None:
+    """Ends what runs of the slice left whose launchers are gone: they would keep the slots.
+
+    The caller holds the slice, so that no other run may work on it.
+    """
+    # Where that cannot be done, these jobs end by themselves, later.
+    with suppress(OSError, ValueError, LookupError, TypeError, http.client.HTTPException):
+        if cancelled := cancel_jobs(rest, name):
+            logging.warning(
+                "engine flink: cancelled %s of earlier runs whose launchers are gone",
+                counted(cancelled, "job"),
+            )
+
+
+def _warn_of_version(rest: str) -> None:
+    found = ask_cluster(rest).version
+    if found.rpartition(".")[0] not in _TRIED:
+        logging.warning(
+            "engine flink: this cluster is Flink %s; batchscore was tried on Flink %s",
+            found,
+            ", ".join(_TRIED),
+        )
 
 
 def _require_job_server(found: argparse.Namespace) -> None:
@@ -105,7 +184,7 @@ def _require_listener(endpoint: str) -> None:
     except (OSError, OverflowError) as error:
         raise InvalidError(
             f"engine flink: nothing answers at job_endpoint {endpoint} ({reason(error)}); start "
-            "Beam's job server there, or correct runtime.options"
+            "Beam's job server there, or correct runtime.flink.job_service or runtime.options"
         ) from error
 
 

@@ -135,10 +135,20 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
     """Starts Beam workers by forking a server that has imported Beam and torch once.
 
     Beam's own pool starts each through a shell, and imports everything again.
+
+    Args:
+        on_lost: Called with the reason when a worker ends and no runner has released it.
+        gpus: Names of GPUs, with which workers take turns.
+        host: Has the model's process, which workers share unless each has a GPU of its own.
+        address: HOST:PORT to listen at; `address` then has the port in place of 0.
     """
 
     def __init__(
-        self, on_lost: Callable[[str], None], gpus: Sequence[str] = (), host: Host | None = None
+        self,
+        on_lost: Callable[[str], None],
+        gpus: Sequence[str] = (),
+        host: Host | None = None,
+        address: str = "localhost:0",
     ) -> None:
         self._on_lost, self._gpus, self._host = on_lost, gpus, host
         self._closing = False
@@ -146,13 +156,14 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         self._processes: list[multiprocessing.process.BaseProcess] = []
         self._watchers: list[threading.Thread] = []
         self._lock = threading.Lock()
-        self.address = ""
+        self.address = address
 
     def __enter__(self) -> WorkerPool:
         threading.excepthook = _without_lost_connections
         self._server = grpc.server(shared_unbounded_instance())
         beam_fn_api_pb2_grpc.add_BeamFnExternalWorkerPoolServicer_to_server(self, self._server)
-        self.address = f"localhost:{self._server.add_insecure_port('localhost:0')}"
+        port = self._server.add_insecure_port(self.address)
+        self.address = f"{self.address.rpartition(':')[0]}:{port}"
         self._server.start()
         return self
 

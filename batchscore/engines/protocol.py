@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from batchscore.job.sections import Runtime
 from batchscore.plan import Plan
 from batchscore.units.unit import Unit
 
@@ -57,6 +58,9 @@ class Engine(Protocol):
 
         An engine of another package that does not say so does not ship.
         """
+
+    def section_flags(self, runtime: Runtime) -> list[str]:
+        """Returns the Beam options that the engine's own section of the job file stands for."""
 
     def parse_flags(self, flags: Sequence[str]) -> None:
         """Imports what a submission needs, and validates Beam options.

@@ -11,6 +11,7 @@ from typing import cast
 
 from batchscore.engines.protocol import Build, Engine, Handle
 from batchscore.errors import FailedError, JobFileError, naming_package
+from batchscore.job.sections import Runtime
 from batchscore.plan import Plan
 from batchscore.units.unit import Unit
 
@@ -84,6 +85,10 @@ class _Offered:
     @property
     def ships(self) -> bool:
         return bool(getattr(self.engine, "ships", False))
+
+    def section_flags(self, runtime: Runtime) -> list[str]:
+        # Only engines of batchscore have a section in the job file.
+        return []
 
     def parse_flags(self, flags: Sequence[str]) -> None:
         with self._naming("parse_flags"):

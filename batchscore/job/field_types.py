@@ -138,7 +138,11 @@ FILE_FUNCTION = r"^[A-Za-z0-9_][A-Za-z0-9_./-]*\.py:[A-Za-z_][A-Za-z0-9_]*$"
 FORMAT = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
 SHA256 = r"^[0-9a-f]{64}$"
 DEVICE = r"^(auto|cpu|cuda(:[0-9]{1,3})?)$"
+ENDPOINT = r"^[A-Za-z0-9_.-]+:[0-9]{1,5}$"
+WEB_ENDPOINT = r"^(https?://[^\s@]+|[A-Za-z0-9_.-]+:[0-9]{1,5})$"
 PATTERN_MEANINGS = {
+    ENDPOINT: "HOST:PORT",
+    WEB_ENDPOINT: "HOST:PORT, or an address that begins with http:// or https://",
     FORMAT: "the name of a format in lower case, such as safetensors",
     NAME: "a name of letters, digits, '_', '.' and '-'",
     PARAMETER_NAME: "a name of letters, digits and '_'",
@@ -180,6 +184,8 @@ Filters = Annotated[
     WithJsonSchema(_FILTERS_SCHEMA),
 ]
 Text = Annotated[str, StringConstraints(min_length=1)]
+Endpoint = Annotated[str, StringConstraints(pattern=ENDPOINT)]
+WebEndpoint = Annotated[str, StringConstraints(pattern=WEB_ENDPOINT)]
 Columns = Annotated[tuple[Text, ...], BeforeValidator(as_tuple), AfterValidator(distinct)]
 OneOrMore = Annotated[
     tuple[Text, ...],

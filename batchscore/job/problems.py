@@ -19,6 +19,7 @@ from batchscore.job.rules import (
     RowsCheck,
 )
 from batchscore.job.sections import (
+    Flink,
     Input,
     InputSpec,
     ModelSection,
@@ -128,6 +129,7 @@ def _model_at(loc: tuple[str | int, ...]) -> type[BaseModel]:
         "drift": Drift,
         "drift.reference": EarlierRuns,
         "runtime": Runtime,
+        "runtime.flink": Flink,
         "notify": Notify,
     }
-    return sections[".".join(map(str, loc[:2] if len(loc) > 2 else loc[:1]))]
+    return sections.get(".".join(map(str, loc[:2]))) or sections[str(loc[0])]

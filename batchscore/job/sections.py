@@ -17,11 +17,13 @@ from batchscore.job.field_types import (
     BatchKind,
     Columns,
     DataAddress,
+    Endpoint,
     FileFunction,
     Filters,
     OneOrMore,
     Section,
     Text,
+    WebEndpoint,
     as_tuple,
 )
 
@@ -248,6 +250,44 @@ class Output(Section):
     )
 
 
+class Flink(Section):
+    """The cluster that `runtime.engine: flink` uses; other engines ignore this section.
+
+    Addresses are HOST:PORT. An option of `runtime.options` with the same meaning comes first.
+    """
+
+    job_service: Endpoint | None = Field(
+        default=None, description="Where Beam's job server listens: `flink-jobs:8099`."
+    )
+    rest: WebEndpoint | None = Field(
+        default=None,
+        description="Where Flink's REST interface listens: `flink:8081`. A run then asks it for "
+        "slots, TaskManagers and version before any work.",
+    )
+    parallelism: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        default="auto",
+        description="How many units are scored at the same time, each by a Python process with one "
+        "thread. `auto` is all slots of the cluster that `rest` names; without `rest` it is "
+        "`runtime.workers`, or 1.",
+    )
+    pool: Endpoint | None = Field(
+        default=None,
+        description="Where each TaskManager finds a pool of Python workers, as seen from the "
+        "TaskManager: `localhost:50000`.",
+    )
+    container: Text | None = Field(
+        default=None,
+        description="In place of `pool`: an image with batchscore in it, of which each TaskManager "
+        "starts a container.",
+    )
+
+    @model_validator(mode="after")
+    def _workers_come_from_one_place(self) -> Flink:
+        if self.pool is not None and self.container is not None:
+            raise ValueError("pool and container exclude each other; keep one")
+        return self
+
+
 class Runtime(Section):
     """On what the job runs.
 
@@ -267,6 +307,7 @@ class Runtime(Section):
         "flink:8099}`. `true` is an option without a value, and a list gives an option several "
         "times. Options on the command line come after these.",
     )
+    flink: Flink = Field(default=Flink(), description="The cluster of the engine `flink`.")
     device: Annotated[str, StringConstraints(pattern=DEVICE)] = Field(
         default="auto",
         description="`cpu`, `cuda`, `cuda:N`, or `auto`: a GPU if the machine has one. If a GPU"

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from apache_beam.runners.portability.local_job_service import LocalJobServicer
 
+from batchscore.commands.prepared import all_flags
 from batchscore.engines.flink import FlinkEngine
 from batchscore.errors import InvalidError, JobFileError
 from batchscore.job import load_job
@@ -48,7 +49,7 @@ def test_a_job_is_scored_through_a_job_server(job_server: str, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("flags", "kind", "words"),
     [
-        ([], InvalidError, ("job_endpoint: HOST:PORT", "flink_master: HOST:PORT")),
+        ([], InvalidError, ("runtime.flink.job_service", "flink_master: HOST:PORT")),
         (["--flink_master=f:1"], InvalidError, ("set flink_job_server_jar", "set job_endpoint")),
         (["--flink_master=f:1", "--flink_job_server_jar=x.jar"], InvalidError, ("file: x.jar",)),
         (
@@ -56,7 +57,7 @@ def test_a_job_is_scored_through_a_job_server(job_server: str, tmp_path: Path) -
             InvalidError,
             ("no-such-java is not found; install Java", "set job_endpoint"),
         ),
-        (["--parallelism=2"], JobFileError, ("--parallelism", "runtime.workers")),
+        (["--parallelism=2"], JobFileError, ("--parallelism", "runtime.flink.parallelism")),
         (["--flink_mastr=f:8081"], JobFileError, ("--flink_mastr", "no such option")),
     ],
 )
@@ -67,6 +68,48 @@ def test_options_that_cannot_work_are_errors(
     with pytest.raises(kind) as caught:
         FlinkEngine().parse_flags(flags)
     assert all(word in str(caught.value) for word in words)
+
+
+@pytest.mark.parametrize(
+    ("section", "flags"),
+    [
+        ({}, []),
+        ({"job_service": "f:8099", "rest": "f:8081"}, ["--job_endpoint=f:8099"]),
+        (
+            {"pool": "localhost:50000"},
+            ["--environment_type=EXTERNAL", "--environment_config=localhost:50000"],
+        ),
+        ({"container": "scorer:1"}, ["--environment_type=DOCKER", "--environment_config=scorer:1"]),
+    ],
+)
+def test_the_section_stands_for_options(
+    section: dict[str, str], flags: list[str], tmp_path: Path
+) -> None:
+    """Options of the job file, and those of the command line, come after the section's."""
+    runtime = {"engine": "flink", "flink": section, "options": {"streaming": True}}
+    job = load_job(str(factory.write_job(tmp_path, {"runtime": runtime}))).job
+    assert all_flags(job.runtime, ["--a"]) == [*flags, "--streaming", "--a"]
+    other = job.runtime.model_copy(update={"engine": "direct"})
+    assert all_flags(other, []) == ["--streaming"]
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ({"job_service": "flink"}, "runtime.flink.job_service: expected HOST:PORT, found 'flink'"),
+        ({"rest": "ftp://flink"}, "runtime.flink.rest: expected HOST:PORT, or an address"),
+        ({"pool": "a:1", "container": "b"}, "pool and container exclude each other; keep one"),
+        ({"paralelism": 2}, "runtime.flink.paralelism: unknown key; nearest: 'parallelism'"),
+        ("flink:8081", "runtime.flink: expected a mapping with keys such as job_service, rest"),
+    ],
+)
+def test_a_wrong_section_is_an_error_on_every_engine(
+    section: Any, words: str, tmp_path: Path
+) -> None:
+    """One file serves all engines, so that what is wrong shows before the job is moved."""
+    with pytest.raises(JobFileError) as caught:
+        load_job(str(factory.write_job(tmp_path, {"runtime": {"flink": section}})))
+    assert words in str(caught.value)
 
 
 def test_a_cluster_with_a_jar_is_enough() -> None:

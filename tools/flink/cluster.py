@@ -1,44 +1,62 @@
-"""A real Flink cluster on this machine: its parts fetched, its processes started and stopped."""
+"""A Flink cluster on this machine: its processes, started and ended by their ids."""
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import socket
 import subprocess
 import sys
-import tarfile
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
+from typing import Any
 
-FLINK = (
-    "apache-flink-libraries==1.19.3 "
-    "--hash=sha256:4a58e3a1fb7d83340bc96b6c080624c6d792d69fae5d294b96224775204a9c60"
-)
-BEAM_JOB_SERVER = "org.apache.beam:beam-runners-flink-1.19:2.62.0"
-"""Takes pipelines of newer Python SDKs, too."""
+import psutil
 
-_JAR_FOLDERS = (["deps", "lib"], ["deps", "bin"])
-_START_SECONDS = 60.0
+HOST = "127.0.0.1"
+"""All processes listen on loopback only."""
+TASK_MANAGERS = 2
+_START_SECONDS = 90.0
 _STOP_SECONDS = 10.0
+_ERROR = re.compile("ERROR|^Caused by|Exception|^Error")
+_MOST_ERRORS = 5
 _EXPORTS = ["java.base/sun.net.util", "java.rmi/sun.rmi.registry"]
 _OPENS = ["lang", "lang.reflect", "net", "io", "nio", "text", "time", "util", "util.concurrent"]
 # Java 17 closes to Flink what it reads of the Java library by reflection.
-_JAVA_FLAGS = [
+_JAVA = [
+    "java",
+    "-Xmx512m",
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",
     *(f"--add-exports={package}=ALL-UNNAMED" for package in _EXPORTS),
     *(f"--add-opens=java.base/java.{package}=ALL-UNNAMED" for package in _OPENS),
     "--add-opens=java.base/sun.nio.ch=ALL-UNNAMED",
 ]
 _SETTINGS = {
-    "jobmanager.rpc.address": "localhost",
-    "rest.address": "localhost",
-    "taskmanager.host": "localhost",
+    "jobmanager.rpc.address": HOST,
+    "jobmanager.bind-host": HOST,
+    "rest.address": HOST,
+    "rest.bind-address": HOST,
+    "taskmanager.host": HOST,
+    "taskmanager.bind-host": HOST,
     "taskmanager.numberOfTaskSlots": 1,
-    "taskmanager.memory.process.size": "1024m",
+    # What Flink's start script would compute from the size of the process.
+    "taskmanager.cpu.cores": 1.0,
+    "taskmanager.memory.framework.heap.size": "128m",
+    "taskmanager.memory.framework.off-heap.size": "128m",
+    "taskmanager.memory.task.heap.size": "256m",
+    "taskmanager.memory.task.off-heap.size": "0m",
+    "taskmanager.memory.network.min": "64m",
+    "taskmanager.memory.network.max": "64m",
+    "taskmanager.memory.managed.size": "64m",
+    "taskmanager.memory.jvm-metaspace.size": "256m",
+    "taskmanager.memory.jvm-overhead.min": "192m",
+    "taskmanager.memory.jvm-overhead.max": "192m",
     "restart-strategy.type": "fixed-delay",
     "restart-strategy.fixed-delay.attempts": 5,
     # Until heartbeats fail, a lost TaskManager is given tasks again, and each time is an attempt.
@@ -53,201 +71,229 @@ appender.out.type = CONSOLE
 appender.out.layout.type = PatternLayout
 appender.out.layout.pattern = %d{HH:mm:ss,SSS} %-5p %c{1} %m%n
 """
-_POM = """<project xmlns="http://maven.apache.org/POM/4.0.0">
-  <modelVersion>4.0.0</modelVersion>
-  <groupId>batchscore.tools</groupId>
-  <artifactId>flink-job-server</artifactId>
-  <version>1</version>
-  <packaging>pom</packaging>
-  <dependencies>
-    <dependency>
-      <groupId>{group}</groupId><artifactId>{artifact}</artifactId><version>{version}</version>
-    </dependency>
-  </dependencies>
-</project>
-"""
+_ENTRY = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
+_FRAMEWORK = "batchscore.models.backends.torch.preloaded"
+_RUNNER = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
+_JOB_SERVER = Path(__file__).parent / "JobServer.java"
 
 
-def fetch(cache: Path) -> None:
-    """Downloads Flink and Beam's job server, 380 MB, to a folder that keeps them.
+@dataclass(frozen=True)
+class Ports:
+    """Where a cluster listens: Flink, Beam's job server, and the pool of Python workers."""
 
-    Raises:
-        CalledProcessError: pip or Maven cannot reach its registry; what they print says why.
+    rest: int
+    rpc: int
+    jobs: int
+    artifacts: int
+    pool: int
+
+
+@dataclass(frozen=True)
+class Member:
+    """A process of a cluster.
+
+    Args:
+        name: What it is.
+        pid: Its process id.
+        created: When it started, since ids are used again.
+        log: File of its output.
     """
-    if not (cache / "flink").exists():
-        _fetch_flink(cache)
-    if not (cache / "job-server").exists():
-        _fetch_job_server(cache)
 
+    name: str
+    pid: int
+    created: float
+    log: str
 
-def _fetch_flink(cache: Path) -> None:
-    parts, wanted = cache / "sdist", cache / "flink.txt"
-    parts.mkdir(parents=True, exist_ok=True)
-    wanted.write_text(FLINK)
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary=:all:"]
-    subprocess.run([*pip, "--dest", str(parts), "--requirement", str(wanted)], check=True)
-    (archive,) = parts.glob("*.tar.gz")
-    with tarfile.open(archive) as tar:
-        jars = [m for m in tar.getmembers() if m.name.split("/")[1:3] in _JAR_FOLDERS]
-        tar.extractall(parts, jars, filter="data")
-    (deps,) = parts.glob("*/deps")
-    deps.rename(cache / "flink")
-    shutil.rmtree(parts)
-
-
-def _fetch_job_server(cache: Path) -> None:
-    group, artifact, version = BEAM_JOB_SERVER.split(":")
-    pom, parts = cache / "pom.xml", cache / "job-server.part"
-    pom.write_text(_POM.format(group=group, artifact=artifact, version=version))
-    copy = ["dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={parts}"]
-    subprocess.run(["mvn", "--quiet", "--batch-mode", "--file", str(pom), *copy], check=True)
-    parts.rename(cache / "job-server")
+    def process(self) -> psutil.Process | None:
+        """Returns the process, or None if it has ended."""
+        with suppress(psutil.NoSuchProcess):
+            found = psutil.Process(self.pid)
+            if found.create_time() == self.created and found.status() != psutil.STATUS_ZOMBIE:
+                return found
+        return None
 
 
 class Cluster:
-    """A JobManager, TaskManagers of one slot, and Beam's job server.
+    """A JobManager, TaskManagers of one slot, Beam's job server, and a pool of Python workers.
 
-    All listen on free ports of this machine, and end with the `with` block.
+    What it has started is written to its folder, so that another process can end it.
 
     Args:
-        cache: Where `fetch` left the parts.
+        cache: Where `parts.fetch` left the jars.
         folder: Folder for configuration, logs and what Flink spills.
-        task_managers: How many are started first.
     """
 
-    def __init__(self, cache: Path, folder: Path, task_managers: int) -> None:
-        self._cache, self._folder, self._wanted = cache, folder, task_managers
-        self._processes: list[subprocess.Popen[bytes]] = []
-        self._rest, self._rpc, self._jobs, self._artifacts = free_ports(4)
-        self.task_managers: list[subprocess.Popen[bytes]] = []
+    def __init__(self, cache: Path, folder: Path) -> None:
+        self._cache, self.folder = cache, folder
 
-    def beam_options(self, pool: str) -> list[str]:
-        """Returns Beam's options that send a pipeline here, with workers of the pool there."""
-        return [
-            f"--job_endpoint=localhost:{self._jobs}",
-            f"--artifact_endpoint=localhost:{self._artifacts}",
-            "--environment_type=EXTERNAL",
-            f"--environment_config={pool}",
-        ]
+    @property
+    def ports(self) -> Ports:
+        """Where it listens."""
+        return Ports(**self._read()["ports"])
 
-    def __enter__(self) -> Cluster:
+    def members(self) -> list[Member]:
+        """Returns the processes that were started and not ended, whether or not they live."""
+        return (
+            [Member(**facts) for facts in self._read()["members"]] if self._state.exists() else []
+        )
+
+    def is_up(self) -> bool:
+        """Tells whether there are processes, and all of them live."""
+        members = self.members()
+        return bool(members) and all(member.process() for member in members)
+
+    def section(self) -> dict[str, str]:
+        """Returns what `runtime.flink` of a job file needs to find it."""
+        ports = self.ports
+        return {
+            "job_service": f"{HOST}:{ports.jobs}",
+            "rest": f"{HOST}:{ports.rest}",
+            "pool": f"{HOST}:{ports.pool}",
+        }
+
+    def start(self, task_managers: int = TASK_MANAGERS) -> None:
+        """Starts all processes, and waits until each is ready.
+
+        Raises:
+            TimeoutError: One of them does not start; the message names its log.
+        """
+        self.stop()
+        self._configure(Ports(*_free_ports(5)))
         try:
-            self._configure()
-            self._start_flink()
-            self._start_job_server()
+            self._start_all(task_managers)
         except BaseException:
             self.stop()
             raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def stop(self) -> None:
-        """Ends all processes, the last started first."""
-        for process in reversed(self._processes):
-            _end(process)
+        """Ends what was started, the last first, and waits for it."""
+        for member in reversed(self.members()):
+            _end(member)
+        self._state.unlink(missing_ok=True)
 
-    def start_task_manager(self) -> None:
-        """Starts one more TaskManager."""
-        flags, settings = self._task_manager_resources()
-        command = [*flags, *_JAVA_FLAGS, self._log_flag, "-cp", f"{self._cache}/flink/lib/*"]
-        main = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
-        name = f"task-manager-{len(self.task_managers)}"
-        arguments = ["--configDir", str(self._conf), *settings]
-        self.task_managers.append(self._start(name, ["java", *command, main, *arguments]))
+    def start_task_manager(self) -> Member:
+        """Starts one more TaskManager, and returns it without waiting."""
+        number = sum(member.name.startswith("task-manager") for member in self.members())
+        arguments = [_RUNNER, "--configDir", str(self._conf)]
+        return self._start(f"task-manager-{number}", [*_JAVA, *self._flink, *arguments])
+
+    def wait_for_slots(self, slots: int) -> None:
+        """Waits until Flink has so many slots."""
+        self._wait("Flink", "job-manager", lambda: self._slots() >= slots)
 
     @property
     def _conf(self) -> Path:
-        return self._folder / "conf"
+        return self.folder / "conf"
+
+    @property
+    def _state(self) -> Path:
+        return self.folder / "cluster.json"
+
+    @property
+    def _flink(self) -> list[str]:
+        beam = [*self._cache.glob("job-server/*.jar")]
+        jars = [f"{self._cache}/flink/*", *(str(jar) for jar in beam if not _is_flinks(jar))]
+        return [self._log_flag, "-cp", ":".join(jars)]
 
     @property
     def _log_flag(self) -> str:
         return f"-Dlog4j.configurationFile={self._conf}/log4j2.properties"
 
-    def _configure(self) -> None:
+    def _read(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self._state.read_text())
+        return found
+
+    def _configure(self, ports: Ports) -> None:
+        for folder in ("conf", "tmp", "logs"):
+            shutil.rmtree(self.folder / folder, ignore_errors=True)
+            (self.folder / folder).mkdir(parents=True)
         settings = {
             **_SETTINGS,
-            "jobmanager.rpc.port": self._rpc,
-            "rest.port": self._rest,
-            "io.tmp.dirs": str(self._folder / "tmp"),
+            "jobmanager.rpc.port": ports.rpc,
+            "rest.port": ports.rest,
+            "io.tmp.dirs": str(self.folder / "tmp"),
         }
-        for folder in (self._conf, self._folder / "tmp", self._folder / "logs"):
-            folder.mkdir(parents=True, exist_ok=True)
         lines = [f"{key}: {value}\n" for key, value in settings.items()]
         (self._conf / "config.yaml").write_text("".join(lines))
         (self._conf / "log4j2.properties").write_text(_LOG_CONFIG)
+        self._write(ports, [])
 
-    def _start_flink(self) -> None:
-        main = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
-        command = [*_JAVA_FLAGS, self._log_flag, "-cp", f"{self._cache}/flink/lib/*"]
-        where = ["--configDir", str(self._conf)]
-        self._start("job-manager", ["java", "-Xmx512m", *command, main, *where])
-        for _ in range(self._wanted):
+    def _write(self, ports: Ports, members: Sequence[Member]) -> None:
+        facts = {"ports": asdict(ports), "members": [asdict(member) for member in members]}
+        self._state.write_text(json.dumps(facts, indent=1))
+
+    def _start_all(self, task_managers: int) -> None:
+        ports = self.ports
+        self._start("job-manager", [*_JAVA, *self._flink, _ENTRY, "--configDir", str(self._conf)])
+        for _ in range(task_managers):
             self.start_task_manager()
-        self._wait("Flink", lambda: self._slots() >= self._wanted)
+        self._start("job-server", [*_JAVA, *self._job_server(ports)])
+        pool = [sys.executable, "-m", "batchscore.engines.pool", f"{HOST}:{ports.pool}"]
+        self._start("worker-pool", [*pool, f"--preload={_FRAMEWORK}"])
+        self.wait_for_slots(task_managers)
+        self._wait("Beam's job server", "job-server", lambda: _listens(ports.jobs))
+        self._wait("The worker pool", "worker-pool", lambda: _listens(ports.pool))
 
-    def _start_job_server(self) -> None:
-        logging = ":".join(str(jar) for jar in (self._cache / "flink/lib").glob("log4j-*.jar"))
-        command = [self._log_flag, *_JAVA_FLAGS, "-cp", f"{self._cache}/job-server/*:{logging}"]
-        arguments = [
-            f"--flink-master=localhost:{self._rest}",
+    def _job_server(self, ports: Ports) -> list[str]:
+        logging = ":".join(str(jar) for jar in self._cache.glob("flink/log4j-*.jar"))
+        return [
+            self._log_flag,
+            "-cp",
+            f"{self._cache}/job-server/*:{logging}",
+            str(_JOB_SERVER),
+            str(next(self._cache.glob("flink/log4j-api-*.jar"))),
+            f"--flink-master={HOST}:{ports.rest}",
             f"--flink-conf-dir={self._conf}",
-            f"--job-port={self._jobs}",
-            f"--artifact-port={self._artifacts}",
-            "--expansion-port=0",
-            f"--artifacts-dir={self._folder}/artifacts",
+            f"--job-host={HOST}",
+            f"--job-port={ports.jobs}",
+            f"--artifact-port={ports.artifacts}",
+            "--expansion-port=-1",
+            f"--artifacts-dir={self.folder}/tmp/artifacts",
         ]
-        main = "org.apache.beam.runners.flink.FlinkJobServerDriver"
-        self._start("job-server", ["java", *command, main, *arguments])
-        self._wait("Beam's job server", lambda: _listens(self._jobs))
 
-    def _start(self, name: str, command: list[str]) -> subprocess.Popen[bytes]:
-        # In a session of its own, Ctrl-C reaches this process alone, which ends the others in turn.
-        with (self._folder / f"logs/{name}.log").open("wb") as log:
+    def _start(self, name: str, command: Sequence[str]) -> Member:
+        log = self.folder / f"logs/{name}.log"
+        with log.open("wb") as file:
+            # A session of its own: Ctrl-C and the end of `up` do not reach it.
             process = subprocess.Popen(
-                command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
             )
-        self._processes.append(process)
-        return process
-
-    def _task_manager_resources(self) -> tuple[list[str], list[str]]:
-        """Returns the flags of the Java machine and the settings that Flink computes of memory."""
-        jars = f"{self._cache}/flink/lib/*:{self._cache}/flink/bin/bash-java-utils.jar"
-        main = "org.apache.flink.runtime.util.bash.BashJavaUtils"
-        command = ["java", "-cp", jars, main, "GET_TM_RESOURCE_PARAMS", "--configDir"]
-        done = subprocess.run([*command, str(self._conf)], capture_output=True, check=True)
-        mark = "BASH_JAVA_UTILS_EXEC_RESULT:"
-        flags, settings = (
-            line.removeprefix(mark).split()
-            for line in done.stdout.decode().splitlines()
-            if line.startswith(mark)
-        )
-        return flags, settings
+        member = Member(name, process.pid, psutil.Process(process.pid).create_time(), str(log))
+        self._write(self.ports, [*self.members(), member])
+        return member
 
     def _slots(self) -> int:
-        with urllib.request.urlopen(f"http://localhost:{self._rest}/overview", timeout=5) as answer:
+        address = f"http://{HOST}:{self.ports.rest}/overview"
+        with urllib.request.urlopen(address, timeout=5) as answer:
             return int(json.load(answer)["slots-total"])
 
-    def _wait(self, name: str, ready: Callable[[], bool]) -> None:
+    def _wait(self, what: str, name: str, ready: Callable[[], bool]) -> None:
         end = time.monotonic() + _START_SECONDS
-        while time.monotonic() < end:
+        while time.monotonic() < end and self.is_up():
             with suppress(OSError):
                 if ready():
                     return
             time.sleep(0.2)
-        raise TimeoutError(
-            f"{name} did not start in {_START_SECONDS:.0f} s; see {self._folder}/logs"
-        )
+        raise TimeoutError(f"{what} did not start{self._reason(name)}")
+
+    def _reason(self, name: str) -> str:
+        """Returns which process has ended and with which errors, or what is still starting."""
+        dead = [member for member in self.members() if not member.process()]
+        if not dead:
+            log = self.folder / f"logs/{name}.log"
+            return f" within {_START_SECONDS:.0f} s; see {log}"
+        log = Path(dead[0].log)
+        errors = [line for line in log.read_text().splitlines() if _ERROR.search(line)]
+        said = "".join(f"\n{line}" for line in errors[:_MOST_ERRORS])
+        return f": {dead[0].name} has ended; see {log}{said}"
 
 
-def free_ports(number: int) -> list[int]:
-    """Returns ports of this machine that nobody listens on."""
-    sockets = [socket.socket() for _ in range(number)]
-    for each in sockets:
-        each.bind(("localhost", 0))
+def _is_flinks(jar: Path) -> bool:
+    return jar.name.startswith("flink-")
+
+
+def _free_ports(number: int) -> list[int]:
+    sockets = [socket.create_server((HOST, 0)) for _ in range(number)]
     ports = [int(each.getsockname()[1]) for each in sockets]
     for each in sockets:
         each.close()
@@ -255,14 +301,18 @@ def free_ports(number: int) -> list[int]:
 
 
 def _listens(port: int) -> bool:
-    with socket.create_connection(("localhost", port), timeout=1):
+    with socket.create_connection((HOST, port), timeout=1):
         return True
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(_STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+def _end(member: Member) -> None:
+    """Ends a process, and waits for it: by SIGKILL if SIGTERM does not within seconds."""
+    deadline = time.monotonic() + _STOP_SECONDS
+    if process := member.process():
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+    while process := member.process():
+        if time.monotonic() > deadline:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        time.sleep(0.05)

@@ -1,0 +1,142 @@
+"""What a Flink cluster says of itself, and whether its worker pools answer."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import socket
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from batchscore.errors import InvalidError
+from batchscore.messages.wording import reason
+
+_SECONDS = 10.0
+_CANCEL_SECONDS = 30.0
+_LOOK_SECONDS = 0.2
+_ENDED = ("FINISHED", "FAILED", "CANCELED")
+_MOST_BYTES = 1 << 22
+_TASK_MANAGER = re.compile(r"@([^:/]+):")
+_LOOPBACK = re.compile(r"localhost|127\.[0-9.]+")
+
+
+@dataclass(frozen=True)
+class FlinkCluster:
+    """What a cluster has.
+
+    Args:
+        slots: Of all TaskManagers; each slot works on one part of a job.
+        hosts: Of the TaskManagers.
+        version: Of Flink.
+    """
+
+    slots: int
+    hosts: tuple[str, ...]
+    version: str
+
+
+def ask_cluster(rest: str) -> FlinkCluster:
+    """Asks Flink's REST interface.
+
+    Args:
+        rest: HOST:PORT, or an address of http.
+
+    Raises:
+        InvalidError: Nothing answers there within seconds, or something else than Flink does.
+    """
+    root = _root(rest)
+    try:
+        found = _get(f"{root}/taskmanagers")["taskmanagers"]
+        return FlinkCluster(
+            slots=sum(int(each["slotsNumber"]) for each in found),
+            hosts=tuple(_host(each["path"]) for each in found),
+            version=str(_get(f"{root}/config")["flink-version"]),
+        )
+    except (OSError, http.client.HTTPException) as error:
+        raise InvalidError(
+            f"engine flink: Flink does not answer at runtime.flink.rest {rest} ({reason(error)}); "
+            "start the cluster, or correct the address"
+        ) from error
+    except (ValueError, LookupError, TypeError) as error:
+        raise InvalidError(
+            f"engine flink: what answers at runtime.flink.rest {rest} is not Flink's REST "
+            "interface; correct the address"
+        ) from error
+
+
+def cancel_jobs(rest: str, name: str) -> int:
+    """Cancels all jobs of a name, and waits some seconds until they have ended.
+
+    Args:
+        rest: HOST:PORT, or an address of http.
+        name: Of the jobs.
+
+    Returns:
+        How many jobs there were.
+
+    Raises:
+        OSError: Flink does not answer.
+    """
+    found = _living(rest, name)
+    for job in found:
+        request = urllib.request.Request(f"{_root(rest)}/jobs/{job}", method="PATCH")
+        # One may end in the meantime, which Flink answers with an error.
+        with suppress(urllib.error.HTTPError):
+            urllib.request.urlopen(request, timeout=_SECONDS).close()
+    deadline = time.monotonic() + _CANCEL_SECONDS
+    while _living(rest, name) and time.monotonic() < deadline:
+        time.sleep(_LOOK_SECONDS)
+    return len(found)
+
+
+def _living(rest: str, name: str) -> list[str]:
+    jobs = _get(f"{_root(rest)}/jobs/overview")["jobs"]
+    return [job["jid"] for job in jobs if job["name"] == name and job["state"] not in _ENDED]
+
+
+def require_pool(pool: str, hosts: Sequence[str]) -> None:
+    """Makes sure that a worker pool answers, as far as this machine can tell.
+
+    A pool on loopback is each TaskManager's own: it can be asked where all TaskManagers are on
+    loopback, too. Another host may be known to the TaskManagers alone.
+
+    Args:
+        pool: HOST:PORT, as seen from a TaskManager.
+        hosts: Of the TaskManagers.
+
+    Raises:
+        InvalidError: Nobody listens there.
+    """
+    host, _, port = pool.rpartition(":")
+    if _LOOPBACK.fullmatch(host) and not all(map(_LOOPBACK.fullmatch, hosts)):
+        return
+    try:
+        socket.create_connection((host, int(port)), _SECONDS).close()
+    except ConnectionRefusedError as error:
+        raise InvalidError(
+            f"engine flink: no worker pool answers at runtime.flink.pool {pool} ({reason(error)}); "
+            f"start it next to each TaskManager: python -m batchscore.engines.pool {pool}"
+        ) from error
+    except (OSError, OverflowError):
+        return
+
+
+def _root(rest: str) -> str:
+    return (rest if "://" in rest else f"http://{rest}").rstrip("/")
+
+
+def _get(address: str) -> Any:
+    with urllib.request.urlopen(address, timeout=_SECONDS) as answer:
+        return json.loads(answer.read(_MOST_BYTES))
+
+
+def _host(path: str) -> str:
+    """Returns the host in the address of a TaskManager's process; empty without one."""
+    found = _TASK_MANAGER.search(path)
+    return found[1] if found else ""

@@ -1,0 +1,237 @@
+"""Runs on a real Flink cluster of this machine, and what is killed in the middle of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from batchscore.plan import work
+from tests import factory
+from tests.flinks import UNIT_ROWS, SlowJob, records, sharing, taking_turns
+from tests.servers import free_port
+from tests.waiting import wait_until
+from tools.flink.cluster import HOST, TASK_MANAGERS, Cluster
+
+pytestmark = pytest.mark.slow
+
+UNITS = 16
+ENOUGH = 5
+"""So many units are finished when something is killed."""
+_LAUNCHER = f"""
+from batchscore.cli import main
+from batchscore.plan import work
+
+work.UNIT_ROWS = {UNIT_ROWS}
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """The cluster of all test processes, once one of them starts it."""
+    base = tmp_path_factory.getbasetemp()
+    home = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with sharing(home / "flink") as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster(shared: Cluster) -> Iterator[Cluster]:
+    """The cluster, for one test at a time."""
+    with taking_turns(shared) as mine:
+        yield mine
+
+
+@pytest.fixture
+def job(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SlowJob:
+    """A job of many units, whose section `runtime.flink` names the cluster."""
+    monkeypatch.setattr(work, "UNIT_ROWS", UNIT_ROWS)
+    made = SlowJob(tmp_path / "job", UNITS)
+    made.write(0.3, cluster.section())
+    return made
+
+
+def run(job: SlowJob, engine: str) -> dict[str, Any]:
+    """Runs a job on an engine, and returns its manifest."""
+    output = f"output.path={job.folder / engine}"
+    found = factory.run_json("run", job.path, "--engine", engine, "--set", output)
+    assert found["status"] == "published", found
+    return found
+
+
+def profile(job: SlowJob, engine: str, run: str) -> bytes:
+    """Returns the profile of a run."""
+    return (job.folder / engine / "_batchscore/runs" / run / "profile.parquet").read_bytes()
+
+
+def check_the_same(job: SlowJob, found: dict[str, Any]) -> None:
+    """Rows, profile and records of the run on Flink equal those of the engine `direct`."""
+    expected = run(job, "direct")
+    rows = [factory.published(job.folder / engine) for engine in ("flink", "direct")]
+    assert rows[0].equals(rows[1])
+    assert profile(job, "flink", found["run"]) == profile(job, "direct", expected["run"])
+    assert records(job.folder / "flink") == records(job.folder / "direct")
+    assert found["rows"]["scored"] == expected["rows"]["scored"] == UNITS * UNIT_ROWS
+
+
+def killing(job: SlowJob, kill: Callable[[], None]) -> tuple[dict[str, Any], set[int]]:
+    """Runs a job on Flink, and kills something once some units are finished.
+
+    Returns:
+        The run's manifest, and the units that were finished before.
+    """
+    done = set[int]()
+
+    def watch() -> None:
+        wait_until(lambda: len(records(job.folder / "flink")) >= ENOUGH, 300)
+        done.update(finished(job))
+        kill()
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        return run(job, "flink"), done
+    finally:
+        thread.join()
+
+
+def finished(job: SlowJob) -> set[int]:
+    """Returns the numbers of the units that are finished."""
+    found = records(job.folder / "flink").values()
+    return {int(Path(record["pieces"][0]["shard"]["path"]).stem) for record in found}
+
+
+def check_finished_once(job: SlowJob, done: set[int]) -> None:
+    """No unit that was finished before the kill was scored again; prints the counts."""
+    starts = job.starts()
+    again = starts.total() - UNITS
+    print(f"{len(done)} of {UNITS} units were finished; {again} others were started again")
+    assert len(done) >= ENOUGH
+    assert sorted(starts) == list(range(UNITS))
+    assert {unit: starts[unit] for unit in done} == dict.fromkeys(done, 1)
+
+
+def test_rows_profile_and_records_are_the_direct_runners(job: SlowJob) -> None:
+    """Two Python processes score on two TaskManagers, and nothing else differs."""
+    found = run(job, "flink")
+    assert (found["engine"], found["workers"]) == ("flink", TASK_MANAGERS)
+    assert len({pid for _, pid in job.calls()} - job.launchers) == TASK_MANAGERS
+    assert job.starts() == dict.fromkeys(range(UNITS), 1)
+    counts = {m["name"]: m["value"] for m in found["beam_metrics"] if "value" in m}
+    assert counts == {"num_inferences": UNITS * UNIT_ROWS}
+    check_the_same(job, found)
+
+
+def test_a_killed_task_manager_costs_no_finished_unit(cluster: Cluster, job: SlowJob) -> None:
+    """With another TaskManager in its place the job ends right."""
+
+    def kill() -> None:
+        living = (m for m in cluster.members() if m.name.startswith("task-m") and m.process())
+        os.kill(next(living).pid, signal.SIGKILL)
+        cluster.start_task_manager()
+
+    found, done = killing(job, kill)
+    check_finished_once(job, done)
+    check_the_same(job, found)
+
+
+def test_a_killed_python_worker_costs_no_finished_unit(job: SlowJob) -> None:
+    """Flink starts its part of the job again, with another worker of the pool."""
+
+    def kill() -> None:
+        os.kill(next(pid for _, pid in reversed(job.calls())), signal.SIGKILL)
+
+    found, done = killing(job, kill)
+    check_finished_once(job, done)
+    check_the_same(job, found)
+
+
+def kill_launcher(job: SlowJob) -> set[int]:
+    """Kills a launcher once some units are finished, and returns these; the rest waits."""
+    command = [sys.executable, "-c", _LAUNCHER, "run", str(job.path), "--engine", "flink"]
+    launcher = psutil.Popen(
+        [*command, "--set", f"output.path={job.folder / 'flink'}"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    job.launchers.add(launcher.pid)
+    wait_until(lambda: len(records(job.folder / "flink")) >= ENOUGH, 300)
+    job.gate.write_text(str(os.getpid()))
+    launcher.kill()
+    launcher.wait()
+    return finished(job)
+
+
+def states(cluster: Cluster) -> list[str]:
+    """Returns the states of all jobs that Flink remembers."""
+    address = f"http://{cluster.section()['rest']}/jobs/overview"
+    with urllib.request.urlopen(address, timeout=10) as answer:
+        return [job["state"] for job in json.load(answer)["jobs"]]
+
+
+def test_the_run_of_a_killed_launcher_publishes(job: SlowJob) -> None:
+    """The workers go on without it, and the next run finds nothing to do."""
+    done = kill_launcher(job)
+    job.gate.unlink()
+    wait_until((job.folder / "flink/_batchscore/slices/small/_SUCCESS").exists, 300)
+    check_finished_once(job, done)
+    found = factory.run_json(
+        "run", job.path, "--engine", "flink", "--set", f"output.path={job.folder / 'flink'}"
+    )
+    assert found["status"] == "unchanged"
+    check_the_same(job, found)
+
+
+def test_a_run_that_follows_a_killed_launcher_scores_what_is_left(
+    cluster: Cluster, job: SlowJob
+) -> None:
+    """It takes the slice over, and cancels what is left of the first run on the cluster."""
+    done = kill_launcher(job)
+    lease = job.folder / "flink/_batchscore/slices/small/lease/00000002.json"
+
+    def open_gate() -> None:
+        wait_until(lease.exists, 300)
+        job.gate.unlink()
+
+    thread = threading.Thread(target=open_gate)
+    thread.start()
+    found = run(job, "flink")
+    thread.join()
+    check_finished_once(job, done)
+    assert found["reused_units"] >= len(done)
+    assert set(states(cluster)) <= {"FINISHED", "CANCELED", "FAILED"}
+    check_the_same(job, found)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("parallelism", 3, "runtime.flink.parallelism 3: Flink at {rest} has 2 slots"),
+        ("pool", "{closed}", "no worker pool answers at runtime.flink.pool {closed}"),
+        ("rest", "{closed}", "Flink does not answer at runtime.flink.rest {closed}"),
+        ("job_service", "{closed}", "nothing answers at job_endpoint {closed}"),
+    ],
+)
+def test_what_the_cluster_does_not_have_is_an_error_before_any_work(
+    cluster: Cluster, job: SlowJob, key: str, value: Any, words: str
+) -> None:
+    """The launcher asks the cluster, and says what to start or correct."""
+    closed = f"{HOST}:{free_port()}"
+    value = value.format(closed=closed) if isinstance(value, str) else value
+    changed = ("--set", f"runtime.flink.{key}={value}", "--engine", "flink")
+    for command in ("check", "run"):
+        done = factory.run_cli(command, job.path, *changed)
+        assert done.exit_code == 2
+        assert words.format(closed=closed, rest=cluster.section()["rest"]) in done.stderr
+    assert not (job.folder / "out").exists()

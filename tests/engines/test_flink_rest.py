@@ -1,0 +1,95 @@
+"""What a Flink cluster says of itself: answers of its REST interface, and pools that listen."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import pytest
+
+from batchscore.engines.flink import FlinkEngine
+from batchscore.engines.flink_rest import FlinkCluster, ask_cluster, require_pool
+from batchscore.errors import InvalidError
+from batchscore.job import load_job
+from batchscore.plan import make_plan
+from tests import factory
+from tests.servers import answering, free_port
+
+PATHS = ("pekko.tcp://flink@127.0.0.1:4711/user/rpc/taskmanager_0", "akka.tcp://flink@tm-2:1/x")
+ANSWERS = {
+    "/taskmanagers": {"taskmanagers": [{"path": p, "slotsNumber": 2} for p in PATHS]},
+    "/config": {"flink-version": "1.19.3"},
+}
+
+
+class Flink(BaseHTTPRequestHandler):
+    """Answers as Flink 1.19 does, shortened to what is read."""
+
+    def do_GET(self) -> None:
+        """Answers one request."""
+        body = json.dumps(ANSWERS.get(self.path, {})).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+class Other(Flink):
+    """Something else that answers by HTTP."""
+
+    def do_GET(self) -> None:
+        """Answers one request."""
+        self.path = "/"
+        super().do_GET()
+
+
+@pytest.fixture
+def rest() -> Iterator[str]:
+    """Where Flink answers."""
+    with answering(Flink) as port:
+        yield f"127.0.0.1:{port}"
+
+
+def test_a_cluster_tells_its_slots_hosts_and_version(rest: str) -> None:
+    """An address with or without http:// and a slash at its end is the same."""
+    expected = FlinkCluster(4, ("127.0.0.1", "tm-2"), "1.19.3")
+    for address in (rest, f"http://{rest}", f"http://{rest}/"):
+        assert ask_cluster(address) == expected
+
+
+def test_who_does_not_answer_as_flink_is_an_error() -> None:
+    """Nobody, or another service, is named with its address."""
+    with pytest.raises(InvalidError, match=r"Flink does not answer at runtime.flink.rest 127"):
+        ask_cluster(f"127.0.0.1:{free_port()}")
+    with answering(Other) as port, pytest.raises(InvalidError, match="is not Flink's REST"):
+        ask_cluster(f"127.0.0.1:{port}")
+
+
+def test_a_pool_that_is_not_there_is_an_error_where_that_is_certain() -> None:
+    """What only the TaskManagers see is left to them."""
+    closed = free_port()
+    with pytest.raises(InvalidError, match=rf"no worker pool answers.* 127.0.0.1:{closed} .*start"):
+        require_pool(f"127.0.0.1:{closed}", ["127.0.0.1", "localhost"])
+    require_pool(f"localhost:{closed}", ["127.0.0.1", "tm-2"])
+    require_pool("no-such-host.invalid:50000", ["tm-2"])
+    with socket.create_server(("127.0.0.1", 0)) as pool:
+        require_pool(f"127.0.0.1:{pool.getsockname()[1]}", ["127.0.0.1"])
+
+
+@pytest.mark.parametrize(
+    ("asked", "workers"), [({}, 4), ({"parallelism": 3}, 3), ({"parallelism": 5}, None)]
+)
+def test_a_job_gets_the_slots_that_it_asks_for(
+    rest: str, tmp_path: Path, asked: dict[str, int], workers: int | None
+) -> None:
+    """`auto` takes all slots, whatever `runtime.workers` says; more than all is an error."""
+    runtime = {"workers": 7, "flink": {"rest": rest, **asked}}
+    plan = make_plan(load_job(str(factory.write_job(tmp_path, {"runtime": runtime}))))
+    if workers is None:
+        with pytest.raises(InvalidError, match=r"parallelism 5: Flink at .* has 4 slots; start"):
+            FlinkEngine().place(plan, ())
+    else:
+        assert FlinkEngine().place(plan, ()).workers == workers
