@@ -45,6 +45,7 @@ _LOCAL_THREADS, _STORE_THREADS = 2, 16
 _CHUNK_FILES = 32
 _BAD_SHOWN = 3
 _ARROW_SCHEMA = b"ARROW:schema"
+_DISK = pyarrow.fs.LocalFileSystem()
 
 
 @dataclass(frozen=True)
@@ -297,7 +298,7 @@ def _is_local(path: str) -> bool:
 def _arrow_filesystem(path: str) -> tuple[Any, str]:
     # Taking an address apart takes as long as reading a local footer.
     if _is_local(path):
-        return pyarrow.fs.LocalFileSystem(), path
+        return _DISK, path
     filesystem, inner = open_filesystem(path)
     return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(filesystem)), inner
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import posixpath
 import re
+import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 from fsspec.utils import glob_translate
@@ -155,7 +156,7 @@ def _find_local(
 ) -> list[InputFile]:
     path = os.path.normpath(path)
     if os.path.lexists(path) and not os.path.isdir(path):
-        return _local_shards(address, filesystem, [path], os.path.dirname(path))
+        return _local_shards(address.terms, [path], os.path.dirname(path))
     folder = fixed_folder(path, os.path.isdir(path))
     if not os.path.isdir(folder) or not (folder == path or _WILD.search(path)):
         return []
@@ -167,7 +168,7 @@ def _find_local(
     )
     # A link to one file of a table names that file, as a list does; one to a folder names them all.
     check_above(address, filesystem, _linked_folders(names, folder), plain)
-    return _local_shards(address, filesystem, names, folder)
+    return _local_shards(address.terms, names, folder)
 
 
 def _linked_folders(names: Iterable[str], folder: str) -> set[str]:
@@ -202,44 +203,46 @@ def _local_files(address: DataAddress, path: str, start: str) -> Iterator[str]:
         yield from (os.path.join(parent, name) for name in files if is_visible(name))
 
 
-def _local_shards(
-    address: DataAddress, filesystem: Any, names: Iterable[str], folder: str
-) -> list[InputFile]:
+def _local_shards(terms: Terms, names: Iterable[str], folder: str) -> list[InputFile]:
     while "=" in os.path.basename(folder):
         folder = os.path.dirname(folder)
     real, start = cache(os.path.realpath), len(folder.rstrip("/"))
-    info_of = partial(_local_info, address.terms, filesystem)
-    return [_local_shard(info_of(name), name, real(folder), name[start:], real) for name in names]
+    return [_local_shard(terms, name, real(folder), name[start:], real) for name in names]
 
 
 def _local_shard(
-    info: dict[str, Any], name: str, folder: str, inner: str, real_of: Callable[[str], str]
+    terms: Terms, name: str, folder: str, inner: str, real_of: Callable[[str], str]
 ) -> InputFile:
+    found, is_link = _look(terms, name)
     parent, base = os.path.split(name)
-    real = real_of(name) if info["islink"] else os.path.join(real_of(parent), base)
+    real = real_of(name) if is_link else os.path.join(real_of(parent), base)
     path = folder.rstrip("/") + inner
-    mark = modification_mark(info)
+    mark = str(found.st_mtime)
     mark = mark if real == path else linked_mark(mark, real)
-    return InputFile(path, int(info["size"]), mark, hive_keys(name), real, name, len(inner))
+    return InputFile(path, found.st_size, mark, hive_keys(name), real, name, len(inner))
 
 
-def _local_info(terms: Terms, filesystem: Any, name: str) -> dict[str, Any]:
+def _look(terms: Terms, name: str) -> tuple[os.stat_result, bool]:
+    """Returns the status of a local file, and whether its name is a link.
+
+    fsspec's own `info` takes four times as long.
+    """
     _check_name(name)
+    found = os.stat(name, follow_symlinks=False)
+    is_link = stat.S_ISLNK(found.st_mode)
     try:
-        info: dict[str, Any] = filesystem.info(name)
+        found = os.stat(name) if is_link else found
     except OSError as error:
-        if not os.path.islink(name):
-            raise
         raise InputError(
             f"shard {name}: is a link to {os.readlink(name)}, which does not exist "
             f"({reason(error)}); restore the file, or remove the link"
         ) from error
-    if info["type"] != "file":
+    if not stat.S_ISREG(found.st_mode):
         raise InputError(
             f"shard {name}: is a pipe, a socket or a device, expected a file; "
             f"take it out of {terms.data}"
         )
-    return info
+    return found, is_link
 
 
 def _check_name(name: str) -> None:

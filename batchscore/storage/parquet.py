@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 from typing_extensions import Self
 
 _REMOTE_BUFFER_BYTES = 1 << 20
+# A local file of so many bytes is read at once: a call for each of its columns costs more.
+_WHOLE_BYTES = 1 << 20
 _DISK = pyarrow.fs.LocalFileSystem()
 
 
@@ -48,16 +50,23 @@ def open_reader(filesystem: Any, path: str, local_buffer_bytes: int, **options: 
     Args:
         filesystem: An fsspec one.
         path: The file's path within it.
-        local_buffer_bytes: Bytes of one read from a local disk; from elsewhere it is 1 MiB.
+        local_buffer_bytes: Bytes of one read from a local disk; from elsewhere it is 1 MiB. A local
+            file of up to 1 MiB is read at once.
         options: Further ones of `pyarrow.parquet.ParquetReader.open`.
 
     Raises:
         Exception: It cannot be opened, or is not Parquet. Clients of stores raise their own errors.
     """
     source, size = _source(filesystem, path, local_buffer_bytes, "readahead")
+    if source is not path:
+        return _opened(source, size, **options)
     # By a path Arrow would look at the file once more.
-    opened = _DISK.open_input_file(path) if source is path else source
-    return _opened(opened, size, **options)
+    file = _DISK.open_input_file(path)
+    if file.size() > _WHOLE_BYTES:
+        return _opened(file, size, **options)
+    with file:
+        # Without buffers of their own, columns are read where they lie in memory.
+        return _opened(pa.BufferReader(file.read_buffer()), 0, **options)
 
 
 def open_footer(file: pa.NativeFile, metadata: pq.FileMetaData | None = None) -> LeafReader:

@@ -456,12 +456,22 @@ def test_a_shard_whose_input_fails_twice_is_given_up(
 
 def test_closing_in_the_middle_closes_the_shard(tmp_path: Path) -> None:
     """A reader that stops early leaves no file open."""
-    path = write_shard(tmp_path / "0.parquet")
+    path = write_shard(tmp_path / "0.parquet", pa.table({"a": np.arange(300_000)}))
+    assert path.stat().st_size > 1 << 20
     (unit,), schema = plan_units([tmp_path])
     blocks = read_unit(unit, Source(schema, None, 10))
     next(blocks)
     assert _opened(path) == 1
     blocks.close()  # type: ignore[attr-defined]
+    assert _opened(path) == 0
+
+
+def test_a_shard_of_up_to_a_mebibyte_is_read_at_once(tmp_path: Path) -> None:
+    """Its file is closed before its first rows are decoded."""
+    path = write_shard(tmp_path / "0.parquet")
+    (unit,), schema = plan_units([tmp_path])
+    blocks = read_unit(unit, Source(schema, None, 10))
+    next(blocks)
     assert _opened(path) == 0
 
 
