@@ -237,12 +237,13 @@ def _read(store: Store, path: str, part: StoredPart, file: str) -> bytes:
         data = b""
     except OSError as error:
         raise FailedError(
-            f"{where} cannot be read: {reason(error)}; check the store and the worker's rights"
+            f"{where} cannot be read: {reason(error)}. Check the store and the worker's rights; if "
+            "the object is damaged, remove it, and run again: the run stores it again"
         ) from error
     if hashlib.sha256(data).hexdigest() != part.sha256:
         raise FailedError(
-            f"{where} is damaged: it has not the SHA-256 {part.sha256}; remove it, and run again: "
-            "the run stores it again"
+            f"{where} is damaged: its SHA-256 is not {part.sha256}; remove it, and run again: the "
+            "run stores it again"
         )
     return data
 

@@ -73,3 +73,13 @@ def test_a_manifest_that_cannot_be_read_stops_retention(
     with pytest.raises(RecordError, match=run):
         purge(store, SLICE, days)
     assert read_tree(tmp_path) == before
+
+
+def test_what_no_run_ships_any_more_goes(store: Store) -> None:
+    """Code and models in the output go with their days, too, if nothing names them."""
+    path = f"{layout.CODE}/{'0' * 64}"
+    store.write(path, b"code")
+    purge(store, SLICE, days=1)
+    assert store.exists(path)
+    purge(store, SLICE, days=-1)
+    assert not store.exists(path)
