@@ -317,13 +317,22 @@ class Histogram:
         if self._missed:
             self._pending.append(self._take_missed())
         if self._pending:
-            keys_n = np.concatenate(self._pending)
+            keys_n = _ascending(self._pending)
             self._pending, self._pending_size = [], 0
-            keys_n.sort()
             starts_b = run_starts(keys_n)
-            self._fold(keys_n.take(starts_b), _sizes(starts_b, keys_n.size))
+            self._fold_many(keys_n.take(starts_b), _sizes(starts_b, keys_n.size))
         elif np.count_nonzero(self._counts_b) > self._filled:
             self._fold(np.empty(0, np.uint64), np.empty(0, np.int64))
+
+    def _fold_many(self, keys_n: Keys, counts_n: Counts) -> None:
+        """Fold counts at ascending keys, which are first merged where that is sure to come."""
+        first, last = self.space.octave(keys_n[[0, -1]])
+        # A bucket holds at most 2**shift keys, and of one octave there are at most `CAP` buckets.
+        shift = ((keys_n.size - 1) // CAP).bit_length()
+        if first == last and shift > self._shifts_o[first]:
+            self._shifts_o[first] = shift
+            keys_n, counts_n = _sum_equal(keys_n & ~_widths(self._shifts_o)[first], counts_n)
+        self._fold(keys_n, counts_n)
 
     def _fold(self, keys_n: Keys, counts_n: Counts) -> None:
         """Add counts > 0 at ascending keys, coarsen what is over its budget."""
@@ -361,6 +370,14 @@ def _widths(shifts_n: Shifts) -> Keys:
 def _slots(edges_n: Keys, hash_shift: np.uint64) -> NDArray[np.intp]:
     slots_n: NDArray[np.intp] = ((edges_n * _HASH) >> hash_shift).view(np.intp)
     return slots_n
+
+
+def _ascending(parts: list[Keys]) -> Keys:
+    keys_n = np.concatenate(parts)
+    # Row numbers ascend already, and to see that takes a tenth of the time of sorting them.
+    if (keys_n[1:] < keys_n[:-1]).any():
+        keys_n.sort()
+    return keys_n
 
 
 def _sizes(starts_g: NDArray[np.intp], n: int) -> Counts:

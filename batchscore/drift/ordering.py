@@ -147,14 +147,44 @@ def _magnitude_range(first_keys_b: Keys, last_keys_b: Keys) -> tuple[Words, Word
 
 
 def _magnitude_range32(first_keys_b: Keys, last_keys_b: Keys) -> tuple[Words, Words]:
-    near_b, far_b = (
-        words_b.view(np.float64) for words_b in _magnitude_range(first_keys_b, last_keys_b)
-    )
+    near_b, far_b = _magnitude_range(first_keys_b, last_keys_b)
+    return _inside32(near_b.view(np.float64), far_b.view(np.float64))
+
+
+def _inside32(near_b: NDArray[np.float64], far_b: NDArray[np.float64]) -> tuple[Words, Words]:
+    """Returns the words of the first and the last float32 between two magnitudes of one sign."""
     with np.errstate(over="ignore", under="ignore"):
         lows_b, highs_b = near_b.astype(np.float32), far_b.astype(np.float32)
     # Conversion rounds to the nearest; these must not leave the bucket.
     below_b, above_b = np.abs(lows_b) < np.abs(near_b), np.abs(highs_b) > np.abs(far_b)
     return _words32(lows_b) + below_b, _words32(highs_b) - above_b
+
+
+def _probability_words32(values_n: NDArray[np.float32]) -> Words:
+    # Up to one half the number itself, as a negative float; above, one less than the bits of its
+    # distance from 1: there keys descend, and so first words of buckets are as even as first keys.
+    halves_n = np.rint(values_n)
+    near_n = values_n - halves_n
+    halves_n -= np.float32(0.5)
+    words_n = np.copysign(near_n, halves_n, out=near_n).view(np.uint32)
+    words_n += np.right_shift(words_n, np.uint32(31), out=halves_n.view(np.uint32))
+    words_n -= np.uint32(1)
+    return words_n
+
+
+def _probability_range32(first_keys_b: Keys, last_keys_b: Keys) -> tuple[Words, Words]:
+    low_b = last_keys_b <= _HALF
+    # The bucket that begins with one half leads from what is above it alone.
+    first_keys_b = np.where(low_b, first_keys_b, np.maximum(first_keys_b, _HALF + _ONE))
+    near_b = np.where(low_b, first_keys_b, _HALF + _HALF - last_keys_b)
+    far_b = np.where(low_b, last_keys_b, _HALF + _HALF - first_keys_b)
+    lows_b, highs_b = _inside32(near_b.view(np.float64), far_b.view(np.float64))
+    return _signed_low(lows_b, low_b), _signed_low(highs_b, low_b)
+
+
+def _signed_low(words_b: Words, low_b: NDArray[np.bool_]) -> Words:
+    # Of 1 the word wraps around, and no table leads from it: no float32 is nearer to 1 than 2**-24.
+    return np.where(low_b, words_b | np.uint32(1 << 31), np.maximum(words_b, 1) - np.uint32(1))
 
 
 def _key_range(first_keys_b: Keys, last_keys_b: Keys) -> tuple[Words, Words]:
@@ -164,6 +194,7 @@ def _key_range(first_keys_b: Keys, last_keys_b: Keys) -> tuple[Words, Words]:
 # One bit of the mantissa at least is kept.
 _FLOAT32 = Layout(22, _words32, _magnitude_range32)
 _FLOAT64 = Layout(51, _words64, _magnitude_range)
+_PROBABILITY32 = Layout(22, _probability_words32, _probability_range32)
 _PROBABILITY = Layout(51, _probability_keys, _key_range)
 
 FLOAT = KeySpace(
@@ -181,7 +212,7 @@ PROBABILITY = KeySpace(
     _probability_keys,
     _probability_values,
     _float_octaves,
-    {"f8": _PROBABILITY},
+    {"f4": _PROBABILITY32, "f8": _PROBABILITY},
 )
 SIGNED = KeySpace(
     "signed",

@@ -146,6 +146,22 @@ def test_values_are_counted_like_their_keys(dtypes: list[str], seed: int) -> Non
     assert nodes[0].key_range == (int(keys_n.min()), int(keys_n.max()))
 
 
+@pytest.mark.slow
+@settings(deadline=None, max_examples=15)
+@given(seed=SEEDS)
+def test_float32_scores_are_counted_like_their_keys(seed: int) -> None:
+    """Scores of a network give bitwise the buckets of their keys, however cut."""
+    chance = np.random.default_rng(seed)
+    logits_n = chance.normal(chance.choice([0, 5]), chance.choice([0.1, 2, 30]), 60_000)
+    odd = [0.0, -0.0, 1e-45, 0.5, 0.50000006, 0.99999994, 1.0]
+    scores_n = np.concatenate([1 / (1 + np.exp(-logits_n)), odd * 3]).astype(np.float32)
+    histogram = Histogram(PROBABILITY)
+    for part_n in np.split(scores_n, np.sort(chance.integers(0, scores_n.size + 1, 4))):
+        histogram.update_values(part_n)
+    keys_n = PROBABILITY.encode(scores_n.astype(np.float64))
+    assert as_lists(histogram.buckets()) == by_definition(PROBABILITY, keys_n)
+
+
 def integers(space: KeySpace, seed: int) -> NDArray[Any]:
     """Return integers of a random mixture, the ends of the space's dtype among them."""
     chance = np.random.default_rng(seed)

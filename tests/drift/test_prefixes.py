@@ -73,14 +73,39 @@ def test_most_of_a_spread_column_is_found(dtype: str, shift: float) -> None:
     assert np.mean(look_up(table, values_n) > 0) > 0.9
 
 
-def test_probabilities_are_found_near_both_ends() -> None:
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@settings(deadline=None, max_examples=20)
+@given(seed=BITS)
+def test_scores_are_found_in_their_buckets(dtype: str, seed: int) -> None:
+    """Each score has the entry of the bucket that holds its key, or none."""
+    chance = np.random.default_rng(seed)
+    spread = chance.choice([0.01, 1, 20])
+    scores_n = (1 / (1 + np.exp(-chance.normal(0, spread, 20_000)))).astype(dtype)
+    histogram = Histogram(PROBABILITY)
+    histogram.update(PROBABILITY.encode(scores_n.astype(np.float64)))
+    buckets = histogram.buckets()
+    ends = buckets.first_keys_b, buckets.last_keys_b
+    table = prefix_table(PROBABILITY.layouts[dtype], *ends, buckets.counts_b)
+    if table is None:
+        return
+    seen_n = near(scores_n, seed)
+    seen_n = seen_n[(seen_n >= 0) & (seen_n <= 1)]
+    found_n = look_up(table, seen_n)
+    keys_m = PROBABILITY.encode(seen_n[found_n > 0].astype(np.float64))
+    rows_m = found_n[found_n > 0] - 1
+    assert (ends[0][rows_m] <= keys_m).all()
+    assert (keys_m <= ends[1][rows_m]).all()
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_probabilities_are_found_near_both_ends(dtype: str) -> None:
     """Scores near 0 and near 1 are found alike."""
-    scores_n = np.random.default_rng(2).beta(0.5, 0.5, 200_000)
+    scores_n = np.random.default_rng(2).beta(0.5, 0.5, 200_000).astype(dtype)
     histogram = Histogram(PROBABILITY)
     histogram.update_values(scores_n)
     buckets = histogram.buckets()
     ends = buckets.first_keys_b, buckets.last_keys_b
-    table = prefix_table(PROBABILITY.layouts["f8"], *ends, buckets.counts_b)
+    table = prefix_table(PROBABILITY.layouts[dtype], *ends, buckets.counts_b)
     assert table is not None
     for part in (scores_n < 0.5, scores_n > 0.5):
         assert np.mean(look_up(table, scores_n[part]) > 0) > 0.9
