@@ -34,6 +34,14 @@ _OPTIONS = {
     "column_encoding": {"hi": "DELTA_BINARY_PACKED", "lo": "PLAIN", "row": "DELTA_BINARY_PACKED"},
     "write_statistics": False,
 }
+# Columns without nulls need no definition levels, which cost half the time of plain numbers.
+_SCHEMA = pa.schema(
+    [
+        pa.field("hi", pa.uint64(), nullable=False),
+        pa.field("lo", pa.uint64(), nullable=False),
+        pa.field("row", pa.int64(), nullable=False),
+    ]
+)
 
 
 class KeysFile:
@@ -105,9 +113,8 @@ class KeysFile:
         order_n = _sort_order(hi_n, lo_n)
         for start in range(0, self._rows, ROW_GROUP_ROWS):
             rows_g = order_n[start : start + ROW_GROUP_ROWS]
-            arrays = {"hi": hi_n.take(rows_g), "lo": lo_n.take(rows_g), "row": row_n.take(rows_g)}
-            columns = {name: to_arrow(each) for name, each in arrays.items()}
-            self._sidecar.write(pa.table(columns), ROW_GROUP_ROWS)
+            columns = [to_arrow(each.take(rows_g)) for each in (hi_n, lo_n, row_n)]
+            self._sidecar.write(pa.Table.from_arrays(columns, schema=_SCHEMA), ROW_GROUP_ROWS)
         self._runs.append(self._runs[-1] - (-self._rows // ROW_GROUP_ROWS))
         self._rows = 0
 
