@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from batchscore.columnar.arrays import raw_values
+
 AUTO = "auto"
 _ZSTD, _SNAPPY = "zstd", "snappy"
 _LEVELS = {_ZSTD: 1}
@@ -38,8 +40,8 @@ def choose_encoding(table: pa.Table, codec: str = AUTO) -> dict[str, Any]:
     """
     sample, tried = _sample(table), _ZSTD if codec == AUTO else codec
     plain = _sizes(sample, tried, use_dictionary=False)
-    repeated = _sizes(sample, tried, use_dictionary=True)
-    dictionary = [c for c in plain if _is_worth(repeated[c][0], plain[c][0])]
+    repeated = _sizes(sample.select(_repeating(sample)), tried, use_dictionary=True)
+    dictionary = [c for c in repeated if _is_worth(repeated[c][0], plain[c][0])]
     chosen = {**plain, **{column: repeated[column] for column in dictionary}}
     packed = [c for c, (compressed, raw) in chosen.items() if _is_worth(compressed, raw)]
     # Of what is hardly there, as a column of nulls, later rows may tell more: both cost nothing.
@@ -55,6 +57,29 @@ def choose_encoding(table: pa.Table, codec: str = AUTO) -> dict[str, Any]:
     }
 
 
+def _repeating(sample: pa.Table) -> list[str]:
+    """Returns the columns that a dictionary may make smaller.
+
+    A dictionary holds each value once and an index for each row, so values must repeat.
+    """
+    most = int((1 - _WORTH) * sample.num_rows)
+    columns = zip(sample.schema.names, sample.columns, strict=True)
+    return [name for name, column in columns if _distinct(column) <= most]
+
+
+def _distinct(column: pa.ChunkedArray) -> int:
+    """Returns how many values a column has; 0 where to count them costs more than a trial."""
+    values = column.combine_chunks()
+    types, kind = pa.types, column.type
+    if types.is_string(kind) or types.is_binary(kind):
+        return len(values.unique())
+    if types.is_boolean(kind) or not types.is_primitive(kind):
+        return 0
+    numbers_n = raw_values(values)
+    sorted_n = np.sort(numbers_n.view(f"u{numbers_n.itemsize}"))
+    return int(np.count_nonzero(sorted_n[1:] != sorted_n[:-1])) + 1
+
+
 def _quick(sample: pa.Table, dictionary: list[str], zstd: dict[str, int]) -> list[str]:
     """Returns the columns that Snappy makes smaller, and zstd not by so much more.
 
@@ -64,7 +89,7 @@ def _quick(sample: pa.Table, dictionary: list[str], zstd: dict[str, int]) -> lis
         zstd: Bytes of the columns in question, compressed with zstd.
     """
     tops = [n for n in sample.schema.names if any(c == n or c.startswith(f"{n}.") for c in zstd)]
-    snappy = _sizes(sample.select(tops), _SNAPPY, dictionary or False) if tops else {}
+    snappy = _sizes(sample.select(tops), _SNAPPY, dictionary or False)
     return [
         c
         for c, (compressed, raw) in snappy.items()
@@ -87,6 +112,8 @@ def _is_worth(bytes_: int, otherwise: int, share: float = _WORTH) -> bool:
 
 
 def _sizes(sample: pa.Table, codec: str, use_dictionary: bool | list[str]) -> _Sizes:
+    if not sample.num_columns:
+        return {}
     sink = pa.BufferOutputStream()
     pq.write_table(
         sample,

@@ -52,6 +52,23 @@ def test_each_column_is_encoded_as_its_values_repay(
     assert group.column(0).compression == codec
 
 
+@pytest.mark.parametrize("kind", [pa.float32(), pa.int64(), pa.string(), pa.binary(5)])
+@pytest.mark.parametrize("share", [0.001, 0.3, 0.6, 0.8, 0.95, 1])
+def test_a_dictionary_is_for_what_it_makes_a_tenth_smaller(kind: pa.DataType, share: float) -> None:
+    """Values of any share of distinct ones, nulls among them, are encoded in the smaller way."""
+    values = CHANCE.integers(10_000, 10_000 + int(8000 * share), 8000).tolist()
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        values = [str(value).encode() for value in values]
+    column = pa.array([None if row % 50 == 0 else each for row, each in enumerate(values)], kind)
+    table = pa.table({"value": column})
+    plain, repeated = (
+        _written(table, use_dictionary=used, compression="zstd", compression_level=1)[1].column(0)
+        for used in (False, True)
+    )
+    is_worth = repeated.total_compressed_size < 0.9 * plain.total_compressed_size
+    assert (choose_encoding(table)["use_dictionary"] == ["value"]) == is_worth
+
+
 @pytest.mark.parametrize("codec", ["zstd", "snappy", "none"])
 def test_the_codec_is_used_where_it_saves_a_tenth(codec: str) -> None:
     """Texts get the codec that is asked for, and hashes none."""
