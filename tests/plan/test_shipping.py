@@ -61,3 +61,20 @@ def test_a_file_that_changed_since_is_refused(name: str, tmp_path: Path) -> None
     (tmp_path / name).unlink()
     with pytest.raises(InvalidError, match=f"{name} cannot be read"):
         pack(plan)
+
+
+def test_golden_rows_travel_and_an_evaluation_does_not(tmp_path: Path) -> None:
+    """Workers score the golden rows and compare profiles; nobody there reads an evaluation."""
+    planned(tmp_path)
+    more = {"evaluation.json": b"{}", "extra.json": b"{}"}
+    golden = {"golden.parquet": factory.make_rows(2)}
+    factory.write_model(
+        tmp_path / "model",
+        tables=golden,
+        more=more,
+        golden="golden.parquet",
+        evaluation="evaluation.json",
+    )
+    plan = make_plan(load_job(str(tmp_path / "job.yaml")))
+    sent = {"net.py", "weights.safetensors", "golden.parquet", "extra.json"}
+    assert pack(plan).model.keys() == sent

@@ -202,3 +202,15 @@ def test_other_names_belong_to_no_file() -> None:
     """The name of a file that somebody else put there is not that of an object."""
     assert [file_of(name) for name in ("x", "0" * 63, ".tmp")] == [None] * 3
     assert file_of(Content(0, "0" * 64).objects[0].name) == "0" * 64
+
+
+def test_launchers_put_the_same_at_once(place: Place) -> None:
+    """Of several that find nothing, or torn objects, each leaves what workers can fetch."""
+    for path in place.objects():
+        path.unlink()
+        if path.name.endswith(".1"):
+            path.write_bytes(b"")
+    with ThreadPoolExecutor(8) as pool:
+        for done in [pool.submit(place.put) for _ in range(8)]:
+            done.result()
+    assert held(place.fetch()) == held(place.source)
