@@ -93,11 +93,13 @@ class SlowJob:
     Args:
         folder: Of the job.
         units: How many shards it has, each of which is a unit.
+        output: Where its runs on Flink publish.
         launchers: Processes that start runs of it.
     """
 
     folder: Path
     units: int
+    output: Path
     launchers: set[int] = field(default_factory=lambda: {os.getpid()})
 
     @property
@@ -111,24 +113,28 @@ class SlowJob:
         # Outside of its folder, from which a job may read only what it declares.
         return self.folder.with_suffix(".gate")
 
-    def write(self, seconds: float, section: dict[str, str]) -> None:
-        """Writes the job, each of whose units takes so many seconds, with its `runtime.flink`."""
+    def write(self, seconds: float) -> None:
+        """Writes the job, each of whose units takes so many seconds."""
         for unit in range(self.units):
             rows = factory.make_rows(UNIT_ROWS, unit * UNIT_ROWS)
             factory.write_shard(self.folder / f"shards/{unit:02}.parquet", rows)
         changes = {
             "input.path": "shards",
             "preprocess": {"function": "features.py:slow"},
-            "runtime": {"workers": 1, "flink": section},
+            "runtime": {"workers": 1},
         }
         factory.write_job(self.folder, changes)
         paths = {"started": str(self._started), "gate": str(self.gate)}
         facts = {**paths, "unit_rows": UNIT_ROWS, "seconds": seconds}
         (self.folder / "features.py").write_text(_FEATURES.format(**facts))
 
+    def forget(self) -> None:
+        """Forgets the calls until now."""
+        self._started.write_text("")
+
     def calls(self) -> list[tuple[int, int]]:
         """Returns unit and process of each call."""
-        lines = self._started.read_text().splitlines() if self._started.exists() else []
+        lines = self._started.read_text().splitlines()
         return [(int(unit), int(pid)) for unit, pid in map(str.split, lines)]
 
     def starts(self) -> Counter[int]:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import http.client
 import logging
 import os
 import re
 import shutil
 import socket
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 
 from batchscore.engines.background import Background
 from batchscore.engines.flags import parse_flags
-from batchscore.engines.flink_rest import ask_cluster, cancel_jobs, require_pool
+from batchscore.engines.flink_rest import ask_cluster, await_end, cancel_jobs, require_pool
 from batchscore.engines.protocol import Build, Handle, Metrics
 from batchscore.errors import InvalidError
 from batchscore.job.sections import Runtime
@@ -31,6 +29,26 @@ _AUTOMATIC = "[auto]"
 # gRPC knows other forms, which it is left to find.
 _ADDRESS = re.compile(r"([\w.-]+):([0-9]{1,5})")
 _CONNECT_SECONDS = 10.0
+
+
+class FlinkJob(Background):
+    """A pipeline on Flink; see `Background`.
+
+    Args:
+        work: Runs the pipeline.
+        rest: Flink's REST address, or None.
+        name: Of Flink's job.
+    """
+
+    def __init__(self, work: Callable[[Background], Metrics], rest: str | None, name: str) -> None:
+        super().__init__(work)
+        self._rest, self._job_name = rest, name
+
+    def cancel(self) -> None:
+        """Cancels the job at Flink, too: the job server only stops to wait for it."""
+        super().cancel()
+        if self._rest is not None:
+            cancel_jobs(self._rest, self._job_name)
 
 
 class FlinkEngine:
@@ -93,7 +111,7 @@ class FlinkEngine:
         def work(handle: Background) -> Metrics:
             return _run(build, [*ours, *flags], handle)
 
-        handle = Background(work)
+        handle = FlinkJob(work, rest, name)
         handle.start()
         return handle
 
@@ -135,15 +153,15 @@ def _job_name(plan: Plan) -> str:
 def _cancel_orphans(rest: str, name: str) -> None:
     """Ends what runs of the slice left whose launchers are gone: they would keep the slots.
 
-    The caller holds the slice, so that no other run may work on it.
+    The caller holds the slice, so that no other run may work on it. Where Flink does not answer,
+    these jobs end by themselves, later.
     """
-    # Where that cannot be done, these jobs end by themselves, later.
-    with suppress(OSError, ValueError, LookupError, TypeError, http.client.HTTPException):
-        if cancelled := cancel_jobs(rest, name):
-            logging.warning(
-                "engine flink: cancelled %s of earlier runs whose launchers are gone",
-                counted(cancelled, "job"),
-            )
+    if cancelled := cancel_jobs(rest, name):
+        logging.warning(
+            "engine flink: cancelled %s of earlier runs whose launchers are gone",
+            counted(cancelled, "job"),
+        )
+        await_end(rest, name)
 
 
 def _warn_of_version(rest: str) -> None:

@@ -20,6 +20,7 @@ from batchscore.messages.wording import reason
 _SECONDS = 10.0
 _CANCEL_SECONDS = 30.0
 _LOOK_SECONDS = 0.2
+_NO_ANSWER = (OSError, ValueError, LookupError, TypeError, http.client.HTTPException)
 _ENDED = ("FINISHED", "FAILED", "CANCELED")
 _MOST_BYTES = 1 << 22
 _TASK_MANAGER = re.compile(r"@([^:/]+):")
@@ -71,7 +72,7 @@ def ask_cluster(rest: str) -> FlinkCluster:
 
 
 def cancel_jobs(rest: str, name: str) -> int:
-    """Cancels all jobs of a name, and waits some seconds until they have ended.
+    """Asks Flink to cancel all jobs of a name, as far as it answers.
 
     Args:
         rest: HOST:PORT, or an address of http.
@@ -79,19 +80,27 @@ def cancel_jobs(rest: str, name: str) -> int:
 
     Returns:
         How many jobs there were.
-
-    Raises:
-        OSError: Flink does not answer.
     """
+    with suppress(*_NO_ANSWER):
+        return _cancel(rest, name)
+    return 0
+
+
+def await_end(rest: str, name: str) -> None:
+    """Waits until all jobs of a name have ended, for some seconds at most."""
+    deadline = time.monotonic() + _CANCEL_SECONDS
+    with suppress(*_NO_ANSWER):
+        while _living(rest, name) and time.monotonic() < deadline:
+            time.sleep(_LOOK_SECONDS)
+
+
+def _cancel(rest: str, name: str) -> int:
     found = _living(rest, name)
     for job in found:
         request = urllib.request.Request(f"{_root(rest)}/jobs/{job}", method="PATCH")
         # One may end in the meantime, which Flink answers with an error.
         with suppress(urllib.error.HTTPError):
             urllib.request.urlopen(request, timeout=_SECONDS).close()
-    deadline = time.monotonic() + _CANCEL_SECONDS
-    while _living(rest, name) and time.monotonic() < deadline:
-        time.sleep(_LOOK_SECONDS)
     return len(found)
 
 

@@ -10,10 +10,10 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from batchscore.plan import work
@@ -28,6 +28,7 @@ pytestmark = pytest.mark.slow
 UNITS = 16
 ENOUGH = 5
 """So many units are finished when something is killed."""
+ENDED = {"FINISHED", "CANCELED", "FAILED"}
 _LAUNCHER = f"""
 from batchscore.cli import main
 from batchscore.plan import work
@@ -53,62 +54,80 @@ def cluster(shared: Cluster) -> Iterator[Cluster]:
         yield mine
 
 
-@pytest.fixture
-def job(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SlowJob:
-    """A job of many units, whose section `runtime.flink` names the cluster."""
-    monkeypatch.setattr(work, "UNIT_ROWS", UNIT_ROWS)
-    made = SlowJob(tmp_path / "job", UNITS)
-    made.write(0.3, cluster.section())
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> SlowJob:
+    """A job of many units that the engine `direct` has published."""
+    folder = tmp_path_factory.mktemp("slow")
+    made = SlowJob(folder / "job", UNITS, folder / "direct")
+    made.write(0.3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(work, "UNIT_ROWS", UNIT_ROWS)
+        done = factory.run_json("run", made.path, "--set", f"output.path={made.output}")
+    assert done["status"] == "published", done
     return made
 
 
-def run(job: SlowJob, engine: str) -> dict[str, Any]:
-    """Runs a job on an engine, and returns its manifest."""
-    output = f"output.path={job.folder / engine}"
-    found = factory.run_json("run", job.path, "--engine", engine, "--set", output)
+@pytest.fixture
+def job(expected: SlowJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SlowJob:
+    """The same job, with an output of its own for runs on Flink."""
+    monkeypatch.setattr(work, "UNIT_ROWS", UNIT_ROWS)
+    expected.forget()
+    return replace(expected, output=tmp_path / "flink", launchers={os.getpid()})
+
+
+def arguments(cluster: Cluster, job: SlowJob) -> list[str]:
+    """Returns the command line of a run on Flink."""
+    asked = ["run", str(job.path), "--engine", "flink", f"--set=output.path={job.output}"]
+    return [*asked, *(f"--set=runtime.flink.{k}={v}" for k, v in cluster.section().items())]
+
+
+def run(cluster: Cluster, job: SlowJob) -> dict[str, Any]:
+    """Runs a job on Flink, and returns its manifest."""
+    found = factory.run_json(*arguments(cluster, job))
     assert found["status"] == "published", found
     return found
 
 
-def profile(job: SlowJob, engine: str, run: str) -> bytes:
-    """Returns the profile of a run."""
-    return (job.folder / engine / "_batchscore/runs" / run / "profile.parquet").read_bytes()
+def profile(output: Path) -> bytes:
+    """Returns the profile of the published run."""
+    (found,) = (output / "_batchscore/runs").glob("*/profile.parquet")
+    return found.read_bytes()
 
 
-def check_the_same(job: SlowJob, found: dict[str, Any]) -> None:
+def check_the_same(job: SlowJob, expected: SlowJob) -> None:
     """Rows, profile and records of the run on Flink equal those of the engine `direct`."""
-    expected = run(job, "direct")
-    rows = [factory.published(job.folder / engine) for engine in ("flink", "direct")]
-    assert rows[0].equals(rows[1])
-    assert profile(job, "flink", found["run"]) == profile(job, "direct", expected["run"])
-    assert records(job.folder / "flink") == records(job.folder / "direct")
-    assert found["rows"]["scored"] == expected["rows"]["scored"] == UNITS * UNIT_ROWS
+    rows = factory.published(job.output)
+    assert rows.num_rows == UNITS * UNIT_ROWS
+    assert rows.equals(factory.published(expected.output))
+    assert profile(job.output) == profile(expected.output)
+    assert records(job.output) == records(expected.output)
 
 
-def killing(job: SlowJob, kill: Callable[[], None]) -> tuple[dict[str, Any], set[int]]:
+def killing(cluster: Cluster, job: SlowJob, kill: Callable[[], None]) -> set[int]:
     """Runs a job on Flink, and kills something once some units are finished.
 
     Returns:
-        The run's manifest, and the units that were finished before.
+        The units that were finished before.
     """
     done = set[int]()
 
     def watch() -> None:
-        wait_until(lambda: len(records(job.folder / "flink")) >= ENOUGH, 300)
+        wait_until(lambda: len(records(job.output)) >= ENOUGH, 300)
         done.update(finished(job))
         kill()
 
     thread = threading.Thread(target=watch)
     thread.start()
     try:
-        return run(job, "flink"), done
+        run(cluster, job)
     finally:
         thread.join()
+    return done
 
 
 def finished(job: SlowJob) -> set[int]:
     """Returns the numbers of the units that are finished."""
-    found = records(job.folder / "flink").values()
+    found = records(job.output).values()
     return {int(Path(record["pieces"][0]["shard"]["path"]).stem) for record in found}
 
 
@@ -122,18 +141,22 @@ def check_finished_once(job: SlowJob, done: set[int]) -> None:
     assert {unit: starts[unit] for unit in done} == dict.fromkeys(done, 1)
 
 
-def test_rows_profile_and_records_are_the_direct_runners(job: SlowJob) -> None:
+def test_rows_profile_and_records_are_the_direct_runners(
+    cluster: Cluster, job: SlowJob, expected: SlowJob
+) -> None:
     """Two Python processes score on two TaskManagers, and nothing else differs."""
-    found = run(job, "flink")
+    found = run(cluster, job)
     assert (found["engine"], found["workers"]) == ("flink", TASK_MANAGERS)
     assert len({pid for _, pid in job.calls()} - job.launchers) == TASK_MANAGERS
     assert job.starts() == dict.fromkeys(range(UNITS), 1)
     counts = {m["name"]: m["value"] for m in found["beam_metrics"] if "value" in m}
     assert counts == {"num_inferences": UNITS * UNIT_ROWS}
-    check_the_same(job, found)
+    check_the_same(job, expected)
 
 
-def test_a_killed_task_manager_costs_no_finished_unit(cluster: Cluster, job: SlowJob) -> None:
+def test_a_killed_task_manager_costs_no_finished_unit(
+    cluster: Cluster, job: SlowJob, expected: SlowJob
+) -> None:
     """With another TaskManager in its place the job ends right."""
 
     def kill() -> None:
@@ -141,32 +164,37 @@ def test_a_killed_task_manager_costs_no_finished_unit(cluster: Cluster, job: Slo
         os.kill(next(living).pid, signal.SIGKILL)
         cluster.start_task_manager()
 
-    found, done = killing(job, kill)
-    check_finished_once(job, done)
-    check_the_same(job, found)
+    check_finished_once(job, killing(cluster, job, kill))
+    check_the_same(job, expected)
 
 
-def test_a_killed_python_worker_costs_no_finished_unit(job: SlowJob) -> None:
+def test_a_killed_python_worker_costs_no_finished_unit(
+    cluster: Cluster, job: SlowJob, expected: SlowJob
+) -> None:
     """Flink starts its part of the job again, with another worker of the pool."""
 
     def kill() -> None:
         os.kill(next(pid for _, pid in reversed(job.calls())), signal.SIGKILL)
 
-    found, done = killing(job, kill)
-    check_finished_once(job, done)
-    check_the_same(job, found)
+    check_finished_once(job, killing(cluster, job, kill))
+    check_the_same(job, expected)
 
 
-def kill_launcher(job: SlowJob) -> set[int]:
-    """Kills a launcher once some units are finished, and returns these; the rest waits."""
-    command = [sys.executable, "-c", _LAUNCHER, "run", str(job.path), "--engine", "flink"]
-    launcher = psutil.Popen(
-        [*command, "--set", f"output.path={job.folder / 'flink'}"],
+def start_launcher(cluster: Cluster, job: SlowJob) -> subprocess.Popen[bytes]:
+    """Starts a launcher of its own, and waits until some units are finished."""
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", _LAUNCHER, *arguments(cluster, job)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     job.launchers.add(launcher.pid)
-    wait_until(lambda: len(records(job.folder / "flink")) >= ENOUGH, 300)
+    wait_until(lambda: len(records(job.output)) >= ENOUGH, 300)
+    return launcher
+
+
+def kill_launcher(cluster: Cluster, job: SlowJob) -> set[int]:
+    """Kills a launcher once some units are finished, and returns these; the rest waits."""
+    launcher = start_launcher(cluster, job)
     job.gate.write_text(str(os.getpid()))
     launcher.kill()
     launcher.wait()
@@ -180,25 +208,35 @@ def states(cluster: Cluster) -> list[str]:
         return [job["state"] for job in json.load(answer)["jobs"]]
 
 
-def test_the_run_of_a_killed_launcher_publishes(job: SlowJob) -> None:
+def test_the_run_of_a_killed_launcher_publishes(
+    cluster: Cluster, job: SlowJob, expected: SlowJob
+) -> None:
     """The workers go on without it, and the next run finds nothing to do."""
-    done = kill_launcher(job)
+    done = kill_launcher(cluster, job)
     job.gate.unlink()
-    wait_until((job.folder / "flink/_batchscore/slices/small/_SUCCESS").exists, 300)
+    wait_until((job.output / "_batchscore/slices/small/_SUCCESS").exists, 300)
     check_finished_once(job, done)
-    found = factory.run_json(
-        "run", job.path, "--engine", "flink", "--set", f"output.path={job.folder / 'flink'}"
-    )
-    assert found["status"] == "unchanged"
-    check_the_same(job, found)
+    assert factory.run_json(*arguments(cluster, job))["status"] == "unchanged"
+    check_the_same(job, expected)
+
+
+def test_a_stopped_launcher_ends_the_job(cluster: Cluster, job: SlowJob) -> None:
+    """Flink does not start its tasks again, as it would after an error."""
+    launcher = start_launcher(cluster, job)
+    job.gate.write_text("")
+    launcher.send_signal(signal.SIGTERM)
+    wait_until(lambda: states(cluster).count("RUNNING") == 0, 300)
+    job.gate.unlink()
+    assert launcher.wait(300) == 128 + signal.SIGTERM
+    wait_until(lambda: set(states(cluster)) <= ENDED, 300)
 
 
 def test_a_run_that_follows_a_killed_launcher_scores_what_is_left(
-    cluster: Cluster, job: SlowJob
+    cluster: Cluster, job: SlowJob, expected: SlowJob
 ) -> None:
     """It takes the slice over, and cancels what is left of the first run on the cluster."""
-    done = kill_launcher(job)
-    lease = job.folder / "flink/_batchscore/slices/small/lease/00000002.json"
+    done = kill_launcher(cluster, job)
+    lease = job.output / "_batchscore/slices/small/lease/00000002.json"
 
     def open_gate() -> None:
         wait_until(lease.exists, 300)
@@ -206,12 +244,12 @@ def test_a_run_that_follows_a_killed_launcher_scores_what_is_left(
 
     thread = threading.Thread(target=open_gate)
     thread.start()
-    found = run(job, "flink")
+    found = run(cluster, job)
     thread.join()
     check_finished_once(job, done)
     assert found["reused_units"] >= len(done)
-    assert set(states(cluster)) <= {"FINISHED", "CANCELED", "FAILED"}
-    check_the_same(job, found)
+    assert set(states(cluster)) <= ENDED
+    check_the_same(job, expected)
 
 
 @pytest.mark.parametrize(
@@ -229,9 +267,9 @@ def test_what_the_cluster_does_not_have_is_an_error_before_any_work(
     """The launcher asks the cluster, and says what to start or correct."""
     closed = f"{HOST}:{free_port()}"
     value = value.format(closed=closed) if isinstance(value, str) else value
-    changed = ("--set", f"runtime.flink.{key}={value}", "--engine", "flink")
+    asked = [*arguments(cluster, job)[1:], f"--set=runtime.flink.{key}={value}"]
     for command in ("check", "run"):
-        done = factory.run_cli(command, job.path, *changed)
+        done = factory.run_cli(command, *asked)
         assert done.exit_code == 2
         assert words.format(closed=closed, rest=cluster.section()["rest"]) in done.stderr
-    assert not (job.folder / "out").exists()
+    assert not job.output.exists()
