@@ -15,7 +15,7 @@ import pytest
 
 from batchscore.drift.profile_file import read_record
 from tests import factory
-from tools.flink.cluster import Cluster
+from tools.flink.cluster import TASK_MANAGERS, Cluster
 from tools.flink.parts import is_fetched
 
 CACHE = Path(__file__).parents[1] / ".tools/flink"
@@ -75,6 +75,7 @@ def taking_turns(cluster: Cluster) -> Iterator[Cluster]:
         fcntl.flock(turn, fcntl.LOCK_EX)
         if not cluster.is_up():
             cluster.start()
+        cluster.wait_for_slots(TASK_MANAGERS)
         yield cluster
 
 

@@ -160,8 +160,9 @@ def test_a_killed_task_manager_costs_no_finished_unit(
     """With another TaskManager in its place the job ends right."""
 
     def kill() -> None:
-        living = (m for m in cluster.members() if m.name.startswith("task-m") and m.process())
-        os.kill(next(living).pid, signal.SIGKILL)
+        found = next(m for m in cluster.members() if m.name.startswith("task-manager"))
+        os.kill(found.pid, signal.SIGKILL)
+        wait_until(lambda: found.process() is None)
         cluster.start_task_manager()
 
     check_finished_once(job, killing(cluster, job, kill))

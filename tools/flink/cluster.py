@@ -75,6 +75,7 @@ appender.out.layout.pattern = %d{HH:mm:ss,SSS} %-5p %c{1} %m%n
 """
 _ENTRY = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
 _FRAMEWORK = "batchscore.models.backends.torch.preloaded"
+_TASK_MANAGER = "task-manager-"
 _RUNNER = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
 _JOB_SERVER = Path(__file__).parent / "JobServer.java"
 
@@ -174,10 +175,13 @@ class Cluster:
         self._state.unlink(missing_ok=True)
 
     def start_task_manager(self) -> Member:
-        """Starts one more TaskManager, and returns it without waiting."""
-        number = sum(member.name.startswith("task-manager") for member in self.members())
+        """Starts one more TaskManager, and returns it without waiting; forgets those that ended."""
+        members = self.members()
+        number = 1 + max((_number(member) for member in members), default=-1)
+        kept = [member for member in members if _number(member) < 0 or member.process()]
+        self._write(self.ports, kept)
         arguments = [_RUNNER, "--configDir", str(self._conf)]
-        return self._start(f"task-manager-{number}", [*_JAVA, *self._flink, *arguments])
+        return self._start(f"{_TASK_MANAGER}{number}", [*_JAVA, *self._flink, *arguments])
 
     def wait_for_slots(self, slots: int) -> None:
         """Waits until Flink has so many slots."""
@@ -292,6 +296,11 @@ class Cluster:
 
 def _is_flinks(jar: Path) -> bool:
     return jar.name.startswith("flink-")
+
+
+def _number(member: Member) -> int:
+    """Returns the number of a TaskManager, and -1 for other processes."""
+    return int(member.name.removeprefix(_TASK_MANAGER)) if _TASK_MANAGER in member.name else -1
 
 
 def _free_ports(number: int) -> list[int]:
