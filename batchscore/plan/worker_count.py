@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from batchscore.errors import InvalidError
 from batchscore.messages.wording import counted
@@ -13,35 +13,20 @@ from batchscore.plan.plan import Plan
 from batchscore.system.resources import count_cores
 from batchscore.units.unit import Unit
 
+# All of these were measured with the small network of `benchmarks`. Machines differ; what counts is
+# the ratio of what the cores do together to what one thread does alone.
 _ROW_CPU = 2.0e-6
 """CPU-seconds of a row, by all threads and processes."""
 _SHARD_CPU, _SHARD_ALONE = 1.6e-3, 1.5e-3
 """CPU-seconds of a shard, and those of the busiest thread; small shards mostly keep that busy."""
-_MORE_SECONDS = 0.1
+_START_SECONDS, _MORE_SECONDS = 1.0, 0.1
+"""A run with several workers starts so many seconds later than with one, and later by each."""
 _WORTH = 1.05
 """A worker more has to make scoring faster by so much, since it takes memory."""
 
-
-@dataclass(frozen=True)
-class ScoringPace:
-    """How fast workers score, as measured with the small network of `benchmarks`.
-
-    Machines differ. What counts is the ratio of what the cores do together to what the busiest
-    thread of one worker does alone, most of which holds the interpreter.
-
-    Args:
-        row_alone: Seconds in which that thread works for a row.
-        start: Seconds in which a run with several workers starts later than with one.
-    """
-
-    row_alone: float
-    start: float
-
-
-WITHIN = ScoringPace(1.3e-6, 1.0)
-"""Each worker computes the model, and imports its framework."""
-APART = ScoringPace(1.0e-6, 0.1)
-"""One process computes the model for all workers."""
+WITHIN, APART = 1.3e-6, 1.0e-6
+"""Seconds of a row in a worker's busiest thread: where each worker computes the model, and where
+one process does for all. Most of them hold the interpreter."""
 
 
 def share_out(plan: Plan, units: tuple[Unit, ...]) -> Plan:
@@ -52,8 +37,8 @@ def share_out(plan: Plan, units: tuple[Unit, ...]) -> Plan:
     """
     job = plan.loaded.job
     addresses = [job.output.path, job.model.path, *job.input.path]
-    pace = APART if may_have_process(plan) else WITHIN
-    workers, why = choose_workers(job.runtime.workers, units, addresses, len(plan.gpus), pace)
+    row_alone = APART if may_have_process(plan) else WITHIN
+    workers, why = choose_workers(job.runtime.workers, units, addresses, len(plan.gpus), row_alone)
     return placed(plan, workers, why, max(1, count_cores() // workers))
 
 
@@ -71,7 +56,7 @@ def choose_workers(
     units: Sequence[Unit],
     addresses: Sequence[str],
     gpus: int = 0,
-    pace: ScoringPace = WITHIN,
+    row_alone: float = WITHIN,
 ) -> tuple[int, str]:
     """Returns how many worker processes a run has, and why.
 
@@ -80,7 +65,7 @@ def choose_workers(
         units: What is to be scored.
         addresses: Where the run reads and writes.
         gpus: GPUs of this machine that the run may use; 0 where it is on the CPU.
-        pace: How fast the workers are.
+        row_alone: Seconds of a row in a worker's busiest thread.
 
     Raises:
         InvalidError: An address forbids the number that was asked for.
@@ -98,14 +83,14 @@ def choose_workers(
     if gpus:
         count = max(1, min(gpus, len(units)))
         return count, f"{count}, for {counted(gpus, 'GPU')} and {counted(len(units), 'unit')}"
-    return _fastest(units, pace)
+    return _fastest(units, row_alone)
 
 
-def _fastest(units: Sequence[Unit], pace: ScoringPace) -> tuple[int, str]:
+def _fastest(units: Sequence[Unit], row_alone: float) -> tuple[int, str]:
     """Returns the fewest workers of those that score units about as soon as any number could."""
     cores, rows = count_cores(), sum(unit.rows for unit in units)
     numbers = range(1, max(1, min(cores, len(units))) + 1)
-    seconds = {number: _seconds(units, number, cores, pace) for number in numbers}
+    seconds = {number: _seconds(units, number, cores, row_alone) for number in numbers}
     least = min(seconds.values())
     count = next(number for number in numbers if seconds[number] <= _WORTH * least)
     work = f"{counted(rows, 'row')} in {counted(_shards(units), 'shard')}"
@@ -114,14 +99,14 @@ def _fastest(units: Sequence[Unit], pace: ScoringPace) -> tuple[int, str]:
     return 1, f"1, since more would not score {work} sooner"
 
 
-def _seconds(units: Sequence[Unit], workers: int, cores: int, pace: ScoringPace) -> float:
+def _seconds(units: Sequence[Unit], workers: int, cores: int, row_alone: float) -> float:
     """Returns about how long workers take for units, and how much later they start than one."""
     rows, shards = sum(unit.rows for unit in units), _shards(units)
     # Units are dealt out beforehand; who has the most of them ends last.
     share = math.ceil(len(units) / workers) / max(1, len(units))
-    alone = (rows * pace.row_alone + shards * _SHARD_ALONE) * share
+    alone = (rows * row_alone + shards * _SHARD_ALONE) * share
     together = (rows * _ROW_CPU + shards * _SHARD_CPU) / cores
-    later = pace.start + _MORE_SECONDS * workers if workers > 1 else 0.0
+    later = _START_SECONDS + _MORE_SECONDS * workers if workers > 1 else 0.0
     return max(alone, together) + later
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from batchscore.job import load_job
 from batchscore.plan import make_plan, worker_count
-from batchscore.plan.worker_count import APART, WITHIN, ScoringPace, choose_workers, share_out
+from batchscore.plan.worker_count import APART, WITHIN, choose_workers, share_out
 from batchscore.units.unit import Unit
 from tests import factory
 
@@ -21,12 +21,12 @@ def units_of(units: int, shards: int, rows: int) -> list[Unit]:
 
 
 @pytest.mark.parametrize(
-    ("units", "shards", "rows", "pace", "cores", "found"),
+    ("units", "shards", "rows", "row_alone", "cores", "found"),
     [
         (0, 0, 0, APART, 2, 1),
         (2, 2, 500_000, APART, 2, 1),
         (10, 2, 500_000, APART, 2, 1),
-        (2, 500, 2_000, APART, 2, 2),
+        (2, 500, 2_000, APART, 2, 1),
         (10, 500, 2_000, APART, 2, 2),
         (10, 2, 500_000, APART, 4, 2),
         (10, 500, 2_000, APART, 4, 3),
@@ -41,13 +41,13 @@ def test_workers_are_started_where_they_are_worth_it(
     units: int,
     shards: int,
     rows: int,
-    pace: ScoringPace,
+    row_alone: float,
     cores: int,
     found: int,
 ) -> None:
     """Many shards keep a worker busy; with a process for the model, one worker takes two cores."""
     monkeypatch.setattr(worker_count, "count_cores", lambda: cores)
-    count, why = choose_workers("auto", units_of(units, shards, rows), ["/in"], pace=pace)
+    count, why = choose_workers("auto", units_of(units, shards, rows), ["/in"], row_alone=row_alone)
     assert (count, why.partition(",")[0]) == (found, str(found))
 
 
@@ -58,10 +58,10 @@ def test_workers_are_started_where_they_are_worth_it(
     st.sampled_from([APART, WITHIN]),
 )
 def test_there_is_work_for_each_worker(
-    units: int, shards: int, rows: int, pace: ScoringPace
+    units: int, shards: int, rows: int, row_alone: float
 ) -> None:
     """Workers are never more than units."""
-    count, _ = choose_workers("auto", units_of(units, shards, rows), ["/in"], pace=pace)
+    count, _ = choose_workers("auto", units_of(units, shards, rows), ["/in"], row_alone=row_alone)
     assert 1 <= count <= max(1, units)
 
 
