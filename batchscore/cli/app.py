@@ -206,9 +206,16 @@ def _set_up_logging(debug: bool) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.INFO if debug else logging.ERROR)
+    logging.getLogger("batchscore").setLevel(logging.INFO if debug else logging.WARNING)
     if not debug:
         # What Beam warns of here is its own business; what goes wrong comes as an error.
         logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+        handler.addFilter(_is_not_relayed)
+
+
+def _is_not_relayed(record: logging.LogRecord) -> bool:
+    """Tells whether a line is of this machine; Beam logs a job server's traces as root's own."""
+    return record.module != "portable_runner"
 
 
 def print_json(value: Any, kept: bool = False) -> None:

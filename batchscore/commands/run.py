@@ -60,6 +60,7 @@ from batchscore.storage.store import Store, encode_json
 from batchscore.system.imports import frozen, uncollected
 from batchscore.worker.spec import RunIdentity, RunSpec, Shipment
 
+_log = logging.getLogger("batchscore.run")
 _LOOK_SECONDS = 0.5
 _GRACE_SECONDS = 15.0
 # So many damaged files a manifest names.
@@ -166,7 +167,7 @@ def _begin_held(
     if work.base is None:
         relist(store, slice_)
     if launch.engine.experimental:
-        logging.warning("runtime.engine %s is experimental: it may change", launch.engine.name)
+        _log.warning("runtime.engine %s is experimental: it may change", launch.engine.name)
     shipment = pack(plan) if launch.engine.ships and not work.held else None
     plan = launch.engine.place(plan, work.units)
     with writable(store):
@@ -454,7 +455,7 @@ def _close(run: Run, metrics: list[dict[str, Any]]) -> Manifest:
         if manifest.status in ("published", "empty"):
             purge(spec.output, spec.slice, run.plan.loaded.job.output.retention_days)
     except (OSError, BatchscoreError) as error:
-        logging.warning(
+        _log.warning(
             "run %s: Beam's metrics or retention were left out: %s", spec.identity.run, error
         )
     with reading(spec.output, spec.identity.run):

@@ -22,6 +22,7 @@ from batchscore.plan import Plan, placed
 from batchscore.plan.shipping import require_shippable
 from batchscore.units.unit import Unit
 
+_log = logging.getLogger("batchscore.flink")
 _TRIED = ("1.19",)
 """Versions of Flink that runs were tried on."""
 _OURS = {"parallelism": "runtime.flink.parallelism", "runner": "runtime.engine"}
@@ -157,7 +158,7 @@ def _cancel_orphans(rest: str, name: str) -> None:
     these jobs end by themselves, later.
     """
     if cancelled := cancel_jobs(rest, name):
-        logging.warning(
+        _log.warning(
             "engine flink: cancelled %s of earlier runs whose launchers are gone",
             counted(cancelled, "job"),
         )
@@ -167,7 +168,7 @@ def _cancel_orphans(rest: str, name: str) -> None:
 def _warn_of_version(rest: str) -> None:
     found = ask_cluster(rest).version
     if found.rpartition(".")[0] not in _TRIED:
-        logging.warning(
+        _log.warning(
             "engine flink: this cluster is Flink %s; batchscore was tried on Flink %s",
             found,
             ", ".join(_TRIED),

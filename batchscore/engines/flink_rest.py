@@ -20,7 +20,8 @@ from batchscore.messages.wording import reason
 _SECONDS = 10.0
 _CANCEL_SECONDS = 30.0
 _LOOK_SECONDS = 0.2
-_NO_ANSWER = (OSError, ValueError, LookupError, TypeError, http.client.HTTPException)
+_NOT_FLINK = (ValueError, LookupError, TypeError, OverflowError, RecursionError)
+_NO_ANSWER = (OSError, http.client.HTTPException, *_NOT_FLINK)
 _ENDED = ("FINISHED", "FAILED", "CANCELED")
 _MOST_BYTES = 1 << 22
 _TASK_MANAGER = re.compile(r"@([^:/]+):")
@@ -64,7 +65,7 @@ def ask_cluster(rest: str) -> FlinkCluster:
             f"engine flink: Flink does not answer at runtime.flink.rest {rest} ({reason(error)}); "
             "start the cluster, or correct the address"
         ) from error
-    except (ValueError, LookupError, TypeError) as error:
+    except _NOT_FLINK as error:
         raise InvalidError(
             f"engine flink: what answers at runtime.flink.rest {rest} is not Flink's REST "
             "interface; correct the address"
@@ -141,8 +142,21 @@ def _root(rest: str) -> str:
 
 
 def _get(address: str) -> Any:
+    deadline = time.monotonic() + _SECONDS
     with urllib.request.urlopen(address, timeout=_SECONDS) as answer:
-        return json.loads(answer.read(_MOST_BYTES))
+        return json.loads(_read(answer, deadline))
+
+
+def _read(answer: http.client.HTTPResponse, deadline: float) -> bytes:
+    """Returns an answer; TimeoutError if it is not whole in time, ValueError if it is too large."""
+    content = bytearray()
+    while part := answer.read1(_MOST_BYTES):
+        content += part
+        if len(content) > _MOST_BYTES:
+            raise ValueError(f"it has more than {_MOST_BYTES:,} bytes")
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"its answer takes more than {_SECONDS:.0f} s")
+    return bytes(content)
 
 
 def _host(path: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import multiprocessing.connection
 import multiprocessing.process
@@ -152,6 +153,7 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
     ) -> None:
         self._on_lost, self._gpus, self._host = on_lost, gpus, host
         self._closing = False
+        self._turns = itertools.count()
         self._context = start_server()
         self._processes: list[multiprocessing.process.BaseProcess] = []
         self._watchers: list[threading.Thread] = []
@@ -160,7 +162,9 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
 
     def __enter__(self) -> WorkerPool:
         threading.excepthook = _without_lost_connections
-        self._server = grpc.server(shared_unbounded_instance())
+        # Without this, two pools would listen at one address, and each get some of the requests.
+        alone = [("grpc.so_reuseport", 0)]
+        self._server = grpc.server(shared_unbounded_instance(), options=alone)
         beam_fn_api_pb2_grpc.add_BeamFnExternalWorkerPoolServicer_to_server(self, self._server)
         port = self._server.add_insecure_port(self.address)
         self.address = f"{self.address.rpartition(':')[0]}:{port}"
@@ -192,7 +196,8 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         """Forks a worker for the runner."""
         log_level = logging.getLogger("apache_beam").getEffectiveLevel()
         with self._lock:
-            gpu = self._gpus[len(self._processes) % len(self._gpus)] if self._gpus else None
+            self._forget_ended()
+            gpu = self._gpus[next(self._turns) % len(self._gpus)] if self._gpus else None
             model = self._shared_model()
             target = (request.control_endpoint.url, request.worker_id, log_level, gpu, model)
             process = self._context.Process(target=_work, args=target, daemon=True)
@@ -204,6 +209,15 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
             self._watchers.append(watcher)
             watcher.start()
         return beam_fn_api_pb2.StartWorkerResponse()
+
+    def _forget_ended(self) -> None:
+        """Closes what workers that ended left open: a pool may serve jobs for months."""
+        pairs = [*zip(self._processes, self._watchers, strict=True)]
+        living = [pair for pair in pairs if pair[1].is_alive()]
+        for process in {process for process, _ in pairs} - {process for process, _ in living}:
+            process.close()
+        self._processes = [process for process, _ in living]
+        self._watchers = [watcher for _, watcher in living]
 
     def _shared_model(self) -> SharedModel | None:
         if self._host is None or self._gpus:

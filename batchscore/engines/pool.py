@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import signal
 import sys
 import threading
@@ -12,12 +13,15 @@ from batchscore.engines.local import WorkerPool
 from batchscore.engines.workers import start_server
 
 _log = logging.getLogger("batchscore.pool")
+_ADDRESS = re.compile(r"([\w.-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
+_MOST_PORT = 65_535
 
 
 def main() -> None:
     """Starts workers for whoever asks at an address, until SIGTERM or Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m batchscore.engines.pool", description=__doc__)
-    parser.add_argument("address", metavar="HOST:PORT", help="where to listen, localhost:50000")
+    where = "where to listen, localhost:50000; who reaches it can run code here"
+    parser.add_argument("address", metavar="HOST:PORT", type=_address, help=where)
     parser.add_argument(
         "--preload",
         metavar="MODULE",
@@ -32,9 +36,24 @@ def main() -> None:
         signal.signal(number, lambda *_: over.set())
     # A worker is forked from a server that has imported these.
     start_server(asked.preload)
-    with WorkerPool(_log.warning, address=asked.address) as pool:
-        _log.info("listening for TaskManagers at %s", pool.address)
-        over.wait()
+    try:
+        with WorkerPool(_log.warning, address=asked.address) as pool:
+            _log.info("listening for TaskManagers at %s", pool.address)
+            over.wait()
+    except RuntimeError:  # gRPC says no more than that
+        parser.exit(
+            1,
+            f"the pool cannot listen at {asked.address}: another process does, or it is no address "
+            "of this machine; end that process, or choose another address\n",
+        )
+
+
+def _address(text: str) -> str:
+    """Returns HOST:PORT as it is; gRPC would take the rest of a port that is too large."""
+    found = _ADDRESS.fullmatch(text)
+    if found is None or int(found[2]) > _MOST_PORT:
+        raise argparse.ArgumentTypeError(f"expected HOST:PORT, found {text!r}")
+    return text
 
 
 if __name__ == "__main__":

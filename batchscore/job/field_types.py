@@ -138,11 +138,14 @@ FILE_FUNCTION = r"^[A-Za-z0-9_][A-Za-z0-9_./-]*\.py:[A-Za-z_][A-Za-z0-9_]*$"
 FORMAT = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
 SHA256 = r"^[0-9a-f]{64}$"
 DEVICE = r"^(auto|cpu|cuda(:[0-9]{1,3})?)$"
-ENDPOINT = r"^[A-Za-z0-9_.-]+:[0-9]{1,5}$"
-WEB_ENDPOINT = r"^(https?://[^\s@]+|[A-Za-z0-9_.-]+:[0-9]{1,5})$"
+_PORT = "([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+_HOST_AND_PORT = f"[A-Za-z0-9_.-]+:{_PORT}"
+ENDPOINT = f"^{_HOST_AND_PORT}$"
+WEB_ENDPOINT = rf"^(https?://[^\s@?#]+|{_HOST_AND_PORT})$"
 PATTERN_MEANINGS = {
     ENDPOINT: "HOST:PORT",
-    WEB_ENDPOINT: "HOST:PORT, or an address that begins with http:// or https://",
+    WEB_ENDPOINT: "HOST:PORT, or an address that begins with http:// or https:// and has neither "
+    "user nor query",
     FORMAT: "the name of a format in lower case, such as safetensors",
     NAME: "a name of letters, digits, '_', '.' and '-'",
     PARAMETER_NAME: "a name of letters, digits and '_'",

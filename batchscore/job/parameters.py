@@ -161,6 +161,8 @@ class _NoValueError(Exception):
     """A declared parameter has no value; that was reported where parameters are read."""
 
 
+# USER:PASSWORD@ of an address without a scheme.
+_USER = re.compile(r"^[^\s:/]*:(?!//)\S*@")
 _EXAMPLES = {
     "date": "2026-11-20",
     "string": "text",
@@ -297,4 +299,6 @@ def _redacted(value: Any) -> Any:
         return {key: "***" if is_secret(key) else _redacted(value[key]) for key in value}
     if isinstance(value, list | tuple):
         return [_redacted(item) for item in value]
-    return redacted_text(redacted_address(value)) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    return _USER.sub("***@", redacted_text(redacted_address(value)))

@@ -376,3 +376,23 @@ def test_long_results_are_json_too(count: int) -> None:
     assert [line.split(":")[0].strip(' "') for line in text.splitlines() if line[1:2] == '"'] == [
         *result
     ]
+
+
+_LOGGED = """
+import logging
+
+from batchscore.cli.app import _set_up_logging
+
+_set_up_logging(False)
+logging.getLogger("batchscore.run").warning("of this run")
+logging.getLogger("library").warning("of a library")
+exec(compile("logging.error('Traceback of a worker')", "beam/portable_runner.py", "exec"))
+logging.error("of this machine")
+"""
+
+
+def test_warnings_of_batchscore_are_shown_and_traces_of_an_engine_are_not() -> None:
+    """What goes wrong on a cluster comes as the command's one message."""
+    done = subprocess.run([sys.executable, "-c", _LOGGED], capture_output=True, text=True)
+    shown = [line.partition(": ")[2] for line in done.stderr.splitlines()]
+    assert shown == ["of this run", "of this machine"]

@@ -97,6 +97,9 @@ def test_the_section_stands_for_options(
     ("section", "words"),
     [
         ({"job_service": "flink"}, "runtime.flink.job_service: expected HOST:PORT, found 'flink'"),
+        ({"job_service": "a:s3cret@f:1"}, "expected HOST:PORT, found '***@f:1'"),
+        ({"pool": "localhost:65536"}, "runtime.flink.pool: expected HOST:PORT, found"),
+        ({"rest": "http://f/?key=s3cret"}, "neither user nor query, found 'http://f/?key=***'"),
         ({"rest": "ftp://flink"}, "runtime.flink.rest: expected HOST:PORT, or an address"),
         ({"pool": "a:1", "container": "b"}, "pool and container exclude each other; keep one"),
         ({"paralelism": 2}, "runtime.flink.paralelism: unknown key; nearest: 'parallelism'"),

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 
+from batchscore.engines import flink_rest
 from batchscore.engines.flink import FlinkEngine
-from batchscore.engines.flink_rest import FlinkCluster, ask_cluster, require_pool
+from batchscore.engines.flink_rest import FlinkCluster, ask_cluster, cancel_jobs, require_pool
 from batchscore.errors import InvalidError
 from batchscore.job import load_job
 from batchscore.plan import make_plan
@@ -66,6 +69,51 @@ def test_who_does_not_answer_as_flink_is_an_error() -> None:
         ask_cluster(f"127.0.0.1:{free_port()}")
     with answering(Other) as port, pytest.raises(InvalidError, match="is not Flink's REST"):
         ask_cluster(f"127.0.0.1:{port}")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 100_000,
+        b'{"taskmanagers": [{"path": "", "slotsNumber": Infinity}]}',
+        b" " * 5_000_000,
+    ],
+)
+def test_an_answer_of_another_kind_is_an_error(body: bytes) -> None:
+    """However it is nested, and whatever its numbers and its size; to cancel jobs leaves it."""
+
+    class Odd(Flink):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            with suppress(OSError):  # who asks reads no more than a part
+                self.wfile.write(body)
+
+    with answering(Odd) as port:
+        with pytest.raises(InvalidError, match="is not Flink's REST"):
+            ask_cluster(f"127.0.0.1:{port}")
+        assert cancel_jobs(f"127.0.0.1:{port}", "name") == 0
+
+
+def test_an_answer_that_does_not_end_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each part of it comes in time, but all of it does not."""
+    monkeypatch.setattr(flink_rest, "_SECONDS", 0.5)
+    over = threading.Event()
+
+    class Slow(Flink):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            with suppress(OSError):
+                while not over.wait(0.05):
+                    self.wfile.write(b" ")
+
+    with answering(Slow) as port:
+        try:
+            with pytest.raises(InvalidError, match="its answer takes more than"):
+                ask_cluster(f"127.0.0.1:{port}")
+        finally:
+            over.set()
 
 
 def test_a_pool_that_is_not_there_is_an_error_where_that_is_certain() -> None:

@@ -168,3 +168,19 @@ def test_a_worker_that_beam_misses_first_is_lost() -> None:
         raise RuntimeError("Channel closed prematurely.")
     assert len(lost) == 1
     assert lost[0].endswith("ended with exit code -9")
+
+
+def test_a_pool_keeps_nothing_of_workers_that_ended() -> None:
+    """One that serves for months does not run out of open files."""
+    lost: queue.SimpleQueue[str] = queue.SimpleQueue()
+    endpoint = endpoints_pb2.ApiServiceDescriptor(url="localhost:1")
+    request = beam_fn_api_pb2.StartWorkerRequest(worker_id="w", control_endpoint=endpoint)
+    counts = list[int]()
+    with WorkerPool(lost.put) as pool:
+        for _ in range(4):
+            pool.StartWorker(request, None)
+            pool._processes[-1].kill()
+            lost.get(timeout=30)
+            wait_until(lambda: not pool._watchers[-1].is_alive())
+            counts.append(psutil.Process().num_fds())
+    assert counts[3] == counts[1]
