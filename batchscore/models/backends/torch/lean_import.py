@@ -1,8 +1,9 @@
 """torch without the modules that it imports only for its compiler and for tensors without data.
 
 They take two fifths of the time that torch takes to import, and few networks need them. They are
-imported when code, of a model or of torch itself, imports one of them, asks torch for one, or makes
-the first tensor on the device `meta`.
+imported when code, of a model or of torch itself, imports one of them, asks torch for one or for an
+operator of one, makes the first tensor on the device `meta`, has a function made functional, or
+registers a kernel of its own where they have theirs.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
-from functools import partial
+from functools import partial, wraps
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -35,6 +36,10 @@ _FAMILY = (_METAS, "torch._decomp", "torch._prims", "torch._refs")
 _USERS = ("torch._dynamo", "torch._inductor", "torch.fx.experimental.symbolic_shapes")
 # All tensors on the device `meta`, those of the compiler too, come from these.
 _MAKERS = ("empty.memory_format", "empty_strided.default")
+# What torch calls first to make a function functional.
+_NESTING = "_func_increment_nesting"
+# Where operators that they define are found, in `torch.ops`.
+_NAMESPACES = ("prims", "rngprims", "debugprims")
 
 
 def import_torch() -> None:
@@ -62,10 +67,12 @@ class _LeftOut(MetaPathFinder, Loader):
         self._lock = threading.RLock()
         self._specs: dict[str, ModuleSpec] = {}
         self._library: Any = None
+        self._taken: list[tuple[Any, str, Any]] = []
 
     def watch(self) -> None:
-        """Waits for imports, for uses as an attribute of torch, and for tensors on `meta`."""
+        """Waits for all that the module's docstring names."""
         import torch
+        from torch._functorch import eager_transforms
 
         for name in _FAMILY:
             vars(torch)[name.rpartition(".")[2]] = stand_in(name)
@@ -73,8 +80,51 @@ class _LeftOut(MetaPathFinder, Loader):
         for name in _MAKERS:
             packet, _, overload = name.partition(".")
             operator = getattr(getattr(torch.ops.aten, packet), overload)
-            self._library.impl(operator, partial(self._make, operator))
+            self._library.impl(operator, partial(self._call, operator))
+        for name in _NAMESPACES:
+            self._take(torch.ops, name, self._namespace(name))
+        # torch tries each operator that changes a tensor without data, and makes those in C++.
+        nesting = vars(eager_transforms)[_NESTING]
+        self._take(eager_transforms, _NESTING, partial(self._call, nesting))
+        self._take(torch.library.Library, "impl", self._registering(torch.library.Library.impl))
         sys.meta_path.insert(0, self)
+
+    def _take(self, owner: Any, name: str, instead: object) -> None:
+        self._taken.append((owner, name, vars(owner).get(name)))
+        setattr(owner, name, instead)
+
+    def _give_back(self) -> None:
+        while self._taken:
+            owner, name, own = self._taken.pop()
+            if own is None:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, own)
+
+    def _namespace(self, name: str) -> ModuleType:
+        """Returns a namespace of operators that finds them once torch has them."""
+        import torch
+
+        def find(asked: str) -> Any:
+            self._load()
+            return getattr(getattr(torch.ops, name), asked)
+
+        namespace = ModuleType(f"torch.ops.{name}")
+        vars(namespace)["__getattr__"] = find
+        return namespace
+
+    def _registering(self, impl: Callable[..., None]) -> Callable[..., None]:
+        """Returns what registers a kernel after those that were left out, which it may replace."""
+
+        @wraps(impl)
+        def registers(
+            library: Any, op_name: Any, fn: Any, dispatch_key: str = "", **options: Any
+        ) -> None:
+            if library.ns == "aten" and (dispatch_key or library.dispatch_key) == "Meta":
+                self._load()
+            impl(library, op_name, fn, dispatch_key, **options)
+
+        return registers
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -99,10 +149,10 @@ class _LeftOut(MetaPathFinder, Loader):
         """Leaves the module as it is."""
         module.__spec__ = self._specs.pop(module.__name__)
 
-    def _make(self, operator: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        """Makes the first tensor on `meta`, once what is called with it has its kernels."""
+    def _call(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """Calls what makes tensors on `meta`, once all that is called with them has its kernels."""
         self._load()
-        return operator(*args, **options)
+        return function(*args, **options)
 
     def _load(self) -> None:
         import torch
@@ -113,6 +163,7 @@ class _LeftOut(MetaPathFinder, Loader):
                 return
             sys.meta_path.remove(self)
             self._library._destroy()
+            self._give_back()
             # Whoever watches or changes operators is not to see those of an import.
             with torch._C.DisableTorchFunction(), _disable_current_modes():
                 import_module(_METAS)
