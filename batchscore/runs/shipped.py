@@ -40,12 +40,13 @@ def sweep_shipped(store: Store, slice_: str, before: float) -> None:
         if file_of(name) is not None
     ]
     old = [path for path in stored if (store.written(path) or before) < before]
-    if not old or _is_used(store, slice_):
+    needed = {*_named(store)} if old else set()
+    unneeded = [path for path in old if file_of(posixpath.basename(path)) not in needed]
+    # Last, since a run that took its lease meanwhile may have named what it found.
+    if not unneeded or _is_used(store, slice_):
         return
-    needed = {*_named(store)}
-    for path in old:
-        if file_of(posixpath.basename(path)) not in needed:
-            store.remove(path)
+    for path in unneeded:
+        store.remove(path)
 
 
 def _is_used(store: Store, slice_: str) -> bool:

@@ -188,7 +188,7 @@ def _name_of(files: Mapping[str, Content]) -> str:
 def _require_plain(name: str) -> None:
     """Raises FailedError for a path that leaves its folder, or has a hidden part."""
     parts = name.split("/")
-    if "\0" in name or "\\" in name or any(not part or part.startswith(".") for part in parts):
+    if "\0" in name or any(not part or part.startswith(".") for part in parts):
         raise FailedError(
             f"shipped file {one_line(repr(name))}: expected a path below its folder without hidden "
             "parts; the run's own hashes are damaged: run again"

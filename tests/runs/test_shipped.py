@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from batchscore.errors import RecordError
-from batchscore.runs import layout
+from batchscore.runs import layout, shipped
+from batchscore.runs.history import Unreadable, read_history
 from batchscore.runs.lease import acquire
+from batchscore.runs.manifest_model import Manifest
 from batchscore.runs.publication import Publication, journal_path
 from batchscore.runs.run_plan import RunPlan, encode_plan
 from batchscore.runs.shipped import sweep_shipped
@@ -106,6 +109,22 @@ def test_nothing_is_removed_while_another_slice_is_held(store: Store) -> None:
     with acquire(store, SLICE, "run", "r3"):
         sweep_shipped(store, SLICE, AFTER)
     assert left(store) == set()
+
+
+def test_nothing_is_removed_that_a_new_run_may_have_found(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run of another slice takes its lease, and names its files, while the history is read."""
+    with ExitStack() as leases:
+
+        def read_slowly(output: Store) -> list[Manifest | Unreadable]:
+            found = read_history(output)
+            leases.enter_context(acquire(store, "other", "run", "r2"))
+            return found
+
+        monkeypatch.setattr(shipped, "read_history", read_slowly)
+        sweep_shipped(store, SLICE, AFTER)
+    assert left(store) == {"model", "code"}
 
 
 @pytest.mark.parametrize("path", [layout.plan_file("r1"), layout.run_file("r1", "manifest.json")])
