@@ -40,6 +40,7 @@ from batchscore.plan import Plan, Work, keeping_kernels, plan_facts, scored_as, 
 from batchscore.plan.shipping import pack, send
 from batchscore.runs import layout
 from batchscore.runs.checks import rejects_allowed
+from batchscore.runs.failures import read_failure
 from batchscore.runs.heal import relist
 from batchscore.runs.history import read_raw, reading
 from batchscore.runs.lease import (
@@ -362,6 +363,8 @@ def _watched(
         while work.is_alive():
             work.join(_LOOK_SECONDS)
             _look(run, work, watch, stop, started)
+            if launch.engine.retries:
+                _check_failures(run, work)
     finally:
         if work.is_alive():
             work.cancel()
@@ -382,6 +385,15 @@ def _look(
     counts = read_counts(run.spec.output, run.spec.identity.run)
     watch(Progress(counts.rows, run.work.unit_rows, time.monotonic() - started))
     _check_rejects(run, work, counts.rejected)
+
+
+def _check_failures(run: Run, work: Handle) -> None:
+    """Ends a run whose workers met what they would meet again; it is cancelled on the way out."""
+    found = read_failure(run.spec.output, run.spec.identity.run, final=True)
+    if found is None or not work.is_alive() or is_publishing(run.spec):
+        return
+    request_stop(run.spec.output, run.spec.identity.run)
+    raise found[0] from RuntimeError(found[1])
 
 
 def _lost(run: Run, reason: str) -> FailedError:

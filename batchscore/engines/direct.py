@@ -30,6 +30,7 @@ class DirectEngine:
     name = "direct"
     experimental = False
     ships = False
+    retries = False
 
     def section_flags(self, runtime: Runtime) -> list[str]:
         """It has no section."""

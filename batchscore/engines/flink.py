@@ -58,6 +58,7 @@ class FlinkEngine:
     name = "flink"
     experimental = True
     ships = True
+    retries = True
 
     def section_flags(self, runtime: Runtime) -> list[str]:
         """Returns Beam's options for the job server, and for what Python workers come from."""

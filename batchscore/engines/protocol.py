@@ -59,6 +59,13 @@ class Engine(Protocol):
         An engine of another package that does not say so does not ship.
         """
 
+    @property
+    def retries(self) -> bool:
+        """Whether the engine starts work that failed again; a run ends it if that cannot help.
+
+        An engine of another package that does not say so is left to itself.
+        """
+
     def section_flags(self, runtime: Runtime) -> list[str]:
         """Returns the Beam options that the engine's own section of the job file stands for."""
 

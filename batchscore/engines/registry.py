@@ -86,6 +86,10 @@ class _Offered:
     def ships(self) -> bool:
         return bool(getattr(self.engine, "ships", False))
 
+    @property
+    def retries(self) -> bool:
+        return bool(getattr(self.engine, "retries", False))
+
     def section_flags(self, runtime: Runtime) -> list[str]:
         # Only engines of batchscore have a section in the job file.
         return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import secrets
 import traceback
@@ -10,10 +11,18 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from batchscore import __version__, errors
-from batchscore.errors import BatchscoreError, FailedError, ShardError, StepError, StoppedError
+from batchscore.errors import (
+    BatchscoreError,
+    FailedError,
+    RetryError,
+    ShardError,
+    StepError,
+    StoppedError,
+)
 from batchscore.messages.addresses import redacted_text
 from batchscore.messages.wording import remedy_of
 from batchscore.runs import layout
+from batchscore.storage.retries import is_passing
 from batchscore.storage.store import Store
 
 _OS_ERROR = re.compile(r"\w+Error: \[Errno (\d+)\] (.+?)(?: \[while running .*)?$")
@@ -41,7 +50,8 @@ def recorded(store: Store, run: str) -> Iterator[None]:
         if not getattr(error, "recorded", False):
             facts = describe(error)
             try:
-                store.write_json(_path(run), facts, flush=False)
+                written = {**facts, "final": is_final(error)}
+                store.write_json(_path(run), written, flush=False)
             except Exception:
                 _unwritten[run] = facts
             with suppress(AttributeError):
@@ -63,6 +73,29 @@ def describe(error: BaseException) -> dict[str, str]:
     trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     shown = {"message": redacted_text(message), "trace": redacted_text(trace)}
     return {"type": type(error).__name__, **shown}
+
+
+def is_final(error: BaseException) -> bool:
+    """Tells whether the same work would fail again: an error of ours, whatever the machine does.
+
+    An error that comes from a store, a disk or too little memory may pass, on another machine too.
+    """
+    if not isinstance(error, BatchscoreError) or isinstance(error, (RetryError, StoppedError)):
+        return False
+    return not any(map(_may_pass, _causes(error)))
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _may_pass(error: BaseException) -> bool:
+    if isinstance(error, (MemoryError, RetryError)) or is_passing(error):
+        return True
+    # Arrow raises an OSError without a number for bytes that are not Parquet.
+    return isinstance(error, OSError) and error.errno not in (None, errno.ENOENT)
 
 
 def find_own_error(text: str) -> BatchscoreError | None:
@@ -90,24 +123,30 @@ def find_os_error(text: str) -> OSError | None:
     return OSError(int(found[1]), found[2]) if found else None
 
 
-def read_failure(store: Store, run: str) -> tuple[BatchscoreError, str] | None:
+def read_failure(store: Store, run: str, final: bool = False) -> tuple[BatchscoreError, str] | None:
     """Returns the error that workers of a run wrote down, with its trace; the first by name.
 
     One that this process could not write down comes after those. That a run was stopped is
     reported only where nothing else went wrong.
+
+    Args:
+        final: Only errors after which work that is done again fails again.
     """
     names = store.names(layout.failures(run))
-    found = [each for name in names for each in _read(store, f"{layout.failures(run)}/{name}")]
-    if run in _unwritten:
+    paths = [f"{layout.failures(run)}/{name}" for name in names]
+    found = [each for path in paths for each in _read(store, path, final)]
+    if run in _unwritten and not final:
         found.append(_revive(_unwritten[run]))
     found.sort(key=lambda pair: isinstance(pair[0], StoppedError))
     return found[0] if found else None
 
 
-def _read(store: Store, path: str) -> Iterator[tuple[BatchscoreError, str]]:
+def _read(store: Store, path: str, final: bool) -> Iterator[tuple[BatchscoreError, str]]:
     """Yields the error that a worker wrote down; nothing where that is damaged."""
     with suppress(OSError, ValueError, LookupError, TypeError):
-        yield _revive(store.read_json(path))
+        facts = store.read_json(path)
+        if facts.get("final") or not final:
+            yield _revive(facts)
 
 
 def _revive(facts: dict[str, Any]) -> tuple[BatchscoreError, str]:

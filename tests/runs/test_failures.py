@@ -12,6 +12,7 @@ from batchscore.errors import (
     BatchscoreError,
     FailedError,
     Int96Error,
+    RetryError,
     ShardError,
     StepError,
     StoppedError,
@@ -21,6 +22,7 @@ from batchscore.runs.failures import (
     describe,
     find_os_error,
     find_own_error,
+    is_final,
     read_failure,
     recorded,
 )
@@ -220,3 +222,52 @@ def test_what_a_worker_could_not_write_down_is_found(text: str, words: str) -> N
 def test_other_errors_are_none_of_ours() -> None:
     """An engine's own words are reported as they are."""
     assert find_own_error("RuntimeError: no slot\n") is None
+
+
+def _caused(by: BaseException) -> StepError:
+    error = StepError("a shard cannot be read")
+    error.__cause__ = by
+    return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        StepError("the column has other types"),
+        FailedError("another batchscore"),
+        ShardError("in/0.parquet", "cut off"),
+        _caused(FileNotFoundError(errno.ENOENT, "no such file")),
+        _caused(OSError("Couldn't deserialize thrift")),
+        _caused(ZeroDivisionError("by zero")),
+    ],
+    ids=repr,
+)
+def test_what_fails_again_is_final(store: Store, error: Exception) -> None:
+    """The launcher need not wait for an engine that does it again."""
+    assert is_final(error)
+    _record(store, error)
+    found = read_failure(store, "r", final=True)
+    assert found is not None
+    assert str(found[0]) == str(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionResetError("reset"),
+        ZeroDivisionError("not ours"),
+        RetryError("a lock is kept"),
+        StoppedError("stopped"),
+        _caused(TimeoutError("the store did not answer")),
+        _caused(OSError(errno.ENOSPC, "no space left")),
+        _caused(MemoryError()),
+        _caused(_caused(ConnectionRefusedError())),
+    ],
+    ids=repr,
+)
+def test_what_may_pass_is_not_final(store: Store, error: Exception) -> None:
+    """Stores, disks, memory and locks may be better the next time, or elsewhere."""
+    assert not is_final(error)
+    _record(store, error)
+    assert read_failure(store, "r", final=True) is None
+    assert read_failure(store, "r") is not None
