@@ -12,11 +12,13 @@ from batchscore.finish.finish import finish_run
 from batchscore.models.process.current import dismiss
 from batchscore.runs import layout
 from batchscore.runs.failures import recorded
+from batchscore.runs.manifest_model import FOUND_FINISHED
 from batchscore.stages.block import Block, decode_block, encode_block, settled
 from batchscore.stages.read import done_block, read_unit_ahead
 from batchscore.system.beam_import import (
     Coder,
     GlobalWindows,
+    Metrics,
     ModelHandler,
     WindowedValue,
     beam,
@@ -101,6 +103,7 @@ class ReadUnits(SpecDoFn):
         with self._recorded():
             if spec.output.exists(layout.record(spec.slice, spec.identity.score, unit.id)):
                 # The engine does its work again: a finished unit is not scored twice.
+                Metrics.counter("batchscore", FOUND_FINISHED).inc()
                 yield done_block(unit, spec.scoring.source)
                 return
             with closing(

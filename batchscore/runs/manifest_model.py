@@ -33,6 +33,8 @@ from batchscore.storage.typed import (
 VERSION = "batchscore_manifest"
 WHOLE, SEGMENTED = 1, 2
 """What the version says: the lists are whole, or partly in segments."""
+FOUND_FINISHED = "units_found_finished"
+"""Beam's counter of units that were finished when an engine started its work again."""
 
 _PAIR = {"type": "array", "prefixItems": [{"type": "string"}] * 2, "minItems": 2, "maxItems": 2}
 
@@ -90,7 +92,8 @@ class Manifest:
         limited_by: What limited the run, or null.
         timings: Where the time of this run's units went, or null if it scored none.
         reused_units: Units of which an earlier run scored the rows.
-        beam_metrics: Counters and distributions of Beam.
+        beam_metrics: Counters and distributions of Beam. `units_found_finished` counts units that
+            were finished when the engine started its work again, and were not scored again.
         units: All units that are published by it.
         shards: The shards that units read; units refer to them by index.
         inputs: All shards of the input.

@@ -105,6 +105,7 @@ with replaced(_left_out()):
     import apache_beam as beam
     from apache_beam.coders.coders import Coder
     from apache_beam.coders.typecoders import registry
+    from apache_beam.metrics.metric import Metrics
     from apache_beam.ml.inference.base import ModelHandler, RunInference
     from apache_beam.options.pipeline_options import PipelineOptions
     from apache_beam.pvalue import PCollection
@@ -122,6 +123,7 @@ if _is_first:
 __all__ = [
     "Coder",
     "GlobalWindows",
+    "Metrics",
     "ModelHandler",
     "PCollection",
     "PipelineOptions",

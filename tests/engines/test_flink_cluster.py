@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from batchscore.plan import work
+from batchscore.runs.manifest_model import FOUND_FINISHED
 from tests import factory
 from tests.flinks import UNIT_ROWS, SlowJob, records, sharing, taking_turns
 from tests.servers import free_port
@@ -32,6 +33,7 @@ ENDED = {"FINISHED", "CANCELED", "FAILED"}
 _LAUNCHER = f"""
 from batchscore.cli import main
 from batchscore.plan import work
+from batchscore.runs.manifest_model import FOUND_FINISHED
 
 work.UNIT_ROWS = {UNIT_ROWS}
 main()
@@ -119,9 +121,12 @@ def killing(cluster: Cluster, job: SlowJob, kill: Callable[[], None]) -> set[int
     thread = threading.Thread(target=watch)
     thread.start()
     try:
-        run(cluster, job)
+        manifest = run(cluster, job)
     finally:
         thread.join()
+    counts = [m["value"] for m in manifest["beam_metrics"] if m["name"] == FOUND_FINISHED]
+    print(f"Flink gave workers {sum(counts)} finished units again")
+    assert len(done) <= sum(counts) <= UNITS
     return done
 
 
@@ -203,10 +208,11 @@ def kill_launcher(cluster: Cluster, job: SlowJob) -> set[int]:
 
 
 def states(cluster: Cluster) -> list[str]:
-    """Returns the states of all jobs that Flink remembers."""
+    """Returns the states of all jobs that Flink remembers, in the order of their starts."""
     address = f"http://{cluster.section()['rest']}/jobs/overview"
     with urllib.request.urlopen(address, timeout=10) as answer:
-        return [job["state"] for job in json.load(answer)["jobs"]]
+        jobs = sorted(json.load(answer)["jobs"], key=lambda job: job["start-time"])
+    return [job["state"] for job in jobs]
 
 
 def test_the_run_of_a_killed_launcher_publishes(
@@ -251,6 +257,25 @@ def test_a_run_that_follows_a_killed_launcher_scores_what_is_left(
     assert found["reused_units"] >= len(done)
     assert set(states(cluster)) <= ENDED
     check_the_same(job, expected)
+
+
+def test_a_run_that_must_fail_is_not_tried_again(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The launcher cancels the job once a worker has met a bad shard; Flink would try it again."""
+    monkeypatch.setattr(work, "UNIT_ROWS", UNIT_ROWS)
+    bad = SlowJob(tmp_path / "job", 2, tmp_path / "out")
+    bad.write(0.0)
+    shard = bad.folder / "shards/01.parquet"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:4] + bytes(len(whole) // 2) + whole[4 + len(whole) // 2 :])
+    before = len(states(cluster))
+    done = factory.run_cli(*arguments(cluster, bad))
+    assert done.exit_code == 1, done.output
+    assert "shards/01.parquet" in done.stderr
+    wait_until(lambda: set(states(cluster)) <= ENDED, 300)
+    assert len(states(cluster)) == before + 1
+    assert states(cluster)[-1] == "CANCELED"
 
 
 @pytest.mark.parametrize(

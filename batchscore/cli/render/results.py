@@ -12,7 +12,7 @@ from batchscore.finish.drift_gate import describe
 from batchscore.messages.wording import count as count
 from batchscore.messages.wording import counted, one_line
 from batchscore.runs.checks import Check
-from batchscore.runs.manifest_model import Manifest
+from batchscore.runs.manifest_model import FOUND_FINISHED, Manifest
 from batchscore.runs.manifest_parts import Decision, JudgedCheck, RowCounts
 
 if TYPE_CHECKING:
@@ -140,7 +140,14 @@ def row_line(manifest: Manifest, why: str = "") -> str:
     """Returns where every row went, how many were scored before, and why no more were."""
     rows, units = manifest.rows, manifest.reused_units
     reused = f"reused {count(rows.reused)}" + (f" in {counted(units, 'unit')}" if units else "")
-    return f"{row_equation(rows)}      ({reused}{f'; {why}' if why else ''})"
+    notes = "; ".join(each for each in (reused, _found_finished(manifest), why) if each)
+    return f"{row_equation(rows)}      ({notes})"
+
+
+def _found_finished(manifest: Manifest) -> str:
+    """Returns what an engine that started its work again did not do twice; empty where none did."""
+    found = sum(m["value"] for m in manifest.beam_metrics if m["name"] == FOUND_FINISHED)
+    return f"restarted, {counted(found, 'finished unit')} not scored again" if found else ""
 
 
 def why_rescored(manifest: Manifest) -> str:

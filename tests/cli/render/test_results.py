@@ -194,6 +194,16 @@ def test_reused_rows_are_reported_and_do_not_count_as_speed(manifest: dict[str, 
     assert lines[2].startswith("2.0 s, 50 rows/s")
 
 
+def test_finished_units_that_an_engine_gave_out_again_are_counted(
+    manifest: dict[str, Any],
+) -> None:
+    """The line on rows says how many units a restart did not cost."""
+    counts = [{"step": "Read", "name": "units_found_finished", "value": 5}]
+    some = {**manifest, "beam_metrics": [*manifest["beam_metrics"], *counts]}
+    lines = render.ended(make_manifest(**some), "/out")
+    assert lines[1].endswith("(reused 0; restarted, 5 finished units not scored again)")
+
+
 def test_a_run_that_scores_published_rows_again_says_why(manifest: dict[str, Any]) -> None:
     """What changed since is one line, also of an earlier version's run; others have none."""
     reported = {**manifest, "rescored": ["code f.py changed", "model 1.0 to 1.1"]}
