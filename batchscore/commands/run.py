@@ -423,7 +423,7 @@ def _check_rejects(run: Run, work: Handle, rejected: int) -> None:
 def _stop(run: Run, work: Handle, signal: int) -> None:
     """Waits for the workers to stop; a run that is published, or about to be, is not stopped."""
     request_stop(run.spec.output, run.spec.identity.run)
-    work.join(_GRACE_SECONDS)
+    _await_stop(run, work)
     while work.is_alive() and work.lost is None and is_publishing(run.spec):
         work.join(_LOOK_SECONDS)
     if work.lost is not None and work.is_alive():
@@ -432,6 +432,16 @@ def _stop(run: Run, work: Handle, signal: int) -> None:
         raise explained(run.spec, work.error)
     if work.is_alive() or work.error is not None:
         raise stopped(run, signal)
+
+
+def _await_stop(run: Run, work: Handle) -> None:
+    """Waits until a worker elsewhere stopped, which its engine would start again; or a while."""
+    name, elsewhere = run.spec.identity.run, run.spec.shipment is not None
+    end = time.monotonic() + _GRACE_SECONDS
+    while work.is_alive() and time.monotonic() < end:
+        work.join(_LOOK_SECONDS)
+        if elsewhere and read_failure(run.spec.output, name) is not None:
+            return
 
 
 def stopped(run: Run, signal: int) -> StoppedError:

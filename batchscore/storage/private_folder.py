@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from batchscore.errors import FailedError
@@ -20,12 +21,15 @@ def private_folder(name: str) -> Path:
     """Returns this user's own folder of a name, made if it is not there.
 
     Raises:
-        FailedError: It belongs to somebody else, or others may write to it.
+        FailedError: It is no folder, belongs to somebody else, or others may write to it.
     """
     folder = Path(tempfile.gettempdir()) / f"{name}-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    owner = folder.lstat()
-    if owner.st_uid != os.getuid() or folder.is_symlink() or owner.st_mode & 0o022:
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise FailedError(f"{folder} is not a folder; remove it, or set TMPDIR")
+    if found.st_uid != os.getuid() or found.st_mode & 0o022:
         raise FailedError(
             f"{folder} belongs to somebody else or is open to others; remove it, or set TMPDIR"
         )

@@ -6,7 +6,9 @@ import errno
 import fcntl
 import hashlib
 import signal
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchscore.cli import watch as command_line
-from batchscore.commands.run import Progress, run_plan
+from batchscore.commands.run import Progress, _stop, begin, run_plan
 from batchscore.commands.stop import Stop
 from batchscore.engines import local
+from batchscore.engines.background import Background
 from batchscore.errors import FailedError, StoppedError
 from batchscore.job import load_job
-from batchscore.plan import make_plan
+from batchscore.plan import make_plan, settle
+from batchscore.plan.shipping import pack
+from batchscore.runs.failures import recorded
 from batchscore.storage import local_locks as locks
 from batchscore.storage.store import Store
 from tests import factory
@@ -247,6 +252,21 @@ def test_a_signal_before_the_first_batch(tmp_path: Path) -> None:
     assert caught.value.exit_code == 130
     assert not (tmp_path / "out/data").exists()
     assert factory.run_json("run", tmp_path / "job.yaml")["status"] == "published"
+
+
+def test_a_worker_elsewhere_that_stopped_ends_the_run(tmp_path: Path) -> None:
+    """Its engine would start it again, and again, while the launcher waits."""
+    plan = make_plan(load_job(str(factory.write_job(tmp_path)), (), ()))
+    opened = begin(plan, settle(plan), "r1", 1, shipment=pack(plan))
+    over = threading.Event()
+    work = Background(lambda _: [{}] if over.wait(5) else [])
+    work.start()
+    with suppress(StoppedError), recorded(plan.spec.output, "r1"):
+        raise StoppedError("stopped")
+    with pytest.raises(StoppedError, match="finished and kept: 0 of 1 unit"):
+        _stop(opened, work, signal.SIGINT)
+    assert work.is_alive()
+    over.set()
 
 
 def test_what_was_published_is_never_called_failed(

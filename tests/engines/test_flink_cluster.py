@@ -32,9 +32,11 @@ ENOUGH = 5
 ENDED = {"FINISHED", "CANCELED", "FAILED"}
 _LAUNCHER = f"""
 from batchscore.cli import main
+from batchscore.commands import run
 from batchscore.plan import work
 from batchscore.runs.manifest_model import FOUND_FINISHED
 
+run._GRACE_SECONDS = 2.0
 work.UNIT_ROWS = {UNIT_ROWS}
 main()
 """
