@@ -176,6 +176,10 @@ class Features:
         )
         object.__setattr__(self, "inputs", lists.inputs)
 
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        # Pickles of versions in which it was pydantic's have the fields one level deeper.
+        vars(self).update(state.get("__dict__", state))
+
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns that `encode` reads, each once, in order of first use."""

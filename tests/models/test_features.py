@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import base64
 import datetime as dt
 import json
 import math
+import pickle
 import subprocess
 import sys
 from typing import Any
@@ -368,3 +370,22 @@ encode(f, pa.RecordBatch.from_arrays([x, c, c.dictionary_decode().cast("string")
 sys.exit(bool({"pandas", "torch", "apache_beam"} & set(sys.modules)))
 """
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+EARLIER = (
+    # A pickle from when features were a class of pydantic's.
+    b"gASVCAEAAAAAAACMGmJhdGNoc2NvcmUubW9kZWxzLmZlYXR1cmVzlIwIRmVhdHVyZXOUk5QpgZR9lCiM"
+    b"CF9fZGljdF9flH2UjAZpbnB1dHOUfZSMAWOUaACMC0NhdGVnb3JpY2FslJOUKYGUfZQoaAV9lCiMBGtp"
+    b"bmSUjAtjYXRlZ29yaWNhbJSMBmNvbHVtbpRoCYwKdm9jYWJ1bGFyeZSMAXiUjAF5lIaUdYwSX19weWRh"
+    b"bnRpY19leHRyYV9flE6MF19fcHlkYW50aWNfZmllbGRzX3NldF9flI+UKGgSaBGQjBRfX3B5ZGFudGlj"
+    b"X3ByaXZhdGVfX5ROdWKFlHNzaBZOaBePlChoB5BoGU51Yi4="
+)
+
+
+def test_features_that_an_earlier_version_pickled_load() -> None:
+    """They are equal to those that are made now, and so are pickles of this version."""
+    expected = Features(inputs={"c": (Categorical(column="c", vocabulary=("x", "y")),)})
+    for pickled in (base64.b64decode(EARLIER), pickle.dumps(expected)):
+        found = pickle.loads(pickled)
+        assert found == expected
+        assert found.vocabulary_sizes == expected.vocabulary_sizes
