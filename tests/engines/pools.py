@@ -23,6 +23,8 @@ from tests.waiting import wait_until
 NOBODY = 65534
 _STARTED = "Started worker pool servicer"
 _AS_NOBODY = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+# As a pool starts its workers; `setpriv` itself may start what the other user may not.
+_START_AGAIN = "import subprocess, sys; subprocess.run([sys.argv[1], '-c', ''], check=True)"
 
 
 @dataclass(frozen=True)
@@ -89,9 +91,15 @@ def find_python() -> str:
     places = [os.path.realpath(sys.executable), f"/usr/local/bin/{name}", f"/usr/bin/{name}"]
     if os.geteuid() == 0 and shutil.which("setpriv"):
         for place in filter(os.path.exists, places):
-            if subprocess.run([*_AS_NOBODY, place, "-c", ""], cwd="/").returncode == 0:
+            if _starts_itself(place):
                 return place
     message = f"only root can start workers of another user, with a {name} that all may start"
     if os.environ.get("BATCHSCORE_REQUIRE") == "all":
         pytest.fail(message)
     pytest.skip(message)
+
+
+def _starts_itself(python: str) -> bool:
+    """Tells whether the other user can start a Python that starts itself, as pools do."""
+    command = [*_AS_NOBODY, python, "-c", _START_AGAIN, python]
+    return subprocess.run(command, cwd="/", stderr=subprocess.DEVNULL).returncode == 0
