@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from apache_beam.runners.portability.local_job_service import LocalJobServicer
 
 from batchscore.commands.prepared import all_flags
 from batchscore.engines.flink import FlinkEngine
@@ -19,15 +17,6 @@ from batchscore.plan import make_plan, settle
 from tests import factory
 
 JAR = ["--flink_master=f:1", "--flink_job_server_jar=https://example.org/server.jar"]
-
-
-@pytest.fixture
-def job_server(tmp_path: Path) -> Iterator[str]:
-    """Beam's own job server, which takes what Flink's takes, and runs it in processes."""
-    server = LocalJobServicer(staging_dir=str(tmp_path / "staging"))
-    port = server.start_grpc_server()
-    yield f"localhost:{port}"
-    server.stop()
 
 
 @pytest.mark.slow

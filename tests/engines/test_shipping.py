@@ -10,7 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from apache_beam.runners.portability.local_job_service import LocalJobServicer
 
 from tests import factory
 from tests.engines.pools import Pool, running_pool
@@ -41,15 +40,6 @@ def s3() -> Iterator[S3]:
     """The store that is all that launcher and workers share."""
     with running_s3() as server, s3_at(server.port):
         yield server
-
-
-@pytest.fixture
-def job_server(tmp_path: Path) -> Iterator[str]:
-    """Beam's own job server."""
-    server = LocalJobServicer(staging_dir=str(tmp_path / "staging"))
-    port = server.start_grpc_server()
-    yield f"localhost:{port}"
-    server.stop()
 
 
 @pytest.fixture
