@@ -140,7 +140,7 @@ def _verdict(found: Checked) -> str:
     left = "" if PUBLISHING in phases else "; starting workers and publishing are not included"
     return (
         f"estimate: about {counted(work.unit_rows, 'row')}, about "
-        f"{duration(found.seconds)}, give or take a third ({phase_seconds(phases)}){left}"
+        f"{duration(found.seconds)}, give or take a half ({phase_seconds(phases)}){left}"
     )
 
 
