@@ -19,7 +19,7 @@ BatchscoreError                1   root; never raised itself
 │   └── LeaseError                 another run took the slice over while this one slept
 ├── HeldError                  3   a check did not pass; a person decides
 ├── RetryError                 4   not yet: input not ready, output in use
-└── StoppedError             130   Ctrl-C (130) or SIGTERM (143)
+└── StoppedError             130   Ctrl-C (130), SIGTERM or `cancel` (143)
 """
 
 from __future__ import annotations
@@ -130,10 +130,15 @@ class RetryError(BatchscoreError):
 
 
 class StoppedError(BatchscoreError):
-    """The run was stopped by Ctrl-C or SIGTERM; nothing was published."""
+    """The run was stopped by Ctrl-C, SIGTERM or `cancel`; nothing was published.
+
+    Attributes:
+        by: Who stopped it, as `user@host`; empty if that is not known.
+    """
 
     exit_code = 130
     status = "interrupted"
+    by = ""
 
 
 @contextmanager

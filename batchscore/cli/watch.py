@@ -16,7 +16,7 @@ from batchscore.commands.stop import Stop
 from batchscore.messages.wording import counted
 
 if TYPE_CHECKING:
-    from batchscore.commands.run import Progress
+    from batchscore.runs.progress import Progress
 
 _LINE_SECONDS = 10.0
 _AT_ONCE = "stopped immediately; the next run of the slice scores what is left"

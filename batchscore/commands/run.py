@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import posixpath
+import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -39,6 +40,7 @@ from batchscore.phases import BEAM, PUBLISHED, Stopwatch, by_phase, rounded, sta
 from batchscore.plan import Plan, Work, keeping_kernels, plan_facts, scored_as, settle
 from batchscore.plan.shipping import pack, send
 from batchscore.runs import layout
+from batchscore.runs.actor import actor
 from batchscore.runs.checks import rejects_allowed
 from batchscore.runs.failures import read_failure
 from batchscore.runs.heal import relist
@@ -52,7 +54,7 @@ from batchscore.runs.lease import (
 )
 from batchscore.runs.ledger import finished_units, sweep_attempts
 from batchscore.runs.manifest_model import Manifest
-from batchscore.runs.progress import read_counts, request_stop
+from batchscore.runs.progress import Progress, read_counts, read_stop, request_stop
 from batchscore.runs.publication import is_pending
 from batchscore.runs.run_plan import RunPlan, encode_plan
 from batchscore.runs.segments import expand
@@ -66,15 +68,6 @@ _LOOK_SECONDS = 0.5
 _GRACE_SECONDS = 15.0
 # So many damaged files a manifest names.
 _DAMAGED = 20
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is: rows that came to their end, of all that its units read, and seconds."""
-
-    rows: int
-    total: int
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -353,7 +346,7 @@ def _watched(
         from batchscore.pipeline import build
 
     if stop.signal is not None:
-        raise stopped(run, stop.signal)
+        raise stopped(run, stop)
     started = time.monotonic()
     spec, units = run.spec, run.work.units
     if spec.shipment is not None:
@@ -379,10 +372,12 @@ def _look(
 ) -> None:
     """Reports progress, and raises what ends a run before its pipeline ends."""
     if stop.signal is not None:
-        _stop(run, work, stop.signal)
+        _stop(run, work, stop)
     if work.lost is not None and work.is_alive():
         raise _lost(run, work.lost)
     counts = read_counts(run.spec.output, run.spec.identity.run)
+    if counts.stop_requested and _is_cancelled(run, stop):
+        _stop(run, work, stop)
     watch(Progress(counts.rows, run.work.unit_rows, time.monotonic() - started))
     _check_rejects(run, work, counts.rejected)
 
@@ -420,7 +415,15 @@ def _check_rejects(run: Run, work: Handle, rejected: int) -> None:
     )
 
 
-def _stop(run: Run, work: Handle, signal: int) -> None:
+def _is_cancelled(run: Run, stop: Stop) -> bool:
+    """Tells whether somebody elsewhere cancelled the run, which then ends as by SIGTERM."""
+    found = read_stop(run.spec.output, run.spec.identity.run)
+    if found is not None:
+        stop.signal, stop.by = signal.SIGTERM, found.by
+    return found is not None
+
+
+def _stop(run: Run, work: Handle, stop: Stop) -> None:
     """Waits for the workers to stop; a run that is published, or about to be, is not stopped."""
     request_stop(run.spec.output, run.spec.identity.run)
     _await_stop(run, work)
@@ -431,7 +434,7 @@ def _stop(run: Run, work: Handle, signal: int) -> None:
     if work.error is not None and is_publishing(run.spec):
         raise explained(run.spec, work.error)
     if work.is_alive() or work.error is not None:
-        raise stopped(run, signal)
+        raise stopped(run, stop)
 
 
 def _await_stop(run: Run, work: Handle) -> None:
@@ -444,12 +447,14 @@ def _await_stop(run: Run, work: Handle) -> None:
             return
 
 
-def stopped(run: Run, signal: int) -> StoppedError:
+def stopped(run: Run, stop: Stop) -> StoppedError:
     """Returns the error of a run that a signal ended, with the exit code that shells expect."""
+    who = f"cancelled by {stop.by}" if stop.by else "stopped"
     error = StoppedError(
-        f"stopped; nothing was published. The same command scores what is left{_kept(run)}"
+        f"{who}; nothing was published. The same command scores what is left{_kept(run)}"
     )
-    error.exit_code = 128 + signal
+    error.exit_code = 128 + (stop.signal or signal.SIGINT)
+    error.by = stop.by or actor()
     return error
 
 
@@ -489,6 +494,9 @@ def _record_failure(run: Run, error: BatchscoreError) -> None:
     # Only the command says `retry`; a run that was started, and did not publish, failed.
     status = "failed" if isinstance(error, RetryError) else error.status
     manifest = failed_manifest(spec.identity.run, run.written, status, str(error))
+    if isinstance(error, StoppedError):
+        facts = {"by": error.by, "at": manifest.finished, "exit_code": error.exit_code}
+        manifest = manifest.updated(stopped=facts)
     # Where even this cannot be written, the error itself must still be reported.
     with suppress(OSError):
         path = layout.run_file(spec.identity.run, "manifest.json")

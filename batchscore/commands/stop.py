@@ -2,6 +2,12 @@
 
 
 class Stop:
-    """Set by a signal handler, and followed by a run: the signal's number, or None."""
+    """Set by a signal handler, or by a request in the output, and followed by a run.
+
+    Attributes:
+        signal: The signal's number, or None.
+        by: Who cancelled the run from elsewhere, as `user@host`; empty for a signal.
+    """
 
     signal: int | None = None
+    by: str = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import signal
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 
@@ -16,6 +17,7 @@ from batchscore.runs.lease import holder
 from batchscore.runs.ledger import finished_units, sweep_attempts, sweep_records
 from batchscore.runs.manifest_model import Manifest
 from batchscore.runs.order import is_ahead
+from batchscore.runs.progress import read_stop
 from batchscore.runs.publish import Held, roll_forward
 from batchscore.runs.run_plan import RunPlan, read_plan
 from batchscore.runs.shipped import sweep_shipped
@@ -84,9 +86,16 @@ def _is_live(store: Store, run: str) -> bool:
 def _write_killed(store: Store, slice_: str, run: str, plan: RunPlan) -> None:
     kept = len(finished_units(store, slice_, plan.score) & set(plan.units.keys()))
     finished = f"{counted_were(kept, 'unit')} finished and kept"
-    message = f"killed, or lost with its machine; {finished}"
     ended = _last_sign(store, run, datetime.fromisoformat(plan.started))
-    manifest = failed_manifest(run, plan, "failed", message, ended)
+    asked = read_stop(store, run)
+    if asked is None:
+        message = f"killed, or lost with its machine; {finished}"
+        manifest = failed_manifest(run, plan, "failed", message, ended)
+    else:
+        message = f"cancelled by {asked.by}; nothing was published; {finished}"
+        manifest = failed_manifest(run, plan, "interrupted", message, ended)
+        facts = {"by": asked.by, "at": manifest.finished, "exit_code": 128 + signal.SIGTERM}
+        manifest = manifest.updated(stopped=facts)
     store.write_json(layout.run_file(run, "manifest.json"), manifest.document)
 
 

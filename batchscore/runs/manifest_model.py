@@ -17,6 +17,7 @@ from batchscore.runs.manifest_parts import (
     RowCounts,
     SegmentLists,
     ShardEntry,
+    Stopped,
     UnitEntry,
 )
 from batchscore.storage.typed import (
@@ -98,6 +99,7 @@ class Manifest:
         shards: The shards that units read; units refer to them by index.
         inputs: All shards of the input.
         error: Why the run failed or was stopped.
+        stopped: Who stopped or cancelled the run.
         released: Who released a held run.
         discarded: Who discarded a held run.
         revoked: Who took the run back.
@@ -161,6 +163,7 @@ class Manifest:
     shards: Annotated[list[Any], Each(ShardEntry)] = field(default_factory=list)
     inputs: Annotated[list[Any], Each(ShardEntry)] = field(default_factory=list)
     error: Maybe[str] = None
+    stopped: Maybe[Stopped] = None
     released: Maybe[Decision] = None
     discarded: Maybe[Decision] = None
     revoked: Maybe[Decision] = None

@@ -81,6 +81,21 @@ class Decision:
 
 
 @dataclass(frozen=True)
+class Stopped:
+    """What stopped a run: Ctrl-C, SIGTERM, or `cancel`.
+
+    Args:
+        at: When the run had stopped, in UTC.
+        by: Who stopped it, as `user@host`.
+        exit_code: Of the command that ran the job: 130 after Ctrl-C, else 143.
+    """
+
+    at: Moment
+    by: str
+    exit_code: Count
+
+
+@dataclass(frozen=True)
 class RejectedRows:
     """The rows that were rejected.
 

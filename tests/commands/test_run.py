@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import json
 import signal
 import threading
 import time
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchscore.cli import watch as command_line
-from batchscore.commands.run import Progress, _stop, begin, run_plan
+from batchscore.commands.run import _stop, begin, run_plan
 from batchscore.commands.stop import Stop
 from batchscore.engines import local
 from batchscore.engines.background import Background
@@ -24,7 +25,9 @@ from batchscore.errors import FailedError, StoppedError
 from batchscore.job import load_job
 from batchscore.plan import make_plan, settle
 from batchscore.plan.shipping import pack
+from batchscore.runs.actor import actor
 from batchscore.runs.failures import recorded
+from batchscore.runs.progress import Progress, request_stop
 from batchscore.storage import local_locks as locks
 from batchscore.storage.store import Store
 from tests import factory
@@ -239,7 +242,30 @@ def test_a_signal_ends_a_run_between_batches(number: int, tmp_path: Path) -> Non
     assert not (output / "data").exists()
     assert not (output / "_batchscore/staging").exists()
     assert not (output / "_batchscore/work").exists()
-    assert factory.run_json("runs", output)[0]["status"] == "interrupted"  # type: ignore[index]
+    (manifest,) = json.loads(factory.run_cli("runs", output, "--json").stdout)
+    assert manifest["status"] == "interrupted"
+    assert (manifest["stopped"]["by"], manifest["stopped"]["exit_code"]) == (actor(), 128 + number)
+
+
+def test_a_run_that_somebody_elsewhere_cancels_ends_as_by_sigterm(tmp_path: Path) -> None:
+    """Its command says who cancelled it, and so does its manifest."""
+    output = tmp_path / "out"
+    plan = make_plan(load_job(str(write_sleepy_job(tmp_path)), (), ()))
+
+    def cancel(progress: Progress) -> None:
+        if progress.rows:
+            (run,) = (path.name for path in (output / "_batchscore/work").iterdir())
+            request_stop(Store(str(output)), run, "ada@elsewhere")
+
+    with pytest.raises(StoppedError, match="cancelled by ada@elsewhere; nothing was") as caught:
+        run_plan(plan, (), False, cancel, Stop())
+    assert caught.value.exit_code == 143
+    assert not (output / "_batchscore/work").exists()
+    (manifest,) = json.loads(factory.run_cli("runs", output, "--json").stdout)
+    assert (manifest["status"], manifest["error"]) == ("interrupted", str(caught.value))
+    assert manifest["stopped"] == {
+        **{"by": "ada@elsewhere", "at": manifest["finished"], "exit_code": 143}
+    }
 
 
 def test_a_signal_before_the_first_batch(tmp_path: Path) -> None:
@@ -263,8 +289,10 @@ def test_a_worker_elsewhere_that_stopped_ends_the_run(tmp_path: Path) -> None:
     work.start()
     with suppress(StoppedError), recorded(plan.spec.output, "r1"):
         raise StoppedError("stopped")
+    stop = Stop()
+    stop.signal = signal.SIGINT
     with pytest.raises(StoppedError, match="finished and kept: 0 of 1 unit"):
-        _stop(opened, work, signal.SIGINT)
+        _stop(opened, work, stop)
     assert work.is_alive()
     over.set()
 

@@ -8,7 +8,7 @@ import pytest
 
 from batchscore.errors import StoppedError
 from batchscore.runs import layout, progress
-from batchscore.runs.progress import Counts, Pulse, read_counts, request_stop
+from batchscore.runs.progress import Counts, Pulse, read_counts, read_stop, request_stop
 from batchscore.storage.store import Store
 from tests.factory import FaultyStore
 
@@ -48,7 +48,7 @@ def test_the_counts_of_all_workers_add_up(store: Store, clock: Clock) -> None:
         pulse.add(rows, rejected=rows // 5)
     clock.now += 1.5
     first.add(20)
-    assert read_counts(store, "r") == Counts(rows=35, rejected=3)
+    assert read_counts(store, "r") == Counts(rows=35, rejected=3, workers=2)
     assert read_counts(store, "none") == Counts()
 
 
@@ -74,6 +74,28 @@ def test_a_stop_is_honoured_at_the_next_tick(store: Store, clock: Clock) -> None
     with pytest.raises(StoppedError):
         pulse.add(1)
     Pulse(store, "other").add(1)
+
+
+def test_a_stop_says_who_wants_it(store: Store) -> None:
+    """The counts show that there is one; the first counts, and the launcher's own has no name."""
+    assert (read_counts(store, "r"), read_stop(store, "r")) == (Counts(), None)
+    request_stop(store, "r", "ada@\x1b[31mhost")
+    request_stop(store, "r", "ben@host")
+    assert read_counts(store, "r") == Counts(stop_requested=True)
+    found = read_stop(store, "r")
+    assert found is not None
+    assert found.by == "ada@\N{REPLACEMENT CHARACTER}[31mhost"
+    request_stop(store, "own")
+    assert (read_counts(store, "own").stop_requested, read_stop(store, "own")) == (True, None)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"by": 1, "at": 2}', b"\xff"])
+def test_a_stop_that_cannot_be_read_is_one(store: Store, content: bytes) -> None:
+    """Whoever could write it may stop the run, and is not known."""
+    store.write(f"{layout.progress('r')}/stop", content)
+    found = read_stop(store, "r")
+    assert found is not None
+    assert found.by == "somebody unknown"
 
 
 @pytest.mark.parametrize("content", [b"", b'{"ro', b"{}", b"\xff"])
