@@ -239,7 +239,7 @@ def _by_work() -> Iterator[None]:
     random.seed(0)  # Beam looks at the size of a block at random
     with (
         patch("batchscore.commands.run._LOOK_SECONDS", 3600.0),
-        patch("batchscore.runs.lease._RENEWAL_SECONDS", 3600.0),
+        patch("batchscore.runs.lease.RENEWAL_SECONDS", 3600.0),
         patch("batchscore.runs.progress._TICK_SECONDS", float("inf")),
     ):
         yield

@@ -97,7 +97,7 @@ def test_a_lease_that_was_removed_is_not_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither a renewal nor the release brings the folder of a removed output back."""
-    monkeypatch.setattr("batchscore.runs.lease._RENEWAL_SECONDS", 0.01)
+    monkeypatch.setattr("batchscore.runs.lease.RENEWAL_SECONDS", 0.01)
     store = Store(str(tmp_path / "out"))
     lease = acquire(store, "small", "run", "r1")
     store.remove("")

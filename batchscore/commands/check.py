@@ -45,7 +45,7 @@ from batchscore.plan.plan import day_end
 from batchscore.plan.rehearsal import Rehearsal, rehearse
 from batchscore.runs.checks import Check, check_rejects, check_schema, worst
 from batchscore.runs.history import read_manifest, runs_before
-from batchscore.runs.lease import describe_holder, holder
+from batchscore.runs.holder import describe_holder, holder
 from batchscore.runs.publication import pending
 from batchscore.runs.reconcile import Rows
 from batchscore.units.tallies import Tally, merge_tallies

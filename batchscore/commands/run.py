@@ -45,13 +45,8 @@ from batchscore.runs.checks import rejects_allowed
 from batchscore.runs.failures import read_failure
 from batchscore.runs.heal import relist
 from batchscore.runs.history import read_raw, reading
-from batchscore.runs.lease import (
-    Lease,
-    acquire,
-    describe_holder,
-    holds,
-    last_holder,
-)
+from batchscore.runs.holder import describe_holder, last_holder
+from batchscore.runs.lease import Lease, acquire, holds
 from batchscore.runs.ledger import finished_units, sweep_attempts
 from batchscore.runs.manifest_model import Manifest
 from batchscore.runs.progress import Progress, read_counts, read_stop, request_stop

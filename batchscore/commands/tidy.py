@@ -13,7 +13,7 @@ from batchscore.messages.wording import counted_were
 from batchscore.runs import layout
 from batchscore.runs.heal import heal
 from batchscore.runs.history import published_manifest, read_history, read_manifest, reading
-from batchscore.runs.lease import holder
+from batchscore.runs.holder import holder
 from batchscore.runs.ledger import finished_units, sweep_attempts, sweep_records
 from batchscore.runs.manifest_model import Manifest
 from batchscore.runs.order import is_ahead

@@ -34,6 +34,7 @@ class Background(threading.Thread):
         self.metrics: Metrics = []
         self.error: BaseException | None = None
         self.lost: str | None = None
+        self.job = ""
 
     def run(self) -> None:
         """Runs the pipeline to its end."""

@@ -15,6 +15,7 @@ from batchscore.models.backends.registry import backend_of
 from batchscore.models.process.current import host_for
 from batchscore.models.process.host import Host
 from batchscore.plan import Plan, share_out
+from batchscore.runs.submission import JobState, Submission
 from batchscore.units.unit import Unit
 
 _OURS = {
@@ -64,6 +65,18 @@ class DirectEngine:
         handle = Background(work)
         handle.start()
         return handle
+
+    def submission(self, plan: Plan, flags: Sequence[str]) -> Submission | None:
+        """The pipeline ends with this process."""
+        return None
+
+    def job_state(self, submission: Submission) -> JobState:
+        """It has no jobs."""
+        return "unknown"
+
+    def cancel(self, submission: Submission) -> bool:
+        """It has no jobs."""
+        return False
 
 
 def _preloads(plan: Plan) -> list[str]:

@@ -13,13 +13,21 @@ from collections.abc import Callable, Sequence
 
 from batchscore.engines.background import Background
 from batchscore.engines.flags import parse_flags
-from batchscore.engines.flink_rest import ask_cluster, await_end, cancel_jobs, require_pool
+from batchscore.engines.flink_rest import (
+    ask_cluster,
+    await_end,
+    cancel_job,
+    cancel_jobs,
+    job_state,
+    require_pool,
+)
 from batchscore.engines.protocol import Build, Handle, Metrics
 from batchscore.errors import InvalidError
 from batchscore.job.sections import Runtime
 from batchscore.messages.wording import counted, reason
 from batchscore.plan import Plan, placed
 from batchscore.plan.shipping import require_shippable
+from batchscore.runs.submission import JobState, Submission, without_secrets
 from batchscore.units.unit import Unit
 
 _log = logging.getLogger("batchscore.flink")
@@ -116,6 +124,29 @@ class FlinkEngine:
         handle = FlinkJob(work, rest, name)
         handle.start()
         return handle
+
+    def submission(self, plan: Plan, flags: Sequence[str]) -> Submission | None:
+        """Returns the name and the REST address by which Flink's job is found.
+
+        None if the Python workers are in this process, and end with it.
+        """
+        if parse_flags(flags, _OURS).environment_type == "LOOPBACK":
+            return None
+        rest = plan.loaded.job.runtime.flink.rest
+        address = without_secrets(rest) if rest is not None else ""
+        return Submission(self.name, name=_job_name(plan), address=address)
+
+    def job_state(self, submission: Submission) -> JobState:
+        """Asks Flink's REST interface."""
+        if not submission.address:
+            return "unknown"
+        return job_state(submission.address, submission.job, submission.name)
+
+    def cancel(self, submission: Submission) -> bool:
+        """Cancels the job at Flink; by its name if it has no id yet."""
+        if not submission.address:
+            return False
+        return cancel_job(submission.address, submission.job, submission.name)
 
 
 def _parallelism(runtime: Runtime) -> tuple[int, str]:

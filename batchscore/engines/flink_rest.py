@@ -16,6 +16,7 @@ from typing import Any
 
 from batchscore.errors import InvalidError
 from batchscore.messages.wording import reason
+from batchscore.runs.submission import JobState
 
 _SECONDS = 10.0
 _CANCEL_SECONDS = 30.0
@@ -83,29 +84,64 @@ def cancel_jobs(rest: str, name: str) -> int:
         How many jobs there were.
     """
     with suppress(*_NO_ANSWER):
-        return _cancel(rest, name)
+        found = living_jobs(rest, name)
+        _cancel(rest, found)
+        return len(found)
     return 0
+
+
+def job_state(rest: str, job: str, name: str) -> JobState:
+    """Asks Flink for the state of a job.
+
+    Args:
+        rest: HOST:PORT, or an address of http.
+        job: Its id; empty if only the name is known.
+        name: Of the job.
+    """
+    try:
+        if not job:
+            return "alive" if living_jobs(rest, name) else "gone"
+        state = _get(f"{_root(rest)}/jobs/{job}")["state"]
+    except urllib.error.HTTPError as error:
+        return "gone" if error.code == http.client.NOT_FOUND else "unknown"
+    except _NO_ANSWER:
+        return "unknown"
+    return "ended" if state in _ENDED else "alive"
+
+
+def cancel_job(rest: str, job: str, name: str) -> bool:
+    """Asks Flink to cancel a job; False if it does not answer, or has no such job any more.
+
+    The arguments are those of `job_state`.
+    """
+    try:
+        return _cancel(rest, [job] if job else living_jobs(rest, name)) > 0
+    except _NO_ANSWER:
+        return False
 
 
 def await_end(rest: str, name: str) -> None:
     """Waits until all jobs of a name have ended, for some seconds at most."""
     deadline = time.monotonic() + _CANCEL_SECONDS
     with suppress(*_NO_ANSWER):
-        while _living(rest, name) and time.monotonic() < deadline:
+        while living_jobs(rest, name) and time.monotonic() < deadline:
             time.sleep(_LOOK_SECONDS)
 
 
-def _cancel(rest: str, name: str) -> int:
-    found = _living(rest, name)
-    for job in found:
+def _cancel(rest: str, jobs: Sequence[str]) -> int:
+    """Asks Flink to cancel jobs; returns how many it took the request for."""
+    done = 0
+    for job in jobs:
         request = urllib.request.Request(f"{_root(rest)}/jobs/{job}", method="PATCH")
         # One may end in the meantime, which Flink answers with an error.
         with suppress(urllib.error.HTTPError):
             urllib.request.urlopen(request, timeout=_SECONDS).close()
-    return len(found)
+            done += 1
+    return done
 
 
-def _living(rest: str, name: str) -> list[str]:
+def living_jobs(rest: str, name: str) -> list[str]:
+    """Returns the ids of the jobs of a name that have not ended; raises what urllib does."""
     jobs = _get(f"{_root(rest)}/jobs/overview")["jobs"]
     return [job["jid"] for job in jobs if job["name"] == name and job["state"] not in _ENDED]
 

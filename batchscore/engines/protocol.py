@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from batchscore.job.sections import Runtime
 from batchscore.plan import Plan
+from batchscore.runs.submission import JobState, Submission
 from batchscore.units.unit import Unit
 
 if TYPE_CHECKING:
@@ -25,11 +26,13 @@ class Handle(Protocol):
         metrics: Beam's metrics, once the pipeline has ended well.
         error: What ended the pipeline, or None.
         lost: Why a worker process ended too early, or None. The pipeline may then never end.
+        job: The engine's id of the job, once it goes on without its launcher; empty until then.
     """
 
     metrics: Metrics
     error: BaseException | None
     lost: str | None
+    job: str
 
     def is_alive(self) -> bool:
         """Tells whether the pipeline has not ended yet."""
@@ -88,3 +91,16 @@ class Engine(Protocol):
 
     def submit(self, build: Build, plan: Plan, flags: Sequence[str]) -> Handle:
         """Starts the pipeline that `build` makes, and returns without waiting for its end."""
+
+    def submission(self, plan: Plan, flags: Sequence[str]) -> Submission | None:
+        """Returns how the plan's job will be found, before it has an id.
+
+        None if the job ends with its launcher, as it does at an engine of another package that
+        has no such method.
+        """
+
+    def job_state(self, submission: Submission) -> JobState:
+        """Asks for the state of a job that any launcher submitted; raises nothing."""
+
+    def cancel(self, submission: Submission) -> bool:
+        """Asks for the end of a job, and does not wait for it; False if that cannot be asked."""

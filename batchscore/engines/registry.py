@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -13,6 +13,7 @@ from batchscore.engines.protocol import Build, Engine, Handle
 from batchscore.errors import FailedError, JobFileError, naming_package
 from batchscore.job.sections import Runtime
 from batchscore.plan import Plan
+from batchscore.runs.submission import JobState, Submission
 from batchscore.units.unit import Unit
 
 GROUP = "batchscore.engines"
@@ -109,6 +110,22 @@ class _Offered:
     def submit(self, build: Build, plan: Plan, flags: Sequence[str]) -> Handle:
         with self._naming("submit"):
             return self.engine.submit(build, plan, flags)
+
+    def submission(self, plan: Plan, flags: Sequence[str]) -> Submission | None:
+        if not hasattr(self.engine, "submission"):
+            return None
+        with self._naming("submission"):
+            return self.engine.submission(plan, flags)
+
+    def job_state(self, submission: Submission) -> JobState:
+        with suppress(Exception):  # a package that fails tells nothing
+            return self.engine.job_state(submission)
+        return "unknown"
+
+    def cancel(self, submission: Submission) -> bool:
+        with suppress(Exception):
+            return self.engine.cancel(submission)
+        return False
 
     def _naming(self, method: str) -> AbstractContextManager[None]:
         return naming_package(

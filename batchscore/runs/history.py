@@ -13,8 +13,8 @@ from typing import Any
 from batchscore.errors import InvalidError, OutputError, RecordError, VersionError
 from batchscore.messages.wording import counted, of_count, one_line, reason
 from batchscore.runs import layout
+from batchscore.runs.holder import holder
 from batchscore.runs.layout import slice_id
-from batchscore.runs.lease import holder
 from batchscore.runs.manifest_model import Manifest, decode_manifest
 from batchscore.runs.manifest_parts import ModelFacts
 from batchscore.runs.order import newest_first

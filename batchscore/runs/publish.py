@@ -11,7 +11,8 @@ from batchscore.errors import BatchscoreError, RecordError, RetryError
 from batchscore.runs import layout
 from batchscore.runs.contents import find_damage, published_with
 from batchscore.runs.heal import bring_back, heal
-from batchscore.runs.lease import acquire, last_holder, lost
+from batchscore.runs.holder import last_holder
+from batchscore.runs.lease import acquire, lost
 from batchscore.runs.publication import (
     Journal,
     Publication,

@@ -9,7 +9,7 @@ from contextlib import suppress
 from batchscore.errors import RecordError
 from batchscore.runs import layout
 from batchscore.runs.history import read_history
-from batchscore.runs.lease import holder
+from batchscore.runs.holder import holder
 from batchscore.runs.manifest_model import Manifest
 from batchscore.runs.publication import pending
 from batchscore.runs.run_plan import read_plan

@@ -9,12 +9,20 @@ from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from batchscore.engines import flink_rest
 from batchscore.engines.flink import FlinkEngine
-from batchscore.engines.flink_rest import FlinkCluster, ask_cluster, cancel_jobs, require_pool
+from batchscore.engines.flink_rest import (
+    FlinkCluster,
+    ask_cluster,
+    cancel_job,
+    cancel_jobs,
+    job_state,
+    require_pool,
+)
 from batchscore.errors import InvalidError
 from batchscore.job import load_job
 from batchscore.plan import make_plan
@@ -22,9 +30,17 @@ from tests import factory
 from tests.servers import answering, free_port
 
 PATHS = ("pekko.tcp://flink@127.0.0.1:4711/user/rpc/taskmanager_0", "akka.tcp://flink@tm-2:1/x")
-ANSWERS = {
+JOBS = [
+    {"jid": "a", "name": "one", "state": "RUNNING"},
+    {"jid": "b", "name": "one", "state": "FAILED"},
+    {"jid": "c", "name": "two", "state": "FINISHED"},
+    {"jid": "d", "name": "three", "state": "RESTARTING"},
+]
+ANSWERS: dict[str, Any] = {
     "/taskmanagers": {"taskmanagers": [{"path": p, "slotsNumber": 2} for p in PATHS]},
     "/config": {"flink-version": "1.19.3"},
+    **{f"/jobs/{each['jid']}": {"state": each["state"]} for each in JOBS},
+    "/jobs/overview": {"jobs": JOBS},
 }
 
 
@@ -33,8 +49,18 @@ class Flink(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answers one request."""
-        body = json.dumps(ANSWERS.get(self.path, {})).encode()
-        self.send_response(200)
+        unknown = self.path not in ANSWERS and self.path.startswith("/jobs/")
+        self.answer(404 if unknown else 200, ANSWERS.get(self.path, {}))
+
+    def do_PATCH(self) -> None:
+        """Cancels a job, unless it has ended."""
+        state = ANSWERS.get(self.path, {}).get("state")
+        self.answer({"RUNNING": 202, None: 404}.get(state, 409), {})
+
+    def answer(self, code: int, value: object) -> None:
+        """Sends an answer."""
+        body = json.dumps(value).encode()
+        self.send_response(code)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -93,6 +119,41 @@ def test_an_answer_of_another_kind_is_an_error(body: bytes) -> None:
         with pytest.raises(InvalidError, match="is not Flink's REST"):
             ask_cluster(f"127.0.0.1:{port}")
         assert cancel_jobs(f"127.0.0.1:{port}", "name") == 0
+
+
+@pytest.mark.parametrize(
+    ("job", "name", "state"),
+    [
+        ("a", "one", "alive"),
+        ("b", "one", "ended"),
+        ("c", "two", "ended"),
+        ("d", "three", "alive"),
+        ("e", "one", "gone"),
+        ("", "one", "alive"),
+        ("", "two", "gone"),
+        ("", "four", "gone"),
+    ],
+)
+def test_flink_tells_the_state_of_a_job(rest: str, job: str, name: str, state: str) -> None:
+    """By its id, or by its name where the id is not known; a job of another cluster is gone."""
+    assert job_state(rest, job, name) == state
+
+
+def test_the_state_of_a_job_is_unknown_where_flink_does_not_answer() -> None:
+    """Nobody listens, or another service; neither cancels it."""
+    assert job_state(f"127.0.0.1:{free_port()}", "a", "one") == "unknown"
+    assert not cancel_job(f"127.0.0.1:{free_port()}", "a", "one")
+    with answering(Other) as port:
+        assert job_state(f"127.0.0.1:{port}", "a", "one") == "unknown"
+
+
+def test_a_job_is_cancelled_by_id_or_name(rest: str) -> None:
+    """The answer tells whether Flink took the request."""
+    assert cancel_job(rest, "a", "one")
+    assert cancel_job(rest, "", "one")
+    assert not cancel_job(rest, "b", "one")
+    assert not cancel_job(rest, "", "two")
+    assert cancel_jobs(rest, "one") == 1
 
 
 def test_an_answer_that_does_not_end_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from batchscore.engines.jobs import cancel_job, job_state
 from batchscore.engines.registry import find_engine
 from batchscore.errors import JobFileError
+from batchscore.job import load_job
+from batchscore.plan import make_plan
+from batchscore.runs.submission import Submission
 from tests import factory
 
 MODULE = '''"""An engine that notes what it is asked for, and runs pipelines as `direct` does."""
@@ -57,6 +61,24 @@ def test_a_package_adds_an_engine_by_an_entry_point(
         *(parsed[0], ("start_workers", 1), parsed[1], ("submit", *flags), parsed[1])
     ]
     assert "runtime.engine noting is experimental" in caplog.text
+
+
+def test_jobs_of_an_engine_that_does_not_tell_of_them_are_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine of another package needs no method for them; one that is not installed has none."""
+    (tmp_path / "plain.py").write_text(
+        "class Engine:\n    name = 'plain'\n    experimental = False\n\n"
+        "    def parse_flags(self, *_): ...\n\n"
+        "    place = start_workers = submit = parse_flags\n"
+    )
+    install(tmp_path, "plain", "plain:Engine")
+    monkeypatch.syspath_prepend(tmp_path)
+    plan = make_plan(load_job(str(factory.write_job(tmp_path))))
+    assert find_engine("plain").submission(plan, ()) is None
+    for engine in ("plain", "direct", "absent"):
+        assert job_state(Submission(engine, "a")) == "unknown"
+        assert not cancel_job(Submission(engine, "a"))
 
 
 def test_an_unknown_engine_is_named_with_the_known_ones(

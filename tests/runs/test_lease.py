@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 
 from batchscore.errors import RecordError, RetryError
 from batchscore.runs import layout, lease
-from batchscore.runs.lease import Lease, acquire, holder, holds
+from batchscore.runs.holder import Holder, holder, last_holder, lease_numbers
+from batchscore.runs.lease import Lease, acquire, holds
 from batchscore.storage.store import Store
 from tests.waiting import wait_until
 
@@ -217,9 +218,9 @@ def test_a_late_look_does_not_take_a_slice(store: Store, monkeypatch: pytest.Mon
     """Who looked before others came, went and tidied up, gets no number below theirs."""
     for _ in range(3):
         acquire(store, SLICE, "run").release()
-    look, looks = lease.last_holder, [1]
+    look, looks = last_holder, [1]
 
-    def look_late(store: Store, slice_: str) -> lease.Holder | None:
+    def look_late(store: Store, slice_: str) -> Holder | None:
         found = look(store, slice_)
         return replace(found, number=looks.pop()) if found and looks else found
 
@@ -231,14 +232,14 @@ def test_a_late_look_does_not_take_a_slice(store: Store, monkeypatch: pytest.Mon
 
 def test_a_lease_is_renewed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its thread renews a lease also after the store was out of reach for a while."""
-    monkeypatch.setattr(lease, "_RENEWAL_SECONDS", 0.02)
-    looks, numbers = [0], lease._numbers
+    monkeypatch.setattr(lease, "RENEWAL_SECONDS", 0.02)
+    looks, numbers = [0], lease_numbers
 
     def counted(*given: Any) -> list[int]:
         looks[0] += 1
         return numbers(*given)
 
-    monkeypatch.setattr(lease, "_numbers", counted)
+    monkeypatch.setattr(lease, "lease_numbers", counted)
     with acquire(store, SLICE, "run"):
         folder = Path(store.path(layout.slice_file(SLICE, "lease")))
         away = folder.rename(folder.with_name("away"))
@@ -255,7 +256,7 @@ def test_a_lease_that_was_succeeded_is_not_renewed(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The thread of a lost lease ends, and leaves the files to the successor."""
-    monkeypatch.setattr(lease, "_RENEWAL_SECONDS", 0.02)
+    monkeypatch.setattr(lease, "RENEWAL_SECONDS", 0.02)
     lost = acquire(store, SLICE, "run")
     store.write(layout.slice_file(SLICE, "lease/00000002.json"), b"{}")
     wait_until(lambda: not lost._renewer.is_alive())
@@ -333,5 +334,5 @@ def test_a_lease_file_can_be_read_by_people(store: Store) -> None:
     """A lease says who holds it, where and since when, with times in UTC."""
     with acquire(store, SLICE, "run", "r1"):
         facts = json.loads(store.read(layout.slice_file(SLICE, "lease/00000001.json")))
-    assert set(facts) == set(lease.Holder.__dataclass_fields__)
+    assert set(facts) == set(Holder.__dataclass_fields__) - {"submission"}
     assert facts["since"].endswith("+00:00")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 
 from batchscore.errors import RetryError
-from batchscore.runs import layout, lease
+from batchscore.runs import holder, layout, lease
+from batchscore.runs.holder import Holder, encode_lease, lease_path
 from batchscore.runs.lease import acquire, holds
 from batchscore.storage.store import Store
 
@@ -46,8 +46,8 @@ def renew(store: Store, ahead: float, released: bool = False) -> None:
     """Writes the lease as another machine does whose clock is ahead, or behind."""
     now = (datetime.now(timezone.utc) + timedelta(seconds=ahead)).isoformat()
     process = ("run", "me", "there", 2**22 + 1, "1", "elsewhere")
-    holder = lease.Holder(1, "r1", *process, since=now, renewed=now, released=released)
-    store.write_json(layout.slice_file(SLICE, "lease/00000001.json"), asdict(holder))
+    found = Holder(1, "r1", *process, since=now, renewed=now, released=released)
+    store.write(lease_path(SLICE, 1), encode_lease(found))
 
 
 def written(store: Store, seconds: float) -> None:
@@ -89,7 +89,8 @@ def test_a_reader_with_a_wrong_clock_takes_nothing(
     """A machine whose clock is days ahead does not take a lease that was renewed just now."""
     renew(store, 0)
     now = datetime.now(timezone.utc) + timedelta(seconds=DAYS)
-    monkeypatch.setattr(lease, "_now", lambda: now)
+    monkeypatch.setattr(holder, "utc_now", lambda: now)
+    monkeypatch.setattr(lease, "utc_now", lambda: now)
     with pytest.raises(RetryError, match="held by run r1"):
         acquire(store, SLICE, "run")
 

@@ -17,7 +17,8 @@ from batchscore.drift.table import TableProfile
 from batchscore.errors import RecordError, VersionError
 from batchscore.runs import layout
 from batchscore.runs.history import Unreadable, read_history
-from batchscore.runs.lease import acquire, last_holder
+from batchscore.runs.holder import last_holder
+from batchscore.runs.lease import acquire
 from batchscore.runs.ledger import read_head, read_heads
 from batchscore.runs.publication import Publication, journal_path, read_journals
 from batchscore.runs.run_plan import read_plan
@@ -80,8 +81,10 @@ def test_a_newer_document_is_refused_by_name(store: Store, kind: str) -> None:
     facts = store.read_json(path)
     store.write_json(path, {**facts, "invented": 1, f"batchscore_{kind}": 1})
     assert read(store) == as_written
-    store.write_json(path, {**facts, f"batchscore_{kind}": 2})
-    with pytest.raises(VersionError, match=rf"{kind} .*is of form 2, .*install a newer batchscore"):
+    newer = 3 if kind == "lease" else 2
+    store.write_json(path, {**facts, f"batchscore_{kind}": newer})
+    expected = rf"{kind} .*is of form {newer}, .*install a newer batchscore"
+    with pytest.raises(VersionError, match=expected):
         read(store)
     damaged: tuple[Any, ...] = ({**facts, f"batchscore_{kind}": True}, [], {}, 1, None)
     for wrong in damaged:

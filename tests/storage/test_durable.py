@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from batchscore.runs import layout
-from batchscore.runs.lease import acquire, holder, holds
+from batchscore.runs.holder import holder
+from batchscore.runs.lease import acquire, holds
 from batchscore.storage.durable import FlushedFile, flush_folders, make_folders
 from batchscore.storage.store import Store
 

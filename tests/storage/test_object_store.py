@@ -10,7 +10,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,8 @@ from batchscore.job.text import read_job_file
 from batchscore.models.folder import read_model_folder
 from batchscore.models.loadable import localize
 from batchscore.runs import layout
-from batchscore.runs.lease import Holder, Lease, acquire
+from batchscore.runs.holder import Holder, encode_lease
+from batchscore.runs.lease import Lease, acquire
 from batchscore.storage import retries
 from batchscore.storage.store import Store, open_filesystem
 from tests.factory import write_job
@@ -150,7 +150,7 @@ def test_s3_dates_a_lease(store: Store) -> None:
     path = layout.slice_file("job", "lease/00000001.json")
     ahead = (datetime.now(timezone.utc) + timedelta(days=3)).isoformat()
     process = ("run", "me", "there", 1, "1", "elsewhere")
-    store.write_json(path, asdict(Holder(1, "r1", *process, ahead, ahead, False)))
+    store.write(path, encode_lease(Holder(1, "r1", *process, ahead, ahead, False)))
     with pytest.raises(RetryError, match="renewed just now; the clock of there"):
         acquire(store, "job", "run")
     assert store.names(layout.slice_file("job", "lease")) == ["00000001.json"]

@@ -1,0 +1,215 @@
+"""Who holds a slice: what its newest lease file says, and how that is read and written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from datetime import datetime, timezone
+from typing import Any
+
+from batchscore.errors import RecordError
+from batchscore.messages.wording import reason
+from batchscore.runs import layout
+from batchscore.runs.submission import Submission
+from batchscore.storage.documents import parse_json
+from batchscore.storage.store import Store, encode_json
+from batchscore.storage.typed import decode, plain, require_version
+from batchscore.system.processes import machine, start_of
+
+EXPIRY_SECONDS = 60.0
+"""A lease that was not renewed for so long is over; it is renewed six times as often."""
+RENEWAL_SECONDS = 10.0
+_MOST_BYTES = 1 << 16
+# A lease without the key is of version 1: earlier commits refuse one that has other keys.
+_VERSION = "batchscore_lease"
+_NEWEST = 2
+_NAME = re.compile(r"([0-9]{8})\.json")
+_KINDS: Mapping[str, Any] = {
+    **{"number": int, "pid": int, "released": bool},
+    "submission": Submission | None,
+}
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds, or held, a slice: what its lease file says.
+
+    Args:
+        number: Number of the lease; the highest of a slice is the one that counts.
+        run: The run that it is held for, or empty.
+        command: The command that holds it.
+        user: Who started the command.
+        host: The machine's name.
+        pid: The process.
+        started: The process's start, as its machine counts it, or empty: a pid is used again.
+        machine: Names a boot of a machine and a space of process ids in it.
+        since: When it was taken, ISO 8601 in UTC.
+        renewed: When it was last renewed, ISO 8601 in UTC.
+        released: Whether it was given back.
+        submission: The job of an engine whose workers renew the lease too, or None.
+    """
+
+    number: int
+    run: str
+    command: str
+    user: str
+    host: str
+    pid: int
+    started: str
+    machine: str
+    since: str
+    renewed: str
+    released: bool
+    submission: Submission | None = None
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was renewed, by the reader's clock."""
+        return seconds_since(self.renewed)
+
+    @property
+    def patience(self) -> float:
+        """Seconds after its last renewal until it is over."""
+        waits = self.submission.patience(self.renewed) if self.submission else 0.0
+        return max(EXPIRY_SECONDS, waits)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it keeps others out, if the holder's clock and the reader's agree."""
+        return not self.is_over and self.is_recent
+
+    @property
+    def is_recent(self) -> bool:
+        """Whether the holder's clock dates the last renewal shortly before the reader's now."""
+        return -RENEWAL_SECONDS <= self.age <= self.patience
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it was released, or the process that it needs is known to be dead."""
+        return self.released or (self.submission is None and self.is_dead)
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether the process that took it is known to be dead."""
+        if self.machine != machine():
+            return False
+        start = start_of(self.pid)
+        # What one of them does not tell cannot differ.
+        return start is None or ("" not in (start, self.started) and start != self.started)
+
+
+_NAMES = frozenset(each.name for each in fields(Holder))
+_BEFORE = _NAMES - {"submission"}
+
+
+def lease_path(slice_: str, number: int) -> str:
+    """Path of a lease file."""
+    return layout.slice_file(slice_, f"lease/{number:08d}.json")
+
+
+def lease_numbers(store: Store, slice_: str) -> list[int]:
+    """Returns the numbers of a slice's lease files."""
+    names = store.names(layout.slice_file(slice_, "lease"))
+    return [int(found[1]) for name in names if (found := _NAME.fullmatch(name))]
+
+
+def holder(store: Store, slice_: str) -> Holder | None:
+    """Returns who holds a slice, or None if it is free: given back, expired, or its holder dead.
+
+    This is a look, which trusts clocks, and counts a lease that is dated ahead. `acquire` judges.
+    """
+    last = last_holder(store, slice_)
+    free = last is None or last.is_over or last.age > last.patience
+    return None if free else last
+
+
+def last_holder(store: Store, slice_: str) -> Holder | None:
+    """Returns who took a slice last, whether it is still held or not; None if nobody ever did."""
+    while numbers := lease_numbers(store, slice_):
+        # A file that was listed goes when its successor gives the slice back.
+        with suppress(FileNotFoundError):
+            return read_lease(store, slice_, max(numbers))[1]
+    return None
+
+
+def read_lease(store: Store, slice_: str, number: int) -> tuple[bytes, Holder]:
+    """Returns the bytes of a lease file, and what it says.
+
+    Raises:
+        FileNotFoundError: There is none.
+        RecordError: It is damaged, or a newer batchscore wrote it.
+    """
+    path = lease_path(slice_, number)
+    try:
+        data = store.read(path, _MOST_BYTES)
+        return data, _decode(data, number, f"lease {store.url(path)}")
+    except (TypeError, ValueError, IsADirectoryError) as error:
+        raise RecordError(
+            f"lease {store.url(path)}: damaged ({reason(error)}); when no run of the slice is "
+            "under way, remove the file"
+        ) from error
+
+
+def encode_lease(lease: Holder) -> bytes:
+    """Returns a lease as the bytes of its file.
+
+    One without a submission has the form that earlier versions read. They refuse the other by
+    name, since they would take the slice once the launcher is dead.
+    """
+    facts: dict[str, Any] = plain(lease)
+    if lease.submission is None:
+        del facts["submission"]
+        return encode_json(facts)
+    return encode_json({_VERSION: _NEWEST, **facts})
+
+
+def _decode(data: bytes, number: int, what: str) -> Holder:
+    if not data.strip(b"\0"):
+        return _lost(number)
+    facts = parse_json(data)
+    if not isinstance(facts, dict) or facts.keys() != _BEFORE:
+        require_version(facts, _VERSION, _NEWEST, what)
+        facts = {name: facts[name] for name in facts.keys() & _NAMES}
+    # Not `decode`, which costs more: workers look at the lease at each unit's end.
+    found = Holder(**{**facts, **_submission(facts)})
+    wrong = [name for name in facts if not isinstance(getattr(found, name), _KINDS.get(name, str))]
+    if wrong or found.number != number or found.pid < 1:
+        raise ValueError(f"its {wrong[0] if wrong else 'number or pid'} is not valid for a lease")
+    seconds_since(found.renewed)
+    return found
+
+
+def _submission(facts: Mapping[str, Any]) -> dict[str, Submission]:
+    given = facts.get("submission")
+    return {} if given is None else {"submission": decode(Submission, given)}
+
+
+def _lost(number: int) -> Holder:
+    """Returns a lease whose bytes a power cut took, before they were on disk, with its holder."""
+    never = datetime.fromtimestamp(0, timezone.utc).isoformat()
+    return Holder(number, "", "", "", "", 1, "", "", never, never, released=True)
+
+
+def describe_holder(store: Store, slice_: str, last: Holder) -> str:
+    """Says who holds a slice, since when, and what to do."""
+    run = f"run {last.run}" if last.run else f"`{last.command}`"
+    renewed = f"renewed {last.age:.0f} s ago"
+    if not last.is_recent:
+        renewed = f"renewed just now; the clock of {last.host} or of this machine is wrong"
+    return (
+        f"slice {slice_} of {store.address} is held by {run}, {last.user}@{last.host}, "
+        f"pid {last.pid}, since {last.since} ({renewed}); "
+        "run again when it is done"
+    )
+
+
+def utc_now() -> datetime:
+    """Returns this moment."""
+    return datetime.now(timezone.utc)
+
+
+def seconds_since(moment: str) -> float:
+    """Returns seconds; ValueError or TypeError if it is no time of a known zone."""
+    return (utc_now() - datetime.fromisoformat(moment)).total_seconds()
