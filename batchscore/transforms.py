@@ -13,6 +13,7 @@ from batchscore.models.process.current import dismiss
 from batchscore.runs import layout
 from batchscore.runs.failures import recorded
 from batchscore.runs.manifest_model import FOUND_FINISHED
+from batchscore.runs.progress import working_on
 from batchscore.stages.block import Block, decode_block, encode_block, settled
 from batchscore.stages.read import done_block, read_unit_ahead
 from batchscore.system.beam_import import (
@@ -28,6 +29,7 @@ from batchscore.units.unit import Unit
 from batchscore.worker.arrival import arrived
 from batchscore.worker.attempts import Attempts
 from batchscore.worker.golden import ensure_golden, record_golden
+from batchscore.worker.presence import attend
 from batchscore.worker.scoring import (
     Scorer,
     late_infer_step,
@@ -83,6 +85,7 @@ class SpecDoFn(Sealed, beam.DoFn):
     def setup(self) -> None:
         """Fetches what the run's workers need of the job, unless another step did."""
         with self._recorded():
+            attend(self._spec)
             self._spec = arrived(self._spec)
 
     def _recorded(self) -> Any:
@@ -106,9 +109,9 @@ class ReadUnits(SpecDoFn):
                 Metrics.counter("batchscore", FOUND_FINISHED).inc()
                 yield done_block(unit, spec.scoring.source)
                 return
-            with closing(
-                read_unit_ahead(unit, spec.scoring.source, spec.scoring.max_bad_shards)
-            ) as blocks:
+            blocks = read_unit_ahead(unit, spec.scoring.source, spec.scoring.max_bad_shards)
+            # All steps take a block before the next one is read.
+            with working_on(spec.identity.run, unit), closing(blocks):
                 yield from blocks
 
 

@@ -54,6 +54,7 @@ from batchscore.runs.publication import is_pending
 from batchscore.runs.run_plan import RunPlan, encode_plan
 from batchscore.runs.segments import expand
 from batchscore.runs.snapshot import snapshot
+from batchscore.runs.stalls import Stalls
 from batchscore.storage.store import Store, encode_json
 from batchscore.system.imports import frozen, uncollected
 from batchscore.worker.spec import RunIdentity, RunSpec, Shipment
@@ -344,13 +345,14 @@ def _watched(
         raise stopped(run, stop)
     started = time.monotonic()
     spec, units = run.spec, run.work.units
+    stalls = Stalls(spec.execution.model_timeout_s)
     if spec.shipment is not None:
         send(run.plan, spec.shipment)
     work = launch.engine.submit(lambda p: build(p, spec, units), run.plan, launch.flags)
     try:
         while work.is_alive():
             work.join(_LOOK_SECONDS)
-            _look(run, work, watch, stop, started)
+            _look(run, work, watch, stop, started, stalls)
             if launch.engine.retries:
                 _check_failures(run, work)
     finally:
@@ -363,7 +365,12 @@ def _watched(
 
 
 def _look(
-    run: Run, work: Handle, watch: Callable[[Progress], None], stop: Stop, started: float
+    run: Run,
+    work: Handle,
+    watch: Callable[[Progress], None],
+    stop: Stop,
+    started: float,
+    stalls: Stalls,
 ) -> None:
     """Reports progress, and raises what ends a run before its pipeline ends."""
     if stop.signal is not None:
@@ -373,6 +380,8 @@ def _look(
     counts = read_counts(run.spec.output, run.spec.identity.run)
     if counts.stop_requested and _is_cancelled(run, stop):
         _stop(run, work, stop)
+    for stall in stalls.look(counts.processes):
+        _log.warning("%s", stall)
     watch(Progress(counts.rows, run.work.unit_rows, time.monotonic() - started))
     _check_rejects(run, work, counts.rejected)
 

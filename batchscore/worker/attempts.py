@@ -98,7 +98,7 @@ class Attempts:
         rows = len(block) + rejected
         before = self._counts[block.unit.id]
         self._counts[block.unit.id] = Counts(before.rows + rows, before.rejected + rejected)
-        self._pulse.add(rows, rejected)
+        self._pulse.add(rows, rejected, block.unit.id)
 
     def _end(self, block: Block, end: End) -> None:
         start = time.perf_counter()

@@ -6,6 +6,8 @@ import errno
 import fcntl
 import hashlib
 import json
+import os
+import platform
 import signal
 import threading
 import time
@@ -25,6 +27,7 @@ from batchscore.errors import FailedError, StoppedError
 from batchscore.job import load_job
 from batchscore.plan import make_plan, settle
 from batchscore.plan.shipping import pack
+from batchscore.runs import stalls
 from batchscore.runs.actor import actor
 from batchscore.runs.failures import recorded
 from batchscore.runs.progress import Progress, request_stop
@@ -223,6 +226,17 @@ def test_progress_is_plain_lines_without_a_terminal(
     assert any("rows/s, about" in line and "s left" in line for line in lines)
     assert "\x1b" not in done.stderr
     assert "scored" not in done.stdout.partition("\n")[0]
+
+
+def test_a_unit_without_progress_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A warning names unit, shards and worker, and the run goes on."""
+    monkeypatch.setattr(stalls, "STALL_SECONDS", 0.01)
+    done = factory.run_cli("run", write_sleepy_job(tmp_path))
+    assert done.exit_code == 0
+    assert "(shards 0.parquet, 1.parquet): no batch was finished for 0 seconds" in caplog.text
+    assert f"on worker {platform.node()}, process {os.getpid()}" in caplog.text
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from pathlib import Path
 
 import pytest
 
 from batchscore.errors import StoppedError
 from batchscore.runs import layout, progress
-from batchscore.runs.progress import Counts, Pulse, read_counts, read_stop, request_stop
+from batchscore.runs.progress import (
+    Counts,
+    Pulse,
+    WorkerProgress,
+    beat_all,
+    read_counts,
+    read_stop,
+    request_stop,
+    working_on,
+)
 from batchscore.storage.store import Store
+from batchscore.units.unit import Piece, Shard, Unit
 from tests.factory import FaultyStore
 
 
@@ -22,6 +34,12 @@ def store(tmp_path: Path) -> Store:
     return store
 
 
+def make_unit(shards: int) -> Unit:
+    """A unit of some shards."""
+    shard = [Shard(f"in/{number}.parquet", 1, "", 1) for number in range(shards)]
+    return Unit("u", tuple(Piece(each, (0,), (0,), (1,)) for each in shard))
+
+
 class Clock:
     """A clock that does not move until it is set."""
 
@@ -30,6 +48,10 @@ class Clock:
 
     def monotonic(self) -> float:
         """Seconds."""
+        return self.now
+
+    def time(self) -> float:
+        """Seconds, too."""
         return self.now
 
 
@@ -48,7 +70,8 @@ def test_the_counts_of_all_workers_add_up(store: Store, clock: Clock) -> None:
         pulse.add(rows, rejected=rows // 5)
     clock.now += 1.5
     first.add(20)
-    assert read_counts(store, "r") == Counts(rows=35, rejected=3, workers=2)
+    found = read_counts(store, "r")
+    assert (found.rows, found.rejected, found.workers) == (35, 3, 2)
     assert read_counts(store, "none") == Counts()
 
 
@@ -123,3 +146,62 @@ def test_a_count_that_cannot_be_written_is_left_out(tmp_path: Path, store: Store
     """A worker goes on when its count finds no place."""
     (tmp_path / layout.progress("r")).write_bytes(b"a file where a folder should be")
     Pulse(store, "r").add(7)
+
+
+@pytest.mark.parametrize(
+    ("shards", "words"),
+    [
+        (1, "shard 0.parquet"),
+        (3, "shards 0.parquet, 1.parquet, 2.parquet"),
+        (5, "shards 0.parquet, 1.parquet, 2.parquet and 2 others"),
+    ],
+)
+def test_a_worker_names_its_unit(store: Store, clock: Clock, shards: int, words: str) -> None:
+    """It says which unit it is on, since when, and when that advanced; once it is done, none."""
+    pulse = Pulse(store, "r")
+    with working_on("r", make_unit(shards)):
+        (found,) = read_counts(store, "r").processes
+        assert (found.host, found.pid) == (platform.node(), os.getpid())
+        (doing,) = found.units
+        assert (doing.unit, doing.shards) == ("u", words)
+        assert (doing.since, doing.advanced) == (1_000.0, 1_000.0)
+        clock.now += 2.0
+        pulse.add(1, unit="u")
+        (doing,) = read_counts(store, "r").processes[0].units
+        assert (doing.since, doing.advanced) == (1_000.0, 1_002.0)
+    clock.now += 2.0
+    pulse.add(0)
+    assert read_counts(store, "r").processes[0].units == []
+
+
+def test_a_worker_that_waits_says_that_it_lives(store: Store, clock: Clock) -> None:
+    """A beat is written while a unit is worked on, every five seconds, and at no other time."""
+    pulses = [Pulse(store, "r"), Pulse(store, "other")]
+    beat_all()
+    assert read_counts(store, "r").processes == ()
+    with working_on("r", make_unit(1)):
+        for seconds, at in ((4.0, 1_000.0), (1.0, 1_005.0)):
+            clock.now += seconds
+            beat_all()
+            assert read_counts(store, "r").processes[0].at == at
+    clock.now += 9.0
+    beat_all()
+    assert read_counts(store, "r").processes[0].at == 1_005.0
+    assert read_counts(store, "other").processes == ()
+    assert len(pulses) == 2
+
+
+def test_a_beat_of_a_closed_run_writes_nothing(store: Store, clock: Clock) -> None:
+    """What a run worked with stays removed."""
+    pulse = Pulse(store, "r")
+    with working_on("r", make_unit(1)):
+        store.remove(layout.work("r"))
+        clock.now += 9.0
+        pulse.beat()
+    assert not store.exists(layout.work("r"))
+
+
+def test_counts_of_earlier_versions_are_read(store: Store) -> None:
+    """They name no worker."""
+    store.write_json(f"{layout.progress('r')}/0.json", {"rows": 7, "rejected": 2})
+    assert read_counts(store, "r").processes == (WorkerProgress(7, 2),)
