@@ -3,6 +3,7 @@
 from batchscore.cli.app import cli, main
 from batchscore.cli.decide import discard, release, rollback
 from batchscore.cli.drift import compare, profile, report
+from batchscore.cli.follow import status
 from batchscore.cli.inspect import files, runs, schema, show, trace, verify
 from batchscore.cli.score import check, run
 
@@ -10,8 +11,9 @@ __all__ = ["cli", "main"]
 
 _SCORE = (check, run)
 _READ = (runs, show, files, verify, trace, schema)
+_FOLLOW = (status,)
 _DECIDE = (release, discard, rollback)
 _DRIFT = (profile, compare, report)
 
-for _command in (*_SCORE, *_READ, *_DECIDE, *_DRIFT):
+for _command in (*_SCORE, *_READ, *_FOLLOW, *_DECIDE, *_DRIFT):
     cli.add_command(_command)

@@ -189,11 +189,10 @@ def _check_unpublished(store: Store, slice_: str) -> None:
 
 def list_runs(store: Store) -> list[str]:
     """Returns the names of all runs that left a manifest, in no stated order."""
-    return [
-        run
-        for run in store.names(f"{layout.HOME}/runs")
-        if store.exists(layout.run_file(run, "manifest.json"))
-    ]
+    runs = store.names(f"{layout.HOME}/runs")
+    with ThreadPoolExecutor(_THREADS) as pool:
+        ended = pool.map(lambda run: store.exists(layout.run_file(run, "manifest.json")), runs)
+        return [run for run, is_there in zip(runs, ended, strict=True) if is_there]
 
 
 @dataclass(frozen=True)
@@ -427,8 +426,9 @@ def current_runs(store: Store, slice_: str | None) -> set[str]:
 def pending_runs(store: Store, slice_: str | None) -> list[str | RecordError]:
     """Returns the runs whose publication was started and not finished; damaged journals' errors."""
     slices = [slice_] if slice_ else store.names(f"{layout.HOME}/slices")
-    found = [_pending_run(store, name) for name in slices]
-    return [each for each in found if each is not None]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        found = pool.map(lambda name: _pending_run(store, name), slices)
+        return [each for each in found if each is not None]
 
 
 def _pending_run(store: Store, slice_: str) -> str | RecordError | None:

@@ -37,6 +37,7 @@ SURFACE = {
     "files": {"WHERE", *JOB, *EVERY},
     "verify": {"WHERE", *JOB, *EVERY},
     "trace": {"WHERE", "COLUMN=VALUE [COLUMN=VALUE ...]", *JOB, *EVERY},
+    "status": {"WHERE", *JOB, *EVERY},
     "release": {"WHERE", "RUN", "--reason", *JOB, *EVERY},
     "discard": {"WHERE", "RUN", "--reason", *JOB, *EVERY},
     "rollback": {"WHERE", "--undo", "--reason", *JOB, *EVERY},
