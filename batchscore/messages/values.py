@@ -147,16 +147,26 @@ def number_texts(column: pa.Array) -> pa.Array:
     """Returns numbers or booleans (b,) as texts of at most 80 characters; a null is `null`."""
     if pa.types.is_float16(column.type):
         column = column.cast(pa.float32())
-    return bounded(pc.fill_null(column.cast(pa.string()), "null"))
+    return bounded(pc.fill_null(column.cast(pa.string()), text_scalar("null")))
 
 
 def bounded(texts: pa.Array) -> pa.Array:
     """Returns texts (b,) cut to 80 characters."""
-    long_b = pc.greater(pc.utf8_length(texts), _SHOWN)
-    cut = pc.binary_join_element_wise(pc.utf8_slice_codeunits(texts, 0, _SHOWN - 1), "…", "")
-    return pc.if_else(long_b, cut, texts)
+    limit = pa.Array.from_buffers(pa.int32(), 1, [None, pa.py_buffer(np.int32(_SHOWN))])[0]
+    long_b = pc.greater(pc.utf8_length(texts), limit)
+    return pc.if_else(
+        long_b, joined_texts([pc.utf8_slice_codeunits(texts, 0, _SHOWN - 1), "…"]), texts
+    )
 
 
 def joined_texts(parts: Sequence[pa.Array | str]) -> pa.Array:
     """Returns texts (b,) that are put together from columns of texts and from fixed texts."""
-    return pc.binary_join_element_wise(*parts, "")
+    columns = [text_scalar(part) if isinstance(part, str) else part for part in parts]
+    return pc.binary_join_element_wise(*columns, text_scalar(""))
+
+
+def text_scalar(text: str) -> pa.Scalar:
+    """Returns a text as a scalar; Arrow imports pandas for one that it is given by Python."""
+    data = text.encode()
+    ends = pa.py_buffer(np.array([0, len(data)], np.int32))
+    return pa.Array.from_buffers(pa.string(), 1, [None, ends, pa.py_buffer(data)])[0]

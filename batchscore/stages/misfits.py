@@ -23,7 +23,7 @@ from batchscore.columnar.arrays import (
     to_numpy,
 )
 from batchscore.columnar.ragged import Varying
-from batchscore.messages.values import joined_texts, number_texts
+from batchscore.messages.values import joined_texts, number_texts, text_scalar
 from batchscore.messages.wording import counted
 from batchscore.stages.block import Cause
 
@@ -89,7 +89,7 @@ def _faults(column: pa.Array, wanted: Wanted, is_sequence: bool = False) -> Iter
     if column.null_count:
         expected = "a list of numbers" if lists else f"a number ({wanted.dtype})"
         null_f = np.flatnonzero(to_numpy(column.is_null()))
-        yield _Fault("is null", null_f, pa.repeat("null", len(null_f)), expected)
+        yield _Fault("is null", null_f, pa.repeat(text_scalar("null"), len(null_f)), expected)
     if lists:
         if not is_sequence:
             yield from _lengths(column, wanted)
@@ -99,8 +99,8 @@ def _faults(column: pa.Array, wanted: Wanted, is_sequence: bool = False) -> Iter
 
 
 def _lengths(column: pa.Array, wanted: Wanted) -> Iterator[_Fault]:
-    lengths = pc.fill_null(pc.list_value_length(column), wanted.width)
-    bad_f = np.flatnonzero(to_numpy(lengths) != wanted.width)
+    lengths = pc.list_value_length(column)
+    bad_f = np.flatnonzero(filled(lengths, wanted.width) != wanted.width)
     if len(bad_f):
         found = joined_texts(["a list of ", number_texts(lengths.take(to_arrow(bad_f)))])
         expected = f"a list of {counted(wanted.width, 'number')}"
@@ -182,5 +182,5 @@ def _origin(name: str, column: pa.Array, place_n: Array, columns: Sequence[str])
         return names.take(to_arrow(place_n))
     what = f"column {columns[0]!r}" if columns else f"input {name!r}"
     if not is_list(column.type):
-        return pa.repeat(f" for {what}", len(place_n))
+        return pa.repeat(text_scalar(f" for {what}"), len(place_n))
     return joined_texts([" at place ", number_texts(to_arrow(place_n)), f" of {what}"])

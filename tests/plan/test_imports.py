@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from tests import factory
@@ -53,9 +54,20 @@ def test_runs_that_score_nothing_import_neither_beam_nor_a_framework(tmp_path: P
 
 @pytest.mark.slow
 def test_a_run_without_filters_and_functions_imports_no_pandas(tmp_path: Path) -> None:
-    """Arrow imports it as soon as it is given a Python value, which a plain job does not need."""
-    settings = {"checks.unique": ["id"], "runtime.model_process": "on"}
+    """Arrow imports it as soon as it is given a Python value, which a plain job does not need.
+
+    Neither do rows that are rejected, and the reasons for that.
+    """
+    settings = {
+        "checks.unique": ["id"],
+        "output.partition_by": ["part"],
+        "rejects.max_ratio": 1.0,
+        "runtime.model_process": "on",
+    }
     job = factory.write_job(tmp_path, settings)
+    rows = factory.make_rows()
+    holes = pa.array([None if i % 9 == 4 else 0.5 for i in range(len(rows))], pa.float32())
+    factory.write_shard(tmp_path / "in/0.parquet", rows.set_column(1, "a", holes))
     program = RUNS.replace("runtime.workers=2", "runtime.workers=1")
     done = subprocess.run([sys.executable, "-c", program, str(job)], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "['apache_beam', 'grpc']", done.stdout + done.stderr

@@ -19,7 +19,7 @@ from batchscore.columnar.arrays import (
     to_numpy,
 )
 from batchscore.columnar.ragged import Ragged
-from batchscore.messages.values import joined_texts
+from batchscore.messages.values import joined_texts, text_scalar
 from batchscore.models.backends.calling import Calls
 from batchscore.models.backends.facts import Inputs
 from batchscore.stages.block import Block, reject_non_finite, reject_rows
@@ -82,7 +82,7 @@ def _missing_rows(values: pa.RecordBatch) -> Array:
     mask_b = np.zeros(values.num_rows, np.bool_)
     for column in values.columns:
         row_n, _, found = spoiled_values(column)
-        mask_b[row_n[to_numpy(pc.equal(found, "nan"))]] = True
+        mask_b[row_n[to_numpy(pc.equal(found, text_scalar("nan")))]] = True
     return mask_b
 
 
