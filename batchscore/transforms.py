@@ -29,6 +29,7 @@ from batchscore.units.unit import Unit
 from batchscore.worker.arrival import arrived
 from batchscore.worker.attempts import Attempts
 from batchscore.worker.golden import ensure_golden, record_golden
+from batchscore.worker.log import save_log
 from batchscore.worker.presence import attend
 from batchscore.worker.scoring import (
     Scorer,
@@ -199,11 +200,14 @@ class WriteUnits(SpecDoFn):
     def finish_bundle(self) -> Sequence[WindowedValue]:
         """Returns the addresses of the other records of the bundle."""
         with self._recorded():
-            return [GlobalWindows.windowed_value(a) for a in self._attempts.complete()]
+            done = [GlobalWindows.windowed_value(a) for a in self._attempts.complete()]
+            save_log()
+            return done
 
     def teardown(self) -> None:
         """Closes attempts that a failure left open."""
         self._attempts.close()
+        save_log()
 
 
 class Finish(SpecDoFn):
@@ -215,4 +219,6 @@ class Finish(SpecDoFn):
             ensure_golden(self._spec)
             # All rows are scored: the system takes the memory back while the run is finished.
             dismiss()
-            return [finish_run(self._spec, addresses).document]
+            done = [finish_run(self._spec, addresses).document]
+            save_log()
+            return done

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from batchscore.cli.app import (
@@ -14,6 +16,9 @@ from batchscore.cli.app import (
     reporting,
     typed,
 )
+
+if TYPE_CHECKING:
+    from batchscore.storage.store import Store
 
 
 @click.command()
@@ -42,11 +47,13 @@ def runs(
 @click.command()
 @click.argument("where")
 @click.argument("run_id", metavar="[RUN]", required=False)
+@click.option("--logs", is_flag=True, help="Show what its worker processes logged instead.")
 @job_options
 @common_options
 def show(
     where: str,
     run_id: str | None,
+    logs: bool,
     params: tuple[str, ...],
     overrides: tuple[str, ...],
     as_json: bool,
@@ -62,6 +69,8 @@ def show(
         from batchscore.runs.history import newest, read_manifest, reading
 
         store, slice_ = open_output(where, params, overrides)
+        if logs:
+            return _show_logs(store, slice_, run_id, as_json)
         manifest = read_manifest(store, run_id) if run_id else newest(store, slice_)
         if as_json:
             print_json(manifest.document)
@@ -72,6 +81,17 @@ def show(
                 steps = render.steps(manifest, name, program())
                 lines = [*render.details(manifest, store.address), *tables, *steps]
             print_lines(lines)
+
+
+def _show_logs(store: Store, slice_: str | None, run_id: str | None, as_json: bool) -> None:
+    from batchscore.cli.render.logs import logged
+    from batchscore.commands.logs import logs_of
+
+    found = logs_of(store, slice_, run_id)
+    if as_json:
+        print_json(found.to_json())
+    else:
+        print_lines(logged(found))
 
 
 @click.command()

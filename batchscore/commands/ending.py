@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import suppress
 
 from batchscore.errors import BatchscoreError, FailedError, InvalidError, LeaseError, RetryError
+from batchscore.messages.wording import counted, one_line
 from batchscore.runs import layout
 from batchscore.runs.failures import describe, find_os_error, find_own_error, read_failure
 from batchscore.runs.history import read_manifest
 from batchscore.runs.lease import holds, is_taken_over, lost, require_lease
+from batchscore.runs.progress import read_counts
 from batchscore.runs.publication import journal_path
+from batchscore.runs.worker_logs import read_logs
 from batchscore.worker.spec import RunSpec
+
+_LINES = 3
+"""So many lines of a worker's log a message shows."""
 
 
 def is_publishing(spec: RunSpec) -> bool:
@@ -74,7 +81,8 @@ def removed(spec: RunSpec, what: str) -> FailedError:
 
 def explained(spec: RunSpec, error: BaseException) -> BatchscoreError:
     """Returns what an engine's error comes from: a worker's own, where it could write that down."""
-    found = read_failure(spec.output, spec.identity.run)
+    run, elsewhere = spec.identity.run, spec.shipment is not None
+    found = read_failure(spec.output, run, elsewhere=elsewhere)
     if found is not None:
         failure, trace = found
         failure.__cause__ = RuntimeError(trace)
@@ -82,11 +90,48 @@ def explained(spec: RunSpec, error: BaseException) -> BatchscoreError:
     cause = _first_cause(error)
     if isinstance(cause, BatchscoreError):
         return cause
-    failure = find_own_error(str(cause)) or FailedError(
-        describe(find_os_error(str(cause)) or cause)["message"]
-    )
+    failure = find_own_error(str(cause)) or _unsaid(spec, cause)
     failure.__cause__ = error
     return failure
+
+
+def _unsaid(spec: RunSpec, cause: BaseException) -> FailedError:
+    """Returns an engine's error with what workers elsewhere did when they ended without one."""
+    message = describe(find_os_error(str(cause)) or cause)["message"]
+    if spec.shipment is not None and (last := _last_words(spec)):
+        message = (
+            f"{last}. A function or the model may end its process, as too little memory does; "
+            f"finished units are kept. The engine says: {message}"
+        )
+    return FailedError(message)
+
+
+def _last_words(spec: RunSpec) -> str | None:
+    """Returns which unit workers were on that ended without an error, and what the last logged.
+
+    Each time that an engine starts work again, another process works on the unit.
+    """
+    store, run = spec.output, spec.identity.run
+    found = [
+        (each.at, doing, each) for each in read_counts(store, run).processes for doing in each.units
+    ]
+    if not found:
+        return None
+    [(unit, times)] = Counter(doing.unit for _, doing, _ in found).most_common(1)
+    _, doing, worker = max((e for e in found if e[1].unit == unit), key=lambda each: each[0])
+    lines = [
+        line
+        for log in read_logs(store, spec.slice, run)
+        if (log.host, log.pid) == (worker.host, worker.pid)
+        for line in log.lines
+    ]
+    said = "; ".join(one_line(f"{line.source}: {line.message}", 200) for line in lines[-_LINES:])
+    return (
+        f"unit {one_line(unit)} ({one_line(doing.shards, 200)}) was under way on "
+        f"{counted(times, 'worker process')} that ended without an error, the last on "
+        f"{one_line(worker.host)}, process {worker.pid}, which "
+        + (f"last logged: {said}" if said else "logged nothing")
+    )
 
 
 def _first_cause(error: BaseException) -> BaseException:

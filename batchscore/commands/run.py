@@ -329,6 +329,7 @@ def _remove_remains(spec: RunSpec) -> None:
     folders = [
         layout.staging(spec.slice),
         layout.ledger(spec.slice, spec.identity.score),
+        layout.logs(spec.slice, spec.identity.run),
     ]
     for folder in folders:
         spec.output.remove(folder)
@@ -388,7 +389,8 @@ def _look(
 
 def _check_failures(run: Run, work: Handle) -> None:
     """Ends a run whose workers met what they would meet again; it is cancelled on the way out."""
-    found = read_failure(run.spec.output, run.spec.identity.run, final=True)
+    name, elsewhere = run.spec.identity.run, run.spec.shipment is not None
+    found = read_failure(run.spec.output, name, final=True, elsewhere=elsewhere)
     if found is None or not work.is_alive() or is_publishing(run.spec):
         return
     request_stop(run.spec.output, run.spec.identity.run)

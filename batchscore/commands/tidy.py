@@ -21,6 +21,7 @@ from batchscore.runs.progress import read_stop
 from batchscore.runs.publish import Held, roll_forward
 from batchscore.runs.run_plan import RunPlan, read_plan
 from batchscore.runs.shipped import sweep_shipped
+from batchscore.runs.worker_logs import remove_logs
 from batchscore.storage.store import Store
 
 _UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
@@ -134,6 +135,8 @@ def purge(store: Store, slice_: str, days: int) -> None:
         store.remove(f"{layout.HOME}/retired/{run}")
     if None not in kept:  # else which records a run needs is unknown, and all are kept
         sweep_records(store, slice_, set().union(*needed))
+    if layout.LOGS in inside:
+        remove_logs(store, slice_, days)
     if inside & {layout.CODE, layout.MODELS}:
         sweep_shipped(store, slice_, instant.timestamp())
 

@@ -16,6 +16,7 @@ from batchscore.plan.plan import Plan
 from batchscore.runs import layout
 from batchscore.storage.by_content import Content, content_of, put_all
 from batchscore.storage.store import is_local
+from batchscore.system.processes import here
 from batchscore.worker.spec import Shipment
 from batchscore.worker.versions import versions_here
 
@@ -66,6 +67,7 @@ def pack(plan: Plan) -> Shipment:
         versions=versions_here(
             dict.fromkeys((*_ALWAYS, *packages, *(each.removeprefix(VERSION_OF) for each in facts)))
         ),
+        launcher=here(),
     )
 
 

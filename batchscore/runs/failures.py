@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
+import platform
 import re
 import secrets
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -20,7 +22,7 @@ from batchscore.errors import (
     StoppedError,
 )
 from batchscore.messages.addresses import redacted_text
-from batchscore.messages.wording import remedy_of
+from batchscore.messages.wording import one_line, remedy_of
 from batchscore.runs import layout
 from batchscore.storage.retries import is_passing
 from batchscore.storage.store import Store
@@ -35,7 +37,13 @@ _ABSENT = re.compile(
 _BASE = r"beam:version:sdk_base:apache/beam_python([\d.]+)_sdk:(\S+)\."
 _OTHER_BEAM = re.compile(f"Submission environment: {_BASE} Runtime environment: {_BASE}")
 _ALIKE = "nothing was published: install the launcher's versions where the workers run"
-_unwritten: dict[str, dict[str, str]] = {}
+_unwritten: dict[str, dict[str, Any]] = {}
+_listeners = set[Callable[[str], None]]()
+
+
+def tell_of_failures(listener: Callable[[str], None]) -> None:
+    """Has a function called with the message of each error that is written down."""
+    _listeners.add(listener)
 
 
 @contextmanager
@@ -48,7 +56,10 @@ def recorded(store: Store, run: str) -> Iterator[None]:
         yield
     except Exception as error:
         if not getattr(error, "recorded", False):
-            facts = describe(error)
+            described = describe(error)
+            for listener in _listeners:
+                listener(described["message"])
+            facts = {**described, "host": platform.node(), "pid": os.getpid()}
             try:
                 written = {**facts, "final": is_final(error)}
                 store.write_json(_path(run), written, flush=False)
@@ -123,7 +134,9 @@ def find_os_error(text: str) -> OSError | None:
     return OSError(int(found[1]), found[2]) if found else None
 
 
-def read_failure(store: Store, run: str, final: bool = False) -> tuple[BatchscoreError, str] | None:
+def read_failure(
+    store: Store, run: str, final: bool = False, elsewhere: bool = False
+) -> tuple[BatchscoreError, str] | None:
     """Returns the error that workers of a run wrote down, with its trace; the first by name.
 
     One that this process could not write down comes after those. That a run was stopped is
@@ -131,22 +144,33 @@ def read_failure(store: Store, run: str, final: bool = False) -> tuple[Batchscor
 
     Args:
         final: Only errors after which work that is done again fails again.
+        elsewhere: The workers are not the launcher's own: the message names the one that failed.
     """
     names = store.names(layout.failures(run))
     paths = [f"{layout.failures(run)}/{name}" for name in names]
-    found = [each for path in paths for each in _read(store, path, final)]
+    found = [each for path in paths for each in _read(store, path, final, elsewhere)]
     if run in _unwritten and not final:
         found.append(_revive(_unwritten[run]))
     found.sort(key=lambda pair: isinstance(pair[0], StoppedError))
     return found[0] if found else None
 
 
-def _read(store: Store, path: str, final: bool) -> Iterator[tuple[BatchscoreError, str]]:
+def _read(
+    store: Store, path: str, final: bool, elsewhere: bool
+) -> Iterator[tuple[BatchscoreError, str]]:
     """Yields the error that a worker wrote down; nothing where that is damaged."""
     with suppress(OSError, ValueError, LookupError, TypeError):
         facts = store.read_json(path)
         if facts.get("final") or not final:
-            yield _revive(facts)
+            yield _revive({**facts, "message": _located(facts)} if elsewhere else facts)
+
+
+def _located(facts: Mapping[str, Any]) -> str:
+    """Returns an error's message with the worker that met it, unless it names that already."""
+    message, host = str(facts["message"]), one_line(facts.get("host", ""))
+    if not host or f"worker on {host}" in message:
+        return message
+    return f"{message} (on worker {host}, process {one_line(facts.get('pid'))})"
 
 
 def _revive(facts: dict[str, Any]) -> tuple[BatchscoreError, str]:

@@ -20,6 +20,7 @@ HOME = "_batchscore"
 RETIRED = f"{HOME}/retired"
 CODE = f"{HOME}/code"
 MODELS = f"{HOME}/models"
+LOGS = f"{HOME}/logs"
 GOLDEN = "golden-"
 PROBE = "probe-"
 FORMAT = f"{HOME}/format.json"
@@ -96,6 +97,11 @@ def progress(run: str) -> str:
 def halvings(run: str) -> str:
     """Folder of what a run's workers tell of devices whose memory ran out."""
     return f"{work(run)}/halvings"
+
+
+def logs(slice_: str, run: str) -> str:
+    """Folder of what a run's worker processes logged."""
+    return f"{LOGS}/{slice_}/{run}"
 
 
 def rejects(run: str, unit: str) -> str:

@@ -20,6 +20,11 @@ def machine() -> str:
         return platform.node()
 
 
+def here() -> str:
+    """Names this process, among those of all machines that run at the moment."""
+    return f"{machine()} {os.getpid()}"
+
+
 @cache
 def machine_tag() -> str:
     """Returns eight hexadecimal digits of the machine's name."""

@@ -120,12 +120,14 @@ class Shipment:
         model: Files of a model on the launcher's disk, by name; none if the model is elsewhere.
         profiles: Profiles on the launcher's disk that the run's is compared with, by address.
         versions: The launcher's versions, which a worker must have, by package.
+        launcher: The launcher's process.
     """
 
     code: Mapping[str, Content]
     model: Mapping[str, Content]
     profiles: Mapping[str, Content]
     versions: Mapping[str, str]
+    launcher: str = ""
 
     @property
     def names(self) -> list[str]:

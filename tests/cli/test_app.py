@@ -33,7 +33,7 @@ SURFACE = {
     "check": {"JOB", *JOB, "--probe", "--engine", "[-- BEAM OPTIONS]", *EVERY},
     "run": {"JOB", *JOB, "--rescore", "--engine", "[-- BEAM OPTIONS]", *EVERY},
     "runs": {"WHERE", *JOB, *EVERY},
-    "show": {"WHERE", "[RUN]", *JOB, *EVERY},
+    "show": {"WHERE", "[RUN]", "--logs", *JOB, *EVERY},
     "files": {"WHERE", *JOB, *EVERY},
     "verify": {"WHERE", *JOB, *EVERY},
     "trace": {"WHERE", "COLUMN=VALUE [COLUMN=VALUE ...]", *JOB, *EVERY},

@@ -18,6 +18,7 @@ from tests.servers import S3, running_s3, s3_at
 pytestmark = pytest.mark.slow
 
 FUNCTIONS = """
+import logging
 from importlib.metadata import version
 from pathlib import Path
 
@@ -30,6 +31,8 @@ assert "class Net" in (HERE / "model/net.py").read_text()
 
 
 def prepare(batch):
+    logging.getLogger("steps").info("s3://user:s3cret@bucket has %d rows", batch.num_rows)
+    print("prepared")
     columns = [scaled(batch.column(name).to_numpy()) + OFFSET for name in ("a", "b")]
     return pyarrow.record_batch(columns, names=["a", "b"])
 """
@@ -82,7 +85,10 @@ def through(home: Path, shared: Path, job_server: str, pool: Pool) -> Path:
 def test_workers_of_another_user_have_nothing_of_the_job(
     home: Path, shared: Path, job_server: str
 ) -> None:
-    """In an empty folder they get all by content, and publish the rows of the engine `direct`."""
+    """In an empty folder they get all by content, and publish the rows of the engine `direct`.
+
+    What the job's code logs and prints there is shown afterwards.
+    """
     assert factory.run_cli("profile", home / "in", "-o", home / "ref.parquet").exit_code == 0
     changes = {
         "preprocess": {"function": "steps.py:prepare", "columns": ["a", "b"]},
@@ -97,6 +103,9 @@ def test_workers_of_another_user_have_nothing_of_the_job(
     assert rows[1].equals(rows[0])
     assert found["profile_sha256"] == expected["profile_sha256"]
     assert found["drift"] == expected["drift"]
+    shown = factory.run_cli("show", f"s3://{shared.name}/out", "--logs").stdout
+    assert "steps: s3://***@bucket has " in shown
+    assert "INFO     stdout: prepared" in shown
 
 
 def test_a_pool_with_another_numpy_is_refused(home: Path, shared: Path, job_server: str) -> None:
