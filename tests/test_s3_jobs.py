@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,15 @@ from typing import Any
 import pyarrow.dataset as ds
 import pytest
 
+from batchscore.commands.run import run_plan
+from batchscore.commands.stop import Stop
+from batchscore.errors import StoppedError
+from batchscore.job import load_job
+from batchscore.plan import make_plan
 from batchscore.storage.store import Store
 from tests.factory import change_job, make_rows, run_cli, run_json, write_job, write_shard
 from tests.servers import S3, running_proxy, running_s3, s3_at
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -75,6 +82,46 @@ def test_a_slice_lives_on_s3(server: S3, bucket: Path, tmp_path: Path) -> None:
     assert "2.parquet" in str(traced)
     left = {path.relative_to(bucket / "out").parts[1] for path in files(bucket / "out/_batchscore")}
     assert left == {"format.json", "ledger", "retired", "runs", "slices"}
+
+
+_SLEEPY = """import time
+
+
+def sleep(batch):
+    time.sleep(0.1)
+    return batch
+"""
+
+
+def test_a_run_on_s3_is_followed_and_cancelled(server: S3, bucket: Path, tmp_path: Path) -> None:
+    """Whoever sees the bucket sees how far the run is, and can stop it."""
+    (tmp_path / "sleepy.py").write_text(_SLEEPY)
+    runtime = {"batch_rows": 10, "workers": 1}
+    changes = {"preprocess": {"function": "sleepy.py:sleep"}, "runtime": runtime}
+    job, ended = load_job(str(change_job(tmp_path, changes)), (), ()), list[str]()
+    output = job.job.output.path
+
+    def score() -> None:
+        try:
+            plan = make_plan(job)
+            run_plan(plan, (), False, lambda _: None, Stop())
+        except StoppedError as error:
+            ended.append(str(error))
+
+    with s3_at(server.port):
+        thread = threading.Thread(target=score)
+        thread.start()
+        wait_until(lambda: any(bucket.glob("out/_batchscore/work/*/progress/*.json")))
+        (found,) = run_json("status", output)["under_way"]
+        late = run_cli("wait", output, found["run"], "--timeout", "0")
+        done = run_json("cancel", output, found["run"])
+        thread.join()
+        after = run_json("status", output)
+    assert (found["state"], found["total"]) == ("scoring", 500)
+    assert late.exit_code == 4
+    assert (done["status"], done["exit_code"]) == ("interrupted", 0)
+    assert ended == [done["error"]]
+    assert (after["under_way"], after["undecided"][0]["run"]) == ([], found["run"])
 
 
 @pytest.mark.parametrize("fault", ["500", "503", "drop", "lose"])

@@ -3,7 +3,7 @@
 from batchscore.cli.app import cli, main
 from batchscore.cli.decide import discard, release, rollback
 from batchscore.cli.drift import compare, profile, report
-from batchscore.cli.follow import status
+from batchscore.cli.follow import cancel, status, wait
 from batchscore.cli.inspect import files, runs, schema, show, trace, verify
 from batchscore.cli.score import check, run
 
@@ -11,7 +11,7 @@ __all__ = ["cli", "main"]
 
 _SCORE = (check, run)
 _READ = (runs, show, files, verify, trace, schema)
-_FOLLOW = (status,)
+_FOLLOW = (status, wait, cancel)
 _DECIDE = (release, discard, rollback)
 _DRIFT = (profile, compare, report)
 

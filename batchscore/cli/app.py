@@ -34,6 +34,7 @@ from batchscore.system.processes import has_working_folder, started_at
 from batchscore.system.streams import is_unicode, keep_writing
 
 if TYPE_CHECKING:
+    from batchscore.runs.manifest_model import Manifest
     from batchscore.storage.store import Store
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -271,6 +272,12 @@ def _unprinted(error: OSError) -> str:
 def printable(text: str) -> str:
     """Returns a text without what commands a terminal or has no encoding; line breaks stay."""
     return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def outcome(manifest: Manifest) -> dict[str, Any]:
+    """Returns the exit code of a run, and why it is not 0."""
+    code = manifest.exit_code
+    return {"exit_code": code, "error": manifest.why} if code else {"exit_code": code}
 
 
 def program() -> str:

@@ -13,6 +13,7 @@ from batchscore.cli.app import (
     common_options,
     job_options,
     json_text,
+    outcome,
     print_json,
     print_lines,
     printable,
@@ -30,7 +31,6 @@ from batchscore.system.imports import uncollected
 
 if TYPE_CHECKING:
     from batchscore.job import LoadedJob
-    from batchscore.runs.manifest_model import Manifest
 
 
 def engine_options(function: F) -> F:
@@ -127,7 +127,7 @@ def run(
             manifest = run_plan(plan, beam_options, rescore, watch, stop, clock)
         output = plan.spec.output.address
         show = f"{program()} show {typed(job, params, overrides, output)}"
-        result = {**manifest.document, "output": output, **_outcome(manifest)}
+        result = {**manifest.document, "output": output, **outcome(manifest)}
         if as_json:
             print_json(result, kept=True)
         elif manifest.status == "unchanged":
@@ -154,11 +154,3 @@ class _Notifier:
             problem = tell(Program(notify, self.job.base), json_text(result))
             if problem is not None:
                 click.echo(printable(f"WARNING  {problem}"), err=True)
-
-
-def _outcome(manifest: Manifest) -> dict[str, Any]:
-    """Returns the exit code of a run, and why it is not 0."""
-    code = {"failed": 1, "held": 3}.get(manifest.status, 0)
-    failed = [f"{check.name}: {check.detail}" for check in manifest.failed_checks]
-    why = "; ".join(failed) if manifest.error is None else manifest.error
-    return {"exit_code": code, "error": why} if code else {"exit_code": code}

@@ -61,7 +61,7 @@ def _bar() -> Iterator[Callable[[Progress], None]]:
     from rich.progress import Progress as Bar
 
     columns = (
-        TextColumn("scoring"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("rows, {task.fields[speed]}, ETA"),
@@ -71,7 +71,13 @@ def _bar() -> Iterator[Callable[[Progress], None]]:
         task = bar.add_task("scoring", total=None, speed="starting")
 
         def watch(progress: Progress) -> None:
-            bar.update(task, completed=progress.rows, total=progress.total, speed=_speed(progress))
+            bar.update(
+                task,
+                description=progress.state,
+                completed=progress.rows,
+                total=progress.total,
+                speed=_speed(progress),
+            )
 
         yield watch
 
@@ -87,8 +93,9 @@ def _log_lines() -> Callable[[Progress], None]:
         left = progress.seconds * (1 - share) / share if share else None
         eta = f"about {left:.0f} s left" if left is not None else "starting"
         total = counted(progress.total, "row")
+        state = "" if progress.state == "scoring" else f"{progress.state}: "
         click.echo(
-            f"{time.strftime('%H:%M:%S')} scored {progress.rows:,} of {total} "
+            f"{time.strftime('%H:%M:%S')} {state}scored {progress.rows:,} of {total} "
             f"({share:.0%}), {_speed(progress)}, {eta}",
             err=True,
         )

@@ -37,6 +37,9 @@ WHOLE, SEGMENTED = 1, 2
 FOUND_FINISHED = "units_found_finished"
 """Beam's counter of units that were finished when an engine started its work again."""
 
+_EXIT_CODES = {"published": 0, "empty": 0, "unchanged": 0, "held": 3}
+_STOPPED = (130, 143)
+
 _PAIR = {"type": "array", "prefixItems": [{"type": "string"}] * 2, "minItems": 2, "maxItems": 2}
 
 
@@ -225,6 +228,20 @@ class Manifest:
     def failed_checks(self) -> list[JudgedCheck]:
         """The checks that the run did not pass."""
         return [check for check in self.checks or () if not check.passed]
+
+    @property
+    def why(self) -> str:
+        """Why the run published nothing: its error, or what failed checks found; else empty."""
+        found = "; ".join(f"{check.name}: {check.detail}" for check in self.failed_checks)
+        return found if self.error is None else self.error
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of the command that ran the job; 1 if the run was taken back since."""
+        if self.status == "interrupted":
+            code = self.stopped.exit_code if self.stopped else 0
+            return code if code in _STOPPED else min(_STOPPED)
+        return _EXIT_CODES.get(self.status, 1)
 
     @property
     def attempts(self) -> dict[str, str]:

@@ -31,11 +31,19 @@ _UNREADABLE = (OSError, ValueError, KeyError, TypeError)
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is: rows that came to their end, of all that its units read, and seconds."""
+    """How far a run is.
+
+    Args:
+        rows: Rows that came to their end.
+        total: Rows that all of its units read.
+        seconds: Since it was opened.
+        state: What it does, as `status` says.
+    """
 
     rows: int
     total: int
     seconds: float
+    state: str = "scoring"
 
 
 @dataclass(frozen=True)

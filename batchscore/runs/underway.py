@@ -205,7 +205,5 @@ def find_undecided(store: Store, slice_: str | None) -> list[Undecided]:
 def _undecided(newest: dict[str, Manifest]) -> Iterator[Undecided]:
     for name, manifest in sorted(newest.items()):
         if manifest.status in _UNDECIDED:
-            checks = "; ".join(f"{each.name}: {each.detail}" for each in manifest.failed_checks)
-            why = manifest.error if manifest.error is not None else checks
             ended = manifest.finished or ""
-            yield Undecided(name, manifest.run, manifest.status, ended, why)
+            yield Undecided(name, manifest.run, manifest.status, ended, manifest.why)

@@ -38,6 +38,8 @@ SURFACE = {
     "verify": {"WHERE", *JOB, *EVERY},
     "trace": {"WHERE", "COLUMN=VALUE [COLUMN=VALUE ...]", *JOB, *EVERY},
     "status": {"WHERE", *JOB, *EVERY},
+    "wait": {"WHERE", "[RUN]", "--timeout", *JOB, *EVERY},
+    "cancel": {"WHERE", "RUN", *JOB, *EVERY},
     "release": {"WHERE", "RUN", "--reason", *JOB, *EVERY},
     "discard": {"WHERE", "RUN", "--reason", *JOB, *EVERY},
     "rollback": {"WHERE", "--undo", "--reason", *JOB, *EVERY},

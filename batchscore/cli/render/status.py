@@ -13,11 +13,6 @@ _HEADER = (
     *("run", "state", "slice", "engine", "by", "since"),
     *("heartbeat", "workers", "rows", "of", "speed", "left"),
 )
-_NEXT = {
-    "held": "release or discard it",
-    "failed": "run the job again once that is corrected",
-    "interrupted": "run the job again, which resumes what it finished",
-}
 _LOST = (
     "nobody works on it any more: its process was killed, or lost with its machine; run the job "
     "again, which resumes what it finished"
@@ -71,7 +66,8 @@ def _undecided(found: Undecided) -> str:
     if not found.run:
         return f"{found.status.upper()}  {one_line(found.why, 400)}"
     at = f" at {found.finished[:19]}" if found.finished else ""
+    decide = "; release or discard it" if found.status == "held" else ""
     return (
         f"{found.status.upper()}  run {found.run} of slice {one_line(found.slice)}{at}: "
-        f"{one_line(found.why, 300)}; {_NEXT[found.status]}"
+        f"{one_line(found.why, 300)}{decide}"
     )
