@@ -135,7 +135,8 @@ def wait_for(followed: Followed, watch: Watch, timeout: float | None = None) -> 
 
     Raises:
         RetryError: It has not ended in time.
-        InvalidError: The slice's lease is damaged, or the run was never opened.
+        InvalidError: The slice's lease is damaged, the output was removed, or the run was never
+            opened.
         FailedError: Nobody works on it any more, and it could not be closed.
     """
     end = None if timeout is None else time.monotonic() + timeout
@@ -182,6 +183,8 @@ def _close(followed: Followed) -> Manifest | None:
     The lease decides that: it judges by the store's clock where clocks do not agree.
     """
     store, run = followed.store, followed.run
+    if not layout.is_claimed(store):
+        raise InvalidError(f"run {run!r}: its output {store.address} was removed")
     try:
         with writable(store), acquire(store, followed.slice, f"close {run}") as lease:
             repair(store, followed.slice, lease.is_held)
@@ -215,12 +218,14 @@ def cancel_run(followed: Followed, watch: Watch) -> Manifest:
     """Asks a run to stop, through its output and its engine; returns its manifest once it has.
 
     Raises:
-        InvalidError: It has ended, publishes already, or nobody works on it.
+        InvalidError: It has ended, publishes already, or nobody works on it; or the output cannot
+            be written.
         FailedError: It was published, or is held, before it could stop.
         RetryError: It has not stopped in time.
     """
     _require_under_way(followed)
-    request_stop(followed.store, followed.run, actor())
+    with writable(followed.store):
+        request_stop(followed.store, followed.run, actor())
     start = time.monotonic()
     ended, asked = None, False
     while ended is None and time.monotonic() - start < _CANCEL_SECONDS:
@@ -261,9 +266,8 @@ def _require_under_way(followed: Followed) -> None:
 
 
 def _remedy(status: str) -> str:
-    return (
-        "`batchscore discard` drops it" if status == "held" else "`batchscore rollback` undoes it"
-    )
+    taken_back = "`batchscore rollback --undo` takes it back"
+    return "`batchscore discard` drops it" if status == "held" else taken_back
 
 
 def _cancel_job(followed: Followed, seconds: float) -> bool:

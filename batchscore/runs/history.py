@@ -291,7 +291,7 @@ def _why_unfinished(store: Store, slice_: str, run: str) -> str:
     with suppress(RecordError):  # the next run says what is wrong with the lease
         by = holder(store, slice_)
     if by is not None and by.run == run:
-        return f"is under way ({by.user}@{by.host}, pid {by.pid}); look again when it has ended"
+        return f"is under way ({by.user}@{by.host}, pid {by.pid}); `batchscore wait` waits for it"
     return "was killed, or lost with its machine; run the job again, which resumes what it finished"
 
 

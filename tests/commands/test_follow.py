@@ -166,9 +166,7 @@ def test_a_run_that_nobody_works_on_is_closed(store: Store, lease: Lease, asked:
     assert store.read_json(layout.run_file(RUN, "manifest.json"))["status"] == status
 
 
-def test_a_run_that_cannot_be_closed_is_named(
-    store: Store, lease: Lease, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_cannot_be_closed_is_named(store: Store, lease: Lease) -> None:
     """The message for whoever may only read says that nobody works on it."""
 
     def refuse(*_: Any, **__: Any) -> bool:
@@ -181,9 +179,29 @@ def test_a_run_that_cannot_be_closed_is_named(
             wait_for(find_run(store, None, RUN), ignore)
 
 
-def test_clocks_that_differ_close_no_run(
-    store: Store, lease: Lease, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_whose_output_is_removed_is_not_closed(store: Store, lease: Lease) -> None:
+    """Nothing is written in its place, which would keep the next run out."""
+    followed = find_run(store, None, RUN)
+    store.remove(layout.HOME)
+    with pytest.raises(InvalidError, match=r"its output .* was removed"):
+        wait_for(followed, ignore)
+    assert store.names() == []
+
+
+def test_an_output_that_cannot_be_written_cancels_nothing(store: Store, lease: Lease) -> None:
+    """The message says what is missing, before any work."""
+
+    def refuse(*_: Any, **__: Any) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    followed = find_run(store, None, RUN)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Store, "create_new", refuse)
+        with pytest.raises(InvalidError, match=r"cannot be written .* grant the permission"):
+            cancel_run(followed, ignore)
+
+
+def test_clocks_that_differ_close_no_run(store: Store, lease: Lease) -> None:
     """A lease that looks expired by this machine's clock, and not by the store's, is alive."""
     path = layout.slice_file(SLICE, "lease/00000001.json")
     old = {"machine": "elsewhere", "renewed": "2026-11-20T01:00:00+00:00"}

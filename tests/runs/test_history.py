@@ -89,7 +89,7 @@ def test_what_is_there_is_reported_though_no_run_has_ended(tmp_path: Path) -> No
         newest(store, "job")
     with (
         acquire(store, "job", "run", "20261121-dddd"),
-        pytest.raises(InvalidError, match=r"run 20261121-dddd: is under way .*look again"),
+        pytest.raises(InvalidError, match=r"run 20261121-dddd: is under way .*waits for it"),
     ):
         newest(store, None)
     assert history(read_history(store), ())[-1].startswith("run 20261121-dddd: was killed")
