@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from batchscore.models.features import Features
     from batchscore.models.fitting import Category, DatePart, Number, fit_features
+    from batchscore.score.transform import Score
 
 __version__ = "0.1.0"
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "RetryError",
     "RunResult",
     "SavedModel",
+    "Score",
     "StoppedError",
     "check",
     "compare",
@@ -58,6 +60,7 @@ _HOMES = {
         ("Category", "DatePart", "Number", "fit_features"), "batchscore.models.fitting"
     ),
     "Features": "batchscore.models.features",
+    "Score": "batchscore.score.transform",
     "compare": "batchscore.commands.compare",
     "profile": "batchscore.commands.profile",
     "read_profile": "batchscore.commands.files",

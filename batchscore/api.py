@@ -203,10 +203,20 @@ def _command(
 ) -> dict[str, Any]:
     """Returns the document that a command prints; raises the error that it ends with."""
     arguments = [name, "--json", *more]
-    arguments += [f"--param={key}={_plain(key, value)}" for key, value in (params or {}).items()]
-    arguments += [f"--set={key}={_yaml(key, value)}" for key, value in (overrides or {}).items()]
+    arguments += [f"--param={each}" for each in parameter_texts(params)]
+    arguments += [f"--set={each}" for each in override_texts(overrides)]
     code, text = _run_child([*arguments, "--", os.fspath(job)])
     return _document(code, text)
+
+
+def parameter_texts(params: Values | None) -> list[str]:
+    """Returns parameters as the command line takes them; ArgumentError for another type."""
+    return [f"{key}={_plain(key, value)}" for key, value in (params or {}).items()]
+
+
+def override_texts(overrides: Values | None) -> list[str]:
+    """Returns overrides as the command line takes them; ArgumentError for another type."""
+    return [f"{key}={_yaml(key, value)}" for key, value in (overrides or {}).items()]
 
 
 def _plain(key: str, value: Any) -> str:

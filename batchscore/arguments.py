@@ -7,6 +7,7 @@ import os
 import types
 import typing
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import is_dataclass
 from functools import cache, wraps
 from numbers import Integral, Real
 from typing import Any, ParamSpec, TypeVar
@@ -46,7 +47,7 @@ def checks_arguments(function: Callable[Given, Returned]) -> Callable[Given, Ret
 
 
 def checks_fields(kind: type[Made]) -> type[Made]:
-    """Makes a dataclass refuse values of other types than its fields'."""
+    """Makes a class refuse arguments of other types than its fields', or its constructor's."""
     signature, make = inspect.signature(kind), kind.__init__
 
     @wraps(make)
@@ -80,7 +81,8 @@ def _require(
 
 @cache
 def _hints(called: Callable[..., Any]) -> dict[str, Any]:
-    return typing.get_type_hints(called)
+    own = isinstance(called, type) and not is_dataclass(called)
+    return typing.get_type_hints(called.__init__ if own else called)
 
 
 def _misfits(hint: Any, value: Any, where: str) -> Iterator[tuple[str, Any, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from typing import Any, SupportsIndex
+from typing import Any
 
 import pyarrow as pa
 
@@ -39,7 +39,7 @@ from batchscore.worker.scoring import (
     preprocess_step,
 )
 from batchscore.worker.spec import RunSpec
-from batchscore.worker.versions import sealed
+from batchscore.worker.versions import Sealed
 
 
 class BlockCoder(Coder):
@@ -65,20 +65,10 @@ class BlockCoder(Coder):
 registry.register_coder(Block, BlockCoder)
 
 
-class Sealed:
-    """What is pickled with its spec: workers of other machines compare versions first."""
-
-    _spec: RunSpec
-
-    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
-        """Pickles it; sealed if its workers fetch what they need."""
-        if self._spec.shipment is None:
-            return super().__reduce_ex__(protocol)
-        return sealed(type(self), self._spec)
-
-
 class SpecDoFn(Sealed, beam.DoFn):
     """A DoFn of one run; an error that leaves it is written down for the launcher."""
+
+    _spec: RunSpec
 
     def __init__(self, spec: RunSpec) -> None:
         self._spec = spec
@@ -133,6 +123,8 @@ class PreprocessBlocks(SpecDoFn):
 
 class NetworkHandler(Sealed, ModelHandler[Block, Block, Scorer]):
     """Calls the network on whole blocks; Beam's batching is left out, its metrics count rows."""
+
+    _spec: RunSpec
 
     def __init__(self, spec: RunSpec) -> None:
         super().__init__()

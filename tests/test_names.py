@@ -27,6 +27,7 @@ PAIRS = {
     "protocol": {"engines", "models/backends"},  # what each seam asks of what is plugged in
     "registry": {"engines", "models/backends"},  # what is plugged into each seam
     "report": {"commands", ""},
+    "score": {"cli", ""},  # arguments of the commands that score; the room of `bs.Score`
 }
 
 

@@ -370,6 +370,19 @@ def leaf_numbers(column: pa.Array) -> Array | None:
     return to_numpy(column.drop_null())
 
 
+def numbers_by_row(column: pa.Array) -> tuple[Array, Array] | None:
+    """Returns the numbers (n,) of a column without nulls, and the row of each.
+
+    Numbers may be at any depth of lists, and decimals become floats. None: there are no numbers.
+    """
+    if not _is_number(_leaf_type(column.type)):
+        return None
+    rows_n, numbers, _ = _levels(column)[-1]
+    if pa.types.is_decimal(numbers.type):
+        numbers = numbers.cast(pa.float64())
+    return rows_n, to_numpy(numbers)
+
+
 def spoiled_values(column: pa.Array) -> tuple[Array, Array, pa.Array]:
     """Returns each null and float that is not finite: row, place in the row, and text (n,).
 

@@ -2,7 +2,7 @@
 
 from batchscore.job.column_checks import ColumnCheck, column_checks
 from batchscore.job.field_types import age_seconds
-from batchscore.job.file import Job, LoadedJob, job_schema, load_job
+from batchscore.job.file import Job, LoadedJob, job_schema, load_embedded, load_job
 from batchscore.job.rules import (
     Checks,
     Drift,
@@ -41,5 +41,6 @@ __all__ = [
     "age_seconds",
     "column_checks",
     "job_schema",
+    "load_embedded",
     "load_job",
 ]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
@@ -36,6 +38,7 @@ from batchscore.job.rules import (
     Notify,
     OnChange,
     Rejects,
+    RowsCheck,
 )
 from batchscore.job.sections import (
     Input,
@@ -53,6 +56,7 @@ from batchscore.job.text import (
     read_job_file,
     shown_path,
 )
+from batchscore.messages.wording import type_of
 
 MAX_PROBLEMS = 50
 MAX_KEY_PARTS = 20
@@ -197,13 +201,90 @@ def load_job(path: str, params: Sequence[str] = (), overrides: Sequence[str] = (
         JobFileError: The job file is wrong; the message has a line for each problem.
     """
     content = read_job_file(path)
-    source = shown_path(path)
-    tree = parse_yaml(content, source)
+    tree = _mapping(parse_yaml(content, shown_path(path)), shown_path(path))
+    return _load(tree, _Origin(path, folder_of(path), content), params, overrides)
+
+
+def load_embedded(
+    job: str | Mapping[str, Any], params: Sequence[str] = (), overrides: Sequence[str] = ()
+) -> LoadedJob:
+    """Reads a job that scores another pipeline's rows, as `load_job` reads one that is run.
+
+    It may lack `name`, `input.path` and `output.path`. The job that is returned has no paths of
+    input and output, and nothing of its own for what only a run does.
+
+    Args:
+        job: Path or address of a job file; or its content, whose paths start from the current
+            directory.
+
+    Raises:
+        JobFileError: The job is wrong; the message has a line for each problem.
+    """
+    content = read_job_file(job) if isinstance(job, str) else _as_json(job)
+    path = job if isinstance(job, str) else ""
+    origin = _Origin(path, folder_of(path) if path else os.getcwd(), content)
+    tree = _mapping(parse_yaml(content, origin.source), origin.source)
+    for section in ("input", "output"):
+        body = tree.get(section, {})
+        tree[section] = {**body, "path": _UNUSED} if isinstance(body, dict) else body
+    loaded = _load({"name": _UNUSED, **tree}, origin, params, overrides)
+    return replace(loaded, job=_embedded(loaded.job))
+
+
+def _embedded(job: Job) -> Job:
+    """Returns a job without what only a run does."""
+    checks = {"rows": RowsCheck(), "unique": (), "fresh": {}}
+    parts = {
+        "input": job.input.model_copy(update={"path": ()}),
+        "output": job.output.model_copy(update={"path": ""}),
+        "checks": job.checks.model_copy(update=checks),
+        "drift": Drift(),
+    }
+    return job.model_copy(update=parts)
+
+
+def _as_json(job: Mapping[str, Any]) -> bytes:
+    try:
+        return json.dumps(job, default=_plain).encode()
+    except (TypeError, ValueError) as error:
+        raise JobFileError(f"the job: {error}; give texts, numbers, lists or dicts") from error
+
+
+def _plain(value: Any) -> Any:
+    """Returns a path or a date as a text, and any other mapping as a dict."""
+    if isinstance(value, os.PathLike | date):
+        return os.fspath(value) if isinstance(value, os.PathLike) else value.isoformat()
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"found {type_of(value)}")
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """Where a job came from: its path, empty if it has none, its folder, and its bytes."""
+
+    path: str
+    base: str
+    content: bytes
+
+    @property
+    def source(self) -> str:
+        """What messages call it."""
+        return shown_path(self.path) if self.path else "the job"
+
+
+def _mapping(tree: Any, source: str) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise JobFileError(
             f"{source}: expected a mapping of job file keys, such as name: nightly, found "
             f"{shown(tree)}"
         )
+    return tree
+
+
+def _load(
+    tree: dict[str, Any], origin: _Origin, params: Sequence[str], overrides: Sequence[str]
+) -> LoadedJob:
     typed_here, lines = _apply_overrides(tree, overrides)
     declared = _declared(tree)
     values: dict[str, ParameterValue] = {}
@@ -213,15 +294,17 @@ def load_job(path: str, params: Sequence[str] = (), overrides: Sequence[str] = (
         values, messages = read_parameters(declared, params)
         lines += messages
         filled, problems = substitute(filled, declared, values, _CONFINED)
-    problems += _make_absolute(filled, folder_of(path), typed_here)
+    problems += _make_absolute(filled, origin.base, typed_here)
     unfilled = bool(lines or problems or declared is None)
     job, more = _checked(filled | {key: tree[key] for key in ("params",) if key in tree}, unfilled)
-    lines += [_line(problem, source, typed_here) for problem in problems + more]
+    lines += [_line(problem, origin.source, typed_here) for problem in problems + more]
     if job is None or lines:
         raise JobFileError(_without_secrets(lines, values))
-    return LoadedJob(job, values, folder_of(path), path, hashlib.sha256(content).hexdigest())
+    text_sha256 = hashlib.sha256(origin.content).hexdigest()
+    return LoadedJob(job, values, origin.base, origin.path, text_sha256)
 
 
+_UNUSED = "unused"
 _PATHS: tuple[tuple[str, str], ...] = (
     ("input", "path"),
     ("model", "path"),

@@ -23,6 +23,11 @@ def choose_batch_rows(
     width = sum(footer.bytes for footer in footers) / rows if rows else 0.0
     share = len(schema) / max(1, len(footers[0].schema)) if footers else 0.0
     row_bytes = max(1.0, width * share)
-    fitting = int(BLOCK_BYTES / row_bytes) // TILE_ROWS * TILE_ROWS
-    chosen = min(max(fitting, BLOCK_ROWS[0]), BLOCK_ROWS[1])
+    chosen = fitting_rows(row_bytes)
     return chosen, f"{chosen:,}, for about {row_bytes:,.0f} bytes a row"
+
+
+def fitting_rows(row_bytes: float) -> int:
+    """Returns the rows of a block, for rows of so many bytes each."""
+    fitting = int(BLOCK_BYTES / max(1.0, row_bytes)) // TILE_ROWS * TILE_ROWS
+    return min(max(fitting, BLOCK_ROWS[0]), BLOCK_ROWS[1])

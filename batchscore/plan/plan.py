@@ -121,8 +121,8 @@ def make_plan(loaded: LoadedJob) -> Plan:
     places = places_of(footers)
     source = Source(schema, read_filters(job), batch_rows, int96=int96, places=places)
     inputs = model_inputs(job, model, schema, footers)
-    scoring = _make_scoring(loaded, code, source, model, inputs)
-    execution = _make_execution(job, sum(piece.rows for piece in pieces))
+    scoring = make_scoring(loaded, code, source, model, inputs, Store(job.output.path))
+    execution = make_execution(job, sum(piece.rows for piece in pieces))
     slice_ = layout.slice_id(job.name, loaded.params)
     spec = Spec(job.name, slice_, Store(job.output.path), scoring, execution)
     target = annotate(spec, footers)
@@ -158,15 +158,17 @@ def _with_hidden(scoring: Scoring, hidden: pa.Schema) -> Scoring:
     return replace(scoring, source=source, target=target)
 
 
-def _make_scoring(
+def make_scoring(
     loaded: LoadedJob,
     code: Mapping[str, str],
     source: Source,
     model: Model,
     inputs: tuple[InputColumns, ...],
+    output: Store,
 ) -> Scoring:
+    """Returns what a job scores, with all columns of a schema."""
     job = loaded.job
-    keys = plain_keys(Store(job.output.path), job.output.partition_by)
+    keys = plain_keys(output, job.output.partition_by)
     return Scoring(
         base=loaded.base,
         code=code,
@@ -186,7 +188,7 @@ def _make_scoring(
     )
 
 
-def _make_execution(job: Job, rows: int) -> Execution:
+def make_execution(job: Job, rows: int) -> Execution:
     """Returns how the job asks its rows to be scored."""
     return Execution(
         device=job.runtime.device,

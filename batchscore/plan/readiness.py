@@ -60,7 +60,7 @@ def verify(
             sample = sample or read_sample_rows(plan, units)
             plan, tried = _proven(plan, units, sample, predictor if device == "cpu" else None)
         backend.release(device)
-        _check_names(plan.spec, tried.names)
+        check_names(plan.spec, tried.names)
         _check_drift(plan, tried.names)
         spec = replace(plan.spec, scoring=replace(plan.spec.scoring, scores=tried.scores))
         plan = replace(plan, spec=spec, choices={**plan.choices, "alone": tried.said})
@@ -108,12 +108,10 @@ def _check_shapes(model: Model, facts: Facts) -> None:
 def _check_steps(spec: Spec) -> None:
     preprocess_step(spec)
     postprocess_step(spec)
-    _check_names(
-        spec, score_kinds(output_names(spec.scoring.model), spec.scoring.postprocess) or ()
-    )
+    check_names(spec, score_kinds(output_names(spec.scoring.model), spec.scoring.postprocess) or ())
 
 
-def _check_names(spec: Spec, scores: Iterable[str]) -> None:
+def check_names(spec: Spec, scores: Iterable[str]) -> None:
     """Raises OutputError where a score has a name that another published column has."""
     found = {*scores}
     if MODEL_VERSION in found:

@@ -34,9 +34,8 @@ def require_shippable(plan: Plan) -> None:
     for file in plan.spec.scoring.code:
         if file.endswith(_NATIVE):
             raise FunctionError(
-                f"code: {file} is a native extension, which engine "
-                f"{plan.loaded.job.runtime.engine} does not send to workers; install it as a "
-                "package where they run, and take it out of the job's folder"
+                f"code: {file} is a native extension, and these are never sent to workers; install "
+                "it as a package where they run, and take it out of the job's folder"
             )
         if _is_hidden(file):
             raise FunctionError(

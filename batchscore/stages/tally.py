@@ -10,10 +10,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchscore.columnar.arrays import Array, python_rows, stored_unit, to_numpy
+from batchscore.columnar.arrays import (
+    Array,
+    escaped_texts,
+    python_rows,
+    stored_unit,
+    to_numpy,
+)
 from batchscore.errors import InputError, StepError
 from batchscore.job import ColumnCheck
 from batchscore.job.parameters import shown
+from batchscore.messages.values import bounded
 from batchscore.messages.wording import nearest, one_line
 from batchscore.stages.block import locate_rows
 from batchscore.stages.filters import called
@@ -120,12 +127,26 @@ def tally(
     values = _plain(column)
     if check.kind == "fresh":
         return Tally(len(column), newest=_newest(values))
-    bad_n = _null(values) if check.kind == "not_null" else _unknown(check, values)
+    bad_n = failing_rows(check, values)
     if bad_n is None:
         return Tally(len(column))
     places_n = np.flatnonzero(bad_n)
     found = _examples(column, places_n[:examples], rows_n, locate)
     return Tally(len(column), len(places_n), found)
+
+
+def failing_rows(check: ColumnCheck, column: pa.Array) -> Array | None:
+    """Returns which values (n,) do not pass `not_null` or `accepted`; None where all do."""
+    values = _plain(column)
+    return _null(values) if check.kind == "not_null" else _unknown(check, values)
+
+
+def value_texts(column: pa.Array) -> pa.Array:
+    """Returns values (n,) as texts for people; dates and texts at once, others one by one."""
+    plain = _plain(column)
+    if pa.types.is_string(plain.type) or pa.types.is_large_string(plain.type):
+        return bounded(escaped_texts(plain))
+    return pa.array([_text(column, index) for index in range(len(column))], pa.string())
 
 
 def _examples(

@@ -48,7 +48,8 @@ SYSTEMATIC_ROWS = 256
 REASONS = 50
 _BLOCKS_BEHIND = 2
 MODEL_VERSION = "model_version"
-_REJECT_COLUMNS = ("_shard", "_row", "_stage", "_error", "_message", "_detail")
+REASON_COLUMNS = ("_stage", "_error", "_message", "_detail")
+_REJECT_COLUMNS = ("_shard", "_row", *REASON_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -387,20 +388,32 @@ def reject_table(rejects: Sequence[Reject], unit: Unit) -> pa.Table:
     A source column with the name of one of these six, as `_row`, becomes `input._row`.
     """
     rows_r = to_numpy(pa.concat_arrays([reject.rows_r for reject in rejects]))
-    shard_r, row_r = locate_rows(unit, rows_r)
+    places = dict(zip(_REJECT_COLUMNS, locate_rows(unit, rows_r), strict=False))
+    table = _reasons(rejects, places)
+    order_r = np.argsort(rows_r, kind="stable")
+    return table if len(rejects) == 1 else table.take(to_arrow(order_r))
+
+
+def unplaced_rejects(rejects: Sequence[Reject]) -> pa.Table:
+    """Returns rejected rows as `reject_table` does, without shard and row number."""
+    rows_r = to_numpy(pa.concat_arrays([reject.rows_r for reject in rejects]))
+    return _reasons(rejects, {}).take(to_arrow(np.argsort(rows_r, kind="stable")))
+
+
+def _reasons(rejects: Sequence[Reject], places: Mapping[str, pa.Array]) -> pa.Table:
+    """Returns columns of places, then why rows were rejected, then their source columns."""
     sizes = [len(reject.rows_r) for reject in rejects]
     which_r = to_arrow(np.repeat(np.arange(len(rejects)), sizes))
     reasons = [(reject.stage, reject.error, reject.message) for reject in rejects]
     texts = [text_array(text).take(which_r) for text in zip(*reasons, strict=True)]
     source = pa.Table.from_batches([reject.batch for reject in rejects])
-    names = [*_REJECT_COLUMNS, *_free_names(source.schema.names)]
     texts.append(pa.concat_arrays([reject.texts for reject in rejects]))
-    table = pa.Table.from_arrays([shard_r, row_r, *texts, *source.columns], names=names)
-    order_r = np.argsort(rows_r, kind="stable")
-    return table if len(rejects) == 1 else table.take(to_arrow(order_r))
+    names = [*places, *REASON_COLUMNS, *free_names(source.schema.names)]
+    return pa.Table.from_arrays([*places.values(), *texts, *source.columns], names=names)
 
 
-def _free_names(names: Sequence[str]) -> list[str]:
+def free_names(names: Sequence[str]) -> list[str]:
+    """Returns names of source columns next to those of reasons, which others give way to."""
     taken, free = {*_REJECT_COLUMNS, *names}, list(names)
     for index, name in enumerate(names):
         if name in _REJECT_COLUMNS:

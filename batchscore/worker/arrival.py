@@ -6,17 +6,20 @@ import posixpath
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import TypeVar, cast
 
 from batchscore.runs import layout
 from batchscore.storage.by_content import Content, fetch
 from batchscore.storage.private_folder import private_folder
-from batchscore.worker.spec import RunSpec, Scoring, Shipment
+from batchscore.worker.spec import RunSpec, Scoring, SentSpec, Shipment
 
 _lock = threading.Lock()
-_arrived: dict[tuple[str, str], RunSpec] = {}
+_arrived: dict[tuple[str, str], SentSpec] = {}
+
+Sent = TypeVar("Sent", bound=SentSpec)
 
 
-def arrived(spec: RunSpec) -> RunSpec:
+def arrived(spec: Sent) -> Sent:
     """Returns a spec whose code, model and profiles are in folders of this machine.
 
     Raises:
@@ -24,31 +27,30 @@ def arrived(spec: RunSpec) -> RunSpec:
     """
     if spec.shipment is None:
         return spec
-    key = spec.output.address, spec.identity.run
+    key = spec.output.address, spec.key
     with _lock:
         if key not in _arrived:
             _arrived.clear()
             _arrived[key] = _fetched(spec, spec.shipment)
-        return _arrived[key]
+        return cast(Sent, _arrived[key])
 
 
-def _fetched(spec: RunSpec, shipment: Shipment) -> RunSpec:
+def _fetched(spec: SentSpec, shipment: Shipment) -> SentSpec:
     code = _fetch(spec, layout.CODE, shipment.code)
     model = _fetch(spec, layout.MODELS, shipment.model)
+    scoring = _placed(spec.scoring, shipment, code, model)
+    if not isinstance(spec, RunSpec):
+        return replace(spec, scoring=scoring, shipment=None)
     by_hash = {each.sha256: each for each in shipment.profiles.values()}
     profiles = _fetch(spec, layout.MODELS, by_hash)
-    return replace(
-        spec,
-        scoring=_placed(spec.scoring, shipment, code, model),
-        shipment=None,
-        profiles={
-            address: posixpath.join(str(profiles), each.sha256)
-            for address, each in shipment.profiles.items()
-        },
-    )
+    places = {
+        address: posixpath.join(str(profiles), each.sha256)
+        for address, each in shipment.profiles.items()
+    }
+    return replace(spec, scoring=scoring, shipment=None, profiles=places)
 
 
-def _fetch(spec: RunSpec, folder: str, files: Mapping[str, Content]) -> str | None:
+def _fetch(spec: SentSpec, folder: str, files: Mapping[str, Content]) -> str | None:
     if not files:
         return None
     return str(fetch(spec.output, folder, files, private_folder("batchscore-shipped")))

@@ -95,24 +95,45 @@ def _read_golden(spec: Spec, name: str) -> tuple[pa.RecordBatch, dict[str, Array
 
 def _score(spec: Spec, predictor: Predictor, batch: pa.RecordBatch) -> Block:
     """Puts rows through what the model folder describes, without the job's own functions."""
-    inputs = tuple(
-        InputColumns(each.name, each.dtype, each.shape, (each.name,), each.varying)
-        for each in spec.scoring.model.inputs
-    )
-    rows = batch.num_rows
-    # Without an identity it shares no trial: golden rows say nothing of the run's own rows.
-    scoring = replace(spec.scoring, preprocess=None, inputs=inputs)
-    execution = replace(spec.execution, max_rejects=rows, fresh=True)
-    plain = Spec(spec.job, spec.slice, spec.output, scoring, execution)
-    shard = Shard(str(spec.scoring.model.golden), 0, "", rows)
-    unit = Unit("golden", (Piece(shard, (0,), (0,), (rows,)),))
-    block = Block(unit, 0, to_arrow(np.arange(rows, dtype=np.int64)), batch)
+    rows, block, plain = batch.num_rows, _block(spec, batch), _plain(spec, batch.num_rows)
     try:
         scored = infer_step(plain, predictor)(preprocess_step(plain)(block))
     except (InputError, StepError) as error:
         raise _misfit(spec, str(error)) from error
     _check_fit(spec, scored, rows)
     return scored
+
+
+def _block(spec: Spec, batch: pa.RecordBatch) -> Block:
+    rows = batch.num_rows
+    shard = Shard(str(spec.scoring.model.golden), 0, "", rows)
+    unit = Unit("golden", (Piece(shard, (0,), (0,), (rows,)),))
+    return Block(unit, 0, to_arrow(np.arange(rows, dtype=np.int64)), batch)
+
+
+def _plain(spec: Spec, rows: int) -> Spec:
+    """Returns a spec whose stages take golden rows, without the job's own preprocessing."""
+    inputs = tuple(
+        InputColumns(each.name, each.dtype, each.shape, (each.name,), each.varying)
+        for each in spec.scoring.model.inputs
+    )
+    # Without an identity it shares no trial: golden rows say nothing of the run's own rows.
+    scoring = replace(spec.scoring, preprocess=None, inputs=inputs)
+    execution = replace(spec.execution, max_rejects=rows, fresh=True)
+    return Spec(spec.job, spec.slice, spec.output, scoring, execution)
+
+
+def golden_sample(spec: Spec) -> tuple[Spec, Block] | None:
+    """Returns the golden rows and a spec whose stages take them; None where the model has none.
+
+    Raises:
+        ModelError: The golden rows cannot be read.
+    """
+    name = spec.scoring.model.golden
+    if name is None:
+        return None
+    batch, _ = _read_golden(spec, name)
+    return _plain(spec, batch.num_rows), _block(spec, batch)
 
 
 def _check_fit(spec: Spec, scored: Block, rows: int) -> None:

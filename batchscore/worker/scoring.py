@@ -34,7 +34,7 @@ from batchscore.stages.trial import Trial, trial_of
 from batchscore.stages.write import Attempt, UnitWriter
 from batchscore.storage.store import is_local
 from batchscore.units.unit import Unit
-from batchscore.worker.spec import RunSpec, Spec
+from batchscore.worker.spec import ElementSpec, RunSpec, Spec
 
 BlockStep = Callable[[Block], Block]
 
@@ -201,9 +201,9 @@ def _rejecting(spec: Spec, stage: str, step: BlockStep) -> BlockStep:
 
 
 def _trial(spec: Spec) -> Trial:
-    """Returns the trial of a run's process; what is tried without a run shares none."""
-    run = spec.identity.run if isinstance(spec, RunSpec) else None
-    return trial_of(run, passed=not spec.execution.fresh)
+    """Returns the trial that a process has for what it was sent; what is only tried shares none."""
+    key = spec.key if isinstance(spec, RunSpec | ElementSpec) else None
+    return trial_of(key, passed=not spec.execution.fresh)
 
 
 def load(spec: Spec) -> Predictor:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import pyarrow as pa
 
 from batchscore.drift.column import Hint
-from batchscore.job import AnyStep, Checks, Drift, Preprocess, Rejects
+from batchscore.job import AnyStep, Checks, Drift, Job, Preprocess, Rejects
 from batchscore.models.loadable import Model
 from batchscore.stages.preprocess import InputColumns
 from batchscore.stages.read import Source
@@ -168,3 +169,31 @@ class RunSpec(Spec):
     identity: RunIdentity
     shipment: Shipment | None = None
     profiles: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """Names what a process keeps of it."""
+        return self.identity.run
+
+
+@dataclass(frozen=True)
+class ElementSpec(Spec):
+    """A job that scores the elements of another pipeline, as its workers need it; picklable.
+
+    It belongs to no run. `output` is where workers fetch its shipment from, and nothing else.
+
+    Args:
+        asked: The job, which each batch's columns are compared with.
+        declared: Types that columns of the elements are cast to, by name.
+        key: Names what a process keeps of it.
+        shipment: What workers fetch; None if they see what the launcher sees.
+    """
+
+    asked: Job
+    declared: pa.Schema
+    key: str
+    shipment: Shipment | None = None
+
+
+SentSpec: TypeAlias = RunSpec | ElementSpec
+"""What is pickled for workers."""

@@ -14,14 +14,18 @@ import sys
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from batchscore import __version__
 from batchscore.errors import FailedError
 
 if TYPE_CHECKING:
-    from batchscore.worker.spec import RunSpec
+    from batchscore.worker.spec import SentSpec
 
+_REMEDY = (
+    "install the launcher's versions where the workers run, or launch from an environment like "
+    "theirs"
+)
 _OURS, _PYTHON, _ABSENT = "batchscore", "Python", "none"
 
 
@@ -42,10 +46,12 @@ def _version(name: str) -> str:
         return _ABSENT
 
 
-def header_of(spec: RunSpec) -> str:
-    """Returns what a worker reads of a run before it unpickles anything: plain JSON."""
+def header_of(spec: SentSpec) -> str:
+    """Returns what a worker reads of a spec before it unpickles anything: plain JSON."""
     assert spec.shipment is not None
-    facts = {"run": spec.identity.run, "output": spec.output.address}
+    # The errors of a run are written down for its launcher; others are the pipeline's own.
+    run = getattr(spec, "identity", None)
+    facts = {} if run is None else {"run": run.run, "output": spec.output.address}
     return json.dumps({**facts, "versions": dict(spec.shipment.versions)})
 
 
@@ -57,12 +63,14 @@ def require_alike(header: str) -> None:
     """
     facts = json.loads(header)
     problem = _difference(facts["versions"])
+    if problem is not None and "run" not in facts:
+        raise FailedError(f"{problem}: {_REMEDY}")
     if problem is not None:
         from batchscore.runs.failures import recorded
         from batchscore.storage.store import Store
 
         with recorded(Store(facts["output"]), facts["run"]):
-            raise FailedError(problem)
+            raise FailedError(f"{problem}; nothing was published: {_REMEDY}")
 
 
 def _difference(expected: Mapping[str, str]) -> str | None:
@@ -71,13 +79,23 @@ def _difference(expected: Mapping[str, str]) -> str | None:
         return None
     pairs = [f"{name} {_version(name)} (launcher: {expected[name]})" for name in differ]
     return (
-        f"the worker on {platform.node()} has other versions than the launcher: "
-        f"{', '.join(pairs)}; nothing was published: install the launcher's versions where the "
-        "workers run, or launch from an environment like theirs"
+        f"the worker on {platform.node()} has other versions than the launcher: {', '.join(pairs)}"
     )
 
 
-def sealed(kind: type[Any], spec: RunSpec) -> tuple[Any, ...]:
+class Sealed:
+    """What is pickled with its spec: workers of other machines compare versions first."""
+
+    _spec: SentSpec
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        """Pickles it; sealed if its workers fetch what they need."""
+        if self._spec.shipment is None:
+            return super().__reduce_ex__(protocol)
+        return sealed(type(self), self._spec)
+
+
+def sealed(kind: type[Any], spec: SentSpec) -> tuple[Any, ...]:
     """Returns how `kind(spec)` is pickled, so that a worker of other versions leaves it packed."""
     return unsealed, (header_of(spec), pickle.dumps((kind, spec)))
 
