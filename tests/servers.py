@@ -1,4 +1,4 @@
-"""Real servers on loopback for tests: an S3 store, and a proxy before it that misbehaves."""
+"""Real servers on loopback for tests: object stores, and a proxy before one that misbehaves."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import socket
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import fsspec
@@ -28,25 +29,62 @@ _KEY, _SECRET = "batchscore", "loopback-only"
 _START_SECONDS = 20.0
 _HOST = "127.0.0.1"
 
-Fault = Literal["500", "503", "drop", "stall", "lose", "cut"]
-"""Two answers; no answer, at once or never; the answer lost, or cut, after the store has acted."""
+Fault = Literal["403", "500", "503", "drop", "stall", "lose", "cut"]
+"""Three answers; none, at once or never; the answer lost, or cut, after the store has acted."""
 
 
 @dataclass(frozen=True)
-class S3:
-    """An S3 server: its port, and the folder whose folders are its buckets."""
+class ObjectStore:
+    """A server: its port, and the folder whose folders are its buckets.
+
+    `scheme` begins its addresses, and `writes` is the method of requests that put an object.
+    """
 
     port: int
     folder: Path
+    scheme: str
+    writes: str
 
     def make_bucket(self, name: str) -> str:
         """Makes a bucket and returns its address."""
         (self.folder / name).mkdir()
-        return f"s3://{name}"
+        return f"{self.scheme}://{name}"
+
+    def options(self, port: int, **config: Any) -> dict[str, Any]:
+        """Returns what fsspec needs for this server at a port, with `config` in addition."""
+        return _gcs_options(port, **config) if self.scheme == "gs" else s3_options(port, **config)
+
+    @contextmanager
+    def at(self, port: int = 0, **config: Any) -> Iterator[None]:
+        """Lets the scheme mean this server, here and in processes started from here.
+
+        `port` is that of a proxy before the server, `config` as in `options`.
+        """
+        protocol = "gcs" if self.scheme == "gs" else "s3"
+        options = self.options(port or self.port, **config)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(fsspec.config.conf, protocol, options)
+            patch.setenv(f"FSSPEC_{protocol.upper()}", json.dumps(options))
+            yield
+
+
+STORES = ("s3", "gcs")
+"""What `running` can start."""
 
 
 @contextmanager
-def running_s3() -> Iterator[S3]:
+def running(name: str) -> Iterator[ObjectStore]:
+    """Starts a server of STORES on a free port over a temporary folder, and ends it.
+
+    Skips the test where the server is not installed, unless BATCHSCORE_REQUIRE is `all`.
+    """
+    pytest.importorskip("s3fs" if name == "s3" else "gcsfs")
+    with running_s3() if name == "s3" else running_gcs() as server:
+        yield server
+
+
+@contextmanager
+def running_s3() -> Iterator[ObjectStore]:
     """Starts an S3 server on a free port over a temporary folder, and ends it.
 
     Skips the test where versitygw is not installed, unless BATCHSCORE_REQUIRE is `all`.
@@ -58,12 +96,39 @@ def running_s3() -> Iterator[S3]:
         port = free_port()
         command = [binary, "--quiet", "--port", f"{_HOST}:{port}", "posix"]
         command += ["--sidecar", f"{home}/marks", f"{home}/buckets"]
-        environment = {**os.environ, "ROOT_ACCESS_KEY": _KEY, "ROOT_SECRET_KEY": _SECRET}
-        with open(f"{home}/log", "wb") as log:
-            server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        secrets = {"ROOT_ACCESS_KEY": _KEY, "ROOT_SECRET_KEY": _SECRET}
+        with serving(command, port, secrets):
+            yield ObjectStore(port, Path(home) / "buckets", "s3", "PUT")
+
+
+@contextmanager
+def running_gcs() -> Iterator[ObjectStore]:
+    """Starts a Google Cloud Storage server on a free port over a temporary folder, and ends it.
+
+    Skips the test where fake-gcs-server is not installed, unless BATCHSCORE_REQUIRE is `all`.
+    """
+    binary = find_tool("fake-gcs-server", "fake_gcs")
+    with tempfile.TemporaryDirectory(prefix="gcs-") as home:
+        port = free_port()
+        command = [binary, "-scheme", "http", "-host", _HOST, "-port", str(port)]
+        command += ["-backend", "filesystem", "-filesystem-root", home]
+        command += ["-public-host", f"{_HOST}:{port}", "-log-level", "error"]
+        with serving(command, port):
+            yield ObjectStore(port, Path(home), "gs", "POST")
+
+
+@contextmanager
+def serving(
+    command: list[str], port: int, environment: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Starts a server, waits until it listens, and ends it."""
+    with tempfile.NamedTemporaryFile(prefix="server-") as log:
+        server = subprocess.Popen(
+            command, env={**os.environ, **environment}, stdout=log, stderr=log
+        )
         try:
-            _await_port(server, port, Path(home) / "log")
-            yield S3(port, Path(home) / "buckets")
+            _await_port(server, port, Path(log.name))
+            yield server
         finally:
             server.terminate()
             server.wait()
@@ -80,14 +145,9 @@ def s3_options(port: int, **config: Any) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def s3_at(port: int, **config: Any) -> Iterator[None]:
-    """Lets `s3://` mean the server on a port, in this process and in those that it starts."""
-    options = s3_options(port, **config)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(fsspec.config.conf, "s3", options)
-        patch.setenv("FSSPEC_S3", json.dumps(options))
-        yield
+def _gcs_options(port: int, read_timeout: float | None = None, **_: Any) -> dict[str, Any]:
+    address = {"endpoint_url": f"http://{_HOST}:{port}", "token": "anon"}
+    return {**address, **({"requests_timeout": read_timeout} if read_timeout else {})}
 
 
 @contextmanager
@@ -110,12 +170,12 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def find_tool(name: str) -> str:
+def find_tool(name: str, installer: str = "") -> str:
     """Returns where a program is; skips the test without it, unless BATCHSCORE_REQUIRE is `all`."""
     found = shutil.which(name, path=f"{ROOT}/.tools/bin{os.pathsep}{os.environ.get('PATH', '')}")
     if found:
         return found
-    message = f"{name} is not installed: sh tools/install_{name}.sh"
+    message = f"{name} is not installed: sh tools/install_{installer or name}.sh"
     if os.environ.get("BATCHSCORE_REQUIRE") == "all":
         pytest.fail(message)
     pytest.skip(message)
@@ -123,7 +183,7 @@ def find_tool(name: str) -> str:
 
 def _await_port(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
     wait_until(lambda: server.poll() is not None or _answers(port), _START_SECONDS)
-    assert server.poll() is None, f"versitygw did not start: {log.read_text()}"
+    assert server.poll() is None, f"{server.args!r} did not start: {log.read_text()}"
 
 
 def _answers(port: int) -> bool:
@@ -183,7 +243,7 @@ class Proxy:
             fault = self._next_fault(method, path)
             if fault == "stall":
                 await asyncio.sleep(3600)
-            elif fault in ("500", "503"):
+            elif fault in ("403", "500", "503"):
                 writer.write(_ANSWER % fault.encode())
                 await writer.drain()
             elif fault != "drop":

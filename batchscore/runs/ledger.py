@@ -180,6 +180,8 @@ def sweep_attempts(store: Store, slice_: str) -> None:
     Nobody else may be at work on the slice.
     """
     folder = layout.staging(slice_)
+    for place in (folder, _home(slice_)):
+        store.abort_uploads(place)
     staged = store.names(folder)
     if not staged:
         return

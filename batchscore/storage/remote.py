@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import io
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.spec import AbstractBufferedFile
 
 from batchscore.messages.addresses import redacted_address
+from batchscore.storage import unconditional
+from batchscore.storage.client import Client
 from batchscore.storage.retries import naming_store_errors, patiently
 
 _OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"})
@@ -20,9 +24,26 @@ def is_object_store(address: str) -> bool:
     return "::" not in address and fsspec.core.split_protocol(address)[0] in _OBJECT_STORES
 
 
-def is_s3(address: str) -> bool:
-    """Tells whether an address is of S3 or of a store that speaks its language."""
-    return is_object_store(address) and address.startswith(("s3:", "s3a:"))
+def client_of(address: str) -> Client:
+    """Returns the module for the store of an address.
+
+    Raises:
+        OSError: The store's library is not installed.
+    """
+    kind = fsspec.core.split_protocol(address)[0] if is_object_store(address) else None
+    try:
+        # Late, since their libraries are extras.
+        if kind in ("s3", "s3a"):
+            from batchscore.storage import s3
+
+            return s3
+        if kind in ("gs", "gcs"):
+            from batchscore.storage import gcs
+
+            return gcs
+    except ImportError as error:
+        raise _not_installed(address, error) from error
+    return unconditional
 
 
 def connect(address: str, once: bool = False) -> tuple[Any, str]:
@@ -32,7 +53,8 @@ def connect(address: str, once: bool = False) -> tuple[Any, str]:
 
     Args:
         address: Local or any fsspec one.
-        once: On S3, tries each request once, for a caller that tries again by itself.
+        once: On S3 and Google Cloud Storage, tries each request once, for a caller that tries
+            again by itself.
 
     Raises:
         OSError: The address is of no known kind, or its library is not installed.
@@ -41,35 +63,22 @@ def connect(address: str, once: bool = False) -> tuple[Any, str]:
     if address.startswith("/") and "::" not in address and "://" not in address:
         return _local_disk(), address.rstrip("/") or "/"
     try:
-        return _connect(address, once)
+        filesystem, path = client_of(address).connect(address, once)
+        return filesystem, path.rstrip("/") or "/"
     except ImportError as error:
-        raise OSError(
-            f"{redacted_address(address)}: {error}; the extras batchscore[s3] and "
-            "batchscore[gcp] install it"
-        ) from error
+        raise _not_installed(address, error) from error
     except ValueError as error:
         raise OSError(f"{redacted_address(address)}: {error}") from error
+
+
+def _not_installed(address: str, error: ImportError) -> OSError:
+    extras = "the extras batchscore[s3] and batchscore[gcs] install it"
+    return OSError(f"{redacted_address(address)}: {error}; {extras}")
 
 
 @cache
 def _local_disk() -> LocalFileSystem:
     return LocalFileSystem()
-
-
-def _connect(address: str, once: bool) -> tuple[Any, str]:
-    if not is_s3(address):
-        return _open(address, {"use_listings_cache": False} if is_object_store(address) else {})
-    from batchscore.storage import s3  # late: its libraries are an extra
-
-    filesystem, path = _open(address, s3.options(once))
-    if once:
-        filesystem.retries = 1
-    return filesystem, path
-
-
-def _open(address: str, options: dict[str, Any]) -> tuple[Any, str]:
-    filesystem, path = fsspec.core.url_to_fs(address, **options)
-    return filesystem, str(path).rstrip("/") or "/"
 
 
 def download(filesystem: Any, path: str, url: str) -> Download:
@@ -138,6 +147,27 @@ class Upload(io.BufferedIOBase):
         """Writes bytes; OSError if the store does not take them."""
         with naming_store_errors(self._url):
             return int(self._file.write(data))
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self.discard()
+        self.close()
+
+    def __del__(self) -> None:
+        """Leaves a file that nobody closed unseen: its end is missing."""
+        self._forget()
+
+    def discard(self) -> None:
+        """Ends the file without its being seen, as far as the store answers."""
+        if not self.closed:
+            super().close()
+            with suppress(Exception), naming_store_errors(self._url):
+                self._file.discard()
+            self._forget()
+
+    def _forget(self) -> None:
+        if isinstance(self._file, AbstractBufferedFile):  # it would be ended when it is collected
+            self._file.closed = True
 
     def close(self) -> None:
         """Ends the file, after which it is seen; OSError if the store does not take it."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
     Retrying,
     retry_if_exception,
     stop_after_attempt,
@@ -15,6 +17,7 @@ from tenacity import (
     wait_exponential,
     wait_random,
 )
+from tenacity.stop import stop_base
 
 from batchscore.messages.addresses import redacted_text
 
@@ -32,6 +35,10 @@ _LASTING = (
     NotADirectoryError,
 )
 _PASSING = (ConnectionError, TimeoutError, asyncio.TimeoutError)
+# Bytes that are not those of their checksum: on the way or where they are kept, which a second try
+# tells apart.
+_MISMATCHES = frozenset({"FlexibleChecksumError", "ChecksumError"})
+_MISMATCH_TRIES = 2
 # By name, since not all of botocore, aiohttp, requests, google.auth and azure are installed.
 _PASSING_NAMES = frozenset(
     {
@@ -45,7 +52,7 @@ _PASSING_NAMES = frozenset(
         "ChunkedEncodingError",
         "TransportError",
         "ServiceRequestError",
-        "FlexibleChecksumError",
+        *_MISMATCHES,
     }
 )
 # Timeout, a conditional put that met another one, too early, too many.
@@ -56,19 +63,37 @@ def patiently(url: str, action: Callable[[], Result]) -> Result:
     """Returns what `action` returns, which must be repeatable.
 
     Trouble that passes by itself (an overloaded store, a lost connection, a timeout) is waited
-    out: 5 tries within about a minute.
+    out: 5 tries within about a minute. Bytes that differ from their checksum are asked for twice.
 
     Raises:
         OSError: It did not pass, or is of another kind; names `url`, the class and the cause.
     """
-    waiting = Retrying(
-        retry=retry_if_exception(is_passing),
-        stop=stop_after_attempt(_TRIES) | stop_after_delay(_TRY_SECONDS),
-        wait=_WAIT,
-        reraise=True,
-    )
     with naming_store_errors(url):
-        return waiting(action)
+        return Retrying(**_policy(_TRIES))(action)
+
+
+async def patiently_awaited(action: Callable[[], Awaitable[Result]], once: bool = False) -> Result:
+    """Returns what `action` comes to, as `patiently` does; raises its own error if it fails."""
+    return await AsyncRetrying(**_policy(1 if once else _TRIES))(action)
+
+
+class _StopIfDamaged(stop_base):
+    def __call__(self, retry_state: RetryCallState) -> bool:
+        error = retry_state.outcome.exception() if retry_state.outcome else None
+        return retry_state.attempt_number >= _MISMATCH_TRIES and _is_any(error, _MISMATCHES)
+
+
+def _is_any(error: BaseException | None, names: frozenset[str]) -> bool:
+    return not names.isdisjoint(kind.__name__ for kind in type(error).__mro__)
+
+
+def _policy(tries: int) -> dict[str, Any]:
+    return {
+        "retry": retry_if_exception(is_passing),
+        "stop": stop_after_attempt(tries) | stop_after_delay(_TRY_SECONDS) | _StopIfDamaged(),
+        "wait": _WAIT,
+        "reraise": True,
+    }
 
 
 @contextmanager
@@ -91,7 +116,7 @@ def is_passing(error: BaseException) -> bool:
     status = answer(error)
     if isinstance(error, _PASSING) or status in _PASSING_ANSWERS:
         return True
-    return not _PASSING_NAMES.isdisjoint(kind.__name__ for kind in type(error).__mro__)
+    return _is_any(error, _PASSING_NAMES)
 
 
 def answer(error: BaseException | None) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import fsspec
@@ -11,6 +12,7 @@ from botocore.exceptions import ReadTimeoutError
 
 from batchscore.storage.retries import answer
 
+CONDITIONAL = True
 _SLOWEST = 256 * 1024
 """Bytes a second at which an upload may at least be expected to go."""
 _ONE_REQUEST = 6 * 2**30
@@ -40,24 +42,33 @@ class BoundedSession(AIOHTTPSession):
             raise ReadTimeoutError(endpoint_url=request.url, error=error) from error
 
 
-def options(once: bool) -> dict[str, Any]:
-    """Returns the options of s3fs that are added to those of fsspec's own configuration.
-
-    Args:
-        once: Whether each request is tried once, instead of 5 times.
-    """
+def connect(address: str, once: bool) -> tuple[Any, str]:
+    """Returns the filesystem of an address and the path within it, as `Client` says."""
     configured = fsspec.config.conf.get("s3", {}).get("config_kwargs", {})
     bounded = {**configured, "http_session_cls": BoundedSession}
     if once:
         bounded["retries"] = {"total_max_attempts": 1}
-    return {"use_listings_cache": False, "config_kwargs": bounded}
+    options = {"use_listings_cache": False, "config_kwargs": bounded}
+    filesystem, path = fsspec.core.url_to_fs(address, **options)
+    if once:
+        filesystem.retries = 1
+    return filesystem, str(path)
+
+
+def tag(info: dict[str, Any]) -> str | None:
+    """Returns the ETag of an object that was listed."""
+    return info.get("ETag")
+
+
+def read(filesystem: Any, path: str) -> bytes:
+    """Returns an object's bytes, in one request."""
+    return bytes(filesystem.cat_file(path, max_concurrency=1))
 
 
 def put_new(filesystem: Any, path: str, data: bytes, mark: str) -> bool:
     """Puts an object where there is none; False if there is one.
 
-    `mark`, the caller's own, is kept with the object: when the answer to a put is lost, and the
-    put repeated (aiohttp does so unasked), it tells the caller's object from another's.
+    aiohttp repeats a put whose answer is lost unasked.
     """
     try:
         filesystem.pipe_file(path, data, mode="create", Metadata={_MARK: mark})
@@ -67,7 +78,7 @@ def put_new(filesystem: Any, path: str, data: bytes, mark: str) -> bool:
 
 
 def put_matching(filesystem: Any, path: str, old: bytes, new: bytes, mark: str) -> bool:
-    """Replaces an object that still holds `old`; else False. `mark` is as in `put_new`."""
+    """Replaces an object that still holds `old`; else False."""
     try:
         with filesystem.open(path, "rb") as file:
             held, tag = file.read(), file.details["ETag"]
@@ -81,6 +92,21 @@ def put_matching(filesystem: Any, path: str, old: bytes, new: bytes, mark: str) 
             return _bears(filesystem, path, mark)
         raise
     return True
+
+
+def copy(filesystem: Any, source: str, target: str, tag: str | None) -> None:
+    """Copies an object, of no other version than that of `tag`."""
+    filesystem.cp_file(source, target, **({"CopySourceIfMatch": tag} if tag else {}))
+
+
+def abort_uploads(filesystem: Any, folder: str) -> None:
+    """Removes the parts of uploads that were not ended, which S3 keeps and bills for ever."""
+    bucket, prefix, _ = filesystem.split_path(folder)
+    with suppress(PermissionError, NotImplementedError):
+        listed = filesystem.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=f"{prefix}/")
+        for upload in listed.get("Uploads", []):
+            with suppress(FileNotFoundError):
+                filesystem.abort_mpu(bucket, upload["Key"], upload["UploadId"])
 
 
 def _bears(filesystem: Any, path: str, mark: str) -> bool:

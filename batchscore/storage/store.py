@@ -12,7 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property, partial
@@ -23,6 +23,7 @@ from typing import IO, Any, TypeVar, cast
 from fsspec.implementations.local import LocalFileSystem
 
 from batchscore.storage import remote, retries
+from batchscore.storage.client import Client
 from batchscore.storage.documents import MOST_BYTES, parse_json
 from batchscore.storage.documents import encode_json as encode_json
 from batchscore.storage.durable import (
@@ -64,7 +65,7 @@ def is_local(address: str) -> bool:
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file that is there: its size, and on S3 the ETag by which its version is known."""
+    """A file that is there: its size, and on S3 and Google Cloud Storage its version's tag."""
 
     bytes: int
     tag: str | None = None
@@ -91,6 +92,10 @@ class Store:
     @cached_property
     def _filesystem(self) -> Any:
         return remote.connect(self.address, once=True)[0]
+
+    @cached_property
+    def _client(self) -> Client:
+        return remote.client_of(self.address)
 
     @cached_property
     def _root(self) -> str:
@@ -193,8 +198,9 @@ class Store:
             )
         except (FileNotFoundError, NotADirectoryError):
             return {}
+        tag = self._client.tag
         return {
-            posixpath.basename(str(info["name"])): StoredFile(int(info["size"]), info.get("ETag"))
+            posixpath.basename(str(info["name"])): StoredFile(int(info["size"]), tag(info))
             for info in listed
             if info["type"] != "directory"
         }
@@ -212,8 +218,9 @@ class Store:
                 if os.fstat(file.fileno()).st_size > most:
                     raise TooLargeError(f"it has more than {most:,} bytes")
                 return file.read()
-        options = {"max_concurrency": 1} if remote.is_s3(self.address) else {}
-        return cast(bytes, self._call(relative, lambda: self._filesystem.cat_file(path, **options)))
+        if self.is_local:
+            return Path(path).read_bytes()
+        return self._call(relative, partial(self._client.read, self._filesystem, path))
 
     def open(self, relative: str) -> IO[bytes]:
         """Opens a file to be read in parts, each with the retries of the store.
@@ -265,14 +272,14 @@ class Store:
     def create_new(self, relative: str, data: bytes, flush: bool = True) -> bool:
         """Puts a file where there is none; False if there is one.
 
-        Of many callers at once one gets True, on local disks, S3 and Google Cloud Storage; the
-        file is seen whole or not at all. On other stores it is looked for, then written. Where an
-        answer was lost, only S3 tells whether it was True. `flush` is as in `write`.
+        Of many callers at once one gets True, on local disks, S3 and Google Cloud Storage, also
+        where an answer was lost; the file is seen whole or not at all. On other stores it is looked
+        for, then written. `flush` is as in `write`.
         """
         path = self.path(relative)
         if not self.is_local:
             self._make_parent(relative)
-            return self._call(relative, self._put_new(path, data))
+            return self._call(relative, self._putting(self._client.put_new, path, data))
         made, changed = self._in_folder(relative, lambda: link_file(path, data, flush))
         if not made:
             return False
@@ -280,26 +287,11 @@ class Store:
         flush_folders([posixpath.dirname(path), *changed] if flush else changed)
         return True
 
-    def _put_new(self, path: str, data: bytes) -> Callable[[], bool]:
-        if remote.is_s3(self.address):
-            from batchscore.storage import s3  # late: its libraries are an extra
-
-            return partial(s3.put_new, self._filesystem, path, data, secrets.token_hex(8))
-
-        def put() -> bool:
-            try:
-                self._filesystem.pipe_file(path, data, mode="create")
-            except FileExistsError:
-                return False
-            return True
-
-        return put
-
     def exchange(self, relative: str, old: bytes | None, new: bytes) -> bool:
         """Replaces a file that still holds `old`, or is absent where that is None; else False.
 
         Exactly one of many contenders gets True on local disks, by a hidden lock next to the file,
-        and on S3. On other stores the file is read, then written.
+        on S3 and on Google Cloud Storage. On other stores the file is read, then written.
 
         Raises:
             RetryError: On a local disk, a process that was stopped keeps the lock.
@@ -307,17 +299,17 @@ class Store:
         if old is None:
             return self.create_new(relative, new)
         path = self.path(relative)
-        if remote.is_s3(self.address):
-            from batchscore.storage import s3  # late: its libraries are an extra
-
-            mark = secrets.token_hex(8)
-            put = partial(s3.put_matching, self._filesystem, path, old, new, mark)
-            return self._call(relative, put)
-        with suppress(FileNotFoundError), locked(path) if self.is_local else nullcontext():
+        if not self.is_local:
+            return self._call(relative, self._putting(self._client.put_matching, path, old, new))
+        with suppress(FileNotFoundError), locked(path):
             if self.read(relative) == old:
                 self.write(relative, new)
                 return True
         return False
+
+    def _putting(self, put: Callable[..., bool], *arguments: Any) -> Callable[[], bool]:
+        """Returns a put that may be repeated, since all its tries bear one mark."""
+        return partial(put, self._filesystem, *arguments, mark=secrets.token_hex(8))
 
     def write_json(self, relative: str, value: Any, flush: bool = True) -> None:
         """Replaces a file in one step by a value as JSON; `flush` is as in `write`."""
@@ -366,7 +358,7 @@ class Store:
             moves: Old and new path of each file.
             keep: On an object store, leaves the source too. There a move is a copy and a removal,
                 and a process that sleeps between the two may remove what was brought back.
-            tags: ETags of sources that `find` returned; on S3 another version is not moved.
+            tags: Tags of sources that `find` returned; another version is not moved.
         """
         if self.is_local:
             flush_folders([folder for move in moves for folder in self._move(*move)])
@@ -412,8 +404,7 @@ class Store:
         if self.is_local:
             Path(old).replace(new)
             return [posixpath.dirname(new)]
-        match = {"CopySourceIfMatch": tag} if tag and remote.is_s3(self.address) else {}
-        self._call(source, lambda: self._filesystem.cp_file(old, new, **match))
+        self._call(source, partial(self._client.copy, self._filesystem, old, new, tag))
         if not keep:
             self._call(source, lambda: self._filesystem.rm_file(old))
         return []
@@ -452,6 +443,15 @@ class Store:
             with suppress(OSError):
                 if found and _is_abandoned(path, *found.groups()):
                     path.unlink(missing_ok=True)
+
+    def abort_uploads(self, folder: str) -> None:
+        """Removes what uploads in parts that were not ended left below a folder of an object store.
+
+        Nobody else may be at work in the folder.
+        """
+        if not self.is_local:
+            abort = partial(self._client.abort_uploads, self._filesystem, self.path(folder))
+            self._call(folder, abort)
 
     def _make_parent(self, relative: str) -> list[str]:
         """Makes a file's folder; returns the local folders that are to be flushed for it."""

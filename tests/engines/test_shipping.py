@@ -13,7 +13,7 @@ import pytest
 
 from tests import factory
 from tests.engines.pools import Pool, running_pool
-from tests.servers import S3, running_s3, s3_at
+from tests.servers import ObjectStore, running_s3
 
 pytestmark = pytest.mark.slow
 
@@ -39,9 +39,9 @@ def prepare(batch):
 
 
 @pytest.fixture(scope="module")
-def s3() -> Iterator[S3]:
+def s3() -> Iterator[ObjectStore]:
     """The store that is all that launcher and workers share."""
-    with running_s3() as server, s3_at(server.port):
+    with running_s3() as server, server.at():
         yield server
 
 
@@ -60,7 +60,7 @@ def home(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def shared(home: Path, s3: S3, tmp_path: Path) -> Path:
+def shared(home: Path, s3: ObjectStore, tmp_path: Path) -> Path:
     """The folder of a bucket with the job's input, which launcher and workers reach as a store."""
     folder = s3.folder / tmp_path.name.replace("_", "-")[-40:].strip("-")
     shutil.copytree(home / "in", folder / "in")

@@ -19,7 +19,7 @@ from tests.faults.sleepers import (
     interleave,
     make_world,
 )
-from tests.servers import S3, running_s3, s3_at
+from tests.servers import ObjectStore, running_s3
 
 
 def main() -> int:
@@ -29,7 +29,7 @@ def main() -> int:
     parser.add_argument("--s3-every", type=int, default=5, help="the same on S3 (default 5)")
     asked = parser.parse_args()
     wrong = done = 0
-    with running_s3() as s3, s3_at(s3.port):
+    with running_s3() as s3, s3.at():
         for where, found in [*_on_disk(asked.every), *_on_s3(s3, asked.s3_every)]:
             done += 1
             wrong += bool(found)
@@ -51,7 +51,7 @@ def _on_disk(every: int) -> Iterator[tuple[str, list[str]]]:
                     yield f"{sleeper} {taker} {at}", interleave(copy, sleeper, taker, at)
 
 
-def _on_s3(s3: S3, every: int) -> Iterator[tuple[str, list[str]]]:
+def _on_s3(s3: ObjectStore, every: int) -> Iterator[tuple[str, list[str]]]:
     takers = cycle(TAKERS)
     for sleeper in SLEEPERS:
         steps = count_steps(_s3_world(s3, sleeper), sleeper)
@@ -61,7 +61,7 @@ def _on_s3(s3: S3, every: int) -> Iterator[tuple[str, list[str]]]:
             yield f"{sleeper} {taker} {at} on S3", found
 
 
-def _s3_world(s3: S3, sleeper: str) -> World:
+def _s3_world(s3: ObjectStore, sleeper: str) -> World:
     bucket = s3.make_bucket(f"b-{uuid.uuid4().hex}")
     return make_world(Path(tempfile.mkdtemp(prefix="asleep-")), f"{bucket}/out", sleeper)
 

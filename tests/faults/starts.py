@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.factory import change_job, make_rows, write_job, write_shard
 from tests.faults.harness import End, command, start_server
-from tests.servers import running_s3, s3_at
+from tests.servers import running_s3
 
 _DATES = 8
 _ROWS = 20
@@ -49,7 +49,7 @@ def _addresses(asked: argparse.Namespace) -> Iterator[list[str]]:
         if not asked.s3:
             yield local
             return
-        with running_s3() as s3, s3_at(s3.port):
+        with running_s3() as s3, s3.at():
             bucket = s3.make_bucket("starts")
             yield [*local, *(f"{bucket}/out{number}" for number in range(asked.s3))]
 

@@ -22,7 +22,7 @@ from batchscore.stages.read import Source, check_unchanged, read_unit
 from batchscore.units.unit import Shard
 from tests.factory import make_rows, plan_units, run_json, write_job, write_shard
 from tests.outputs import rename_shards
-from tests.servers import S3, running_s3, s3_at
+from tests.servers import ObjectStore, running_s3
 
 Rows = Counter[tuple[Any, ...]]
 
@@ -133,20 +133,20 @@ def test_links_count_as_duckdb_counts_them(root: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[S3]:
+def server() -> Iterator[ObjectStore]:
     """An S3 server for all tests here."""
     with running_s3() as found:
         yield found
 
 
 @pytest.mark.slow
-def test_every_form_on_s3_has_the_rows_that_others_find(root: Path, server: S3) -> None:
+def test_every_form_on_s3_has_the_rows_that_others_find(root: Path, server: ObjectStore) -> None:
     """Folders, globs and lists of a bucket have the rows of the files that were put there."""
     bucket = server.make_bucket("forms")
     for name in ("flat", "hive", "deep"):
         shutil.copytree(root / name, server.folder / "forms" / name)
     forms = [name for name in FORMS if name not in ("dots", "overlapping", "a file with signs")]
-    with s3_at(server.port):
+    with server.at():
         for name in forms:
             addresses, wanted = FORMS[name]
             if any("linked" in each or "again" in each for each in addresses):

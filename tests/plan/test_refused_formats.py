@@ -13,7 +13,7 @@ from fsspec.implementations.local import LocalFileSystem
 from batchscore.errors import InputError
 from batchscore.plan.listing import find_shards
 from tests.factory import change_job, run_cli, run_json, write_job, write_shard
-from tests.servers import S3, running_s3, s3_at
+from tests.servers import ObjectStore, running_s3
 
 MARKS = {
     "Delta Lake": "_delta_log/00000000000000000000.json",
@@ -99,7 +99,7 @@ def test_a_link_into_a_table_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[S3]:
+def server() -> Iterator[ObjectStore]:
     """An S3 server for all tests here."""
     with running_s3() as found:
         yield found
@@ -107,14 +107,16 @@ def server() -> Iterator[S3]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "mark"), FORMATS)
-def test_a_table_on_s3_is_refused(server: S3, tmp_path: Path, name: str, mark: str) -> None:
+def test_a_table_on_s3_is_refused(
+    server: ObjectStore, tmp_path: Path, name: str, mark: str
+) -> None:
     """As on a disk, and a list of its files is read."""
     bucket = server.make_bucket(f"tables-{FORMATS.index((name, mark))}")
     folder = server.folder / bucket.partition("://")[2]
     shutil.copytree(write_table(tmp_path / "t", mark), folder / "lake/t")
     table = f"{bucket}/lake/t"
     inside = ["", "/**"] if name == "Hive ACID" else ["/data/k=1", "/data/*.parquet"]
-    with s3_at(server.port):
+    with server.at():
         inside = [f"{table}{each}" for each in inside]
         inside.append(f"{bucket}/*/t/base_*/*" if name == "Hive ACID" else f"{bucket}/*/t/data/*")
         for address in (*inside, f"{bucket}/lake", bucket):

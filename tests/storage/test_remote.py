@@ -53,6 +53,7 @@ PASSING = [
     *(answered(status) for status in (409, 429, 500, 502, 503, 504)),
     caused(OSError(16, "busy"), answered(503, "SlowDown")),
 ]
+MISMATCH = botocore.FlexibleChecksumError(error_msg="x")
 LASTING = [
     FileNotFoundError("x"),
     PermissionError("x"),
@@ -112,6 +113,20 @@ def test_it_ends_with_the_first_success(monkeypatch: pytest.MonkeyPatch) -> None
     assert patiently("s3://b/x", answer) == "done"
 
 
+def test_bytes_that_are_damaged_are_asked_for_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was damaged on its way is whole the second time; what is damaged in the store is not."""
+    monkeypatch.setattr(retries, "_WAIT", wait_none())
+    tries: list[int] = []
+
+    def fail() -> None:
+        tries.append(1)
+        raise MISMATCH
+
+    with pytest.raises(OSError, match=r"FlexibleChecksumError"):
+        patiently("s3://b/x", fail)
+    assert len(tries) == 2
+
+
 def test_an_interrupt_is_not_an_error() -> None:
     """Ctrl-C leaves at once as itself."""
 
@@ -132,6 +147,9 @@ def test_object_stores_are_reported_by_their_addresses() -> None:
 
 def test_a_store_without_its_library_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the library of a store is missing, the error says what to install."""
-    monkeypatch.setitem(sys.modules, "gcsfs", None)
-    with pytest.raises(OSError, match=r"gs://b/x: .*gcsfs.*batchscore\[gcp\]"):
+    monkeypatch.delitem(sys.modules, "batchscore.storage.gcs", raising=False)
+    monkeypatch.delattr("batchscore.storage.gcs", raising=False)
+    for name in ("gcsfs", "gcsfs.core", "google_crc32c"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(OSError, match=r"gs://b/x: .*batchscore\[gcs\]"):
         remote.connect("gs://b/x")

@@ -1,13 +1,17 @@
-"""Test whole runs on a real S3 server, also behind a proxy that misbehaves."""
+"""Test whole runs on real object stores, also behind a proxy that misbehaves."""
 
 from __future__ import annotations
 
-import shutil
+import signal
+import subprocess
+import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 
@@ -16,29 +20,30 @@ from batchscore.commands.stop import Stop
 from batchscore.errors import StoppedError
 from batchscore.job import load_job
 from batchscore.plan import make_plan
-from batchscore.storage.store import Store
+from batchscore.storage.store import Store, open_filesystem
 from tests.factory import change_job, make_rows, run_cli, run_json, write_job, write_shard
-from tests.servers import S3, running_proxy, running_s3, s3_at
+from tests.servers import STORES, ObjectStore, running, running_proxy
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3]:
-    """An S3 server for all tests here."""
-    with running_s3() as found:
+@pytest.fixture(scope="module", params=STORES)
+def server(request: pytest.FixtureRequest) -> Iterator[ObjectStore]:
+    """A server of each kind, for all tests here."""
+    with running(request.param) as found:
         yield found
 
 
 @pytest.fixture
-def bucket(server: S3, tmp_path: Path) -> Path:
+def bucket(server: ObjectStore, tmp_path: Path) -> Path:
     """The folder of a bucket that holds a job's input and model; its job file is job.yaml."""
-    name = tmp_path.name.replace("_", "-")[-40:].lower()
+    name = tmp_path.name.replace("_", "-")[-40:].lower().strip("-")
     address = server.make_bucket(name)
     write_job(tmp_path)
     for part in ("in", "model"):
-        shutil.copytree(tmp_path / part, server.folder / name / part)
+        for path in (tmp_path / part).iterdir():
+            put(server, f"{name}/{part}/{path.name}", path.read_bytes())
     paths = {
         "input.path": f"{address}/in",
         "model.path": f"{address}/model",
@@ -46,6 +51,21 @@ def bucket(server: S3, tmp_path: Path) -> Path:
     }
     change_job(tmp_path, paths)
     return server.folder / name
+
+
+def put(server: ObjectStore, path: str, data: bytes) -> None:
+    """Puts an object past any proxy."""
+    with server.at():
+        folder, _, name = path.rpartition("/")
+        Store(f"{server.scheme}://{folder}").write(name, data)
+
+
+def put_shard(server: ObjectStore, bucket: Path, name: str, rows: pa.Table | None = None) -> None:
+    """Puts a shard of rows 500 to 599, unless others are given."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "shard"
+        write_shard(path, make_rows(100, 500) if rows is None else rows)
+        put(server, f"{bucket.name}/{name}", path.read_bytes())
 
 
 def files(folder: Path) -> list[Path]:
@@ -60,13 +80,13 @@ def ids(bucket: Path) -> list[int]:
     return found
 
 
-def test_a_slice_lives_on_s3(server: S3, bucket: Path, tmp_path: Path) -> None:
+def test_a_slice_lives_on_a_store(server: ObjectStore, bucket: Path, tmp_path: Path) -> None:
     """Published, unchanged, added to, undone and verified, as on a disk."""
     job = tmp_path / "job.yaml"
-    with s3_at(server.port):
+    with server.at():
         assert run_json("run", job)["status"] == "published"
         assert run_json("run", job)["status"] == "unchanged"
-        write_shard(bucket / "in/2.parquet", make_rows(100, 500))
+        put_shard(server, bucket, "in/2.parquet")
         added = run_json("run", job)
         assert (added["status"], added["rows"]["reused"]) == ("published", 500)
         assert ids(bucket) == list(range(600))
@@ -76,7 +96,7 @@ def test_a_slice_lives_on_s3(server: S3, bucket: Path, tmp_path: Path) -> None:
         assert ids(bucket) == list(range(500))
         assert run_json("verify", job)["exit_code"] == 0
         next((bucket / "out/data").glob("*.parquet")).unlink()
-        write_shard(bucket / "out/data/x")
+        put_shard(server, bucket, "out/data/x", make_rows(10))
         spoiled = run_json("verify", job)
     assert [problem["kind"] for problem in spoiled["problems"]] == ["missing", "stranger"]
     assert "2.parquet" in str(traced)
@@ -93,7 +113,9 @@ def sleep(batch):
 """
 
 
-def test_a_run_on_s3_is_followed_and_cancelled(server: S3, bucket: Path, tmp_path: Path) -> None:
+def test_a_run_on_a_store_is_followed_and_cancelled(
+    server: ObjectStore, bucket: Path, tmp_path: Path
+) -> None:
     """Whoever sees the bucket sees how far the run is, and can stop it."""
     (tmp_path / "sleepy.py").write_text(_SLEEPY)
     runtime = {"batch_rows": 10, "workers": 1}
@@ -108,7 +130,7 @@ def test_a_run_on_s3_is_followed_and_cancelled(server: S3, bucket: Path, tmp_pat
         except StoppedError as error:
             ended.append(str(error))
 
-    with s3_at(server.port):
+    with server.at():
         thread = threading.Thread(target=score)
         thread.start()
         wait_until(lambda: any(bucket.glob("out/_batchscore/work/*/progress/*.json")))
@@ -126,11 +148,11 @@ def test_a_run_on_s3_is_followed_and_cancelled(server: S3, bucket: Path, tmp_pat
 
 @pytest.mark.parametrize("fault", ["500", "503", "drop", "lose"])
 def test_a_store_that_stumbles_is_waited_for(
-    server: S3, bucket: Path, tmp_path: Path, fault: Any
+    server: ObjectStore, bucket: Path, tmp_path: Path, fault: Any
 ) -> None:
     """Answers that fail now and then, or are lost, cost time and nothing else."""
-    with running_proxy(server.port) as proxy, s3_at(proxy.port):
-        for method in ("PUT", "GET", "DELETE"):
+    with running_proxy(server.port) as proxy, server.at(proxy.port):
+        for method in ("PUT", "POST", "GET", "DELETE"):
             proxy.fail(fault, 2, method, "out/")
         found = run_json("run", tmp_path / "job.yaml")
         assert found["status"] == "published", found["error"]
@@ -138,32 +160,63 @@ def test_a_store_that_stumbles_is_waited_for(
 
 
 def test_a_store_that_stays_away_publishes_nothing(
-    server: S3, bucket: Path, tmp_path: Path
+    server: ObjectStore, bucket: Path, tmp_path: Path
 ) -> None:
     """When puts fail for good the run fails clearly, and what was published before stays."""
     job = tmp_path / "job.yaml"
-    with s3_at(server.port):
+    with server.at():
         assert run_json("run", job)["status"] == "published"
-    write_shard(bucket / "in/2.parquet", make_rows(100, 500))
-    with running_proxy(server.port) as proxy, s3_at(proxy.port):
-        proxy.fail("503", 10_000, "PUT", "staging")
+    put_shard(server, bucket, "in/2.parquet")
+    with running_proxy(server.port) as proxy, server.at(proxy.port):
+        proxy.fail("503", 10_000, server.writes, "staging")
         found = run_json("run", job)
         assert (found["status"], found["exit_code"]) == ("failed", 1)
-        assert "s3://" in found["error"]
+        assert f"{server.scheme}://" in found["error"]
     assert ids(bucket) == list(range(500))
-    with s3_at(server.port):
+    with server.at():
         assert run_json("run", job)["status"] == "published"
         assert ids(bucket) == list(range(600))
         assert run_json("verify", job)["exit_code"] == 0
 
 
+_UPLOAD = """import os, signal, sys
+
+from batchscore.storage.store import Store
+
+file = Store(sys.argv[1]).create("_batchscore/staging/small/0123456789abcdef-1/0000.parquet")
+file.write(bytes(60_000_000))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def uploads(server: ObjectStore, bucket: Path) -> list[Any]:
+    """What S3 keeps of uploads that were not ended; Google's store lists none."""
+    filesystem, _ = open_filesystem(f"{server.scheme}://{bucket.name}")
+    return list(filesystem.list_multipart_uploads(bucket.name)) if server.scheme == "s3" else []
+
+
+def test_an_upload_that_was_killed_leaves_nothing(
+    server: ObjectStore, bucket: Path, tmp_path: Path
+) -> None:
+    """An upload whose process got -9 in its middle is not seen, and the next run removes it."""
+    with server.at():
+        store = f"{server.scheme}://{bucket.name}/out"
+        done = subprocess.run([sys.executable, "-c", _UPLOAD, store], check=False)
+        assert done.returncode == -signal.SIGKILL
+        assert len(uploads(server, bucket)) == (server.scheme == "s3")
+        assert Store(store).walk("") == []
+        assert run_json("run", tmp_path / "job.yaml")["status"] == "published"
+        assert uploads(server, bucket) == []
+    assert ids(bucket) == list(range(500))
+
+
 @pytest.mark.parametrize("what", ["bucket", "prefix"])
-def test_an_output_on_s3_that_is_removed_fails_the_run(
-    server: S3, bucket: Path, tmp_path: Path, what: str
+def test_an_output_that_is_removed_fails_the_run(
+    server: ObjectStore, bucket: Path, tmp_path: Path, what: str
 ) -> None:
     """The run ends with 1 and names the output, whether its bucket is gone or all objects in it."""
     address = server.make_bucket(f"{bucket.name}-out"[-40:].lstrip("-"))
-    folder = server.folder / address.removeprefix("s3://")
+    folder = server.folder / address.partition("://")[2]
     gone = folder if what == "bucket" else folder / "out"
     remove = f"shutil.rmtree({str(gone)!r}, True)"
     # What is scored before the run's first unit is scored before the run has a work folder.
@@ -172,7 +225,7 @@ def test_an_output_on_s3_that_is_removed_fails_the_run(
     (tmp_path / "features.py").write_text(code)
     function = {"preprocess": {"function": "features.py:f"}, "runtime.workers": 1}
     change_job(tmp_path, {"output.path": f"{address}/out", **function})
-    with s3_at(server.port):
+    with server.at():
         found = run_json("run", tmp_path / "job.yaml")
     assert (found["exit_code"], found["status"]) == (1, "failed")
     assert f"output {address}/out: was removed while run " in found["error"]
@@ -189,13 +242,13 @@ def damage(bucket: Path, pattern: str) -> str:
 
 
 def test_damaged_objects_are_neither_released_nor_resumed_nor_brought_back(
-    server: S3, bucket: Path, tmp_path: Path
+    server: ObjectStore, bucket: Path, tmp_path: Path
 ) -> None:
     """A release and a rollback fail and name the object; the next run scores its unit again."""
     job = tmp_path / "job.yaml"
-    with s3_at(server.port):
+    with server.at():
         run_json("run", job)
-        write_shard(bucket / "in/2.parquet", make_rows(100, 500))
+        put_shard(server, bucket, "in/2.parquet")
         change_job(tmp_path, {"checks.score_range": [0.9, 1]})
         held = run_json("run", job)["run"]
         path = damage(bucket, "staging/small/*/0000.parquet")
@@ -215,11 +268,11 @@ def test_damaged_objects_are_neither_released_nor_resumed_nor_brought_back(
 
 
 def test_an_object_that_was_replaced_since_it_was_looked_at_is_not_moved(
-    server: S3, bucket: Path
+    server: ObjectStore, bucket: Path
 ) -> None:
     """A copy has the version that was looked at as its condition."""
-    with s3_at(server.port):
-        store = Store(f"s3://{bucket.name}/out")
+    with server.at():
+        store = Store(f"{server.scheme}://{bucket.name}/out")
         store.write("a", b"seen")
         tags = {path: found.tag for path, found in store.find(["a", "none"]).items()}
         assert [*tags] == ["a"]
