@@ -36,7 +36,7 @@ INTRODUCTION = """\
 <!-- Made by docs/make_job_reference.py from the models in batchscore/job; change it there. -->
 
 One YAML file describes a job. `name`, `input.path`, `model` and `output.path` are all that is
-needed:
+needed. As a step of another Beam pipeline ([`bs.Score`](pipelines.md)) a job needs `model` alone:
 
 ```yaml
 name: flight_delays

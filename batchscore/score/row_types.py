@@ -19,6 +19,7 @@ from apache_beam.typehints.schemas import (
 )
 from apache_beam.typehints.typehints import DictConstraint, TupleConstraint
 
+from batchscore.columnar.arrays import leaf_numbers
 from batchscore.errors import InvalidError
 from batchscore.score.elementwise import ElementPlan
 from batchscore.score.shape import needed_columns, needs_schema, passed_names
@@ -94,7 +95,13 @@ def _scored_rows(fields: Sequence[tuple[str, Any]], planned: ElementPlan) -> Any
     known = dict(fields)
     own = fields if kept is None else [(name, known[name]) for name in kept if name in known]
     try:
-        scores = pa.schema([pa.field(n, kind, nullable=False) for n, kind in types.items()])
+        # A text may be null; a row whose number is null is rejected.
+        scores = pa.schema(
+            [
+                pa.field(name, kind, nullable=leaf_numbers(pa.nulls(0, kind)) is None)
+                for name, kind in types.items()
+            ]
+        )
         found = named_fields_from_schema(beam_schema_from_arrow_schema(scores))
         return RowTypeConstraint.from_fields([*own, *found, (MODEL_VERSION, str)])
     except _UNKNOWN:

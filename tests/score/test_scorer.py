@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from batchscore.errors import FailedError, InputError, ModelError
 from batchscore.job import load_embedded
+from batchscore.plan.shipping import pack
 from batchscore.score.elementwise import element_spec, plan_elements
 from batchscore.score.python_rows import score_rows
 from batchscore.score.scorer import ElementScorer, scorer_of
@@ -52,6 +54,12 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def scorer(job: Path) -> ElementScorer:
     """What scores batches with the job."""
     return make(job)
+
+
+@pytest.fixture(scope="module")
+def row_scorer(job: Path) -> ElementScorer:
+    """What scores dictionaries with it."""
+    return make(job, rows_of_all_fates().schema)
 
 
 def make(job: Path, declared: pa.Schema = NOTHING) -> ElementScorer:
@@ -190,6 +198,36 @@ def test_dictionaries_keep_what_the_job_does_not_read(job: Path) -> None:
     assert scored[0]["thing"] is thing
     assert scored[0]["a"] == 1
     assert scored[0]["model_version"] == "1.0"
+
+
+@given(st.lists(st.integers(0, 64), max_size=4))
+def test_dictionaries_have_the_outcomes_of_a_batch(
+    scorer: ElementScorer, row_scorer: ElementScorer, cuts: list[int]
+) -> None:
+    """However they are cut, each is scored, filtered or rejected as its row in a batch is."""
+    table = rows_of_all_fates()
+    (whole,) = table.combine_chunks().to_batches()
+    scored, rejected = outcomes(scorer, [whole])
+    rows = table.to_pylist()
+    edges = [0, *sorted(cuts), len(rows)]
+    found = [each for a, b in pairwise(edges) for each in score_rows(rows[a:b], row_scorer)]
+    made = [row for _, some, _ in found for row in some.values()]
+    left = [row for _, _, some in found for row in some.values()]
+    assert made == scored.to_pylist()
+    assert sorted(left, key=_id) == sorted(rejected.to_pylist(), key=_id)
+
+
+def _id(row: Mapping[str, Any]) -> int:
+    return int(row["id"])
+
+
+def test_workers_that_do_not_see_the_folder_of_a_shipment_say_so(tmp_path: Path) -> None:
+    """Where launcher and worker have no disk in common, only an address of a store helps."""
+    place, job = str(tmp_path / "shipped"), str(factory.write_job(tmp_path / "job"))
+    planned = plan_elements(load_embedded(job), NOTHING, None, place, 1)
+    spec = replace(element_spec(planned, NOTHING), shipment=pack(planned.plan))
+    with pytest.raises(FailedError, match=rf"does not see ship_to {place}; give bs.Score an addr"):
+        scorer_of(spec)
 
 
 def test_a_field_with_the_name_of_a_score_is_refused(job: Path) -> None:

@@ -7,15 +7,16 @@ import pickle
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from batchscore.errors import FailedError
-from batchscore.job import load_job
+from batchscore.job import load_embedded, load_job
 from batchscore.plan import make_plan
 from batchscore.plan.shipping import pack
 from batchscore.runs.failures import read_failure
 from batchscore.transforms import NetworkHandler, PreprocessBlocks, SpecDoFn, WriteUnits
-from batchscore.worker.spec import RunSpec
+from batchscore.worker.spec import ElementSpec, RunSpec
 from batchscore.worker.versions import header_of, unsealed, versions_here
 from tests import factory
 
@@ -46,6 +47,18 @@ def test_another_version_is_refused_with_both(name: str, spec: RunSpec) -> None:
     found = read_failure(spec.output, spec.identity.run)
     assert found is not None
     assert f"{name} {own} (launcher: 0.7); nothing was published: install" in str(found[0])
+
+
+def test_a_step_of_another_pipeline_compares_versions_too(spec: RunSpec, tmp_path: Path) -> None:
+    """The pipeline ends with the message, and nothing is written down for a launcher."""
+    own = load_embedded(str(tmp_path / "job.yaml")).job
+    parts = (spec.job, spec.slice, spec.output, spec.scoring, spec.execution)
+    element = ElementSpec(*parts, own, pa.schema([]), "key", spec.shipment)
+    facts = json.loads(header_of(element))
+    assert list(facts) == ["versions"]
+    facts["versions"]["numpy"] = "0.7"
+    with pytest.raises(FailedError, match=r"\(launcher: 0\.7\): install the launcher's versions"):
+        unsealed(json.dumps(facts), b"no pickle")
 
 
 def test_all_differences_are_in_one_message(spec: RunSpec) -> None:
