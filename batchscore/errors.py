@@ -16,6 +16,7 @@ BatchscoreError                1   root; never raised itself
 │   │       └── Int96Error         an INT96 timestamp that the unit it is read in cannot hold
 │   ├── RecordError                a record, manifest or journal is missing or damaged
 │   │   └── VersionError           a newer batchscore wrote it
+│   ├── UnseenError                a worker's machine does not have the output
 │   └── LeaseError                 another run took the slice over while this one slept
 ├── HeldError                  3   a check did not pass; a person decides
 ├── RetryError                 4   not yet: input not ready, output in use
@@ -109,6 +110,16 @@ class RecordError(FailedError):
 
 class VersionError(RecordError):
     """A newer batchscore wrote a document, in a form that this one does not know."""
+
+
+class UnseenError(FailedError):
+    """A worker's machine has something else, or nothing, at the address of the output.
+
+    Attributes:
+        recorded: Whether it need not be written down for the launcher any more.
+    """
+
+    recorded = False
 
 
 class LeaseError(FailedError):

@@ -12,6 +12,7 @@ from batchscore.stages.block import Block
 from batchscore.system.beam_import import PCollection, RunInference, ToList, beam
 from batchscore.transforms import (
     Finish,
+    InspectWorker,
     NetworkHandler,
     PostprocessBlocks,
     PreprocessBlocks,
@@ -29,6 +30,18 @@ def build(pipeline: beam.Pipeline, spec: RunSpec, units: Sequence[Unit]) -> None
         addresses
         | "Collect" >> ToList().with_output_types(list[str])
         | "Finish" >> beam.ParDo(Finish(spec))
+    )
+
+
+def build_check(
+    pipeline: beam.Pipeline, spec: RunSpec, unit: Unit, packages: Sequence[str], count: int
+) -> None:
+    """Adds a try of the job on so many workers to a pipeline."""
+    (
+        pipeline
+        | "Tries" >> beam.Create([(number, unit, packages) for number in range(count)])
+        | "Spread" >> beam.Reshuffle()
+        | "Try" >> beam.ParDo(InspectWorker(spec)).with_output_types(str)
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
@@ -29,6 +30,7 @@ from batchscore.units.unit import Unit
 from batchscore.worker.arrival import arrived
 from batchscore.worker.attempts import Attempts
 from batchscore.worker.golden import ensure_golden, record_golden
+from batchscore.worker.inspection import FOUND, inspect_worker
 from batchscore.worker.log import save_log
 from batchscore.worker.presence import attend
 from batchscore.worker.scoring import (
@@ -104,6 +106,18 @@ class ReadUnits(SpecDoFn):
             # All steps take a block before the next one is read.
             with working_on(spec.identity.run, unit), closing(blocks):
                 yield from blocks
+
+
+class InspectWorker(SpecDoFn):
+    """Tries a few rows on whichever worker gets the element, and writes down what was found."""
+
+    def process(self, element: tuple[int, Unit, Sequence[str]]) -> Sequence[str]:
+        """Returns nothing; the launcher reads the findings in the output."""
+        number, unit, packages = element
+        with self._recorded():
+            found = inspect_worker(self._spec, unit, packages)
+            self._spec.output.write_json(f"{FOUND}/{number}.json", asdict(found), flush=False)
+            return []
 
 
 class PreprocessBlocks(SpecDoFn):

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from batchscore.commands.notify import program_of
 from batchscore.commands.prepared import all_flags, engine_of, prepared, with_process
+from batchscore.commands.workers_check import WorkersChecked, check_workers
 from batchscore.engines.registry import find_engine
 from batchscore.errors import (
     BatchscoreError,
@@ -71,6 +72,7 @@ class Checked:
             Without an earlier run nothing tells how long starting workers and publishing take.
         held_by: Who holds the slice at the moment, or None.
         pending: A run whose publication was started and not finished, or None.
+        workers: What workers elsewhere found; None if the engine has none, or no row was tried.
         later: What a run would fail with if it scored; None if nothing was found, or if that is
             what this command ends with.
     """
@@ -82,6 +84,7 @@ class Checked:
     estimate: dict[str, float] | None
     held_by: str | None
     pending: str | None
+    workers: WorkersChecked | None = None
     later: str | None = None
 
     @property
@@ -115,7 +118,8 @@ class Checked:
     def warnings(self) -> list[str]:
         """What a run would not fail for, and should be put right."""
         program = program_of(self.plan.loaded)
-        return [program.problem] if program is not None and program.problem else []
+        problems = [program.problem] if program is not None and program.problem else []
+        return problems + (self.workers.differences if self.workers else [])
 
     def to_json(self) -> dict[str, Any]:
         """Returns the findings as JSON-able values."""
@@ -150,6 +154,7 @@ class Checked:
             "estimated_phases": self.estimate,
             "published_by": work.base.run if work.base and work.unchanged else None,
             "batch": None if self.rehearsal is None else _jsonable(asdict(self.rehearsal)),
+            "seen_by_workers": None if self.workers is None else asdict(self.workers),
             "later": self.later,
         }
 
@@ -211,6 +216,7 @@ def check_job(
         None if tried.scoring is None else _estimate(tried, _phases_before(plan, work)),
         describe_holder(store, slice_, by) if by else None,
         publication.run if publication else None,
+        tried.workers,
         tried.later,
     )
 
@@ -220,6 +226,7 @@ class _Tryout(NamedTuple):
     rehearsal: Rehearsal | None
     scoring: float | None
     spent: Mapping[str, float]
+    workers: WorkersChecked | None
     later: str | None
 
 
@@ -237,12 +244,21 @@ def _try(plan: Plan, work: Work, clock: Stopwatch, flags: Sequence[str], scores:
         plan = prepared(plan, work.units, clock, all_flags(plan.loaded.job.runtime, flags))
         spent = clock.spent()
         rehearsal = rehearse(plan, work)
-        return _Tryout(plan, rehearsal, estimate_seconds(plan, work, rehearsal), spent, None)
+        scoring = estimate_seconds(plan, work, rehearsal)
+        workers = _elsewhere(plan, work, flags) if scores else None
+        return _Tryout(plan, rehearsal, scoring, spent, workers, None)
     except BatchscoreError as error:
         if scores:
             raise
         later = f"a run that scores would end with exit code {error.exit_code}: {error}"
-        return _Tryout(plan, None, None, clock.spent(), later)
+        return _Tryout(plan, None, None, clock.spent(), None, later)
+
+
+def _elsewhere(plan: Plan, work: Work, flags: Sequence[str]) -> WorkersChecked | None:
+    """Has the engine's workers try a few rows, if they share nothing but the output with us."""
+    if not engine_of(plan).ships:
+        return None
+    return check_workers(plan, work.units, all_flags(plan.loaded.job.runtime, flags))
 
 
 def _estimate(tried: _Tryout, before: Mapping[str, float]) -> dict[str, float]:

@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from contextlib import suppress
 
+from batchscore.engines.protocol import Handle
 from batchscore.errors import BatchscoreError, FailedError, InvalidError, LeaseError, RetryError
 from batchscore.messages.wording import counted, one_line
 from batchscore.runs import layout
-from batchscore.runs.failures import describe, find_os_error, find_own_error, read_failure
+from batchscore.runs.failures import (
+    describe,
+    find_misfit,
+    find_os_error,
+    find_own_error,
+    read_failure,
+)
 from batchscore.runs.history import read_manifest
 from batchscore.runs.lease import holds, is_taken_over, lost, require_lease
 from batchscore.runs.progress import read_counts
@@ -132,6 +139,14 @@ def _last_words(spec: RunSpec) -> str | None:
         f"{one_line(worker.host)}, process {worker.pid}, which "
         + (f"last logged: {said}" if said else "logged nothing")
     )
+
+
+def misfit(work: Handle) -> tuple[FailedError, str] | None:
+    """Returns the error of workers that cannot do any work, and could not write that down."""
+    # A handle of another package may have no such method.
+    trouble = work.trouble() if hasattr(work, "trouble") else None
+    found = find_misfit(trouble) if trouble else None
+    return (found, trouble or "") if found else None
 
 
 def _first_cause(error: BaseException) -> BaseException:

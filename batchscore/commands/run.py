@@ -17,6 +17,7 @@ from batchscore.commands.ending import (
     failed,
     is_held,
     is_publishing,
+    misfit,
     removed,
     taken_over,
     unfinished,
@@ -390,7 +391,7 @@ def _look(
 def _check_failures(run: Run, work: Handle) -> None:
     """Ends a run whose workers met what they would meet again; it is cancelled on the way out."""
     name, elsewhere = run.spec.identity.run, run.spec.shipment is not None
-    found = read_failure(run.spec.output, name, final=True, elsewhere=elsewhere)
+    found = read_failure(run.spec.output, name, final=True, elsewhere=elsewhere) or misfit(work)
     if found is None or not work.is_alive() or is_publishing(run.spec):
         return
     request_stop(run.spec.output, run.spec.identity.run)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import posixpath
 import signal
+import time
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 
@@ -24,6 +26,7 @@ from batchscore.runs.shipped import sweep_shipped
 from batchscore.runs.worker_logs import remove_logs
 from batchscore.storage.store import Store
 
+_PROBE_SECONDS = 24 * 3600.0
 _UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 
 
@@ -135,10 +138,21 @@ def purge(store: Store, slice_: str, days: int) -> None:
         store.remove(f"{layout.HOME}/retired/{run}")
     if None not in kept:  # else which records a run needs is unknown, and all are kept
         sweep_records(store, slice_, set().union(*needed))
+    sweep_probes(store, inside)
     if layout.LOGS in inside:
         remove_logs(store, slice_, days)
     if inside & {layout.CODE, layout.MODELS}:
         sweep_shipped(store, slice_, instant.timestamp())
+
+
+def sweep_probes(store: Store, inside: Iterable[str]) -> None:
+    """Removes what checks that were killed left behind a day ago, of what is in the home folder."""
+    for path in inside:
+        if posixpath.basename(path).startswith(layout.PROBE):
+            files = store.walk(path)
+            written = [sign for file in files if (sign := store.written(file)) is not None]
+            if written and max(written) < time.time() - _PROBE_SECONDS:
+                store.remove(path)
 
 
 def _replaced_at(store: Store, slice_: str, manifest: Manifest) -> str:

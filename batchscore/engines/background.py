@@ -56,6 +56,10 @@ class Background(threading.Thread):
         if late:
             job.cancel()
 
+    def trouble(self) -> str | None:
+        """Returns None, since what fails in this process is not tried again."""
+        return None
+
     def cancel(self) -> None:
         """Ends what runs elsewhere; what runs in this process, and its children, end with it."""
         with self._cancelled:

@@ -9,7 +9,9 @@ import os
 import re
 import shutil
 import socket
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from batchscore.engines.background import Background
 from batchscore.engines.flags import parse_flags
@@ -18,13 +20,14 @@ from batchscore.engines.flink_rest import (
     await_end,
     cancel_job,
     cancel_jobs,
+    find_trouble,
     job_state,
     require_pool,
 )
 from batchscore.engines.protocol import Build, Handle, Metrics
 from batchscore.errors import InvalidError
 from batchscore.job.sections import Runtime
-from batchscore.messages.wording import counted, reason
+from batchscore.messages.wording import counted, one_line, reason
 from batchscore.plan import Plan, placed
 from batchscore.plan.shipping import require_shippable
 from batchscore.runs.submission import JobState, Submission, without_secrets
@@ -38,6 +41,7 @@ _AUTOMATIC = "[auto]"
 # gRPC knows other forms, which it is left to find.
 _ADDRESS = re.compile(r"([\w.-]+):([0-9]{1,5})")
 _CONNECT_SECONDS = 10.0
+_ASK_SECONDS = 2.0
 
 
 class FlinkJob(Background):
@@ -51,7 +55,14 @@ class FlinkJob(Background):
 
     def __init__(self, work: Callable[[Background], Metrics], rest: str | None, name: str) -> None:
         super().__init__(work)
-        self._rest, self._job_name = rest, name
+        self._rest, self._job_name, self._asked = rest, name, time.monotonic()
+
+    def trouble(self) -> str | None:
+        """Asks Flink what its job met last, at most once in some seconds."""
+        if self._rest is None or time.monotonic() - self._asked < _ASK_SECONDS:
+            return None
+        self._asked = time.monotonic()
+        return find_trouble(self._rest, self._job_name)
 
     def cancel(self) -> None:
         """Cancels the job at Flink, too: the job server only stops to wait for it."""
@@ -104,7 +115,7 @@ class FlinkEngine:
                     f"engine flink: {address} is the memory of this process, which the cluster's "
                     "workers do not see; use a shared folder or an object store"
                 )
-        return placed(plan, *_parallelism(job.runtime))
+        return placed(_with_cluster(plan), *_parallelism(job.runtime))
 
     def start_workers(self, plan: Plan) -> None:
         """The cluster has its workers."""
@@ -147,6 +158,17 @@ class FlinkEngine:
         if not submission.address:
             return False
         return cancel_job(submission.address, submission.job, submission.name)
+
+
+def _with_cluster(plan: Plan) -> Plan:
+    """Returns the plan with what its cluster is, if its REST address is known."""
+    rest = plan.loaded.job.runtime.flink.rest
+    if rest is None or "cluster" in plan.choices:
+        return plan
+    found = ask_cluster(rest)
+    hosts = ", ".join(one_line(host) for host in sorted({*found.hosts})) or "no TaskManager"
+    facts = f"Flink {one_line(found.version)}, {counted(found.slots, 'slot')} on {hosts}"
+    return replace(plan, choices={"cluster": facts, **plan.choices})
 
 
 def _parallelism(runtime: Runtime) -> tuple[int, str]:

@@ -146,6 +146,16 @@ def living_jobs(rest: str, name: str) -> list[str]:
     return [job["jid"] for job in jobs if job["name"] == name and job["state"] not in _ENDED]
 
 
+def find_trouble(rest: str, name: str) -> str | None:
+    """Returns the trace of what a job that has not ended met last; None if it met nothing."""
+    with suppress(*_NO_ANSWER):
+        for job in living_jobs(rest, name):
+            found = _get(f"{_root(rest)}/jobs/{job}/exceptions").get("root-exception")
+            if found:
+                return str(found)
+    return None
+
+
 def require_pool(pool: str, hosts: Sequence[str]) -> None:
     """Makes sure that a worker pool answers, as far as this machine can tell.
 

@@ -43,6 +43,9 @@ class Handle(Protocol):
     def cancel(self) -> None:
         """Asks the engine to end the pipeline, and does not wait for it."""
 
+    def trouble(self) -> str | None:
+        """Returns what the engine met and tries again, in its own words; None if it is well."""
+
 
 class Engine(Protocol):
     """Runs pipelines. The module that defines an engine imports Beam only inside its methods."""

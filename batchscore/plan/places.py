@@ -6,8 +6,8 @@ import os
 import posixpath
 import re
 import secrets
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -142,20 +142,29 @@ def probe_output(output: Store) -> None:
         OutputError: It cannot be written.
     """
     path = f"{layout.HOME}/{layout.PROBE}{secrets.token_hex(4)}"
-    filesystem, home = open_filesystem(output.url(layout.HOME))
     try:
-        missing = _missing_folders(filesystem, home)
-        output.write(path, b"")
-        output.remove(path)
-        for folder in missing:
-            with suppress(OSError):
-                # Removes nothing but an empty folder; object stores have none.
-                filesystem.rmdir(folder)
+        with removing_folders(output):
+            output.write(path, b"")
+            output.remove(path)
     except OSError as error:
         raise OutputError(
             f"output {output.address}: cannot be written ({error}); "
             f"{remedy_of(error, 'grant the permission')}, or choose another folder"
         ) from error
+
+
+@contextmanager
+def removing_folders(output: Store) -> Iterator[None]:
+    """Removes at the end, if they are empty, an output's folders that were not there before."""
+    filesystem, home = open_filesystem(output.url(layout.HOME))
+    missing = _missing_folders(filesystem, home)
+    try:
+        yield
+    finally:
+        for folder in missing:
+            with suppress(OSError):
+                # Removes nothing but an empty folder; object stores have none.
+                filesystem.rmdir(folder)
 
 
 def _missing_folders(filesystem: Any, path: str) -> list[str]:

@@ -20,6 +20,7 @@ from batchscore.errors import (
     ShardError,
     StepError,
     StoppedError,
+    UnseenError,
 )
 from batchscore.messages.addresses import redacted_text
 from batchscore.messages.wording import one_line, remedy_of
@@ -31,6 +32,9 @@ _OS_ERROR = re.compile(r"\w+Error: \[Errno (\d+)\] (.+?)(?: \[while running .*)?
 _OWN_ERROR = re.compile(
     r"^batchscore\.errors\.(\w+Error): (.+?)(?: \[while running .*)?$", re.MULTILINE
 )
+_UNSEEN = re.compile(
+    r"^batchscore\.errors\.UnseenError: (.+?)(?: \[while running .*)?$", re.MULTILINE
+)
 _ABSENT = re.compile(
     r"^ModuleNotFoundError: No module named '(batchscore(?:\.\w+)*)'", re.MULTILINE
 )
@@ -38,6 +42,7 @@ _BASE = r"beam:version:sdk_base:apache/beam_python([\d.]+)_sdk:(\S+)\."
 _OTHER_BEAM = re.compile(f"Submission environment: {_BASE} Runtime environment: {_BASE}")
 _ALIKE = "nothing was published: install the launcher's versions where the workers run"
 _unwritten: dict[str, dict[str, Any]] = {}
+_LASTING = (None, errno.ENOENT, errno.EACCES, errno.EPERM)
 _listeners = set[Callable[[str], None]]()
 
 
@@ -106,7 +111,7 @@ def _may_pass(error: BaseException) -> bool:
     if isinstance(error, (MemoryError, RetryError)) or is_passing(error):
         return True
     # Arrow raises an OSError without a number for bytes that are not Parquet.
-    return isinstance(error, OSError) and error.errno not in (None, errno.ENOENT)
+    return isinstance(error, OSError) and error.errno not in _LASTING
 
 
 def find_own_error(text: str) -> BatchscoreError | None:
@@ -115,6 +120,19 @@ def find_own_error(text: str) -> BatchscoreError | None:
     That is an error of ours, or one of a worker whose Python, Beam or batchscore is not the
     launcher's.
     """
+    if misfit := find_misfit(text):
+        return misfit
+    own = _OWN_ERROR.findall(text)
+    return _revive({"type": own[-1][0], "message": own[-1][1], "trace": ""})[0] if own else None
+
+
+def find_misfit(text: str) -> FailedError | None:
+    """Returns the error of a worker that can do no work of the run, whatever is tried; or None.
+
+    Its Python, Beam or batchscore is not the launcher's, or it does not see the output.
+    """
+    if found := _UNSEEN.search(text):
+        return UnseenError(found[1])
     if found := _OTHER_BEAM.search(text):
         ours, theirs = (f"Python {found[i]} and apache-beam {found[i + 1]}" for i in (1, 3))
         return FailedError(f"a worker has {theirs}, and the launcher {ours}; {_ALIKE}")
@@ -123,8 +141,7 @@ def find_own_error(text: str) -> BatchscoreError | None:
             f"a worker has no module {found[1]!r}: no batchscore is installed there, or another "
             f"than the launcher's {__version__}; {_ALIKE}"
         )
-    own = _OWN_ERROR.findall(text)
-    return _revive({"type": own[-1][0], "message": own[-1][1], "trace": ""})[0] if own else None
+    return None
 
 
 def find_os_error(text: str) -> OSError | None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import platform
 import posixpath
+import secrets
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TypeVar, cast
 
+from batchscore.errors import UnseenError
+from batchscore.messages.wording import reason
 from batchscore.runs import layout
 from batchscore.storage.by_content import Content, fetch
 from batchscore.storage.private_folder import private_folder
@@ -30,9 +34,40 @@ def arrived(spec: Sent) -> Sent:
     key = spec.output.address, spec.key
     with _lock:
         if key not in _arrived:
+            if isinstance(spec, RunSpec):
+                _require_seen(spec)
             _arrived.clear()
             _arrived[key] = _fetched(spec, spec.shipment)
         return cast(Sent, _arrived[key])
+
+
+def _require_seen(spec: RunSpec) -> None:
+    """Raises UnseenError where a worker's machine has another output, or may not write to it.
+
+    The error is not written down: the launcher would not see it, and this disk is not its.
+    """
+    who, where = f"the worker on {platform.node()}", spec.output.address
+    if not layout.is_claimed(spec.output):
+        raise _unseen(
+            f"{who} does not see the output {where}: no {layout.FORMAT} is there; nothing was "
+            "published: name a folder that launcher and workers share under one path, or an "
+            "object store"
+        )
+    probe = f"{layout.work(spec.identity.run)}/{layout.PROBE}{secrets.token_hex(4)}"
+    try:
+        spec.output.write(probe, b"", flush=False)
+        spec.output.remove(probe)
+    except PermissionError as error:
+        raise _unseen(
+            f"{who} may not write to the output {where} ({reason(error)}); nothing was published: "
+            "grant its user the permission"
+        ) from error
+
+
+def _unseen(message: str) -> UnseenError:
+    error = UnseenError(message)
+    error.recorded = True
+    return error
 
 
 def _fetched(spec: SentSpec, shipment: Shipment) -> SentSpec:

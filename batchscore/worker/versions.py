@@ -31,7 +31,7 @@ _OURS, _PYTHON, _ABSENT = "batchscore", "Python", "none"
 
 def versions_here(packages: Iterable[str]) -> dict[str, str]:
     """Returns the versions of batchscore, of Python without its patch, and of packages here."""
-    return {name: _version(name) for name in (_OURS, _PYTHON, *packages)}
+    return {name: _version(name) for name in dict.fromkeys((_OURS, _PYTHON, *packages))}
 
 
 @cache

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from batchscore.commands.tidy import purge
+from batchscore.commands.tidy import purge, sweep_probes
 from batchscore.errors import RecordError
 from batchscore.runs import layout
 from batchscore.storage.store import Store
@@ -83,3 +85,16 @@ def test_what_no_run_ships_any_more_goes(store: Store) -> None:
     assert store.exists(path)
     purge(store, SLICE, days=-1)
     assert not store.exists(path)
+
+
+def test_what_a_killed_check_left_is_removed_after_a_day(store: Store, tmp_path: Path) -> None:
+    """One that may be under way is left alone, and so is all else."""
+    for name in ("probe-old", "probe-new", "other"):
+        store.write(f"{layout.HOME}/{name}/_batchscore/models/x", b"weights")
+    two_days_ago = time.time() - 48 * 3600
+    for name in ("probe-old", "other"):
+        path = tmp_path / f"{layout.HOME}/{name}/_batchscore/models/x"
+        os.utime(path, (two_days_ago, two_days_ago))
+    sweep_probes(store, [f"{layout.HOME}/{name}" for name in store.names(layout.HOME)])
+    assert {"probe-new", "other"} <= {*store.names(layout.HOME)}
+    assert "probe-old" not in store.names(layout.HOME)

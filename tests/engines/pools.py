@@ -38,13 +38,17 @@ class Pool:
 
 @contextmanager
 def running_pool(
-    environment: Mapping[str, str], before: Path | None = None, interpreter: str = ""
+    environment: Mapping[str, str],
+    before: Path | None = None,
+    interpreter: str = "",
+    root: Path = ROOT,
 ) -> Iterator[Pool]:
     """Starts a worker pool in an empty folder of another user, and ends it with its workers.
 
     Args:
         environment: Further variables, such as how stores are reached.
         before: A folder in which its workers look for packages first.
+        root: Folder that has batchscore in it, or has not.
         interpreter: Another Python than that of the tests, with packages of its own.
     """
     python, port = interpreter or find_python(), free_port()
@@ -60,7 +64,7 @@ def running_pool(
             **environment,
             "PATH": f"{home}/bin:/usr/bin:/bin",
             "PYTHONPATH": os.pathsep.join(
-                [*([str(before)] if before else []), str(ROOT), *packages]
+                [*([str(before)] if before else []), str(root), *packages]
             ),
             "TMPDIR": str(folder),
             "HOME": str(folder),

@@ -26,7 +26,10 @@ def test_a_job_is_scored_through_a_job_server(job_server: str, tmp_path: Path) -
     options = {"job_endpoint": job_server, "environment_type": "LOOPBACK"}
     changes = {"runtime": {"engine": "flink", "options": options}}
     job = factory.write_job(tmp_path / "flink", changes)
-    assert factory.run_cli("check", job).exit_code == 0
+    checked = factory.run_cli("check", job)
+    assert checked.exit_code == 0
+    assert "64 rows, scores as here" in checked.stdout
+    assert not (tmp_path / "flink/out").exists()
     found = factory.run_json("run", job)
     assert (found["status"], found["engine"], found["workers"]) == ("published", "flink", 1)
     rows = [factory.published(tmp_path / engine / "out") for engine in ("direct", "flink")]

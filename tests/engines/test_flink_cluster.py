@@ -280,6 +280,16 @@ def test_a_run_that_must_fail_is_not_tried_again(
     assert states(cluster)[-1] == "CANCELED"
 
 
+def test_a_check_tries_all_slots(cluster: Cluster, job: SlowJob) -> None:
+    """It names the cluster and what each worker found, and leaves nothing."""
+    done = factory.run_cli("check", *arguments(cluster, job)[1:])
+    assert done.exit_code == 0, done.output
+    assert f"2 slots on {HOST}" in done.stdout
+    assert done.stdout.count(", scores as here; ") == TASK_MANAGERS
+    assert f"{TASK_MANAGERS} processes answered in" in done.stdout
+    assert not job.output.exists()
+
+
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [

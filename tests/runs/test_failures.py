@@ -237,6 +237,7 @@ def _caused(by: BaseException) -> StepError:
         FailedError("another batchscore"),
         ShardError("in/0.parquet", "cut off"),
         _caused(FileNotFoundError(errno.ENOENT, "no such file")),
+        _caused(PermissionError(errno.EACCES, "permission denied")),
         _caused(OSError("Couldn't deserialize thrift")),
         _caused(ZeroDivisionError("by zero")),
     ],

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from batchscore.errors import FailedError
+from batchscore.errors import FailedError, UnseenError
 from batchscore.job import load_job
 from batchscore.models.loadable import localize
 from batchscore.plan import Plan, make_plan
 from batchscore.plan.shipping import pack, send
 from batchscore.runs import layout
+from batchscore.storage.store import Store
 from batchscore.worker.arrival import arrived
 from batchscore.worker.scoring import load_call
 from batchscore.worker.spec import RunSpec
@@ -62,6 +63,7 @@ def write(home: Path, changes: Mapping[str, Any] | None = None) -> Plan:
 def shipped(plan: Plan, run: str) -> RunSpec:
     """Sends what a plan needs, and returns the spec of a run of this name."""
     shipment = pack(plan)
+    layout.claim_output(plan.spec.output)
     send(plan, shipment)
     return replace(factory.run_spec(plan, run), shipment=shipment)
 
@@ -144,6 +146,7 @@ def test_a_model_elsewhere_is_not_sent(tmp_path: Path) -> None:
     scoring = plan.spec.scoring
     model = replace(scoring.model, folder=address)
     plan = replace(plan, spec=replace(plan.spec, scoring=replace(scoring, model=model)))
+    layout.claim_output(plan.spec.output)
     shipment = pack(plan)
     assert (shipment.model, shipment.code) == ({}, {})
     spec = replace(factory.run_spec(plan, "r5"), shipment=shipment)
@@ -156,4 +159,28 @@ def test_what_somebody_changed_is_named(tmp_path: Path) -> None:
     for path in plan_objects(tmp_path / "home/out"):
         path.write_bytes(path.read_bytes()[::-1])
     with pytest.raises(FailedError, match=r"is damaged: .* remove it, and run again"):
+        arrived(spec)
+
+
+def test_a_machine_without_the_output_is_named(tmp_path: Path) -> None:
+    """The error says so, and nothing is written where a worker has something else."""
+    spec = shipped(write(tmp_path / "home"), "r9")
+    (tmp_path / "home").rename(tmp_path / "gone")
+    with pytest.raises(UnseenError, match="does not see the output") as caught:
+        arrived(spec)
+    assert caught.value.recorded
+    assert not (tmp_path / "home").exists()
+
+
+def test_an_output_that_a_worker_may_not_write_to_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is found before anything is scored, since its errors would never be seen."""
+    spec = shipped(write(tmp_path / "home"), "r8")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Store, "write", refuse)
+    with pytest.raises(UnseenError, match=r"may not write to the output .* Permission denied"):
         arrived(spec)

@@ -20,6 +20,7 @@ from batchscore.telemetry import STAGES
 
 if TYPE_CHECKING:
     from batchscore.commands.check import Checked
+    from batchscore.commands.workers_check import WorkersChecked
     from batchscore.plan import Plan
     from batchscore.plan.rehearsal import Rehearsal
     from batchscore.runs.checks import Check
@@ -30,7 +31,8 @@ def checked(found: Checked, probed: bool) -> list[str]:
     plan, work, rehearsal = found.plan, found.work, found.rehearsal
     spec = plan.spec
     lines = [
-        f"{found.status.upper()}   {one_line(spec.slice)}   nothing was written",
+        f"{found.status.upper()}   {one_line(spec.slice)}   "
+        + ("nothing that was written is left" if found.workers else "nothing was written"),
         f"input   {counted(len(plan.shards), 'shard')}, "
         f"{counted(sum(s.rows for s in plan.shards), 'row')}, {size(plan.input_bytes)}; the filter "
         f"skips {counted(plan.pruned_rows, 'row')} unread",
@@ -54,6 +56,7 @@ def checked(found: Checked, probed: bool) -> list[str]:
         *(f"WARNING     {one_line(warning, 400)}" for warning in found.warnings),
         "",
         *([f"later       {found.later}"] if found.later else _rehearsed(rehearsal)),
+        *(_seen(found.workers) if found.workers else []),
         *(f"{_mark(check):<6}  {check_line(check)}" for check in found.checks),
     ]
     return [*lines, "", _verdict(found)]
@@ -109,6 +112,22 @@ def _rehearsed(rehearsal: Rehearsal | None) -> list[str]:
         f"columns {', '.join(f'{one_line(n)} {k}' for n, k in rehearsal.columns)}",
         f"first row's scores {example}",
     ]
+
+
+def _seen(workers: WorkersChecked) -> list[str]:
+    """Returns a line for each worker elsewhere that tried some rows."""
+    own = workers.own.scores_sha256
+    lines = []
+    for each in workers.found:
+        versions = ", ".join(f"{name} {version}" for name, version in each.versions.items())
+        steps = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in each.seconds.items())
+        same = "scores as here" if each.scores_sha256 == own else "OTHER SCORES than here"
+        lines.append(
+            f"worker      {one_line(each.host)}, process {each.pid}: {one_line(versions, 300)}; "
+            f"{one_line(each.device)}; {counted(each.rows, 'row')}, {same}; {one_line(steps, 200)}"
+        )
+    answered = f"{counted(len(lines), 'process')} answered in {workers.seconds:.0f} s"
+    return [*lines, f"workers     {answered}; the folder that they used was removed"]
 
 
 def _stage_rate(rehearsal: Rehearsal, stage: str) -> str:
