@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -157,6 +158,32 @@ def test_a_batch_that_cannot_be_scored_is_one_clear_error(
         list(scorer.outcomes(factory.make_batch(**columns)))
 
 
+def test_a_column_that_is_read_for_a_check_alone_is_not_passed_on(tmp_path: Path) -> None:
+    """As in a run, neither scored nor rejected rows have it."""
+    changes = {"output.columns": ["id"], "checks.accepted": {"part": ["p0"]}}
+    (whole,) = factory.make_rows(3).to_batches()
+    scored, rejected = outcomes(make(factory.write_job(tmp_path, changes)), [whole])
+    assert scored.schema.names == ["id", "score", "model_version"]
+    assert rejected.schema.names[4:] == ["id", "a", "b"]
+    assert rejected.column("_detail").to_pylist() == ["found p1", "found p2"]
+
+
+def test_two_columns_of_one_name_are_refused(job: Path) -> None:
+    """The message names them."""
+    batch = pa.RecordBatch.from_arrays([pa.array([1.0])] * 2, names=["a", "a"])
+    with pytest.raises(InputError, match="has column 'a' twice; rename one"):
+        list(make(job).outcomes(batch))
+
+
+def test_a_declared_column_that_is_missing_is_named(job: Path) -> None:
+    """Even where the job does not read it: all outputs shall have one schema."""
+    declared = pa.schema([("a", pa.float32()), ("extra", pa.int64())])
+    batch = factory.make_batch(id=[1], a=[1.0], b=[1.0], part=["p0"])
+    scorer = scorer_of(replace(make(job).spec, declared=declared, key="other"))
+    with pytest.raises(InputError, match="no column 'extra', which is declared in schema"):
+        list(scorer.outcomes(batch))
+
+
 def test_a_function_that_fails_for_all_rows_fails_the_pipeline(tmp_path: Path) -> None:
     """Its rows are not rejected one by one: the code is at fault."""
     (tmp_path / "features.py").write_text(FUNCTION.replace("13 in", "True or 13 in"))
@@ -236,3 +263,31 @@ def test_a_field_with_the_name_of_a_score_is_refused(job: Path) -> None:
     rows = [{"id": 1, "a": 1, "b": 0.5, "part": "p0", "score": 3}]
     with pytest.raises(InputError, match="a row has a field 'score', and a score has that name"):
         list(score_rows(rows, make(job, declared)))
+
+
+@pytest.mark.slow
+def test_columns_of_all_kinds_pass_as_a_run_publishes_them(tmp_path: Path) -> None:
+    """Dictionaries become their values, annotations stay, and nothing else changes."""
+    table = factory.make_rows(50)
+    ids, json_type = range(50), pa.json_()
+    more = {
+        "uuid": pa.array([bytes([each] * 16) for each in ids], pa.uuid()),
+        "json": pa.ExtensionArray.from_storage(json_type, pa.array(["{}"] * 50)),
+        "label": pa.array([f"k{each % 3}" for each in ids]).dictionary_encode(),
+        "when": pa.array(ids, pa.timestamp("us", tz="UTC")),
+        "amount": pa.array([*ids], pa.decimal128(20, 6)),
+        "nested": pa.array([{"x": each, "y": [each]} for each in ids]),
+        "lists": pa.array([[each] for each in ids], pa.large_list(pa.int16())),
+        "half": pa.array(np.arange(50).astype(np.float16)),
+        "none": pa.nulls(50),
+        "_row": pa.array(ids),
+    }
+    for name, column in more.items():
+        table = table.append_column(name, column)
+    job = factory.write_job(tmp_path, {"input.path": "all"})
+    factory.write_shard(tmp_path / "all/0.parquet", table)
+    assert factory.run_json("run", job)["status"] == "published"
+    (file,) = (tmp_path / "out/data").rglob("*.parquet")
+    (batch,) = table.combine_chunks().to_batches()
+    scored = [each.scored for each in make(job).outcomes(batch) if each.scored is not None]
+    assert pa.Table.from_batches(scored).equals(pq.read_table(file, partitioning=None))
