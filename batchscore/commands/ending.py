@@ -108,7 +108,7 @@ def _unsaid(spec: RunSpec, cause: BaseException) -> FailedError:
     if spec.shipment is not None and (last := _last_words(spec)):
         message = (
             f"{last}. A function or the model may end its process, as too little memory does; "
-            f"finished units are kept. The engine says: {message}"
+            f"finished units are kept; {message}"
         )
     return FailedError(message)
 

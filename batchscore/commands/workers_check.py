@@ -17,7 +17,7 @@ from batchscore.plan.places import removing_folders
 from batchscore.plan.sample import read_sample
 from batchscore.plan.shipping import pack, send
 from batchscore.runs import layout
-from batchscore.runs.failures import find_own_error, read_failure
+from batchscore.runs.failures import find_own_error, read_failure, shortened
 from batchscore.storage.store import Store
 from batchscore.storage.typed import decode
 from batchscore.units.unit import Unit
@@ -142,7 +142,7 @@ def _raise_failure(work: Handle, run: RunSpec) -> None:
     # A handle of another package may have no such method.
     trouble = work.trouble() if hasattr(work, "trouble") else None
     if trouble:
-        raise _refused(find_own_error(trouble) or InvalidError(trouble))
+        raise _refused(find_own_error(trouble) or InvalidError(shortened(trouble)))
 
 
 def _refused(error: BatchscoreError) -> InvalidError:

@@ -6,6 +6,7 @@ Beam may change them in any version, which `beam_version` guards.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import batchscore.system.beam_import  # noqa: F401 - comes before all of Beam
@@ -32,6 +33,7 @@ __all__ = [
     "core",
     "flink_runner",
     "option_parser",
+    "options_of",
     "shared_unbounded_instance",
     "statesampler",
     "userstate",
@@ -44,6 +46,18 @@ def option_parser() -> argparse.ArgumentParser:
     for kind in PipelineOptions.__subclasses__():
         kind._add_argparse_args(parser)
     return parser
+
+
+def options_of(kinds: Collection[str]) -> dict[str, str]:
+    """Returns the options of classes of Beam's options, as on a command line, with their class."""
+    found = dict[str, str]()
+    for kind in PipelineOptions.__subclasses__():
+        if kind.__name__ in kinds:
+            parser = _BeamArgumentParser(add_help=False, allow_abbrev=False)
+            kind._add_argparse_args(parser)
+            names = (name for action in parser._actions for name in action.option_strings)
+            found |= dict.fromkeys(names, kind.__name__)
+    return found
 
 
 def flink_runner() -> FlinkRunner:

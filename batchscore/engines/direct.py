@@ -39,7 +39,7 @@ class DirectEngine:
 
     def parse_flags(self, flags: Sequence[str]) -> None:
         """Validates Beam options; see `Engine.parse_flags`."""
-        parse_flags(flags, _OURS)
+        parse_flags(flags, _OURS, self.name, ("DirectOptions",))
         from batchscore.engines import local  # noqa: F401 - what a submission needs
 
     def place(self, plan: Plan, units: Sequence[Unit]) -> Plan:

@@ -37,6 +37,7 @@ _log = logging.getLogger("batchscore.flink")
 _TRIED = ("1.19",)
 """Versions of Flink that runs were tried on."""
 _OURS = {"parallelism": "runtime.flink.parallelism", "runner": "runtime.engine"}
+_TAKEN = ("FlinkRunnerOptions", "JobServerOptions", "PortableOptions")
 _AUTOMATIC = "[auto]"
 # gRPC knows other forms, which it is left to find.
 _ADDRESS = re.compile(r"([\w.-]+):([0-9]{1,5})")
@@ -91,7 +92,7 @@ class FlinkEngine:
 
     def parse_flags(self, flags: Sequence[str]) -> None:
         """Validates Beam options: one names the cluster, or the job server, which must listen."""
-        found = parse_flags(flags, _OURS)
+        found = parse_flags(flags, _OURS, self.name, _TAKEN)
         if not found.job_endpoint and found.flink_master == _AUTOMATIC:
             raise InvalidError(
                 "engine flink: neither a job server nor a cluster is named; set "

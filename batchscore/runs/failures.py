@@ -42,6 +42,9 @@ _BASE = r"beam:version:sdk_base:apache/beam_python([\d.]+)_sdk:(\S+)\."
 _OTHER_BEAM = re.compile(f"Submission environment: {_BASE} Runtime environment: {_BASE}")
 _ALIKE = "nothing was published: install the launcher's versions where the workers run"
 _unwritten: dict[str, dict[str, Any]] = {}
+_CAUSE = "Caused by: "
+_NO_POOL = re.compile(r"UNAVAILABLE(?:.|\n)*ExternalEnvironmentFactory\.createEnvironment")
+_ENDED = re.compile(r"^Pipeline \S+ failed in state (\w+): (.*)", re.DOTALL)
 _LASTING = (None, errno.ENOENT, errno.EACCES, errno.EPERM)
 _listeners = set[Callable[[str], None]]()
 
@@ -78,7 +81,9 @@ def recorded(store: Store, run: str) -> Iterator[None]:
 def describe(error: BaseException) -> dict[str, str]:
     """Returns an error's class, message and trace; a foreign class is named in the message."""
     message = f"unexpected {type(error).__name__}: {error}"
-    if isinstance(error, BatchscoreError):
+    if ended := _ENDED.search(str(error)):
+        message = f"the engine ended the job as {ended[1]}: {shortened(ended[2])}"
+    elif isinstance(error, BatchscoreError):
         message = str(error)
     elif isinstance(error, OSError):
         remedy = remedy_of(error, "check the disk or store")
@@ -142,6 +147,18 @@ def find_misfit(text: str) -> FailedError | None:
             f"than the launcher's {__version__}; {_ALIKE}"
         )
     return None
+
+
+def shortened(text: str) -> str:
+    """Returns the cause that a trace of Java ends with, and what it means if that is known."""
+    causes = [line.removeprefix(_CAUSE) for line in text.splitlines() if line.startswith(_CAUSE)]
+    said = one_line(causes[-1] if causes else text.partition("\n")[0], 300)
+    if _NO_POOL.search(text):
+        return (
+            f"a worker of the cluster reaches no pool of Python workers ({said}); start one where "
+            "runtime.flink.pool says, next to each TaskManager, or correct the address"
+        )
+    return said
 
 
 def find_os_error(text: str) -> OSError | None:

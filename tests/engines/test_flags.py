@@ -6,6 +6,7 @@ import pytest
 
 from batchscore.engines.direct import DirectEngine
 from batchscore.engines.flags import as_flags, parse_flags
+from batchscore.engines.flink import FlinkEngine
 from batchscore.errors import JobFileError
 
 
@@ -22,6 +23,9 @@ def test_options_of_beam_are_passed_on() -> None:
         ("--direct_num_workers=4", ("direct_num_workers", "runtime.workers")),
         ("--runner=FlinkRunner", ("runner", "runtime.engine")),
         ("--direct_runner_bundle_repeat=many", ("direct_runner_bundle_repeat=many",)),
+        ("--flink_master=f:1", ("--flink_master", "Beam's Flink runner, and the engine is direct")),
+        ("--parallelism=3", ("--parallelism", "take it out of runtime.options")),
+        ("--job_endpoint=f:1", ("--job_endpoint", "runners with a job server")),
     ],
 )
 def test_other_options_are_errors(flag: str, words: tuple[str, ...]) -> None:
@@ -29,6 +33,13 @@ def test_other_options_are_errors(flag: str, words: tuple[str, ...]) -> None:
     with pytest.raises(JobFileError) as caught:
         DirectEngine().parse_flags([flag])
     assert all(word in str(caught.value) for word in words)
+
+
+@pytest.mark.parametrize("flag", ["--spark_version=3", "--direct_test_splits={}"])
+def test_flink_takes_no_option_of_another_runner(flag: str) -> None:
+    """It would ignore them in silence."""
+    with pytest.raises(JobFileError, match=r"and the engine is flink, which would ignore it"):
+        FlinkEngine().parse_flags(["--job_endpoint=f:1", flag])
 
 
 def test_options_of_a_job_file_become_flags() -> None:

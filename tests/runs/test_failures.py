@@ -25,6 +25,7 @@ from batchscore.runs.failures import (
     is_final,
     read_failure,
     recorded,
+    shortened,
 )
 from batchscore.storage.store import Store
 
@@ -272,3 +273,37 @@ def test_what_may_pass_is_not_final(store: Store, error: Exception) -> None:
     _record(store, error)
     assert read_failure(store, "r", final=True) is None
     assert read_failure(store, "r") is not None
+
+
+TRACE = """java.lang.Exception: The user defined 'open()' method caused an exception: UNAVAILABLE
+\tat org.apache.beam.ExternalEnvironmentFactory.createEnvironment(Factory.java:113)
+Caused by: java.lang.RuntimeException: java.net.UnknownHostException: pool: not known
+Caused by: java.net.UnknownHostException: pool: not known
+\t... 6 more
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            TRACE,
+            "reaches no pool of Python workers (java.net.UnknownHostException: pool: not known)",
+        ),
+        (TRACE.replace("UNAVAILABLE", "x"), "java.net.UnknownHostException: pool: not known"),
+        ("one line\nanother", "one line"),
+        ("x" * 999, "x" * 299 + "…"),
+    ],
+)
+def test_a_trace_of_java_is_named_by_its_last_cause(text: str, words: str) -> None:
+    """In one line; that a pool cannot be reached is said in words."""
+    assert words in shortened(text)
+    assert "\n" not in shortened(text)
+
+
+def test_an_engine_that_ended_a_job_is_not_unexpected() -> None:
+    """The message has its state and the last cause."""
+    error = RuntimeError(f"Pipeline x-1 failed in state FAILED: {TRACE.replace('UNAVAIL', '')}")
+    assert describe(error)["message"] == (
+        "the engine ended the job as FAILED: java.net.UnknownHostException: pool: not known"
+    )
