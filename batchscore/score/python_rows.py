@@ -18,6 +18,7 @@ from batchscore.messages.wording import one_line, type_of
 from batchscore.score.scorer import ElementScorer, Outcome
 from batchscore.score.shape import needed_columns, needs_schema, passed_names
 from batchscore.stages.block import Cause
+from batchscore.stages.casting import narrowed
 from batchscore.stages.write import MODEL_VERSION, REASON_COLUMNS, free_names
 
 Fields = Mapping[str, Any]
@@ -92,13 +93,13 @@ def _column(
     values = [row.get(name) for row in rows]
     unfit: dict[int, str | None] = {}
     try:
-        column = pa.array(values, kind)
+        column = _array(values, kind)
     except _UNFIT:
         for place, value in enumerate(values):
             if not _fits(value, kind):
                 values[place] = None
                 unfit[place] = f"field {name!r}: {one_line(repr(value), _SHOWN)}, expected {kind}"
-        column = pa.array(values, kind)
+        column = _array(values, kind)
     misfits = {
         f"the row has no field {name!r}": absent,
         f"field {name!r} has a value that is not {kind}": unfit,
@@ -106,9 +107,19 @@ def _column(
     return column, {message: found for message, found in misfits.items() if found}
 
 
+def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """Returns values as a column; raises one of `_UNFIT` where one of them is not of its type."""
+    if not pa.types.is_floating(kind):
+        return pa.array(values, kind)
+    column, bad_b = narrowed(pa.array(values, pa.float64()), kind)
+    if bad_b.any():
+        raise OverflowError
+    return column
+
+
 def _fits(value: Any, kind: pa.DataType) -> bool:
     try:
-        pa.array([value], kind)
+        _array([value], kind)
     except _UNFIT:
         return False
     return True

@@ -11,6 +11,8 @@ import pyarrow.compute as pc
 from batchscore.columnar.arrays import (
     Array,
     change_parts,
+    filled,
+    is_list,
     make_batch,
     storage_type,
     to_arrow,
@@ -19,7 +21,6 @@ from batchscore.errors import InputError
 from batchscore.messages.values import joined_texts
 from batchscore.stages.block import Block, Cause, reject_causes
 from batchscore.stages.tally import value_texts
-from batchscore.stages.typeless import are_alike
 
 STAGE = "cast"
 ERROR = "InvalidValue"
@@ -38,23 +39,37 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
 
 def check_castable(name: str, found: pa.DataType, wanted: pa.DataType) -> None:
     """Raises InputError where values of one type are none of the other, whatever they are."""
-    types = pa.types
-    widens = types.is_integer(found) and (types.is_floating(wanted) or types.is_decimal(wanted))
-    both = (types.is_timestamp, types.is_time, types.is_date, types.is_decimal, types.is_duration)
-    alike = are_alike(found, wanted) and not (types.is_floating(found) and types.is_integer(wanted))
-    if not (
-        found == wanted
-        or types.is_null(found)
-        or widens
-        or alike
-        or any(is_one(found) and is_one(wanted) for is_one in both)
-        or (types.is_nested(found) and types.is_nested(wanted))
-        or (types.is_binary(found) and types.is_large_binary(wanted))
-    ):
+    if not _are_of_one_kind(found, wanted):
         raise InputError(
             f"column {name!r} of a batch is {found}, and {wanted} is declared in schema; cast it "
             "before bs.Score, or declare its type"
         )
+
+
+def _are_of_one_kind(found: pa.DataType, wanted: pa.DataType) -> bool:
+    types = pa.types
+    if is_list(found) and is_list(wanted):
+        return _are_of_one_kind(found.value_type, wanted.value_type)
+    if types.is_timestamp(found) and types.is_timestamp(wanted):
+        return bool(found.tz == wanted.tz)
+    if types.is_integer(found):
+        return bool(
+            types.is_integer(wanted) or types.is_floating(wanted) or types.is_decimal(wanted)
+        )
+    kinds = (types.is_floating, types.is_decimal, types.is_time, types.is_date, types.is_duration)
+    return (
+        found == wanted
+        or types.is_null(found)
+        or any(is_one(found) and is_one(wanted) for is_one in (*kinds, _is_text, _is_binary))
+    )
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return kind in (pa.string(), pa.large_string(), pa.string_view())
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return kind in (pa.binary(), pa.large_binary(), pa.binary_view())
 
 
 def cast_block(block: Block, schema: pa.Schema) -> Block:
@@ -85,6 +100,8 @@ def _cast(column: pa.Array, kind: pa.DataType) -> tuple[pa.Array, Array]:
         column = column.storage
     if column.null_count == len(column):
         return pa.nulls(len(column), kind), none_b
+    if pa.types.is_floating(column.type) and pa.types.is_floating(kind):
+        return narrowed(column, kind)
     try:
         return column.cast(kind), none_b
     except pa.ArrowInvalid:
@@ -93,12 +110,23 @@ def _cast(column: pa.Array, kind: pa.DataType) -> tuple[pa.Array, Array]:
         return kept.cast(kind), bad_b
 
 
+def narrowed(column: pa.Array, kind: pa.DataType) -> tuple[pa.Array, Array]:
+    """Returns floats in another type, and which rows (b,) are too large for it.
+
+    Arrow makes these infinite without a word. Others are rounded to the nearest float.
+    """
+    made = column.cast(kind)
+    bad_b = np.isfinite(filled(column, 0.0)) & ~np.isfinite(filled(made, 0.0))
+    return (pc.if_else(to_arrow(~bad_b), made, pa.nulls(len(made), kind)), bad_b)
+
+
 def _misfits(column: pa.Array, kind: pa.DataType) -> Array:
     """Returns which rows (b,) do not cast alone; only of a column that does not cast as a whole."""
 
     def fails(start: int, rows: int) -> list[int]:
         try:
-            column.slice(start, rows).cast(kind)
+            # A copy: of a slice of lists, Arrow casts all values.
+            column.take(to_arrow(np.arange(start, start + rows))).cast(kind)
         except pa.ArrowInvalid:
             if rows == 1:
                 return [start]

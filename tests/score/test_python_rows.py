@@ -54,6 +54,14 @@ def test_what_is_no_row_is_refused(element: Any) -> None:
         fields_of(element)
 
 
+def test_a_number_that_its_type_cannot_hold_is_rejected(scorer: ElementScorer) -> None:
+    """A float that would become infinite, and an integer that a float would round."""
+    rows = [{"id": 1, "a": 1e300, "b": 1.0}, {"id": 2, "a": 1.0, "b": 2**60 + 1}]
+    ((_, scored, rejected),) = score_rows(rows, scorer)
+    assert scored == {}
+    assert [row["_error"] for row in rejected.values()] == ["InvalidValue"] * 2
+
+
 def test_a_row_that_does_not_fit_its_types_is_rejected_alone(scorer: ElementScorer) -> None:
     """Wherever in its block it is; the reason shows the field, its value and its type."""
     good: dict[str, Any] = {"id": 1, "a": 0.5, "b": 2}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -35,6 +36,12 @@ def test_stages_see_neither_dictionaries_nor_extensions(
         (pa.string(), pa.large_string(), True),
         (pa.timestamp("ns"), pa.timestamp("us"), True),
         (pa.null(), pa.string(), True),
+        (pa.list_(pa.int64()), pa.large_list(pa.float32()), True),
+        (pa.binary(), pa.large_binary(), True),
+        (pa.decimal128(5, 2), pa.decimal128(7, 2), True),
+        (pa.list_(pa.string()), pa.list_(pa.int64()), False),
+        (pa.struct([("x", pa.int8())]), pa.struct([("x", pa.int16())]), False),
+        (pa.timestamp("us"), pa.timestamp("us", tz="UTC"), False),
         (pa.float64(), pa.int64(), False),
         (pa.string(), pa.int64(), False),
         (pa.bool_(), pa.int64(), False),
@@ -72,6 +79,26 @@ def test_each_row_leaves_once_with_its_first_value_that_does_not_fit() -> None:
         (1, "column 'a': 300, expected int8", {"b": 2, "a": None, "c": "x"}),
     ]
     assert {each.stage for each in done.rejects} == {"cast"}
+
+
+def test_a_float_that_is_too_large_is_rejected() -> None:
+    """It would become infinite; others are rounded, and infinity itself stays."""
+    batch = make_batch(a=pa.array([0.1, 1e300, None, float("-inf"), 70_000.0]))
+    schema = pa.schema([("a", pa.float32())])
+    done = cast_block(make_block(batch), schema)
+    rounded = float(np.float32(0.1))
+    assert done.batch.column("a").to_pylist() == [rounded, None, float("-inf"), 70_000.0]
+    assert done.rejects[0].texts.to_pylist() == ["column 'a': 1e+300, expected float"]
+    half = cast_block(make_block(batch), pa.schema([("a", pa.float16())]))
+    assert half.rejects[0].rows_r.to_pylist() == [1, 4]
+
+
+def test_a_list_leaves_with_its_row() -> None:
+    """One of its values does not fit."""
+    batch = make_batch(a=[[1], [2, 300], None])
+    done = cast_block(make_block(batch), pa.schema([("a", pa.list_(pa.int8()))]))
+    assert done.batch.to_pylist() == [{"a": [1]}, {"a": None}]
+    assert done.rejects[0].batch.to_pylist() == [{"a": None}]
 
 
 def test_a_batch_of_the_types_stays_as_it_is() -> None:
