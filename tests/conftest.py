@@ -75,6 +75,11 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+def pytest_unconfigure() -> None:
+    """Has the last search find it all: bindings of C++ complain of objects that are left."""
+    gc.unfreeze()
+
+
 def _shuffle(items: list[pytest.Item], chance: random.Random) -> None:
     """Shuffles the modules, and the tests of each; fixtures of a module are made once."""
     ranks = {path: chance.random() for path in sorted({item.path for item in items})}

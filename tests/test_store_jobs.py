@@ -14,18 +14,26 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
+from tenacity import wait_fixed
 
 from batchscore.commands.run import run_plan
 from batchscore.commands.stop import Stop
 from batchscore.errors import StoppedError
 from batchscore.job import load_job
 from batchscore.plan import make_plan
+from batchscore.storage import retries
 from batchscore.storage.store import Store, open_filesystem
 from tests.factory import change_job, make_rows, run_cli, run_json, write_job, write_shard
 from tests.servers import STORES, ObjectStore, running, running_proxy
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trouble is waited out for moments; `tests/storage` tests for how long."""
+    monkeypatch.setattr(retries, "_WAIT", wait_fixed(0.05))
 
 
 @pytest.fixture(scope="module", params=STORES)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Collection
+from functools import cache
 from typing import TYPE_CHECKING
 
 import batchscore.system.beam_import  # noqa: F401 - comes before all of Beam
@@ -42,8 +43,13 @@ __all__ = [
 
 def option_parser() -> argparse.ArgumentParser:
     """Returns a parser of all options that Beam knows, which raises instead of exiting."""
+    return _parser_of(tuple(PipelineOptions.__subclasses__()))
+
+
+@cache  # a run parses its flags before it plans and once more when it submits
+def _parser_of(kinds: tuple[type[PipelineOptions], ...]) -> argparse.ArgumentParser:
     parser = _BeamArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for kind in PipelineOptions.__subclasses__():
+    for kind in kinds:
         kind._add_argparse_args(parser)
     return parser
 

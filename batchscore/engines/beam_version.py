@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
-
 from batchscore.errors import InvalidError
+from batchscore.system.packages import version
 
 TESTED = "2.77"
 """The minor version; its patches change no part that is used."""

@@ -7,7 +7,6 @@ import json
 import platform
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from typing import Any
 
 from batchscore import __version__
@@ -23,6 +22,7 @@ from batchscore.plan.spelling import (
     spell_steps,
     spell_type,
 )
+from batchscore.system.packages import version
 from batchscore.units.unit import Piece
 from batchscore.worker.spec import Spec
 

@@ -6,11 +6,11 @@ Frozen: it spells what that version spelled, and nothing that came later.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import version
 
 from batchscore.job import Job
 from batchscore.plan.fingerprint import FORMAT, VERSION_OF, sha256_of
 from batchscore.stages.preprocess import InputColumns
+from batchscore.system.packages import version
 from batchscore.worker.spec import Spec
 
 _SCORING = {"scoring": "version 1"}

@@ -13,11 +13,12 @@ import platform
 import sys
 from collections.abc import Iterable, Mapping
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from batchscore import __version__
 from batchscore.errors import FailedError
+from batchscore.system.packages import version
 
 if TYPE_CHECKING:
     from batchscore.worker.spec import SentSpec

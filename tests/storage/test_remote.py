@@ -100,6 +100,22 @@ def test_what_stays_is_reported_at_once(error: Exception) -> None:
     assert type(caught.value) is (type(error) if kept else OSError)
 
 
+def test_tries_are_seconds_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store has about 20 seconds to recover; half a second of chance parts the workers."""
+    waited: list[float] = []
+    monkeypatch.setattr("tenacity.nap.time.sleep", waited.append)
+
+    def fail() -> None:
+        raise TimeoutError
+
+    with pytest.raises(OSError, match="run again later"):
+        patiently("s3://b/x", fail)
+    least = (0.5, 1.5, 4.5, 13.5)
+    assert [each <= wait <= each + 0.5 for each, wait in zip(least, waited, strict=True)] == [
+        True
+    ] * 4
+
+
 def test_it_ends_with_the_first_success(monkeypatch: pytest.MonkeyPatch) -> None:
     """Once the store answers, its answer is returned."""
     monkeypatch.setattr(retries, "_WAIT", wait_none())

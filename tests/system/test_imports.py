@@ -8,17 +8,23 @@ import shlex
 import subprocess
 import sys
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from batchscore.system import imports
 from batchscore.system.imports import frozen, uncollected, warn_of_compiling
+from tests import ASKING
 
 
 @pytest.fixture(autouse=True)
-def _thawed() -> None:
-    """Nothing is frozen that an earlier test imported, and so froze."""
+def _thawed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nothing is frozen before; whether something is, is asked here, unlike in other tests."""
+    monkeypatch.setattr(imports, "_frozen_unless_before", ASKING)
     gc.unfreeze()
+    yield
+    gc.freeze()
 
 
 class Cycle:

@@ -18,11 +18,12 @@ from functools import partial, wraps
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError
 from types import FrameType, ModuleType
 from typing import Any
 
 from batchscore.system.imports import replaced, stand_in
+from batchscore.system.packages import version
 from batchscore.system.resources import shows_gpu
 
 TESTED = "2.15"
