@@ -239,6 +239,7 @@ def _embedded(job: Job) -> Job:
         "output": job.output.model_copy(update={"path": ""}),
         "checks": job.checks.model_copy(update=checks),
         "drift": Drift(),
+        "runtime": job.runtime.model_copy(update={"kernels": "default"}),
     }
     return job.model_copy(update=parts)
 

@@ -30,11 +30,13 @@ def test_what_only_a_run_does_is_left_out(tmp_path: Path) -> None:
         "checks": {"unique": ["id"], "fresh": {"day": "1h"}, "not_null": ["a"]},
         "drift.reference": "gone.parquet",
         "rejects.max_rows": 3,
+        "runtime.kernels": "fastest",
     }
     job = load_embedded(str(factory.write_job(tmp_path, changes))).job
     assert [list(group) for group in job.input.filters] == [[("id", ">", 3)]]
     assert (job.output.columns, job.output.partition_by) == (("id",), ("part",))
     assert (job.checks.unique, job.checks.fresh, job.checks.not_null) == ((), {}, ("a",))
+    assert job.runtime.kernels == "default"
     assert (job.drift.reference, job.input.path, job.output.path) == ("model", (), "")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -99,6 +100,16 @@ def test_outcomes_do_not_depend_on_how_rows_are_cut(scorer: ElementScorer, cuts:
     expected_scored, expected_rejected = outcomes(scorer, [whole])
     assert scored.equals(expected_scored)
     assert rejected.sort_by("id").equals(expected_rejected.sort_by("id"))
+
+
+def test_threads_of_a_worker_share_the_model(scorer: ElementScorer) -> None:
+    """Several threads at once make what one makes."""
+    (whole,) = rows_of_all_fates().combine_chunks().to_batches()
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: outcomes(scorer, [whole] * 4), range(8)))
+    expected = outcomes(scorer, [whole] * 4)
+    assert all(each[0].equals(expected[0]) and each[1].equals(expected[1]) for each in found)
+    assert scorer_of(scorer.spec) is scorer
 
 
 def test_each_reason_is_given(scorer: ElementScorer) -> None:
