@@ -37,11 +37,11 @@ from batchscore.stages.filters import decidable, pruning_expression
 from batchscore.stages.int96 import int96_columns
 from batchscore.stages.read import unreadable
 from batchscore.storage.parquet import open_footer
-from batchscore.storage.store import open_filesystem
+from batchscore.storage.remote import open_tail
 from batchscore.units.unit import Piece, Shard
 
 # Decoding a footer holds the interpreter for long: more threads pay where a store takes its time.
-_LOCAL_THREADS, _STORE_THREADS = 2, 16
+_LOCAL_THREADS, _STORE_THREADS = 2, 32
 _CHUNK_FILES = 32
 _BAD_SHOWN = 3
 _ARROW_SCHEMA = b"ARROW:schema"
@@ -223,8 +223,7 @@ def _read_footer(found: InputFile, reading: _Reading) -> Footer | Exception:
     """
     keys = tuple((name, key_value(value, reading.kinds[name])) for name, value in found.keys)
     try:
-        filesystem, inner = _arrow_filesystem(found.address)
-        with filesystem.open_input_file(inner) as file:
+        with _open_end(found) as file:
             return _footer(found, keys, file, reading)
     except InputError:
         raise
@@ -295,12 +294,11 @@ def _is_local(path: str) -> bool:
     return path.startswith("/")
 
 
-def _arrow_filesystem(path: str) -> tuple[Any, str]:
+def _open_end(found: InputFile) -> pa.NativeFile:
     # Taking an address apart takes as long as reading a local footer.
-    if _is_local(path):
-        return _DISK, path
-    filesystem, inner = open_filesystem(path)
-    return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(filesystem)), inner
+    if _is_local(found.address):
+        return _DISK.open_input_file(found.address)
+    return pa.PythonFile(open_tail(found.address, found.size), mode="r")
 
 
 def _no_duplicates(path: str, schema: pa.Schema) -> None:

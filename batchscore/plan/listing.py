@@ -259,28 +259,49 @@ def _find_remote(
 ) -> list[InputFile]:
     text = address.text
     prefix = text[: -len(path)] if text.endswith(path) else None
-    entries = [path] if filesystem.exists(path) else []
+    entries = _look_at(filesystem, path)
     if not entries and _WILD.search(path):
         entries = _remote_matches(address, filesystem, path)
     if not entries:
         _ask(filesystem, path)
-    folders = [entry for entry in entries if filesystem.isdir(entry)]
-    if entries != [path] or folders:
+    folders = {entry for entry, info in entries.items() if info["type"] == "directory"}
+    if list(entries) != [path] or folders:
         # A web server may have an answer for any address, so that a look there tells nothing.
         above = [] if _is_web(filesystem) else [fixed_folder(path, path in folders)]
         check_above(address, filesystem, above, plain)
-    infos = [info for entry in entries for info in _files(address, filesystem, entry, folders)]
+    infos = [
+        info
+        for entry in sorted(entries)
+        for info in (_inside(address, filesystem, entry) if entry in folders else [entries[entry]])
+    ]
     return [_remote_shard(filesystem, info, prefix) for info in infos]
 
 
-def _remote_matches(address: DataAddress, filesystem: Any, pattern: str) -> list[str]:
+def _look_at(filesystem: Any, path: str) -> dict[str, dict[str, Any]]:
+    """Returns what is known of a file or folder by its path; empty if it is not there."""
+    if _is_web(filesystem):  # it has no folders but the pages that link to others
+        if not filesystem.exists(path):
+            return {}
+        kind = {"type": "directory"} if filesystem.isdir(path) else {}
+        return {path: {**filesystem.info(path), **kind}}
+    try:
+        return {path: filesystem.info(path)}
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+
+
+def _remote_matches(
+    address: DataAddress, filesystem: Any, pattern: str
+) -> dict[str, dict[str, Any]]:
     """Returns what a pattern matches, and checks the folders of the matches on the way."""
     if _is_web(filesystem):
-        return sorted(filesystem.glob(pattern))
+        looked = (_look_at(filesystem, each) for each in sorted(filesystem.glob(pattern)))
+        return {path: info for each in looked for path, info in each.items()}
     folder = fixed_folder(pattern, False)
-    found = list(filesystem.find(folder, maxdepth=levels(pattern, folder), withdirs=True))
+    depth = levels(pattern, folder)
+    found = filesystem.find(folder, maxdepth=depth, withdirs=True, detail=True)
     matches = re.compile(glob_translate(pattern)).match
-    entries = sorted(path for path in found if matches(path))
+    entries = {path: info for path, info in found.items() if matches(path)}
     outer = {each for entry in entries for each in and_above(posixpath.dirname(entry))}
     check_no_table(address, found, outer)
     return entries
@@ -300,14 +321,10 @@ def _ask(filesystem: Any, path: str) -> None:
             raise OSError(reason(error.__cause__)) from error
 
 
-def _files(
-    address: DataAddress, filesystem: Any, path: str, folders: Sequence[str]
-) -> list[dict[str, Any]]:
-    if path not in folders:
-        return [filesystem.info(path)]
-    infos = filesystem.find(path, detail=True).values()
+def _inside(address: DataAddress, filesystem: Any, folder: str) -> list[dict[str, Any]]:
+    infos = filesystem.find(folder, detail=True).values()
     check_no_table(address, (str(info["name"]) for info in infos))
-    return [info for info in infos if is_visible(str(info["name"])[len(path) :])]
+    return [info for info in infos if is_visible(str(info["name"])[len(folder) :])]
 
 
 def _remote_shard(filesystem: Any, info: dict[str, Any], prefix: str | None) -> InputFile:

@@ -86,6 +86,7 @@ def open_shard(
     dictionaries: Sequence[str] = (),
     place: str = "",
     terms: Terms = JOB,
+    size: int | None = None,
 ) -> LeafReader:
     """Opens a shard so that a row group is read page by page, not as a whole.
 
@@ -96,6 +97,7 @@ def open_shard(
         dictionaries: Dotted paths of texts that are read as dictionaries.
         place: Its address, if the path does not tell all of it.
         terms: The user's names, for messages.
+        size: Its bytes, if they are known.
 
     Raises:
         ShardError: It is not there, not Parquet, cut off, or empty.
@@ -104,6 +106,7 @@ def open_shard(
         return open_reader(
             *open_filesystem(place or path),
             _LOCAL_BUFFER_BYTES,
+            size,
             page_checksum_verification=True,
             coerce_int96_timestamp_unit=int96,
             read_dictionary=list(dictionaries) or None,
@@ -347,7 +350,7 @@ def _decode(piece: Piece, source: Source, lookup: LeafLookup, place: str) -> Ite
     path, keys = piece.shard.path, dict(piece.shard.keys)
     columns = [name for name in source.schema.names if name not in keys]
     rows = 0
-    with open_shard(path, source.int96, place=place, terms=source.terms) as file:
+    with open_shard(path, source.int96, (), place, source.terms, piece.shard.size) as file:
         check_footer(file.metadata, piece)
         try:
             leaves = lookup.leaves(file, columns)

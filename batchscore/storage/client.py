@@ -29,8 +29,14 @@ class Client(Protocol):
     def tag(self, info: dict[str, Any]) -> str | None:
         """Returns the tag of an object that was listed; None if the store has none."""
 
-    def read(self, filesystem: Any, path: str) -> bytes:
-        """Returns an object's bytes, of one version; FileNotFoundError if it is not there."""
+    def read(
+        self, filesystem: Any, path: str, start: int | None = None, end: int | None = None
+    ) -> bytes:
+        """Returns an object's bytes, of one version, or those between two places.
+
+        Raises:
+            FileNotFoundError: It is not there.
+        """
 
     def put_new(self, filesystem: Any, path: str, data: bytes, mark: str) -> bool:
         """Puts an object where there is none; False if there is one."""

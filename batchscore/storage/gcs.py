@@ -16,6 +16,7 @@ from typing import Any
 import aiohttp
 import google.auth
 import google_crc32c
+from fsspec.spec import AbstractBufferedFile
 from gcsfs.core import GCSFileSystem, quote
 from gcsfs.retry import ChecksumError, HttpError
 from google.auth.exceptions import DefaultCredentialsError, RefreshError
@@ -28,13 +29,10 @@ _SECONDS = 20.0
 _SLOWEST = 256 * 1024
 """Bytes a second at which an upload may at least be expected to go."""
 _MARK = "put"
+_FILE_OPTIONS = {"cache_type", "cache_options", "size"}
 _CANCELLED = 499  # so is answered who cancels an upload
 _SCOPE = "https://www.googleapis.com/auth/devstorage.full_control"
 _TOO_MANY = {"rateLimitExceeded", "userRateLimitExceeded"}
-_REMEDY = (
-    "set GOOGLE_APPLICATION_CREDENTIALS to a file of credentials, or run `gcloud auth "
-    "application-default login`"
-)
 
 
 class BoundedGcs(GCSFileSystem):
@@ -93,7 +91,8 @@ class BoundedGcs(GCSFileSystem):
             return self._get_headers(headers)
         except (RefreshError, HttpError) as error:
             cause = error.__cause__ or error
-            raise PermissionError(f"credentials were refused ({cause}): {_REMEDY}") from None
+            text = cause.args[0] if cause.args else cause
+            raise PermissionError(f"the credentials were refused: {text}") from None
 
     def _refuse(self, status: int, body: bytes, path: str) -> None:
         if status < 400 or status == _CANCELLED:
@@ -105,8 +104,7 @@ class BoundedGcs(GCSFileSystem):
         if status == 412:
             raise FileExistsError(f"precondition failed: {what}")
         if status == 401 or (status == 403 and not reasons & _TOO_MANY):
-            remedy = self._without or "use credentials that are valid and may do this"
-            raise PermissionError(f"{what}; {remedy}")
+            raise PermissionError(f"{what}{self._without}")
         raise HttpError({"code": 429 if status == 403 else status, "message": what})
 
     async def _pipe_file(
@@ -140,14 +138,32 @@ class BoundedGcs(GCSFileSystem):
             data=b"".join([head.encode(), data, f"\r\n--{boundary}--".encode()]),
         )
 
+    async def _info(self, path: str, generation: str | None = None, **_: Any) -> Any:
+        """Returns what there is at a path: of an object in one request, else in two."""
+        path = self._strip_protocol(path).rstrip("/")
+        if "/" not in path:
+            return await super()._info(path)
+        try:
+            found = await self._get_object(path if generation is None else f"{path}#{generation}")
+            if not found["name"].endswith("/"):
+                return found
+        except FileNotFoundError:
+            pass
+        inside, folders = await self._do_list_objects(path, max_results=1)
+        if not inside and not folders:
+            raise FileNotFoundError(path)
+        return {"name": path, "size": 0, "type": "directory"}
+
     def _open(self, path: str, mode: str = "rb", **options: Any) -> Any:
         if mode == "wb":
             return PartedUpload(self, path)
-        return super()._open(path, mode, **options)
+        # gcsfs's own file looks at the object first, and fetches ahead of what is asked for.
+        known = {name: options[name] for name in _FILE_OPTIONS & options.keys()}
+        return AbstractBufferedFile(self, path, mode, **known)
 
 
 def _find_credentials() -> tuple[Any, str]:
-    """Returns the environment's credentials, or none and what to do about it."""
+    """Returns the environment's credentials, or none and what a refusal says of that."""
     if os.environ.get("STORAGE_EMULATOR_HOST"):
         return "anon", ""
     try:
@@ -156,7 +172,7 @@ def _find_credentials() -> tuple[Any, str]:
         if os.environ.get("GOOGLE_APPLICATION_CREDENTIALS"):
             raise PermissionError(f"GOOGLE_APPLICATION_CREDENTIALS: {error}") from error
         # Who has none may still read what is public.
-        return "anon", f"no credentials were found: {_REMEDY}"
+        return "anon", "; no credentials were found on this machine"
 
 
 def _said(body: bytes) -> tuple[set[str], str]:
@@ -192,9 +208,9 @@ def tag(info: dict[str, Any]) -> str | None:
     return None if found is None else str(found)
 
 
-def read(filesystem: Any, path: str) -> bytes:
-    """Returns an object's bytes, in one request."""
-    return bytes(filesystem.cat_file(path))
+def read(filesystem: Any, path: str, start: int | None = None, end: int | None = None) -> bytes:
+    """Returns an object's bytes, or those between two places, in one request."""
+    return bytes(filesystem.cat_file(path, start, end))
 
 
 def put_new(filesystem: Any, path: str, data: bytes, mark: str) -> bool:

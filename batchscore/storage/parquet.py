@@ -14,6 +14,7 @@ from typing_extensions import Self
 _REMOTE_BUFFER_BYTES = 1 << 20
 # A local file of so many bytes is read at once: a call for each of its columns costs more.
 _WHOLE_BYTES = 1 << 20
+_TAKE_SIZES = {"s3", "gs"}
 _DISK = pyarrow.fs.LocalFileSystem()
 
 
@@ -44,7 +45,9 @@ def extension_options(opens: Callable[..., Any]) -> dict[str, Any]:
 _EXTENSIONS = extension_options(pq.ParquetFile)
 
 
-def open_reader(filesystem: Any, path: str, local_buffer_bytes: int, **options: Any) -> LeafReader:
+def open_reader(
+    filesystem: Any, path: str, local_buffer_bytes: int, size: int | None = None, **options: Any
+) -> LeafReader:
     """Opens a Parquet file to be read page by page, by its leaf columns.
 
     Args:
@@ -52,18 +55,19 @@ def open_reader(filesystem: Any, path: str, local_buffer_bytes: int, **options: 
         path: The file's path within it.
         local_buffer_bytes: Bytes of one read from a local disk; from elsewhere it is 1 MiB. A local
             file of up to 1 MiB is read at once.
+        size: Its bytes, if they are known: an object store is not asked for them.
         options: Further ones of `pyarrow.parquet.ParquetReader.open`.
 
     Raises:
         Exception: It cannot be opened, or is not Parquet. Clients of stores raise their own errors.
     """
-    source, size = _source(filesystem, path, local_buffer_bytes, "readahead")
+    source, buffer_bytes = _source(filesystem, path, local_buffer_bytes, "readahead", size)
     if source is not path:
-        return _opened(source, size, **options)
+        return _opened(source, buffer_bytes, **options)
     # By a path Arrow would look at the file once more.
     file = _DISK.open_input_file(path)
     if file.size() > _WHOLE_BYTES:
-        return _opened(file, size, **options)
+        return _opened(file, buffer_bytes, **options)
     with file:
         # Without buffers of their own, columns are read where they lie in memory.
         return _opened(pa.BufferReader(file.read_buffer()), 0, **options)
@@ -116,8 +120,11 @@ def open_parquet(
     return pq.ParquetFile(source, pre_buffer=False, buffer_size=size, **options)
 
 
-def _source(filesystem: Any, path: str, local_buffer_bytes: int, cache: str) -> tuple[Any, int]:
+def _source(
+    filesystem: Any, path: str, local_buffer_bytes: int, cache: str, size: int | None = None
+) -> tuple[Any, int]:
     """Returns what Arrow opens, and the bytes of one read."""
     if "file" in filesystem.protocol:
         return path, local_buffer_bytes
-    return filesystem.open(path, "rb", cache_type=cache), _REMOTE_BUFFER_BYTES
+    known = {} if size is None or _TAKE_SIZES.isdisjoint(filesystem.protocol) else {"size": size}
+    return filesystem.open(path, "rb", cache_type=cache, **known), _REMOTE_BUFFER_BYTES

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import fsspec
@@ -15,6 +15,7 @@ from batchscore.messages.addresses import redacted_address
 from batchscore.storage import unconditional
 from batchscore.storage.client import Client
 from batchscore.storage.retries import naming_store_errors, patiently
+from batchscore.storage.tail import TailFile
 
 _OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"})
 
@@ -79,6 +80,17 @@ def _not_installed(address: str, error: ImportError) -> OSError:
 @cache
 def _local_disk() -> LocalFileSystem:
     return LocalFileSystem()
+
+
+def open_tail(address: str, size: int) -> TailFile:
+    """Opens a remote file to be read from its end.
+
+    Args:
+        address: The file's.
+        size: Its bytes, as it was listed.
+    """
+    filesystem, path = connect(address)
+    return TailFile(partial(client_of(address).read, filesystem, path), size)
 
 
 def download(filesystem: Any, path: str, url: str) -> Download:

@@ -55,6 +55,16 @@ _PASSING_NAMES = frozenset(
         *_MISMATCHES,
     }
 )
+_NO_LOGIN = frozenset(
+    {
+        "NoCredentialsError",
+        "PartialCredentialsError",
+        "CredentialRetrievalError",
+        "TokenRetrievalError",
+        "SSOError",
+    }
+)
+_REFUSALS = frozenset({401, 403})
 # Timeout, a conditional put that met another one, too early, too many.
 _PASSING_ANSWERS = frozenset({408, 409, 425, 429, *range(500, 600)}) - {501}
 
@@ -104,9 +114,18 @@ def naming_store_errors(url: str) -> Iterator[None]:
     except Exception as error:
         kind = next((kind for kind in _LASTING if isinstance(error, kind)), OSError)
         cause = error.__cause__ or error
-        remedy = "; the store did not recover: run again later" if is_passing(error) else ""
-        text = redacted_text(f"{url}: {type(cause).__name__}: {cause}{remedy}")
+        text = redacted_text(f"{url}: {type(cause).__name__}: {cause}{_remedy(error)}")
         raise kind(text) from error
+
+
+def _remedy(error: BaseException) -> str:
+    if is_passing(error):
+        return "; the store did not recover: run again later"
+    causes = (error, error.__cause__)
+    refused = any(isinstance(each, PermissionError) or _is_any(each, _NO_LOGIN) for each in causes)
+    if refused or answer(error) in _REFUSALS:
+        return "; renew the credentials, or have them permitted to do this"
+    return ""
 
 
 def is_passing(error: BaseException) -> bool:

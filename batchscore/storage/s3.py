@@ -17,6 +17,8 @@ _SLOWEST = 256 * 1024
 """Bytes a second at which an upload may at least be expected to go."""
 _ONE_REQUEST = 6 * 2**30
 """More than S3 takes at once, so that nothing is sent in parts, which know no condition."""
+_CONNECTIONS = 64
+"""Of one client, which all threads share; botocore's own 10 would hold footers up."""
 _MARK = "put"
 _FAILED_CONDITION = 412
 
@@ -45,7 +47,8 @@ class BoundedSession(AIOHTTPSession):
 def connect(address: str, once: bool) -> tuple[Any, str]:
     """Returns the filesystem of an address and the path within it, as `Client` says."""
     configured = fsspec.config.conf.get("s3", {}).get("config_kwargs", {})
-    bounded = {**configured, "http_session_cls": BoundedSession}
+    bounded = {"max_pool_connections": _CONNECTIONS, **configured}
+    bounded["http_session_cls"] = BoundedSession
     if once:
         bounded["retries"] = {"total_max_attempts": 1}
     options = {"use_listings_cache": False, "config_kwargs": bounded}
@@ -60,9 +63,9 @@ def tag(info: dict[str, Any]) -> str | None:
     return info.get("ETag")
 
 
-def read(filesystem: Any, path: str) -> bytes:
-    """Returns an object's bytes, in one request."""
-    return bytes(filesystem.cat_file(path, max_concurrency=1))
+def read(filesystem: Any, path: str, start: int | None = None, end: int | None = None) -> bytes:
+    """Returns an object's bytes, or those between two places, in one request."""
+    return bytes(filesystem.cat_file(path, start=start, end=end, max_concurrency=1))
 
 
 def put_new(filesystem: Any, path: str, data: bytes, mark: str) -> bool:

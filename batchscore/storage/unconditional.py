@@ -23,9 +23,9 @@ def tag(info: dict[str, Any]) -> str | None:
     return None
 
 
-def read(filesystem: Any, path: str) -> bytes:
+def read(filesystem: Any, path: str, start: int | None = None, end: int | None = None) -> bytes:
     """Returns a file's bytes."""
-    return bytes(filesystem.cat_file(path))
+    return bytes(filesystem.cat_file(path, start, end))
 
 
 def put_new(filesystem: Any, path: str, data: bytes, mark: str) -> bool:
