@@ -9,10 +9,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from batchscore.finish.closing import close_run
 from batchscore.finish.finish import finish_run
 from batchscore.models.process.current import dismiss
 from batchscore.runs import layout
-from batchscore.runs.failures import recorded
+from batchscore.runs.ledger import is_finished
 from batchscore.runs.manifest_model import FOUND_FINISHED
 from batchscore.runs.progress import working_on
 from batchscore.stages.block import Block, decode_block, encode_block, settled
@@ -41,6 +42,13 @@ from batchscore.worker.scoring import (
     preprocess_step,
 )
 from batchscore.worker.spec import RunSpec
+from batchscore.worker.unattended import (
+    is_over,
+    must_fail,
+    recording,
+    start_beating,
+    stop_beating,
+)
 from batchscore.worker.versions import Sealed
 
 
@@ -71,18 +79,28 @@ class SpecDoFn(Sealed, beam.DoFn):
     """A DoFn of one run; an error that leaves it is written down for the launcher."""
 
     _spec: RunSpec
+    _is_over = False
 
     def __init__(self, spec: RunSpec) -> None:
         self._spec = spec
 
     def setup(self) -> None:
         """Fetches what the run's workers need of the job, unless another step did."""
-        with self._recorded():
+        with recording(self._spec):
             attend(self._spec)
-            self._spec = arrived(self._spec)
+            start_beating(self._spec)
+            self._is_over = is_over(self._spec)
+            if not self._is_over:
+                self._spec = arrived(self._spec)
 
-    def _recorded(self) -> Any:
-        return recorded(self._spec.output, self._spec.identity.run)
+    def teardown(self) -> None:
+        """Ends what the process does for the run, with the last step of it."""
+        stop_beating(self._spec)
+
+
+def _nothing(block: Block) -> Block:
+    """The step of a run that is over, which gets no blocks."""
+    return block
 
 
 class ReadUnits(SpecDoFn):
@@ -96,8 +114,11 @@ class ReadUnits(SpecDoFn):
     def process(self, unit: Unit) -> Iterator[Block]:
         """Yields the unit's blocks in order, started again after a bad shard, then its end."""
         spec = self._spec
-        with self._recorded():
-            if spec.output.exists(layout.record(spec.slice, spec.identity.score, unit.id)):
+        with recording(spec):
+            if is_over(spec):
+                return
+            address = layout.record(spec.slice, spec.identity.score, unit.id)
+            if is_finished(spec.output, address, spec.identity.run):
                 # The engine does its work again: a finished unit is not scored twice.
                 Metrics.counter("batchscore", FOUND_FINISHED).inc()
                 yield done_block(unit, spec.scoring.source)
@@ -114,7 +135,7 @@ class InspectWorker(SpecDoFn):
     def process(self, element: tuple[int, Unit, Sequence[str]]) -> Sequence[str]:
         """Returns nothing; the launcher reads the findings in the output."""
         number, unit, packages = element
-        with self._recorded():
+        with recording(self._spec):
             found = inspect_worker(self._spec, unit, packages)
             self._spec.output.write_json(f"{FOUND}/{number}.json", asdict(found), flush=False)
             return []
@@ -126,12 +147,12 @@ class PreprocessBlocks(SpecDoFn):
     def setup(self) -> None:
         """Loads the user's function."""
         super().setup()
-        with self._recorded():
-            self._step = preprocess_step(self._spec)
+        with recording(self._spec):
+            self._step = _nothing if self._is_over else preprocess_step(self._spec)
 
     def process(self, block: Block) -> Sequence[Block]:
         """Returns the block with its model inputs."""
-        with self._recorded():
+        with recording(self._spec):
             return [self._step(block)]
 
 
@@ -146,7 +167,9 @@ class NetworkHandler(Sealed, ModelHandler[Block, Block, Scorer]):
 
     def load_model(self) -> Scorer:
         """Loads the weights, once a process, and scores the golden rows with them."""
-        with recorded(self._spec.output, self._spec.identity.run):
+        with recording(self._spec):
+            if is_over(self._spec):
+                return Scorer(None, _nothing)
             spec = arrived(self._spec)
             predictor = load(spec)
             record_golden(spec, predictor)
@@ -159,7 +182,7 @@ class NetworkHandler(Sealed, ModelHandler[Block, Block, Scorer]):
         inference_args: dict[str, Any] | None = None,
     ) -> list[Block]:
         """Returns the block with model outputs in place of inputs; from a GPU they come late."""
-        with recorded(self._spec.output, self._spec.identity.run):
+        with recording(self._spec):
             return [model.step(batch)]
 
     def should_skip_batching(self) -> bool:
@@ -181,12 +204,12 @@ class PostprocessBlocks(SpecDoFn):
     def setup(self) -> None:
         """Loads the user's functions."""
         super().setup()
-        with self._recorded():
-            self._step = postprocess_step(self._spec)
+        with recording(self._spec):
+            self._step = _nothing if self._is_over else postprocess_step(self._spec)
 
     def process(self, block: Block) -> Sequence[Block]:
         """Returns the block with its scores."""
-        with self._recorded():
+        with recording(self._spec):
             return [self._step(block)]
 
 
@@ -200,12 +223,12 @@ class WriteUnits(SpecDoFn):
 
     def process(self, block: Block) -> Sequence[str]:
         """Returns the addresses of records that were completed in the meantime."""
-        with self._recorded():
+        with recording(self._spec):
             return self._attempts.take(block)
 
     def finish_bundle(self) -> Sequence[WindowedValue]:
         """Returns the addresses of the other records of the bundle."""
-        with self._recorded():
+        with recording(self._spec):
             done = [GlobalWindows.windowed_value(a) for a in self._attempts.complete()]
             save_log()
             return done
@@ -214,6 +237,7 @@ class WriteUnits(SpecDoFn):
         """Closes attempts that a failure left open."""
         self._attempts.close()
         save_log()
+        super().teardown()
 
 
 class Finish(SpecDoFn):
@@ -221,10 +245,13 @@ class Finish(SpecDoFn):
 
     def process(self, addresses: Sequence[str]) -> Sequence[dict[str, Any]]:
         """Returns the manifest that was written, as JSON."""
-        with self._recorded():
-            ensure_golden(self._spec)
+        with recording(self._spec):
+            if not is_over(self._spec):
+                ensure_golden(self._spec)
             # All rows are scored: the system takes the memory back while the run is finished.
             dismiss()
-            done = [finish_run(self._spec, addresses).document]
+            found = finish_run(self._spec, addresses, must_fail(self._spec))
+            if self._spec.identity.submitted:
+                found = close_run(self._spec, found)
             save_log()
-            return done
+            return [found.document]

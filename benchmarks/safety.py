@@ -39,7 +39,7 @@ TIMED = {
         "batchscore.stages.rows_file.RowsFile.add",
         "batchscore.stages.rows_file.RowsFile.close",
     ),
-    "lease": ("batchscore.commands.run.acquire", "batchscore.transforms.holds"),
+    "lease": ("batchscore.commands.run.take", "batchscore.transforms.holds"),
     "checks and publish": ("batchscore.transforms.finish_run",),
 }
 

@@ -238,7 +238,7 @@ def _by_work() -> Iterator[None]:
     gc.disable()
     random.seed(0)  # Beam looks at the size of a block at random
     with (
-        patch("batchscore.commands.run._LOOK_SECONDS", 3600.0),
+        patch("batchscore.commands.launched._LOOK_SECONDS", 3600.0),
         patch("batchscore.runs.lease.RENEWAL_SECONDS", 3600.0),
         patch("batchscore.runs.progress._TICK_SECONDS", float("inf")),
     ):

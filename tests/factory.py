@@ -275,9 +275,9 @@ class FaultyStore(Store):
         """Put a new file, or be killed."""
         return bool(self._change("create_new", *args, **options))
 
-    def exchange(self, *args: Any) -> bool:
+    def exchange(self, *args: Any, **options: Any) -> bool:
         """Replace a file that is as expected, or be killed."""
-        return bool(self._change("exchange", *args))
+        return bool(self._change("exchange", *args, **options))
 
     def _put(self, *args: Any) -> list[str]:
         """Write a file, or be killed."""

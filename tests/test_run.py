@@ -318,7 +318,7 @@ def test_the_last_step_done_at_the_same_time(
 ) -> None:
     """An engine that does the last step three times at once publishes each row once."""
 
-    def together(spec: RunSpec, addresses: list[str]) -> Manifest:
+    def together(spec: RunSpec, addresses: list[str], doomed: None) -> Manifest:
         begin = threading.Barrier(3)
 
         def finish(_: int) -> Manifest:

@@ -91,6 +91,9 @@ def check(
 @click.argument("job")
 @job_options
 @click.option("--rescore", is_flag=True, help="Score all rows again, even if nothing changed.")
+@click.option(
+    "--detach", is_flag=True, help="Leave the run once a cluster has it; `wait` follows it."
+)
 @engine_options
 @common_options
 def run(
@@ -98,6 +101,7 @@ def run(
     params: tuple[str, ...],
     overrides: tuple[str, ...],
     rescore: bool,
+    detach: bool,
     engine: str | None,
     beam_options: tuple[str, ...],
     as_json: bool,
@@ -118,18 +122,24 @@ def run(
             from batchscore.commands.run import run_plan
             from batchscore.job import load_job
             from batchscore.plan import make_plan
+            from batchscore.runs.submission import SUBMITTED
 
         clock.enter(JOB)
         loaded = notifier.job = load_job(job, params, overrides)
         clock.enter(INPUT)
         plan = make_plan(loaded)
         with show_progress(as_json) as watch, redirect_stdout(sys.stderr):
-            manifest = run_plan(plan, beam_options, rescore, watch, stop, clock)
+            manifest = run_plan(plan, beam_options, rescore, watch, stop, clock, detach)
         output = plan.spec.output.address
-        show = f"{program()} show {typed(job, params, overrides, output)}"
+        where = typed(job, params, overrides, output)
+        show = f"{program()} show {where}"
         result = {**manifest.document, "output": output, **outcome(manifest)}
+        if manifest.status == SUBMITTED:
+            result["follow"] = f"{program()} wait {where} {manifest.run}"
         if as_json:
             print_json(result, kept=True)
+        elif manifest.status == SUBMITTED:
+            print_lines(render_summary.submitted(manifest, result["follow"]), kept=True)
         elif manifest.status == "unchanged":
             print_lines(render_summary.unchanged(manifest, output, show), kept=True)
         else:

@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from batchscore.commands.tidy import repair
+from batchscore.commands.unwatched import take
 from batchscore.commands.unwritable import writable
 from batchscore.drift.table import TableProfile
 from batchscore.errors import (
@@ -26,7 +27,7 @@ from batchscore.runs import layout
 from batchscore.runs.actor import actor
 from batchscore.runs.contents import describe, files_of, find_damage, published_with, sidecars_of
 from batchscore.runs.history import published_manifest, read_manifest, read_raw, reading
-from batchscore.runs.lease import acquire, lost
+from batchscore.runs.lease import lost
 from batchscore.runs.ledger import merge_records
 from batchscore.runs.manifest_model import Manifest, build_manifest, decode_manifest
 from batchscore.runs.manifest_parts import UnitEntry
@@ -63,7 +64,7 @@ def _held_slice(
             f"run {run!r}: belongs to slice {found!r}, not to {slice_!r}; name the "
             "slice that it belongs to"
         )
-    with writable(store), acquire(store, found, command) as lease:
+    with writable(store), take(store, found, command) as lease:
         try:
             repair(store, found, lease.is_held)
             yield read_manifest(store, run), lease.is_held

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from batchscore.commands.tidy import repair
+from batchscore.commands.unwatched import has_ended, take
 from batchscore.commands.unwritable import writable
 from batchscore.engines.jobs import cancel_job
 from batchscore.errors import (
@@ -22,7 +23,6 @@ from batchscore.runs import layout
 from batchscore.runs.actor import actor
 from batchscore.runs.history import newest, read_manifest
 from batchscore.runs.holder import Holder, last_holder, seconds_since
-from batchscore.runs.lease import acquire
 from batchscore.runs.manifest_model import Manifest
 from batchscore.runs.progress import Progress, request_stop
 from batchscore.runs.publication import journal_path
@@ -154,6 +154,8 @@ def _look(followed: Followed, watch: Watch) -> Manifest | None:
     last = followed.holder()
     mine = last if last is not None and not last.released else None
     lost = mine is None or mine.is_over or mine.age > mine.patience
+    if mine is not None and not lost:
+        lost = has_ended(followed.store, mine)
     manifest = None if followed.is_publishing else followed.manifest
     if manifest is not None and (lost or _is_late(manifest)):
         return manifest
@@ -186,7 +188,7 @@ def _close(followed: Followed) -> Manifest | None:
     if not layout.is_claimed(store):
         raise InvalidError(f"run {run!r}: its output {store.address} was removed")
     try:
-        with writable(store), acquire(store, followed.slice, f"close {run}") as lease:
+        with writable(store), take(store, followed.slice, f"close {run}") as lease:
             repair(store, followed.slice, lease.is_held)
     except RetryError:
         return None

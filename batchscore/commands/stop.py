@@ -7,7 +7,9 @@ class Stop:
     Attributes:
         signal: The signal's number, or None.
         by: Who cancelled the run from elsewhere, as `user@host`; empty for a signal.
+        leave: Whether the launcher is to leave the run, which goes on, once its engine has it.
     """
 
     signal: int | None = None
+    leave: bool = False
     by: str = ""

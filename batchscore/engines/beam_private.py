@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Collection
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import batchscore.system.beam_import  # noqa: F401 - comes before all of Beam
 
@@ -33,6 +33,7 @@ __all__ = [
     "beam_fn_api_pb2_grpc",
     "core",
     "flink_runner",
+    "job_server_id",
     "option_parser",
     "options_of",
     "shared_unbounded_instance",
@@ -71,3 +72,8 @@ def flink_runner() -> FlinkRunner:
     from apache_beam.runners.portability.flink_runner import FlinkRunner
 
     return FlinkRunner()
+
+
+def job_server_id(result: Any) -> str:
+    """Returns a job server's own id of a pipeline that it took."""
+    return str(result._job_id)

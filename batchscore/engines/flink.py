@@ -12,10 +12,12 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from batchscore.engines.background import Background
 from batchscore.engines.flags import parse_flags
 from batchscore.engines.flink_rest import (
+    all_jobs,
     ask_cluster,
     await_end,
     cancel_job,
@@ -43,6 +45,9 @@ _AUTOMATIC = "[auto]"
 _ADDRESS = re.compile(r"([\w.-]+):([0-9]{1,5})")
 _CONNECT_SECONDS = 10.0
 _ASK_SECONDS = 2.0
+_LOOK_SECONDS = 0.5
+# What Beam calls states of a pipeline.
+_RUNNING, _TERMINAL = "RUNNING", {"DONE", "FAILED", "CANCELLED", "UPDATED", "DRAINED"}
 
 
 class FlinkJob(Background):
@@ -57,6 +62,7 @@ class FlinkJob(Background):
     def __init__(self, work: Callable[[Background], Metrics], rest: str | None, name: str) -> None:
         super().__init__(work)
         self._rest, self._job_name, self._asked = rest, name, time.monotonic()
+        self._before = all_jobs(rest, name) if rest is not None else set[str]()
 
     def trouble(self) -> str | None:
         """Asks Flink what its job met last, at most once in some seconds."""
@@ -64,6 +70,21 @@ class FlinkJob(Background):
             return None
         self._asked = time.monotonic()
         return find_trouble(self._rest, self._job_name)
+
+    def note_job(self, job: Any) -> None:
+        """Notes what the job server took, and waits until Flink has it, or it has ended."""
+        super().note_job(job)
+        while not self.job:
+            state = job.state
+            if self._rest is not None:
+                self.job = "".join(sorted(all_jobs(self._rest, self._job_name) - self._before)[:1])
+            elif state == _RUNNING:
+                from batchscore.engines.beam_private import job_server_id
+
+                self.job = job_server_id(job)
+            if state in _TERMINAL:
+                return
+            time.sleep(_LOOK_SECONDS)
 
     def cancel(self) -> None:
         """Cancels the job at Flink, too: the job server only stops to wait for it."""
@@ -142,7 +163,7 @@ class FlinkEngine:
 
         None if the Python workers are in this process, and end with it.
         """
-        if parse_flags(flags, _OURS).environment_type == "LOOPBACK":
+        if parse_flags(flags, _OURS, self.name, _TAKEN).environment_type == "LOOPBACK":
             return None
         rest = plan.loaded.job.runtime.flink.rest
         address = without_secrets(rest) if rest is not None else ""

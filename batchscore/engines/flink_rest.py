@@ -142,8 +142,19 @@ def _cancel(rest: str, jobs: Sequence[str]) -> int:
 
 def living_jobs(rest: str, name: str) -> list[str]:
     """Returns the ids of the jobs of a name that have not ended; raises what urllib does."""
+    return [job["jid"] for job in _jobs(rest, name) if job["state"] not in _ENDED]
+
+
+def all_jobs(rest: str, name: str) -> set[str]:
+    """Returns the ids of the jobs of a name that Flink remembers; none if it does not answer."""
+    with suppress(*_NO_ANSWER):
+        return {job["jid"] for job in _jobs(rest, name)}
+    return set()
+
+
+def _jobs(rest: str, name: str) -> list[Any]:
     jobs = _get(f"{_root(rest)}/jobs/overview")["jobs"]
-    return [job["jid"] for job in jobs if job["name"] == name and job["state"] not in _ENDED]
+    return [job for job in jobs if job["name"] == name]
 
 
 def find_trouble(rest: str, name: str) -> str | None:

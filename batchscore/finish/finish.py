@@ -40,6 +40,7 @@ from batchscore.runs.reconcile import Rows, reconcile
 from batchscore.runs.revoked import encode_revocations, lifted, revocations, revoked_path
 from batchscore.runs.run_plan import RunPlan, read_plan
 from batchscore.runs.segments import compact
+from batchscore.runs.submission import SUBMITTED
 from batchscore.storage.reading import Digest
 from batchscore.storage.store import Store, encode_json
 from batchscore.telemetry import BETWEEN, PARALLEL, STAGES, Setting, add_up, explain
@@ -78,12 +79,19 @@ class Result:
     drift: dict[str, Any] = field(default_factory=dict)
 
 
-def finish_run(spec: RunSpec, addresses: Iterable[str]) -> Manifest:
+def finish_run(
+    spec: RunSpec, addresses: Iterable[str], doomed: BatchscoreError | None = None
+) -> Manifest:
     """Merges what units recorded, checks it, publishes, and returns the manifest it wrote.
 
     It can be done again, also at the same time: what flows in decides what is published. A run
     that fails a check, or whose rows do not add up, writes its outcome and returns normally; an
     exception would make the engine try it again.
+
+    Args:
+        spec: The run.
+        addresses: Where the records of its units are.
+        doomed: What went wrong before, so that some units are missing; None if nothing did.
 
     Raises:
         RetryError: A process that was stopped keeps a lock, or another run published meanwhile.
@@ -93,9 +101,15 @@ def finish_run(spec: RunSpec, addresses: Iterable[str]) -> Manifest:
         return done
     try:
         plan = read_plan(spec.output, spec.identity.run)
-    except FileNotFoundError as error:  # closed by who took the slice over
+    except FileNotFoundError as error:
+        # Closed by who took the slice over, or by this step, done twice at the same time.
+        done = _earlier_outcome(spec)
+        if done is not None:
+            return done
         raise lost(spec.slice, spec.identity.run, published=False) from error
     try:
+        if doomed is not None:
+            raise doomed
         require_lease(spec.output, spec.slice, spec.identity.lease, spec.identity.run)
         result = _gather(spec, plan, sorted(set(addresses)))
         checks = judge(spec, result.rows, result.records, _bad_shards(result), result.base)
@@ -220,6 +234,8 @@ def _bad_shards(result: Result) -> list[tuple[str, str]]:
 def _conclude(spec: RunSpec, result: Result, checks: Sequence[Check]) -> Manifest:
     """Writes a run's outcome; one that passed its checks is published."""
     store, run = spec.output, spec.identity.run
+    # A late step of a run whose slice was taken over leaves the run's files as they are.
+    require_lease(store, spec.slice, spec.identity.lease, run)
     profiles = save_profile(store, run, result.profile, result.new)
     status = outcome(result.rows, checks)
     manifest = _manifest(spec, result, checks, status).updated(**profiles)
@@ -235,8 +251,7 @@ def _conclude(spec: RunSpec, result: Result, checks: Sequence[Check]) -> Manifes
         store.write_json(layout.run_file(run, HELD), publication.to_json())
     nothing: dict[str, Any] = {"status": status, "files": [], "replaced": []}
     written = compacted.updated(**nothing)
-    store.write_json(layout.run_file(run, "manifest.json"), written.document)
-    return manifest.updated(**nothing)
+    return _write_outcome(spec, written, manifest.updated(**nothing))
 
 
 def _publication(
@@ -346,11 +361,18 @@ def _scored_at(plan: RunPlan, fresh: Sequence[UnitRecord]) -> Units:
 
 def _write_failed(spec: RunSpec, plan: RunPlan, error: BatchscoreError) -> Manifest:
     manifest = failed_manifest(spec.identity.run, plan, "failed", str(error))
+    return _write_outcome(spec, manifest, manifest)
+
+
+def _write_outcome(spec: RunSpec, written: Manifest, whole: Manifest) -> Manifest:
+    """Writes the manifest of a run that publishes nothing; returns it, or the one that is there.
+
+    Who took the slice over may have published the run, or closed it.
+    """
     path = layout.run_file(spec.identity.run, "manifest.json")
-    # Who took the slice over may have published the run.
-    if not spec.output.create_new(path, encode_json(manifest.document)):
+    if not spec.output.create_new(path, encode_json(written.document)):
         return read_manifest(spec.output, spec.identity.run)
-    return manifest
+    return whole
 
 
 def failed_manifest(
@@ -375,6 +397,11 @@ def held_manifest(run: str, plan: RunPlan, checks: Sequence[Check]) -> Manifest:
         rejects=summarize_rejects(()),
         checks=[asdict(check) for check in checks],
     )
+
+
+def submitted_manifest(run: str, plan: RunPlan, submission: Mapping[str, Any]) -> Manifest:
+    """Returns what is known of a run that its launcher left, and how its job is found."""
+    return _without_result(run, plan, SUBMITTED).updated(submission=submission)
 
 
 def _without_result(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from math import inf, isnan
 from statistics import median
 
+from batchscore.errors import FailedError
 from batchscore.job import Checks, Rejects
 from batchscore.messages.wording import counted, counted_were, of_count
 from batchscore.runs.reconcile import Rows
@@ -77,6 +78,15 @@ def rejects_allowed(rejects: Rejects, rows: int) -> int:
     """Returns how many of so many rows to score may be rejected."""
     allowed = int(rejects.max_ratio * rows + 1e-9)
     return allowed if rejects.max_rows is None else min(allowed, rejects.max_rows)
+
+
+def too_many_rejected(rejected: int, allowed: int) -> FailedError:
+    """Returns the error of a run that rejected too many rows before it was done."""
+    return FailedError(
+        f"{counted_were(rejected, 'row')} rejected so far, more than the {allowed:,} that "
+        "rejects.max_ratio and rejects.max_rows allow of all rows; nothing was published. "
+        "Correct the rows or the code, or allow more"
+    )
 
 
 def check_not_empty(rows: Rows, allow_empty: bool) -> Check:

@@ -290,6 +290,11 @@ def _why_unfinished(store: Store, slice_: str, run: str) -> str:
     by = None
     with suppress(RecordError):  # the next run says what is wrong with the lease
         by = holder(store, slice_)
+    if by is not None and by.run == run and by.submission is not None:
+        return (
+            f"is under way on {by.submission}, started by {by.user}@{by.host}; `batchscore wait` "
+            "waits for it"
+        )
     if by is not None and by.run == run:
         return f"is under way ({by.user}@{by.host}, pid {by.pid}); `batchscore wait` waits for it"
     return "was killed, or lost with its machine; run the job again, which resumes what it finished"

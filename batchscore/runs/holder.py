@@ -83,7 +83,11 @@ class Holder:
     @property
     def is_recent(self) -> bool:
         """Whether the holder's clock dates the last renewal shortly before the reader's now."""
-        return -RENEWAL_SECONDS <= self.age <= self.patience
+        return self.is_within(self.patience)
+
+    def is_within(self, seconds: float) -> bool:
+        """Whether its clock dates the last renewal so many seconds before the reader's now."""
+        return -RENEWAL_SECONDS <= self.age <= seconds
 
     @property
     def is_over(self) -> bool:
@@ -172,18 +176,15 @@ def _decode(data: bytes, number: int, what: str) -> Holder:
     if not isinstance(facts, dict) or facts.keys() != _BEFORE:
         require_version(facts, _VERSION, _NEWEST, what)
         facts = {name: facts[name] for name in facts.keys() & _NAMES}
+    if facts.get("submission") is not None:
+        facts["submission"] = decode(Submission, facts["submission"])
     # Not `decode`, which costs more: workers look at the lease at each unit's end.
-    found = Holder(**{**facts, **_submission(facts)})
-    wrong = [name for name in facts if not isinstance(getattr(found, name), _KINDS.get(name, str))]
+    found = Holder(**facts)
+    wrong = [name for name, fact in facts.items() if not isinstance(fact, _KINDS.get(name, str))]
     if wrong or found.number != number or found.pid < 1:
         raise ValueError(f"its {wrong[0] if wrong else 'number or pid'} is not valid for a lease")
     seconds_since(found.renewed)
     return found
-
-
-def _submission(facts: Mapping[str, Any]) -> dict[str, Submission]:
-    given = facts.get("submission")
-    return {} if given is None else {"submission": decode(Submission, given)}
 
 
 def _lost(number: int) -> Holder:
@@ -194,6 +195,8 @@ def _lost(number: int) -> Holder:
 
 def describe_holder(store: Store, slice_: str, last: Holder) -> str:
     """Says who holds a slice, since when, and what to do."""
+    if last.submission is not None:
+        return _describe_job(store, slice_, last, last.submission)
     run = f"run {last.run}" if last.run else f"`{last.command}`"
     renewed = f"renewed {last.age:.0f} s ago"
     if not last.is_recent:
@@ -202,6 +205,16 @@ def describe_holder(store: Store, slice_: str, last: Holder) -> str:
         f"slice {slice_} of {store.address} is held by {run}, {last.user}@{last.host}, "
         f"pid {last.pid}, since {last.since} ({renewed}); "
         "run again when it is done"
+    )
+
+
+def _describe_job(store: Store, slice_: str, last: Holder, submission: Submission) -> str:
+    sign = "no worker has started yet" if submission.deadline else "its workers renew the lease"
+    follow = f"{store.address} {last.run}"
+    return (
+        f"slice {slice_} of {store.address} is held by run {last.run} ({submission}), which "
+        f"{last.user}@{last.host} started at {last.since}; {sign}. Run again when it is done: "
+        f"`batchscore wait {follow}` waits for it, `batchscore cancel {follow}` ends it"
     )
 
 

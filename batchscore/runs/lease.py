@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from datetime import timedelta
 from types import TracebackType
 
-from batchscore.errors import FailedError, LeaseError, RecordError, RetryError
+from batchscore.errors import FailedError, LeaseError, RecordError, RetryError, VersionError
 from batchscore.runs.actor import user
 from batchscore.runs.holder import (
     EXPIRY_SECONDS,
@@ -24,19 +27,31 @@ from batchscore.runs.holder import (
     read_lease,
     utc_now,
 )
+from batchscore.runs.submission import Ask, Submission
 from batchscore.storage.durable import unfinished_name
 from batchscore.storage.store import Store
 from batchscore.system.processes import machine, start_of
 
+QUEUE_SECONDS = 1800.0
+"""So long a job may wait for its first worker, from the last sign of its launcher."""
 _LOOK_SECONDS = 5.0
 _TRIES = 10
+Change = Callable[[Holder], Holder]
 
 
 class Lease:
-    """The right to write a slice, renewed by a thread until it is released."""
+    """The right to write a slice, renewed by a thread until it is released or left.
 
-    def __init__(self, store: Store, slice_: str, holder: Holder) -> None:
+    Attributes:
+        before: Who had it before and did not give it back, or None.
+    """
+
+    def __init__(
+        self, store: Store, slice_: str, holder: Holder, before: Holder | None = None
+    ) -> None:
         self._store, self._slice, self._holder = store, slice_, holder
+        self.before = before
+        self._file = _LeaseFile(store, slice_, holder.number, self._is_mine, encode_lease(holder))
         self._ended = threading.Event()
         self._renewer = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._renewer.start()
@@ -50,19 +65,38 @@ class Lease:
         """Tells, by a look at the store, whether no one else has taken the slice."""
         return not self._ended.is_set() and holds(self._store, self._slice, self.number)
 
+    def submit(self, submission: Submission) -> None:
+        """Says where the run's job will be, before it is there; from now on workers renew, too.
+
+        Raises:
+            LeaseError: Another run took the slice over, or the lease was removed.
+        """
+        self._holder = replace(self._holder, submission=submission)
+        waiting = replace(submission, deadline=_deadline())
+        if not self._file.change(lambda found: replace(found, submission=waiting)):
+            raise lost(self._slice, self._holder.run, published=False)
+
+    def note_job(self, job: str, detached: bool = False) -> bool:
+        """Notes the engine's id of the job, and whether the launcher leaves; False if it is over.
+
+        Once the launcher has left, workers alone renew the lease.
+        """
+
+        def noted(found: Holder) -> Holder:
+            known = found.submission or Submission("")
+            return replace(found, submission=replace(known, job=job, detached=detached))
+
+        done = self._file.change(noted)
+        if detached:
+            self._end()
+        return done
+
     def release(self) -> None:
         """Gives the slice back; again is fine. Where that cannot be written, it expires."""
         if self._ended.is_set():
             return
-        self._ended.set()
-        self._renewer.join()
-        with suppress(OSError):
-            numbers = lease_numbers(self._store, self._slice)
-            if max(numbers, default=0) > self.number or not self._is_there():
-                return
-            self._write(released=True)
-            for number in set(numbers) - {self.number}:
-                self._store.remove(lease_path(self._slice, number))
+        self._end()
+        self._file.release()
 
     def __enter__(self) -> Lease:
         return self
@@ -75,41 +109,175 @@ class Lease:
     ) -> None:
         self.release()
 
+    def _end(self) -> None:
+        self._ended.set()
+        self._renewer.join()
+
     def _renew(self) -> None:
         while not self._ended.wait(RENEWAL_SECONDS):
             # A store that cannot be reached now may be in ten seconds.
-            with suppress(OSError):
-                if max(lease_numbers(self._store, self._slice), default=0) > self.number:
+            with suppress(OSError, RetryError):
+                if self._file.is_over():
                     return
-                if self._is_there():
-                    self._write(released=False)
+                self._file.renew(_waiting_longer, self._holder)
 
-    def _is_there(self) -> bool:
-        """Tells whether the lease file is this one's; one that was removed is not made again."""
-        try:
-            found = read_lease(self._store, self._slice, self.number)[1]
-        except FileNotFoundError:
-            return False
-        except RecordError:  # a damaged one is written again
+    def _is_mine(self, found: Holder) -> bool:
+        mine = self._holder
+        return (found.run, found.since, found.pid) == (mine.run, mine.since, mine.pid)
+
+
+class Heartbeat:
+    """A worker's side of a lease: it renews what its launcher took, for as long as that counts."""
+
+    def __init__(self, store: Store, slice_: str, number: int, run: str) -> None:
+        self._file = _LeaseFile(store, slice_, number, lambda found: found.run == run)
+
+    def beat(self) -> bool:
+        """Renews the lease unless somebody did since the last beat; tells whether this one did."""
+        return self._file.renew(_working)
+
+    def is_over(self) -> bool:
+        """Tells whether the lease was given back, or another run took the slice."""
+        return self._file.is_over()
+
+
+class _LeaseFile:
+    """A lease file that several processes change, each by compare-and-swap.
+
+    One that was released, removed or succeeded is never changed, and never made again.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        slice_: str,
+        number: int,
+        is_mine: Callable[[Holder], bool],
+        seen: bytes = b"",
+    ) -> None:
+        self._store, self._slice, self._number = store, slice_, number
+        self._path, self._is_mine, self._seen = lease_path(slice_, number), is_mine, seen
+
+    def is_over(self) -> bool:
+        """Tells whether the lease was released, or somebody took the slice after it."""
+        if max(lease_numbers(self._store, self._slice), default=0) > self._number:
             return True
-        return (found.run, found.since, found.pid) == self._identity
+        with suppress(FileNotFoundError, RecordError):
+            return read_lease(self._store, self._slice, self._number)[1].released
+        return False
 
-    @property
-    def _identity(self) -> tuple[str, str, int]:
-        return self._holder.run, self._holder.since, self._holder.pid
+    def renew(self, change: Change, known: Holder | None = None) -> bool:
+        """Renews the lease, unless somebody else did since the last call.
 
-    def _write(self, released: bool) -> None:
-        facts = replace(self._holder, renewed=utc_now().isoformat(), released=released)
-        self._store.write(lease_path(self._slice, self.number), encode_lease(facts), flush=False)
+        No clock is asked for that: the file has other bytes then. Of any number of processes that
+        renew a lease every ten seconds, about one writes.
+
+        Args:
+            change: What becomes of the lease apart from the moment.
+            known: What is written in place of a damaged file.
+
+        Returns:
+            Whether it was this process that renewed it.
+        """
+        found = self._current(known)
+        if found is None:
+            return False
+        data, holder = found
+        # What is more than a renewal is written in any case: that a job has its first worker.
+        if data != self._seen and change(holder) == holder:
+            self._seen = data
+            return False
+        return self._exchange(data, renewed(change(holder)))
+
+    def change(self, change: Change) -> bool:
+        """Changes the lease; False if it does not count any more."""
+        for _ in range(_TRIES):
+            found = self._current()
+            if found is None:
+                return False
+            if self._exchange(found[0], renewed(change(found[1]))):
+                return True
+        return False
+
+    def release(self) -> None:
+        """Gives the slice back, unless another run took it, and removes older leases."""
+        with suppress(OSError, RetryError):
+            numbers = lease_numbers(self._store, self._slice)
+            if max(numbers, default=0) > self._number or not self.change(_released):
+                return
+            for number in set(numbers) - {self._number}:
+                self._store.remove(lease_path(self._slice, number))
+
+    def _current(self, known: Holder | None = None) -> tuple[bytes, Holder] | None:
+        """Returns the lease's bytes and what they say; None if it does not count any more."""
+        if max(lease_numbers(self._store, self._slice), default=0) > self._number:
+            return None
+        try:
+            data, holder = read_lease(self._store, self._slice, self._number)
+        except (FileNotFoundError, VersionError):
+            return None
+        except RecordError:
+            if known is None:
+                return None
+            data, holder = self._store.read(self._path), known
+        return None if holder.released or not self._is_mine(holder) else (data, holder)
+
+    def _exchange(self, data: bytes, holder: Holder) -> bool:
+        new = encode_lease(holder)
+        done = self._store.exchange(self._path, data, new, flush=False)
+        self._seen = new if done else data
+        return done
 
 
-def acquire(store: Store, slice_: str, command: str, run: str = "") -> Lease:
+def renewed(holder: Holder) -> Holder:
+    """Returns a lease as it is after a renewal at this moment."""
+    return replace(holder, renewed=utc_now().isoformat())
+
+
+def _released(holder: Holder) -> Holder:
+    # Without the job, so that earlier versions read it.
+    return replace(holder, released=True, submission=None)
+
+
+def _waiting_longer(holder: Holder) -> Holder:
+    """Returns a launcher's lease: a job without workers may wait on from now."""
+    if holder.submission is None or holder.submission.deadline is None:
+        return holder
+    return replace(holder, submission=replace(holder.submission, deadline=_deadline()))
+
+
+def _working(holder: Holder) -> Holder:
+    """Returns a lease that a worker has renewed."""
+    if holder.submission is None:
+        return holder
+    return replace(holder, submission=replace(holder.submission, deadline=None))
+
+
+def _deadline() -> str:
+    return (utc_now() + timedelta(seconds=QUEUE_SECONDS)).isoformat()
+
+
+def release(store: Store, slice_: str, number: int, run: str) -> None:
+    """Gives a run's slice back in place of its launcher; again is fine."""
+    _LeaseFile(store, slice_, number, lambda found: found.run == run).release()
+
+
+def acquire(
+    store: Store, slice_: str, command: str, run: str = "", ask: Ask = lambda _: "unknown"
+) -> Lease:
     """Takes a slice for this process.
 
     Of many who try at once exactly one gets it. A holder that was killed is succeeded at once on
     the same machine, from elsewhere when it has not renewed its lease for 60 s. Clocks need not
     agree: a renewal that does not look recent is judged by the store's clock. Where that does not
-    tell, the lease is watched for 60 s.
+    tell, the lease is watched for 60 s. Whether a job at an engine is alive, the engine decides.
+
+    Args:
+        store: The output.
+        slice_: The slice.
+        command: The command that takes it.
+        run: The run that it is taken for, or empty.
+        ask: Asks the engine of a job.
 
     Raises:
         RetryError: Somebody holds it.
@@ -117,14 +285,14 @@ def acquire(store: Store, slice_: str, command: str, run: str = "") -> Lease:
     """
     for _ in range(_TRIES):
         last = last_holder(store, slice_)
-        if last is not None and _keeps_out(store, slice_, last):
+        if last is not None and _keeps_out(store, slice_, last, _patience(last, ask)):
             raise RetryError(describe_holder(store, slice_, last))
         mine = _claim(last.number + 1 if last else 1, command, run)
         path = lease_path(slice_, mine.number)
         if not store.create_new(path, encode_lease(mine), flush=False):
             continue
         if max(lease_numbers(store, slice_), default=0) == mine.number:
-            return Lease(store, slice_, mine)
+            return Lease(store, slice_, mine, None if last and last.released else last)
         # The number was free because others had come, gone and tidied up since the look.
         store.remove(path)
     raise RetryError(
@@ -132,14 +300,44 @@ def acquire(store: Store, slice_: str, command: str, run: str = "") -> Lease:
     )
 
 
-def _keeps_out(store: Store, slice_: str, last: Holder) -> bool:
+def require_free(store: Store, slice_: str, ask: Ask) -> bool:
+    """Tells whether the last holder of a slice gave it back; a killed one may have left files.
+
+    This is a look, which trusts clocks, and writes nothing.
+
+    Raises:
+        RetryError: Somebody holds it.
+    """
+    last = last_holder(store, slice_)
+    if last is not None and not last.is_over and last.is_within(_patience(last, ask)):
+        raise RetryError(describe_holder(store, slice_, last))
+    return last is None or last.released
+
+
+def _patience(last: Holder, ask: Ask) -> float:
+    """Returns for how many seconds after its renewal a lease keeps others out, by its engine."""
+    if last.submission is None or last.released:
+        return last.patience
+    state = ask(last.submission)
+    if state == "alive":
+        return math.inf
+    if state == "unknown":
+        return last.patience
+    # The launcher ends a run whose job has ended; a job may be unknown to its engine for a while.
+    is_watched = not (last.submission.detached or last.is_dead)
+    return EXPIRY_SECONDS if is_watched or state == "gone" else 0.0
+
+
+def _keeps_out(store: Store, slice_: str, last: Holder, patience: float) -> bool:
     """Tells whether a lease is alive, whatever its holder's clock and this machine's say."""
-    if last.is_over or last.is_alive:
-        return not last.is_over
+    if last.is_over or math.isinf(patience) or not patience:
+        return not last.is_over and patience > 0
+    if last.is_within(patience):
+        return True
     age = _age_in_store(store, lease_path(slice_, last.number))
     if age is None or age < -RENEWAL_SECONDS:
-        return _is_renewed(store, slice_, last)
-    return age <= EXPIRY_SECONDS
+        return patience > EXPIRY_SECONDS or _is_renewed(store, slice_, last)
+    return age <= patience
 
 
 def _age_in_store(store: Store, path: str) -> float | None:

@@ -70,6 +70,19 @@ def enter(store: Store, address: str, record: UnitRecord, profile: TableProfile)
     return False
 
 
+def is_finished(store: Store, address: str, run: str) -> bool:
+    """Tells whether a unit has a record that counts, so that a run need not score it.
+
+    A late worker of a run whose slice was taken over may have made one whose files are gone.
+    """
+    if not store.exists(address):
+        return False
+    head = _usable_head(store, address)
+    if head is None or head.run == run:
+        return head is not None
+    return not store.missing(file.staged for file in head.files)
+
+
 def finished_units(store: Store, slice_: str, score: str) -> set[str]:
     """Returns the ids of all units that were ever finished in one way of scoring."""
     names = store.names(layout.ledger(slice_, score))

@@ -20,6 +20,7 @@ from batchscore.runs.manifest_parts import (
     Stopped,
     UnitEntry,
 )
+from batchscore.runs.submission import SUBMITTED
 from batchscore.storage.typed import (
     SOURCE,
     Count,
@@ -37,7 +38,7 @@ WHOLE, SEGMENTED = 1, 2
 FOUND_FINISHED = "units_found_finished"
 """Beam's counter of units that were finished when an engine started its work again."""
 
-_EXIT_CODES = {"published": 0, "empty": 0, "unchanged": 0, "held": 3}
+_EXIT_CODES = {SUBMITTED: 0, "published": 0, "empty": 0, "unchanged": 0, "held": 3}
 _STOPPED = (130, 143)
 
 _PAIR = {"type": "array", "prefixItems": [{"type": "string"}] * 2, "minItems": 2, "maxItems": 2}

@@ -38,6 +38,9 @@ class RunPlan:
         damaged: Units whose files were damaged, and what was wrong.
         shipped: SHA-256 of files that its workers fetch from the output.
         spent: Seconds of the steps before the run was opened; of earlier versions, of the phases.
+        submitted: Whether the run goes on without its launcher.
+        rejected: Rejected rows of units that the run does not score.
+        retention_days: For how many days replaced files are kept; None of earlier versions.
     """
 
     facts: dict[str, Any]
@@ -57,6 +60,9 @@ class RunPlan:
     damaged: dict[str, str] = field(default_factory=dict)
     shipped: list[str] = field(default_factory=list)
     spent: dict[str, float] = field(default_factory=dict)
+    submitted: bool = False
+    rejected: Count = 0
+    retention_days: int | None = None
 
     @property
     def slice(self) -> str:

@@ -19,6 +19,10 @@ JobState = Literal["alive", "ended", "gone", "unknown"]
 _USER = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://)?[^/?#]*@")
 
 
+SUBMITTED = "submitted"
+"""How the command ends that left a run."""
+
+
 @dataclass(frozen=True)
 class Submission:
     """How to find the job of a run at its engine, from any machine.

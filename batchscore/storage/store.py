@@ -287,23 +287,24 @@ class Store:
         flush_folders([posixpath.dirname(path), *changed] if flush else changed)
         return True
 
-    def exchange(self, relative: str, old: bytes | None, new: bytes) -> bool:
+    def exchange(self, relative: str, old: bytes | None, new: bytes, flush: bool = True) -> bool:
         """Replaces a file that still holds `old`, or is absent where that is None; else False.
 
         Exactly one of many contenders gets True on local disks, by a hidden lock next to the file,
-        on S3 and on Google Cloud Storage. On other stores the file is read, then written.
+        on S3 and on Google Cloud Storage. On other stores the file is read, then written. `flush`
+        is as in `write`.
 
         Raises:
             RetryError: On a local disk, a process that was stopped keeps the lock.
         """
         if old is None:
-            return self.create_new(relative, new)
+            return self.create_new(relative, new, flush)
         path = self.path(relative)
         if not self.is_local:
             return self._call(relative, self._putting(self._client.put_matching, path, old, new))
         with suppress(FileNotFoundError), locked(path):
             if self.read(relative) == old:
-                self.write(relative, new)
+                self.write(relative, new, flush)
                 return True
         return False
 

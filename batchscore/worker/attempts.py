@@ -123,6 +123,7 @@ class Attempts:
             # A worker that outlived its launcher leaves the ledger to whoever took the slice over.
             if not holds(spec.output, spec.slice, spec.identity.lease, spec.identity.run):
                 # The launcher, if it is still there, finds out and reports why.
+                output.writer.discard()
                 raise StoppedError(f"run {spec.identity.run} does not hold its slice any more")
             if not enter(spec.output, address, record, output.profile):
                 output.writer.discard()

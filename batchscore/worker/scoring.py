@@ -238,9 +238,9 @@ def compiled(spec: Spec, predictor: Predictor) -> Predictor:
 
 @dataclass(frozen=True)
 class Scorer:
-    """A loaded model, and the step that calls it; one for all blocks of a process."""
+    """A loaded model, or None if nothing is left, and the step that calls it; one a process."""
 
-    predictor: Predictor
+    predictor: Predictor | None
     step: BlockStep
 
 

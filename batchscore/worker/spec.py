@@ -105,11 +105,14 @@ class RunIdentity:
         run: Name of the run.
         lease: Number of the lease under which the run holds its slice.
         score: Hash of all that decides a row's scores; units scored one way share a ledger.
+        submitted: Whether the run goes on without its launcher. Its workers then renew the lease,
+            and its last step does what a launcher does at the end.
     """
 
     run: str
     lease: int
     score: str
+    submitted: bool = False
 
 
 @dataclass(frozen=True)

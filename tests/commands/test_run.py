@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchscore.cli import watch as command_line
-from batchscore.commands.run import _stop, begin, run_plan
+from batchscore.commands.launched import _stop
+from batchscore.commands.run import begin, run_plan
 from batchscore.commands.stop import Stop
 from batchscore.engines import local
 from batchscore.engines.background import Background
@@ -370,13 +371,13 @@ def test_a_publication_under_way_is_waited_for(
 ) -> None:
     """A run that is asked to stop while it publishes ends published, however long that takes."""
     plan = make_plan(load_job(str(factory.write_job(tmp_path)), (), ()))
-    monkeypatch.setattr("batchscore.commands.run._GRACE_SECONDS", 0.0)
+    monkeypatch.setattr("batchscore.commands.launched._GRACE_SECONDS", 0.0)
     stop, exchange = Stop(), Store.exchange
 
-    def slow(*given: Any) -> bool:
+    def slow(*given: Any, **options: Any) -> bool:
         stop.signal = signal.SIGINT
         time.sleep(1.5)
-        return exchange(*given)
+        return exchange(*given, **options)
 
     monkeypatch.setattr(Store, "exchange", slow)
     assert run_plan(plan, (), False, lambda _: None, stop).status == "published"

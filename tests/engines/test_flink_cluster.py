@@ -16,8 +16,12 @@ from typing import Any
 
 import pytest
 
+from batchscore.engines.flink_rest import cancel_job
 from batchscore.plan import work
+from batchscore.runs.history import read_manifest
+from batchscore.runs.holder import Holder, last_holder
 from batchscore.runs.manifest_model import FOUND_FINISHED
+from batchscore.storage.store import Store
 from tests import factory
 from tests.flinks import UNIT_ROWS, SlowJob, records, sharing, taking_turns
 from tests.servers import free_port
@@ -32,11 +36,11 @@ ENOUGH = 5
 ENDED = {"FINISHED", "CANCELED", "FAILED"}
 _LAUNCHER = f"""
 from batchscore.cli import main
-from batchscore.commands import run
+from batchscore.commands import launched
 from batchscore.plan import work
 from batchscore.runs.manifest_model import FOUND_FINISHED
 
-run._GRACE_SECONDS = 2.0
+launched._GRACE_SECONDS = 2.0
 work.UNIT_ROWS = {UNIT_ROWS}
 main()
 """
@@ -209,23 +213,71 @@ def kill_launcher(cluster: Cluster, job: SlowJob) -> set[int]:
     return finished(job)
 
 
-def states(cluster: Cluster) -> list[str]:
-    """Returns the states of all jobs that Flink remembers, in the order of their starts."""
+def jobs(cluster: Cluster) -> dict[str, str]:
+    """Returns the states of all jobs that Flink remembers, by id, in the order of their starts."""
     address = f"http://{cluster.section()['rest']}/jobs/overview"
     with urllib.request.urlopen(address, timeout=10) as answer:
-        jobs = sorted(json.load(answer)["jobs"], key=lambda job: job["start-time"])
-    return [job["state"] for job in jobs]
+        found = sorted(json.load(answer)["jobs"], key=lambda job: job["start-time"])
+    return {job["jid"]: job["state"] for job in found}
+
+
+def states(cluster: Cluster) -> list[str]:
+    """Returns the states of all jobs that Flink remembers, in the order of their starts."""
+    return [*jobs(cluster).values()]
+
+
+def holder_of(job: SlowJob) -> Holder:
+    """Returns who took the job's slice last."""
+    found = last_holder(Store(str(job.output)), "small")
+    assert found is not None
+    return found
+
+
+def listed_runs(job: SlowJob) -> list[Any]:
+    """Returns what `batchscore runs` says of the job's runs, newest first."""
+    found: Any = factory.run_json("runs", job.output)
+    assert isinstance(found, list)
+    return found
 
 
 def test_the_run_of_a_killed_launcher_publishes(
     cluster: Cluster, job: SlowJob, expected: SlowJob
 ) -> None:
-    """The workers go on without it, and the next run finds nothing to do."""
+    """It goes on and keeps others out; its last step does what the launcher would have done."""
     done = kill_launcher(cluster, job)
+    store = Store(str(job.output))
+    (listed,) = listed_runs(job)
+    assert listed["error"].startswith("is under way on engine flink")
+    second = factory.run_json(*arguments(cluster, job))
+    assert (second["exit_code"], second["status"]) == (4, "retry"), second
+    run = listed["run"]
+    assert f"held by run {run} (engine flink, job " in second["error"]
+    assert f"`batchscore wait {job.output} {run}`" in second["error"]
+    assert holder_of(job).number == 1
     job.gate.unlink()
-    wait_until((job.output / "_batchscore/slices/small/_SUCCESS").exists, 300)
+    wait_until(lambda: holder_of(job).released, 300)
     check_finished_once(job, done)
+    assert store.names("_batchscore/work") == []
+    assert read_manifest(store, run).status == "published"
     assert factory.run_json(*arguments(cluster, job))["status"] == "unchanged"
+    check_the_same(job, expected)
+
+
+def test_a_run_that_is_left_publishes(cluster: Cluster, job: SlowJob, expected: SlowJob) -> None:
+    """`--detach` ends once Flink has the job; `wait` ends with the run, and its exit code."""
+    command = [sys.executable, "-c", _LAUNCHER, *arguments(cluster, job), "--detach", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    left = json.loads(done.stdout)
+    assert (left["exit_code"], left["status"]) == (0, "submitted"), left
+    assert left["submission"]["job"] in set(jobs(cluster))
+    assert left["follow"].endswith(f" wait {job.output} {left['run']}")
+    found = holder_of(job)
+    assert found.run == left["run"]
+    assert found.submission is not None
+    assert found.submission.detached
+    ended = factory.run_json("wait", job.output, left["run"])
+    assert (ended["exit_code"], ended["status"]) == (0, "published"), ended
     check_the_same(job, expected)
 
 
@@ -240,11 +292,14 @@ def test_a_stopped_launcher_ends_the_job(cluster: Cluster, job: SlowJob) -> None
     wait_until(lambda: set(states(cluster)) <= ENDED, 300)
 
 
-def test_a_run_that_follows_a_killed_launcher_scores_what_is_left(
+def test_a_run_that_follows_a_cancelled_job_scores_what_is_left(
     cluster: Cluster, job: SlowJob, expected: SlowJob
 ) -> None:
-    """It takes the slice over, and cancels what is left of the first run on the cluster."""
+    """It takes the slice over at once: Flink says that the job has ended, and nobody watches it."""
     done = kill_launcher(cluster, job)
+    (alive,) = [each for each, state in jobs(cluster).items() if state not in ENDED]
+    assert cancel_job(cluster.section()["rest"], alive, "")
+    wait_until(lambda: jobs(cluster)[alive] in ENDED, 300)
     lease = job.output / "_batchscore/slices/small/lease/00000002.json"
 
     def open_gate() -> None:
@@ -259,6 +314,9 @@ def test_a_run_that_follows_a_killed_launcher_scores_what_is_left(
     assert found["reused_units"] >= len(done)
     assert set(states(cluster)) <= ENDED
     check_the_same(job, expected)
+    runs = listed_runs(job)
+    assert [each["status"] for each in runs] == ["published", "failed"]
+    assert "engine flink ended its job, or lost it" in runs[1]["error"]
 
 
 def test_a_run_that_must_fail_is_not_tried_again(

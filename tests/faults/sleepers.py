@@ -124,10 +124,10 @@ class LockedStore(Store):
         super().__init__(address)
         self.__dict__.update(name=name, sleep=sleep, locked=False)
 
-    def exchange(self, relative: str, old: bytes | None, new: bytes) -> bool:
+    def exchange(self, relative: str, old: bytes | None, new: bytes, flush: bool = True) -> bool:
         """Compares and swaps; what it writes, it writes inside the lock."""
         self.__dict__["locked"] = relative.endswith(f"/{self.__dict__['name']}")
-        return super().exchange(relative, old, new)
+        return super().exchange(relative, old, new, flush)
 
     def write(self, relative: str, data: bytes, flush: bool = True) -> None:
         """Replaces a file; sleeps before if that is inside the lock."""

@@ -110,10 +110,12 @@ def test_a_list_that_is_replaced_during_a_publication_is_left_with_its_rows(
     before = visible(tmp_path)
 
     class EditedStore(Store):
-        def exchange(self, relative: str, old: bytes | None, new: bytes) -> bool:
+        def exchange(
+            self, relative: str, old: bytes | None, new: bytes, flush: bool = True
+        ) -> bool:
             if relative == listing_path(TWO_DAYS):
                 Store(self.address).write(relative, min(OLD).encode())
-            return super().exchange(relative, old, new)
+            return super().exchange(relative, old, new, flush)
 
     with pytest.raises(Exception, match="published by another"):
         publish(EditedStore(str(tmp_path)), TWO_DAYS, planned)

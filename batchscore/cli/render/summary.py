@@ -67,6 +67,23 @@ def _line(mark: str, found: Sequence[str]) -> str:
     return f"{mark}{one_line(' | '.join(found), _FINDINGS)}"
 
 
+def submitted(manifest: Manifest, follow: str) -> list[str]:
+    """Returns the lines of a run that was left, and goes on.
+
+    Args:
+        manifest: What is known of it.
+        follow: The command that waits for its end.
+    """
+    job = manifest.document["submission"]
+    found = job.get("job") or job.get("name") or "unknown"
+    return [
+        title(manifest),
+        f"engine {one_line(str(job.get('engine', '')))} has it as job {one_line(str(found))}; it "
+        "goes on without this command, and publishes by itself",
+        f"wait   {follow}",
+    ]
+
+
 def unchanged(manifest: Manifest, output: str, show: str) -> list[str]:
     """Returns the lines of a run that had nothing to do, as `summary` does."""
     at = manifest.published_at or manifest.public_since

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from batchscore.commands.tidy import purge, sweep_probes
 from batchscore.errors import RecordError
 from batchscore.runs import layout
+from batchscore.runs.retention import purge, sweep_probes
 from batchscore.storage.store import Store
 from tests.factory import read_tree
 from tests.manifests import make_manifest
