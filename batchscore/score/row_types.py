@@ -73,7 +73,7 @@ def require_schema(element: Any, planned: ElementPlan) -> None:
         raise needs_schema(needed_columns(plan.loaded.job, plan.spec.scoring.model))
 
 
-def outcome_types(element: Any, planned: ElementPlan, declared: pa.Schema) -> tuple[Any, Any]:
+def outcome_types(element: Any, planned: ElementPlan) -> tuple[Any, Any]:
     """Returns the types of what is scored and of what is rejected, as far as they are known."""
     if element in _BATCHES:
         return pa.RecordBatch, pa.RecordBatch

@@ -25,13 +25,15 @@ from batchscore.arguments import checks_fields
 from batchscore.errors import InvalidError
 from batchscore.job import LoadedJob, load_embedded
 from batchscore.job.text import absolute_address
+from batchscore.messages.wording import reason
+from batchscore.plan import Plan
 from batchscore.plan.shipping import pack, send
 from batchscore.score.coder import register
 from batchscore.score.elementwise import element_spec, plan_elements
 from batchscore.score.python_rows import Fields, fields_of, score_rows
 from batchscore.score.row_types import outcome_types, require_schema, schema_of
 from batchscore.score.scorer import Outcome, scorer_of
-from batchscore.worker.spec import ElementSpec
+from batchscore.worker.spec import ElementSpec, Shipment
 from batchscore.worker.versions import Sealed
 
 SCORED, REJECTED = "scored", "rejected"
@@ -106,13 +108,11 @@ class Score(beam.PTransform[Any, Any]):
             require_schema(element, self._planned)
         spec = element_spec(self._planned, declared)
         if self._ships:
-            shipment = pack(self._planned.plan)
-            send(self._planned.plan, shipment)
-            spec = replace(spec, shipment=shipment)
+            spec = replace(spec, shipment=_shipped(self._planned.plan))
         made: DoOutputsTuple = pcoll | "Score" >> beam.ParDo(ScoreElements(spec)).with_outputs(
             REJECTED, main=SCORED
         )
-        kinds = outcome_types(element, self._planned, declared)
+        kinds = outcome_types(element, self._planned)
         for tag, kind in zip((SCORED, REJECTED), kinds, strict=True):
             made[tag].element_type = kind
         return made
@@ -219,8 +219,23 @@ def _note_ignored(loaded: LoadedJob) -> None:
         )
 
 
+def _shipped(plan: Plan) -> Shipment:
+    """Stores what workers fetch, and returns it; InvalidError where that cannot be."""
+    shipment, address = pack(plan), plan.spec.output.address
+    try:
+        send(plan, shipment)
+    except OSError as error:
+        raise InvalidError(
+            f"bs.Score, argument ship_to: {address} cannot be written ({reason(error)}); give a "
+            "folder or a bucket that launcher and workers reach"
+        ) from error
+    return shipment
+
+
 def _address(folder: str) -> str:
     """Returns an absolute address; InvalidError for one that no other process reaches."""
+    if not folder:
+        raise InvalidError("bs.Score, argument ship_to: is empty; give a folder or a bucket")
     if folder.startswith("memory:"):
         raise InvalidError(
             f"bs.Score, argument ship_to: {folder} is the memory of this process, which workers do "

@@ -178,6 +178,7 @@ def test_elements_that_cannot_be_scored_are_refused_before_the_pipeline_runs(job
         ({"sample": pa.table({"a": [1.0]})}, "no column 'b', which model.inputs needs"),
         ({"sample": pa.table({"a": []})}, "argument sample: has no rows"),
         ({"ship_to": "memory://shared"}, "argument ship_to: memory://shared is the memory of this"),
+        ({"ship_to": ""}, "argument ship_to: is empty"),
         ({"threads": 0}, "argument threads: expected 1 or more, found 0"),
         ({"schema": {"a": "float"}}, "Score, argument schema: expected a Schema or None, found"),
         (
@@ -192,6 +193,15 @@ def test_what_is_wrong_is_said_at_once(job: Path, arguments: dict[str, Any], mes
     """The constructor raises, before any pipeline is built."""
     with pytest.raises(bs.InvalidError, match=message):
         bs.Score(job, **arguments)
+
+
+@pytest.mark.parametrize("place", ["job.yaml", "nosuch://bucket/folder"])
+def test_a_folder_that_cannot_be_written_is_refused(job: Path, place: str) -> None:
+    """When the transform is applied, before the pipeline runs."""
+    address = place if "://" in place else str(job)
+    batches = pipeline() | beam.Create(factory.make_rows(3).to_batches())
+    with pytest.raises(bs.InvalidError, match=rf"ship_to: {address} cannot be written \("):
+        batches | bs.Score(job, ship_to=address)
 
 
 def test_arguments_are_typed(job: Path) -> None:
