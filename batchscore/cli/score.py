@@ -23,7 +23,8 @@ from batchscore.cli.app import (
     stopwatch,
     typed,
 )
-from batchscore.cli.watch import show_progress, stop_on_signals
+from batchscore.cli.interrupts import ON_INTERRUPT, OnInterrupt, stop_on_signals
+from batchscore.cli.watch import show_progress
 from batchscore.commands.guess import start_early
 from batchscore.phases import IMPORTS, INPUT, JOB
 from batchscore.system.allocators import keep_memory_of_arrow, share_arenas
@@ -94,6 +95,13 @@ def check(
 @click.option(
     "--detach", is_flag=True, help="Leave the run once a cluster has it; `wait` follows it."
 )
+@click.option(
+    "--on-interrupt",
+    type=click.Choice(ON_INTERRUPT),
+    default="ask",
+    help="What Ctrl-C or SIGTERM does to a run on a cluster: ask (on a terminal, else cancel), "
+    "cancel, or leave it running.",
+)
 @engine_options
 @common_options
 def run(
@@ -102,6 +110,7 @@ def run(
     overrides: tuple[str, ...],
     rescore: bool,
     detach: bool,
+    on_interrupt: OnInterrupt,
     engine: str | None,
     beam_options: tuple[str, ...],
     as_json: bool,
@@ -113,7 +122,10 @@ def run(
     share_arenas()
     keep_memory_of_arrow()
     notifier = _Notifier()
-    with reporting(as_json, debug, notifier.tell), stop_on_signals() as stop:
+    with (
+        reporting(as_json, debug, notifier.tell),
+        stop_on_signals(on_interrupt) as (stop, question),
+    ):
         require_folder()
         overrides = _with_engine(overrides, engine)
         start_early(job, params, overrides, loads=rescore)
@@ -128,7 +140,7 @@ def run(
         loaded = notifier.job = load_job(job, params, overrides)
         clock.enter(INPUT)
         plan = make_plan(loaded)
-        with show_progress(as_json) as watch, redirect_stdout(sys.stderr):
+        with show_progress(as_json, question) as watch, redirect_stdout(sys.stderr):
             manifest = run_plan(plan, beam_options, rescore, watch, stop, clock, detach)
         output = plan.spec.output.address
         where = typed(job, params, overrides, output)

@@ -1,9 +1,7 @@
-"""While a run is under way: a bar or lines on stderr, and the signals that stop it."""
+"""While a run is under way: a bar or lines on stderr, and a question if somebody asks for one."""
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -12,50 +10,44 @@ from typing import TYPE_CHECKING
 
 import click
 
-from batchscore.commands.stop import Stop
 from batchscore.messages.wording import counted
 
 if TYPE_CHECKING:
+    from batchscore.cli.interrupts import Question
     from batchscore.runs.progress import Progress
 
 _LINE_SECONDS = 10.0
-_AT_ONCE = "stopped immediately; the next run of the slice scores what is left"
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[Stop]:
-    """Turns the first Ctrl-C or SIGTERM into a request to stop; the second ends at once."""
-    stop = Stop()
+def show_progress(
+    as_json: bool, question: Question | None = None
+) -> Iterator[Callable[[Progress], None]]:
+    """Shows how far a run is: a bar in a terminal, else lines; nothing where JSON is asked for.
 
-    def handle(number: int, _frame: object) -> None:
-        if stop.signal is not None:
-            click.echo(f"INTERRUPTED  {_AT_ONCE}", err=True)
-            os._exit(128 + number)
-        stop.signal = number
-        click.echo("stopping at the next batch; interrupt again to stop immediately", err=True)
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def show_progress(as_json: bool) -> Iterator[Callable[[Progress], None]]:
-    """Shows how far a run is: a bar in a terminal, else lines; nothing where JSON is asked for."""
+    Args:
+        as_json: Whether the command prints JSON.
+        question: Is asked in place of the bar as long as it is open.
+    """
     if as_json:
-        yield lambda _: None
+        yield _asking(question)
     elif sys.stderr.isatty():
-        with _bar() as watch:
+        with _bar(question) as watch:
             yield watch
     else:
         yield _log_lines()
 
 
+def _asking(question: Question | None) -> Callable[[Progress], None]:
+    def watch(_: Progress) -> None:
+        if question is not None:
+            question.tick()
+
+    return watch
+
+
 @contextmanager
-def _bar() -> Iterator[Callable[[Progress], None]]:
+def _bar(question: Question | None) -> Iterator[Callable[[Progress], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
@@ -71,6 +63,10 @@ def _bar() -> Iterator[Callable[[Progress], None]]:
         task = bar.add_task("scoring", total=None, speed="starting")
 
         def watch(progress: Progress) -> None:
+            if question is not None and question.is_open:
+                bar.stop()
+                if not question.tick():
+                    bar.start()
             bar.update(
                 task,
                 description=progress.state,

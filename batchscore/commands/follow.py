@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from batchscore.commands.tidy import repair
-from batchscore.commands.unwatched import has_ended, take
+from batchscore.commands.unwatched import ask, has_ended, take
 from batchscore.commands.unwritable import writable
 from batchscore.engines.jobs import cancel_job
 from batchscore.errors import (
@@ -33,7 +33,7 @@ from batchscore.storage.store import Store
 _LOOK_SECONDS = 1.0
 # The launcher completes the manifest, and purges old files, before it gives the slice back.
 _ENDING_SECONDS = 10.0
-_CANCEL_SECONDS = 90.0
+_CANCEL_SECONDS = 120.0
 # So long a launcher that watches has to end a run and its job by itself.
 _LAUNCHER_SECONDS = 20.0
 _UNSTOPPED = ("published", "empty", "held")
@@ -153,17 +153,20 @@ def _look(followed: Followed, watch: Watch) -> Manifest | None:
     # The lease first: a run writes its manifest before it gives the slice back.
     last = followed.holder()
     mine = last if last is not None and not last.released else None
-    lost = mine is None or mine.is_over or mine.age > mine.patience
-    if mine is not None and not lost:
-        lost = has_ended(followed.store, mine)
+    lost = mine is None or _is_lost(followed.store, mine)
     manifest = None if followed.is_publishing else followed.manifest
     if manifest is not None and (lost or _is_late(manifest)):
         return manifest
-    if lost:
-        return _close(followed)
-    assert mine is not None
-    _tell(describe_activity(followed.store, followed.slice, mine), watch)
-    return None
+    if mine is not None:
+        _tell(describe_activity(followed.store, followed.slice, mine), watch)
+    return _close(followed) if lost else None
+
+
+def _is_lost(store: Store, last: Holder) -> bool:
+    """Tells whether nobody seems to work on a run, so that it may be closed."""
+    if last.is_over or last.age > last.patience or has_ended(store, last):
+        return True
+    return last.submission is not None and ask(last.submission) in ("ended", "gone")
 
 
 def _is_late(manifest: Manifest) -> bool:

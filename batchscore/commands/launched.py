@@ -96,6 +96,7 @@ def watch_run(
         send(run.plan, spec.shipment)
     if run.submission is not None:
         lease.submit(run.submission)
+        stop.may_leave = True
     work = launch.engine.submit(lambda p: build(p, spec, units), run.plan, launch.flags)
     left = False
     try:
@@ -132,7 +133,7 @@ class _Watching:
     def leaves(self, work: Handle, detach: bool) -> bool:
         """Notes the id of the job once the engine has it; tells whether the launcher leaves."""
         job = getattr(work, "job", "")  # a handle of another package may have none
-        leaving = detach or self.stop.leave
+        leaving = (detach or self.stop.leave) and self.stop.signal is None
         # A store that cannot be reached now may be in a moment.
         with suppress(OSError, RetryError):
             if self.run.submission is not None and job and (leaving or job != self.job):

@@ -7,9 +7,11 @@ class Stop:
     Attributes:
         signal: The signal's number, or None.
         by: Who cancelled the run from elsewhere, as `user@host`; empty for a signal.
+        may_leave: Whether the run goes on without its launcher, so that a signal may ask.
         leave: Whether the launcher is to leave the run, which goes on, once its engine has it.
     """
 
     signal: int | None = None
-    leave: bool = False
     by: str = ""
+    may_leave: bool = False
+    leave: bool = False

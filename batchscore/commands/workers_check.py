@@ -30,7 +30,6 @@ _SECONDS = 300.0
 _LOOK_SECONDS = 0.25
 _END_SECONDS = 20.0
 _RUN = "check"
-_CANCELLED = "CANCELLED: client cancelled"
 
 
 @dataclass(frozen=True)
@@ -142,8 +141,7 @@ def _raise_failure(work: Handle, run: RunSpec) -> None:
         raise _refused(failure[0])
     # A handle of another package may have no such method.
     trouble = work.trouble() if hasattr(work, "trouble") else None
-    # A job that Flink starts again tells that of the try before, and of its other tasks.
-    if trouble and _CANCELLED not in trouble.partition("\n")[0]:
+    if trouble:
         raise _refused(find_own_error(trouble) or InvalidError(shortened(trouble)))
 
 

@@ -42,7 +42,6 @@ _BASE = r"beam:version:sdk_base:apache/beam_python([\d.]+)_sdk:(\S+)\."
 _OTHER_BEAM = re.compile(f"Submission environment: {_BASE} Runtime environment: {_BASE}")
 _ALIKE = "nothing was published: install the launcher's versions where the workers run"
 _unwritten: dict[str, dict[str, Any]] = {}
-_TRACEBACK = "Traceback (most recent call last):"
 _CAUSE = "Caused by: "
 _NO_POOL = re.compile(r"UNAVAILABLE(?:.|\n)*ExternalEnvironmentFactory\.createEnvironment")
 _ENDED = re.compile(r"^Pipeline \S+ failed in state (\w+): (.*)", re.DOTALL)
@@ -151,15 +150,9 @@ def find_misfit(text: str) -> FailedError | None:
 
 
 def shortened(text: str) -> str:
-    """Returns the error of a trace on one line, and what it means if that is known.
-
-    That is the error of Python in it, or else the last cause that Java names.
-    """
-    python = text.rpartition(_TRACEBACK)[2].lstrip("\n") if _TRACEBACK in text else ""
-    errors = [line for line in python.splitlines() if line and not line[0].isspace()]
+    """Returns the cause that a trace of Java ends with, and what it means if that is known."""
     causes = [line.removeprefix(_CAUSE) for line in text.splitlines() if line.startswith(_CAUSE)]
-    found = errors[:1] or causes[-1:] or [text.partition("\n")[0]]
-    said = one_line(found[0], 300)
+    said = one_line(causes[-1] if causes else text.partition("\n")[0], 300)
     if _NO_POOL.search(text):
         return (
             f"a worker of the cluster reaches no pool of Python workers ({said}); start one where "

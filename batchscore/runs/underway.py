@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from batchscore.errors import RecordError
 from batchscore.messages.wording import one_line
@@ -15,7 +16,7 @@ from batchscore.runs.holder import Holder, last_holder
 from batchscore.runs.manifest_model import Manifest
 from batchscore.runs.progress import Counts, read_counts
 from batchscore.runs.publication import journal_path
-from batchscore.runs.run_plan import RunPlan, read_plan
+from batchscore.runs.run_plan import read_plan
 from batchscore.runs.submission import Submission
 from batchscore.storage.store import Store
 
@@ -148,19 +149,19 @@ def _with_submission(known: Activity, submission: Submission) -> Activity:
 
 def _with_progress(store: Store, known: Activity) -> Activity:
     try:
-        plan = read_plan(store, known.run)
+        engine, total = _planned(store, known.run)
     except FileNotFoundError:
         return known
     except RecordError as error:
         return replace(known, problem=str(error))
-    counts, total = read_counts(store, known.run), sum(plan.units.values())
+    counts = read_counts(store, known.run)
     # A worker that was killed counted rows that another one counts again.
     rows = min(counts.rows, total)
     speed = _speed(store, known.run, rows)
     return replace(
         known,
-        state=_state(store, known, counts, plan),
-        engine=known.engine or one_line(plan.facts.get("engine", ""), 32),
+        state=_state(store, known, counts, total),
+        engine=known.engine or engine,
         workers=counts.workers,
         rows=rows,
         total=total,
@@ -170,14 +171,24 @@ def _with_progress(store: Store, known: Activity) -> Activity:
     )
 
 
-def _state(store: Store, known: Activity, counts: Counts, plan: RunPlan) -> str:
+@lru_cache(maxsize=64)
+def _planned(store: Store, run: str) -> tuple[str, int]:
+    """Returns a run's engine, and the rows that it is to score.
+
+    Who waits for a run looks each second, and its plan lists all of its input. It never changes.
+    """
+    plan = read_plan(store, run)
+    return one_line(plan.facts.get("engine", ""), 32), sum(plan.units.values())
+
+
+def _state(store: Store, known: Activity, counts: Counts, total: int) -> str:
     if store.exists(journal_path(known.slice, known.run)):
         return "publishing"
     if store.exists(layout.run_file(known.run, "manifest.json")):
         return "ending"
     if counts.stop_requested:
         return "stopping"
-    if counts.rows >= sum(plan.units.values()):
+    if counts.rows >= total:
         return "finishing"
     return "scoring" if counts.workers else known.state
 

@@ -15,7 +15,6 @@ from batchscore.messages.wording import reason
 from batchscore.runs import layout
 from batchscore.storage.by_content import Content, fetch
 from batchscore.storage.private_folder import private_folder
-from batchscore.storage.retries import is_passing
 from batchscore.worker.spec import RunSpec, Scoring, SentSpec, Shipment
 
 _lock = threading.Lock()
@@ -48,25 +47,21 @@ def _require_seen(spec: RunSpec) -> None:
     The error is not written down: the launcher would not see it, and this disk is not its.
     """
     who, where = f"the worker on {platform.node()}", spec.output.address
+    if not layout.is_claimed(spec.output):
+        raise _unseen(
+            f"{who} does not see the output {where}: no {layout.FORMAT} is there; nothing was "
+            "published: name a folder that launcher and workers share under one path, or an "
+            "object store"
+        )
     probe = f"{layout.work(spec.identity.run)}/{layout.PROBE}{secrets.token_hex(4)}"
     try:
-        if layout.is_claimed(spec.output):
-            spec.output.write(probe, b"", flush=False)
-            spec.output.remove(probe)
-            return
-    except OSError as error:
-        if is_passing(error):
-            raise
+        spec.output.write(probe, b"", flush=False)
+        spec.output.remove(probe)
+    except PermissionError as error:
         raise _unseen(
-            f"{who} may not read and write the output {where} ({reason(error)}); nothing was "
-            "published: grant its user the permission, or give the worker's environment "
-            "credentials that are valid"
+            f"{who} may not write to the output {where} ({reason(error)}); nothing was published: "
+            "grant its user the permission"
         ) from error
-    raise _unseen(
-        f"{who} does not see the output {where}: no {layout.FORMAT} is there; nothing was "
-        "published: name a folder that launcher and workers share under one path, or an object "
-        "store"
-    )
 
 
 def _unseen(message: str) -> UnseenError:

@@ -31,7 +31,10 @@ JOB = {"--param", "--set"}
 EVERY = {"--json", "--debug", "-h", "--help"}
 SURFACE = {
     "check": {"JOB", *JOB, "--probe", "--engine", "[-- BEAM OPTIONS]", *EVERY},
-    "run": {"JOB", *JOB, "--rescore", "--detach", "--engine", "[-- BEAM OPTIONS]", *EVERY},
+    "run": {
+        *("JOB", *JOB, "--rescore", "--detach", "--on-interrupt", "--engine"),
+        *("[-- BEAM OPTIONS]", *EVERY),
+    },
     "runs": {"WHERE", *JOB, *EVERY},
     "show": {"WHERE", "[RUN]", "--logs", *JOB, *EVERY},
     "files": {"WHERE", *JOB, *EVERY},

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
@@ -23,6 +25,7 @@ from batchscore.runs.holder import Holder, last_holder
 from batchscore.runs.manifest_model import FOUND_FINISHED
 from batchscore.storage.store import Store
 from tests import factory
+from tests.cli.test_app import read_terminal
 from tests.flinks import UNIT_ROWS, SlowJob, records, sharing, taking_turns
 from tests.servers import free_port
 from tests.waiting import wait_until
@@ -43,6 +46,12 @@ from batchscore.runs.manifest_model import FOUND_FINISHED
 launched._GRACE_SECONDS = 2.0
 work.UNIT_ROWS = {UNIT_ROWS}
 main()
+"""
+
+# Makes its stdin the terminal of the process.
+_IN_TERMINAL = """
+import fcntl, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 """
 
 
@@ -290,6 +299,52 @@ def test_a_stopped_launcher_ends_the_job(cluster: Cluster, job: SlowJob) -> None
     job.gate.unlink()
     assert launcher.wait(300) == 128 + signal.SIGTERM
     wait_until(lambda: set(states(cluster)) <= ENDED, 300)
+
+
+def test_a_run_that_a_person_leaves_is_cancelled_from_elsewhere(
+    cluster: Cluster, job: SlowJob
+) -> None:
+    """Ctrl-C asks, `l` leaves the run; then `status` shows it, and `cancel` ends its job."""
+    terminal, theirs = pty.openpty()
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", _IN_TERMINAL + _LAUNCHER, *arguments(cluster, job)],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        env={**os.environ, "TERM": "xterm"},
+    )
+    os.close(theirs)
+    job.launchers.add(launcher.pid)
+    read_terminal(terminal, lambda text: bool(re.search("[1-9][0-9]*/8000", text)), 300)
+    job.gate.write_text("")
+    os.write(terminal, b"\x03")
+    read_terminal(terminal, lambda text: "[l]eave it running" in text)
+    os.write(terminal, b"l\n")
+    said = read_terminal(terminal, lambda _: False)
+    os.close(terminal)
+    assert launcher.wait(300) == 0, said
+    assert "SUBMITTED run" in said
+
+    (found,) = factory.run_json("status", job.output)["under_way"]
+    assert (found["state"], found["engine"], found["detached"]) == ("scoring", "flink", True)
+    assert jobs(cluster)[found["job"]] == "RUNNING"
+    thread = threading.Thread(target=open_when_stopping, args=(cluster, job, found["job"]))
+    thread.start()
+    done = factory.run_json("cancel", job.output, found["run"])
+    thread.join()
+    assert (done["status"], done["exit_code"]) == ("interrupted", 0), done
+    assert done["stopped"]["exit_code"] == 128 + signal.SIGTERM
+    assert jobs(cluster)[found["job"]] == "CANCELED"
+    assert not (job.output / "data").exists()
+    assert holder_of(job).released
+    assert factory.run_cli("wait", job.output, found["run"]).exit_code == 128 + signal.SIGTERM
+
+
+def open_when_stopping(cluster: Cluster, job: SlowJob, jid: str) -> None:
+    """Opens the gate once Flink ends a job, which waits for the worker's function."""
+    wait_until(lambda: jobs(cluster)[jid] != "RUNNING", 300)
+    job.gate.unlink()
 
 
 def test_a_run_that_follows_a_cancelled_job_scores_what_is_left(

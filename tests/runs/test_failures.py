@@ -292,12 +292,6 @@ Caused by: java.net.UnknownHostException: pool: not known
         ),
         (TRACE.replace("UNAVAILABLE", "x"), "java.net.UnknownHostException: pool: not known"),
         ("one line\nanother", "one line"),
-        (
-            "java.lang.RuntimeException: Error\nTraceback (most recent call last):\n  old\n"
-            "KeyError: 1\n\nTraceback (most recent call last):\n  File x\nOSError: Forbidden\n\n"
-            "\tat java.Thread\nCaused by: other\n",
-            "OSError: Forbidden",
-        ),
         ("x" * 999, "x" * 299 + "…"),
     ],
 )

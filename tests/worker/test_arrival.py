@@ -182,5 +182,5 @@ def test_an_output_that_a_worker_may_not_write_to_is_named(
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Store, "write", refuse)
-    with pytest.raises(UnseenError, match=r"may not read and write the output .* denied"):
+    with pytest.raises(UnseenError, match=r"may not write to the output .* Permission denied"):
         arrived(spec)
