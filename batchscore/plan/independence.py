@@ -21,8 +21,9 @@ from batchscore.plan.positions import halves, lone_rows, other_beginning
 from batchscore.stages.bisect import join_parts
 from batchscore.stages.block import Block, Step
 
-Cause = Literal["once more", "other rows", "threads", "afresh"]
+Cause = Literal["once more", "other rows", "threads", "afresh", "died"]
 
+_DIED = "ModelProcessDied"
 _EXAMPLES = 3
 # Python gives another thread its turn after 5 ms, in which a whole batch may be done.
 _SWITCH_SECONDS = 1e-5
@@ -44,7 +45,8 @@ class Dependence:
     """What a stage's result for a row turned out to depend on.
 
     Args:
-        cause: What was different when the result changed.
+        cause: What was different when the result changed; or that the model's process died of a
+            row at one time and not at another.
         column: Column of the result; empty where whole rows or columns differ.
         element: Element of a vector, which differs; else None.
         examples: A few of the rows.
@@ -220,6 +222,7 @@ def _compare(
         return Dependence(cause, "", None, examples, len(rows), *facts)
     moved = _moved(rows, known, made)
     if moved:
+        cause = "died" if _has_died(moved, known) or _has_died(moved, made) else cause
         return Dependence(cause, "", None, tuple(moved[:_EXAMPLES]), len(moved), *facts)
     if made.values is None or known.values is None or not len(made):
         return None
@@ -236,6 +239,13 @@ def _moved(rows: Array, known: Block, made: Block) -> list[ChangedRow]:
     before_b, after_b = (np.isin(rows, to_numpy(each.rows_b)) for each in (known, made))
     moved = rows[(before_b != after_b) & ~np.isin(rows, _with_null(known))]
     return [ChangedRow(int(row), _fate(known, int(row)), _fate(made, int(row))) for row in moved]
+
+
+def _has_died(moved: Sequence[ChangedRow], block: Block) -> bool:
+    """Tells whether one of the rows is rejected since the model's process died of it."""
+    numbers = [each.row for each in moved]
+    deaths = (reject for reject in block.rejects if reject.error == _DIED)
+    return any(np.isin(to_numpy(reject.rows_r), numbers).any() for reject in deaths)
 
 
 def _with_null(known: Block) -> Array:

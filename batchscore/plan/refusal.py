@@ -19,6 +19,7 @@ _FAULTS: dict[Cause, str] = {
     "other rows": "returns other values for a row at another place, next to other rows",
     "threads": "returns other values for a row when two threads call it at the same time",
     "afresh": "returns other values for a row in another process, which meets other rows first",
+    "died": "ends its process at a row that it scored at another time",
 }
 _FUNCTION_REMEDIES: dict[Cause, str] = {
     "once more": (
@@ -61,6 +62,10 @@ _NETWORK_REMEDIES: dict[Cause, str] = {
         "largest value so far: compute it in training, and save it with the weights as a buffer"
     ),
 }
+_DEATH_REMEDY = (
+    "find where its native code crashes (with PYTHONFAULTHANDLER=1 in the environment Python names "
+    "the line): it may have been another row, or another thread, that damaged the process"
+)
 _MODEL_REMEDY = (
     "correct the model, or its backend: each row's outputs must come from its own inputs, whatever "
     "other rows, threads or earlier calls do"
@@ -84,6 +89,8 @@ def describe(spec: Spec, name: str, values: Values, block: Block, found: Depende
 
 
 def _remedy(spec: Spec, values: Values, cause: Cause) -> str:
+    if cause == "died":
+        return _DEATH_REMEDY
     if values != "output":
         return _FUNCTION_REMEDIES[cause]
     # The advice on networks is for code that a person can change.
@@ -113,6 +120,8 @@ def _occasions(found: Dependence) -> tuple[str, str]:
     """Returns when a row had its first value, and when the other."""
     if found.cause == "once more":
         return "at first", "once more"
+    if found.cause == "died":
+        return "at one time", "at another"
     if found.cause == "threads":
         return "on one thread", "next to a second thread"
     if found.cause == "afresh":

@@ -8,16 +8,20 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from batchscore.plan import independence
-from batchscore.plan.independence import Dependence, Ways, find_dependence
-from batchscore.stages.block import Block
-from tests.factory import make_batch, make_block
+from batchscore.columnar.arrays import to_arrow, to_numpy
+from batchscore.job import load_job
+from batchscore.plan import independence, make_plan
+from batchscore.plan.independence import ChangedRow, Dependence, Ways, find_dependence
+from batchscore.plan.refusal import describe
+from batchscore.stages.block import Block, reject_rows
+from tests.factory import make_batch, make_block, write_job
 
 PATIENCE_S = 60.0
 
@@ -89,3 +93,36 @@ def test_a_defect_of_a_stage_passes_through() -> None:
 
     with pytest.raises(pa.ArrowInvalid, match="a defect"):
         _find(step)
+
+
+def test_a_process_that_dies_of_a_row_at_one_time_only_is_named_as_that() -> None:
+    """The rows depend on nothing: native code crashes, so other advice is due."""
+    calls: list[int] = []
+
+    def step(block: Block) -> Block:
+        calls.append(len(block))
+        bad_b = to_arrow(np.equal(to_numpy(block.rows_b), 5))
+        died = reject_rows(block, bad_b, "infer", "ModelProcessDied", "was killed by signal 11")
+        return _step(died)
+
+    found = _find(step)
+    assert calls == [8]
+    assert found is not None
+    assert (found.cause, found.changed) == ("died", 1)
+    (example,) = found.examples
+    assert example == ChangedRow(5, "not rejected", "rejected (was killed by signal 11)")
+
+
+def test_a_death_is_described_with_its_own_advice(tmp_path: Path) -> None:
+    """The message says that the process ends, and how to find the line that ends it."""
+    block = make_block(make_batch(x=np.arange(8) * 0.5))
+    example = ChangedRow(5, "not rejected", "rejected (was killed by signal 11)")
+    found = Dependence("died", "", None, (example,), 1, 8, 8)
+    spec = make_plan(load_job(str(write_job(tmp_path)))).spec
+    said = describe(spec, "architecture net.py:Net", "output", block, found)
+    assert said.startswith(
+        "architecture net.py:Net ends its process at a row that it scored at another time. row 5 "
+    )
+    assert "not rejected at one time, rejected (was killed by signal 11) at another" in said
+    assert "PYTHONFAULTHANDLER=1" in said
+    assert "dropout" not in said
