@@ -12,21 +12,24 @@ import pyarrow as pa
 import yaml
 
 from batchscore.columnar.arrays import to_numpy
+from batchscore.models.backends.built_in import format_of
 from batchscore.models.card import ModelCard
 from batchscore.models.features import Feature, encode, input_shapes, load_features
 
 PAGE = (Path(__file__).parents[1] / "docs/model-folder.md").read_text(encoding="utf-8")
-CARD, VARYING = map(yaml.safe_load, re.findall(r"```yaml\n(.*?)```", PAGE, re.S))
+CARD, TREES, CALL, VARYING = map(yaml.safe_load, re.findall(r"```yaml\n(.*?)```", PAGE, re.S))
 (PREPROCESSING,) = re.findall(r"```json\n(.*?)```", PAGE, re.S)
 
 
 def test_the_cards_shown_are_valid_and_name_every_key() -> None:
     """The complete card has each key that a card may have; the page's table explains each."""
     card = ModelCard.model_validate(CARD)
-    assert set(CARD) == set(ModelCard.model_fields)
+    assert set(CARD) | set(CALL) == set(ModelCard.model_fields)
+    assert ModelCard.model_validate({**CARD, **CALL}).call is not None
+    assert format_of(TREES["model"]) == "xgboost"
     table = PAGE.partition("\n## The card\n")[2].partition("\n## The network\n")[0]
     explained = re.findall(r"^\| (`[^|]+) \|", table, re.M)
-    assert {name for row in explained for name in re.findall(r"`(\w+)`", row)} == set(CARD)
+    assert {name for row in explained for name in re.findall(r"`(\w+)`", row)} == {*CARD, *CALL}
     varying = ModelCard.model_validate({**CARD, **VARYING, "preprocessing": None})
     assert varying.inputs["ids"].max_length == 512
     assert {name: (each.type, each.shape) for name, each in card.inputs.items()} == {

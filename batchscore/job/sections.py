@@ -131,11 +131,16 @@ class InputSpec(Section):
         return self
 
 
+# Formats, and endings, of files that say themselves what they read: `models/backends/built_in.py`.
+_SELF_DESCRIBED = ("xgboost",)
+_SELF_DESCRIBED_ENDINGS = (".json", ".ubj")
+
+
 class ModelSection(Section):
     """The model, or only its path. Keys but `path` and `inputs` are for a single weights file."""
 
     path: Address = Field(
-        description="A model folder (with `model.yaml`) or one weights file, local or any fsspec "
+        description="A model folder (with `model.yaml`) or one model file, local or any fsspec "
         "address. A relative path starts from the job file's folder."
     )
     inputs: dict[Text, Text | OneOrMore | InputSpec] = Field(
@@ -151,8 +156,9 @@ class ModelSection(Section):
         default=None,
         description="The format of one weights file, which makes `sha256` and `inputs` required; a "
         "model folder has it in `model.yaml`. `safetensors` and `pt` are built in, and need an "
-        "`architecture`; `pt` is read as weights only, nothing is unpickled. Other packages may "
-        "bring further formats.",
+        "`architecture`; `pt` is read as weights only, nothing is unpickled. `xgboost` needs the "
+        "path alone, and a path that ends in `.ubj` or `.json` has it by default. Other packages "
+        "may bring further formats.",
     )
     architecture: FileFunction | None = Field(
         default=None,
@@ -166,7 +172,7 @@ class ModelSection(Section):
     sha256: Annotated[str, StringConstraints(pattern=SHA256)] | None = Field(
         default=None,
         description="The weights file's SHA-256, 64 hexadecimal digits; weights that differ are "
-        "not loaded. Needs `format`.",
+        "not loaded. Needs `format`, or a file that names its columns.",
     )
     outputs: dict[Text, TensorSpec] = Field(
         default_factory=dict,
@@ -182,7 +188,9 @@ class ModelSection(Section):
 
     @model_validator(mode="after")
     def _one_file_is_described_whole(self) -> ModelSection:
-        described = ("architecture", "architecture_args", "sha256", "outputs", "version")
+        described = ["architecture", "architecture_args"]
+        if not self.path.lower().endswith(_SELF_DESCRIBED_ENDINGS):
+            described += ["sha256", "outputs", "version"]
         given = [name for name in described if getattr(self, name)]
         if self.format is None and given:
             raise ValueError(
@@ -190,7 +198,7 @@ class ModelSection(Section):
                 "folder's model.yaml"
             )
         needed = [name for name in ("sha256", "inputs") if not getattr(self, name)]
-        if self.format is not None and needed:
+        if self.format not in (None, *_SELF_DESCRIBED) and needed:
             raise ValueError(f"a weights file with a format also needs {', '.join(needed)}")
         return self
 

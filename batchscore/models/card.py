@@ -78,6 +78,17 @@ class OutputTensor(Frozen):
     shape: tuple[Size, ...] = ()
 
 
+class ModelCall(Frozen):
+    """What of a model is called, where its format leaves a choice.
+
+    `iterations` are the first boosting round, and the one after the last.
+    """
+
+    returns: Literal["value", "raw", "probability", "class"]
+    positive: Literal[0, 1] | None = None
+    iterations: tuple[int, int] | None = None
+
+
 class ModelCard(Frozen):
     """What `model.yaml` says. `tolerance` is the largest difference allowed to the golden scores.
 
@@ -93,6 +104,7 @@ class ModelCard(Frozen):
     weights: FileName
     architecture: Reference | None = None
     architecture_args: Annotated[dict[str, Any], pydantic.Field(default_factory=dict)]
+    call: ModelCall | None = None
     preprocessing: FileName | None = None
     inputs: Annotated[dict[str, InputTensor], pydantic.Field(min_length=1)]
     outputs: Annotated[dict[str, OutputTensor], pydantic.Field(min_length=1)]

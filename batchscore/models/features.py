@@ -1,6 +1,6 @@
 """The fitted preprocessing: readable JSON that turns raw columns into a model's inputs.
 
-Suffixes: `_bf` rows by features, `_pk` positions of a table by its values, `_k` positions of one
+Suffixes: `_pk` positions of a table by its values, `_k` positions of one
 value.
 """
 
@@ -20,11 +20,22 @@ import pyarrow.compute as pc
 import pydantic
 from numpy.typing import NDArray
 
-from batchscore.columnar.arrays import binary_array, raw_values, to_arrow, to_numpy
+from batchscore.columnar.arrays import to_arrow, to_numpy
 from batchscore.columnar.tables import as_batch
 from batchscore.errors import InputError, ModelError, StepError
 from batchscore.messages.wording import counted
+from batchscore.models.column_values import (
+    NUMBER,
+    TEXTS,
+    filled_with,
+    floats,
+    plain_type,
+    plain_values,
+    side_by_side,
+)
+from batchscore.models.tree_features import Coded, Plain
 from batchscore.models.validate import Frozen, validated
+from batchscore.models.vocabulary import ABSENT, HasVocabulary, Vocabulary
 
 MISSING, UNSEEN, FIRST_KNOWN = 0, 1, 2
 
@@ -49,13 +60,6 @@ _EXTRACT = {
     "hour": pc.hour,
     "minute": pc.minute,
 }
-TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-NUMBER = (
-    "a number or boolean",
-    (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean),
-)
-# Columns are laid side by side in blocks of this many rows, so that a block stays in cache.
-_BLOCK_ROWS = 4096
 
 
 class Numeric(Frozen):
@@ -79,31 +83,12 @@ class Numeric(Frozen):
         return clip
 
 
-class Categorical(Frozen):
+class Categorical(Frozen, HasVocabulary):
     """A category: one int64 index, 0 missing, 1 unseen, 2 and up the vocabulary in its order."""
 
     kind: Literal["categorical"] = "categorical"
     column: str
-    vocabulary: tuple[pydantic.StrictStr, ...] | tuple[pydantic.StrictInt, ...]
-
-    @pydantic.field_validator("vocabulary")
-    @classmethod
-    def _distinct(cls, vocabulary: tuple[str | int, ...]) -> tuple[str | int, ...]:
-        if not vocabulary or len(set(vocabulary)) != len(vocabulary):
-            raise ValueError("needs at least one value, and each only once")
-        whole = [value for value in vocabulary if isinstance(value, int)]
-        if whole and not (_fits(whole, -(2**63), 2**63) or _fits(whole, 0, 2**64)):
-            raise ValueError("holds integers that fit neither int64 nor uint64")
-        return vocabulary
-
-    @functools.cached_property
-    def value_set(self) -> Any:
-        """The vocabulary as an Arrow array (string, int64 or uint64), built once."""
-        if isinstance(self.vocabulary[0], int):
-            small = max(map(int, self.vocabulary)) < 2**63
-            return to_arrow(np.array(self.vocabulary, np.int64 if small else np.uint64))
-        texts = [str(value).encode() for value in self.vocabulary]
-        return binary_array(texts, pa.large_string()).cast(pa.string())
+    vocabulary: Vocabulary
 
     @property
     def size(self) -> int:
@@ -135,7 +120,9 @@ class Calendar(Frozen):
             raise ValueError(f"{timezone!r} is not a zone of this machine's tz database") from error
 
 
-Feature = Annotated[Numeric | Categorical | Calendar, pydantic.Field(discriminator="kind")]
+Feature = Annotated[
+    Numeric | Categorical | Calendar | Plain | Coded, pydantic.Field(discriminator="kind")
+]
 
 
 class FeatureLists(Frozen):
@@ -149,10 +136,11 @@ class FeatureLists(Frozen):
         if not inputs:
             raise ValueError("needs at least one model input")
         for name, features in inputs.items():
-            if len({_is_index(feature) for feature in features}) != 1:
+            if len({_dtype(feature) for feature in features}) != 1:
                 raise ValueError(
-                    f"input {name!r} needs one or more features, all categorical (int64) or none "
-                    "(float32); put categories into an input of their own"
+                    f"input {name!r} needs one or more features of one type: all categorical "
+                    "(int64), or all of them float32, or plain and coded ones of float64; put "
+                    "others into an input of their own"
                 )
         return inputs
 
@@ -197,7 +185,7 @@ class Features:
         return {each.column: each.size for each in members if isinstance(each, Categorical)}
 
     def encode(self, table: Any) -> dict[str, NDArray[Any]]:
-        """Returns each model input as an array (rows, values) of float32 or int64.
+        """Returns each model input as an array (rows, values) of float32, float64 or int64.
 
         A run encodes rows in the same way, to the bit. torch takes the arrays as they are.
 
@@ -255,9 +243,9 @@ def required_columns(features: Features) -> tuple[str, ...]:
 
 
 def input_shapes(features: Features) -> dict[str, tuple[str, int]]:
-    """Return each model input's dtype (`float32` or `int64`) and width in values a row."""
+    """Return each model input's dtype (float32, float64 or int64) and width in values a row."""
     return {
-        name: ("int64" if _is_index(members[0]) else "float32", sum(map(_width, members)))
+        name: (_dtype(members[0]), sum(map(_width, members)))
         for name, members in features.inputs.items()
     }
 
@@ -273,7 +261,7 @@ def check_schema(features: Features, schema: pa.Schema) -> None:
 
 
 def encode(features: Features, batch: pa.RecordBatch) -> dict[str, pa.Array]:
-    """Return each model input as a FixedSizeList column: b rows of f float32 or int64, never null.
+    """Return each model input as a FixedSizeList column: b rows of f numbers, never null.
 
     The values lie in one contiguous buffer, which torch can take without a copy. What a row becomes
     does not depend, to the bit, on the batch that it is in. Raises InputError where the batch's
@@ -281,17 +269,15 @@ def encode(features: Features, batch: pa.RecordBatch) -> dict[str, pa.Array]:
     """
     check_schema(features, batch.schema)
     return {
-        name: to_arrow(_side_by_side([c for f in members for c in _encoded(f, batch)]))
+        name: to_arrow(side_by_side([c for f in members for c in _encoded(f, batch)]))
         for name, members in features.inputs.items()
     }
 
 
-def _fits(values: Sequence[int], low: int, high: int) -> bool:
-    return all(low <= value < high for value in values)
-
-
-def _is_index(feature: Feature) -> bool:
-    return isinstance(feature, Categorical)
+def _dtype(feature: Feature) -> str:
+    if isinstance(feature, Plain | Coded):
+        return feature.type
+    return "int64" if isinstance(feature, Categorical) else "float32"
 
 
 def _width(feature: Feature) -> int:
@@ -319,7 +305,7 @@ def _check_column(feature: Feature, schema: pa.Schema) -> None:
 def _expected(feature: Feature) -> tuple[str, Sequence[Any]]:
     """Return the kinds of column that `feature` can read, in words and as tests of a type."""
     t = pa.types
-    if isinstance(feature, Numeric):
+    if isinstance(feature, Numeric | Plain):
         return NUMBER
     if isinstance(feature, Calendar):
         if feature.timezone:
@@ -328,7 +314,7 @@ def _expected(feature: Feature) -> tuple[str, Sequence[Any]]:
         if feature.part in ("hour", "minute"):
             return "timestamp, time or integer", [t.is_timestamp, t.is_time, t.is_integer]
         return "timestamp, date or integer", [t.is_timestamp, t.is_date, t.is_integer]
-    if isinstance(feature.vocabulary[0], str):
+    if feature.is_text:
         return "string", TEXTS
     return "integer or boolean", [t.is_integer, t.is_boolean]
 
@@ -340,7 +326,9 @@ def _encoded(feature: Feature, batch: pa.RecordBatch) -> list[NDArray[Any]]:
         if isinstance(feature, Numeric):
             return [_standardised(feature, floats(column))]
         if isinstance(feature, Categorical):
-            return [_index_of(feature, plain_values(column))]
+            return [_index_of(feature, column)]
+        if isinstance(feature, Plain | Coded):
+            return [feature.encode(column)]
         table_pk = _calendar_table(feature.part, feature.encoding)
         position_b = _positions(feature, plain_values(column))
         return [table_k[position_b] for table_k in table_pk.T]
@@ -362,16 +350,10 @@ def _standardised(feature: Numeric, values_b: NDArray[np.float64]) -> NDArray[np
 
 
 def _index_of(feature: Categorical, column: pa.Array) -> NDArray[np.int64]:
-    values = feature.value_set
-    if pa.types.is_null(column.type):
-        column = column.cast(values.type)
-    elif pa.types.is_integer(values.type):
-        column = column if pa.types.is_uint64(column.type) else column.cast(pa.int64())
-        if column.type != values.type:
-            # Decimals hold both ranges; a cast to int64 would make large values negative ones.
-            column, values = column.cast(pa.decimal128(20, 0)), values.cast(pa.decimal128(20, 0))
-    known = pc.index_in(column, value_set=values.cast(column.type))
-    index_b = _filled(known, UNSEEN - FIRST_KNOWN).astype(np.int64) + FIRST_KNOWN
+    column = plain_values(column)
+    index_b = feature.places(column)
+    index_b[index_b == ABSENT] = UNSEEN - FIRST_KNOWN
+    index_b += FIRST_KNOWN
     if column.null_count:
         index_b[to_numpy(column.is_null())] = MISSING
     return index_b
@@ -385,7 +367,7 @@ def _positions(feature: Calendar, column: pa.Array) -> NDArray[np.int64]:
     if pa.types.is_temporal(column.type):
         column = _EXTRACT[feature.part](column)
     # uint64 wraps below zero here, out of every part's range.
-    value_b = _filled(column.cast(pa.int64(), safe=False), first - 1)
+    value_b = filled_with(column.cast(pa.int64(), safe=False), first - 1)
     known_b = (value_b >= first) & (value_b < first + count)
     return np.where(known_b, value_b - first, count)
 
@@ -400,46 +382,3 @@ def _calendar_table(part: Part, encoding: str) -> NDArray[np.float32]:
         angles = [2 * math.pi * position / count for position in range(count)]
         rows = [[math.sin(angle), math.cos(angle)] for angle in angles] + [[0.0, 0.0]]
     return np.array(rows, dtype=np.float32)
-
-
-def floats(column: pa.Array | pa.ChunkedArray) -> NDArray[np.float64]:
-    """Return numbers as float64, missing ones as NaN."""
-    if isinstance(column, pa.ChunkedArray):
-        return np.concatenate([np.empty(0), *map(floats, column.chunks)])
-    return _filled(plain_values(column).cast(pa.float64(), safe=False), math.nan)
-
-
-def plain_values(column: pa.Array) -> pa.Array:
-    """Return values without a dictionary, and large strings in place of views."""
-    # Arrow can neither take nor look up views.
-    if pa.types.is_string_view(column.type):
-        return column.cast(pa.large_string())
-    if not isinstance(column, pa.DictionaryArray):
-        return column
-    if pa.types.is_string_view(column.type.value_type):
-        values = column.dictionary.cast(pa.large_string())
-        column = pa.DictionaryArray.from_arrays(column.indices, values)
-    return column.dictionary_decode()
-
-
-def plain_type(kind: pa.DataType) -> pa.DataType:
-    """Returns a type without its dictionary."""
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
-
-
-def _filled(column: pa.Array, missing: float) -> NDArray[Any]:
-    """Return numbers as NumPy with `missing` for null; `fill_null` would import pandas."""
-    values_b = raw_values(column)
-    if not column.null_count:
-        return values_b
-    return np.where(to_numpy(column.is_null()), missing, values_b)
-
-
-def _side_by_side(columns: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """Return f arrays of b rows as one row-major array of b rows and f values."""
-    rows = len(columns[0])
-    values_bf = np.empty((rows, len(columns)), columns[0].dtype)
-    for start in range(0, rows, _BLOCK_ROWS):
-        block = slice(start, start + _BLOCK_ROWS)
-        np.stack([column[block] for column in columns], axis=1, out=values_bf[block])
-    return values_bf

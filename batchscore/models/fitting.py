@@ -14,9 +14,8 @@ from batchscore.arguments import checks_arguments, checks_fields
 from batchscore.columnar.tables import as_batch
 from batchscore.errors import ArgumentError, InputError
 from batchscore.messages.wording import counted, nearest, one_line
+from batchscore.models.column_values import NUMBER, TEXTS, floats, plain_type, plain_values
 from batchscore.models.features import (
-    NUMBER,
-    TEXTS,
     Calendar,
     Categorical,
     Feature,
@@ -24,9 +23,6 @@ from batchscore.models.features import (
     Features,
     Numeric,
     Part,
-    floats,
-    plain_type,
-    plain_values,
 )
 from batchscore.models.validate import validated
 

@@ -17,6 +17,7 @@ from batchscore.models.backends.registry import backend_of
 from batchscore.models.card import CARD, CardDumper, Format, ModelCard, model_input, parse_card
 from batchscore.models.code import hashes
 from batchscore.models.features import Features, input_shapes, load_features, required_columns
+from batchscore.models.file_columns import check_file_columns, with_file_columns
 from batchscore.models.imported import imported_files
 from batchscore.models.inputs import ModelInput, check_varying
 from batchscore.models.loadable import Model, ModelOutput
@@ -57,7 +58,7 @@ def read_model_folder(address: str) -> Model:
         features = load_features(text)
         _check_inputs(card, features)
     inputs = _inputs(card, features)
-    return Model(
+    model = Model(
         name=card.name,
         version=card.version,
         format=card.format,
@@ -73,7 +74,27 @@ def read_model_folder(address: str) -> Model:
         profile=card.profile,
         tolerance=card.tolerance,
         no_influence=tuple(filter(None, (getattr(card, each) for each in _NO_INFLUENCE))),
+        call=card.call.model_dump(exclude_none=True) if card.call else {},
     )
+    return _with_columns(model, card.preprocessing or CARD)
+
+
+def _with_columns(model: Model, what: str) -> Model:
+    """Return a model with the columns that its file names, where its format's files do so."""
+    backend = backend_of(model.format)
+    if model.call and not backend.takes_call:
+        raise ModelError(
+            f"{CARD} is not valid: call: models of format {model.format!r} are called in one way; "
+            "leave call out"
+        )
+    if not backend.names_columns:
+        return model
+    backend.require()
+    facts = backend.inspect(model)
+    if model.features is None:
+        return with_file_columns(model, facts)
+    check_file_columns(model, facts, what)
+    return model
 
 
 def write_model_folder(
@@ -127,7 +148,7 @@ def single_file_model(
     store, file = _store_of_file(weights)
     found = sha256_of(store, file)
     _check_pinned(shown(store, file), format, backend, sha256, found)
-    return Model(
+    model = Model(
         name=name or file.rpartition(".")[0] or file,
         version=version or found[:12],
         format=format,
@@ -140,6 +161,7 @@ def single_file_model(
         sha256={file: found},
         **_job_code(architecture, base, code_files),
     )
+    return _with_columns(model, f"model {weights}")
 
 
 def _job_code(

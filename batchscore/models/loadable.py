@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from batchscore.models.features import Features
 
 _CODE_BYTES = 16 << 20
+_WEIGHTS_BYTES = 4 << 30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +48,8 @@ class Model:
 
     `folder` is the address that the files of `sha256` lie in; `code` is the local folder that an
     architecture file is relative to, None for the model folder itself; `code_files` are those that
-    it may import or read there, with their SHA-256.
+    it may import or read there, with their SHA-256. `call` says what of the model is called,
+    where its format leaves a choice.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Model:
     code_sha256: str | None = None
     code_files: Mapping[str, str] = dataclasses.field(default_factory=dict)
     no_influence: tuple[str, ...] = ()
+    call: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def identity(self) -> str:
@@ -84,7 +87,7 @@ class Model:
             "outputs": [[each.name, each.dtype, list(each.shape)] for each in self.outputs],
             "files": {k: v for k, v in self.sha256.items() if k not in self.no_influence},
         }
-        return _hash_of(decides)
+        return _hash_of({**decides, "call": dict(self.call)} if self.call else decides)
 
 
 def _spell_input(each: ModelInput) -> list[Any]:
@@ -130,6 +133,12 @@ def read_sources(model: Model, folder: Path) -> dict[str, bytes]:
     names = [name for name in model.sha256 if name.endswith(".py") and model.code is None]
     store = Store(str(folder))
     return {n: read_verified(store, n, model.sha256[n], _CODE_BYTES) for n in names}
+
+
+def read_weights(model: Model) -> bytes:
+    """Return the weights file, as bytes whose SHA-256 was compared. Raises ModelError."""
+    store = open_folder(model.folder)
+    return read_verified(store, model.weights, model.sha256[model.weights], _WEIGHTS_BYTES)
 
 
 def _intact(folder: Path, expected: Mapping[str, str]) -> bool:

@@ -11,7 +11,8 @@ from batchscore.columnar.arrays import is_list
 from batchscore.columnar.ragged import Varying
 from batchscore.errors import InputError, ModelError
 from batchscore.job import InputSpec, Job, ModelSection
-from batchscore.messages.wording import nearest
+from batchscore.messages.wording import nearest, reason
+from batchscore.models.backends.built_in import ENDINGS, format_of
 from batchscore.models.backends.registry import backend_of
 from batchscore.models.features import check_schema
 from batchscore.models.folder import map_inputs, read_model_folder, single_file_model
@@ -33,13 +34,14 @@ def resolve_model(section: ModelSection, base: str, code: Mapping[str, str] | No
     Raises:
         ModelError: It is missing, damaged, not what its hashes say, or described in part only.
     """
-    if section.format is None:
-        _check_folder(section.path)
+    form = section.format or _own_format(section.path)
+    if form is None:
+        _check_folder(section)
         model = read_model_folder(section.path)
         return map_inputs(model, {k: _folder_columns(k, v) for k, v in section.inputs.items()})
     return single_file_model(
         section.path,
-        format=section.format,
+        format=form,
         architecture=section.architecture,
         inputs=[_declared_input(name, given) for name, given in section.inputs.items()],
         outputs=[ModelOutput(k, v.type, tuple(v.shape)) for k, v in section.outputs.items()],
@@ -61,14 +63,38 @@ def weights_facts(model: Model) -> dict[str, str]:
     return {} if earlier else {"types of weights": "cast to the architecture's"}
 
 
-def _check_folder(path: str) -> None:
+def _own_format(path: str) -> str | None:
+    """Returns the format of a file that says itself what it reads; None for a folder."""
+    form = format_of(path)
+    if form is None:
+        return None
+    try:
+        with Store(path).open(""):
+            return form
+    except IsADirectoryError:
+        return None
+    except OSError as error:
+        raise ModelError(
+            f"model.path {path}: cannot be read ({reason(error)}); correct the path"
+        ) from error
+
+
+def _check_folder(section: ModelSection) -> None:
+    path = section.path
     try:
         with Store(path).open(""):
             raise ModelError(
-                f"model.path {path}: is a file; expected a model folder, or next to the path its "
-                "format, architecture, inputs and sha256"
+                f"model.path {path}: is a file; expected a model folder, a file of "
+                f"{', '.join(ENDINGS)}, or next to the path its format, architecture, inputs and "
+                "sha256"
             )
     except IsADirectoryError:
+        given = [name for name in ("sha256", "outputs", "version") if getattr(section, name)]
+        if given:
+            raise ModelError(
+                f"model.{given[0]}: only for one model file, and {path} is a folder; leave it to "
+                "the folder's model.yaml"
+            ) from None
         return
     except FileNotFoundError as error:
         raise ModelError(f"model.path {path}: no such model folder; correct the path") from error

@@ -23,8 +23,8 @@ from batchscore.columnar.arrays import (
     to_numpy,
 )
 from batchscore.columnar.ragged import Varying
-from batchscore.messages.values import joined_texts, number_texts, text_scalar
-from batchscore.messages.wording import counted
+from batchscore.messages.values import joined_texts, number_texts, plain_values, text_scalar
+from batchscore.messages.wording import counted, one_line
 from batchscore.stages.block import Cause
 
 
@@ -75,6 +75,29 @@ def input_causes(batch: pa.RecordBatch, inputs: Sequence[Wanted]) -> list[Cause]
                 known_b[fault.rows_f] = True
                 if new_f.any():
                     causes.append(_cause(name, fault, new_f))
+    return causes
+
+
+def unseen_causes(batch: pa.RecordBatch, unseen: Mapping[str, Array]) -> list[Cause]:
+    """Returns the causes for which rows with an unseen category are rejected; a row has one.
+
+    Args:
+        batch: The rows.
+        unseen: By column, a mask (b,) of the rows whose value training never saw.
+    """
+    causes, known_b = list[Cause](), np.zeros(batch.num_rows, np.bool_)
+    for name, found_b in unseen.items():
+        rows_f = np.flatnonzero(found_b & ~known_b)
+        known_b |= found_b
+        if len(rows_f):
+            values = plain_values(batch.column(name).take(to_arrow(rows_f)))
+            fault = _Fault(
+                "has a value that training lacks",
+                rows_f,
+                text_array([one_line(repr(value)) for value in values]),
+                "a category of training",
+            )
+            causes.append(_cause(name, fault, np.ones(len(rows_f), np.bool_)))
     return causes
 
 

@@ -5,7 +5,7 @@ Suffixes: `_bf` rows by features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,7 +24,7 @@ from batchscore.columnar.arrays import (
 from batchscore.columnar.ragged import Varying, make_ragged, truncate
 from batchscore.errors import StepError
 from batchscore.stages.block import Block, Cause, reject_causes
-from batchscore.stages.misfits import input_causes, long_cause, uneven_cause
+from batchscore.stages.misfits import input_causes, long_cause, uneven_cause, unseen_causes
 
 _STACKED_ROWS = 4_096  # at a time; what they write to stays in the cache
 _MANY_COLUMNS = 16  # of fewer, all rows fit
@@ -56,10 +56,25 @@ class InputColumns:
 
 
 Encode = Callable[[pa.RecordBatch], dict[str, pa.Array]]
+FindUnseen = Callable[[pa.RecordBatch], Mapping[str, Array]]
+"""Returns the rows (b,) to reject by the column that has a category which training never saw."""
 
 
-def encode_features(block: Block, encode: Encode) -> Block:
-    """Sets a block's values to the model inputs that fitted features make of its columns."""
+def _no_unseen(batch: pa.RecordBatch) -> Mapping[str, Array]:
+    return {}
+
+
+def encode_features(block: Block, encode: Encode, find_unseen: FindUnseen = _no_unseen) -> Block:
+    """Sets a block's values to the model inputs that fitted features make of its columns.
+
+    Args:
+        block: Some rows.
+        encode: Makes the inputs of the source columns.
+        find_unseen: Finds the rows that are rejected for a category that training never saw.
+    """
+    causes = unseen_causes(block.batch, find_unseen(block.batch))
+    if causes:
+        block = reject_causes(block, causes, "preprocess", "UnseenCategory")
     arrays = encode(block.batch)
     return replace(block, values=pa.record_batch(list(arrays.values()), names=list(arrays)))
 

@@ -22,6 +22,7 @@ from batchscore.models.importing import Listed, guarded
 from batchscore.models.loadable import Model
 from batchscore.models.process.current import host_for
 from batchscore.models.process.proxy import ProcessBackend
+from batchscore.models.tree_features import find_rejected
 from batchscore.runs import layout
 from batchscore.runs.halvings import note_halved
 from batchscore.stages.bisect import bisect
@@ -96,7 +97,10 @@ def preprocess_step(spec: Spec, edition: int = 0) -> BlockStep:
     """
     features = spec.scoring.model.features
     if spec.scoring.preprocess is None and features is not None:
-        step: BlockStep = partial(encode_features, encode=partial(encode, features))
+        unseen = partial(find_rejected, features.inputs)
+        step: BlockStep = partial(
+            encode_features, encode=partial(encode, features), find_unseen=unseen
+        )
     else:
         call = (
             load_call(spec.scoring.preprocess, spec, edition) if spec.scoring.preprocess else None

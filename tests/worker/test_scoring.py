@@ -11,10 +11,10 @@ import pytest
 
 from batchscore.job import load_job
 from batchscore.models.backends.facts import Call
+from batchscore.models.backends.remembered import cache_file
 from batchscore.models.backends.torch.forward import Forward
 from batchscore.models.backends.torch.micro_batch import MicroBatches
 from batchscore.models.backends.torch.predictor import TorchPredictor
-from batchscore.models.backends.torch.remembered import cache_file
 from batchscore.models.backends.torch.staging import Staging
 from batchscore.models.backends.torch.tuning import FILE, remembered_rows
 from batchscore.plan import make_plan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from batchscore.cli.render.results import (
@@ -39,7 +40,7 @@ def checked(found: Checked, probed: bool) -> list[str]:
         f"units   {len(work.units)} to score, {counted(work.unit_rows, 'row')}; "
         f"{len(work.reused)} reused, {counted(work.reused_rows, 'row')}",
         f"model   {one_line(spec.scoring.model.name)} {one_line(spec.scoring.model.version)}, "
-        f"{counted(len(spec.scoring.model.sha256), 'file')}, SHA-256 as pinned",
+        f"{counted(len(spec.scoring.model.sha256), 'file')}, SHA-256 {_pinned(plan)}",
         f"output  {spec.output.address}, "
         + (
             "a test object was written and removed"
@@ -60,6 +61,14 @@ def checked(found: Checked, probed: bool) -> list[str]:
         *(f"{_mark(check):<6}  {check_line(check)}" for check in found.checks),
     ]
     return [*lines, "", _verdict(found)]
+
+
+def _pinned(plan: Plan) -> str:
+    """Returns whether the model's hash is known to the job, or what to add so that it is."""
+    model, asked = plan.spec.scoring.model, plan.loaded.job.model
+    if asked.sha256 or model.weights != os.path.basename(asked.path):
+        return "as pinned"
+    return f"not pinned; to pin it, add to model: sha256: {model.sha256[model.weights]}"
 
 
 def _references(plan: Plan) -> list[str]:

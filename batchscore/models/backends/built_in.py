@@ -18,5 +18,14 @@ class BuiltIn(NamedTuple):
 
 
 _TORCH = BuiltIn("batchscore.models.backends.torch.backend:BACKEND", "torch")
-FORMATS = {"pt": _TORCH, "safetensors": _TORCH}
+_XGBOOST = BuiltIn("batchscore.models.backends.xgboost.backend:BACKEND", "xgboost")
+FORMATS = {"pt": _TORCH, "safetensors": _TORCH, "xgboost": _XGBOOST}
 """Backends by the format of a model."""
+
+ENDINGS = {".json": "xgboost", ".ubj": "xgboost"}
+"""Formats of one file that says itself what it reads, by its ending."""
+
+
+def format_of(path: str) -> str | None:
+    """Returns the format of a file that describes itself, by its ending; None for any other."""
+    return next((form for end, form in ENDINGS.items() if path.lower().endswith(end)), None)

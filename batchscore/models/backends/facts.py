@@ -33,6 +33,22 @@ class OutputSpec:
 
 
 @dataclass(frozen=True)
+class FileColumn:
+    """A column that a model was trained on, as its file names it.
+
+    Args:
+        name: Name of the column.
+        categories: Its values in the order of their codes; None for numbers, and if the file does
+            not list them.
+        is_category: Whether it holds categories.
+    """
+
+    name: str
+    categories: tuple[str, ...] | tuple[int, ...] | None = None
+    is_category: bool = False
+
+
+@dataclass(frozen=True)
 class Facts:
     """What a model's files say of themselves, without being run.
 
@@ -41,12 +57,21 @@ class Facts:
         outputs: The same of each output.
         versions: Versions that the files name, such as that of the library that wrote them.
         runs_code: Whether loading the model runs code of the files or of the job.
+        columns: The columns that the one input is made of, in order; empty where the files do not
+            name them.
+        input_type: NumPy type of that input.
+        declared: What the outputs are, where the files tell.
+        said: What a person may want to know, by what it is.
     """
 
     inputs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     outputs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     runs_code: bool = False
+    columns: tuple[FileColumn, ...] = ()
+    input_type: str = "float32"
+    declared: tuple[OutputSpec, ...] = ()
+    said: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,9 @@ class Backend(ABC):
         packages: Packages whose version can change scores.
         unpinned: Formats that can hold no code: one file may go without its SHA-256.
         needs_architecture: Whether a card must name the code that builds the model.
+        names_columns: Whether the files say which columns make the input, and name outputs.
+        takes_call: Whether a card may say what of the model is called.
+        is_fragile: Whether a damaged file can end the process that loads it.
         precisions: What the models can compute with.
         compiles: Whether it compiles models.
         kernels: What `Call.kernels` may be on the CPU, in float32.
@@ -118,6 +121,9 @@ class Backend(ABC):
     packages: tuple[str, ...] = ()
     unpinned: tuple[str, ...] = ()
     needs_architecture: bool = False
+    names_columns: bool = False
+    takes_call: bool = False
+    is_fragile: bool = False
     precisions: tuple[str, ...] = ("float32",)
     compiles: bool = False
     kernels: tuple[str, ...] = (DEFAULT_KERNELS,)
@@ -138,6 +144,13 @@ class Backend(ABC):
 
         Raises:
             ModelError: The files cannot be read, or do not fit the card.
+        """
+
+    def require(self) -> None:  # noqa: B027
+        """Looks whether the framework is installed, and does not import it.
+
+        Raises:
+            ModelError: It is not; the message names the extra that installs it.
         """
 
     def inspect(self, model: Model) -> Facts:

@@ -12,7 +12,8 @@ import torch
 
 from batchscore.columnar.arrays import Array
 from batchscore.models.backends.facts import Inputs
-from batchscore.models.folder import read_model_folder
+from batchscore.models.folder import read_model_folder, single_file_model
+from batchscore.models.inputs import ModelInput
 from tests import factory
 from tests.backends import installed
 from tests.backends.linear import LinearBackend, LinearPredictor
@@ -53,6 +54,31 @@ def layers_case(folder: Path) -> Case:
     return Case(model, numbers(), own, kernels="onednn")
 
 
+def xgboost_case(folder: Path) -> Case:
+    """Returns a model of an array with gaps and infinities, as its Booster scores it."""
+    import xgboost
+
+    x_bf = numbers()["x"]
+    x_bf[::5, 0], x_bf[1::50, 1] = np.nan, np.inf
+    given = xgboost.DMatrix(np.nan_to_num(x_bf), label=x_bf[:, 1] > 0)
+    booster = xgboost.train({"objective": "binary:logistic", "nthread": 1}, given, 12)
+    folder.mkdir()
+    booster.save_model(folder / "trees.ubj")
+    model = single_file_model(
+        str(folder / "trees.ubj"),
+        format="xgboost",
+        architecture=None,
+        inputs=[ModelInput("x", "float32", (2,), ("a", "b"))],
+        outputs=(),
+        base=str(folder),
+    )
+
+    def own(inputs: Inputs) -> Mapping[str, Array]:
+        return {"score": booster.inplace_predict(inputs["x"])}
+
+    return Case(model, {"x": x_bf}, own, tolerance=0)
+
+
 def linear_case(folder: Path) -> Case:
     def own(inputs: Inputs) -> Mapping[str, Array]:
         x = inputs["x"]
@@ -65,7 +91,9 @@ def linear_case(folder: Path) -> Case:
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize(
-    "make", [torch_case, layers_case, linear_case], ids=["torch", "onednn", "linear"]
+    "make",
+    [torch_case, layers_case, linear_case, xgboost_case],
+    ids=["torch", "onednn", "linear", "xgboost"],
 )
 def test_a_backend_keeps_its_promises(
     make: Callable[[Path], Case],

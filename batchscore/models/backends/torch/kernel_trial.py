@@ -13,9 +13,9 @@ from typing import Any
 from batchscore.columnar.array_type import Array
 from batchscore.columnar.ragged import Ragged
 from batchscore.models.backends.facts import DEFAULT_KERNELS, Call, Inputs, KernelTrial
+from batchscore.models.backends.remembered import recall, remember
 from batchscore.models.backends.torch.forward import Forward
 from batchscore.models.backends.torch.load import describe_device, torch_version
-from batchscore.models.backends.torch.remembered import recall, remember
 from batchscore.models.loadable import Model
 
 FILE = "kernels.json"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from batchscore.errors import DeviceError
-from batchscore.models.backends.torch.remembered import recall, remember
+from batchscore.models.backends.remembered import recall, remember
 
 # A doubling that brings less is not worth its memory.
 GAIN = 1.05

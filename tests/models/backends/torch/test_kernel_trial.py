@@ -14,11 +14,11 @@ import torch
 
 from batchscore.columnar.ragged import Varying, make_ragged
 from batchscore.models.backends.facts import Call, KernelTrial
+from batchscore.models.backends.remembered import cache_file
 from batchscore.models.backends.torch import kernel_trial
 from batchscore.models.backends.torch.backend import BACKEND
 from batchscore.models.backends.torch.forward import Forward
 from batchscore.models.backends.torch.kernel_trial import FILE, time_kernels
-from batchscore.models.backends.torch.remembered import cache_file
 from batchscore.models.loadable import Model
 from tests.factory import NET
 from tests.models.backends.torch.networks import make_model

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchscore.errors import DeviceError
-from batchscore.models.backends.torch.remembered import cache_file
+from batchscore.models.backends.remembered import cache_file
 from batchscore.models.backends.torch.tuning import (
     FILE,
     Speed,

@@ -1,0 +1,113 @@
+"""What a run calls of a model of trees: what it returns, of which class, of which rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from batchscore.errors import ModelError
+
+_RETURNS = {
+    "binary": ("probability", "class", "raw"),
+    "classes": ("probability", "class", "raw"),
+    "class": ("class", "raw"),
+    "value": ("value", "raw"),
+}
+"""By kind of objective, what it may return; the first by default."""
+
+
+@dataclass(frozen=True)
+class TreeCall:
+    """What is called.
+
+    Args:
+        kind: Kind of the objective.
+        returns: `raw` is the sum of the trees, `value` what the objective makes of it,
+            `probability` that of a class, or of each, and `class` the most probable one.
+        positive: The class of a binary model whose probability is returned.
+        start: First round.
+        stop: The round after the last.
+    """
+
+    kind: str
+    returns: str
+    positive: int
+    start: int
+    stop: int
+
+    @property
+    def said(self) -> str:
+        """What is called, in words."""
+        of_class = f" of class {self.positive}" if self._is_of_class else ""
+        return f"{self.returns}{of_class}, rounds {self.start} to {self.stop - 1}"
+
+    @property
+    def _is_of_class(self) -> bool:
+        return self.kind == "binary" and self.returns == "probability"
+
+
+def settle_call(
+    given: Mapping[str, Any], kind: str, objective: str, rounds: int, every: int
+) -> TreeCall:
+    """Returns what a card's `call` comes to.
+
+    Args:
+        given: What the card says; what is left out has a default.
+        kind: `binary`, `classes`, `class` or `value`.
+        objective: For a message.
+        rounds: Those that are used by default.
+        every: Those that the file has.
+
+    Raises:
+        ModelError: The objective has no such result, or the file no such rounds.
+    """
+    returns = given.get("returns", _RETURNS[kind][0])
+    if returns not in _RETURNS[kind]:
+        raise ModelError(
+            f"call.returns: {returns!r}, and a model of objective {objective} returns "
+            f"{' or '.join(_RETURNS[kind])}; correct the card's call"
+        )
+    start, stop = given.get("iterations", (0, rounds))
+    if not 0 <= start < stop <= every:
+        raise ModelError(
+            f"call.iterations: [{start}, {stop}], and the file has {every} rounds; expected "
+            f"0 <= first < end <= {every}"
+        )
+    call = TreeCall(kind, returns, given.get("positive", 1), start, stop)
+    if "positive" in given and not call._is_of_class:
+        raise ModelError(
+            f"call.positive: only for the probability of a binary model, and this one returns "
+            f"{returns} of {objective}; leave it out"
+        )
+    return call
+
+
+def require_version(
+    library: str, written: tuple[int, ...], installed: str, package: str, has_golden: bool
+) -> None:
+    """Refuses a library that may score otherwise than the one that wrote the model.
+
+    Args:
+        library: Its name.
+        written: Version that wrote the file.
+        installed: Version that is here.
+        package: What is installed to have another version.
+        has_golden: Whether golden rows will tell whether another major version scores the same.
+
+    Raises:
+        ModelError: The one here is older, or of another major version without golden rows.
+    """
+    here = tuple(int(part) for part in installed.split(".")[:2] if part.isdigit())
+    text = ".".join(map(str, written))
+    if here < written[:2]:
+        raise ModelError(
+            f"the model was written by {library} {text}, and {installed} is installed, which is "
+            f"older and may score otherwise; install {package}>={text}"
+        )
+    if here[:1] != written[:1] and not has_golden:
+        raise ModelError(
+            f"the model was written by {library} {text}, and {installed} is installed, which may "
+            f"score otherwise; install {package}=={text}, or save the model with golden rows "
+            "(bs.save_model with sample=), which show whether the scores are the same"
+        )

@@ -1,0 +1,100 @@
+"""The XGBoost backend as the registry knows it; XGBoost itself is imported when it is needed."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from batchscore.errors import ModelError
+from batchscore.models.backends.facts import DEFAULT_OUTPUT, Facts, OutputSpec
+from batchscore.models.backends.protocol import Backend, Predictor
+from batchscore.models.backends.tree_calls import TreeCall, settle_call
+from batchscore.models.backends.xgboost.model_file import ModelFile, read_model_file
+from batchscore.models.loadable import read_weights
+
+if TYPE_CHECKING:
+    from batchscore.models.loadable import Model
+
+_KINDS = {"binary:logistic": "binary", "multi:softprob": "classes", "multi:softmax": "class"}
+INPUT = "features"
+
+
+class XGBoostBackend(Backend):
+    """Model files of XGBoost, `.ubj` and `.json`, which name their columns."""
+
+    packages = ("xgboost",)
+    unpinned = ("xgboost",)
+    names_columns = True
+    takes_call = True
+    is_fragile = True
+    preloads = ("batchscore.models.backends.xgboost.predictor",)
+
+    def require(self) -> None:
+        """Looks for XGBoost, and does not import it."""
+        if find_spec("xgboost") is None:
+            raise ModelError(
+                "models of format 'xgboost' need the package xgboost, which is not installed: "
+                "pip install 'batchscore[xgboost]'"
+            )
+
+    def inspect(self, model: Model) -> Facts:
+        """Returns what the file says, after a look at its trees."""
+        return facts_of(file_of(model), model)
+
+    def load(self, model: Model, device: str, threads: int = 1, prove: bool = False) -> Predictor:
+        """Loads the file; a call uses as many threads as are given."""
+        self.require()
+        from batchscore.models.backends.xgboost.predictor import load_booster
+
+        content = read_weights(model)
+        return load_booster(model, content, described(content, model), threads)
+
+    def prepare(self) -> None:
+        """Imports XGBoost and what calls it."""
+        self.require()
+        import batchscore.models.backends.xgboost.predictor  # noqa: F401
+
+
+def file_of(model: Model) -> ModelFile:
+    """Returns what a model's file says; ModelError with its path where it cannot be read."""
+    return described(read_weights(model), model)
+
+
+def described(content: bytes, model: Model) -> ModelFile:
+    """Returns what a file's content says; ModelError with its path where it cannot be read."""
+    try:
+        return read_model_file(content)
+    except ModelError as error:
+        raise ModelError(f"{model.folder}/{model.weights}: {error}") from error
+
+
+def call_of_file(found: ModelFile, model: Model) -> TreeCall:
+    """Returns what of a file is called, by its card; as the sklearn wrapper by default."""
+    kind = _KINDS.get(found.objective, "value")
+    rounds = found.rounds if found.best_round is None else found.best_round + 1
+    return settle_call(model.call, kind, found.objective, rounds, found.rounds)
+
+
+def facts_of(found: ModelFile, model: Model) -> Facts:
+    """Returns what a file says as all backends say it."""
+    call = call_of_file(found, model)
+    width = found.classes if found.classes > 1 else found.targets
+    # A class is one number, whatever it was chosen from.
+    shape = () if width == 1 or call.returns == "class" else (width,)
+    name = model.outputs[0].name if model.outputs else DEFAULT_OUTPUT
+    kind = "int64" if call.returns == "class" else "float32"
+    return Facts(
+        inputs={model.inputs[0].name if model.inputs else INPUT: (found.features,)},
+        outputs={name: shape},
+        versions={"xgboost": ".".join(map(str, found.version))},
+        columns=found.columns,
+        declared=(OutputSpec(name, kind, shape),),
+        said={
+            "objective": found.objective,
+            "classes": str(max(found.classes, 2 if call.kind == "binary" else 0)),
+            "call": call.said,
+        },
+    )
+
+
+BACKEND = XGBoostBackend()

@@ -1,0 +1,97 @@
+"""A model of XGBoost as it is called: a matrix of numbers to what its card says.
+
+Suffixes: `_bf` rows by features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xgboost
+
+from batchscore.columnar.array_type import Array
+from batchscore.errors import ModelError
+from batchscore.messages.wording import one_line
+from batchscore.models.backends.facts import DEFAULT_OUTPUT, Inputs, Promises
+from batchscore.models.backends.protocol import Predictor
+from batchscore.models.backends.tree_calls import TreeCall, require_version
+from batchscore.models.backends.xgboost.backend import INPUT, call_of_file
+from batchscore.models.backends.xgboost.model_file import ModelFile
+from batchscore.models.loadable import Model
+
+
+@dataclass(frozen=True)
+class BoosterPredictor(Predictor):
+    """A loaded model.
+
+    Args:
+        booster: Whose parameters are never set again: to do so next to a call ends the process.
+        call: What of it is called.
+        threads: Threads of a call.
+        given: Name of the input.
+        made: Name of the output.
+    """
+
+    booster: Any
+    call: TreeCall
+    threads: int
+    given: str
+    made: str
+
+    @property
+    def promises(self) -> Promises:
+        """Each row goes through the trees alone, and NaN has a way of its own."""
+        return Promises(None, True, "nan", "cpu", self.threads, str(xgboost.__version__))
+
+    def __call__(self, inputs: Inputs) -> Mapping[str, Array]:
+        """Returns the output of each row."""
+        rows_bf = np.ascontiguousarray(inputs[self.given], np.float32)
+        found = self.booster.inplace_predict(
+            rows_bf,
+            iteration_range=(self.call.start, self.call.stop),
+            predict_type="margin" if self.call.returns == "raw" else "value",
+            validate_features=False,
+        )
+        return {self.made: returned(np.asarray(found), self.call)}
+
+
+def returned(value_b: Array, call: TreeCall) -> Array:
+    """Returns what a call returns of the objective's own values, as the sklearn wrapper does."""
+    if call.returns == "class":
+        if call.kind == "binary":
+            return np.asarray(value_b > 0.5).astype(np.int64)
+        chosen_b = value_b if call.kind == "class" else value_b.argmax(axis=1)
+        return np.asarray(chosen_b).astype(np.int64)
+    if call.returns == "probability" and call.kind == "binary" and call.positive == 0:
+        return np.asarray(1.0 - value_b, np.float32)
+    return value_b
+
+
+def load_booster(model: Model, content: bytes, found: ModelFile, threads: int) -> Predictor:
+    """Loads the bytes of a file.
+
+    Raises:
+        ModelError: XGBoost cannot read them, or is of another version.
+    """
+    golden = model.golden is not None
+    here = str(xgboost.__version__)
+    try:
+        require_version("XGBoost", found.version, here, "xgboost-cpu", golden)
+        booster = xgboost.Booster({"nthread": threads})
+        booster.load_model(bytearray(content))
+    except ModelError as error:
+        raise ModelError(f"{model.folder}/{model.weights}: {error}") from error
+    except xgboost.core.XGBoostError as error:
+        raise ModelError(
+            f"{model.folder}/{model.weights}: XGBoost {here} cannot read it "
+            f"({one_line(str(error).partition('Stack trace')[0], 200)}); restore the file, or save "
+            "the model again"
+        ) from error
+    # The file may hold another number of threads.
+    booster.set_param({"nthread": threads})
+    given = model.inputs[0].name if model.inputs else INPUT
+    made = model.outputs[0].name if model.outputs else DEFAULT_OUTPUT
+    return BoosterPredictor(booster, call_of_file(found, model), threads, given, made)

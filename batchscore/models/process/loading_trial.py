@@ -1,0 +1,146 @@
+"""Loads a model in a process of its own first, where a damaged file could end the process.
+
+That process has limits of time and memory, none of the launcher's variables, which may hold
+credentials, and no network where the system lets it give that up. It gets a private copy of the
+bytes whose SHA-256 was compared, and they are what is loaded later.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import pickle
+import resource
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from batchscore.errors import BatchscoreError, ModelError
+from batchscore.messages.wording import one_line, reason
+from batchscore.models.backends.registry import backend_of
+from batchscore.models.backends.remembered import recall, remember
+from batchscore.models.loadable import Model, read_weights
+from batchscore.models.process.started import describe_end
+from batchscore.system.packages import version
+
+_REMEMBERED = "loads.json"
+_RESULT = "result.json"
+_RESULT_BYTES = 1 << 16
+_SECONDS = 300
+_LEAST_BYTES = 8 << 30
+_TIMES_ITS_SIZE = 32
+_NEW_USER, _NEW_NETWORK = 0x10000000, 0x40000000
+_KEPT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "OMP_NUM_THREADS")
+_COMMAND = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from batchscore.models.process.loading_trial import main; main(sys.argv[2])"
+)
+
+
+def try_loading(model: Model) -> None:
+    """Loads and calls a model in a process of its own; once per content and version.
+
+    Raises:
+        ModelError: The model cannot be loaded, or the process died of it.
+    """
+    backend = backend_of(model.format)
+    versions = [f"{name} {version(name)}" for name in backend.packages]
+    key = " ".join([model.format, model.sha256[model.weights], *versions])
+    if recall(_REMEMBERED, key):
+        return
+    content = read_weights(model)
+    with tempfile.TemporaryDirectory(prefix="batchscore-trial-") as folder:
+        (Path(folder) / model.weights).write_bytes(content)
+        hashes = {model.weights: model.sha256[model.weights]}
+        copied = replace(model, folder=folder, sha256=hashes, features=None)
+        _require_loaded(model, _ended(copied, Path(folder)), Path(folder))
+    remember(_REMEMBERED, key, True)
+
+
+def _ended(model: Model, folder: Path) -> int | None:
+    """Returns the exit code of a process that loads a model; None if it took too long."""
+    (folder / "model.pickle").write_bytes(pickle.dumps(model))
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _COMMAND, json.dumps(sys.path), str(folder)],
+            env={name: os.environ[name] for name in _KEPT if name in os.environ}
+            | {"HOME": str(folder)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=folder,
+            timeout=_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return None
+    return done.returncode
+
+
+def _require_loaded(model: Model, code: int | None, folder: Path) -> None:
+    found = _result(folder / _RESULT)
+    if code == 0 and found.get("loaded") is True:
+        return
+    where = f"{model.folder}/{model.weights}"
+    if isinstance(found.get("error"), str):
+        text = one_line(found["error"].replace(str(folder), model.folder), 1000)
+        raise ModelError(text if where in text else f"{where}: cannot be loaded: {text}")
+    how = f"took more than {_SECONDS} s" if code is None else describe_end(code)
+    raise ModelError(
+        f"{where}: a process that only tried to load it {how}; the file is damaged, or made to do "
+        "harm: restore it, or save the model again"
+    )
+
+
+def _result(path: Path) -> dict[str, Any]:
+    """Returns what the process wrote; nothing if it is no such thing, since it may be anybody's."""
+    try:
+        with path.open("rb") as file:
+            found = json.loads(file.read(_RESULT_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def main(folder: str) -> None:
+    """Loads the model of a folder with limits, and writes how that ended."""
+    place = Path(folder)
+    model: Model = pickle.loads((place / "model.pickle").read_bytes())
+    _limit(len((place / model.weights).read_bytes()))
+    (place / _RESULT).write_text(json.dumps(outcome_of(model)))
+    os._exit(0)
+
+
+def outcome_of(model: Model) -> dict[str, object]:
+    """Returns what comes of loading a model and calling it for a few rows, JSON-able."""
+    try:
+        predictor = backend_of(model.format).load(model, "cpu")
+        predictor({each.name: _rows(each.shape, each.dtype) for each in model.inputs})
+    except BatchscoreError as error:
+        return {"error": str(error)}
+    except Exception as error:  # a framework raises what it likes
+        return {"error": reason(error)}
+    return {"loaded": True}
+
+
+def _rows(shape: tuple[int, ...], dtype: str) -> Any:
+    """Returns rows of zeros, of gaps, and of numbers beyond each bound of a split."""
+    values = (0.0, np.nan, 1e30, -1e30, 1.0) if np.dtype(dtype).kind == "f" else (0, 1)
+    return np.stack([np.full(shape, value, dtype) for value in values])
+
+
+def _limit(size: int) -> None:
+    most = _LEAST_BYTES + _TIMES_ITS_SIZE * size
+    resource.setrlimit(resource.RLIMIT_CPU, (_SECONDS, _SECONDS))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).unshare(_NEW_USER | _NEW_NETWORK)

@@ -1,0 +1,130 @@
+"""Models of trees that a process of their own trains, with that framework's own scores.
+
+No test imports the framework for that: `python -m tests.boosters FRAMEWORK FOLDER` does it once, as
+a person would who knows nothing of batchscore.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+ROOT = Path(__file__).parents[1]
+ROWS = 6_000
+TRAINED = 4_000
+COLOURS = ["blue", "green", "red"]
+CODES = [3, 7, 11]
+COLUMNS = ["size", "colour", "code", "count", "is_new"]
+
+
+def make_frame() -> pd.DataFrame:
+    """Returns rows with nulls, infinities, and categories that training does not see."""
+    rng = np.random.default_rng(5)
+    frame = pd.DataFrame(
+        {
+            "id": np.arange(ROWS),
+            "is_new": rng.random(ROWS) > 0.5,
+            "code": rng.choice(CODES, ROWS),
+            "size": rng.normal(size=ROWS),
+            "count": rng.integers(-5, 10**10, ROWS),
+            "colour": rng.choice(COLOURS, ROWS).astype(object),
+        }
+    )
+    frame.loc[::7, "size"] = np.nan
+    frame.loc[::11, "colour"] = None
+    frame.loc[TRAINED::5, "colour"] = "pink"
+    frame.loc[TRAINED::13, "code"] = 4
+    frame.loc[TRAINED::50, "size"] = np.inf
+    frame.loc[TRAINED + 1 :: 50, "size"] = -np.inf
+    return frame
+
+
+def for_training(frame: pd.DataFrame) -> pd.DataFrame:
+    """Returns the columns of training in its order, with its categories."""
+    colour = pd.Categorical(frame["colour"], COLOURS)
+    made = frame[COLUMNS].assign(colour=colour, code=pd.Categorical(frame["code"], CODES))
+    return made
+
+
+def labels(frame: pd.DataFrame) -> Any:
+    """Returns 0, 1 or 2 for each row."""
+    rng = np.random.default_rng(6)
+    size = frame["size"].replace([np.inf, -np.inf], 0).fillna(0)
+    noise = rng.normal(size=len(frame)) * 0.3
+    return ((size + (frame["colour"] == "red") + noise) > 0.2).astype(int) + (noise > 0.4)
+
+
+def train_xgboost(folder: Path) -> None:
+    """Writes models of several objectives, and what XGBoost's own calls make of all rows."""
+    import xgboost
+
+    frame, y = make_frame(), labels(make_frame())
+    rows = for_training(frame)
+    known, label = rows[:TRAINED], y[:TRAINED]
+    options: dict[str, Any] = {"n_estimators": 40, "max_depth": 5, "n_jobs": 1}
+    binary = xgboost.XGBClassifier(**options, enable_categorical=True, early_stopping_rounds=3)
+    binary.fit(
+        known[:3000], label[:3000] > 0, eval_set=[(known[3000:], label[3000:] > 0)], verbose=0
+    )
+    many = xgboost.XGBClassifier(**{**options, "n_estimators": 8}, enable_categorical=True)
+    many.fit(known, label)
+    counts = xgboost.XGBRegressor(**options, objective="count:poisson", enable_categorical=True)
+    counts.fit(known, label)
+    for name, model in {"binary": binary, "many": many, "counts": counts}.items():
+        model.save_model(folder / f"{name}.ubj")
+        model.save_model(folder / f"{name}.json")
+    plain = xgboost.XGBRegressor(**options, missing=-999.0)
+    plain.fit(known[["size", "count"]].fillna(-999).to_numpy(), label)
+    plain.save_model(folder / "unnamed.ubj")
+    gaps = frame[["size", "count"]].fillna(-999).to_numpy()
+    np.savez(
+        folder / "scores.npz",
+        binary_probability=binary.predict_proba(rows)[:, 1],
+        binary_raw=binary.predict(rows, output_margin=True),
+        binary_class=binary.predict(rows),
+        many_probability=many.predict_proba(rows),
+        many_class=many.predict(rows),
+        counts_value=counts.predict(rows),
+        unnamed_value=plain.predict(gaps),
+        rounds=np.array([binary.best_iteration + 1, binary.get_booster().num_boosted_rounds()]),
+    )
+
+
+def write_table(path: Path) -> pa.Table:
+    """Writes the rows as a person has them: other columns too, in another order, plain types."""
+    table = pa.Table.from_pandas(make_frame(), preserve_index=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path, row_group_size=1_000)
+    return table
+
+
+def damaged(content: bytes, count: int) -> list[bytes]:
+    """Returns copies of a file that are cut, or have other bytes, the same ones each time."""
+    rng = np.random.default_rng(9)
+    made = []
+    for number in range(count):
+        place = int(rng.integers(1, len(content)))
+        spoilt = bytearray(content)
+        length = int(rng.integers(1, 9))
+        spoilt[place : place + length] = rng.bytes(length)
+        made.append(content[:place] if number % 3 == 0 else bytes(spoilt))
+    return made
+
+
+def trained(framework: str, folder: Path) -> Path:
+    """Returns the folder with what a process of its own has trained and scored."""
+    command = [sys.executable, "-m", "tests.boosters", framework, str(folder)]
+    subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "2"}, check=True)
+    return folder
+
+
+if __name__ == "__main__":
+    {"xgboost": train_xgboost}[sys.argv[1]](Path(sys.argv[2]))

@@ -1,0 +1,273 @@
+"""Tests of whole jobs of XGBoost: each score is the framework's own, to the bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from batchscore.columnar.arrays import Array
+from batchscore.models.features import Features, dump_features
+from batchscore.models.folder import write_model_folder
+from batchscore.models.tree_features import Coded, Plain
+from tests import factory
+from tests.boosters import CODES, COLOURS, COLUMNS, ROWS, write_table
+
+pytestmark = pytest.mark.slow
+
+LAUNCHER = """
+import sys
+from batchscore.cli import cli
+
+cli(["run", sys.argv[1]], standalone_mode=False)
+assert "torch" not in sys.modules
+"""
+
+
+def job_of(folder: Path, model: Path, sha256: str | None = None, **changes: Any) -> Path:
+    """Writes a job that scores all rows with a model of its path alone."""
+    write_table(folder / "in/rows.parquet")
+    job = {
+        "batchscore": 1,
+        "name": "trees",
+        "input": {"path": "in"},
+        "model": {"path": str(model), "sha256": sha256},
+        "output": {"path": "out", "columns": ["id"]},
+        **changes,
+    }
+    (folder / "job.yaml").write_text(yaml.safe_dump(job))
+    return folder / "job.yaml"
+
+
+def scores(folder: Path) -> Array:
+    """Returns the published scores by the number of their row."""
+    return np.array([*factory.published(folder / "out")["score"].to_numpy()])
+
+
+def own_scores(models: Path, name: str) -> Array:
+    return np.asarray(np.load(models / "scores.npz")[name])
+
+
+def require_same(found: Array, expected: Array) -> None:
+    """Compares bits."""
+    assert found.dtype == expected.dtype
+    assert found.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("ending", ["ubj", "json"])
+@pytest.mark.parametrize("name", ["binary_probability", "many_probability", "counts_value"])
+def test_scores_are_the_frameworks_own(
+    name: str, ending: str, tmp_path: Path, xgboost_models: Path
+) -> None:
+    """A path alone is enough; nulls, infinities and unseen categories score as in XGBoost."""
+    model = xgboost_models / f"{name.partition('_')[0]}.{ending}"
+    job = job_of(tmp_path, model)
+    assert factory.run_json("run", job)["rows"]["scored"] == ROWS
+    require_same(scores(tmp_path), own_scores(xgboost_models, name))
+    assert factory.run_json("run", job)["status"] == "unchanged"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"batch_rows": 7},
+        {"batch_rows": 1000, "workers": 3},
+        {"model_process": "on", "workers": 1},
+    ],
+    ids=str,
+)
+def test_no_way_of_running_changes_a_bit(
+    changes: dict[str, Any], tmp_path: Path, xgboost_models: Path
+) -> None:
+    """Small batches, several workers, shuffled rows and a process of the model's own."""
+    job = job_of(tmp_path, xgboost_models / "binary.ubj", runtime=changes)
+    rows = pq.read_table(tmp_path / "in/rows.parquet")
+    shuffled = rows.take(pa.array(np.random.default_rng(2).permutation(ROWS)))
+    pq.write_table(shuffled, tmp_path / "in/rows.parquet", row_group_size=700)
+    factory.run_json("run", job)
+    require_same(scores(tmp_path), own_scores(xgboost_models, "binary_probability"))
+
+
+def folder_of(folder: Path, weights: Path, features: Features | None, **card: Any) -> Path:
+    """Writes a model folder around a file."""
+    width = len(next(iter(features.inputs.values()))) if features else len(COLUMNS)
+    facts: dict[str, Any] = {
+        "name": "trees",
+        "version": "1",
+        "format": "xgboost",
+        "weights": weights.name,
+        "inputs": {"features": {"type": "float32", "shape": [width]}},
+        "outputs": {"score": {"type": "float32", "shape": []}},
+        **card,
+    }
+    files = {weights.name: weights.read_bytes()}
+    if features:
+        facts["preprocessing"] = "preprocessing.json"
+        files["preprocessing.json"] = dump_features(features).encode()
+    write_model_folder(str(folder), facts, files)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "card"),
+    [
+        ("binary_raw", {"call": {"returns": "raw"}}),
+        (
+            "binary_class",
+            {
+                "call": {"returns": "class"},
+                "outputs": {"score": {"type": "int64", "shape": []}},
+            },
+        ),
+    ],
+)
+def test_a_card_says_what_is_called(
+    name: str, card: dict[str, Any], tmp_path: Path, xgboost_models: Path
+) -> None:
+    """Raw scores and classes are those of the wrapper's own calls."""
+    folder_of(tmp_path / "model", xgboost_models / "binary.ubj", None, **card)
+    factory.run_json("run", job_of(tmp_path, tmp_path / "model"))
+    expected = own_scores(xgboost_models, name)
+    require_same(scores(tmp_path), expected.astype(np.int64) if "class" in name else expected)
+
+
+def test_a_card_may_name_the_columns_and_a_number_for_gaps(
+    tmp_path: Path, xgboost_models: Path
+) -> None:
+    """A model of arrays reads the card's columns; its `missing` is the sentinel of training."""
+    plain = [Plain(column=name, missing=-999.0) for name in ("size", "count")]
+    features = Features({"features": tuple(plain)})
+    folder_of(tmp_path / "model", xgboost_models / "unnamed.ubj", features)
+    job = job_of(tmp_path, tmp_path / "model")
+    rows = pq.read_table(tmp_path / "in/rows.parquet")
+    sizes = rows["size"].fill_null(-999.0)
+    place = rows.schema.get_field_index("size")
+    pq.write_table(rows.set_column(place, "size", sizes), tmp_path / "in/rows.parquet")
+    factory.run_json("run", job)
+    require_same(scores(tmp_path), own_scores(xgboost_models, "unnamed_value"))
+
+
+def test_unseen_categories_can_be_rejected(tmp_path: Path, xgboost_models: Path) -> None:
+    """Each row with one is rejected by name and value; nulls and the others have their scores."""
+    features = Features(
+        {
+            "features": (
+                Plain(column="size"),
+                Coded(column="colour", vocabulary=tuple(COLOURS), unseen="reject"),
+                Coded(column="code", vocabulary=tuple(CODES)),
+                Plain(column="count"),
+                Plain(column="is_new"),
+            )
+        }
+    )
+    folder_of(tmp_path / "model", xgboost_models / "binary.ubj", features)
+    job = job_of(tmp_path, tmp_path / "model", rejects={"max_ratio": 1.0})
+    done = factory.run_json("run", job)
+    (reason,) = done["rejects"]["reasons"]
+    assert reason == "preprocess: UnseenCategory: column 'colour' has a value that training lacks"
+    pink = pq.read_table(tmp_path / "in/rows.parquet")["colour"].to_numpy() == "pink"
+    assert done["rejects"]["reasons"][reason] == pink.sum() > 0
+    require_same(scores(tmp_path), own_scores(xgboost_models, "binary_probability")[~pink])
+
+
+def _without(rows: pa.Table, name: str) -> pa.Table:
+    return rows.drop_columns([name])
+
+
+def _as(rows: pa.Table, name: str, column: Any) -> pa.Table:
+    return rows.set_column(rows.schema.get_field_index(name), name, column)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.rename_columns([*t.schema.names[:-1], "color"]), "nearest: 'color'"),
+        (lambda t: _as(t, "size", pa.array(["1"] * ROWS)), "column 'size' has type string"),
+        (lambda t: _as(t, "code", t["code"].cast(pa.string())), "column 'code' has type string"),
+    ],
+)
+def test_columns_that_do_not_fit_are_refused(
+    change: Any, message: str, tmp_path: Path, xgboost_models: Path
+) -> None:
+    """A missing column, and one of another type, are named with the nearest, before any row."""
+    job = job_of(tmp_path, xgboost_models / "binary.ubj")
+    rows = pq.read_table(tmp_path / "in/rows.parquet")
+    pq.write_table(change(rows), tmp_path / "in/rows.parquet")
+    done = factory.run_cli("run", job)
+    assert done.exit_code == 2
+    assert message in " ".join(done.output.split())
+
+
+@pytest.mark.parametrize(
+    ("order", "colours", "message"),
+    [
+        ((1, 0, 2, 3, 4), COLOURS, "feature 0 is column 'colour', and column 'size' in"),
+        (
+            (0, 1, 2, 3, 4),
+            ["green", "blue", "red"],
+            "column 'colour' has other categories than binary.ubj: code 0 is 'green', and 'blue'",
+        ),
+    ],
+)
+def test_a_card_that_contradicts_its_file_is_refused(
+    order: tuple[int, ...], colours: list[str], message: str, tmp_path: Path, xgboost_models: Path
+) -> None:
+    """Another order, or another category table, is refused by name."""
+    members: list[Plain | Coded] = [
+        Plain(column="size"),
+        Coded(column="colour", vocabulary=tuple(colours)),
+        Coded(column="code", vocabulary=tuple(CODES)),
+        Plain(column="count"),
+        Plain(column="is_new"),
+    ]
+    features = Features({"features": tuple(members[place] for place in order)})
+    folder_of(tmp_path / "model", xgboost_models / "binary.ubj", features)
+    done = factory.run_cli("check", job_of(tmp_path, tmp_path / "model"))
+    assert done.exit_code == 2
+    assert message in " ".join(done.output.split())
+
+
+def test_the_message_about_another_version_names_both(tmp_path: Path, xgboost_models: Path) -> None:
+    """A model of a newer XGBoost is refused, with both versions and a remedy."""
+    document = json.loads((xgboost_models / "binary.json").read_bytes())
+    document["version"] = [99, 1, 0]
+    (tmp_path / "new.json").write_text(json.dumps(document))
+    done = factory.run_cli("check", job_of(tmp_path, tmp_path / "new.json"))
+    assert done.exit_code == 2
+    said = " ".join(done.output.split())
+    assert "written by XGBoost 99.1.0, and 3." in said
+    assert "install xgboost-cpu>=99.1.0" in said
+
+
+def test_check_prints_the_hash_to_pin(tmp_path: Path, xgboost_models: Path) -> None:
+    """What is printed pins the file once it is pasted; another hash is refused."""
+    job = job_of(tmp_path, xgboost_models / "binary.ubj")
+    said = " ".join(factory.run_cli("check", job).output.split())
+    sha256 = factory.sha256(xgboost_models / "binary.ubj")
+    assert f"not pinned; to pin it, add to model: sha256: {sha256}" in said
+    job_of(tmp_path, xgboost_models / "binary.ubj", sha256)
+    assert "SHA-256 as pinned" in factory.run_cli("check", job).output
+    job_of(tmp_path, xgboost_models / "binary.ubj", "0" * 64)
+    assert factory.run_cli("check", job).exit_code == 2
+
+
+def test_a_job_of_trees_imports_no_torch(tmp_path: Path, xgboost_models: Path) -> None:
+    """Neither the launcher nor what it loads imports torch."""
+    job = job_of(tmp_path, xgboost_models / "binary.ubj")
+    done = subprocess.run(
+        [sys.executable, "-c", LAUNCHER, str(job)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[4])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,15 @@
+"""Trees that are trained once for all tests of their formats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.boosters import trained
+
+
+@pytest.fixture(scope="session")
+def xgboost_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a folder with models of XGBoost and their own scores."""
+    return trained("xgboost", tmp_path_factory.mktemp("xgboost"))

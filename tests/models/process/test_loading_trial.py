@@ -1,0 +1,140 @@
+"""Tests of loading a model in a process of its own first."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchscore.errors import ModelError
+from batchscore.models.folder import single_file_model
+from batchscore.models.loadable import Model
+from batchscore.models.process.loading_trial import try_loading
+from tests.backends.installed import install
+from tests.boosters import damaged
+
+SECRET = "do-not-tell"
+SPY = f"""
+import os, resource, time
+from batchscore.models.backends.facts import Promises
+from batchscore.models.backends.protocol import Backend, Predictor
+
+class Spy(Predictor):
+    promises = Promises(None, True, "nan", "cpu", 1, "1")
+    def __call__(self, inputs): return {{}}
+
+class SpyBackend(Backend):
+    unpinned = ("spy",)
+    is_fragile = True
+    def load(self, model, device, threads=1, prove=False):
+        words = open(os.path.join(model.folder, model.weights)).read()
+        if words == "dies":
+            os.abort()
+        if words == "large":
+            bytearray(1 << 40)
+        if words == "tells":
+            assert {SECRET!r} not in str(os.environ)
+        if words == "counts":
+            open(os.environ["PATH"].split(":")[0] + "/count", "a").write("x")
+        return Spy()
+
+BACKEND = SpyBackend()
+"""
+
+FORKS = """
+import json, os, sys
+from batchscore.models.backends.xgboost import predictor  # once for all children
+from batchscore.models.folder import single_file_model
+from batchscore.models.process.loading_trial import outcome_of
+
+for path in sys.argv[1:]:
+    sys.stdout.flush()
+    child = os.fork()
+    if not child:
+        try:
+            model = single_file_model(
+                path, format="xgboost", architecture=None, inputs=(), outputs=(), base="."
+            )
+            found = outcome_of(model)
+        except Exception as error:
+            found = {"refused": f"{type(error).__name__}: {error}"}
+        print(json.dumps(found), flush=True)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    if status:
+        print(json.dumps({"died": status}), flush=True)
+"""
+
+
+def model_of(folder: Path, words: str) -> Model:
+    (folder / "model.spy").write_text(words)
+    return single_file_model(
+        str(folder / "model.spy"),
+        format="spy",
+        architecture=None,
+        inputs=(),
+        outputs=(),
+        base=str(folder),
+    )
+
+
+@pytest.fixture
+def spy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Installs a backend that does what its file says, and empties the memory of trials."""
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code/spying.py").write_text(SPY)
+    install(tmp_path / "code", spy="spying:BACKEND")
+    monkeypatch.syspath_prepend(str(tmp_path / "code"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    return tmp_path
+
+
+def test_a_file_that_ends_its_process_is_one_message(spy: Path) -> None:
+    """The message names the file and how the process ended; this process goes on."""
+    with pytest.raises(ModelError, match=r"model\.spy: a process that only .*SIGABRT.*restore it"):
+        try_loading(model_of(spy, "dies"))
+
+
+def test_the_process_has_a_limit_of_memory_and_no_credentials(spy: Path) -> None:
+    """A terabyte is an error of loading; variables that may hold a secret do not reach it."""
+    with pytest.raises(ModelError, match=r"model\.spy: cannot be loaded: MemoryError"):
+        try_loading(model_of(spy, "large"))
+    try_loading(model_of(spy, "tells"))
+
+
+def test_a_model_is_tried_once_for_its_content(spy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second trial of the same bytes starts no process; one of other bytes does."""
+    monkeypatch.setenv("PATH", f"{spy}:{os.environ['PATH']}")
+    model = model_of(spy, "counts")
+    try_loading(model)
+    try_loading(model)
+    assert (spy / "count").read_text() == "x"
+
+
+def _outcomes(paths: list[Path]) -> list[Mapping[str, Any]]:
+    command = [sys.executable, "-c", FORKS, *map(str, paths)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+def test_damaged_models_end_in_a_message(tmp_path: Path, xgboost_models: Path) -> None:
+    """Of 50 damaged files each is refused, loads, or ends its own process; none stops the rest."""
+    paths = list[Path]()
+    for ending in ("ubj", "json"):
+        for each in damaged((xgboost_models / f"counts.{ending}").read_bytes(), 25):
+            paths.append(tmp_path / f"{len(paths)}.{ending}")
+            paths[-1].write_bytes(each)
+    found = _outcomes(paths)
+    assert len(found) == 50
+    kinds = Counter(next(iter(each)) for each in found)
+    assert kinds["refused"] + kinds["error"] >= 16, kinds
+    texts = [str(each.get("refused", "ModelError")) for each in found]
+    assert all(text.startswith("ModelError") for text in texts), texts
