@@ -106,9 +106,11 @@ def _unsaid(spec: RunSpec, cause: BaseException) -> FailedError:
     """Returns an engine's error with what workers elsewhere did when they ended without one."""
     message = describe(find_os_error(str(cause)) or cause)["message"]
     if spec.shipment is not None and (last := _last_words(spec)):
+        own = spec.execution.model_process
+        hint = "" if own else "; runtime.model_process: on rejects a row that crashes the model"
         message = (
-            f"{last}. A function or the model may end its process, as too little memory does; "
-            f"finished units are kept; {message}"
+            f"{last}. A function or the model may end its process, as too little memory does"
+            f"{hint}; finished units are kept; {message}"
         )
     return FailedError(message)
 

@@ -47,6 +47,7 @@ def test_workers_that_ended_in_silence_are_named(
         "unit b (shard b.parquet) was under way on 2 worker processes that ended without an error, "
         "the last on host-a, process 9, which last logged: stdout: two; stdout: three; stdout: four"
     )
+    assert "runtime.model_process: on rejects a row that crashes the model" in message
     assert "finished units are kept" in message
     assert message.endswith(ENDED)
 

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from batchscore.engines.flink_rest import cancel_job
@@ -391,6 +393,39 @@ def test_a_run_that_must_fail_is_not_tried_again(
     wait_until(lambda: set(states(cluster)) <= ENDED, 300)
     assert len(states(cluster)) == before + 1
     assert states(cluster)[-1] == "CANCELED"
+
+
+def test_a_row_that_crashes_the_model_is_rejected_alone(cluster: Cluster, tmp_path: Path) -> None:
+    """The model's process dies within the worker, which goes on; the row has the reason."""
+    folder = tmp_path / "job"
+    changes = {"runtime": {"model_process": "on"}, "rejects.max_ratio": 1.0, "input.path": "rows"}
+    factory.write_job(folder, changes)
+    crash = "        if (x > 900).any():\n            __import__('ctypes').string_at(0)\n"
+    logit = "        logit: torch.Tensor"
+    shutil.rmtree(folder / "model")
+    factory.write_model(folder / "model", factory.NET.replace(logit, crash + logit))
+    rows = factory.make_rows(3)
+    a_n = [0.5, 1e3, 0.5]
+    factory.write_shard(folder / "rows/0.parquet", rows.set_column(1, "a", pa.array(a_n)))
+    found = run(cluster, SlowJob(folder, 1, tmp_path / "out"))
+    assert (found["rows"]["scored"], found["rows"]["rejected"]) == (2, 1)
+    (why,) = found["rejects"]["reasons"]
+    assert why == "infer: ModelProcessDied: was killed by signal 11 (SIGSEGV)"
+    ids = factory.published(tmp_path / "out")["id"].to_pylist()
+    assert ids == [0, 2]
+
+
+def test_nothing_listens_beyond_this_machine(cluster: Cluster) -> None:
+    """Who reaches a pool, or a job server, can run code; no job is under way."""
+    members = [(member.name, member.process()) for member in cluster.members()]
+    open_ports = [
+        (name, each.laddr)
+        for name, process in members
+        if process is not None
+        for each in process.net_connections("tcp")
+        if each.status == "LISTEN" and each.laddr.ip.removeprefix("::ffff:") != HOST
+    ]
+    assert open_ports == []
 
 
 def test_a_check_tries_all_slots(cluster: Cluster, job: SlowJob) -> None:
