@@ -88,11 +88,11 @@ def _log_lines() -> Callable[[Progress], None]:
         share = progress.rows / progress.total if progress.total else 1.0
         left = progress.seconds * (1 - share) / share if share else None
         eta = f"about {left:.0f} s left" if left is not None else "starting"
+        state = eta if progress.state == "scoring" else progress.state
         total = counted(progress.total, "row")
-        state = "" if progress.state == "scoring" else f"{progress.state}: "
         click.echo(
-            f"{time.strftime('%H:%M:%S')} {state}scored {progress.rows:,} of {total} "
-            f"({share:.0%}), {_speed(progress)}, {eta}",
+            f"{time.strftime('%H:%M:%S')} scored {progress.rows:,} of {total} "
+            f"({share:.0%}), {_speed(progress)}, {state}",
             err=True,
         )
 

@@ -279,6 +279,7 @@ def _cancel_job(followed: Followed, seconds: float) -> bool:
     """Has the engine end the job of a run that no launcher ends; tells whether it was asked."""
     last = followed.holder()
     job = last.submission if last is not None and not last.released else None
-    if job is None or not (job.detached or seconds > _LAUNCHER_SECONDS):
+    if last is None or job is None:
         return False
-    return cancel_job(job)
+    alone = job.detached or last.is_dead or seconds > _LAUNCHER_SECONDS
+    return alone and cancel_job(job)

@@ -23,6 +23,7 @@ from batchscore.runs.retention import purge
 from batchscore.runs.run_plan import RunPlan, read_plan
 from batchscore.storage.store import Store, encode_json
 
+_AGAIN = "Run the job again, which scores what is left"
 _UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 
 
@@ -104,7 +105,7 @@ def _killed(store: Store, slice_: str, run: str, plan: RunPlan) -> Manifest:
     if asked is None:
         message = f"{_why(store, run, plan)}; {finished}"
         return failed_manifest(run, plan, "failed", message, ended)
-    message = f"cancelled by {asked.by}; nothing was published; {finished}"
+    message = f"cancelled by {asked.by}; nothing was published. {_AGAIN}; {finished}"
     manifest = failed_manifest(run, plan, "interrupted", message, ended)
     facts = {"by": asked.by, "at": manifest.finished, "exit_code": 128 + signal.SIGTERM}
     return manifest.updated(stopped=facts)

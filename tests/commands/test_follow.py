@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from batchscore.cli.app import outcome
-from batchscore.commands import follow
+from batchscore.commands import follow, unwatched
 from batchscore.commands.follow import Followed, cancel_run, find_run, wait_for
 from batchscore.errors import FailedError, InvalidError, RetryError
 from batchscore.runs import layout
@@ -41,8 +41,10 @@ def sleep(batch):
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """An empty output, at which is looked often."""
+    """An empty output, at which is looked often; no engine answers."""
     monkeypatch.setattr(follow, "_LOOK_SECONDS", 0.01)
+    for module in (follow, unwatched):
+        monkeypatch.setattr(module, "ask", lambda _: "unknown")
     store = Store(str(tmp_path))
     layout.claim_output(store)
     return store
@@ -159,7 +161,11 @@ def test_a_run_that_nobody_works_on_is_closed(store: Store, lease: Lease, asked:
     found = wait_for(followed, ignore)
     status, why, code = "failed", "killed, or lost with its machine; 0 units were finished", 1
     if asked:
-        status, why, code = "interrupted", "cancelled by ada@host; nothing was published; 0", 143
+        status, why, code = (
+            "interrupted",
+            "cancelled by ada@host; nothing was published. Run the",
+            143,
+        )
     assert (found.status, found.exit_code) == (status, code)
     assert found.why.startswith(why)
     assert not store.exists(layout.work(RUN))
@@ -297,11 +303,19 @@ def test_a_run_that_does_not_stop_in_time_goes_on(
     assert found.by == actor()
 
 
-@pytest.mark.parametrize(("detached", "seconds"), [(True, 99.0), (False, 0.0)])
+@pytest.mark.parametrize(
+    ("detached", "dead", "seconds"),
+    [(True, False, 99.0), (False, True, 99.0), (False, False, 0.0)],
+)
 def test_the_engine_ends_what_no_launcher_ends(
-    store: Store, lease: Lease, monkeypatch: pytest.MonkeyPatch, detached: bool, seconds: float
+    store: Store,
+    lease: Lease,
+    monkeypatch: pytest.MonkeyPatch,
+    detached: bool,
+    dead: bool,
+    seconds: float,
 ) -> None:
-    """Its job is cancelled at once if it is detached, else when its launcher was too slow."""
+    """Its job is cancelled at once if no launcher is there, else when that was too slow."""
     asked: list[Submission] = []
 
     def cancel(job: Submission) -> bool:
@@ -312,8 +326,30 @@ def test_the_engine_ends_what_no_launcher_ends(
     monkeypatch.setattr(follow, "cancel_job", cancel)
     monkeypatch.setattr(follow, "_LAUNCHER_SECONDS", seconds)
     job = submit(store, lease, detached=detached)
+    if dead:
+        lose(store, lease)
     assert cancel_run(find_run(store, None, RUN), ignore).status == "failed"
     assert asked == [job]
+
+
+@pytest.mark.parametrize("state", ["ended", "gone"])
+def test_a_job_that_its_engine_has_ended_closes_its_run(
+    store: Store, lease: Lease, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    """The launcher may be dead on another machine; its lease decides when the slice is free."""
+    submit(store, lease, deadline="2126-11-20T01:00:00+00:00")
+    for module in (follow, unwatched):
+        monkeypatch.setattr(module, "ask", lambda _: state)
+    followed = find_run(store, None, RUN)
+    with pytest.raises(RetryError, match="has not ended"):
+        wait_for(followed, ignore, timeout=0.1)
+    path = layout.slice_file(SLICE, "lease/00000001.json")
+    old = {"machine": "elsewhere", "renewed": "2026-11-20T01:00:00+00:00"}
+    store.write_json(path, {**store.read_json(path), **old})
+    os.utime(store.path(path), (1_000_000_000, 1_000_000_000))
+    monkeypatch.setattr(unwatched, "_cancel", lambda _: None)
+    found = wait_for(followed, ignore)
+    assert (found.status, found.exit_code) == ("failed", 1)
 
 
 def test_a_launcher_that_watches_ends_its_job_itself(
