@@ -242,9 +242,34 @@ def _give_way(store: Store, slice_: str, publication: Publication) -> Batchscore
         if journal.path == own and is_void(store, slice_, journal, read_listing(store, slice_)):
             store.remove(own)
     bring_back(store, slice_, publication.retire)
+    _drop_late_copies(store, slice_, publication)
     heal(store, slice_)
     _finish_for_nobody(store, slice_, publication.run)
     return lost(slice_, publication.run, _is_done(store, publication.run))
+
+
+def _drop_late_copies(store: Store, slice_: str, publication: Publication) -> None:
+    """Removes what was copied out of `retired/` on an object store after nobody wanted it any more.
+
+    Who took the slice over may have finished this publication, and taken it back.
+    """
+    copies = {move[1]: move[0] for move in publication.moves if _is_retired(move)}
+    late = set(copies) - _wanted(store, slice_)
+    there = late - store.missing(late)
+    sources = {copies[target] for target in there}
+    gone = store.missing(sources)
+    late = {target for target in there if copies[target] not in gone}
+    for target in late:
+        store.remove(target)
+    # Who copied one again meanwhile had written its journal before.
+    store.move_all([(copies[each], each) for each in late & _wanted(store, slice_)], keep=True)
+
+
+def _wanted(store: Store, slice_: str) -> set[str]:
+    """Returns the files that are published, or that a publication under way moves."""
+    journals = read_journals(store, slice_)
+    moved = {target for each in journals for _, target in each.publication.moves}
+    return moved | set(read_listing(store, slice_).files)
 
 
 def _finish_for_nobody(store: Store, slice_: str, run: str) -> None:

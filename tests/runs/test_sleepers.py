@@ -14,6 +14,7 @@ from tests.faults.sleepers import (
     SLEEPERS,
     TAKERS,
     LockedStore,
+    World,
     check_next,
     check_world,
     copy_world,
@@ -73,3 +74,14 @@ def test_a_sleeper_inside_a_lock_keeps_others_out_for_a_limited_time(
     assert codes == [4]
     assert check_world(world) == []
     assert check_next(world) == []
+
+
+@pytest.mark.slow
+def test_a_late_copy_of_a_store_of_objects_is_removed(tmp_path: Path) -> None:
+    """A rollback that copies a file again after it was taken back leaves nothing in `data/`."""
+
+    def world(name: str) -> World:
+        return make_world(tmp_path / name, f"memory://{tmp_path.name}/{name}", "rollback")
+
+    for at in range(count_steps(world("whole"), "rollback", reads=False)):
+        assert interleave(world(f"out{at}"), "rollback", "undoes", at, reads=False) == [], at
