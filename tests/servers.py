@@ -7,7 +7,9 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
+import struct
 import subprocess
 import tempfile
 import threading
@@ -18,6 +20,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
+from urllib.parse import unquote
 
 import fsspec
 import pytest
@@ -29,8 +32,33 @@ _KEY, _SECRET = "batchscore", "loopback-only"
 _START_SECONDS = 20.0
 _HOST = "127.0.0.1"
 
-Fault = Literal["403", "500", "503", "drop", "stall", "lose", "cut"]
-"""Three answers; none, at once or never; the answer lost, or cut, after the store has acted."""
+Fault = Literal[
+    "401", "403", "429", "500", "503", "drop", "reset", "stall", "lose", "cut", "slow", "wrong"
+]
+"""Five answers; none, at once, by a reset or never; the store's, lost, cut, slow or damaged."""
+_ANSWERS = ("401", "403", "429", "500", "503")
+
+
+class Daemon:
+    """A server's process, which may be killed and started again."""
+
+    def __init__(
+        self, command: list[str], port: int, environment: Mapping[str, str], log: Path
+    ) -> None:
+        self._command, self._port, self._environment, self._log = command, port, environment, log
+
+    def start(self) -> None:
+        """Starts it, and waits until it listens."""
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command, env=self._environment, stdout=log, stderr=log
+            )
+        _await_port(self._process, self._port, self._log)
+
+    def kill(self, by: signal.Signals = signal.SIGKILL) -> None:
+        """Ends it by a signal, and waits for its end."""
+        self._process.send_signal(by)
+        self._process.wait()
 
 
 @dataclass(frozen=True)
@@ -44,6 +72,7 @@ class ObjectStore:
     folder: Path
     scheme: str
     writes: str
+    daemon: Daemon
 
     def make_bucket(self, name: str) -> str:
         """Makes a bucket and returns its address."""
@@ -97,8 +126,8 @@ def running_s3() -> Iterator[ObjectStore]:
         command = [binary, "--quiet", "--port", f"{_HOST}:{port}", "posix"]
         command += ["--sidecar", f"{home}/marks", f"{home}/buckets"]
         secrets = {"ROOT_ACCESS_KEY": _KEY, "ROOT_SECRET_KEY": _SECRET}
-        with serving(command, port, secrets):
-            yield ObjectStore(port, Path(home) / "buckets", "s3", "PUT")
+        with serving(command, port, secrets) as daemon:
+            yield ObjectStore(port, Path(home) / "buckets", "s3", "PUT", daemon)
 
 
 @contextmanager
@@ -113,25 +142,22 @@ def running_gcs() -> Iterator[ObjectStore]:
         command = [binary, "-scheme", "http", "-host", _HOST, "-port", str(port)]
         command += ["-backend", "filesystem", "-filesystem-root", home]
         command += ["-public-host", f"{_HOST}:{port}", "-log-level", "error"]
-        with serving(command, port):
-            yield ObjectStore(port, Path(home), "gs", "POST")
+        with serving(command, port) as daemon:
+            yield ObjectStore(port, Path(home), "gs", "POST", daemon)
 
 
 @contextmanager
 def serving(
     command: list[str], port: int, environment: Mapping[str, str] = MappingProxyType({})
-) -> Iterator[subprocess.Popen[bytes]]:
+) -> Iterator[Daemon]:
     """Starts a server, waits until it listens, and ends it."""
     with tempfile.NamedTemporaryFile(prefix="server-") as log:
-        server = subprocess.Popen(
-            command, env={**os.environ, **environment}, stdout=log, stderr=log
-        )
+        daemon = Daemon(command, port, {**os.environ, **environment}, Path(log.name))
+        daemon.start()
         try:
-            _await_port(server, port, Path(log.name))
-            yield server
+            yield daemon
         finally:
-            server.terminate()
-            server.wait()
+            daemon.kill(signal.SIGTERM)
 
 
 def s3_options(port: int, **config: Any) -> dict[str, Any]:
@@ -216,6 +242,10 @@ class Proxy:
         """Fails the next requests of a method, with a text in their path."""
         self._rules.append(_Rule(fault, times, method, path))
 
+    def left(self) -> list[_Rule]:
+        """Returns what it shall still fail, for want of such requests."""
+        return [rule for rule in self._rules if rule.times > 0]
+
     def reset(self) -> None:
         """Forgets what it shall fail and what it has seen."""
         self._rules.clear()
@@ -243,7 +273,13 @@ class Proxy:
             fault = self._next_fault(method, path)
             if fault == "stall":
                 await asyncio.sleep(3600)
-            elif fault in ("403", "500", "503"):
+            elif fault == "reset":
+                # Closed with a linger of no time, a connection is reset.
+                linger = struct.pack("ii", 1, 0)
+                writer.get_extra_info("socket").setsockopt(
+                    socket.SOL_SOCKET, socket.SO_LINGER, linger
+                )
+            elif fault in _ANSWERS:
                 writer.write(_ANSWER % fault.encode())
                 await writer.drain()
             elif fault != "drop":
@@ -252,7 +288,7 @@ class Proxy:
 
     def _next_fault(self, method: str, path: str) -> Fault | None:
         for rule in self._rules:
-            if rule.times > 0 and rule.method in ("", method) and rule.path in path:
+            if rule.times > 0 and rule.method in ("", method) and rule.path in unquote(path):
                 rule.times -= 1
                 return rule.fault
         return None
@@ -282,9 +318,19 @@ async def _copy(
     while data := await reader.read(1 << 16):
         # The server must say that a body may be sent, or the store would not act.
         if fault is not None and not data.startswith(b"HTTP/1.1 100 "):
-            data = data[:-1] if fault == "cut" else b""
+            data = await _spoiled(data, fault)
         writer.write(data)
         await writer.drain()
+
+
+async def _spoiled(data: bytes, fault: Fault) -> bytes:
+    if fault == "slow":
+        await asyncio.sleep(0.2)
+        return data
+    if fault == "wrong":
+        head, gap, body = data.rpartition(b"\r\n\r\n")
+        return head + gap + body[:-1] + bytes([body[-1] ^ 1]) if body else data
+    return data[:-1] if fault == "cut" else b""
 
 
 @contextmanager

@@ -7,7 +7,10 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,7 @@ from batchscore.plan import make_plan
 from batchscore.storage import retries
 from batchscore.storage.store import Store, open_filesystem
 from tests.factory import change_job, make_rows, run_cli, run_json, write_job, write_shard
-from tests.servers import STORES, ObjectStore, running, running_proxy
+from tests.servers import STORES, Fault, ObjectStore, running, running_proxy
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -154,16 +157,59 @@ def test_a_run_on_a_store_is_followed_and_cancelled(
     assert (after["under_way"], after["undecided"][0]["run"]) == ([], found["run"])
 
 
-@pytest.mark.parametrize("fault", ["500", "503", "drop", "lose"])
+STORMS: list[list[Fault]] = [["500", "503", "429"], ["drop", "reset", "lose", "cut"], ["slow"]]
+
+
+@pytest.mark.parametrize("faults", STORMS, ids="-".join)
 def test_a_store_that_stumbles_is_waited_for(
-    server: ObjectStore, bucket: Path, tmp_path: Path, fault: Any
+    server: ObjectStore, bucket: Path, tmp_path: Path, faults: list[Fault]
 ) -> None:
-    """Answers that fail now and then, or are lost, cost time and nothing else."""
+    """Answers that fail now and then, come late, or are lost, cost time and nothing else."""
     with running_proxy(server.port) as proxy, server.at(proxy.port):
-        for method in ("PUT", "POST", "GET", "DELETE"):
-            proxy.fail(fault, 2, method, "out/")
+        for method, fault in product(("HEAD", "GET", "PUT", "POST", "DELETE"), faults):
+            proxy.fail(fault, 1, method, "out/")
         found = run_json("run", tmp_path / "job.yaml")
         assert found["status"] == "published", found["error"]
+        assert not [rule for rule in proxy.left() if rule.method in ("GET", server.writes)]
+    assert ids(bucket) == list(range(500))
+
+
+@pytest.mark.parametrize("what", ["model", "out/_batchscore/ledger", "out/_batchscore/slices"])
+def test_bytes_that_are_damaged_on_their_way_are_asked_for_again(
+    server: ObjectStore, bucket: Path, tmp_path: Path, what: str
+) -> None:
+    """An answer of the right length with a wrong byte is known by the object's checksum."""
+    job = tmp_path / "job.yaml"
+    with running_proxy(server.port) as proxy, server.at(proxy.port):
+        run_json("run", job)
+        put_shard(server, bucket, "in/2.parquet")
+        proxy.fail("wrong", 1, "GET", f"{what}/")
+        found = run_json("run", job)
+        assert (found["status"], proxy.left()) == ("published", []), found["error"]
+    assert ids(bucket) == list(range(600))
+
+
+def test_a_server_that_is_killed_and_comes_back_loses_nothing(
+    server: ObjectStore, bucket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run waits for it, and publishes every row once."""
+    monkeypatch.setattr(retries, "_WAIT", wait_fixed(1))
+    (tmp_path / "sleepy.py").write_text(_SLEEPY)
+    runtime = {"batch_rows": 50, "workers": 1}
+    changes = {"preprocess": {"function": "sleepy.py:sleep"}, "runtime": runtime}
+
+    def restart() -> None:
+        wait_until(lambda: any(bucket.glob("out/_batchscore/work/*/progress/*.json")))
+        server.daemon.kill()
+        time.sleep(1)
+        server.daemon.start()
+
+    with server.at(), ThreadPoolExecutor(1) as pool:
+        restarted = pool.submit(restart)
+        found = run_json("run", change_job(tmp_path, changes))
+        restarted.result()
+        assert found["status"] == "published", found["error"]
+        assert run_json("verify", tmp_path / "job.yaml")["exit_code"] == 0
     assert ids(bucket) == list(range(500))
 
 

@@ -83,7 +83,7 @@ class BoundedGcs(GCSFileSystem):
         async with await asyncio.wait_for(asked, longest) as answer:
             found = await answer.read()
             self._refuse(answer.status, found, path.format(*args) if args else path)
-            _check_whole(answer, found)
+            _check_whole(path, answer, found)
             return answer.status, answer.headers, answer.request_info, found
 
     def _headers(self, headers: Any) -> Any:
@@ -184,8 +184,13 @@ def _said(body: bytes) -> tuple[set[str], str]:
         return set(), body[:200].decode(errors="replace").strip()
 
 
-def _check_whole(answer: Any, body: bytes) -> None:
-    """Raises ChecksumError if an object's bytes are not those of its checksum."""
+def _check_whole(path: str, answer: Any, body: bytes) -> None:
+    """Raises ChecksumError if bytes are not those of their checksum, or JSON is damaged."""
+    if path.startswith("b/") and body:
+        try:
+            json.loads(body)
+        except ValueError:
+            raise ChecksumError(f"the answer for {path} is no JSON") from None
     hashes = answer.headers.get("X-Goog-Hash", "")
     found = next((each[7:] for each in hashes.split(",") if each.startswith("crc32c=")), None)
     encoded = answer.headers.get("X-Goog-Stored-Content-Encoding", "identity")

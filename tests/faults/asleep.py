@@ -19,22 +19,21 @@ from tests.faults.sleepers import (
     interleave,
     make_world,
 )
-from tests.servers import ObjectStore, running_s3
+from tests.servers import STORES, ObjectStore, running
 
 
 def main() -> int:
-    """Runs all interleavings on disk and some on S3; 1 if anything does not hold."""
+    """Runs all interleavings on disk and some on each store; 1 if anything does not hold."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults.asleep", description=__doc__)
     parser.add_argument("--every", type=int, default=1, help="each n-th operation (default 1)")
-    parser.add_argument("--s3-every", type=int, default=5, help="the same on S3 (default 5)")
+    parser.add_argument("--store-every", type=int, default=5, help="on S3 and GCS (default 5)")
     asked = parser.parse_args()
     wrong = done = 0
-    with running_s3() as s3, s3.at():
-        for where, found in [*_on_disk(asked.every), *_on_s3(s3, asked.s3_every)]:
-            done += 1
-            wrong += bool(found)
-            if found:
-                print(where, found, flush=True)
+    for where, found in [*_on_disk(asked.every), *_on_stores(asked.store_every)]:
+        done += 1
+        wrong += bool(found)
+        if found:
+            print(where, found, flush=True)
     print(f"{done} interleavings, {wrong} wrong")
     return int(wrong > 0)
 
@@ -51,18 +50,24 @@ def _on_disk(every: int) -> Iterator[tuple[str, list[str]]]:
                     yield f"{sleeper} {taker} {at}", interleave(copy, sleeper, taker, at)
 
 
-def _on_s3(s3: ObjectStore, every: int) -> Iterator[tuple[str, list[str]]]:
+def _on_stores(every: int) -> Iterator[tuple[str, list[str]]]:
+    for name in STORES:
+        with running(name) as server, server.at():
+            yield from _on_store(server, every)
+
+
+def _on_store(server: ObjectStore, every: int) -> Iterator[tuple[str, list[str]]]:
     takers = cycle(TAKERS)
     for sleeper in SLEEPERS:
-        steps = count_steps(_s3_world(s3, sleeper), sleeper)
+        steps = count_steps(_store_world(server, sleeper), sleeper)
         for at in range(0, steps, every):
             taker = next(takers)
-            found = interleave(_s3_world(s3, sleeper), sleeper, taker, at)
-            yield f"{sleeper} {taker} {at} on S3", found
+            found = interleave(_store_world(server, sleeper), sleeper, taker, at)
+            yield f"{sleeper} {taker} {at} on {server.scheme}", found
 
 
-def _s3_world(s3: ObjectStore, sleeper: str) -> World:
-    bucket = s3.make_bucket(f"b-{uuid.uuid4().hex}")
+def _store_world(server: ObjectStore, sleeper: str) -> World:
+    bucket = server.make_bucket(f"b-{uuid.uuid4().hex}")
     return make_world(Path(tempfile.mkdtemp(prefix="asleep-")), f"{bucket}/out", sleeper)
 
 

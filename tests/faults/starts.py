@@ -1,4 +1,4 @@
-"""Starts eight dates of one new output at once, round after round, on disk and on S3."""
+"""Starts eight dates of one new output at once, round after round, on disk and on object stores."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tests.factory import change_job, make_rows, write_job, write_shard
 from tests.faults.harness import End, command, start_server
-from tests.servers import running_s3
+from tests.servers import STORES, running
 
 _DATES = 8
 _ROWS = 20
@@ -26,7 +26,7 @@ def main() -> int:
     """Runs the rounds; 1 if a date was neither published nor asked to try again."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults.starts", description=__doc__)
     parser.add_argument("--rounds", type=int, default=30, help="on the local disk (default 30)")
-    parser.add_argument("--s3", type=int, default=5, help="on an S3 server (default 5)")
+    parser.add_argument("--stores", type=int, default=5, help="on S3, and on GCS (default 5)")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="starts-") as folder, _addresses(asked) as addresses:
         start_server()
@@ -44,14 +44,15 @@ def main() -> int:
 
 @contextmanager
 def _addresses(asked: argparse.Namespace) -> Iterator[list[str]]:
-    with tempfile.TemporaryDirectory(prefix="outputs-") as folder:
-        local = [f"{folder}/out{number}" for number in range(asked.rounds)]
-        if not asked.s3:
-            yield local
-            return
-        with running_s3() as s3, s3.at():
-            bucket = s3.make_bucket("starts")
-            yield [*local, *(f"{bucket}/out{number}" for number in range(asked.s3))]
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="outputs-"))
+        addresses = [f"{folder}/out{number}" for number in range(asked.rounds)]
+        for name in STORES if asked.stores else ():
+            server = stack.enter_context(running(name))
+            stack.enter_context(server.at())
+            bucket = server.make_bucket("starts")
+            addresses += [f"{bucket}/out{number}" for number in range(asked.stores)]
+        yield addresses
 
 
 def _write_dates(folder: Path) -> Path:
