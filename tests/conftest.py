@@ -40,6 +40,9 @@ if _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free >= _ROOM_BYTES:
 # A run shows how far it is after some seconds: on a busy machine, tests would find that line, too.
 watch._LINE_SECONDS = 600.0
 
+# Where the tests are that come first, in this order; all the others follow.
+_FIRST = ("tests/faults/", "tests/engines/test_flink_", "tests/")
+
 # How long an example takes says how busy the machine is.
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
@@ -58,15 +61,22 @@ def pytest_report_header(config: pytest.Config) -> str:
     return "order: as written" if seed is None else f"order: --shuffle {seed}"
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Shuffles on request, and puts the faults first.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Returns one process more than there are cores: some tests wait for a cluster or a store."""
+    return (os.cpu_count() or 1) + 1
 
-    A process has one forkserver, and that of the faults is preloaded with more.
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Shuffles on request, and puts the faults first, then what waits for a cluster.
+
+    A process has one forkserver, and that of the faults is preloaded with more. Others use the
+    cores while a cluster starts; at the end there would be none.
     """
     seed = config.getoption("shuffle")
     if seed is not None:
         _shuffle(items, random.Random(seed))
-    items.sort(key=lambda item: "tests/faults/" not in item.nodeid)
+    items.sort(key=lambda item: next(at for at, part in enumerate(_FIRST) if part in item.nodeid))
 
 
 def pytest_collection_finish() -> None:
