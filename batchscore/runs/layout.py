@@ -29,6 +29,8 @@ _KEY, _MOST_VERSION = "batchscore_output", 10**9
 _FIRST, _VERSION = 1, 2
 _MARK = f'restore it from a copy, or write {{"{_KEY}": {_FIRST}}} into it'
 _NAME_LENGTH = 100
+_NO_BUCKET = "bucket does not exist"
+"""As S3 and Google Cloud Storage put it."""
 
 
 def slice_id(job: str, params: Mapping[str, Any]) -> str:
@@ -156,7 +158,12 @@ def check_output(store: Store) -> None:
     try:
         found = store.read_json(FORMAT)
         _check_format(store, found[_KEY])
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if _NO_BUCKET in f"{error} {error.__cause__}":
+            raise OutputError(
+                f"output {store.address}: there is no such bucket; create it, or correct the "
+                "address"
+            ) from error
         _check_unmarked(store)
     except (KeyError, TypeError, ValueError) as error:
         raise OutputError(f"{store.url(FORMAT)}: damaged ({reason(error)}); {_MARK}") from error

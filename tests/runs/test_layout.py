@@ -76,3 +76,19 @@ def test_somebody_elses_folder_is_not_claimed(tmp_path: Path, name: str) -> None
     with pytest.raises(OutputError, match="not an output of batchscore"):
         layout.claim_output(store)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / name]
+
+
+def test_a_bucket_that_is_not_there_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is written; a bucket without the output is as good as any."""
+
+    def missing(*_: object) -> None:
+        raise FileNotFoundError(f"The specified {what} does not exist.")
+
+    monkeypatch.setattr(Store, "read_json", missing)
+    what = "key"
+    layout.check_output(Store(str(tmp_path)))
+    what = "bucket"
+    with pytest.raises(OutputError, match=r"there is no such bucket; create it, or correct"):
+        layout.check_output(Store(str(tmp_path)))
