@@ -12,7 +12,7 @@ from batchscore.errors import RecordError
 from batchscore.messages.wording import one_line
 from batchscore.runs import layout
 from batchscore.runs.history import read_history
-from batchscore.runs.holder import Holder, last_holder
+from batchscore.runs.holder import RENEWAL_SECONDS, Holder, last_holder
 from batchscore.runs.manifest_model import Manifest
 from batchscore.runs.progress import Counts, read_counts
 from batchscore.runs.publication import journal_path
@@ -21,6 +21,8 @@ from batchscore.runs.submission import Submission
 from batchscore.storage.store import Store
 
 _THREADS = 16
+# A lease is renewed three times within so many seconds.
+_SILENT_SECONDS = 3 * RENEWAL_SECONDS
 _UNDECIDED = ("held", "failed", "interrupted")
 
 
@@ -33,8 +35,8 @@ class Activity:
         run: The run; empty for a command that is no run.
         command: What was started: `run`, `release RUN` and so on.
         state: `submitted`, `starting`, `scoring`, `finishing`, `publishing`, `ending` or
-            `stopping`; `working` for a command that is no run; `lost` if nobody works on it any
-            more.
+            `stopping`; `working` for a command that is no run; `silent` if the lease should have
+            been renewed, and `lost` if nobody works on it any more.
         engine: The engine; empty if that is not known yet.
         job: The engine's own id of the job; empty if it has none.
         address: Where the engine can be asked; empty if that is not known.
@@ -132,8 +134,11 @@ def describe_activity(store: Store, slice_: str, last: Holder) -> Activity:
     )
     known = _with_submission(known, last.submission) if last.submission else known
     found = _with_progress(store, known) if run else known
-    is_lost = last.is_over or last.age > last.patience
-    return replace(found, state="lost", rows_per_s=None, left_s=None) if is_lost else found
+    if last.is_over or last.age > last.patience:
+        return replace(found, state="lost", rows_per_s=None, left_s=None)
+    if last.age > _SILENT_SECONDS and found.state != "submitted":
+        return replace(found, state="silent", rows_per_s=None, left_s=None)
+    return found
 
 
 def _with_submission(known: Activity, submission: Submission) -> Activity:

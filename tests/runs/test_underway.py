@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,20 @@ def test_a_run_that_nobody_works_on_is_lost(store: Store, facts: dict[str, Any])
     said = status([found], [])[-1]
     assert said.startswith(f"LOST  run {RUN} of slice {SLICE}: nobody works on it any more: ")
     assert said.endswith("run the job again, which resumes what it finished")
+
+
+def test_a_run_that_renews_its_lease_late_is_silent(store: Store) -> None:
+    """What its speed was says nothing of when it ends; one that waits at its engine is not late."""
+    late = (datetime.now(timezone.utc) - timedelta(seconds=40)).isoformat()
+    job = {"engine": "flink", "deadline": "2126-11-20T01:00:00+00:00"}
+    with acquire(store, SLICE, "run", RUN):
+        open_run(store)
+        with rewritten(store, machine="elsewhere", renewed=late):
+            silent = look(store)
+        with rewritten(store, renewed=late, submission=job, batchscore_lease=2):
+            waiting = look(store)
+    assert (silent.state, silent.left_s) == ("silent", None)
+    assert waiting.state == "submitted"
 
 
 def test_a_command_that_is_no_run_is_under_way_too(store: Store) -> None:
