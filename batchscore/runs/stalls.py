@@ -49,6 +49,19 @@ class Stalls:
         return before if before is not None and before[0] == doing else (doing, now)
 
 
+def stalled(workers: Sequence[WorkerProgress]) -> tuple[str, ...]:
+    """Returns a sentence for each unit without progress, by what workers say of themselves.
+
+    Workers elsewhere write also while they wait.
+    """
+    return tuple(
+        describe_stall(each, doing, each.at - doing.advanced)
+        for each in workers
+        for doing in each.units
+        if each.at - doing.advanced >= STALL_SECONDS
+    )
+
+
 def describe_stall(worker: WorkerProgress, doing: Doing, still_s: float) -> str:
     """Returns a sentence that names a unit, its shards, its worker, and for how long."""
     lasting = counted(int(still_s), "second")

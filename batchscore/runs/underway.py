@@ -17,6 +17,7 @@ from batchscore.runs.manifest_model import Manifest
 from batchscore.runs.progress import Counts, read_counts
 from batchscore.runs.publication import journal_path
 from batchscore.runs.run_plan import read_plan
+from batchscore.runs.stalls import stalled
 from batchscore.runs.submission import Submission
 from batchscore.storage.store import Store
 
@@ -51,6 +52,7 @@ class Activity:
         rejected: Rows that were rejected.
         rows_per_s: Rows a second since the run was opened; None before the first one.
         left_s: Seconds that the rest takes at this speed; None if that is not known.
+        stalled: A sentence for each unit of which no batch was finished for minutes.
         problem: What is wrong with the run's documents; empty if nothing is.
     """
 
@@ -72,6 +74,7 @@ class Activity:
     rejected: int = 0
     rows_per_s: float | None = None
     left_s: float | None = None
+    stalled: tuple[str, ...] = ()
     problem: str = ""
 
 
@@ -171,6 +174,7 @@ def _with_progress(store: Store, known: Activity) -> Activity:
         rows=rows,
         total=total,
         rejected=counts.rejected,
+        stalled=stalled(counts.processes),
         rows_per_s=speed,
         left_s=round((total - rows) / speed, 1) if speed else None,
     )

@@ -231,3 +231,18 @@ def test_only_the_last_run_of_a_slice_waits_for_a_person(store: Store) -> None:
         "release or discard it",
         "INTERRUPTED  run 20261105-aaaa of slice c at 2026-11-05T01:00:00: cancelled by ada@host",
     ]
+
+
+def test_a_unit_without_progress_is_named(store: Store) -> None:
+    """By what its worker writes while it waits."""
+    with acquire(store, SLICE, "run", RUN):
+        open_run(store)
+        doing = {"unit": "ab12", "shards": "shard 0.parquet", "since": 900.0, "advanced": 1_000.0}
+        worker = {"rows": 5, "rejected": 0, "host": "node-7", "pid": 41, "units": [doing]}
+        path = f"{layout.progress(RUN)}/0.json"
+        for at, named in ((1_200.0, 0), (1_300.0, 1)):
+            store.write_json(path, {**worker, "at": at})
+            lines = [line for line in status([look(store)], []) if line.startswith("STALLED")]
+            assert len(lines) == named
+    assert "unit ab12 (shard 0.parquet): no batch was finished for 300 seconds" in lines[0]
+    assert "on worker node-7, process 41" in lines[0]

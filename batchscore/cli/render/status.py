@@ -58,6 +58,8 @@ def _notes(activity: Activity) -> Iterator[str]:
         yield f"{name}: {activity.engine} job {activity.job}{where}{left}"
     if activity.state == "lost":
         yield f"LOST  {name} of slice {one_line(activity.slice)}: {_LOST}"
+    for each in activity.stalled:
+        yield f"STALLED  {name}: {each}"
     if activity.problem:
         yield f"DAMAGED  {name}: {one_line(activity.problem, 400)}"
 
