@@ -33,6 +33,7 @@ from batchscore.messages.wording import counted, one_line, reason
 from batchscore.plan import Plan, placed
 from batchscore.plan.shipping import require_shippable
 from batchscore.runs.submission import JobState, Submission, without_secrets
+from batchscore.storage.store import Store
 from batchscore.units.unit import Unit
 
 _log = logging.getLogger("batchscore.flink")
@@ -137,6 +138,12 @@ class FlinkEngine:
                     f"engine flink: {address} is the memory of this process, which the cluster's "
                     "workers do not see; use a shared folder or an object store"
                 )
+        if not Store(job.output.path).is_conditional:
+            raise InvalidError(
+                f"engine flink: output {job.output.path}: workers side by side need a store with "
+                "conditional puts, which this one has not; use a shared folder, S3 or Google Cloud "
+                "Storage"
+            )
         return placed(_with_cluster(plan), *_parallelism(job.runtime))
 
     def start_workers(self, plan: Plan) -> None:

@@ -14,6 +14,7 @@ from datetime import timedelta
 from types import TracebackType
 
 from batchscore.errors import FailedError, LeaseError, RecordError, RetryError, VersionError
+from batchscore.runs import layout
 from batchscore.runs.actor import user
 from batchscore.runs.holder import (
     EXPIRY_SECONDS,
@@ -21,6 +22,7 @@ from batchscore.runs.holder import (
     Holder,
     describe_holder,
     encode_lease,
+    holder,
     last_holder,
     lease_numbers,
     lease_path,
@@ -280,9 +282,11 @@ def acquire(
         ask: Asks the engine of a job.
 
     Raises:
-        RetryError: Somebody holds it.
+        RetryError: Somebody holds it, or any other slice of a store without conditional puts.
         RecordError: A lease file is damaged.
     """
+    if not store.is_conditional:
+        _require_alone(store, slice_)
     for _ in range(_TRIES):
         last = last_holder(store, slice_)
         if last is not None and _keeps_out(store, slice_, last, _patience(last, ask)):
@@ -298,6 +302,15 @@ def acquire(
     raise RetryError(
         f"slice {slice_} of {store.address}: many runs compete for it; run again in a minute"
     )
+
+
+def _require_alone(store: Store, slice_: str) -> None:
+    for other in store.names(f"{layout.HOME}/slices"):
+        if other != slice_ and (found := holder(store, other)) is not None:
+            raise RetryError(
+                f"{describe_holder(store, other, found)}. Runs side by side need a store with "
+                "conditional puts, which this one has not: a local disk, S3 or Google Cloud Storage"
+            )
 
 
 def require_free(store: Store, slice_: str, ask: Ask) -> bool:

@@ -109,6 +109,11 @@ class Store:
         """Whether the folder is on this machine's disk."""
         return isinstance(self._filesystem, LocalFileSystem)
 
+    @property
+    def is_conditional(self) -> bool:
+        """Whether exactly one of many who put a new file, or replace one, succeeds."""
+        return self.is_local or self._client.CONDITIONAL
+
     def path(self, relative: str) -> str:
         """Returns the filesystem's own path of a relative one; ValueError if it would leave."""
         if relative.startswith("/") or ".." in relative.split("/"):
@@ -272,9 +277,8 @@ class Store:
     def create_new(self, relative: str, data: bytes, flush: bool = True) -> bool:
         """Puts a file where there is none; False if there is one.
 
-        Of many callers at once one gets True, on local disks, S3 and Google Cloud Storage, also
-        where an answer was lost; the file is seen whole or not at all. On other stores it is looked
-        for, then written. `flush` is as in `write`.
+        Of many callers at once one gets True, also where an answer was lost, if the store
+        `is_conditional`; else it is looked for, then written. `flush` is as in `write`.
         """
         path = self.path(relative)
         if not self.is_local:

@@ -14,6 +14,7 @@ from batchscore.engines.flink import FlinkEngine
 from batchscore.errors import InvalidError, JobFileError
 from batchscore.job import load_job
 from batchscore.plan import make_plan, settle
+from batchscore.storage.store import Store
 from tests import factory
 
 JAR = ["--flink_master=f:1", "--flink_job_server_jar=https://example.org/server.jar"]
@@ -130,6 +131,16 @@ def test_workers_are_those_asked_for(asked: Any, workers: int, tmp_path: Path) -
     plan = make_plan(load_job(str(factory.write_job(tmp_path, {"runtime.workers": asked}))))
     plan = FlinkEngine().place(plan, settle(plan).units)
     assert (plan.workers, plan.spec.execution.tile_threads) == (workers, 1)
+
+
+def test_a_store_without_conditional_puts_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two workers that finish one unit could both be first, and the message names such stores."""
+    plan = make_plan(load_job(str(factory.write_job(tmp_path))))
+    monkeypatch.setattr(Store, "is_conditional", False)
+    with pytest.raises(InvalidError, match=r"conditional puts, .* S3 or Google"):
+        FlinkEngine().place(plan, ())
 
 
 def test_memory_of_this_process_is_refused(tmp_path: Path) -> None:

@@ -336,3 +336,19 @@ def test_a_lease_file_can_be_read_by_people(store: Store) -> None:
         facts = json.loads(store.read(layout.slice_file(SLICE, "lease/00000001.json")))
     assert set(facts) == set(Holder.__dataclass_fields__) - {"submission"}
     assert facts["since"].endswith("+00:00")
+
+
+def test_runs_side_by_side_need_conditional_puts(tmp_path: Path) -> None:
+    """Elsewhere a second slice is refused while one is held, and taken when it is given back."""
+    for store in (Store(str(tmp_path)), Store(f"memory://{tmp_path.name}")):
+        first = acquire(store, "first", "run", "r1")
+        if store.is_conditional:
+            acquire(store, "second", "run", "r2").release()
+        else:
+            with pytest.raises(
+                RetryError, match=r"held by run r1.*side by side need .* S3"
+            ) as reported:
+                acquire(store, "second", "run", "r2")
+            assert reported.value.exit_code == 4
+        first.release()
+        acquire(store, "second", "run", "r2").release()
