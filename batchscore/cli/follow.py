@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -82,6 +83,8 @@ def wait(
     WHERE is a job file (with --param) or an output. A run that nobody works on any more is closed
     as failed. Ctrl-C leaves the run alone.
     """
+    if timeout is not None and math.isnan(timeout):
+        raise click.BadParameter("nan is no number of seconds.", param_hint="'--timeout'")
     with reporting(as_json, debug):
         from batchscore.commands.follow import find_run, wait_for
 

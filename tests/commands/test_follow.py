@@ -151,6 +151,14 @@ def test_a_timeout_says_how_far_the_run_is(store: Store, lease: Lease) -> None:
     assert read_stop(store, RUN) is None
 
 
+@pytest.mark.parametrize("seconds", ["nan", "-1", "soon"])
+def test_a_timeout_is_a_number_of_seconds(store: Store, seconds: str) -> None:
+    """Anything else is refused before the output is read."""
+    done = factory.run_cli("wait", store.address, "--timeout", seconds)
+    assert done.exit_code == 2
+    assert "'--timeout'" in done.stderr
+
+
 @pytest.mark.parametrize("asked", [False, True])
 def test_a_run_that_nobody_works_on_is_closed(store: Store, lease: Lease, asked: bool) -> None:
     """Its manifest says that it was killed, or who had cancelled it."""
