@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -13,6 +14,7 @@ import pyarrow.compute as pc
 from batchscore.messages.wording import of_count
 
 _SHOWN = 80
+_SHOWN_SCALAR = pa.Array.from_buffers(pa.int32(), 1, [None, pa.py_buffer(np.int32(_SHOWN))])[0]
 _DIGITS = {"s": 0, "ms": 3, "us": 6, "ns": 9}
 _DAY = 86_400
 
@@ -152,11 +154,9 @@ def number_texts(column: pa.Array) -> pa.Array:
 
 def bounded(texts: pa.Array) -> pa.Array:
     """Returns texts (b,) cut to 80 characters."""
-    limit = pa.Array.from_buffers(pa.int32(), 1, [None, pa.py_buffer(np.int32(_SHOWN))])[0]
-    long_b = pc.greater(pc.utf8_length(texts), limit)
-    return pc.if_else(
-        long_b, joined_texts([pc.utf8_slice_codeunits(texts, 0, _SHOWN - 1), "…"]), texts
-    )
+    long_b = pc.greater(pc.utf8_length(texts), _SHOWN_SCALAR)
+    cut = joined_texts([pc.utf8_slice_codeunits(texts, 0, _SHOWN - 1), "…"])
+    return pc.if_else(long_b, cut, texts)
 
 
 def joined_texts(parts: Sequence[pa.Array | str]) -> pa.Array:
@@ -165,6 +165,7 @@ def joined_texts(parts: Sequence[pa.Array | str]) -> pa.Array:
     return pc.binary_join_element_wise(*columns, text_scalar(""))
 
 
+@lru_cache(256)
 def text_scalar(text: str) -> pa.Scalar:
     """Returns a text as a scalar; Arrow imports pandas for one that it is given by Python."""
     data = text.encode()
