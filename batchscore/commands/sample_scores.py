@@ -6,7 +6,6 @@ Suffixes: `_g` golden rows.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 
 from batchscore.columnar.arrays import Array, to_arrow, to_numpy
-from batchscore.columnar.ragged import Varying
 from batchscore.commands.profile import profile
 from batchscore.drift.profile_file import write_table
 from batchscore.errors import InputError, ModelError, StepError
@@ -24,8 +22,9 @@ from batchscore.messages.wording import counted, nearest
 from batchscore.models.backends.calling import Calls
 from batchscore.models.backends.facts import TILE_ROWS, Call
 from batchscore.models.backends.registry import backend_of
-from batchscore.models.card import InputTensor, model_input, shape_text
-from batchscore.models.features import Features, encode
+from batchscore.models.backends.saving import Draft
+from batchscore.models.card import shape_text
+from batchscore.models.features import encode
 from batchscore.models.folder import read_model_folder
 from batchscore.models.golden_rows import golden_places, golden_rows
 from batchscore.models.inputs import ModelInput
@@ -38,37 +37,6 @@ from batchscore.units.unit import Piece, Shard, Unit
 from batchscore.worker.scoring import output_specs
 
 _BLOCK_ROWS = 65_536
-
-
-@dataclass(frozen=True)
-class Draft:
-    """What is known of a model before its outputs are.
-
-    Args:
-        columns: The columns that feed each input.
-        declared: What the card says of each input.
-        features: Features that make the inputs, if any.
-    """
-
-    columns: Mapping[str, tuple[str, ...]]
-    declared: Mapping[str, InputTensor]
-    features: Features | None
-
-    @property
-    def inputs(self) -> tuple[ModelInput, ...]:
-        """The inputs as scoring knows them."""
-        found = self.declared.items()
-        return tuple(model_input(name, each, self.columns[name]) for name, each in found)
-
-    @property
-    def read(self) -> tuple[str, ...]:
-        """The columns that are read, each once."""
-        return tuple(dict.fromkeys(name for each in self.columns.values() for name in each))
-
-    @property
-    def varying(self) -> dict[str, Varying]:
-        """The inputs whose rows differ in length."""
-        return {each.name: each.varying for each in self.inputs if each.varying}
 
 
 def _inputs_of(rows: pa.RecordBatch, draft: Draft) -> Block:

@@ -17,7 +17,6 @@ import pyarrow.parquet as pq
 from batchscore.arguments import checks_arguments
 from batchscore.columnar.tables import as_batch
 from batchscore.commands.sample_scores import (
-    Draft,
     declared_outputs,
     golden_of,
     load_back,
@@ -29,21 +28,11 @@ from batchscore.job.file import checked_steps
 from batchscore.job.steps.all_steps import AnyStep, UserFunction
 from batchscore.messages.addresses import redacted_address
 from batchscore.messages.wording import one_line, reason
-from batchscore.models.backends.torch.save import (
-    calls_in_memory,
-    find_code,
-    float_type,
-    forward_inputs,
-    keeping_threads,
-    require_savable,
-    weights_of,
-)
-from batchscore.models.card import CARD, InputTensor, shape_text
-from batchscore.models.features import Features, dump_features, input_shapes, required_columns
+from batchscore.models.backends.saving import Asked, Draft, saver_of
+from batchscore.models.card import CARD, shape_text
+from batchscore.models.features import Features
 from batchscore.models.folder import write_model_folder
-from batchscore.models.sampled_inputs import declare_inputs
-
-_WEIGHTS = "weights.safetensors"
+from batchscore.stages.block import Block
 
 
 @dataclass(frozen=True)
@@ -66,7 +55,6 @@ class SavedModel:
 
 
 @checks_arguments
-@keeping_threads()
 def save_model(
     folder: str | os.PathLike[str],
     model: Any,
@@ -82,10 +70,11 @@ def save_model(
     reference: Any = None,
     postprocess: Any = (),
     evaluation: Mapping[str, Any] | None = None,
+    call: Mapping[str, Any] | None = None,
     tolerance: float = 1e-5,
     overwrite: bool = False,
 ) -> SavedModel:
-    """Writes a torch network as a model folder that jobs score with.
+    """Writes a torch network, or a model of XGBoost, as a model folder that jobs score with.
 
     The network is called on the sample as a run calls it. That shows the names, types and shapes
     of its inputs and outputs. It is then loaded from the folder, as a run loads it, and must give
@@ -95,7 +84,8 @@ def save_model(
         folder: Local folder to write.
         model: A `torch.nn.Module` on the CPU, in eval mode. Its class lies at the top of a Python
             file, which is copied with the files next to it that it imports, or in an installed
-            package.
+            package. Or a Booster of XGBoost, or one of its sklearn wrappers, which need no more
+            than some rows of their training.
         sample: Some rows: a pandas, Arrow or Polars table, or a dict of NumPy arrays. With
             `features` or `columns` these are source columns, as a job reads them; otherwise a
             column for each argument of `forward`. Up to 256 of them become the golden rows, with
@@ -114,6 +104,7 @@ def save_model(
         postprocess: What the job will do to the outputs, as in the job file, such as `sigmoid`;
             the reference profile then holds these scores.
         evaluation: How the model was evaluated, saved as JSON.
+        call: What of a model of trees is called, by the card's keys: `{"returns": "class"}`.
         tolerance: The largest difference of a score to its golden one that a run accepts.
         overwrite: Replaces a model folder that is there.
 
@@ -123,22 +114,57 @@ def save_model(
         OutputError: The folder is there already, or cannot be written.
     """
     target = _target(os.fspath(folder), overwrite)
-    require_savable(model)
-    rows = _rows(sample, "sample")
-    draft = _draft(model, rows, features, columns, inputs or {})
+    saver = saver_of(model)
+    saver.require_savable(model)
+    asked = Asked(args, features, columns, inputs, outputs, call)
+    saver.refuse_unused(asked)
     card = {"name": name or target.name, "version": version, "tolerance": tolerance}
-    card, files = _described(card, model, args or {}, draft, evaluation)
-    in_memory = calls_in_memory(model, [*draft.columns], outputs, draft.varying)
-    steps, rest = _steps(postprocess), None if reference is None else _rows(reference, "reference")
-    own = score_all(rows, draft, in_memory, "sample")
-    card["outputs"] = declared = declared_outputs(own, draft)
+    with saver.scoring():
+        rows = _rows(sample, "sample")
+        draft = saver.draft(model, rows, asked)
+        described, files = saver.described(model, draft, asked)
+        if evaluation is not None:
+            files["evaluation.json"] = _json(evaluation)
+            card["evaluation"] = "evaluation.json"
+        calls = saver.calls(model, rows, draft, asked)
+        steps, rest = _steps(postprocess), rows
+        if reference is not None:
+            rest = _rows(reference, "reference")
+        own = score_all(rows, draft, calls, "sample")
+        card |= {**described, "outputs": declared_outputs(own, draft)}
+        return _written(target, card, files, Sampled(rows, own, draft, rest, steps))
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A sample with what the model made of it.
+
+    Args:
+        rows: The sample.
+        own: Its outputs, by the model in memory.
+        draft: What is known of the model.
+        reference: Rows that drift is measured against.
+        steps: What a job does to the outputs.
+    """
+
+    rows: pa.RecordBatch
+    own: Block
+    draft: Draft
+    reference: pa.RecordBatch
+    steps: tuple[AnyStep, ...]
+
+
+def _written(
+    target: Path, card: dict[str, Any], files: dict[str, bytes], of: Sampled
+) -> SavedModel:
+    """Writes the folder, loads the model from it, and adds golden rows and reference."""
     with _replacing(target) as staging:
         write_model_folder(str(staging), card, files)
-        loaded = load_back(staging, draft)
-        golden = golden_of(rows, own, draft, loaded, tolerance)
+        loaded = load_back(staging, of.draft)
+        golden = golden_of(of.rows, of.own, of.draft, loaded, card["tolerance"])
         files["golden.parquet"] = _parquet(golden)
         files["profile.parquet"] = reference_of(
-            rows if rest is None else rest, draft, loaded, declared, steps
+            of.reference, of.draft, loaded, card["outputs"], of.steps
         )
         card |= {"golden": "golden.parquet", "profile": "profile.parquet"}
         written = write_model_folder(str(staging), card, files)
@@ -228,77 +254,6 @@ def _rows(data: Any, what: str) -> pa.RecordBatch:
     if not batch.num_rows:
         raise InputError(f"{what}: has no rows; give some rows like those that a job will score")
     return batch
-
-
-def _draft(
-    model: Any,
-    rows: pa.RecordBatch,
-    features: Features | None,
-    columns: Mapping[str, Sequence[str]] | None,
-    given: Mapping[str, Mapping[str, Any]],
-) -> Draft:
-    if features is not None:
-        if columns or given:
-            raise InputError(
-                "features: already say which columns make each input, and its type; leave "
-                "columns and inputs out"
-            )
-        read = {name: _columns_of(features, name) for name in features.inputs}
-        shapes = input_shapes(features).items()
-        declared = {name: InputTensor(type=t, shape=(width,)) for name, (t, width) in shapes}  # type: ignore[arg-type]
-        return Draft(read, declared, features)
-    sources = {name: tuple(each) for name, each in (columns or _by_name(model, rows)).items()}
-    if none := [name for name, each in sources.items() if not each]:
-        raise InputError(
-            f"columns: {none[0]!r} lists no column; name one or more columns of the sample"
-        )
-    return Draft(sources, declare_inputs(rows, sources, float_type(model), given), None)
-
-
-def _columns_of(features: Features, name: str) -> tuple[str, ...]:
-    return required_columns(Features(inputs={name: features.inputs[name]}))
-
-
-def _by_name(model: Any, rows: pa.RecordBatch) -> dict[str, tuple[str, ...]]:
-    """Returns the inputs that a network takes by its arguments' names, each a column."""
-    names, (needed, possible) = rows.schema.names, forward_inputs(model)
-    missing = [name for name in needed if name not in names]
-    taken = [*needed, *(each for each in possible if each in names)]
-    if not taken:
-        raise InputError(
-            "model: its forward names no argument that a column can fill; name the inputs there, "
-            f"such as forward(self, x), and give columns={{'x': {[*names[:3]]}}} or features"
-        )
-    if missing:
-        example = {missing[0]: [*names[:3]]}
-        raise InputError(
-            f"sample: has no column {missing[0]!r}, which forward takes; it has "
-            f"{', '.join(names[:40])}. Rename one, give columns={example} to stack some into an "
-            "input, or give features"
-        )
-    return {name: (name,) for name in taken}
-
-
-def _described(
-    card: dict[str, Any],
-    model: Any,
-    args: Mapping[str, Any],
-    draft: Draft,
-    evaluation: Mapping[str, Any] | None,
-) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Returns a card without outputs, and the files that need no scoring."""
-    code = find_code(model, args)
-    files = {**code.sources, _WEIGHTS: weights_of(model)}
-    card |= {"format": "safetensors", "weights": _WEIGHTS, "architecture": code.architecture}
-    card["architecture_args"] = dict(args)
-    card["inputs"] = {n: t.model_dump(exclude_unset=True) for n, t in draft.declared.items()}
-    if draft.features is not None:
-        files["preprocessing.json"] = dump_features(draft.features).encode()
-        card["preprocessing"] = "preprocessing.json"
-    if evaluation is not None:
-        files["evaluation.json"] = _json(evaluation)
-        card["evaluation"] = "evaluation.json"
-    return card, files
 
 
 def _json(evaluation: Mapping[str, Any]) -> bytes:

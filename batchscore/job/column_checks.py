@@ -1,4 +1,4 @@
-"""A job's checks of columns, one for each column: what is counted, and how it is named."""
+"""Checks of columns, one for each column: what is counted, and how it is named."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ class ColumnCheck:
     """One check of one column.
 
     Args:
-        kind: `not_null`, `accepted` or `fresh`, as its key of the job file is called.
+        kind: `not_null`, `accepted` or `fresh`, as its key of the job file is called; or `unseen`,
+            which the model brings and each run passes, to count categories that training lacks.
         column: Column of the input, or a score.
-        values: Values that `accepted` allows.
+        values: Values that `accepted` allows, or that training saw.
     """
 
     kind: str
@@ -28,11 +29,11 @@ class ColumnCheck:
     @cached_property  # each block asks for it, and thousands of values may be accepted
     def key(self) -> str:
         """Names what is counted: what counts alike has the same key, in any run."""
-        if self.kind != "accepted":
+        if self.kind not in ("accepted", "unseen"):
             return f"{self.kind} {self.column}"
         texts = sorted(f"{type(each).__name__} {each}" for each in self.values)
         digest = hashlib.sha256(json.dumps(texts).encode()).hexdigest()
-        return f"accepted {digest[:16]} {self.column}"
+        return f"{self.kind} {digest[:16]} {self.column}"
 
 
 def column_checks(checks: Checks) -> tuple[ColumnCheck, ...]:

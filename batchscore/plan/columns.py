@@ -8,9 +8,11 @@ from typing import Any
 import pyarrow as pa
 
 from batchscore.errors import InputError, JobFileError, OutputError
-from batchscore.job import Job, column_checks
+from batchscore.job import ColumnCheck, Job, column_checks
 from batchscore.messages.wording import nearest
+from batchscore.models.column_values import plain_type
 from batchscore.models.loadable import Model
+from batchscore.models.tree_features import Coded
 from batchscore.plan.declared_scores import output_names
 from batchscore.plan.footers import Footer
 from batchscore.plan.schemas import check_plain, lacking, unify_schemas
@@ -109,6 +111,19 @@ def _check_known(key: str, names: Iterable[str], footers: Sequence[Footer]) -> N
             )
 
 
+def unseen_checks(job: Job, model: Model, schema: pa.Schema) -> tuple[ColumnCheck, ...]:
+    """Returns what counts the categories that training never saw and that score as null."""
+    if job.preprocess is not None or model.features is None or not schema.names:
+        return ()
+    members = [each for found in model.features.inputs.values() for each in found]
+    coded = [each for each in members if isinstance(each, Coded) and each.unseen == "null"]
+    return tuple(
+        ColumnCheck("unseen", each.column, each.vocabulary)
+        for each in dict.fromkeys(coded)
+        if not pa.types.is_boolean(plain_type(schema.field(each.column).type))
+    )
+
+
 def model_columns(job: Job, model: Model, schema: pa.Schema) -> tuple[str, ...]:
     """Returns the input columns that the model reads, by itself or by the user's function."""
     if job.preprocess is not None:
@@ -137,9 +152,24 @@ def check_drift_columns(job: Job, schema: pa.Schema, scores: Iterable[str]) -> N
 
 
 def written_columns(
-    job: Job, schema: pa.Schema, version: str, plain_keys: tuple[str, ...] = ()
+    job: Job,
+    schema: pa.Schema,
+    version: str,
+    plain_keys: tuple[str, ...] = (),
+    more_checks: tuple[ColumnCheck, ...] = (),
 ) -> Target:
-    """Returns what is passed through, and what lives in the path; OutputError for a bad type."""
+    """Returns what is passed through, and what lives in the path.
+
+    Args:
+        job: The job.
+        schema: What is read.
+        version: Version of the model.
+        plain_keys: Columns in the path whose folders have their names as they are.
+        more_checks: What is counted of columns in addition to the job's own checks.
+
+    Raises:
+        OutputError: A column is of a type that cannot be there.
+    """
     output = job.output
     kept = schema.names if output.columns is None else output.columns
     for name in output.partition_by:
@@ -162,7 +192,7 @@ def written_columns(
                 "part of a key; name columns of numbers, texts, binaries, booleans, dates or times"
             )
     by, unique = tuple(output.partition_by), job.checks.unique
-    checks = column_checks(job.checks)
+    checks = (*column_checks(job.checks), *more_checks)
     return Target(
         columns,
         by,

@@ -21,6 +21,7 @@ from batchscore.plan.columns import (
     model_columns,
     read_filters,
     read_schema,
+    unseen_checks,
     written_columns,
 )
 from batchscore.plan.declared_scores import check_declared, output_names, score_hints
@@ -177,7 +178,9 @@ def make_scoring(
         inputs=inputs,
         preprocess=job.preprocess,
         postprocess=job.postprocess,
-        target=written_columns(job, source.schema, model.version, keys),
+        target=written_columns(
+            job, source.schema, model.version, keys, unseen_checks(job, model, source.schema)
+        ),
         rejects=job.rejects,
         checks=job.checks,
         drift=job.drift,

@@ -51,6 +51,8 @@ def _judged(
         assert moment is not None
         return _fresh(check.column, tally, checks.fresh[check.column], moment)
     name = one_line(check.column, 40)
+    if check.kind == "unseen":
+        return True, _unseen(name, tally)
     null, rows = check.kind == "not_null", counted(tally.rows, "row")
     if not tally.failed:
         return True, f"{name} has {'no null' if null else 'accepted values only'} in {rows}"
@@ -58,6 +60,18 @@ def _judged(
     places = "; ".join(_place(each, null) for each in tally.examples)
     text = f"{name} {what} in {tally.failed:,} of {rows} ({places})"
     return False, text if null else f"{text}; accepted: {_listed(check.values)}"
+
+
+def _unseen(name: str, tally: Tally) -> str:
+    rows = counted(tally.rows, "row")
+    if not tally.failed:
+        return f"{name} has no category that training lacks in {rows}"
+    places = "; ".join(_place(each, False) for each in tally.examples)
+    share = f"{tally.failed / tally.rows:.2%}"
+    return (
+        f"{name} has a category that training lacks, which counts as null, in {tally.failed:,} of "
+        f"{rows}, {share} ({places})"
+    )
 
 
 def _place(example: Example, null: bool) -> str:

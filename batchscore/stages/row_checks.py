@@ -23,7 +23,8 @@ def reject_failing(block: Block, checks: Sequence[ColumnCheck], asked: Checks) -
 
     Args:
         block: Its values are the scores.
-        checks: Those of columns; the age of the newest value is none of a row.
+        checks: Those of columns; the age of the newest value is none of a row, and no row fails
+            for an unseen category.
         asked: The job's section, for the range of scores.
 
     Raises:
@@ -32,7 +33,7 @@ def reject_failing(block: Block, checks: Sequence[ColumnCheck], asked: Checks) -
     if block.values is None or not len(block):
         return block
     for check in checks:
-        if check.kind != "fresh":
+        if check.kind not in ("fresh", "unseen"):
             block = _reject_column(block, check)
     for name, (low, high) in _ranges(block, asked).items():
         block = _reject_outside(block, name, low, high)

@@ -222,10 +222,20 @@ def _value_set(_key: str, check: ColumnCheck, kind: pa.DataType) -> pa.Array:
             f"checks.accepted: column {check.column!r} is {kind}, whose values cannot be listed; "
             "name a column of numbers, texts, booleans, dates or times"
         )
-    values = [_value(check.column, each, kind) for each in check.values]
+    values = [scalar for each in check.values if (scalar := _scalar(check, each, kind))]
     # Arrow's set tells the zeros of floats apart.
     values += [pa.scalar(-0.0, kind) for each in values if _is_zero(each)]
     return pa.array(values, kind)
+
+
+def _scalar(check: ColumnCheck, literal: Any, kind: pa.DataType) -> pa.Scalar | None:
+    """Returns a value in a column's type; None for a category that this type does not have."""
+    try:
+        return _value(check.column, literal, kind)
+    except InputError:
+        if check.kind == "unseen":
+            return None
+        raise
 
 
 def _is_zero(value: pa.Scalar) -> bool:

@@ -39,11 +39,12 @@ class TreeCall:
     @property
     def said(self) -> str:
         """What is called, in words."""
-        of_class = f" of class {self.positive}" if self._is_of_class else ""
+        of_class = f" of class {self.positive}" if self.is_of_class else ""
         return f"{self.returns}{of_class}, rounds {self.start} to {self.stop - 1}"
 
     @property
-    def _is_of_class(self) -> bool:
+    def is_of_class(self) -> bool:
+        """Whether it is the probability of one of two classes."""
         return self.kind == "binary" and self.returns == "probability"
 
 
@@ -75,7 +76,7 @@ def settle_call(
             f"0 <= first < end <= {every}"
         )
     call = TreeCall(kind, returns, given.get("positive", 1), start, stop)
-    if "positive" in given and not call._is_of_class:
+    if "positive" in given and not call.is_of_class:
         raise ModelError(
             f"call.positive: only for the probability of a binary model, and this one returns "
             f"{returns} of {objective}; leave it out"

@@ -15,7 +15,7 @@ from batchscore.models.loadable import read_weights
 if TYPE_CHECKING:
     from batchscore.models.loadable import Model
 
-_KINDS = {"binary:logistic": "binary", "multi:softprob": "classes", "multi:softmax": "class"}
+KINDS = {"binary:logistic": "binary", "multi:softprob": "classes", "multi:softmax": "class"}
 INPUT = "features"
 
 
@@ -70,9 +70,13 @@ def described(content: bytes, model: Model) -> ModelFile:
 
 def call_of_file(found: ModelFile, model: Model) -> TreeCall:
     """Returns what of a file is called, by its card; as the sklearn wrapper by default."""
-    kind = _KINDS.get(found.objective, "value")
-    rounds = found.rounds if found.best_round is None else found.best_round + 1
-    return settle_call(model.call, kind, found.objective, rounds, found.rounds)
+    kind = KINDS.get(found.objective, "value")
+    return settle_call(model.call, kind, found.objective, used_rounds(found), found.rounds)
+
+
+def used_rounds(found: ModelFile) -> int:
+    """Returns the rounds that the sklearn wrapper uses: up to the best one of early stopping."""
+    return found.rounds if found.best_round is None else found.best_round + 1
 
 
 def facts_of(found: ModelFile, model: Model) -> Facts:

@@ -76,6 +76,25 @@ def test_scores_are_the_frameworks_own(
     assert factory.run_json("run", job)["status"] == "unchanged"
 
 
+def test_unseen_categories_are_counted(tmp_path: Path, xgboost_models: Path) -> None:
+    """A check that always passes says how many rows of which column, and shows examples."""
+    job = job_of(tmp_path, xgboost_models / "binary.ubj")
+    done = factory.run_json("run", job)
+    rows = pq.read_table(tmp_path / "in/rows.parquet")
+    expected = {
+        "colour": int((rows["colour"].to_numpy() == "pink").sum()),
+        "code": int((rows["code"].to_numpy() == 4).sum()),
+    }
+    found = {each["column"]: each["failed"] for each in done["column_checks"]}
+    assert found == expected
+    said = " ".join(factory.run_cli("show", job).output.split())
+    assert (
+        f"colour has a category that training lacks, which counts as null, in {found['colour']}"
+        in (said)
+    )
+    assert "'pink' in row" in said
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -1,0 +1,128 @@
+"""What a format does to write a model folder of a model in memory."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import pyarrow as pa
+
+from batchscore.columnar.ragged import Varying
+from batchscore.errors import ArgumentError
+from batchscore.models.backends.calling import Calls
+from batchscore.models.card import InputTensor, model_input
+from batchscore.models.features import Features, required_columns
+from batchscore.models.inputs import ModelInput
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What is known of a model before its outputs are.
+
+    Args:
+        columns: The columns that feed each input.
+        declared: What the card says of each input.
+        features: Features that make the inputs, if any.
+    """
+
+    columns: Mapping[str, tuple[str, ...]]
+    declared: Mapping[str, InputTensor]
+    features: Features | None
+
+    @property
+    def inputs(self) -> tuple[ModelInput, ...]:
+        """The inputs as scoring knows them."""
+        found = self.declared.items()
+        return tuple(model_input(name, each, self.columns[name]) for name, each in found)
+
+    @property
+    def read(self) -> tuple[str, ...]:
+        """The columns that are read, each once."""
+        return tuple(dict.fromkeys(name for each in self.columns.values() for name in each))
+
+    @property
+    def varying(self) -> dict[str, Varying]:
+        """The inputs whose rows differ in length."""
+        return {each.name: each.varying for each in self.inputs if each.varying}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a caller of `save_model` says of a model; what is left out is found.
+
+    Args:
+        args: Keyword arguments that the model's class is built with.
+        features: Fitted preprocessing.
+        columns: The columns that make up each input.
+        inputs: What the sample does not show of an input.
+        outputs: Names of the outputs.
+        call: What of the model is called, as the card says it.
+    """
+
+    args: Mapping[str, Any] | None
+    features: Features | None
+    columns: Mapping[str, Sequence[str]] | None
+    inputs: Mapping[str, Mapping[str, Any]] | None
+    outputs: Sequence[str]
+    call: Mapping[str, Any] | None
+
+
+class Saver(ABC):
+    """Writes models of a framework."""
+
+    unused: tuple[str, ...] = ()
+    """What of `Asked` does not go with it."""
+
+    def refuse_unused(self, asked: Asked) -> None:
+        """Raises ArgumentError where something is given that means nothing for the model."""
+        given = [name for name in self.unused if getattr(asked, name)]
+        if given:
+            raise ArgumentError(f"{given[0]}: means nothing for a model of this kind; leave it out")
+
+    def scoring(self) -> AbstractContextManager[None]:
+        """Returns what undoes changes of the framework's settings that scoring makes."""
+        return nullcontext()
+
+    @abstractmethod
+    def require_savable(self, model: Any) -> None:
+        """Raises ModelError for a model that cannot be saved; the message says what to do."""
+
+    @abstractmethod
+    def draft(self, model: Any, rows: pa.RecordBatch, asked: Asked) -> Draft:
+        """Returns what is known of a model before its outputs are.
+
+        Raises:
+            InputError, ModelError: Model, rows and what is asked do not fit.
+        """
+
+    @abstractmethod
+    def described(
+        self, model: Any, draft: Draft, asked: Asked
+    ) -> tuple[dict[str, Any], dict[str, bytes]]:
+        """Returns a card's keys of the format, and the files that hold the model."""
+
+    @abstractmethod
+    def calls(self, model: Any, rows: pa.RecordBatch, draft: Draft, asked: Asked) -> Calls:
+        """Returns the framework's own calls of the model, for all of these rows."""
+
+
+def saver_of(model: Any) -> Saver:
+    """Returns what saves a model, by the package of its class or of a class above; else torch's."""
+    roots = {kind.__module__.partition(".")[0] for kind in type(model).__mro__}
+    for root in ("xgboost",):
+        if root in roots:
+            saver = import_module(f"batchscore.models.backends.{root}.save").SAVER
+            assert isinstance(saver, Saver)
+            return saver
+    from batchscore.models.backends.torch.saver import SAVER
+
+    return SAVER
+
+
+def columns_of(features: Features, name: str) -> tuple[str, ...]:
+    """Returns the columns that feed an input."""
+    return required_columns(Features(inputs={name: features.inputs[name]}))

@@ -1,0 +1,154 @@
+"""What saving has in common for models of trees: features, card, and frames for the framework."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from batchscore.columnar.array_type import Array
+from batchscore.columnar.arrays import to_numpy
+from batchscore.errors import InputError, ModelError
+from batchscore.messages.wording import counted, nearest
+from batchscore.models.backends.facts import DEFAULT_OUTPUT, FileColumn, Inputs, Outputs
+from batchscore.models.backends.saving import Asked, Draft
+from batchscore.models.backends.tree_calls import TreeCall
+from batchscore.models.card import InputTensor, ModelCall
+from batchscore.models.column_values import plain_type, plain_values
+from batchscore.models.features import Features, dump_features, required_columns
+from batchscore.models.tree_features import Coded, Float, Plain
+from batchscore.models.validate import validated
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class KnownCalls:
+    """Outputs that are known for the rows of one block, in place of a model that is called."""
+
+    outputs: Mapping[str, Array]
+    late: bool = False
+
+    def predict(self, inputs: Inputs, rows: int) -> Outputs:
+        """Returns the outputs, if they are of as many rows."""
+        assert all(len(each) == rows for each in self.outputs.values())
+        return lambda: dict(self.outputs)
+
+    def take_extra_seconds(self) -> float:
+        """Returns 0: nothing is computed."""
+        return 0.0
+
+
+def output_name(asked: Asked) -> str:
+    """Returns the name of the one output."""
+    if len(asked.outputs) > 1:
+        raise ModelError(
+            f"outputs: {[*asked.outputs]} are {len(asked.outputs)}, and a model of trees has one; "
+            "give one name"
+        )
+    return asked.outputs[0] if asked.outputs else DEFAULT_OUTPUT
+
+
+def call_of_card(asked: Asked) -> dict[str, Any]:
+    """Returns what the caller says of the call, as a card holds it."""
+    if asked.call is None:
+        return {}
+    return validated(ModelCall, asked.call, "call").model_dump(exclude_none=True)
+
+
+def draft_of_trees(
+    rows: pa.RecordBatch,
+    known: Sequence[FileColumn],
+    width: int,
+    categorical: Collection[int],
+    asked: Asked,
+    name: str,
+    missing: float | None = None,
+    kind: Float = "float32",
+) -> Draft:
+    """Returns the features of a model: by its file, and by the sample where that is silent.
+
+    Args:
+        rows: The sample.
+        known: The columns that the file names.
+        width: How many columns it reads.
+        categorical: Places of the columns that hold categories.
+        asked: Whose `columns` name them where the file does not.
+        name: Name of the input.
+        missing: A number that stands for a gap.
+        kind: Type of the input.
+    """
+    given = tuple(next(iter((asked.columns or {}).values()), ()))
+    own = given or tuple(each.name for each in known) or tuple(rows.schema.names)
+    if len(own) != width or len(asked.columns or {}) > 1:
+        raise InputError(
+            f"columns: the model reads {counted(width, 'column')}, and {len(own)} are given; name "
+            f"them in the order of training: columns={{{name!r}: [...]}}"
+        )
+    members: list[Plain | Coded] = []
+    for place, column in enumerate(own):
+        if column not in rows.schema.names:
+            raise InputError(
+                f"sample: has no column {column!r}, which the model reads; "
+                f"{nearest(column, rows.schema.names)}"
+            )
+        if place not in categorical:
+            members.append(Plain(column=column, missing=missing, type=kind))
+            continue
+        table = known[place].categories if known else None
+        vocabulary = table or _categories(rows.column(column), column)
+        members.append(Coded(column=column, vocabulary=vocabulary, type=kind))
+    features = Features({name: tuple(members)})
+    declared = {name: InputTensor(type=kind, shape=(width,))}
+    return Draft({name: required_columns(features)}, declared, features)
+
+
+def _categories(column: pa.Array, name: str) -> Any:
+    """Returns the categories of a column of the training's type, in their order."""
+    if not isinstance(column, pa.DictionaryArray):
+        raise InputError(
+            f"sample: column {name!r} is {column.type}, and the model's file does not list its "
+            "categories; give rows of the training's types, with a categorical column"
+        )
+    return tuple(column.dictionary.to_pylist())
+
+
+def tree_card(
+    format: str, weights: str, content: bytes, draft: Draft, call: TreeCall
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Returns a card's keys and the files of a model of trees."""
+    assert draft.features is not None
+    said: dict[str, Any] = {"returns": call.returns, "iterations": [call.start, call.stop]}
+    if call.is_of_class:
+        said["positive"] = call.positive
+    card = {
+        "format": format,
+        "weights": weights,
+        "call": said,
+        "preprocessing": "preprocessing.json",
+        "inputs": {n: t.model_dump(exclude_unset=True) for n, t in draft.declared.items()},
+    }
+    features = dump_features(draft.features).encode()
+    return card, {weights: content, "preprocessing.json": features}
+
+
+def training_frame(rows: pa.RecordBatch, draft: Draft) -> pd.DataFrame:
+    """Returns rows as a frame of the training's columns and types."""
+    import pandas as pd
+
+    assert draft.features is not None
+    members = next(iter(draft.features.inputs.values()))
+    made: dict[str, Any] = {}
+    for each in members:
+        column = plain_values(rows.column(each.column))
+        if isinstance(each, Coded):
+            made[each.column] = pd.Categorical(column.to_pylist(), [*each.vocabulary])
+        elif column.null_count or pa.types.is_decimal(plain_type(column.type)):
+            floats = column.cast(pa.float64(), safe=False)
+            made[each.column] = floats.to_numpy(zero_copy_only=False)
+        else:
+            made[each.column] = to_numpy(column)
+    return pd.DataFrame(made)
