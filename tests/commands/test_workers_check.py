@@ -55,8 +55,9 @@ def test_a_worker_tells_what_it_has(job_server: str, tmp_path: Path) -> None:
 
 def test_a_check_of_what_is_published_leaves_it_as_it_is(job_server: str, tmp_path: Path) -> None:
     """Its folder in the output is gone; where nothing is to be scored, no worker is asked."""
-    job = factory.write_job(tmp_path, changes(job_server, kind="LOOPBACK"))
-    factory.run_json("run", job, "--engine", "direct")
+    job = factory.write_job(tmp_path)
+    assert factory.run_json("run", job)["status"] == "published"
+    factory.change_job(tmp_path, changes(job_server, kind="LOOPBACK"))
     factory.write_shard(tmp_path / "in/2.parquet", factory.make_rows(100, 600))
     before = factory.read_tree(tmp_path)
     assert ", scores as here" in factory.run_cli("check", job).stdout
