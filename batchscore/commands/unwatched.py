@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
+from batchscore.errors import BatchscoreError, FailedError
 from batchscore.runs import layout
-from batchscore.runs.failures import read_failure
+from batchscore.runs.failures import find_own_error, read_failure, recorded, shortened
 from batchscore.runs.holder import Holder
 from batchscore.runs.lease import Lease, acquire
 from batchscore.runs.submission import JobState, Submission
@@ -33,9 +35,22 @@ def take(store: Store, slice_: str, command: str, run: str = "") -> Lease:
         RecordError: A lease file is damaged.
     """
     lease = acquire(store, slice_, command, run, ask)
-    if lease.before is not None and lease.before.submission is not None:
-        _cancel(lease.before.submission)
+    before = lease.before
+    if before is not None and before.submission is not None:
+        _note_error(store, before.run, before.submission)
+        _cancel(before.submission)
     return lease
+
+
+def _note_error(store: Store, run: str, submission: Submission) -> None:
+    """Writes down what the engine says of a job that failed, unless its workers did so."""
+    from batchscore.engines.jobs import job_error
+
+    if not store.exists(layout.plan_file(run)) or read_failure(store, run) is not None:
+        return
+    if text := job_error(submission):
+        with suppress(BatchscoreError, OSError), recorded(store, run):
+            raise find_own_error(text) or FailedError(shortened(text))
 
 
 def has_ended(store: Store, last: Holder) -> bool:

@@ -74,6 +74,10 @@ class DirectEngine:
         """It has no jobs."""
         return "unknown"
 
+    def job_error(self, submission: Submission) -> str:
+        """It has no jobs."""
+        return ""
+
     def cancel(self, submission: Submission) -> bool:
         """It has no jobs."""
         return False

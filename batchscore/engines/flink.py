@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 import re
+import secrets
 import shutil
 import socket
 import time
@@ -23,6 +24,7 @@ from batchscore.engines.flink_rest import (
     cancel_job,
     cancel_jobs,
     find_trouble,
+    job_error,
     job_state,
     require_pool,
 )
@@ -63,7 +65,6 @@ class FlinkJob(Background):
     def __init__(self, work: Callable[[Background], Metrics], rest: str | None, name: str) -> None:
         super().__init__(work)
         self._rest, self._job_name, self._asked = rest, name, time.monotonic()
-        self._before = all_jobs(rest, name) if rest is not None else set[str]()
 
     def trouble(self) -> str | None:
         """Asks Flink what its job met last, at most once in some seconds."""
@@ -78,7 +79,7 @@ class FlinkJob(Background):
         while not self.job:
             state = job.state
             if self._rest is not None:
-                self.job = "".join(sorted(all_jobs(self._rest, self._job_name) - self._before)[:1])
+                self.job = next(iter(all_jobs(self._rest, self._job_name)), "")
             elif state == _RUNNING:
                 from batchscore.engines.beam_private import job_server_id
 
@@ -91,11 +92,15 @@ class FlinkJob(Background):
         """Cancels the job at Flink, too: the job server only stops to wait for it."""
         super().cancel()
         if self._rest is not None:
-            cancel_jobs(self._rest, self._job_name)
+            cancel_job(self._rest, self.job, self._job_name)
 
 
 class FlinkEngine:
     """Runs pipelines on a Flink cluster, whose workers have batchscore installed."""
+
+    def __init__(self) -> None:
+        # Names the jobs of this command, until Flink has given them ids.
+        self._command = secrets.token_hex(4)
 
     name = "flink"
     experimental = True
@@ -152,10 +157,10 @@ class FlinkEngine:
     def submit(self, build: Build, plan: Plan, flags: Sequence[str]) -> Handle:
         """Sends the pipeline to the job server, on a thread."""
         self.parse_flags(flags)
-        name, rest = _job_name(plan), plan.loaded.job.runtime.flink.rest
+        name, rest = self._name(plan), plan.loaded.job.runtime.flink.rest
         if rest is not None:
             _warn_of_version(rest)
-            _cancel_orphans(rest, name)
+            _cancel_orphans(rest, _slice_name(plan))
         ours = [f"--job_name={name}", f"--parallelism={plan.workers}"]
 
         def work(handle: Background) -> Metrics:
@@ -174,7 +179,7 @@ class FlinkEngine:
             return None
         rest = plan.loaded.job.runtime.flink.rest
         address = without_secrets(rest) if rest is not None else ""
-        return Submission(self.name, name=_job_name(plan), address=address)
+        return Submission(self.name, name=self._name(plan), address=address)
 
     def job_state(self, submission: Submission) -> JobState:
         """Asks Flink's REST interface."""
@@ -182,11 +187,21 @@ class FlinkEngine:
             return "unknown"
         return job_state(submission.address, submission.job, submission.name)
 
+    def job_error(self, submission: Submission) -> str:
+        """Asks Flink's REST interface."""
+        if not (submission.address and submission.job):
+            return ""
+        return job_error(submission.address, submission.job)
+
     def cancel(self, submission: Submission) -> bool:
         """Cancels the job at Flink; by its name if it has no id yet."""
         if not submission.address:
             return False
         return cancel_job(submission.address, submission.job, submission.name)
+
+    def _name(self, plan: Plan) -> str:
+        """Returns what Flink calls the job."""
+        return f"{_slice_name(plan)}-{self._command}"
 
 
 def _with_cluster(plan: Plan) -> Plan:
@@ -227,8 +242,8 @@ def _parallelism(runtime: Runtime) -> tuple[int, str]:
     return cluster.slots, f"{cluster.slots}, the cluster's slots"
 
 
-def _job_name(plan: Plan) -> str:
-    """Returns what Flink calls the job: the same for all runs of a slice of an output."""
+def _slice_name(plan: Plan) -> str:
+    """Returns how the names of jobs begin: the same for all runs of a slice of an output."""
     spec = plan.spec
     slice_ = hashlib.sha256(f"{spec.output.address}\n{spec.slice}".encode()).hexdigest()
     return f"batchscore-{spec.job}-{slice_[:16]}"

@@ -23,7 +23,7 @@ _CANCEL_SECONDS = 30.0
 _LOOK_SECONDS = 0.2
 _NOT_FLINK = (ValueError, LookupError, TypeError, OverflowError, RecursionError)
 _NO_ANSWER = (OSError, http.client.HTTPException, *_NOT_FLINK)
-_ENDED = ("FINISHED", "FAILED", "CANCELED")
+_ENDED = frozenset({"FINISHED", "FAILED", "CANCELED"})
 _MOST_BYTES = 1 << 22
 _TASK_MANAGER = re.compile(r"@([^:/]+):")
 _LOOPBACK = re.compile(r"localhost|127\.[0-9.]+")
@@ -78,7 +78,7 @@ def cancel_jobs(rest: str, name: str) -> int:
 
     Args:
         rest: HOST:PORT, or an address of http.
-        name: Of the jobs.
+        name: Of the jobs, or how their names begin.
 
     Returns:
         How many jobs there were.
@@ -99,14 +99,12 @@ def job_state(rest: str, job: str, name: str) -> JobState:
         name: Of the job.
     """
     try:
-        if not job:
-            return "alive" if living_jobs(rest, name) else "gone"
-        state = _get(f"{_root(rest)}/jobs/{job}")["state"]
-    except urllib.error.HTTPError as error:
-        return "gone" if error.code == http.client.NOT_FOUND else "unknown"
+        # What Flink says of one job may be some seconds old; its overview is not.
+        found = _get(f"{_root(rest)}/jobs/overview")["jobs"] if job else _jobs(rest, name)
+        states = {each["state"] for each in found if job in ("", each["jid"])}
     except _NO_ANSWER:
         return "unknown"
-    return "ended" if state in _ENDED else "alive"
+    return "gone" if not states else "ended" if states <= _ENDED else "alive"
 
 
 def cancel_job(rest: str, job: str, name: str) -> bool:
@@ -153,18 +151,25 @@ def all_jobs(rest: str, name: str) -> set[str]:
 
 
 def _jobs(rest: str, name: str) -> list[Any]:
+    """Returns what Flink says of the jobs of a name, or whose names begin with it and a hyphen."""
     jobs = _get(f"{_root(rest)}/jobs/overview")["jobs"]
-    return [job for job in jobs if job["name"] == name]
+    return [job for job in jobs if f"{job['name']}-".startswith(f"{name}-")]
 
 
 def find_trouble(rest: str, name: str) -> str | None:
     """Returns the trace of what a job that has not ended met last; None if it met nothing."""
     with suppress(*_NO_ANSWER):
         for job in living_jobs(rest, name):
-            found = _get(f"{_root(rest)}/jobs/{job}/exceptions").get("root-exception")
-            if found:
-                return str(found)
+            if found := job_error(rest, job):
+                return found
     return None
+
+
+def job_error(rest: str, job: str) -> str:
+    """Returns the trace of what a job met last; empty if it met nothing, or Flink does not say."""
+    with suppress(*_NO_ANSWER):
+        return str(_get(f"{_root(rest)}/jobs/{job}/exceptions").get("root-exception") or "")
+    return ""
 
 
 def require_pool(pool: str, hosts: Sequence[str]) -> None:

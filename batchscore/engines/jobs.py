@@ -15,6 +15,14 @@ def job_state(submission: Submission) -> JobState:
         return "unknown"
 
 
+def job_error(submission: Submission) -> str:
+    """Asks the engine of a job for what ended it, as a trace; empty if that is not known."""
+    try:
+        return find_engine(submission.engine).job_error(submission)
+    except JobFileError:
+        return ""
+
+
 def cancel_job(submission: Submission) -> bool:
     """Asks the engine of a job to end it; False if that cannot be asked, or there is none."""
     try:

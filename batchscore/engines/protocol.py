@@ -105,5 +105,8 @@ class Engine(Protocol):
     def job_state(self, submission: Submission) -> JobState:
         """Asks for the state of a job that any launcher submitted; raises nothing."""
 
+    def job_error(self, submission: Submission) -> str:
+        """Asks for what ended a job, as a trace; empty if that is not known. Raises nothing."""
+
     def cancel(self, submission: Submission) -> bool:
         """Asks for the end of a job, and does not wait for it; False if that cannot be asked."""

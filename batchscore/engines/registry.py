@@ -122,6 +122,11 @@ class _Offered:
             return self.engine.job_state(submission)
         return "unknown"
 
+    def job_error(self, submission: Submission) -> str:
+        with suppress(Exception):
+            return self.engine.job_error(submission)
+        return ""
+
     def cancel(self, submission: Submission) -> bool:
         with suppress(Exception):
             return self.engine.cancel(submission)

@@ -119,9 +119,9 @@ class Lease:
         while not self._ended.wait(RENEWAL_SECONDS):
             # A store that cannot be reached now may be in ten seconds.
             with suppress(OSError, RetryError):
-                if self._file.is_over():
+                renewed_by_us = self._file.renew(_waiting_longer, self._holder)
+                if renewed_by_us is None and self._file.is_over():
                     return
-                self._file.renew(_waiting_longer, self._holder)
 
     def _is_mine(self, found: Holder) -> bool:
         mine = self._holder
@@ -134,13 +134,13 @@ class Heartbeat:
     def __init__(self, store: Store, slice_: str, number: int, run: str) -> None:
         self._file = _LeaseFile(store, slice_, number, lambda found: found.run == run)
 
-    def beat(self) -> bool:
-        """Renews the lease unless somebody did since the last beat; tells whether this one did."""
-        return self._file.renew(_working)
+    def beat(self) -> bool | None:
+        """Renews the lease unless somebody did since the last beat.
 
-    def is_over(self) -> bool:
-        """Tells whether the lease was given back, or another run took the slice."""
-        return self._file.is_over()
+        Returns:
+            Whether this beat did it; None if the lease does not count any more.
+        """
+        return self._file.renew(_working)
 
 
 class _LeaseFile:
@@ -168,7 +168,7 @@ class _LeaseFile:
             return read_lease(self._store, self._slice, self._number)[1].released
         return False
 
-    def renew(self, change: Change, known: Holder | None = None) -> bool:
+    def renew(self, change: Change, known: Holder | None = None) -> bool | None:
         """Renews the lease, unless somebody else did since the last call.
 
         No clock is asked for that: the file has other bytes then. Of any number of processes that
@@ -179,11 +179,11 @@ class _LeaseFile:
             known: What is written in place of a damaged file.
 
         Returns:
-            Whether it was this process that renewed it.
+            Whether it was this process that renewed it; None if the lease does not count any more.
         """
         found = self._current(known)
         if found is None:
-            return False
+            return None
         data, holder = found
         # What is more than a renewal is written in any case: that a job has its first worker.
         if data != self._seen and change(holder) == holder:
@@ -289,7 +289,10 @@ def acquire(
         _require_alone(store, slice_)
     for _ in range(_TRIES):
         last = last_holder(store, slice_)
-        if last is not None and _keeps_out(store, slice_, last, _patience(last, ask)):
+        patience = _patience(last, ask) if last is not None else 0.0
+        if last is not None and _keeps_out(store, slice_, last, patience):
+            if math.isinf(patience):
+                _let_wait(store, slice_, last)
             raise RetryError(describe_holder(store, slice_, last))
         mine = _claim(last.number + 1 if last else 1, command, run)
         path = lease_path(slice_, mine.number)
@@ -339,6 +342,15 @@ def _patience(last: Holder, ask: Ask) -> float:
     # The launcher ends a run whose job has ended; a job may be unknown to its engine for a while.
     is_watched = not (last.submission.detached or last.is_dead)
     return EXPIRY_SECONDS if is_watched or state == "gone" else 0.0
+
+
+def _let_wait(store: Store, slice_: str, last: Holder) -> None:
+    """Gives a job that waits for slots more time, since its engine says that it is alive."""
+    file = _LeaseFile(store, slice_, last.number, lambda found: found.run == last.run)
+    waits = last.submission is not None and last.submission.deadline is not None
+    if waits and last.age > QUEUE_SECONDS / 2:
+        with suppress(OSError, RetryError):
+            file.change(_waiting_longer)
 
 
 def _keeps_out(store: Store, slice_: str, last: Holder, patience: float) -> bool:

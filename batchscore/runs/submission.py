@@ -30,7 +30,7 @@ class Submission:
     Args:
         engine: The value of `runtime.engine`.
         job: The engine's own id of the job; empty until the engine has it.
-        name: What the engine calls the job; the same for all runs of a slice of an output.
+        name: What the engine calls the job; it has no other run's name.
         address: Where the engine can be asked, without credentials; empty if that is not known.
         deadline: Until when the run may wait for its first worker, ISO 8601 in UTC; None once a
             worker has renewed the lease.

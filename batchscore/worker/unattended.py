@@ -60,9 +60,10 @@ class _Beating(threading.Thread):
         while True:
             # A store that cannot be reached now may be in ten seconds.
             with suppress(OSError, RetryError):
-                if beat.is_over():
+                mine = beat.beat()
+                if mine is None:
                     return
-                if beat.beat():
+                if mine:
                     self._rejects.check()
             if self.ended.wait(RENEWAL_SECONDS):
                 return

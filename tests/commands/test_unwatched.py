@@ -52,6 +52,7 @@ class Engine(DirectEngine):
     name = "elsewhere"
     retries = True
     state: JobState = "alive"
+    error = ""
     cancelled: list[str] = []  # noqa: RUF012 - of all instances
 
     def submission(self, plan: Plan, flags: Any) -> Submission:
@@ -61,6 +62,10 @@ class Engine(DirectEngine):
     def job_state(self, submission: Submission) -> JobState:
         """What the test says."""
         return type(self).state
+
+    def job_error(self, submission: Submission) -> str:
+        """What the test says."""
+        return type(self).error
 
     def cancel(self, submission: Submission) -> bool:
         """A cancelled job has ended."""
@@ -78,6 +83,7 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.syspath_prepend(packages)
     monkeypatch.setattr("batchscore.plan.work.UNIT_ROWS", 300)
     monkeypatch.setattr(Engine, "state", "alive")
+    monkeypatch.setattr(Engine, "error", "")
     Engine.cancelled.clear()
     yield
     sys.path_importer_cache.pop(str(packages), None)
@@ -250,6 +256,25 @@ def test_what_workers_met_is_why_a_run_failed(job: Path) -> None:
     assert Engine.cancelled == ["a1b2"]
     assert holder(job).released
     assert factory.run_json("run", job)["reused_units"] == 2
+
+
+def test_what_the_engine_says_is_why_a_run_failed_whose_workers_wrote_nothing(job: Path) -> None:
+    """A cause in a worker's trace reads as the worker would say it; else the last cause counts."""
+    for trace, why in (
+        (
+            "java.lang.X\nCaused by: java.io.IOException: no slots\n",
+            "java.io.IOException: no slots",
+        ),
+        (
+            "Traceback:\nbatchscore.errors.StepError: bad block\n",
+            "bad block; 0 units were finished",
+        ),
+    ):
+        opened = Opened(job)
+        Engine.state, Engine.error = "ended", trace
+        ended = factory.run_json("wait", output(job).address, opened.run)
+        assert (ended["exit_code"], ended["status"]) == (1, "failed"), ended
+        assert why in ended["error"]
 
 
 def test_an_error_that_comes_again_ends_the_run_without_a_launcher(job: Path) -> None:

@@ -91,6 +91,8 @@ def job(expected: SlowJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S
     """The same job, with an output of its own for runs on Flink."""
     monkeypatch.setattr(work, "UNIT_ROWS", UNIT_ROWS)
     expected.forget()
+    # A test that failed may have left it, and all workers would wait.
+    expected.gate.unlink(missing_ok=True)
     return replace(expected, output=tmp_path / "flink", launchers={os.getpid()})
 
 

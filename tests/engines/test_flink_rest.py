@@ -34,7 +34,7 @@ JOBS = [
     {"jid": "a", "name": "one", "state": "RUNNING"},
     {"jid": "b", "name": "one", "state": "FAILED"},
     {"jid": "c", "name": "two", "state": "FINISHED"},
-    {"jid": "d", "name": "three", "state": "RESTARTING"},
+    {"jid": "d", "name": "three-0f", "state": "RESTARTING"},
 ]
 ANSWERS: dict[str, Any] = {
     "/taskmanagers": {"taskmanagers": [{"path": p, "slotsNumber": 2} for p in PATHS]},
@@ -130,7 +130,9 @@ def test_an_answer_of_another_kind_is_an_error(body: bytes) -> None:
         ("d", "three", "alive"),
         ("e", "one", "gone"),
         ("", "one", "alive"),
-        ("", "two", "gone"),
+        ("", "two", "ended"),
+        ("", "three", "alive"),
+        ("", "three-0", "gone"),
         ("", "four", "gone"),
     ],
 )

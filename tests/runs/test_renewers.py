@@ -18,7 +18,14 @@ from hypothesis import strategies as st
 
 from batchscore.errors import LeaseError, RetryError
 from batchscore.runs import lease
-from batchscore.runs.holder import Holder, encode_lease, lease_numbers, lease_path, read_lease
+from batchscore.runs.holder import (
+    Holder,
+    encode_lease,
+    lease_numbers,
+    lease_path,
+    read_lease,
+    utc_now,
+)
 from batchscore.runs.lease import Heartbeat, Lease, acquire, holds, release
 from batchscore.runs.submission import JobState, Submission
 from batchscore.storage.store import Store
@@ -195,11 +202,59 @@ def test_of_many_workers_about_one_writes(store: Store) -> None:
     with acquire(store, SLICE, "run", "r1") as mine:
         mine.submit(JOB)
         workers = [Heartbeat(store, SLICE, 1, "r1") for _ in range(20)]
-        first = [worker.beat() for worker in workers]
-        later = [sum(worker.beat() for worker in workers) for _ in range(10)]
+        first = [bool(worker.beat()) for worker in workers]
+        later = [sum(bool(worker.beat()) for worker in workers) for _ in range(10)]
         assert sum(first) == 1
         assert sum(later) <= 10
         assert all(a + b >= 1 for a, b in pairwise(later))
+
+
+def test_a_job_that_waits_for_slots_gets_more_time(store: Store) -> None:
+    """Whoever asks the engine and hears that it is alive moves the deadline on."""
+    mine = acquire(store, SLICE, "run", "r1")
+    mine.submit(JOB)
+    mine.note_job("a1b2", detached=True)
+    then = [utc_now() + timedelta(seconds=ago) for ago in (-1700, 100)]
+    job = replace(JOB, job="a1b2", detached=True, deadline=then[1].isoformat())
+    old = replace(current(store), renewed=then[0].isoformat(), submission=job)
+    store.write(lease_path(SLICE, 1), encode_lease(old))
+    with pytest.raises(RetryError, match="no worker has started yet"):
+        acquire(store, SLICE, "run", "r2", lambda _: "alive")
+    waiting = current(store)
+    assert waiting.age < 60
+    assert waiting.patience == pytest.approx(lease.QUEUE_SECONDS, abs=5)
+    assert not waiting.released
+
+
+class Counting(Store):
+    """A store that counts what is asked of it."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(address)
+        self.__dict__["asked"] = []
+
+    def names(self, relative: str = "") -> list[str]:
+        """Lists a folder."""
+        self.__dict__["asked"].append("names")
+        return super().names(relative)
+
+    def read(self, relative: str, most: int | None = None) -> bytes:
+        """Reads a file."""
+        self.__dict__["asked"].append("read")
+        return super().read(relative, most)
+
+
+def test_a_beat_costs_a_list_and_a_read(store: Store) -> None:
+    """And a compare-and-swap, if it is this worker that renews the lease."""
+    with acquire(store, SLICE, "run", "r1") as mine:
+        mine.submit(JOB)
+        counting = Counting(store.address)
+        first, second = (Heartbeat(counting, SLICE, 1, "r1") for _ in range(2))
+        assert [first.beat(), second.beat(), first.beat()] == [True, False, True]
+        asked = counting.__dict__["asked"]
+        asked.clear()
+        assert not second.beat()
+        assert asked == ["names", "read"]
 
 
 def test_a_lease_without_its_launcher_lives_by_its_workers(store: Store) -> None:
@@ -215,7 +270,7 @@ def test_a_lease_without_its_launcher_lives_by_its_workers(store: Store) -> None
     worker = Heartbeat(store, SLICE, 1, "r1")
     assert worker.beat()
     release(store, SLICE, 1, "r1")
-    assert (current(store).released, worker.beat(), worker.is_over()) == (True, False, True)
+    assert (current(store).released, worker.beat()) == (True, None)
     assert set(store.read_json(lease_path(SLICE, 1))) == set(Holder.__dataclass_fields__) - {
         "submission"
     }
