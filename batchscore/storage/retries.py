@@ -20,6 +20,7 @@ from tenacity import (
 from tenacity.stop import stop_base
 
 from batchscore.messages.addresses import redacted_text
+from batchscore.messages.wording import one_line
 
 Result = TypeVar("Result")
 
@@ -114,7 +115,8 @@ def naming_store_errors(url: str) -> Iterator[None]:
     except Exception as error:
         kind = next((kind for kind in _LASTING if isinstance(error, kind)), OSError)
         cause = error.__cause__ or error
-        text = redacted_text(f"{url}: {type(cause).__name__}: {cause}{_remedy(error)}")
+        said = f"{type(cause).__name__}: {one_line(cause, 300)}"
+        text = redacted_text(f"{url}: {said}{_remedy(error)}")
         raise kind(text) from error
 
 

@@ -31,7 +31,7 @@ from batchscore.runs.lease import Lease, acquire
 from batchscore.storage import retries
 from batchscore.storage.store import Store, open_filesystem
 from tests.factory import write_job
-from tests.servers import STORES, Fault, ObjectStore, Proxy, running, running_proxy
+from tests.servers import STORES, Fault, ObjectStore, Proxy, running, running_proxy, s3_options
 
 pytestmark = pytest.mark.slow
 
@@ -316,18 +316,51 @@ def test_a_store_that_never_answers_is_given_up(
     assert len(proxy.seen) < retries._TRIES
 
 
-def test_a_refusal_is_reported_at_once(store: Store, server: ObjectStore, proxy: Proxy) -> None:
-    """A wrong key is no passing trouble: one try, and a PermissionError."""
-    if server.scheme == "gs":
-        proxy.fail("403", 1000)
-        wrong = server.options(proxy.port)
-    else:
-        wrong = {**server.options(proxy.port), "secret": "wrong"}
+@pytest.mark.parametrize("fault", ["401", "403"])
+def test_a_refusal_is_reported_at_once(
+    store: Store, server: ObjectStore, proxy: Proxy, fault: Fault
+) -> None:
+    """Expired or missing credentials are no passing trouble: one try, and what to do."""
+    proxy.fail(fault, 1000)
+    for name in ("read", "write", "create_new", "exchange", "names"):
+        del proxy.seen[:]
+        with pytest.raises(OSError, match=rf"{server.scheme}://.*; renew the credentials, or"):
+            ACTIONS[name](store)
+        assert len(proxy.seen) <= 2
+
+
+def test_wrong_credentials_are_a_permission_error(
+    store: Store, server: ObjectStore, proxy: Proxy, tmp_path: Path
+) -> None:
+    """A key that S3 does not know is one try; its secret is not shown. A file is named."""
+    options = server.options(proxy.port)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(fsspec.config.conf, "gcs" if server.scheme == "gs" else "s3", wrong)
-        with pytest.raises(PermissionError, match=r"(s3|gs)://"):
+        if server.scheme == "gs":
+            patch.setitem(fsspec.config.conf, "gcs", {**options, "token": None})
+            patch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
+        else:
+            patch.setitem(fsspec.config.conf, "s3", {**options, "secret": "wrong-secret"})
+        with pytest.raises(PermissionError, match=r"s3://.*renew the cred|none\.json") as refused:
             Store(store.address).write("x", b"")
-    assert len(proxy.seen) == 1
+    assert "wrong-secret" not in str(refused.value)
+    assert len(proxy.seen) <= 1
+
+
+def test_an_emulator_is_named_by_the_environment(server: ObjectStore, tmp_path: Path) -> None:
+    """`STORAGE_EMULATOR_HOST` and `AWS_ENDPOINT_URL` are those of the clouds' own tools."""
+    bucket = server.make_bucket(f"b-{uuid.uuid4().hex}")
+    address = f"http://127.0.0.1:{server.port}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(fsspec.config.conf, "gcs", {})
+        patch.setitem(fsspec.config.conf, "s3", {})
+        names = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+        for name, key in names.items():
+            patch.setenv(name, str(s3_options(0)[key]))
+        patch.setenv("AWS_ENDPOINT_URL", address)
+        patch.setenv("STORAGE_EMULATOR_HOST", address)
+        store = Store(bucket)
+        store.write("x", b"1")
+        assert store.read("x") == b"1"
 
 
 def test_a_parquet_file_is_written_through_failures(
