@@ -376,3 +376,12 @@ def test_a_job_that_ended_is_left_to_who_watches_it(job: Path) -> None:
     assert not has_ended(output(job), replace(found, released=True))
     opened.lease.release()
     assert unwatched.ask(JOB) == "ended"
+
+
+def test_a_run_that_ends_with_its_launcher_cannot_be_left(job: Path) -> None:
+    """`--detach` is refused before any work, with what to do."""
+    found = factory.run_json("run", job, "--engine", "direct", "--detach")
+    assert (found["exit_code"], found["status"]) == (2, "invalid"), found
+    assert found["error"].startswith("--detach: workers of engine direct are processes of this")
+    assert "choose an engine whose workers are elsewhere, such as flink" in found["error"]
+    assert not (job.parent / "out").exists()
