@@ -405,3 +405,14 @@ def test_an_upload_that_breaks_off_leaves_nothing(store: Store, size: int) -> No
     del file
     gc.collect()
     assert store.walk("") == []
+
+
+@pytest.mark.parametrize("name", ["d=2026-11-20/a b", "ü/#1?x=%41+&", "{0}/{}"])
+def test_any_name_and_any_bytes_are_kept(store: Store, name: str) -> None:
+    """Signs of addresses and templates are part of a name, and no bytes end an upload early."""
+    data = b"head\n--==0==\nContent-Type: x\n\nmiddle\n--==0==--tail"
+    store.write(name, data)
+    store.move(name, "moved")
+    assert (store.exists(name), store.read("moved")) == (False, data)
+    _upload(store, name, data)
+    assert store.read(name) == data
