@@ -87,7 +87,7 @@ def train_xgboost(folder: Path) -> None:
     gaps = frame[["size", "count"]].fillna(-999).to_numpy()
     np.savez(
         folder / "scores.npz",
-        binary_probability=binary.predict_proba(rows)[:, 1],
+        binary_probability=np.asarray(binary.predict_proba(rows))[:, 1],
         binary_raw=binary.predict(rows, output_margin=True),
         binary_class=binary.predict(rows),
         many_probability=many.predict_proba(rows),
@@ -95,6 +95,30 @@ def train_xgboost(folder: Path) -> None:
         counts_value=counts.predict(rows),
         unnamed_value=plain.predict(gaps),
         rounds=np.array([binary.best_iteration + 1, binary.get_booster().num_boosted_rounds()]),
+    )
+
+
+def train_lightgbm(folder: Path) -> None:
+    """Writes models of several objectives, and what LightGBM's own calls make of all rows."""
+    import lightgbm
+
+    frame, y = make_frame(), labels(make_frame())
+    rows = for_training(frame)
+    known, label = rows[:TRAINED], y[:TRAINED]
+    options: dict[str, Any] = {"n_estimators": 30, "num_leaves": 15, "n_jobs": 1, "verbose": -1}
+    binary = lightgbm.LGBMClassifier(**options).fit(known, label > 0)
+    many = lightgbm.LGBMClassifier(**options).fit(known, label)
+    counts = lightgbm.LGBMRegressor(**options, objective="poisson").fit(known, label)
+    for name, model in {"binary": binary, "many": many, "counts": counts}.items():
+        model.booster_.save_model(folder / f"{name}.txt")
+    np.savez(
+        folder / "scores.npz",
+        binary_probability=np.asarray(binary.predict_proba(rows))[:, 1],
+        binary_raw=binary.predict(rows, raw_score=True),
+        binary_class=binary.predict(rows),
+        many_probability=many.predict_proba(rows),
+        many_class=many.predict(rows),
+        counts_value=counts.predict(rows),
     )
 
 
@@ -127,4 +151,4 @@ def trained(framework: str, folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    {"xgboost": train_xgboost}[sys.argv[1]](Path(sys.argv[2]))
+    {"lightgbm": train_lightgbm, "xgboost": train_xgboost}[sys.argv[1]](Path(sys.argv[2]))

@@ -74,7 +74,7 @@ def save_model(
     tolerance: float = 1e-5,
     overwrite: bool = False,
 ) -> SavedModel:
-    """Writes a torch network, or a model of XGBoost, as a model folder that jobs score with.
+    """Writes a torch network, or trees, as a model folder that jobs score with.
 
     The network is called on the sample as a run calls it. That shows the names, types and shapes
     of its inputs and outputs. It is then loaded from the folder, as a run loads it, and must give
@@ -84,8 +84,8 @@ def save_model(
         folder: Local folder to write.
         model: A `torch.nn.Module` on the CPU, in eval mode. Its class lies at the top of a Python
             file, which is copied with the files next to it that it imports, or in an installed
-            package. Or a Booster of XGBoost, or one of its sklearn wrappers, which need no more
-            than some rows of their training.
+            package. Or a Booster of XGBoost or LightGBM, or one of their sklearn wrappers,
+            which need no more than some rows of their training.
         sample: Some rows: a pandas, Arrow or Polars table, or a dict of NumPy arrays. With
             `features` or `columns` these are source columns, as a job reads them; otherwise a
             column for each argument of `forward`. Up to 256 of them become the golden rows, with

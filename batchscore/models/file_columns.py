@@ -83,13 +83,18 @@ def check_file_columns(model: Model, facts: Facts, what: str) -> None:
     if not facts.columns or not plain or len(members) != len(facts.columns):
         return
     for place, (own, known) in enumerate(zip(members, facts.columns, strict=True)):
-        if own.column != known.name:
+        if not is_named(known, own.column):
             names = [each.name for each in facts.columns]
             raise ModelError(
                 f"{what}: feature {place} is column {own.column!r}, and column {known.name!r} in "
                 f"{model.weights}; {nearest(own.column, names)}: keep the order of training"
             )
         _check_kind(own, known, what, model.weights)
+
+
+def is_named(known: FileColumn, column: str) -> bool:
+    """Tells whether a column is the one that a file names: LightGBM writes `_` for a blank."""
+    return known.name in (column, column.replace(" ", "_"))
 
 
 def _check_kind(own: Any, known: FileColumn, what: str, file: str) -> None:

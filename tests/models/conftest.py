@@ -13,3 +13,9 @@ from tests.boosters import trained
 def xgboost_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Returns a folder with models of XGBoost and their own scores."""
     return trained("xgboost", tmp_path_factory.mktemp("xgboost"))
+
+
+@pytest.fixture(scope="session")
+def lightgbm_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a folder with models of LightGBM and their own scores."""
+    return trained("lightgbm", tmp_path_factory.mktemp("lightgbm"))

@@ -19,10 +19,11 @@ class BuiltIn(NamedTuple):
 
 _TORCH = BuiltIn("batchscore.models.backends.torch.backend:BACKEND", "torch")
 _XGBOOST = BuiltIn("batchscore.models.backends.xgboost.backend:BACKEND", "xgboost")
-FORMATS = {"pt": _TORCH, "safetensors": _TORCH, "xgboost": _XGBOOST}
+_LIGHTGBM = BuiltIn("batchscore.models.backends.lightgbm.backend:BACKEND", "lightgbm")
+FORMATS = {"lightgbm": _LIGHTGBM, "pt": _TORCH, "safetensors": _TORCH, "xgboost": _XGBOOST}
 """Backends by the format of a model."""
 
-ENDINGS = {".json": "xgboost", ".ubj": "xgboost"}
+ENDINGS = {".json": "xgboost", ".txt": "lightgbm", ".ubj": "xgboost"}
 """Formats of one file that says itself what it reads, by its ending."""
 
 

@@ -113,7 +113,7 @@ class Saver(ABC):
 def saver_of(model: Any) -> Saver:
     """Returns what saves a model, by the package of its class or of a class above; else torch's."""
     roots = {kind.__module__.partition(".")[0] for kind in type(model).__mro__}
-    for root in ("xgboost",):
+    for root in ("lightgbm", "xgboost"):
         if root in roots:
             saver = import_module(f"batchscore.models.backends.{root}.save").SAVER
             assert isinstance(saver, Saver)

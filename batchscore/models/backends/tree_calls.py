@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from batchscore.columnar.array_type import Array
 from batchscore.errors import ModelError
 
 _RETURNS = {
@@ -84,6 +87,18 @@ def settle_call(
     return call
 
 
+def returned(value_b: Array, call: TreeCall) -> Array:
+    """Returns what a call returns of the objective's own values, as the sklearn wrapper does."""
+    if call.returns == "class":
+        if call.kind == "binary":
+            return np.asarray(value_b > 0.5).astype(np.int64)
+        chosen_b = value_b if call.kind == "class" else value_b.argmax(axis=1)
+        return np.asarray(chosen_b).astype(np.int64)
+    if call.returns == "probability" and call.kind == "binary" and call.positive == 0:
+        return np.asarray(1.0 - value_b, value_b.dtype)
+    return value_b
+
+
 def require_version(
     library: str, written: tuple[int, ...], installed: str, package: str, has_golden: bool
 ) -> None:
@@ -109,6 +124,6 @@ def require_version(
     if here[:1] != written[:1] and not has_golden:
         raise ModelError(
             f"the model was written by {library} {text}, and {installed} is installed, which may "
-            f"score otherwise; install {package}=={text}, or save the model with golden rows "
-            "(bs.save_model with sample=), which show whether the scores are the same"
+            f"score otherwise; install '{package}>={text},<{written[0] + 1}', or save the model "
+            "with golden rows (bs.save_model), which show whether the scores are the same"
         )

@@ -18,6 +18,7 @@ from batchscore.models.backends.tree_calls import TreeCall
 from batchscore.models.card import InputTensor, ModelCall
 from batchscore.models.column_values import plain_type, plain_values
 from batchscore.models.features import Features, dump_features, required_columns
+from batchscore.models.file_columns import is_named
 from batchscore.models.tree_features import Coded, Float, Plain
 from batchscore.models.validate import validated
 
@@ -82,7 +83,8 @@ def draft_of_trees(
         kind: Type of the input.
     """
     given = tuple(next(iter((asked.columns or {}).values()), ()))
-    own = given or tuple(each.name for each in known) or tuple(rows.schema.names)
+    named = tuple(_in_sample(each, rows) for each in known)
+    own = given or named or tuple(rows.schema.names)
     if len(own) != width or len(asked.columns or {}) > 1:
         raise InputError(
             f"columns: the model reads {counted(width, 'column')}, and {len(own)} are given; name "
@@ -104,6 +106,13 @@ def draft_of_trees(
     features = Features({name: tuple(members)})
     declared = {name: InputTensor(type=kind, shape=(width,))}
     return Draft({name: required_columns(features)}, declared, features)
+
+
+def _in_sample(known: FileColumn, rows: pa.RecordBatch) -> str:
+    """Returns the sample's name for a column, in which the file may have `_` for a blank."""
+    names = rows.schema.names
+    found = (name for name in names if known.name not in names and is_named(known, name))
+    return next(found, known.name)
 
 
 def _categories(column: pa.Array, name: str) -> Any:

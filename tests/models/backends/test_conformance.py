@@ -79,6 +79,33 @@ def xgboost_case(folder: Path) -> Case:
     return Case(model, {"x": x_bf}, own, tolerance=0)
 
 
+def lightgbm_case(folder: Path) -> Case:
+    """Returns a model of an array with gaps and infinities, as its Booster scores it."""
+    import lightgbm
+
+    x_bf = numbers()["x"].astype(np.float64)
+    x_bf[::5, 0] = np.nan
+    options = {"objective": "binary", "verbose": -1, "num_threads": 1}
+    data = lightgbm.Dataset(x_bf.copy(), label=x_bf[:, 1] > 0)
+    booster = lightgbm.train(options, data, 12)
+    x_bf[1::50, 1] = np.inf
+    folder.mkdir()
+    booster.save_model(folder / "trees.txt")
+    model = single_file_model(
+        str(folder / "trees.txt"),
+        format="lightgbm",
+        architecture=None,
+        inputs=[ModelInput("x", "float64", (2,), ("a", "b"))],
+        outputs=(),
+        base=str(folder),
+    )
+
+    def own(inputs: Inputs) -> Mapping[str, Array]:
+        return {"score": np.asarray(booster.predict(inputs["x"], num_threads=2))}
+
+    return Case(model, {"x": x_bf}, own, tolerance=0)
+
+
 def linear_case(folder: Path) -> Case:
     def own(inputs: Inputs) -> Mapping[str, Array]:
         x = inputs["x"]
@@ -92,8 +119,8 @@ def linear_case(folder: Path) -> Case:
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize(
     "make",
-    [torch_case, layers_case, linear_case, xgboost_case],
-    ids=["torch", "onednn", "linear", "xgboost"],
+    [torch_case, layers_case, linear_case, xgboost_case, lightgbm_case],
+    ids=["torch", "onednn", "linear", "xgboost", "lightgbm"],
 )
 def test_a_backend_keeps_its_promises(
     make: Callable[[Path], Case],

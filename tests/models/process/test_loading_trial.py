@@ -50,17 +50,18 @@ BACKEND = SpyBackend()
 
 FORKS = """
 import json, os, sys
-from batchscore.models.backends.xgboost import predictor  # once for all children
+from batchscore.models.backends.lightgbm import predictor  # once for all children
+from batchscore.models.backends.xgboost import predictor
 from batchscore.models.folder import single_file_model
 from batchscore.models.process.loading_trial import outcome_of
 
-for path in sys.argv[1:]:
+for path in sys.argv[2:]:
     sys.stdout.flush()
     child = os.fork()
     if not child:
         try:
             model = single_file_model(
-                path, format="xgboost", architecture=None, inputs=(), outputs=(), base="."
+                path, format=sys.argv[1], architecture=None, inputs=(), outputs=(), base="."
             )
             found = outcome_of(model)
         except Exception as error:
@@ -119,20 +120,25 @@ def test_a_model_is_tried_once_for_its_content(spy: Path, monkeypatch: pytest.Mo
     assert (spy / "count").read_text() == "x"
 
 
-def _outcomes(paths: list[Path]) -> list[Mapping[str, Any]]:
-    command = [sys.executable, "-c", FORKS, *map(str, paths)]
+def _outcomes(form: str, paths: list[Path]) -> list[Mapping[str, Any]]:
+    command = [sys.executable, "-c", FORKS, form, *map(str, paths)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
-def test_damaged_models_end_in_a_message(tmp_path: Path, xgboost_models: Path) -> None:
+@pytest.mark.parametrize(
+    ("form", "endings"), [("xgboost", ("ubj", "json")), ("lightgbm", ("txt",))]
+)
+def test_damaged_models_end_in_a_message(
+    form: str, endings: tuple[str, ...], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     """Of 50 damaged files each is refused, loads, or ends its own process; none stops the rest."""
-    paths = list[Path]()
-    for ending in ("ubj", "json"):
-        for each in damaged((xgboost_models / f"counts.{ending}").read_bytes(), 25):
+    paths, models = list[Path](), request.getfixturevalue(f"{form}_models")
+    for ending in endings:
+        for each in damaged((models / f"counts.{ending}").read_bytes(), 50 // len(endings)):
             paths.append(tmp_path / f"{len(paths)}.{ending}")
             paths[-1].write_bytes(each)
-    found = _outcomes(paths)
+    found = _outcomes(form, paths)
     assert len(found) == 50
     kinds = Counter(next(iter(each)) for each in found)
     assert kinds["refused"] + kinds["error"] >= 16, kinds

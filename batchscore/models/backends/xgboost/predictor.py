@@ -17,7 +17,7 @@ from batchscore.errors import ModelError
 from batchscore.messages.wording import one_line
 from batchscore.models.backends.facts import DEFAULT_OUTPUT, Inputs, Promises
 from batchscore.models.backends.protocol import Predictor
-from batchscore.models.backends.tree_calls import TreeCall, require_version
+from batchscore.models.backends.tree_calls import TreeCall, require_version, returned
 from batchscore.models.backends.xgboost.backend import INPUT, call_of_file
 from batchscore.models.backends.xgboost.model_file import ModelFile
 from batchscore.models.loadable import Model
@@ -56,18 +56,6 @@ class BoosterPredictor(Predictor):
             validate_features=False,
         )
         return {self.made: returned(np.asarray(found), self.call)}
-
-
-def returned(value_b: Array, call: TreeCall) -> Array:
-    """Returns what a call returns of the objective's own values, as the sklearn wrapper does."""
-    if call.returns == "class":
-        if call.kind == "binary":
-            return np.asarray(value_b > 0.5).astype(np.int64)
-        chosen_b = value_b if call.kind == "class" else value_b.argmax(axis=1)
-        return np.asarray(chosen_b).astype(np.int64)
-    if call.returns == "probability" and call.kind == "binary" and call.positive == 0:
-        return np.asarray(1.0 - value_b, np.float32)
-    return value_b
 
 
 def load_booster(model: Model, content: bytes, found: ModelFile, threads: int) -> Predictor:

@@ -13,7 +13,7 @@ from batchscore.errors import ModelError
 from batchscore.messages.wording import type_of
 from batchscore.models.backends.calling import Calls
 from batchscore.models.backends.saving import Asked, Draft, Saver
-from batchscore.models.backends.tree_calls import TreeCall, settle_call
+from batchscore.models.backends.tree_calls import TreeCall, returned, settle_call
 from batchscore.models.backends.tree_saving import (
     KnownCalls,
     call_of_card,
@@ -24,7 +24,6 @@ from batchscore.models.backends.tree_saving import (
 )
 from batchscore.models.backends.xgboost.backend import INPUT, KINDS, used_rounds
 from batchscore.models.backends.xgboost.model_file import ModelFile, read_model_file
-from batchscore.models.backends.xgboost.predictor import returned
 
 _WEIGHTS = "model.ubj"
 

@@ -1,0 +1,1 @@
+"""Gradient-boosted trees of LightGBM, `.txt`; nothing else in batchscore imports it."""

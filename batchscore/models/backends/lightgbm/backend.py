@@ -1,0 +1,90 @@
+"""The LightGBM backend as the registry knows it; LightGBM itself is imported when it is needed."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from batchscore.errors import ModelError
+from batchscore.models.backends.facts import DEFAULT_OUTPUT, Facts, OutputSpec
+from batchscore.models.backends.lightgbm.text_file import TextFile, read_text_file
+from batchscore.models.backends.protocol import Backend, Predictor
+from batchscore.models.backends.tree_calls import TreeCall, settle_call
+from batchscore.models.loadable import read_weights
+
+if TYPE_CHECKING:
+    from batchscore.models.loadable import Model
+
+KINDS = {"binary": "binary", "multiclass": "classes", "multiclassova": "classes"}
+INPUT = "features"
+
+
+class LightGBMBackend(Backend):
+    """Model files of LightGBM, `.txt`, which name their columns."""
+
+    packages = ("lightgbm",)
+    unpinned = ("lightgbm",)
+    names_columns = True
+    takes_call = True
+    is_fragile = True
+    preloads = ("batchscore.models.backends.lightgbm.predictor",)
+
+    def require(self) -> None:
+        """Looks for LightGBM, and does not import it."""
+        if find_spec("lightgbm") is None:
+            raise ModelError(
+                "models of format 'lightgbm' need the package lightgbm, which is not installed: "
+                "pip install 'batchscore[lightgbm]'"
+            )
+
+    def inspect(self, model: Model) -> Facts:
+        """Returns what the file says, after a look at its trees."""
+        return facts_of(described(read_weights(model), model), model)
+
+    def load(self, model: Model, device: str, threads: int = 1, prove: bool = False) -> Predictor:
+        """Loads the file; a call uses one thread."""
+        self.require()
+        from batchscore.models.backends.lightgbm.predictor import load_trees
+
+        content = read_weights(model)
+        return load_trees(model, content, described(content, model))
+
+    def prepare(self) -> None:
+        """Imports LightGBM and what calls it."""
+        self.require()
+        import batchscore.models.backends.lightgbm.predictor  # noqa: F401
+
+
+def described(content: bytes, model: Model) -> TextFile:
+    """Returns what a file's content says; ModelError with its path where it cannot be read."""
+    try:
+        return read_text_file(content)
+    except ModelError as error:
+        raise ModelError(f"{model.folder}/{model.weights}: {error}") from error
+
+
+def call_of_file(found: TextFile, model: Model) -> TreeCall:
+    """Returns what of a file is called, by its card."""
+    kind = KINDS.get(found.objective, "value")
+    return settle_call(model.call, kind, found.objective, found.rounds, found.rounds)
+
+
+def facts_of(found: TextFile, model: Model) -> Facts:
+    """Returns what a file says as all backends say it."""
+    call = call_of_file(found, model)
+    # A class is one number, whatever it was chosen from.
+    shape = () if found.classes == 1 or call.returns == "class" else (found.classes,)
+    name = model.outputs[0].name if model.outputs else DEFAULT_OUTPUT
+    kind = "int64" if call.returns == "class" else "float64"
+    return Facts(
+        inputs={model.inputs[0].name if model.inputs else INPUT: (found.features,)},
+        outputs={name: shape},
+        versions={"lightgbm": ".".join(map(str, found.version))},
+        columns=found.columns,
+        input_type="float64",
+        declared=(OutputSpec(name, kind, shape),),
+        said={"objective": found.objective, "classes": str(found.classes), "call": call.said},
+    )
+
+
+BACKEND = LightGBMBackend()

@@ -1,0 +1,72 @@
+"""Tests of whole jobs of LightGBM: each score is the framework's own, to the bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+import batchscore as bs
+from tests import factory
+from tests.boosters import ROWS, TRAINED, for_training, make_frame
+from tests.models.backends.xgboost.test_jobs import job_of, own_scores, require_same, scores
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("name", ["binary_probability", "many_probability", "counts_value"])
+def test_scores_are_the_frameworks_own(name: str, tmp_path: Path, lightgbm_models: Path) -> None:
+    """A path alone is enough; nulls, infinities and unseen categories score as in LightGBM."""
+    job = job_of(tmp_path, lightgbm_models / f"{name.partition('_')[0]}.txt")
+    assert factory.run_json("run", job)["rows"]["scored"] == ROWS
+    require_same(scores(tmp_path), own_scores(lightgbm_models, name))
+    assert factory.run_json("run", job)["status"] == "unchanged"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"batch_rows": 7},
+        {"batch_rows": 1000, "workers": 3},
+        {"model_process": "on", "workers": 1},
+    ],
+    ids=str,
+)
+def test_no_way_of_running_changes_a_bit(
+    changes: dict[str, Any], tmp_path: Path, lightgbm_models: Path
+) -> None:
+    """Small batches, several workers, shuffled rows and a process of the model's own."""
+    job = job_of(tmp_path, lightgbm_models / "binary.txt", runtime=changes)
+    rows = pq.read_table(tmp_path / "in/rows.parquet")
+    order = np.random.default_rng(2).permutation(ROWS)
+    pq.write_table(rows.take(order), tmp_path / "in/rows.parquet", row_group_size=700)
+    factory.run_json("run", job)
+    require_same(scores(tmp_path), own_scores(lightgbm_models, "binary_probability"))
+
+
+def test_a_model_in_memory_becomes_a_folder(tmp_path: Path, lightgbm_models: Path) -> None:
+    """A Booster with rows of its training scores classes as the sklearn wrapper does."""
+    import lightgbm
+
+    booster = lightgbm.Booster(model_file=lightgbm_models / "many.txt")
+    rows = for_training(make_frame()[:TRAINED])
+    bs.save_model(tmp_path / "model", booster, rows, call={"returns": "class"})
+    factory.run_json("run", job_of(tmp_path, tmp_path / "model", drift={"on_fail": "warn"}))
+    expected = own_scores(lightgbm_models, "many_class").astype(np.int64)
+    require_same(scores(tmp_path), expected)
+
+
+def test_a_blank_in_a_name_is_found_again(tmp_path: Path) -> None:
+    """LightGBM writes `_` for it; the folder reads the column of the sample."""
+    import lightgbm
+
+    rows = make_frame()[["size", "count"]].rename(columns={"size": "the size"})
+    options = {"verbose": -1, "num_threads": 1}
+    data = lightgbm.Dataset(rows[:TRAINED], label=rows["count"][:TRAINED] % 2)
+    booster = lightgbm.train(options, data, 3)
+    saved = bs.save_model(tmp_path / "model", booster, rows[:TRAINED])
+    assert '"the size"' in (tmp_path / "model/preprocessing.json").read_text()
+    assert saved.outputs == {"score": "float64 []"}

@@ -1,0 +1,77 @@
+"""Tests of what is read of a LightGBM file without LightGBM."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from batchscore.errors import ModelError
+from batchscore.models.backends.lightgbm.text_file import read_text_file
+from tests.boosters import CODES, COLOURS, COLUMNS, damaged
+
+
+def test_a_file_says_what_the_model_reads(lightgbm_models: Path) -> None:
+    """Names, order, category tables, objective and rounds are those of training."""
+    found = read_text_file((lightgbm_models / "binary.txt").read_bytes())
+    assert [each.name for each in found.columns] == COLUMNS
+    tables = {each.name: each.categories for each in found.columns if each.is_category}
+    assert tables == {"colour": tuple(COLOURS), "code": tuple(CODES)}
+    assert (found.objective, found.classes, found.rounds) == ("binary", 1, 30)
+    many = read_text_file((lightgbm_models / "many.txt").read_bytes())
+    assert (many.classes, many.rounds) == (3, 30)
+
+
+def _spoilt(content: str, key: str, value: str) -> bytes:
+    """Returns a file whose first tree has another first number, in as many bytes."""
+    place = content.index("Tree=0")
+    found = re.compile(rf"^{key}=(\S+)", re.MULTILINE).search(content, place)
+    assert found is not None
+    text = value.ljust(len(found[1])) if len(value) < len(found[1]) else value
+    sizes = content.replace(found[0], f"{key}={text}", 1)
+    grown = len(text) - len(found[1])
+    first = re.search(r"^tree_sizes=(\d+)", content, re.MULTILINE)
+    assert first is not None
+    return sizes.replace(first[0], f"tree_sizes={int(first[1]) + grown}", 1).encode()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("split_feature", "5", "a split is on a feature beyond 5"),
+        ("split_feature", "-1", "a split is on a feature beyond 5"),
+        ("left_child", "999", "a child is no node"),
+        ("left_child", "0", "a child is no node"),
+        ("right_child", "-99", "a child is no node"),
+        ("num_leaves", "99", "not as many values as leaves"),
+        ("is_linear", "1", "it has linear leaves"),
+    ],
+)
+def test_trees_that_lead_out_of_memory_are_refused(
+    key: str, value: str, message: str, lightgbm_models: Path
+) -> None:
+    """The message names the tree, before the library sees the file."""
+    content = (lightgbm_models / "binary.txt").read_text()
+    with pytest.raises(ModelError, match=f"tree 0: .*{message}"):
+        read_text_file(_spoilt(content, key, value))
+
+
+def test_a_file_that_is_cut_anywhere_is_refused(lightgbm_models: Path) -> None:
+    """The library itself reads beyond its memory there."""
+    content = (lightgbm_models / "counts.txt").read_bytes()
+    end = content.index(b"pandas_categorical")
+    for size in range(0, end, 997):
+        with pytest.raises(ModelError, match="no LightGBM model"):
+            read_text_file(content[:size])
+
+
+def test_damaged_files_are_read_or_refused(lightgbm_models: Path) -> None:
+    """Each file that is cut, or has other bytes, ends in a value or in a ModelError."""
+    refused = 0
+    for each in damaged((lightgbm_models / "counts.txt").read_bytes(), 40):
+        try:
+            read_text_file(each)
+        except ModelError:
+            refused += 1
+    assert refused >= 10
