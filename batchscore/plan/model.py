@@ -73,6 +73,8 @@ def _own_format(path: str) -> str | None:
             return form
     except IsADirectoryError:
         return None
+    except FileNotFoundError as error:
+        raise ModelError(f"model.path {path}: no such model file; correct the path") from error
     except OSError as error:
         raise ModelError(
             f"model.path {path}: cannot be read ({reason(error)}); correct the path"

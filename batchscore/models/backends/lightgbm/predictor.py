@@ -73,7 +73,7 @@ def load_trees(model: Model, content: bytes, found: TextFile) -> Predictor:
     try:
         golden = model.golden is not None
         require_version("LightGBM", found.version, here, "lightgbm", golden)
-        booster = lightgbm.Booster({"verbosity": -1}, model_str=content.decode())
+        booster = lightgbm.Booster(model_str=content.decode())
     except ModelError as error:
         raise ModelError(f"{model.folder}/{model.weights}: {error}") from error
     except lightgbm.basic.LightGBMError as error:

@@ -73,6 +73,10 @@ def _parsed(content: bytes) -> Any:
             raise ValueError("nested too deeply") from error
     if content[:2] == b"{L":
         return read_ubj(content)
+    if content[:5] == b"tree\n":
+        raise ModelError(
+            "no XGBoost model, but one of LightGBM; name it .txt, or set model.format: lightgbm"
+        )
     raise ModelError(
         f"no XGBoost model: it begins with {content[:8]!r}; expected what Booster.save_model "
         "writes as .ubj or .json (a pickle, or the binary format before XGBoost 3.1, has to be "

@@ -49,7 +49,10 @@ class _Reader:
 
     def damaged(self, why: str) -> ModelError:
         """Returns the error of a file that cannot be read on."""
-        return ModelError(f"no UBJSON of XGBoost: {why} (at byte {self.place:,})")
+        return ModelError(
+            f"no XGBoost model, or damaged: {why} (at byte {self.place:,}); restore the file, or "
+            "save the model again"
+        )
 
     def take(self, size: int) -> bytes:
         """Returns the next bytes."""

@@ -255,6 +255,29 @@ def test_a_card_that_contradicts_its_file_is_refused(
     assert message in " ".join(done.output.split())
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("cut.ubj", None, "no XGBoost model, or damaged: it ends too early"),
+        ("pickle.ubj", b"\x80\x04\x95", "a pickle, or the binary format before XGBoost 3.1"),
+        ("other.json", b"tree\nversion=v4", "but one of LightGBM; name it .txt"),
+        ("notes.txt", b"hello", "no LightGBM model: it begins with b'hello'"),
+        ("gone.ubj", b"", "gone.ubj: no such model file; correct the path"),
+        ("model.pkl", b"\x80\x04\x95", "is a file; expected a model folder, a file of .json"),
+    ],
+)
+def test_other_files_are_refused(
+    name: str, content: bytes | None, message: str, tmp_path: Path, xgboost_models: Path
+) -> None:
+    """A cut file, a pickle, and a file under a wrong ending each end in one message."""
+    cut = (xgboost_models / "binary.ubj").read_bytes()[:3000]
+    if content != b"":
+        (tmp_path / name).write_bytes(cut if content is None else content)
+    done = factory.run_cli("check", job_of(tmp_path, tmp_path / name))
+    assert done.exit_code == 2
+    assert message in " ".join(done.output.split())
+
+
 def test_the_message_about_another_version_names_both(tmp_path: Path, xgboost_models: Path) -> None:
     """A model of a newer XGBoost is refused, with both versions and a remedy."""
     document = json.loads((xgboost_models / "binary.json").read_bytes())
