@@ -231,15 +231,22 @@ def load_embedded(
     return replace(loaded, job=_embedded(loaded.job))
 
 
+_OWN_RUNTIME = ("device", "precision", "compile", "micro_batch", "batch_rows")
+
+
 def _embedded(job: Job) -> Job:
-    """Returns a job without what only a run does."""
+    """Returns a job without what only a run does: all of it travels in another's pipeline."""
     checks = {"rows": RowsCheck(), "unique": (), "fresh": {}}
+    runtime = {key: getattr(job.runtime, key) for key in _OWN_RUNTIME}
     parts = {
-        "input": job.input.model_copy(update={"path": ()}),
+        "input": job.input.model_copy(update={"path": (), "ready": None}),
         "output": job.output.model_copy(update={"path": ""}),
+        "on_change": OnChange(),
+        "rejects": Rejects(),
         "checks": job.checks.model_copy(update=checks),
         "drift": Drift(),
-        "runtime": job.runtime.model_copy(update={"kernels": "default"}),
+        "runtime": Runtime().model_copy(update=runtime),
+        "notify": None,
     }
     return job.model_copy(update=parts)
 
@@ -249,6 +256,8 @@ def _as_json(job: Mapping[str, Any]) -> bytes:
         return json.dumps(job, default=_plain).encode()
     except (TypeError, ValueError) as error:
         raise JobFileError(f"the job: {error}; give texts, numbers, lists or dicts") from error
+    except RecursionError as error:
+        raise JobFileError("the job: is nested too deeply; give a dict as a file has it") from error
 
 
 def _plain(value: Any) -> Any:

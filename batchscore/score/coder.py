@@ -29,6 +29,10 @@ class RecordBatchCoder(Coder):
         """Bytes of the batch, without packing it."""
         return int(value.nbytes)
 
+    def to_type_hint(self) -> type[pa.RecordBatch]:
+        """Returns what it encodes; without, a pipeline could not be read from its own graph."""
+        return pa.RecordBatch
+
     def is_deterministic(self) -> bool:
         """Batches are never keys."""
         return False

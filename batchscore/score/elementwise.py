@@ -205,7 +205,11 @@ def element_spec(planned: ElementPlan, declared: pa.Schema) -> ElementSpec:
     if declared.names:
         shape_of(plan.loaded.job, spec.scoring, declared, declared)
     places = [spec.scoring.base, model.folder, spec.output.address]
-    facts = [plan.score, str(declared), spec.execution.device, spec.execution.tile_threads, *places]
+    # The score hash leaves out what only says which rows are rejected, and of what size blocks are.
+    asked = plan.loaded.job.model_dump(mode="json")
+    known = {name: str(kind) for name, kind in spec.scoring.scores.items()}
+    how = [spec.execution.device, spec.execution.tile_threads]
+    facts = [plan.score, asked, str(declared), known, *how, *places]
     return ElementSpec(
         spec.job,
         spec.slice,

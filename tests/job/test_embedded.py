@@ -30,13 +30,15 @@ def test_what_only_a_run_does_is_left_out(tmp_path: Path) -> None:
         "checks": {"unique": ["id"], "fresh": {"day": "1h"}, "not_null": ["a"]},
         "drift.reference": "gone.parquet",
         "rejects.max_rows": 3,
-        "runtime.kernels": "fastest",
+        "runtime": {"kernels": "fastest", "batch_rows": 7, "options": {"token": "hunter2"}},
+        "notify": {"command": ["curl", "https://hooks/hunter2"]},
     }
     job = load_embedded(str(factory.write_job(tmp_path, changes))).job
     assert [list(group) for group in job.input.filters] == [[("id", ">", 3)]]
     assert (job.output.columns, job.output.partition_by) == (("id",), ("part",))
     assert (job.checks.unique, job.checks.fresh, job.checks.not_null) == ((), {}, ("a",))
-    assert job.runtime.kernels == "default"
+    assert (job.runtime.kernels, job.runtime.batch_rows) == ("default", 7)
+    assert "hunter2" not in str(job)  # it is pickled into the pipeline
     assert (job.drift.reference, job.input.path, job.output.path) == ("model", (), "")
 
 
@@ -66,6 +68,15 @@ def test_a_wrong_job_is_refused_in_the_words_of_a_job_file(
 ) -> None:
     """Unknown keys too, also where the section may be left out."""
     with pytest.raises(JobFileError, match=message):
+        load_embedded(job)
+
+
+def test_a_dict_of_endless_depth_is_refused() -> None:
+    """With a message of batchscore, and not Python's."""
+    job: dict[str, Any] = {"path": "m"}
+    for _ in range(3_000):
+        job = {"model": job}
+    with pytest.raises(JobFileError, match="the job: is nested too deeply"):
         load_embedded(job)
 
 

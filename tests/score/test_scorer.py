@@ -112,6 +112,38 @@ def test_threads_of_a_worker_share_the_model(scorer: ElementScorer) -> None:
     assert scorer_of(scorer.spec) is scorer
 
 
+@pytest.mark.parametrize(
+    ("overrides", "fates"),
+    [
+        ("checks.accepted={part: [p0]}", (2, 4)),
+        ("checks.score_range=[0.5, 1]", (3, 3)),
+        ("checks.not_null=[part]", (6, 0)),
+        ("input.filters=[[id, '<', 2]]", (2, 0)),
+        ("output.columns=[id]", (6, 0)),
+        ("runtime.batch_rows=4", (6, 0)),
+    ],
+)
+def test_jobs_that_differ_do_not_share_what_they_ask_for(
+    tmp_path: Path, overrides: str, fates: tuple[int, int]
+) -> None:
+    """Two of one model in one process: each rejects, cuts and passes as its own job says."""
+    path = str(factory.write_job(tmp_path))
+    (whole,) = factory.make_rows(6).combine_chunks().to_batches()
+    plans = [
+        plan_elements(load_embedded(path, (), own), NOTHING, None, "", 1)
+        for own in ((), [overrides])
+    ]
+    plain, other = (scorer_of(element_spec(planned, NOTHING)) for planned in plans)
+    found = list(other.outcomes(whole))
+    scored = [each.scored for each in found if each.scored is not None]
+    assert (sum(map(len, scored)), sum(each.rejected_rows for each in found)) == fates
+    ((first,), own) = ([each.scored for each in plain.outcomes(whole)], scored[0].schema.names)
+    assert first is not None
+    assert first.num_rows == 6
+    assert (own == first.schema.names) == ("columns" not in overrides)
+    assert len(found) == (2 if "batch_rows" in overrides else 1)
+
+
 def test_each_reason_is_given(scorer: ElementScorer) -> None:
     """A rejected row has its source columns, and where and why it was rejected."""
     (whole,) = rows_of_all_fates().combine_chunks().to_batches()

@@ -160,6 +160,16 @@ def _scores(a: Sequence[float], b: Sequence[float]) -> list[float]:
     return [float(each) for each in 1 / (1 + np.exp(-logits.astype(np.float32)))]
 
 
+def test_a_pipeline_is_read_back_from_its_graph(job: Path, tmp_path: Path) -> None:
+    """As some runners do with it before they run it."""
+    p = pipeline()
+    scored, _ = p | beam.Create(factory.make_rows(5).to_batches()) | bs.Score(job)
+    scored | Keep(tmp_path / "scored")
+    graph = p.to_runner_api()
+    beam.Pipeline.from_runner_api(graph, p.runner, PipelineOptions([])).run()
+    assert len(kept_table(tmp_path / "scored")) == 5
+
+
 def test_elements_that_cannot_be_scored_are_refused_before_the_pipeline_runs(job: Path) -> None:
     """The message says what helps, and shows the fields that the job reads."""
     score, p = bs.Score(job), pipeline()
