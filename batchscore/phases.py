@@ -13,7 +13,7 @@ START_UP, PLANNING, LOADING = "start_up", "planning", "loading"
 SCORING, PUBLISHING = "scoring", "publishing"
 
 PHASES = {
-    START_UP: "starting the process, and importing Arrow, Beam and torch",
+    START_UP: "starting the process, and importing Arrow, Beam and the framework",
     PLANNING: "reading the job file, listing the input, and comparing it with what is published",
     LOADING: "loading the model and the functions, trying a sample, and starting the workers",
     SCORING: "from the first unit's first row to the last unit's end",

@@ -448,7 +448,9 @@ _RULES: Mapping[str, tuple[_Rule, ...]] = {
         _more_cores,
         _always("larger shards: what is left of Beam's work is done once a batch and a unit"),
     ),
-    "start-up": (_took("fewer and larger runs: starting Python, Beam and torch", START_UP),),
+    "start-up": (
+        _took("fewer and larger runs: starting Python, Beam and the framework", START_UP),
+    ),
     "planning": (_took("fewer and larger shards: listing and comparing them", PLANNING),),
     "loading": (
         _fewer_workers,

@@ -222,7 +222,7 @@ BUSY_READER = measured(1, 10, 1, read=9.5, infer=2, wait_read=7, engine=1)
         ("infer", {"batch_rows": 64, "call_rows": 1024}, "runtime.batch_rows of 1,024 or more"),
         ("engine", {"batch_rows": 1000}, "runtime.batch_rows above 1,000"),
         ("engine", {"cores": 2}, "larger shards"),
-        ("start-up", {"before": {"start_up": 1.0}}, "torch took 1.0 s of 12.0 s"),
+        ("start-up", {"before": {"start_up": 1.0}}, "framework took 1.0 s of 12.0 s"),
         ("planning", {"before": {"planning": 0.5}}, "comparing them took 0.5 s of 12.0 s"),
         ("loading", {}, "starting workers took 1.0 s of 12.0 s"),
         ("publishing", {"files": 400, "partition_by": ("day",)}, "output.partition_by"),

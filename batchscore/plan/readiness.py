@@ -10,7 +10,6 @@ from batchscore.models.backends.facts import DEFAULT_KERNELS, Facts
 from batchscore.models.backends.protocol import Predictor
 from batchscore.models.backends.registry import naming
 from batchscore.models.loadable import Model
-from batchscore.models.process.loading_trial import try_loading
 from batchscore.phases import SAMPLE, Stopwatch
 from batchscore.plan.columns import check_drift_columns
 from batchscore.plan.declared_scores import output_names
@@ -47,6 +46,8 @@ def verify(
         device = backend.resolve(asked)
         _check_shapes(plan.spec.scoring.model, backend.inspect(plan.spec.scoring.model))
         if backend.is_fragile:
+            from batchscore.models.process.loading_trial import try_loading
+
             try_loading(plan.spec.scoring.model)
         predictor = backend.load(plan.spec.scoring.model, "cpu", prove=True)
     _check_steps(plan.spec)
