@@ -16,9 +16,9 @@ from batchscore.columnar.arrays import make_batch, to_numpy
 from batchscore.errors import InputError
 from batchscore.messages.wording import one_line, type_of
 from batchscore.score.scorer import ElementScorer, Outcome
-from batchscore.score.shape import needed_columns, needs_schema, passed_names
+from batchscore.score.shape import UNTYPED, needs_schema, passed_names
 from batchscore.stages.block import Cause
-from batchscore.stages.casting import narrowed
+from batchscore.stages.casting import narrowed, plain_type
 from batchscore.stages.write import MODEL_VERSION, REASON_COLUMNS, free_names
 
 Fields = Mapping[str, Any]
@@ -67,7 +67,8 @@ def _to_batch(rows: Sequence[Fields], scorer: ElementScorer) -> tuple[pa.RecordB
     schema = scorer.spec.declared
     if not schema.names:
         spec = scorer.spec
-        raise needs_schema(needed_columns(spec.asked, spec.scoring.model))
+        raise needs_schema(spec.asked, spec.scoring.model, UNTYPED)
+    schema = pa.schema([pa.field(field.name, plain_type(field.type)) for field in schema])
     columns, causes, bad = list[pa.Array](), list[Cause](), set[int]()
     for field in schema:
         column, misfits = _column(rows, field)
@@ -139,12 +140,17 @@ def _scored(rows: Sequence[Fields], outcome: Outcome, scorer: ElementScorer) -> 
         new = {**dict(zip(values.schema.names, scores, strict=True)), **version}
         clash = next((name for name in new if name in own), None)
         if clash is not None:
-            raise InputError(
-                f"bs.Score: a row has a field {clash!r}, and a score has that name; rename the "
-                "score in postprocess, or leave the field out with output.columns"
-            )
+            raise taken(clash)
         made[place] = {**own, **new}
     return made
+
+
+def taken(name: str) -> InputError:
+    """Returns the error of a field that has the name of a score."""
+    return InputError(
+        f"bs.Score: a row has a field {name!r}, and a score has that name; rename the score in "
+        "postprocess, or leave the field out with output.columns"
+    )
 
 
 def _rejected(rows: Sequence[Fields], outcome: Outcome) -> dict[int, Fields]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from typing import Any, get_type_hints
+from types import UnionType
+from typing import Any, Union, get_args, get_type_hints
 
 import pyarrow as pa
 from apache_beam.pvalue import Row
@@ -15,14 +17,15 @@ from apache_beam.typehints.row_type import RowTypeConstraint
 from apache_beam.typehints.schemas import (
     named_fields_from_schema,
     named_fields_to_schema,
-    schema_from_element_type,
 )
 from apache_beam.typehints.typehints import DictConstraint, TupleConstraint
 
 from batchscore.columnar.arrays import leaf_numbers
 from batchscore.errors import InvalidError
+from batchscore.job import column_checks
 from batchscore.score.elementwise import ElementPlan
-from batchscore.score.shape import needed_columns, needs_schema, passed_names
+from batchscore.score.python_rows import taken
+from batchscore.score.shape import UNTYPED, needed_columns, needs_schema, passed_names
 from batchscore.stages.write import MODEL_VERSION
 
 _BATCHES = (pa.RecordBatch, pa.Table)
@@ -37,28 +40,51 @@ def is_mapping(element: Any) -> bool:
 
 
 def schema_of(element: Any) -> pa.Schema:
-    """Returns Arrow's types of a row type's fields; empty if Beam does not know them all."""
+    """Returns Arrow's types of a row type's fields, as far as Beam and Arrow know them."""
+    found = []
+    for field in _typed_fields(element):
+        try:
+            (known,) = arrow_schema_from_beam_schema(named_fields_to_schema([field]))
+        except _UNKNOWN:
+            continue
+        found.append(pa.field(field[0], known.type))
+    return pa.schema(found)
+
+
+def _typed_fields(element: Any) -> list[tuple[str, Any]]:
+    """Returns the fields of a row type with their types; none of what is no row type."""
+    if isinstance(element, RowTypeConstraint):
+        return [(name, _spelled(kind)) for name, kind in element._fields]
+    if not _is_row_class(element):
+        return []
     try:
-        found = arrow_schema_from_beam_schema(_beam_schema(element))
-    except _UNKNOWN:
-        return pa.schema([])
-    return pa.schema([pa.field(field.name, field.type) for field in found])
-
-
-def _beam_schema(element: Any) -> Any:
-    """Returns Beam's schema of a type; raises one of what Beam raises if it has none."""
-    if _is_row_class(element) and issubclass(element, tuple):
         # Beam reads annotations as they are, which may be texts.
-        return named_fields_to_schema([*get_type_hints(element).items()])
-    return schema_from_element_type(element)
+        hints = get_type_hints(element)
+    except (NameError, TypeError):
+        return []
+    names = getattr(element, "_fields", None) or [each.name for each in _dataclass_fields(element)]
+    return [(name, _spelled(hints[name])) for name in names if name in hints]
+
+
+def _spelled(kind: Any) -> Any:
+    """Returns `X | None` as `Optional[X]`, which is all that Beam's schemas know."""
+    return Union[get_args(kind)] if isinstance(kind, UnionType) else kind  # noqa: UP007
+
+
+def _dataclass_fields(element: type) -> Sequence[dataclasses.Field[Any]]:
+    return dataclasses.fields(element) if dataclasses.is_dataclass(element) else ()
 
 
 def _is_row_class(element: Any) -> bool:
-    return isinstance(element, type) and issubclass(element, (tuple, Row))
+    rows = isinstance(element, type) and issubclass(element, (tuple, Row))
+    return rows or (isinstance(element, type) and dataclasses.is_dataclass(element))
 
 
-def require_schema(element: Any, planned: ElementPlan) -> None:
-    """Refuses elements that need a schema, and those that are no rows at all.
+def require_types(element: Any, declared: pa.Schema, planned: ElementPlan) -> None:
+    """Refuses elements without the types that a job needs, and those that are no rows at all.
+
+    Args:
+        declared: What `schema_of` knows of them.
 
     Raises:
         InvalidError: They are known to be so; where Beam knows nothing, a worker will.
@@ -68,9 +94,31 @@ def require_schema(element: Any, planned: ElementPlan) -> None:
             f"bs.Score: the elements are {element}; expected record batches, tables, dictionaries, "
             "named tuples or beam.Row: convert them with beam.Map"
         )
-    if is_mapping(element) or isinstance(element, RowTypeConstraint) or _is_row_class(element):
-        plan = planned.plan
-        raise needs_schema(needed_columns(plan.loaded.job, plan.spec.scoring.model))
+    job, model = planned.plan.loaded.job, planned.plan.spec.scoring.model
+    fields = dict(_typed_fields(element))
+    unknown = [name for name in fields if name not in declared.names]
+    if job.preprocess is None or job.preprocess.columns is not None:
+        checked = {check.column for check in column_checks(job.checks)}
+        unknown = [name for name in unknown if name in checked | {*needed_columns(job, model)}]
+    if unknown:
+        kind = getattr(fields[unknown[0]], "__name__", fields[unknown[0]])
+        why = f"field {unknown[0]!r} is a {kind}, which does not say its type in a table"
+        raise needs_schema(job, model, why)
+    if is_mapping(element) or (not declared.names and _is_row_type(element)):
+        raise needs_schema(job, model, UNTYPED)
+
+
+def _is_row_type(element: Any) -> bool:
+    return isinstance(element, RowTypeConstraint) or _is_row_class(element)
+
+
+def require_free(element: Any, planned: ElementPlan) -> None:
+    """Refuses rows of which a field has the name of a score; InvalidError."""
+    kept = passed_names(planned.plan.loaded.job)
+    names = {name for name, _ in _typed_fields(element) if kept is None or name in kept}
+    clash = next((name for name in (*(planned.scores or ()), MODEL_VERSION) if name in names), None)
+    if clash is not None:
+        raise taken(clash)
 
 
 def outcome_types(element: Any, planned: ElementPlan) -> tuple[Any, Any]:
@@ -80,8 +128,10 @@ def outcome_types(element: Any, planned: ElementPlan) -> tuple[Any, Any]:
     if is_mapping(element):
         return dict[str, Any], dict[str, Any]
     try:
-        fields = named_fields_from_schema(_beam_schema(element))
+        fields = named_fields_from_schema(named_fields_to_schema(_typed_fields(element)))
     except _UNKNOWN:
+        return Any, Any
+    if not fields:
         return Any, Any
     # The names of reasons begin with an underscore, which Beam's schemas do not take.
     return _scored_rows(fields, planned), Any

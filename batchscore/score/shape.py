@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -12,7 +11,9 @@ import pyarrow.compute as pc
 from batchscore.errors import InputError
 from batchscore.job import Job
 from batchscore.messages.wording import nearest
+from batchscore.models.features import Calendar
 from batchscore.models.loadable import Model
+from batchscore.models.vocabulary import HasVocabulary
 from batchscore.plan.columns import (
     checked_schema,
     model_columns,
@@ -119,15 +120,34 @@ def needed_columns(job: Job, model: Model) -> dict[str, str]:
     return dict.fromkeys(job.preprocess.columns or (), "preprocess.columns") | needed
 
 
-def needs_schema(needed: Iterable[str]) -> InputError:
-    """Returns the error of rows that do not say the types of their fields."""
-    names = [*needed] or ["a"]
-    pairs = ", ".join(f'("{name}", pa.float64())' for name in names[:3])
+def needs_schema(job: Job, model: Model, why: str) -> InputError:
+    """Returns the error of rows whose fields have no types; it shows a schema that has them."""
+    names = [*needed_columns(job, model)] or ["a"]
+    pairs = ", ".join(f'("{name}", {_example_type(model, name)})' for name in names[:3])
     more = ", …" if len(names) > 3 else ""
     return InputError(
-        "bs.Score: dictionaries and untyped rows do not say the types of their fields; give "
-        f"schema, with the types of what the job reads: schema=pa.schema([{pairs}{more}])"
+        f"bs.Score: {why}; give schema, with the types of what the job reads: "
+        f"schema=pa.schema([{pairs}{more}])"
     )
+
+
+UNTYPED = "dictionaries and untyped rows do not say the types of their fields"
+
+
+def _example_type(model: Model, name: str) -> str:
+    """Returns a type, in pyarrow's words, that the model takes for a column."""
+    lists = model.features.inputs.values() if model.features else ()
+    for feature in (each for features in lists for each in features if each.column == name):
+        if isinstance(feature, HasVocabulary):
+            return "pa.string()" if feature.is_text else "pa.int64()"
+        zone = ', "UTC"' if isinstance(feature, Calendar) and feature.timezone else ""
+        return f'pa.timestamp("us"{zone})' if isinstance(feature, Calendar) else "pa.float64()"
+    for given in model.inputs:
+        if model.features is None and name in given.columns:
+            kind = f"pa.{'bool_' if given.dtype == 'bool' else given.dtype}()"
+            is_list = given.varying or (given.shape and len(given.columns) == 1)
+            return f"pa.list_({kind})" if is_list else kind
+    return "pa.string()"
 
 
 def _require_columns(job: Job, model: Model, known: pa.Schema) -> None:
@@ -136,4 +156,9 @@ def _require_columns(job: Job, model: Model, known: pa.Schema) -> None:
             raise InputError(
                 f"the rows of bs.Score have no column {name!r}, which {why} needs; "
                 f"{nearest(name, known.names)}"
+            )
+        if why == "model.inputs" and pa.types.is_null(known.field(name).type):
+            raise InputError(
+                f"column {name!r} of a batch has no type, since it is null in all rows; give "
+                "bs.Score schema, with the types of what the job reads"
             )

@@ -25,13 +25,14 @@ from batchscore.arguments import checks_fields
 from batchscore.errors import InvalidError
 from batchscore.job import LoadedJob, load_embedded
 from batchscore.job.text import absolute_address
+from batchscore.messages.addresses import holds_secret
 from batchscore.messages.wording import reason
 from batchscore.plan import Plan
 from batchscore.plan.shipping import pack, send
 from batchscore.score.coder import register
 from batchscore.score.elementwise import element_spec, plan_elements
 from batchscore.score.python_rows import Fields, fields_of, score_rows
-from batchscore.score.row_types import outcome_types, require_schema, schema_of
+from batchscore.score.row_types import outcome_types, require_free, require_types, schema_of
 from batchscore.score.scorer import Outcome, scorer_of
 from batchscore.worker.spec import ElementSpec, Shipment
 from batchscore.worker.versions import Sealed
@@ -104,8 +105,9 @@ class Score(beam.PTransform[Any, Any]):
         """
         element = pcoll.element_type
         declared = self._declared if self._declared.names else schema_of(element)
-        if not declared.names:
-            require_schema(element, self._planned)
+        if not self._declared.names:
+            require_types(element, declared, self._planned)
+        require_free(element, self._planned)
         spec = element_spec(self._planned, declared)
         if self._ships:
             spec = replace(spec, shipment=_shipped(self._planned.plan))
@@ -126,6 +128,7 @@ class _Waiting:
     is_mapping: bool
     timestamp: Any
     window: Any
+    pane: Any
 
 
 class ScoreElements(Sealed, beam.DoFn):
@@ -154,12 +157,13 @@ class ScoreElements(Sealed, beam.DoFn):
         element: Any,
         timestamp: Any = beam.DoFn.TimestampParam,
         window: Any = beam.DoFn.WindowParam,
+        pane: Any = beam.DoFn.PaneInfoParam,
     ) -> Iterable[Any]:
         """Returns the outcomes of a batch, or of the rows that waited, if they are enough."""
         if isinstance(element, pa.RecordBatch | pa.Table):
             return self._score_batches(element)
         fields, is_mapping = fields_of(element), isinstance(element, Mapping)
-        self._waiting.append(_Waiting(fields, is_mapping, timestamp, window))
+        self._waiting.append(_Waiting(fields, is_mapping, timestamp, window, pane))
         return self._score_waiting() if len(self._waiting) >= _ROWS else ()
 
     def finish_bundle(self) -> Iterable[Any]:
@@ -195,10 +199,13 @@ class ScoreElements(Sealed, beam.DoFn):
 def _as_given(fields: Fields, row: _Waiting) -> WindowedValue:
     """Returns fields as what they were given as, at the time and in the window of their row."""
     made = dict(fields) if row.is_mapping else Row(**fields)
-    return WindowedValue(made, row.timestamp, (row.window,))
+    return WindowedValue(made, row.timestamp, (row.window,), row.pane)
 
 
 def _batches(element: pa.RecordBatch | pa.Table) -> list[pa.RecordBatch]:
+    if not element.num_columns:
+        # A table's rows are none of a batch without columns, and would be lost.
+        return [pa.RecordBatch.from_arrays([], names=[])]
     whole = element.combine_chunks() if isinstance(element, pa.Table) else element
     return whole.to_batches() if isinstance(whole, pa.Table) else [whole]
 
@@ -240,5 +247,11 @@ def _address(folder: str) -> str:
         raise InvalidError(
             f"bs.Score, argument ship_to: {folder} is the memory of this process, which workers do "
             "not see; give a folder or a bucket that both reach"
+        )
+    if holds_secret(folder):
+        raise InvalidError(
+            "bs.Score, argument ship_to: holds a user, password or key, or a query that may be "
+            "one, which the pipeline's graph would show; give it in the environment, or in "
+            "fsspec's own configuration files"
         )
     return absolute_address(folder, os.getcwd())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -60,6 +61,18 @@ def test_a_number_that_its_type_cannot_hold_is_rejected(scorer: ElementScorer) -
     ((_, scored, rejected),) = score_rows(rows, scorer)
     assert scored == {}
     assert [row["_error"] for row in rejected.values()] == ["InvalidValue"] * 2
+
+
+def test_a_schema_may_name_dictionaries(tmp_path: Path) -> None:
+    """Their values have no limit, however small the indices are."""
+    part = pa.field("part", pa.dictionary(pa.int8(), pa.string()))
+    declared = pa.schema([*DECLARED, part])
+    job = factory.write_job(tmp_path, {"checks.not_null": ["part"]})
+    planned = plan_elements(load_embedded(str(job)), declared, None, "", 1)
+    rows = [{"id": i, "a": 1.0, "b": 1.0, "part": f"p{i}" if i else 3} for i in range(300)]
+    ((_, scored, rejected),) = score_rows(rows, scorer_of(element_spec(planned, declared)))
+    assert len(scored) == 299
+    assert rejected[0]["_detail"] == "field 'part': 3, expected string"
 
 
 def test_a_row_that_does_not_fit_its_types_is_rejected_alone(scorer: ElementScorer) -> None:

@@ -188,6 +188,7 @@ def test_batches_of_mixed_columns_are_cast_to_the_declared_types(job: Path) -> N
     [
         ({"a": [1.0]}, "no column 'b', which model.inputs needs; expected one of a"),
         ({"a": ["x"], "b": [1.0]}, "column 'a' is string, expected numbers"),
+        ({"a": [None], "b": [1.0]}, "'a' of a batch has no type, since it is null in all rows"),
         ({"a": [1.0], "b": [1.0]}, "no column 'part', which input.filters needs"),
     ],
 )

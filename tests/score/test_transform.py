@@ -18,6 +18,7 @@ from apache_beam.coders.typecoders import registry
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.pvalue import Row
 from apache_beam.transforms.window import FixedWindows, TimestampedValue
+from apache_beam.utils.windowed_value import PANE_INFO_UNKNOWN
 
 import batchscore as bs
 from tests import factory
@@ -170,6 +171,29 @@ def test_a_pipeline_is_read_back_from_its_graph(job: Path, tmp_path: Path) -> No
     assert len(kept_table(tmp_path / "scored")) == 5
 
 
+def test_rows_keep_the_pane_that_they_came_in(job: Path, tmp_path: Path) -> None:
+    """Which tells a step that writes each pane the first firing of a window from later ones."""
+    with pipeline() as p:
+        rows = (
+            p
+            | beam.Create([("key", {"a": 0.5, "b": 1.0})])
+            | beam.WindowInto(FixedWindows(10))
+            | beam.GroupByKey()
+            | beam.FlatMap(lambda pair: pair[1])
+        )
+        panes = beam.Map(lambda _, pane=beam.DoFn.PaneInfoParam: str(pane))
+        rows | "Before" >> panes | Keep(tmp_path / "before")
+        scored, _ = rows | bs.Score(job, schema=SCHEMA)
+        scored | "After" >> panes | "Keep after" >> Keep(tmp_path / "after")
+    assert kept(tmp_path / "after") == kept(tmp_path / "before") != [str(PANE_INFO_UNKNOWN)]
+
+
+def test_a_table_without_columns_is_refused(job: Path, tmp_path: Path) -> None:
+    """Its rows would be lost."""
+    with pytest.raises(bs.InvalidError, match=r"have no column 'a', which model\.inputs needs"):
+        run([factory.make_rows(3).select([])], tmp_path, bs.Score(job))
+
+
 def test_elements_that_cannot_be_scored_are_refused_before_the_pipeline_runs(job: Path) -> None:
     """The message says what helps, and shows the fields that the job reads."""
     score, p = bs.Score(job), pipeline()
@@ -188,6 +212,10 @@ def test_elements_that_cannot_be_scored_are_refused_before_the_pipeline_runs(job
         ({"sample": pa.table({"a": [1.0]})}, "no column 'b', which model.inputs needs"),
         ({"sample": pa.table({"a": []})}, "argument sample: has no rows"),
         ({"ship_to": "memory://shared"}, "argument ship_to: memory://shared is the memory of this"),
+        (
+            {"ship_to": "ftp://me:hunter2@host/x"},
+            r"argument ship_to: holds a user, password or key",
+        ),
         ({"ship_to": ""}, "argument ship_to: is empty"),
         ({"threads": 0}, "argument threads: expected 1 or more, found 0"),
         ({"schema": {"a": "float"}}, "Score, argument schema: expected a Schema or None, found"),
