@@ -166,7 +166,7 @@ def _is_lost(store: Store, last: Holder) -> bool:
     """Tells whether nobody seems to work on a run, so that it may be closed."""
     if last.is_over or last.age > last.patience or has_ended(store, last):
         return True
-    return last.submission is not None and ask(last.submission) in ("ended", "gone")
+    return last.job is not None and ask(last.job) in ("ended", "gone")
 
 
 def _is_late(manifest: Manifest) -> bool:
@@ -278,7 +278,7 @@ def _remedy(status: str) -> str:
 def _cancel_job(followed: Followed, seconds: float) -> bool:
     """Has the engine end the job of a run that no launcher ends; tells whether it was asked."""
     last = followed.holder()
-    job = last.submission if last is not None and not last.released else None
+    job = last.job if last is not None and not last.released else None
     if last is None or job is None:
         return False
     alone = job.detached or last.is_dead or seconds > _LAUNCHER_SECONDS

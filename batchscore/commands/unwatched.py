@@ -36,9 +36,9 @@ def take(store: Store, slice_: str, command: str, run: str = "") -> Lease:
     """
     lease = acquire(store, slice_, command, run, ask)
     before = lease.before
-    if before is not None and before.submission is not None:
-        _note_error(store, before.run, before.submission)
-        _cancel(before.submission)
+    if before is not None and before.job is not None:
+        _note_error(store, before.run, before.job)
+        _cancel(before.job)
     return lease
 
 
@@ -58,7 +58,7 @@ def has_ended(store: Store, last: Holder) -> bool:
 
     A job whose workers met what they would meet again is cancelled first.
     """
-    submission = last.submission
+    submission = last.job
     if submission is None or last.released or not (submission.detached or last.is_dead):
         return False
     state = ask(submission)

@@ -27,6 +27,12 @@ _ENDED = frozenset({"FINISHED", "FAILED", "CANCELED"})
 _MOST_BYTES = 1 << 22
 _TASK_MANAGER = re.compile(r"@([^:/]+):")
 _LOOPBACK = re.compile(r"localhost|127\.[0-9.]+")
+# A lease names addresses and jobs, too, and who may write the output may write leases.
+_ROOT = re.compile(
+    r"(?:https?://)?(?:\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::[0-9]{1,5})?(?:/(?!\.{1,2}(?:/|$))[^\s/?#]+)*",
+    re.ASCII,
+)
+_JOB = re.compile(r"[0-9A-Za-z]{1,64}")
 
 
 @dataclass(frozen=True)
@@ -130,10 +136,10 @@ def _cancel(rest: str, jobs: Sequence[str]) -> int:
     """Asks Flink to cancel jobs; returns how many it took the request for."""
     done = 0
     for job in jobs:
-        request = urllib.request.Request(f"{_root(rest)}/jobs/{job}", method="PATCH")
+        request = urllib.request.Request(f"{_root(rest)}/jobs/{_id(job)}", method="PATCH")
         # One may end in the meantime, which Flink answers with an error.
         with suppress(urllib.error.HTTPError):
-            urllib.request.urlopen(request, timeout=_SECONDS).close()
+            _opener().open(request, timeout=_SECONDS).close()
             done += 1
     return done
 
@@ -168,7 +174,7 @@ def find_trouble(rest: str, name: str) -> str | None:
 def job_error(rest: str, job: str) -> str:
     """Returns the trace of what a job met last; empty if it met nothing, or Flink does not say."""
     with suppress(*_NO_ANSWER):
-        return str(_get(f"{_root(rest)}/jobs/{job}/exceptions").get("root-exception") or "")
+        return str(_get(f"{_root(rest)}/jobs/{_id(job)}/exceptions").get("root-exception") or "")
     return ""
 
 
@@ -199,13 +205,38 @@ def require_pool(pool: str, hosts: Sequence[str]) -> None:
         return
 
 
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Reports an answer that names another address as an error."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Returns no request, so that the answer is an error."""
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    return urllib.request.build_opener(_NoRedirect)
+
+
 def _root(rest: str) -> str:
-    return (rest if "://" in rest else f"http://{rest}").rstrip("/")
+    """Returns the address that all requests begin with; ValueError if it is none of HTTP.
+
+    It has no path but of plain names, and no query: requests are those to Flink alone.
+    """
+    plain = rest.rstrip("/")
+    if not _ROOT.fullmatch(plain):
+        raise ValueError("it is no address of HTTP")
+    return plain if "://" in plain else f"http://{plain}"
+
+
+def _id(job: str) -> str:
+    """Returns a job's id; ValueError if it cannot be one."""
+    if not _JOB.fullmatch(job):
+        raise ValueError("it is no id of a job")
+    return job
 
 
 def _get(address: str) -> Any:
     deadline = time.monotonic() + _SECONDS
-    with urllib.request.urlopen(address, timeout=_SECONDS) as answer:
+    with _opener().open(address, timeout=_SECONDS) as answer:
         return json.loads(_read(answer, deadline))
 
 

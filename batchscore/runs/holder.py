@@ -95,6 +95,13 @@ class Holder:
         return self.released or (self.submission is None and self.is_dead)
 
     @property
+    def job(self) -> Submission | None:
+        """How this machine may ask for its job at the engine; None if it has none."""
+        if self.submission is None or self.machine == machine():
+            return self.submission
+        return self.submission.from_elsewhere()
+
+    @property
     def is_dead(self) -> bool:
         """Whether the process that took it is known to be dead."""
         if self.machine != machine():

@@ -332,15 +332,15 @@ def require_free(store: Store, slice_: str, ask: Ask) -> bool:
 
 def _patience(last: Holder, ask: Ask) -> float:
     """Returns for how many seconds after its renewal a lease keeps others out, by its engine."""
-    if last.submission is None or last.released:
+    if last.job is None or last.released:
         return last.patience
-    state = ask(last.submission)
+    state = ask(last.job)
     if state == "alive":
         return math.inf
     if state == "unknown":
         return last.patience
     # The launcher ends a run whose job has ended; a job may be unknown to its engine for a while.
-    is_watched = not (last.submission.detached or last.is_dead)
+    is_watched = not (last.job.detached or last.is_dead)
     return EXPIRY_SECONDS if is_watched or state == "gone" else 0.0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
@@ -16,6 +16,7 @@ JobState = Literal["alive", "ended", "gone", "unknown"]
 `unknown` if the engine cannot be asked, or does not answer.
 """
 
+_LOOPBACK = re.compile(r"(https?://)?(localhost|127\.[0-9.]+|\[::1\])(:[0-9]+)?(/.*)?", re.DOTALL)
 _USER = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://)?[^/?#]*@")
 
 
@@ -50,6 +51,10 @@ class Submission:
             return 0.0
         end, start = map(datetime.fromisoformat, (self.deadline, renewed))
         return (end - start).total_seconds()
+
+    def from_elsewhere(self) -> Submission:
+        """Returns what another machine than the launcher's knows: its loopback is not the same."""
+        return replace(self, address="") if _LOOPBACK.fullmatch(self.address) else self
 
     def __str__(self) -> str:
         """Names the job, as messages do."""

@@ -20,6 +20,7 @@ from batchscore.engines.flink_rest import (
     ask_cluster,
     cancel_job,
     cancel_jobs,
+    job_error,
     job_state,
     require_pool,
 )
@@ -147,6 +148,76 @@ def test_the_state_of_a_job_is_unknown_where_flink_does_not_answer() -> None:
     assert not cancel_job(f"127.0.0.1:{free_port()}", "a", "one")
     with answering(Other) as port:
         assert job_state(f"127.0.0.1:{port}", "a", "one") == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("", "?key="),
+        ("", "#"),
+        ("", "/../up"),
+        ("", "/."),
+        ("", "/a b"),
+        ("", "/\r\nHost: else"),
+        ("user:word@", ""),
+        ("ftp://", ""),
+        ("http:", ""),
+    ],
+)
+def test_only_flink_is_asked_whatever_a_lease_names(before: str, after: str) -> None:
+    """Who may write an output has no requests sent but those that Flink knows."""
+    seen = list[str]()
+
+    class Watched(Flink):
+        def do_GET(self) -> None:
+            seen.append(self.path)
+            self.answer(200, {"jobs": JOBS})
+
+    with answering(Watched) as port:
+        address = f"{before}127.0.0.1:{port}{after}"
+        assert job_state(address, "a", "one") == "unknown"
+        assert not cancel_job(address, "a", "one")
+        assert not cancel_job(f"127.0.0.1:{port}", "../a?x=", "one")
+        assert job_error(f"127.0.0.1:{port}", "../a") == ""
+    assert seen == []
+
+
+def test_a_file_is_no_cluster(tmp_path: Path) -> None:
+    """Else a lease could have any file of this machine read."""
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs/overview").write_text(json.dumps({"jobs": JOBS}))
+    for address in (tmp_path.as_uri(), f"data:,{tmp_path}", str(tmp_path)):
+        assert job_state(address, "b", "one") == "unknown"
+
+
+def test_an_answer_that_names_another_address_is_not_followed(rest: str) -> None:
+    """Nobody but the address that a job or a lease names is asked."""
+
+    class Elsewhere(Flink):
+        def do_GET(self) -> None:
+            self.send_response(302)
+            self.send_header("Location", f"http://{rest}{self.path}")
+            self.end_headers()
+
+    with answering(Elsewhere) as port:
+        assert job_state(f"127.0.0.1:{port}", "b", "one") == "unknown"
+        with pytest.raises(InvalidError, match="Flink does not answer at"):
+            ask_cluster(f"127.0.0.1:{port}")
+
+
+@pytest.mark.parametrize(
+    "path", ["", "/", "/flink", "/api/v1/namespaces/a/services/http:b:8081/proxy"]
+)
+def test_a_cluster_may_be_behind_a_path(path: str) -> None:
+    """An ingress and Kubernetes' own proxy give it one."""
+
+    class Below(Flink):
+        def do_GET(self) -> None:
+            self.path = self.path.removeprefix(path.rstrip("/"))
+            super().do_GET()
+
+    with answering(Below) as port:
+        assert job_state(f"http://localhost:{port}{path}", "a", "one") == "alive"
 
 
 def test_a_job_is_cancelled_by_id_or_name(rest: str) -> None:

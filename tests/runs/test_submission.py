@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from batchscore.errors import RecordError
+from batchscore.errors import RecordError, RetryError
 from batchscore.runs.holder import (
     EXPIRY_SECONDS,
     Holder,
@@ -20,8 +20,10 @@ from batchscore.runs.holder import (
     lease_path,
     utc_now,
 )
-from batchscore.runs.submission import Submission, without_secrets
+from batchscore.runs.lease import acquire
+from batchscore.runs.submission import JobState, Submission, without_secrets
 from batchscore.storage.store import Store
+from batchscore.system.processes import machine
 
 SLICE = "job,date=2026-11-20"
 BEFORE = {"number", "run", "command", "user", "host", "pid", "started", "machine"}
@@ -114,3 +116,34 @@ def test_a_job_may_wait_for_its_first_worker_until_its_deadline(store: Store) ->
 def test_no_secret_of_an_address_is_stored(address: str, plain: str) -> None:
     """User, password, query and fragment are left out."""
     assert without_secrets(address) == plain
+
+
+@pytest.mark.parametrize(
+    ("address", "asked"),
+    [
+        ("localhost:8081", ""),
+        ("http://127.0.0.1:8081/flink", ""),
+        ("https://[::1]:8081", ""),
+        ("flink:8081", "flink:8081"),
+        ("localhost.example.org:8081", "localhost.example.org:8081"),
+    ],
+)
+def test_loopback_is_asked_on_the_machine_that_named_it(address: str, asked: str) -> None:
+    """Elsewhere another Flink may listen there, which knows no such job."""
+    job = Submission("flink", "a1b2", address=address)
+    there = lease(0, job)
+    assert there.machine != machine()
+    assert there.job == replace(job, address=asked)
+    assert replace(there, machine=machine()).job == job
+
+
+def test_a_job_that_waits_is_not_taken_for_lost_where_another_flink_answers(store: Store) -> None:
+    """Its deadline decides there, as it does where nobody answers."""
+
+    def ask(job: Submission) -> JobState:
+        return "gone" if job.address else "unknown"
+
+    job = Submission("flink", "a1b2", address="localhost:8081", deadline=moment(600), detached=True)
+    write(store, lease(-2 * EXPIRY_SECONDS, job))
+    with pytest.raises(RetryError, match="no worker has started yet"):
+        acquire(store, SLICE, "run", "r2", ask)
