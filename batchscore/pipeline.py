@@ -12,14 +12,15 @@ from batchscore.stages.block import Block
 from batchscore.system.beam_import import PCollection, RunInference, ToList, beam
 from batchscore.transforms import (
     Finish,
-    InspectWorker,
     NetworkHandler,
     PostprocessBlocks,
     PreprocessBlocks,
     ReadUnits,
+    TryWorker,
     WriteUnits,
 )
 from batchscore.units.unit import Unit
+from batchscore.worker.inspection import Try
 from batchscore.worker.spec import RunSpec
 
 
@@ -33,15 +34,13 @@ def build(pipeline: beam.Pipeline, spec: RunSpec, units: Sequence[Unit]) -> None
     )
 
 
-def build_check(
-    pipeline: beam.Pipeline, spec: RunSpec, unit: Unit, packages: Sequence[str], count: int
-) -> None:
+def build_tries(pipeline: beam.Pipeline, spec: RunSpec, attempt: Try, count: int) -> None:
     """Adds a try of the job on so many workers to a pipeline."""
     (
         pipeline
-        | "Tries" >> beam.Create([(number, unit, packages) for number in range(count)])
+        | "Tries" >> beam.Create([(number, attempt) for number in range(count)])
         | "Spread" >> beam.Reshuffle()
-        | "Try" >> beam.ParDo(InspectWorker(spec)).with_output_types(str)
+        | "Try" >> beam.ParDo(TryWorker(spec)).with_output_types(str)
     )
 
 

@@ -31,7 +31,7 @@ from batchscore.units.unit import Unit
 from batchscore.worker.arrival import arrived
 from batchscore.worker.attempts import Attempts
 from batchscore.worker.golden import ensure_golden, record_golden
-from batchscore.worker.inspection import FOUND, inspect_worker
+from batchscore.worker.inspection import FOUND, Try
 from batchscore.worker.log import save_log
 from batchscore.worker.presence import attend
 from batchscore.worker.scoring import (
@@ -129,14 +129,14 @@ class ReadUnits(SpecDoFn):
                 yield from blocks
 
 
-class InspectWorker(SpecDoFn):
+class TryWorker(SpecDoFn):
     """Tries a few rows on whichever worker gets the element, and writes down what was found."""
 
-    def process(self, element: tuple[int, Unit, Sequence[str]]) -> Sequence[str]:
+    def process(self, element: tuple[int, Try]) -> Sequence[str]:
         """Returns nothing; the launcher reads the findings in the output."""
-        number, unit, packages = element
+        number, attempt = element
         with recording(self._spec):
-            found = inspect_worker(self._spec, unit, packages)
+            found = attempt(self._spec)
             self._spec.output.write_json(f"{FOUND}/{number}.json", asdict(found), flush=False)
             return []
 

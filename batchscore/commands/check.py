@@ -39,12 +39,13 @@ from batchscore.phases import (
     Stopwatch,
 )
 from batchscore.plan import Plan, Work, keeping_kernels, make_plan, settle
+from batchscore.plan.elsewhere import seen_here
 from batchscore.plan.estimate import estimate_seconds
 from batchscore.plan.newest import newest_bound
 from batchscore.plan.places import probe_output
 from batchscore.plan.plan import day_end
 from batchscore.plan.rehearsal import Rehearsal, rehearse
-from batchscore.runs.checks import Check, check_rejects, check_schema, worst
+from batchscore.runs.checks import Check, check_golden, check_rejects, check_schema, worst
 from batchscore.runs.history import read_manifest, runs_before
 from batchscore.runs.holder import describe_holder, holder
 from batchscore.runs.publication import pending
@@ -243,8 +244,9 @@ def _try(plan: Plan, work: Work, clock: Stopwatch, flags: Sequence[str], scores:
         plan = with_process(plan, plan.workers)
         plan = prepared(plan, work.units, clock, all_flags(plan.loaded.job.runtime, flags))
         spent = clock.spent()
-        rehearsal = rehearse(plan, work)
-        scoring = estimate_seconds(plan, work, rehearsal)
+        mine = seen_here(plan)
+        rehearsal = rehearse(mine, work)
+        scoring = estimate_seconds(mine, work, rehearsal)
         workers = _elsewhere(plan, work, flags) if scores else None
         return _Tryout(plan, rehearsal, scoring, spent, workers, None)
     except BatchscoreError as error:
@@ -306,8 +308,18 @@ def _judge(tried: _Tryout, work: Work) -> list[Check]:
     batch = f"in the first {counted(rehearsal.rows, 'row')}: "
     in_batch = [replace(each, detail=batch + each.detail) for each in checks]
     found = [*_volume(plan, work), *_rejects(plan, work, rehearsal), *in_batch]
-    found += _ages(plan, work, rehearsal)
+    found += [*_ages(plan, work, rehearsal), *_golden(tried)]
     return [*found, *_reused(plan, work, {check.name for check in found if not check.passed})]
+
+
+def _golden(tried: _Tryout) -> list[Check]:
+    """Judges what workers made of the golden rows; on their devices, not on this machine's."""
+    made = [each.golden for each in tried.workers.found if each.golden] if tried.workers else []
+    if not made:
+        return []
+    tolerance = tried.plan.spec.scoring.model.tolerance
+    checks = check_golden([each["gaps"] for each in made], tolerance, made[0]["rows"])
+    return [replace(each, detail=f"on workers: {each.detail}") for each in checks]
 
 
 def _ages(plan: Plan, work: Work, rehearsal: Rehearsal) -> list[Check]:

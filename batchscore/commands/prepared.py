@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,7 @@ from batchscore.models.process import early
 from batchscore.models.process.current import host_for
 from batchscore.phases import BEAM, FRAMEWORK, IMPORTS, MODEL, SAMPLE, Stopwatch
 from batchscore.plan import Plan
+from batchscore.plan.elsewhere import is_elsewhere, on_cpu, unplaced
 from batchscore.plan.model_process import with_model_process
 from batchscore.system.imports import uncollected, warn_of_compiling
 from batchscore.units.unit import Unit
@@ -24,6 +27,8 @@ from batchscore.worker.scoring import backend_for
 
 if TYPE_CHECKING:
     from batchscore.plan.prove import SampleRows
+
+_log = logging.getLogger("batchscore.run")
 
 
 def with_process(plan: Plan, workers: int) -> Plan:
@@ -74,8 +79,34 @@ def prepared(plan: Plan, units: Sequence[Unit], clock: Stopwatch, flags: Sequenc
         sample = _read_ahead(plan, units)
     with clock.during(FRAMEWORK), uncollected():
         backend_for(plan.spec).prepare()
+    ships = engine_of(plan).ships
     with clock.during(MODEL):
-        return verify(plan, units, clock, sample)
+        if ships and is_elsewhere(plan):
+            tried = verify(on_cpu(plan), units, clock, sample)
+            return _placed(plan, tried, units, flags)
+        return verify(_with_workers_device(plan) if ships else plan, units, clock, sample)
+
+
+def _placed(plan: Plan, tried: Plan, units: Sequence[Unit], flags: Sequence[str]) -> Plan:
+    """Returns the plan with the device that only workers have, once one of them has tried it."""
+    from batchscore.commands.workers_check import place_by_worker
+
+    if not units:
+        return unplaced(plan, tried)
+    _log.warning(
+        "runtime.device %s: not on this machine; model and functions were tried on its CPU, and a "
+        "worker tries the device",
+        plan.spec.execution.device,
+    )
+    return place_by_worker(plan, tried, units, flags)
+
+
+def _with_workers_device(plan: Plan) -> Plan:
+    """Returns the plan on the CPU if its device is `auto`: workers must not differ in theirs."""
+    if plan.spec.execution.device != "auto":
+        return plan
+    execution = replace(plan.spec.execution, device="cpu")
+    return replace(plan, spec=replace(plan.spec, execution=execution))
 
 
 def _read_ahead(plan: Plan, units: Sequence[Unit]) -> SampleRows | None:

@@ -7,12 +7,22 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
 
 from batchscore.commands.ending import explained
 from batchscore.commands.prepared import engine_of
 from batchscore.engines.protocol import Handle
 from batchscore.errors import BatchscoreError, InvalidError
 from batchscore.plan import Plan
+from batchscore.plan.elsewhere import (
+    Placement,
+    part_of,
+    place_there,
+    placed_as,
+    seen_here,
+    unplaced,
+)
 from batchscore.plan.places import removing_folders
 from batchscore.plan.sample import read_sample
 from batchscore.plan.shipping import pack, send
@@ -21,8 +31,8 @@ from batchscore.runs.failures import find_own_error, read_failure, shortened
 from batchscore.storage.store import Store
 from batchscore.storage.typed import decode
 from batchscore.units.unit import Unit
-from batchscore.worker.inspection import FOUND, Findings, difference, inspect_worker
-from batchscore.worker.spec import RunIdentity, RunSpec
+from batchscore.worker.inspection import FOUND, Findings, Try, difference, inspect_worker
+from batchscore.worker.spec import RunIdentity, RunSpec, Shipment
 
 _ROWS = 64
 _MOST_WORKERS = 16
@@ -30,6 +40,8 @@ _SECONDS = 300.0
 _LOOK_SECONDS = 0.25
 _END_SECONDS = 20.0
 _RUN = "check"
+
+_Found = TypeVar("_Found", Findings, Placement)
 
 
 @dataclass(frozen=True)
@@ -69,26 +81,59 @@ def check_workers(plan: Plan, units: Sequence[Unit], flags: Sequence[str]) -> Wo
     sample = read_sample(units, plan.spec.scoring.source, _ROWS)
     if sample is None:
         return None
-    engine, shipment = engine_of(plan), pack(plan)
     with _store_for(plan.spec.output) as store:
-        plan = _on_few_rows(plan, store)
-        spec = plan.spec
-        run = RunSpec(
-            spec.job, spec.slice, store, spec.scoring, spec.execution, RunIdentity(_RUN, 1, _RUN)
-        )
-        packages = tuple(shipment.versions)
-        own = inspect_worker(run, sample.unit, packages)
-        run = replace(run, shipment=shipment)
-        send(plan, shipment)
+        shipment, few = pack(plan), _on_few_rows(plan, store)
+        attempt = partial(inspect_worker, unit=sample.unit, packages=tuple(shipment.versions))
+        own = attempt(_run_of(_on_few_rows(seen_here(plan), store)))
         count, start = min(plan.workers, _MOST_WORKERS), time.monotonic()
-
-        from batchscore.pipeline import build_check
-
-        work = engine.submit(
-            lambda pipeline: build_check(pipeline, run, sample.unit, packages, count), plan, flags
-        )
-        found = _await(work, run, count)
+        found = _try(Findings, few, shipment, attempt, count, flags)
         return WorkersChecked(own, found, time.monotonic() - start)
+
+
+def place_by_worker(plan: Plan, tried: Plan, units: Sequence[Unit], flags: Sequence[str]) -> Plan:
+    """Has one worker resolve the device of a plan, and prove there what depends on it.
+
+    Args:
+        plan: What the job asks for.
+        tried: The plan as it was tried here, on the CPU.
+        units: What a run would score.
+        flags: All Beam options.
+
+    Raises:
+        InvalidError: The worker has no such device, or a score may not be computed on it; the
+            message is the worker's.
+    """
+    sample = read_sample(units, plan.spec.scoring.source, _ROWS)
+    if sample is None:
+        return unplaced(plan, tried)
+    small = part_of(plan, sample.unit)
+    attempt = partial(place_there, plan=small, units=(sample.unit,))
+    with _store_for(plan.spec.output) as store:
+        sent = replace(plan, spec=replace(plan.spec, output=store))
+        found = _try(Placement, sent, pack(plan), attempt, 1, flags)
+    return placed_as(plan, tried, found[0])
+
+
+def _try(
+    kind: type[_Found],
+    plan: Plan,
+    shipment: Shipment,
+    attempt: Try,
+    count: int,
+    flags: Sequence[str],
+) -> tuple[_Found, ...]:
+    """Has workers of the plan's engine try something; returns what each process found."""
+    from batchscore.pipeline import build_tries
+
+    run = replace(_run_of(plan), shipment=shipment)
+    send(plan, shipment)
+    work = engine_of(plan).submit(lambda p: build_tries(p, run, attempt, count), plan, flags)
+    return _await(kind, work, run)
+
+
+def _run_of(plan: Plan) -> RunSpec:
+    spec, identity = plan.spec, RunIdentity(_RUN, 1, _RUN)
+    return RunSpec(spec.job, spec.slice, spec.output, spec.scoring, spec.execution, identity)
 
 
 @contextmanager
@@ -116,7 +161,7 @@ def _on_few_rows(plan: Plan, store: Store) -> Plan:
     return replace(plan, spec=spec)
 
 
-def _await(work: Handle, run: RunSpec, count: int) -> tuple[Findings, ...]:
+def _await(kind: type[_Found], work: Handle, run: RunSpec) -> tuple[_Found, ...]:
     deadline = time.monotonic() + _SECONDS
     try:
         while work.is_alive() and time.monotonic() < deadline:
@@ -126,7 +171,7 @@ def _await(work: Handle, run: RunSpec, count: int) -> tuple[Findings, ...]:
         if work.is_alive():
             work.cancel()
             work.join(_END_SECONDS)
-    found = _read(run.output)
+    found = _read(kind, run.output)
     if work.error is not None:
         raise _refused(explained(run, work.error)) from work.error
     if not found:
@@ -149,11 +194,11 @@ def _refused(error: BatchscoreError) -> InvalidError:
     return InvalidError(f"tried on a worker: {error}")
 
 
-def _read(store: Store) -> tuple[Findings, ...]:
+def _read(kind: type[_Found], store: Store) -> tuple[_Found, ...]:
     """Returns what each process found; one that was asked several times counts once."""
-    found = dict[tuple[str, int], Findings]()
+    found = dict[tuple[str, int], _Found]()
     for name in store.names(FOUND):
         with suppress(OSError, ValueError):
-            each = decode(Findings, store.read_json(f"{FOUND}/{name}"))
+            each = decode(kind, store.read_json(f"{FOUND}/{name}"))
             found.setdefault((each.host, each.pid), each)
     return tuple(found[key] for key in sorted(found))

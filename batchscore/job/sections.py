@@ -320,7 +320,8 @@ class Runtime(Section):
         default="auto",
         description="`cpu`, `cuda`, `cuda:N`, or `auto`: a GPU if the machine has one. If a GPU"
         " is asked for and does not exist, that is an error, never a slow run on "
-        "the CPU.",
+        "the CPU. On `flink` the workers' machines need the GPU, the launcher's does not, and "
+        "`auto` is the CPU.",
     )
     precision: Literal["float32", "tf32", "bf16", "fp16"] = Field(
         default="float32",

@@ -23,6 +23,7 @@ from batchscore.stages.block import Block, End
 from batchscore.stages.read import read_unit_ahead
 from batchscore.stages.write import Attempt, UnitWriter
 from batchscore.system.resources import count_cores
+from batchscore.telemetry import STAGES
 from batchscore.units.record import UnitRecord
 from batchscore.units.unit import Unit
 from batchscore.worker.attempts import Arrivals
@@ -63,7 +64,9 @@ def estimate_seconds(plan: Plan, work: Work, rehearsal: Rehearsal | None) -> flo
             first, longer = _measure(spec, work.units[0])
     except BatchscoreError:
         # The first batch is judged; a run may pass what failed behind it, such as a bad shard.
-        first = longer = Stretch(rehearsal.rows, sum(rehearsal.seconds.values()), 0.0)
+        # Next to the stages' seconds are moments, and waits.
+        busy = sum(rehearsal.seconds.get(stage.name, 0.0) for stage in STAGES)
+        first = longer = Stretch(rehearsal.rows, busy, 0.0)
     return rehearsal.cold_seconds + expected_seconds(first, longer, work.units, plan.workers)
 
 

@@ -76,6 +76,7 @@ class Plan:
         choices: What `auto` came to, and why, by key of the job file.
         inference: How the network is called, for the manifest.
         gpus: GPUs that workers may share out, a name each; empty on the CPU.
+        here: How this process computes rows to try them, if only workers have the device.
         references: What its profile is compared with.
         score_facts: All that scores depend on but the rows, by name.
         fingerprint: Changes whenever the published rows could.
@@ -96,6 +97,7 @@ class Plan:
     fingerprint: str
     inference: dict[str, Any] = field(default_factory=dict)
     gpus: tuple[str, ...] = ()
+    here: Execution | None = None
 
 
 def make_plan(loaded: LoadedJob) -> Plan:

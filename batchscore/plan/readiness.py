@@ -42,6 +42,7 @@ def verify(
         InvalidError: The first batch, where it has to be tried, cannot be scored.
     """
     backend, asked = backend_for(plan.spec), plan.spec.execution.device
+    named = plan.loaded.job.runtime.device
     with naming(plan.spec.scoring.model.format):
         device = backend.resolve(asked)
         _check_shapes(plan.spec.scoring.model, backend.inspect(plan.spec.scoring.model))
@@ -52,7 +53,7 @@ def verify(
         predictor = backend.load(plan.spec.scoring.model, "cpu", prove=True)
     _check_steps(plan.spec)
     notes = dict(predictor.notes)
-    facts = {"device": f"{backend.describe(device)}, asked for {asked}", **notes}
+    facts = {"device": f"{backend.describe(device)}, asked for {named}", **notes}
     plan = replace(
         plan,
         spec=replace(plan.spec, execution=replace(plan.spec.execution, device=device)),

@@ -185,6 +185,7 @@ class UnitEntry:
         sidecars: What the three files above hold.
         tallies: What the checks of columns counted.
         kernels: The kernels that scored it, if not the default ones.
+        device: The device that scored it, if not the CPU; earlier versions left it out.
     """
 
     unit: str
@@ -205,6 +206,7 @@ class UnitEntry:
     sidecars: dict[str, FileDigest] = field(default_factory=dict)
     tallies: dict[str, Any] = field(default_factory=dict)
     kernels: str | None = None
+    device: str | None = None
 
 
 @dataclass(frozen=True)

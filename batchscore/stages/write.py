@@ -92,6 +92,7 @@ class Attempt:
         folder: Where scored and rejected rows are staged; the attempt's own.
         ledger: Where its sidecars go, next to the records of finished units.
         kernels: The kernels that the model computes with.
+        device: The device that it computes on.
     """
 
     unit: Unit
@@ -100,6 +101,7 @@ class Attempt:
     folder: str
     ledger: str
     kernels: str = DEFAULT_KERNELS
+    device: str = "cpu"
 
     @property
     def rejects_file(self) -> str:
@@ -248,6 +250,7 @@ class UnitWriter:
             sidecars=self._sidecars(),
             tallies=self._tallies.found,
             kernels=self._attempt.kernels,
+            device=self._attempt.device,
         )
 
     def _sidecars(self) -> dict[str, Digest]:

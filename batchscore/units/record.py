@@ -19,6 +19,8 @@ _VERSION = "batchscore_record"
 _NEWEST = 1
 # The kernels that a framework chooses itself: records leave them out, as earlier versions did.
 _DEFAULT_KERNELS = "default"
+# So are records of units that the CPU scored.
+_DEFAULT_DEVICE = "cpu"
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class UnitRecord:
             records that earlier versions made.
         tallies: What the checks of columns counted, by their keys.
         kernels: The kernels that the model computed with.
+        device: The device that it computed on.
     """
 
     unit: str
@@ -91,6 +94,7 @@ class UnitRecord:
     sidecars: dict[str, Digest] = field(default_factory=dict)
     tallies: dict[str, Tally] = field(default_factory=dict)
     kernels: str = _DEFAULT_KERNELS
+    device: str = _DEFAULT_DEVICE
 
     @property
     def planned(self) -> int:
@@ -106,6 +110,8 @@ class UnitRecord:
             del facts["tallies"]
         if self.kernels == _DEFAULT_KERNELS:
             del facts["kernels"]
+        if self.device == _DEFAULT_DEVICE:
+            del facts["device"]
         return {key: [*v] if isinstance(v, tuple) else v for key, v in facts.items()}
 
     @staticmethod
@@ -119,7 +125,7 @@ class UnitRecord:
         try:
             if _VERSION in facts:
                 require_version(facts, _VERSION, _NEWEST, "a unit's record")
-            facts = {"sidecars": {}, "tallies": {}, "kernels": _DEFAULT_KERNELS, **facts}
+            facts = {**_DEFAULTS, "sidecars": {}, "tallies": {}, **facts}
             facts = {name: facts[name] for name in _NAMES}
             files = tuple(StagedFile(**file) for file in facts["files"])
             columns = tuple((str(name), str(kind)) for name, kind in facts["columns"])
@@ -143,8 +149,9 @@ class UnitRecord:
 
 
 _KERNELS = re.compile("[a-z0-9_]{1,40}")
+_DEFAULTS = {"kernels": _DEFAULT_KERNELS, "device": _DEFAULT_DEVICE}
 _NAMES = tuple(each.name for each in fields(UnitRecord))
-_TEXTS = ("unit", "attempt", "run")
+_TEXTS = ("unit", "attempt", "run", "device")
 _PATHS = ("rejects_file", "rows_file", "keys_file")
 _COUNTS = ("read", "filtered", "scored", "rejected")
 

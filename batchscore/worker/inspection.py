@@ -7,8 +7,9 @@ import os
 import platform
 import secrets
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -17,12 +18,25 @@ from batchscore.messages.wording import reason
 from batchscore.stages.block import Block
 from batchscore.stages.read import read_unit
 from batchscore.units.unit import Unit
-from batchscore.worker.scoring import infer_step, load, postprocess_step, preprocess_step
-from batchscore.worker.spec import Spec
+from batchscore.worker.golden import measure_golden
+from batchscore.worker.scoring import (
+    describe_device,
+    infer_step,
+    load,
+    postprocess_step,
+    preprocess_step,
+)
+from batchscore.worker.spec import RunSpec, Spec
 from batchscore.worker.versions import versions_here
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 FOUND = "found"
 """Folder of findings in the store of an inspection."""
+
+Try = Callable[[RunSpec], "DataclassInstance"]
+"""What a worker tries, with code and model in folders of its machine; what it found."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +52,7 @@ class Findings:
         scored: Those of them that got scores.
         scores_sha256: SHA-256 of the scores, in the order of the rows.
         seconds: Seconds by step: `read`, `load`, `score`, `write`.
+        golden: What its model made of the golden rows; empty if it has none.
     """
 
     host: str
@@ -48,6 +63,7 @@ class Findings:
     scored: int
     scores_sha256: str
     seconds: dict[str, float]
+    golden: dict[str, Any] = field(default_factory=dict)
 
 
 def inspect_worker(spec: Spec, unit: Unit, packages: Iterable[str]) -> Findings:
@@ -75,11 +91,10 @@ def inspect_worker(spec: Spec, unit: Unit, packages: Iterable[str]) -> Findings:
     _probe(spec)
     clock.lap("write")
     kept = 0 if scored.values is None else scored.values.num_rows
-    device = spec.execution.device
-    versions = versions_here(packages)
-    return Findings(
-        platform.node(), os.getpid(), versions, device, len(block), kept, digest, clock.seconds
-    )
+    device, versions = describe_device(spec), versions_here(packages)
+    golden = measure_golden(spec, predictor) or {}
+    found = Findings(platform.node(), os.getpid(), versions, device, len(block), kept, digest, {})
+    return replace(found, seconds=clock.seconds, golden=golden)
 
 
 class _Clock:
@@ -126,9 +141,12 @@ def _probe(spec: Spec) -> None:
 
 
 def difference(own: Findings, found: Findings) -> str | None:
-    """Returns how a worker's scores differ from the launcher's; None if they are the same."""
+    """Returns how a worker's scores differ from the launcher's; None if they are the same.
+
+    Bits are compared on devices of one kind only.
+    """
     if (own.rows, own.scored) != (found.rows, found.scored):
         return f"{found.scored} of {found.rows} rows scored, and {own.scored} of {own.rows} here"
-    if own.scores_sha256 != found.scores_sha256:
+    if own.device == found.device and own.scores_sha256 != found.scores_sha256:
         return "other bits, as between kinds of processor or device"
     return None

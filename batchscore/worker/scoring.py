@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from batchscore.drift.table import TableProfile
@@ -211,7 +211,14 @@ def _trial(spec: Spec) -> Trial:
 
 
 def load(spec: Spec) -> Predictor:
-    """Loads the run's model to its device, compiled where the job says so."""
+    """Loads the run's model to its device, compiled where the job says so.
+
+    Raises:
+        DeviceError: This machine does not have the device.
+    """
+    if spec.execution.device != "cpu":
+        with naming(spec.scoring.model.format):
+            backend_for(spec).resolve(spec.execution.device)
     return compiled(spec, load_plain(spec))
 
 
@@ -260,7 +267,16 @@ def make_attempt(spec: RunSpec, unit: Unit, name: str) -> Attempt:
     """Returns a run's attempt at a unit, under a name that no other attempt has."""
     folder = f"{layout.staging(spec.slice)}/{name}"
     ledger = layout.ledger(spec.slice, spec.identity.score)
-    return Attempt(unit, name, spec.identity.run, folder, ledger, spec.execution.kernels)
+    attempt = Attempt(unit, name, spec.identity.run, folder, ledger, spec.execution.kernels)
+    if spec.execution.device == "cpu":
+        return attempt
+    return replace(attempt, device=describe_device(spec))
+
+
+def describe_device(spec: Spec) -> str:
+    """Returns the device that this process computes on; of the CPU no more than that."""
+    device = spec.execution.device
+    return device if device == "cpu" else backend_for(spec).describe(device)
 
 
 def open_unit(spec: Spec, attempt: Attempt) -> UnitOutput:

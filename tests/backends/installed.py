@@ -30,9 +30,18 @@ def install(folder: Path, **formats: str) -> Path:
 
 
 def write_linear_model(
-    folder: Path, weights_f: Array, bias: float, card: Mapping[str, Any] = MappingProxyType({})
+    folder: Path,
+    weights_f: Array,
+    bias: float,
+    card: Mapping[str, Any] = MappingProxyType({}),
+    files: Mapping[str, bytes] = MappingProxyType({}),
 ) -> Path:
-    """Writes a model folder of a linear model: input `x`, output `score`."""
+    """Writes a model folder of a linear model: input `x`, output `score`.
+
+    Args:
+        card: Further keys of its card.
+        files: Further files.
+    """
     file = io.BytesIO()
     np.savez(file, weights=weights_f, bias=np.float32(bias))
     facts = {
@@ -43,5 +52,5 @@ def write_linear_model(
         "inputs": {"x": {"type": "float32", "shape": [len(weights_f)]}},
         "outputs": {"score": {"type": "float32", "shape": []}},
     }
-    write_model_folder(str(folder), {**facts, **card}, {"line.npz": file.getvalue()})
+    write_model_folder(str(folder), {**facts, **card}, {"line.npz": file.getvalue(), **files})
     return folder

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from batchscore.errors import DeviceError
 from batchscore.job import load_job
 from batchscore.models.backends.facts import Call
 from batchscore.models.backends.remembered import cache_file
@@ -157,3 +158,11 @@ def test_a_failed_run_publishes_nothing(tmp_path: Path, as_on_a_gpu: Callable[[]
     assert done["status"] == "failed"
     assert "three hundred million" in done["error"] or "rejected so far" in done["error"]
     assert not (tmp_path / "job/out/data").exists()
+
+
+def test_a_device_that_is_not_here_is_never_replaced(tmp_path: Path) -> None:
+    """A worker whose machine lacks the run's device ends with one error, not on the CPU."""
+    spec = make_plan(load_job(str(factory.write_job(tmp_path)))).spec
+    spec = replace(spec, execution=replace(spec.execution, device="cuda:99"))
+    with pytest.raises(DeviceError, match="usable GPUs"):
+        scoring.load(spec)

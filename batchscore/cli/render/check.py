@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from batchscore.plan import Plan
     from batchscore.plan.rehearsal import Rehearsal
     from batchscore.runs.checks import Check
+    from batchscore.worker.inspection import Findings
 
 
 def checked(found: Checked, probed: bool) -> list[str]:
@@ -125,18 +126,24 @@ def _rehearsed(rehearsal: Rehearsal | None) -> list[str]:
 
 def _seen(workers: WorkersChecked) -> list[str]:
     """Returns a line for each worker elsewhere that tried some rows."""
-    own = workers.own.scores_sha256
     lines = []
     for each in workers.found:
         versions = ", ".join(f"{name} {version}" for name, version in each.versions.items())
         steps = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in each.seconds.items())
-        same = "scores as here" if each.scores_sha256 == own else "OTHER SCORES than here"
+        same = _compared(workers.own, each)
         lines.append(
             f"worker      {one_line(each.host)}, process {each.pid}: {one_line(versions, 300)}; "
             f"{one_line(each.device)}; {counted(each.rows, 'row')}, {same}; {one_line(steps, 200)}"
         )
     answered = f"{counted(len(lines), 'process')} answered in {workers.seconds:.0f} s"
     return [*lines, f"workers     {answered}; the folder that they used was removed"]
+
+
+def _compared(own: Findings, found: Findings) -> str:
+    if own.device != found.device:
+        return f"scores of another device than here, {one_line(own.device)}"
+    same = own.scores_sha256 == found.scores_sha256
+    return "scores as here" if same else "OTHER SCORES than here"
 
 
 def _stage_rate(rehearsal: Rehearsal, stage: str) -> str:

@@ -27,6 +27,7 @@ class TorchBackend(Backend):
     packages = ("torch",)
     unpinned = ("safetensors",)
     needs_architecture = True
+    other_devices = ("cuda",)
     precisions = ("float32", "tf32", "bf16", "fp16")
     compiles = True
     # `predictor.py` has them too; it imports torch.
