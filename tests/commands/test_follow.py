@@ -164,14 +164,14 @@ def test_a_run_that_nobody_works_on_is_closed(store: Store, lease: Lease, asked:
     """Its manifest says that it was killed, or who had cancelled it."""
     followed = find_run(store, None, RUN)
     if asked:
-        request_stop(store, RUN, "ada@host")
+        request_stop(store, RUN, "etl@host")
     lose(store, lease)
     found = wait_for(followed, ignore)
     status, why, code = "failed", "killed, or lost with its machine; 0 units were finished", 1
     if asked:
         status, why, code = (
             "interrupted",
-            "cancelled by ada@host; nothing was published. Run the",
+            "cancelled by etl@host; nothing was published. Run the",
             143,
         )
     assert (found.status, found.exit_code) == (status, code)

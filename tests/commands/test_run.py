@@ -270,16 +270,16 @@ def test_a_run_that_somebody_elsewhere_cancels_ends_as_by_sigterm(tmp_path: Path
     def cancel(progress: Progress) -> None:
         if progress.rows:
             (run,) = (path.name for path in (output / "_batchscore/work").iterdir())
-            request_stop(Store(str(output)), run, "ada@elsewhere")
+            request_stop(Store(str(output)), run, "etl@elsewhere")
 
-    with pytest.raises(StoppedError, match="cancelled by ada@elsewhere; nothing was") as caught:
+    with pytest.raises(StoppedError, match="cancelled by etl@elsewhere; nothing was") as caught:
         run_plan(plan, (), False, cancel, Stop())
     assert caught.value.exit_code == 143
     assert not (output / "_batchscore/work").exists()
     (manifest,) = json.loads(factory.run_cli("runs", output, "--json").stdout)
     assert (manifest["status"], manifest["error"]) == ("interrupted", str(caught.value))
     assert manifest["stopped"] == {
-        **{"by": "ada@elsewhere", "at": manifest["finished"], "exit_code": 143}
+        **{"by": "etl@elsewhere", "at": manifest["finished"], "exit_code": 143}
     }
 
 

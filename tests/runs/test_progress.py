@@ -102,12 +102,12 @@ def test_a_stop_is_honoured_at_the_next_tick(store: Store, clock: Clock) -> None
 def test_a_stop_says_who_wants_it(store: Store) -> None:
     """The counts show that there is one; the first counts, and the launcher's own has no name."""
     assert (read_counts(store, "r"), read_stop(store, "r")) == (Counts(), None)
-    request_stop(store, "r", "ada@\x1b[31mhost")
+    request_stop(store, "r", "etl@\x1b[31mhost")
     request_stop(store, "r", "ben@host")
     assert read_counts(store, "r") == Counts(stop_requested=True)
     found = read_stop(store, "r")
     assert found is not None
-    assert found.by == "ada@\N{REPLACEMENT CHARACTER}[31mhost"
+    assert found.by == "etl@\N{REPLACEMENT CHARACTER}[31mhost"
     request_stop(store, "own")
     assert (read_counts(store, "own").stop_requested, read_stop(store, "own")) == (True, None)
 

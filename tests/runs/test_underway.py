@@ -76,7 +76,7 @@ def test_a_run_is_seen_from_its_start_to_its_end(store: Store) -> None:
         ("starting", lambda: open_run(store)),
         ("scoring", lambda: Pulse(store, RUN).add(12, rejected=2)),
         ("finishing", lambda: Pulse(store, RUN).add(19)),
-        ("stopping", lambda: request_stop(store, RUN, "ada@host")),
+        ("stopping", lambda: request_stop(store, RUN, "etl@host")),
         ("publishing", lambda: store.write(journal_path(SLICE, RUN), b"{}")),
         ("ending", lambda: store.remove(journal_path(SLICE, RUN))),
     ]
@@ -212,7 +212,7 @@ def test_only_the_last_run_of_a_slice_waits_for_a_person(store: Store) -> None:
         ("a", "published", {}),
         ("b", "published", {}),
         ("b", "held", {"checks": [check]}),
-        ("c", "interrupted", {"error": "cancelled by ada@host"}),
+        ("c", "interrupted", {"error": "cancelled by etl@host"}),
         ("d", "discarded", {}),
     ]
     for day, (slice_, how, facts) in enumerate(runs, 1):
@@ -222,14 +222,14 @@ def test_only_the_last_run_of_a_slice_waits_for_a_person(store: Store) -> None:
     found = find_undecided(store, None)
     assert [(each.slice, each.status, each.why) for each in found] == [
         ("b", "held", "rejects: 9 of 10 rows"),
-        ("c", "interrupted", "cancelled by ada@host"),
+        ("c", "interrupted", "cancelled by etl@host"),
     ]
     assert find_undecided(store, "a") == []
     assert status([], found) == [
         "nothing is under way",
         "HELD  run 20261104-aaaa of slice b at 2026-11-04T01:00:00: rejects: 9 of 10 rows; "
         "release or discard it",
-        "INTERRUPTED  run 20261105-aaaa of slice c at 2026-11-05T01:00:00: cancelled by ada@host",
+        "INTERRUPTED  run 20261105-aaaa of slice c at 2026-11-05T01:00:00: cancelled by etl@host",
     ]
 
 
