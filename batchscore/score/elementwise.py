@@ -174,6 +174,8 @@ def _prove(
         spec = replace(spec, scoring=replace(spec.scoring, target=target))
     tried = require_independent(replace(plan, spec=spec), (), SampleRows(block), known)
     check_names(plan.spec, tried.names)
+    if not tried.names:
+        _warn(tried.said)
     return tried
 
 
@@ -187,12 +189,16 @@ def _block(sample: pa.RecordBatch, shape: Shape) -> Block:
 def _untried(plan: Plan) -> Tried:
     model = plan.spec.scoring.model
     said = f"not tried: model {model.name!r} has no golden rows, and there is no sample"
+    _warn(said)
+    return Tried(said, {})
+
+
+def _warn(said: str) -> None:
     logging.getLogger(__name__).warning(
         "bs.Score: whether each score depends on its row alone was %s; give sample, a table of "
         "rows to score",
         said,
     )
-    return Tried(said, {})
 
 
 def element_spec(planned: ElementPlan, declared: pa.Schema) -> ElementSpec:

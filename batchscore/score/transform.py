@@ -206,8 +206,19 @@ def _batches(element: pa.RecordBatch | pa.Table) -> list[pa.RecordBatch]:
     if not element.num_columns:
         # A table's rows are none of a batch without columns, and would be lost.
         return [pa.RecordBatch.from_arrays([], names=[])]
-    whole = element.combine_chunks() if isinstance(element, pa.Table) else element
-    return whole.to_batches() if isinstance(whole, pa.Table) else [whole]
+    return [element] if isinstance(element, pa.RecordBatch) else _joined(element).to_batches()
+
+
+def _joined(table: pa.Table) -> pa.Table:
+    """Returns a table of one chunk; as values what is of dictionaries too large for their type."""
+    try:
+        return table.combine_chunks()
+    except pa.ArrowInvalid:
+        for place, field in enumerate(table.schema):
+            if pa.types.is_dictionary(field.type):
+                values = table.column(place).cast(field.type.value_type)
+                table = table.set_column(place, field.name, values)
+        return table.combine_chunks()
 
 
 def _one_batch(sample: pa.RecordBatch | pa.Table) -> pa.RecordBatch:

@@ -188,6 +188,16 @@ def test_rows_keep_the_pane_that_they_came_in(job: Path, tmp_path: Path) -> None
     assert kept(tmp_path / "after") == kept(tmp_path / "before") != [str(PANE_INFO_UNKNOWN)]
 
 
+def test_chunks_with_dictionaries_of_their_own_are_joined(job: Path, tmp_path: Path) -> None:
+    """Also where all their values together are too many for the type of the indices."""
+    ids = pa.array([0, 1, 0], pa.int8())
+    parts = [pa.DictionaryArray.from_arrays(ids, [f"a{i}", f"b{i}"]) for i in range(100)]
+    rows = factory.make_rows(3)
+    table = pa.concat_tables([rows.set_column(3, "part", part) for part in parts])
+    run([table], tmp_path, bs.Score(job))
+    assert kept_table(tmp_path / "scored").column("part").to_pylist()[-3:] == ["a99", "b99", "a99"]
+
+
 def test_a_table_without_columns_is_refused(job: Path, tmp_path: Path) -> None:
     """Its rows would be lost."""
     with pytest.raises(bs.InvalidError, match=r"have no column 'a', which model\.inputs needs"):
@@ -248,6 +258,18 @@ def test_arguments_are_typed(job: Path) -> None:
         bs.Score(3)  # type: ignore[arg-type]
     score: bs.Score = bs.Score(str(job), schema=SCHEMA, threads=2)
     assert isinstance(score, beam.PTransform)
+
+
+def test_a_sample_without_a_row_that_scores_is_said(
+    job: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It shows nothing of how scores depend on rows, and a user should know."""
+    none = pa.table({"a": pa.nulls(9, pa.float32()), "b": [1.0] * 9})
+    bs.Score(job, sample=none)
+    assert "not tried: no row of the sample has a score; give sample, a table" in caplog.text
+    caplog.clear()
+    bs.Score(job, sample=factory.make_rows(9))
+    assert "not tried" not in caplog.text
 
 
 def test_a_function_whose_scores_depend_on_other_rows_is_refused(tmp_path: Path) -> None:
