@@ -16,9 +16,12 @@ import pytest
 import yaml
 
 from batchscore.columnar.arrays import Array
+from batchscore.job import load_embedded
 from batchscore.models.features import Features, dump_features
 from batchscore.models.folder import write_model_folder
 from batchscore.models.tree_features import Coded, Plain
+from batchscore.score.elementwise import element_spec, plan_elements
+from batchscore.score.scorer import scorer_of
 from tests import factory
 from tests.boosters import CODES, COLOURS, COLUMNS, ROWS, write_table
 
@@ -313,3 +316,18 @@ def test_a_job_of_trees_imports_no_torch(tmp_path: Path, xgboost_models: Path) -
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_elements_of_another_pipeline_have_the_same_scores(
+    tmp_path: Path, xgboost_models: Path
+) -> None:
+    """The path of a model's file is a whole job; gaps and unseen categories come as they are."""
+    table = write_table(tmp_path / "rows.parquet")
+    loaded = load_embedded({"model": xgboost_models / "binary.ubj"})
+    planned = plan_elements(loaded, pa.schema([]), table.to_batches()[0], "", 1)
+    scorer = scorer_of(element_spec(planned, pa.schema([])))
+    batches = table.combine_chunks().to_batches(max_chunksize=1_500)
+    found = [each.scored for batch in batches for each in scorer.outcomes(batch)]
+    made = pa.Table.from_batches([each for each in found if each is not None])
+    assert len(made) == ROWS
+    require_same(made["score"].to_numpy(), own_scores(xgboost_models, "binary_probability"))
