@@ -13,6 +13,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
 from typing import Any
 
 import grpc
@@ -36,6 +37,8 @@ from batchscore.system.beam_import import PipelineOptions, beam
 
 SharedModel = tuple[str, float, socket.socket]
 """A model's format and timeout, and a connection to its process."""
+_Asked = tuple[str, str, int, str | None]
+"""The runner's address, the worker's name there, the level of its log, and its GPU."""
 
 _RELEASED = 64
 """Exit code of a worker that the runner released; no process ends with it otherwise."""
@@ -82,11 +85,17 @@ def _run(build: Build, runner: FnApiRunner, options: PipelineOptions) -> Metrics
 
 
 def _work(
-    control: str, worker: str, log_level: int, gpu: str | None, model: SharedModel | None
+    connected: Connection,
+    control: str,
+    worker: str,
+    log_level: int,
+    gpu: str | None,
+    model: SharedModel | None,
 ) -> None:
     """Serves one worker's requests until the runner closes the connection.
 
     Args:
+        connected: Gets a byte once the runner is reached.
         gpu: The one that it sees of several.
         model: The process that it shares with other workers, if any.
     """
@@ -104,7 +113,9 @@ def _work(
     kind = SdkHarness if log_level <= logging.ERROR else QuietHarness
     try:
         with quick_sampling(), quick_signatures():
-            kind(control, worker_id=worker, state_cache_size=0).run()
+            harness = kind(control, worker_id=worker, state_cache_size=0)
+            connected.send_bytes(b"1")
+            harness.run()
     except grpc.RpcError:
         sys.exit(_DESERTED)
     sys.exit(_RELEASED)
@@ -132,6 +143,15 @@ def _without_lost_connections(failed: threading.ExceptHookArgs) -> None:
         threading.__excepthook__(failed)
 
 
+def _has_connected(reached: Connection) -> bool:
+    """Tells whether a process that ended had reached its runner."""
+    with reached:
+        try:
+            return bool(reached.recv_bytes())
+        except EOFError:
+            return False
+
+
 class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
     """Starts Beam workers by forking a server that has imported Beam and torch once.
 
@@ -142,6 +162,8 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         gpus: Names of GPUs, with which workers take turns.
         host: Has the model's process, which workers share unless each has a GPU of its own.
         address: HOST:PORT to listen at; `address` then has the port in place of 0.
+        again: How often a worker that is killed before it reached its runner is started again.
+            The runner would wait for it for minutes.
     """
 
     def __init__(
@@ -150,7 +172,9 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         gpus: Sequence[str] = (),
         host: Host | None = None,
         address: str = "localhost:0",
+        again: int = 0,
     ) -> None:
+        self._again = again
         self._on_lost, self._gpus, self._host = on_lost, gpus, host
         self._closing = False
         self._turns = itertools.count()
@@ -198,17 +222,22 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         with self._lock:
             self._forget_ended()
             gpu = self._gpus[next(self._turns) % len(self._gpus)] if self._gpus else None
-            model = self._shared_model()
-            target = (request.control_endpoint.url, request.worker_id, log_level, gpu, model)
-            process = self._context.Process(target=_work, args=target, daemon=True)
-            process.start()
-            if model is not None:
-                model[-1].close()
-            self._processes.append(process)
-            watcher = threading.Thread(target=self._watch, args=(process,), daemon=True)
-            self._watchers.append(watcher)
-            watcher.start()
+            self._start((request.control_endpoint.url, request.worker_id, log_level, gpu), 0)
         return beam_fn_api_pb2.StartWorkerResponse()
+
+    def _start(self, asked: _Asked, before: int) -> None:
+        """Forks a worker, of which so many died before they reached the runner."""
+        model, (reached, connected) = self._shared_model(), self._context.Pipe(duplex=False)
+        process = self._context.Process(target=_work, args=(connected, *asked, model), daemon=True)
+        process.start()
+        connected.close()
+        if model is not None:
+            model[-1].close()
+        self._processes.append(process)
+        args = (process, reached, asked, before)
+        watcher = threading.Thread(target=self._watch, args=args, daemon=True)
+        self._watchers.append(watcher)
+        watcher.start()
 
     def _forget_ended(self) -> None:
         """Closes what workers that ended left open: a pool may serve jobs for months."""
@@ -224,11 +253,26 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
             return None
         return self._host.format, self._host.timeout_s, self._host.share()
 
-    def _watch(self, process: multiprocessing.process.BaseProcess) -> None:
+    def _watch(
+        self,
+        process: multiprocessing.process.BaseProcess,
+        reached: Connection,
+        asked: _Asked,
+        before: int,
+    ) -> None:
         """Tells of a worker that ends before the pool does: the runner would wait for ever."""
         process.join()
-        if not self._closing and process.exitcode != _RELEASED:
-            self._on_lost(f"worker process {process.pid} ended with exit code {process.exitcode}")
+        connected, code = _has_connected(reached), process.exitcode
+        if self._closing or code == _RELEASED:
+            return
+        ended = f"worker process {process.pid} ended with exit code {code}"
+        if connected or (code or 0) >= 0 or before >= self._again:
+            self._on_lost(ended)
+            return
+        self._on_lost(f"{ended} before it reached its runner; it is started again")
+        with self._lock:
+            if not self._closing:
+                self._start(asked, before + 1)
 
     def StopWorker(self, _request: Any, _context: Any) -> Any:  # noqa: N802
         """Workers end when the pool does."""

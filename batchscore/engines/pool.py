@@ -15,6 +15,8 @@ from batchscore.engines.workers import start_server
 _log = logging.getLogger("batchscore.pool")
 _ADDRESS = re.compile(r"([\w.-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
 _MOST_PORT = 65_535
+# A worker that is killed so often before it reaches its runner has not enough memory.
+_AGAIN = 5
 
 
 def main() -> None:
@@ -37,7 +39,7 @@ def main() -> None:
     # A worker is forked from a server that has imported these.
     start_server(asked.preload)
     try:
-        with WorkerPool(_log.warning, address=asked.address) as pool:
+        with WorkerPool(_log.warning, address=asked.address, again=_AGAIN) as pool:
             _log.info("listening for TaskManagers at %s", pool.address)
             over.wait()
     except RuntimeError:  # gRPC says no more than that
