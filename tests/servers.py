@@ -123,7 +123,7 @@ def running_s3() -> Iterator[ObjectStore]:
         for name in ("buckets", "marks"):
             (Path(home) / name).mkdir()
         port = free_port()
-        command = [binary, "--quiet", "--port", f"{_HOST}:{port}", "posix"]
+        command = [binary, "--quiet", "--keep-alive", "--port", f"{_HOST}:{port}", "posix"]
         command += ["--sidecar", f"{home}/marks", f"{home}/buckets"]
         secrets = {"ROOT_ACCESS_KEY": _KEY, "ROOT_SECRET_KEY": _SECRET}
         with serving(command, port, secrets) as daemon:

@@ -25,7 +25,7 @@ from batchscore.stages.write import Attempt, UnitWriter
 from batchscore.system.resources import count_cores
 from batchscore.telemetry import STAGES
 from batchscore.units.record import UnitRecord
-from batchscore.units.unit import Unit
+from batchscore.units.unit import Unit, make_unit
 from batchscore.worker.attempts import Arrivals
 from batchscore.worker.scoring import (
     BlockStep,
@@ -38,6 +38,8 @@ from batchscore.worker.scoring import (
 from batchscore.worker.spec import Spec
 
 _BUDGET_SECONDS = 1.0
+_SHARDS = 64
+"""That the first block may take: of tiny shards on a store, a whole one would take minutes."""
 
 
 @dataclass(frozen=True)
@@ -96,10 +98,16 @@ def _per_row(longer_s: float, first_s: float, longer: Stretch, first: Stretch) -
 
 def _measure(spec: Spec, unit: Unit) -> tuple[Stretch, Stretch]:
     predictor = load(spec)
-    first = _score(spec, unit, predictor, 0.0)
+    first = _score(spec, _beginning(unit, _SHARDS), predictor, 0.0)
     if first.seconds > _BUDGET_SECONDS or first.rows >= unit.rows:
         return first, first
-    return first, _score(spec, unit, predictor, _BUDGET_SECONDS)
+    # A block is not cut short once it is read, so it gets the shards that the time allows.
+    shards = _SHARDS + math.ceil(_SHARDS * _BUDGET_SECONDS / first.seconds)
+    return first, _score(spec, _beginning(unit, shards), predictor, _BUDGET_SECONDS)
+
+
+def _beginning(unit: Unit, shards: int) -> Unit:
+    return make_unit(unit.pieces[:shards]) if len(unit.pieces) > shards else unit
 
 
 def _score(spec: Spec, unit: Unit, predictor: Predictor, budget_s: float) -> Stretch:

@@ -89,3 +89,17 @@ def test_what_fails_behind_the_first_batch_is_no_finding(tmp_path: Path) -> None
         shard.write_bytes(b"PAR1")
     seconds = estimate_seconds(plan, work, found)
     assert seconds == pytest.approx(1.0 + 2.0 * 500 / found.rows)
+
+
+def test_of_tiny_shards_some_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block of thousands of shards, which would take minutes on a store, is not waited for."""
+    monkeypatch.setattr(estimate, "_SHARDS", 2)
+    monkeypatch.setattr(estimate, "_BUDGET_SECONDS", 0.0)
+    for number in range(2, 12):
+        factory.write_shard(tmp_path / f"in/{number}.parquet", factory.make_rows(20, number * 100))
+    plan, work = planned(tmp_path, {"runtime.batch_rows": 10_000})
+    with in_memory(plan.spec, 700, fresh=True) as spec:
+        found = estimate._measure(spec, work.units[0])
+    few = sum(piece.rows for piece in plan.pieces[:2])
+    assert {stretch.rows for stretch in found} == {few}
+    assert few < work.units[0].rows
