@@ -413,6 +413,8 @@ OUTPUT = [
         run=1,
     ),
     Case("output-of-no-kind", change(output__path="nosuch://x"), ("output.path", "nosuch://x")),
+    Case("output-behind-dots", change(output__path="s3://b/a/../out"), ("a/../out: has an empty",)),
+    Case("output-behind-slashes", change(output__path="s3://b//out"), ("b//out: has an empty",)),
     Case("output-in-input", change(output__path="in/out"), ("in/out: is inside", "another fol")),
     Case("output-is-input", change(output__path="in"), ("output.path", "is inside")),
     Case("input-in-output", change(input__path="out/data"), ("out: holds input.path", "out/data")),

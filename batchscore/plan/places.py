@@ -15,15 +15,22 @@ from batchscore.errors import InputError, InvalidError, OutputError, RetryError
 from batchscore.messages.wording import reason, remedy_of
 from batchscore.runs import layout
 from batchscore.stages.scored_files import encoded_key, is_plain_key
+from batchscore.storage.remote import is_object_store
 from batchscore.storage.store import Store, open_filesystem
 
 
 def check_apart(output: str, inputs: Iterable[str]) -> None:
     """Raises OutputError when an output and an input lie within one another.
 
-    InputError or OutputError for an address of no known kind.
+    InputError or OutputError for an address of no known kind. On an object store an output's keys
+    have no empty parts and no dots for parts, which servers and clients take for other keys.
     """
     target = _path(output, f"output.path {output}", OutputError)
+    if is_object_store(output) and not {"", ".", ".."}.isdisjoint(target.split("/")):
+        raise OutputError(
+            f"output.path {output}: has an empty part, `.` or `..` between slashes, which object "
+            "stores take for names; write the address without it"
+        )
     for address in inputs:
         source = _fixed_part(_path(address, f"input.path {address}", InputError))
         for inner, outer, how in ((target, source, "is inside"), (source, target, "holds")):

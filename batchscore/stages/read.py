@@ -38,7 +38,8 @@ from batchscore.stages.filters import filter_expression
 from batchscore.stages.int96 import GUARD, Int96Guard
 from batchscore.stages.leaves import LeafLookup, Leaves
 from batchscore.storage.marks import is_linked_mark, linked_mark, size_and_mark
-from batchscore.storage.parquet import LeafReader, open_reader
+from batchscore.storage.parquet import LeafReader, is_read_at_once, open_reader
+from batchscore.storage.remote import is_object_store
 from batchscore.storage.store import open_filesystem
 from batchscore.units.record import BadShard
 from batchscore.units.unit import Piece, Shard, Unit
@@ -51,6 +52,7 @@ _Numbers: TypeAlias = list[tuple[range | pa.Array, pa.RecordBatch]]
 _Placed: TypeAlias = tuple[int, Piece]  # a piece, and the number of its first row in its unit
 _BLOCKS_AHEAD = 2
 _GROUPS = 4  # parts of a block that a thread reads ahead, by rows or by bytes
+_STORE_THREADS = 16  # that wait for an object store, each for as small a part of a block
 _LOCAL_BUFFER_BYTES = 1 << 17  # of each column; fresh memory costs more than another read
 _RETRY_SECONDS = 1.0
 _OPENED_AS = re.compile(r"^Could not open Parquet input source '.*?': ")
@@ -282,15 +284,18 @@ def _read_pieces(pieces: Sequence[_Placed], source: Source) -> Iterator[Iterable
     """Yields the batches of pieces, in order; pieces of up to a block are read side by side."""
     one, lookup = replace(source, threads=1), LeafLookup(source.schema)
     waiting: deque[Callable[[], Iterable[_Numbered]]] = deque()
-    with ThreadPoolExecutor(source.threads, thread_name_prefix="shard") as pool:
+    stored = any(is_object_store(piece.shard.path) for _, piece in pieces[:1])
+    threads, parts = (_STORE_THREADS,) * 2 if stored else (source.threads, _GROUPS)
+    with ThreadPoolExecutor(threads, thread_name_prefix="shard") as pool:
         try:
-            for group in _group_small(pieces, source.batch_rows):
-                if source.threads > 1 and sum(p.rows for _, p in group) <= source.batch_rows:
+            for group in _group_small(pieces, source.batch_rows // parts):
+                if threads > 1 and sum(p.rows for _, p in group) <= source.batch_rows:
                     batches = _read_group(group, one, lookup)
-                    waiting.append(pool.submit(_begin, batches).result)
+                    begin = partial(_begin, batches, sizing.MOST_BYTES // parts)
+                    waiting.append(pool.submit(begin).result)
                 else:
                     waiting.append(partial(_read_group, group, source, lookup))
-                if len(waiting) > source.threads:
+                if len(waiting) > threads:
                     yield waiting.popleft()()
             while waiting:
                 yield waiting.popleft()()
@@ -298,14 +303,14 @@ def _read_pieces(pieces: Sequence[_Placed], source: Source) -> Iterator[Iterable
             pool.shutdown(cancel_futures=True)
 
 
-def _group_small(pieces: Iterable[_Placed], batch_rows: int) -> Iterator[list[_Placed]]:
-    """Yields pieces that one thread reads: a quarter of a block of small ones, or a larger one.
+def _group_small(pieces: Iterable[_Placed], most: int) -> Iterator[list[_Placed]]:
+    """Yields pieces that one thread reads: up to so many rows of small ones, or a larger one.
 
     To hand a piece to a thread takes as long as to open a small one.
     """
     group, rows = list[_Placed](), 0
     for first, piece in pieces:
-        if group and rows + piece.rows > batch_rows // _GROUPS:
+        if group and rows + piece.rows > most:
             yield group
             group, rows = [], 0
         group.append((first, piece))
@@ -314,13 +319,13 @@ def _group_small(pieces: Iterable[_Placed], batch_rows: int) -> Iterator[list[_P
         yield group
 
 
-def _begin(batches: Iterator[_Numbered]) -> Iterable[_Numbered]:
-    """Reads batches of up to a quarter of a block's bytes, and returns them before the others."""
+def _begin(batches: Iterator[_Numbered], most: int) -> Iterable[_Numbered]:
+    """Reads batches of up to so many bytes, and returns them before the others."""
     taken, held = list[_Numbered](), 0
     for rows, batch, most in batches:
         taken.append((rows, batch, most))
         held += batch.get_total_buffer_size()
-        if held > sizing.MOST_BYTES // _GROUPS:
+        if held > most:
             break
     return chain(taken, batches)
 
@@ -336,7 +341,9 @@ def _read_group(
 
 def _read_piece(piece: Piece, source: Source, lookup: LeafLookup) -> Iterator[_Sized]:
     place = source.places.get(piece.shard.path, "")
-    check_unchanged(piece.shard, place)
+    address = place or piece.shard.path
+    if address[0] == "/" or not is_read_at_once(address, piece.shard.size):
+        check_unchanged(piece.shard, place)
     try:
         yield from _decode(piece, source, lookup, place)
     except ShardError:

@@ -11,10 +11,12 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 from typing_extensions import Self
 
+from batchscore.storage.remote import client_of
+
 _REMOTE_BUFFER_BYTES = 1 << 20
 # A local file of so many bytes is read at once: a call for each of its columns costs more.
 _WHOLE_BYTES = 1 << 20
-_TAKE_SIZES = {"s3", "gs"}
+_CLIENTS = {"s3", "s3a", "gs", "gcs"}
 _DISK = pyarrow.fs.LocalFileSystem()
 
 
@@ -55,19 +57,19 @@ def open_reader(
         path: The file's path within it.
         local_buffer_bytes: Bytes of one read from a local disk; from elsewhere it is 1 MiB. A local
             file of up to 1 MiB is read at once.
-        size: Its bytes, if they are known: an object store is not asked for them.
+        size: Its bytes, if they are known: an object store is not asked for them, and a file of up
+            to 1 MiB is read in one request, by which the store's checksum is compared.
         options: Further ones of `pyarrow.parquet.ParquetReader.open`.
 
     Raises:
         Exception: It cannot be opened, or is not Parquet. Clients of stores raise their own errors.
     """
-    source, buffer_bytes = _source(filesystem, path, local_buffer_bytes, "readahead", size)
-    if source is not path:
-        return _opened(source, buffer_bytes, **options)
+    if "file" not in filesystem.protocol:
+        return _opened(*_remote(filesystem, path, size), **options)
     # By a path Arrow would look at the file once more.
     file = _DISK.open_input_file(path)
     if file.size() > _WHOLE_BYTES:
-        return _opened(file, buffer_bytes, **options)
+        return _opened(file, local_buffer_bytes, **options)
     with file:
         # Without buffers of their own, columns are read where they lie in memory.
         return _opened(pa.BufferReader(file.read_buffer()), 0, **options)
@@ -115,16 +117,22 @@ def open_parquet(
     Raises:
         Exception: It cannot be opened, or is not Parquet. Clients of stores raise their own errors.
     """
-    source, size = _source(filesystem, path, local_buffer_bytes, cache)
+    source, size = path, local_buffer_bytes
+    if "file" not in filesystem.protocol:
+        source, size = filesystem.open(path, "rb", cache_type=cache), _REMOTE_BUFFER_BYTES
     # Buffered ahead, a whole row group would be in memory.
     return pq.ParquetFile(source, pre_buffer=False, buffer_size=size, **options)
 
 
-def _source(
-    filesystem: Any, path: str, local_buffer_bytes: int, cache: str, size: int | None = None
-) -> tuple[Any, int]:
-    """Returns what Arrow opens, and the bytes of one read."""
-    if "file" in filesystem.protocol:
-        return path, local_buffer_bytes
-    known = {} if size is None or _TAKE_SIZES.isdisjoint(filesystem.protocol) else {"size": size}
-    return filesystem.open(path, "rb", cache_type=cache, **known), _REMOTE_BUFFER_BYTES
+def is_read_at_once(address: str, size: int) -> bool:
+    """Tells whether `open_reader` gets a file of a size in one request, as it is at one moment."""
+    return size <= _WHOLE_BYTES and address.partition(":")[0] in _CLIENTS
+
+
+def _remote(filesystem: Any, path: str, size: int | None) -> tuple[Any, int]:
+    """Returns what Arrow opens of a remote file, and the bytes of one read."""
+    address = str(filesystem.unstrip_protocol(path))
+    if size is not None and is_read_at_once(address, size):
+        return pa.BufferReader(client_of(address).read(filesystem, path)), 0
+    known = {"size": size} if size is not None and address.partition(":")[0] in _CLIENTS else {}
+    return filesystem.open(path, "rb", cache_type="readahead", **known), _REMOTE_BUFFER_BYTES
