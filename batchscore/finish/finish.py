@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from batchscore.drift.table import TableProfile
-from batchscore.errors import BatchscoreError, RecordError, RetryError
+from batchscore.errors import BatchscoreError, RecordError, RetryError, StoppedError
 from batchscore.finish.drift_gate import judge_drift
 from batchscore.finish.judge import judge
 from batchscore.finish.recount import complete_tallies
@@ -360,7 +360,11 @@ def _scored_at(plan: RunPlan, fresh: Sequence[UnitRecord]) -> Units:
 
 
 def _write_failed(spec: RunSpec, plan: RunPlan, error: BatchscoreError) -> Manifest:
-    manifest = failed_manifest(spec.identity.run, plan, "failed", str(error))
+    status = error.status if isinstance(error, StoppedError) else "failed"
+    manifest = failed_manifest(spec.identity.run, plan, status, str(error))
+    if isinstance(error, StoppedError):
+        facts = {"by": error.by, "at": manifest.finished, "exit_code": error.exit_code}
+        manifest = manifest.updated(stopped=facts)
     return _write_outcome(spec, manifest, manifest)
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 
-from batchscore.errors import BatchscoreError, RetryError
+from batchscore.errors import BatchscoreError, RetryError, StoppedError
 from batchscore.runs import layout
 from batchscore.runs.checks import too_many_rejected
 from batchscore.runs.failures import is_final, read_failure, recorded
 from batchscore.runs.holder import RENEWAL_SECONDS
 from batchscore.runs.lease import Heartbeat
 from batchscore.runs.ledger import finished_units, read_heads
-from batchscore.runs.progress import request_stop
+from batchscore.runs.progress import read_stop, request_stop
 from batchscore.runs.run_plan import read_plan
 from batchscore.worker.spec import RunSpec
 
@@ -131,4 +132,17 @@ def must_fail(spec: RunSpec) -> BatchscoreError | None:
     if not spec.identity.submitted:
         return None
     found = read_failure(spec.output, spec.identity.run, final=True)
-    return found[0] if found else None
+    return found[0] if found else _cancelled(spec)
+
+
+def _cancelled(spec: RunSpec) -> StoppedError | None:
+    """Returns the error of a run that somebody cancelled, or None."""
+    asked = read_stop(spec.output, spec.identity.run)
+    if asked is None:
+        return None
+    error = StoppedError(
+        f"cancelled by {asked.by}; nothing was published. Run the job again, which scores what is "
+        "left"
+    )
+    error.by, error.exit_code = asked.by, 128 + signal.SIGTERM
+    return error

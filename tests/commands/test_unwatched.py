@@ -31,7 +31,7 @@ from batchscore.runs.failures import recorded
 from batchscore.runs.history import read_manifest
 from batchscore.runs.holder import Holder, encode_lease, last_holder, lease_path, utc_now
 from batchscore.runs.lease import Lease, holds
-from batchscore.runs.progress import read_counts
+from batchscore.runs.progress import read_counts, request_stop
 from batchscore.runs.submission import JobState, Submission
 from batchscore.storage.store import Store
 from batchscore.worker import unattended
@@ -288,6 +288,21 @@ def test_an_error_that_comes_again_ends_the_run_without_a_launcher(job: Path) ->
     found = opened.finish([])
     assert (found["status"], found["error"]) == ("failed", "shard 1 has a hole")
     assert holder(job).released
+    assert factory.run_json("run", job)["status"] == "published"
+
+
+def test_a_cancelled_run_ends_though_its_engine_was_not_asked(job: Path) -> None:
+    """The next attempt reads nothing, and its last step writes down who cancelled it."""
+    opened = Opened(job)
+    request_stop(output(job), opened.run, "ada@lab")
+    assert is_over(opened.spec)
+    assert opened.score() == []
+    found = opened.finish([])
+    assert (found["status"], found["stopped"]["by"]) == ("interrupted", "ada@lab")
+    assert found["error"].startswith("cancelled by ada@lab; nothing was published")
+    assert holder(job).released
+    ended = factory.run_json("wait", output(job).address, opened.run)
+    assert (ended["exit_code"], ended["status"]) == (143, "interrupted")
     assert factory.run_json("run", job)["status"] == "published"
 
 
