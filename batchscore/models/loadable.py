@@ -89,6 +89,15 @@ class Model:
         }
         return _hash_of({**decides, "call": dict(self.call)} if self.call else decides)
 
+    @property
+    def names_inputs(self) -> str:
+        """What names the columns of the inputs, for a message."""
+        if self.features is None:
+            return "model.inputs"
+        # A file alone, or with what changes no score, has no other preprocessing than its own.
+        alone = {*self.sha256} - {*self.no_influence} == {self.weights}
+        return f"model {self.weights}" if alone else "the model's preprocessing"
+
 
 def _spell_input(each: ModelInput) -> list[Any]:
     """Return what a hash is made of, field by field, so that it does not go with the class."""

@@ -24,6 +24,7 @@ from batchscore.stages.write import Target
 _INPUTS = "model.inputs"
 _HINTS = {
     _INPUTS: "; model.inputs gives an input the columns that it takes, such as {x: [a, b]}",
+    "model": "; model.inputs may name the columns, in the order of training: {features: [a, b]}",
     "output.columns": "; it lists columns of the input, and scores are written in any case",
 }
 
@@ -98,7 +99,7 @@ def checked_schema(
 def _scored_key(job: Job, model: Model) -> str:
     if job.preprocess is not None:
         return "preprocess.columns"
-    return _INPUTS if model.features is None else "the model's preprocessing"
+    return model.names_inputs
 
 
 def _check_known(key: str, names: Iterable[str], footers: Sequence[Footer]) -> None:
@@ -107,7 +108,7 @@ def _check_known(key: str, names: Iterable[str], footers: Sequence[Footer]) -> N
         if name not in known:
             raise InputError(
                 f"{key}: column {name!r} is not in {lacking(footers, name)}; {nearest(name, known)}"
-                + _HINTS.get(key, "")
+                + _HINTS.get(key.partition(" ")[0], "")
             )
 
 

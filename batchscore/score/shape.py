@@ -115,7 +115,7 @@ def needed_columns(job: Job, model: Model) -> dict[str, str]:
     needed |= dict.fromkeys(job.output.partition_by, "output.partition_by")
     needed |= {name: "input.filters" for group in job.input.filters for name, _, _ in group}
     if job.preprocess is None:
-        why = "model.inputs" if model.features is None else "the model's preprocessing"
+        why = model.names_inputs
         return {name: why for each in model.inputs for name in each.columns} | needed
     return dict.fromkeys(job.preprocess.columns or (), "preprocess.columns") | needed
 

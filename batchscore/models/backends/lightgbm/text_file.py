@@ -76,13 +76,17 @@ def _described(content: bytes) -> TextFile:
     features = int(head["max_feature_idx"]) + 1
     sizes = [int(size) for size in head["tree_sizes"].split()]
     per_round, classes = int(head["num_tree_per_iteration"]), int(head["num_class"])
+    objective, *options = head.get("objective", "").split(" ")
+    said = [each for each in options if each.startswith("num_class:")]
+    if per_round != classes or said not in ([], [f"num_class:{classes}"]):
+        raise ValueError(f"{classes} classes, and another number of trees in a round")
     if min(sizes) <= 0 or per_round < 1 or len(sizes) % per_round or features < 1:
         raise ValueError(f"{len(sizes)} trees of {per_round} a round and {features} features")
     ends = np.cumsum([first, *sizes]).tolist()
     if content[ends[-1] : ends[-1] + len(_END)] != _END:
         raise ValueError("its trees do not end where they are declared to")
     for place, (start, end) in enumerate(pairwise(ends)):
-        _check_tree(place, _pairs(content[start:end]), features)
+        _check_tree(place, content[start:end], features)
     rest = content[ends[-1] :]
     places, tables = _categories(rest, features)
     names = head["feature_names"].split(" ")
@@ -93,18 +97,20 @@ def _described(content: bytes) -> TextFile:
         columns=_columns(names, places, tables),
         features=features,
         categorical=places,
-        objective=head.get("objective", "").partition(" ")[0],
+        objective=objective,
         classes=classes,
         rounds=len(sizes) // per_round,
     )
 
 
 def _pairs(text: bytes) -> dict[str, str]:
-    """Returns the values of lines such as `num_leaves=7`; the first counts."""
+    """Returns the values of lines such as `num_leaves=7`, each of another name."""
     found: dict[str, str] = {}
-    for line in text.decode().splitlines():
-        name, _, value = line.partition("=")
-        found.setdefault(name, value)
+    for line in text.decode().split("\n"):
+        name, _, value = line.rstrip("\r").partition("=")
+        if name and name in found:
+            raise ValueError(f"{name[:40]} is there twice")
+        found[name] = value
     return found
 
 
@@ -145,13 +151,17 @@ def _table(values: Sequence[Any]) -> Any:
     return tuple(values)
 
 
-def _check_tree(place: int, tree: Mapping[str, str], features: int) -> None:
+def _check_tree(place: int, content: bytes, features: int) -> None:
     """Raises ValueError for a tree that the library would follow out of its memory."""
     try:
+        tree = _pairs(content)
         if tree["Tree"] != str(place):
             raise ValueError("it is another tree")
         if tree.get("is_linear", "0") != "0":
-            raise ValueError("it has linear leaves, which are not scored")
+            raise ModelError(
+                "LightGBM model of trees with linear leaves (linear_tree), which is not scored; "
+                "train it without"
+            )
         _check_nodes(tree, features)
     except ValueError as error:
         raise ValueError(f"tree {place}: {error}") from error
@@ -185,9 +195,12 @@ def _check_sets(tree: Mapping[str, str], used: Array) -> None:
     ends, words = _numbers(tree, "cat_boundaries", int), _numbers(tree, "cat_threshold", int)
     if len(ends) != count + 1 or ends[0] != 0 or (np.diff(ends) < 0).any():
         raise ValueError("its sets of categories have no bounds")
-    if ends[-1] != len(words) or ((used < 0) | (used >= count)).any():
+    if ends[-1] != len(words) or not ((used >= 0) & (used < count)).all():
         raise ValueError("a split is by a set of categories that is not there")
 
 
 def _numbers(tree: Mapping[str, str], key: str, kind: type) -> Array:
-    return np.array([kind(each) for each in tree[key].split()], kind)
+    # Python takes 1_0 for ten, and the library does not.
+    if "_" in tree[key]:
+        raise ValueError(f"{key} holds no numbers")
+    return np.array([kind(each) for each in tree[key].split(" ") if each], kind)

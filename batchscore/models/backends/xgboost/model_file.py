@@ -1,6 +1,6 @@
 """What an XGBoost model file says of itself, and whether its trees are in order; without XGBoost.
 
-Suffixes: `_n` nodes of a tree.
+Suffixes: `_n` nodes of a tree, `_k` nodes that split by categories, `_t` trees.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from batchscore.models.backends.facts import FileColumn
 from batchscore.models.backends.xgboost.ubj import read_ubj
 
 _ROOT = 2**31 - 1
+_MOST_JSON = (1 << 25, 1 << 22)
+"""Commas; arrays and objects, of which a tree has some twenty."""
 _ENC = "learner.gradient_booster.model.cats.enc"
 
 
@@ -68,7 +70,7 @@ def _parsed(content: bytes) -> Any:
     # Of JSON the second character is a quotation mark or white space, of UBJSON a length.
     if content[:1] == b"{" and content[1:2] != b"L":
         try:
-            return json.loads(content)
+            return json.loads(_bounded(content), object_pairs_hook=_distinct)
         except RecursionError as error:
             raise ValueError("nested too deeply") from error
     if content[:2] == b"{L":
@@ -84,6 +86,25 @@ def _parsed(content: bytes) -> Any:
     )
 
 
+def _bounded(content: bytes) -> bytes:
+    """Requires JSON to take no more than a few GB as values of Python, before any is made."""
+    counts = content.count(b","), content.count(b"[") + content.count(b"{")
+    if any(count > most for count, most in zip(counts, _MOST_JSON, strict=True)):
+        raise ModelError(
+            f"XGBoost model of {len(content):,} bytes of JSON, which holds more values than are "
+            "read; save the model as .ubj"
+        )
+    return content
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Returns an object; the library may take the other one of two equal keys."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("an object has a key twice")
+    return found
+
+
 def _described(found: Any) -> ModelFile:
     learner = found["learner"]
     parameters = learner["learner_model_param"]
@@ -96,7 +117,10 @@ def _described(found: Any) -> ModelFile:
         )
     model = (booster["gbtree"] if kind == "dart" else booster)["model"]
     features = int(parameters["num_feature"])
-    _check_trees(model, features)
+    groups = max(int(parameters.get("num_class", 0)), int(parameters.get("num_target", 1)), 1)
+    _check_trees(model, features, groups)
+    if kind == "dart" and len(booster["weight_drop"]) != len(model["trees"]):
+        raise ValueError("its trees have another number of weights")
     kinds = [str(each) for each in learner.get("feature_types", ())]
     best = learner.get("attributes", {}).get("best_iteration")
     per_round = int(model["gbtree_model_param"].get("num_parallel_tree") or 1)
@@ -139,24 +163,36 @@ def _columns(
 
 
 def _vocabulary(table: Mapping[str, Any]) -> tuple[str, ...] | tuple[int, ...] | None:
-    """Returns the categories in the order of their codes; None if the file has none."""
+    """Returns the categories in the order of their codes; None if the file does not tell them.
+
+    XGBoost counts letters of pandas' texts where it means bytes. So a table with letters beyond
+    ASCII may be cut at wrong places, which it does not show.
+    """
     values = table.get("values")
     if values is None or not len(values):
         return None
     if "offsets" not in table:
         return tuple(int(each) for each in values)
     text = bytes(int(each) & 255 for each in values)
+    if not text.isascii():
+        return None
     ends = [int(each) for each in table["offsets"]]
     if ends[0] != 0 or ends[-1] != len(text) or ends != sorted(ends):
         raise ValueError(f"the offsets of a category table ({_ENC}) do not fit its texts")
     return tuple(text[a:b].decode() for a, b in pairwise(ends))
 
 
-def _check_trees(model: Any, features: int) -> None:
+def _check_trees(model: Any, features: int, groups: int) -> None:
     """Raises ValueError for trees that the library would follow out of its memory."""
     trees = model["trees"]
     if len(trees) != int(model["gbtree_model_param"]["num_trees"]):
         raise ValueError(f"{len(trees)} trees, and another number declared")
+    group_t = np.asarray(model["tree_info"], np.int64)
+    if len(group_t) != len(trees) or ((group_t < 0) | (group_t >= groups)).any():
+        raise ValueError(f"a tree adds to an output beyond {groups}")
+    ends = np.asarray(model.get("iteration_indptr", (0, len(trees))), np.int64)
+    if ends[0] != 0 or ends[-1] != len(trees) or (np.diff(ends) < 0).any():
+        raise ValueError("its rounds do not hold its trees")
     for place, tree in enumerate(trees):
         try:
             _check_tree(tree, features)
@@ -165,6 +201,12 @@ def _check_trees(model: Any, features: int) -> None:
 
 
 def _check_tree(tree: Any, features: int) -> None:
+    if int(tree["tree_param"].get("size_leaf_vector") or 1) > 1:
+        raise ModelError(
+            "XGBoost model whose trees have several values in a leaf (multi_strategy "
+            "multi_output_tree), which is not scored; train it with multi_strategy "
+            "one_output_per_tree"
+        )
     left_n, right_n, parent_n, column_n = (
         np.asarray(tree[key], np.int64)
         for key in ("left_children", "right_children", "parents", "split_indices")
@@ -173,8 +215,7 @@ def _check_tree(tree: Any, features: int) -> None:
     sizes = {len(left_n), len(right_n), len(parent_n), len(column_n), len(tree["default_left"])}
     if sizes != {nodes} or not nodes:
         raise ValueError(f"{sorted(sizes)} entries for {nodes} nodes")
-    for key in ("categories_nodes", "categories_segments", "categories_sizes"):
-        _check_segments(tree, key, nodes)
+    _check_segments(tree, nodes)
     inner_n = left_n != -1
     if (inner_n != (right_n != -1)).any():
         raise ValueError("a node has one child")
@@ -183,12 +224,19 @@ def _check_tree(tree: Any, features: int) -> None:
     _check_links(left_n[inner_n], right_n[inner_n], np.flatnonzero(inner_n), parent_n)
 
 
-def _check_segments(tree: Any, key: str, nodes: int) -> None:
+def _check_segments(tree: Any, nodes: int) -> None:
     """Requires what says where a node's categories lie to stay within its arrays."""
-    found = np.asarray(tree.get(key, ()), np.int64)
-    most = nodes - 1 if key == "categories_nodes" else len(tree.get("categories", ()))
-    if ((found < 0) | (found > most)).any() or len(found) > nodes:
-        raise ValueError(f"{key} are out of range")
+    node_k, start_k, size_k = (
+        np.asarray(tree.get(f"categories_{key}", ()), np.int64)
+        for key in ("nodes", "segments", "sizes")
+    )
+    if len({len(node_k), len(start_k), len(size_k)}) > 1 or len(node_k) > nodes:
+        raise ValueError("its sets of categories are out of range")
+    most = len(tree.get("categories", ()))
+    if ((node_k < 0) | (node_k >= nodes) | (np.diff(node_k, prepend=-1) <= 0)).any():
+        raise ValueError("categories_nodes are out of range")
+    if ((start_k < 0) | (size_k < 0) | (start_k > most) | (size_k > most - start_k)).any():
+        raise ValueError("its sets of categories are out of range")
 
 
 def _check_links(left_n: Array, right_n: Array, own_n: Array, parent_n: Array) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import xgboost
 
-from batchscore.errors import ModelError
-from batchscore.messages.wording import type_of
+from batchscore.errors import InputError, ModelError
+from batchscore.messages.wording import one_line, type_of
 from batchscore.models.backends.calling import Calls
 from batchscore.models.backends.saving import Asked, Draft, Saver
 from batchscore.models.backends.tree_calls import TreeCall, returned, settle_call
@@ -58,12 +58,19 @@ class XGBoostSaver(Saver):
         """Returns the scores that XGBoost's own call has for a frame of these rows."""
         found = _file(model)
         call, frame = _call(found, asked), training_frame(rows, draft)
-        made = _booster(model).inplace_predict(
-            frame if found.columns else frame.to_numpy(np.float64),
-            iteration_range=(call.start, call.stop),
-            predict_type="margin" if call.returns == "raw" else "value",
-            missing=getattr(model, "missing", math.nan),
-        )
+        try:
+            made = _booster(model).inplace_predict(
+                frame if found.columns else frame.to_numpy(np.float64),
+                iteration_range=(call.start, call.stop),
+                predict_type="margin" if call.returns == "raw" else "value",
+                missing=getattr(model, "missing", math.nan),
+            )
+        except xgboost.core.XGBoostError as error:
+            text = one_line(str(error).partition("Stack trace")[0], 200)
+            raise InputError(
+                f"sample: XGBoost cannot score it ({text}); give rows of the training's types, "
+                "with the same categories in the same order"
+            ) from error
         return KnownCalls({output_name(asked): returned(np.asarray(made), call)})
 
 

@@ -70,3 +70,17 @@ def test_a_blank_in_a_name_is_found_again(tmp_path: Path) -> None:
     saved = bs.save_model(tmp_path / "model", booster, rows[:TRAINED])
     assert '"the size"' in (tmp_path / "model/preprocessing.json").read_text()
     assert saved.outputs == {"score": "float64 []"}
+
+
+def test_a_path_alone_with_a_blank_in_a_name_says_what_to_write(tmp_path: Path) -> None:
+    """The message names the file, for there is no preprocessing, and what is written works."""
+    import lightgbm
+
+    rows = make_frame()[["size", "count"]].rename(columns={"size": "the size"})
+    data = lightgbm.Dataset(rows[:TRAINED], label=rows["count"][:TRAINED] % 2)
+    booster = lightgbm.train({"verbose": -1, "num_threads": 1}, data, 3)
+    booster.save_model(tmp_path / "spaced.txt")
+    job = job_of(tmp_path, tmp_path / "spaced.txt")
+    said = " ".join(factory.run_cli("check", job).output.split())
+    assert "model spaced.txt: column 'the_size' is not in" in said
+    assert "model.inputs may name the columns, in the order of training: {features: [a, b]}" in said

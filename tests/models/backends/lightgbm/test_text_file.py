@@ -45,7 +45,8 @@ def _spoilt(content: str, key: str, value: str) -> bytes:
         ("left_child", "0", "a child is no node"),
         ("right_child", "-99", "a child is no node"),
         ("num_leaves", "99", "not as many values as leaves"),
-        ("is_linear", "1", "it has linear leaves"),
+        ("left_child", "1_0", "left_child holds no numbers"),
+        ("right_child", "1\nright_child=1", "right_child is there twice"),
     ],
 )
 def test_trees_that_lead_out_of_memory_are_refused(
@@ -55,6 +56,24 @@ def test_trees_that_lead_out_of_memory_are_refused(
     content = (lightgbm_models / "binary.txt").read_text()
     with pytest.raises(ModelError, match=f"tree 0: .*{message}"):
         read_text_file(_spoilt(content, key, value))
+
+
+def test_linear_leaves_are_refused_by_name(lightgbm_models: Path) -> None:
+    """Such a file is in order, so the message says what to train."""
+    content = (lightgbm_models / "binary.txt").read_text()
+    with pytest.raises(ModelError, match=r"linear leaves \(linear_tree\).*train it without"):
+        read_text_file(_spoilt(content, "is_linear", "1"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("num_class=3", "num_class=1"), ("num_class:3", "num_class:9")],
+)
+def test_classes_are_as_many_as_trees_of_a_round(old: str, new: str, lightgbm_models: Path) -> None:
+    """The library would write outputs beyond those that it was given."""
+    content = (lightgbm_models / "many.txt").read_text()
+    with pytest.raises(ModelError, match="classes, and another number of trees in a round"):
+        read_text_file(content.replace(old, new, 1).encode())
 
 
 def test_a_file_that_is_cut_anywhere_is_refused(lightgbm_models: Path) -> None:

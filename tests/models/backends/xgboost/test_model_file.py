@@ -103,6 +103,64 @@ def test_trees_that_lead_out_of_memory_are_refused(
         read_model_file(_spoilt(document, key, value))
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("tree_info", [9], "a tree adds to an output beyond 1"),
+        ("tree_info", [], "a tree adds to an output beyond 1"),
+        ("iteration_indptr", [0, 10**6], "its rounds do not hold its trees"),
+        ("iteration_indptr", [0, -5], "its rounds do not hold its trees"),
+    ],
+)
+def test_trees_that_lead_out_of_the_outputs_are_refused(
+    key: str, value: list[int], message: str, xgboost_models: Path
+) -> None:
+    """The library would add their leaves to memory that is not the output's."""
+    document = json.loads((xgboost_models / "binary.json").read_bytes())
+    model = document["learner"]["gradient_booster"]["model"]
+    model[key] = value + model[key][len(value) :] if key == "tree_info" and value else value
+    with pytest.raises(ModelError, match=message):
+        read_model_file(json.dumps(document).encode())
+
+
+def test_sets_of_categories_stay_within_their_array(xgboost_models: Path) -> None:
+    """Start and size are each in range, and lead out of it together."""
+    document = json.loads((xgboost_models / "binary.json").read_bytes())
+    trees = document["learner"]["gradient_booster"]["model"]["trees"]
+    place, tree = next((n, each) for n, each in enumerate(trees) if each["categories"])
+    tree["categories_segments"][-1] = len(tree["categories"])
+    with pytest.raises(ModelError, match=f"tree {place}: its sets of categories are out of range"):
+        read_model_file(json.dumps(document).encode())
+
+
+def test_letters_beyond_ascii_leave_a_category_table_unknown(xgboost_models: Path) -> None:
+    """XGBoost counts letters for bytes, so such a table may be cut at wrong places."""
+    document = json.loads((xgboost_models / "binary.json").read_bytes())
+    (table,) = (
+        each
+        for each in document["learner"]["gradient_booster"]["model"]["cats"]["enc"]
+        if each.get("offsets")
+    )
+    # What XGBoost 3.2 writes for blue, grün and red of a pandas frame.
+    table["offsets"] = [0, 4, 8, 11]
+    table["values"] = [98, 108, 117, 101, 103, 114, -61, -68, 110, 114, 101]
+    found = read_model_file(json.dumps(document).encode())
+    assert {each.name: each.categories for each in found.columns}["colour"] is None
+
+
+def test_json_of_many_values_is_refused_before_it_is_parsed() -> None:
+    """Each of three bytes would take seventy as a value of Python."""
+    content = b'{"a": [' + b"{}," * (5 << 20) + b"{}]}"
+    with pytest.raises(ModelError, match=r"more values than are read; save the model as .ubj"):
+        read_model_file(content)
+
+
+def test_a_key_is_not_there_twice() -> None:
+    """The library may take another one than what was checked."""
+    with pytest.raises(ModelError, match="an object has a key twice"):
+        read_model_file(b'{"learner": {}, "learner": {}}')
+
+
 def test_other_files_are_refused_by_what_they_begin_with(xgboost_models: Path) -> None:
     """A pickle, a text, and JSON of something else each end in one message."""
     for content in (b"\x80\x04\x95", b"", b"tree\nversion=v4", b'{"a": 1}', b"[1]", b"{" * 10**5):

@@ -116,3 +116,30 @@ bs.save_model({str(tmp_path / "model")!r}, model, for_training(make_frame()[:100
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[4], check=True)
+
+
+def test_categories_beyond_ascii_are_those_of_the_sample(tmp_path: Path) -> None:
+    """XGBoost cuts such texts in its file, so its path alone is not enough."""
+    import pandas as pd
+    import xgboost
+
+    rows = make_frame()
+    colour = rows["colour"].replace({"green": "grün", "pink": None})
+    rows = rows[["size"]].assign(colour=pd.Categorical(colour))
+    model = xgboost.XGBRegressor(n_estimators=5, n_jobs=1, enable_categorical=True)
+    model.fit(rows[:TRAINED], np.arange(TRAINED) % 5 + (colour[:TRAINED] == "red"))
+    bs.save_model(tmp_path / "model", model, rows[:TRAINED])
+    golden = pq.read_table(tmp_path / "model/golden.parquet").to_pandas()
+    kept = pd.Categorical(golden["colour"], ["blue", "grün", "red"])
+    own = model.predict(golden[["size"]].assign(colour=kept))
+    require_same(golden["score"].to_numpy(), own)
+    job = job_of(tmp_path, tmp_path / "model", drift={"on_fail": "warn"})
+    assert factory.run_json("run", job)["rows"]["scored"] == len(rows)
+    other = rows.assign(colour=rows["colour"].cat.reorder_categories(["red", "grün", "blue"]))
+    with pytest.raises(InputError, match=r"sample: XGBoost cannot score it .*same categories"):
+        bs.save_model(tmp_path / "other", model, other[:TRAINED])
+    model.save_model(tmp_path / "model.ubj")
+    said = factory.run_cli("run", job_of(tmp_path, tmp_path / "model.ubj")).output
+    assert "column 'colour' holds categories, and the file does not list them" in " ".join(
+        said.split()
+    )
