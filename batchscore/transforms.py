@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
 
+from batchscore.errors import ShardError
 from batchscore.finish.closing import close_run
 from batchscore.finish.finish import finish_run
 from batchscore.models.process.current import dismiss
@@ -31,7 +32,7 @@ from batchscore.units.unit import Unit
 from batchscore.worker.arrival import arrived
 from batchscore.worker.attempts import Attempts
 from batchscore.worker.golden import ensure_golden, record_golden
-from batchscore.worker.inspection import FOUND, Try
+from batchscore.worker.inspection import FOUND, Try, unseen_shard
 from batchscore.worker.log import save_log
 from batchscore.worker.presence import attend
 from batchscore.worker.scoring import (
@@ -108,6 +109,7 @@ class ReadUnits(SpecDoFn):
 
     def setup(self) -> None:
         """Gives Arrow this worker's share of the cores; it would take all of the machine's."""
+        self._is_elsewhere = self._spec.shipment is not None
         super().setup()
         pa.set_cpu_count(self._spec.scoring.source.threads)
 
@@ -125,8 +127,19 @@ class ReadUnits(SpecDoFn):
                 return
             blocks = read_unit_ahead(unit, spec.scoring.source, spec.scoring.max_bad_shards)
             # All steps take a block before the next one is read.
-            with working_on(spec.identity.run, unit), closing(blocks):
+            with working_on(spec.identity.run, unit), closing(blocks), self._telling_of_unseen():
                 yield from blocks
+
+    @contextmanager
+    def _telling_of_unseen(self) -> Iterator[None]:
+        """Says of a shard that cannot be seen here that another machine may see it."""
+        try:
+            yield
+        except ShardError as error:
+            unseen = isinstance(error.__cause__, (FileNotFoundError, PermissionError))
+            if not self._is_elsewhere or not unseen:
+                raise
+            raise unseen_shard(error) from error
 
 
 class TryWorker(SpecDoFn):

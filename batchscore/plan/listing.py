@@ -17,13 +17,14 @@ from fsspec.utils import glob_translate
 from batchscore.errors import InputError
 from batchscore.messages.addresses import stored_address
 from batchscore.messages.terms import JOB, DataAddress, Terms
-from batchscore.messages.wording import reason, remedy_of
+from batchscore.messages.wording import one_line, reason, remedy_of
 from batchscore.plan.hive import Texts, hive_keys, same_keys
 from batchscore.plan.published import Published
 from batchscore.plan.refused_formats import and_above, check_above, check_no_table
 from batchscore.plan.walk import levels, match, walk
 from batchscore.stages.read import is_gone
 from batchscore.storage.marks import linked_mark, modification_mark
+from batchscore.storage.remote import is_object_store
 from batchscore.storage.store import open_filesystem
 
 _WILD = re.compile(r"[*?\[]")
@@ -86,12 +87,26 @@ def find_shards(
     for address in (DataAddress(text, terms) for text in addresses):
         shards = _find(address, plain)
         if not shards and not allow_empty:
+            _require_bucket(address)
             raise InputError(
                 f"{address}: no shard found; correct the path, or set input.allow_empty: true if "
                 "an empty input is normal"
             )
         found += shards
     return _each_once(found)
+
+
+def _require_bucket(address: DataAddress) -> None:
+    """Raises InputError where an object store has no bucket of an address."""
+    if not is_object_store(address.text):
+        return
+    filesystem, path = open_filesystem(address.text)
+    bucket = path.partition("/")[0]
+    if not filesystem.exists(bucket):
+        raise InputError(
+            f"{address}: there is no bucket {one_line(bucket)!r}, or these credentials do not see "
+            "it; create it, or correct the address"
+        )
 
 
 def _each_once(found: list[InputFile]) -> list[InputFile]:
@@ -121,6 +136,9 @@ def _find(address: DataAddress, plain: set[tuple[Any, str]]) -> list[InputFile]:
         raise
     except Exception as error:  # a store's client raises errors of its own
         otherwise = "correct the address, or make sure that this machine can read it"
+        # A store gives no more than that for credentials that it does not take any more.
+        if is_object_store(address.text) and "Bad Request" in reason(error):
+            otherwise = "renew the credentials if they have expired, or correct the address"
         remedy = remedy_of(error, otherwise) if isinstance(error, OSError) else otherwise
         raise InputError(f"{address}: cannot be listed ({reason(error)}); {remedy}") from error
 

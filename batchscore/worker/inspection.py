@@ -125,6 +125,15 @@ def _first(spec: Spec, unit: Unit) -> Block:
     return replace(block, unit=replace(block.unit, id="check"))
 
 
+def unseen_shard(error: ShardError) -> FailedError:
+    """Returns what a worker on another machine says of a planned shard that is not there."""
+    return FailedError(
+        f"the worker on {platform.node()} does not see shard {error.path}: {error.problem}, if it "
+        "was removed or changed after planning; else name a folder that launcher and workers share "
+        "under one path, and may read, or an object store"
+    )
+
+
 def _digest(block: Block) -> str:
     if block.values is None:
         return hashlib.sha256(b"").hexdigest()

@@ -82,9 +82,12 @@ def test_a_code_that_fails_there_is_an_error(job_server: str, tmp_path: Path) ->
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("unseen", ["output", "input"])
+@pytest.mark.parametrize(
+    ("command", "unseen", "code"),
+    [("check", "output", 2), ("check", "input", 2), ("run", "input", 1)],
+)
 def test_a_path_that_a_worker_does_not_see_is_an_error(
-    job_server: str, tmp_path: Path, unseen: str
+    job_server: str, tmp_path: Path, command: str, unseen: str, code: int
 ) -> None:
     """A worker of another user does not see the launcher's own folders."""
     home = tmp_path / "home"
@@ -97,13 +100,14 @@ def test_a_path_that_a_worker_does_not_see_is_an_error(
         factory.change_job(home, changes(job_server, pool.address))
         target = f"--set=output.path={home / 'out' if unseen == 'output' else shared}"
         # As the pool's user may write what the launcher wrote there.
-        code = "import os; os.umask(0); from batchscore.cli import main; main()"
-        command = [sys.executable, "-c", code, "check", str(job), target]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 2, done.stderr
+        main = "import os; os.umask(0); from batchscore.cli import main; main()"
+        asked = [sys.executable, "-c", main, command, str(job), target]
+        done = subprocess.run(asked, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == code, done.stderr
     assert f"does not see {'the output' if unseen == 'output' else 'shard'} {home}" in done.stderr
     assert "that launcher and workers share" in done.stderr
-    assert not [*shared.glob("**/*")] if shared.exists() else True
+    if command == "check":
+        assert not [*shared.glob("**/*")] if shared.exists() else True
 
 
 def test_a_pool_without_batchscore_is_an_error(job_server: str, tmp_path: Path) -> None:

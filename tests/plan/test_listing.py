@@ -280,3 +280,25 @@ def rename_as_before(output: Path) -> None:
 def _without_links(shard: dict[str, Any]) -> dict[str, Any]:
     mark = shard["mark"].partition(" -> ")[0]
     return {**shard, "path": os.path.realpath(shard["path"]), "mark": mark}
+
+
+@pytest.mark.slow
+def test_a_bucket_that_does_not_exist_is_named(server: ObjectStore) -> None:
+    """It is no folder that happens to be empty."""
+    bucket = server.make_bucket("nothing-inside")
+    with server.at():
+        with pytest.raises(InputError, match="there is no bucket 'none-of-these'"):
+            find_shards(["s3://none-of-these/in"])
+        with pytest.raises(InputError, match="no shard found; correct the path"):
+            find_shards([f"{bucket}/in"])
+
+
+def test_credentials_that_have_expired_are_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """S3 says no more than `Bad Request` for a look at an object then."""
+
+    def refuse(_: str) -> None:
+        raise OSError("Bad Request")
+
+    monkeypatch.setattr("batchscore.plan.listing.open_filesystem", refuse)
+    with pytest.raises(InputError, match=r"\(Bad Request\); renew the credentials if they have"):
+        find_shards(["s3://bucket/in"])
