@@ -1,6 +1,7 @@
 """What an XGBoost model file says of itself, and whether its trees are in order; without XGBoost.
 
-Suffixes: `_n` nodes of a tree, `_k` nodes that split by categories, `_t` trees.
+Suffixes: `_n` nodes of a tree, `_k` nodes that split by categories,
+`_v` their categories, `_t` trees.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from batchscore.models.backends.xgboost.ubj import read_ubj
 _ROOT = 2**31 - 1
 _MOST_JSON = (1 << 25, 1 << 22)
 """Commas; arrays and objects, of which a tree has some twenty."""
+_MOST_CATEGORIES = 1 << 24
 _ENC = "learner.gradient_booster.model.cats.enc"
 
 
@@ -232,11 +234,17 @@ def _check_segments(tree: Any, nodes: int) -> None:
     )
     if len({len(node_k), len(start_k), len(size_k)}) > 1 or len(node_k) > nodes:
         raise ValueError("its sets of categories are out of range")
-    most = len(tree.get("categories", ()))
     if ((node_k < 0) | (node_k >= nodes) | (np.diff(node_k, prepend=-1) <= 0)).any():
         raise ValueError("categories_nodes are out of range")
-    if ((start_k < 0) | (size_k < 0) | (start_k > most) | (size_k > most - start_k)).any():
+    value_v = np.asarray(tree.get("categories", ()), np.int64)
+    end_k = np.cumsum(size_k)
+    if (size_k < 0).any() or (start_k != end_k - size_k).any() or size_k.sum() != len(value_v):
         raise ValueError("its sets of categories are out of range")
+    # The library sizes a set by its last category, and writes the others where they lead.
+    step_v = np.diff(value_v, prepend=-1)
+    step_v[start_k[size_k > 0]] = 1
+    if (step_v <= 0).any() or ((value_v < 0) | (value_v >= _MOST_CATEGORIES)).any():
+        raise ValueError("a set of categories is not in order")
 
 
 def _check_links(left_n: Array, right_n: Array, own_n: Array, parent_n: Array) -> None:

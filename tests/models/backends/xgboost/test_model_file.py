@@ -133,6 +133,19 @@ def test_sets_of_categories_stay_within_their_array(xgboost_models: Path) -> Non
         read_model_file(json.dumps(document).encode())
 
 
+@pytest.mark.parametrize("values", [[2, 1], [-5, 1], [1, 1], [0, 2**30]], ids=str)
+def test_sets_of_categories_are_in_order(values: list[int], xgboost_models: Path) -> None:
+    """The library sizes a set by its last category, and crashes where an earlier one is larger."""
+    document = json.loads((xgboost_models / "binary.json").read_bytes())
+    trees = document["learner"]["gradient_booster"]["model"]["trees"]
+    tree = next(each for each in trees if each["categories"])
+    tree["categories"] = values
+    tree["categories_nodes"], tree["categories_segments"] = tree["categories_nodes"][:1], [0]
+    tree["categories_sizes"] = [2]
+    with pytest.raises(ModelError, match="a set of categories is not in order"):
+        read_model_file(json.dumps(document).encode())
+
+
 def test_letters_beyond_ascii_leave_a_category_table_unknown(xgboost_models: Path) -> None:
     """XGBoost counts letters for bytes, so such a table may be cut at wrong places."""
     document = json.loads((xgboost_models / "binary.json").read_bytes())
