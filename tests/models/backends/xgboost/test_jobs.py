@@ -9,12 +9,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from apache_beam.testing.util import assert_that
 
+import batchscore as bs
 from batchscore.columnar.arrays import Array
 from batchscore.job import load_embedded
 from batchscore.models.features import Features, dump_features
@@ -331,3 +334,17 @@ def test_elements_of_another_pipeline_have_the_same_scores(
     made = pa.Table.from_batches([each for each in found if each is not None])
     assert len(made) == ROWS
     require_same(made["score"].to_numpy(), own_scores(xgboost_models, "binary_probability"))
+
+
+def test_trees_score_within_a_pipeline_of_their_own(tmp_path: Path, xgboost_models: Path) -> None:
+    """bs.Score takes a model of its path alone, and its scores are the framework's own."""
+    job = job_of(tmp_path, xgboost_models / "binary.ubj", runtime={"batch_rows": 500})
+    table = pq.read_table(tmp_path / "in/rows.parquet")
+
+    def require_own(found: list[pa.RecordBatch]) -> None:
+        made = pa.Table.from_batches(found).sort_by("id")["score"].to_numpy()
+        require_same(made, own_scores(xgboost_models, "binary_probability"))
+
+    with beam.Pipeline() as pipeline:
+        batches = pipeline | beam.Create(table.to_batches(max_chunksize=1000))
+        assert_that((batches | bs.Score(job)).scored, require_own)
