@@ -1,10 +1,10 @@
 """Beam without the modules that it imports only for pipelines that batchscore does not have.
 
 With them Beam takes twice as long to import, and RunInference imports torch and SciPy. Later
-users of Beam in this process miss nothing: a left-out name is imported when it is asked for, and
-pandas when a type hint may name its frames. Only `from apache_beam.io import *` has no MongoDB,
-BigQuery, Pub/Sub and text files then. Modules that the process has imported before stay as they
-are.
+users of Beam in this process miss nothing: a left-out name is imported when it is asked for, pandas
+when a type hint may name its frames, and Google's client when a path is on its storage. Only `from
+apache_beam.io import *` has no MongoDB, BigQuery, Pub/Sub and text files then. Modules that the
+process has imported before stay as they are.
 
 The other modules of the package take Beam from here, or import it after this module.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
@@ -24,7 +25,11 @@ _MANAGER = "apache_beam.ml.inference.model_manager"
 _TEXTS = "apache_beam.io.textio"  # It copies the texts of pandas' functions into its own.
 _MONGODB = "apache_beam.io.mongodbio"
 _BIGQUERY = "apache_beam.io.gcp.bigquery"
-_PUBSUB = "apache_beam.io.gcp.pubsub"  # Beam imports it after BigQuery, and not without it.
+# Beam imports these after BigQuery, each only if the one before could be imported.
+_PUBSUB = "apache_beam.io.gcp.pubsub"
+_GCSIO = "apache_beam.io.gcp.gcsio"  # Needs Google's client, which the extra `gcs` installs.
+_OTHERS = "apache_beam.transforms.xlang.io"
+_GCS = "apache_beam.io.gcp.gcsfilesystem"
 _HTTP = "httplib2"
 _PANDAS = "pandas"
 _FRAMES = "apache_beam.typehints.pandas_type_compatibility"
@@ -58,11 +63,21 @@ def _find_io(asked: str) -> Any:
         return import_module(own)
     # For `from apache_beam.io import a_submodule` Python asks here first, then imports it.
     if not asked.startswith("_") and find_spec(own) is None:
-        for name in (_TEXTS, _MONGODB, _BIGQUERY, _PUBSUB):
-            module = import_module(name)
-            if asked in vars(module)["__all__"]:
-                return getattr(module, asked)
+        for name in (_TEXTS, _MONGODB, _BIGQUERY, _PUBSUB, _GCSIO, _OTHERS):
+            try:
+                module = import_module(name)
+            except ImportError:
+                break
+            offered = {"gcsio": module} if name == _GCSIO else _offered(module)
+            if asked in offered:
+                return offered[asked]
     raise AttributeError(f"module 'apache_beam.io' has no attribute {asked!r}")
+
+
+def _offered(module: ModuleType) -> dict[str, Any]:
+    """Returns what `from module import *` would import."""
+    names = getattr(module, "__all__", [each for each in vars(module) if not each.startswith("_")])
+    return {each: getattr(module, each) for each in names}
 
 
 def _find_hints(asked: str) -> Any:
@@ -79,6 +94,15 @@ def _converter(**hints: Any) -> Any:
     return _from_typehints(**hints)
 
 
+def _file_system(path: str) -> Any:
+    """Returns Beam's file system of a path; for one of `gs://` it is imported first."""
+    if path.startswith("gs://"):
+        FileSystems.get_filesystem = staticmethod(_get_filesystem)  # type: ignore[method-assign]
+        with suppress(ImportError):
+            import_module(_GCS)
+    return _get_filesystem(path)
+
+
 def _left_out() -> dict[str, ModuleType | None]:
     """Returns what is in place of the modules that are left out."""
     door = {"is_subhint": _DOOR, "BeartypeDoorException": _ROAR}
@@ -90,6 +114,7 @@ def _left_out() -> dict[str, ModuleType | None]:
         _MONGODB: stand_in(_MONGODB, __all__=()),
         # An ImportError: Beam does without Google Cloud, as where its extra is not installed.
         _BIGQUERY: None,
+        _GCS: None,
         _HTTP: stand_in(_HTTP),
         # An ImportError would have Arrow, on another thread, do without pandas for good.
         _PANDAS: stand_in(_PANDAS),
@@ -105,6 +130,7 @@ with replaced(_left_out()):
     import apache_beam as beam
     from apache_beam.coders.coders import Coder
     from apache_beam.coders.typecoders import registry
+    from apache_beam.io.filesystems import FileSystems
     from apache_beam.metrics.metric import Metrics
     from apache_beam.ml.inference.base import ModelHandler, RunInference
     from apache_beam.options.pipeline_options import PipelineOptions
@@ -114,9 +140,12 @@ with replaced(_left_out()):
     from apache_beam.typehints.batch import BatchConverter
     from apache_beam.utils.windowed_value import WindowedValue
 _from_typehints = BatchConverter.from_typehints
+_get_filesystem = FileSystems.get_filesystem
 if _is_first:
     vars(beam.io)["__getattr__"] = _find_io
     vars(beam.typehints)["__getattr__"] = _find_hints
+    if _GCS not in sys.modules:
+        FileSystems.get_filesystem = staticmethod(_file_system)  # type: ignore[method-assign]
     if _FRAMES not in sys.modules:
         BatchConverter.from_typehints = staticmethod(_converter)  # type: ignore[method-assign]
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from batchscore.models.backends.registry import backend_of
 from tests import factory
 from tests.backends.accelerated import NAME
 from tests.backends.installed import install, write_linear_model
@@ -38,10 +39,14 @@ def pool(site: Path) -> Iterator[str]:
 
 
 @pytest.fixture(autouse=True)
-def launcher(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def launcher(site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The launcher knows the format, and its machine has no device."""
     monkeypatch.syspath_prepend(str(site))
     monkeypatch.delenv(NAME, raising=False)
+    # Other modules of tests have another backend for the format.
+    backend_of.cache_clear()
+    yield
+    backend_of.cache_clear()
 
 
 def job_of(folder: Path, job_server: str, pool: str, score: float = 0.0) -> Path:

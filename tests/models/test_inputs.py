@@ -11,7 +11,7 @@ import yaml
 
 from batchscore.columnar.ragged import Varying
 from batchscore.errors import ModelError
-from batchscore.models.card import InputTensor, ModelCard
+from batchscore.models.card import InputTensor, ModelCall, ModelCard
 from batchscore.models.folder import read_model_folder
 from batchscore.models.inputs import ModelInput
 from tests.conftest import ROOT
@@ -96,10 +96,11 @@ PAGE = (ROOT / "docs/model-folder.md").read_text(encoding="utf-8")
 
 
 def test_the_page_on_the_model_folder_names_every_key() -> None:
-    """Its two tables hold the keys of a card and of an input, and nothing that is not there."""
+    """Its tables hold the keys of a card, of its `call` and of an input, and nothing else."""
     card, inputs = PAGE.partition("## Inputs")[::2]
     found = [re.findall(r"`(\w+)`", row) for row in re.findall(r"^\| (.*?) \|", card, re.M)]
-    assert {key for keys in found for key in keys} == set(ModelCard.model_fields)
+    known = {*ModelCard.model_fields, *ModelCall.model_fields}
+    assert {key for keys in found for key in keys} == known
     table = inputs.partition("\n## ")[0]
     assert re.findall(r"^\| `(\w+)` \|", table, re.M) == [*InputTensor.model_fields]
 

@@ -85,6 +85,10 @@ from apache_beam.internal.http_client import get_new_http
 import httplib2
 assert isinstance(get_new_http(), httplib2.Http)
 assert "apache_beam.ml.inference.model_manager" not in sys.modules
+from apache_beam.io.filesystems import FileSystems
+assert "apache_beam.io.gcp.gcsfilesystem" not in sys.modules
+assert type(FileSystems.get_filesystem("/tmp/a")).__name__ == "LocalFileSystem"
+assert type(FileSystems.get_filesystem("gs://bucket/a")).__name__ == "GCSFileSystem"
 try:
     beam.io.ReadFromNowhere
 except AttributeError as error:
