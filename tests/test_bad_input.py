@@ -477,8 +477,7 @@ def test_a_wrong_job_gets_one_message_and_publishes_nothing(scored_job: Path, ca
     given = case.spoil(scored_job) or ()
     job, others = scored_job / "job.yaml", sorted(path.name for path in scored_job.iterdir())
     if case.check is not None:
-        probe = ["--probe"] if case.probe else []
-        checked = run_cli("check", job, *probe, *given)
+        checked = run_cli("check", job, *["--probe"] * case.probe, *given)
         assert checked.exit_code == case.run, checked.output
         if case.check:
             assert_message(checked.output, case.words)
@@ -487,9 +486,8 @@ def test_a_wrong_job_gets_one_message_and_publishes_nothing(scored_job: Path, ca
     assert_message(ran.output, case.words)
     reported = run_cli("run", "--json", job, *given)
     document = json.loads(reported.stdout)
-    status = {1: "failed", 2: "invalid", 3: "held", 4: "retry"}[case.run]
-    found = reported.exit_code, document["exit_code"], document["status"]
-    assert found == (case.run, case.run, status)
+    assert reported.exit_code == document["exit_code"] == case.run
+    assert document["status"] == {1: "failed", 2: "invalid", 3: "held", 4: "retry"}[case.run]
     assert_message(document["error"], case.words)
     assert published_bytes(scored_job) == before
     assert {path.name for path in scored_job.iterdir()} <= {*others, "__pycache__"}

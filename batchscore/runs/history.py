@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
-from typing import Any
+from typing import Any, TypeVar
 
 from batchscore.errors import InvalidError, OutputError, RecordError, VersionError
 from batchscore.messages.wording import counted, of_count, one_line, reason
@@ -26,6 +26,7 @@ from batchscore.storage.store import Store
 from batchscore.storage.typed import decode
 
 _THREADS = 16
+T = TypeVar("T")
 _NEIGHBOURS = 7
 _LOOKS = 3
 _UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
@@ -381,10 +382,15 @@ def published_files(store: Store, slice_: str | None) -> list[str]:
         RecordError: A list was changed by hand, so that a reader would miss rows, read rows twice,
             or read files outside the output.
     """
+    found = over_slices(store, slice_, _checked_files)
+    return sorted(path for files in found for path in files)
+
+
+def over_slices(store: Store, slice_: str | None, look: Callable[[Store, str], T]) -> list[T]:
+    """Returns what a look finds at each slice of an output, or at one; it looks side by side."""
     slices = [slice_] if slice_ else store.names(f"{layout.HOME}/slices")
     with ThreadPoolExecutor(_THREADS) as pool:
-        found = pool.map(lambda name: _checked_files(store, name), slices)
-        return sorted(path for files in found for path in files)
+        return [*pool.map(lambda name: look(store, name), slices)]
 
 
 def _checked_files(store: Store, slice_: str) -> tuple[str, ...]:
@@ -430,10 +436,8 @@ def current_runs(store: Store, slice_: str | None) -> set[str]:
 
 def pending_runs(store: Store, slice_: str | None) -> list[str | RecordError]:
     """Returns the runs whose publication was started and not finished; damaged journals' errors."""
-    slices = [slice_] if slice_ else store.names(f"{layout.HOME}/slices")
-    with ThreadPoolExecutor(_THREADS) as pool:
-        found = pool.map(lambda name: _pending_run(store, name), slices)
-        return [each for each in found if each is not None]
+    found = over_slices(store, slice_, _pending_run)
+    return [each for each in found if each is not None]
 
 
 def _pending_run(store: Store, slice_: str) -> str | RecordError | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -11,7 +10,7 @@ from functools import lru_cache
 from batchscore.errors import RecordError
 from batchscore.messages.wording import one_line
 from batchscore.runs import layout
-from batchscore.runs.history import read_history
+from batchscore.runs.history import over_slices, read_history
 from batchscore.runs.holder import RENEWAL_SECONDS, Holder, last_holder
 from batchscore.runs.manifest_model import Manifest
 from batchscore.runs.progress import Counts, read_counts
@@ -21,7 +20,6 @@ from batchscore.runs.stalls import stalled
 from batchscore.runs.submission import Submission
 from batchscore.storage.store import Store
 
-_THREADS = 16
 # A lease is renewed three times within so many seconds.
 _SILENT_SECONDS = 3 * RENEWAL_SECONDS
 _UNDECIDED = ("held", "failed", "interrupted")
@@ -102,10 +100,8 @@ def find_activities(store: Store, slice_: str | None) -> list[Activity | Undecid
 
     This is a look, which trusts clocks.
     """
-    slices = [slice_] if slice_ else store.names(f"{layout.HOME}/slices")
-    with ThreadPoolExecutor(_THREADS) as pool:
-        found = pool.map(lambda name: _look(store, name), slices)
-        return [each for each in found if each is not None]
+    found = over_slices(store, slice_, _look)
+    return [each for each in found if each is not None]
 
 
 def _look(store: Store, slice_: str) -> Activity | Undecided | None:

@@ -11,15 +11,18 @@ class BuiltIn(NamedTuple):
     Args:
         entry: Module and name, as an entry point has them.
         framework: The package that takes long to import.
+        saver: The module whose SAVER writes its models to a folder.
     """
 
     entry: str
     framework: str
+    saver: str
 
 
-_TORCH = BuiltIn("batchscore.models.backends.torch.backend:BACKEND", "torch")
-_XGBOOST = BuiltIn("batchscore.models.backends.xgboost.backend:BACKEND", "xgboost")
-_LIGHTGBM = BuiltIn("batchscore.models.backends.lightgbm.backend:BACKEND", "lightgbm")
+_ROOM = "batchscore.models.backends"
+_TORCH = BuiltIn(f"{_ROOM}.torch.backend:BACKEND", "torch", f"{_ROOM}.torch.saver")
+_XGBOOST = BuiltIn(f"{_ROOM}.xgboost.backend:BACKEND", "xgboost", f"{_ROOM}.xgboost.save")
+_LIGHTGBM = BuiltIn(f"{_ROOM}.lightgbm.backend:BACKEND", "lightgbm", f"{_ROOM}.lightgbm.save")
 FORMATS = {"lightgbm": _LIGHTGBM, "pt": _TORCH, "safetensors": _TORCH, "xgboost": _XGBOOST}
 """Backends by the format of a model."""
 

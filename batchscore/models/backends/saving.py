@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from batchscore.columnar.ragged import Varying
 from batchscore.errors import ArgumentError
+from batchscore.models.backends.built_in import FORMATS
 from batchscore.models.backends.calling import Calls
 from batchscore.models.card import InputTensor, model_input
 from batchscore.models.features import Features, required_columns
@@ -113,14 +114,10 @@ class Saver(ABC):
 def saver_of(model: Any) -> Saver:
     """Returns what saves a model, by the package of its class or of a class above; else torch's."""
     roots = {kind.__module__.partition(".")[0] for kind in type(model).__mro__}
-    for root in ("lightgbm", "xgboost"):
-        if root in roots:
-            saver = import_module(f"batchscore.models.backends.{root}.save").SAVER
-            assert isinstance(saver, Saver)
-            return saver
-    from batchscore.models.backends.torch.saver import SAVER
-
-    return SAVER
+    mine = (each for each in FORMATS.values() if each.framework in roots)
+    saver = import_module(next(mine, FORMATS["safetensors"]).saver).SAVER
+    assert isinstance(saver, Saver)
+    return saver
 
 
 def columns_of(features: Features, name: str) -> tuple[str, ...]:

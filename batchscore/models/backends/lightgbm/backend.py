@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from batchscore.errors import ModelError
 from batchscore.models.backends.facts import DEFAULT_OUTPUT, Facts, OutputSpec
 from batchscore.models.backends.lightgbm.text_file import TextFile, read_text_file
 from batchscore.models.backends.protocol import Backend, Predictor
 from batchscore.models.backends.tree_calls import TreeCall, settle_call
+from batchscore.models.backends.tree_files import INPUT, naming_file, require_package
 from batchscore.models.loadable import read_weights
 
 if TYPE_CHECKING:
     from batchscore.models.loadable import Model
 
-KINDS = {"binary": "binary", "multiclass": "classes", "multiclassova": "classes"}
-INPUT = "features"
+_KINDS = {"binary": "binary", "multiclass": "classes", "multiclassova": "classes"}
 
 
 class LightGBMBackend(Backend):
@@ -31,11 +30,7 @@ class LightGBMBackend(Backend):
 
     def require(self) -> None:
         """Looks for LightGBM, and does not import it."""
-        if find_spec("lightgbm") is None:
-            raise ModelError(
-                "models of format 'lightgbm' need the package lightgbm, which is not installed: "
-                "pip install 'batchscore[lightgbm]'"
-            )
+        require_package("lightgbm")
 
     def inspect(self, model: Model) -> Facts:
         """Returns what the file says, after a look at its trees."""
@@ -57,21 +52,19 @@ class LightGBMBackend(Backend):
 
 def described(content: bytes, model: Model) -> TextFile:
     """Returns what a file's content says; ModelError with its path where it cannot be read."""
-    try:
+    with naming_file(model):
         return read_text_file(content)
-    except ModelError as error:
-        raise ModelError(f"{model.folder}/{model.weights}: {error}") from error
 
 
-def call_of_file(found: TextFile, model: Model) -> TreeCall:
+def call_of_file(found: TextFile, given: Mapping[str, Any]) -> TreeCall:
     """Returns what of a file is called, by its card."""
-    kind = KINDS.get(found.objective, "value")
-    return settle_call(model.call, kind, found.objective, found.rounds, found.rounds)
+    kind = _KINDS.get(found.objective, "value")
+    return settle_call(given, kind, found.objective, found.rounds, found.rounds)
 
 
 def facts_of(found: TextFile, model: Model) -> Facts:
     """Returns what a file says as all backends say it."""
-    call = call_of_file(found, model)
+    call = call_of_file(found, model.call)
     # A class is one number, whatever it was chosen from.
     shape = () if found.classes == 1 or call.returns == "class" else (found.classes,)
     name = model.outputs[0].name if model.outputs else DEFAULT_OUTPUT

@@ -16,10 +16,11 @@ from batchscore.columnar.array_type import Array
 from batchscore.errors import ModelError
 from batchscore.messages.wording import one_line
 from batchscore.models.backends.facts import DEFAULT_OUTPUT, Inputs, Promises
-from batchscore.models.backends.lightgbm.backend import INPUT, call_of_file
+from batchscore.models.backends.lightgbm.backend import call_of_file
 from batchscore.models.backends.lightgbm.text_file import TextFile
 from batchscore.models.backends.protocol import Predictor
 from batchscore.models.backends.tree_calls import TreeCall, require_version, returned
+from batchscore.models.backends.tree_files import INPUT
 from batchscore.models.loadable import Model
 
 
@@ -83,4 +84,4 @@ def load_trees(model: Model, content: bytes, found: TextFile) -> Predictor:
         ) from error
     given = model.inputs[0].name if model.inputs else INPUT
     made = model.outputs[0].name if model.outputs else DEFAULT_OUTPUT
-    return TreesPredictor(booster, call_of_file(found, model), given, made)
+    return TreesPredictor(booster, call_of_file(found, model.call), given, made)

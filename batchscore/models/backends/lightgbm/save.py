@@ -11,11 +11,12 @@ import pyarrow as pa
 from batchscore.errors import ModelError
 from batchscore.messages.wording import type_of
 from batchscore.models.backends.calling import Calls
-from batchscore.models.backends.lightgbm.backend import INPUT, KINDS
+from batchscore.models.backends.lightgbm.backend import call_of_file
 from batchscore.models.backends.lightgbm.predictor import predict
 from batchscore.models.backends.lightgbm.text_file import TextFile, read_text_file
 from batchscore.models.backends.saving import Asked, Draft, Saver
-from batchscore.models.backends.tree_calls import TreeCall, returned, settle_call
+from batchscore.models.backends.tree_calls import TreeCall, returned
+from batchscore.models.backends.tree_files import INPUT
 from batchscore.models.backends.tree_saving import (
     KnownCalls,
     call_of_card,
@@ -81,8 +82,7 @@ def _file(model: Any) -> TextFile:
 
 
 def _call(found: TextFile, asked: Asked) -> TreeCall:
-    kind, given = KINDS.get(found.objective, "value"), call_of_card(asked)
-    return settle_call(given, kind, found.objective, found.rounds, found.rounds)
+    return call_of_file(found, call_of_card(asked))
 
 
 SAVER = LightGBMSaver()

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from batchscore.errors import ModelError
 from batchscore.models.backends.facts import DEFAULT_OUTPUT, Facts, OutputSpec
 from batchscore.models.backends.protocol import Backend, Predictor
 from batchscore.models.backends.tree_calls import TreeCall, settle_call
+from batchscore.models.backends.tree_files import INPUT, naming_file, require_package
 from batchscore.models.backends.xgboost.model_file import ModelFile, read_model_file
 from batchscore.models.loadable import read_weights
 
 if TYPE_CHECKING:
     from batchscore.models.loadable import Model
 
-KINDS = {"binary:logistic": "binary", "multi:softprob": "classes", "multi:softmax": "class"}
-INPUT = "features"
+_KINDS = {"binary:logistic": "binary", "multi:softprob": "classes", "multi:softmax": "class"}
 
 
 class XGBoostBackend(Backend):
@@ -31,15 +30,11 @@ class XGBoostBackend(Backend):
 
     def require(self) -> None:
         """Looks for XGBoost, and does not import it."""
-        if find_spec("xgboost") is None:
-            raise ModelError(
-                "models of format 'xgboost' need the package xgboost, which is not installed: "
-                "pip install 'batchscore[xgboost]'"
-            )
+        require_package("xgboost")
 
     def inspect(self, model: Model) -> Facts:
         """Returns what the file says, after a look at its trees."""
-        return facts_of(file_of(model), model)
+        return facts_of(described(read_weights(model), model), model)
 
     def load(self, model: Model, device: str, threads: int = 1, prove: bool = False) -> Predictor:
         """Loads the file; a call uses as many threads as are given."""
@@ -55,23 +50,16 @@ class XGBoostBackend(Backend):
         import batchscore.models.backends.xgboost.predictor  # noqa: F401
 
 
-def file_of(model: Model) -> ModelFile:
-    """Returns what a model's file says; ModelError with its path where it cannot be read."""
-    return described(read_weights(model), model)
-
-
 def described(content: bytes, model: Model) -> ModelFile:
     """Returns what a file's content says; ModelError with its path where it cannot be read."""
-    try:
+    with naming_file(model):
         return read_model_file(content)
-    except ModelError as error:
-        raise ModelError(f"{model.folder}/{model.weights}: {error}") from error
 
 
-def call_of_file(found: ModelFile, model: Model) -> TreeCall:
+def call_of_file(found: ModelFile, given: Mapping[str, Any]) -> TreeCall:
     """Returns what of a file is called, by its card; as the sklearn wrapper by default."""
-    kind = KINDS.get(found.objective, "value")
-    return settle_call(model.call, kind, found.objective, used_rounds(found), found.rounds)
+    kind = _KINDS.get(found.objective, "value")
+    return settle_call(given, kind, found.objective, used_rounds(found), found.rounds)
 
 
 def used_rounds(found: ModelFile) -> int:
@@ -81,7 +69,7 @@ def used_rounds(found: ModelFile) -> int:
 
 def facts_of(found: ModelFile, model: Model) -> Facts:
     """Returns what a file says as all backends say it."""
-    call = call_of_file(found, model)
+    call = call_of_file(found, model.call)
     width = found.classes if found.classes > 1 else found.targets
     # A class is one number, whatever it was chosen from.
     shape = () if width == 1 or call.returns == "class" else (width,)

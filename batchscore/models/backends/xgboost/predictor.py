@@ -18,7 +18,8 @@ from batchscore.messages.wording import one_line
 from batchscore.models.backends.facts import DEFAULT_OUTPUT, Inputs, Promises
 from batchscore.models.backends.protocol import Predictor
 from batchscore.models.backends.tree_calls import TreeCall, require_version, returned
-from batchscore.models.backends.xgboost.backend import INPUT, call_of_file
+from batchscore.models.backends.tree_files import INPUT
+from batchscore.models.backends.xgboost.backend import call_of_file
 from batchscore.models.backends.xgboost.model_file import ModelFile
 from batchscore.models.loadable import Model
 
@@ -82,4 +83,4 @@ def load_booster(model: Model, content: bytes, found: ModelFile, threads: int) -
     booster.set_param({"nthread": threads})
     given = model.inputs[0].name if model.inputs else INPUT
     made = model.outputs[0].name if model.outputs else DEFAULT_OUTPUT
-    return BoosterPredictor(booster, call_of_file(found, model), threads, given, made)
+    return BoosterPredictor(booster, call_of_file(found, model.call), threads, given, made)

@@ -13,7 +13,8 @@ from batchscore.errors import InputError, ModelError
 from batchscore.messages.wording import one_line, type_of
 from batchscore.models.backends.calling import Calls
 from batchscore.models.backends.saving import Asked, Draft, Saver
-from batchscore.models.backends.tree_calls import TreeCall, returned, settle_call
+from batchscore.models.backends.tree_calls import TreeCall, returned
+from batchscore.models.backends.tree_files import INPUT
 from batchscore.models.backends.tree_saving import (
     KnownCalls,
     call_of_card,
@@ -22,7 +23,7 @@ from batchscore.models.backends.tree_saving import (
     training_frame,
     tree_card,
 )
-from batchscore.models.backends.xgboost.backend import INPUT, KINDS, used_rounds
+from batchscore.models.backends.xgboost.backend import call_of_file
 from batchscore.models.backends.xgboost.model_file import ModelFile, read_model_file
 
 _WEIGHTS = "model.ubj"
@@ -42,9 +43,8 @@ class XGBoostSaver(Saver):
         found = _file(model)
         missing = getattr(model, "missing", math.nan)
         gap = None if missing is None or math.isnan(missing) else float(missing)
-        columns = dict(enumerate(found.categorical))
         return draft_of_trees(
-            rows, found.columns, found.features, {*columns.values()}, asked, INPUT, gap
+            rows, found.columns, found.features, found.categorical, asked, INPUT, gap
         )
 
     def described(
@@ -97,8 +97,7 @@ def _file(model: Any) -> ModelFile:
 
 
 def _call(found: ModelFile, asked: Asked) -> TreeCall:
-    kind, given = KINDS.get(found.objective, "value"), call_of_card(asked)
-    return settle_call(given, kind, found.objective, used_rounds(found), found.rounds)
+    return call_of_file(found, call_of_card(asked))
 
 
 SAVER = XGBoostSaver()

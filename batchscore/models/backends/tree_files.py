@@ -1,0 +1,34 @@
+"""Model files of trees: the package that reads them, and messages that name the file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from batchscore.errors import ModelError
+
+if TYPE_CHECKING:
+    from batchscore.models.loadable import Model
+
+INPUT = "features"
+"""The one input of a model of trees, unless a card names it."""
+
+
+def require_package(package: str) -> None:
+    """Looks for the package of a format and extra of the same name, and does not import it."""
+    if find_spec(package) is None:
+        raise ModelError(
+            f"models of format {package!r} need the package {package}, which is not installed: "
+            f"pip install 'batchscore[{package}]'"
+        )
+
+
+@contextmanager
+def naming_file(model: Model) -> Iterator[None]:
+    """Puts the path of a model's file before the message of a ModelError."""
+    try:
+        yield
+    except ModelError as error:
+        raise ModelError(f"{model.folder}/{model.weights}: {error}") from error
