@@ -89,7 +89,6 @@ def _with_columns(model: Model, what: str) -> Model:
         )
     if not backend.names_columns:
         return model
-    backend.require()
     facts = backend.inspect(model)
     if model.features is None:
         return with_file_columns(model, facts)

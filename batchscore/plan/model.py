@@ -32,8 +32,15 @@ def resolve_model(section: ModelSection, base: str, code: Mapping[str, str] | No
             default those that it imports.
 
     Raises:
-        ModelError: It is missing, damaged, not what its hashes say, or described in part only.
+        ModelError: It is missing, damaged, not what its hashes say, or described in part only, or
+            its framework is not installed.
     """
+    model = _described(section, base, code)
+    backend_of(model.format).require()
+    return model
+
+
+def _described(section: ModelSection, base: str, code: Mapping[str, str] | None) -> Model:
     form = section.format or _own_format(section.path)
     if form is None:
         _check_folder(section)

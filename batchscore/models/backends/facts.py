@@ -61,6 +61,7 @@ class Facts:
             name them.
         input_type: NumPy type of that input.
         declared: What the outputs are, where the files tell.
+        counts: How many there are of what the model is made of, such as `trees` or `parameters`.
         said: What a person may want to know, by what it is.
     """
 
@@ -71,6 +72,7 @@ class Facts:
     columns: tuple[FileColumn, ...] = ()
     input_type: str = "float32"
     declared: tuple[OutputSpec, ...] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)
     said: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -159,6 +159,10 @@ class Backend(ABC):
         """Returns what the model's files say, without a framework and without running code."""
         return Facts()
 
+    def examine(self, model: Model) -> Facts:
+        """Returns the same with what a person may want to know and no run needs."""
+        return self.inspect(model)
+
     def prepare(self) -> None:  # noqa: B027
         """Imports the framework, which may take seconds."""
 

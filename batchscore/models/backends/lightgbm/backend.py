@@ -76,6 +76,7 @@ def facts_of(found: TextFile, model: Model) -> Facts:
         columns=found.columns,
         input_type="float64",
         declared=(OutputSpec(name, kind, shape),),
+        counts={"trees": found.trees},
         said={"objective": found.objective, "classes": str(found.classes), "call": call.said},
     )
 

@@ -38,6 +38,7 @@ class TextFile:
         categorical: Places of the columns that hold categories with a table.
         objective: Such as `binary`; empty for one that is a person's own.
         classes: Number of classes; 1 for what is no classifier of several.
+        trees: How many there are.
         rounds: Boosting rounds.
     """
 
@@ -47,6 +48,7 @@ class TextFile:
     categorical: tuple[int, ...]
     objective: str
     classes: int
+    trees: int
     rounds: int
 
 
@@ -99,6 +101,7 @@ def _described(content: bytes) -> TextFile:
         categorical=places,
         objective=objective,
         classes=classes,
+        trees=len(sizes),
         rounds=len(sizes) // per_round,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from batchscore.models.backends.facts import (
     Sample,
 )
 from batchscore.models.backends.protocol import Backend, Predictor
+from batchscore.models.loadable import localize
 
 if TYPE_CHECKING:
     from batchscore.models.loadable import Model
@@ -47,6 +49,15 @@ class TorchBackend(Backend):
     def inspect(self, model: Model) -> Facts:
         """Says that the architecture's code runs; inputs and outputs are in the card alone."""
         return Facts(runs_code=True)
+
+    def examine(self, model: Model) -> Facts:
+        """Adds how many weights the file holds, and of which types."""
+        from batchscore.models.backends.torch.counting import count_weights
+
+        found = count_weights(localize(model) / model.weights, model)
+        types = ", ".join(f"{count:,} of {kind}" for kind, count in found.types.items())
+        counts = {"parameters": found.parameters, "tensors": found.tensors}
+        return replace(self.inspect(model), counts=counts, said={"tensors": types})
 
     def prepare(self) -> None:
         """Imports torch and what calls it."""

@@ -14,17 +14,15 @@ import torch
 
 from batchscore.errors import ModelError
 from batchscore.messages.wording import one_line, reason, type_of
-from batchscore.models.backends.torch.archive import (
+from batchscore.models.backends.torch.archive import check_archive, find_damage, objects_in
+from batchscore.models.file_kinds import (
     AGAIN,
     LFS,
     PAGE,
     SAFETENSORS,
     TORCH,
-    check_archive,
     describe_file,
-    find_damage,
     is_zipped,
-    objects_in,
 )
 from batchscore.models.loadable import Model
 

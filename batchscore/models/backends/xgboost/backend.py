@@ -81,6 +81,7 @@ def facts_of(found: ModelFile, model: Model) -> Facts:
         versions={"xgboost": ".".join(map(str, found.version))},
         columns=found.columns,
         declared=(OutputSpec(name, kind, shape),),
+        counts={"trees": found.trees},
         said={
             "objective": found.objective,
             "classes": str(max(found.classes, 2 if call.kind == "binary" else 0)),

@@ -38,6 +38,7 @@ class ModelFile:
         objective: Such as `binary:logistic`.
         classes: Number of classes; 0 for what is no classifier of several.
         targets: Number of values that a row's label has.
+        trees: How many there are.
         rounds: Boosting rounds.
         best_round: The best of them, from early stopping, or None.
     """
@@ -49,6 +50,7 @@ class ModelFile:
     objective: str
     classes: int
     targets: int
+    trees: int
     rounds: int
     best_round: int | None
 
@@ -135,6 +137,7 @@ def _described(found: Any) -> ModelFile:
         objective=str(learner["objective"]["name"]),
         classes=classes,
         targets=int(parameters.get("num_target", 1)),
+        trees=len(model["trees"]),
         rounds=_rounds(model, max(classes, 1) * max(per_round, 1)),
         best_round=None if best is None else int(best),
     )
