@@ -166,7 +166,9 @@ def _gather(spec: RunSpec, plan: RunPlan, addresses: Sequence[str]) -> Result:
 
 def _tallies(spec: RunSpec, records: Sequence[UnitRecord]) -> dict[str, Tally]:
     keys = [check.key for check in spec.scoring.target.checks]
-    return {key: merge_tallies([record.tallies[key] for record in records]) for key in keys}
+    # What was not counted cannot be counted again where a function made the column.
+    known = {key: [r.tallies[key] for r in records if key in r.tallies] for key in keys}
+    return {key: merge_tallies(found) for key, found in known.items()}
 
 
 def _kept_records(base: Manifest | None, kept: Sequence[str]) -> dict[str, UnitRecord]:

@@ -48,7 +48,8 @@ def complete_tallies(spec: RunSpec, records: Mapping[str, UnitRecord]) -> dict[s
 
 
 def _missing(spec: RunSpec, record: UnitRecord) -> list[ColumnCheck]:
-    return [check for check in spec.scoring.target.checks if check.key not in record.tallies]
+    checks = (check for check in spec.scoring.target.checks if not check.is_made)
+    return [check for check in checks if check.key not in record.tallies]
 
 
 def _completed(spec: RunSpec, record: UnitRecord) -> UnitRecord:

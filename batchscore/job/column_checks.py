@@ -20,11 +20,14 @@ class ColumnCheck:
             which the model brings and each run passes, to count categories that training lacks.
         column: Column of the input, or a score.
         values: Values that `accepted` allows, or that training saw.
+        is_made: Whether the column is one that `preprocess.function` makes. It is counted while
+            rows are scored, and never again.
     """
 
     kind: str
     column: str
     values: tuple[Any, ...] = ()
+    is_made: bool = False
 
     @cached_property  # each block asks for it, and thousands of values may be accepted
     def key(self) -> str:

@@ -208,7 +208,10 @@ class Preprocess(Section):
 
     function: FileFunction = Field(
         description="`file.py:function`, the file in the job file's folder: takes a batch and "
-        "returns a batch of as many rows in the same order."
+        "returns a batch of as many rows in the same order. For a model that names its columns it "
+        "returns these columns by name, in any order and next to any others, and they are encoded "
+        "as without a function; or a list column with the name of the model's input, which is "
+        "taken as it is."
     )
     batch: BatchKind | None = Field(
         default=None,

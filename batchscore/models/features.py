@@ -319,6 +319,12 @@ def _expected(feature: Feature) -> tuple[str, Sequence[Any]]:
     return "integer or boolean", [t.is_integer, t.is_boolean]
 
 
+def reads_integers(feature: Feature) -> bool:
+    """Tell whether a feature reads integers, and no floats."""
+    _, fits = _expected(feature)
+    return pa.types.is_integer in fits and pa.types.is_floating not in fits
+
+
 def _encoded(feature: Feature, batch: pa.RecordBatch) -> list[NDArray[Any]]:
     """Return the feature's values, one array of b rows for each value that it has a row."""
     column = batch.column(feature.column)

@@ -114,14 +114,15 @@ def _check_known(key: str, names: Iterable[str], footers: Sequence[Footer]) -> N
 
 def unseen_checks(job: Job, model: Model, schema: pa.Schema) -> tuple[ColumnCheck, ...]:
     """Returns what counts the categories that training never saw and that score as null."""
-    if job.preprocess is not None or model.features is None or not schema.names:
+    if model.features is None or not schema.names:
         return ()
     members = [each for found in model.features.inputs.values() for each in found]
     coded = [each for each in members if isinstance(each, Coded) and each.unseen == "null"]
+    is_made = job.preprocess is not None
     return tuple(
-        ColumnCheck("unseen", each.column, each.vocabulary)
+        ColumnCheck("unseen", each.column, each.vocabulary, is_made)
         for each in dict.fromkeys(coded)
-        if not pa.types.is_boolean(plain_type(schema.field(each.column).type))
+        if is_made or not pa.types.is_boolean(plain_type(schema.field(each.column).type))
     )
 
 

@@ -143,8 +143,9 @@ def take(block: Block, places: Array) -> Block:
     index = to_arrow(places)
     values = take_rows(block.values, index) if block.values is not None else None
     batch = take_rows(block.batch, index)
+    made = take_rows(block.made, index) if block.made is not None else None
     facts = (block.unit, block.sequence, block.rows_b.take(index), batch, values)
-    return Block(*facts)
+    return Block(*facts, made=made)
 
 
 def attempt(step: Step, block: Block) -> Block | StepError:

@@ -32,7 +32,7 @@ def check_columns(
         checks: The job's section, which has the allowed ages.
         moment: When the age of the newest value is taken; None where no check is of ages.
     """
-    found = []
+    found, wanted = [], _counted(wanted, tallies)
     for kind in dict.fromkeys(each.kind for each in wanted):
         judged = [
             _judged(each, tallies[each.key], checks, moment) for each in wanted if each.kind == kind
@@ -41,6 +41,11 @@ def check_columns(
         texts = failed or [text for _, text in judged]
         found.append(Check(kind, not failed, "; ".join(texts), "held"))
     return found
+
+
+def _counted(wanted: Sequence[ColumnCheck], tallies: Mapping[str, Tally]) -> list[ColumnCheck]:
+    """Leaves out columns that the job's function never made: it made the model's input itself."""
+    return [each for each in wanted if not each.is_made or tallies[each.key].rows]
 
 
 def _judged(
@@ -113,7 +118,7 @@ def columns_to_json(
     wanted: Sequence[ColumnCheck], tallies: Mapping[str, Tally]
 ) -> list[dict[str, Any]]:
     """Returns what a manifest says of each check of a column: rows, examples, the newest value."""
-    return [_to_json(each, tallies[each.key]) for each in wanted]
+    return [_to_json(each, tallies[each.key]) for each in _counted(wanted, tallies)]
 
 
 def _to_json(check: ColumnCheck, tally: Tally) -> dict[str, Any]:

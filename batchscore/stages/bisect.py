@@ -120,6 +120,7 @@ def _slice(block: Block, start: int, rows: int) -> Block:
         rows_b=block.rows_b.slice(start, rows),
         batch=block.batch.slice(start, rows),
         values=block.values.slice(start, rows) if block.values is not None else None,
+        made=block.made.slice(start, rows) if block.made is not None else None,
         rejects=(),
     )
 
@@ -149,6 +150,7 @@ def join_parts(block: Block, stage: str, parts: Sequence[Block | Reject]) -> Blo
     rejects = (*block.rejects, *_merge_rejects(found))
     scored = [part for part in parts if isinstance(part, Block)]
     values = [part.values for part in scored if part.values is not None]
+    made = [part.made for part in scored if part.made is not None]
     if not scored:
         return replace(_slice(block, 0, 0), values=None, rejects=rejects)
     joined = replace(
@@ -156,6 +158,7 @@ def join_parts(block: Block, stage: str, parts: Sequence[Block | Reject]) -> Blo
         rows_b=pa.concat_arrays([part.rows_b for part in scored]),
         batch=_concat([part.batch for part in scored], block.batch.schema),
         values=_concat(values, _common_schema(values, stage)),
+        made=_concat(made, _common_schema(made, stage)) if made else None,
         rejects=rejects,
     )
     if all(part.schema == values[0].schema for part in values):

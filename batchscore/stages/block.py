@@ -111,6 +111,7 @@ class Block:
         rejects: Rows that left on the way.
         seconds: Busy seconds by stage.
         end: Set on the unit's last block, which has no rows.
+        made: Columns that the job's function made, which checks count.
         pending: Waits for what a device computes, and returns the block with its values; until
             then it has none, and its rejects are those from before.
     """
@@ -123,6 +124,7 @@ class Block:
     rejects: tuple[Reject, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
     end: End | None = None
+    made: pa.RecordBatch | None = None
     pending: Callable[[], Block] | None = None
 
     def __len__(self) -> int:
@@ -223,6 +225,7 @@ def reject_rows(
         rows_b=block.rows_b.filter(keep_b),
         batch=filter_rows(block.batch, keep_b),
         values=filter_rows(block.values, keep_b) if block.values is not None else None,
+        made=filter_rows(block.made, keep_b) if block.made is not None else None,
         rejects=(*block.rejects, reject),
     )
 
@@ -276,7 +279,7 @@ def _non_finite(values: pa.RecordBatch, stage: str) -> pa.Array:
 def encode_block(block: Block) -> bytes:
     """Packs a block as Arrow IPC streams behind a JSON header; a slice takes its own rows only."""
     parts = [pa.record_batch([block.rows_b], names=["row"]), block.batch]
-    parts += [] if block.values is None else [block.values]
+    parts += [each for each in (block.values, block.made) if each is not None]
     for reject in block.rejects:
         texts = pa.record_batch([reject.rows_r, reject.texts], names=["row", "detail"])
         parts += [texts, reject.batch]
@@ -285,6 +288,7 @@ def encode_block(block: Block) -> bytes:
         "unit": block.unit.to_json(),
         "sequence": block.sequence,
         "values": block.values is not None,
+        "made": block.made is not None,
         "rejects": [[r.stage, r.error, r.message] for r in block.rejects],
         "seconds": block.seconds,
         "end": None if block.end is None else asdict(block.end),
@@ -301,7 +305,8 @@ def decode_block(data: bytes) -> Block:
     parts = list(_decode_batches(memoryview(data)[4 + length :], header["sizes"]))
     rows, batch = parts[0].column(0), parts[1]
     values = parts[2] if header["values"] else None
-    pairs = parts[2 + header["values"] :]
+    made = parts[2 + header["values"]] if header["made"] else None
+    pairs = parts[2 + header["values"] + header["made"] :]
     rejects = tuple(
         Reject(stage, error, message, texts.column(0), source, texts.column(1))
         for (stage, error, message), texts, source in zip(
@@ -310,7 +315,9 @@ def decode_block(data: bytes) -> Block:
     )
     end = End.from_json(header["end"]) if header["end"] else None
     unit = Unit.from_json(header["unit"])
-    return Block(unit, header["sequence"], rows, batch, values, rejects, header["seconds"], end)
+    return Block(
+        unit, header["sequence"], rows, batch, values, rejects, header["seconds"], end, made
+    )
 
 
 def _encode_batch(batch: pa.RecordBatch) -> bytes:

@@ -22,7 +22,7 @@ from batchscore.columnar.arrays import (
     to_numpy,
 )
 from batchscore.columnar.ragged import Varying, make_ragged, truncate
-from batchscore.errors import StepError
+from batchscore.errors import InputError, StepError
 from batchscore.stages.block import Block, Cause, reject_causes
 from batchscore.stages.misfits import input_causes, long_cause, uneven_cause, unseen_causes
 
@@ -79,17 +79,39 @@ def encode_features(block: Block, encode: Encode, find_unseen: FindUnseen = _no_
     return replace(block, values=pa.record_batch(list(arrays.values()), names=list(arrays)))
 
 
+@dataclass(frozen=True)
+class Named:
+    """How the columns that a function makes are encoded by their names.
+
+    Args:
+        columns: Those that the model reads.
+        select: Returns them of all that a function made; StepError if one is missing.
+        encode: Makes the inputs of them.
+        find_unseen: Finds the rows that are rejected for a category that training never saw.
+        counted: Returns those that checks count, or None.
+    """
+
+    columns: Sequence[str]
+    select: Callable[[pa.RecordBatch], pa.RecordBatch]
+    encode: Encode
+    find_unseen: FindUnseen
+    counted: Callable[[pa.RecordBatch], pa.RecordBatch | None]
+
+
 def stack_columns(
     block: Block,
     inputs: Sequence[InputColumns],
     function: Callable[[pa.RecordBatch], pa.RecordBatch] | None = None,
     hidden: Sequence[str] = (),
+    named: Named | None = None,
 ) -> Block:
     """Sets a block's values to its columns, or a user's function's, stacked to model inputs.
 
     A single column of the input's type shares its memory with it, and so do inputs of varying
     length, which are LargeLists: the network sees copies of a tile, so what it writes to its inputs
     cannot reach the source columns. The function never sees `hidden` columns.
+    A model that names its columns may be given these in place of its inputs.
+
     A row with a null, a list of another length, or an integer that the input's type cannot hold,
     in one of these columns is rejected; and one that is too long, or whose inputs of varying
     length are not equally long.
@@ -99,6 +121,8 @@ def stack_columns(
     """
     made = block.batch.drop_columns(list(hidden)) if hidden else block.batch
     made = function(made) if function else made
+    if named is not None and not _are_inputs(made.schema, inputs, named.columns):
+        return _encode_made(block, made, named)
     _check_columns(made, inputs)
     made = _type_nulls(made, inputs)
     _check_sequences(made, inputs)
@@ -110,6 +134,30 @@ def stack_columns(
             made = filter_rows(made, to_arrow(~bad_b))
     arrays = [_column(made, wanted) for wanted in inputs]
     return replace(block, values=pa.record_batch(arrays, names=[i.name for i in inputs]))
+
+
+def _are_inputs(schema: pa.Schema, inputs: Sequence[InputColumns], columns: Sequence[str]) -> bool:
+    """Tells whether a function made the inputs themselves, and not the columns that they are of."""
+    return all(
+        each.name in schema.names
+        and (each.name not in columns or each.width == 1 or is_list(schema.field(each.name).type))
+        for each in inputs
+    )
+
+
+def _encode_made(block: Block, made: pa.RecordBatch, named: Named) -> Block:
+    try:
+        made = named.select(made)
+        causes = unseen_causes(made, named.find_unseen(made))
+        if causes:
+            block = reject_causes(block, causes, "preprocess", "UnseenCategory")
+            bad_b = np.isin(np.arange(made.num_rows), np.concatenate([c.rows_c for c in causes]))
+            made = filter_rows(made, to_arrow(~bad_b))
+        arrays = named.encode(made)
+    except InputError as error:
+        raise StepError(f"what preprocess.function returned does not fit: {error}") from error
+    values = pa.record_batch(list(arrays.values()), names=list(arrays))
+    return replace(block, values=values, made=named.counted(made))
 
 
 def _check_columns(batch: pa.RecordBatch, inputs: Sequence[InputColumns]) -> None:

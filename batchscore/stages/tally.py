@@ -71,18 +71,27 @@ class Tallies:
         """The tallies so far, by the checks' keys."""
         return self._found
 
-    def add(self, batches: Sequence[pa.RecordBatch], rows_b: pa.Array) -> None:
+    def add(
+        self,
+        batches: Sequence[pa.RecordBatch],
+        rows_b: pa.Array,
+        made: pa.RecordBatch | None = None,
+    ) -> None:
         """Counts rows.
 
         Args:
             batches: The rows' columns; where two have a name, the first counts.
             rows_b: Numbers of the rows (b,), ascending, and above those before.
+            made: Columns that the job's function made, if it made columns for the model.
 
         Raises:
             StepError: A column is not there, or of a type that cannot be checked.
         """
         for check in self._checks:
-            column, found = _column(check, batches), self._found[check.key]
+            if check.is_made and (made is None or check.column not in made.schema.names):
+                continue
+            given = [made] if check.is_made and made is not None else batches
+            column, found = _column(check, given), self._found[check.key]
             wanted = EXAMPLES - len(found.examples)
             counted = tally(check, column, to_numpy(rows_b), self._locate, wanted)
             self._found[check.key] = merge_tallies([found, counted])

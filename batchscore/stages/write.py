@@ -345,7 +345,7 @@ class UnitWriter:
                 self._profile(_with_values(seen))
                 widen_ranges(self._ranges, block.values)
                 if self._target.checks:
-                    self._tallies.add([block.values, block.batch], block.rows_b)
+                    self._tallies.add([block.values, block.batch], block.rows_b, block.made)
                 if self._target.unique:
                     self._keys.add(scored_batch(block, self._target), block.rows_b)
 

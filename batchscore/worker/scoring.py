@@ -16,10 +16,11 @@ from batchscore.models.backends.facts import Call, OutputSpec
 from batchscore.models.backends.protocol import Backend, Predictor
 from batchscore.models.backends.registry import backend_of, naming
 from batchscore.models.code import load_object
-from batchscore.models.features import encode
+from batchscore.models.features import Features, encode
 from batchscore.models.folder import files_below
 from batchscore.models.importing import Listed, guarded
 from batchscore.models.loadable import Model
+from batchscore.models.made_columns import counted_columns, select_made
 from batchscore.models.process.current import host_for
 from batchscore.models.process.proxy import ProcessBackend
 from batchscore.models.tree_features import find_rejected
@@ -30,7 +31,7 @@ from batchscore.stages.block import Block, timed
 from batchscore.stages.call import UserCall, batch_kind
 from batchscore.stages.infer import DeviceThread, infer, infer_known, infer_late
 from batchscore.stages.postprocess import postprocess
-from batchscore.stages.preprocess import encode_features, stack_columns
+from batchscore.stages.preprocess import Named, encode_features, stack_columns
 from batchscore.stages.trial import Trial, trial_of
 from batchscore.stages.write import Attempt, UnitWriter
 from batchscore.storage.store import is_local
@@ -106,8 +107,24 @@ def preprocess_step(spec: Spec, edition: int = 0) -> BlockStep:
             load_call(spec.scoring.preprocess, spec, edition) if spec.scoring.preprocess else None
         )
         hidden = spec.scoring.target.hidden
-        step = partial(stack_columns, inputs=spec.scoring.inputs, function=call, hidden=hidden)
+        step = partial(
+            stack_columns,
+            inputs=spec.scoring.inputs,
+            function=call,
+            hidden=hidden,
+            named=None if features is None else _named(features),
+        )
     return _rejecting(spec, "preprocess", step)
+
+
+def _named(features: Features) -> Named:
+    return Named(
+        features.columns,
+        partial(select_made, features),
+        partial(encode, features),
+        partial(find_rejected, features.inputs),
+        partial(counted_columns, features),
+    )
 
 
 def infer_step(spec: Spec, predictor: Predictor) -> BlockStep:

@@ -238,6 +238,23 @@ def test_what_is_not_of_the_rows_is_untouched() -> None:
     assert _rejected(done) == [7, 500, 530]
 
 
+def test_columns_that_a_function_made_stay_with_their_rows() -> None:
+    """What is counted of them is of the rows that are left, in order."""
+
+    def step(block: Block) -> Block:
+        rows_b = to_numpy(block.rows_b)
+        if np.isin(rows_b, [10, 60]).any():
+            raise StepError("no such label")
+        made = make_batch(code=to_arrow(rows_b))
+        done = replace(block, values=block.batch, made=made)
+        return reject_rows(done, to_arrow(rows_b == 30), "s", "Own", "m")
+
+    done = _bisect(_block(100), step)
+    assert done.made is not None
+    assert done.made.column("code").to_pylist() == _rows(done)
+    assert len(_rows(done)) == 97
+
+
 def test_rejects_alike_are_merged() -> None:
     """Rows of one reason are one reject, also those that the step rejects itself, in order."""
 

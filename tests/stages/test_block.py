@@ -76,6 +76,7 @@ def blocks(draw: st.DrawFn) -> Block:
         tuple(rejects),
         draw(st.dictionaries(st.sampled_from(["read", "infer"]), st.floats(0, 1e9))),
         draw(st.none() | st.builds(End, *[st.integers(0, 99)] * 3)),
+        draw(st.none() | batches(rows)),
     )
 
 
@@ -92,7 +93,7 @@ def _facts(block: Block) -> list[Any]:
         (r.stage, r.error, r.message, r.rows_r.to_pylist(), _bits(r.batch)) for r in block.rejects
     ]
     known = [block.unit, block.sequence, block.rows_b.to_pylist(), block.seconds, block.end]
-    return [*known, _bits(block.batch), _bits(block.values), rejects]
+    return [*known, *map(_bits, (block.batch, block.values, block.made)), rejects]
 
 
 @pytest.mark.slow
