@@ -102,10 +102,10 @@ class InputSpec(Section):
     """The columns of one model input, and the type that the network takes."""
 
     columns: Text | OneOrMore = Field(description="The column, or the columns in order.")
-    type: Literal["float32", "float64", "int32", "int64", "bool"] = Field(
+    type: Literal["float32", "float64", "int32", "int64", "bool", "text"] = Field(
         default="float32",
         description="The type of its numbers, as the network takes them; `int64` for what an "
-        "embedding looks up.",
+        "embedding looks up. `text` is for a model that takes texts as they are, one column each.",
     )
     max_length: Annotated[int, Field(ge=1, lt=1 << 31, strict=True)] | None = Field(
         default=None,

@@ -10,6 +10,7 @@ import pydantic
 import yaml
 
 from batchscore.columnar.ragged import Varying
+from batchscore.columnar.texts import TEXT
 from batchscore.errors import ModelError
 from batchscore.messages.wording import one_line
 from batchscore.models.inputs import ModelInput
@@ -17,6 +18,7 @@ from batchscore.models.validate import Frozen
 
 CARD = "model.yaml"
 DType = Literal["float16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64", "bool"]
+InputType = DType | Literal["text"]
 Size = Annotated[int, pydantic.Field(ge=1)]
 Format = Annotated[str, pydantic.StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
 
@@ -38,10 +40,11 @@ class InputTensor(Frozen):
     """One model input: its type, and its shape without the batch ([] is a scalar).
 
     A shape that begins with null has a length of each row's own, `max_length` at most. Rows are
-    padded with `pad`; one that is longer is rejected, or cut off where `truncate` is true.
+    padded with `pad`; one that is longer is rejected, or cut off where `truncate` is true. A text
+    has the shape [].
     """
 
-    type: DType
+    type: InputType
     shape: tuple[Size | None, ...] = ()
     max_length: Annotated[int, pydantic.Field(ge=1, lt=1 << 31, strict=True)] | None = None
     pad: int | float | None = None
@@ -49,6 +52,8 @@ class InputTensor(Frozen):
 
     @pydantic.model_validator(mode="after")
     def _null_and_max_length_go_together(self) -> InputTensor:
+        if self.type == TEXT and self.shape:
+            raise ValueError(f"an input of type text has shape []; found {shape_text(self.shape)}")
         if None in self.shape[1:]:
             raise ValueError(f"only the first number of shape {shape_text(self.shape)} may be null")
         given = [

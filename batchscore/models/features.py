@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
@@ -22,6 +23,8 @@ from numpy.typing import NDArray
 
 from batchscore.columnar.arrays import to_arrow, to_numpy
 from batchscore.columnar.tables import as_batch
+from batchscore.columnar.text_columns import TEXT_OR_INTEGER, texts_from_arrow
+from batchscore.columnar.texts import TEXT
 from batchscore.errors import InputError, ModelError, StepError
 from batchscore.messages.wording import counted
 from batchscore.models.column_values import (
@@ -33,6 +36,7 @@ from batchscore.models.column_values import (
     plain_values,
     side_by_side,
 )
+from batchscore.models.text_features import Verbatim
 from batchscore.models.tree_features import Coded, Plain
 from batchscore.models.validate import Frozen, validated
 from batchscore.models.vocabulary import ABSENT, HasVocabulary, Vocabulary
@@ -121,7 +125,8 @@ class Calendar(Frozen):
 
 
 Feature = Annotated[
-    Numeric | Categorical | Calendar | Plain | Coded, pydantic.Field(discriminator="kind")
+    Numeric | Categorical | Calendar | Plain | Coded | Verbatim,
+    pydantic.Field(discriminator="kind"),
 ]
 
 
@@ -136,7 +141,13 @@ class FeatureLists(Frozen):
         if not inputs:
             raise ValueError("needs at least one model input")
         for name, features in inputs.items():
-            if len({_dtype(feature) for feature in features}) != 1:
+            kinds = {_dtype(feature) for feature in features}
+            if TEXT in kinds and len(features) > 1:
+                raise ValueError(
+                    f"input {name!r} has a text feature and others; give the text an input of its "
+                    "own"
+                )
+            if len(kinds) != 1:
                 raise ValueError(
                     f"input {name!r} needs one or more features of one type: all categorical "
                     "(int64), or all of them float32, or plain and coded ones of float64; put "
@@ -176,7 +187,7 @@ class Features:
     @property
     def widths(self) -> dict[str, int]:
         """By model input, how many values a row has."""
-        return {name: width for name, (_, width) in input_shapes(self).items()}
+        return {name: math.prod(shape) for name, (_, shape) in input_shapes(self).items()}
 
     @property
     def vocabulary_sizes(self) -> dict[str, int]:
@@ -187,7 +198,8 @@ class Features:
     def encode(self, table: Any) -> dict[str, NDArray[Any]]:
         """Returns each model input as an array (rows, values) of float32, float64 or int64.
 
-        A run encodes rows in the same way, to the bit. torch takes the arrays as they are.
+        A run encodes rows in the same way, to the bit. torch takes the arrays as they are. An
+        input that is a text is an array (rows,) of texts.
 
         Args:
             table: Rows with the columns that the features read: of Arrow, pandas or Polars, or a
@@ -198,7 +210,12 @@ class Features:
         """
         # torch warns of arrays that cannot be written to.
         encoded = encode(self, as_batch(table, "table")).items()
-        return {name: to_numpy(column).copy() for name, column in encoded}
+        return {
+            name: texts_from_arrow(column).spelled()
+            if isinstance(column, pa.DictionaryArray)
+            else to_numpy(column).copy()
+            for name, column in encoded
+        }
 
 
 def load_features(text: str | bytes) -> Features:
@@ -242,12 +259,13 @@ def required_columns(features: Features) -> tuple[str, ...]:
     return tuple(dict.fromkeys(f.column for members in features.inputs.values() for f in members))
 
 
-def input_shapes(features: Features) -> dict[str, tuple[str, int]]:
-    """Return each model input's dtype (float32, float64 or int64) and width in values a row."""
-    return {
-        name: (_dtype(members[0]), sum(map(_width, members)))
-        for name, members in features.inputs.items()
-    }
+def input_shapes(features: Features) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Return each model input's dtype (float32, float64, int64 or text) and shape of a row."""
+    found: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for name, members in features.inputs.items():
+        kind = _dtype(members[0])
+        found[name] = (kind, () if kind == TEXT else (sum(map(_width, members)),))
+    return found
 
 
 def check_schema(features: Features, schema: pa.Schema) -> None:
@@ -263,18 +281,27 @@ def check_schema(features: Features, schema: pa.Schema) -> None:
 def encode(features: Features, batch: pa.RecordBatch) -> dict[str, pa.Array]:
     """Return each model input as a FixedSizeList column: b rows of f numbers, never null.
 
-    The values lie in one contiguous buffer, which torch can take without a copy. What a row becomes
-    does not depend, to the bit, on the batch that it is in. Raises InputError where the batch's
-    schema does not fit, StepError where a column's values cannot be read.
+    A text is a column of `to_text_column`, null where a row has none. Numbers lie in one contiguous
+    buffer, which torch can take without a copy. What a row becomes does not depend, to the bit, on
+    the batch that it is in. Raises InputError where the batch's schema does not fit, StepError
+    where a column's values cannot be read.
     """
     check_schema(features, batch.schema)
-    return {
-        name: to_arrow(side_by_side([c for f in members for c in _encoded(f, batch)]))
-        for name, members in features.inputs.items()
-    }
+    return {name: _input(members, batch) for name, members in features.inputs.items()}
+
+
+def _input(members: Sequence[Feature], batch: pa.RecordBatch) -> pa.Array:
+    only = members[0]
+    if isinstance(only, Verbatim):
+        with _readable(only, batch):
+            texts = only.encode(batch.column(only.column))
+        return texts
+    return to_arrow(side_by_side([c for f in members for c in _encoded(f, batch)]))
 
 
 def _dtype(feature: Feature) -> str:
+    if isinstance(feature, Verbatim):
+        return TEXT
     if isinstance(feature, Plain | Coded):
         return feature.type
     return "int64" if isinstance(feature, Categorical) else "float32"
@@ -307,6 +334,8 @@ def _expected(feature: Feature) -> tuple[str, Sequence[Any]]:
     t = pa.types
     if isinstance(feature, Numeric | Plain):
         return NUMBER
+    if isinstance(feature, Verbatim):
+        return TEXT_OR_INTEGER
     if isinstance(feature, Calendar):
         if feature.timezone:
             zoned = "timestamp with a time zone"
@@ -327,17 +356,30 @@ def reads_integers(feature: Feature) -> bool:
 
 def _encoded(feature: Feature, batch: pa.RecordBatch) -> list[NDArray[Any]]:
     """Return the feature's values, one array of b rows for each value that it has a row."""
+    with _readable(feature, batch):
+        values = _values(feature, batch.column(feature.column))
+    return values
+
+
+def _values(feature: Feature, column: pa.Array) -> list[NDArray[Any]]:
+    if isinstance(feature, Numeric):
+        return [_standardised(feature, floats(column))]
+    if isinstance(feature, Categorical):
+        return [_index_of(feature, column)]
+    if isinstance(feature, Plain | Coded):
+        return [feature.encode(column)]
+    assert isinstance(feature, Calendar)
+    table_pk = _calendar_table(feature.part, feature.encoding)
+    position_b = _positions(feature, plain_values(column))
+    return [table_k[position_b] for table_k in table_pk.T]
+
+
+@contextmanager
+def _readable(feature: Feature, batch: pa.RecordBatch) -> Iterator[None]:
+    """Names the column in an error of Arrow's."""
     column = batch.column(feature.column)
     try:
-        if isinstance(feature, Numeric):
-            return [_standardised(feature, floats(column))]
-        if isinstance(feature, Categorical):
-            return [_index_of(feature, column)]
-        if isinstance(feature, Plain | Coded):
-            return [feature.encode(column)]
-        table_pk = _calendar_table(feature.part, feature.encoding)
-        position_b = _positions(feature, plain_values(column))
-        return [table_k[position_b] for table_k in table_pk.T]
+        yield
     except pa.ArrowException as error:
         raise StepError(
             f"column {feature.column!r} ({column.type}) cannot be read as {feature.kind}: {error}; "

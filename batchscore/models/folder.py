@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from batchscore.columnar.texts import TEXT
 from batchscore.errors import ModelError
 from batchscore.messages.wording import counted, nearest
 from batchscore.models.backends.protocol import Backend
@@ -82,6 +83,7 @@ def read_model_folder(address: str) -> Model:
 def _with_columns(model: Model, what: str) -> Model:
     """Return a model with the columns that its file names, where its format's files do so."""
     backend = backend_of(model.format)
+    _check_texts(backend, model, what)
     if model.call and not backend.takes_call:
         raise ModelError(
             f"{CARD} is not valid: call: models of format {model.format!r} are called in one way; "
@@ -94,6 +96,15 @@ def _with_columns(model: Model, what: str) -> Model:
         return with_file_columns(model, facts)
     check_file_columns(model, facts, what)
     return model
+
+
+def _check_texts(backend: Backend, model: Model, what: str) -> None:
+    texts = [each.name for each in model.inputs if each.dtype == TEXT]
+    if texts and not backend.takes_texts:
+        raise ModelError(
+            f"{what} is not valid: input {texts[0]!r} is a text, and models of format "
+            f"{model.format!r} take numbers alone; encode it with bs.fit_features"
+        )
 
 
 def write_model_folder(
@@ -263,7 +274,7 @@ def _check_listed(card: ModelCard) -> None:
 
 def _check_inputs(card: ModelCard, features: Features) -> None:
     declared = {name: (t.type, t.shape) for name, t in card.inputs.items()}
-    encoded = {name: (dtype, (width,)) for name, (dtype, width) in input_shapes(features).items()}
+    encoded = input_shapes(features)
     if declared != encoded:
         raise ModelError(
             f"{CARD} declares the inputs {declared}, but {card.preprocessing} makes {encoded}; "

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from batchscore.columnar.ragged import Varying
+from batchscore.columnar.texts import TEXT
 from batchscore.errors import ModelError
 
 
@@ -16,6 +17,7 @@ class ModelInput:
     """A model input and the columns it comes from: raw ones where there is preprocessing.
 
     `shape` is that of one row, or where `varying` is set of one step; there is one column then.
+    `dtype` is NumPy's name of the type, or `TEXT`, of one column.
     """
 
     name: str
@@ -41,6 +43,11 @@ def check_varying(inputs: Iterable[ModelInput]) -> None:
                     f"each row has one length for all: {key} is {theirs} and {ours}; make them "
                     "agree"
                 )
+        if each.dtype == TEXT:
+            raise ModelError(
+                f"model input {each.name!r}: max_length is for lists of numbers, and the input is "
+                "a text; leave it out"
+            )
         if not _holds(each.dtype, varying.pad):
             raise ModelError(
                 f"model input {each.name!r}: pad {varying.pad} is no {each.dtype}; give a number "

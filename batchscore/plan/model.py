@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from batchscore.columnar.arrays import is_list
 from batchscore.columnar.ragged import Varying
+from batchscore.columnar.texts import TEXT
 from batchscore.errors import InputError, ModelError
 from batchscore.job import InputSpec, Job, ModelSection
 from batchscore.messages.wording import nearest, reason
@@ -133,12 +134,12 @@ def _declared_input(name: str, given: str | Sequence[str] | InputSpec) -> ModelI
     shape = () if isinstance(columns, str) else (len(columns),)
     if not isinstance(given, InputSpec):
         return ModelInput(name, "float32", shape, _listed(columns))
+    if shape not in ((), (1,)) and (given.max_length or given.type == TEXT):
+        what = "max_length is for one list column" if given.max_length else "text is of one column"
+        raise ModelError(f"model.inputs.{name}: {what}, found {len(columns)} columns")
     if given.max_length is None:
-        return ModelInput(name, given.type, shape, _listed(columns))
-    if shape not in ((), (1,)):
-        raise ModelError(
-            f"model.inputs.{name}: max_length is for one list column, found {len(columns)} columns"
-        )
+        kept = () if given.type == TEXT else shape
+        return ModelInput(name, given.type, kept, _listed(columns))
     varying = Varying(given.max_length, given.pad, given.truncate)
     return ModelInput(name, given.type, (), _listed(columns), varying)
 
@@ -171,7 +172,9 @@ def _from_columns(each: ModelInput, schema: pa.Schema) -> InputColumns:
         if name not in schema.names:
             raise InputError(f"model input {each.name!r}: {nearest(name, schema.names)}")
         kind = schema.field(name).type
-        if each.varying:
+        if each.dtype == TEXT:
+            _check_text(each, name, kind)
+        elif each.varying:
             _check_sequences(each, name, kind)
         else:
             _check_numbers(each, name, kind)
@@ -183,6 +186,14 @@ def _from_columns(each: ModelInput, schema: pa.Schema) -> InputColumns:
 
 def _own_shape(kind: pa.DataType) -> tuple[int, ...]:
     return (kind.list_size,) if pa.types.is_fixed_size_list(kind) else ()
+
+
+def _check_text(each: ModelInput, name: str, kind: pa.DataType) -> None:
+    if not check_kind(kind, each.dtype):
+        raise InputError(
+            f"model input {each.name!r}: column {name!r} is {kind}, expected texts or whole "
+            "numbers; cast it in preprocess.function"
+        )
 
 
 def _check_sequences(each: ModelInput, name: str, kind: pa.DataType) -> None:

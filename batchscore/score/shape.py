@@ -13,6 +13,7 @@ from batchscore.job import Job
 from batchscore.messages.wording import nearest
 from batchscore.models.features import Calendar
 from batchscore.models.loadable import Model
+from batchscore.models.text_features import Verbatim
 from batchscore.models.vocabulary import HasVocabulary
 from batchscore.plan.columns import (
     checked_schema,
@@ -134,17 +135,22 @@ def needs_schema(job: Job, model: Model, why: str) -> InputError:
 UNTYPED = "dictionaries and untyped rows do not say the types of their fields"
 
 
+_ARROW_NAMES = {"bool": "bool_", "text": "string"}
+
+
 def _example_type(model: Model, name: str) -> str:
     """Returns a type, in pyarrow's words, that the model takes for a column."""
     lists = model.features.inputs.values() if model.features else ()
     for feature in (each for features in lists for each in features if each.column == name):
+        if isinstance(feature, Verbatim):
+            return "pa.string()"
         if isinstance(feature, HasVocabulary):
             return "pa.string()" if feature.is_text else "pa.int64()"
         zone = ', "UTC"' if isinstance(feature, Calendar) and feature.timezone else ""
         return f'pa.timestamp("us"{zone})' if isinstance(feature, Calendar) else "pa.float64()"
     for given in model.inputs:
         if model.features is None and name in given.columns:
-            kind = f"pa.{'bool_' if given.dtype == 'bool' else given.dtype}()"
+            kind = f"pa.{_ARROW_NAMES.get(given.dtype, given.dtype)}()"
             is_list = given.varying or (given.shape and len(given.columns) == 1)
             return f"pa.list_({kind})" if is_list else kind
     return "pa.string()"

@@ -23,6 +23,7 @@ from batchscore.columnar.arrays import (
     to_numpy,
 )
 from batchscore.columnar.ragged import Varying
+from batchscore.columnar.texts import TEXT
 from batchscore.messages.values import joined_texts, number_texts, plain_values, text_scalar
 from batchscore.messages.wording import counted, one_line
 from batchscore.stages.block import Cause
@@ -33,7 +34,7 @@ class Wanted(Protocol):
 
     @property
     def dtype(self) -> str:
-        """NumPy's name of its type."""
+        """NumPy's name of its type, or `TEXT`."""
 
     @property
     def width(self) -> int:
@@ -101,6 +102,28 @@ def unseen_causes(batch: pa.RecordBatch, unseen: Mapping[str, Array]) -> list[Ca
     return causes
 
 
+def textless_causes(batch: pa.RecordBatch, textless: Mapping[str, Array]) -> list[Cause]:
+    """Returns the causes for which rows without a text are rejected; a row has one.
+
+    Args:
+        batch: The rows.
+        textless: By column, a mask (b,) of the rows.
+    """
+    causes, known_b = list[Cause](), np.zeros(batch.num_rows, np.bool_)
+    for name, found_b in textless.items():
+        rows_f = np.flatnonzero(found_b & ~known_b)
+        known_b |= found_b
+        if len(rows_f):
+            causes.append(
+                _cause(name, _null_fault(rows_f, "a text"), np.ones(len(rows_f), np.bool_))
+            )
+    return causes
+
+
+def _null_fault(null_f: Array, expected: str) -> _Fault:
+    return _Fault("is null", null_f, pa.repeat(text_scalar("null"), len(null_f)), expected)
+
+
 def _cause(name: str, fault: _Fault, new_f: Array) -> Cause:
     found = fault.found.filter(to_arrow(new_f))
     details = joined_texts([f"column {name!r}: ", found, f", expected {fault.expected}"])
@@ -110,13 +133,15 @@ def _cause(name: str, fault: _Fault, new_f: Array) -> Cause:
 def _faults(column: pa.Array, wanted: Wanted, is_sequence: bool = False) -> Iterator[_Fault]:
     lists = is_list(column.type)
     if column.null_count:
-        expected = "a list of numbers" if lists else f"a number ({wanted.dtype})"
-        null_f = np.flatnonzero(to_numpy(column.is_null()))
-        yield _Fault("is null", null_f, pa.repeat(text_scalar("null"), len(null_f)), expected)
+        kind = "a text" if wanted.dtype == TEXT else f"a number ({wanted.dtype})"
+        expected = "a list of numbers" if lists else kind
+        yield _null_fault(np.flatnonzero(to_numpy(column.is_null())), expected)
     if lists:
         if not is_sequence:
             yield from _lengths(column, wanted)
         yield from _items(column, wanted)
+    elif wanted.dtype == TEXT:
+        return
     elif pa.types.is_integer(column.type) and np.dtype(wanted.dtype).kind in "iu":
         yield from _range(column, wanted)
 

@@ -22,9 +22,17 @@ from batchscore.columnar.arrays import (
     to_numpy,
 )
 from batchscore.columnar.ragged import Varying, make_ragged, truncate
+from batchscore.columnar.text_columns import is_textual, to_text_column
+from batchscore.columnar.texts import TEXT
 from batchscore.errors import InputError, StepError
 from batchscore.stages.block import Block, Cause, reject_causes
-from batchscore.stages.misfits import input_causes, long_cause, uneven_cause, unseen_causes
+from batchscore.stages.misfits import (
+    input_causes,
+    long_cause,
+    textless_causes,
+    uneven_cause,
+    unseen_causes,
+)
 
 _STACKED_ROWS = 4_096  # at a time; what they write to stays in the cache
 _MANY_COLUMNS = 16  # of fewer, all rows fit
@@ -36,7 +44,7 @@ class InputColumns:
 
     Args:
         name: The model input.
-        dtype: NumPy's name of its type.
+        dtype: NumPy's name of its type, or `TEXT`.
         shape: Shape of one row; `(len(columns),)`, or of the one list column; of one step, where
             the length varies.
         columns: Names, in order.
@@ -56,27 +64,58 @@ class InputColumns:
 
 
 Encode = Callable[[pa.RecordBatch], dict[str, pa.Array]]
-FindUnseen = Callable[[pa.RecordBatch], Mapping[str, Array]]
-"""Returns the rows (b,) to reject by the column that has a category which training never saw."""
+FindRows = Callable[[pa.RecordBatch], Mapping[str, Array]]
+"""Returns the rows (b,) to reject, by the column for whose value they are rejected."""
 
 
-def _no_unseen(batch: pa.RecordBatch) -> Mapping[str, Array]:
+def _find_none(batch: pa.RecordBatch) -> Mapping[str, Array]:
     return {}
 
 
-def encode_features(block: Block, encode: Encode, find_unseen: FindUnseen = _no_unseen) -> Block:
+@dataclass(frozen=True)
+class Unfit:
+    """Finds the rows that features make no inputs of.
+
+    Args:
+        unseen: Those with a category that training never saw.
+        textless: Those without a text, where the model takes one.
+    """
+
+    unseen: FindRows = _find_none
+    textless: FindRows = _find_none
+
+
+def encode_features(block: Block, encode: Encode, unfit: Unfit | None = None) -> Block:
     """Sets a block's values to the model inputs that fitted features make of its columns.
 
     Args:
         block: Some rows.
         encode: Makes the inputs of the source columns.
-        find_unseen: Finds the rows that are rejected for a category that training never saw.
+        unfit: Finds the rows that are rejected; by default none.
     """
-    causes = unseen_causes(block.batch, find_unseen(block.batch))
-    if causes:
-        block = reject_causes(block, causes, "preprocess", "UnseenCategory")
+    block, _ = _without_unfit(block, block.batch, unfit or Unfit())
     arrays = encode(block.batch)
     return replace(block, values=pa.record_batch(list(arrays.values()), names=list(arrays)))
+
+
+def _without_unfit(
+    block: Block, made: pa.RecordBatch, unfit: Unfit
+) -> tuple[Block, pa.RecordBatch]:
+    """Rejects rows for what a batch of them holds; returns the others, and their batch."""
+    for causes_of, find, error in (
+        (unseen_causes, unfit.unseen, "UnseenCategory"),
+        (textless_causes, unfit.textless, "InvalidInput"),
+    ):
+        causes = causes_of(made, find(made))
+        if causes:
+            block = reject_causes(block, causes, "preprocess", error)
+            made = _without(made, causes)
+    return block, made
+
+
+def _without(made: pa.RecordBatch, causes: Sequence[Cause]) -> pa.RecordBatch:
+    bad_b = np.isin(np.arange(made.num_rows), np.concatenate([c.rows_c for c in causes]))
+    return filter_rows(made, to_arrow(~bad_b))
 
 
 @dataclass(frozen=True)
@@ -87,14 +126,14 @@ class Named:
         columns: Those that the model reads.
         select: Returns them of all that a function made; StepError if one is missing.
         encode: Makes the inputs of them.
-        find_unseen: Finds the rows that are rejected for a category that training never saw.
+        unfit: Finds the rows that are rejected.
         counted: Returns those that checks count, or None.
     """
 
     columns: Sequence[str]
     select: Callable[[pa.RecordBatch], pa.RecordBatch]
     encode: Encode
-    find_unseen: FindUnseen
+    unfit: Unfit
     counted: Callable[[pa.RecordBatch], pa.RecordBatch | None]
 
 
@@ -130,8 +169,7 @@ def stack_columns(
         causes = find(made, inputs)
         if causes:
             block = reject_causes(block, causes, "preprocess", "InvalidInput")
-            bad_b = np.isin(np.arange(made.num_rows), np.concatenate([c.rows_c for c in causes]))
-            made = filter_rows(made, to_arrow(~bad_b))
+            made = _without(made, causes)
     arrays = [_column(made, wanted) for wanted in inputs]
     return replace(block, values=pa.record_batch(arrays, names=[i.name for i in inputs]))
 
@@ -148,11 +186,7 @@ def _are_inputs(schema: pa.Schema, inputs: Sequence[InputColumns], columns: Sequ
 def _encode_made(block: Block, made: pa.RecordBatch, named: Named) -> Block:
     try:
         made = named.select(made)
-        causes = unseen_causes(made, named.find_unseen(made))
-        if causes:
-            block = reject_causes(block, causes, "preprocess", "UnseenCategory")
-            bad_b = np.isin(np.arange(made.num_rows), np.concatenate([c.rows_c for c in causes]))
-            made = filter_rows(made, to_arrow(~bad_b))
+        block, made = _without_unfit(block, made, named.unfit)
         arrays = named.encode(made)
     except InputError as error:
         raise StepError(f"what preprocess.function returned does not fit: {error}") from error
@@ -188,6 +222,8 @@ def _type_nulls(batch: pa.RecordBatch, inputs: Sequence[InputColumns]) -> pa.Rec
 
 
 def _typed(kind: pa.DataType, wanted: InputColumns, is_sequence: bool = False) -> pa.DataType:
+    if wanted.dtype == TEXT:
+        return pa.large_string() if pa.types.is_null(kind) else kind
     number = pa.from_numpy_dtype(np.dtype(wanted.dtype))
     if pa.types.is_null(kind):
         return pa.list_(number) if is_sequence else number
@@ -271,7 +307,7 @@ def _surely_good(column: pa.Array, dtype: str) -> bool:
 
 
 def _may_overflow(kind: pa.DataType, dtype: str) -> bool:
-    if not (pa.types.is_integer(kind) and np.dtype(dtype).kind in "iu"):
+    if dtype == TEXT or not (pa.types.is_integer(kind) and np.dtype(dtype).kind in "iu"):
         return False
     return not np.can_cast(str(kind), dtype)
 
@@ -301,6 +337,8 @@ def _column(batch: pa.RecordBatch, wanted: InputColumns) -> pa.Array:
                 f"model input {wanted.name!r}: column {name!r} is {column.type}, and the input "
                 f"takes {wanted.dtype}; cast it in preprocess.function"
             )
+    if wanted.dtype == TEXT:
+        return to_text_column(columns[0])
     if wanted.varying:
         return _sequences(columns[0], wanted, wanted.varying)
     return to_arrow(_stack(columns, wanted))
@@ -355,7 +393,9 @@ def _reshape(column: pa.Array, wanted: InputColumns) -> Array:
 
 
 def check_kind(kind: pa.DataType, dtype: str) -> bool:
-    """Tells whether a column's numbers can become an input's type: a fraction is no integer."""
+    """Tells whether a column's values can become an input's type: a fraction is no integer."""
+    if dtype == TEXT:
+        return is_textual(kind)
     inner = kind.value_type if is_list(kind) else kind
     wanted = np.dtype(dtype).kind
     if wanted == "b":

@@ -23,6 +23,7 @@ from batchscore.models.loadable import Model
 from batchscore.models.made_columns import counted_columns, select_made
 from batchscore.models.process.current import host_for
 from batchscore.models.process.proxy import ProcessBackend
+from batchscore.models.text_features import find_textless
 from batchscore.models.tree_features import find_rejected
 from batchscore.runs import layout
 from batchscore.runs.halvings import note_halved
@@ -31,7 +32,7 @@ from batchscore.stages.block import Block, timed
 from batchscore.stages.call import UserCall, batch_kind
 from batchscore.stages.infer import DeviceThread, infer, infer_known, infer_late
 from batchscore.stages.postprocess import postprocess
-from batchscore.stages.preprocess import Named, encode_features, stack_columns
+from batchscore.stages.preprocess import Named, Unfit, encode_features, stack_columns
 from batchscore.stages.trial import Trial, trial_of
 from batchscore.stages.write import Attempt, UnitWriter
 from batchscore.storage.store import is_local
@@ -98,9 +99,8 @@ def preprocess_step(spec: Spec, edition: int = 0) -> BlockStep:
     """
     features = spec.scoring.model.features
     if spec.scoring.preprocess is None and features is not None:
-        unseen = partial(find_rejected, features.inputs)
         step: BlockStep = partial(
-            encode_features, encode=partial(encode, features), find_unseen=unseen
+            encode_features, encode=partial(encode, features), unfit=_unfit(features)
         )
     else:
         call = (
@@ -122,9 +122,13 @@ def _named(features: Features) -> Named:
         features.columns,
         partial(select_made, features),
         partial(encode, features),
-        partial(find_rejected, features.inputs),
+        _unfit(features),
         partial(counted_columns, features),
     )
+
+
+def _unfit(features: Features) -> Unfit:
+    return Unfit(partial(find_rejected, features.inputs), partial(find_textless, features.inputs))
 
 
 def infer_step(spec: Spec, predictor: Predictor) -> BlockStep:

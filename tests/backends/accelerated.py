@@ -24,7 +24,7 @@ class BackwardPredictor(LinearPredictor):
     """Adds up in the other order, as the device does."""
 
     def __call__(self, inputs: Inputs) -> dict[str, Array]:
-        score_b = 0.0 * inputs[self.name][:, 0]  # type: ignore[index]
+        score_b = 0.0 * inputs[self.name][:, 0]  # type: ignore[index,operator]
         for place in reversed(range(len(self.weights_f))):
             score_b += inputs[self.name][:, place] * self.weights_f[place]  # type: ignore[index]
         return {"score": score_b + self.weights_f.dtype.type(self.bias)}

@@ -15,6 +15,7 @@ import numpy as np
 
 from batchscore.columnar.arrays import Array
 from batchscore.columnar.ragged import Ragged
+from batchscore.columnar.texts import Texts
 from batchscore.models.backends.facts import Inputs, Promises
 from batchscore.models.backends.protocol import Backend, Predictor
 from batchscore.models.loadable import Model
@@ -37,6 +38,10 @@ class FaultyPredictor(Predictor):
         for name, values in inputs.items():
             if isinstance(values, Ragged):
                 found |= {f"{name} steps": values.steps_n, f"{name} offsets": values.offsets}
+            elif isinstance(values, Texts):
+                texts = {"places": values.place_b, "bytes": values.bytes_k.steps_n}
+                texts["ends"] = values.bytes_k.offsets
+                found |= {f"{name} {part}": array for part, array in texts.items()}
             else:
                 found[name] = values
         return found

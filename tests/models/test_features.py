@@ -205,7 +205,7 @@ def test_features_survive_their_json() -> None:
     assert dump_features(load_features(text)) == text
     assert sum(line.strip().startswith('{"kind"') for line in text.splitlines()) == 6
     assert required_columns(FEATURES) == ("x", "n", "at", "hour", "carrier")
-    assert input_shapes(FEATURES) == {"numeric": ("float32", 5), "categories": ("int64", 2)}
+    assert input_shapes(FEATURES) == {"numeric": ("float32", (5,)), "categories": ("int64", (2,))}
 
 
 def numeric_json(**changes: object) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 
 from batchscore.columnar.array_type import Array
 from batchscore.columnar.ragged import Ragged, take_steps
+from batchscore.columnar.texts import Texts
 from batchscore.errors import BatchscoreError, StepError
 from batchscore.messages.wording import reason
 from batchscore.models.backends.facts import (
@@ -89,7 +90,7 @@ class PlainCalls:
         return {name: array[: stop - start].copy() for name, array in checked.items()}
 
 
-def _rows(values: Array | Ragged, places_n: Array) -> Array | Ragged:
+def _rows(values: Array | Ragged | Texts, places_n: Array) -> Array | Ragged | Texts:
     """Returns copies of rows: a model may write into what it receives."""
     if not isinstance(values, Ragged):
         return values[places_n]

@@ -8,6 +8,7 @@ from typing import Literal
 
 from batchscore.columnar.array_type import Array
 from batchscore.columnar.ragged import Ragged, Varying
+from batchscore.columnar.texts import Texts
 
 # Rows of a call where nothing else is said.
 TILE_ROWS = 1024
@@ -16,8 +17,18 @@ DEFAULT_OUTPUT = "score"
 # The kernels that a framework chooses itself; a unit's record leaves them out.
 DEFAULT_KERNELS = "default"
 
-Inputs = Mapping[str, Array | Ragged]
-"""Model inputs (rows, …) by name; those whose rows differ in length are `Ragged`."""
+Numbers = Array | Ragged
+"""A model input (rows, …) of numbers; if its rows differ in length it is `Ragged`."""
+
+Inputs = Mapping[str, Numbers | Texts]
+"""Model inputs by name."""
+
+
+def numbers(values: Numbers | Texts) -> Numbers:
+    """Returns an input of a model that takes no texts: a card that declares some was refused."""
+    assert not isinstance(values, Texts)
+    return values
+
 
 Outputs = Callable[[], dict[str, Array]]
 """Waits for a model's outputs, arrays (rows, …) by name; may be called again."""

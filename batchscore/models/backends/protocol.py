@@ -109,6 +109,7 @@ class Backend(ABC):
         needs_architecture: Whether a card must name the code that builds the model.
         names_columns: Whether the files say which columns make the input, and name outputs.
         takes_call: Whether a card may say what of the model is called.
+        takes_texts: Whether the models can have inputs of type `TEXT`.
         other_devices: What the models can compute on next to the CPU, without a number.
         is_fragile: Whether a damaged file can end the process that loads it.
         precisions: What the models can compute with.
@@ -124,6 +125,7 @@ class Backend(ABC):
     needs_architecture: bool = False
     names_columns: bool = False
     takes_call: bool = False
+    takes_texts: bool = False
     other_devices: tuple[str, ...] = ()
     is_fragile: bool = False
     precisions: tuple[str, ...] = ("float32",)

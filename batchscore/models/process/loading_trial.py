@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from batchscore.columnar.texts import TEXT, make_texts
 from batchscore.errors import BatchscoreError, ModelError
 from batchscore.messages.wording import one_line, reason
 from batchscore.models.backends.registry import backend_of
@@ -131,8 +132,10 @@ def outcome_of(model: Model) -> dict[str, object]:
 
 
 def _rows(shape: tuple[int, ...], dtype: str) -> Any:
-    """Returns rows of zeros, of gaps, and of numbers beyond each bound of a split."""
-    values = (0.0, np.nan, 1e30, -1e30, 1.0) if np.dtype(dtype).kind == "f" else (0, 1)
+    """Returns five rows: zeros, gaps, and numbers beyond each bound of a split; or texts."""
+    if dtype == TEXT:
+        return make_texts([b"", b"0", b"a", b"a", b"\xc3\xbc"])
+    values = (0.0, np.nan, 1e30, -1e30, 1.0) if np.dtype(dtype).kind == "f" else (0, 1, 0, 1, 1)
     return np.stack([np.full(shape, value, dtype) for value in values])
 
 

@@ -15,12 +15,14 @@ import numpy as np
 
 from batchscore.columnar.array_type import Array
 from batchscore.columnar.ragged import Ragged
+from batchscore.columnar.texts import Texts
 from batchscore.models.backends.facts import Inputs
 
 # Kernels read whole cache lines.
 _ALIGNMENT = 64
 _SMALLEST_BYTES = 1 << 16
 _STEPS, _OFFSETS = "steps", "offsets"
+_PLACES, _BYTES, _ENDS = "places", "bytes", "ends"
 
 Named = tuple[str, str, Array]
 """An input's or output's name, its part if it has several arrays, and an array."""
@@ -114,23 +116,29 @@ def read_place(fields: Any) -> ArrayPlace:
 
 
 def parts_of(inputs: Inputs) -> list[Named]:
-    """Returns the arrays that inputs consist of: one each, two where rows differ in length."""
+    """Returns the arrays that inputs consist of: one each, more where they are no numbers a row."""
     parts: list[Named] = []
     for name, values in inputs.items():
         if isinstance(values, Ragged):
             parts += [(name, _STEPS, values.steps_n), (name, _OFFSETS, values.offsets)]
+        elif isinstance(values, Texts):
+            texts = values.bytes_k
+            parts += [(name, _PLACES, values.place_b), (name, _BYTES, texts.steps_n)]
+            parts.append((name, _ENDS, texts.offsets))
         else:
             parts.append((name, "", values))
     return parts
 
 
-def inputs_from(parts: Sequence[Named]) -> dict[str, Array | Ragged]:
+def inputs_from(parts: Sequence[Named]) -> dict[str, Array | Ragged | Texts]:
     """Returns inputs that consist of arrays, as `parts_of` listed them."""
     found = {(name, part): array for name, part, array in parts}
-    inputs: dict[str, Array | Ragged] = {}
+    inputs: dict[str, Array | Ragged | Texts] = {}
     for (name, part), array in found.items():
         if part == _STEPS:
             inputs[name] = Ragged(array, found[name, _OFFSETS])
+        elif part == _PLACES:
+            inputs[name] = Texts(array, Ragged(found[name, _BYTES], found[name, _ENDS]))
         elif not part:
             inputs[name] = array
     return inputs

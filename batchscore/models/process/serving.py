@@ -18,6 +18,7 @@ from typing import Any
 
 from batchscore.columnar.array_type import Array
 from batchscore.columnar.ragged import Ragged
+from batchscore.columnar.texts import Texts
 from batchscore.models.backends.calling import Calls
 from batchscore.models.backends.facts import Call, Inputs, Outputs
 from batchscore.models.backends.protocol import Backend, Predictor
@@ -254,7 +255,9 @@ class Session:
         found = dict(self._predictor(inputs))
         return lambda: found
 
-    def _inputs(self, message: Message, fields: list[Any], size: int) -> dict[str, Array | Ragged]:
+    def _inputs(
+        self, message: Message, fields: list[Any], size: int
+    ) -> dict[str, Array | Ragged | Texts]:
         places = [read_place(each) for each in fields]
         return inputs_from(look(places, size, self._memory[message.slot]))
 

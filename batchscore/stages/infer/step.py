@@ -19,6 +19,8 @@ from batchscore.columnar.arrays import (
     to_numpy,
 )
 from batchscore.columnar.ragged import Ragged
+from batchscore.columnar.text_columns import texts_from_arrow
+from batchscore.columnar.texts import Texts
 from batchscore.messages.values import joined_texts, text_scalar
 from batchscore.models.backends.calling import Calls
 from batchscore.models.backends.facts import Inputs
@@ -93,7 +95,9 @@ def inputs_of(block: Block) -> Inputs:
     return {name: _rows(column) for name, column in columns}
 
 
-def _rows(column: pa.Array) -> Array | Ragged:
+def _rows(column: pa.Array) -> Array | Ragged | Texts:
+    if isinstance(column, pa.DictionaryArray):
+        return texts_from_arrow(column)
     if isinstance(column, pa.LargeListArray):
         return ragged_from_arrow(column)
     return to_numpy(column)

@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from batchscore.columnar.arrays import Array
 from batchscore.columnar.ragged import Ragged, make_ragged
+from batchscore.columnar.texts import Texts, make_texts
 from batchscore.models.process.memory import (
     ArrayPlace,
     SharedMemory,
@@ -59,6 +60,16 @@ def test_arrays_come_back_as_they_went_in(batches: list[dict[str, Array]]) -> No
             assert isinstance(seen, np.ndarray)
             assert (seen.dtype, seen.shape) == (array.dtype, array.shape)
             assert seen.tobytes() == array.tobytes()
+
+
+@given(st.lists(st.none() | st.text(max_size=3).map(str.encode), max_size=8))
+def test_texts_come_back(rows: list[bytes | None]) -> None:
+    """They consist of three arrays, and become one input again."""
+    ours = new_memory()
+    places, size = put(parts_of({"x": make_texts(rows)}), ours)
+    seen = inputs_from(look(places, size, other_side(ours)))["x"]
+    assert isinstance(seen, Texts)
+    assert [*seen.spelled()] == [None if row is None else row.decode() for row in rows]
 
 
 @given(st.lists(st.integers(0, 5), max_size=6), st.integers(0, 2))

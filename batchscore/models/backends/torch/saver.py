@@ -80,7 +80,7 @@ class TorchSaver(Saver):
 def _with_features(features: Features) -> Draft:
     read = {name: columns_of(features, name) for name in features.inputs}
     shapes = input_shapes(features).items()
-    declared = {name: InputTensor(type=t, shape=(width,)) for name, (t, width) in shapes}  # type: ignore[arg-type]
+    declared = {name: InputTensor(type=t, shape=shape) for name, (t, shape) in shapes}  # type: ignore[arg-type]
     return Draft(read, declared, features)
 
 

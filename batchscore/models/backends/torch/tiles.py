@@ -14,7 +14,7 @@ import torch
 
 from batchscore.columnar.array_type import Array
 from batchscore.models.backends.calling import cast_output
-from batchscore.models.backends.facts import Inputs
+from batchscore.models.backends.facts import Inputs, numbers
 from batchscore.models.backends.torch.buckets import Tile, cut_tiles, tile_array
 from batchscore.models.backends.torch.outputs import (
     find_output,
@@ -90,7 +90,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 def _run_tile(inputs: Inputs, tile: Tile, forward: Forward) -> dict[str, Array]:
     _use_one_thread()
     tensors = {
-        name: torch.from_numpy(tile_array(values, tile, forward.pad(name)))
+        name: torch.from_numpy(tile_array(numbers(values), tile, forward.pad(name)))
         for name, values in inputs.items()
     }
     named = name_outputs(forward.run(tensors), forward.outputs)

@@ -1,0 +1,41 @@
+"""A feature that is a text as it is, for models that take texts themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from batchscore.columnar.text_columns import fill_missing, missing_texts, to_text_column
+from batchscore.models.validate import Frozen
+
+
+class Verbatim(Frozen):
+    """A text as it is, or the digits of a whole number; the only feature of its input.
+
+    A row without a text is rejected, unless `missing` is the text that training had in its place.
+    """
+
+    kind: Literal["text"] = "text"
+    column: str
+    missing: str | None = None
+
+    def encode(self, column: pa.Array) -> pa.DictionaryArray:
+        """Returns the texts (b,) as a column of `to_text_column`."""
+        texts = to_text_column(column)
+        return texts if self.missing is None else fill_missing(texts, self.missing)
+
+
+def find_textless(features: Mapping[str, Any], batch: pa.RecordBatch) -> dict[str, NDArray[Any]]:
+    """Returns a mask (b,) of the rows to reject since they have no text, by column.
+
+    Args:
+        features: By model input, its features.
+        batch: Rows with the columns that they read.
+    """
+    members = (each for found in features.values() for each in found)
+    strict = [each for each in members if isinstance(each, Verbatim) and each.missing is None]
+    masks = {each.column: missing_texts(batch.column(each.column)) for each in strict}
+    return {column: mask_b for column, mask_b in masks.items() if mask_b.any()}
