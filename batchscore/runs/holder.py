@@ -21,6 +21,8 @@ from batchscore.system.processes import machine, start_of
 EXPIRY_SECONDS = 60.0
 """A lease that was not renewed for so long is over; it is renewed six times as often."""
 RENEWAL_SECONDS = 10.0
+# A lease is renewed three times within so many seconds.
+_RECENT_SECONDS = 3 * RENEWAL_SECONDS
 _MOST_BYTES = 1 << 16
 # A lease without the key is of version 1: earlier commits refuse one that has other keys.
 _VERSION = "batchscore_lease"
@@ -129,11 +131,28 @@ def lease_numbers(store: Store, slice_: str) -> list[int]:
 def holder(store: Store, slice_: str) -> Holder | None:
     """Returns who holds a slice, or None if it is free: given back, expired, or its holder dead.
 
-    This is a look, which trusts clocks, and counts a lease that is dated ahead. `acquire` judges.
+    This is a look, by the store's clock where this machine's may be wrong. `acquire` judges.
     """
     last = last_holder(store, slice_)
-    free = last is None or last.is_over or last.age > last.patience
-    return None if free else last
+    if last is None or last.is_over:
+        return None
+    return None if silence(store, slice_, last)[0] > last.patience else last
+
+
+def silence(store: Store, slice_: str, last: Holder) -> tuple[float, bool]:
+    """Returns for how many seconds a lease was not renewed, and whether that is certain.
+
+    A renewal that looks recent is taken for that. For others the store's clock is asked, since the
+    clocks of who holds it and of this machine may differ by hours. A store that cannot be asked,
+    such as a disk that this user may not write to, leaves it uncertain.
+    """
+    if last.is_within(_RECENT_SECONDS):
+        return max(0.0, last.age), True
+    with suppress(OSError):
+        found = store.age(lease_path(slice_, last.number))
+        if found is not None:
+            return max(0.0, found), True
+    return max(0.0, last.age), False
 
 
 def last_holder(store: Store, slice_: str) -> Holder | None:

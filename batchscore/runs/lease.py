@@ -30,7 +30,6 @@ from batchscore.runs.holder import (
     utc_now,
 )
 from batchscore.runs.submission import Ask, Submission
-from batchscore.storage.durable import unfinished_name
 from batchscore.storage.store import Store
 from batchscore.system.processes import machine, start_of
 
@@ -359,26 +358,12 @@ def _keeps_out(store: Store, slice_: str, last: Holder, patience: float) -> bool
         return not last.is_over and patience > 0
     if last.is_within(patience):
         return True
-    age = _age_in_store(store, lease_path(slice_, last.number))
+    age = None
+    with suppress(FileNotFoundError):  # renewed, released or removed at this moment
+        age = store.age(lease_path(slice_, last.number))
     if age is None or age < -RENEWAL_SECONDS:
         return patience > EXPIRY_SECONDS or _is_renewed(store, slice_, last)
     return age <= patience
-
-
-def _age_in_store(store: Store, path: str) -> float | None:
-    """Returns the seconds since a lease was renewed, by the store's clock; None if it tells none.
-
-    The store dates a file that is written now, too, so that no other clock is needed.
-    """
-    probe = unfinished_name(path)
-    with suppress(FileNotFoundError):  # renewed, released or removed at this moment
-        store.write(probe, b"")
-        try:
-            now, then = store.written(probe), store.written(path)
-        finally:
-            store.remove(probe)
-        return None if now is None or then is None else now - then
-    return None
 
 
 def _is_renewed(store: Store, slice_: str, last: Holder) -> bool:

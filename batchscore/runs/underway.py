@@ -11,7 +11,7 @@ from batchscore.errors import RecordError
 from batchscore.messages.wording import one_line
 from batchscore.runs import layout
 from batchscore.runs.history import over_slices, read_history
-from batchscore.runs.holder import RENEWAL_SECONDS, Holder, last_holder
+from batchscore.runs.holder import RENEWAL_SECONDS, Holder, last_holder, silence
 from batchscore.runs.manifest_model import Manifest
 from batchscore.runs.progress import Counts, read_counts
 from batchscore.runs.publication import journal_path
@@ -35,7 +35,7 @@ class Activity:
         command: What was started: `run`, `release RUN` and so on.
         state: `submitted`, `starting`, `scoring`, `finishing`, `publishing`, `ending` or
             `stopping`; `working` for a command that is no run; `silent` if the lease should have
-            been renewed, and `lost` if nobody works on it any more.
+            been renewed, and `lost` if it is certain that nobody works on it any more.
         engine: The engine; empty if that is not known yet.
         job: The engine's own id of the job; empty if it has none.
         address: Where the engine can be asked; empty if that is not known.
@@ -44,7 +44,7 @@ class Activity:
         by: Who started it, as `user@host`.
         pid: The process that holds the slice.
         since: When the slice was taken, ISO 8601 in UTC.
-        heartbeat_s: Seconds since the lease was last renewed, by this machine's clock.
+        heartbeat_s: Seconds since the lease was last renewed.
         rows: Rows that came to their end.
         total: Rows of all units that the run scores; None if that is not known yet.
         rejected: Rows that were rejected.
@@ -98,7 +98,7 @@ class Undecided:
 def find_activities(store: Store, slice_: str | None) -> list[Activity | Undecided]:
     """Returns what is under way in an output, or in one slice; of a damaged lease, why.
 
-    This is a look, which trusts clocks.
+    This is a look, by the store's clock where this machine's may be wrong.
     """
     found = over_slices(store, slice_, _look)
     return [each for each in found if each is not None]
@@ -120,6 +120,7 @@ def describe_activity(store: Store, slice_: str, last: Holder) -> Activity:
         slice_: The slice.
         last: Who took it last, and did not give it back.
     """
+    age, is_certain = silence(store, slice_, last)
     run = last.run if "/" not in last.run and last.run not in (".", "..") else ""
     known = Activity(
         slice=slice_,
@@ -129,13 +130,13 @@ def describe_activity(store: Store, slice_: str, last: Holder) -> Activity:
         by=one_line(f"{last.user}@{last.host}"),
         pid=last.pid,
         since=last.since,
-        heartbeat_s=round(max(0.0, last.age), 1),
+        heartbeat_s=round(age, 1),
     )
     known = _with_submission(known, last.submission) if last.submission else known
     found = _with_progress(store, known) if run else known
-    if last.is_over or last.age > last.patience:
+    if last.is_over or (age > last.patience and is_certain):
         return replace(found, state="lost", rows_per_s=None, left_s=None)
-    if last.age > _SILENT_SECONDS and found.state != "submitted":
+    if age > last.patience or (age > _SILENT_SECONDS and found.state != "submitted"):
         return replace(found, state="silent", rows_per_s=None, left_s=None)
     return found
 

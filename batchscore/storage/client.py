@@ -38,6 +38,15 @@ class Client(Protocol):
             FileNotFoundError: It is not there.
         """
 
+    def age(self, filesystem: Any, path: str) -> float | None:
+        """Returns the seconds since an object was put, by the clock of the answer that says so.
+
+        None where the store does not date its answers.
+
+        Raises:
+            FileNotFoundError: It is not there.
+        """
+
     def put_new(self, filesystem: Any, path: str, data: bytes, mark: str) -> bool:
         """Puts an object where there is none; False if there is one."""
 

@@ -7,12 +7,15 @@ import io
 import os
 import posixpath
 import secrets
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from batchscore.system.processes import machine_tag
 
+FOLDER_TRIES = 10
+"""So often a folder is made, or removed, that others remove or fill at the same time."""
 # What file systems answer that cannot flush a folder.
 _UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.ENOSYS})
 
@@ -124,3 +127,16 @@ def link_file(path: str, data: bytes, flush: bool) -> bool:
         except FileExistsError:
             return False
     return True
+
+
+def remove_folder(path: str) -> None:
+    """Removes a folder with all it holds, while others may remove it too or still write into it."""
+    for left in reversed(range(FOLDER_TRIES)):
+        try:
+            return shutil.rmtree(path)
+        except OSError as error:
+            if not os.path.lexists(path):
+                return None
+            if not left or error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
+                raise
+    return None

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import secrets
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -22,6 +23,7 @@ from gcsfs.retry import ChecksumError, HttpError
 from google.auth.exceptions import DefaultCredentialsError, RefreshError
 
 from batchscore.storage.gcs_upload import PartedUpload
+from batchscore.storage.moments import dated
 from batchscore.storage.retries import patiently_awaited
 
 CONDITIONAL = True
@@ -216,6 +218,16 @@ def tag(info: dict[str, Any]) -> str | None:
 def read(filesystem: Any, path: str, start: int | None = None, end: int | None = None) -> bytes:
     """Returns an object's bytes, or those between two places, in one request."""
     return bytes(filesystem.cat_file(path, start, end))
+
+
+def age(filesystem: Any, path: str) -> float | None:
+    """Returns the seconds since an object was put, by the answer's own date."""
+    bucket, key, _ = filesystem.split_path(path)
+    headers, found = filesystem.call("GET", "b/{}/o/{}", bucket, key)
+    now = dated(headers)
+    # To the second, as the answer is dated: Python 3.10 does not read fractions of any length.
+    then = datetime.fromisoformat(f"{json.loads(found)['updated'][:19]}+00:00").timestamp()
+    return None if now is None else now - then
 
 
 def put_new(filesystem: Any, path: str, data: bytes, mark: str) -> bool:

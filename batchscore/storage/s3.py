@@ -10,6 +10,7 @@ import fsspec
 from aiobotocore.httpsession import AIOHTTPSession
 from botocore.exceptions import ReadTimeoutError
 
+from batchscore.storage.moments import dated
 from batchscore.storage.retries import answer
 
 CONDITIONAL = True
@@ -66,6 +67,14 @@ def tag(info: dict[str, Any]) -> str | None:
 def read(filesystem: Any, path: str, start: int | None = None, end: int | None = None) -> bytes:
     """Returns an object's bytes, or those between two places, in one request."""
     return bytes(filesystem.cat_file(path, start=start, end=end, max_concurrency=1))
+
+
+def age(filesystem: Any, path: str) -> float | None:
+    """Returns the seconds since an object was put, by the answer's own date."""
+    bucket, key, _ = filesystem.split_path(path)
+    found = filesystem.call_s3("head_object", Bucket=bucket, Key=key)
+    now = dated(found["ResponseMetadata"]["HTTPHeaders"])
+    return None if now is None else now - float(found["LastModified"].timestamp())
 
 
 def put_new(filesystem: Any, path: str, data: bytes, mark: str) -> bool:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import posixpath
 import re
 import secrets
-import shutil
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
@@ -27,25 +24,26 @@ from batchscore.storage.client import Client
 from batchscore.storage.documents import MOST_BYTES, parse_json
 from batchscore.storage.documents import encode_json as encode_json
 from batchscore.storage.durable import (
+    FOLDER_TRIES,
     FlushedFile,
     flush_folders,
     link_file,
     make_folders,
+    remove_folder,
     replace_file,
+    unfinished_name,
 )
 from batchscore.storage.local_locks import locked
+from batchscore.storage.moments import moment
 from batchscore.storage.reading import Digest, TooLargeError, digest_of, open_plain
 from batchscore.system.processes import machine_tag, start_of
 
 Result = TypeVar("Result")
 
-_FOLDER_TRIES = 10
 _THREADS = 16
 # How a file is named before it replaces the one that is meant, and the lock of an exchange.
 _UNFINISHED = re.compile(r"\.([0-9a-f]{8})-([0-9]+)-[0-9a-f]{8}\.tmp$")
 _HIDDEN = re.compile(rf"{_UNFINISHED.pattern}|^\..+\.lock$")
-# By what names filesystems tell when a file was written.
-_WRITTEN = ("mtime", "LastModified", "updated", "last_modified")
 # Of a machine whose processes cannot be asked, what is older was left behind.
 _FOREIGN_SECONDS = 24 * 3600.0
 
@@ -141,11 +139,25 @@ class Store:
         None where the store does not tell; FileNotFoundError if there is no such file.
         """
         path = self.path(relative)
-        info = self._call(relative, lambda: self._filesystem.info(path))
-        found = next((info[name] for name in _WRITTEN if info.get(name) is not None), None)
-        if isinstance(found, datetime):
-            return found.timestamp()
-        return float(found) if isinstance(found, int | float) else None
+        return moment(self._call(relative, lambda: self._filesystem.info(path)))
+
+    def age(self, relative: str) -> float | None:
+        """Returns the seconds since a file was written, by the store's own clock.
+
+        None where the store does not tell; FileNotFoundError if there is no such file. S3 and
+        Google Cloud Storage date each answer. Elsewhere an empty file is dated, and removed.
+        """
+        if not self.is_local and self._client.CONDITIONAL:
+            return self._call(
+                relative, partial(self._client.age, self._filesystem, self.path(relative))
+            )
+        then, probe = self.written(relative), unfinished_name(relative)
+        try:
+            self.write(probe, b"", flush=False)
+            now = self.written(probe)
+        finally:
+            self.remove(probe)
+        return None if now is None or then is None else now - then
 
     def names(self, relative: str = "") -> list[str]:
         """Returns the sorted names in a folder, without files that are still being written.
@@ -395,7 +407,7 @@ class Store:
         Another process may remove the folder, as an empty one, before anything is in it.
         """
         changed: list[str] = []
-        for left in reversed(range(_FOLDER_TRIES)):
+        for left in reversed(range(FOLDER_TRIES)):
             try:
                 changed += self._make_parent(relative)
                 return action(), changed
@@ -432,7 +444,7 @@ class Store:
                 # S3's way to remove many at once would keep an error to itself.
                 self._filesystem.rm_file(path)
             elif self.is_local:
-                _remove_folder(path)
+                remove_folder(path)
             else:
                 self._filesystem.rm(path, recursive=True)
 
@@ -485,16 +497,3 @@ def _is_abandoned(path: Path, tag: str, pid: str) -> bool:
     if tag == machine_tag():
         return start_of(int(pid)) is None
     return time.time() - path.stat().st_mtime > _FOREIGN_SECONDS
-
-
-def _remove_folder(path: str) -> None:
-    """Removes a folder with all it holds, while others may remove it too or still write into it."""
-    for left in reversed(range(_FOLDER_TRIES)):
-        try:
-            return shutil.rmtree(path)
-        except OSError as error:
-            if not os.path.lexists(path):
-                return None
-            if not left or error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
-                raise
-    return None

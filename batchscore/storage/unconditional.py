@@ -28,6 +28,11 @@ def read(filesystem: Any, path: str, start: int | None = None, end: int | None =
     return bytes(filesystem.cat_file(path, start, end))
 
 
+def age(filesystem: Any, path: str) -> float | None:
+    """Returns None: what dates an answer is not known."""
+    return None
+
+
 def put_new(filesystem: Any, path: str, data: bytes, mark: str) -> bool:
     """Puts a file where none was found."""
     try:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from batchscore.cli.render.status import status
-from batchscore.runs import layout
+from batchscore.runs import holder, layout
 from batchscore.runs.lease import acquire
 from batchscore.runs.progress import Pulse, request_stop
 from batchscore.runs.publication import journal_path
@@ -23,6 +23,7 @@ from batchscore.storage.store import Store
 from tests.manifests import make_manifest
 
 RUN, SLICE = "20261120-aaaa", "job,date=1"
+_LEASES = layout.slice_file(SLICE, "lease")
 FACTS = {
     "job": "job",
     "slice": SLICE,
@@ -61,10 +62,15 @@ def look(store: Store, slice_: str | None = None) -> Activity:
 
 @contextmanager
 def rewritten(store: Store, **facts: Any) -> Iterator[None]:
-    """Let the lease file say something else while the block is worked on."""
+    """Let the lease file say something else while the block is worked on.
+
+    The disk dates it as its holder does.
+    """
     path = layout.slice_file(SLICE, "lease/00000001.json")
     before = store.read(path)
     store.write_json(path, {**json.loads(before), **facts})
+    if "renewed" in facts:
+        os.utime(store.path(path), (datetime.fromisoformat(facts["renewed"]).timestamp(),) * 2)
     yield
     store.write(path, before)
 
@@ -137,6 +143,41 @@ def test_a_run_that_renews_its_lease_late_is_silent(store: Store) -> None:
             waiting = look(store)
     assert (silent.state, silent.left_s) == ("silent", None)
     assert waiting.state == "submitted"
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+def test_a_wrong_clock_loses_no_run_and_keeps_none(
+    store: Store, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    """The disk's clock says how old a renewal is that looks old, or is dated ahead."""
+    then = datetime.now(timezone.utc) + timedelta(hours=hours)
+    monkeypatch.setattr(holder, "utc_now", lambda: then)
+    with acquire(store, SLICE, "run", RUN):
+        open_run(store)
+        now = datetime.now(timezone.utc).isoformat()
+        with rewritten(store, machine="elsewhere", renewed=now):
+            alive = look(store)
+        before = (datetime.now(timezone.utc) - timedelta(seconds=90)).isoformat()
+        with rewritten(store, machine="elsewhere", renewed=before):
+            dead = look(store)
+        assert [each for each in os.listdir(store.path(_LEASES)) if each.endswith("tmp")] == []
+    assert (alive.state, alive.heartbeat_s < 5) == ("starting", True)
+    assert (dead.state, 85 < dead.heartbeat_s < 95) == ("lost", True)
+
+
+def test_who_cannot_ask_the_disk_loses_no_run(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader that may not write takes an old lease for silent, since its clock may be wrong."""
+    monkeypatch.setattr(Store, "age", _refused)
+    with acquire(store, SLICE, "run", RUN):
+        open_run(store)
+        with rewritten(store, machine="elsewhere", renewed="2026-11-20T01:00:00+00:00"):
+            assert look(store).state == "silent"
+
+
+def _refused(*_: object) -> float:
+    raise PermissionError("read-only")
 
 
 def test_a_command_that_is_no_run_is_under_way_too(store: Store) -> None:

@@ -156,9 +156,14 @@ def test_the_store_dates_a_lease(store: Store) -> None:
     with pytest.raises(RetryError, match="renewed just now; the clock of there"):
         acquire(store, "job", "run")
     assert store.names(layout.slice_file("job", "lease")) == ["00000001.json"]
-    written = store.written(path)
+    written, age = store.written(path), store.age(path)
     assert written is not None
+    assert age is not None
     assert abs(written - time.time()) < 60
+    assert -1 <= age < 20
+    assert [*store.walk("")] == [path]
+    with pytest.raises(FileNotFoundError):
+        store.age("none")
 
 
 def _at_once(action: Callable[[int], bool]) -> list[bool]:
