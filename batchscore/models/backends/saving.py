@@ -18,6 +18,7 @@ from batchscore.models.backends.calling import Calls
 from batchscore.models.card import InputTensor, model_input
 from batchscore.models.features import Features, required_columns
 from batchscore.models.inputs import ModelInput
+from batchscore.models.loadable import Model
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,13 @@ class Saver(ABC):
     def scoring(self) -> AbstractContextManager[None]:
         """Returns what undoes changes of the framework's settings that scoring makes."""
         return nullcontext()
+
+    def opened(self, model: Model) -> Any:
+        """Returns the framework's own object of one model file, whose loading was tried before.
+
+        None if it has none; then the file is called by its backend.
+        """
+        return None
 
     @abstractmethod
     def require_savable(self, model: Any) -> None:
