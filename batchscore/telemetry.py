@@ -40,6 +40,7 @@ STAGES = (
     Metric("preprocess", "s", "source columns to model inputs", "main"),
     Metric("infer", "s", "tiles through the network, checking that scores are finite", "main"),
     Metric("postprocess", "s", "model outputs to scores", "main"),
+    Metric("explain", "s", "contributions of columns to the scores that are explained", "main"),
     Metric("profile", "s", "statistics of every column, hashes of unique keys", "profiler"),
     Metric("write", "s", "partitioning, encoding, compressing, hashing, writing", "writer"),
 )
@@ -65,11 +66,14 @@ PARALLEL = (Metric("tiles", "s", "other threads that put tiles through the netwo
 
 MEASURES = (*STAGES, *BETWEEN, *PARALLEL, *MOMENTS)
 
-THREADS = (("read",), ("preprocess", "infer", "postprocess", "engine"), ("profile",), ("write",))
+THREADS = (
+    *(("read",), ("preprocess", "infer", "postprocess", "explain", "engine")),
+    *(("profile",), ("write",)),
+)
 """What keeps each thread of a worker busy; threads overlap, what shares one adds up."""
 
 _GPU_THREADS = (
-    *(("read",), ("preprocess", "postprocess", "engine")),
+    *(("read",), ("preprocess", "postprocess", "explain", "engine")),
     *(("infer",), ("profile",), ("write",)),
 )
 _ALWAYS_MEASURED = ("engine", "wait_read", "wait_write")
@@ -427,6 +431,11 @@ _RULES: Mapping[str, tuple[_Rule, ...]] = {
         _more_workers,
         _more_cores,
         _always("fewer steps after the network"),
+    ),
+    "explain": (
+        _always("a higher explain.above, so that fewer rows are explained"),
+        _more_workers,
+        _more_cores,
     ),
     "profile": (
         _more_workers,

@@ -31,15 +31,14 @@ from batchscore.system.beam_import import (
 from batchscore.units.unit import Unit
 from batchscore.worker.arrival import arrived
 from batchscore.worker.attempts import Attempts
+from batchscore.worker.explaining import after_steps, infer_steps
 from batchscore.worker.golden import ensure_golden, record_golden
 from batchscore.worker.inspection import FOUND, Try, unseen_shard
 from batchscore.worker.log import save_log
 from batchscore.worker.presence import attend
 from batchscore.worker.scoring import (
     Scorer,
-    late_infer_step,
     load,
-    postprocess_step,
     preprocess_step,
 )
 from batchscore.worker.spec import RunSpec
@@ -186,7 +185,7 @@ class NetworkHandler(Sealed, ModelHandler[Block, Block, Scorer]):
             spec = arrived(self._spec)
             predictor = load(spec)
             record_golden(spec, predictor)
-            return Scorer(predictor, late_infer_step(spec, predictor))
+            return Scorer(predictor, infer_steps(spec, predictor, late=True))
 
     def run_inference(
         self,
@@ -218,7 +217,7 @@ class PostprocessBlocks(SpecDoFn):
         """Loads the user's functions."""
         super().setup()
         with recording(self._spec):
-            self._step = _nothing if self._is_over else postprocess_step(self._spec)
+            self._step = _nothing if self._is_over else after_steps(self._spec)
 
     def process(self, block: Block) -> Sequence[Block]:
         """Returns the block with its scores."""

@@ -19,6 +19,7 @@ SECTIONS = {
     "model.outputs.<name>": "TensorSpec",
     "preprocess": "Preprocess",
     "output": "Output",
+    "explain": "Explain",
     "on_change": "OnChange",
     "rejects": "Rejects",
     "checks": "Checks",

@@ -81,6 +81,22 @@ def train_xgboost(folder: Path) -> None:
     for name, model in {"binary": binary, "many": many, "counts": counts}.items():
         model.save_model(folder / f"{name}.ubj")
         model.save_model(folder / f"{name}.json")
+    # Contributions are of finite numbers; no split is beyond these.
+    finite = rows.assign(size=rows["size"].clip(-1e30, 1e30))
+    matrix = xgboost.DMatrix(finite, enable_categorical=True)
+    contributions: dict[str, Any] = {
+        f"{name}_contributions": model.get_booster().predict(
+            matrix,
+            pred_contribs=True,
+            iteration_range=(0, rounds),
+            strict_shape=True,
+        )
+        for name, model, rounds in (
+            ("binary", binary, binary.best_iteration + 1),
+            ("many", many, 8),
+            ("counts", counts, 40),
+        )
+    }
     plain = xgboost.XGBRegressor(**options, missing=-999.0)
     plain.fit(known[["size", "count"]].fillna(-999).to_numpy(), label)
     plain.save_model(folder / "unnamed.ubj")
@@ -94,6 +110,7 @@ def train_xgboost(folder: Path) -> None:
         many_class=many.predict(rows),
         counts_value=counts.predict(rows),
         unnamed_value=plain.predict(gaps),
+        **contributions,
         rounds=np.array([binary.best_iteration + 1, binary.get_booster().num_boosted_rounds()]),
     )
 
@@ -111,8 +128,13 @@ def train_lightgbm(folder: Path) -> None:
     counts = lightgbm.LGBMRegressor(**options, objective="poisson").fit(known, label)
     for name, model in {"binary": binary, "many": many, "counts": counts}.items():
         model.booster_.save_model(folder / f"{name}.txt")
+    contributions: dict[str, Any] = {
+        f"{name}_contributions": np.reshape(model.predict(rows, pred_contrib=True), (ROWS, -1, 6))
+        for name, model in (("binary", binary), ("many", many), ("counts", counts))
+    }
     np.savez(
         folder / "scores.npz",
+        **contributions,
         binary_probability=np.asarray(binary.predict_proba(rows))[:, 1],
         binary_raw=binary.predict(rows, raw_score=True),
         binary_class=binary.predict(rows),

@@ -12,7 +12,7 @@ from batchscore.job.rules import (
     OnChange,
     Rejects,
 )
-from batchscore.job.sections import InputSpec, ModelSection, Preprocess
+from batchscore.job.sections import Explain, InputSpec, ModelSection, Preprocess
 from batchscore.job.steps.activations import Sigmoid, Softmax
 from batchscore.job.steps.all_steps import AnyStep, UserFunction
 from batchscore.job.steps.decisions import Labels, Threshold, TopK
@@ -23,6 +23,7 @@ __all__ = [
     "ColumnCheck",
     "Drift",
     "EarlierRuns",
+    "Explain",
     "InputSpec",
     "Job",
     "Labels",

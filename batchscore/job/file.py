@@ -41,6 +41,7 @@ from batchscore.job.rules import (
     RowsCheck,
 )
 from batchscore.job.sections import (
+    Explain,
     Input,
     ModelSection,
     Output,
@@ -115,6 +116,10 @@ class Job(Section):
         "and DuckDB, are not seen: declare what they read.",
     )
     output: Output = Field(description="Where the scores go.")
+    explain: Explain | None = Field(
+        default=None,
+        description="Adds reasons to the scores of trees; by default none.",
+    )
     on_change: OnChange = Field(
         default=OnChange(),
         description="What to do if input or model changed since the slice was published.",

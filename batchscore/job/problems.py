@@ -19,6 +19,7 @@ from batchscore.job.rules import (
     RowsCheck,
 )
 from batchscore.job.sections import (
+    Explain,
     Flink,
     Input,
     InputSpec,
@@ -122,6 +123,7 @@ def _model_at(loc: tuple[str | int, ...]) -> type[BaseModel]:
         "model.outputs": TensorSpec,
         "preprocess": Preprocess,
         "output": Output,
+        "explain": Explain,
         "on_change": OnChange,
         "rejects": Rejects,
         "checks": Checks,

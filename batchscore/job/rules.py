@@ -51,6 +51,11 @@ class OnChange(Section):
         description="When there are new shards: `add` scores them alone and publishes them with "
         "the others; or `hold`.",
     )
+    explain: Literal["hold", "rescore"] = Field(
+        default="hold",
+        description="When `explain` changed, or is new, or is gone: `hold`, or `rescore` every "
+        "row, since reasons are computed with the scores.",
+    )
 
 
 class RowsCheck(Section):

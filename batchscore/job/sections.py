@@ -226,6 +226,31 @@ class Preprocess(Section):
     )
 
 
+class Explain(Section):
+    """Why a row has its score, next to it: the columns that moved it most, and by how much.
+
+    The column `reasons` is a list of (column, contribution). Contributions are of the raw score,
+    which is what the model makes before it turns it into a probability. They and the model's base
+    add up to it. Reasons name only columns that are published, or listed here.
+    """
+
+    top: int = Field(default=3, ge=1, le=100, description="The most columns that a row names.")
+    above: float | None = Field(
+        default=None,
+        description="Explains the rows whose score is above it; others have null. By default all "
+        "rows are explained. Of a vector of scores the largest counts.",
+    )
+    score: Text | None = Field(
+        default=None,
+        description="The score that `above` is compared with; needed if several hold numbers.",
+    )
+    columns: Columns | None = Field(
+        default=None,
+        description="The columns that reasons may name, whether or not they are published; by "
+        "default those of `output.columns` and `output.partition_by`.",
+    )
+
+
 class Output(Section):
     """Where the scored rows are published, and in what form."""
 

@@ -268,6 +268,12 @@ def input_shapes(features: Features) -> dict[str, tuple[str, tuple[int, ...]]]:
     return found
 
 
+def entry_columns(features: Features) -> tuple[str, ...]:
+    """Return the column of each number of the model inputs, in order."""
+    members = [f for found in features.inputs.values() for f in found]
+    return tuple(f.column for f in members for _ in range(_width(f)))
+
+
 def check_schema(features: Features, schema: pa.Schema) -> None:
     """Raise InputError for a column that is missing, there twice, or of a type that cannot be read.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from batchscore.job import OnChange
 from batchscore.messages.wording import counted, of_count
-from batchscore.plan.fingerprint import VERSION_OF
+from batchscore.plan.fingerprint import EXPLAIN, VERSION_OF
 from batchscore.runs.checks import Check
 from batchscore.units.unit import Piece, Shard
 
@@ -99,8 +99,12 @@ def judge_changes(changes: Changes, on_change: OnChange, work: str) -> list[Chec
     Args:
         work: What scoring would cost, in words.
     """
+    reasons = [name for name in changes.score if name.startswith(EXPLAIN)]
+    others = [name for name in changes.score if name not in reasons]
+    phrases = _name_reasons(changes.reasons)
     kinds = (
-        ("model", changes.score, on_change.model, "rescore", _name_reasons(changes.reasons)),
+        ("explain", reasons, on_change.explain, "rescore", phrases),
+        ("model", others, on_change.model, "rescore", phrases),
         (
             "removed_shards",
             changes.removed,

@@ -84,7 +84,7 @@ def check_score_range(checks: Checks, types: Types) -> None:
     """
     if checks.score_range is None:
         return
-    numbers = [name for name, kind in types.items() if _may_hold_numbers(kind)]
+    numbers = [name for name, kind in types.items() if may_hold_numbers(kind)]
     if not isinstance(checks.score_range, Mapping) and not numbers:
         raise JobFileError(
             f"checks.score_range: no score holds numbers; the scores are {_shown(types)}: take "
@@ -103,7 +103,8 @@ def check_score_range(checks: Checks, types: Types) -> None:
             )
 
 
-def _may_hold_numbers(kind: pa.DataType) -> bool:
+def may_hold_numbers(kind: pa.DataType) -> bool:
+    """Tells whether a column of a type holds numbers, or lists of them, as far as it is known."""
     return pa.types.is_null(kind) or leaf_numbers(pa.nulls(0, kind)) is not None
 
 

@@ -27,12 +27,11 @@ from batchscore.telemetry import STAGES
 from batchscore.units.record import UnitRecord
 from batchscore.units.unit import Unit, make_unit
 from batchscore.worker.attempts import Arrivals
+from batchscore.worker.explaining import after_steps, infer_steps
 from batchscore.worker.scoring import (
     BlockStep,
-    late_infer_step,
     load,
     open_unit,
-    postprocess_step,
     preprocess_step,
 )
 from batchscore.worker.spec import Spec
@@ -112,7 +111,7 @@ def _beginning(unit: Unit, shards: int) -> Unit:
 
 def _score(spec: Spec, unit: Unit, predictor: Predictor, budget_s: float) -> Stretch:
     """Scores a unit's blocks, one at least, until some seconds are over, and times that."""
-    steps = preprocess_step(spec), late_infer_step(spec, predictor), postprocess_step(spec)
+    steps = preprocess_step(spec), infer_steps(spec, predictor, late=True), after_steps(spec)
     output = open_unit(spec, Attempt(unit, "check", "check", "check", "ledger"))
     start, start_cpu = time.perf_counter(), time.process_time()
     try:

@@ -22,6 +22,7 @@ from batchscore.plan.spelling import (
     spell_steps,
     spell_type,
 )
+from batchscore.stages.reasons import Explaining
 from batchscore.system.packages import version
 from batchscore.units.unit import Piece
 from batchscore.worker.spec import Spec
@@ -33,7 +34,7 @@ SCORING_VERSION = 1
 # Raise it when facts are spelled in another way, and translate those of published runs, as
 # `legacy_facts.py` and `format2_facts.py` do: what is only spelled otherwise is not scored again.
 FACTS_FORMAT = "format 3"
-FORMAT, CODE, VERSION_OF = "facts", "code ", "version of "
+FORMAT, CODE, VERSION_OF, EXPLAIN = "facts", "code ", "version of ", "explain"
 
 _PACKAGES = ("apache-beam", "pyarrow", "numpy", "pandas", "torch", "safetensors")
 _CHANGES_BITS = ("precision", "compile")
@@ -50,6 +51,7 @@ def score_facts(loaded: LoadedJob, spec: Spec) -> dict[str, str]:
         "preprocess": spell_preprocess(job.preprocess),
         "postprocess": spell_steps(job.postprocess),
         **_inference_facts(loaded, spec),
+        **_explain_facts(spec.scoring.reasons),
         "input.filters": spell_filters(job.input.filters),
         "columns that are read": spell_schema(spec.scoring.seen_schema),
         "columns that are written": _written(spec),
@@ -79,6 +81,15 @@ def _inference_facts(loaded: LoadedJob, spec: Spec) -> dict[str, str]:
         # It decides there whether scores that differ from float32's may be made at all.
         facts["the model's tolerance"] = str(spec.scoring.model.tolerance)
     return facts
+
+
+def _explain_facts(reasons: Explaining | None) -> dict[str, Any]:
+    if reasons is None:
+        return {}
+    above = "" if reasons.above is None else f", above {reasons.above:g}"
+    of = "" if reasons.score is None else f" of {reasons.score}"
+    named = [list(reasons.named), list(reasons.columns)]
+    return {EXPLAIN: f"top {reasons.top}{above}{of}", f"{EXPLAIN}: columns": named}
 
 
 def needed_packages(loaded: LoadedJob, spec: Spec) -> list[str]:

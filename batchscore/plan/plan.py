@@ -25,6 +25,7 @@ from batchscore.plan.columns import (
     written_columns,
 )
 from batchscore.plan.declared_scores import check_declared, output_names, score_hints
+from batchscore.plan.explained import find_reasons
 from batchscore.plan.fingerprint import fingerprint, package_versions, score_facts, score_hash
 from batchscore.plan.footers import (
     BadFile,
@@ -188,6 +189,7 @@ def make_scoring(
         drift=job.drift,
         model_columns=model_columns(job, model, source.schema),
         hints=score_hints(job, model),
+        reasons=find_reasons(job, model, inputs, source.schema),
         allow_empty=job.input.allow_empty,
         max_bad_shards=_max_bad_shards(job),
     )

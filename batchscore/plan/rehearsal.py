@@ -20,12 +20,11 @@ from batchscore.stages.read import read_unit
 from batchscore.stages.write import Attempt
 from batchscore.storage.store import Store
 from batchscore.units.unit import make_unit
+from batchscore.worker.explaining import after_steps, infer_steps
 from batchscore.worker.golden import measure_golden
 from batchscore.worker.scoring import (
-    infer_step,
     load,
     open_unit,
-    postprocess_step,
     preprocess_step,
 )
 from batchscore.worker.spec import Spec
@@ -123,7 +122,7 @@ def _score(spec: Spec, block: Block) -> Rehearsal:
     predictor = load(spec)
     unit = replace(block.unit, id="check")
     scored = replace(block, unit=unit)
-    for step in (preprocess_step(spec), infer_step(spec, predictor), postprocess_step(spec)):
+    for step in (preprocess_step(spec), infer_steps(spec, predictor), after_steps(spec)):
         scored = step(scored)
     output = open_unit(spec, Attempt(unit, "check", "check", "check", "ledger"))
     output.writer.add(scored)

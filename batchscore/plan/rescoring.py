@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 
 from batchscore.messages.wording import counted
 from batchscore.models.loadable import Model
-from batchscore.plan.fingerprint import CODE, VERSION_OF
+from batchscore.plan.fingerprint import CODE, EXPLAIN, VERSION_OF
 from batchscore.runs.manifest_parts import ModelFacts
 
 _FILES = 3
 # Facts whose texts a person can read; others are hashes, or spelled otherwise by some version.
 _READABLE = ("runtime.", "scoring", "the model's tolerance", "types of weights", VERSION_OF)
+_REASONS = f"{EXPLAIN}: columns"
 
 
 def explain_facts(
@@ -30,7 +31,9 @@ def explain_facts(
         model: Model of today.
         model_before: What the manifest of what is published says of its model.
     """
-    found = [_explain(name, facts.get(name), before.get(name)) for name in names if name != "model"]
+    # If reasons are new or gone, so are the columns that they name.
+    left = {"model", *([] if _REASONS in facts and _REASONS in before else [_REASONS])}
+    found = [_explain(n, facts.get(n), before.get(n)) for n in names if n not in left]
     if "model" not in names:
         return tuple(found)
     known = any(name.startswith(CODE) for name in names)
@@ -54,6 +57,10 @@ def explain_work(
 
 
 def _explain(name: str, now: str | None, then: str | None) -> str:
+    if name == _REASONS:
+        return "the columns that reasons may name changed"
+    if name == EXPLAIN:
+        return f"explain {then or 'off'} to {now or 'off'}"
     if name.startswith(CODE):
         return f"{name} {'is gone' if now is None else 'is new' if then is None else 'changed'}"
     if not name.startswith(_READABLE) or now is None:

@@ -237,7 +237,12 @@ def _changes(
     cost = _cost(plan, base, published, changes)
     on_change = plan.loaded.job.on_change
     if rescore:  # but what is gone from the input is not scored by force
-        forced = {"model": "rescore", "rewritten_shards": "rescore", "late_shards": "add"}
+        forced = {
+            "model": "rescore",
+            "explain": "rescore",
+            "rewritten_shards": "rescore",
+            "late_shards": "add",
+        }
         on_change = on_change.model_copy(update=forced)
     return changes, tuple(judge_changes(changes, on_change, cost))
 

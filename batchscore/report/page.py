@@ -158,6 +158,7 @@ def _run_facts(manifest: Manifest) -> list[tuple[str, str]]:
         "device": manifest.device,
         "started by": manifest.actor,
         "model": manifest.model.identity,
+        "explain": manifest.score_facts.get("explain"),
         "job file": manifest.job_sha256,
         "files": f"{count(files)}, {size(manifest.bytes)}" if files else None,
         "versions": ", ".join(f"{name} {version}" for name, version in manifest.packages.items()),

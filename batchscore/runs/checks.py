@@ -12,7 +12,10 @@ from batchscore.errors import FailedError
 from batchscore.job import Checks, Rejects
 from batchscore.messages.wording import counted, counted_were, of_count
 from batchscore.runs.reconcile import Rows
+from batchscore.stages.reasons import KIND, REASONS
 from batchscore.units.record import UnitRecord
+
+_REASONS = (REASONS, str(KIND))
 
 Columns = Sequence[Sequence[str]]
 
@@ -136,7 +139,8 @@ def check_schema(columns: Columns, before: Columns | None) -> list[Check]:
     """Compares the written columns with those that the slice was published with before."""
     if not columns or not before:
         return []
-    now, then = _by_name(columns), _by_name(before)
+    # Whether there are reasons is decided by on_change.explain, before any work.
+    now, then = (_by_name([c for c in each if tuple(c) != _REASONS]) for each in (columns, before))
     gone = [f"{name} {kind} is gone" for name, kind in then.items() if name not in now]
     new = [f"{name} {kind} is new" for name, kind in now.items() if name not in then]
     other = [f"{n} was {then[n]}, is {k}" for n, k in now.items() if n in then and then[n] != k]

@@ -26,6 +26,7 @@ from batchscore.job import column_checks
 from batchscore.score.elementwise import ElementPlan
 from batchscore.score.python_rows import taken
 from batchscore.score.shape import UNTYPED, needed_columns, needs_schema, passed_names
+from batchscore.stages.reasons import REASONS
 from batchscore.stages.write import MODEL_VERSION
 
 _BATCHES = (pa.RecordBatch, pa.Table)
@@ -116,7 +117,9 @@ def require_free(element: Any, planned: ElementPlan) -> None:
     """Refuses rows of which a field has the name of a score; InvalidError."""
     kept = passed_names(planned.plan.loaded.job)
     names = {name for name, _ in _typed_fields(element) if kept is None or name in kept}
-    clash = next((name for name in (*(planned.scores or ()), MODEL_VERSION) if name in names), None)
+    made = (*(planned.scores or ()), MODEL_VERSION)
+    made += (REASONS,) if planned.plan.loaded.job.explain is not None else ()
+    clash = next((name for name in made if name in names), None)
     if clash is not None:
         raise taken(clash)
 
@@ -140,7 +143,7 @@ def outcome_types(element: Any, planned: ElementPlan) -> tuple[Any, Any]:
 def _scored_rows(fields: Sequence[tuple[str, Any]], planned: ElementPlan) -> Any:
     """Returns the type of scored rows; Any where a score's type is not known, or not Beam's."""
     kept, types = passed_names(planned.plan.loaded.job), planned.scores
-    if types is None:
+    if types is None or planned.plan.loaded.job.explain is not None:
         return Any
     known = dict(fields)
     own = fields if kept is None else [(name, known[name]) for name in kept if name in known]

@@ -28,12 +28,11 @@ from batchscore.stages.trial import trial_of
 from batchscore.stages.write import scored_batch, unplaced_rejects
 from batchscore.storage.store import is_local
 from batchscore.worker.arrival import arrived
+from batchscore.worker.explaining import after_steps, infer_steps
 from batchscore.worker.golden import measure_golden
 from batchscore.worker.scoring import (
     BlockStep,
-    infer_step,
     load,
-    postprocess_step,
     preprocess_step,
 )
 from batchscore.worker.spec import ElementSpec, Scoring, Spec
@@ -122,8 +121,8 @@ class ElementScorer:
             self._steps[schema] = _Steps(
                 shape,
                 preprocess_step(own),
-                infer_step(own, self._predictor),
-                postprocess_step(own),
+                infer_steps(own, self._predictor),
+                after_steps(own),
             )
         return self._steps[schema]
 

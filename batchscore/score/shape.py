@@ -22,6 +22,7 @@ from batchscore.plan.columns import (
     read_schema,
     written_columns,
 )
+from batchscore.plan.explained import find_reasons
 from batchscore.plan.footers import Footer
 from batchscore.plan.model import model_inputs
 from batchscore.stages.casting import check_castable, plain_type
@@ -71,10 +72,12 @@ def shape_of(job: Job, scoring: Scoring, declared: pa.Schema, given: pa.Schema) 
     marked = tuple((f.name, f.type) for f in given if isinstance(f.type, pa.BaseExtensionType))
     target = written_columns(job, schema, scoring.model.version)
     kept = tuple((name, kind) for name, kind in marked if name in target.columns)
+    inputs = model_inputs(job, scoring.model, schema, footers)
     made = replace(
         scoring,
         source=replace(scoring.source, schema=pa.schema([*schema, *hidden])),
-        inputs=model_inputs(job, scoring.model, schema, footers),
+        inputs=inputs,
+        reasons=find_reasons(job, scoring.model, inputs, schema),
         target=replace(target, marked=kept, hidden=tuple(hidden.names)),
         model_columns=model_columns(job, scoring.model, schema),
     )

@@ -328,7 +328,7 @@ class UnitWriter:
         passing = self._seconds.pop("passing", None)
         if passing is not None:
             infer = "wait_infer" if "wait_infer" in self._seconds else "infer"
-            stages = ("preprocess", infer, "postprocess", "wait_write")
+            stages = ("preprocess", infer, "postprocess", "explain", "wait_write")
             known = sum(self._seconds.get(stage, 0.0) for stage in stages)
             self._seconds["engine"] = max(0.0, passing - known)
 

@@ -18,12 +18,11 @@ from batchscore.messages.wording import reason
 from batchscore.stages.block import Block
 from batchscore.stages.read import read_unit
 from batchscore.units.unit import Unit
+from batchscore.worker.explaining import after_steps, infer_steps
 from batchscore.worker.golden import measure_golden
 from batchscore.worker.scoring import (
     describe_device,
-    infer_step,
     load,
-    postprocess_step,
     preprocess_step,
 )
 from batchscore.worker.spec import RunSpec, Spec
@@ -81,7 +80,7 @@ def inspect_worker(spec: Spec, unit: Unit, packages: Iterable[str]) -> Findings:
     block = _first(spec, unit)
     clock.lap("read")
     predictor = load(spec)
-    steps = (preprocess_step(spec), infer_step(spec, predictor), postprocess_step(spec))
+    steps = (preprocess_step(spec), infer_steps(spec, predictor), after_steps(spec))
     clock.lap("load")
     scored = block
     for step in steps:

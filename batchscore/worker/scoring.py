@@ -114,7 +114,7 @@ def preprocess_step(spec: Spec, edition: int = 0) -> BlockStep:
             hidden=hidden,
             named=None if features is None else _named(features),
         )
-    return _rejecting(spec, "preprocess", step)
+    return rejecting(spec, "preprocess", step)
 
 
 def _named(features: Features) -> Named:
@@ -134,7 +134,7 @@ def _unfit(features: Features) -> Unfit:
 def infer_step(spec: Spec, predictor: Predictor) -> BlockStep:
     """Returns the step that calls the model and waits for it."""
     step = partial(infer, model=make_calls(spec, predictor), sources=_sources(spec))
-    found = _rejecting(spec, "infer", _guarded_network(spec, step))
+    found = rejecting(spec, "infer", _guarded_network(spec, step))
     return _taking(spec, predictor, found)
 
 
@@ -143,10 +143,10 @@ def late_infer_step(spec: Spec, predictor: Predictor) -> BlockStep:
     model, sources = make_calls(spec, predictor), _sources(spec)
     if not model.late:
         step = partial(infer, model=model, sources=sources)
-        found = _rejecting(spec, "infer", _guarded_network(spec, step))
+        found = rejecting(spec, "infer", _guarded_network(spec, step))
         return _taking(spec, predictor, found)
     thread = DeviceThread(model, sources)
-    again = _rejecting(spec, "infer", thread.infer)
+    again = rejecting(spec, "infer", thread.infer)
     late = _guarded_network(spec, partial(infer_late, thread=thread, recover=again))
     return _taking(spec, predictor, late)
 
@@ -212,12 +212,12 @@ def postprocess_step(spec: Spec, edition: int = 0) -> BlockStep:
         load_call(step, spec, edition) if isinstance(step, UserFunction) else step
         for step in spec.scoring.postprocess
     )
-    return _rejecting(
+    return rejecting(
         spec, "postprocess", partial(postprocess, steps=steps, known=spec.scoring.scores)
     )
 
 
-def _rejecting(spec: Spec, stage: str, step: BlockStep) -> BlockStep:
+def rejecting(spec: Spec, stage: str, step: BlockStep) -> BlockStep:
     """Returns a step that rejects the rows it fails on, and counts the seconds it takes."""
     isolating = partial(
         bisect, stage=stage, step=step, limit=spec.execution.max_rejects, trial=_trial(spec)

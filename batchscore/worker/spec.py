@@ -13,6 +13,7 @@ from batchscore.job import AnyStep, Checks, Drift, Job, Preprocess, Rejects
 from batchscore.models.loadable import Model
 from batchscore.stages.preprocess import InputColumns
 from batchscore.stages.read import Source
+from batchscore.stages.reasons import Explaining
 from batchscore.stages.typeless import Types
 from batchscore.stages.write import Target
 from batchscore.storage.by_content import Content
@@ -39,6 +40,7 @@ class Scoring:
         hints: What is known of score columns, for their profiles.
         allow_empty: Whether no rows to score is a result.
         max_bad_shards: Bad shards that may be left out; 0 if a bad shard fails the run.
+        reasons: What is explained of each row, or None.
         scores: Types of score columns, as a sample showed them; for batches without a value.
     """
 
@@ -57,6 +59,7 @@ class Scoring:
     hints: Mapping[str, Hint]
     allow_empty: bool
     max_bad_shards: int
+    reasons: Explaining | None = None
     scores: Types = field(default_factory=dict)
 
     @property

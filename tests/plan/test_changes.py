@@ -122,7 +122,7 @@ def test_facts_that_differ_are_named(
 
 
 CHANGES = Changes(
-    score=("model",),
+    score=("explain", "model"),
     removed=("p/r",),
     rewritten=("p/w",),
     late=("q/l",),
@@ -136,6 +136,7 @@ def test_by_default_what_is_lost_holds() -> None:
     checks = judge_changes(CHANGES, OnChange(), COST)
     assert {check.name: check.passed for check in checks} == {
         "on_change.model": True,
+        "on_change.explain": False,
         "on_change.removed_shards": False,
         "on_change.rewritten_shards": False,
         "on_change.late_shards": True,
@@ -147,6 +148,7 @@ def test_by_default_what_is_lost_holds() -> None:
     ("kind", "go_on"),
     [
         ("model", "rescore"),
+        ("explain", "rescore"),
         ("removed_shards", "remove"),
         ("rewritten_shards", "rescore"),
         ("late_shards", "add"),
@@ -156,6 +158,7 @@ def test_each_kind_obeys_its_own_key(kind: str, go_on: str) -> None:
     """`hold` holds that kind alone and names the override that goes on; the action lets it pass."""
     actions = {
         "model": "rescore",
+        "explain": "rescore",
         "removed_shards": "remove",
         "rewritten_shards": "rescore",
         "late_shards": "add",

@@ -23,7 +23,7 @@ from tests import factory
 
 Changes = Mapping[str, Any]
 
-VERSIONS = {"torch": "2.1", "numpy": "2.2", "pyarrow": "2.3", "pandas": "2.4"}
+VERSIONS = {"torch": "2.1", "numpy": "2.2", "pyarrow": "2.3", "pandas": "2.4", "lightgbm": "4.7"}
 DEMO = Path(__file__).parents[2] / "jobs/flight_delays/job.yaml"
 
 LOGITS = {"model.outputs": {"logits": {"type": "float32", "shape": [3]}}}
@@ -40,6 +40,25 @@ SEQUENCES: Changes = {
     **WEIGHTS,
     "model.inputs": {"x": {"columns": "steps", "max_length": 4, "pad": 0, "truncate": False}},
 }
+TREES: Changes = {
+    "model": {"path": "trees.txt", "sha256": ""},
+    "explain": {"top": 2, "above": 0.5, "score": "score", "columns": ["a", "b"]},
+}
+# A tree of one leaf.
+LEAF = "Tree=0\nnum_leaves=1\nnum_cat=0\nleaf_value=0.5\n\n\n"
+FOREST = f"""tree
+version=v4
+num_class=1
+num_tree_per_iteration=1
+max_feature_idx=1
+objective=binary sigmoid:1
+feature_names=a b
+tree_sizes={len(LEAF)}
+
+{LEAF}end of trees
+
+pandas_categorical:null
+"""
 FUNCTION: Changes = {"preprocess": {"function": "f.py:f", "batch": "arrow"}}
 
 
@@ -123,6 +142,10 @@ DECIDES: dict[str, tuple[Changes, Changes]] = {
         _step("function", function="f.py:f", batch="pandas"),
     ),
     "code": (FUNCTION, {"code": ["words.txt"]}),
+    "explain.top": (TREES, {"explain.top": 1}),
+    "explain.above": (TREES, {"explain.above": None}),
+    "explain.score": (TREES, {"explain.score": None}),
+    "explain.columns": (TREES, {"explain.columns": ["a"]}),
     "output.columns": ({}, {"output.columns": ["id"]}),
     "output.partition_by": ({}, {"output.partition_by": ["part"]}),
     "runtime.precision": ({}, {"runtime.precision": "bf16"}),
@@ -149,6 +172,7 @@ KEEPS: dict[str, Changes] = {
     "output.compression": {"output.compression": "snappy"},
     "output.retention_days": {"output.retention_days": 1},
     "on_change.model": {"on_change.model": "hold"},
+    "on_change.explain": {"on_change.explain": "rescore"},
     "on_change.removed_shards": {"on_change.removed_shards": "remove"},
     "on_change.rewritten_shards": {"on_change.rewritten_shards": "rescore"},
     "on_change.late_shards": {"on_change.late_shards": "hold"},
@@ -208,6 +232,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     two = {"logit": {"type": "float32", "shape": [2]}}
     factory.write_model(made / "classes", outputs=two)
     (made / "net.py").write_text(factory.NET)
+    (made / "trees.txt").write_text(FOREST)
     (made / "words.txt").write_text("a word\n")
     (made / "f.py").write_text("def f(batch):\n    return batch\n\n\ng = f\n")
     for name in ("w.safetensors", "w.pt"):

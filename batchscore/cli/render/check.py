@@ -11,6 +11,7 @@ from batchscore.cli.render.results import (
     duration,
     interrupted,
     rate,
+    row_text,
     size,
     table,
 )
@@ -107,20 +108,20 @@ def _rehearsed(rehearsal: Rehearsal | None) -> list[str]:
             _stage_rate(rehearsal, stage.name),
         )
         for stage in STAGES
+        if stage.name in rehearsal.seconds
     ]
     reasons = [
         f"rejected {count(n)}  {one_line(r, 160)}" for r, n in rehearsal.reject_reasons.items()
     ]
     marks = {True: "golden rows ok", False: "HELD"}
     golden = [f"{marks[check.passed]}  {check_line(check)}" for check in rehearsal.golden]
-    example = "  ".join(f"{k}={one_line(v)}" for k, v in rehearsal.example.items())
     return [
         f"one batch of {counted(rehearsal.rows, 'row')}: {count(rehearsal.scored)} scored",
         *reasons,
         *golden,
         *table(("stage", "ms", "speed"), rows),
         f"columns {', '.join(f'{one_line(n)} {k}' for n, k in rehearsal.columns)}",
-        f"first row's scores {example}",
+        f"first row's scores {row_text(rehearsal.example)}",
     ]
 
 

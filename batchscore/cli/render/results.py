@@ -225,6 +225,7 @@ def details(manifest: Manifest, output: str) -> list[str]:
         ("device", manifest.device),
         ("input", f"{counted(len(manifest.inputs), 'shard')}, {size(manifest.input_bytes)}"),
         ("model", manifest.model.identity),
+        *(("explain", one_line(e, 300)) for e in [manifest.score_facts.get("explain")] if e),
         *(("weights", one_line(w, 300)) for w in [_casts(manifest)] if w),
         *(("kernels", one_line(k, 300)) for k in [_kernels(manifest)] if k),
         ("job file", manifest.job_sha256),
@@ -379,8 +380,21 @@ def _not_found(found: Traced, conditions: Sequence[str]) -> str:
     )
 
 
+def row_text(values: Mapping[str, Any]) -> str:
+    """Returns a row's values, each with its name; of reasons the columns and what they added."""
+    return "  ".join(f"{one_line(k)}={one_line(_value_text(v))}" for k, v in values.items())
+
+
+def _value_text(value: Any) -> str:
+    if not isinstance(value, list) or not value:
+        return str(value)
+    if any(not isinstance(each, dict) or [*each] != ["column", "contribution"] for each in value):
+        return str(value)
+    return ", ".join(f"{each['column']} {each['contribution']:+.4g}" for each in value)
+
+
 def _traced(match: Match) -> list[str]:
-    values = "  ".join(f"{one_line(k)}={one_line(v)}" for k, v in match.values.items())
+    values = row_text(match.values)
     reject = match.reject
     why = [("reason", ": ".join(reject.values()))] if reject else []
     published = f", published by {match.published_by} at {one_line(match.published_at, 40)}"

@@ -20,6 +20,10 @@ DEFAULT_KERNELS = "default"
 Numbers = Array | Ragged
 """A model input (rows, …) of numbers; if its rows differ in length it is `Ragged`."""
 
+# What a model that explains its scores returns in place of them: (rows, entries), the base last,
+# and (rows,).
+CONTRIBUTIONS, RAW = "contributions", "raw"
+
 Inputs = Mapping[str, Numbers | Texts]
 """Model inputs by name."""
 

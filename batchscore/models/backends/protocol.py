@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from batchscore.columnar.array_type import Array
-from batchscore.errors import DeviceError
+from batchscore.errors import DeviceError, ModelError
 from batchscore.models.backends.calling import Calls, PlainCalls
 from batchscore.models.backends.facts import (
     DEFAULT_KERNELS,
@@ -65,6 +65,18 @@ class Predictor(ABC):
         """Returns the model compiled, if the backend compiles models."""
         return self
 
+    def explaining(self) -> Predictor:
+        """Returns a model that explains the scores of this one.
+
+        Its output `contributions` (rows, entries) has a number for each number of the inputs, in
+        their order, and the base as the last one; `raw` (rows,) is what they add up to. Of several
+        classes it is about the one with the largest raw score.
+
+        Raises:
+            ModelError: The model has scores that are not explained.
+        """
+        raise ModelError("explain: the model does not tell what its columns contributed")
+
     def again(self) -> Predictor | None:
         """Returns the model without what it kept of calls; None: loading it again does that.
 
@@ -111,6 +123,7 @@ class Backend(ABC):
         takes_call: Whether a card may say what of the model is called.
         takes_texts: Whether the models can have inputs of type `TEXT`.
         other_devices: What the models can compute on next to the CPU, without a number.
+        explains: Whether models have `explaining`.
         is_fragile: Whether a damaged file can end the process that loads it.
         precisions: What the models can compute with.
         compiles: Whether it compiles models.
@@ -127,6 +140,7 @@ class Backend(ABC):
     takes_call: bool = False
     takes_texts: bool = False
     other_devices: tuple[str, ...] = ()
+    explains: bool = False
     is_fragile: bool = False
     precisions: tuple[str, ...] = ("float32",)
     compiles: bool = False

@@ -1,8 +1,11 @@
-"""What a run calls of a model of trees: what it returns, of which class, of which rounds."""
+"""What a run calls of a model of trees: what it returns, of which class, of which rounds.
+
+Suffixes: `_bf` rows by features, `_bg` rows by raw scores, `_bge` these by contributions.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +13,11 @@ import numpy as np
 
 from batchscore.columnar.array_type import Array
 from batchscore.errors import ModelError
+from batchscore.models.backends.facts import CONTRIBUTIONS, RAW
 
+Explain = Callable[[Array], Mapping[str, Array]]
+
+_PART_NUMBERS = 1 << 21
 _RETURNS = {
     "binary": ("probability", "class", "raw"),
     "classes": ("probability", "class", "raw"),
@@ -97,6 +104,46 @@ def returned(value_b: Array, call: TreeCall) -> Array:
     if call.returns == "probability" and call.kind == "binary" and call.positive == 0:
         return np.asarray(1.0 - value_b, value_b.dtype)
     return value_b
+
+
+def require_explained(call: TreeCall, groups: int) -> None:
+    """Refuses what has several results that are no classes.
+
+    Args:
+        groups: Raw scores of a row.
+
+    Raises:
+        ModelError: It is so.
+    """
+    if groups > 1 and call.kind == "value":
+        raise ModelError(
+            f"explain: the model has {groups} targets, and reasons are of one score; score each "
+            "with a model of its own, or leave explain out"
+        )
+
+
+def explained(found_bge: Array, raw_bg: Array, call: TreeCall) -> dict[str, Array]:
+    """Returns contributions and raw score of the class that a row most probably has.
+
+    Args:
+        found_bge: Contributions of rows by raw scores by entries, the base last.
+        raw_bg: The raw scores.
+        call: What is called. Of the probability of class 0 of 2, all has the other sign.
+    """
+    best_b = raw_bg.argmax(axis=1)
+    rows_b = np.arange(len(raw_bg))
+    sign = -1.0 if call.is_of_class and call.positive == 0 else 1.0
+    return {
+        CONTRIBUTIONS: sign * found_bge[rows_b, best_b].astype(np.float64),
+        RAW: sign * raw_bg[rows_b, best_b].astype(np.float64),
+    }
+
+
+def in_parts(explain: Explain, rows_bf: Array, groups: int) -> dict[str, Array]:
+    """Explains rows some at a time, so that memory does not grow with the number of classes."""
+    size = max(1, _PART_NUMBERS // (groups * (rows_bf.shape[1] + 1)))
+    parts = [explain(rows_bf[start : start + size]) for start in range(0, len(rows_bf), size)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in (CONTRIBUTIONS, RAW)}
 
 
 def require_version(

@@ -148,6 +148,10 @@ class ProcessPredictor(Predictor):
         """Returns the model compiled, if the backend compiles models."""
         return ProcessPredictor(self._host, self._recipe.then("compiled"))
 
+    def explaining(self) -> Predictor:
+        """Returns a model that explains the scores of this one, in the same process."""
+        return ProcessPredictor(self._host, self._recipe.then("explained"))
+
     def again(self) -> Predictor | None:
         """Returns the model without what it kept of calls; None: loading it again does that."""
         made = ProcessPredictor(self._host, self._recipe.then("again"))

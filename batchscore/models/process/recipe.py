@@ -18,7 +18,8 @@ class Recipe:
         device: Where it computes.
         threads: Threads that one call may use.
         prove: Tries more than loading needs.
-        steps: What is made of the loaded model, in order: `compiled` or `again`, each with a key.
+        steps: What is made of the loaded model, in order: `compiled`, `explained` or `again`,
+            each with a key.
     """
 
     key: str

@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -53,6 +53,13 @@ _NOT_OURS = (errno.EBADF, errno.ENOTSOCK)
 """Errors of a connection that this process itself has closed."""
 
 Predict = Callable[[Inputs, int], Outputs]
+
+_MAKES: Mapping[str, Callable[[Predictor], Predictor | None]] = {
+    "again": lambda predictor: predictor.again(),
+    "compiled": lambda predictor: predictor.compiled(),
+    "explained": lambda predictor: predictor.explaining(),
+}
+"""What a step of a recipe makes of a model."""
 
 
 @dataclass
@@ -121,8 +128,7 @@ class Models:
             return None
         try:
             assert before.predictor is not None
-            again = recipe.steps[-1][0] == "again"
-            return before.predictor.again() if again else before.predictor.compiled()
+            return _MAKES[recipe.steps[-1][0]](before.predictor)
         finally:
             self.leave(recipe.before())
 

@@ -30,6 +30,7 @@ class LightGBMBackend(Backend):
     unpinned = ("lightgbm",)
     names_columns = True
     takes_call = True
+    explains = True
     is_fragile = True
     preloads = ("batchscore.models.backends.lightgbm.predictor",)
 

@@ -6,7 +6,7 @@ Suffixes: `_bf` rows by features.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import lightgbm
@@ -19,7 +19,14 @@ from batchscore.models.backends.facts import DEFAULT_OUTPUT, Inputs, Promises
 from batchscore.models.backends.lightgbm.backend import call_of_file
 from batchscore.models.backends.lightgbm.text_file import TextFile
 from batchscore.models.backends.protocol import Predictor
-from batchscore.models.backends.tree_calls import TreeCall, require_version, returned
+from batchscore.models.backends.tree_calls import (
+    TreeCall,
+    explained,
+    in_parts,
+    require_explained,
+    require_version,
+    returned,
+)
 from batchscore.models.backends.tree_files import INPUT
 from batchscore.models.loadable import Model
 
@@ -33,12 +40,19 @@ class TreesPredictor(Predictor):
         call: What of it is called.
         given: Name of the input.
         made: Name of the output.
+        groups: Raw scores of a row.
     """
 
     booster: Any
     call: TreeCall
     given: str
     made: str
+    groups: int
+
+    def explaining(self) -> Predictor:
+        """Returns what explains its raw scores."""
+        require_explained(self.call, self.groups)
+        return TreesContributions(self)
 
     @property
     def promises(self) -> Promises:
@@ -52,13 +66,38 @@ class TreesPredictor(Predictor):
         return {self.made: returned(found, self.call)}
 
 
-def predict(booster: Any, rows: Any, call: TreeCall) -> Array:
+@dataclass(frozen=True)
+class TreesContributions(Predictor):
+    """What columns contributed to the raw scores of a loaded model."""
+
+    model: TreesPredictor
+
+    @property
+    def promises(self) -> Promises:
+        """Those of the model."""
+        return self.model.promises
+
+    def __call__(self, inputs: Inputs) -> Mapping[str, Array]:
+        """Returns contributions and raw score of each row."""
+        rows_bf = np.ascontiguousarray(inputs[self.model.given], np.float64)
+        return in_parts(self._explained, rows_bf, self.model.groups)
+
+    def _explained(self, rows_bf: Array) -> Mapping[str, Array]:
+        booster, call, groups = self.model.booster, self.model.call, self.model.groups
+        found = predict(booster, rows_bf, call, pred_contrib=True)
+        raw = predict(booster, rows_bf, replace(call, returns="raw"))
+        shape = (len(rows_bf), groups)
+        return explained(found.reshape(*shape, -1), raw.reshape(shape), call)
+
+
+def predict(booster: Any, rows: Any, call: TreeCall, pred_contrib: bool = False) -> Array:
     """Returns what LightGBM's own call makes of a matrix or a frame."""
     found = booster.predict(
         rows,
         start_iteration=call.start,
         num_iteration=call.stop - call.start,
-        raw_score=call.returns == "raw",
+        raw_score=call.returns == "raw" and not pred_contrib,
+        pred_contrib=pred_contrib,
         num_threads=1,
     )
     return np.asarray(found)
@@ -84,4 +123,5 @@ def load_trees(model: Model, content: bytes, found: TextFile) -> Predictor:
         ) from error
     given = model.inputs[0].name if model.inputs else INPUT
     made = model.outputs[0].name if model.outputs else DEFAULT_OUTPUT
-    return TreesPredictor(booster, call_of_file(found, model.call), given, made)
+    call = call_of_file(found, model.call)
+    return TreesPredictor(booster, call, given, made, found.classes)

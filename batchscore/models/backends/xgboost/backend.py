@@ -30,6 +30,7 @@ class XGBoostBackend(Backend):
     unpinned = ("xgboost",)
     names_columns = True
     takes_call = True
+    explains = True
     is_fragile = True
     preloads = ("batchscore.models.backends.xgboost.predictor",)
 

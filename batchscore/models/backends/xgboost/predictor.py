@@ -17,11 +17,20 @@ from batchscore.errors import ModelError
 from batchscore.messages.wording import one_line
 from batchscore.models.backends.facts import DEFAULT_OUTPUT, Inputs, Promises
 from batchscore.models.backends.protocol import Predictor
-from batchscore.models.backends.tree_calls import TreeCall, require_version, returned
+from batchscore.models.backends.tree_calls import (
+    TreeCall,
+    explained,
+    in_parts,
+    require_explained,
+    require_version,
+    returned,
+)
 from batchscore.models.backends.tree_files import INPUT
 from batchscore.models.backends.xgboost.backend import call_of_file
 from batchscore.models.backends.xgboost.model_file import ModelFile
 from batchscore.models.loadable import Model
+
+_LARGEST = np.finfo(np.float32).max
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,7 @@ class BoosterPredictor(Predictor):
         threads: Threads of a call.
         given: Name of the input.
         made: Name of the output.
+        groups: Raw scores of a row.
     """
 
     booster: Any
@@ -41,6 +51,14 @@ class BoosterPredictor(Predictor):
     threads: int
     given: str
     made: str
+    groups: int
+
+    def explaining(self) -> Predictor:
+        """Returns what explains its raw scores."""
+        require_explained(self.call, self.groups)
+        booster = self.booster[self.call.start : self.call.stop]
+        booster.set_param({"nthread": self.threads})
+        return BoosterContributions(self, booster, self.groups)
 
     @property
     def promises(self) -> Promises:
@@ -57,6 +75,46 @@ class BoosterPredictor(Predictor):
             validate_features=False,
         )
         return {self.made: returned(np.asarray(found), self.call)}
+
+
+@dataclass(frozen=True)
+class BoosterContributions(Predictor):
+    """What columns contributed to the raw scores of a loaded model.
+
+    Args:
+        model: The model.
+        booster: Of the rounds that are called, since contributions are of all rounds from the
+            first on.
+        groups: Raw scores of a row.
+    """
+
+    model: BoosterPredictor
+    booster: Any
+    groups: int
+
+    @property
+    def promises(self) -> Promises:
+        """Those of the model."""
+        return self.model.promises
+
+    def __call__(self, inputs: Inputs) -> Mapping[str, Array]:
+        """Returns contributions and raw score of each row."""
+        rows_bf = np.ascontiguousarray(inputs[self.model.given], np.float32)
+        return in_parts(self._explained, rows_bf, self.groups)
+
+    def _explained(self, rows_bf: Array) -> Mapping[str, Array]:
+        # No infinity may be in it; the largest number goes the same way at each split.
+        finite_bf = np.clip(rows_bf, -_LARGEST, _LARGEST)
+        found = self.booster.predict(
+            xgboost.DMatrix(finite_bf, nthread=self.model.threads),
+            pred_contribs=True,
+            validate_features=False,
+            strict_shape=True,
+        )
+        raw = self.booster.inplace_predict(
+            rows_bf, predict_type="margin", validate_features=False, strict_shape=True
+        )
+        return explained(np.asarray(found), np.asarray(raw), self.model.call)
 
 
 def load_booster(model: Model, content: bytes, found: ModelFile, threads: int) -> Predictor:
@@ -83,4 +141,5 @@ def load_booster(model: Model, content: bytes, found: ModelFile, threads: int) -
     booster.set_param({"nthread": threads})
     given = model.inputs[0].name if model.inputs else INPUT
     made = model.outputs[0].name if model.outputs else DEFAULT_OUTPUT
-    return BoosterPredictor(booster, call_of_file(found, model.call), threads, given, made)
+    groups = max(found.classes, found.targets)
+    return BoosterPredictor(booster, call_of_file(found, model.call), threads, given, made, groups)
