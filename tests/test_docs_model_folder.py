@@ -17,7 +17,10 @@ from batchscore.models.card import ModelCard
 from batchscore.models.features import Feature, encode, input_shapes, load_features
 
 PAGE = (Path(__file__).parents[1] / "docs/model-folder.md").read_text(encoding="utf-8")
-CARD, TREES, CALL, VARYING = map(yaml.safe_load, re.findall(r"```yaml\n(.*?)```", PAGE, re.S))
+CARD, *OTHERS = map(yaml.safe_load, re.findall(r"```yaml\n(.*?)```", PAGE, re.S))
+JOBS = [each["model"] for each in OTHERS if "model" in each]
+(CALL,) = (each for each in OTHERS if "call" in each)
+(VARYING,) = (each for each in OTHERS if "inputs" in each)
 (PREPROCESSING,) = re.findall(r"```json\n(.*?)```", PAGE, re.S)
 
 
@@ -26,7 +29,8 @@ def test_the_cards_shown_are_valid_and_name_every_key() -> None:
     card = ModelCard.model_validate(CARD)
     assert set(CARD) | set(CALL) == set(ModelCard.model_fields)
     assert ModelCard.model_validate({**CARD, **CALL}).call is not None
-    assert format_of(TREES["model"]) == "xgboost"
+    paths = [each if isinstance(each, str) else each["path"] for each in JOBS]
+    assert {format_of(path) for path in paths} == {"onnx", "xgboost"}
     table = PAGE.partition("\n## The card\n")[2].partition("\n## The network\n")[0]
     explained = re.findall(r"^\| (`[^|]+) \|", table, re.M)
     assert {name for row in explained for name in re.findall(r"`(\w+)`", row)} == {*CARD, *CALL}

@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,8 @@ from batchscore.models.model_files import (
     copy_file,
     open_folder,
     read_verified,
+    sha256_of,
+    shown,
     verify,
 )
 from batchscore.storage.private_folder import private_folder, put_in_place
@@ -148,6 +150,18 @@ def read_weights(model: Model) -> bytes:
     """Return the weights file, as bytes whose SHA-256 was compared. Raises ModelError."""
     store = open_folder(model.folder)
     return read_verified(store, model.weights, model.sha256[model.weights], _WEIGHTS_BYTES)
+
+
+def copy_verified(model: Model, names: Iterable[str], folder: Path) -> None:
+    """Copies some of a model's files to a private folder; the copies' SHA-256 are compared.
+
+    Raises:
+        ModelError: A file is missing, or its SHA-256 differs.
+    """
+    source, target = open_folder(model.folder), Store(str(folder))
+    for name in names:
+        copy_file(source, name, folder / name)
+        compare(shown(source, name), model.sha256[name], sha256_of(target, name))
 
 
 def _intact(folder: Path, expected: Mapping[str, str]) -> bool:

@@ -102,7 +102,7 @@ def _require_whole_groups(plan: Plan) -> None:
     if asked != "auto" and not group:
         raise InvalidError(
             f"runtime.micro_batch {asked}: models of format "
-            f"{plan.spec.scoring.model.format!r} take calls of any size; set "
+            f"{plan.spec.scoring.model.format!r} size their calls themselves; set "
             "runtime.micro_batch to auto"
         )
     if plan.spec.execution.device != "cpu" or asked in ("auto", 1):

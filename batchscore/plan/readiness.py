@@ -103,11 +103,16 @@ def _check_shapes(model: Model, facts: Facts) -> None:
         ("output", facts.outputs, {each.name: each.shape for each in model.outputs}),
     ):
         for name, shape in found.items():
-            if name in declared and declared[name] != shape:
+            if name in declared and _without_ones(declared[name]) != _without_ones(shape):
                 raise ModelError(
                     f"model {model.name!r}: {kind} {name!r} has shape {list(declared[name])} as "
                     f"declared, and {list(shape)} in {model.weights}; correct the declaration"
                 )
+
+
+def _without_ones(shape: Sequence[int]) -> tuple[int, ...]:
+    """Returns a shape without sizes of one: a number is as good as a vector of one."""
+    return tuple(size for size in shape if size != 1)
 
 
 def _check_steps(spec: Spec) -> None:

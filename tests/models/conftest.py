@@ -1,4 +1,4 @@
-"""Trees that are trained once for all tests of their formats."""
+"""Models that are made once for all tests of their formats."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.boosters import trained
+from tests.onnx_models import made as onnx_models_made
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +20,9 @@ def xgboost_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def lightgbm_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Returns a folder with models of LightGBM and their own scores."""
     return trained("lightgbm", tmp_path_factory.mktemp("lightgbm"))
+
+
+@pytest.fixture(scope="session")
+def onnx_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a folder with ONNX models and onnxruntime's own scores."""
+    return onnx_models_made(tmp_path_factory.mktemp("onnx"))

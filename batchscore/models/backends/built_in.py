@@ -12,21 +12,30 @@ class BuiltIn(NamedTuple):
         entry: Module and name, as an entry point has them.
         framework: The package that takes long to import.
         saver: The module whose SAVER writes its models to a folder.
+        others: Further packages whose objects are its models.
     """
 
     entry: str
     framework: str
     saver: str
+    others: tuple[str, ...] = ()
 
 
 _ROOM = "batchscore.models.backends"
 _TORCH = BuiltIn(f"{_ROOM}.torch.backend:BACKEND", "torch", f"{_ROOM}.torch.saver")
 _XGBOOST = BuiltIn(f"{_ROOM}.xgboost.backend:BACKEND", "xgboost", f"{_ROOM}.xgboost.save")
 _LIGHTGBM = BuiltIn(f"{_ROOM}.lightgbm.backend:BACKEND", "lightgbm", f"{_ROOM}.lightgbm.save")
-FORMATS = {"lightgbm": _LIGHTGBM, "pt": _TORCH, "safetensors": _TORCH, "xgboost": _XGBOOST}
+_ONNX = BuiltIn(f"{_ROOM}.onnx.backend:BACKEND", "onnxruntime", f"{_ROOM}.onnx.save", ("onnx",))
+FORMATS = {
+    "lightgbm": _LIGHTGBM,
+    "onnx": _ONNX,
+    "pt": _TORCH,
+    "safetensors": _TORCH,
+    "xgboost": _XGBOOST,
+}
 """Backends by the format of a model."""
 
-ENDINGS = {".json": "xgboost", ".txt": "lightgbm", ".ubj": "xgboost"}
+ENDINGS = {".json": "xgboost", ".onnx": "onnx", ".txt": "lightgbm", ".ubj": "xgboost"}
 """Formats of one file that says itself what it reads, by its ending."""
 
 

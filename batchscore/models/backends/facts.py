@@ -64,6 +64,23 @@ class FileColumn:
 
 
 @dataclass(frozen=True)
+class FileTensor:
+    """An input or output as a model's file describes it.
+
+    Args:
+        name: Its name.
+        dtype: Its NumPy type.
+        shape: Shape of a row; None for a size that the file leaves open. None: it does not say.
+        columns: The columns that an input is made of, where the file names them.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...] | None
+    columns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Facts:
     """What a model's files say of themselves, without being run.
 
@@ -75,6 +92,9 @@ class Facts:
         columns: The columns that the one input is made of, in order; empty where the files do not
             name them.
         input_type: NumPy type of that input.
+        taken: The inputs, where the files name each.
+        made: The outputs, where they do; without those that the model's card leaves out.
+        takes_gaps: Whether the model has a way of its own for numbers that are missing.
         declared: What the outputs are, where the files tell.
         counts: How many there are of what the model is made of, such as `trees` or `parameters`.
         said: What a person may want to know, by what it is.
@@ -86,6 +106,9 @@ class Facts:
     runs_code: bool = False
     columns: tuple[FileColumn, ...] = ()
     input_type: str = "float32"
+    taken: tuple[FileTensor, ...] = ()
+    made: tuple[FileTensor, ...] = ()
+    takes_gaps: bool = False
     declared: tuple[OutputSpec, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
     said: Mapping[str, str] = field(default_factory=dict)

@@ -120,11 +120,13 @@ class Backend(ABC):
         unpinned: Formats that can hold no code: one file may go without its SHA-256.
         needs_architecture: Whether a card must name the code that builds the model.
         names_columns: Whether the files say which columns make the input, and name outputs.
+        names_tensors: Whether the files name each input and output, with type and shape.
         takes_call: Whether a card may say what of the model is called.
         takes_texts: Whether the models can have inputs of type `TEXT`.
         other_devices: What the models can compute on next to the CPU, without a number.
         explains: Whether models have `explaining`.
         is_fragile: Whether a damaged file can end the process that loads it.
+        trial_values: What fills the rows of floats that a model is called with when that is tried.
         precisions: What the models can compute with.
         compiles: Whether it compiles models.
         kernels: What `Call.kernels` may be on the CPU, in float32.
@@ -137,11 +139,13 @@ class Backend(ABC):
     unpinned: tuple[str, ...] = ()
     needs_architecture: bool = False
     names_columns: bool = False
+    names_tensors: bool = False
     takes_call: bool = False
     takes_texts: bool = False
     other_devices: tuple[str, ...] = ()
     explains: bool = False
     is_fragile: bool = False
+    trial_values: tuple[float, ...] = (0.0, float("nan"), 1e30, -1e30, 1.0)
     precisions: tuple[str, ...] = ("float32",)
     compiles: bool = False
     kernels: tuple[str, ...] = (DEFAULT_KERNELS,)
@@ -178,6 +182,10 @@ class Backend(ABC):
     def examine(self, model: Model) -> Facts:
         """Returns the same with what a person may want to know and no run needs."""
         return self.inspect(model)
+
+    def needed(self, model: Model) -> tuple[str, ...]:
+        """Names the model's files that `load` reads."""
+        return (model.weights,)
 
     def prepare(self) -> None:  # noqa: B027
         """Imports the framework, which may take seconds."""

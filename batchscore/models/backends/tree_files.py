@@ -16,18 +16,14 @@ INPUT = "features"
 """The one input of a model of trees, unless a card names it."""
 
 
-def require_package(package: str) -> None:
-    """Looks for the package of a format and extra of the same name, and does not import it."""
+def require_package(package: str, format: str = "") -> None:
+    """Looks for a package, and does not import it; the extra has the name of the format."""
     if find_spec(package) is None:
+        extra = format or package
         raise ModelError(
-            f"models of format {package!r} need the package {package}, which is not installed: "
-            f"pip install 'batchscore[{package}]'"
+            f"models of format {extra!r} need the package {package}, which is not installed: "
+            f"pip install 'batchscore[{extra}]'"
         )
-
-
-def classes_said(classes: int) -> dict[str, str]:
-    """Returns what a person may want to know of the classes; nothing of a model without any."""
-    return {"classes": str(classes)} if classes > 1 else {}
 
 
 @contextmanager

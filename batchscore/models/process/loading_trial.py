@@ -27,7 +27,7 @@ from batchscore.errors import BatchscoreError, ModelError
 from batchscore.messages.wording import one_line, reason
 from batchscore.models.backends.registry import backend_of
 from batchscore.models.backends.remembered import recall, remember
-from batchscore.models.loadable import Model, read_weights
+from batchscore.models.loadable import Model, copy_verified
 from batchscore.models.process.started import describe_end
 from batchscore.system.packages import version
 
@@ -53,13 +53,12 @@ def try_loading(model: Model) -> None:
     """
     backend = backend_of(model.format)
     versions = [f"{name} {version(name)}" for name in backend.packages]
-    key = " ".join([model.format, model.sha256[model.weights], *versions])
+    hashes = {name: model.sha256[name] for name in backend.needed(model)}
+    key = " ".join([model.format, *hashes.values(), *versions])
     if recall(_REMEMBERED, key):
         return
-    content = read_weights(model)
     with tempfile.TemporaryDirectory(prefix="batchscore-trial-") as folder:
-        (Path(folder) / model.weights).write_bytes(content)
-        hashes = {model.weights: model.sha256[model.weights]}
+        copy_verified(model, hashes, Path(folder))
         copied = replace(model, folder=folder, sha256=hashes, features=None)
         _require_loaded(model, _ended(copied, Path(folder)), Path(folder))
     remember(_REMEMBERED, key, True)
@@ -114,7 +113,7 @@ def main(folder: str) -> None:
     """Loads the model of a folder with limits, and writes how that ended."""
     place = Path(folder)
     model: Model = pickle.loads((place / "model.pickle").read_bytes())
-    _limit(len((place / model.weights).read_bytes()))
+    _limit(sum((place / name).stat().st_size for name in model.sha256))
     (place / _RESULT).write_text(json.dumps(outcome_of(model)))
     os._exit(0)
 
@@ -122,8 +121,9 @@ def main(folder: str) -> None:
 def outcome_of(model: Model) -> dict[str, object]:
     """Returns what comes of loading a model and calling it for a few rows, JSON-able."""
     try:
-        predictor = backend_of(model.format).load(model, "cpu")
-        predictor({each.name: _rows(each.shape, each.dtype) for each in model.inputs})
+        backend = backend_of(model.format)
+        predictor, values = backend.load(model, "cpu"), backend.trial_values
+        predictor({each.name: _rows(each.shape, each.dtype, values) for each in model.inputs})
     except BatchscoreError as error:
         return {"error": str(error)}
     except Exception as error:  # a framework raises what it likes
@@ -131,11 +131,11 @@ def outcome_of(model: Model) -> dict[str, object]:
     return {"loaded": True}
 
 
-def _rows(shape: tuple[int, ...], dtype: str) -> Any:
-    """Returns five rows: zeros, gaps, and numbers beyond each bound of a split; or texts."""
+def _rows(shape: tuple[int, ...], dtype: str, floats: tuple[float, ...]) -> Any:
+    """Returns as many rows: of such floats, of texts, or of whole numbers."""
     if dtype == TEXT:
-        return make_texts([b"", b"0", b"a", b"a", b"\xc3\xbc"])
-    values = (0.0, np.nan, 1e30, -1e30, 1.0) if np.dtype(dtype).kind == "f" else (0, 1, 0, 1, 1)
+        return make_texts([b"", b"0", b"a", b"a", b"\xc3\xbc"][: len(floats)])
+    values = floats if np.dtype(dtype).kind == "f" else (0, 1, 0, 1, 1)[: len(floats)]
     return np.stack([np.full(shape, value, dtype) for value in values])
 
 

@@ -106,6 +106,40 @@ def lightgbm_case(folder: Path) -> Case:
     return Case(model, {"x": x_bf}, own, tolerance=0)
 
 
+def onnx_case(folder: Path) -> Case:
+    """Returns a forest with gaps and infinities, as one call of all rows scores it."""
+    import onnxruntime
+    from skl2onnx import to_onnx
+    from sklearn.ensemble import RandomForestClassifier
+
+    x_bf = numbers()["x"]
+    forest = RandomForestClassifier(10, max_depth=5, random_state=1)
+    fitted = forest.fit(x_bf[:500], x_bf[:500, 0] > x_bf[:500, 1])
+    folder.mkdir()
+    made = to_onnx(fitted, x_bf[:1], options={"zipmap": False})
+    (folder / "forest.onnx").write_bytes(made.SerializeToString())
+    x_bf[::5, 0], x_bf[1::50, 1] = np.nan, np.inf
+    model = single_file_model(
+        str(folder / "forest.onnx"),
+        format="onnx",
+        architecture=None,
+        inputs=[ModelInput("X", "float32", (2,), ("a", "b"))],
+        outputs=(),
+        base=str(folder),
+    )
+
+    def own(inputs: Inputs) -> Mapping[str, Array]:
+        # With several threads onnxruntime adds trees up in another order.
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        providers = ["CPUExecutionProvider"]
+        session = onnxruntime.InferenceSession(folder / "forest.onnx", options, providers)
+        label_b, probabilities_bc = session.run(None, {"X": inputs["X"]})
+        return {"label": label_b, "probabilities": probabilities_bc}
+
+    return Case(model, {"X": x_bf}, own, tolerance=0)
+
+
 def linear_case(folder: Path) -> Case:
     def own(inputs: Inputs) -> Mapping[str, Array]:
         x = inputs["x"]
@@ -119,8 +153,8 @@ def linear_case(folder: Path) -> Case:
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize(
     "make",
-    [torch_case, layers_case, linear_case, xgboost_case, lightgbm_case],
-    ids=["torch", "onednn", "linear", "xgboost", "lightgbm"],
+    [torch_case, layers_case, linear_case, xgboost_case, lightgbm_case, onnx_case],
+    ids=["torch", "onednn", "linear", "xgboost", "lightgbm", "onnx"],
 )
 def test_a_backend_keeps_its_promises(
     make: Callable[[Path], Case],

@@ -123,7 +123,7 @@ def test_a_job_without_torch_imports_none(tmp_path: Path, linear_format: Path) -
 @pytest.mark.parametrize(
     ("changes", "card", "message"),
     [
-        ({}, {"format": "onnx"}, "model format 'onnx': no installed backend reads it"),
+        ({}, {"format": "tflite"}, "model format 'tflite': no installed backend reads it"),
         ({}, {"architecture": "net.py:Net"}, "are built without code; leave architecture out"),
         ({}, {"inputs": {"x": {"type": "float32", "shape": [3]}}}, "has shape [3] as declared"),
         ({"runtime.device": "cuda"}, {}, "compute on the CPU alone"),

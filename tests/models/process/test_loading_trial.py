@@ -51,6 +51,7 @@ BACKEND = SpyBackend()
 FORKS = """
 import json, os, sys
 from batchscore.models.backends.lightgbm import predictor  # once for all children
+from batchscore.models.backends.onnx import predictor
 from batchscore.models.backends.xgboost import predictor
 from batchscore.models.folder import single_file_model
 from batchscore.models.process.loading_trial import outcome_of
@@ -127,15 +128,25 @@ def _outcomes(form: str, paths: list[Path]) -> list[Mapping[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("form", "endings"), [("xgboost", ("ubj", "json")), ("lightgbm", ("txt",))]
+    ("form", "name", "endings"),
+    [
+        ("xgboost", "counts", ("ubj", "json")),
+        ("lightgbm", "counts", ("txt",)),
+        ("onnx", "network", ("onnx",)),
+        ("onnx", "forest", ("onnx",)),
+    ],
 )
 def test_damaged_models_end_in_a_message(
-    form: str, endings: tuple[str, ...], tmp_path: Path, request: pytest.FixtureRequest
+    form: str,
+    name: str,
+    endings: tuple[str, ...],
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> None:
     """Of 50 damaged files each is refused, loads, or ends its own process; none stops the rest."""
     paths, models = list[Path](), request.getfixturevalue(f"{form}_models")
     for ending in endings:
-        for each in damaged((models / f"counts.{ending}").read_bytes(), 50 // len(endings)):
+        for each in damaged((models / f"{name}.{ending}").read_bytes(), 50 // len(endings)):
             paths.append(tmp_path / f"{len(paths)}.{ending}")
             paths[-1].write_bytes(each)
     found = _outcomes(form, paths)

@@ -12,7 +12,7 @@ from batchscore.columnar.ragged import Varying
 from batchscore.errors import BatchscoreError, StepError
 from batchscore.messages.wording import reason
 from batchscore.models.backends.facts import TILE_ROWS, Inputs, Outputs, OutputSpec
-from batchscore.models.backends.torch.pace import Pace
+from batchscore.models.backends.pace import Pace
 from batchscore.models.backends.torch.precision import computing
 from batchscore.models.backends.torch.tiles import run_tiles
 

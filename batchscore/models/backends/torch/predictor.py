@@ -19,6 +19,7 @@ from batchscore.models.backends.facts import (
     OutputSpec,
     Promises,
 )
+from batchscore.models.backends.pace import WORTH_S, Pace
 from batchscore.models.backends.protocol import Predictor
 from batchscore.models.backends.torch.forward import Forward
 from batchscore.models.backends.torch.kernel_trial import time_kernels
@@ -31,7 +32,6 @@ from batchscore.models.backends.torch.onednn import (
     missing_onednn,
     with_onednn,
 )
-from batchscore.models.backends.torch.pace import WORTH_S, Pace
 from batchscore.models.backends.torch.staging import Staging
 from batchscore.models.loadable import Model
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from batchscore.errors import InputError
 from batchscore.models.backends.calling import Calls
-from batchscore.models.backends.saving import Asked, Draft, Saver, columns_of
+from batchscore.models.backends.saving import Asked, Draft, Saver, draft_of_features
 from batchscore.models.backends.torch.save import (
     calls_in_memory,
     find_code,
@@ -19,8 +19,7 @@ from batchscore.models.backends.torch.save import (
     require_savable,
     weights_of,
 )
-from batchscore.models.card import InputTensor
-from batchscore.models.features import Features, dump_features, input_shapes
+from batchscore.models.features import dump_features
 from batchscore.models.sampled_inputs import declare_inputs
 
 _WEIGHTS = "weights.safetensors"
@@ -47,7 +46,7 @@ class TorchSaver(Saver):
                     "features: already say which columns make each input, and its type; leave "
                     "columns and inputs out"
                 )
-            return _with_features(asked.features)
+            return draft_of_features(asked.features)
         found = asked.columns or _by_name(model, rows)
         sources = {name: tuple(each) for name, each in found.items()}
         if none := [name for name, each in sources.items() if not each]:
@@ -75,13 +74,6 @@ class TorchSaver(Saver):
     def calls(self, model: Any, rows: pa.RecordBatch, draft: Draft, asked: Asked) -> Calls:
         """Returns calls of the network as a run makes them."""
         return calls_in_memory(model, [*draft.columns], asked.outputs, draft.varying)
-
-
-def _with_features(features: Features) -> Draft:
-    read = {name: columns_of(features, name) for name in features.inputs}
-    shapes = input_shapes(features).items()
-    declared = {name: InputTensor(type=t, shape=shape) for name, (t, shape) in shapes}  # type: ignore[arg-type]
-    return Draft(read, declared, features)
 
 
 def _by_name(model: Any, rows: pa.RecordBatch) -> dict[str, tuple[str, ...]]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +13,7 @@ import torch
 from batchscore.columnar.array_type import Array
 from batchscore.models.backends.calling import cast_output
 from batchscore.models.backends.facts import Inputs, numbers
+from batchscore.models.backends.side_by_side import run_side_by_side
 from batchscore.models.backends.torch.buckets import Tile, cut_tiles, tile_array
 from batchscore.models.backends.torch.outputs import (
     find_output,
@@ -54,37 +53,16 @@ def run_tiles(inputs: Inputs, rows: int, forward: Forward) -> dict[str, Array]:
 def _run_on_threads(
     inputs: Inputs, tiles: list[Tile], forward: Forward, raw: dict[str, Array], threads: int
 ) -> None:
-    """Puts tiles through the network on up to so many threads, the caller's where it is one."""
-    threads = min(threads, len(tiles))
+    def run(tile: Tile) -> None:
+        _place(_run_tile(inputs, tile, forward), raw, tile)
 
-    def run(some: list[Tile]) -> None:
-        for tile in some:
-            _place(_run_tile(inputs, tile, forward), raw, tile)
-
-    if threads <= 1:
-        run(tiles)
-        return
-    start = time.perf_counter()
-    # One hand-over a thread: each wakes a thread, which then waits for the interpreter.
-    list(_pool(forward.threads).map(run, (tiles[first::threads] for first in range(threads))))
-    forward.pace.others_s += (threads - 1) * (time.perf_counter() - start)
+    run_side_by_side(run, tiles, threads, forward.threads, forward.pace)
 
 
 def _place(found: dict[str, Array], raw: dict[str, Array], tile: Tile) -> None:
     require_alike(raw, found)
     for name, array in found.items():
         raw[name][tile.places] = array[: tile.kept]
-
-
-_pools: dict[int, ThreadPoolExecutor] = {}
-_pools_lock = threading.Lock()
-
-
-def _pool(threads: int) -> ThreadPoolExecutor:
-    with _pools_lock:
-        if threads not in _pools:
-            _pools[threads] = ThreadPoolExecutor(threads, thread_name_prefix="tile")
-        return _pools[threads]
 
 
 def _run_tile(inputs: Inputs, tile: Tile, forward: Forward) -> dict[str, Array]:

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from batchscore.models.backends.facts import TILE_ROWS
+from batchscore.models.backends.pace import Pace
 from batchscore.models.backends.torch.forward import Forward
-from batchscore.models.backends.torch.pace import Pace
 from batchscore.models.backends.torch.tiles import run_tiles
 
 

@@ -1,0 +1,1 @@
+"""ONNX networks and pipelines, computed by onnxruntime; nothing else in batchscore imports it."""
