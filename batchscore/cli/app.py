@@ -280,11 +280,16 @@ def outcome(manifest: Manifest) -> dict[str, Any]:
     return {"exit_code": code, "error": manifest.why} if code else {"exit_code": code}
 
 
-def program() -> str:
-    """Returns how this program can be started again: by its name if the shell finds it."""
+def program(anywhere: bool = False) -> str:
+    """Returns how this program can be started again: by its name if the shell finds it.
+
+    Args:
+        anywhere: Whether from any folder, not from this one alone.
+    """
     started = sys.argv[0]
     hidden = os.path.basename(started) == "batchscore" and shutil.which("batchscore") is None
-    return shlex.quote(os.path.relpath(started)) if hidden else "batchscore"
+    path = os.path.abspath if anywhere else os.path.relpath
+    return shlex.quote(path(started)) if hidden else "batchscore"
 
 
 def typed(where: str, params: tuple[str, ...], overrides: tuple[str, ...], output: str) -> str:

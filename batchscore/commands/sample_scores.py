@@ -44,10 +44,29 @@ def _inputs_of(rows: pa.RecordBatch, draft: Draft) -> Block:
     shard = Shard("sample", 0, "", rows.num_rows)
     unit = Unit("sample", (Piece(shard, (0,), (0,), (rows.num_rows,)),))
     numbers = to_arrow(np.arange(rows.num_rows, dtype=np.int64))
-    block = Block(unit, 0, numbers, rows.select(draft.read))
+    block = Block(unit, 0, numbers, _flat(rows.select(draft.read)))
     if draft.features is not None:
         return encode_features(block, partial(encode, draft.features))
     return stack_columns(block, [_stacked(each) for each in draft.inputs])
+
+
+def _flat(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """Returns rows with one list for lists of lists of fixed size, which arrays of images become.
+
+    That is how a job's columns have them, and how golden rows are read.
+    """
+    for place, column in enumerate(rows.columns):
+        kind = column.type
+        if pa.types.is_fixed_size_list(kind) and pa.types.is_fixed_size_list(kind.value_type):
+            name = rows.schema.names[place]
+            try:
+                flat = to_arrow(to_numpy(column).reshape(len(column), -1))
+            except ValueError as error:
+                raise InputError(
+                    f"sample: column {name!r}: {error}; give lists of numbers, without nulls"
+                ) from error
+            rows = rows.set_column(place, name, flat)
+    return rows
 
 
 def _stacked(each: ModelInput) -> InputColumns:
@@ -161,6 +180,7 @@ def golden_of(
         )
     stored = chosen if draft.features is not None else _inputs_of(chosen, draft).values
     assert stored is not None
+    stored = _flat(stored)
     for name, array in known.items():
         stored = stored.append_column(name, to_arrow(array))
     return stored

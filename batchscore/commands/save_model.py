@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from batchscore.arguments import checks_arguments
 from batchscore.columnar.tables import as_batch
+from batchscore.commands.recognize import open_model_file
 from batchscore.commands.sample_scores import (
     declared_outputs,
     golden_of,
@@ -53,6 +54,18 @@ class SavedModel:
     golden_rows: int
     card: Mapping[str, Any] = field(repr=False)
 
+    def to_json(self) -> dict[str, Any]:
+        """Returns all of it as JSON-able values."""
+        return {
+            "status": "saved",
+            "exit_code": 0,
+            "folder": str(self.folder),
+            "inputs": dict(self.inputs),
+            "outputs": dict(self.outputs),
+            "golden_rows": self.golden_rows,
+            "card": dict(self.card),
+        }
+
 
 @checks_arguments
 def save_model(
@@ -85,8 +98,9 @@ def save_model(
         model: A `torch.nn.Module` on the CPU, in eval mode. Its class lies at the top of a Python
             file, which is copied with the files next to it that it imports, or in an installed
             package. Or a Booster of XGBoost or LightGBM, or one of their sklearn wrappers,
-            which need no more than some rows of their training. Or an ONNX model, as
-            the path or the bytes of its file, or as a ModelProto.
+            which need no more than some rows of their training. Or the path of a model file that
+            describes itself, such as `.ubj` or `.onnx`. Of ONNX also the bytes of a file, or a
+            ModelProto.
         sample: Some rows: a pandas, Arrow or Polars table, or a dict of NumPy arrays. With
             `features` or `columns` these are source columns, as a job reads them; otherwise a
             column for each argument of `forward`. Up to 256 of them become the golden rows, with
@@ -114,10 +128,13 @@ def save_model(
         InputError: The sample, or another table, does not fit the model.
         OutputError: The folder is there already, or cannot be written.
     """
-    target = _target(os.fspath(folder), overwrite)
-    saver = saver_of(model)
-    saver.require_savable(model)
+    target = require_new(os.fspath(folder), overwrite)
     asked = Asked(args, features, columns, inputs, outputs, call)
+    if isinstance(model, str | os.PathLike):
+        saver, model = open_model_file(os.fspath(model))
+    else:
+        saver = saver_of(model)
+    saver.require_savable(model)
     saver.refuse_unused(asked)
     card = {"name": name or target.name, "version": version, "tolerance": tolerance}
     with saver.scoring():
@@ -174,8 +191,17 @@ def _written(
     return SavedModel(target, kinds["inputs"], kinds["outputs"], golden.num_rows, shown)
 
 
-def _target(asked: str, overwrite: bool) -> Path:
-    """Returns the folder to write; raises OutputError where it may not be written."""
+def require_new(asked: str, overwrite: bool, how: str = "overwrite=True") -> Path:
+    """Returns the folder to write.
+
+    Args:
+        asked: Its path.
+        overwrite: Whether a model folder that is there is replaced.
+        how: How a caller says so, for a message.
+
+    Raises:
+        OutputError: It may not be written.
+    """
     if "://" in asked:
         raise OutputError(
             f"model folder {redacted_address(asked)}: expected a local folder; save it there, and "
@@ -187,13 +213,13 @@ def _target(asked: str, overwrite: bool) -> Path:
         )
     target = Path(os.path.realpath(asked))
     try:
-        _check_target(target, overwrite)
+        _check_target(target, overwrite, how)
     except OSError as error:
         raise _unwritable(target, error) from error
     return target
 
 
-def _check_target(target: Path, overwrite: bool) -> None:
+def _check_target(target: Path, overwrite: bool, how: str) -> None:
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
     if not (target / CARD).is_file():
@@ -203,8 +229,7 @@ def _check_target(target: Path, overwrite: bool) -> None:
         )
     if not overwrite:
         raise OutputError(
-            f"model folder {target}: exists already; choose another name, or replace it with "
-            "overwrite=True"
+            f"model folder {target}: exists already; choose another name, or replace it with {how}"
         )
 
 

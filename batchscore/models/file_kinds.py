@@ -33,6 +33,7 @@ JOBLIB = "compressed with zlib, as joblib writes"
 LFS = "a pointer of Git LFS, whose file is still to be fetched"
 PAGE = "a web page or XML"
 PMML = "a PMML model"
+HUGE = "a safetensors file that declares an index of more than 100 MB, which none has"
 
 _FORMATS = {
     SAFETENSORS: "safetensors",
@@ -103,6 +104,8 @@ def describe_file(path: Path) -> str | None:
     # An ONNX model is a protobuf message: its version, then its producer or its graph.
     if head[:1] == b"\x08" and head[2:3] in b"\x12\x1a\x22\x3a":
         return ONNX
+    if head[8:9] == b"{" and head[9:10] in b'"}':
+        return HUGE
     return _describe_pickle(path) if _is_old_pickle(path) else None
 
 
@@ -169,9 +172,7 @@ def members(path: Path) -> list[zipfile.ZipInfo]:
         with zipfile.ZipFile(path) as archive:
             return archive.infolist()
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
-        raise ModelError(
-            f"weights {path}: not readable as pt (a damaged zip archive: {error}); {AGAIN}"
-        ) from error
+        raise ModelError(f"{path}: is a damaged zip archive ({error}); {AGAIN}") from error
 
 
 def names_in_pickle(file: IO[bytes]) -> Iterator[str]:

@@ -13,16 +13,19 @@ import yaml
 from batchscore.columnar.texts import TEXT
 from batchscore.errors import ModelError
 from batchscore.messages.wording import counted, nearest
+from batchscore.models.backends.built_in import FORMATS
 from batchscore.models.backends.protocol import Backend
 from batchscore.models.backends.registry import backend_of
 from batchscore.models.card import CARD, CardDumper, Format, ModelCard, model_input, parse_card
 from batchscore.models.code import hashes
 from batchscore.models.features import Features, input_shapes, load_features, required_columns
 from batchscore.models.file_columns import check_file_columns, with_file_columns
+from batchscore.models.file_kinds import describe_file, format_by_content
 from batchscore.models.file_tensors import with_file_tensors
+from batchscore.models.foreign import describe_folder, misnamed, refused_file
 from batchscore.models.imported import imported_files
 from batchscore.models.inputs import ModelInput, check_varying
-from batchscore.models.loadable import Model, ModelOutput
+from batchscore.models.loadable import Model, ModelOutput, localize
 from batchscore.models.model_files import (
     code_sha256,
     compare,
@@ -49,7 +52,7 @@ def read_model_folder(address: str) -> Model:
     SHA-256 differs; the message names the file, both hashes and the remedy.
     """
     store = open_folder(address)
-    card = validated(ModelCard, parse_card(read_file(store, CARD, _CARD_BYTES)), CARD)
+    card = read_card(store)
     _check_architecture(backend_of(card.format), card.format, card.architecture, CARD)
     _check_listed(card)
     verify(store, card.files)
@@ -78,13 +81,55 @@ def read_model_folder(address: str) -> Model:
         no_influence=tuple(filter(None, (getattr(card, each) for each in _NO_INFLUENCE))),
         call=card.call.model_dump(exclude_none=True) if card.call else {},
     )
-    return _with_columns(model, card.preprocessing or CARD, typed=True)
+    return completed(model, card.preprocessing or CARD, typed=True)
 
 
-def _with_columns(model: Model, what: str, typed: bool) -> Model:
-    """Return a model with the columns that its file names, where its format's files do so.
+def read_card(store: Store) -> ModelCard:
+    """Return the card of the model folder at a store.
+
+    Raises ModelError where there is none, saying what the folder is, or where it is not valid.
+    """
+    try:
+        text = read_file(store, CARD, _CARD_BYTES)
+    except ModelError as error:
+        names = store.names()
+        if not names or CARD in names:
+            raise
+        raise ModelError(f"{shown(store, '')}: {describe_folder(names)}") from error
+    return validated(ModelCard, parse_card(text), CARD)
+
+
+def bare_model(address: str, format: str) -> Model:
+    """Return the model in one file at any fsspec address, hashed, and nothing said of it."""
+    store, file = _store_of_file(address)
+    found = sha256_of(store, file)
+    name = file.rpartition(".")[0] or file
+    hashed = {file: found}
+    return Model(name, found[:12], format, _address(store), file, "", {}, (), (), hashed)
+
+
+def refused_model(address: str) -> ModelError:
+    """Return the error of a file that is no model by itself: what it is, and what to do."""
+    model = bare_model(address, "")
+    path, where = localize(model) / model.weights, f"model {address}"
+    form = format_by_content(describe_file(path)) if path.stat().st_size else None
+    if form in FORMATS:
+        return ModelError(
+            f"{where}: is {describe_file(path)}; next to the path give model.format: {form}"
+            + (
+                ", its architecture, inputs and sha256, or write a model folder with bs.save_model"
+                if backend_of(form).needs_architecture
+                else ""
+            )
+        )
+    return refused_file(path, where)
+
+
+def completed(model: Model, what: str, typed: bool = False) -> Model:
+    """Return a model with what its file names, such as columns, where its format's files do so.
 
     `what` declares its inputs, and `typed` tells whether each has a type there.
+    Raises ModelError where the file cannot be read, or does not name all that nobody else does.
     """
     backend = backend_of(model.format)
     _check_texts(backend, model, what)
@@ -95,7 +140,10 @@ def _with_columns(model: Model, what: str, typed: bool) -> Model:
         )
     if not backend.names_columns and not backend.names_tensors:
         return model
-    facts = backend.inspect(model)
+    try:
+        facts = backend.inspect(model)
+    except ModelError as error:
+        raise misnamed(model, error) from error
     if backend.names_tensors:
         return with_file_tensors(model, facts, what, typed)
     if model.features is None:
@@ -177,7 +225,7 @@ def single_file_model(
         sha256={file: found},
         **_job_code(architecture, base, code_files),
     )
-    return _with_columns(model, f"model {weights}", typed=False)
+    return completed(model, f"model {weights}")
 
 
 def _job_code(

@@ -13,10 +13,15 @@ from batchscore.columnar.texts import TEXT
 from batchscore.errors import InputError, ModelError
 from batchscore.job import InputSpec, Job, ModelSection
 from batchscore.messages.wording import nearest, reason
-from batchscore.models.backends.built_in import ENDINGS, format_of
+from batchscore.models.backends.built_in import format_of
 from batchscore.models.backends.registry import backend_of
 from batchscore.models.features import check_schema
-from batchscore.models.folder import map_inputs, read_model_folder, single_file_model
+from batchscore.models.folder import (
+    map_inputs,
+    read_model_folder,
+    refused_model,
+    single_file_model,
+)
 from batchscore.models.inputs import ModelInput
 from batchscore.models.loadable import Model, ModelOutput
 from batchscore.plan.footers import Footer
@@ -93,11 +98,7 @@ def _check_folder(section: ModelSection) -> None:
     path = section.path
     try:
         with Store(path).open(""):
-            raise ModelError(
-                f"model.path {path}: is a file; expected a model folder, a file of "
-                f"{', '.join(ENDINGS)}, or next to the path its format, architecture, inputs and "
-                "sha256"
-            )
+            raise refused_model(path)
     except IsADirectoryError:
         given = [name for name in ("sha256", "outputs", "version") if getattr(section, name)]
         if given:

@@ -17,7 +17,7 @@ import yaml
 from torch import nn
 
 import batchscore as bs
-from tests.factory import published, read_tree, run_cli, write_job
+from tests.factory import published, read_tree, run_cli, write_job, write_shard
 
 SOURCE = '''
 from pathlib import Path
@@ -83,6 +83,15 @@ class Tokens(Base):
     def forward(self, ids, mask):
         sum_bd = (self.table(ids) * mask.unsqueeze(-1)).sum(1)
         return sum_bd, sum_bd.mean(1)
+
+
+class Grid(Base):
+    def __init__(self):
+        super().__init__()
+        self.table = torch.nn.Parameter(torch.arange(12.0).view(3, 4))
+
+    def forward(self, x):
+        return (x * self.table).sum((1, 2)) / 66
 '''
 ROWS = pd.DataFrame({"a": np.arange(500.0) / 500, "b": np.arange(500), "who": ["x", "y"] * 250})
 COLUMNS = {"x": ["a", "b"]}
@@ -162,6 +171,31 @@ def test_types_and_shapes_are_found(net: Any, tmp_path: Path) -> None:
     assert pq.read_table(tmp_path / "a/golden.parquet").column_names == ["x", "score"]
 
 
+def test_a_model_of_arrays_scores_a_job(net: Any, tmp_path: Path) -> None:
+    """A sample has the shape that the network takes, and a job's rows a list of all its numbers."""
+    job = write_job(tmp_path, {"model.inputs": None, "output.columns": ["id"]})
+    rows = np.random.default_rng(2).normal(size=(500, 3, 4)).astype(np.float32)
+    saved = bs.save_model(
+        tmp_path / "model",
+        net.Grid().eval(),
+        {"x": rows},
+        outputs=["logit"],
+        postprocess="sigmoid",
+        overwrite=True,
+    )
+    assert saved.inputs == {"x": "float32 [3, 4]"}
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), 12)
+    table = pa.table({"id": np.arange(500), "x": lists})
+    for shard in (tmp_path / "in").iterdir():
+        shard.unlink()
+    write_shard(tmp_path / "in/0.parquet", table)
+    done = run_cli("run", job)
+    assert done.exit_code == 0, done.output
+    found = published(tmp_path / "out").sort_by("id")
+    logits = (rows * np.arange(12).reshape(3, 4)).sum((1, 2)) / 66
+    assert found["score"].to_numpy() == pytest.approx(1 / (1 + np.exp(-logits)), abs=1e-6)
+
+
 def _local() -> nn.Module:
     class Local(nn.Module):
         pass
@@ -230,6 +264,7 @@ class Rest(torch.nn.Module):
         return inputs[0]
 
 
+NULL_IN_LISTS = pa.array([[[1.0], [None]]] * 3, pa.list_(pa.list_(pa.float32(), 1), 2))
 BAD_CALLS: dict[str, tuple[dict[str, Any], str]] = {
     "no rows": ({"sample": ROWS[:0]}, "has no rows"),
     "no table": ({"sample": 3}, "give a pandas DataFrame"),
@@ -237,6 +272,10 @@ BAD_CALLS: dict[str, tuple[dict[str, Any], str]] = {
     "another column": ({"columns": {"x": ["a", "c"]}}, "no column 'c'"),
     "texts": ({"columns": {"x": ["a", "who"]}}, "bs.fit_features"),
     "nulls": ({"sample": ROWS.assign(a=None, b=1)}, "column 'a'"),
+    "lists with a null": (
+        {"sample": pa.table({"x": NULL_IN_LISTS}), "columns": None},
+        "sample: column 'x': .* holds 3 nulls; .* without nulls",
+    ),
     "another shape": ({"inputs": {"x": {"shape": [3]}}}, "as many columns"),
     "a wrong key": ({"inputs": {"x": {"typ": "int8"}}}, "nearest: 'type'"),
     "another input": ({"inputs": {"y": {}}}, "the model has no input 'y'"),

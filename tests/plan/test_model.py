@@ -97,7 +97,7 @@ LONG = {"columns": "t", "max_length": 9}
         ({**FILE, "model.inputs": {"x": LONG, "y": {**LONG, "max_length": 8}}}, "make them agree"),
         (
             {"model.path": "w.safetensors"},
-            "is a file; expected a model folder, a file of .json, .txt, .ubj, or next",
+            r"w\.safetensors: is a safetensors file; next to the path give model\.format: safe",
         ),
         ({**FILE, "model.path": "none.safetensors"}, "none.safetensors is missing"),
         ({**FILE, "model.sha256": "0" * 64}, r"has SHA-256 [0-9a-f]{64}, expected 0{64}"),

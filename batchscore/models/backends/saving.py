@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -14,12 +13,12 @@ import pyarrow as pa
 
 from batchscore.columnar.ragged import Varying
 from batchscore.errors import ArgumentError
-from batchscore.messages.wording import one_line
-from batchscore.models.backends.built_in import ENDINGS, FORMATS, format_of
+from batchscore.models.backends.built_in import FORMATS
 from batchscore.models.backends.calling import Calls
 from batchscore.models.card import InputTensor, model_input
 from batchscore.models.features import Features, input_shapes, required_columns
 from batchscore.models.inputs import ModelInput
+from batchscore.models.loadable import Model
 
 MODEL_PROTO = "model_proto"
 """The ONNX model of what torch.onnx.export returns."""
@@ -82,6 +81,8 @@ class Saver(ABC):
 
     unused: tuple[str, ...] = ()
     """What of `Asked` does not go with it."""
+    takes_paths: bool = False
+    """Whether it takes a model file as its path, and looks at it itself."""
 
     def refuse_unused(self, asked: Asked) -> None:
         """Raises ArgumentError where something is given that means nothing for the model."""
@@ -92,6 +93,13 @@ class Saver(ABC):
     def scoring(self) -> AbstractContextManager[None]:
         """Returns what undoes changes of the framework's settings that scoring makes."""
         return nullcontext()
+
+    def opened(self, model: Model) -> Any:
+        """Returns the framework's own object of one model file, whose loading was tried before.
+
+        None if it has none; then the file is called by its backend.
+        """
+        return None
 
     @abstractmethod
     def require_savable(self, model: Any) -> None:
@@ -119,28 +127,16 @@ class Saver(ABC):
 def saver_of(model: Any) -> Saver:
     """Returns what saves a model, by the package of its class or of a class above; else torch's.
 
-    A path goes by its ending, and the content of a file is one of ONNX.
+    The content of a file is one of ONNX.
     """
     roots = {kind.__module__.partition(".")[0] for kind in type(model).__mro__}
     mine = (each for each in FORMATS.values() if {each.framework, *each.others} & roots)
     found = next(mine, FORMATS["safetensors"])
     if isinstance(model, bytes) or hasattr(model, MODEL_PROTO):
         found = FORMATS["onnx"]
-    elif isinstance(model, str | os.PathLike):
-        found = FORMATS[_format_of_path(os.fspath(model))]
     saver = import_module(found.saver).SAVER
     assert isinstance(saver, Saver)
     return saver
-
-
-def _format_of_path(path: str) -> str:
-    form = format_of(path)
-    if form is None:
-        raise ArgumentError(
-            f"model: {one_line(path, 120)} is a path of no known ending; expected a path that ends "
-            f"in {' or '.join(ENDINGS)}, or the model itself"
-        )
-    return form
 
 
 def draft_of_features(features: Features) -> Draft:

@@ -26,6 +26,11 @@ def require_package(package: str, format: str = "") -> None:
         )
 
 
+def classes_said(classes: int) -> dict[str, str]:
+    """Returns what a person may want to know of the classes; nothing of a model without any."""
+    return {"classes": str(classes)} if classes > 1 else {}
+
+
 @contextmanager
 def naming_file(model: Model) -> Iterator[None]:
     """Puts the path of a model's file before the message of a ModelError."""

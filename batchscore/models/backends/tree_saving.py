@@ -154,7 +154,9 @@ def training_frame(rows: pa.RecordBatch, draft: Draft) -> pd.DataFrame:
     for each in members:
         column = plain_values(rows.column(each.column))
         if isinstance(each, Coded):
-            made[each.column] = pd.Categorical(column.to_pylist(), [*each.vocabulary])
+            known = {*each.vocabulary}  # pandas will refuse others, which are gaps
+            values = [value if value in known else None for value in column.to_pylist()]
+            made[each.column] = pd.Categorical(values, [*each.vocabulary])
         elif column.null_count or pa.types.is_decimal(plain_type(column.type)):
             floats = column.cast(pa.float64(), safe=False)
             made[each.column] = floats.to_numpy(zero_copy_only=False)

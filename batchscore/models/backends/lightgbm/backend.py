@@ -9,7 +9,12 @@ from batchscore.models.backends.facts import DEFAULT_OUTPUT, Facts, OutputSpec
 from batchscore.models.backends.lightgbm.text_file import TextFile, read_text_file
 from batchscore.models.backends.protocol import Backend, Predictor
 from batchscore.models.backends.tree_calls import TreeCall, settle_call
-from batchscore.models.backends.tree_files import INPUT, naming_file, require_package
+from batchscore.models.backends.tree_files import (
+    INPUT,
+    classes_said,
+    naming_file,
+    require_package,
+)
 from batchscore.models.loadable import read_weights
 
 if TYPE_CHECKING:
@@ -78,7 +83,11 @@ def facts_of(found: TextFile, model: Model) -> Facts:
         input_type="float64",
         declared=(OutputSpec(name, kind, shape),),
         counts={"trees": found.trees},
-        said={"objective": found.objective, "classes": str(found.classes), "call": call.said},
+        said={
+            "objective": found.objective,
+            **classes_said(2 if call.kind == "binary" else found.classes),
+            "call": call.said,
+        },
     )
 
 

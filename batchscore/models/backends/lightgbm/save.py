@@ -25,6 +25,7 @@ from batchscore.models.backends.tree_saving import (
     training_frame,
     tree_card,
 )
+from batchscore.models.loadable import Model, read_weights
 
 _WEIGHTS = "model.txt"
 
@@ -33,6 +34,10 @@ class LightGBMSaver(Saver):
     """Boosters, and the sklearn wrappers around them."""
 
     unused = ("args", "features", "inputs")
+
+    def opened(self, model: Model) -> Any:
+        """Returns a Booster."""
+        return lightgbm.Booster(model_str=read_weights(model).decode())
 
     def require_savable(self, model: Any) -> None:
         """Requires a fitted model whose file can be scored."""

@@ -46,6 +46,7 @@ class OnnxSaver(Saver):
     """ONNX files, by their path, their content, or as a ModelProto."""
 
     unused = ("args", "call", "inputs")
+    takes_paths = True
 
     def require_savable(self, model: Any) -> None:
         """Requires a model that a run would take."""

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any
 from batchscore.models.backends.facts import DEFAULT_OUTPUT, Facts, OutputSpec
 from batchscore.models.backends.protocol import Backend, Predictor
 from batchscore.models.backends.tree_calls import TreeCall, settle_call
-from batchscore.models.backends.tree_files import INPUT, naming_file, require_package
+from batchscore.models.backends.tree_files import (
+    INPUT,
+    classes_said,
+    naming_file,
+    require_package,
+)
 from batchscore.models.backends.xgboost.model_file import ModelFile, read_model_file
 from batchscore.models.loadable import read_weights
 
@@ -85,7 +90,7 @@ def facts_of(found: ModelFile, model: Model) -> Facts:
         counts={"trees": found.trees},
         said={
             "objective": found.objective,
-            "classes": str(max(found.classes, 2 if call.kind == "binary" else 0)),
+            **classes_said(2 if call.kind == "binary" else found.classes),
             "call": call.said,
         },
     )

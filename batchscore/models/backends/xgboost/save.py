@@ -25,6 +25,7 @@ from batchscore.models.backends.tree_saving import (
 )
 from batchscore.models.backends.xgboost.backend import call_of_file
 from batchscore.models.backends.xgboost.model_file import ModelFile, read_model_file
+from batchscore.models.loadable import Model, read_weights
 
 _WEIGHTS = "model.ubj"
 
@@ -33,6 +34,12 @@ class XGBoostSaver(Saver):
     """Boosters, and the sklearn wrappers around them."""
 
     unused = ("args", "features", "inputs")
+
+    def opened(self, model: Model) -> Any:
+        """Returns a Booster."""
+        booster = xgboost.Booster()
+        booster.load_model(bytearray(read_weights(model)))
+        return booster
 
     def require_savable(self, model: Any) -> None:
         """Requires a fitted model whose file can be scored."""

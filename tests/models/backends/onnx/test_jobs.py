@@ -244,7 +244,7 @@ UNSHAPED.graph.output[0].type.tensor_type.shape.dim.add()
         (UNSHAPED, "add model.outputs: {logit: {type: float32, shape: []}}"),
         (network(width=9), "takes 9 values per row in the file, and 8 values are declared"),
         (of_nodes(helper.make_node("Nonsense", ["x"], ["y"])), "cannot load it"),
-        (b"\x80\x04\x95\x10\0\0\0.", "no ONNX model, or damaged"),
+        (b"\x80\x04\x95\x10\0\0\0.", "is a pickle, and was to be read as onnx"),
         (b"", "no ONNX model, or damaged"),
     ],
     ids=["opset", "ir", "text scores", "texts", "shape", "width", "operator", "pickle", "empty"],
@@ -262,9 +262,11 @@ def test_a_wrong_ending_is_one_message(tmp_path: Path, onnx_models: Path) -> Non
     """An ONNX file under another ending, and another file under this one, are named."""
     content = (onnx_models / "network.onnx").read_bytes()
     (tmp_path / "model.ubj").write_bytes(content)
-    assert "no XGBoost model" in said_by("check", job_of(tmp_path, "model.ubj"))
+    assert "is an ONNX model, and was to be read as xgboost. Set model.format: onnx" in said_by(
+        "check", job_of(tmp_path, "model.ubj")
+    )
     (tmp_path / "model.onnx").write_bytes(b"PK\x03\x04 and so on")
-    assert "It looks like" in said_by("check", job_of(tmp_path, "model.onnx"))
+    assert "is a damaged zip archive" in said_by("check", job_of(tmp_path, "model.onnx"))
 
 
 def test_a_gpu_that_is_not_there_is_refused(tmp_path: Path, onnx_models: Path) -> None:

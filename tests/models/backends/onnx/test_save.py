@@ -120,13 +120,13 @@ def test_what_does_not_fit_is_refused(
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("model.pkl", "is a path of no known ending"),
-        ("gone.onnx", "cannot be read"),
+        ("model.pkl", "no such model file; correct the path"),
+        ("gone.onnx", "no such model file; correct the path"),
         (b"nothing", "no ONNX model, or damaged"),
     ],
 )
 def test_what_is_no_model_is_refused(model: Any, message: str, tmp_path: Path) -> None:
-    """A path of another kind, one that is not there, and bytes of anything."""
+    """Paths that lead nowhere, and bytes of anything."""
     rows = {"x": np.zeros((5, 8), np.float32)}
     with pytest.raises((ModelError, ArgumentError), match=message):
         bs.save_model(tmp_path / "model", model, rows)

@@ -265,11 +265,23 @@ def test_a_card_that_contradicts_its_file_is_refused(
     ("name", "content", "message"),
     [
         ("cut.ubj", None, "no XGBoost model, or damaged: it ends too early"),
-        ("pickle.ubj", b"\x80\x04\x95", "a pickle, or the binary format before XGBoost 3.1"),
-        ("other.json", b"tree\nversion=v4", "but one of LightGBM; name it .txt"),
+        (
+            "pickle.ubj",
+            b"\x80\x04\x95",
+            "is a pickle, and was to be read as xgboost. Loading a pickle runs",
+        ),
+        (
+            "other.json",
+            b"tree\nversion=v4",
+            "Set model.format: lightgbm, or give it the ending .txt",
+        ),
         ("notes.txt", b"hello", "no LightGBM model: it begins with b'hello'"),
         ("gone.ubj", b"", "gone.ubj: no such model file; correct the path"),
-        ("model.pkl", b"\x80\x04\x95", "is a file; expected a model folder, a file of .json"),
+        (
+            "model.pkl",
+            b"\x80\x04\x95",
+            "is a pickle, which is not scored. Loading a pickle runs whatever code",
+        ),
     ],
 )
 def test_other_files_are_refused(
