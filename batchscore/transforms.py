@@ -19,6 +19,7 @@ from batchscore.runs.manifest_model import FOUND_FINISHED
 from batchscore.runs.progress import working_on
 from batchscore.stages.block import Block, decode_block, encode_block, settled
 from batchscore.stages.read import done_block, read_unit_ahead
+from batchscore.storage.retries import persistently
 from batchscore.system.beam_import import (
     Coder,
     GlobalWindows,
@@ -257,7 +258,7 @@ class Finish(SpecDoFn):
 
     def process(self, addresses: Sequence[str]) -> Sequence[dict[str, Any]]:
         """Returns the manifest that was written, as JSON."""
-        with recording(self._spec):
+        with persistently(), recording(self._spec):
             if not is_over(self._spec):
                 ensure_golden(self._spec)
             # All rows are scored: the system takes the memory back while the run is finished.

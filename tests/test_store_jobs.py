@@ -213,6 +213,19 @@ def test_a_server_that_is_killed_and_comes_back_loses_nothing(
     assert ids(bucket) == list(range(500))
 
 
+def test_publishing_waits_longer_than_other_steps(
+    server: ObjectStore, bucket: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Many answers of 503 in a row end no run whose rows are scored; one line says why it waits."""
+    with running_proxy(server.port) as proxy, server.at(proxy.port):
+        proxy.fail("503", 30, server.writes, "journal-")
+        found = run_json("run", tmp_path / "job.yaml")
+        assert found["status"] == "published", found["error"]
+        assert not proxy.left()
+    assert "the run tries for 5 minutes in all" in caplog.text
+    assert ids(bucket) == list(range(500))
+
+
 def test_a_store_that_stays_away_publishes_nothing(
     server: ObjectStore, bucket: Path, tmp_path: Path
 ) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
+from batchscore.commands.stop import Stop
 from batchscore.commands.tidy import repair
 from batchscore.commands.unwatched import ask, has_ended, take
 from batchscore.commands.unwritable import writable
@@ -146,6 +148,22 @@ def wait_for(followed: Followed, watch: Watch, timeout: float | None = None) -> 
             raise RetryError(_unended(followed, f"after {timeout:g} s"))
         time.sleep(min(left, _LOOK_SECONDS))
     return ended
+
+
+def follow_on(followed: Followed, watch: Watch, stop: Stop) -> Manifest | None:
+    """Follows a run in place of its launcher to its end; None if somebody has it left.
+
+    Raises:
+        BatchscoreError: As `wait_for` does.
+    """
+    while not stop.leave:
+        if stop.signal is not None:
+            with suppress(InvalidError, FailedError, RetryError):
+                return cancel_run(followed, watch)
+            return wait_for(followed, watch)  # it ends, and cannot be stopped
+        with suppress(RetryError):
+            return wait_for(followed, watch, _LOOK_SECONDS)
+    return None
 
 
 def _look(followed: Followed, watch: Watch) -> Manifest | None:

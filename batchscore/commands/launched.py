@@ -80,7 +80,7 @@ def watch_run(
         stop: Ends the run, or leaves it.
 
     Returns:
-        Beam's metrics; None if the run was left, and goes on.
+        Beam's metrics; None if the run was left, or the engine is not heard, and it goes on.
 
     Raises:
         BatchscoreError: The pipeline failed, or was stopped; it is cancelled.
@@ -112,9 +112,26 @@ def watch_run(
         if work.is_alive() and not left:
             work.cancel()
     if work.error is not None:
+        if _goes_on(run, work, lease):
+            return None
         # Beam's own error of a worker that died says nothing of it.
         raise _lost(run, work.lost) if work.lost else explained(spec, work.error)
     return work.metrics
+
+
+def _goes_on(run: Run, work: Handle, lease: Lease) -> bool:
+    """Leaves a run whose job may go on though nobody says so any more; tells whether it did."""
+    # A handle of another package may have no such attribute.
+    lost = getattr(work, "unheard", None)
+    if lost is None or run.submission is None:
+        return False
+    _log.warning(
+        "run %s: engine %s is not heard any more (%s), and may go on with job %s; from now on this "
+        "command follows the run by its output, as `batchscore wait` does",
+        *(run.spec.identity.run, run.submission.engine, lost, work.job),
+    )
+    lease.note_job(work.job, detached=True)
+    return True
 
 
 @dataclass

@@ -18,6 +18,7 @@ from batchscore.commands.ending import (
     taken_over,
     unfinished,
 )
+from batchscore.commands.follow import Followed, follow_on
 from batchscore.commands.launched import Launch, Run, watch_run
 from batchscore.commands.prepared import all_flags, engine_of, prepared, with_process
 from batchscore.commands.stop import Stop
@@ -282,7 +283,9 @@ def _score(
         metrics = watch_run(run, launch, lease, watch, stop)
         if metrics is None:
             left = True
-            return _left(run)
+            followed = Followed(spec.output, spec.slice, spec.identity.run)
+            asked = launch.detach or stop.leave
+            return (None if asked else follow_on(followed, watch, stop)) or _left(run)
         if not is_held(spec) and not _is_closed(spec):
             raise taken_over(spec)
         return _close(run, metrics)

@@ -35,6 +35,7 @@ class Background(threading.Thread):
         self.error: BaseException | None = None
         self.lost: str | None = None
         self.job = ""
+        self.unheard: str | None = None
 
     def run(self) -> None:
         """Runs the pipeline to its end."""

@@ -49,8 +49,8 @@ _ADDRESS = re.compile(r"([\w.-]+):([0-9]{1,5})")
 _CONNECT_SECONDS = 10.0
 _ASK_SECONDS = 2.0
 _LOOK_SECONDS = 0.5
-# What Beam calls states of a pipeline.
-_RUNNING, _TERMINAL = "RUNNING", {"DONE", "FAILED", "CANCELLED", "UPDATED", "DRAINED"}
+# Beam's name of a state.
+_RUNNING = "RUNNING"
 
 
 class FlinkJob(Background):
@@ -76,6 +76,8 @@ class FlinkJob(Background):
     def note_job(self, job: Any) -> None:
         """Notes what the job server took, and waits until Flink has it, or it has ended."""
         super().note_job(job)
+        from batchscore.engines.flink_server import TERMINAL
+
         while not self.job:
             state = job.state
             if self._rest is not None:
@@ -84,7 +86,7 @@ class FlinkJob(Background):
                 from batchscore.engines.beam_private import job_server_id
 
                 self.job = job_server_id(job)
-            if state in _TERMINAL:
+            if state in TERMINAL:
                 return
             time.sleep(_LOOK_SECONDS)
 
@@ -307,12 +309,9 @@ def _require_listener(endpoint: str) -> None:
 
 def _run(build: Build, flags: Sequence[str], handle: Background) -> Metrics:
     from batchscore.engines.beam_private import flink_runner
-    from batchscore.engines.metrics import listed_metrics
+    from batchscore.engines.flink_server import await_pipeline
     from batchscore.system.beam_import import PipelineOptions, beam
 
     pipeline = beam.Pipeline(runner=flink_runner(), options=PipelineOptions(list(flags)))
     build(pipeline)
-    result = pipeline.run()
-    handle.note_job(result)
-    result.wait_until_finish()
-    return listed_metrics(result)
+    return await_pipeline(pipeline.run(), handle)

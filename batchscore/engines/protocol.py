@@ -27,12 +27,15 @@ class Handle(Protocol):
         error: What ended the pipeline, or None.
         lost: Why a worker process ended too early, or None. The pipeline may then never end.
         job: The engine's id of the job, once it goes on without its launcher; empty until then.
+        unheard: Why nobody says any more how the pipeline is, or None. `error` is set, too, and the
+            job may go on.
     """
 
     metrics: Metrics
     error: BaseException | None
     lost: str | None
     job: str
+    unheard: str | None
 
     def is_alive(self) -> bool:
         """Tells whether the pipeline has not ended yet."""

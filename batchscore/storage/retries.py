@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -24,10 +25,14 @@ from batchscore.messages.wording import one_line
 
 Result = TypeVar("Result")
 
+_log = logging.getLogger("batchscore.store")
 _TRIES = 5
 _TRY_SECONDS = 60.0
+_PERSISTENT_SECONDS = 300.0
 # About 0.5, 1.5, 4.5 and 13.5 s; the jitter keeps workers from coming back all at once.
-_WAIT = wait_exponential(multiplier=0.5, exp_base=3) + wait_random(0, 0.5)
+_WAIT = wait_exponential(multiplier=0.5, exp_base=3, max=13.5) + wait_random(0, 0.5)
+# An entry for each block of `persistently` under way, in whatever thread.
+_persistent: list[None] = []
 _LASTING = (
     FileNotFoundError,
     FileExistsError,
@@ -74,13 +79,24 @@ def patiently(url: str, action: Callable[[], Result]) -> Result:
     """Returns what `action` returns, which must be repeatable.
 
     Trouble that passes by itself (an overloaded store, a lost connection, a timeout) is waited
-    out: 5 tries within about a minute. Bytes that differ from their checksum are asked for twice.
+    out: 5 tries within about a minute, or five minutes of tries within a block of `persistently`.
+    Bytes that differ from their checksum are asked for twice.
 
     Raises:
         OSError: It did not pass, or is of another kind; names `url`, the class and the cause.
     """
     with naming_store_errors(url):
         return Retrying(**_policy(_TRIES))(action)
+
+
+@contextmanager
+def persistently() -> Iterator[None]:
+    """Has the whole process wait longer for stores: all is lost that came before, if one fails."""
+    _persistent.append(None)
+    try:
+        yield
+    finally:
+        _persistent.pop()
 
 
 async def patiently_awaited(action: Callable[[], Awaitable[Result]], once: bool = False) -> Result:
@@ -99,12 +115,25 @@ def _is_any(error: BaseException | None, names: frozenset[str]) -> bool:
 
 
 def _policy(tries: int) -> dict[str, Any]:
+    lasts = tries > 1 and bool(_persistent)
+    few = stop_after_attempt(tries) | stop_after_delay(_TRY_SECONDS)
     return {
         "retry": retry_if_exception(is_passing),
-        "stop": stop_after_attempt(tries) | stop_after_delay(_TRY_SECONDS) | _StopIfDamaged(),
+        "stop": (stop_after_delay(_PERSISTENT_SECONDS) if lasts else few) | _StopIfDamaged(),
         "wait": _WAIT,
         "reraise": True,
+        **({"before_sleep": _report} if lasts else {}),
     }
+
+
+def _report(state: RetryCallState) -> None:
+    """Says once, after as many tries as elsewhere, that a store is waited for."""
+    if state.attempt_number == _TRIES and state.outcome is not None:
+        _log.warning(
+            "a store gives no good answer (%s); the run tries for %.0f minutes in all",
+            redacted_text(one_line(state.outcome.exception(), 200)),
+            _PERSISTENT_SECONDS / 60,
+        )
 
 
 @contextmanager

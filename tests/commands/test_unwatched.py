@@ -7,7 +7,9 @@ A test of the engine `flink` does the same on a cluster.
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -18,10 +20,13 @@ import pytest
 
 from batchscore import transforms
 from batchscore.commands import unwatched
+from batchscore.commands.follow import Followed, follow_on
 from batchscore.commands.run import begin
+from batchscore.commands.stop import Stop
 from batchscore.commands.tidy import repair
 from batchscore.commands.unwatched import has_ended, take
 from batchscore.engines.direct import DirectEngine
+from batchscore.engines.protocol import Handle, Metrics
 from batchscore.errors import FailedError, RetryError, StoppedError
 from batchscore.job import load_job
 from batchscore.plan import Plan, make_plan, settle, share_out
@@ -391,6 +396,67 @@ def test_a_job_that_ended_is_left_to_who_watches_it(job: Path) -> None:
     assert not has_ended(output(job), replace(found, released=True))
     opened.lease.release()
     assert unwatched.ask(JOB) == "ended"
+
+
+class Lost:
+    """The handle of a pipeline that nobody says any more anything of."""
+
+    metrics: Metrics = []  # noqa: RUF012 - it gets none
+    error, lost, unheard = RuntimeError("Socket closed"), None, "Socket closed"
+    job = "a1b2"
+
+    def is_alive(self) -> bool:
+        """It looks as if it had ended."""
+        return False
+
+    def join(self, timeout: float | None = None) -> None:
+        """It has ended."""
+
+
+def lose(run: Callable[..., Handle], over: threading.Event) -> Callable[..., Lost]:
+    """Returns a `submit` whose pipeline goes on though its handle is lost, until `over`."""
+
+    def submit(*given: Any) -> Lost:
+        def go_on() -> None:
+            try:
+                handle = run(*given)
+                while handle.is_alive():
+                    handle.join(0.1)
+            finally:
+                Engine.state = "ended"
+                over.set()
+
+        threading.Thread(target=go_on).start()
+        return Lost()
+
+    return submit
+
+
+def test_a_run_whose_engine_is_not_heard_any_more_goes_on(
+    job: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its launcher follows it by its output, and ends as the run does."""
+    over = threading.Event()
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "submit", lose(DirectEngine.submit, over))
+        found = factory.run_json("run", job)
+    assert over.wait(60)
+    assert (found["exit_code"], found["status"]) == (0, "published"), found
+    assert "engine elsewhere is not heard any more (Socket closed)" in caplog.text
+    assert holder(job).released
+    assert factory.run_json("run", job)["status"] == "unchanged"
+
+
+def test_a_run_that_is_followed_is_stopped_or_left(job: Path) -> None:
+    """As one that is watched: it is cancelled at its engine, or goes on."""
+    opened = Opened(job)
+    stop, followed = Stop(), Followed(output(job), "small", opened.run)
+    stop.leave = True
+    assert follow_on(followed, lambda _: None, stop) is None
+    stop.leave, stop.signal = False, signal.SIGINT
+    ended = follow_on(followed, lambda _: None, stop)
+    assert ended is not None
+    assert (ended.status, Engine.cancelled) == ("interrupted", ["a1b2"])
 
 
 def test_a_run_that_ends_with_its_launcher_cannot_be_left(job: Path) -> None:

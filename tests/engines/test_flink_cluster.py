@@ -130,6 +130,17 @@ def killing(cluster: Cluster, job: SlowJob, kill: Callable[[], None]) -> set[int
     Returns:
         The units that were finished before.
     """
+    done, manifest = run_killing(cluster, job, kill)
+    counts = [m["value"] for m in manifest["beam_metrics"] if m["name"] == FOUND_FINISHED]
+    print(f"Flink gave workers {sum(counts)} finished units again")
+    assert len(done) <= sum(counts) <= UNITS
+    return done
+
+
+def run_killing(
+    cluster: Cluster, job: SlowJob, kill: Callable[[], None]
+) -> tuple[set[int], dict[str, Any]]:
+    """Does what `killing` does; returns the manifest, too."""
     done = set[int]()
 
     def watch() -> None:
@@ -143,10 +154,7 @@ def killing(cluster: Cluster, job: SlowJob, kill: Callable[[], None]) -> set[int
         manifest = run(cluster, job)
     finally:
         thread.join()
-    counts = [m["value"] for m in manifest["beam_metrics"] if m["name"] == FOUND_FINISHED]
-    print(f"Flink gave workers {sum(counts)} finished units again")
-    assert len(done) <= sum(counts) <= UNITS
-    return done
+    return done, manifest
 
 
 def finished(job: SlowJob) -> set[int]:
@@ -291,6 +299,22 @@ def test_a_run_that_is_left_publishes(cluster: Cluster, job: SlowJob, expected: 
     assert found.submission.detached
     ended = factory.run_json("wait", job.output, left["run"])
     assert (ended["exit_code"], ended["status"]) == (0, "published"), ended
+    check_the_same(job, expected)
+
+
+def test_a_killed_job_server_costs_nothing(
+    cluster: Cluster, job: SlowJob, expected: SlowJob, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The job goes on, and its launcher follows it by the output to the end."""
+
+    def kill() -> None:
+        found = next(m for m in cluster.members() if m.name == "job-server")
+        os.kill(found.pid, signal.SIGKILL)
+
+    done, manifest = run_killing(cluster, job, kill)
+    assert "beam_metrics" not in manifest
+    check_finished_once(job, done)
+    assert "engine flink is not heard any more (" in caplog.text
     check_the_same(job, expected)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import fsspec
@@ -82,6 +84,38 @@ def test_what_passes_is_tried_again(error: Exception, monkeypatch: pytest.Monkey
     with pytest.raises(OSError, match=r"s3://b/x: \w+: .*run again later") as caught:
         patiently("s3://b/x", fail)
     assert (len(tries), caught.value.__cause__) == (5, error)
+
+
+def test_a_last_step_tries_for_minutes(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By the time that it takes, not by the number of tries; one line says that it waits."""
+    monkeypatch.setattr(retries, "_WAIT", wait_none())
+    monkeypatch.setattr(retries, "_PERSISTENT_SECONDS", 0.3)
+    tries: list[int] = []
+
+    def fail() -> None:
+        tries.append(1)
+        raise ConnectionError("no route to s3://key:secret@b")
+
+    for _ in persistent(2):
+        with pytest.raises(OSError, match="run again later"):
+            patiently("s3://b/x", fail)
+    assert len(tries) > 20
+    assert len(caplog.records) == 2
+    assert "secret" not in caplog.text
+    tries.clear()
+    with pytest.raises(OSError, match="run again later"):
+        patiently("s3://b/x", fail)
+    assert len(tries) == 5
+
+
+def persistent(times: int) -> Iterator[None]:
+    """Yields within blocks of `persistently`, each in another."""
+    with ExitStack() as blocks:
+        for _ in range(times):
+            blocks.enter_context(retries.persistently())
+            yield
 
 
 @pytest.mark.parametrize("error", LASTING, ids=repr)
