@@ -132,8 +132,8 @@ class InputSpec(Section):
 
 
 # Formats, and endings, of files that say themselves what they read: `models/backends/built_in.py`.
-_SELF_DESCRIBED = ("lightgbm", "onnx", "xgboost")
-_SELF_DESCRIBED_ENDINGS = (".json", ".onnx", ".txt", ".ubj")
+_SELF_DESCRIBED = ("keras", "lightgbm", "onnx", "xgboost")
+_SELF_DESCRIBED_ENDINGS = (".h5", ".json", ".keras", ".onnx", ".txt", ".ubj")
 
 
 class ModelSection(Section):
@@ -157,8 +157,9 @@ class ModelSection(Section):
         description="The format of one weights file, which makes `sha256` and `inputs` required; a "
         "model folder has it in `model.yaml`. `safetensors` and `pt` are built in, and need an "
         "`architecture`; `pt` is read as weights only, nothing is unpickled. `xgboost`, "
-        "`lightgbm` and `onnx` need the path alone, and are the default for a path that ends in "
-        "`.ubj` or `.json`, in `.txt`, and in `.onnx`. Other packages may bring further formats.",
+        "`lightgbm`, `onnx` and `keras` need the path alone, and are the default for a path that "
+        "ends in `.ubj` or `.json`, in `.txt`, in `.onnx`, and in `.keras` or `.h5`. Other "
+        "packages may bring further formats.",
     )
     architecture: FileFunction | None = Field(
         default=None,

@@ -26,7 +26,10 @@ _TORCH = BuiltIn(f"{_ROOM}.torch.backend:BACKEND", "torch", f"{_ROOM}.torch.save
 _XGBOOST = BuiltIn(f"{_ROOM}.xgboost.backend:BACKEND", "xgboost", f"{_ROOM}.xgboost.save")
 _LIGHTGBM = BuiltIn(f"{_ROOM}.lightgbm.backend:BACKEND", "lightgbm", f"{_ROOM}.lightgbm.save")
 _ONNX = BuiltIn(f"{_ROOM}.onnx.backend:BACKEND", "onnxruntime", f"{_ROOM}.onnx.save", ("onnx",))
+_KERAS = BuiltIn(f"{_ROOM}.keras.backend:BACKEND", "keras", f"{_ROOM}.keras.save")
+# Keras comes before torch: its models are modules of torch as well.
 FORMATS = {
+    "keras": _KERAS,
     "lightgbm": _LIGHTGBM,
     "onnx": _ONNX,
     "pt": _TORCH,
@@ -35,7 +38,14 @@ FORMATS = {
 }
 """Backends by the format of a model."""
 
-ENDINGS = {".json": "xgboost", ".onnx": "onnx", ".txt": "lightgbm", ".ubj": "xgboost"}
+ENDINGS = {
+    ".h5": "keras",
+    ".json": "xgboost",
+    ".keras": "keras",
+    ".onnx": "onnx",
+    ".txt": "lightgbm",
+    ".ubj": "xgboost",
+}
 """Formats of one file that says itself what it reads, by its ending."""
 
 

@@ -14,6 +14,7 @@ from batchscore.columnar.arrays import Array
 from batchscore.models.backends.facts import Inputs
 from batchscore.models.folder import read_model_folder, single_file_model
 from batchscore.models.inputs import ModelInput
+from batchscore.models.loadable import ModelOutput
 from tests import factory
 from tests.backends import installed
 from tests.backends.linear import LinearBackend, LinearPredictor
@@ -140,6 +141,33 @@ def onnx_case(folder: Path) -> Case:
     return Case(model, {"X": x_bf}, own, tolerance=0)
 
 
+def keras_case(folder: Path) -> Case:
+    """Returns layers of several kinds, as Keras's own predict scores them in one batch."""
+    from batchscore.models.backends.keras.lean_keras import import_keras
+
+    import_keras()
+    import keras
+
+    keras.utils.set_random_seed(2)
+    layers = [keras.layers.Dense(8, "gelu"), keras.layers.LayerNormalization()]
+    network = keras.Sequential([keras.Input((2,), name="x"), *layers, keras.layers.Dense(1)])
+    folder.mkdir()
+    network.save(folder / "network.keras")
+    model = single_file_model(
+        str(folder / "network.keras"),
+        format="keras",
+        architecture=None,
+        inputs=[ModelInput("x", "float32", (2,), ("a", "b"))],
+        outputs=[ModelOutput("logit", "float32", ())],
+        base=str(folder),
+    )
+
+    def own(inputs: Inputs) -> Mapping[str, Array]:
+        return {"logit": network.predict(inputs["x"], batch_size=ROWS, verbose=0)[:, 0]}
+
+    return Case(model, numbers(), own)
+
+
 def linear_case(folder: Path) -> Case:
     def own(inputs: Inputs) -> Mapping[str, Array]:
         x = inputs["x"]
@@ -153,8 +181,8 @@ def linear_case(folder: Path) -> Case:
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize(
     "make",
-    [torch_case, layers_case, linear_case, xgboost_case, lightgbm_case, onnx_case],
-    ids=["torch", "onednn", "linear", "xgboost", "lightgbm", "onnx"],
+    [torch_case, layers_case, linear_case, xgboost_case, lightgbm_case, onnx_case, keras_case],
+    ids=["torch", "onednn", "linear", "xgboost", "lightgbm", "onnx", "keras"],
 )
 def test_a_backend_keeps_its_promises(
     make: Callable[[Path], Case],
