@@ -33,10 +33,11 @@ import pyarrow.dataset as ds
 from benchmarks.commands import ROOT, Done, PeerError, run
 from benchmarks.environments import environment
 from benchmarks.scorers.harness import KEY, SCORE, Task
-from benchmarks.scorers.work import FEATURES, WEIGHTS, WORKS, Work, known_scores, write_work
+from benchmarks.scorers.work import FEATURES, WORKS, Work, known_scores, write_work
 
 TOLERANCE = 1e-5
 TORCH = ("torch==2.15.0", "safetensors==0.8.0", "numpy==2.4.6", "pyarrow==25.0.1")
+ONNXRUNTIME = "onnxruntime==1.32.0"
 OURS, ENCODED = "batchscore", ("--encoding=batchscore",)
 QUIET = {"DO_NOT_TRACK": "1", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONWARNINGS": "ignore"}
 
@@ -54,6 +55,7 @@ class Peer:
         goal: How many times faster batchscore shall be on the work `mlp`.
         few: Whether it scores only the first rows, and is scaled to all.
         slow: Whether it scores the work `slow`, too.
+        onnx: Whether it scores ONNX models, too.
     """
 
     name: str
@@ -64,14 +66,24 @@ class Peer:
     goal: float | None = None
     few: bool = False
     slow: bool = False
+    onnx: bool = False
 
 
 PEERS = (
-    Peer(OURS, OURS, OURS, slow=True),
-    Peer("hand", "hand, default encoding", "hand", (), ("--encoding=default",), 2.0, slow=True),
-    Peer("hand-encoded", "hand, batchscore's encoding", "hand", (), ENCODED, 1.3),
+    Peer(OURS, OURS, OURS, slow=True, onnx=True),
+    Peer(
+        "hand",
+        "hand, default encoding",
+        "hand",
+        (),
+        ("--encoding=default",),
+        2.0,
+        slow=True,
+        onnx=True,
+    ),
+    Peer("hand-encoded", "hand, batchscore's encoding", "hand", (), ENCODED, 1.3, onnx=True),
     Peer("hand-processes", "hand, a process a core", "hand", (), (*ENCODED, "--processes")),
-    Peer("daft", "Daft", "daft", ("daft==0.7.26", *TORCH), goal=2.5),
+    Peer("daft", "Daft", "daft", ("daft==0.7.26", ONNXRUNTIME, *TORCH), goal=2.5, onnx=True),
     Peer("ray", "Ray Data", "ray", ("ray[data]==2.60.0", *TORCH), goal=7.0),
     Peer("spark", "Spark", "spark", ("pyspark[sql]==4.3.0", "pandas==2.3.3", *TORCH), goal=7.0),
     Peer("beam", "Beam rows", "beam", goal=70.0, few=True),
@@ -127,6 +139,11 @@ class Result:
         return f"{median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
+def can_score(peer: Peer, work: Work) -> bool:
+    """Tells whether a peer takes part in a work."""
+    return (peer.slow or work.name != "slow") and (peer.onnx or not work.onnx)
+
+
 def take_turn(peer: Peer, work: Work, folder: Path, known_r: Any, sampled: bool) -> Turn:
     """Runs a peer once on a written work, checks what it wrote, and removes that.
 
@@ -151,7 +168,7 @@ def _command(peer: Peer, work: Work, folder: Path, target: Path) -> list[str]:
         job, output = str(folder / "job.json"), f"--set=output.path={target}"
         return [python, "-m", "batchscore", "run", "--json", job, output]
     source = folder / ("few" if peer.few else "in")
-    weights, cores = str(folder / "model" / WEIGHTS), len(os.sched_getaffinity(0))
+    weights, cores = str(folder / "model" / work.weights), len(os.sched_getaffinity(0))
     threads, rows = cores if work.heavy else 1, work.batch_rows
     task = Task(str(source), weights, work.network, str(target), FEATURES, rows, cores, threads)
     module = f"benchmarks.scorers.{peer.module}"
@@ -263,7 +280,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     print(f"{date.today()}, `{_asked()}`: {_machine()}\n")
     for work in (_resized(each, given.rows) for each in given.work):
-        peers = [each for each in given.peers if each.slow or work.name != "slow"]
+        peers = [each for each in given.peers if can_score(each, work)]
         print(f"### {work.name}: {work.rows:,} rows, {work.title}\n")
         before = os.getloadavg()[0]
         with tempfile.TemporaryDirectory(prefix="scoring-") as home:

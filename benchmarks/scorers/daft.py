@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import daft  # type: ignore[import-not-found]
-import torch
 from daft import DataType, Series
 
 from benchmarks.scorers.harness import SCORE, Task, main
-from benchmarks.scorers.network import load_network, predict_columns
+from benchmarks.scorers.models import load_model
 
 
 @daft.cls
@@ -17,14 +16,13 @@ class Scorer:
     """The network, loaded once a process."""
 
     def __init__(self, task: Task) -> None:
-        torch.set_num_threads(task.threads)
-        self.network = load_network(task.weights, task.network)
+        self.predict = load_model(task, task.threads)
 
     @daft.method.batch(return_dtype=DataType.float32())  # type: ignore[untyped-decorator]
     def score(self, *columns: Series) -> Series:
         """Returns the scores of feature columns."""
         arrays = [column.to_arrow().to_numpy() for column in columns]
-        return Series.from_numpy(predict_columns(self.network, arrays))
+        return Series.from_numpy(self.predict(arrays))
 
 
 def prepare(task: Task) -> Callable[[], None]:

@@ -1,5 +1,7 @@
 """A loop over pyarrow and torch, as a good engineer writes it in an hour; both use all cores.
 
+An ONNX model is called by onnxruntime in place of torch.
+
 `--encoding default` writes as pyarrow does by default, `--encoding batchscore` as batchscore does.
 With `--processes` each core has a process that scores a shard at a time.
 """
@@ -15,15 +17,13 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
 import pandas  # noqa: F401  # what Arrow imports at its first to_numpy
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
 from batchscore.stages.encoding import choose_encoding
 from benchmarks.scorers.harness import SCORE, Task, main
-from benchmarks.scorers.network import load_network, predict, predict_columns
+from benchmarks.scorers.models import load_model
 
 BATCH_ROWS = 16_384
 Encode: TypeAlias = Callable[[pa.RecordBatch], dict[str, Any]]
@@ -33,11 +33,10 @@ Encode: TypeAlias = Callable[[pa.RecordBatch], dict[str, Any]]
 class Loop:
     """A network in memory, and the loop that scores a shard with it."""
 
-    def __init__(self, task: Task, encode: Encode) -> None:
+    def __init__(self, task: Task, encode: Encode, threads: int) -> None:
         self.task, self.encode = task, encode
         self.options: dict[str, Any] | None = None
-        self.network = load_network(task.weights, task.network)
-        predict(self.network, np.zeros((1, len(task.features)), np.float32))
+        self.predict = load_model(task, threads)
 
     def score(self, shard: Path) -> None:
         """Scores a shard into a file of the same name."""
@@ -54,7 +53,7 @@ class Loop:
     def scored(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Returns a batch with its scores."""
         columns = [batch.column(name).to_numpy() for name in self.task.features]
-        return batch.append_column(SCORE, pa.array(predict_columns(self.network, columns)))
+        return batch.append_column(SCORE, pa.array(self.predict(columns)))
 
 
 def alone(loop: Loop) -> None:
@@ -68,9 +67,8 @@ _loop: Loop
 
 def _begin(task: Task, encode: Encode) -> None:
     global _loop
-    torch.set_num_threads(1)
     pa.set_cpu_count(1)
-    _loop = Loop(task, encode)
+    _loop = Loop(task, encode, 1)
 
 
 def _score(shard: Path) -> None:
@@ -105,8 +103,7 @@ def _prepare(task: Task) -> Callable[[], None]:
     encode = _by_default if given.encoding == "default" else _as_batchscore
     if given.processes:
         return shared_out(task, encode)
-    torch.set_num_threads(task.threads)
-    loop = Loop(task, encode)
+    loop = Loop(task, encode, task.threads)
     return lambda: alone(loop)
 
 

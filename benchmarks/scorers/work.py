@@ -20,7 +20,7 @@ import batchscore as bs
 from batchscore.models.folder import write_model_folder
 from benchmarks.scorers import network
 from benchmarks.scorers.harness import KEY, SCORE
-from benchmarks.scorers.network import Mlp, load_network, predict_columns
+from benchmarks.scorers.network import Mlp, predict_columns
 
 FEATURES = [f"f{index:02d}" for index in range(32)]
 MODEL_ROWS = 20_000
@@ -29,6 +29,7 @@ GROUP_ROWS = 131_072
 WORDS, WORDS_A_TEXT = 1_000, 24
 PART_ROWS = 8_192
 WEIGHTS = "weights.safetensors"
+ONNX = "model.onnx"
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Work:
         batch_rows: Rows of a batch, if the work says; else as suits the peer.
         heavy: Whether the network gains by several threads; small ones lose by them.
         few_rows: Rows of the part for peers that would take too long.
+        onnx: Whether the network is an ONNX file.
     """
 
     name: str
@@ -58,6 +60,12 @@ class Work:
     batch_rows: int | None = None
     heavy: bool = False
     few_rows: int = 60_000
+    onnx: bool = False
+
+    @property
+    def weights(self) -> str:
+        """The model's file in its folder."""
+        return ONNX if self.onnx else WEIGHTS
 
     @property
     def network(self) -> dict[str, Any]:
@@ -67,6 +75,7 @@ class Work:
 
 WORKS = (
     Work("mlp", "34 columns, MLP 32-128-64-1, 4 shards (decode-bound)", 2_000_000, 500_000),
+    Work("onnx", "the same, the network as ONNX", 2_000_000, 500_000, onnx=True),
     Work(
         "wide",
         "34 columns, MLP 32-2048-2048-1, 4 shards (compute-bound)",
@@ -122,29 +131,74 @@ def _texts(chance: np.random.Generator, rows: int) -> pa.Array:
 
 def _write_model(folder: Path, work: Work) -> None:
     """Writes a model folder with random weights, golden rows and a reference profile."""
-    torch.manual_seed(0)
-    net = Mlp(work.sizes)
+    net = _network(work)
     table = make_table(MODEL_ROWS, work.rows, work.texts).drop_columns([KEY])
     card = {
         "name": work.name,
         "version": "1",
-        "format": "safetensors",
-        "weights": WEIGHTS,
-        "architecture": "network.py:Mlp",
-        "architecture_args": work.network,
+        **_format(work),
         "inputs": {"x": {"type": "float32", "shape": [len(FEATURES)]}},
         "outputs": {"logit": {"type": "float32", "shape": []}},
         "golden": "golden.parquet",
         "profile": "profile.parquet",
     }
     files = {
-        WEIGHTS: save(dict(net.state_dict())),
-        "network.py": Path(network.__file__).read_bytes(),
+        **_files(net, work),
         "golden.parquet": _golden(net, table[:GOLDEN_ROWS]),
         "profile.parquet": _profile(net, table),
     }
     write_model_folder(str(folder), card, files)
     torch.save(net.state_dict(), folder / "weights.pt")
+
+
+def _network(work: Work) -> Mlp:
+    """Returns the network with its random weights, the same ones each time."""
+    torch.manual_seed(0)
+    return Mlp(work.sizes)
+
+
+def _format(work: Work) -> dict[str, Any]:
+    if work.onnx:
+        return {"format": "onnx", "weights": ONNX}
+    return {
+        "format": "safetensors",
+        "weights": WEIGHTS,
+        "architecture": "network.py:Mlp",
+        "architecture_args": work.network,
+    }
+
+
+def _files(net: Mlp, work: Work) -> dict[str, bytes]:
+    if work.onnx:
+        return {ONNX: to_onnx(net)}
+    code = Path(network.__file__).read_bytes()
+    return {WEIGHTS: save(dict(net.state_dict())), "network.py": code}
+
+
+def to_onnx(net: Mlp) -> bytes:
+    """Returns a network as an ONNX file of an input `x` and an output `logit`."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    state = {name: tensor.numpy() for name, tensor in net.state_dict().items()}
+    linear = [name for name, layer in net.named_children() if isinstance(layer, nn.Linear)]
+    nodes, before = [], "x"
+    for place, name in enumerate(linear):
+        made = "logit" if name == linear[-1] else f"sum{place}"
+        given = [before, f"{name}.weight", f"{name}.bias"]
+        nodes.append(helper.make_node("Gemm", given, [made], transB=1))
+        if name != linear[-1]:
+            before = f"kept{place}"
+            nodes.append(helper.make_node("Relu", [made], [before]))
+    ends = (("x", state[f"{linear[0]}.weight"].shape[1]), ("logit", 1))
+    inputs, outputs = (
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", width])]
+        for name, width in ends
+    )
+    tensors = [numpy_helper.from_array(each, name) for name, each in state.items()]
+    graph = helper.make_graph(nodes, "mlp", inputs, outputs, tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
+    model.ir_version = 10
+    return bytes(model.SerializeToString())
 
 
 def _golden(net: Mlp, table: pa.Table) -> bytes:
@@ -169,7 +223,7 @@ def _profile(net: Mlp, table: pa.Table) -> bytes:
 
 def known_scores(folder: Path, work: Work) -> Any:
     """Returns the scores (b,) of all rows of a written work, by key."""
-    net = load_network(str(folder / "model" / WEIGHTS), {"sizes": work.sizes})
+    net = _network(work)
     shards = sorted((folder / "in").glob("*.parquet"))
     return np.concatenate([_scores(net, pq.read_table(each, columns=FEATURES)) for each in shards])
 

@@ -50,9 +50,11 @@ def test_wrong_output_is_named(tmp_path: Path, tables: list[pa.Table], words: st
         checked(tmp_path, *tables)
 
 
-def test_a_peer_is_run_and_counted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["mlp", "onnx"])
+def test_a_peer_is_run_and_counted(name: str, tmp_path: Path) -> None:
     """A turn tells what the process took, checks its scores, and leaves nothing behind."""
-    work = replace(WORKS[0], rows=3_000, shard_rows=1_000)
+    work = next(each for each in WORKS if each.name == name)
+    work = replace(work, rows=3_000, shard_rows=1_000)
     write_work(tmp_path, work)
     peer = next(each for each in PEERS if each.name == "hand")
     turn = take_turn(peer, work, tmp_path, known_scores(tmp_path, work), sampled=True)
