@@ -22,6 +22,7 @@ PAGES = {
     "benchmarks/README.md": "benchmarks.md",
     "data/samples/README.md": "flights.md",
     "jobs/flight_delays/README.md": "demo.md",
+    "jobs/flight_delays_trees/README.md": "demo-trees.md",
 }
 COPIES = "files"
 LINK = re.compile(r"(?<=\]\()(?!#|\w+:)([^)#\s]+)")

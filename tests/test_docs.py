@@ -62,6 +62,13 @@ def test_the_sessions_and_the_code_do_what_the_readme_says(clone: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_page_on_bringing_models_can_be_followed(clone: Path) -> None:
+    """Its commands end as shown and print the lines shown."""
+    for command, expected in sessions("".join(blocks("console", page("docs/bring-a-model.md")))):
+        replay(arguments(command) or [], expected)
+
+
+@pytest.mark.slow
 def test_the_page_on_python_says_what_is_returned(
     clone: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

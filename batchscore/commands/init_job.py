@@ -43,6 +43,9 @@ _SAMPLE_ROWS = 20_000
 _COUNTED_ROWS = 5_000_000
 _NO_NAME = re.compile(r"[^A-Za-z0-9_.-]+")
 _OUTPUT = "out"
+_PLAIN_NAMES = ("model", "weights")
+_MOST_UP = 2
+"""Folders that a relative path may go up; a longer one says less than the whole path."""
 
 
 @dataclass(frozen=True)
@@ -198,9 +201,10 @@ def _guessed(
     schema, notes = footers[0].schema, dict[str, str]()
     read = [column for each in inputs.values() for column in each]
     read = read or [*dict.fromkeys(each.name for each in found.columns)]
-    _check_columns(asked, read, schema)
+    _check_columns(asked, found, read, schema)
     data = os.path.abspath(asked.data) if is_local(asked.data) else asked.data
-    dates = date_folders(data, [(each.shard.path, dict(each.shard.keys)) for each in footers])
+    root = os.path.realpath(data) if is_local(data) else data
+    dates = date_folders(root, [(each.shard.path, dict(each.shard.keys)) for each in footers])
     part = data if dates is None else f"{data.rstrip('/')}/{dates.key}={dates.newest}"
     keys = [name for name, _ in footers[0].shard.keys]
     sample = read_spread_rows(part, "input", _SAMPLE_ROWS, lambda _: flat_columns(schema))
@@ -228,15 +232,22 @@ def _guessed(
     )
 
 
-def _check_columns(asked: JobToMake, read: Sequence[str], schema: pa.Schema) -> None:
+def _check_columns(
+    asked: JobToMake, found: ModelFound, read: Sequence[str], schema: pa.Schema
+) -> None:
     lacks = [name for name in read if name not in schema.names]
-    if lacks:
-        more = f", nor {counted(len(lacks) - 1, 'other column')}" if len(lacks) > 1 else ""
-        raise InputError(
-            f"{one_line(asked.data)}: has no column {lacks[0]!r}{more}, which the model reads; "
-            f"{nearest(lacks[0], schema.names)}. Name the column so in the data, or give the "
-            "model's input its columns: --inputs NAME=A,B"
-        )
+    if not lacks:
+        return
+    more = f", nor {counted(len(lacks) - 1, 'other column')}" if len(lacks) > 1 else ""
+    inputs = {each.name: each.input for each in found.columns}
+    own = inputs.get(lacks[0])
+    how = ""
+    if own is not None and found.model.features is None:
+        how = f", or say which columns make input {own!r}: --inputs {own}=A,B,C"
+    raise InputError(
+        f"{one_line(asked.data)}: has no column {lacks[0]!r}{more}, which the model reads; "
+        f"{nearest(lacks[0], schema.names)}. Name the column so in the data{how}"
+    )
 
 
 def _key_values(footers: Sequence[Footer]) -> dict[str, set[Any]]:
@@ -312,7 +323,10 @@ def _note_all(
 def _name(asked: JobToMake, found: ModelFound) -> str:
     if asked.name is not None:
         return asked.name
-    name = _NO_NAME.sub("_", found.model.name).strip("_.-")[:64]
+    own = found.model.name
+    if own in _PLAIN_NAMES and not found.is_folder:
+        own = posixpath.basename(posixpath.dirname(str(found.job["path"]))) or own
+    name = _NO_NAME.sub("_", own).strip("_.-")[:64]
     return name or "job"
 
 
@@ -359,7 +373,8 @@ def _relative(job: FirstJob, folder: str) -> dict[str, Any]:
     def from_here(address: str) -> str:
         if "://" in address or not os.path.isabs(address):
             return address
-        return os.path.relpath(address, folder)
+        relative = os.path.relpath(address, folder)
+        return address if relative.startswith("../" * (_MOST_UP + 1)) else relative
 
     model = {**job.model, "path": from_here(str(job.model["path"]))}
     return {"data": from_here(job.data), "model": model, "output": from_here(job.output)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from batchscore.columnar.texts import TEXT
 from batchscore.commands.recognize import recognize
 from batchscore.errors import ModelError
 from batchscore.messages.addresses import holds_secret, redacted_address
@@ -26,7 +28,8 @@ from batchscore.models.folder import (
     read_model_folder,
 )
 from batchscore.models.foreign import misnamed
-from batchscore.models.loadable import Model, localize
+from batchscore.models.inputs import ModelInput
+from batchscore.models.loadable import Model, ModelOutput, localize
 from batchscore.models.model_files import open_folder
 from batchscore.storage.store import Store, is_local
 from batchscore.system.packages import version
@@ -241,9 +244,6 @@ def _completed(
 
 def _with_facts(model: Model, facts: Facts) -> Model:
     """Returns a model with the inputs and outputs that its file has, where nobody declares any."""
-    from batchscore.models.inputs import ModelInput
-    from batchscore.models.loadable import ModelOutput
-
     inputs = tuple(
         ModelInput(name, facts.input_type, shape, ()) for name, shape in facts.inputs.items()
     )
@@ -254,7 +254,7 @@ def _with_facts(model: Model, facts: Facts) -> Model:
 def _columns(model: Model) -> tuple[InputColumn, ...]:
     if model.features is None:
         return tuple(
-            InputColumn(column, each.name, "number")
+            InputColumn(column, each.name, _stacked_kind(each))
             for each in model.inputs
             for column in each.columns
         )
@@ -263,6 +263,16 @@ def _columns(model: Model) -> tuple[InputColumn, ...]:
         for name, members in model.features.inputs.items()
         for each in members
     )
+
+
+def _stacked_kind(given: ModelInput) -> str:
+    """Returns what a column holds that becomes an input, or a part of one, as it is."""
+    if given.varying:
+        return "list of numbers"
+    width = math.prod(given.shape)
+    if len(given.columns) > 1 or width == 1:
+        return "text" if given.dtype == TEXT else "number"
+    return f"list of {width:,} numbers"
 
 
 def _kind(feature: Any) -> str:

@@ -126,8 +126,10 @@ def _pairs(given: Sequence[str]) -> dict[str, Any]:
 
 def _rows(asked: FileToSave, address: str, what: str, columns: Mapping[str, Sequence[str]]) -> Any:
     """Returns the rows of some data, with the columns that the model reads."""
+    known_columns = inspect_model(asked.path).columns
     wanted = [column for each in columns.values() for column in each]
-    wanted = wanted or [each.name for each in inspect_model(asked.path).columns]
+    wanted = wanted or [each.name for each in known_columns]
+    inputs = {each.name: each.input for each in known_columns}
 
     def choose(names: Sequence[str]) -> Sequence[str]:
         if not wanted:
@@ -138,7 +140,8 @@ def _rows(asked: FileToSave, address: str, what: str, columns: Mapping[str, Sequ
             if name not in known:
                 raise InputError(
                     f"{what} {one_line(address)}: has no column {name!r}, which the model reads; "
-                    f"{nearest(name, names)}"
+                    f"{nearest(name, names)}. Name the column so, or say which columns make the "
+                    f"input: --inputs {inputs.get(name, 'NAME')}=A,B,C"
                 )
         return [*dict.fromkeys(known[name] for name in wanted)]
 

@@ -175,6 +175,8 @@ def test_nothing_is_written_if_it_would_not_pass(
     assert "give --inputs features=A,B,C" in refusal(target, rows, unnamed)
     assert "no such input" in refusal(target, rows, unnamed, "--inputs", "x=size,count")
     assert "is a pickle of objects of sklearn" in refusal(target, rows, tmp_path / "m.pkl")
+    network = factory.write_model(tmp_path / "network")
+    assert "make input 'x': --inputs x=A,B,C" in refusal(target, rows, network)
     assert "name: " in refusal(target, rows, binary, "--name", "no/name")
     assert not target.exists()
 
@@ -191,7 +193,11 @@ def test_a_job_that_is_there_stays(xgboost_models: Path, rows: Path, tmp_path: P
 TEXTS = st.text(max_size=20) | st.sampled_from(["no", "1e-3", "12:30", "~", "-", "a: b", "${x}"])
 
 
-@given(st.recursive(TEXTS | st.integers() | st.booleans(), lambda v: st.lists(v, max_size=3)))
+@given(
+    st.recursive(
+        TEXTS | st.integers(-(10**17), 10**17) | st.booleans(), lambda v: st.lists(v, max_size=3)
+    )
+)
 def test_values_are_read_as_they_were_written(value: object) -> None:
     """Any text or list is the same once the job file's reader reads it."""
     assert parse_yaml(f"key: {flow(value)}\n", "test") == {"key": value}

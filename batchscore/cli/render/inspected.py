@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -83,7 +84,7 @@ def _files(found: ModelFound) -> list[str]:
 def _versions(found: ModelFound) -> str:
     file = [f"{name} {version}" for name, version in found.facts.versions.items()]
     here = [f"{name} {version or 'not at all'}" for name, version in found.installed.items()]
-    wrote = f"written by {', '.join(file)}; " if file else ""
+    wrote = f"file: {', '.join(file)}; " if file else ""
     return f"{wrote}installed: {', '.join(here) or 'nothing is needed'}"
 
 
@@ -101,8 +102,13 @@ def _inputs(found: ModelFound) -> list[str]:
     lines = []
     for each in found.model.inputs:
         shape = [*([None] if each.varying else []), *each.shape]
-        length = f", at most {each.varying.max_length:,} steps" if each.varying else ""
-        lines.append(f"{one_line(each.name)} {each.dtype} {shape_text(shape)}{length}")
+        text = f"{one_line(each.name)} {each.dtype} {shape_text(shape)}"
+        width = math.prod(each.shape)
+        if each.varying:
+            text += f", at most {each.varying.max_length:,} steps"
+        elif found.model.features is None and len(each.columns) == 1 < width:
+            text += f"; a job may also give it {width:,} columns: model.inputs"
+        lines.append(text)
     return lines
 
 
@@ -175,8 +181,15 @@ def saved(found: SavedModel, asked: FileToSave, program: str) -> list[str]:
             for n, (k, v) in enumerate(found.outputs.items())
         ),
         f"golden     {counted(found.golden_rows, 'row')} with the framework's own scores",
-        f"next       {program} init PARQUET {folder}",
+        f"next       {program} init PARQUET {folder}{_again(found, asked)}",
     ]
+
+
+def _again(found: SavedModel, asked: FileToSave) -> str:
+    """Returns the columns of inputs, which a card without preprocessing does not name."""
+    if "preprocessing" in found.card:
+        return ""
+    return "".join(f" --inputs {shlex.quote(each)}" for each in asked.inputs)
 
 
 def created(found: JobMade, commands: Sequence[str]) -> list[str]:
@@ -200,9 +213,13 @@ def created(found: JobMade, commands: Sequence[str]) -> list[str]:
         ),
     ]
     if rehearsal is not None:
-        example = "  ".join(f"{k}={one_line(v)}" for k, v in rehearsal.example.items())
+        example = "  ".join(f"{k}={_short(v)}" for k, v in rehearsal.example.items())
         lines.append(
             f"check      OK, {count(rehearsal.scored)} of {counted(rehearsal.rows, 'row')} scored; "
             f"the first row: {example}"
         )
     return [*lines, *(_line("next", n, each) for n, each in enumerate(commands))]
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else one_line(value)
