@@ -6,12 +6,14 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from batchscore.columnar.texts import TEXT
 from batchscore.errors import ModelError
 from batchscore.messages.wording import counted, nearest
 from batchscore.models.backends.facts import Facts, FileTensor
 from batchscore.models.features import Features, input_shapes
-from batchscore.models.inputs import ModelInput
+from batchscore.models.inputs import ModelInput, check_varying
 from batchscore.models.loadable import Model, ModelOutput
 from batchscore.models.text_features import Verbatim
 from batchscore.models.tree_features import Plain
@@ -42,7 +44,8 @@ def with_file_tensors(model: Model, facts: Facts, where: str, typed: bool) -> Mo
             )
     given = {each.name: each for each in model.inputs}
     free = () if typed else (_UNSAID,)
-    inputs = tuple(_input(where, each, given.get(each.name), free) for each in facts.taken)
+    inputs = tuple(_input(where, each, given.get(each.name), free, facts) for each in facts.taken)
+    check_varying(inputs)
     outputs = model.outputs or tuple(_output(where, each) for each in facts.made)
     named = dataclasses.replace(model, inputs=inputs, outputs=outputs)
     if typed or not facts.takes_gaps:
@@ -82,34 +85,56 @@ def plain_features(
 
 
 def _input(
-    where: str, known: FileTensor, given: ModelInput | None, free: tuple[str, ...]
+    where: str, known: FileTensor, given: ModelInput | None, free: tuple[str, ...], facts: Facts
 ) -> ModelInput:
     if given is None:
         given = ModelInput(known.name, known.dtype, (), known.columns or (known.name,))
         given = dataclasses.replace(given, shape=(len(known.columns),) if known.columns else ())
     where = f"{where}: model input {known.name!r}"
-    if given.varying is not None:
+    if given.varying is not None and not facts.takes_lengths:
         raise ModelError(
             f"{where}: rows of varying length are not scored with models that name their own "
             "inputs; export the model for one length, and make lists of it in preprocess.function"
         )
+    if given.varying is not None:
+        _check_steps(where, known, given)
+    if facts.casts and given.dtype not in free and _is_whole(given.dtype):
+        return dataclasses.replace(given, shape=_shape(where, known, given, facts))
     if given.dtype not in (known.dtype, *free):
         raise ModelError(
             f"{where}: takes {known.dtype} in the file, and {given.dtype} is declared; correct the "
             "type, or leave it out"
         )
-    return dataclasses.replace(given, dtype=known.dtype, shape=_shape(where, known, given))
+    return dataclasses.replace(given, dtype=known.dtype, shape=_shape(where, known, given, facts))
 
 
-def _shape(where: str, known: FileTensor, given: ModelInput) -> tuple[int, ...]:
+def _is_whole(dtype: str) -> bool:
+    return dtype != TEXT and np.dtype(dtype).kind in "bui"
+
+
+def _check_steps(where: str, known: FileTensor, given: ModelInput) -> None:
+    """Requires rows of any length, of steps as they are declared."""
+    if (known.shape or ())[:1] != (None,) or (known.shape or ())[1:] != given.shape:
+        raise ModelError(
+            f"{where}: has rows of shape {_dims(known.shape or ())} in the file, and of one length "
+            "each row its own as declared, in steps of shape "
+            f"{[*given.shape]}; leave max_length out, or correct the shape"
+        )
+
+
+def _shape(where: str, known: FileTensor, given: ModelInput, facts: Facts) -> tuple[int, ...]:
     """Returns the shape of an input's row: what is declared if it fits, or the file's."""
+    if given.varying is not None:
+        return given.shape
     own = known.shape or ()
     width = math.prod(given.shape)
     fixed = math.prod(size for size in own if size is not None)
     if None in own and not given.shape:
+        lengths = "give max_length if rows differ in length, or " if facts.takes_lengths else ""
         raise ModelError(
             f"{where}: the file does not say how many numbers a row has (shape {_dims(own)}); "
-            f"name the columns in the order of training, as model.inputs: {{{known.name}: [a, b]}}"
+            f"{lengths}name the columns in the order of training, as model.inputs: "
+            f"{{{known.name}: [a, b]}}"
         )
     if own.count(None) > 1:
         raise ModelError(

@@ -104,8 +104,7 @@ class Model:
 def _spell_input(each: ModelInput) -> list[Any]:
     """Return what a hash is made of, field by field, so that it does not go with the class."""
     vary = each.varying and [each.varying.max_length, each.varying.pad, each.varying.truncate]
-    spelled = [each.name, each.dtype, list(each.shape), list(each.columns), vary]
-    return spelled if each.missing is None else [*spelled, each.missing]
+    return [each.name, each.dtype, list(each.shape), list(each.columns), vary]
 
 
 def localize(model: Model) -> Path:

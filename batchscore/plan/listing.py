@@ -17,14 +17,14 @@ from fsspec.utils import glob_translate
 from batchscore.errors import InputError
 from batchscore.messages.addresses import stored_address
 from batchscore.messages.terms import JOB, DataAddress, Terms
-from batchscore.messages.wording import one_line, reason, remedy_of
+from batchscore.messages.wording import reason, remedy_of
 from batchscore.plan.hive import Texts, hive_keys, same_keys
 from batchscore.plan.published import Published
 from batchscore.plan.refused_formats import and_above, check_above, check_no_table
 from batchscore.plan.walk import levels, match, walk
 from batchscore.stages.read import is_gone
 from batchscore.storage.marks import linked_mark, modification_mark
-from batchscore.storage.remote import is_object_store
+from batchscore.storage.remote import is_object_store, missing_bucket
 from batchscore.storage.store import open_filesystem
 
 _WILD = re.compile(r"[*?\[]")
@@ -98,15 +98,8 @@ def find_shards(
 
 def _require_bucket(address: DataAddress) -> None:
     """Raises InputError where an object store has no bucket of an address."""
-    if not is_object_store(address.text):
-        return
-    filesystem, path = open_filesystem(address.text)
-    bucket = path.partition("/")[0]
-    if not filesystem.exists(bucket):
-        raise InputError(
-            f"{address}: there is no bucket {one_line(bucket)!r}, or these credentials do not see "
-            "it; create it, or correct the address"
-        )
+    if missing := missing_bucket(address.text):
+        raise InputError(f"{address}: {missing}")
 
 
 def _each_once(found: list[InputFile]) -> list[InputFile]:

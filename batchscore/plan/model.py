@@ -26,6 +26,8 @@ from batchscore.models.inputs import ModelInput
 from batchscore.models.loadable import Model, ModelOutput
 from batchscore.plan.footers import Footer
 from batchscore.stages.preprocess import InputColumns, check_kind
+from batchscore.storage.remote import missing_bucket
+from batchscore.storage.retries import REMEDIES
 from batchscore.storage.store import Store
 
 
@@ -87,11 +89,9 @@ def _own_format(path: str) -> str | None:
     except IsADirectoryError:
         return None
     except FileNotFoundError as error:
-        raise ModelError(f"model.path {path}: no such model file; correct the path") from error
+        raise _missing(path, "file") from error
     except OSError as error:
-        raise ModelError(
-            f"model.path {path}: cannot be read ({reason(error)}); correct the path"
-        ) from error
+        raise _unreadable(path, error) from error
 
 
 def _check_folder(section: ModelSection) -> None:
@@ -108,9 +108,20 @@ def _check_folder(section: ModelSection) -> None:
             ) from None
         return
     except FileNotFoundError as error:
-        raise ModelError(f"model.path {path}: no such model folder; correct the path") from error
+        raise _missing(path, "folder") from error
     except OSError as error:
-        raise ModelError(f"model.path cannot be opened: {error}; correct the address") from error
+        raise _unreadable(path, error) from error
+
+
+def _missing(path: str, kind: str) -> ModelError:
+    missing = missing_bucket(path) or f"no such model {kind}; correct the path"
+    return ModelError(f"model.path {path}: {missing}")
+
+
+def _unreadable(path: str, error: OSError) -> ModelError:
+    said = reason(error)
+    remedy = "" if any(each in said for each in REMEDIES) else "; correct the path"
+    return ModelError(f"model.path {path}: cannot be read ({said}){remedy}")
 
 
 def _listed(given: str | Sequence[str]) -> tuple[str, ...]:
@@ -140,7 +151,7 @@ def _declared_input(name: str, given: str | Sequence[str] | InputSpec) -> ModelI
         raise ModelError(f"model.inputs.{name}: {what}, found {len(columns)} columns")
     if given.max_length is None:
         kept = () if given.type == TEXT else shape
-        return ModelInput(name, given.type, kept, _listed(columns), missing=given.missing)
+        return ModelInput(name, given.type, kept, _listed(columns))
     varying = Varying(given.max_length, given.pad, given.truncate)
     return ModelInput(name, given.type, (), _listed(columns), varying)
 
@@ -165,7 +176,7 @@ def model_inputs(
 
 def _after_function(each: ModelInput, model: Model) -> InputColumns:
     columns = (each.name,) if model.features is not None else each.columns
-    return InputColumns(each.name, each.dtype, each.shape, columns, each.varying, each.missing)
+    return InputColumns(each.name, each.dtype, each.shape, columns, each.varying)
 
 
 def _from_columns(each: ModelInput, schema: pa.Schema) -> InputColumns:
@@ -182,7 +193,7 @@ def _from_columns(each: ModelInput, schema: pa.Schema) -> InputColumns:
     shape = each.shape
     if len(each.columns) == 1 and not each.varying and not shape:
         shape = _own_shape(schema.field(each.columns[0]).type)
-    return InputColumns(each.name, each.dtype, shape, each.columns, each.varying, each.missing)
+    return InputColumns(each.name, each.dtype, shape, each.columns, each.varying)
 
 
 def _own_shape(kind: pa.DataType) -> tuple[int, ...]:

@@ -45,7 +45,8 @@ def verify(
     named = plan.loaded.job.runtime.device
     with naming(plan.spec.scoring.model.format):
         device = backend.resolve(asked)
-        _check_shapes(plan.spec.scoring.model, backend.inspect(plan.spec.scoring.model))
+        found = backend.inspect(plan.spec.scoring.model)
+        _check_shapes(plan.spec.scoring.model, found)
         if backend.is_fragile:
             from batchscore.models.process.loading_trial import try_loading
 
@@ -53,7 +54,8 @@ def verify(
         predictor = backend.load(plan.spec.scoring.model, "cpu", prove=True)
     _check_steps(plan.spec)
     notes = dict(predictor.notes)
-    facts = {"device": f"{backend.describe(device)}, asked for {named}", **notes}
+    called = {"call": found.said["call"]} if "call" in found.said else {}
+    facts = {"device": f"{backend.describe(device)}, asked for {named}", **called, **notes}
     plan = replace(
         plan,
         spec=replace(plan.spec, execution=replace(plan.spec.execution, device=device)),

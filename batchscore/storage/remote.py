@@ -12,6 +12,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractBufferedFile
 
 from batchscore.messages.addresses import redacted_address
+from batchscore.messages.wording import one_line
 from batchscore.storage import unconditional
 from batchscore.storage.client import Client
 from batchscore.storage.retries import naming_store_errors, patiently
@@ -23,6 +24,20 @@ _OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"})
 def is_object_store(address: str) -> bool:
     """Tells whether an address is of a store of objects, which has no folders to be made."""
     return "::" not in address and fsspec.core.split_protocol(address)[0] in _OBJECT_STORES
+
+
+def missing_bucket(address: str) -> str:
+    """Says that an object store has no bucket of an address; empty if it has, or is another."""
+    if not is_object_store(address):
+        return ""
+    filesystem, path = connect(address)
+    bucket = path.partition("/")[0]
+    if filesystem.exists(bucket):
+        return ""
+    return (
+        f"there is no bucket {one_line(bucket)!r}, or these credentials do not see it; create it, "
+        "or correct the address"
+    )
 
 
 def client_of(address: str) -> Client:

@@ -71,6 +71,23 @@ _NO_LOGIN = frozenset(
     }
 )
 _REFUSALS = frozenset({401, 403})
+# What S3 answers with 400, and servers like it with other numbers, where credentials are wrong.
+_WRONG_LOGINS = frozenset(
+    {
+        "ExpiredToken",
+        "InvalidAccessKeyId",
+        "InvalidToken",
+        "SignatureDoesNotMatch",
+        "TokenRefreshRequired",
+        "XAdminUserNotFound",
+    }
+)
+_SKEWED = "RequestTimeTooSkewed"
+_RENEW = "renew the credentials, or have them permitted to do this"
+_LATER = "the store did not recover: run again later"
+_CLOCK = "set this machine's clock"
+REMEDIES = (_RENEW, _LATER, _CLOCK)
+"""What to do, which an error of a store may say already."""
 # Timeout, a conditional put that met another one, too early, too many.
 _PASSING_ANSWERS = frozenset({408, 409, 425, 429, *range(500, 600)}) - {501}
 
@@ -144,19 +161,20 @@ def naming_store_errors(url: str) -> Iterator[None]:
     except Exception as error:
         kind = next((kind for kind in _LASTING if isinstance(error, kind)), OSError)
         cause = error.__cause__ or error
-        said = f"{type(cause).__name__}: {one_line(cause, 300)}"
-        text = redacted_text(f"{url}: {said}{_remedy(error)}")
+        said = f"{type(cause).__name__}: {one_line(cause, 200)}"
+        remedy = _remedy(error)
+        text = redacted_text(f"{url}: {said}{f'; {remedy}' if remedy else ''}")
         raise kind(text) from error
 
 
 def _remedy(error: BaseException) -> str:
     if is_passing(error):
-        return "; the store did not recover: run again later"
+        return _LATER
+    if (code := _code(error)) == _SKEWED:
+        return _CLOCK
     causes = (error, error.__cause__)
     refused = any(isinstance(each, PermissionError) or _is_any(each, _NO_LOGIN) for each in causes)
-    if refused or answer(error) in _REFUSALS:
-        return "; renew the credentials, or have them permitted to do this"
-    return ""
+    return _RENEW if refused or code in _WRONG_LOGINS or answer(error) in _REFUSALS else ""
 
 
 def is_passing(error: BaseException) -> bool:
@@ -167,6 +185,16 @@ def is_passing(error: BaseException) -> bool:
     if isinstance(error, _PASSING) or status in _PASSING_ANSWERS:
         return True
     return _is_any(error, _PASSING_NAMES)
+
+
+def _code(error: BaseException | None) -> str:
+    """Returns by what name S3 calls an error, or what caused it; empty if it does not."""
+    while error is not None:
+        response = getattr(error, "response", None)
+        if isinstance(response, dict):
+            return str(response.get("Error", {}).get("Code", ""))
+        error = error.__cause__
+    return ""
 
 
 def answer(error: BaseException | None) -> int | None:

@@ -86,6 +86,27 @@ def test_what_passes_is_tried_again(error: Exception, monkeypatch: pytest.Monkey
     assert (len(tries), caught.value.__cause__) == (5, error)
 
 
+@pytest.mark.parametrize(
+    ("status", "code", "remedy"),
+    [
+        (400, "InvalidToken", "renew the credentials, or have them permitted to do this"),
+        (404, "XAdminUserNotFound", "renew the credentials, or have them permitted to do this"),
+        (403, "AccessDenied", "renew the credentials, or have them permitted to do this"),
+        (403, "RequestTimeTooSkewed", "set this machine's clock"),
+    ],
+)
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_a_refusal_says_what_helps(status: int, code: str, remedy: str, wrapped: bool) -> None:
+    """Whatever status the server gives it, and also where s3fs makes another error of it."""
+    error = answered(status, code)
+
+    def fail() -> None:
+        raise caused(OSError(22, "bad"), error) if wrapped else error
+
+    with pytest.raises(OSError, match=rf"s3://b/x: .*{code}.*; {remedy}$"):
+        patiently("s3://b/x", fail)
+
+
 def test_a_last_step_tries_for_minutes(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

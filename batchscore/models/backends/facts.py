@@ -56,13 +56,11 @@ class FileColumn:
         categories: Its values in the order of their codes; None for numbers, and if the file does
             not list them.
         is_category: Whether it holds categories.
-        is_text: Whether the model takes its values as texts, and encodes them itself.
     """
 
     name: str
     categories: tuple[str, ...] | tuple[int, ...] | None = None
     is_category: bool = False
-    is_text: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,6 +95,8 @@ class Facts:
         taken: The inputs, where the files name each.
         made: The outputs, where they do; without those that the model's card leaves out.
         takes_gaps: Whether the model has a way of its own for numbers that are missing.
+        takes_lengths: Whether rows of an input may differ in length, if the file leaves that open.
+        casts: Whether the framework itself casts whole numbers to the type that an input has.
         declared: What the outputs are, where the files tell.
         counts: How many there are of what the model is made of, such as `trees` or `parameters`.
         said: What a person may want to know, by what it is.
@@ -111,6 +111,8 @@ class Facts:
     taken: tuple[FileTensor, ...] = ()
     made: tuple[FileTensor, ...] = ()
     takes_gaps: bool = False
+    takes_lengths: bool = False
+    casts: bool = False
     declared: tuple[OutputSpec, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
     said: Mapping[str, str] = field(default_factory=dict)

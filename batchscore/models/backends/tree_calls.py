@@ -22,7 +22,6 @@ _RETURNS = {
     "binary": ("probability", "class", "raw"),
     "classes": ("probability", "class", "raw"),
     "class": ("class", "raw"),
-    "labels": ("probability", "raw"),
     "value": ("value", "raw"),
 }
 """By kind of objective, what it may return; the first by default."""
@@ -39,6 +38,7 @@ class TreeCall:
         positive: The class of a binary model whose probability is returned.
         start: First round.
         stop: The round after the last.
+        every: Rounds of the file.
     """
 
     kind: str
@@ -46,12 +46,13 @@ class TreeCall:
     positive: int
     start: int
     stop: int
+    every: int
 
     @property
     def said(self) -> str:
         """What is called, in words."""
         of_class = f" of class {self.positive}" if self.is_of_class else ""
-        return f"{self.returns}{of_class}, rounds {self.start} to {self.stop - 1}"
+        return f"{self.returns}{of_class}, rounds {self.start} to {self.stop - 1} of {self.every}"
 
     @property
     def is_of_class(self) -> bool:
@@ -66,7 +67,7 @@ def settle_call(
 
     Args:
         given: What the card says; what is left out has a default.
-        kind: `binary`, `classes`, `class`, `labels` or `value`.
+        kind: `binary`, `classes`, `class` or `value`.
         objective: For a message.
         rounds: Those that are used by default.
         every: Those that the file has.
@@ -74,6 +75,8 @@ def settle_call(
     Raises:
         ModelError: The objective has no such result, or the file no such rounds.
     """
+    if not every:
+        raise ModelError("the file has no trees; train the model for at least one round")
     returns = given.get("returns", _RETURNS[kind][0])
     if returns not in _RETURNS[kind]:
         raise ModelError(
@@ -86,7 +89,7 @@ def settle_call(
             f"call.iterations: [{start}, {stop}], and the file has {every} rounds; expected "
             f"0 <= first < end <= {every}"
         )
-    call = TreeCall(kind, returns, given.get("positive", 1), start, stop)
+    call = TreeCall(kind, returns, given.get("positive", 1), start, stop, every)
     if "positive" in given and not call.is_of_class:
         raise ModelError(
             f"call.positive: only for the probability of a binary model, and this one returns "

@@ -22,11 +22,13 @@ from typing import Any
 
 import numpy as np
 
+from batchscore.columnar.ragged import Ragged
 from batchscore.columnar.texts import TEXT, make_texts
-from batchscore.errors import BatchscoreError, ModelError
+from batchscore.errors import BatchscoreError, ModelError, StepError
 from batchscore.messages.wording import one_line, reason
 from batchscore.models.backends.registry import backend_of
 from batchscore.models.backends.remembered import recall, remember
+from batchscore.models.inputs import ModelInput
 from batchscore.models.loadable import Model, copy_verified
 from batchscore.models.process.started import describe_end
 from batchscore.system.packages import version
@@ -123,12 +125,21 @@ def outcome_of(model: Model) -> dict[str, object]:
     try:
         backend = backend_of(model.format)
         predictor, values = backend.load(model, "cpu"), backend.trial_values
-        predictor({each.name: _rows(each.shape, each.dtype, values) for each in model.inputs})
+        rows = {each.name: _input(each, values) for each in model.inputs}
+        # Rows that the model cannot score are no sign of a damaged file.
+        with suppress(StepError):
+            predictor(rows)
     except BatchscoreError as error:
         return {"error": str(error)}
     except Exception as error:  # a framework raises what it likes
         return {"error": reason(error)}
     return {"loaded": True}
+
+
+def _input(each: ModelInput, floats: tuple[float, ...]) -> Any:
+    """Returns rows of an input; where they differ in length, each has one step."""
+    made = _rows(each.shape, each.dtype, floats)
+    return Ragged(made, np.arange(len(made) + 1)) if each.varying else made
 
 
 def _rows(shape: tuple[int, ...], dtype: str, floats: tuple[float, ...]) -> Any:

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from batchscore.columnar.arrays import Array
-from batchscore.columnar.texts import make_texts
 from batchscore.models.backends.facts import Inputs
 from batchscore.models.folder import read_model_folder, single_file_model
 from batchscore.models.inputs import ModelInput
+from batchscore.models.loadable import ModelOutput
 from tests import factory
 from tests.backends import installed
 from tests.backends.linear import LinearBackend, LinearPredictor
@@ -25,7 +24,7 @@ ROWS = 1500
 WEIGHTS = np.array([0.5, -0.25], np.float32)
 
 
-def numbers() -> dict[str, Any]:
+def numbers() -> dict[str, Array]:
     return {"x": np.random.default_rng(7).normal(size=(ROWS, 2)).astype(np.float32)}
 
 
@@ -108,37 +107,6 @@ def lightgbm_case(folder: Path) -> Case:
     return Case(model, {"x": x_bf}, own, tolerance=0)
 
 
-def catboost_case(folder: Path) -> Case:
-    """Returns a model of gaps, and of texts of which it has seen some, as it scores them itself."""
-    import catboost
-    import pandas as pd
-
-    x_bf = numbers()["x"]
-    x_bf[::5, 0] = np.nan
-    words = np.random.default_rng(8).choice(["a", "b", "ü", "d e"], ROWS).tolist()
-    frame = pd.DataFrame({"a": x_bf[:, 0], "word": words, "b": x_bf[:, 1]})
-    options: dict[str, Any] = {"verbose": 0, "allow_writing_files": False}
-    known = frame.assign(word=frame["word"].replace("b", "c"))
-    model = catboost.CatBoostClassifier(iterations=12, cat_features=["word"], **options)
-    model.fit(known, x_bf[:, 1] + (frame["word"] == "a") > 0)
-    folder.mkdir()
-    model.save_model(folder / "trees.cbm")
-    found = single_file_model(
-        str(folder / "trees.cbm"),
-        format="catboost",
-        architecture=None,
-        inputs=(),
-        outputs=(),
-        base=str(folder),
-    )
-
-    def own(inputs: Inputs) -> Mapping[str, Array]:
-        return {"score": np.asarray(model.predict_proba(frame))[:, 1]}
-
-    texts = make_texts([word.encode() for word in words])
-    return Case(found, {"features": x_bf, "word": texts}, own, tolerance=0)
-
-
 def onnx_case(folder: Path) -> Case:
     """Returns a forest with gaps and infinities, as one call of all rows scores it."""
     import onnxruntime
@@ -173,6 +141,33 @@ def onnx_case(folder: Path) -> Case:
     return Case(model, {"X": x_bf}, own, tolerance=0)
 
 
+def keras_case(folder: Path) -> Case:
+    """Returns layers of several kinds, as Keras's own predict scores them in one batch."""
+    from batchscore.models.backends.keras.lean_keras import import_keras
+
+    import_keras()
+    import keras
+
+    keras.utils.set_random_seed(2)
+    layers = [keras.layers.Dense(8, "gelu"), keras.layers.LayerNormalization()]
+    network = keras.Sequential([keras.Input((2,), name="x"), *layers, keras.layers.Dense(1)])
+    folder.mkdir()
+    network.save(folder / "network.keras")
+    model = single_file_model(
+        str(folder / "network.keras"),
+        format="keras",
+        architecture=None,
+        inputs=[ModelInput("x", "float32", (2,), ("a", "b"))],
+        outputs=[ModelOutput("logit", "float32", ())],
+        base=str(folder),
+    )
+
+    def own(inputs: Inputs) -> Mapping[str, Array]:
+        return {"logit": network.predict(inputs["x"], batch_size=ROWS, verbose=0)[:, 0]}
+
+    return Case(model, numbers(), own)
+
+
 def linear_case(folder: Path) -> Case:
     def own(inputs: Inputs) -> Mapping[str, Array]:
         x = inputs["x"]
@@ -186,8 +181,8 @@ def linear_case(folder: Path) -> Case:
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize(
     "make",
-    [torch_case, layers_case, linear_case, xgboost_case, lightgbm_case, catboost_case, onnx_case],
-    ids=["torch", "onednn", "linear", "xgboost", "lightgbm", "catboost", "onnx"],
+    [torch_case, layers_case, linear_case, xgboost_case, lightgbm_case, onnx_case, keras_case],
+    ids=["torch", "onednn", "linear", "xgboost", "lightgbm", "onnx", "keras"],
 )
 def test_a_backend_keeps_its_promises(
     make: Callable[[Path], Case],

@@ -50,13 +50,11 @@ BACKEND = SpyBackend()
 
 FORKS = """
 import json, os, sys
-from batchscore.models.backends.catboost import predictor  # once for all children
-from batchscore.models.backends.lightgbm import predictor
-from batchscore.models.backends.onnx import predictor
-from batchscore.models.backends.xgboost import predictor
+from batchscore.models.backends.registry import backend_of
 from batchscore.models.folder import single_file_model
 from batchscore.models.process.loading_trial import outcome_of
 
+backend_of(sys.argv[1]).prepare()  # once for all children
 for path in sys.argv[2:]:
     sys.stdout.flush()
     child = os.fork()
@@ -133,9 +131,9 @@ def _outcomes(form: str, paths: list[Path]) -> list[Mapping[str, Any]]:
     [
         ("xgboost", "counts", ("ubj", "json")),
         ("lightgbm", "counts", ("txt",)),
-        ("catboost", "counts", ("cbm",)),
         ("onnx", "network", ("onnx",)),
         ("onnx", "forest", ("onnx",)),
+        ("keras", "mixed", ("keras", "h5")),
     ],
 )
 def test_damaged_models_end_in_a_message(

@@ -70,7 +70,8 @@ def call_of_file(found: TextFile, given: Mapping[str, Any]) -> TreeCall:
 
 def facts_of(found: TextFile, model: Model) -> Facts:
     """Returns what a file says as all backends say it."""
-    call = call_of_file(found, model.call)
+    with naming_file(model):
+        call = call_of_file(found, model.call)
     # A class is one number, whatever it was chosen from.
     shape = () if found.classes == 1 or call.returns == "class" else (found.classes,)
     name = model.outputs[0].name if model.outputs else DEFAULT_OUTPUT

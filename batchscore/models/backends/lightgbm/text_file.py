@@ -22,6 +22,10 @@ from batchscore.models.backends.facts import FileColumn
 
 _END = b"end of trees"
 _CATEGORICAL = re.compile(rb"^\[categorical_feature: ([^\]]*)\]", re.MULTILINE)
+_NUMBERS = re.compile(r"[-+.0-9eE ]*")
+# What explains scores or describes a tree has as many numbers.
+_OF_NODES = ("split_gain", "internal_value", "internal_weight", "internal_count")
+_OF_LEAVES = ("leaf_weight", "leaf_count")
 _TABLES = b"pandas_categorical:"
 _IS_CATEGORICAL = 1
 _HEADER_BYTES = 64 << 20
@@ -146,12 +150,17 @@ def _categories(rest: bytes, features: int) -> tuple[tuple[int, ...], list[Any]]
 
 def _table(values: Sequence[Any]) -> Any:
     kinds = {type(each) for each in values}
-    if len(kinds) != 1 or not kinds <= {str, int}:
-        raise ModelError(
-            f"a column's categories are {', '.join(sorted(each.__name__ for each in kinds))}; "
-            "expected texts, or whole numbers: train on such categories"
-        )
-    return tuple(values)
+    if kinds == {str}:
+        return tuple(values)
+    # Booleans and whole floats are the integers that a table holds for them.
+    if kinds <= {bool, int, float} and all(each == each // 1 for each in values):
+        return tuple(int(each) for each in values)
+    shown = ", ".join(repr(each) for each in values[:3])
+    raise ModelError(
+        f"a column's categories are {shown}{', …' if len(values) > 3 else ''}; expected texts, "
+        "whole numbers or booleans: train on such categories, as frame[column].astype(str)"
+        ".astype('category') makes them"
+    )
 
 
 def _check_tree(place: int, content: bytes, features: int) -> None:
@@ -172,15 +181,21 @@ def _check_tree(place: int, content: bytes, features: int) -> None:
 
 def _check_nodes(tree: Mapping[str, str], features: int) -> None:
     leaves = int(tree["num_leaves"])
-    if leaves < 1 or len(_numbers(tree, "leaf_value", float)) != leaves:
+    value_n = _numbers(tree, "leaf_value", float)
+    if leaves < 1 or len(value_n) != leaves:
         raise ValueError("it has not as many values as leaves")
+    if not np.isfinite(value_n).all():
+        raise ValueError("a leaf's value is not finite")
     if leaves == 1:
         return
+    _check_sizes(tree, leaves)
     keys = ("split_feature", "left_child", "right_child", "decision_type")
     column_n, left_n, right_n, kind_n = (_numbers(tree, key, int) for key in keys)
     threshold_n = _numbers(tree, "threshold", float)
     if {len(each) for each in (column_n, left_n, right_n, kind_n, threshold_n)} != {leaves - 1}:
         raise ValueError(f"it has not {leaves - 1} splits")
+    if not np.isfinite(threshold_n).all():
+        raise ValueError("a split's threshold is not finite")
     if ((column_n < 0) | (column_n >= features)).any():
         raise ValueError(f"a split is on a feature beyond {features}")
     # Each node but the first, and each leaf, is the child of one node: no path is endless.
@@ -188,6 +203,13 @@ def _check_nodes(tree: Mapping[str, str], features: int) -> None:
     if not np.array_equal(children, [*range(-leaves, 0), *range(1, leaves - 1)]):
         raise ValueError("a child is no node, or has two parents")
     _check_sets(tree, threshold_n[(kind_n & _IS_CATEGORICAL) != 0])
+
+
+def _check_sizes(tree: Mapping[str, str], leaves: int) -> None:
+    for keys, size in ((_OF_NODES, leaves - 1), (_OF_LEAVES, leaves)):
+        for key in keys:
+            if tree.get(key) and len(_numbers(tree, key, float)) != size:
+                raise ValueError(f"{key} has not {size} numbers")
 
 
 def _check_sets(tree: Mapping[str, str], used: Array) -> None:
@@ -203,7 +225,7 @@ def _check_sets(tree: Mapping[str, str], used: Array) -> None:
 
 
 def _numbers(tree: Mapping[str, str], key: str, kind: type) -> Array:
-    # Python takes 1_0 for ten, and the library does not.
-    if "_" in tree[key]:
+    # Python takes more for a number than the library does, such as 1_0; and no file holds NaN.
+    if not _NUMBERS.fullmatch(tree[key]):
         raise ValueError(f"{key} holds no numbers")
     return np.array([kind(each) for each in tree[key].split(" ") if each], kind)

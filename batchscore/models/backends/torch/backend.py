@@ -26,18 +26,18 @@ _ROOM = "batchscore.models.backends.torch"
 class TorchBackend(Backend):
     """Weights files (`safetensors`, `pt`), and code that builds the network that they go into."""
 
-    packages = ("torch",)
-    unpinned = ("safetensors",)
+    packages: tuple[str, ...] = ("torch",)
+    unpinned: tuple[str, ...] = ("safetensors",)
     needs_architecture = True
     other_devices = ("cuda",)
     precisions = ("float32", "tf32", "bf16", "fp16")
     compiles = True
     # `predictor.py` has them too; it imports torch.
-    kernels = (DEFAULT_KERNELS, "onednn")
+    kernels: tuple[str, ...] = (DEFAULT_KERNELS, "onednn")
     # Buckets has it too, with the reason; here no more of torch's modules are imported.
     row_group = 64
     usual_call = "a tile of the CPU"
-    preloads = (f"{_ROOM}.preloaded",)
+    preloads: tuple[str, ...] = (f"{_ROOM}.preloaded",)
 
     def load(self, model: Model, device: str, threads: int = 1, prove: bool = False) -> Predictor:
         """Loads the weights; `threads` counts tiles next to each other, and a tile has one."""

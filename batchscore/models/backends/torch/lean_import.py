@@ -73,7 +73,11 @@ class _LeftOut(MetaPathFinder, Loader):
     def watch(self) -> None:
         """Waits for all that the module's docstring names."""
         import torch
+        from torch._custom_class_base import CustomClassBaseMeta
         from torch._functorch import eager_transforms
+
+        # A module that is left out does this, and before it torch makes no random generator.
+        torch._C._set_generator_metaclass(CustomClassBaseMeta)
 
         for name in _FAMILY:
             vars(torch)[name.rpartition(".")[2]] = stand_in(name)

@@ -75,7 +75,8 @@ def used_rounds(found: ModelFile) -> int:
 
 def facts_of(found: ModelFile, model: Model) -> Facts:
     """Returns what a file says as all backends say it."""
-    call = call_of_file(found, model.call)
+    with naming_file(model):
+        call = call_of_file(found, model.call)
     width = found.classes if found.classes > 1 else found.targets
     # A class is one number, whatever it was chosen from.
     shape = () if width == 1 or call.returns == "class" else (width,)

@@ -23,6 +23,7 @@ _ROOT = 2**31 - 1
 _MOST_JSON = (1 << 25, 1 << 22)
 """Commas; arrays and objects, of which a tree has some twenty."""
 _MOST_CATEGORIES = 1 << 24
+_OF_NODES = ("default_left", "split_conditions", "base_weights", "sum_hessian", "loss_changes")
 _ENC = "learner.gradient_booster.model.cats.enc"
 
 
@@ -217,11 +218,14 @@ def _check_tree(tree: Any, features: int) -> None:
         for key in ("left_children", "right_children", "parents", "split_indices")
     )
     nodes = int(tree["tree_param"]["num_nodes"])
-    sizes = {len(left_n), len(right_n), len(parent_n), len(column_n), len(tree["default_left"])}
+    sizes = {len(left_n), len(right_n), len(parent_n), len(column_n)}
+    sizes |= {len(tree[key]) for key in _OF_NODES}
     if sizes != {nodes} or not nodes:
         raise ValueError(f"{sorted(sizes)} entries for {nodes} nodes")
     _check_segments(tree, nodes)
     inner_n = left_n != -1
+    if not np.isfinite(np.asarray(tree["split_conditions"], np.float64)[~inner_n]).all():
+        raise ValueError("a leaf's value is not finite")
     if (inner_n != (right_n != -1)).any():
         raise ValueError("a node has one child")
     if ((column_n[inner_n] < 0) | (column_n[inner_n] >= features)).any():

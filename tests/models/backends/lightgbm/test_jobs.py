@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -84,3 +86,21 @@ def test_a_path_alone_with_a_blank_in_a_name_says_what_to_write(tmp_path: Path) 
     said = " ".join(factory.run_cli("check", job).output.split())
     assert "model spaced.txt: column 'the_size' is not in" in said
     assert "model.inputs may name the columns, in the order of training: {features: [a, b]}" in said
+
+
+def test_categories_of_booleans_and_whole_floats_score_as_in_lightgbm(tmp_path: Path) -> None:
+    """A path alone is enough for booleans; a function may leave floats as pandas has them."""
+    import lightgbm
+
+    rng = np.random.default_rng(3)
+    flag, level = rng.random(600) > 0.5, rng.choice([1.0, 2.0, 5.0], 600)
+    rows = pd.DataFrame({"flag": flag, "level": level}).astype("category")
+    label = (flag * 2 + level + rng.normal(size=600) > 3).astype(int)
+    model = lightgbm.LGBMClassifier(n_estimators=5, verbose=-1, n_jobs=1).fit(rows, label)
+    model.booster_.save_model(tmp_path / "model.txt")
+    (tmp_path / "same.py").write_text("def same(batch):\n    return batch\n")
+    job = job_of(tmp_path, tmp_path / "model.txt", preprocess={"function": "same.py:same"})
+    table = pa.table({"id": np.arange(600), "flag": flag, "level": level})
+    pq.write_table(table, tmp_path / "in/rows.parquet")
+    factory.run_json("run", job)
+    require_same(scores(tmp_path), np.asarray(model.predict_proba(rows))[:, 1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,6 +47,13 @@ def _spoilt(content: str, key: str, value: str) -> bytes:
         ("right_child", "-99", "a child is no node"),
         ("num_leaves", "99", "not as many values as leaves"),
         ("left_child", "1_0", "left_child holds no numbers"),
+        ("leaf_value", "nan", "leaf_value holds no numbers"),
+        ("leaf_value", "-1e999", "a leaf's value is not finite"),
+        ("threshold", "inf", "threshold holds no numbers"),
+        ("threshold", "1e999", "a split's threshold is not finite"),
+        ("threshold", "1e", "could not convert string to float"),
+        ("internal_count", "3 3", "internal_count has not"),
+        ("leaf_count", "3 3", "leaf_count has not"),
         ("right_child", "1\nright_child=1", "right_child is there twice"),
     ],
 )
@@ -56,6 +64,27 @@ def test_trees_that_lead_out_of_memory_are_refused(
     content = (lightgbm_models / "binary.txt").read_text()
     with pytest.raises(ModelError, match=f"tree 0: .*{message}"):
         read_text_file(_spoilt(content, key, value))
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [("[false, true]", (0, 1)), ("[3.0, 7.0]", (3, 7)), ('["x", "y"]', ("x", "y"))],
+)
+def test_booleans_and_whole_floats_are_integers(
+    table: str, expected: tuple[Any, ...], lightgbm_models: Path
+) -> None:
+    """So a column of booleans is a category as pandas has it."""
+    content = (lightgbm_models / "binary.txt").read_text()
+    found = read_text_file(content.replace("[3, 7, 11]", table).encode())
+    assert next(each for each in found.columns if each.name == "code").categories == expected
+
+
+@pytest.mark.parametrize("table", ["[0.5, 1.0]", '["x", 1]', "[null, 1]", "[NaN, 1.0]"])
+def test_other_categories_are_refused_with_a_remedy(table: str, lightgbm_models: Path) -> None:
+    """Fractions and mixtures are named, and what to train on."""
+    content = (lightgbm_models / "binary.txt").read_text()
+    with pytest.raises(ModelError, match=r"a column's categories are .*train on such categories"):
+        read_text_file(content.replace("[3, 7, 11]", table).encode())
 
 
 def test_linear_leaves_are_refused_by_name(lightgbm_models: Path) -> None:

@@ -134,6 +134,21 @@ def test_what_is_left_out_is_there_for_whoever_needs_it() -> None:
             assert found == full, way
 
 
+def test_random_numbers_of_its_own_need_nothing_that_is_left_out() -> None:
+    """A network may draw from a generator of its own, with the numbers of a full import."""
+    numbers = []
+    for lean in ("import_torch()", "None"):
+        code = (
+            "from batchscore.models.backends.torch.lean_import import import_torch\n"
+            f"{lean}\nimport torch\n"
+            "print(torch.rand(3, generator=torch.Generator().manual_seed(5)).tolist())"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        numbers.append(done.stdout or done.stderr)
+    assert numbers[0] == numbers[1]
+    assert numbers[0].startswith("[0.")
+
+
 def test_another_torch_is_imported_in_full() -> None:
     """A version that leaving out was not tested with is imported as torch itself does it."""
     program = (

@@ -308,6 +308,26 @@ def test_the_message_about_another_version_names_both(tmp_path: Path, xgboost_mo
     assert "install xgboost-cpu>=99.1.0" in said
 
 
+def test_check_says_which_rounds_are_called(tmp_path: Path, xgboost_models: Path) -> None:
+    """Training that goes on keeps the best round of before; a file without trees is refused."""
+    document = json.loads((xgboost_models / "binary.json").read_bytes())
+    rounds = len(document["learner"]["gradient_booster"]["model"]["trees"])
+    document["learner"]["attributes"]["best_iteration"] = "2"
+    (tmp_path / "more.json").write_text(json.dumps(document))
+    said = " ".join(
+        factory.run_cli("check", job_of(tmp_path, tmp_path / "more.json")).output.split()
+    )
+    assert f"call probability of class 1, rounds 0 to 2 of {rounds}" in said
+    model = document["learner"]["gradient_booster"]["model"]
+    model["gbtree_model_param"]["num_trees"] = "0"
+    model |= {"trees": [], "tree_info": [], "iteration_indptr": [0]}
+    (tmp_path / "none.json").write_text(json.dumps(document))
+    done = factory.run_cli("check", job_of(tmp_path, tmp_path / "none.json"))
+    assert done.exit_code == 2
+    said = " ".join(done.output.split())
+    assert "none.json: the file has no trees; train the model for at least one round" in said
+
+
 def test_check_prints_the_hash_to_pin(tmp_path: Path, xgboost_models: Path) -> None:
     """What is printed pins the file once it is pasted; another hash is refused."""
     job = job_of(tmp_path, xgboost_models / "binary.ubj")

@@ -103,6 +103,19 @@ def test_trees_that_lead_out_of_memory_are_refused(
         read_model_file(_spoilt(document, key, value))
 
 
+def test_leaves_are_finite_and_counted_for_each_node(xgboost_models: Path) -> None:
+    """What explains scores has a number for each node, and no score is NaN by its file."""
+    for key, value, message in (
+        ("split_conditions", [float("nan")], "a leaf's value is not finite"),
+        ("sum_hessian", [], "entries for"),
+    ):
+        document = json.loads((xgboost_models / "binary.json").read_bytes())
+        tree = document["learner"]["gradient_booster"]["model"]["trees"][0]
+        tree[key] = tree[key][:-1] + value
+        with pytest.raises(ModelError, match=f"tree 0: .*{message}"):
+            read_model_file(json.dumps(document).encode())
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -118,23 +119,31 @@ assert "torch" not in sys.modules
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[4], check=True)
 
 
-def test_categories_beyond_ascii_are_those_of_the_sample(tmp_path: Path) -> None:
-    """XGBoost cuts such texts in its file, so its path alone is not enough."""
+@pytest.mark.parametrize("dtype", ["object", "str", "string[pyarrow]"])
+def test_categories_beyond_ascii_are_those_of_the_sample(dtype: str, tmp_path: Path) -> None:
+    """XGBoost cuts such texts in its file, so its path alone is not enough.
+
+    A wrapper and its Booster become folders with the same scores, whatever type the texts have.
+    """
     import pandas as pd
     import xgboost
 
     rows = make_frame()
     colour = rows["colour"].replace({"green": "grün", "pink": None})
-    rows = rows[["size"]].assign(colour=pd.Categorical(colour))
+    categories = pd.Index(["blue", "grün", "red"], dtype=dtype)
+    rows = rows[["size"]].assign(colour=pd.Categorical(colour, categories))
     model = xgboost.XGBRegressor(n_estimators=5, n_jobs=1, enable_categorical=True)
     model.fit(rows[:TRAINED], np.arange(TRAINED) % 5 + (colour[:TRAINED] == "red"))
     bs.save_model(tmp_path / "model", model, rows[:TRAINED])
-    golden = pq.read_table(tmp_path / "model/golden.parquet").to_pandas()
-    kept = pd.Categorical(golden["colour"], ["blue", "grün", "red"])
-    own = model.predict(golden[["size"]].assign(colour=kept))
-    require_same(golden["score"].to_numpy(), own)
-    job = job_of(tmp_path, tmp_path / "model", drift={"on_fail": "warn"})
-    assert factory.run_json("run", job)["rows"]["scored"] == len(rows)
+    bs.save_model(tmp_path / "booster", model.get_booster(), rows[:TRAINED])
+    own = model.predict(rows)
+    for kind in ("model", "booster"):
+        job = job_of(tmp_path / kind, tmp_path / kind, drift={"on_fail": "warn"})
+        texts = pa.array(colour.where(colour.notna(), None), pa.string())
+        table = pa.table({"id": np.arange(len(rows)), "size": rows["size"], "colour": texts})
+        pq.write_table(table, tmp_path / kind / "in/rows.parquet")
+        factory.run_json("run", job)
+        require_same(scores(tmp_path / kind), own)
     other = rows.assign(colour=rows["colour"].cat.reorder_categories(["red", "grün", "blue"]))
     with pytest.raises(InputError, match=r"sample: XGBoost cannot score it .*same categories"):
         bs.save_model(tmp_path / "other", model, other[:TRAINED])

@@ -1,1 +1,0 @@
-"""CatBoost models: what a `.cbm` file says, loading, calling and saving it."""

@@ -1,0 +1,1 @@
+"""Networks of Keras, `.keras` and `.h5`, computed by torch; nothing else here imports it."""

@@ -1,0 +1,150 @@
+"""Tests of saving models of Keras that lie in memory, in a process that builds them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from tests import factory
+from tests.models.backends.keras.test_jobs import CLOSE, job_of, require_close, scores
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[4]
+PROGRAM = """
+import json, sys
+from pathlib import Path
+import keras
+import numpy as np
+import pyarrow.parquet as pq
+import batchscore as bs
+from batchscore.errors import BatchscoreError
+from tests.keras_models import make_rows, write_table
+
+models, folder = map(Path, sys.argv[1:])
+write_table(folder / "rows.parquet")
+rows = pq.read_table(folder / "rows.parquet").slice(0, 300)
+mixed = keras.saving.load_model(models / "mixed.keras")
+numbers = {"numbers": [f"n{place}" for place in range(6)]}
+for name in ("mixed", "again"):
+    bs.save_model(folder / name, mixed, rows, name="mixed", columns=numbers)
+lengths = keras.saving.load_model(models / "lengths.keras")
+saved = bs.save_model(folder / "lengths", lengths, rows, inputs={"ids": {"max_length": 16}})
+
+# The columns of a frame in the order of training are a single input.
+small = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+frame = pq.read_table(folder / "rows.parquet", columns=["n0", "n1", "n2"]).to_pandas()
+bs.save_model(folder / "small", small, frame[:50], outputs=["logit"])
+np.save(folder / "small.npy", small.predict(frame[:50].to_numpy(), verbose=0))
+
+
+class Mine(keras.layers.Layer):
+    def call(self, x):
+        return x * 2
+
+
+def refused(model, **given):
+    try:
+        bs.save_model(folder / "refused", model, frame[:50], **given)
+    except BatchscoreError as error:
+        return f"{type(error).__name__}: {error}"
+
+
+first = keras.Input((3,))
+errors = [
+    refused(keras.Model(first, Mine()(first))),
+    refused(keras.Model(first, keras.layers.Lambda(lambda x: x * 2)(first))),
+    refused(keras.Sequential([keras.layers.Dense(1)])),
+    refused(small, args={"a": 1}),
+    refused(small, columns={"y": ["n0"]}),
+    refused(small, outputs=["a", "b"]),
+    refused(keras.layers.Dense(1)),
+]
+print(json.dumps(errors))
+"""
+
+
+@pytest.fixture(scope="module")
+def saved(keras_models: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """Returns folders that a process saved, and what it could not save."""
+    folder = tmp_path_factory.mktemp("saved")
+    environment = {**os.environ, "KERAS_BACKEND": "torch", "KERAS_HOME": str(folder / "home")}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(keras_models), str(folder)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder, json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_model_becomes_a_folder_that_scores_as_it_does(
+    saved: tuple[Path, list[str]], tmp_path: Path, keras_models: Path
+) -> None:
+    """Card, golden rows and reference come from the model and some rows alone."""
+    folder = saved[0] / "mixed"
+    card = yaml.safe_load((folder / "model.yaml").read_text())
+    assert card["inputs"] == {
+        "numbers": {"type": "float32", "shape": [6]},
+        "ids": {"type": "int32", "shape": [5]},
+    }
+    assert card["outputs"] == {
+        "amount": {"type": "float32", "shape": []},
+        "classes": {"type": "float32", "shape": [3]},
+    }
+    golden = pq.read_table(folder / "golden.parquet")
+    assert 200 < golden.num_rows <= 256
+    columns = {"numbers": [f"n{place}" for place in range(6)]}
+    job = job_of(tmp_path, folder, columns, drift={"on_fail": "warn"})
+    done = factory.run_json("run", job)
+    assert "golden_rows" in {each["name"] for each in done["checks"]}
+    for place, name in enumerate(("amount", "classes")):
+        require_close(scores(tmp_path, name), keras_models, "mixed", place)
+
+
+def test_a_model_that_is_saved_twice_has_the_same_bytes(saved: tuple[Path, list[str]]) -> None:
+    """Neither the time nor a place in memory gets into the file."""
+    ours, theirs = (saved[0] / name / "model.keras" for name in ("mixed", "again"))
+    assert factory.sha256(ours) == factory.sha256(theirs)
+
+
+def test_rows_of_varying_length_keep_what_the_caller_says(saved: tuple[Path, list[str]]) -> None:
+    """The card has the most steps of a row."""
+    card = yaml.safe_load((saved[0] / "lengths/model.yaml").read_text())
+    assert card["inputs"]["ids"] == {"type": "int32", "shape": [None], "max_length": 16}
+
+
+def test_a_frame_of_the_models_width_is_its_input(saved: tuple[Path, list[str]]) -> None:
+    """Its golden rows have Keras's own scores of the columns in their order."""
+    golden = pq.read_table(saved[0] / "small/golden.parquet")
+    own = np.load(saved[0] / "small.npy")[:, 0]
+    np.testing.assert_allclose(golden["logit"].to_numpy(), own, rtol=0, atol=CLOSE)
+
+
+def test_what_no_file_holds_is_refused(saved: tuple[Path, list[str]]) -> None:
+    """Each message says what is wrong, and no folder is left."""
+    folder, errors = saved
+    expected = [
+        "ModelError: its configuration names Mine.Mine in ",
+        "ModelError: its configuration names keras.layers.Lambda in ",
+        "ModelError: model has no weights yet",
+        "ArgumentError: args: means nothing for a model of this kind",
+        "InputError: columns: the model has no input 'y'",
+        "ModelError: outputs: the model returns dense",
+        "ModelError: model is a Dense; expected a Keras model",
+    ]
+    assert len(errors) == len(expected)
+    for found, start in zip(errors, expected, strict=True):
+        assert found.startswith(start), found
+    assert not (folder / "refused").exists()
