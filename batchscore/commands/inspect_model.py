@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from batchscore.columnar.texts import TEXT
-from batchscore.commands.recognize import recognize
+from batchscore.commands.recognize import recognize, with_facts
 from batchscore.errors import ModelError
 from batchscore.messages.addresses import holds_secret, redacted_address
 from batchscore.messages.wording import reason
@@ -29,7 +29,7 @@ from batchscore.models.folder import (
 )
 from batchscore.models.foreign import misnamed
 from batchscore.models.inputs import ModelInput
-from batchscore.models.loadable import Model, ModelOutput, localize
+from batchscore.models.loadable import Model, localize
 from batchscore.models.model_files import open_folder
 from batchscore.storage.store import Store, is_local
 from batchscore.system.packages import version
@@ -178,7 +178,7 @@ def _inspect_folder(address: str) -> ModelFound:
         address=address,
         is_folder=True,
         what=describe_file(localize(model) / model.weights),
-        model=_with_facts(model, facts),
+        model=with_facts(model, facts),
         facts=facts,
         columns=_columns(model),
         bytes=sizes,
@@ -206,7 +206,7 @@ def _inspect_file(address: str) -> ModelFound:
         address=address,
         is_folder=False,
         what=what,
-        model=_with_facts(model, facts),
+        model=with_facts(model, facts),
         facts=facts,
         columns=_columns(model),
         bytes={model.weights: size},
@@ -240,15 +240,6 @@ def _completed(
             name: ["COLUMN"] * min(int(np.prod(shape)), 3) for name, shape in facts.inputs.items()
         }
         return model, (text,), {"inputs": inputs} if unnamed else {}
-
-
-def _with_facts(model: Model, facts: Facts) -> Model:
-    """Returns a model with the inputs and outputs that its file has, where nobody declares any."""
-    inputs = tuple(
-        ModelInput(name, facts.input_type, shape, ()) for name, shape in facts.inputs.items()
-    )
-    outputs = tuple(ModelOutput(each.name, each.dtype, each.shape) for each in facts.declared)
-    return replace(model, inputs=model.inputs or inputs, outputs=model.outputs or outputs)
 
 
 def _columns(model: Model) -> tuple[InputColumn, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -9,13 +10,15 @@ from typing import Any, NamedTuple
 from batchscore.errors import ModelError
 from batchscore.messages.wording import reason
 from batchscore.models.backends.built_in import FORMATS, format_of
+from batchscore.models.backends.facts import Facts
 from batchscore.models.backends.file_saving import FILE_SAVER
 from batchscore.models.backends.registry import backend_of, naming
 from batchscore.models.backends.saving import Saver
 from batchscore.models.file_kinds import describe_file, format_by_content
 from batchscore.models.folder import bare_model, refused_model
 from batchscore.models.foreign import misnamed
-from batchscore.models.loadable import Model, localize
+from batchscore.models.inputs import ModelInput
+from batchscore.models.loadable import Model, ModelOutput, localize
 from batchscore.models.process.loading_trial import try_loading
 from batchscore.storage.store import Store
 
@@ -38,11 +41,11 @@ def open_model_file(address: str) -> tuple[Saver, Any]:
         return saver, str(localize(model) / model.weights)
     try:
         with naming(model.format):
-            backend.inspect(model)
+            facts = backend.inspect(model)
     except ModelError as error:
         raise misnamed(model, error) from error
     if backend.is_fragile:
-        try_loading(model)
+        try_loading(with_facts(model, facts))
     found = saver.opened(model)
     return (FILE_SAVER, model) if found is None else (saver, found)
 
@@ -95,3 +98,21 @@ def recognize(address: str) -> Recognized:
     if form is None or form not in FORMATS:
         raise refused_model(address)
     return Recognized(replace(model, format=form), what, size, named == form)
+
+
+def with_facts(model: Model, facts: Facts) -> Model:
+    """Returns a model with the inputs and outputs that its file has, where nobody declares any."""
+    taken = tuple(
+        ModelInput(each.name, each.dtype, _known(each.shape), each.columns) for each in facts.taken
+    )
+    inputs = taken or tuple(
+        ModelInput(name, facts.input_type, shape, ()) for name, shape in facts.inputs.items()
+    )
+    made = tuple(ModelOutput(each.name, each.dtype, _known(each.shape)) for each in facts.made)
+    outputs = made or tuple(ModelOutput(o.name, o.dtype, o.shape) for o in facts.declared)
+    return replace(model, inputs=model.inputs or inputs, outputs=model.outputs or outputs)
+
+
+def _known(shape: Sequence[int | None] | None) -> tuple[int, ...]:
+    """Returns a shape with 1 in place of each size that a file leaves open."""
+    return tuple(1 if size is None else size for size in shape or ())

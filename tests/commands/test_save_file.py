@@ -89,6 +89,16 @@ def test_what_is_asked_for_is_in_the_card(
     assert card["tolerance"] == 0.5
 
 
+def test_a_file_that_nobody_has_loaded_is_saved(
+    xgboost_models: Path, rows: Path, tmp_path: Path
+) -> None:
+    """Its loading is tried with inputs of its own; no earlier trial is remembered."""
+    document = json.loads((xgboost_models / "counts.json").read_bytes())
+    document["learner"]["attributes"]["place"] = str(tmp_path)
+    (tmp_path / "new.json").write_text(json.dumps(document))
+    save(tmp_path / "new.json", tmp_path / "m", rows)
+
+
 def test_json_names_the_folder(xgboost_models: Path, rows: Path, tmp_path: Path) -> None:
     """What a program reads has the card."""
     found = json.loads(save(xgboost_models / "counts.ubj", tmp_path / "m", rows, "--json"))
