@@ -144,6 +144,74 @@ def train_lightgbm(folder: Path) -> None:
     )
 
 
+def for_catboost(frame: pd.DataFrame) -> pd.DataFrame:
+    """Returns the columns of training in its order, with a text in the place of a null."""
+    return frame[COLUMNS].assign(colour=frame["colour"].fillna("none"))
+
+
+def train_catboost(folder: Path) -> None:
+    """Writes models of several kinds of trees, and what CatBoost's own calls make of all rows."""
+    import catboost
+
+    frame, y = make_frame(), labels(make_frame())
+    rows = for_catboost(frame)
+    known, label = rows[:TRAINED], y[:TRAINED]
+    options: dict[str, Any] = {"iterations": 20, "verbose": 0, "allow_writing_files": False}
+    mixed = {**options, "cat_features": ["colour", "code"]}
+    binary = catboost.CatBoostClassifier(**mixed, depth=5, one_hot_max_size=2, max_ctr_complexity=3)
+    binary.fit(known, label > 0)
+    many = catboost.CatBoostClassifier(**mixed, grow_policy="Lossguide", loss_function="MultiClass")
+    many.fit(known, np.array(["low", "mid", "ü"])[label])
+    counts = catboost.CatBoostRegressor(**mixed, loss_function="Poisson", grow_policy="Depthwise")
+    counts.fit(known, label)
+    ctrs = ["Borders", "Counter", "Buckets", "BinarizedTargetMeanValue"]
+    ctr = catboost.CatBoostRegressor(**mixed, simple_ctr=ctrs, nan_mode="Max", one_hot_max_size=1)
+    ctr.fit(known, label)
+    hot = catboost.CatBoostClassifier(**mixed, one_hot_max_size=255)
+    hot.fit(known, label)
+    bounds = catboost.CatBoostRegressor(**options, loss_function="MultiQuantile:alpha=0.1,0.9")
+    bounds.fit(known[["size", "count"]].to_numpy(), label)
+    early = catboost.CatBoostRegressor(**{**options, "iterations": 200}, early_stopping_rounds=2)
+    numbers = rows[["size", "count", "is_new"]]
+    early.fit(
+        numbers[:2000], label[:2000], eval_set=(numbers[2000:TRAINED], label[2000:]), verbose=0
+    )
+    models = {"binary": binary, "many": many, "counts": counts, "ctr": ctr, "hot": hot}
+    models |= {"unnamed": bounds, "early": early}
+    for name, model in models.items():
+        model.save_model(folder / f"{name}.cbm")
+    named = [*many.classes_]
+    np.savez(
+        folder / "scores.npz",
+        binary_probability=binary.predict_proba(rows)[:, 1].copy(),
+        binary_raw=binary.predict(rows, prediction_type="RawFormulaVal"),
+        binary_class=(binary.predict(rows).astype(str) == "True").astype(np.int64),
+        many_probability=many.predict_proba(rows),
+        many_class=np.array([named.index(each) for each in many.predict(rows).reshape(-1)]),
+        counts_value=counts.predict(rows),
+        ctr_value=ctr.predict(rows),
+        hot_class=hot.predict(rows).reshape(-1),
+        unnamed_value=bounds.predict(rows[["size", "count"]].to_numpy()),
+        early_value=early.predict(numbers),
+        rounds=np.array([early.best_iteration_ + 1]),
+    )
+
+
+def train_texts(folder: Path) -> None:
+    """Writes models of CatBoost with a text, and with an embedding."""
+    import catboost
+
+    options: dict[str, Any] = {"iterations": 2, "verbose": 0, "allow_writing_files": False}
+    label, words = [0, 1] * 20, [f"word {n % 3} and more" for n in range(40)]
+    model = catboost.CatBoostClassifier(**options, text_features=["words"])
+    model.fit(pd.DataFrame({"words": words}), label)
+    model.save_model(folder / "words.cbm")
+    vectors = pd.DataFrame({"vector": [[float(n % 5), float(n % 2)] for n in range(40)]})
+    model = catboost.CatBoostClassifier(**options, embedding_features=["vector"])
+    model.fit(vectors, label)
+    model.save_model(folder / "vector.cbm")
+
+
 def write_table(path: Path) -> pa.Table:
     """Writes the rows as a person has them: other columns too, in another order, plain types."""
     table = pa.Table.from_pandas(make_frame(), preserve_index=False)
@@ -173,4 +241,9 @@ def trained(framework: str, folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    {"lightgbm": train_lightgbm, "xgboost": train_xgboost}[sys.argv[1]](Path(sys.argv[2]))
+    {
+        "catboost": train_catboost,
+        "lightgbm": train_lightgbm,
+        "texts": train_texts,
+        "xgboost": train_xgboost,
+    }[sys.argv[1]](Path(sys.argv[2]))

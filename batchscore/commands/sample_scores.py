@@ -70,7 +70,7 @@ def _flat(rows: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def _stacked(each: ModelInput) -> InputColumns:
-    return InputColumns(each.name, each.dtype, each.shape, each.columns, each.varying)
+    return InputColumns(each.name, each.dtype, each.shape, each.columns, each.varying, each.missing)
 
 
 def score_all(rows: pa.RecordBatch, draft: Draft, model: Calls, what: str) -> Block:

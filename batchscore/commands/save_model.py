@@ -98,9 +98,9 @@ def save_model(
         model: A `torch.nn.Module` on the CPU, in eval mode. Its class lies at the top of a Python
             file, which is copied with the files next to it that it imports, or in an installed
             package. Or a Sequential or Functional model of Keras. Or a Booster of XGBoost or
-            LightGBM, or one of their sklearn wrappers, which need no more than some rows of their
-            training. Or the path of a model file that describes itself, such as `.ubj` or `.onnx`.
-            Of ONNX also the bytes of a file, or a ModelProto.
+            LightGBM, one of their sklearn wrappers, or a model of CatBoost, which need no more
+            than some rows of their training. Or the path of a model file that describes itself,
+            such as `.ubj` or `.onnx`. Of ONNX also the bytes of a file, or a ModelProto.
         sample: Some rows: a pandas, Arrow or Polars table, or a dict of NumPy arrays. With
             `features` or `columns` these are source columns, as a job reads them; otherwise a
             column for each argument of `forward`. Up to 256 of them become the golden rows, with
@@ -111,7 +111,8 @@ def save_model(
         features: Preprocessing that `fit_features` fitted, saved with the model.
         columns: Columns that make up each input, as `model.inputs` of the job file will say.
         inputs: What the sample does not show of an input, by the card's keys, such as
-            `{"ids": {"max_length": 512, "pad": 1}}`.
+            `{"ids": {"max_length": 512, "pad": 1}}`; or the text that training had in the place of
+            null in a category of CatBoost: `{"colour": {"missing": "none"}}`.
         outputs: Names of the outputs, in the order that `forward` returns them. By default a dict
             names its own, and a single output is `score`. Of an ONNX model the outputs to write.
         reference: Rows like the sample's that drift is measured against, such as the training

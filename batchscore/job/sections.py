@@ -124,6 +124,18 @@ class InputSpec(Section):
         "being rejected. Needs `max_length`.",
     )
 
+    missing: Text | None = Field(
+        default=None,
+        description="The text that training had in the place of null, for a `text`. Otherwise a "
+        "row with a null is rejected.",
+    )
+
+    @model_validator(mode="after")
+    def _missing_is_of_texts(self) -> InputSpec:
+        if self.missing is not None and self.type != "text":
+            raise ValueError("missing is for texts; add type: text")
+        return self
+
     @model_validator(mode="after")
     def _pad_and_truncate_are_of_varying_length(self) -> InputSpec:
         if self.max_length is None and (self.pad or self.truncate):
@@ -132,8 +144,8 @@ class InputSpec(Section):
 
 
 # Formats, and endings, of files that say themselves what they read: `models/backends/built_in.py`.
-_SELF_DESCRIBED = ("keras", "lightgbm", "onnx", "xgboost")
-_SELF_DESCRIBED_ENDINGS = (".h5", ".json", ".keras", ".onnx", ".txt", ".ubj")
+_SELF_DESCRIBED = ("catboost", "keras", "lightgbm", "onnx", "xgboost")
+_SELF_DESCRIBED_ENDINGS = (".cbm", ".h5", ".json", ".keras", ".onnx", ".txt", ".ubj")
 
 
 class ModelSection(Section):
@@ -157,9 +169,9 @@ class ModelSection(Section):
         description="The format of one weights file, which makes `sha256` and `inputs` required; a "
         "model folder has it in `model.yaml`. `safetensors` and `pt` are built in, and need an "
         "`architecture`; `pt` is read as weights only, nothing is unpickled. `xgboost`, "
-        "`lightgbm`, `onnx` and `keras` need the path alone, and are the default for a path that "
-        "ends in `.ubj` or `.json`, in `.txt`, in `.onnx`, and in `.keras` or `.h5`. Other "
-        "packages may bring further formats.",
+        "`lightgbm`, `catboost`, `onnx` and `keras` need the path alone, and are the default for a "
+        "path that ends in `.ubj` or `.json`, in `.txt`, in `.cbm`, in `.onnx`, and in `.keras` or "
+        "`.h5`. Other packages may bring further formats.",
     )
     architecture: FileFunction | None = Field(
         default=None,

@@ -41,7 +41,7 @@ class InputTensor(Frozen):
 
     A shape that begins with null has a length of each row's own, `max_length` at most. Rows are
     padded with `pad`; one that is longer is rejected, or cut off where `truncate` is true. A text
-    has the shape [].
+    has the shape [], and a row without one is rejected unless `missing` takes its place.
     """
 
     type: InputType
@@ -49,9 +49,12 @@ class InputTensor(Frozen):
     max_length: Annotated[int, pydantic.Field(ge=1, lt=1 << 31, strict=True)] | None = None
     pad: int | float | None = None
     truncate: bool | None = None
+    missing: str | None = None
 
     @pydantic.model_validator(mode="after")
     def _null_and_max_length_go_together(self) -> InputTensor:
+        if self.missing is not None and self.type != TEXT:
+            raise ValueError(f"missing: only for type text; found {self.type}")
         if self.type == TEXT and self.shape:
             raise ValueError(f"an input of type text has shape []; found {shape_text(self.shape)}")
         if None in self.shape[1:]:
@@ -124,7 +127,7 @@ def model_input(name: str, declared: InputTensor, columns: tuple[str, ...]) -> M
     """Returns a declared input with the columns that feed it."""
     shape = tuple(size for size in declared.shape if size is not None)
     if declared.max_length is None:
-        return ModelInput(name, declared.type, shape, columns)
+        return ModelInput(name, declared.type, shape, columns, missing=declared.missing)
     varying = Varying(declared.max_length, declared.pad or 0, bool(declared.truncate))
     return ModelInput(name, declared.type, shape, columns, varying)
 

@@ -6,13 +6,18 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from batchscore.columnar.texts import TEXT
 from batchscore.errors import ModelError
 from batchscore.messages.wording import counted, nearest
 from batchscore.models.backends.facts import Facts, FileColumn
-from batchscore.models.features import Features, required_columns
+from batchscore.models.features import Feature, Features, input_shapes, required_columns
 from batchscore.models.inputs import ModelInput
 from batchscore.models.loadable import Model, ModelOutput
+from batchscore.models.text_features import Verbatim
 from batchscore.models.tree_features import Coded, Plain
+
+_ONLY = "features"
+"""The input of a model that says no name of one."""
 
 
 def with_file_columns(model: Model, facts: Facts) -> Model:
@@ -26,36 +31,88 @@ def with_file_columns(model: Model, facts: Facts) -> Model:
         ModelError: The file does not name its columns, and nobody else does.
     """
     where = f"model {model.weights}"
-    (name, (width,)) = next(iter(facts.inputs.items()))
-    declared = [(each.dtype, each.shape) for each in model.inputs]
-    if declared not in ([], [(facts.input_type, (width,))]):
+    name, (width,) = next(iter(facts.inputs.items()), (_ONLY, (len(facts.columns),)))
+    known = facts.columns or (FileColumn(""),) * width
+    rest = [each for each in model.inputs if each.dtype != TEXT]
+    given = rest[0].columns if rest else ()
+    declared = [(each.dtype, each.shape) for each in rest]
+    # A card's input of numbers is as wide as there are numbers, and has no columns of its own.
+    wide = width if given == (name,) else len(known)
+    if declared not in ([], [(facts.input_type, (wide,))]):
         raise ModelError(
-            f"{where}: the file takes one input of {facts.input_type} and shape [{width}]; found "
-            f"{', '.join(f'{kind} {list(shape)}' for kind, shape in declared)}: correct the "
+            f"{where}: the file takes one input of {facts.input_type} and shape [{wide}]; "
+            f"found {', '.join(f'{kind} {list(shape)}' for kind, shape in declared)}: correct the "
             "inputs, which name the columns in the order of training"
         )
-    given = model.inputs[0].columns if model.inputs else ()
-    if given == (name,) and (width > 1 or facts.columns):
-        given = ()  # a card's input has no columns of its own
-    if not given and not facts.columns:
+    is_named = bool(facts.columns) and all(each.name for each in known)
+    if given == (name,) and (len(known) > 1 or is_named):
+        given = ()
+    if not given and not is_named:
         raise ModelError(
-            f"{where}: the file does not name its {counted(width, 'column')}, since it was trained "
-            f"on an array; give model.inputs as {{{name}: [...]}}, in the order of training, or "
-            "write a model folder with bs.save_model"
+            f"{where}: the file does not name its {counted(len(known), 'column')}, since it was "
+            f"trained on an array; give model.inputs as {{{name}: [...]}}, in the order of "
+            "training, or write a model folder with bs.save_model"
         )
-    known = facts.columns or tuple(FileColumn(each) for each in given)
     own = given or tuple(each.name for each in known)
-    members = tuple(
-        _feature(where, column, each, facts.input_type)
+    missing = _missing_texts(model, where, own, known)
+    members = [
+        _feature(where, column, each, facts.input_type, missing.get(column))
         for column, each in zip(own, known, strict=True)
-    )
-    features = Features({name: members})
-    inputs = (ModelInput(name, facts.input_type, (width,), required_columns(features)),)
+    ]
+    features = features_of(name, members)
+    inputs = tuple(_input(each, features) for each in features.inputs)
     outputs = model.outputs or tuple(ModelOutput(o.name, o.dtype, o.shape) for o in facts.declared)
     return dataclasses.replace(model, inputs=inputs, outputs=outputs, features=features)
 
 
-def _feature(where: str, column: str, known: FileColumn, kind: Any) -> Plain | Coded:
+def _missing_texts(
+    model: Model, where: str, own: Sequence[str], known: Sequence[FileColumn]
+) -> dict[str, str | None]:
+    """Returns by column of texts what takes the place of null, as a job says it."""
+    texts = [column for column, each in zip(own, known, strict=True) if each.is_text]
+    found = {each.columns[0]: each.missing for each in model.inputs if each.dtype == TEXT}
+    for column in found:
+        if column not in texts:
+            raise ModelError(
+                f"{where}: an input of text is column {column!r}, which the model does not take as "
+                f"texts; {nearest(column, texts)}"
+            )
+    return found
+
+
+def _input(name: str, features: Features) -> ModelInput:
+    members = features.inputs[name]
+    kind, shape = input_shapes(Features({name: members}))[name]
+    missing = members[0].missing if isinstance(members[0], Verbatim) else None
+    columns = required_columns(Features({name: members}))
+    return ModelInput(name, kind, shape, columns, missing=missing)
+
+
+def features_of(name: str, members: Sequence[Plain | Coded | Verbatim]) -> Features:
+    """Returns features of columns in the order of training: numbers together, each text alone.
+
+    Args:
+        name: Of the input that the numbers make; one of a text has its column's name.
+        members: The columns' features.
+    """
+    found: dict[str, tuple[Feature, ...]] = {}
+    numbers = tuple(each for each in members if not isinstance(each, Verbatim))
+    if numbers:
+        found[name] = numbers
+    for each in members:
+        if isinstance(each, Verbatim):
+            taken = each.column
+            while taken in found:
+                taken += "_"
+            found[taken] = (each,)
+    return Features(found)
+
+
+def _feature(
+    where: str, column: str, known: FileColumn, kind: Any, missing: str | None
+) -> Plain | Coded | Verbatim:
+    if known.is_text:
+        return Verbatim(column=column, missing=missing)
     if not known.is_category:
         return Plain(column=column, type=kind)
     if not known.categories:
@@ -78,13 +135,21 @@ def check_file_columns(model: Model, facts: Facts, what: str) -> None:
         ModelError: A column is another, at another place, of another kind, or of other categories.
     """
     assert model.features is not None
-    members = next(iter(model.features.inputs.values()))
-    plain = all(isinstance(each, Plain | Coded) for each in members)
-    if not facts.columns or not plain or len(members) != len(facts.columns):
+    members = [each for found in model.features.inputs.values() for each in found]
+    members.sort(key=lambda each: isinstance(each, Verbatim))
+    columns = sorted(facts.columns, key=lambda each: each.is_text)
+    texts = [sum(isinstance(each, Verbatim) for each in members), sum(c.is_text for c in columns)]
+    if columns and texts[0] != texts[1]:
+        raise ModelError(
+            f"{what}: has {counted(texts[0], 'text feature')}, and {model.weights} reads "
+            f"{counted(texts[1], 'column')} of categories as texts; make as many"
+        )
+    plain = all(isinstance(each, Plain | Coded | Verbatim) for each in members)
+    if not columns or not plain or len(members) != len(columns):
         return
-    for place, (own, known) in enumerate(zip(members, facts.columns, strict=True)):
-        if not is_named(known, own.column):
-            names = [each.name for each in facts.columns]
+    names = [each.name for each in columns]
+    for place, (own, known) in enumerate(zip(members, columns, strict=True)):
+        if known.name and not is_named(known, own.column):
             raise ModelError(
                 f"{what}: feature {place} is column {own.column!r}, and column {known.name!r} in "
                 f"{model.weights}; {nearest(own.column, names)}: keep the order of training"
@@ -98,6 +163,8 @@ def is_named(known: FileColumn, column: str) -> bool:
 
 
 def _check_kind(own: Any, known: FileColumn, what: str, file: str) -> None:
+    if known.is_text:
+        return
     if isinstance(own, Coded) != known.is_category:
         kinds = {True: "categories", False: "numbers"}
         raise ModelError(

@@ -17,7 +17,8 @@ class ModelInput:
     """A model input and the columns it comes from: raw ones where there is preprocessing.
 
     `shape` is that of one row, or where `varying` is set of one step; there is one column then.
-    `dtype` is NumPy's name of the type, or `TEXT`, of one column.
+    `dtype` is NumPy's name of the type, or `TEXT`, of one column. `missing` is the text that takes
+    the place of null there; without it such rows are rejected.
     """
 
     name: str
@@ -25,6 +26,7 @@ class ModelInput:
     shape: tuple[int, ...]
     columns: tuple[str, ...]
     varying: Varying | None = None
+    missing: str | None = None
 
 
 def check_varying(inputs: Iterable[ModelInput]) -> None:

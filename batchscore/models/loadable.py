@@ -104,7 +104,8 @@ class Model:
 def _spell_input(each: ModelInput) -> list[Any]:
     """Return what a hash is made of, field by field, so that it does not go with the class."""
     vary = each.varying and [each.varying.max_length, each.varying.pad, each.varying.truncate]
-    return [each.name, each.dtype, list(each.shape), list(each.columns), vary]
+    spelled = [each.name, each.dtype, list(each.shape), list(each.columns), vary]
+    return spelled if each.missing is None else [*spelled, each.missing]
 
 
 def localize(model: Model) -> Path:

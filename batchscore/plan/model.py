@@ -151,7 +151,7 @@ def _declared_input(name: str, given: str | Sequence[str] | InputSpec) -> ModelI
         raise ModelError(f"model.inputs.{name}: {what}, found {len(columns)} columns")
     if given.max_length is None:
         kept = () if given.type == TEXT else shape
-        return ModelInput(name, given.type, kept, _listed(columns))
+        return ModelInput(name, given.type, kept, _listed(columns), missing=given.missing)
     varying = Varying(given.max_length, given.pad, given.truncate)
     return ModelInput(name, given.type, (), _listed(columns), varying)
 
@@ -176,7 +176,7 @@ def model_inputs(
 
 def _after_function(each: ModelInput, model: Model) -> InputColumns:
     columns = (each.name,) if model.features is not None else each.columns
-    return InputColumns(each.name, each.dtype, each.shape, columns, each.varying)
+    return InputColumns(each.name, each.dtype, each.shape, columns, each.varying, each.missing)
 
 
 def _from_columns(each: ModelInput, schema: pa.Schema) -> InputColumns:
@@ -193,7 +193,7 @@ def _from_columns(each: ModelInput, schema: pa.Schema) -> InputColumns:
     shape = each.shape
     if len(each.columns) == 1 and not each.varying and not shape:
         shape = _own_shape(schema.field(each.columns[0]).type)
-    return InputColumns(each.name, each.dtype, shape, each.columns, each.varying)
+    return InputColumns(each.name, each.dtype, shape, each.columns, each.varying, each.missing)
 
 
 def _own_shape(kind: pa.DataType) -> tuple[int, ...]:

@@ -95,10 +95,12 @@ def spell_type(kind: pa.DataType) -> Any:
 
 def spell_inputs(inputs: Iterable[InputColumns]) -> list[Any]:
     """Returns the model inputs in order: name, type, shape, columns, and how lengths vary."""
-    return [
-        [each.name, each.dtype, list(each.shape), list(each.columns), _varying(each)]
-        for each in inputs
-    ]
+    return [_spell_input(each) for each in inputs]
+
+
+def _spell_input(each: InputColumns) -> list[Any]:
+    spelled = [each.name, each.dtype, list(each.shape), list(each.columns), _varying(each)]
+    return spelled if each.missing is None else [*spelled, each.missing]
 
 
 def _varying(each: InputColumns) -> list[Any] | None:

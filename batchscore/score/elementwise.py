@@ -128,7 +128,7 @@ def _plan(loaded: LoadedJob, ship_to: str, threads: int) -> Plan:
 def _base_inputs(model: Model) -> tuple[InputColumns, ...]:
     """Returns a model's inputs as far as they are known without a schema."""
     return tuple(
-        InputColumns(each.name, each.dtype, each.shape, each.columns, each.varying)
+        InputColumns(each.name, each.dtype, each.shape, each.columns, each.varying, each.missing)
         for each in model.inputs
     )
 

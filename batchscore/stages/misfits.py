@@ -48,6 +48,10 @@ class Wanted(Protocol):
     def varying(self) -> Varying | None:
         """Set where each row has a number of steps of its own."""
 
+    @property
+    def missing(self) -> str | None:
+        """The text that takes the place of null."""
+
 
 @dataclass(frozen=True)
 class _Fault:
@@ -70,7 +74,7 @@ def input_causes(batch: pa.RecordBatch, inputs: Sequence[Wanted]) -> list[Cause]
     """Returns the causes for which rows cannot become model inputs; a row has its first alone."""
     causes, known_b = list[Cause](), np.zeros(batch.num_rows, np.bool_)
     for wanted in inputs:
-        for name in wanted.columns:
+        for name in wanted.columns if wanted.missing is None else ():
             for fault in _faults(batch.column(name), wanted, wanted.varying is not None):
                 new_f = ~known_b[fault.rows_f]
                 known_b[fault.rows_f] = True

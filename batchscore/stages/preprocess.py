@@ -22,7 +22,7 @@ from batchscore.columnar.arrays import (
     to_numpy,
 )
 from batchscore.columnar.ragged import Varying, make_ragged, truncate
-from batchscore.columnar.text_columns import is_textual, to_text_column
+from batchscore.columnar.text_columns import fill_missing, is_textual, to_text_column
 from batchscore.columnar.texts import TEXT
 from batchscore.errors import InputError, StepError
 from batchscore.stages.block import Block, Cause, reject_causes
@@ -49,6 +49,7 @@ class InputColumns:
             the length varies.
         columns: Names, in order.
         varying: Set where each row has a number of steps of its own; there is one list column.
+        missing: The text that takes the place of null, for texts.
     """
 
     name: str
@@ -56,6 +57,7 @@ class InputColumns:
     shape: tuple[int, ...]
     columns: tuple[str, ...]
     varying: Varying | None = None
+    missing: str | None = None
 
     @property
     def width(self) -> int:
@@ -247,6 +249,8 @@ def _find_bad(batch: pa.RecordBatch, inputs: Sequence[InputColumns]) -> list[Cau
     bad_b = np.zeros(batch.num_rows, np.bool_)
     for wanted in inputs:
         for column in map(batch.column, wanted.columns):
+            if wanted.missing is not None:
+                continue
             if wanted.varying:
                 bad_b |= _bad_sequences(column, wanted)
             elif not _surely_good(column, wanted.dtype):
@@ -338,7 +342,8 @@ def _column(batch: pa.RecordBatch, wanted: InputColumns) -> pa.Array:
                 f"takes {wanted.dtype}; cast it in preprocess.function"
             )
     if wanted.dtype == TEXT:
-        return to_text_column(columns[0])
+        texts = to_text_column(columns[0])
+        return texts if wanted.missing is None else fill_missing(texts, wanted.missing)
     if wanted.varying:
         return _sequences(columns[0], wanted, wanted.varying)
     return to_arrow(_stack(columns, wanted))

@@ -24,6 +24,12 @@ def lightgbm_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def catboost_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a folder with models of CatBoost and their own scores."""
+    return trained("catboost", tmp_path_factory.mktemp("catboost"))
+
+
+@pytest.fixture(scope="session")
 def onnx_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Returns a folder with ONNX models and onnxruntime's own scores."""
     return onnx_models_made(tmp_path_factory.mktemp("onnx"))

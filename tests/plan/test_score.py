@@ -20,6 +20,7 @@ from batchscore.plan.fingerprint import needed_packages, score_hash
 from batchscore.plan.format2_facts import respell_code
 from batchscore.plan.reference import References
 from tests import factory
+from tests.backends import installed
 
 Changes = Mapping[str, Any]
 
@@ -59,6 +60,14 @@ tree_sizes={len(LEAF)}
 
 pandas_categorical:null
 """
+TEXTS: Changes = {
+    "model": {
+        "path": "letters.json",
+        "format": "letters",
+        "inputs": {"letters": {"columns": "part", "type": "text"}, "number": "a"},
+        "sha256": "",
+    }
+}
 FUNCTION: Changes = {"preprocess": {"function": "f.py:f", "batch": "arrow"}}
 
 
@@ -81,6 +90,7 @@ DECIDES: dict[str, tuple[Changes, Changes]] = {
     "model.inputs.type": (WEIGHTS, {"model.inputs.x.type": "float64"}),
     "model.inputs.max_length": (SEQUENCES, {"model.inputs.x.max_length": 5}),
     "model.inputs.pad": (SEQUENCES, {"model.inputs.x.pad": 1}),
+    "model.inputs.missing": (TEXTS, {"model.inputs.letters.missing": "none"}),
     "model.inputs.truncate": (SEQUENCES, {"model.inputs.x.truncate": True}),
     "model.format": (WEIGHTS, {"model.path": "w.pt", "model.format": "pt"}),
     "model.architecture": (WEIGHTS, {"model.architecture": "net.py:Other"}),
@@ -234,6 +244,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (made / "net.py").write_text(factory.NET)
     (made / "trees.txt").write_text(FOREST)
     (made / "words.txt").write_text("a word\n")
+    (made / "letters.json").write_text("{}")
+    installed.install(made / "site", letters="tests.backends.letters:BACKEND")
     (made / "f.py").write_text("def f(batch):\n    return batch\n\n\ng = f\n")
     for name in ("w.safetensors", "w.pt"):
         factory.write_weights(made / name)
@@ -247,6 +259,7 @@ def plan_of(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Plan
     """Plans the small job with changes, under fixed versions and without looking for references."""
     monkeypatch.setattr("batchscore.plan.fingerprint.version", VERSIONS.__getitem__)
     monkeypatch.setattr("batchscore.plan.plan.find_references", lambda *_: References((), ()))
+    monkeypatch.syspath_prepend(str(folder / "site"))
 
     def plan(*changes: Changes) -> Plan:
         shutil.copy(folder / "plain.yaml", folder / "job.yaml")

@@ -27,8 +27,10 @@ _XGBOOST = BuiltIn(f"{_ROOM}.xgboost.backend:BACKEND", "xgboost", f"{_ROOM}.xgbo
 _LIGHTGBM = BuiltIn(f"{_ROOM}.lightgbm.backend:BACKEND", "lightgbm", f"{_ROOM}.lightgbm.save")
 _ONNX = BuiltIn(f"{_ROOM}.onnx.backend:BACKEND", "onnxruntime", f"{_ROOM}.onnx.save", ("onnx",))
 _KERAS = BuiltIn(f"{_ROOM}.keras.backend:BACKEND", "keras", f"{_ROOM}.keras.save")
+_CATBOOST = BuiltIn(f"{_ROOM}.catboost.backend:BACKEND", "catboost", f"{_ROOM}.catboost.save")
 # Keras comes before torch: its models are modules of torch as well.
 FORMATS = {
+    "catboost": _CATBOOST,
     "keras": _KERAS,
     "lightgbm": _LIGHTGBM,
     "onnx": _ONNX,
@@ -39,6 +41,7 @@ FORMATS = {
 """Backends by the format of a model."""
 
 ENDINGS = {
+    ".cbm": "catboost",
     ".h5": "keras",
     ".json": "xgboost",
     ".keras": "keras",

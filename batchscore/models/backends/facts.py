@@ -56,11 +56,13 @@ class FileColumn:
         categories: Its values in the order of their codes; None for numbers, and if the file does
             not list them.
         is_category: Whether it holds categories.
+        is_text: Whether the model takes its values as texts, and encodes them itself.
     """
 
     name: str
     categories: tuple[str, ...] | tuple[int, ...] | None = None
     is_category: bool = False
+    is_text: bool = False
 
 
 @dataclass(frozen=True)

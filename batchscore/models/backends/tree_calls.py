@@ -22,6 +22,7 @@ _RETURNS = {
     "binary": ("probability", "class", "raw"),
     "classes": ("probability", "class", "raw"),
     "class": ("class", "raw"),
+    "labels": ("probability", "raw"),
     "value": ("value", "raw"),
 }
 """By kind of objective, what it may return; the first by default."""
@@ -67,7 +68,7 @@ def settle_call(
 
     Args:
         given: What the card says; what is left out has a default.
-        kind: `binary`, `classes`, `class` or `value`.
+        kind: `binary`, `classes`, `class`, `labels` or `value`.
         objective: For a message.
         rounds: Those that are used by default.
         every: Those that the file has.

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 
 from batchscore.columnar.array_type import Array
@@ -13,12 +14,13 @@ from batchscore.columnar.arrays import to_numpy
 from batchscore.errors import InputError, ModelError
 from batchscore.messages.wording import counted, nearest
 from batchscore.models.backends.facts import DEFAULT_OUTPUT, FileColumn, Inputs, Outputs
-from batchscore.models.backends.saving import Asked, Draft
+from batchscore.models.backends.saving import Asked, Draft, draft_of_features
 from batchscore.models.backends.tree_calls import TreeCall
-from batchscore.models.card import InputTensor, ModelCall
-from batchscore.models.column_values import plain_type, plain_values
-from batchscore.models.features import Features, dump_features, required_columns
-from batchscore.models.file_columns import is_named
+from batchscore.models.card import ModelCall
+from batchscore.models.column_values import plain_values
+from batchscore.models.features import dump_features
+from batchscore.models.file_columns import features_of, is_named
+from batchscore.models.text_features import Verbatim
 from batchscore.models.tree_features import Coded, Float, Plain
 from batchscore.models.validate import validated
 
@@ -83,29 +85,51 @@ def draft_of_trees(
         kind: Type of the input.
     """
     given = tuple(next(iter((asked.columns or {}).values()), ()))
-    named = tuple(_in_sample(each, rows) for each in known)
+    is_named = all(each.name for each in known)
+    named = tuple(_in_sample(each, rows) for each in known) if is_named else ()
     own = given or named or tuple(rows.schema.names)
     if len(own) != width or len(asked.columns or {}) > 1:
         raise InputError(
             f"columns: the model reads {counted(width, 'column')}, and {len(own)} are given; name "
             f"them in the order of training: columns={{{name!r}: [...]}}"
         )
-    members: list[Plain | Coded] = []
+    members: list[Plain | Coded | Verbatim] = []
     for place, column in enumerate(own):
         if column not in rows.schema.names:
             raise InputError(
                 f"sample: has no column {column!r}, which the model reads; "
                 f"{nearest(column, rows.schema.names)}"
             )
+        if known and known[place].is_text:
+            members.append(Verbatim(column=column, missing=_missing_text(asked, column)))
+            continue
         if place not in categorical:
             members.append(Plain(column=column, missing=missing, type=kind))
             continue
         table = known[place].categories if known else None
         vocabulary = table or _categories(rows.column(column), column)
         members.append(Coded(column=column, vocabulary=vocabulary, type=kind))
-    features = Features({name: tuple(members)})
-    declared = {name: InputTensor(type=kind, shape=(width,))}
-    return Draft({name: required_columns(features)}, declared, features)
+    _require_known(asked, [each.column for each in members if isinstance(each, Verbatim)])
+    return draft_of_features(features_of(name, members))
+
+
+def _missing_text(asked: Asked, column: str) -> str | None:
+    """Returns what training had in the place of null in a column of texts, if anybody says so."""
+    facts = (asked.inputs or {}).get(column, {})
+    if {*facts} - {"missing"} or not isinstance(facts.get("missing", ""), str):
+        raise ModelError(
+            f"inputs: {column!r} is {dict(facts)}; expected no more than the text that training "
+            "had in the place of null: {'missing': 'nan'}"
+        )
+    return facts.get("missing")
+
+
+def _require_known(asked: Asked, texts: Sequence[str]) -> None:
+    for column in asked.inputs or {}:
+        if column not in texts:
+            raise InputError(
+                f"inputs: the model takes no column {column!r} as texts; {nearest(column, texts)}"
+            )
 
 
 def _in_sample(known: FileColumn, rows: pa.RecordBatch) -> str:
@@ -157,9 +181,14 @@ def training_frame(rows: pa.RecordBatch, draft: Draft) -> pd.DataFrame:
             known = {*each.vocabulary}  # pandas will refuse others, which are gaps
             values = [value if value in known else None for value in column.to_pylist()]
             made[each.column] = pd.Categorical(values, [*each.vocabulary])
-        elif column.null_count or pa.types.is_decimal(plain_type(column.type)):
-            floats = column.cast(pa.float64(), safe=False)
-            made[each.column] = floats.to_numpy(zero_copy_only=False)
         else:
-            made[each.column] = to_numpy(column)
+            made[each.column] = column_values(column)
     return pd.DataFrame(made)
+
+
+def column_values(column: pa.Array) -> Array:
+    """Returns the numbers (b,) of a column, NaN for null."""
+    column = plain_values(column)
+    if column.null_count or pa.types.is_decimal(column.type):
+        return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False))
+    return to_numpy(column)

@@ -14,11 +14,13 @@ from itertools import repeat
 import numpy as np
 
 from batchscore.columnar.arrays import Array
+from batchscore.columnar.texts import Texts
 from batchscore.models.backends.calling import Calls
 from batchscore.models.backends.facts import DEFAULT_KERNELS, Call, Inputs, OutputSpec
 from batchscore.models.backends.protocol import Predictor
 from batchscore.models.backends.registry import backend_of
 from batchscore.models.loadable import Model
+from batchscore.models.process.memory import parts_of
 
 _THREADS = 4
 
@@ -29,14 +31,14 @@ class Case:
 
     Args:
         model: As `read_model_folder` returns it.
-        inputs: Arrays (rows, …) by name, of at least 40 rows.
+        inputs: Arrays (rows, …), or texts, by name, of at least 40 rows.
         expected: Calls the framework itself.
         tolerance: The largest difference to what that returns.
         kernels: What the model computes with.
     """
 
     model: Model
-    inputs: Mapping[str, Array]
+    inputs: Mapping[str, Array | Texts]
     expected: Callable[[Inputs], Mapping[str, Array]]
     tolerance: float = 1e-6
     kernels: str = DEFAULT_KERNELS
@@ -149,10 +151,10 @@ def check_threads(case: Case) -> None:
 
 def check_inputs_are_kept(case: Case) -> None:
     """The arrays that are passed in keep their values."""
-    before = {name: values.copy() for name, values in case.inputs.items()}
+    before = [array.copy() for _, _, array in parts_of(case.inputs)]
     predict(calls_of(case, load(case)), case, _all(case))
-    for name, values in before.items():
-        np.testing.assert_array_equal(case.inputs[name], values)
+    for known, (_, _, array) in zip(before, parts_of(case.inputs), strict=True):
+        np.testing.assert_array_equal(array, known)
 
 
 def check_facts(case: Case) -> None:

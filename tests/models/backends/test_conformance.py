@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from batchscore.columnar.arrays import Array
+from batchscore.columnar.texts import make_texts
 from batchscore.models.backends.facts import Inputs
 from batchscore.models.folder import read_model_folder, single_file_model
 from batchscore.models.inputs import ModelInput
@@ -24,7 +26,7 @@ ROWS = 1500
 WEIGHTS = np.array([0.5, -0.25], np.float32)
 
 
-def numbers() -> dict[str, Array]:
+def numbers() -> dict[str, Any]:
     return {"x": np.random.default_rng(7).normal(size=(ROWS, 2)).astype(np.float32)}
 
 
@@ -107,6 +109,37 @@ def lightgbm_case(folder: Path) -> Case:
     return Case(model, {"x": x_bf}, own, tolerance=0)
 
 
+def catboost_case(folder: Path) -> Case:
+    """Returns a model of gaps, and of texts of which it has seen some, as it scores them itself."""
+    import catboost
+    import pandas as pd
+
+    x_bf = numbers()["x"]
+    x_bf[::5, 0] = np.nan
+    words = np.random.default_rng(8).choice(["a", "b", "ü", "d e"], ROWS).tolist()
+    frame = pd.DataFrame({"a": x_bf[:, 0], "word": words, "b": x_bf[:, 1]})
+    options: dict[str, Any] = {"verbose": 0, "allow_writing_files": False}
+    known = frame.assign(word=frame["word"].replace("b", "c"))
+    model = catboost.CatBoostClassifier(iterations=12, cat_features=["word"], **options)
+    model.fit(known, x_bf[:, 1] + (frame["word"] == "a") > 0)
+    folder.mkdir()
+    model.save_model(folder / "trees.cbm")
+    found = single_file_model(
+        str(folder / "trees.cbm"),
+        format="catboost",
+        architecture=None,
+        inputs=(),
+        outputs=(),
+        base=str(folder),
+    )
+
+    def own(inputs: Inputs) -> Mapping[str, Array]:
+        return {"score": np.asarray(model.predict_proba(frame))[:, 1]}
+
+    texts = make_texts([word.encode() for word in words])
+    return Case(found, {"features": x_bf, "word": texts}, own, tolerance=0)
+
+
 def onnx_case(folder: Path) -> Case:
     """Returns a forest with gaps and infinities, as one call of all rows scores it."""
     import onnxruntime
@@ -181,8 +214,17 @@ def linear_case(folder: Path) -> Case:
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize(
     "make",
-    [torch_case, layers_case, linear_case, xgboost_case, lightgbm_case, onnx_case, keras_case],
-    ids=["torch", "onednn", "linear", "xgboost", "lightgbm", "onnx", "keras"],
+    [
+        torch_case,
+        layers_case,
+        linear_case,
+        xgboost_case,
+        lightgbm_case,
+        onnx_case,
+        keras_case,
+        catboost_case,
+    ],
+    ids=["torch", "onednn", "linear", "xgboost", "lightgbm", "onnx", "keras", "catboost"],
 )
 def test_a_backend_keeps_its_promises(
     make: Callable[[Path], Case],

@@ -53,13 +53,14 @@ def job_of(folder: Path, missing: str | None = None, features: bool = True) -> P
     """Writes a job of texts in a dictionary, a plain column and one of views."""
     folder.mkdir()
     factory.write_job(folder, {"model.inputs": None, "postprocess": []})
+    filled = {"missing": missing} if missing else {}
     card: dict[str, Any] = {
         "name": "letters",
         "version": "1",
         "format": "letters",
         "weights": "letters.json",
         "inputs": {
-            "letters": {"type": "text", "shape": []},
+            "letters": {"type": "text", "shape": [], **({} if features else filled)},
             "number": {"type": "float64", "shape": [1] if features else []},
         },
         "outputs": {"score": {"type": "float64", "shape": []}},
@@ -109,9 +110,12 @@ def test_texts_reach_the_model_as_they_are(
     assert factory.run_json("run", job)["status"] == "unchanged"
 
 
-def test_a_missing_text_becomes_that_of_training(letters_format: Path, tmp_path: Path) -> None:
-    """No row is rejected where the card says what training had in the place of null."""
-    job = job_of(tmp_path / "job", missing="nan")
+@pytest.mark.parametrize("features", [True, False])
+def test_a_missing_text_becomes_that_of_training(
+    features: bool, letters_format: Path, tmp_path: Path
+) -> None:
+    """No row is rejected where a feature, or the card, says what training had in its place."""
+    job = job_of(tmp_path / "job", missing="nan", features=features)
     assert factory.run_json("run", job)["rows"]["rejected"] == 0
     found = factory.published(tmp_path / "job/out")
     assert found["score"].to_pylist() == scores(["nan" if t is None else t for t in texts()])

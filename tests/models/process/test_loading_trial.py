@@ -131,6 +131,7 @@ def _outcomes(form: str, paths: list[Path]) -> list[Mapping[str, Any]]:
     [
         ("xgboost", "counts", ("ubj", "json")),
         ("lightgbm", "counts", ("txt",)),
+        ("catboost", "counts", ("cbm",)),
         ("onnx", "network", ("onnx",)),
         ("onnx", "forest", ("onnx",)),
         ("keras", "mixed", ("keras", "h5")),

@@ -1,0 +1,1 @@
+"""CatBoost models: what a `.cbm` file says, loading, calling and saving it."""

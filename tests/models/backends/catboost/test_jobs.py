@@ -1,0 +1,200 @@
+"""Tests of whole jobs of CatBoost: each score is the framework's own, to the bit."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import batchscore as bs
+from tests import factory
+from tests.boosters import ROWS, TRAINED, for_catboost, make_frame
+from tests.models.backends.xgboost.test_jobs import (
+    LAUNCHER,
+    job_of,
+    own_scores,
+    require_same,
+    scores,
+)
+
+pytestmark = pytest.mark.slow
+
+FILLED = {"colour": {"missing": "none"}}
+
+
+def filled_job(folder: Path, model: Path, **changes: Any) -> Path:
+    """Writes a job whose rows have a text in the place of a null, as training had."""
+    job = job_of(folder, model, **changes)
+    rows = pq.read_table(folder / "in/rows.parquet")
+    colour = pa.array([each or "none" for each in rows["colour"].to_pylist()])
+    place = rows.schema.get_field_index("colour")
+    pq.write_table(rows.set_column(place, "colour", colour), folder / "in/rows.parquet")
+    return job
+
+
+@pytest.mark.parametrize(
+    "name", ["binary_probability", "many_probability", "counts_value", "ctr_value", "early_value"]
+)
+def test_scores_are_the_frameworks_own(name: str, tmp_path: Path, catboost_models: Path) -> None:
+    """A path alone is enough; gaps, infinities and unseen categories score as in CatBoost."""
+    job = filled_job(tmp_path, catboost_models / f"{name.partition('_')[0]}.cbm")
+    assert factory.run_json("run", job)["rows"]["scored"] == ROWS
+    require_same(scores(tmp_path), own_scores(catboost_models, name))
+    assert factory.run_json("run", job)["status"] == "unchanged"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"batch_rows": 7},
+        {"batch_rows": 1000, "workers": 3},
+        {"model_process": "on", "workers": 1},
+    ],
+    ids=str,
+)
+def test_no_way_of_running_changes_a_bit(
+    changes: dict[str, Any], tmp_path: Path, catboost_models: Path
+) -> None:
+    """Small batches, several workers, shuffled rows and a process of the model's own."""
+    job = filled_job(tmp_path, catboost_models / "binary.cbm", runtime=changes)
+    rows = pq.read_table(tmp_path / "in/rows.parquet")
+    order = np.random.default_rng(2).permutation(ROWS)
+    pq.write_table(rows.take(order), tmp_path / "in/rows.parquet", row_group_size=700)
+    factory.run_json("run", job)
+    require_same(scores(tmp_path), own_scores(catboost_models, "binary_probability"))
+
+
+def test_a_null_in_a_category_is_rejected_with_its_column(
+    tmp_path: Path, catboost_models: Path
+) -> None:
+    """CatBoost itself takes none; all other rows have their scores."""
+    job = job_of(tmp_path, catboost_models / "binary.cbm", rejects={"max_ratio": 0.2})
+    done = factory.run_json("run", job)
+    known = ~make_frame()["colour"].isna().to_numpy()
+    assert done["rows"]["rejected"] == (~known).sum()
+    (why,) = done["rejects"]["reasons"]
+    assert why == "preprocess: InvalidInput: column 'colour' is null"
+    require_same(scores(tmp_path), own_scores(catboost_models, "binary_probability")[known])
+
+
+def test_a_job_says_what_training_had_in_the_place_of_null(
+    tmp_path: Path, catboost_models: Path
+) -> None:
+    """No row is rejected then; a column that is no category is refused, with the nearest."""
+    inputs = {"colour": {"columns": "colour", "type": "text", "missing": "none"}}
+    job = job_of(tmp_path, catboost_models / "binary.cbm")
+    factory.change_job(tmp_path, {"model.inputs": inputs})
+    factory.run_json("run", job)
+    require_same(scores(tmp_path), own_scores(catboost_models, "binary_probability"))
+    factory.change_job(tmp_path, {"model.inputs.colour.columns": "size"})
+    said = " ".join(factory.run_cli("check", job).output.split())
+    assert "column 'size', which the model does not take as texts" in said
+
+
+def test_a_file_without_names_takes_them_from_the_job(
+    tmp_path: Path, catboost_models: Path
+) -> None:
+    """A model that was trained on an array says how many columns it reads."""
+    job = job_of(tmp_path, catboost_models / "unnamed.cbm")
+    said = " ".join(factory.run_cli("check", job).output.split())
+    assert "the file does not name its 2 columns" in said
+    factory.change_job(tmp_path, {"model.inputs": {"features": ["size", "count"]}})
+    factory.run_json("run", job)
+    require_same(scores(tmp_path), own_scores(catboost_models, "unnamed_value"))
+
+
+def test_a_missing_column_is_named_with_the_nearest(tmp_path: Path, catboost_models: Path) -> None:
+    """So is one of another type, before any row is scored."""
+    job = filled_job(tmp_path, catboost_models / "binary.cbm")
+    rows = pq.read_table(tmp_path / "in/rows.parquet")
+    names = [{"colour": "color"}.get(each, each) for each in rows.schema.names]
+    pq.write_table(rows.rename_columns(names), tmp_path / "in/rows.parquet")
+    said = " ".join(factory.run_cli("check", job).output.split())
+    assert "column 'colour' is not in" in said
+    assert "nearest: 'color'" in said
+    place = rows.schema.get_field_index("code")
+    floats = rows.set_column(place, "code", rows["code"].cast(pa.float64()))
+    pq.write_table(floats, tmp_path / "in/rows.parquet")
+    said = " ".join(factory.run_cli("check", job).output.split())
+    assert "column 'code' has type double, expected text or integer for a text feature" in said
+
+
+@pytest.mark.parametrize("name", ["binary_class", "many_class", "hot_class"])
+def test_a_model_in_memory_becomes_a_folder(
+    name: str, tmp_path: Path, catboost_models: Path
+) -> None:
+    """Classes are labels that are whole numbers, or else places among the labels; nulls as said."""
+    import catboost
+
+    model = catboost.CatBoost().load_model(str(catboost_models / f"{name.partition('_')[0]}.cbm"))
+    rows = for_catboost(make_frame()[:TRAINED])
+    saved = bs.save_model(tmp_path / "model", model, rows, call={"returns": "class"}, inputs=FILLED)
+    assert saved.outputs == {"score": "int64 []"}
+    assert saved.inputs == {"features": "float32 [3]", "colour": "text []", "code": "text []"}
+    done = factory.run_json("run", job_of(tmp_path, tmp_path / "model", drift={"on_fail": "warn"}))
+    assert done["rows"]["rejected"] == 0
+    assert "golden_rows" in {each["name"] for each in done["checks"]}
+    require_same(scores(tmp_path), own_scores(catboost_models, name))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"rows": "nulls"}, "column 'colour' has a null, and CatBoost takes none as a category"),
+        ({"inputs": {"size": {"missing": "x"}}}, "takes no column 'size' as texts"),
+        ({"inputs": {"colour": {"type": "x"}}}, "expected no more than the text that training had"),
+        ({"call": {"returns": "value"}}, "of objective Logloss returns probability or class"),
+        ({"call": {"returns": "raw", "iterations": [0, 99]}}, "and the file has 20 rounds"),
+        ({"model": "unfitted"}, "model is not fitted; call its fit before saving it"),
+    ],
+)
+def test_what_does_not_fit_a_model_is_refused(
+    given: dict[str, Any], message: str, tmp_path: Path, catboost_models: Path
+) -> None:
+    """The message says what was expected, and nothing is written."""
+    import catboost
+
+    model: Any = catboost.CatBoost().load_model(str(catboost_models / "binary.cbm"))
+    if given.pop("model", None):
+        model = catboost.CatBoostClassifier()
+    rows = make_frame()[:TRAINED] if given.pop("rows", None) else for_catboost(make_frame())
+    with pytest.raises(bs.BatchscoreError) as caught:
+        bs.save_model(tmp_path / "model", model, rows, **given)
+    assert message in str(caught.value)
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_model_of_a_newer_catboost_is_refused_with_both_versions(
+    tmp_path: Path, catboost_models: Path
+) -> None:
+    """An older library may read the file, and score otherwise."""
+    import catboost
+
+    content = (catboost_models / "counts.cbm").read_bytes()
+    own = catboost.__version__.encode()
+    newer = b"9" + own[1:]
+    (tmp_path / "newer.cbm").write_bytes(content.replace(own, newer))
+    job = filled_job(tmp_path, tmp_path / "newer.cbm")
+    said = " ".join(factory.run_cli("check", job).output.split())
+    assert f"written by CatBoost {newer.decode()}, and {own.decode()} is installed" in said
+
+
+def test_a_job_of_catboost_imports_no_torch(tmp_path: Path, catboost_models: Path) -> None:
+    """Nor plotting libraries."""
+    job = filled_job(tmp_path, catboost_models / "binary.cbm")
+    launcher = LAUNCHER + "assert not {'matplotlib', 'plotly'} & {*sys.modules}\n"
+    done = subprocess.run(
+        [sys.executable, "-c", launcher, str(job)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[4])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
