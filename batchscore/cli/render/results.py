@@ -227,6 +227,7 @@ def details(manifest: Manifest, output: str) -> list[str]:
         ("model", manifest.model.identity),
         *(("explain", one_line(e, 300)) for e in [manifest.score_facts.get("explain")] if e),
         *(("weights", one_line(w, 300)) for w in [_casts(manifest)] if w),
+        *(("library", one_line(v, 300)) for v in [_versions(manifest)] if v),
         *(("kernels", one_line(k, 300)) for k in [_kernels(manifest)] if k),
         ("job file", manifest.job_sha256),
         ("versions", "  ".join(f"{k} {v}" for k, v in manifest.packages.items())),
@@ -245,6 +246,11 @@ def details(manifest: Manifest, output: str) -> list[str]:
 def _casts(manifest: Manifest) -> str:
     """Returns which weights were cast to the network's types; runs of earlier versions say none."""
     return str((manifest.inference or {}).get("weights", ""))
+
+
+def _versions(manifest: Manifest) -> str:
+    """Returns which library wrote the model and which computed, if they may score otherwise."""
+    return str((manifest.inference or {}).get("versions", ""))
 
 
 def _kernels(manifest: Manifest) -> str:

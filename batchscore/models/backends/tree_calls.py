@@ -153,8 +153,10 @@ def in_parts(explain: Explain, rows_bf: Array, groups: int) -> dict[str, Array]:
 
 def require_version(
     library: str, written: tuple[int, ...], installed: str, package: str, has_golden: bool
-) -> None:
+) -> dict[str, str]:
     """Refuses a library that may score otherwise than the one that wrote the model.
+
+    Returns what a person should know next to what golden rows show, as `notes` of a predictor.
 
     Args:
         library: Its name.
@@ -173,9 +175,12 @@ def require_version(
             f"the model was written by {library} {text}, and {installed} is installed, which is "
             f"older and may score otherwise; install {package}>={text}"
         )
-    if here[:1] != written[:1] and not has_golden:
+    if here[:1] == written[:1]:
+        return {}
+    if not has_golden:
         raise ModelError(
             f"the model was written by {library} {text}, and {installed} is installed, which may "
             f"score otherwise; install '{package}>={text},<{written[0] + 1}', or save the model "
             "with golden rows (bs.save_model), which show whether the scores are the same"
         )
+    return {"versions": f"written by {library} {text}, computed by {installed}"}

@@ -41,6 +41,7 @@ class TreesPredictor(Predictor):
         given: Name of the input.
         made: Name of the output.
         groups: Raw scores of a row.
+        versions: What is to be said of the version that wrote it.
     """
 
     booster: Any
@@ -48,6 +49,12 @@ class TreesPredictor(Predictor):
     given: str
     made: str
     groups: int
+    versions: Mapping[str, str]
+
+    @property
+    def notes(self) -> Mapping[str, str]:
+        """The versions, if they are not of one kind."""
+        return self.versions
 
     def explaining(self) -> Predictor:
         """Returns what explains its raw scores."""
@@ -112,7 +119,7 @@ def load_trees(model: Model, content: bytes, found: TextFile) -> Predictor:
     here = str(lightgbm.__version__)
     try:
         golden = model.golden is not None
-        require_version("LightGBM", found.version, here, "lightgbm", golden)
+        notes = require_version("LightGBM", found.version, here, "lightgbm", golden)
         booster = lightgbm.Booster(model_str=content.decode())
     except ModelError as error:
         raise ModelError(f"{model.folder}/{model.weights}: {error}") from error
@@ -124,4 +131,4 @@ def load_trees(model: Model, content: bytes, found: TextFile) -> Predictor:
     given = model.inputs[0].name if model.inputs else INPUT
     made = model.outputs[0].name if model.outputs else DEFAULT_OUTPUT
     call = call_of_file(found, model.call)
-    return TreesPredictor(booster, call, given, made, found.classes)
+    return TreesPredictor(booster, call, given, made, found.classes, notes)

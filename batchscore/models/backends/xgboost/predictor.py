@@ -44,6 +44,7 @@ class BoosterPredictor(Predictor):
         given: Name of the input.
         made: Name of the output.
         groups: Raw scores of a row.
+        versions: What is to be said of the version that wrote it.
     """
 
     booster: Any
@@ -52,6 +53,12 @@ class BoosterPredictor(Predictor):
     given: str
     made: str
     groups: int
+    versions: Mapping[str, str]
+
+    @property
+    def notes(self) -> Mapping[str, str]:
+        """The versions, if they are not of one kind."""
+        return self.versions
 
     def explaining(self) -> Predictor:
         """Returns what explains its raw scores."""
@@ -126,7 +133,7 @@ def load_booster(model: Model, content: bytes, found: ModelFile, threads: int) -
     golden = model.golden is not None
     here = str(xgboost.__version__)
     try:
-        require_version("XGBoost", found.version, here, "xgboost-cpu", golden)
+        notes = require_version("XGBoost", found.version, here, "xgboost-cpu", golden)
         booster = xgboost.Booster({"nthread": threads})
         booster.load_model(bytearray(content))
     except ModelError as error:
@@ -142,4 +149,5 @@ def load_booster(model: Model, content: bytes, found: ModelFile, threads: int) -
     given = model.inputs[0].name if model.inputs else INPUT
     made = model.outputs[0].name if model.outputs else DEFAULT_OUTPUT
     groups = max(found.classes, found.targets)
-    return BoosterPredictor(booster, call_of_file(found, model.call), threads, given, made, groups)
+    call = call_of_file(found, model.call)
+    return BoosterPredictor(booster, call, threads, given, made, groups, notes)
