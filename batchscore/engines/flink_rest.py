@@ -116,10 +116,15 @@ def job_state(rest: str, job: str, name: str) -> JobState:
 def cancel_job(rest: str, job: str, name: str) -> bool:
     """Asks Flink to cancel a job; False if it does not answer, or has no such job any more.
 
-    The arguments are those of `job_state`.
+    Nothing is sent to who does not name the job as Flink does: a lease may name any address. The
+    arguments are those of `job_state`.
     """
     try:
-        return _cancel(rest, [job] if job else living_jobs(rest, name)) > 0
+        if job:
+            _id(job)
+        jobs = _get(f"{_root(rest)}/jobs/overview")["jobs"] if job else _jobs(rest, name)
+        living = [each["jid"] for each in jobs if each["state"] not in _ENDED]
+        return _cancel(rest, [each for each in living if not job or each == job]) > 0
     except _NO_ANSWER:
         return False
 

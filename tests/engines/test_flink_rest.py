@@ -229,6 +229,27 @@ def test_a_job_is_cancelled_by_id_or_name(rest: str) -> None:
     assert cancel_jobs(rest, "one") == 1
 
 
+def test_nobody_but_flink_is_asked_to_cancel_a_job() -> None:
+    """What answers otherwise, or has no such job that is alive, is sent no request that changes."""
+    sent = list[str]()
+
+    class Watched(Other):
+        jobs: Any = None
+
+        def do_GET(self) -> None:
+            self.answer(200, self.jobs)
+
+        def do_PATCH(self) -> None:
+            sent.append(self.path)
+            self.answer(202, {})
+
+    with answering(Watched) as port:
+        for Watched.jobs in (None, [], {"jobs": [{"jid": "a"}]}, {"jobs": JOBS}):
+            for job in ("b", "e", "f"):
+                assert not cancel_job(f"127.0.0.1:{port}", job, "one")
+    assert sent == []
+
+
 def test_an_answer_that_does_not_end_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each part of it comes in time, but all of it does not."""
     monkeypatch.setattr(flink_rest, "_SECONDS", 0.5)
