@@ -101,6 +101,7 @@ def save_model(
             LightGBM, one of their sklearn wrappers, or a model of CatBoost, which need no more
             than some rows of their training. Or the path of a model file that describes itself,
             such as `.ubj` or `.onnx`. Of ONNX also the bytes of a file, or a ModelProto.
+            Or a fitted estimator or Pipeline of scikit-learn, with such rows.
         sample: Some rows: a pandas, Arrow or Polars table, or a dict of NumPy arrays. With
             `features` or `columns` these are source columns, as a job reads them; otherwise a
             column for each argument of `forward`. Up to 256 of them become the golden rows, with

@@ -144,8 +144,8 @@ class InputSpec(Section):
 
 
 # Formats, and endings, of files that say themselves what they read: `models/backends/built_in.py`.
-_SELF_DESCRIBED = ("catboost", "keras", "lightgbm", "onnx", "xgboost")
-_SELF_DESCRIBED_ENDINGS = (".cbm", ".h5", ".json", ".keras", ".onnx", ".txt", ".ubj")
+_SELF_DESCRIBED = ("catboost", "keras", "lightgbm", "onnx", "sklearn", "xgboost")
+_SELF_DESCRIBED_ENDINGS = (".cbm", ".h5", ".json", ".keras", ".onnx", ".skops", ".txt", ".ubj")
 
 
 class ModelSection(Section):
@@ -169,9 +169,9 @@ class ModelSection(Section):
         description="The format of one weights file, which makes `sha256` and `inputs` required; a "
         "model folder has it in `model.yaml`. `safetensors` and `pt` are built in, and need an "
         "`architecture`; `pt` is read as weights only, nothing is unpickled. `xgboost`, "
-        "`lightgbm`, `catboost`, `onnx` and `keras` need the path alone, and are the default for a "
-        "path that ends in `.ubj` or `.json`, in `.txt`, in `.cbm`, in `.onnx`, and in `.keras` or "
-        "`.h5`. Other packages may bring further formats.",
+        "`lightgbm`, `catboost`, `onnx`, `keras` and `sklearn` need the path alone, and are the "
+        "default for a path that ends in `.ubj` or `.json`, in `.txt`, in `.cbm`, in `.onnx`, in "
+        "`.keras` or `.h5`, and in `.skops`. Other packages may bring further formats.",
     )
     architecture: FileFunction | None = Field(
         default=None,

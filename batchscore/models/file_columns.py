@@ -56,7 +56,7 @@ def with_file_columns(model: Model, facts: Facts) -> Model:
     own = given or tuple(each.name for each in known)
     missing = _missing_texts(model, where, own, known)
     members = [
-        _feature(where, column, each, facts.input_type, missing.get(column))
+        feature_of(where, column, each, facts.input_type, missing.get(column))
         for column, each in zip(own, known, strict=True)
     ]
     features = features_of(name, members)
@@ -108,19 +108,34 @@ def features_of(name: str, members: Sequence[Plain | Coded | Verbatim]) -> Featu
     return Features(found)
 
 
-def _feature(
-    where: str, column: str, known: FileColumn, kind: Any, missing: str | None
+def feature_of(
+    where: str, column: str, known: FileColumn, kind: Any, missing: str | None = None
 ) -> Plain | Coded | Verbatim:
+    """Returns what encodes a column that a file names.
+
+    Args:
+        where: For a message.
+        column: Its name in the table.
+        known: What the file says of it.
+        kind: Type of the input.
+        missing: What takes the place of a missing text.
+    """
     if known.is_text:
         return Verbatim(column=column, missing=missing)
     if not known.is_category:
-        return Plain(column=column, type=kind)
+        return Plain(column=column, type=kind, nulls=known.nulls)
     if not known.categories:
         raise ModelError(
             f"{where}: column {known.name!r} holds categories, and the file does not list them; "
             "write a model folder with bs.save_model, with rows of the training's types as sample"
         )
-    return Coded(column=column, type=kind, vocabulary=known.categories)
+    return Coded(
+        column=column,
+        type=kind,
+        vocabulary=known.categories,
+        unseen=known.unseen,
+        nulls=known.nulls,
+    )
 
 
 def check_file_columns(model: Model, facts: Facts, what: str) -> None:

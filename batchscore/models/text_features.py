@@ -9,6 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from batchscore.columnar.text_columns import fill_missing, missing_texts, to_text_column
+from batchscore.models.tree_features import Coded, Plain, find_nulls
 from batchscore.models.validate import Frozen
 
 
@@ -28,14 +29,17 @@ class Verbatim(Frozen):
         return texts if self.missing is None else fill_missing(texts, self.missing)
 
 
-def find_textless(features: Mapping[str, Any], batch: pa.RecordBatch) -> dict[str, NDArray[Any]]:
-    """Returns a mask (b,) of the rows to reject since they have no text, by column.
+def find_gaps(features: Mapping[str, Any], batch: pa.RecordBatch) -> dict[str, NDArray[Any]]:
+    """Returns a mask (b,) of the rows to reject since they lack a text or number, by column.
 
     Args:
         features: By model input, its features.
         batch: Rows with the columns that they read.
     """
-    members = (each for found in features.values() for each in found)
-    strict = [each for each in members if isinstance(each, Verbatim) and each.missing is None]
-    masks = {each.column: missing_texts(batch.column(each.column)) for each in strict}
+    masks = {}
+    for each in (each for found in features.values() for each in found):
+        if isinstance(each, Verbatim) and each.missing is None:
+            masks[each.column] = missing_texts(batch.column(each.column))
+        elif isinstance(each, Plain | Coded) and each.nulls == "reject":
+            masks[each.column] = find_nulls(batch.column(each.column))
     return {column: mask_b for column, mask_b in masks.items() if mask_b.any()}

@@ -18,19 +18,22 @@ from batchscore.models.validate import Frozen
 from batchscore.models.vocabulary import ABSENT, HasVocabulary, Vocabulary
 
 Float = Literal["float32", "float64"]
+Unseen = Literal["null", "own", "reject"]
 
 
 class Plain(Frozen):
     """A number as it is: one float, NaN for null and NaN.
 
     `missing` is a number that stands for a gap too, as `missing=` of a framework says. Infinities
-    stay what they are: larger, or smaller, than each number.
+    stay what they are: larger, or smaller, than each number. Rows with a gap are rejected if the
+    model takes none here.
     """
 
     kind: Literal["plain"] = "plain"
     column: str
     type: Float = "float32"
     missing: float | None = None
+    nulls: Literal["keep", "reject"] = "keep"
 
     def encode(self, column: pa.Array) -> NDArray[Any]:
         """Returns the numbers (b,)."""
@@ -50,20 +53,24 @@ class Plain(Frozen):
 class Coded(Frozen, HasVocabulary):
     """A category: one float, its place in the vocabulary from 0, NaN for null.
 
-    A value that is not in the vocabulary counts as null, or the row is rejected.
+    A value that is not in the vocabulary counts as null, or has the place behind the last one as
+    its own, or the row is rejected.
     """
 
     kind: Literal["coded"] = "coded"
     column: str
     vocabulary: Vocabulary
     type: Float = "float32"
-    unseen: Literal["null", "reject"] = "null"
+    unseen: Unseen = "null"
+    nulls: Literal["keep", "reject"] = "keep"
 
     def encode(self, column: pa.Array) -> NDArray[Any]:
         """Returns the codes (b,)."""
         place_b = self._places(column)
         code_b = place_b.astype(self.type)
         code_b[place_b == ABSENT] = np.nan
+        if self.unseen == "own":
+            code_b[self.find_unseen(column)] = len(self.vocabulary)
         return code_b
 
     def find_unseen(self, column: pa.Array) -> NDArray[np.bool_]:
@@ -94,3 +101,12 @@ def find_rejected(features: Mapping[str, Any], batch: pa.RecordBatch) -> dict[st
     coded = [each for members in features.values() for each in members if isinstance(each, Coded)]
     strict = [each for each in coded if each.unseen == "reject"]
     return {each.column: each.find_unseen(batch.column(each.column)) for each in strict}
+
+
+def find_nulls(column: pa.Array) -> NDArray[np.bool_]:
+    """Returns a mask (b,) of the rows with a null or NaN."""
+    plain = plain_values(column)
+    is_gap_b = to_numpy(plain.is_null())
+    if pa.types.is_floating(plain.type):
+        is_gap_b = is_gap_b | np.isnan(raw_values(plain))
+    return np.asarray(is_gap_b)

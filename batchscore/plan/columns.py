@@ -113,11 +113,11 @@ def _check_known(key: str, names: Iterable[str], footers: Sequence[Footer]) -> N
 
 
 def unseen_checks(job: Job, model: Model, schema: pa.Schema) -> tuple[ColumnCheck, ...]:
-    """Returns what counts the categories that training never saw and that score as null."""
+    """Returns what counts the categories that training never saw and that score."""
     if model.features is None or not schema.names:
         return ()
     members = [each for found in model.features.inputs.values() for each in found]
-    coded = [each for each in members if isinstance(each, Coded) and each.unseen == "null"]
+    coded = [each for each in members if isinstance(each, Coded) and each.unseen != "reject"]
     is_made = job.preprocess is not None
     return tuple(
         ColumnCheck("unseen", each.column, each.vocabulary, is_made)

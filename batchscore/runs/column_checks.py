@@ -74,8 +74,8 @@ def _unseen(name: str, tally: Tally) -> str:
     places = "; ".join(_place(each, False) for each in tally.examples)
     share = f"{tally.failed / tally.rows:.2%}"
     return (
-        f"{name} has a category that training lacks, which counts as null, in {tally.failed:,} of "
-        f"{rows}, {share} ({places})"
+        f"{name} has a category that training lacks, which counts as null or as unknown, in "
+        f"{tally.failed:,} of {rows}, {share} ({places})"
     )
 
 

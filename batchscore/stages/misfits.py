@@ -107,7 +107,9 @@ def unseen_causes(batch: pa.RecordBatch, unseen: Mapping[str, Array]) -> list[Ca
 
 
 def textless_causes(batch: pa.RecordBatch, textless: Mapping[str, Array]) -> list[Cause]:
-    """Returns the causes for which rows without a text are rejected; a row has one.
+    """Returns the causes for which rows without a text, or without a number, are rejected.
+
+    A row has one.
 
     Args:
         batch: The rows.
@@ -119,7 +121,7 @@ def textless_causes(batch: pa.RecordBatch, textless: Mapping[str, Array]) -> lis
         known_b |= found_b
         if len(rows_f):
             causes.append(
-                _cause(name, _null_fault(rows_f, "a text"), np.ones(len(rows_f), np.bool_))
+                _cause(name, _null_fault(rows_f, "a value"), np.ones(len(rows_f), np.bool_))
             )
     return causes
 

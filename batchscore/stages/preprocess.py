@@ -80,7 +80,7 @@ class Unfit:
 
     Args:
         unseen: Those with a category that training never saw.
-        textless: Those without a text, where the model takes one.
+        textless: Those without a text or number, where the model needs one.
     """
 
     unseen: FindRows = _find_none

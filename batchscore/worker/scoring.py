@@ -23,7 +23,7 @@ from batchscore.models.loadable import Model
 from batchscore.models.made_columns import counted_columns, select_made
 from batchscore.models.process.current import host_for
 from batchscore.models.process.proxy import ProcessBackend
-from batchscore.models.text_features import find_textless
+from batchscore.models.text_features import find_gaps
 from batchscore.models.tree_features import find_rejected
 from batchscore.runs import layout
 from batchscore.runs.halvings import note_halved
@@ -128,7 +128,7 @@ def _named(features: Features) -> Named:
 
 
 def _unfit(features: Features) -> Unfit:
-    return Unfit(partial(find_rejected, features.inputs), partial(find_textless, features.inputs))
+    return Unfit(partial(find_rejected, features.inputs), partial(find_gaps, features.inputs))
 
 
 def infer_step(spec: Spec, predictor: Predictor) -> BlockStep:

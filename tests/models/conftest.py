@@ -9,6 +9,7 @@ import pytest
 from tests.boosters import trained
 from tests.keras_models import built
 from tests.onnx_models import made as onnx_models_made
+from tests.pipelines import trained_pipelines
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +40,9 @@ def onnx_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def keras_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Returns a folder with models of Keras and their own scores."""
     return built(tmp_path_factory.mktemp("keras"))
+
+
+@pytest.fixture(scope="session")
+def pipelines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a folder with pipelines of scikit-learn and their own scores."""
+    return trained_pipelines(tmp_path_factory.mktemp("sklearn"))

@@ -26,6 +26,7 @@ _TORCH = BuiltIn(f"{_ROOM}.torch.backend:BACKEND", "torch", f"{_ROOM}.torch.save
 _XGBOOST = BuiltIn(f"{_ROOM}.xgboost.backend:BACKEND", "xgboost", f"{_ROOM}.xgboost.save")
 _LIGHTGBM = BuiltIn(f"{_ROOM}.lightgbm.backend:BACKEND", "lightgbm", f"{_ROOM}.lightgbm.save")
 _ONNX = BuiltIn(f"{_ROOM}.onnx.backend:BACKEND", "onnxruntime", f"{_ROOM}.onnx.save", ("onnx",))
+_SKLEARN = BuiltIn(f"{_ROOM}.sklearn.backend:BACKEND", "sklearn", f"{_ROOM}.sklearn.save")
 _KERAS = BuiltIn(f"{_ROOM}.keras.backend:BACKEND", "keras", f"{_ROOM}.keras.save")
 _CATBOOST = BuiltIn(f"{_ROOM}.catboost.backend:BACKEND", "catboost", f"{_ROOM}.catboost.save")
 # Keras comes before torch: its models are modules of torch as well.
@@ -36,6 +37,7 @@ FORMATS = {
     "onnx": _ONNX,
     "pt": _TORCH,
     "safetensors": _TORCH,
+    "sklearn": _SKLEARN,
     "xgboost": _XGBOOST,
 }
 """Backends by the format of a model."""
@@ -46,6 +48,7 @@ ENDINGS = {
     ".json": "xgboost",
     ".keras": "keras",
     ".onnx": "onnx",
+    ".skops": "sklearn",
     ".txt": "lightgbm",
     ".ubj": "xgboost",
 }

@@ -57,12 +57,16 @@ class FileColumn:
             not list them.
         is_category: Whether it holds categories.
         is_text: Whether the model takes its values as texts, and encodes them itself.
+        unseen: What becomes of another category: a null, a code of its own, or the row is rejected.
+        nulls: What becomes of a row with a gap: the model takes it, or it is rejected.
     """
 
     name: str
     categories: tuple[str, ...] | tuple[int, ...] | None = None
     is_category: bool = False
     is_text: bool = False
+    unseen: Literal["null", "own", "reject"] = "null"
+    nulls: Literal["keep", "reject"] = "keep"
 
 
 @dataclass(frozen=True)

@@ -129,9 +129,10 @@ def saver_of(model: Any) -> Saver:
 
     The content of a file is one of ONNX.
     """
-    roots = {kind.__module__.partition(".")[0] for kind in type(model).__mro__}
-    mine = (each for each in FORMATS.values() if {each.framework, *each.others} & roots)
-    found = next(mine, FORMATS["safetensors"])
+    # A wrapper of another library is an estimator of scikit-learn too, further up.
+    roots = [kind.__module__.partition(".")[0] for kind in type(model).__mro__]
+    known = {name: each for each in FORMATS.values() for name in (each.framework, *each.others)}
+    found = next((known[root] for root in roots if root in known), FORMATS["safetensors"])
     if isinstance(model, bytes) or hasattr(model, MODEL_PROTO):
         found = FORMATS["onnx"]
     saver = import_module(found.saver).SAVER

@@ -26,6 +26,7 @@ from batchscore.columnar.ragged import Ragged
 from batchscore.columnar.texts import TEXT, make_texts
 from batchscore.errors import BatchscoreError, ModelError, StepError
 from batchscore.messages.wording import one_line, reason
+from batchscore.models.backends.facts import Facts
 from batchscore.models.backends.registry import backend_of
 from batchscore.models.backends.remembered import recall, remember
 from batchscore.models.inputs import ModelInput
@@ -125,15 +126,22 @@ def outcome_of(model: Model) -> dict[str, object]:
     try:
         backend = backend_of(model.format)
         predictor, values = backend.load(model, "cpu"), backend.trial_values
-        rows = {each.name: _input(each, values) for each in model.inputs}
-        # Rows that the model cannot score are no sign of a damaged file.
-        with suppress(StepError):
-            predictor(rows)
+        inputs = model.inputs or _inputs_of_file(backend.inspect(model))
+        for some in (values, *((value,) for value in values)):
+            # Rows that the model cannot score are no sign of a damaged file.
+            with suppress(StepError):
+                predictor({each.name: _input(each, some) for each in inputs})
     except BatchscoreError as error:
         return {"error": str(error)}
     except Exception as error:  # a framework raises what it likes
         return {"error": reason(error)}
     return {"loaded": True}
+
+
+def _inputs_of_file(facts: Facts) -> tuple[ModelInput, ...]:
+    """Returns the inputs of a file of which nothing is declared yet."""
+    found = facts.inputs.items()
+    return tuple(ModelInput(name, facts.input_type, shape, ()) for name, shape in found)
 
 
 def _input(each: ModelInput, floats: tuple[float, ...]) -> Any:

@@ -1,0 +1,1 @@
+"""Estimators and pipelines of scikit-learn, `.skops`; nothing else in batchscore imports it."""

@@ -1,0 +1,155 @@
+"""What a fitted pipeline knows of its columns: the texts and numbers that it tells apart.
+
+A value that no part of a pipeline knows scores like any other such value. So these values, and one
+more, are all that a column of texts has to hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from batchscore.columnar.array_type import Array
+from batchscore.errors import ModelError
+
+Names = Sequence[str] | None
+"""Names of the columns that a step gets; None where they are not known any more."""
+
+
+@dataclass
+class FittedValues:
+    """What was found.
+
+    Args:
+        by_column: Values by the column that they are of.
+        anywhere: Those of steps whose columns are not known.
+        takes_none: Whether a gap among texts is None and not NaN.
+        unused: Columns that nothing reads.
+    """
+
+    by_column: dict[str, dict[Any, None]] = field(default_factory=dict)
+    anywhere: dict[Any, None] = field(default_factory=dict)
+    takes_none: bool = False
+    unused: set[str] = field(default_factory=set)
+
+    def of(self, column: str) -> tuple[Any, ...]:
+        """Returns the values of a column, each once."""
+        return tuple({**self.by_column.get(column, {}), **self.anywhere})
+
+    def add(self, columns: Names, place: int, values: Iterable[Any]) -> None:
+        """Adds the values of the column at a place."""
+        known = [*values]
+        self.takes_none |= any(each is None for each in known)
+        kept = dict.fromkeys(_plain(each) for each in known if _is_value(each))
+        if columns is None or place >= len(columns):
+            self.anywhere |= kept
+        else:
+            self.by_column.setdefault(columns[place], {}).update(kept)
+
+
+def _is_value(value: Any) -> bool:
+    return value is not None and value == value  # NaN is not equal to itself
+
+
+def _plain(value: Any) -> Any:
+    found = value.item() if isinstance(value, np.generic) else value
+    return int(found) if isinstance(found, float) and found.is_integer() else found
+
+
+def fitted_values(estimator: Any, names: Sequence[str]) -> FittedValues:
+    """Returns what an estimator knows of its columns.
+
+    Raises:
+        ModelError: It reads free texts, of which no values are known.
+    """
+    found = FittedValues()
+    _look(estimator, names, found)
+    _find_unused(estimator, names, found)
+    return found
+
+
+def _look(each: Any, names: Names, found: FittedValues) -> Names:
+    """Adds what an estimator knows; returns the names of the columns that it makes."""
+    kind = type(each).__name__
+    if type(each).__module__.startswith("sklearn.feature_extraction"):
+        raise ModelError(
+            f"{kind} reads free texts, which are not passed to pipelines yet; make numbers of them "
+            "before, such as in a preprocess function"
+        )
+    if kind == "Pipeline":
+        for _, step in each.steps:
+            names = _look(step, names, found)
+        return names
+    if kind == "ColumnTransformer":
+        for name, step, _ in each.transformers_:
+            places = each._transformer_to_input_indices.get(name, ())
+            chosen = None if names is None else [names[place] for place in places]
+            _look(step, chosen, found)
+        return None
+    if kind == "FeatureUnion":
+        for _, step in each.transformer_list:
+            _look(step, names, found)
+        return None
+    for place, values in enumerate(_categories(each)):
+        found.add(names, place, values)
+    if kind == "SimpleImputer":
+        return _imputed(each, names, found)
+    for inner in _members(each):
+        width = getattr(inner, "n_features_in_", None)
+        _look(inner, names if names is not None and width == len(names) else None, found)
+    return names if each in ("passthrough", None) else None
+
+
+def _categories(each: Any) -> list[Array]:
+    known = getattr(each, "categories_", ())
+    return [*known] if isinstance(known, list | tuple) else []
+
+
+def _imputed(each: Any, names: Names, found: FittedValues) -> Names:
+    found.takes_none |= each.missing_values is None
+    for place, value in enumerate(each.statistics_):
+        found.add(names, place, [value, each.missing_values])
+    is_same = each.indicator_ is None and names is not None
+    return names if is_same and each.get_feature_names_out().shape == (len(names or ()),) else None
+
+
+def _members(each: Any) -> list[Any]:
+    """Returns the estimators that an estimator holds."""
+    waiting = [*getattr(each, "__dict__", {}).values()]
+    members = []
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list | tuple) or (
+            isinstance(value, np.ndarray) and value.dtype == object
+        ):
+            waiting += [*(value.ravel() if isinstance(value, np.ndarray) else value)]
+        elif hasattr(value, "get_params") and hasattr(value, "__dict__"):
+            # What was given to be fitted was copied, and knows nothing itself.
+            members += [value] if _is_fitted(value) else []
+        elif type(value).__name__ == "_CalibratedClassifier":
+            members.append(value.estimator)
+    return members
+
+
+def _is_fitted(value: Any) -> bool:
+    return any(name.endswith("_") and not name.startswith("__") for name in vars(value)) or any(
+        hasattr(value, name) for name in ("steps", "transformer_list")
+    )
+
+
+def _find_unused(estimator: Any, names: Sequence[str], found: FittedValues) -> None:
+    """Notes the columns that the first step leaves out."""
+    each = estimator
+    while type(each).__name__ == "Pipeline":
+        each = each.steps[0][1]
+    if type(each).__name__ == "ColumnTransformer":
+        read = {
+            place
+            for name, step, _ in each.transformers_
+            if not (isinstance(step, str) and step == "drop")
+            for place in each._transformer_to_input_indices.get(name, ())
+        }
+        found.unused |= {name for place, name in enumerate(names) if place not in read}

@@ -1,0 +1,191 @@
+"""An estimator or pipeline as it is called: a matrix of numbers to what its card says.
+
+Suffixes: `_bf` rows by features.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import sklearn
+from sklearn.pipeline import Pipeline
+from threadpoolctl import ThreadpoolController
+
+from batchscore.columnar.array_type import Array
+from batchscore.errors import ModelError, StepError
+from batchscore.messages.wording import one_line
+from batchscore.models.backends.facts import DEFAULT_OUTPUT, TILE_ROWS, Inputs, Promises
+from batchscore.models.backends.protocol import Predictor
+from batchscore.models.backends.sklearn.allowed_types import INEXACT
+from batchscore.models.backends.sklearn.described import DescribedFile
+from batchscore.models.backends.sklearn.frames import TrainingFrame
+from batchscore.models.backends.sklearn.node_checks import check_objects, parts_of
+from batchscore.models.backends.sklearn.pipeline_results import EstimatorCall, call_estimator
+from batchscore.models.backends.sklearn.skops_objects import build_objects
+from batchscore.models.backends.tree_files import INPUT
+from batchscore.models.loadable import Model
+
+
+@dataclass(frozen=True)
+class PipelinePredictor(Predictor):
+    """A loaded estimator.
+
+    Args:
+        first: Transformers that treat each number alone, called for all rows at once.
+        last: What is called then.
+        tile: Rows of its calls, if its scores' bits depend on that; None: any number.
+        frame: The columns that it takes.
+        call: What of it is called.
+        threads: Threads that a call may use.
+        pools: Libraries whose threads are limited.
+        given: Name of the input.
+        made: Name of the output.
+    """
+
+    first: tuple[Any, ...]
+    last: Any
+    tile: int | None
+    frame: TrainingFrame
+    call: EstimatorCall
+    threads: int
+    pools: ThreadpoolController
+    given: str
+    made: str
+
+    @property
+    def promises(self) -> Promises:
+        """Tiles are cut here, so that a call may have any number of rows."""
+        return Promises(None, True, "nan", "cpu", self.threads, str(sklearn.__version__))
+
+    def __call__(self, inputs: Inputs) -> Mapping[str, Array]:
+        """Returns the output of each row."""
+        rows_bf = np.ascontiguousarray(inputs[self.given], np.float64)
+        made = np.empty((len(rows_bf), *self.call.shape), self.call.kind)
+        with self.pools.limit(limits={"blas": 1, "openmp": self.threads}), quiet():
+            for places, rows in self.frame.split(rows_bf):
+                made[places] = self._of(rows)
+        return {self.made: made}
+
+    def _of(self, rows: Any) -> Array:
+        count = len(rows)
+        try:
+            for each in self.first:
+                rows = each.transform(rows)
+            if self.tile is None:
+                return call_estimator(self.last, self.call, rows)
+            starts = range(0, count, self.tile)
+            parts = [self._tile(rows, start, count) for start in starts]
+            return np.concatenate(parts)[:count]
+        except (ValueError, TypeError) as error:
+            raise StepError(
+                f"scikit-learn cannot score it ({one_line(error, 200)}); correct the rows, or "
+                "train the pipeline on rows like them"
+            ) from error
+
+    def _tile(self, rows: Any, start: int, count: int) -> Array:
+        """Returns the results of a tile, which is filled up with the last row."""
+        assert self.tile is not None
+        places = np.minimum(np.arange(start, start + self.tile), count - 1)
+        if hasattr(rows, "iloc"):
+            return call_estimator(self.last, self.call, rows.iloc[places])
+        found = rows[places]
+        dense = np.ascontiguousarray(found) if isinstance(found, np.ndarray) else found
+        return call_estimator(self.last, self.call, dense)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Leaves out warnings of scikit-learn, such as of categories that are not known."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def load_pipeline(
+    model: Model, found: DescribedFile, call: EstimatorCall, threads: int
+) -> Predictor:
+    """Builds the estimator of a file.
+
+    Raises:
+        ModelError: It is of another version, damaged, or holds what is not loaded.
+    """
+    require_same_version(found.version, str(sklearn.__version__))
+    given = model.inputs[0].name if model.inputs else INPUT
+    made = model.outputs[0].name if model.outputs else DEFAULT_OUTPUT
+    return predictor_of(built(found), found, call, threads, given, made)
+
+
+def built(found: DescribedFile) -> Any:
+    """Returns the estimator of a file, checked, and with one thread for each of its parts."""
+    try:
+        with quiet():
+            estimator = build_objects(found.archive)
+            check_objects(estimator)
+    except ModelError:
+        raise
+    except Exception as error:  # scikit-learn and NumPy raise what they like
+        raise ModelError(
+            f"no skops file, or damaged ({type(error).__name__}: {one_line(error, 120)}); restore "
+            "the file, or save the model again"
+        ) from error
+    for each in parts_of(estimator):
+        # Jobs would add up numbers in an order of their own, and start processes.
+        for name, value in (("n_jobs", 1), ("memory", None), ("verbose", False)):
+            if name in vars(each):
+                setattr(each, name, value)
+    return estimator
+
+
+def predictor_of(
+    estimator: Any,
+    found: DescribedFile,
+    call: EstimatorCall,
+    threads: int,
+    given: str = INPUT,
+    made: str = DEFAULT_OUTPUT,
+) -> PipelinePredictor:
+    """Returns an estimator as it is called."""
+    first, last = _cut(estimator)
+    tile = None if is_exact(last) else TILE_ROWS
+    pools = ThreadpoolController()
+    return PipelinePredictor(first, last, tile, found.frame, call, threads, pools, given, made)
+
+
+def _cut(estimator: Any) -> tuple[tuple[Any, ...], Any]:
+    """Returns the transformers at a pipeline's start that treat each number alone, and the rest."""
+    if type(estimator) is not Pipeline:
+        return (), estimator
+    steps: Sequence[tuple[str, Any]] = [
+        step for step in estimator.steps if step[1] not in (None, "passthrough")
+    ]
+    count = next((n for n, (_, each) in enumerate(steps) if not is_exact(each)), len(steps))
+    count = min(count, len(steps) - 1)
+    rest = [*steps[count:]]
+    return tuple(each for _, each in steps[:count]), rest[0][1] if len(rest) == 1 else Pipeline(
+        rest
+    )
+
+
+def is_exact(estimator: Any) -> bool:
+    """Tells whether a row has the same bits in calls of any number of rows."""
+    return not any(type(each).__name__ in INEXACT for each in parts_of(estimator))
+
+
+def require_same_version(written: str, installed: str) -> None:
+    """Refuses another release of scikit-learn, whose estimators may have other attributes.
+
+    Raises:
+        ModelError: It is another one.
+    """
+    release, here = (".".join(each.split(".")[:2]) for each in (written, installed))
+    if release != here:
+        raise ModelError(
+            f"the model was written by scikit-learn {written}, and {installed} is installed, which "
+            f"may score otherwise: install 'scikit-learn=={release}.*', or train and save the "
+            f"model with {installed}"
+        )

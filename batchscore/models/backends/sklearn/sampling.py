@@ -1,0 +1,174 @@
+"""The frame that a pipeline takes, found by its sample and by trying single values on it.
+
+Suffixes: `_f` features, `_bf` rows by features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from batchscore.columnar.array_type import Array
+from batchscore.columnar.arrays import to_numpy
+from batchscore.errors import BatchscoreError, InputError
+from batchscore.messages.wording import nearest
+from batchscore.models.backends.sklearn.fitted_values import FittedValues, fitted_values
+from batchscore.models.backends.sklearn.frames import FrameColumn, Null, TrainingFrame
+from batchscore.models.backends.sklearn.predictor import PipelinePredictor
+from batchscore.models.column_values import TEXTS, plain_type, plain_values
+
+_STRANGE = 123_456_789
+"""A whole number that no category is, beyond those of the sample."""
+
+
+def frame_of(estimator: Any, rows: pa.RecordBatch, names: Sequence[str]) -> TrainingFrame:
+    """Returns the frame of a pipeline, by the types of rows of its training.
+
+    Raises:
+        InputError: A column is missing, or of a type that no pipeline takes.
+        ModelError: The pipeline reads free texts.
+    """
+    is_array = not hasattr(estimator, "feature_names_in_")
+    known = fitted_values(estimator, names)
+    return TrainingFrame(tuple(_column(each, rows, known) for each in names), is_array)
+
+
+def _column(name: str, rows: pa.RecordBatch, known: FittedValues) -> FrameColumn:
+    if name in known.unused:
+        return FrameColumn(name, is_read=False)
+    if name not in rows.schema.names:
+        raise InputError(
+            f"sample: has no column {name!r}, which the model reads; "
+            f"{nearest(name, rows.schema.names)}"
+        )
+    column = rows.column(name)
+    kind = plain_type(column.type)
+    null: Null = "none" if known.takes_none else "nan"
+    if isinstance(column, pa.DictionaryArray):
+        own = dict.fromkeys([*column.dictionary.to_pylist(), *known.of(name)])
+        return FrameColumn(name, "category", _same(name, [*own]), null)
+    if any(test(kind) for test in TEXTS):
+        texts = [each for each in known.of(name) if isinstance(each, str)]
+        # A column that nothing tells apart has values all the same.
+        return FrameColumn(name, "text", tuple(texts) or ("",), null)
+    if pa.types.is_boolean(kind):
+        return FrameColumn(name, "bool")
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        names = {"halffloat": "float16", "float": "float32", "double": "float64"}
+        return FrameColumn(name, names.get(str(kind), str(kind)))
+    if pa.types.is_decimal(kind) or pa.types.is_null(kind):
+        return FrameColumn(name, "float64")
+    raise InputError(
+        f"sample: column {name!r} is {column.type}, and pipelines take numbers, texts, categories "
+        "and booleans; make one of these of it before, such as in a preprocess function"
+    )
+
+
+def _same(name: str, values: list[Any]) -> Any:
+    kinds = {type(each) for each in values}
+    if kinds not in ({str}, {int}):
+        raise InputError(
+            f"sample: column {name!r} has categories of {len(kinds)} types; expected texts, or "
+            "whole numbers: train on such categories"
+        )
+    return tuple(values)
+
+
+def with_policies(
+    frame: TrainingFrame, predictor: PipelinePredictor, rows: pa.RecordBatch, estimator: Any
+) -> TrainingFrame:
+    """Returns the frame with what becomes of nulls and unseen values, as scikit-learn treats them.
+
+    A row of the sample is scored with one value changed. If scikit-learn refuses it, a run rejects
+    such rows by name, before they reach the pipeline.
+
+    Args:
+        frame: What the pipeline takes.
+        predictor: It, loaded.
+        rows: The sample.
+        estimator: The pipeline in memory, whose categories of numbers are taken.
+    """
+    row_f = _complete_row(frame, rows)
+    known = fitted_values(estimator, [each.name for each in frame.columns])
+    settled = []
+    for place, each in enumerate(frame.read):
+        if not _takes(predictor, row_f, place, np.nan):
+            each = replace(each, nulls="reject")
+        if not _takes(predictor, row_f, place, _strange(each, row_f[place])):
+            each = replace(each, unseen="reject", values=each.values or _whole(each, known))
+        settled.append(each)
+    found = iter(settled)
+    columns = tuple(next(found) if each.is_read else each for each in frame.columns)
+    return replace(frame, columns=columns)
+
+
+def _strange(column: FrameColumn, value: float) -> float:
+    if column.values is not None:
+        return float(len(column.values))
+    if column.type == "bool" or not np.isfinite(value):
+        return value
+    if not column.type.startswith("float"):
+        most = np.iinfo(column.type).max
+        return float(min(_STRANGE, most if value != most else most - 1))
+    return float(value) + _STRANGE + 0.5
+
+
+def _takes(predictor: PipelinePredictor, row_f: Array, place: int, value: float) -> bool:
+    changed_f = row_f.copy()
+    changed_f[place] = value
+    try:
+        predictor({predictor.given: changed_f[None]})
+    except BatchscoreError:
+        return False
+    return True
+
+
+def _whole(column: FrameColumn, known: FittedValues) -> tuple[int, ...]:
+    values = [*known.of(column.name)]
+    if not values or not all(isinstance(each, int) for each in values):
+        raise InputError(
+            f"sample: column {column.name!r} holds categories that are {column.type}, and an "
+            "encoder of it refuses others; give the encoder handle_unknown, such as 'ignore', or "
+            "train on whole numbers or texts"
+        )
+    return tuple(int(each) for each in values)
+
+
+def _complete_row(frame: TrainingFrame, rows: pa.RecordBatch) -> Array:
+    """Returns the first row with the fewest gaps, as the pipeline gets it."""
+    from batchscore.models.file_columns import feature_of
+
+    columns = [
+        feature_of("sample", each.name, known, "float64").encode(rows.column(each.name))
+        for each, known in zip(frame.read, frame.file_columns, strict=True)
+    ]
+    matrix_bf = np.stack(columns, axis=1)
+    return np.asarray(matrix_bf[np.isnan(matrix_bf).sum(axis=1).argmin()])
+
+
+def own_rows(rows: pa.RecordBatch, frame: TrainingFrame) -> Any:
+    """Returns rows as a frame of training's types, by pandas itself; or as an array."""
+    import pandas as pd
+
+    made: dict[str, Any] = {}
+    for each in frame.columns:
+        if not each.is_read:
+            made[each.name] = np.full(rows.num_rows, np.nan)
+            continue
+        column = rows.column(each.name)
+        if isinstance(column, pa.DictionaryArray):
+            made[each.name] = pd.Categorical(column.to_pylist(), [*(each.values or ())])
+        elif each.type == "text":
+            gap = None if each.null == "none" else np.nan
+            texts = [gap if text is None else text for text in plain_values(column).to_pylist()]
+            made[each.name] = pd.Series(texts, dtype=object)
+        elif column.null_count or pa.types.is_decimal(column.type):
+            made[each.name] = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+        else:
+            made[each.name] = to_numpy(column)
+    found = pd.DataFrame(made)
+    return found.to_numpy() if frame.is_array else found
