@@ -235,7 +235,7 @@ def _completed(
         return completed(model, f"model {model.weights}"), (), {}
     except ModelError as error:
         text = str(error).removeprefix(f"model {model.weights}: ")
-        unnamed = not facts.columns
+        unnamed = "does not name its" in text
         inputs = {
             name: ["COLUMN"] * min(int(np.prod(shape)), 3) for name, shape in facts.inputs.items()
         }

@@ -34,7 +34,7 @@ def open_model_file(address: str) -> tuple[Saver, Any]:
     model = _file(address)
     backend = backend_of(model.format)
     FILE_SAVER.require_savable(model)
-    backend.require()
+    backend.prepare()
     saver = import_module(FORMATS[model.format].saver).SAVER
     assert isinstance(saver, Saver)
     if saver.takes_paths:

@@ -19,6 +19,7 @@ _ZIP = b"PK"
 _DATA = "data.pkl"
 _TORCH_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _STOP = b"."
+_CARRIERS = {"_codecs", "builtins", "collections", "copyreg", "dtype", "joblib", "ndarray", "numpy"}
 _OLD_PICKLE_BYTES = 4 << 20
 AGAIN = "copy or download the file again, or save the weights again"
 
@@ -132,9 +133,11 @@ def is_called(name: str, member: str) -> bool:
 
 
 def _describe_pickle(path: Path) -> str:
+    """Names what its objects are of, in their order; what carries them only where nothing else."""
     with path.open("rb") as file:
-        names = sorted({name.partition(".")[0] for name in names_in_pickle(file)})
-    return f"{PICKLE} of objects of {', '.join(names[:3])}" if names else PICKLE
+        names = [*dict.fromkeys(name.partition(".")[0] for name in names_in_pickle(file))]
+    shown = [name for name in names if name not in _CARRIERS] or names
+    return f"{PICKLE} of objects of {', '.join(shown[:3])}" if names else PICKLE
 
 
 def _is_old_pickle(path: Path) -> bool:

@@ -188,6 +188,11 @@ HOSTILE: dict[str, tuple[str, Callable[[Path], Any], tuple[str, ...]]] = {
         lambda p: p.write_bytes(pickle.dumps(_Harm(p.with_name("harm")), 0)),
         ("is a pickle of objects of", "Loading a pickle runs"),
     ),
+    "joblib, plain": (
+        "model.joblib",
+        lambda p: p.write_bytes(b"\x80\x02cjoblib.numpy_pickle\nA\ncsklearn.svm\nSVC\nq\x00."),
+        ("is a pickle of objects of sklearn", "bs.save_model"),
+    ),
     "joblib": (
         "model.joblib",
         lambda p: p.write_bytes(zlib.compress(SKLEARN)),

@@ -87,6 +87,7 @@ def facts_of(found: CbmFile, model: Model) -> Facts:
         versions={"catboost": ".".join(map(str, found.version)) or "unknown"},
         columns=found.columns,
         declared=(OutputSpec(name, kind, shape),),
+        counts={"trees": found.trees},
         said={
             "loss function": found.loss or "unknown",
             "classes": ", ".join(map(str, found.classes)) or "none",

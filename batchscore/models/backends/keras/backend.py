@@ -51,6 +51,10 @@ class KerasBackend(TorchBackend):
         """Returns what the file says, after a look at all of its configuration."""
         return facts_of(described(read_weights(model), model))
 
+    def examine(self, model: Model) -> Facts:
+        """Returns the same: the file is no state_dict, whose tensors torch's backend counts."""
+        return self.inspect(model)
+
     def load(self, model: Model, device: str, threads: int = 1, prove: bool = False) -> Predictor:
         """Loads the file; `threads` counts tiles next to each other, and a tile has one."""
         self.prepare()
