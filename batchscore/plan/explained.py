@@ -16,6 +16,7 @@ from batchscore.plan.declared_scores import declared_types, may_hold_numbers, ou
 from batchscore.stages.postprocess import score_kinds
 from batchscore.stages.preprocess import InputColumns
 from batchscore.stages.reasons import REASONS, Explaining, compared_score
+from batchscore.stages.typeless import Types
 
 
 def find_reasons(
@@ -93,7 +94,21 @@ def _require_free(job: Job, model: Model, schema: pa.Schema) -> None:
 
 def _require_score(job: Job, asked: Explain, model: Model) -> None:
     types = declared_types(job, model)
-    if types is None or asked.above is None:
+    if types is not None:
+        require_compared(asked, types)
+
+
+def require_compared(asked: Explain | None, types: Types) -> None:
+    """Requires a score that `above` is compared with.
+
+    Args:
+        asked: The job's section.
+        types: Types of all scores; of Arrow's null type nothing is known.
+
+    Raises:
+        JobFileError: There is none, or it is not clear which one.
+    """
+    if asked is None or asked.above is None:
         return
     try:
         compared_score(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+import pyarrow as pa
+
 from batchscore.errors import ModelError, OutputError
 from batchscore.models.backends.facts import DEFAULT_KERNELS, Facts
 from batchscore.models.backends.protocol import Predictor
@@ -13,6 +15,7 @@ from batchscore.models.loadable import Model
 from batchscore.phases import SAMPLE, Stopwatch
 from batchscore.plan.columns import check_drift_columns
 from batchscore.plan.declared_scores import output_names
+from batchscore.plan.explained import require_compared
 from batchscore.plan.inference import settle_inference
 from batchscore.plan.kernels import computing_with, settle_kernels, without_kernels
 from batchscore.plan.plan import Plan
@@ -69,6 +72,7 @@ def verify(
         backend.release(device)
         check_names(plan.spec, tried.names)
         _check_drift(plan, tried.names)
+        _check_explained(plan, tried)
         spec = replace(plan.spec, scoring=replace(plan.spec.scoring, scores=tried.scores))
         plan = replace(plan, spec=spec, choices={**plan.choices, "alone": tried.said})
     return replace(plan, inference={**plan.inference, **notes})
@@ -96,6 +100,13 @@ def _check_drift(plan: Plan, scores: Sequence[str]) -> None:
     """Raises JobFileError where the drift section names none of the scores that were found."""
     if scores:
         check_drift_columns(plan.loaded.job, plan.spec.scoring.seen_schema, scores)
+
+
+def _check_explained(plan: Plan, tried: Tried) -> None:
+    """Raises JobFileError where none of the scores that were found is one that is explained."""
+    if tried.names:
+        types = {name: tried.scores.get(name, pa.null()) for name in tried.names}
+        require_compared(plan.loaded.job.explain, types)
 
 
 def _check_shapes(model: Model, facts: Facts) -> None:

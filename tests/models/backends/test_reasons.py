@@ -286,6 +286,40 @@ def test_what_cannot_be_explained_is_refused_before_any_work(
     assert message is None or message in said
 
 
+def test_scores_of_a_function_are_looked_for_before_any_work(
+    tmp_path: Path, xgboost_models: Path
+) -> None:
+    """A sample shows what a function calls its scores, and which of them hold numbers."""
+    (tmp_path / "f.py").write_text(
+        "import pyarrow as pa\n\n\ndef two(batch):\n"
+        "    return pa.record_batch({'p': batch['score'], 'q': batch['score']})\n"
+    )
+    job = job_of(
+        tmp_path,
+        xgboost_models / "binary.ubj",
+        explain={**ALL, "above": 0.8},
+        postprocess=[{"function": "f.py:two"}],
+    )
+    done = factory.run_cli("run", job)
+    assert done.exit_code == 2
+    said = " ".join(done.output.split())
+    assert "the scores that hold numbers are p, q; name the one" in said
+    done = factory.run_cli("run", job, "--set", "explain.score=q")
+    assert done.exit_code == 0, done.output
+
+
+def test_new_shards_are_explained_as_the_others(tmp_path: Path, lightgbm_models: Path) -> None:
+    """A slice that grows keeps its reasons, and its new rows get theirs."""
+    job = job_of(tmp_path, lightgbm_models / "binary.txt", explain=ALL)
+    rows = pq.read_table(tmp_path / "in/rows.parquet")
+    pq.write_table(rows.slice(0, 5_000), tmp_path / "in/rows.parquet")
+    factory.run_json("run", job)
+    pq.write_table(rows.slice(5_000), tmp_path / "in/late.parquet")
+    done = factory.run_json("run", job)
+    assert (done["status"], done["rows"]["reused"]) == ("published", 5_000)
+    assert reasons(tmp_path) == expected(of_best_class(lightgbm_models, "binary"), 5)
+
+
 def test_a_network_is_not_explained(tmp_path: Path) -> None:
     """The message says which models are, and what to leave out."""
     done = factory.run_cli("check", factory.write_job(tmp_path, {"explain": {"top": 3}}))
