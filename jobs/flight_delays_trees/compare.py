@@ -1,6 +1,6 @@
 """Compares the published scores of the trees with those of the network, on rows of no training.
 
-Suffixes: `_b` rows, `_g` groups of rows.
+Suffixes: `_b` rows, `_g` groups of rows, `_d` days.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import batchscore as bs
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "flight_delays"))
-from evaluation import HELD_BACK_DAYS, late  # type: ignore[import-not-found] # noqa: E402
+from evaluation import HELD_BACK_DAYS, late, roc_auc  # type: ignore[import-not-found] # noqa: E402
 
 JOBS = {
     "network": HERE.parent / "flight_delays/job.yaml",
@@ -87,10 +87,15 @@ def compared(rows_b: NDArray[np.bool_], tables: dict[str, pa.Table]) -> dict[str
     day_b = np.unique(dates, return_inverse=True)[1]
     scores = {name: table["score"].to_numpy() for name, table in chosen.items()}
     shares = {name: placements(score_b, late_b) for name, score_b in scores.items()}
-    models = {name: measured(each, late_b, day_b) for name, each in shares.items()}
-    for name in models.keys() - {"network"}:
-        more_b = shares[name] - shares["network"]
-        models[name]["more_than_network"] = measured(more_b, late_b, day_b)
+    each_day = {name: of_days(score_b, late_b, day_b) for name, score_b in scores.items()}
+    models = {
+        name: measured(shares[name], late_b, day_b) | {"within_days": round(auc_d.mean(), 4)}
+        for name, auc_d in each_day.items()
+    }
+    for name in [each for each in JOBS if each != "network"]:
+        more_b, more_d = (found[name] - found["network"] for found in (shares, each_day))
+        more = measured(more_b, late_b, day_b) | {"within_days": mean_interval(more_d)}
+        models[name]["more_than_network"] = more
     return {"rows": len(late_b), "days": int(day_b.max()) + 1, "models": models}
 
 
@@ -133,6 +138,20 @@ def interval(share_b: Floats, late_b: NDArray[np.float32], group_b: Ints) -> tup
     half = float(student.ppf((1 + LEVEL) / 2, groups - 1) * error)
     middle = float(share_b[late_b == 1].mean())
     return middle - half, middle + half
+
+
+def of_days(score_b: Floats, late_b: NDArray[np.float32], day_b: Ints) -> Floats:
+    """Return the AUC within each day (d,) that has flights of both outcomes."""
+    days = [day_b == day for day in np.unique(day_b)]
+    both = [mine_b for mine_b in days if 0 < late_b[mine_b].mean() < 1]
+    return np.array([roc_auc(score_b[mine_b], late_b[mine_b]) for mine_b in both])
+
+
+def mean_interval(more_d: Floats) -> list[float]:
+    """Return the mean over days and the bounds of Student's interval of it; four digits."""
+    half = student.ppf((1 + LEVEL) / 2, len(more_d) - 1) * more_d.std(ddof=1) / len(more_d) ** 0.5
+    mean = float(more_d.mean())
+    return [round(each, 4) for each in (mean, mean - half, mean + half)]
 
 
 if __name__ == "__main__":

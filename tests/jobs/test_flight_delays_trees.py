@@ -45,6 +45,7 @@ else:
     scores = lightgbm.Booster(model_file=f"{folder}/model.txt").predict(frame, num_threads=1)
 np.save(out, scores)
 """
+# Bounds of intervals from all pairs of rows, in a process that finds the script's own imports.
 BRUTE_FORCE = """
 import json, sys
 import numpy as np
