@@ -21,6 +21,7 @@ PAGES = {
     "CHANGELOG.md": "changelog.md",
     "benchmarks/README.md": "benchmarks.md",
     "data/samples/README.md": "flights.md",
+    "jobs/digits/README.md": "digits.md",
     "jobs/flight_delays/README.md": "demo.md",
     "jobs/flight_delays_trees/README.md": "demo-trees.md",
 }
