@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -224,14 +225,17 @@ def _type_nulls(batch: pa.RecordBatch, inputs: Sequence[InputColumns]) -> pa.Rec
 
 
 def _typed(kind: pa.DataType, wanted: InputColumns, is_sequence: bool = False) -> pa.DataType:
-    if wanted.dtype == TEXT:
-        return pa.large_string() if pa.types.is_null(kind) else kind
-    number = pa.from_numpy_dtype(np.dtype(wanted.dtype))
+    value = _arrow_type(wanted.dtype)
     if pa.types.is_null(kind):
-        return pa.list_(number) if is_sequence else number
+        return pa.list_(value) if is_sequence else value
     if is_list(kind) and _typed(kind.value_type, wanted) != kind.value_type:
         return pa.list_(_typed(kind.value_type, wanted))
     return kind
+
+
+@lru_cache  # asked for each column of each block
+def _arrow_type(dtype: str) -> pa.DataType:
+    return pa.large_string() if dtype == TEXT else pa.from_numpy_dtype(np.dtype(dtype))
 
 
 def _check_sequences(batch: pa.RecordBatch, inputs: Sequence[InputColumns]) -> None:
@@ -248,9 +252,7 @@ def _check_sequences(batch: pa.RecordBatch, inputs: Sequence[InputColumns]) -> N
 def _find_bad(batch: pa.RecordBatch, inputs: Sequence[InputColumns]) -> list[Cause]:
     bad_b = np.zeros(batch.num_rows, np.bool_)
     for wanted in inputs:
-        for column in map(batch.column, wanted.columns):
-            if wanted.missing is not None:
-                continue
+        for column in map(batch.column, wanted.columns if wanted.missing is None else ()):
             if wanted.varying:
                 bad_b |= _bad_sequences(column, wanted)
             elif not _surely_good(column, wanted.dtype):
@@ -397,6 +399,7 @@ def _reshape(column: pa.Array, wanted: InputColumns) -> Array:
     return np.asarray(values.reshape(len(column), *wanted.shape))
 
 
+@lru_cache  # asked for each column of each block
 def check_kind(kind: pa.DataType, dtype: str) -> bool:
     """Tells whether a column's values can become an input's type: a fraction is no integer."""
     if dtype == TEXT:

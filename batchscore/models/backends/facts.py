@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from batchscore.columnar.array_type import Array
 from batchscore.columnar.ragged import Ragged, Varying
@@ -27,12 +27,8 @@ CONTRIBUTIONS, RAW = "contributions", "raw"
 Inputs = Mapping[str, Numbers | Texts]
 """Model inputs by name."""
 
-
-def numbers(values: Numbers | Texts) -> Numbers:
-    """Returns an input of a model that takes no texts: a card that declares some was refused."""
-    assert not isinstance(values, Texts)
-    return values
-
+NumberInputs = Mapping[str, Any]
+"""Model inputs by name of a format that takes no texts: a card that declares some was refused."""
 
 Outputs = Callable[[], dict[str, Array]]
 """Waits for a model's outputs, arrays (rows, …) by name; may be called again."""

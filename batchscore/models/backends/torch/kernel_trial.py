@@ -12,7 +12,13 @@ from typing import Any
 
 from batchscore.columnar.array_type import Array
 from batchscore.columnar.ragged import Ragged
-from batchscore.models.backends.facts import DEFAULT_KERNELS, Call, Inputs, KernelTrial, numbers
+from batchscore.models.backends.facts import (
+    DEFAULT_KERNELS,
+    Call,
+    Inputs,
+    KernelTrial,
+    NumberInputs,
+)
 from batchscore.models.backends.remembered import recall, remember
 from batchscore.models.backends.torch.forward import Forward
 from batchscore.models.backends.torch.load import describe_device, torch_version
@@ -58,10 +64,10 @@ def _affordable_rows(forward: Forward, inputs: Inputs, rows: int, kernels: int) 
     return size
 
 
-def _seconds(forward: Forward, inputs: Inputs, rows: int) -> float:
+def _seconds(forward: Forward, inputs: NumberInputs, rows: int) -> float:
     """Returns the CPU seconds of this thread for one call; of varying rows, one a bucket."""
     count = min(forward.rows, rows)
-    given = {name: _first(numbers(values), count) for name, values in inputs.items()}
+    given = {name: _first(values, count) for name, values in inputs.items()}
     start = time.thread_time()
     forward.predict(given, count)()
     return time.thread_time() - start

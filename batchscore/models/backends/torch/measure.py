@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from batchscore.columnar.ragged import Ragged
-from batchscore.models.backends.facts import TILE_ROWS, Inputs, numbers
+from batchscore.models.backends.facts import TILE_ROWS, Inputs, NumberInputs
 from batchscore.models.backends.torch.buckets import Tile, cut_tiles
 from batchscore.models.backends.torch.forward import Forward
 from batchscore.models.backends.torch.micro_batch import is_out_of_memory
@@ -41,10 +41,9 @@ def find_rows(forward: Forward, inputs: Inputs, rows: int, first: int) -> int:
     return search_rows(first, rows, measure, limit)
 
 
-def first_rows(inputs: Inputs, rows: int) -> int:
+def first_rows(inputs: NumberInputs, rows: int) -> int:
     """Returns the rows of a call to begin a search with: a tile's, fewer where a row is wide."""
-    given = map(numbers, inputs.values())
-    arrays = [v.steps_n if isinstance(v, Ragged) else v for v in given]
+    arrays = [v.steps_n if isinstance(v, Ragged) else v for v in inputs.values()]
     row_bytes = max(1, sum(array.nbytes for array in arrays) // max(1, rows))
     fitting = max(1, _FIRST_BYTES // row_bytes)
     return min(TILE_ROWS, 1 << (fitting.bit_length() - 1))

@@ -12,7 +12,7 @@ import torch
 from batchscore.columnar.array_type import Array
 from batchscore.columnar.ragged import Ragged
 from batchscore.models.backends.calling import cast_output
-from batchscore.models.backends.facts import Inputs, numbers
+from batchscore.models.backends.facts import Inputs, NumberInputs
 from batchscore.models.backends.torch.buckets import Tile, fill_tile, tile_shape
 from batchscore.models.backends.torch.outputs import (
     find_output,
@@ -127,9 +127,8 @@ class Staging:
         if self._pinned:
             torch.cuda.empty_cache()
 
-    def _next_slot(self, inputs: Inputs, tile: Tile) -> _Slot:
-        arrays = {name: numbers(values) for name, values in inputs.items()}
-        key = tuple((name, v.dtype, tile_shape(v, tile)) for name, v in arrays.items())
+    def _next_slot(self, inputs: NumberInputs, tile: Tile) -> _Slot:
+        key = tuple((name, v.dtype, tile_shape(v, tile)) for name, v in inputs.items())
         slots = self._slots.setdefault(key, [])
         if len(slots) < _SLOTS:
             slots.append(self._make_slot(inputs, tile))
@@ -138,19 +137,19 @@ class Staging:
         slots[-1].copied.synchronize()
         return slots[-1]
 
-    def _make_slot(self, inputs: Inputs, tile: Tile) -> _Slot:
+    def _make_slot(self, inputs: NumberInputs, tile: Tile) -> _Slot:
         host = {
             name: torch.empty(
                 tile_shape(values, tile), dtype=_torch_type(values), pin_memory=self._pinned
             )
-            for name, values in ((name, numbers(each)) for name, each in inputs.items())
+            for name, values in inputs.items()
         }
         device = {name: torch.empty_like(t, device=self._device) for name, t in host.items()}
         return _Slot(host, device, self._event(), self._event())
 
-    def _send(self, slot: _Slot, forward: Forward, inputs: Inputs, tile: Tile) -> None:
+    def _send(self, slot: _Slot, forward: Forward, inputs: NumberInputs, tile: Tile) -> None:
         for name, values in inputs.items():
-            fill_tile(numbers(values), tile, forward.pad(name), slot.host[name].numpy())
+            fill_tile(values, tile, forward.pad(name), slot.host[name].numpy())
         with self._module.stream(self._in):
             self._in.wait_event(slot.free)
             for name, host in slot.host.items():

@@ -12,7 +12,7 @@ import torch
 
 from batchscore.columnar.array_type import Array
 from batchscore.models.backends.calling import cast_output
-from batchscore.models.backends.facts import Inputs, numbers
+from batchscore.models.backends.facts import Inputs, NumberInputs
 from batchscore.models.backends.side_by_side import run_side_by_side
 from batchscore.models.backends.torch.buckets import Tile, cut_tiles, tile_array
 from batchscore.models.backends.torch.outputs import (
@@ -65,10 +65,10 @@ def _place(found: dict[str, Array], raw: dict[str, Array], tile: Tile) -> None:
         raw[name][tile.places] = array[: tile.kept]
 
 
-def _run_tile(inputs: Inputs, tile: Tile, forward: Forward) -> dict[str, Array]:
+def _run_tile(inputs: NumberInputs, tile: Tile, forward: Forward) -> dict[str, Array]:
     _use_one_thread()
     tensors = {
-        name: torch.from_numpy(tile_array(numbers(values), tile, forward.pad(name)))
+        name: torch.from_numpy(tile_array(values, tile, forward.pad(name)))
         for name, values in inputs.items()
     }
     named = name_outputs(forward.run(tensors), forward.outputs)
