@@ -127,7 +127,8 @@ def feature_of(
     if not known.categories:
         raise ModelError(
             f"{where}: column {known.name!r} holds categories, and the file does not list them; "
-            "write a model folder with bs.save_model, with rows of the training's types as sample"
+            "write a model folder with bs.save_model, or batchscore model save, with rows of the "
+            "training's types as sample"
         )
     return Coded(
         column=column,
