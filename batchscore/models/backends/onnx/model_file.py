@@ -10,6 +10,8 @@ from batchscore.messages.wording import one_line
 from batchscore.models.backends.onnx.protobuf import Field, WireReader
 
 _DEEPEST = 32
+# What an attribute lists: floats, whole numbers and texts, millions of an ensemble of trees.
+_LISTS = frozenset((7 << 3 | 5, 8 << 3 | 0, 9 << 3 | 2))
 _MOST_DIMENSIONS = 64
 _TENSOR, _SEQUENCE, _MAP, _SPARSE, _OPTIONAL = 1, 4, 5, 8, 9
 _CONTAINERS = {_SEQUENCE: "sequence", _MAP: "map", _SPARSE: "sparse tensor", _OPTIONAL: "optional"}
@@ -114,7 +116,7 @@ class _Parser:
         reader: Bounds what is read.
     """
 
-    reader: WireReader = field(default_factory=WireReader)
+    reader: WireReader = field(default_factory=lambda: WireReader(_LISTS))
     operators: set[Operator] = field(default_factory=set)
     external: dict[str, None] = field(default_factory=dict)
     parameters: int = 0

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-MOST_FIELDS = 16_000_000
-"""Fields that are read of a file, without long runs of numbers."""
+MOST_FIELDS = 2_000_000
+"""Fields that are read of a file, without long runs of numbers or short texts."""
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _FIXED = {_FIXED64: 8, _FIXED32: 4}
-# Numbers of a list come as a field each. So long a run of them is passed over at once.
+# Numbers and texts of a list come as a field each. So long a run of them is passed over at once.
 _WORTH_SKIPPING = 16
 _LOOK_BYTES = 1 << 20
 
@@ -49,10 +49,15 @@ class Field(NamedTuple):
 
 
 class WireReader:
-    """Reads messages of one file, of which it reads so many fields at most."""
+    """Reads messages of one file.
 
-    def __init__(self, most: int = MOST_FIELDS) -> None:
-        self._left = most
+    Args:
+        lists: Tags, of one byte, of which a long run is passed over.
+        most: Fields that are read.
+    """
+
+    def __init__(self, lists: Container[int] = (), most: int = MOST_FIELDS) -> None:
+        self._lists, self._left = lists, most
 
     def fields(self, content: memoryview) -> Iterator[Field]:
         """Yields a message's fields in order, without long runs of numbers.
@@ -68,7 +73,7 @@ class WireReader:
             start, before = place, tag
             tag, place = _varint(content, place)
             alike = alike + 1 if tag == before else 0
-            if alike >= _WORTH_SKIPPING and tag < 128 and tag & 7 in (_VARINT, _FIXED32):
+            if alike >= _WORTH_SKIPPING and tag in self._lists:
                 skipped = _skip_run(content, start, tag)
                 if skipped > start:
                     place = skipped
@@ -105,7 +110,12 @@ def _value(content: memoryview, place: int, kind: int) -> tuple[int | memoryview
 
 
 def _skip_run(content: memoryview, start: int, tag: int) -> int:
-    """Returns where fields of one tag of a single byte, and of numbers, end; at least `start`."""
+    """Returns where fields of one tag of a single byte end; at least `start`.
+
+    They are numbers, or texts of less than 128 bytes.
+    """
+    if tag & 7 == _BYTES:
+        return _skip_texts(bytes(content[start : start + _LOOK_BYTES]), start, tag)
     bytes_n = np.frombuffer(content[start : start + _LOOK_BYTES], np.uint8)
     if tag & 7 == _FIXED32:
         tags_n = bytes_n[: len(bytes_n) // 5 * 5 : 5]
@@ -120,3 +130,14 @@ def _skip_run(content: memoryview, start: int, tag: int) -> int:
     other_n = np.flatnonzero(~good_n)
     count = int(other_n[0]) if len(other_n) else len(good_n)
     return start + (int(numbers_n[count - 1]) + 1 if count else 0)
+
+
+def _skip_texts(content: bytes, start: int, tag: int) -> int:
+    """Returns where texts end that begin at the first byte, which is `start` in the file."""
+    place, last = 0, len(content) - 1
+    while place < last and content[place] == tag and content[place + 1] < 128:
+        following = place + 2 + content[place + 1]
+        if following > last + 1:
+            break
+        place = following
+    return start + place
