@@ -30,7 +30,7 @@ def test_the_cards_shown_are_valid_and_name_every_key() -> None:
     assert set(CARD) | set(CALL) == set(ModelCard.model_fields)
     assert ModelCard.model_validate({**CARD, **CALL}).call is not None
     paths = [each if isinstance(each, str) else each["path"] for each in JOBS]
-    assert {format_of(path) for path in paths} >= {"catboost", "keras", "onnx", "xgboost"}
+    assert {format_of(path) for path in paths} >= {"catboost", "keras", "onnx", "pt2", "xgboost"}
     table = PAGE.partition("\n## The card\n")[2].partition("\n## The network\n")[0]
     explained = re.findall(r"^\| (`[^|]+) \|", table, re.M)
     assert {name for row in explained for name in re.findall(r"`(\w+)`", row)} == {*CARD, *CALL}

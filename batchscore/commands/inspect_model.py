@@ -189,6 +189,9 @@ def _inspect_folder(address: str) -> ModelFound:
     )
 
 
+_LEAVE = ("model.allow_code: true, if you trust the file as you trust a program",)
+
+
 def _inspect_file(address: str) -> ModelFound:
     model, what, size, is_named = recognize(address)
     form, backend = model.format, backend_of(model.format)
@@ -212,7 +215,7 @@ def _inspect_file(address: str) -> ModelFound:
         bytes={model.weights: size},
         installed=_installed(backend),
         card=None,
-        missing=(*_to_install(backend), *lacks),
+        missing=(*_to_install(backend), *lacks, *(_LEAVE if backend.files_run_code else ())),
         job={**job, **more},
     )
 

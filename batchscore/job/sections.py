@@ -144,8 +144,18 @@ class InputSpec(Section):
 
 
 # Formats, and endings, of files that say themselves what they read: `models/backends/built_in.py`.
-_SELF_DESCRIBED = ("catboost", "keras", "lightgbm", "onnx", "sklearn", "xgboost")
-_SELF_DESCRIBED_ENDINGS = (".cbm", ".h5", ".json", ".keras", ".onnx", ".skops", ".txt", ".ubj")
+_SELF_DESCRIBED = ("catboost", "keras", "lightgbm", "onnx", "pt2", "sklearn", "xgboost")
+_SELF_DESCRIBED_ENDINGS = (
+    ".cbm",
+    ".h5",
+    ".json",
+    ".keras",
+    ".onnx",
+    ".pt2",
+    ".skops",
+    ".txt",
+    ".ubj",
+)
 
 
 class ModelSection(Section):
@@ -171,7 +181,8 @@ class ModelSection(Section):
         "`architecture`; `pt` is read as weights only, nothing is unpickled. `xgboost`, "
         "`lightgbm`, `catboost`, `onnx`, `keras` and `sklearn` need the path alone, and are the "
         "default for a path that ends in `.ubj` or `.json`, in `.txt`, in `.cbm`, in `.onnx`, in "
-        "`.keras` or `.h5`, and in `.skops`. Other packages may bring further formats.",
+        "`.keras` or `.h5`, and in `.skops`. `pt2`, for a path that ends in `.pt2`, also "
+        "needs `sha256` and `allow_code`. Other packages may bring further formats.",
     )
     architecture: FileFunction | None = Field(
         default=None,
@@ -192,6 +203,12 @@ class ModelSection(Section):
         description="Name, type and shape of each output, in the order that the module returns "
         "them; none given means one output, `score`, of the shape that the module returns. Needs "
         "`format`.",
+    )
+    allow_code: bool = Field(
+        default=False,
+        description="Whether loading the model may run code of its file. Only `pt2`, programs of "
+        "`torch.export`, can do so, and no such file is loaded without it. Set it for files that "
+        "you trust as you trust a program.",
     )
     version: Text | None = Field(
         default=None,

@@ -44,8 +44,19 @@ def resolve_model(section: ModelSection, base: str, code: Mapping[str, str] | No
             its framework is not installed.
     """
     model = _described(section, base, code)
+    _check_allowed(section, model)
     backend_of(model.format).require()
     return model
+
+
+def _check_allowed(section: ModelSection, model: Model) -> None:
+    """Raises ModelError where a file could run code that the job does not allow."""
+    if backend_of(model.format).files_run_code and not section.allow_code:
+        raise ModelError(
+            f"model {model.folder}/{model.weights}: loading a file of format {model.format!r} can "
+            "run code that is in it; if you trust it as you trust a program, add to model: "
+            "allow_code: true; otherwise save the model as ONNX or with its weights as safetensors"
+        )
 
 
 def _described(section: ModelSection, base: str, code: Mapping[str, str] | None) -> Model:

@@ -178,6 +178,7 @@ KEEPS: dict[str, Changes] = {
     "input.on_bad_shard": {"input.on_bad_shard": "quarantine"},
     "input.max_bad_shards": {"input.on_bad_shard": "quarantine", "input.max_bad_shards": 1},
     "model.path": {"model.path": "moved"},
+    "model.allow_code": {"model.allow_code": True},
     "output.path": {"output.path": "elsewhere"},
     "output.compression": {"output.compression": "snappy"},
     "output.retention_days": {"output.retention_days": 1},

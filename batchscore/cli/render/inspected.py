@@ -12,6 +12,7 @@ import yaml
 from batchscore.cli.render.results import count, size, table
 from batchscore.messages.addresses import redacted_address
 from batchscore.messages.wording import counted, one_line
+from batchscore.models.backends.registry import backend_of
 from batchscore.models.card import CardDumper, shape_text
 
 if TYPE_CHECKING:
@@ -91,6 +92,8 @@ def _versions(found: ModelFound) -> str:
 def _code(found: ModelFound) -> str:
     if not found.facts.runs_code:
         return "none: scoring runs no code of the file"
+    if backend_of(found.model.format).files_run_code:
+        return "can run: loading the file can run code that is in it, so a job has to allow that"
     if found.model.architecture:
         return f"runs: {one_line(found.model.architecture)} builds the network, when a job scores"
     return (

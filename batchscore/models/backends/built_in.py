@@ -12,7 +12,7 @@ class BuiltIn(NamedTuple):
         entry: Module and name, as an entry point has them.
         framework: The package that takes long to import.
         saver: The module whose SAVER writes its models to a folder.
-        others: Further packages whose objects are its models.
+        others: Further packages, or modules of one, whose objects are its models.
     """
 
     entry: str
@@ -29,6 +29,12 @@ _ONNX = BuiltIn(f"{_ROOM}.onnx.backend:BACKEND", "onnxruntime", f"{_ROOM}.onnx.s
 _SKLEARN = BuiltIn(f"{_ROOM}.sklearn.backend:BACKEND", "sklearn", f"{_ROOM}.sklearn.save")
 _KERAS = BuiltIn(f"{_ROOM}.keras.backend:BACKEND", "keras", f"{_ROOM}.keras.save")
 _CATBOOST = BuiltIn(f"{_ROOM}.catboost.backend:BACKEND", "catboost", f"{_ROOM}.catboost.save")
+_EXPORTED = BuiltIn(
+    f"{_ROOM}.torch.exported:BACKEND",
+    "torch",
+    f"{_ROOM}.torch.exported_saver",
+    ("torch.export",),
+)
 # Keras comes before torch: its models are modules of torch as well.
 FORMATS = {
     "catboost": _CATBOOST,
@@ -36,6 +42,7 @@ FORMATS = {
     "lightgbm": _LIGHTGBM,
     "onnx": _ONNX,
     "pt": _TORCH,
+    "pt2": _EXPORTED,
     "safetensors": _TORCH,
     "sklearn": _SKLEARN,
     "xgboost": _XGBOOST,
@@ -48,6 +55,7 @@ ENDINGS = {
     ".json": "xgboost",
     ".keras": "keras",
     ".onnx": "onnx",
+    ".pt2": "pt2",
     ".skops": "sklearn",
     ".txt": "lightgbm",
     ".ubj": "xgboost",

@@ -33,6 +33,11 @@ class FileSaver(Saver):
     def require_savable(self, model: Any) -> None:
         """Requires a file that says itself what it reads."""
         backend = backend_of(model.format)
+        if backend.files_run_code:
+            raise ModelError(
+                f"model {model.folder}/{model.weights}: loading it can run code that is in it; if "
+                "you trust it, give bs.save_model what torch.export.load returns, in Python"
+            )
         if backend.needs_architecture:
             raise ModelError(
                 f"model {model.folder}/{model.weights}: holds the weights of a network, and no "

@@ -121,6 +121,7 @@ class Backend(ABC):
         needs_architecture: Whether a card must name the code that builds the model.
         names_columns: Whether the files say which columns make the input, and name outputs.
         names_tensors: Whether the files name each input and output, with type and shape.
+        files_run_code: Whether loading a file can run code of it, so that a job must allow it.
         takes_call: Whether a card may say what of the model is called.
         takes_texts: Whether the models can have inputs of type `TEXT`.
         other_devices: What the models can compute on next to the CPU, without a number.
@@ -140,6 +141,7 @@ class Backend(ABC):
     needs_architecture: bool = False
     names_columns: bool = False
     names_tensors: bool = False
+    files_run_code: bool = False
     takes_call: bool = False
     takes_texts: bool = False
     other_devices: tuple[str, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -130,7 +131,7 @@ def saver_of(model: Any) -> Saver:
     The content of a file is one of ONNX.
     """
     # A wrapper of another library is an estimator of scikit-learn too, further up.
-    roots = [kind.__module__.partition(".")[0] for kind in type(model).__mro__]
+    roots = [each for kind in type(model).__mro__ for each in _packages(kind.__module__)]
     known = {name: each for each in FORMATS.values() for name in (each.framework, *each.others)}
     found = next((known[root] for root in roots if root in known), FORMATS["safetensors"])
     if isinstance(model, bytes) or hasattr(model, MODEL_PROTO):
@@ -138,6 +139,11 @@ def saver_of(model: Any) -> Saver:
     saver = import_module(found.saver).SAVER
     assert isinstance(saver, Saver)
     return saver
+
+
+def _packages(module: str) -> list[str]:
+    """Returns a module and the packages that it lies in, the outermost last."""
+    return [*itertools.accumulate(module.split("."), "{}.{}".format)][::-1]
 
 
 def draft_of_features(features: Features) -> Draft:

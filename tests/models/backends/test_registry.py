@@ -26,7 +26,9 @@ def test_a_package_adds_a_format(linear_format: Path) -> None:
 
 def test_an_unknown_format_says_which_are_known() -> None:
     """The message lists the formats, and says how others are installed."""
-    with pytest.raises(ModelError, match=r"expected one of .*pt, safetensors.*'batchscore.models'"):
+    with pytest.raises(
+        ModelError, match=r"expected one of .*pt, pt2, safetensors.*'batchscore.models'"
+    ):
         backend_of("tflite")
 
 

@@ -18,11 +18,9 @@ import h5py
 import keras
 import torch
 
-from batchscore.columnar.array_type import Array
-from batchscore.columnar.ragged import Ragged
 from batchscore.errors import ModelError
 from batchscore.messages.wording import one_line, reason
-from batchscore.models.backends.facts import Call, FileTensor, Inputs, OutputSpec, Promises
+from batchscore.models.backends.facts import FileTensor
 from batchscore.models.backends.keras.backend import tile_rows
 from batchscore.models.backends.keras.model_file import (
     CONFIGURATION,
@@ -32,13 +30,7 @@ from batchscore.models.backends.keras.model_file import (
     weights_of,
 )
 from batchscore.models.backends.keras.structure import Structure
-from batchscore.models.backends.pace import WORTH_S, Pace
-from batchscore.models.backends.protocol import Predictor
-from batchscore.models.backends.torch.forward import Forward
-from batchscore.models.backends.torch.load import describe_device
-from batchscore.models.backends.torch.measure import find_rows, first_rows
-from batchscore.models.backends.torch.micro_batch import MicroBatches
-from batchscore.models.backends.torch.staging import Staging
+from batchscore.models.backends.torch.plain_module import ModulePredictor
 from batchscore.models.loadable import Model, ModelOutput
 
 
@@ -104,25 +96,14 @@ def output_names(structure: Structure, outputs: tuple[ModelOutput, ...]) -> tupl
 
 
 @dataclass(frozen=True)
-class KerasPredictor(Predictor):
-    """A network with the card that it was loaded by.
+class KerasPredictor(ModulePredictor):
+    """A network of Keras.
 
     Args:
-        model: What the card says.
-        call: Calls the network.
         written: Version of the Keras that wrote it.
     """
 
-    model: Model
-    call: KerasCall
     written: str
-
-    @property
-    def promises(self) -> Promises:
-        """Tiles of one shape, one thread each."""
-        rows = tile_rows(self.model.inputs)
-        here = f"{keras.__version__}, torch {torch.__version__}"
-        return Promises(rows, True, "nan", self.call.device, 1, here)
 
     @property
     def notes(self) -> Mapping[str, str]:
@@ -131,40 +112,6 @@ class KerasPredictor(Predictor):
         if self.written.partition(".")[0] == here.partition(".")[0]:
             return {}
         return {"model file": f"written by Keras {self.written}, computed by Keras {here}"}
-
-    def __call__(self, inputs: Inputs) -> Mapping[str, Array]:
-        """Returns the outputs of any number of rows, computed in tiles."""
-        varying = {each.name: each.varying for each in self.model.inputs if each.varying}
-        declared = self.model.outputs
-        outputs = tuple(OutputSpec(each.name, each.dtype, each.shape) for each in declared)
-        first = next(iter(inputs.values()))
-        count = len(first.lengths_b if isinstance(first, Ragged) else first)
-        rows = tile_rows(self.model.inputs)
-        call = Call(outputs, self.call.device, rows=rows, varying=varying)
-        return self.called(call).predict(inputs, count)()
-
-    def called(self, call: Call) -> Forward:
-        """Returns how a run calls the network: in micro-batches on a GPU, in tiles on the CPU."""
-        begin = None
-        if call.device.startswith("cuda"):
-            name = f"model {self.model.name!r} on {describe_device(call.device)}"
-            begin = MicroBatches(Staging(call.device), name, call.halved).begin
-        return Forward(
-            self.call,
-            call.outputs,
-            call.device,
-            call.threads,
-            call.rows,
-            call.precision,
-            begin,
-            call.varying,
-            # One short tile tells nothing of long ones.
-            pace=Pace(0.0 if call.varying else WORTH_S),
-        )
-
-    def best_rows(self, call: Call, inputs: Inputs, rows: int) -> int:
-        """Returns the rows of the fastest call that fits into a GPU's memory."""
-        return find_rows(self.called(call), inputs, rows, first_rows(inputs, rows))
 
 
 def load_keras(model: Model, content: bytes, found: KerasFile, device: str) -> KerasPredictor:
@@ -195,7 +142,9 @@ def load_keras(model: Model, content: bytes, found: KerasFile, device: str) -> K
             f"{where}: Keras {here} cannot load it ({one_line(reason(error), 300)}); restore the "
             f"file, or save the model {again}"
         ) from error
-    return KerasPredictor(model, KerasCall(network, found.structure, device, names), written)
+    call, rows = KerasCall(network, found.structure, device, names), tile_rows(model.inputs)
+    version = f"{here}, torch {torch.__version__}"
+    return KerasPredictor(model, call, device, rows, False, version, written)
 
 
 def _as_keras_sees_it(folder: Path, content: bytes, found: KerasFile) -> Path:

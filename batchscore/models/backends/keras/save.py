@@ -7,7 +7,7 @@ import json
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +18,10 @@ import numpy as np
 import pyarrow as pa
 
 from batchscore.columnar.array_type import Array
-from batchscore.errors import InputError, ModelError
-from batchscore.messages.wording import counted, nearest, one_line, reason, type_of
+from batchscore.errors import ModelError
+from batchscore.messages.wording import counted, one_line, reason, type_of
 from batchscore.models.backends.calling import Calls
-from batchscore.models.backends.facts import FileTensor, Inputs, Outputs
+from batchscore.models.backends.facts import Inputs, Outputs
 from batchscore.models.backends.keras.backend import KerasBackend
 from batchscore.models.backends.keras.model_file import (
     CONFIGURATION,
@@ -29,12 +29,11 @@ from batchscore.models.backends.keras.model_file import (
     read_keras_file,
 )
 from batchscore.models.backends.keras.predictor import KerasCall, KerasPredictor
-from batchscore.models.backends.saving import Asked, Draft, Saver, draft_of_features
+from batchscore.models.backends.saving import Asked, Draft, Saver
+from batchscore.models.backends.tensor_saving import draft_of_tensors, tensor_card
 from batchscore.models.backends.torch.forward import Forward
 from batchscore.models.backends.torch.save import keeping_threads
-from batchscore.models.features import dump_features
 from batchscore.models.loadable import Model
-from batchscore.models.sampled_inputs import declare_inputs
 
 _WEIGHTS_FILE = "model.keras"
 _DATE = (1980, 1, 1, 0, 0, 0)
@@ -53,6 +52,7 @@ class KerasSaver(Saver):
         """Returns the Keras model of a file."""
         loaded = KerasBackend().load(model, "cpu")
         assert isinstance(loaded, KerasPredictor)
+        assert isinstance(loaded.call, KerasCall)
         return loaded.call.network
 
     def require_savable(self, model: Any) -> None:
@@ -68,32 +68,13 @@ class KerasSaver(Saver):
 
     def draft(self, model: Any, rows: pa.RecordBatch, asked: Asked) -> Draft:
         """Takes the inputs of the model, and the columns that fill them."""
-        known = read_keras_file(_content(model)).inputs
-        if asked.features is not None:
-            if asked.columns or asked.inputs:
-                raise InputError(
-                    "features: already say which columns make each input, and its type; leave "
-                    "columns and inputs out"
-                )
-            return draft_of_features(asked.features)
-        sources = _sources(known, rows, asked.columns)
-        given = {each.name: _declared(each, asked.inputs) for each in known}
-        for name in asked.inputs or {}:
-            if name not in given:
-                raise InputError(f"inputs: the model has no input {name!r}; {nearest(name, given)}")
-        return Draft(sources, declare_inputs(rows, sources, "float32", given), None)
+        return draft_of_tensors(read_keras_file(_content(model)).inputs, rows, asked)
 
     def described(
         self, model: Any, draft: Draft, asked: Asked
     ) -> tuple[dict[str, Any], dict[str, bytes]]:
         """Returns the inputs, and the file."""
-        files = {_WEIGHTS_FILE: _content(model)}
-        card: dict[str, Any] = {"format": "keras", "weights": _WEIGHTS_FILE}
-        card["inputs"] = {n: t.model_dump(exclude_unset=True) for n, t in draft.declared.items()}
-        if draft.features is not None:
-            files["preprocessing.json"] = dump_features(draft.features).encode()
-            card["preprocessing"] = "preprocessing.json"
-        return card, files
+        return tensor_card("keras", _WEIGHTS_FILE, _content(model), draft)
 
     def calls(self, model: Any, rows: pa.RecordBatch, draft: Draft, asked: Asked) -> Calls:
         """Returns the model's own `predict`; for rows of varying length, calls as of a run."""
@@ -144,41 +125,6 @@ def _named(asked: Sequence[str], own: Sequence[str]) -> tuple[str, ...]:
             "are given; give one for each, in that order"
         )
     return tuple(asked)
-
-
-def _sources(
-    known: Sequence[FileTensor],
-    rows: pa.RecordBatch,
-    given: Mapping[str, Sequence[str]] | None,
-) -> dict[str, tuple[str, ...]]:
-    """Returns the columns that fill each input: those given, the one of its name, or all."""
-    names = [each.name for each in known]
-    for name in given or {}:
-        if name not in names:
-            raise InputError(f"columns: the model has no input {name!r}; {nearest(name, names)}")
-    made = dict[str, tuple[str, ...]]()
-    for each in known:
-        made[each.name] = tuple((given or {}).get(each.name, (each.name,)))
-    (first, *more), every = known, tuple(rows.schema.names)
-    if not given and not more and first.name not in every and first.shape == (len(every),):
-        made[first.name] = every
-    missing = next(
-        (n for n in made if n not in (given or {}) and made[n] == (n,) and n not in every), None
-    )
-    if missing is not None:
-        raise InputError(
-            f"sample: has no column {missing!r}, an input of the model; name the columns that fill "
-            f"it: columns={{{missing!r}: {[*every[:3]]}}}, or give features"
-        )
-    return made
-
-
-def _declared(known: FileTensor, given: Mapping[str, Mapping[str, Any]] | None) -> dict[str, Any]:
-    """Returns what the model says of an input, and what the caller says of it."""
-    asked = dict((given or {}).get(known.name, {}))
-    shape = known.shape or ()
-    sizes = {} if None in shape[1:] else {"shape": [*shape]}
-    return {"type": known.dtype, **sizes, **asked}
 
 
 def _content(model: Any) -> bytes:
