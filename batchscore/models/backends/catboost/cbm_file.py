@@ -159,7 +159,7 @@ def _version(info: dict[str, str]) -> tuple[int, ...]:
 
 
 def _loss(info: dict[str, str]) -> str:
-    if "params" in info:
+    if info.get("params"):  # a sum of models has none, or an empty text
         given: Any = json.loads(info["params"]).get("loss_function", {})
     else:
         given = info.get("loss_function", "")

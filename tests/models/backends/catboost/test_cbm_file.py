@@ -52,6 +52,20 @@ def test_classes_are_the_labels_of_training(catboost_models: Path) -> None:
     assert labels["counts"] == ()
 
 
+def test_a_sum_of_models_says_its_loss_function_too(catboost_models: Path, tmp_path: Path) -> None:
+    """Such a file has no parameters of a training; when it is saved again, an empty text."""
+    import catboost
+
+    one = catboost.CatBoost().load_model(str(catboost_models / "early.cbm"))
+    catboost.sum_models([one, one]).save_model(str(tmp_path / "sum.cbm"))
+    catboost.CatBoost().load_model(str(tmp_path / "sum.cbm")).save_model(
+        str(tmp_path / "again.cbm")
+    )
+    for name in ("sum", "again"):
+        found = read_cbm_file(read(tmp_path, name))
+        assert (found.loss, found.trees) == ("RMSE", 2 * one.tree_count_)
+
+
 def test_reading_imports_no_catboost(catboost_models: Path) -> None:
     """A launcher inspects a file before it decides to import anything."""
     code = (
