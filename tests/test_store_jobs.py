@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
@@ -26,7 +27,15 @@ from batchscore.job import load_job
 from batchscore.plan import make_plan
 from batchscore.storage import retries
 from batchscore.storage.store import Store, open_filesystem
-from tests.factory import change_job, make_rows, run_cli, run_json, write_job, write_shard
+from tests.factory import (
+    change_job,
+    make_rows,
+    run_cli,
+    run_json,
+    write_job,
+    write_model,
+    write_shard,
+)
 from tests.servers import STORES, Fault, ObjectStore, running, running_proxy
 from tests.waiting import wait_until
 
@@ -350,3 +359,29 @@ def test_an_object_that_was_replaced_since_it_was_looked_at_is_not_moved(
         tags = {path: found.tag for path, found in store.find(["a"]).items()}
         store.move_all([("a", "b")], tags=tags)
         assert (store.exists("a"), store.read("b")) == (False, b"else")
+
+
+def test_a_first_job_may_lie_in_a_store_with_all_that_it_names(
+    server: ObjectStore, tmp_path: Path
+) -> None:
+    """`init` takes data, a model and the job's folder at addresses, and the job can be run."""
+    with server.at(server.port):
+        bucket = server.make_bucket(f"b-{uuid.uuid4().hex}")
+        folder = write_model(tmp_path / "model")
+        write_shard(tmp_path / "rows.parquet")
+        filesystem, _ = open_filesystem(bucket)
+        for file in folder.iterdir():
+            filesystem.put_file(str(file), f"{bucket}/model/{file.name}")
+        for day in ("2026-01-01", "2026-01-02"):
+            filesystem.put_file(
+                str(tmp_path / "rows.parquet"), f"{bucket}/data/date={day}/a.parquet"
+            )
+        words = ("init", f"{bucket}/data", f"{bucket}/model", "-o", f"{bucket}/jobs")
+        done = run_cli(*words, "--inputs", "x=a,b")
+        assert done.exit_code == 0, done.output
+        assert f"check {bucket}/jobs/job.yaml --param date=2026-01-02" in done.output
+        done = run_cli("run", f"{bucket}/jobs/job.yaml", "--param", "date=2026-01-01")
+        assert done.exit_code == 0, done.output
+        assert "scored 300 + rejected 0" in done.output
+        again = run_cli(*words, "--inputs", "x=a,b")
+        assert "there is a job file already" in again.output

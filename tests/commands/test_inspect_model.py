@@ -261,7 +261,17 @@ def test_other_files_are_one_message(
     message = refusal_of(path)
     assert path.name in message
     assert [words for words in says if words not in message] == []
-    assert not (tmp_path / "harm").exists()
+    job = factory.write_job(tmp_path / "job", {"model": str(path)})
+    for words in (
+        ("check", job),
+        ("model", "save", path, "-o", tmp_path / "saved", "--sample", tmp_path / "job"),
+        ("init", tmp_path / "job", path, "-o", tmp_path / "made"),
+    ):
+        done = factory.run_cli(*words)
+        assert done.exit_code == 2, done.output
+        assert done.output.count("INVALID") == 1
+        assert path.name in done.output
+    assert not any((tmp_path / name).exists() for name in ("harm", "saved", "made"))
 
 
 @pytest.mark.parametrize(
