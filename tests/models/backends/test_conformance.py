@@ -201,6 +201,32 @@ def keras_case(folder: Path) -> Case:
     return Case(model, numbers(), own)
 
 
+def sklearn_case(folder: Path) -> Case:
+    """Returns a pipeline of an array, as its own predict_proba scores it."""
+    import skops.io
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    x_bf = numbers()["x"].astype(np.float64)
+    fitted = make_pipeline(StandardScaler(), LogisticRegression()).fit(x_bf, x_bf[:, 1] > 0)
+    folder.mkdir()
+    skops.io.dump(fitted, folder / "line.skops")
+    model = single_file_model(
+        str(folder / "line.skops"),
+        format="sklearn",
+        architecture=None,
+        inputs=[ModelInput("x", "float64", (2,), ("a", "b"))],
+        outputs=(),
+        base=str(folder),
+    )
+
+    def own(inputs: Inputs) -> Mapping[str, Array]:
+        return {"score": fitted.predict_proba(inputs["x"])[:, 1]}
+
+    return Case(model, {"x": x_bf}, own, tolerance=1e-14)
+
+
 def linear_case(folder: Path) -> Case:
     def own(inputs: Inputs) -> Mapping[str, Array]:
         x = inputs["x"]
@@ -223,8 +249,12 @@ def linear_case(folder: Path) -> Case:
         onnx_case,
         keras_case,
         catboost_case,
+        sklearn_case,
     ],
-    ids=["torch", "onednn", "linear", "xgboost", "lightgbm", "onnx", "keras", "catboost"],
+    ids=[
+        *("torch", "onednn", "linear", "xgboost", "lightgbm"),
+        *("onnx", "keras", "catboost", "sklearn"),
+    ],
 )
 def test_a_backend_keeps_its_promises(
     make: Callable[[Path], Case],

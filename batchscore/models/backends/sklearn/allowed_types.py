@@ -97,6 +97,7 @@ mixture._gaussian_mixture GaussianMixture
 """)
 # Each value is computed of its row's own values, by the same steps whatever the other rows are.
 _EXACT_TRANSFORMERS = _places("""
+feature_extraction.text CountVectorizer HashingVectorizer TfidfTransformer TfidfVectorizer
 feature_selection._from_model SelectFromModel
 feature_selection._rfe RFE RFECV
 feature_selection._sequential SequentialFeatureSelector

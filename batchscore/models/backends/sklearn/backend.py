@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from batchscore.columnar.texts import TEXT
 from batchscore.errors import ModelError
 from batchscore.models.backends.facts import DEFAULT_OUTPUT, Facts, OutputSpec
 from batchscore.models.backends.protocol import Backend, Predictor
@@ -23,6 +24,7 @@ class SklearnBackend(Backend):
     unpinned = ("sklearn",)
     names_columns = True
     takes_call = True
+    takes_texts = True
     is_fragile = True
     preloads = ("batchscore.models.backends.sklearn.predictor",)
 
@@ -76,13 +78,13 @@ def facts_of(found: DescribedFile, model: Model) -> Facts:
     """Returns what a file says as all backends say it."""
     call = call_of_skops(found, model)
     name = model.outputs[0].name if model.outputs else DEFAULT_OUTPUT
-    given = model.inputs[0].name if model.inputs else INPUT
+    given = next((each.name for each in model.inputs if each.dtype != TEXT), INPUT)
     said = {"estimators": ", ".join(found.estimators), "call": call.said(found.labels)}
     if found.labels:
         said["classes"] = ", ".join(map(str, found.labels))
     is_named = found.names or found.has_frame
     return Facts(
-        inputs={given: (len(found.frame.read),)},
+        inputs={given: (len(found.frame.numbers),)} if found.frame.numbers else {},
         outputs={name: call.shape},
         versions={"scikit-learn": found.version},
         columns=found.frame.file_columns if is_named else (),

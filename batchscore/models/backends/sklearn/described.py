@@ -25,6 +25,7 @@ from batchscore.models.backends.sklearn.frames import (
     load_frame,
     of_numbers,
 )
+from batchscore.models.backends.sklearn.node_checks import VECTORIZERS
 from batchscore.models.backends.sklearn.pipeline_results import Results, usual_results
 from batchscore.models.backends.sklearn.skops_archive import SkopsArchive, open_archive
 from batchscore.models.backends.sklearn.skops_objects import build_part, refuse_type
@@ -106,8 +107,9 @@ def _described(archive: SkopsArchive) -> DescribedFile:
     role = role_of(_full(last))
     first = _first(archive.schema)
     names = tuple(str(each) for each in _part(archive, first, "feature_names_in_", ()))
-    features = int(_part(archive, first, "n_features_in_", len(names)))
-    labels = tuple(_part(archive, last, "classes_", ()))
+    # What reads one column of texts alone does not say how many there are.
+    features = int(_part(archive, first, "n_features_in_", len(names) or 1))
+    labels = _labels(_part(archive, last, "classes_", ()))
     if not 0 < features <= _MOST_FEATURES or (names and len(names) != features):
         raise ValueError(f"{len(names)} names of {features} features")
     member = archive.document(MEMBER)
@@ -128,15 +130,25 @@ def _described(archive: SkopsArchive) -> DescribedFile:
         role,
         names,
         features,
-        tuple(each.item() if hasattr(each, "item") else each for each in labels),
+        labels,
         frame,
         results,
         member is not None,
     )
 
 
+def _labels(found: Any) -> tuple[Any, ...]:
+    if isinstance(found, list):
+        raise ModelError(
+            "a classifier of several targets is not scored; save one model for each target"
+        )
+    return tuple(each.item() if hasattr(each, "item") else each for each in found)
+
+
 def _texts(archive: SkopsArchive, full: str, state: Mapping[str, Any]) -> list[str]:
     """Returns the columns whose texts an encoder tells apart, by whatever name it knows."""
+    if full.rpartition(".")[2] in VECTORIZERS:
+        return [""]
     if full.rpartition(".")[2] not in _ENCODERS:
         return []
     known = _attributes(state).get("categories_", {}).get("content", ())

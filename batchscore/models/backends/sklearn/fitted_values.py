@@ -14,6 +14,7 @@ import numpy as np
 
 from batchscore.columnar.array_type import Array
 from batchscore.errors import ModelError
+from batchscore.models.backends.sklearn.node_checks import VECTORIZERS
 
 Names = Sequence[str] | None
 """Names of the columns that a step gets; None where they are not known any more."""
@@ -28,12 +29,14 @@ class FittedValues:
         anywhere: Those of steps whose columns are not known.
         takes_none: Whether a gap among texts is None and not NaN.
         unused: Columns that nothing reads.
+        free: Columns of free texts.
     """
 
     by_column: dict[str, dict[Any, None]] = field(default_factory=dict)
     anywhere: dict[Any, None] = field(default_factory=dict)
     takes_none: bool = False
     unused: set[str] = field(default_factory=set)
+    free: set[str] = field(default_factory=set)
 
     def of(self, column: str) -> tuple[Any, ...]:
         """Returns the values of a column, each once."""
@@ -63,7 +66,7 @@ def fitted_values(estimator: Any, names: Sequence[str]) -> FittedValues:
     """Returns what an estimator knows of its columns.
 
     Raises:
-        ModelError: It reads free texts, of which no values are known.
+        ModelError: It reads free texts that are no column of the table.
     """
     found = FittedValues()
     _look(estimator, names, found)
@@ -74,11 +77,14 @@ def fitted_values(estimator: Any, names: Sequence[str]) -> FittedValues:
 def _look(each: Any, names: Names, found: FittedValues) -> Names:
     """Adds what an estimator knows; returns the names of the columns that it makes."""
     kind = type(each).__name__
-    if type(each).__module__.startswith("sklearn.feature_extraction"):
-        raise ModelError(
-            f"{kind} reads free texts, which are not passed to pipelines yet; make numbers of them "
-            "before, such as in a preprocess function"
-        )
+    if kind in VECTORIZERS:
+        if names is None or len(names) != 1:
+            raise ModelError(
+                f"{kind} reads a column that other steps made; give it a column of the table, as "
+                "in make_column_transformer((vectorizer, 'text'))"
+            )
+        found.free.add(names[0])
+        return None
     if kind == "Pipeline":
         for _, step in each.steps:
             names = _look(step, names, found)

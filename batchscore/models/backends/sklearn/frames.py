@@ -38,7 +38,7 @@ class FrameColumn:
 
     Args:
         name: Its name.
-        type: NumPy type of numbers; `text` or `category`.
+        type: NumPy type of numbers; `text` or `category` of codes, or `free` for free texts.
         values: What a coded column may hold, in the order of its codes; None for plain numbers.
         null: What a gap is among texts: `nan` or `none`.
         nulls: What becomes of rows with a gap: the pipeline takes them, or they are rejected.
@@ -63,15 +63,27 @@ class TrainingFrame:
     Args:
         columns: In order.
         is_array: Whether it was an array, without names.
+        is_series: Whether it was one column of texts, without a frame around it.
     """
 
     columns: tuple[FrameColumn, ...]
     is_array: bool = False
+    is_series: bool = False
 
     @property
     def read(self) -> tuple[FrameColumn, ...]:
-        """The columns that the pipeline reads, one number of a row each."""
+        """The columns that the pipeline reads."""
         return tuple(each for each in self.columns if each.is_read)
+
+    @property
+    def numbers(self) -> tuple[FrameColumn, ...]:
+        """Those that are one number of a row each."""
+        return tuple(each for each in self.read if each.type != "free")
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Names of those that are free texts."""
+        return tuple(each.name for each in self.read if each.type == "free")
 
     @property
     def file_columns(self) -> tuple[FileColumn, ...]:
@@ -81,32 +93,43 @@ class TrainingFrame:
                 each.name,
                 each.values,
                 each.values is not None or each.type == "text",
+                each.type == "free",
                 unseen=each.unseen,
                 nulls=each.nulls,
             )
             for each in self.read
         )
 
-    def split(self, rows_bf: Array) -> Iterator[tuple[Array, Any]]:
+    def split(self, rows_bf: Array, texts: Mapping[str, Array]) -> Iterator[tuple[Array, Any]]:
         """Returns the rows in at most two frames or arrays, each with the places of its rows.
 
         Integers with a gap are floats in pandas. So rows with one have a frame of their own, and
         no row has its types from another.
+
+        Args:
+            rows_bf: The numbers.
+            texts: The free texts (b,) by column.
         """
-        whole = [n for n, each in enumerate(self.read) if _is_whole(each)]
+        whole = [n for n, each in enumerate(self.numbers) if _is_whole(each)]
         gap_b = np.isnan(rows_bf[:, whole]).any(axis=1)
         for has_gaps in (False, True):
             places = np.flatnonzero(gap_b == has_gaps)
             if len(places):
                 part_bf = rows_bf if len(places) == len(rows_bf) else rows_bf[places]
-                yield places, self._made(part_bf, has_gaps)
+                part = {name: text_b[places] for name, text_b in texts.items()}
+                yield places, self._made(part_bf, part, has_gaps)
 
-    def _made(self, rows_bf: Array, has_gaps: bool) -> Any:
+    def _made(self, rows_bf: Array, texts: Mapping[str, Array], has_gaps: bool) -> Any:
         import pandas as pd
 
-        numbers = iter(range(len(self.read)))
+        if self.is_series:
+            return next(iter(texts.values()))
+        numbers = iter(range(len(self.numbers)))
         made: dict[str, Any] = {}
         for each in self.columns:
+            if each.name in texts:
+                made[each.name] = pd.Series(texts[each.name], dtype=object)
+                continue
             value_b = rows_bf[:, next(numbers)] if each.is_read else np.full(len(rows_bf), np.nan)
             made[each.name] = _column(each, value_b, has_gaps)
         found = pd.DataFrame(made, copy=False)
@@ -165,7 +188,7 @@ def load_frame(found: Any) -> tuple[TrainingFrame, Mapping[str, Any]]:
         str(name): (str(kind), tuple(int(size) for size in shape))
         for name, (kind, shape) in found["results"].items()
     }
-    return TrainingFrame(columns, bool(found["is_array"])), results
+    return TrainingFrame(columns, bool(found["is_array"]), bool(found["is_series"])), results
 
 
 def _loaded(found: Mapping[str, Any]) -> FrameColumn:
@@ -173,7 +196,7 @@ def _loaded(found: Mapping[str, Any]) -> FrameColumn:
     made = FrameColumn(**{**found, "values": None if values is None else tuple(values)})
     fits = (
         isinstance(made.name, str)
-        and made.type in _TYPES | {"text", "category"}
+        and made.type in _TYPES | {"text", "category", "free"}
         and made.null in ("nan", "none")
         and made.nulls in ("keep", "reject")
         and made.unseen in ("own", "reject")

@@ -12,6 +12,9 @@ import numpy as np
 
 from batchscore.columnar.array_type import Array
 
+VECTORIZERS = ("CountVectorizer", "HashingVectorizer", "TfidfVectorizer")
+"""What reads free texts."""
+
 
 def check_tree_state(given: Any, attributes: Mapping[str, Any]) -> None:
     """Raises ValueError for nodes that scikit-learn would follow out of its memory."""
@@ -68,6 +71,8 @@ def check_objects(estimator: Any) -> None:
             _check_members(each, name)
         if name.startswith("HistGradientBoosting"):
             _check_boosting(each)
+        if name in VECTORIZERS:
+            _check_vectorizer(each, name)
         if name in ("SVC", "NuSVC", "SVR", "NuSVR", "OneClassSVM"):
             _check_vectors(each)
         for key in ("_fit_X", "cluster_centers_"):
@@ -143,6 +148,13 @@ def _check_binned(tree: Any, is_categorical_f: Array) -> None:
     _check_range(nodes["bitset_idx"][by_set_n], len(sets), "set of categories")
     if not is_categorical_f[nodes["feature_idx"][by_set_n]].all():
         raise ValueError("a split by categories is on a feature of numbers")
+
+
+def _check_vectorizer(each: Any, name: str) -> None:
+    """Requires texts to be texts, and not names of files, and words to have places of their own."""
+    words = getattr(each, "vocabulary_", {})
+    if each.input != "content" or sorted(words.values()) != [*range(len(words))]:
+        raise ValueError(f"{name} reads files, or its words have other places than are declared")
 
 
 def _check_vectors(each: Any) -> None:

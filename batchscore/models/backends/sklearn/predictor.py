@@ -17,6 +17,7 @@ from sklearn.pipeline import Pipeline
 from threadpoolctl import ThreadpoolController
 
 from batchscore.columnar.array_type import Array
+from batchscore.columnar.texts import TEXT, Texts
 from batchscore.errors import ModelError, StepError
 from batchscore.messages.wording import one_line
 from batchscore.models.backends.facts import DEFAULT_OUTPUT, TILE_ROWS, Inputs, Promises
@@ -64,10 +65,13 @@ class PipelinePredictor(Predictor):
 
     def __call__(self, inputs: Inputs) -> Mapping[str, Array]:
         """Returns the output of each row."""
-        rows_bf = np.ascontiguousarray(inputs[self.given], np.float64)
+        texts = {name: _spelled(inputs, name) for name in self.frame.texts}
+        count = max((len(text_b) for text_b in texts.values()), default=0)
+        given = inputs[self.given] if self.frame.numbers else np.empty((count, 0))
+        rows_bf = np.ascontiguousarray(given, np.float64)
         made = np.empty((len(rows_bf), *self.call.shape), self.call.kind)
         with self.pools.limit(limits={"blas": 1, "openmp": self.threads}), quiet():
-            for places, rows in self.frame.split(rows_bf):
+            for places, rows in self.frame.split(rows_bf, texts):
                 made[places] = self._of(rows)
         return {self.made: made}
 
@@ -98,6 +102,14 @@ class PipelinePredictor(Predictor):
         return call_estimator(self.last, self.call, dense)
 
 
+def _spelled(inputs: Inputs, column: str) -> Array:
+    """Returns the texts of a column; its input has another name if numbers have that one."""
+    found = inputs.get(column)
+    texts = found if isinstance(found, Texts) else inputs[f"{column}_"]
+    assert isinstance(texts, Texts)
+    return texts.spelled()
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Leaves out warnings of scikit-learn, such as of categories that are not known."""
@@ -115,7 +127,7 @@ def load_pipeline(
         ModelError: It is of another version, damaged, or holds what is not loaded.
     """
     require_same_version(found.version, str(sklearn.__version__))
-    given = model.inputs[0].name if model.inputs else INPUT
+    given = next((each.name for each in model.inputs if each.dtype != TEXT), INPUT)
     made = model.outputs[0].name if model.outputs else DEFAULT_OUTPUT
     return predictor_of(built(found), found, call, threads, given, made)
 

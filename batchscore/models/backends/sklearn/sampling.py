@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,13 @@ import pyarrow as pa
 
 from batchscore.columnar.array_type import Array
 from batchscore.columnar.arrays import to_numpy
+from batchscore.columnar.texts import Texts, make_texts
 from batchscore.errors import BatchscoreError, InputError
 from batchscore.messages.wording import nearest
+from batchscore.models.backends.facts import Inputs
 from batchscore.models.backends.sklearn.fitted_values import FittedValues, fitted_values
 from batchscore.models.backends.sklearn.frames import FrameColumn, Null, TrainingFrame
+from batchscore.models.backends.sklearn.node_checks import VECTORIZERS
 from batchscore.models.backends.sklearn.predictor import PipelinePredictor
 from batchscore.models.column_values import TEXTS, plain_type, plain_values
 
@@ -34,7 +38,16 @@ def frame_of(estimator: Any, rows: pa.RecordBatch, names: Sequence[str]) -> Trai
     """
     is_array = not hasattr(estimator, "feature_names_in_")
     known = fitted_values(estimator, names)
-    return TrainingFrame(tuple(_column(each, rows, known) for each in names), is_array)
+    columns = tuple(_column(each, rows, known) for each in names)
+    return TrainingFrame(columns, is_array, reads_series(estimator))
+
+
+def reads_series(estimator: Any) -> bool:
+    """Tells whether an estimator reads one column of texts, without a frame around it."""
+    each = estimator
+    while type(each).__name__ == "Pipeline":
+        each = each.steps[0][1]
+    return type(each).__name__ in VECTORIZERS
 
 
 def _column(name: str, rows: pa.RecordBatch, known: FittedValues) -> FrameColumn:
@@ -47,6 +60,8 @@ def _column(name: str, rows: pa.RecordBatch, known: FittedValues) -> FrameColumn
         )
     column = rows.column(name)
     kind = plain_type(column.type)
+    if name in known.free:
+        return FrameColumn(name, "free", nulls="reject")
     null: Null = "none" if known.takes_none else "nan"
     if isinstance(column, pa.DictionaryArray):
         own = dict.fromkeys([*column.dictionary.to_pylist(), *known.of(name)])
@@ -92,17 +107,17 @@ def with_policies(
         rows: The sample.
         estimator: The pipeline in memory, whose categories of numbers are taken.
     """
-    row_f = _complete_row(frame, rows)
+    row_f, texts = _complete_row(frame, rows), _one_text(frame, rows)
     known = fitted_values(estimator, [each.name for each in frame.columns])
-    settled = []
-    for place, each in enumerate(frame.read):
-        if not _takes(predictor, row_f, place, np.nan):
+    settled = {}
+    for place, each in enumerate(frame.numbers):
+        tried = partial(_takes, predictor, texts, row_f, place)
+        if not tried(np.nan):
             each = replace(each, nulls="reject")
-        if not _takes(predictor, row_f, place, _strange(each, row_f[place])):
+        if not tried(_strange(each, row_f[place])):
             each = replace(each, unseen="reject", values=each.values or _whole(each, known))
-        settled.append(each)
-    found = iter(settled)
-    columns = tuple(next(found) if each.is_read else each for each in frame.columns)
+        settled[each.name] = each
+    columns = tuple(settled.get(each.name, each) for each in frame.columns)
     return replace(frame, columns=columns)
 
 
@@ -117,11 +132,13 @@ def _strange(column: FrameColumn, value: float) -> float:
     return float(value) + _STRANGE + 0.5
 
 
-def _takes(predictor: PipelinePredictor, row_f: Array, place: int, value: float) -> bool:
+def _takes(
+    predictor: PipelinePredictor, texts: Inputs, row_f: Array, place: int, value: float
+) -> bool:
     changed_f = row_f.copy()
     changed_f[place] = value
     try:
-        predictor({predictor.given: changed_f[None]})
+        predictor({predictor.given: changed_f[None], **texts})
     except BatchscoreError:
         return False
     return True
@@ -145,9 +162,21 @@ def _complete_row(frame: TrainingFrame, rows: pa.RecordBatch) -> Array:
     columns = [
         feature_of("sample", each.name, known, "float64").encode(rows.column(each.name))
         for each, known in zip(frame.read, frame.file_columns, strict=True)
+        if each.type != "free"
     ]
+    if not columns:
+        return np.empty(0)
     matrix_bf = np.stack(columns, axis=1)
     return np.asarray(matrix_bf[np.isnan(matrix_bf).sum(axis=1).argmin()])
+
+
+def _one_text(frame: TrainingFrame, rows: pa.RecordBatch) -> dict[str, Texts]:
+    """Returns a text of each column of free texts."""
+    found = {}
+    for name in frame.texts:
+        known = [text for text in plain_values(rows.column(name)).to_pylist() if text is not None]
+        found[name] = make_texts([str(known[0] if known else "").encode()])
+    return found
 
 
 def own_rows(rows: pa.RecordBatch, frame: TrainingFrame) -> Any:
@@ -162,7 +191,7 @@ def own_rows(rows: pa.RecordBatch, frame: TrainingFrame) -> Any:
         column = rows.column(each.name)
         if isinstance(column, pa.DictionaryArray):
             made[each.name] = pd.Categorical(column.to_pylist(), [*(each.values or ())])
-        elif each.type == "text":
+        elif each.type in ("text", "free"):
             gap = None if each.null == "none" else np.nan
             texts = [gap if text is None else text for text in plain_values(column).to_pylist()]
             made[each.name] = pd.Series(texts, dtype=object)
@@ -170,5 +199,7 @@ def own_rows(rows: pa.RecordBatch, frame: TrainingFrame) -> Any:
             made[each.name] = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
         else:
             made[each.name] = to_numpy(column)
+    if frame.is_series:
+        return next(iter(made.values()))
     found = pd.DataFrame(made)
     return found.to_numpy() if frame.is_array else found

@@ -22,7 +22,7 @@ from sklearn.utils.validation import check_is_fitted
 from batchscore.errors import InputError, ModelError
 from batchscore.messages.wording import counted, one_line, reason, type_of
 from batchscore.models.backends.calling import Calls
-from batchscore.models.backends.saving import Asked, Draft, Saver
+from batchscore.models.backends.saving import Asked, Draft, Saver, draft_of_features
 from batchscore.models.backends.sklearn.backend import described, require_prediction
 from batchscore.models.backends.sklearn.described import DescribedFile, read_skops_file
 from batchscore.models.backends.sklearn.frames import MEMBER, TrainingFrame, dump_frame
@@ -33,13 +33,16 @@ from batchscore.models.backends.sklearn.pipeline_results import (
     settle_results,
 )
 from batchscore.models.backends.sklearn.predictor import built, predictor_of, quiet
-from batchscore.models.backends.sklearn.sampling import frame_of, own_rows, with_policies
+from batchscore.models.backends.sklearn.sampling import (
+    frame_of,
+    own_rows,
+    reads_series,
+    with_policies,
+)
 from batchscore.models.backends.sklearn.skops_archive import SCHEMA
 from batchscore.models.backends.tree_files import INPUT
 from batchscore.models.backends.tree_saving import KnownCalls, call_of_card, output_name
-from batchscore.models.card import InputTensor
-from batchscore.models.features import Features, required_columns
-from batchscore.models.file_columns import feature_of
+from batchscore.models.file_columns import feature_of, features_of
 from batchscore.models.loadable import Model, read_weights
 
 _WEIGHTS = "model.skops"
@@ -95,10 +98,9 @@ class SklearnSaver(Saver):
         members = tuple(
             feature_of("sample", each.name, each, "float64") for each in frame.file_columns
         )
-        features = Features({name: members})
-        declared = {name: InputTensor(type="float64", shape=(len(members),))}
-        read = {name: required_columns(features)}
-        return PipelineDraft(read, declared, features, whole, made, call)
+        features = features_of(name, members)
+        draft = draft_of_features(features)
+        return PipelineDraft(draft.columns, draft.declared, features, whole, made, call)
 
     def described(
         self, model: Any, draft: Draft, asked: Asked
@@ -154,7 +156,8 @@ def _names(estimator: Any, rows: pa.RecordBatch, asked: Asked) -> tuple[str, ...
             "columns: the pipeline was trained on a frame, which names them; leave columns out"
         )
     names = own or given or tuple(rows.schema.names)
-    width = int(getattr(estimator, "n_features_in_", len(names)))
+    count = 1 if reads_series(estimator) else len(names)
+    width = int(getattr(estimator, "n_features_in_", count))
     if len(names) != width or len(asked.columns or {}) > 1:
         raise InputError(
             f"columns: the model reads {counted(width, 'column')}, and {len(names)} are given; "

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -92,6 +93,47 @@ def test_what_scikit_learn_refuses_is_rejected_by_name(tmp_path: Path, pipelines
     }
     expected = np.load(pipelines / "scores.npz")["strict"]
     require_same(scores(tmp_path), expected[~is_unseen & ~is_gap])
+
+
+@pytest.mark.parametrize("is_frame", [True, False])
+def test_free_texts_reach_vectorizers(is_frame: bool, tmp_path: Path) -> None:
+    """Alone or next to numbers, with words that training lacks; nulls are rejected."""
+    frame = reviews()
+    labels = np.arange(len(frame)) % 2
+    known, rows = frame[:200], frame if is_frame else frame["text"]
+    model = fitted_on_texts(is_frame).fit(rows[:200], labels[:200])
+    bs.save_model(tmp_path / "model", model, known if is_frame else known[["text"]])
+    given = frame.copy()
+    given.loc[5::50, "text"] = None
+    changes: dict[str, Any] = {"rejects": {"max_ratio": 1.0}, "drift": {"on_fail": "warn"}}
+    done = factory.run_json("run", job_of(tmp_path, tmp_path / "model", given, **changes))
+    is_null = given["text"].isna().to_numpy()
+    reasons = {"preprocess: InvalidInput: column 'text' is null": int(is_null.sum())}
+    assert done["rejects"]["reasons"] == reasons
+    expected = model.predict_proba(rows)[:, 1][~is_null]
+    np.testing.assert_allclose(scores(tmp_path), expected, rtol=0, atol=1e-14)
+
+
+def reviews() -> pd.DataFrame:
+    """Returns texts, of words that some rows alone have, and numbers."""
+    words = ["good", "bad", "dull", "Größe", "seen", "again"]
+    rng = np.random.default_rng(4)
+    texts = [" ".join(rng.choice(words, 4)) + f" word{n // 3}" for n in range(300)]
+    return pd.DataFrame({"text": pd.Series(texts, dtype=object), "stars": rng.integers(1, 6, 300)})
+
+
+def fitted_on_texts(is_frame: bool) -> Any:
+    """Returns a pipeline that reads texts, alone or next to numbers."""
+    from sklearn.compose import make_column_transformer
+    from sklearn.feature_extraction.text import HashingVectorizer, TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    if not is_frame:
+        return make_pipeline(TfidfVectorizer(ngram_range=(1, 2)), LogisticRegression())
+    hashed = HashingVectorizer(n_features=64)
+    first = make_column_transformer((hashed, "text"), remainder="passthrough")
+    return make_pipeline(first, LogisticRegression())
 
 
 def test_a_job_of_a_pipeline_imports_no_torch(tmp_path: Path, pipelines: Path) -> None:

@@ -124,6 +124,11 @@ def _of(step: Any) -> Any:
     return make_pipeline(step, Ridge()).fit(numbers(), numbers()["visits"])
 
 
+def _of_two_targets() -> Any:
+    flags = (numbers() > 20).to_numpy().astype(int)[:, :2]
+    return RandomForestClassifier(2).fit(numbers(), flags)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -131,6 +136,7 @@ def _of(step: Any) -> Any:
         (lambda: StandardScaler().fit(numbers()), "its last step predicts nothing"),
         (lambda: _of(Own()), "test_save.Own, which is not among the types that are loaded"),
         (lambda: _of(FunctionTransformer(np.nan_to_num)), "numpy.nan_to_num, which is not among"),
+        (lambda: _of_two_targets(), "a classifier of several targets is not scored"),
     ],
 )
 def test_what_cannot_be_scored_is_refused(make: Any, message: str, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ import sklearn
 from batchscore.errors import ModelError
 from batchscore.models.backends.registry import backend_of
 from batchscore.models.backends.sklearn.described import read_skops_file
+from batchscore.models.backends.sklearn.predictor import built
 from tests.boosters import damaged
 from tests.models.backends.sklearn.test_pipelines import model_of
 
@@ -148,6 +149,20 @@ def test_other_types_are_refused_by_name(
     found = refused(changed(pipelines / "logistic.skops", change), tmp_path)
     assert f"it holds {name}" in found
     assert "not among the types that are loaded" in found
+
+
+def test_a_vectorizer_that_opens_files_is_refused(tmp_path: Path) -> None:
+    """With input="filename" scikit-learn would open whatever a text names."""
+    import skops.io
+    from sklearn.feature_extraction.text import CountVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    model = make_pipeline(CountVectorizer(), LogisticRegression()).fit(["a b c d", "bb cc"], [0, 1])
+    model[0].input = "filename"
+    found = read_skops_file(skops.io.dumps(model))
+    with pytest.raises(ModelError, match="CountVectorizer reads files"):
+        built(found)
 
 
 def test_a_hidden_attribute_is_refused(pipelines: Path, tmp_path: Path) -> None:
