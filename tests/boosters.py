@@ -181,8 +181,16 @@ def train_catboost(folder: Path) -> None:
     for name, model in models.items():
         model.save_model(folder / f"{name}.cbm")
     named = [*many.classes_]
+    pool = catboost.Pool(rows, cat_features=["colour", "code"])
+    contributions: dict[str, Any] = {
+        f"{name}_contributions": np.reshape(
+            models[name].get_feature_importance(pool, type="ShapValues"), (ROWS, -1, 6)
+        )
+        for name in ("binary", "ctr")
+    }
     np.savez(
         folder / "scores.npz",
+        **contributions,
         binary_probability=binary.predict_proba(rows)[:, 1].copy(),
         binary_raw=binary.predict(rows, prediction_type="RawFormulaVal"),
         binary_class=(binary.predict(rows).astype(str) == "True").astype(np.int64),

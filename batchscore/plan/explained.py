@@ -38,7 +38,7 @@ def find_reasons(
     if not backend_of(model.format).explains:
         raise JobFileError(
             f"explain: models of format {model.format!r} do not tell what each column contributed; "
-            "expected trees of XGBoost or LightGBM: leave explain out"
+            "expected trees of XGBoost, LightGBM or CatBoost: leave explain out"
         )
     _require_free(job, model, schema)
     _require_score(job, asked, model)

@@ -55,6 +55,8 @@ def verify(
 
             try_loading(plan.spec.scoring.model)
         predictor = backend.load(plan.spec.scoring.model, "cpu", prove=True)
+        if plan.spec.scoring.reasons is not None:
+            predictor.explaining()
     _check_steps(plan.spec)
     notes = dict(predictor.notes)
     called = {"call": found.said["call"]} if "call" in found.said else {}

@@ -32,6 +32,7 @@ class CatBoostBackend(Backend):
     packages = ("catboost",)
     unpinned = ("catboost",)
     names_columns = True
+    explains = True
     takes_call = True
     takes_texts = True
     is_fragile = True

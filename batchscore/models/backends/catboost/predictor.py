@@ -1,6 +1,7 @@
 """A model of CatBoost as it is called: numbers and texts to what its card says.
 
-Suffixes: `_bf` rows by features, `_bk` rows by classes.
+Suffixes: `_bf` rows by features, `_bk` rows by classes, `_bg` rows by raw scores, `_bge` these by
+contributions.
 """
 
 from __future__ import annotations
@@ -21,7 +22,12 @@ from batchscore.models.backends.catboost.backend import call_of_file
 from batchscore.models.backends.catboost.cbm_file import CbmFile
 from batchscore.models.backends.facts import DEFAULT_OUTPUT, Inputs, Promises
 from batchscore.models.backends.protocol import Predictor
-from batchscore.models.backends.tree_calls import TreeCall, require_version
+from batchscore.models.backends.tree_calls import (
+    TreeCall,
+    explained,
+    require_explained,
+    require_version,
+)
 from batchscore.models.backends.tree_files import INPUT
 from batchscore.models.loadable import Model
 
@@ -61,7 +67,7 @@ class CatBoostPredictor(Predictor):
 
     def __call__(self, inputs: Inputs) -> Mapping[str, Array]:
         """Returns the output of each row."""
-        pool = self._pool(inputs)
+        pool = self.pool(inputs)
         made = self.model.predict(
             pool,
             prediction_type=prediction_type(self.call, self.found.loss),
@@ -71,7 +77,27 @@ class CatBoostPredictor(Predictor):
         )
         return {self.made: returned(np.asarray(made), self.call, self.found)}
 
-    def _pool(self, inputs: Inputs) -> Any:
+    def explaining(self) -> Predictor:
+        """Returns what explains its raw scores.
+
+        Raises:
+            ModelError: Only some of its rounds are called, or its trees are not symmetric.
+        """
+        require_explained(self.call, self.found.dimension)
+        if not self.model._object._is_oblivious():
+            raise ModelError(
+                "explain: CatBoost's contributions do not add up for trees of grow_policy "
+                "Lossguide or Depthwise; train with SymmetricTree, or leave explain out"
+            )
+        if (self.call.start, self.call.stop) != (0, self.call.every):
+            raise ModelError(
+                f"explain: CatBoost explains all {self.call.every} rounds of a model, and its card "
+                f"calls {self.call.start} to {self.call.stop - 1}; save it with these rounds alone "
+                "(model.shrink), or leave explain out"
+            )
+        return CatBoostContributions(self)
+
+    def pool(self, inputs: Inputs) -> Any:
         """Returns rows as CatBoost takes them; it copies and hashes with the interpreter held."""
         texts = [inputs[name] for name in self.texts]
         if not texts:
@@ -87,6 +113,37 @@ class CatBoostPredictor(Predictor):
         frame.columns = pd.Index(self.model.feature_names_)
         places = [place for place, each in enumerate(self.found.columns) if each.is_text]
         return catboost.Pool(frame, cat_features=places, thread_count=1)
+
+
+@dataclass(frozen=True)
+class CatBoostContributions(Predictor):
+    """What columns contributed to the raw scores of a loaded model."""
+
+    model: CatBoostPredictor
+
+    @property
+    def promises(self) -> Promises:
+        """Those of the model."""
+        return self.model.promises
+
+    def __call__(self, inputs: Inputs) -> Mapping[str, Array]:
+        """Returns contributions and raw score of each row."""
+        own, pool = self.model, self.model.pool(inputs)
+        found = own.model.get_feature_importance(pool, type="ShapValues", thread_count=1)
+        raw = own.model.predict(pool, prediction_type="RawFormulaVal", thread_count=1)
+        raw_bg = np.asarray(raw).reshape(len(raw), -1)
+        found_bge = np.asarray(found).reshape(*raw_bg.shape, -1)
+        return explained(found_bge[:, :, self._places(inputs)], raw_bg, own.call)
+
+    def _places(self, inputs: Inputs) -> list[int]:
+        """Returns the places of training's columns in the order of the inputs, the base last."""
+        known = self.model.found.columns
+        texts = iter([place for place, each in enumerate(known) if each.is_text])
+        numbers = [place for place, each in enumerate(known) if not each.is_text]
+        places: list[int] = []
+        for name in inputs:
+            places += numbers if name == self.model.numbers else [next(texts)]
+        return [*places, len(known)]
 
 
 def _category(texts: Any) -> pd.Categorical:

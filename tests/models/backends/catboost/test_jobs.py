@@ -15,7 +15,8 @@ import pytest
 
 import batchscore as bs
 from tests import factory
-from tests.boosters import ROWS, TRAINED, for_catboost, make_frame
+from tests.boosters import COLUMNS, ROWS, TRAINED, for_catboost, make_frame
+from tests.models.backends.test_reasons import expected, of_best_class, reasons
 from tests.models.backends.xgboost.test_jobs import (
     LAUNCHER,
     job_of,
@@ -198,3 +199,26 @@ def test_a_job_of_catboost_imports_no_torch(tmp_path: Path, catboost_models: Pat
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_trees_that_catboost_explains_wrongly_are_refused(
+    tmp_path: Path, catboost_models: Path
+) -> None:
+    """Its own contributions of trees that are not symmetric do not come to the raw score."""
+    asked = {"columns": COLUMNS, "top": 5}
+    done = factory.run_cli("run", job_of(tmp_path, catboost_models / "many.cbm", explain=asked))
+    assert done.exit_code == 2
+    assert "train with SymmetricTree, or leave explain out" in " ".join(done.output.split())
+
+
+@pytest.mark.parametrize("name", ["binary", "ctr"])
+def test_reasons_are_the_frameworks_own_contributions(
+    name: str, tmp_path: Path, catboost_models: Path
+) -> None:
+    """Of numbers and of texts, whatever the order in which the inputs hold them."""
+    asked = {"columns": COLUMNS, "top": 5}
+    factory.run_json("run", filled_job(tmp_path, catboost_models / f"{name}.cbm", explain=asked))
+    wanted = expected(of_best_class(catboost_models, name), 5)
+    for found, own in zip(reasons(tmp_path), wanted, strict=True):
+        assert found is not None
+        assert dict(found) == pytest.approx(dict(own), abs=1e-9)
