@@ -43,6 +43,8 @@ def import_keras() -> None:
         import_module("torch")
         with _no_settings(), _left_out():
             import_module("keras")
+        # Otherwise Keras adds the arguments of each layer to an error, in bold.
+        sys.modules["keras"].config.disable_traceback_filtering()
     found = sys.modules["keras"].config.backend()
     if found != "torch":
         raise ModelError(

@@ -202,6 +202,20 @@ def test_columns_that_do_not_fit_are_refused(
     assert message in " ".join(done.output.split())
 
 
+def test_sizes_that_are_only_declared_take_no_memory(tmp_path: Path, keras_models: Path) -> None:
+    """A layer of a billion units, whose weights are not in the file, ends in one message."""
+    model = keras_models / "image.keras"
+    with zipfile.ZipFile(model) as archive:
+        text = archive.read("config.json").replace(b'"units": 10', b'"units": 1000000000')
+    file = _rewritten(model, tmp_path / "huge.keras", config=text)
+    done = factory.run_cli("check", job_of(tmp_path, file))
+    assert done.exit_code == 2
+    words = " ".join(done.output.split())
+    assert "huge.keras: Keras 3." in words
+    assert "cannot load it" in words
+    assert "\x1b" not in words
+
+
 def test_a_change_of_a_weight_is_another_model(tmp_path: Path, keras_models: Path) -> None:
     """A pinned file that was changed since is not loaded."""
     model = keras_models / "image.keras"
