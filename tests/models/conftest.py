@@ -46,3 +46,15 @@ def keras_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pipelines(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Returns a folder with pipelines of scikit-learn and their own scores."""
     return trained_pipelines(tmp_path_factory.mktemp("sklearn"))
+
+
+@pytest.fixture(scope="session")
+def pt2_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a folder with a program of torch.export."""
+    import torch
+
+    folder, rows = tmp_path_factory.mktemp("pt2"), torch.export.Dim("rows", min=2)
+    net = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
+    program = torch.export.export(net.eval(), (torch.randn(4, 3),), dynamic_shapes=({0: rows},))
+    torch.export.save(program, folder / "net.pt2")
+    return folder

@@ -49,7 +49,7 @@ BACKEND = SpyBackend()
 """
 
 FORKS = """
-import json, os, sys
+import hashlib, json, os, sys
 from batchscore.models.backends.registry import backend_of
 from batchscore.models.folder import single_file_model
 from batchscore.models.process.loading_trial import outcome_of
@@ -61,7 +61,8 @@ for path in sys.argv[2:]:
     if not child:
         try:
             model = single_file_model(
-                path, format=sys.argv[1], architecture=None, inputs=(), outputs=(), base="."
+                path, format=sys.argv[1], architecture=None, inputs=(), outputs=(), base=".",
+                sha256=hashlib.sha256(open(path, "rb").read()).hexdigest(),
             )
             found = outcome_of(model)
         except Exception as error:
@@ -135,6 +136,7 @@ def _outcomes(form: str, paths: list[Path]) -> list[Mapping[str, Any]]:
         ("onnx", "network", ("onnx",)),
         ("onnx", "forest", ("onnx",)),
         ("keras", "mixed", ("keras", "h5")),
+        ("pt2", "net", ("pt2",)),
     ],
 )
 def test_damaged_models_end_in_a_message(
