@@ -46,6 +46,9 @@ def next_commands(found: JobMade) -> list[str]:
     metavar="NAME=A,B",
     help="The columns of a model's input, in the order of training, if nobody names them.",
 )
+@click.option(
+    "--allow-code", is_flag=True, help="Let the job load a model that can run code, such as .pt2."
+)
 @common_options
 def init(
     data: str,
@@ -53,6 +56,7 @@ def init(
     folder: str,
     name: str | None,
     inputs: tuple[str, ...],
+    allow_code: bool,
     as_json: bool,
     debug: bool,
 ) -> None:
@@ -68,7 +72,7 @@ def init(
             from batchscore.cli.render.inspected import created
             from batchscore.commands.init_job import JobToMake, init_job
 
-            found = init_job(JobToMake(data, path, folder, name, inputs))
+            found = init_job(JobToMake(data, path, folder, name, inputs, allow_code))
         if as_json:
             print_json({**found.to_json(), "next": next_commands(found)}, kept=True)
         else:

@@ -58,6 +58,7 @@ class JobToMake:
         folder: Folder of the job file.
         name: The job's name; None: that of the model.
         inputs: Columns of a model's input, as `NAME=COLUMN,COLUMN`.
+        allow_code: Whether the job may load a model that can run code.
     """
 
     data: str
@@ -65,6 +66,7 @@ class JobToMake:
     folder: str = "."
     name: str | None = None
     inputs: Sequence[str] = ()
+    allow_code: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def init_job(asked: JobToMake) -> JobMade:
     target = _target(asked.folder)
     found = inspect_model(asked.model)
     inputs = parse_inputs(asked.inputs)
-    _require_complete(found, inputs)
+    _require_complete(found, inputs, asked.allow_code)
     footers = _footers(asked.data)
     job = _guessed(asked, found, inputs, footers)
     params = () if job.parameter is None else (f"{job.parameter}={job.example}",)
@@ -158,9 +160,12 @@ def _write(folder: str, text: str) -> None:
         )
 
 
-def _require_complete(found: ModelFound, inputs: Mapping[str, Sequence[str]]) -> None:
+def _require_complete(
+    found: ModelFound, inputs: Mapping[str, Sequence[str]], allow_code: bool
+) -> None:
     """Raises ModelError where a job needs more than a path, and nobody gave it."""
-    lacks = [text for text in found.missing if not (inputs and "model.inputs" in text)]
+    given = [*(["model.inputs"] if inputs else []), *(["model.allow_code"] if allow_code else [])]
+    lacks = [text for text in found.missing if not any(key in text for key in given)]
     if found.model.format in ("safetensors", "pt") and not found.is_folder:
         raise ModelError(
             f"model {found.address}: is {found.what}, which holds weights and no code that builds "
@@ -171,6 +176,11 @@ def _require_complete(found: ModelFound, inputs: Mapping[str, Sequence[str]]) ->
         text = lacks[0].replace(
             "give model.inputs as {features: [...]}", "give --inputs features=A,B,C"
         )
+        if "model.allow_code" in text:
+            text = (
+                "loading it can run code that is in it; if you trust it as you trust a program, "
+                "give --allow-code"
+            )
         raise ModelError(f"model {found.address}: {text}")
     for name in inputs:
         known = [each.name for each in found.model.inputs]
@@ -218,7 +228,7 @@ def _guessed(
     return FirstJob(
         name=_name(asked, found),
         data=_address(data, dates),
-        model=_model(found, inputs),
+        model=_model(found, inputs, asked.allow_code),
         output=_output_folder(asked),
         parameter=dates.parameter if dates else None,
         example=dates.newest if dates else "",
@@ -336,9 +346,13 @@ def _address(data: str, dates: DateFolders | None) -> str:
     return f"{literal(data.rstrip('/'))}/{dates.key}=${{{dates.parameter}}}"
 
 
-def _model(found: ModelFound, inputs: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def _model(
+    found: ModelFound, inputs: Mapping[str, Sequence[str]], allow_code: bool
+) -> dict[str, Any]:
     keys = {key: value for key, value in found.job.items() if key != "inputs"}
     keys["path"] = literal(str(keys["path"]))
+    if allow_code:
+        keys["allow_code"] = True
     if inputs:
         keys["inputs"] = {name: list(columns) for name, columns in inputs.items()}
     return keys

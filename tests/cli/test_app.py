@@ -30,7 +30,10 @@ pytestmark = pytest.mark.slow
 JOB = {"--param", "--set"}
 EVERY = {"--json", "--debug", "-h", "--help"}
 SURFACE = {
-    "init": {"PARQUET", "MODEL", "-o", "--output", "--name", "--inputs", *EVERY},
+    "init": {
+        *("PARQUET", "MODEL", "-o", "--output", "--name", "--inputs", "--allow-code"),
+        *EVERY,
+    },
     "model": {"-h", "--help"},
     "model inspect": {"MODEL", "--all", *EVERY},
     "model save": {

@@ -13,12 +13,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 import batchscore as bs
 from batchscore.commands.first_guess import date_folders, guess_key
+from batchscore.commands.inspect_model import inspect_model
 from batchscore.commands.job_text import FirstJob, flow, job_text
 from batchscore.job import load_job
 from batchscore.job.text import parse_yaml
@@ -179,6 +181,18 @@ def test_nothing_is_written_if_it_would_not_pass(
     assert "make input 'x': --inputs x=A,B,C" in refusal(target, rows, network)
     assert "name: " in refusal(target, rows, binary, "--name", "no/name")
     assert not target.exists()
+
+
+def test_code_of_a_model_is_allowed_by_a_person_alone(tmp_path: Path) -> None:
+    """A program of torch.export needs --allow-code, which the job then says."""
+    program = torch.export.export(torch.nn.Linear(2, 1), (torch.zeros(4, 2),))
+    torch.export.save(program, tmp_path / "net.pt2")
+    factory.write_shard(tmp_path / "rows.parquet")
+    name = inspect_model(str(tmp_path / "net.pt2")).model.inputs[0].name
+    words = (tmp_path / "rows.parquet", tmp_path / "net.pt2", "--inputs", f"{name}=a,b")
+    assert "give --allow-code" in refusal(tmp_path / "made", *words)
+    init(*words, "-o", tmp_path, "--allow-code")
+    assert yaml.safe_load((tmp_path / "job.yaml").read_text())["model"]["allow_code"] is True
 
 
 def test_a_job_that_is_there_stays(xgboost_models: Path, rows: Path, tmp_path: Path) -> None:
