@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from batchscore.errors import ModelError
+from batchscore.messages.wording import one_line
 from batchscore.models.backends.catboost.ctr_tables import check_ctrs
 from batchscore.models.backends.catboost.flatbuffer import FlatTable, root_of
 from batchscore.models.backends.catboost.tree_checks import Splits, check_trees
@@ -34,6 +35,10 @@ _INDEX = {_CATEGORIES: 0, _NUMBERS: 1}
 _NAME = {_CATEGORIES: 2, _NUMBERS: 4, _TEXTS: 2, _EMBEDDINGS: 2}
 _BORDERS = 3
 _KEY, _VALUE = 0, 1
+
+_KEY_BYTES = 200
+_VERSION_KEY = "catboost_version_info"
+_READ_INFO = frozenset({"params", "loss_function", "class_params", _VERSION_KEY})
 
 Label = int | float | str | bool
 
@@ -94,7 +99,7 @@ def _described(content: bytes) -> CbmFile:
     ctrs = [*trees.tables(_CTR)]
     dimension, count = check_trees(trees, _splits(trees, ctrs))
     check_ctrs(ctrs, content[_SIZE.size + size :] if parts else b"", counts)
-    info = {each.text(_KEY): each.text(_VALUE) for each in root.tables(_INFO)}
+    info = _info(root)
     return CbmFile(
         version=_version(info),
         columns=columns,
@@ -107,10 +112,11 @@ def _described(content: bytes) -> CbmFile:
 
 def _refuse_other_features(trees: FlatTable, parts: Sequence[str]) -> None:
     for kind, what in ((_TEXTS, "text"), (_EMBEDDINGS, "embedding")):
-        names = [each.text(_NAME[kind]) or "unnamed" for each in trees.tables(kind)]
-        if names:
+        first = next(trees.tables(kind), None)
+        if first is not None:
+            name = one_line(first.text(_NAME[kind]) or "unnamed", 100)
             raise ModelError(
-                f"CatBoost model with the {what} feature {names[0]!r}, and {what} features are not "
+                f"CatBoost model with the {what} feature {name!r}, and {what} features are not "
                 f"scored; train it without {what}_features"
             )
     if any(True for _ in trees.tables(_ESTIMATED)) or [*parts] not in ([], [_CTRS]):
@@ -120,13 +126,17 @@ def _refuse_other_features(trees: FlatTable, parts: Sequence[str]) -> None:
 def _columns(trees: FlatTable) -> tuple[tuple[FileColumn, ...], tuple[int, int]]:
     """Returns the columns in the order of training; and how many are numbers, and categories."""
     found: dict[int, FileColumn] = {}
-    counts = []
+    counts, room = [], len(trees.content)
     for kind in (_NUMBERS, _CATEGORIES):
         members = [*trees.tables(kind)]
         for place, each in enumerate(members):
             flat = each.number(_INDEX[kind] + 1, "i", -1)
             if each.number(_INDEX[kind], "i", -1) != place or flat in found:
                 raise ValueError("its features are out of order")
+            # Names may share their bytes; together they have no more than the file.
+            room -= each.length(_NAME[kind]) + 1
+            if room < 0:
+                raise ValueError("its names are longer than the file")
             is_text = kind == _CATEGORIES
             known = FileColumn(each.text(_NAME[kind]), None, is_text, is_text=is_text)
             found[flat] = known
@@ -145,16 +155,30 @@ def _splits(trees: FlatTable, ctrs: Sequence[FlatTable]) -> Splits:
     hot = [*trees.tables(_ONE_HOT)]
     if not all(0 <= each.number(0, "i", -1) < categories for each in hot):
         raise ValueError("a split is on a category beyond the features")
-    return Splits(
+    found = Splits(
         [len(each.array(_BORDERS, "<f4")) for each in trees.tables(_NUMBERS)],
         [len(each.array(1, "<i4")) for each in hot],
         [len(each.array(1, "<f4")) for each in ctrs],
     )
+    if 4 * sum(map(sum, (found.numbers, found.hot, found.ctrs))) > len(trees.content):
+        raise ValueError("it has more splits than bytes")
+    return found
+
+
+def _info(root: FlatTable) -> dict[str, str]:
+    """Returns what is read of the texts that describe the training, each once."""
+    found: dict[str, str] = {}
+    for each in root.tables(_INFO):
+        key = each.text(_KEY) if each.length(_KEY) <= _KEY_BYTES else ""
+        # A sum of models says the version of each under a longer key.
+        name = _VERSION_KEY if key.endswith(_VERSION_KEY) else key
+        if name in _READ_INFO and name not in found:
+            found[name] = each.text(_VALUE)
+    return found
 
 
 def _version(info: dict[str, str]) -> tuple[int, ...]:
-    said = next((v for k, v in info.items() if k.endswith("catboost_version_info")), "")
-    found = _VERSION.search(said)
+    found = _VERSION.search(info.get(_VERSION_KEY, ""))
     return tuple(map(int, found[1].split("."))) if found else ()
 
 

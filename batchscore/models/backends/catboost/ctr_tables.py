@@ -29,6 +29,9 @@ _FREE = 0xFFFFFFFFFFFFFFFF
 _NUMBER_SPLIT = np.dtype([("index", "<i4"), ("border", "<f4")])
 _VALUE_SPLIT = np.dtype([("index", "<i4"), ("value", "<i4")])
 
+# A combination has as many features as a tree has levels, at most.
+_MOST_PARTS = 1 << 10
+
 _Key = tuple[bytes, bytes, bytes, int]
 
 
@@ -82,6 +85,8 @@ def _key(base: FlatTable, counts: tuple[int, int]) -> _Key:
         (of.array(_VALUES, _VALUE_SPLIT), counts[1]),
     )
     for found, count in parts:
+        if len(found) > _MOST_PARTS:
+            raise ValueError(f"a statistic is of {len(found):,} features")
         index = found["index"] if found.dtype.names else found
         if ((index < 0) | (index >= count)).any():
             raise ValueError("a statistic is of a feature beyond the file's")

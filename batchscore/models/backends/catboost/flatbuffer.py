@@ -12,6 +12,8 @@ import numpy as np
 
 from batchscore.columnar.array_type import Array
 
+# Items of a list may all lead to one place, so that a small file would take hours to read.
+_MOST_TABLES = 1 << 18
 _OFFSET, _SIGNED, _SHORT = struct.Struct("<I"), struct.Struct("<i"), struct.Struct("<H")
 
 
@@ -49,6 +51,11 @@ class FlatTable:
         place = self._target(field)
         return _bytes(self.content, place).decode() if place else ""
 
+    def length(self, field: int) -> int:
+        """Returns the bytes of a text, or the items of a list."""
+        place = self._target(field)
+        return int(_unpacked(_OFFSET, self.content, place)) if place else 0
+
     def texts(self, field: int) -> list[str]:
         """Returns a list of texts."""
         return [_bytes(self.content, place).decode() for place in self._targets(field)]
@@ -82,8 +89,8 @@ class FlatTable:
     def _targets(self, field: int) -> Iterator[int]:
         place = self._target(field)
         count = _unpacked(_OFFSET, self.content, place) if place else 0
-        if place + 4 * count > len(self.content):
-            raise ValueError("a list ends beyond the file")
+        if count > _MOST_TABLES or place + 4 * count > len(self.content):
+            raise ValueError(f"a list has {count:,} parts")
         for number in range(count):
             yield _followed(self.content, place + 4 + 4 * number)
 

@@ -134,6 +134,15 @@ def test_a_table_without_a_free_place_is_refused(catboost_models: Path) -> None:
         read_cbm_file(bytes(changed))
 
 
+def test_a_list_of_many_tables_is_refused() -> None:
+    """All of them may lie at one place, so that a small file would take hours to read."""
+    many = struct.pack("<I", 1 << 19) + bytes(4 << 19)
+    # Where the table is; where its only field lies in it; the table, whose field leads to the list.
+    content = struct.pack("<IHHHxxiI", 12, 6, 8, 4, 8, 4) + many
+    with pytest.raises(ValueError, match="a list has 524,288 parts"):
+        list(root_of(content).tables(0))
+
+
 @given(st.binary(max_size=64), st.integers(0, 20))
 def test_no_bytes_are_read_beyond_the_end(content: bytes, field: int) -> None:
     """Whatever a flatbuffer points at, it is in the buffer, or an error."""
