@@ -198,7 +198,7 @@ def test_the_committed_folder_comes_from_the_script(framework: str, tmp_path: Pa
     made, committed = (yaml.safe_load((each / "model.yaml").read_text()) for each in folders)
     assert made.pop("files").keys() == committed.pop("files").keys()
     assert made == committed
-    features, known = ((each / "preprocessing.json").read_bytes() for each in folders)
+    features, known = (read_model_folder(str(each)).features for each in folders)
     assert features == known
     golden, kept = (pq.read_table(each / "golden.parquet") for each in folders)
     assert golden.drop_columns(["score"]) == kept.drop_columns(["score"])
