@@ -1,4 +1,4 @@
-"""What Ctrl-C and SIGTERM do to a run: stop it, or leave it to an engine that goes on alone."""
+"""What Ctrl-C, SIGTERM and a closed terminal do to a run: stop it, or leave it to its engine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import select
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Literal
 
 import click
@@ -65,22 +65,35 @@ class Question:
 
 
 def _typed_line() -> str | None:
-    """Returns what was typed, without blanks around; None if nothing was, yet."""
-    if not select.select([sys.stdin], [], [], 0)[0]:
-        return None
-    return os.read(sys.stdin.fileno(), _MOST_BYTES).decode(errors="replace").strip().lower()
+    """Returns what was typed, without blanks around; None if nothing was, yet.
+
+    From a terminal that was closed comes nothing: that is what Enter alone types.
+    """
+    try:
+        if not select.select([sys.stdin], [], [], 0)[0]:
+            return None
+        typed = os.read(sys.stdin.fileno(), _MOST_BYTES)
+    except OSError:
+        return ""
+    return typed.decode(errors="replace").strip().lower()
 
 
 def request(stop: Stop, number: int) -> None:
     """Asks a run to stop at its next batch."""
     stop.signal, stop.leave = number, False
-    click.echo(_STOPPING, err=True)
+    _say(_STOPPING)
 
 
 def leave(stop: Stop) -> None:
     """Asks the launcher to leave a run, once its engine has it."""
     stop.leave = True
-    click.echo(_LEAVING, err=True)
+    _say(_LEAVING)
+
+
+def _say(text: str) -> None:
+    # A signal may come while this thread writes to the same stream.
+    with suppress(RuntimeError):
+        click.echo(text, err=True)
 
 
 @contextmanager
@@ -88,7 +101,8 @@ def stop_on_signals(choice: OnInterrupt = "ask") -> Iterator[tuple[Stop, Questio
     """Turns the first Ctrl-C or SIGTERM into a request to stop; the second ends at once.
 
     A run that goes on without this process is left, or a person is asked, if that is the choice.
-    Without a terminal nobody can be asked, and the run stops.
+    Without a terminal nobody can be asked, and the run stops. A terminal that is closed asks the
+    same of a run that ends with this process, and leaves another one; under nohup it does nothing.
     """
     stop = Stop()
     question = Question(stop)
@@ -106,7 +120,19 @@ def stop_on_signals(choice: OnInterrupt = "ask") -> Iterator[tuple[Stop, Questio
             question.close()
             request(stop, number)
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    def hang_up(number: int, _frame: object) -> None:
+        if stop.leave or stop.signal is not None:  # shell and system may both send it
+            return
+        question.close()
+        if stop.may_leave and choice != "cancel":
+            leave(stop)
+        else:
+            request(stop, signal.SIGTERM)
+
+    handlers = {signal.SIGINT: handle, signal.SIGTERM: handle}
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        handlers[signal.SIGHUP] = hang_up
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield stop, question
     finally:

@@ -20,7 +20,7 @@ _AGAIN = 5
 
 
 def main() -> None:
-    """Starts workers for whoever asks at an address, until SIGTERM or Ctrl-C."""
+    """Starts workers for whoever asks at an address, until SIGTERM, SIGHUP or Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m batchscore.engines.pool", description=__doc__)
     where = "where to listen, localhost:50000; who reaches it can run code here"
     parser.add_argument("address", metavar="HOST:PORT", type=_address, help=where)
@@ -34,8 +34,9 @@ def main() -> None:
     asked = parser.parse_args()
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO, stream=sys.stderr)
     over = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: over.set())
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+            signal.signal(number, lambda *_: over.set())
     # A worker is forked from a server that has imported these.
     start_server(asked.preload)
     try:

@@ -5,45 +5,45 @@ from __future__ import annotations
 import errno
 import io
 import os
+import select
 import sys
 from contextlib import suppress
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO, cast
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    _Binary = io.BufferedWriter | io.FileIO
 
 
-class Stream(io.TextIOWrapper):
-    """A text stream over a file descriptor, which survives the loss of what it is written to.
+class _Sink(io.FileIO):
+    """A file descriptor that survives the loss of what it is written to.
 
-    A character that its encoding lacks is written by its number: the command did its work.
     What is written after an error goes nowhere, so that no later write, in this process or in one
-    that inherits the descriptor, meets the error again.
+    that inherits the descriptor, meets the error again. Libraries write past the text stream.
 
     Args:
-        stream: The stream that is not written to any more.
+        before: What is not written to any more; its end would close the descriptor.
         quiet: Whether no error is raised at all; otherwise a full disk is an error, once.
     """
 
-    def __init__(self, stream: io.TextIOWrapper, quiet: bool) -> None:
-        self._quiet = quiet
-        encoding, errors = stream.encoding, stream.errors
-        if not is_unicode(stream):
-            errors = "backslashreplace"
-        buffering = (stream.line_buffering, stream.write_through)
-        super().__init__(stream.detach(), encoding, errors, None, *buffering)
+    def __init__(self, before: _Binary, quiet: bool) -> None:
+        super().__init__(before.fileno(), "wb", closefd=False)
+        self._before, self._quiet = before, quiet
 
-    def write(self, text: str) -> int:
-        """Writes a text; an empty one, by which click tries what a stream takes, goes nowhere."""
-        try:
-            return super().write(text) if text != "" else 0
-        except OSError as error:
-            self._lose(error)
-            return len(text)
-
-    def flush(self) -> None:
-        """Writes what is still in memory."""
-        try:
-            super().flush()
-        except OSError as error:
-            self._lose(error)
+    def write(self, data: Buffer) -> int:
+        """Writes all of the data; waits where the other end of a terminal or pipe is slow."""
+        left = memoryview(data).cast("B")
+        while left:
+            try:
+                done = super().write(left)
+                if done is None:  # somebody else made the descriptor non-blocking
+                    select.select([], [self], [])
+            except OSError as error:
+                self._lose(error)
+                break
+            left = left[done or 0 :]
+        return memoryview(data).nbytes
 
     def _lose(self, error: OSError) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -51,6 +51,40 @@ class Stream(io.TextIOWrapper):
         os.close(nowhere)
         if not self._quiet and error.errno != errno.EPIPE:
             raise error
+
+
+class Stream(io.TextIOWrapper):
+    """A text stream over a file descriptor, which survives the loss of what it is written to.
+
+    A character that its encoding lacks is written by its number: the command did its work.
+
+    Args:
+        stream: The stream that is not written to any more.
+        quiet: Whether no error is raised at all; otherwise a full disk is an error, once.
+    """
+
+    def __init__(self, stream: io.TextIOWrapper, quiet: bool) -> None:
+        encoding, errors = stream.encoding, stream.errors
+        if not is_unicode(stream):
+            errors = "backslashreplace"
+        buffering = (stream.line_buffering, stream.write_through)
+        super().__init__(
+            _sunk(cast("_Binary", stream.detach()), quiet), encoding, errors, None, *buffering
+        )
+
+    def write(self, text: str) -> int:
+        """Writes a text; an empty one, by which click tries what a stream takes, goes nowhere."""
+        return super().write(text) if text != "" else 0
+
+
+def _sunk(binary: _Binary, quiet: bool) -> io.BufferedWriter:
+    """Returns a binary stream that survives, with a buffer if the one in its place had one."""
+    binary.flush()
+    sink = _Sink(binary, quiet)
+    # Python's option -u leaves it out.
+    if isinstance(binary, io.BufferedWriter):
+        return io.BufferedWriter(sink)
+    return cast(io.BufferedWriter, sink)
 
 
 def is_unicode(stream: TextIO) -> bool:

@@ -1,4 +1,4 @@
-"""Test what Ctrl-C and SIGTERM ask of a run, with a terminal and without one."""
+"""Test what Ctrl-C, SIGTERM and a closed terminal ask of a run."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -23,10 +24,12 @@ PROGRAM = """import fcntl, os, sys, termios, time
 from batchscore.cli.interrupts import stop_on_signals
 from batchscore.cli.watch import show_progress
 from batchscore.runs.progress import Progress
+from batchscore.system.streams import keep_writing
 
+keep_writing()
 if os.isatty(0):
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-choice, place, form = sys.argv[1:]
+choice, place, form, *end = sys.argv[1:]
 with (
     stop_on_signals(choice) as (stop, question),
     show_progress(form == "json", question) as watch,
@@ -39,16 +42,22 @@ with (
         time.sleep(0.02)
         if stop.leave or stop.signal:
             break
-print("LEFT" if stop.leave else f"STOPPED {stop.signal}")
+said = "LEFT" if stop.leave else f"STOPPED {stop.signal}"
+for path in end:
+    with open(path, "w") as file:
+        file.write(said)
+print(said)
 """
 ASKED = "[l]eave it running"
 
 
 @contextmanager
-def terminal(choice: str, place: str, form: str = "text") -> Iterator[int]:
-    """A terminal in which the program is under way."""
+def terminal(
+    choice: str, place: str, form: str = "text", end: Sequence[Path] = (), before: str = ""
+) -> Iterator[int]:
+    """A terminal in which the program is under way; `end` gets what it says at its end."""
     mine, theirs = pty.openpty()
-    command = [sys.executable, "-c", PROGRAM, choice, place, form]
+    command = [sys.executable, "-c", before + PROGRAM, choice, place, form, *map(str, end)]
     process = subprocess.Popen(
         command,
         stdin=theirs,
@@ -65,7 +74,8 @@ def terminal(choice: str, place: str, form: str = "text") -> Iterator[int]:
     finally:
         process.kill()
         process.wait()
-        os.close(mine)
+        if not end:
+            os.close(mine)
 
 
 def typed(mine: int, keys: bytes, until: str) -> str:
@@ -108,6 +118,40 @@ def test_a_run_that_ends_with_its_launcher_is_not_asked_about() -> None:
     assert ASKED not in text
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("choice", "place", "keys", "said"),
+    [
+        ("ask", "cluster", b"", "LEFT"),
+        ("ask", "cluster", b"\x03", "LEFT"),
+        ("cancel", "cluster", b"", "STOPPED 15"),
+        ("leave", "here", b"", "STOPPED 15"),
+    ],
+)
+def test_a_closed_terminal_leaves_a_run_that_goes_on(
+    choice: str, place: str, keys: bytes, said: str, tmp_path: Path
+) -> None:
+    """Also while it asks; another run stops. The messages that nobody can read are no error."""
+    with terminal(choice, place, end=[tmp_path / "end"]) as mine:
+        if keys:
+            typed(mine, keys, ASKED)
+        os.close(mine)
+    assert (tmp_path / "end").read_text() == said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("keys", [b"", b"\x03"])
+def test_under_nohup_a_closed_terminal_changes_nothing(keys: bytes, tmp_path: Path) -> None:
+    """The run is watched to its end; a question that was open is answered by nobody."""
+    nohup = "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+    before = nohup + "import time\ntime.sleep = lambda _, sleep=time.sleep: sleep(0.001)\n"
+    with terminal("ask", "cluster", end=[tmp_path / "end"], before=before) as mine:
+        if keys:
+            typed(mine, keys, ASKED)
+        os.close(mine)
+    assert (tmp_path / "end").read_text() == "STOPPED None"
+
+
 @pytest.mark.parametrize(
     ("choice", "numbers", "end"),
     [
@@ -117,6 +161,9 @@ def test_a_run_that_ends_with_its_launcher_is_not_asked_about() -> None:
         ("leave", [signal.SIGTERM], (None, True)),
         ("leave", [signal.SIGINT], (None, True)),
         ("leave", [signal.SIGTERM, signal.SIGTERM], (signal.SIGTERM, False)),
+        ("ask", [signal.SIGHUP, signal.SIGHUP], (None, True)),
+        ("ask", [signal.SIGTERM, signal.SIGHUP], (signal.SIGTERM, False)),
+        ("cancel", [signal.SIGHUP, signal.SIGHUP], (signal.SIGTERM, False)),
     ],
 )
 def test_without_a_terminal_a_script_decides(

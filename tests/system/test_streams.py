@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shlex
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -21,10 +23,12 @@ pytestmark = pytest.mark.slow
 FULL = "/dev/full"
 PROGRAM = f"{shlex.quote(sys.executable)} -m batchscore"
 TALKATIVE = """import os
+import sys
 
 
 def talk(batch):
     print("x" * 100_000)
+    sys.stdout.buffer.write(b"x" * 100_000)
     if "RAW" in os.environ:
         os.write(1, b"printed")
         os.write(2, b"printed")
@@ -140,3 +144,19 @@ def test_a_character_without_encoding_changes_no_exit_code(
     shown = {"latin-1": "out-\\u65e5é", "utf-8": "out-日é"}
     assert text.endswith(shown[encoding])
     assert json.loads(document) == {"output": str(output)}
+
+
+def test_a_slow_reader_loses_nothing() -> None:
+    """A descriptor that somebody made non-blocking is waited for, as any other."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with open(writer, "wb") as file:
+        stream = Stream(io.TextIOWrapper(file, "utf-8"), quiet=False)
+        thread = threading.Thread(
+            target=print, args=("x" * 1_000_000,), kwargs={"file": stream, "flush": True}
+        )
+        thread.start()
+        with open(reader, "rb") as end:
+            read = end.read(1_000_000)
+        thread.join()
+    assert read == b"x" * 1_000_000

@@ -71,7 +71,7 @@ def _end_with(parent: int) -> None:
 
 def _leave_signals_to_parent() -> None:
     """Ignores what a terminal or a service manager sends to all; the parent decides what ends."""
-    ignored = (signal.SIGINT, signal.SIGTERM)
+    ignored = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     for each in ignored:
         signal.signal(each, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ignored)

@@ -25,7 +25,7 @@ SHARE_OF_MEMORY = 0.8
 _LINES = 100
 _LINE_BYTES = 2_000
 _ENDED_SECONDS = 30.0
-_BLOCKED = (signal.SIGINT, signal.SIGTERM)
+_BLOCKED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _COMMAND = (
     "import gc, json, sys; gc.disable(); sys.path[:] = json.loads(sys.argv[1])['path']; "
     "from batchscore.models.process.child import main; main()"

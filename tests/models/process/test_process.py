@@ -150,10 +150,10 @@ def test_processes_share_one_model_and_survive_each_other(host: Host, faulty: Mo
 
 
 def test_signals_for_all_are_left_to_the_parent(host: Host, faulty: Model) -> None:
-    """Ctrl-C and SIGTERM reach all processes of a terminal or service; the model's goes on."""
+    """Ctrl-C, SIGTERM and a terminal's end reach all processes of one; the model's goes on."""
     calls = calls_of(host, faulty)
     (pid,) = calls.predict(rows(SAY_PID), 1)()["score"]
-    for each in (signal.SIGINT, signal.SIGTERM):
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         os.kill(int(pid), each)
     assert calls.predict(rows(SAY_PID), 1)()["score"][0] == pid
 
