@@ -29,7 +29,7 @@ from batchscore.job.file import checked_steps
 from batchscore.job.steps.all_steps import AnyStep, UserFunction
 from batchscore.messages.addresses import redacted_address
 from batchscore.messages.wording import one_line, reason
-from batchscore.models.backends.saving import Asked, Draft, saver_of
+from batchscore.models.backends.saving import Asked, Draft, best_of_search, saver_of
 from batchscore.models.card import CARD, shape_text
 from batchscore.models.features import Features
 from batchscore.models.folder import write_model_folder
@@ -101,7 +101,8 @@ def save_model(
             LightGBM, one of their sklearn wrappers, or a model of CatBoost, which need no more
             than some rows of their training. Or the path of a model file that describes itself,
             such as `.ubj` or `.onnx`. Of ONNX also the bytes of a file, or a ModelProto.
-            Or a fitted estimator or Pipeline of scikit-learn, with such rows.
+            Or a fitted estimator or Pipeline of scikit-learn, with such rows. Of a search, such as
+            GridSearchCV, its best estimator is saved, of whichever library that is.
         sample: Some rows: a pandas, Arrow or Polars table, or a dict of NumPy arrays. With
             `features` or `columns` these are source columns, as a job reads them; otherwise a
             column for each argument of `forward`. Up to 256 of them become the golden rows, with
@@ -135,6 +136,7 @@ def save_model(
     if isinstance(model, str | os.PathLike):
         saver, model = open_model_file(os.fspath(model))
     else:
+        model = best_of_search(model)
         saver = saver_of(model)
     saver.require_savable(model)
     saver.refuse_unused(asked)

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from batchscore.columnar.ragged import Varying
-from batchscore.errors import ArgumentError
+from batchscore.errors import ArgumentError, ModelError
 from batchscore.models.backends.built_in import FORMATS
 from batchscore.models.backends.calling import Calls
 from batchscore.models.card import InputTensor, model_input
@@ -123,6 +123,20 @@ class Saver(ABC):
     @abstractmethod
     def calls(self, model: Any, rows: pa.RecordBatch, draft: Draft, asked: Asked) -> Calls:
         """Returns the framework's own calls of the model, for all of these rows."""
+
+
+def best_of_search(model: Any) -> Any:
+    """Returns the best estimator of a search of scikit-learn; any other model is returned as it is.
+
+    Raises:
+        ModelError: The search was not fitted, or keeps no estimator.
+    """
+    kinds = [kind.__module__ for kind in type(model).__mro__]
+    if not any(kind.startswith("sklearn.model_selection._search") for kind in kinds):
+        return model
+    if not hasattr(model, "best_estimator_"):
+        raise ModelError("model has no best_estimator_; call its fit, with refit=True")
+    return model.best_estimator_
 
 
 def saver_of(model: Any) -> Saver:

@@ -42,20 +42,42 @@ _REMEDY = (
 )
 
 
-def checked_configuration(given: Any) -> dict[str, Any]:
+def checked_configuration(given: Any, written: int = 3) -> dict[str, Any]:
     """Returns a model's configuration as Keras is to see it.
+
+    Args:
+        given: What the file holds.
+        written: Major version of the Keras that wrote it.
 
     Raises:
         ModelError: It names something that is not known to be without code, or a layer that does
             not score each row by itself.
     """
     try:
-        return _model(given)
+        return _model(given if written < 3 else _called_to_score(given))
     except (TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ModelError(
             f"its configuration is none that Keras writes ({one_line(error, 80)}); restore the "
             "file, or save the model again with model.save"
         ) from error
+
+
+def _called_to_score(value: Any, depth: int = 0) -> Any:
+    """Returns a configuration in which no layer is called as in training.
+
+    `predict` of Keras 3 calls none so, whatever the file says; Keras 2 did. Keras 3 notes it of
+    each layer whose call has `training=True` by default, such as RandomFlip.
+    """
+    if depth > 4 * _DEEPEST:
+        return value  # which is refused
+    if isinstance(value, list):
+        return [_called_to_score(each, depth + 1) for each in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: False if key == "training" and each is True else _called_to_score(each, depth + 1)
+        for key, each in value.items()
+    }
 
 
 def _model(given: Any) -> dict[str, Any]:
@@ -88,8 +110,8 @@ def _entry(key: str, value: Any, where: str, depth: int) -> Any:
     """Returns what a key holds, by its name."""
     if key == "training" and value not in (None, False):
         raise ModelError(
-            f"layer {where} is called with training={value!r} also when it scores, so that scores "
-            f"depend on chance, or on other rows; leave training out, and save the model again"
+            f"layer {where} is called with training={value!r} also when Keras 2 scores, so that "
+            "scores depend on chance, or on other rows; leave training out, and save it again"
         )
     if key == "stateful" and value:
         raise ModelError(
@@ -145,7 +167,17 @@ def _settings(own: dict[str, Any], where: str, depth: int) -> dict[str, Any]:
     if own.get("time_major"):
         raise ModelError(f"layer {where} takes time before rows (time_major); {_REMEDY}")
     kept = {key: each for key, each in own.items() if key not in ("time_major", "batch_size")}
-    return {key: _entry(key, each, where, depth) for key, each in kept.items()}
+    return {key: _entry(key, _of_any_rows(key, each), where, depth) for key, each in kept.items()}
+
+
+def _of_any_rows(key: str, value: Any) -> Any:
+    """Returns an input's shape for any number of rows.
+
+    A model whose layers are built by `fit` keeps the number of its first call, and Keras scores
+    other numbers all the same.
+    """
+    is_shape = key in ("batch_shape", "batch_input_shape") and isinstance(value, list)
+    return [None, *value[1:]] if is_shape else value
 
 
 def _check_known(value: dict[str, Any], where: str) -> None:

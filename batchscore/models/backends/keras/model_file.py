@@ -122,7 +122,7 @@ def _legacy(content: bytes) -> KerasFile:
 
 
 def _described(given: Any, version: tuple[int, ...], held: Contents, is_legacy: bool) -> KerasFile:
-    configuration = checked_configuration(given)
+    configuration = checked_configuration(given, version[0])
     weights = {
         path: shape
         for path, shape in held.datasets.items()

@@ -114,7 +114,9 @@ class _PredictCalls:
 
 def _wide(array: Array) -> Array:
     """Returns an output (rows, …), in which a last dimension of one, and half floats, are gone."""
-    array = array.astype(np.float32) if array.dtype == np.float16 else array
+    # NumPy knows bfloat16 by its name alone.
+    is_half = array.dtype == np.float16 or array.dtype.name == "bfloat16"
+    array = array.astype(np.float32) if is_half else array
     return array[..., 0] if array.ndim > 1 and array.shape[-1] == 1 else array
 
 

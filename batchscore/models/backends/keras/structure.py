@@ -121,14 +121,9 @@ def _type_of(given: Any) -> str:
 
 
 def _shape(given: Any, name: str) -> tuple[int | None, ...]:
-    batch, *shape = given
+    _, *shape = given
     if not all(each is None or (type(each) is int and each > 0) for each in shape):
         raise ValueError(f"input {name} has shape {given}")
-    if batch is not None:
-        raise ModelError(
-            f"input {name!r} takes {batch} rows at once, and no other number; build it without a "
-            "batch size, and save the model again"
-        )
     return tuple(shape)
 
 

@@ -141,9 +141,14 @@ def _members(each: Any) -> list[Any]:
 
 
 def _is_fitted(value: Any) -> bool:
-    return any(name.endswith("_") and not name.startswith("__") for name in vars(value)) or any(
-        hasattr(value, name) for name in ("steps", "transformer_list")
-    )
+    from sklearn.exceptions import NotFittedError
+    from sklearn.utils.validation import check_is_fitted
+
+    try:
+        check_is_fitted(value)
+    except NotFittedError:
+        return False
+    return True
 
 
 def _find_unused(estimator: Any, names: Sequence[str], found: FittedValues) -> None:

@@ -135,17 +135,11 @@ class SklearnSaver(Saver):
 
 
 def _estimator(model: Any) -> Any:
-    """Returns what predicts: of a search its best estimator."""
     if not isinstance(model, BaseEstimator):
         raise ModelError(
             f"model is {type_of(model)}; expected a fitted estimator or Pipeline of scikit-learn"
         )
-    searched = type(model).__module__.startswith("sklearn.model_selection._search")
-    if not searched:
-        return model
-    if not hasattr(model, "best_estimator_"):
-        raise ModelError("model has no best_estimator_; call its fit, with refit=True")
-    return model.best_estimator_
+    return model
 
 
 def _names(estimator: Any, rows: pa.RecordBatch, asked: Asked) -> tuple[str, ...]:

@@ -34,11 +34,16 @@ _DEEPEST = 200
 _UNDER_WAY = object()
 _TREE = "sklearn.tree._tree.Tree"
 _METRICS = ("chebyshev", "euclidean", "manhattan", "minkowski")
+_BOOSTER = (
+    "save the booster alone: bs.save_model takes pipeline[-1] (of a search best_estimator_[-1]), "
+    "and as its sample a DataFrame of what pipeline[:-1] makes of rows; in the job a preprocess "
+    "function makes these columns"
+)
 _REMEDIES = {
-    "xgboost": "score the Booster alone: bs.save_model takes pipeline[-1], and rows that "
-    "pipeline[:-1] has transformed as its sample",
-    "lightgbm": "score the Booster alone: bs.save_model takes pipeline[-1], and rows that "
-    "pipeline[:-1] has transformed as its sample",
+    "catboost": _BOOSTER,
+    "lightgbm": _BOOSTER,
+    "xgboost": f"{_BOOSTER}. Where they are sparse, train it with sparse_threshold=0 first, since "
+    "XGBoost takes the zeros of a sparse matrix as missing",
     "sklearn": "leave this part out of the pipeline, or replace it by one that is listed in the "
     "documentation of model folders",
 }

@@ -128,7 +128,6 @@ def test_what_scoring_does_not_need_is_taken_out() -> None:
         (setting(kernel_constraint={"class_name": "__lambda__"}), "constraint __lambda__"),
         (setting(stateful=True), "'dense' .Dense. is stateful"),
         (setting(vocabulary="/etc/passwd"), "reads the file '/etc/passwd'"),
-        (being(inbound_nodes=[{"kwargs": {"training": True}}]), "is called with training=True"),
         (setting(layer={"class_name": "Lambda", "config": {}}), "names Lambda"),
         (setting(dtype={"class_name": "QuantizedDTypePolicy", "config": {}}), "QuantizedDType"),
         (setting(dtype={"class_name": "DTypePolicy", "config": {"name": "int8"}}), "with 'int8'"),
@@ -143,6 +142,15 @@ def test_what_may_run_code_is_refused(
     """So is what reads files, draws random numbers, or keeps something from row to row."""
     with pytest.raises(ModelError, match=message):
         read_keras_file(archive(changed(change)))
+
+
+def test_a_layer_that_keras_2_calls_as_in_training_is_refused() -> None:
+    """Its scores depend on chance there. Keras 3 scores without, whatever its file says."""
+    model = changed(being(inbound_nodes=[{"kwargs": {"training": True}}]))
+    with pytest.raises(ModelError, match="called with training=True also when Keras 2 scores"):
+        checked_configuration(model, 2)
+    (node,) = checked_configuration(model)["config"]["layers"][1]["inbound_nodes"]
+    assert node == {"kwargs": {"training": False}}
 
 
 _values = st.recursive(
@@ -213,7 +221,6 @@ def test_many_levels_are_refused() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"batch_shape": [8, 2]}, "takes 8 rows at once"),
         ({"dtype": "string"}, "takes texts, which only layers with TensorFlow read"),
         ({"dtype": "complex64"}, "is of 'complex64'"),
         ({"batch_shape": [None, -1]}, "does not say what the model's inputs and outputs are"),

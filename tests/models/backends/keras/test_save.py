@@ -45,6 +45,18 @@ frame = pq.read_table(folder / "rows.parquet", columns=["n0", "n1", "n2"]).to_pa
 bs.save_model(folder / "small", small, frame[:50], outputs=["logit"])
 np.save(folder / "small.npy", small.predict(frame[:50].to_numpy(), verbose=0))
 
+# A model that `fit` builds has the rows of a batch in its shapes.
+built = keras.Sequential([keras.layers.Dense(4), keras.layers.Dense(1, dtype="bfloat16")])
+built.compile("adam", "mse")
+built.fit(frame[:40].to_numpy(), frame["n0"][:40].to_numpy(), verbose=0)
+bs.save_model(folder / "built", built, frame[:50])
+np.save(folder / "built.npy", built.predict(frame[:50].to_numpy(), verbose=0).astype("float32"))
+# Keras notes of this layer that it is called as in training, and does not call it so.
+image = keras.Input((4, 4, 1), name="image")
+turned = keras.Model(image, keras.layers.Flatten()(keras.layers.RandomFlip()(image)))
+pixels = np.random.default_rng(1).random((20, 16), np.float32)
+bs.save_model(folder / "turned", turned, {"image": pixels})
+
 
 class Mine(keras.layers.Layer):
     def call(self, x):
@@ -130,6 +142,19 @@ def test_a_frame_of_the_models_width_is_its_input(saved: tuple[Path, list[str]])
     golden = pq.read_table(saved[0] / "small/golden.parquet")
     own = np.load(saved[0] / "small.npy")[:, 0]
     np.testing.assert_allclose(golden["logit"].to_numpy(), own, rtol=0, atol=CLOSE)
+
+
+def test_a_model_that_fit_built_scores_any_number_of_rows(saved: tuple[Path, list[str]]) -> None:
+    """Its file says how many rows its first batch had. Scores of bfloat16 are floats in a table."""
+    golden = pq.read_table(saved[0] / "built/golden.parquet")
+    own = np.load(saved[0] / "built.npy")[:, 0]
+    np.testing.assert_array_equal(golden["score"].to_numpy(), own)
+
+
+def test_augmentation_of_images_is_for_training_alone(saved: tuple[Path, list[str]]) -> None:
+    """`predict` turns no image, so the scores are the pixels."""
+    golden = pq.read_table(saved[0] / "turned/golden.parquet")
+    assert golden["image"].to_pylist() == golden["score"].to_pylist()
 
 
 def test_what_no_file_holds_is_refused(saved: tuple[Path, list[str]]) -> None:

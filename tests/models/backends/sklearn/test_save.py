@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.compose import make_column_transformer
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import TransformedTargetRegressor, make_column_transformer
+from sklearn.ensemble import RandomForestClassifier, VotingClassifier
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -78,6 +79,39 @@ def test_a_search_saves_its_best_estimator(tmp_path: Path) -> None:
     search = GridSearchCV(Ridge(), {"alpha": [0.1, 1.0]}, cv=2)
     search.fit(numbers(), numbers()["visits"])
     assert bs.save_model(tmp_path / "model", search, numbers()).outputs == {"score": "float64 []"}
+
+
+def test_a_search_for_a_wrapper_of_another_library_saves_the_wrapper(tmp_path: Path) -> None:
+    """Its best estimator is XGBoost's own, and needs no part of scikit-learn to be scored."""
+    import xgboost
+
+    search = GridSearchCV(xgboost.XGBRegressor(n_estimators=2), {"max_depth": [1, 2]}, cv=2)
+    with pytest.raises(bs.InvalidError, match="no best_estimator_; call its fit"):
+        bs.save_model(tmp_path / "model", search, numbers())
+    search.fit(numbers(), numbers()["visits"])
+    assert bs.save_model(tmp_path / "model", search, numbers()).card["format"] == "xgboost"
+
+
+@pytest.mark.parametrize("kind", ["calibrated", "log_target", "voting"])
+def test_an_estimator_keeps_the_pipeline_it_copied(kind: str, tmp_path: Path) -> None:
+    """What was given to be fitted stays unfitted, and knows no values of columns."""
+    rows, y = make_frame()[:TRAINED], labels(make_frame())[:TRAINED]
+    inner = of_frames()["usual"]
+    valued = make_pipeline(inner[0], Ridge())
+    made: dict[str, Any] = {
+        "calibrated": CalibratedClassifierCV(inner, cv=2),
+        "log_target": TransformedTargetRegressor(valued, func=np.log1p, inverse_func=np.expm1),
+        "voting": VotingClassifier([("a", inner)], voting="soft"),
+    }
+    model = made[kind].fit(rows, y)
+    bs.save_model(tmp_path / "model", model, rows)
+    features = read_model_folder(str(tmp_path / "model")).features
+    assert features is not None
+    city = next(
+        each for each in features.inputs["features"] if getattr(each, "column", "") == "city"
+    )
+    assert isinstance(city, Coded)
+    assert city.vocabulary == ("Köln", "Paris", "Rome")
 
 
 def test_a_model_of_an_array_takes_the_sample_s_names(tmp_path: Path) -> None:
