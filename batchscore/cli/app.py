@@ -14,7 +14,7 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 _SLOWEST_START_S = 10.0
 _LONG = 10_000
+_PUBLISHING = ("run", "cancel", "release", "discard", "rollback")
+_MAKING = ("init", "model", "profile", "compare", "report")
 _NO_FOLDER = (
     "the working directory of this process was deleted; change to one that exists, and run again"
 )
@@ -73,7 +75,7 @@ def main() -> None:
             error.show()
     except click.Abort:
         code = 130
-        message = "stopped; the next command that writes finishes what was started"
+        message = interrupted(sys.argv[1:])
         if "--json" in sys.argv:
             print_json(_failure("interrupted", code, message), kept=True)
         click.echo(f"INTERRUPTED  {message}", err=True)
@@ -84,6 +86,16 @@ def main() -> None:
         sys.stdout.flush()
     atexit.register(_leave_garbage)
     sys.exit(code)
+
+
+def interrupted(words: Sequence[str]) -> str:
+    """Returns what an interrupt left behind, by the words of the command line."""
+    command = next((word for word in words if word in cli.commands), "")
+    if command in _PUBLISHING:
+        return "stopped; the next command that writes finishes what was started"
+    if command in _MAKING:
+        return "stopped; what was to be written is there as a whole, or not at all"
+    return "stopped; nothing was changed"
 
 
 def command_start(process: float | None, now: float) -> float:

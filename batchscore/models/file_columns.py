@@ -18,14 +18,17 @@ from batchscore.models.tree_features import Coded, Plain
 
 _ONLY = "features"
 """The input of a model that says no name of one."""
+_UNSAID = "float32"
+"""The type of an input for which a job says nothing but its columns."""
 
 
-def with_file_columns(model: Model, facts: Facts) -> Model:
+def with_file_columns(model: Model, facts: Facts, typed: bool) -> Model:
     """Returns a model with inputs, outputs and features that its file names.
 
     Args:
         model: One whose inputs may name their columns, in the order of the file's.
         facts: What its file says.
+        typed: Whether each input that is declared has a type; otherwise it may have the default.
 
     Raises:
         ModelError: The file does not name its columns, and nobody else does.
@@ -35,7 +38,10 @@ def with_file_columns(model: Model, facts: Facts) -> Model:
     known = facts.columns or (FileColumn(""),) * width
     rest = [each for each in model.inputs if each.dtype != TEXT]
     given = rest[0].columns if rest else ()
-    declared = [(each.dtype, each.shape) for each in rest]
+    unsaid = () if typed else (_UNSAID,)
+    declared = [
+        (facts.input_type if each.dtype in unsaid else each.dtype, each.shape) for each in rest
+    ]
     # A card's input of numbers is as wide as there are numbers, and has no columns of its own.
     wide = width if given == (name,) else len(known)
     if declared not in ([], [(facts.input_type, (wide,))]):

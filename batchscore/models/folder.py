@@ -147,7 +147,7 @@ def completed(model: Model, what: str, typed: bool = False) -> Model:
     if backend.names_tensors:
         return with_file_tensors(model, facts, what, typed)
     if model.features is None:
-        return with_file_columns(model, facts)
+        return with_file_columns(model, facts, typed)
     check_file_columns(model, facts, what)
     return model
 

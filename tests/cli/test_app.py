@@ -373,20 +373,33 @@ def test_a_second_ctrl_c_ends_workers_without_a_traceback(tmp_path: Path) -> Non
     assert factory.run_json("run", job)["status"] == "published"
 
 
-def test_a_decision_that_is_interrupted_says_who_finishes_it(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (["release", "out", "1"], "the next command that writes finishes what was started"),
+        (["init", "rows", "model"], "what was to be written is there as a whole, or not at all"),
+        (["model", "save", "run"], "what was to be written is there as a whole, or not at all"),
+        (["check", "job.yaml"], "nothing was changed"),
+        (["--nonsense"], "nothing was changed"),
+    ],
+)
+def test_a_command_that_is_interrupted_says_what_it_left(
+    words: list[str],
+    what: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Ctrl-C in a command without a stop of its own does not claim that nothing was started."""
+    """Ctrl-C in a command without a stop of its own claims no more than is true of it."""
 
     def abort(**_: object) -> None:
         raise click.Abort
 
     monkeypatch.setattr(cli, "main", abort)
+    monkeypatch.setattr("sys.argv", ["batchscore", *words])
     with pytest.raises(SystemExit) as caught:
         main()
     assert caught.value.code == 130
-    said = capsys.readouterr().err
-    assert "the next command that writes finishes what was started" in said
+    assert capsys.readouterr().err == f"INTERRUPTED  stopped; {what}\n"
 
 
 @pytest.mark.parametrize("count", [0, 2, 30_000])

@@ -86,6 +86,9 @@ def test_a_path_alone_with_a_blank_in_a_name_says_what_to_write(tmp_path: Path) 
     said = " ".join(factory.run_cli("check", job).output.split())
     assert "model spaced.txt: column 'the_size' is not in" in said
     assert "model.inputs may name the columns, in the order of training: {features: [a, b]}" in said
+    named = factory.change_job(tmp_path, {"model.inputs": {"features": ["size", "count"]}})
+    done = factory.run_cli("check", named)
+    assert done.exit_code == 0, done.output
 
 
 def test_categories_of_booleans_and_whole_floats_score_as_in_lightgbm(tmp_path: Path) -> None:
