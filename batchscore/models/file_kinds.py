@@ -6,6 +6,7 @@ import codecs
 import io
 import pickletools
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -21,6 +22,12 @@ _TORCH_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _STOP = b"."
 _CARRIERS = {"_codecs", "builtins", "collections", "copyreg", "dtype", "joblib", "ndarray", "numpy"}
 _OLD_PICKLE_BYTES = 4 << 20
+ZIP_DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError),
+    # A place before the file's start, and a member that says it is encrypted.
+    *(ValueError, RuntimeError),
+)
+"""What `zipfile` raises for damaged archives, or for what no writer of models makes."""
 AGAIN = "copy or download the file again, or save the weights again"
 
 SAFETENSORS, TORCH = "a safetensors file", "a file of torch.save"
@@ -174,7 +181,7 @@ def members(path: Path) -> list[zipfile.ZipInfo]:
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.infolist()
-    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
+    except ZIP_DAMAGE as error:
         raise ModelError(f"{path}: is a damaged zip archive ({error}); {AGAIN}") from error
 
 

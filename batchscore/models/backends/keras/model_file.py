@@ -16,6 +16,7 @@ from batchscore.models.backends.facts import FileTensor
 from batchscore.models.backends.keras.configuration import checked_configuration
 from batchscore.models.backends.keras.hdf5 import SIGNATURE, Contents, read_hdf5
 from batchscore.models.backends.keras.structure import Structure, structure_of
+from batchscore.models.file_kinds import ZIP_DAMAGE
 
 CONFIGURATION, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 _ZIP = b"PK\x03\x04"
@@ -77,7 +78,7 @@ def _archive(content: bytes) -> KerasFile:
             _check_members(archive.infolist(), len(content))
             given, said = _json(archive.read(CONFIGURATION)), _json(archive.read(METADATA))
             held = read_hdf5(archive.read(WEIGHTS))
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, KeyError) as error:
+    except (*ZIP_DAMAGE, KeyError) as error:
         raise ModelError(f"damaged archive of Keras ({one_line(error, 100)}); {_AGAIN}") from error
     version = _version(said.get("keras_version") if isinstance(said, dict) else None)
     if version < (3,):

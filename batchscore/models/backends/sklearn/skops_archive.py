@@ -10,9 +10,10 @@ import io
 import json
 import math
 import re
+import tokenize
 import zipfile
-import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ import numpy as np
 
 from batchscore.columnar.array_type import Array
 from batchscore.errors import ModelError
+from batchscore.models.file_kinds import ZIP_DAMAGE
 
 SCHEMA = "schema.json"
 PROTOCOL = 2
@@ -31,6 +33,11 @@ _MOST_BYTES = 4 << 30
 _LEAST_BYTES, _TIMES_ITS_SIZE = 64 << 20, 100
 _MOST_JSON = (1 << 25, 1 << 23)
 """Commas; arrays and objects."""
+_DAMAGES = (
+    *ZIP_DAMAGE,
+    # NumPy reads a header as Python's own words.
+    *(SyntaxError, tokenize.TokenError),
+)
 _REMEDY = "load it where it was trained, and save it with bs.save_model"
 
 
@@ -52,7 +59,8 @@ class SkopsArchive:
         """Returns the bytes of a member, whose checksum was compared."""
         if not isinstance(name, str) or name not in self.names:
             raise ValueError(f"its schema names a member {str(name)[:40]!r} that is not there")
-        return self.opened.read(name)
+        with _as_damage():
+            return self.opened.read(name)
 
     def array(self, name: Any) -> Array:
         """Returns the array of a member, of numbers or texts."""
@@ -76,12 +84,10 @@ def open_archive(content: bytes) -> SkopsArchive:
             "skops.io.dump writes. A pickle can run any code, so none is ever read: load it where "
             "it was made, and save it with bs.save_model"
         )
-    try:
+    with _as_damage():
         opened = zipfile.ZipFile(io.BytesIO(content))
         _check_members(opened, len(content))
         schema = _json(opened.read(SCHEMA))
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise ValueError(str(error)[:80]) from error
     if not isinstance(schema, dict):
         raise ValueError(f"{SCHEMA} holds no object")
     if schema.get("protocol") != PROTOCOL:
@@ -90,6 +96,15 @@ def open_archive(content: bytes) -> SkopsArchive:
             f"{_REMEDY}"
         )
     return SkopsArchive(schema, frozenset(opened.namelist()), opened)
+
+
+@contextmanager
+def _as_damage() -> Iterator[None]:
+    """Raises ValueError for what readers of archives and of headers raise for damaged bytes."""
+    try:
+        yield
+    except _DAMAGES as error:
+        raise ValueError(str(error)[:80]) from error
 
 
 def _check_members(opened: zipfile.ZipFile, size: int) -> None:
@@ -136,7 +151,8 @@ def _array(content: bytes) -> Array:
     }
     if version not in readers:
         raise ValueError(f"an array is of the unknown form {version}")
-    shape, is_fortran, dtype = readers[version](file)
+    with _as_damage():
+        shape, is_fortran, dtype = readers[version](file)
     start, count = file.tell(), math.prod(shape)
     if dtype.hasobject or count * dtype.itemsize != len(content) - start:
         raise ValueError("an array has another length than its shape")

@@ -13,6 +13,7 @@ from typing import Any
 from batchscore.errors import ModelError
 from batchscore.messages.wording import one_line
 from batchscore.models.backends.facts import DEFAULT_OUTPUT, FileTensor
+from batchscore.models.file_kinds import ZIP_DAMAGE
 
 _MODEL = "/models/model.json"
 _MODEL_BYTES = 256 << 20
@@ -74,8 +75,8 @@ def read_exported(content: bytes) -> ExportedFile:
                 raise ValueError("its graph is compressed, or declared larger than its file")
             return _described(json.loads(archive.read(found)))
     except (
-        *(zipfile.BadZipFile, NotImplementedError, EOFError, OSError, RecursionError),
-        *(KeyError, TypeError, ValueError, AttributeError, IndexError),
+        *ZIP_DAMAGE,
+        *(RecursionError, KeyError, TypeError, AttributeError, IndexError),
     ) as error:
         raise ModelError(
             f"no program of torch.export, or damaged ({type(error).__name__}: "

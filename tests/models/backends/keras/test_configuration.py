@@ -199,6 +199,16 @@ def test_other_archives_are_refused(content: bytes, message: str) -> None:
         read_keras_file(content)
 
 
+def test_a_damaged_directory_is_refused() -> None:
+    """A place before the file's start, and a member that says it is encrypted."""
+    content = archive(MODEL)
+    entry, end = content.index(b"PK\x01\x02"), content.index(b"PK\x05\x06")
+    for place, byte in ((entry + 8, 1), (end + 19, 0x7F)):
+        spoilt = content[:place] + bytes([byte]) + content[place + 1 :]
+        with pytest.raises(ModelError, match="damaged archive of Keras"):
+            read_keras_file(spoilt)
+
+
 def test_a_zip_bomb_is_not_unpacked() -> None:
     """Keras compresses nothing, so a compressed member is refused before it is read."""
     made = io.BytesIO()

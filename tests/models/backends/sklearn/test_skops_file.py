@@ -206,6 +206,19 @@ def test_a_header_of_more_than_the_file_is_refused(pipelines: Path, tmp_path: Pa
     assert "an array has another length than its shape" in found
 
 
+def test_a_damaged_place_or_header_of_an_array_is_refused(pipelines: Path, tmp_path: Path) -> None:
+    """Whatever readers of archives, and of Python's words in a header, raise."""
+    members = members_of(pipelines / "ridge.skops")
+    name = next(name for name in members if name.endswith(".npy"))
+    content = packed({"schema.json": members.pop("schema.json"), **members})
+    place = content.index(name.encode()) - 30
+    assert "magic number" in refused(content[:place] + b"X" + content[place + 1 :], tmp_path)
+    for spoilt in (b"(3,[", b"(3:)", b"'3,)"):
+        changed = {**members_of(pipelines / "ridge.skops")}
+        changed[name] = changed[name].replace(b"(3,)", spoilt)
+        assert "damaged" in refused(packed(changed), tmp_path)
+
+
 @pytest.mark.parametrize(
     ("schema", "message"),
     [
