@@ -118,7 +118,7 @@ class Job(Section):
     output: Output = Field(description="Where the scores go.")
     explain: Explain | None = Field(
         default=None,
-        description="Adds reasons to the scores of trees; by default none.",
+        description="Adds reasons to the scores of trees and linear models; by default none.",
     )
     on_change: OnChange = Field(
         default=OnChange(),

@@ -38,7 +38,8 @@ def find_reasons(
     if not backend_of(model.format).explains:
         raise JobFileError(
             f"explain: models of format {model.format!r} do not tell what each column contributed; "
-            "expected trees of XGBoost, LightGBM or CatBoost: leave explain out"
+            "expected trees of XGBoost, LightGBM or CatBoost, or a linear model of scikit-learn: "
+            "leave explain out"
         )
     _require_free(job, model, schema)
     _require_score(job, asked, model)

@@ -25,6 +25,7 @@ class SklearnBackend(Backend):
     names_columns = True
     takes_call = True
     takes_texts = True
+    explains = True
     is_fragile = True
     preloads = ("batchscore.models.backends.sklearn.predictor",)
 

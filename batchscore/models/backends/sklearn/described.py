@@ -1,4 +1,7 @@
-"""What a skops file says of itself, without scikit-learn and without building an object."""
+"""What a skops file says of itself, without scikit-learn and without building an object.
+
+Suffixes: `_gc` raw scores by columns.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from batchscore.columnar.array_type import Array
 from batchscore.errors import ModelError
 from batchscore.models.backends.sklearn.allowed_types import (
     BUILT_AGAIN,
@@ -23,6 +27,7 @@ from batchscore.models.backends.sklearn.frames import (
     MEMBER,
     TrainingFrame,
     load_frame,
+    load_means,
     of_numbers,
 )
 from batchscore.models.backends.sklearn.node_checks import VECTORIZERS
@@ -62,6 +67,7 @@ class DescribedFile:
         frame: Types of the columns.
         results: What it returns.
         has_frame: Whether the file says the types and the results itself.
+        mean_gc: Of a linear model, the mean part of each column in each raw score, if it says that.
     """
 
     archive: SkopsArchive
@@ -74,6 +80,7 @@ class DescribedFile:
     frame: TrainingFrame
     results: Results
     has_frame: bool
+    mean_gc: Array | None
 
 
 def read_skops_file(content: bytes) -> DescribedFile:
@@ -134,6 +141,7 @@ def _described(archive: SkopsArchive) -> DescribedFile:
         frame,
         results,
         member is not None,
+        None if member is None else load_means(member),
     )
 
 
@@ -207,7 +215,8 @@ def _part(archive: SkopsArchive, state: Mapping[str, Any], name: str, otherwise:
 
 
 def _steps(state: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    found = _attributes(state).get("steps")
+    """Returns the states of a pipeline's steps, or of what a union does to the same columns."""
+    found = _attributes(state).get("steps", _attributes(state).get("transformer_list"))
     return [] if found is None else [each["content"][1] for each in found["content"]]
 
 

@@ -99,6 +99,8 @@ def _look(each: Any, names: Names, found: FittedValues) -> Names:
         for _, step in each.transformer_list:
             _look(step, names, found)
         return None
+    if kind == "KBinsDiscretizer":
+        return None  # what its encoder knows are bins, and no values of a column
     for place, values in enumerate(_categories(each)):
         found.add(names, place, values)
     if kind == "SimpleImputer":

@@ -3,7 +3,7 @@
 A text travels as its place among the values that the pipeline knows. One more place is for a value
 that it does not know, which becomes a text that no pipeline knows. NaN is a gap.
 
-Suffixes: `_bf` rows by features.
+Suffixes: `_bf` rows by features, `_gc` raw scores by columns.
 """
 
 from __future__ import annotations
@@ -171,9 +171,19 @@ def _unknown(known: Sequence[Any]) -> Any:
     return max(whole) + 1 if whole else UNKNOWN_TEXT
 
 
-def dump_frame(frame: TrainingFrame, results: Mapping[str, Any]) -> bytes:
-    """Returns the member of a skops file that says what frames it takes, and what it returns."""
-    found = {"version": _VERSION, **asdict(frame), "results": results}
+def dump_frame(
+    frame: TrainingFrame, results: Mapping[str, Any], mean_gc: Array | None = None
+) -> bytes:
+    """Returns the member of a skops file that says what frames it takes, and what it returns.
+
+    Args:
+        frame: What it takes.
+        results: What it returns.
+        mean_gc: Of a linear model, the mean part of each column in each raw score.
+    """
+    found: dict[str, Any] = {"version": _VERSION, **asdict(frame), "results": results}
+    if mean_gc is not None:
+        found["means"] = mean_gc.tolist()
     return json.dumps(found, ensure_ascii=False, separators=(",", ":")).encode()
 
 
@@ -189,6 +199,18 @@ def load_frame(found: Any) -> tuple[TrainingFrame, Mapping[str, Any]]:
         for name, (kind, shape) in found["results"].items()
     }
     return TrainingFrame(columns, bool(found["is_array"]), bool(found["is_series"])), results
+
+
+def load_means(found: Any) -> Array | None:
+    """Returns the means (g, c) that `dump_frame` wrote, if it did; ValueError for anything else."""
+    if "means" not in found:
+        return None
+    mean_gc = np.array(found["means"], np.float64)
+    if mean_gc.ndim != 2 or mean_gc.shape[1] != len(found["columns"]):
+        raise ValueError(f"{MEMBER} has means of other columns")
+    if not np.isfinite(mean_gc).all():
+        raise ValueError(f"{MEMBER} has means that are not finite")
+    return mean_gc
 
 
 def _loaded(found: Mapping[str, Any]) -> FrameColumn:

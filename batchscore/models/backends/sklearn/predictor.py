@@ -1,6 +1,8 @@
 """An estimator or pipeline as it is called: a matrix of numbers to what its card says.
 
-Suffixes: `_bf` rows by features.
+Suffixes: `_bf` rows by features, `_bg` rows by raw scores, `_gc` these by columns, `_bc` rows by
+columns, `_e` contributions, of which there is one for each number or text of the inputs, `_be` rows
+by these.
 """
 
 from __future__ import annotations
@@ -20,11 +22,19 @@ from batchscore.columnar.array_type import Array
 from batchscore.columnar.texts import TEXT, Texts
 from batchscore.errors import ModelError, StepError
 from batchscore.messages.wording import one_line
-from batchscore.models.backends.facts import DEFAULT_OUTPUT, TILE_ROWS, Inputs, Promises
+from batchscore.models.backends.facts import (
+    CONTRIBUTIONS,
+    DEFAULT_OUTPUT,
+    RAW,
+    TILE_ROWS,
+    Inputs,
+    Promises,
+)
 from batchscore.models.backends.protocol import Predictor
 from batchscore.models.backends.sklearn.allowed_types import INEXACT
 from batchscore.models.backends.sklearn.described import DescribedFile
 from batchscore.models.backends.sklearn.frames import TrainingFrame
+from batchscore.models.backends.sklearn.linear_parts import LinearParts, known_means, take_apart
 from batchscore.models.backends.sklearn.node_checks import check_objects, parts_of
 from batchscore.models.backends.sklearn.pipeline_results import EstimatorCall, call_estimator
 from batchscore.models.backends.sklearn.skops_objects import build_objects
@@ -46,6 +56,7 @@ class PipelinePredictor(Predictor):
         pools: Libraries whose threads are limited.
         given: Name of the input.
         made: Name of the output.
+        mean_gc: What reasons compare columns with, if the file says it.
     """
 
     first: tuple[Any, ...]
@@ -57,6 +68,12 @@ class PipelinePredictor(Predictor):
     pools: ThreadpoolController
     given: str
     made: str
+    mean_gc: Array | None = None
+
+    def explaining(self) -> Predictor:
+        """Returns what explains the raw scores of a linear model."""
+        parts = take_apart([*self.first, self.last], [each.name for each in self.frame.columns])
+        return PipelineContributions(self, parts, known_means(self.mean_gc, parts))
 
     @property
     def promises(self) -> Promises:
@@ -65,15 +82,25 @@ class PipelinePredictor(Predictor):
 
     def __call__(self, inputs: Inputs) -> Mapping[str, Array]:
         """Returns the output of each row."""
-        texts = {name: _spelled(inputs, name) for name in self.frame.texts}
-        count = max((len(text_b) for text_b in texts.values()), default=0)
-        given = inputs[self.given] if self.frame.numbers else np.empty((count, 0))
-        rows_bf = np.ascontiguousarray(given, np.float64)
+        rows_bf, texts = self.taken(inputs)
         made = np.empty((len(rows_bf), *self.call.shape), self.call.kind)
-        with self.pools.limit(limits={"blas": 1, "openmp": self.threads}), quiet():
+        with self.limited():
             for places, rows in self.frame.split(rows_bf, texts):
                 made[places] = self._of(rows)
         return {self.made: made}
+
+    def taken(self, inputs: Inputs) -> tuple[Array, dict[str, Array]]:
+        """Returns the numbers of rows, and their free texts by column."""
+        texts = {name: _spelled(inputs, name) for name in self.frame.texts}
+        count = max((len(text_b) for text_b in texts.values()), default=0)
+        given = inputs[self.given] if self.frame.numbers else np.empty((count, 0))
+        return np.ascontiguousarray(given, np.float64), texts
+
+    @contextmanager
+    def limited(self) -> Iterator[None]:
+        """Limits the threads of a call, and leaves out its warnings."""
+        with self.pools.limit(limits={"blas": 1, "openmp": self.threads}), quiet():
+            yield
 
     def _of(self, rows: Any) -> Array:
         count = len(rows)
@@ -83,7 +110,8 @@ class PipelinePredictor(Predictor):
             if self.tile is None:
                 return call_estimator(self.last, self.call, rows)
             starts = range(0, count, self.tile)
-            parts = [self._tile(rows, start, count) for start in starts]
+            tiles = (cut_tile(rows, start, self.tile) for start in starts)
+            parts = [call_estimator(self.last, self.call, tile) for tile in tiles]
             return np.concatenate(parts)[:count]
         except (ValueError, TypeError) as error:
             raise StepError(
@@ -91,15 +119,67 @@ class PipelinePredictor(Predictor):
                 "train the pipeline on rows like them"
             ) from error
 
-    def _tile(self, rows: Any, start: int, count: int) -> Array:
-        """Returns the results of a tile, which is filled up with the last row."""
-        assert self.tile is not None
-        places = np.minimum(np.arange(start, start + self.tile), count - 1)
-        if hasattr(rows, "iloc"):
-            return call_estimator(self.last, self.call, rows.iloc[places])
-        found = rows[places]
-        dense = np.ascontiguousarray(found) if isinstance(found, np.ndarray) else found
-        return call_estimator(self.last, self.call, dense)
+
+@dataclass(frozen=True)
+class PipelineContributions(Predictor):
+    """What columns contributed to the raw scores of a linear model.
+
+    Args:
+        model: The model.
+        parts: It, taken apart.
+        mean_gc: The mean part of each column in each raw score.
+    """
+
+    model: PipelinePredictor
+    parts: LinearParts
+    mean_gc: Array
+
+    @property
+    def promises(self) -> Promises:
+        """Those of the model."""
+        return self.model.promises
+
+    def __call__(self, inputs: Inputs) -> Mapping[str, Array]:
+        """Returns contributions and raw score of each row."""
+        frame = self.model.frame
+        rows_bf, texts = self.model.taken(inputs)
+        # Inputs have the numbers first, then each text.
+        entries = [*(each.name for each in frame.numbers), *frame.texts]
+        columns = [each.name for each in frame.columns]
+        place_e = [columns.index(name) for name in entries] + [len(columns)]
+        found_be, raw_b = np.empty((len(rows_bf), len(place_e))), np.empty(len(rows_bf))
+        with self.model.limited():
+            for places, rows in frame.split(rows_bf, texts):
+                for start in range(0, len(places), TILE_ROWS):
+                    part = places[start : start + TILE_ROWS]
+                    found_bc, made_b = self._explained(cut_tile(rows, start, TILE_ROWS), len(part))
+                    found_be[part], raw_b[part] = found_bc[:, place_e], made_b
+        return {CONTRIBUTIONS: found_be, RAW: raw_b}
+
+    def _explained(self, rows: Any, count: int) -> tuple[Array, Array]:
+        """Returns contributions by column, the base last, and raw scores of a tile's first rows."""
+        features = self.parts.features(rows)
+        raw_bg = self.parts.raw(features)
+        best_b = raw_bg.argmax(axis=1)
+        found_bc = np.empty((len(raw_bg), self.mean_gc.shape[1] + 1))
+        for group in np.unique(best_b):
+            own_b = best_b == group
+            part_bc = self.parts.by_column(features[own_b], group)
+            part_bc[:, :-1] -= self.mean_gc[group]
+            part_bc[:, -1] += self.mean_gc[group].sum()
+            found_bc[own_b] = part_bc
+        call = self.model.call
+        sign = -1.0 if call.is_of_class and call.positive == 0 else 1.0
+        return sign * found_bc[:count], sign * raw_bg[np.arange(count), best_b[:count]]
+
+
+def cut_tile(rows: Any, start: int, size: int) -> Any:
+    """Returns the rows of a tile, which is filled up with the last row."""
+    places = np.minimum(np.arange(start, start + size), rows.shape[0] - 1)
+    if hasattr(rows, "iloc"):
+        return rows.iloc[places]
+    found = rows[places]
+    return np.ascontiguousarray(found) if isinstance(found, np.ndarray) else found
 
 
 def _spelled(inputs: Inputs, column: str) -> Array:
@@ -165,7 +245,9 @@ def predictor_of(
     first, last = _cut(estimator)
     tile = None if is_exact(last) else TILE_ROWS
     pools = ThreadpoolController()
-    return PipelinePredictor(first, last, tile, found.frame, call, threads, pools, given, made)
+    return PipelinePredictor(
+        first, last, tile, found.frame, call, threads, pools, given, made, found.mean_gc
+    )
 
 
 def _cut(estimator: Any) -> tuple[tuple[Any, ...], Any]:

@@ -1,4 +1,7 @@
-"""Writes a fitted pipeline in memory to a model folder, with scikit-learn's scores of a sample."""
+"""Writes a fitted pipeline in memory to a model folder, with scikit-learn's scores of a sample.
+
+Suffixes: `_gc` raw scores by columns.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,13 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
+from batchscore.columnar.array_type import Array
 from batchscore.errors import InputError, ModelError
 from batchscore.messages.wording import counted, one_line, reason, type_of
 from batchscore.models.backends.calling import Calls
@@ -26,6 +31,7 @@ from batchscore.models.backends.saving import Asked, Draft, Saver, draft_of_feat
 from batchscore.models.backends.sklearn.backend import described, require_prediction
 from batchscore.models.backends.sklearn.described import DescribedFile, read_skops_file
 from batchscore.models.backends.sklearn.frames import MEMBER, TrainingFrame, dump_frame
+from batchscore.models.backends.sklearn.linear_parts import take_apart
 from batchscore.models.backends.sklearn.pipeline_results import (
     EstimatorCall,
     call_estimator,
@@ -93,7 +99,7 @@ class SklearnSaver(Saver):
         found = replace(found, results=results)
         call = settle_results(call_of_card(asked), found.role, results)
         frame = with_policies(frame, predictor_of(built(found), found, call, 1), rows, estimator)
-        whole = _packed(content, frame, results)
+        whole = _packed(content, dump_frame(frame, results, _means(estimator, rows, frame)))
         made = read_skops_file(whole)
         members = tuple(
             feature_of("sample", each.name, each, "float64") for each in frame.file_columns
@@ -209,7 +215,18 @@ def _without_torch() -> Iterator[None]:
             sys.meta_path.remove(finder)
 
 
-def _packed(content: bytes, frame: TrainingFrame, results: Mapping[str, Any]) -> bytes:
+def _means(estimator: Any, rows: pa.RecordBatch, frame: TrainingFrame) -> Array | None:
+    """Returns what reasons compare a linear model's columns with; None of any other model."""
+    try:
+        parts = take_apart([estimator], [each.name for each in frame.columns])
+    except ModelError:
+        return None
+    with quiet():
+        mean_gc = parts.means(own_rows(rows, frame))
+    return mean_gc if np.isfinite(mean_gc).all() else None
+
+
+def _packed(content: bytes, member: bytes) -> bytes:
     """Returns a skops file with our member, with the same bytes for the same estimator.
 
     skops names members and objects by their places in memory, and writes the time.
@@ -221,7 +238,7 @@ def _packed(content: bytes, frame: TrainingFrame, results: Mapping[str, Any]) ->
         for old, new in names.items():
             _put(made, new, given.read(old))
         _put(made, SCHEMA, json.dumps(schema, separators=(",", ":")).encode())
-        _put(made, MEMBER, dump_frame(frame, results))
+        _put(made, MEMBER, member)
     return target.getvalue()
 
 

@@ -180,3 +180,55 @@ def test_a_file_of_skops_itself_with_texts_says_what_to_do(tmp_path: Path) -> No
     said = " ".join(done.output.split())
     assert "usual.skops: column 'city' holds categories, and the file does not list them" in said
     assert "bs.save_model" in said
+
+
+def test_reasons_of_a_linear_model(tmp_path: Path) -> None:
+    """Against means of the sample; to the bit in batches of any size and with several workers."""
+    frame = make_frame().assign(code=lambda rows: rows["code"].astype(float))
+    rows = frame[["age", "visits", "code"]].fillna(0.0)
+    model = fitted_on_numbers(rows[:TRAINED], frame["is_new"][:TRAINED])
+    bs.save_model(tmp_path / "model", model, rows[:TRAINED])
+    made = []
+    for name, runtime in (("a", {"batch_rows": 70}), ("b", {"batch_rows": 300, "workers": 3})):
+        (tmp_path / name).mkdir()
+        changes = {"explain": {"top": 5, "above": 0.5, "columns": [*rows]}, "runtime": runtime}
+        facts: dict[str, Any] = {**changes, "drift": {"on_fail": "warn"}}
+        factory.run_json("run", job_of(tmp_path / name, tmp_path / "model", rows, **facts))
+        made.append(factory.published(tmp_path / name / "out")["reasons"].to_pylist())
+    assert made[0] == made[1]
+    own = ((rows - rows[:TRAINED].mean()) * (model[-1].coef_[0] / model[0].scale_)).to_numpy()
+    is_above = model.predict_proba(rows)[:, 1] > 0.5
+    assert [found is not None for found in made[0]] == is_above.tolist()
+    for found, row in zip(made[0], own, strict=True):
+        order = np.argsort(-np.abs(row))
+        if found is not None:
+            assert [each["column"] for each in found] == [[*rows][place] for place in order]
+            np.testing.assert_allclose([e["contribution"] for e in found], row[order], atol=1e-12)
+
+
+def fitted_on_numbers(rows: pd.DataFrame, labels: Any) -> Any:
+    """Returns a scaled logistic regression."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), LogisticRegression()).fit(rows, labels)
+
+
+def test_a_file_without_means_says_how_to_save_them(tmp_path: Path) -> None:
+    """What skops wrote is scored, and the message's command makes a model that is explained."""
+    import skops.io
+
+    rows = make_frame()[["age", "visits"]].fillna(0.0)
+    skops.io.dump(fitted_on_numbers(rows, make_frame()["is_new"]), tmp_path / "plain.skops")
+    age = {"columns": ["age"]}
+    job = job_of(tmp_path, tmp_path / "plain.skops", rows, explain=age)
+    done = factory.run_cli("run", job)
+    assert done.exit_code == 2
+    said = " ".join(done.output.split())
+    assert "save it again with rows of its training: batchscore model save FILE -o DIR" in said
+    given = ("--sample", tmp_path / "in/rows.parquet")
+    done = factory.run_cli("model", "save", tmp_path / "plain.skops", "-o", tmp_path / "m", *given)
+    assert done.exit_code == 0, done.output
+    done = factory.run_cli("run", job_of(tmp_path, tmp_path / "m", rows, explain=age))
+    assert done.exit_code == 0, done.output
