@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import posixpath
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from batchscore.commands.job_text import FirstJob, job_text, literal
 from batchscore.commands.profile import check_address
 from batchscore.commands.sampled_rows import read_spread_rows
 from batchscore.commands.save_file import parse_inputs
-from batchscore.errors import InputError, ModelError, OutputError
+from batchscore.errors import ArgumentError, InputError, ModelError, OutputError
 from batchscore.messages.addresses import holds_secret, redacted_address
 from batchscore.messages.wording import counted, nearest, one_line, reason
 from batchscore.plan.footers import Footer, read_footers
@@ -209,9 +210,11 @@ def _guessed(
 ) -> FirstJob:
     """Returns the job as far as names, some rows and the model tell."""
     schema, notes = footers[0].schema, dict[str, str]()
+    inputs = inputs or _spaced(found, schema)
     read = [column for each in inputs.values() for column in each]
     read = read or [*dict.fromkeys(each.name for each in found.columns)]
     _check_columns(asked, found, read, schema)
+    found = _renamed(found, read)
     data = os.path.abspath(asked.data) if is_local(asked.data) else asked.data
     root = os.path.realpath(data) if is_local(data) else data
     dates = date_folders(root, [(each.shard.path, dict(each.shard.keys)) for each in footers])
@@ -223,7 +226,8 @@ def _guessed(
     by = [dates.key] if dates else guess_partitions(_key_values(footers))
     columns = _carried(schema, key, by, read, scores)
     unique = _counted_key(part, key, notes)
-    _note_all(notes, found, dates, key, scores, columns, by)
+    _note_all(notes, found, dates, scores, by)
+    _note_columns(notes, unique, key, columns, schema)
     has_reference = found.card is not None and found.card.profile is not None
     return FirstJob(
         name=_name(asked, found),
@@ -240,6 +244,34 @@ def _guessed(
         partition_by=by,
         notes=notes,
     )
+
+
+def _spaced(found: ModelFound, schema: pa.Schema) -> dict[str, list[str]]:
+    """Returns the columns of an input that have a blank where LightGBM wrote `_`, if some do."""
+    names = [each.name for each in found.columns]
+    given = {name.replace(" ", "_"): name for name in schema.names}
+    given |= {name: name for name in schema.names}
+    is_plain = not found.is_folder and found.model.format == "lightgbm"
+    if not is_plain or {*names} <= {*schema.names} or not {*names} <= {*given}:
+        return {}
+    return {found.columns[0].input: [given[name] for name in names]}
+
+
+def _renamed(found: ModelFound, read: Sequence[str]) -> ModelFound:
+    """Returns a model file whose score has another name than each column that the model reads."""
+    outputs = found.model.outputs
+    if found.is_folder or len(outputs) != 1 or outputs[0].name not in read:
+        return found
+    name = next(each for each in _free_names() if each not in read)
+    own = {"type": outputs[0].dtype, "shape": list(outputs[0].shape)}
+    renamed = (dataclasses.replace(outputs[0], name=name),)
+    model = dataclasses.replace(found.model, outputs=renamed)
+    return dataclasses.replace(found, model=model, job={**found.job, "outputs": {name: own}})
+
+
+def _free_names() -> Iterator[str]:
+    yield "prediction"
+    yield from (f"prediction_{number}" for number in itertools.count(2))
 
 
 def _check_columns(
@@ -299,9 +331,7 @@ def _note_all(
     notes: dict[str, str],
     found: ModelFound,
     dates: DateFolders | None,
-    key: str | None,
     scores: Scores,
-    columns: Sequence[str] | None,
     by: Sequence[str],
 ) -> None:
     if dates is not None:
@@ -323,15 +353,38 @@ def _note_all(
             "The model has no drift reference, so runs are compared with what was published before;"
             "\nbatchscore model save writes a model folder with a reference"
         )
-    if columns is not None:
-        also = "" if key is None else ", the key and dates"
-        notes["columns"] = f"Assumed: these columns go with the scores{also}; leave it out for all"
     if by:
         notes["partition_by"] = "Assumed: the output has the folders of the input"
 
 
+def _note_columns(
+    notes: dict[str, str],
+    unique: Sequence[str],
+    key: str | None,
+    columns: Sequence[str] | None,
+    schema: pa.Schema,
+) -> None:
+    if not unique:
+        notes["key"] = (
+            "No column is known to identify a row, so no key is checked; if one should,\nadd "
+            "checks: {unique: [COLUMN]}"
+        )
+    if columns is not None and key is not None:
+        notes["columns"] = (
+            "Assumed: these columns go with the scores, the key and dates; leave it out for all"
+        )
+    elif columns is not None:
+        left = ", ".join(one_line(repr(name)) for name in schema.names if name not in columns)
+        notes["columns"] = f"All columns but {left}, which the output has of its own"
+
+
 def _name(asked: JobToMake, found: ModelFound) -> str:
     if asked.name is not None:
+        if _NO_NAME.search(asked.name) or not asked.name:
+            raise ArgumentError(
+                f"--name {one_line(asked.name)}: expected letters, digits, '_', '.' and '-', such "
+                "as churn"
+            )
         return asked.name
     own = found.model.name
     if own in _PLAIN_NAMES and not found.is_folder:

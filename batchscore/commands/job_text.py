@@ -106,7 +106,8 @@ def _checks(job: FirstJob) -> list[str]:
         lines += [*_note(job, "unique", 2), f"  unique: {flow(list(job.unique))}"]
     if job.range_is_checked:
         lines += [*_note(job, "score_range", 2), "  score_range: [0, 1]"]
-    return ["checks:", *lines, ""] if lines else []
+    lines = [*_note(job, "key"), *(["checks:", *lines] if lines else [])]
+    return [*lines, ""] if lines else []
 
 
 def _drift(job: FirstJob) -> list[str]:

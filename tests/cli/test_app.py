@@ -373,6 +373,14 @@ def test_a_second_ctrl_c_ends_workers_without_a_traceback(tmp_path: Path) -> Non
     assert factory.run_json("run", job)["status"] == "published"
 
 
+def test_a_shell_can_complete_commands() -> None:
+    """The program prints what bash needs to complete its words."""
+    program = Path(sys.executable).with_name("batchscore")
+    environment = {**os.environ, "_BATCHSCORE_COMPLETE": "bash_source"}
+    done = subprocess.run([program], env=environment, capture_output=True, text=True, timeout=60)
+    assert "complete -o nosort -F _batchscore_completion batchscore" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("words", "what"),
     [

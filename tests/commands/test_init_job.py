@@ -9,7 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import lightgbm
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -159,6 +161,25 @@ def test_a_score_never_takes_the_name_of_a_column(xgboost_models: Path, tmp_path
     assert job["output"]["columns"] == [n for n in table.column_names if n != "score"]
 
 
+def test_a_score_gets_another_name_if_the_model_reads_a_column_of_its_name(tmp_path: Path) -> None:
+    """A file that reads `score`, and columns with blanks, needs no option; what is left is said."""
+    rng = np.random.default_rng(1)
+    rows = pd.DataFrame({"score": rng.normal(size=300), "1st größe": rng.normal(size=300)})
+    data = lightgbm.Dataset(rows, label=rows["score"] > 0)
+    booster = lightgbm.train({"verbose": -1, "num_threads": 1}, data, 3)
+    booster.save_model(tmp_path / "clash.txt")
+    rows.assign(model_version="x").to_parquet(tmp_path / "rows.parquet")
+    printed = " ".join(
+        init(tmp_path / "rows.parquet", tmp_path / "clash.txt", "-o", tmp_path).split()
+    )
+    job = yaml.safe_load((tmp_path / "job.yaml").read_text())
+    assert job["model"]["outputs"] == {"prediction": {"type": "float64", "shape": []}}
+    assert job["model"]["inputs"] == {"features": ["score", "1st größe"]}
+    assert job["output"]["columns"] == ["score", "1st größe"]
+    assert "No column is known to identify a row, so no key is checked" in printed
+    assert "All columns but 'model_version', which the output has of its own" in printed
+
+
 def test_nothing_is_written_if_it_would_not_pass(
     xgboost_models: Path, rows: Path, tmp_path: Path
 ) -> None:
@@ -179,7 +200,7 @@ def test_nothing_is_written_if_it_would_not_pass(
     assert "is a pickle of objects of sklearn" in refusal(target, rows, tmp_path / "m.pkl")
     network = factory.write_model(tmp_path / "network")
     assert "make input 'x': --inputs x=A,B,C" in refusal(target, rows, network)
-    assert "name: " in refusal(target, rows, binary, "--name", "no/name")
+    assert "--name no/name: expected letters" in refusal(target, rows, binary, "--name", "no/name")
     assert not target.exists()
 
 
