@@ -177,7 +177,13 @@ def train_catboost(folder: Path) -> None:
         numbers[:2000], label[:2000], eval_set=(numbers[2000:TRAINED], label[2000:]), verbose=0
     )
     models = {"binary": binary, "many": many, "counts": counts, "ctr": ctr, "hot": hot}
-    models |= {"unnamed": bounds, "early": early}
+    focal = catboost.CatBoostClassifier(
+        **options, loss_function="Focal:focal_alpha=0.3;focal_gamma=2"
+    )
+    focal.fit(numbers[:TRAINED], label > 0)
+    cosh = catboost.CatBoostRegressor(**options, loss_function="LogCosh")
+    cosh.fit(numbers[:TRAINED], label)
+    models |= {"unnamed": bounds, "early": early, "focal": focal, "cosh": cosh}
     for name, model in models.items():
         model.save_model(folder / f"{name}.cbm")
     named = [*many.classes_]
@@ -201,6 +207,8 @@ def train_catboost(folder: Path) -> None:
         hot_class=hot.predict(rows).reshape(-1),
         unnamed_value=bounds.predict(rows[["size", "count"]].to_numpy()),
         early_value=early.predict(numbers),
+        focal_probability=focal.predict_proba(numbers)[:, 1].copy(),
+        cosh_value=cosh.predict(numbers),
         rounds=np.array([early.best_iteration_ + 1]),
     )
 

@@ -16,6 +16,7 @@ from batchscore.columnar.ragged import Varying
 from batchscore.errors import ArgumentError, ModelError
 from batchscore.models.backends.built_in import FORMATS
 from batchscore.models.backends.calling import Calls
+from batchscore.models.backends.tree_files import importing
 from batchscore.models.card import InputTensor, model_input
 from batchscore.models.features import Features, input_shapes, required_columns
 from batchscore.models.inputs import ModelInput
@@ -150,7 +151,8 @@ def saver_of(model: Any) -> Saver:
     found = next((known[root] for root in roots if root in known), FORMATS["safetensors"])
     if isinstance(model, bytes) or hasattr(model, MODEL_PROTO):
         found = FORMATS["onnx"]
-    saver = import_module(found.saver).SAVER
+    with importing(found.framework):
+        saver = import_module(found.saver).SAVER
     assert isinstance(saver, Saver)
     return saver
 

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from batchscore.errors import ModelError
+from batchscore.messages.wording import reason
 
 if TYPE_CHECKING:
     from batchscore.models.loadable import Model
@@ -24,6 +25,23 @@ def require_package(package: str, format: str = "") -> None:
             f"models of format {extra!r} need the package {package}, which is not installed: "
             f"pip install 'batchscore[{extra}]'"
         )
+
+
+@contextmanager
+def importing(package: str) -> Iterator[None]:
+    """Says of a package that is installed, and cannot be imported, what it lacks.
+
+    Raises:
+        ModelError: An import failed, most often for a library of the system.
+    """
+    try:
+        yield
+    except Exception as error:  # XGBoost has an error of its own, NumPy's versions a ValueError
+        raise ModelError(
+            f"the package {package} is installed, and cannot be imported ({reason(error)}); "
+            "install what it lacks, such as the system's package libgomp1 for libgomp.so.1, or "
+            "install it again"
+        ) from error
 
 
 def classes_said(classes: int) -> dict[str, str]:

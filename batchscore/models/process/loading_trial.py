@@ -40,6 +40,7 @@ _RESULT_BYTES = 1 << 16
 _SECONDS = 300
 _LEAST_BYTES = 8 << 30
 _TIMES_ITS_SIZE = 32
+_NO_MEMORY = ("allocate memory", "bad_alloc", "not enough memory", "Unable to allocate")
 _NEW_USER, _NEW_NETWORK = 0x10000000, 0x40000000
 _KEPT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "OMP_NUM_THREADS")
 _COMMAND = (
@@ -128,14 +129,31 @@ def outcome_of(model: Model) -> dict[str, object]:
         predictor, values = backend.load(model, "cpu"), backend.trial_values
         inputs = model.inputs or _inputs_of_file(backend.inspect(model))
         for some in (values, *((value,) for value in values)):
-            # Rows that the model cannot score are no sign of a damaged file.
-            with suppress(StepError):
+            try:
                 predictor({each.name: _input(each, some) for each in inputs})
+            except StepError as error:
+                # Rows that the model cannot score are no sign of a damaged file.
+                if _lacks_memory(error):
+                    return {"error": _too_large()}
     except BatchscoreError as error:
         return {"error": str(error)}
     except Exception as error:  # a framework raises what it likes
         return {"error": reason(error)}
     return {"loaded": True}
+
+
+def _lacks_memory(error: StepError) -> bool:
+    """Tells whether a call failed at a bound of memory, which each library says in its own way."""
+    said = f"{error} {error.__cause__}"
+    return isinstance(error.__cause__, MemoryError) or any(each in said for each in _NO_MEMORY)
+
+
+def _too_large() -> str:
+    gigabytes = resource.getrlimit(resource.RLIMIT_AS)[0] / (1 << 30)
+    return (
+        f"a call for a few rows takes more than {gigabytes:,.0f} GiB of memory; export the model "
+        "with a small fixed number of rows per call, if it is meant to take so much"
+    )
 
 
 def _inputs_of_file(facts: Facts) -> tuple[ModelInput, ...]:

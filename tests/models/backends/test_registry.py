@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,3 +50,35 @@ def test_a_broken_backend_is_named(
     monkeypatch.syspath_prepend(str(installed.install(tmp_path, broken=value)))
     with pytest.raises(ModelError, match=f"{value}.*{message}"):
         backend_of("broken")
+
+
+BROKEN = """
+import sys
+from batchscore.errors import ModelError
+from batchscore.models.backends.registry import backend_of
+
+for form in sys.argv[1:]:
+    try:
+        backend_of(form).prepare()
+    except ModelError as error:
+        print(error)
+"""
+
+
+def test_packages_that_cannot_be_imported_are_named(tmp_path: Path) -> None:
+    """A library of the system that is missing is no file of the job; no disk is to be checked."""
+    packages = ["catboost", "lightgbm", "onnxruntime", "sklearn", "xgboost"]
+    for package in packages:
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text("raise OSError('no libgomp.so.1')")
+    done = subprocess.run(
+        [sys.executable, "-c", BROKEN, "catboost", "lightgbm", "onnx", "sklearn", "xgboost"],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{Path.cwd()}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert [each.partition(";")[0] for each in done.stdout.splitlines()] == [
+        f"the package {package} is installed, and cannot be imported (no libgomp.so.1)"
+        for package in packages
+    ]

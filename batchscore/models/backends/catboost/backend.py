@@ -10,7 +10,7 @@ from batchscore.models.backends.catboost.cbm_file import CbmFile, read_cbm_file
 from batchscore.models.backends.facts import DEFAULT_OUTPUT, Facts, OutputSpec
 from batchscore.models.backends.protocol import Backend, Predictor
 from batchscore.models.backends.tree_calls import TreeCall, settle_call
-from batchscore.models.backends.tree_files import INPUT, naming_file, require_package
+from batchscore.models.backends.tree_files import INPUT, importing, naming_file, require_package
 from batchscore.models.loadable import read_weights
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _KINDS = {
     "Logloss": "binary",
     "CrossEntropy": "binary",
+    "Focal": "binary",
     "MultiClass": "classes",
     "MultiClassOneVsAll": "classes",
     "MultiLogloss": "labels",
@@ -49,7 +50,8 @@ class CatBoostBackend(Backend):
     def load(self, model: Model, device: str, threads: int = 1, prove: bool = False) -> Predictor:
         """Loads the file; a call uses one thread."""
         self.require()
-        from batchscore.models.backends.catboost.predictor import load_trees
+        with importing("catboost"):
+            from batchscore.models.backends.catboost.predictor import load_trees
 
         content = read_weights(model)
         return load_trees(model, content, described(content, model))
@@ -57,7 +59,8 @@ class CatBoostBackend(Backend):
     def prepare(self) -> None:
         """Imports CatBoost and what calls it."""
         self.require()
-        import batchscore.models.backends.catboost.predictor  # noqa: F401
+        with importing("catboost"):
+            import batchscore.models.backends.catboost.predictor  # noqa: F401
 
 
 def described(content: bytes, model: Model) -> CbmFile:
@@ -75,7 +78,8 @@ def call_of_file(found: CbmFile, given: Mapping[str, Any]) -> TreeCall:
 
 def facts_of(found: CbmFile, model: Model) -> Facts:
     """Returns what a file says as all backends say it."""
-    call = call_of_file(found, model.call)
+    with naming_file(model):
+        call = call_of_file(found, model.call)
     # A class is one number, whatever it was chosen from.
     shape = () if found.dimension == 1 or call.returns == "class" else (found.dimension,)
     name = model.outputs[0].name if model.outputs else DEFAULT_OUTPUT

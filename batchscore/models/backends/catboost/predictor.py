@@ -34,7 +34,6 @@ from batchscore.models.loadable import Model
 _VALUES = {
     "Poisson": "Exponent",
     "Tweedie": "Exponent",
-    "LogCosh": "Exponent",
     "RMSEWithUncertainty": "RMSEWithUncertainty",
 }
 """What CatBoostRegressor returns by default, by the loss function; of others the raw value."""

@@ -12,6 +12,7 @@ from batchscore.models.backends.tree_calls import TreeCall, settle_call
 from batchscore.models.backends.tree_files import (
     INPUT,
     classes_said,
+    importing,
     naming_file,
     require_package,
 )
@@ -45,7 +46,8 @@ class LightGBMBackend(Backend):
     def load(self, model: Model, device: str, threads: int = 1, prove: bool = False) -> Predictor:
         """Loads the file; a call uses one thread."""
         self.require()
-        from batchscore.models.backends.lightgbm.predictor import load_trees
+        with importing("lightgbm"):
+            from batchscore.models.backends.lightgbm.predictor import load_trees
 
         content = read_weights(model)
         return load_trees(model, content, described(content, model))
@@ -53,7 +55,8 @@ class LightGBMBackend(Backend):
     def prepare(self) -> None:
         """Imports LightGBM and what calls it."""
         self.require()
-        import batchscore.models.backends.lightgbm.predictor  # noqa: F401
+        with importing("lightgbm"):
+            import batchscore.models.backends.lightgbm.predictor  # noqa: F401
 
 
 def described(content: bytes, model: Model) -> TextFile:

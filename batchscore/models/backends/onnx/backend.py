@@ -15,13 +15,12 @@ from batchscore.models.backends.facts import Call, Facts, FileTensor, OutputSpec
 from batchscore.models.backends.onnx.model_file import OnnxFile, Tensor, read_model_file
 from batchscore.models.backends.onnx.scored import check_file, check_input, check_output, takes_gaps
 from batchscore.models.backends.protocol import Backend, Predictor
-from batchscore.models.backends.tree_files import naming_file, require_package
+from batchscore.models.backends.tree_files import importing, naming_file, require_package
 from batchscore.models.file_kinds import ONNX, describe_file
 from batchscore.models.loadable import copy_verified, read_weights
 
 if TYPE_CHECKING:
-    from batchscore.models.file_kinds import ONNX, describe_file
-from batchscore.models.loadable import Model
+    from batchscore.models.loadable import Model
 
 _GPU_ROWS = 8192
 _COLUMNS = "columns"
@@ -55,8 +54,9 @@ class OnnxBackend(Backend):
     def load(self, model: Model, device: str, threads: int = 1, prove: bool = False) -> Predictor:
         """Loads a private copy of the verified files; `threads` counts calls next to each other."""
         self.require()
-        from batchscore.models.backends.onnx.predictor import OnnxPredictor
-        from batchscore.models.backends.onnx.sessions import load_session
+        with importing("onnxruntime"):
+            from batchscore.models.backends.onnx.predictor import OnnxPredictor
+            from batchscore.models.backends.onnx.sessions import load_session
 
         found, hashes = described(model), self.needed(model)
         facts = facts_of(found, model)
@@ -70,12 +70,14 @@ class OnnxBackend(Backend):
     def prepare(self) -> None:
         """Imports onnxruntime and what calls it."""
         self.require()
-        import batchscore.models.backends.onnx.predictor  # noqa: F401
+        with importing("onnxruntime"):
+            import batchscore.models.backends.onnx.predictor  # noqa: F401
 
     def resolve(self, asked: str) -> str:
         """Returns `cpu`, `cuda` or `cuda:N`; `auto` is a GPU where onnxruntime can use one."""
         self.require()
-        from batchscore.models.backends.onnx.sessions import resolve_device
+        with importing("onnxruntime"):
+            from batchscore.models.backends.onnx.sessions import resolve_device
 
         return resolve_device(asked)
 

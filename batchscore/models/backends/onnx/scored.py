@@ -188,7 +188,7 @@ def check_output(each: Tensor) -> None:
             "options={id(model): {'zipmap': False}}), or name the outputs to write: model.outputs "
             "in a job, outputs= of bs.save_model"
         )
-    if each.kind not in {*_NUMBERS, "uint16", "uint32", "uint64"}:
+    if each.kind not in {*_NUMBERS, "uint16", "uint32"}:
         raise ModelError(
             f"{where} is of {each.kind}, which is no score; name the outputs to write "
             "(model.outputs in a job, outputs= of bs.save_model), or export the model without it"

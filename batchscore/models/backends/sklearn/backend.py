@@ -10,7 +10,7 @@ from batchscore.models.backends.facts import DEFAULT_OUTPUT, Facts, OutputSpec
 from batchscore.models.backends.protocol import Backend, Predictor
 from batchscore.models.backends.sklearn.described import DescribedFile, read_skops_file
 from batchscore.models.backends.sklearn.pipeline_results import EstimatorCall, settle_results
-from batchscore.models.backends.tree_files import INPUT, naming_file, require_package
+from batchscore.models.backends.tree_files import INPUT, importing, naming_file, require_package
 from batchscore.models.loadable import read_weights
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ class SklearnBackend(Backend):
     def load(self, model: Model, device: str, threads: int = 1, prove: bool = False) -> Predictor:
         """Builds the estimator of the file."""
         self.require()
-        from batchscore.models.backends.sklearn.predictor import load_pipeline
+        with importing("sklearn"):
+            from batchscore.models.backends.sklearn.predictor import load_pipeline
 
         found = described(read_weights(model), model)
         with naming_file(model):
@@ -51,7 +52,8 @@ class SklearnBackend(Backend):
     def prepare(self) -> None:
         """Imports scikit-learn and what calls it."""
         self.require()
-        import batchscore.models.backends.sklearn.predictor  # noqa: F401
+        with importing("sklearn"):
+            import batchscore.models.backends.sklearn.predictor  # noqa: F401
 
 
 def described(content: bytes, model: Model) -> DescribedFile:

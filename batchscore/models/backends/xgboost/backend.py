@@ -11,6 +11,7 @@ from batchscore.models.backends.tree_calls import TreeCall, settle_call
 from batchscore.models.backends.tree_files import (
     INPUT,
     classes_said,
+    importing,
     naming_file,
     require_package,
 )
@@ -45,7 +46,8 @@ class XGBoostBackend(Backend):
     def load(self, model: Model, device: str, threads: int = 1, prove: bool = False) -> Predictor:
         """Loads the file; a call uses as many threads as are given."""
         self.require()
-        from batchscore.models.backends.xgboost.predictor import load_booster
+        with importing("xgboost"):
+            from batchscore.models.backends.xgboost.predictor import load_booster
 
         content = read_weights(model)
         return load_booster(model, content, described(content, model), threads)
@@ -53,7 +55,8 @@ class XGBoostBackend(Backend):
     def prepare(self) -> None:
         """Imports XGBoost and what calls it."""
         self.require()
-        import batchscore.models.backends.xgboost.predictor  # noqa: F401
+        with importing("xgboost"):
+            import batchscore.models.backends.xgboost.predictor  # noqa: F401
 
 
 def described(content: bytes, model: Model) -> ModelFile:

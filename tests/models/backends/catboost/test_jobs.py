@@ -41,7 +41,16 @@ def filled_job(folder: Path, model: Path, **changes: Any) -> Path:
 
 
 @pytest.mark.parametrize(
-    "name", ["binary_probability", "many_probability", "counts_value", "ctr_value", "early_value"]
+    "name",
+    [
+        "binary_probability",
+        "many_probability",
+        "counts_value",
+        "ctr_value",
+        "early_value",
+        "focal_probability",
+        "cosh_value",
+    ],
 )
 def test_scores_are_the_frameworks_own(name: str, tmp_path: Path, catboost_models: Path) -> None:
     """A path alone is enough; gaps, infinities and unseen categories score as in CatBoost."""

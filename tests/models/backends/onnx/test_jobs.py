@@ -229,6 +229,22 @@ LISTS = model_of(
     {"x": (TensorProto.STRING, ["n", 8])},
     {"y": (TensorProto.FLOAT, ["n", 8])},
 )
+WIDEST = model_of(
+    [helper.make_node("Cast", ["x"], ["y"], to=TensorProto.UINT64)],
+    {"x": (TensorProto.FLOAT, ["n", 8])},
+    {"y": (TensorProto.UINT64, ["n", 8])},
+)
+# A terabyte for each call, which a small file asks for.
+LARGE = model_of(
+    [
+        helper.make_node("ConstantOfShape", ["size"], ["zeros"]),
+        helper.make_node("ReduceMax", ["zeros"], ["zero"], keepdims=0),
+        helper.make_node("Add", ["x", "zero"], ["y"]),
+    ],
+    {"x": (TensorProto.FLOAT, ["n", 8])},
+    {"y": (TensorProto.FLOAT, ["n", 8])},
+    {"size": np.array([1 << 38])},
+)
 UNSHAPED = network()
 del UNSHAPED.graph.output[0].type.tensor_type.shape.dim[1:]
 UNSHAPED.graph.output[0].type.tensor_type.shape.dim.add()
@@ -240,6 +256,8 @@ UNSHAPED.graph.output[0].type.tensor_type.shape.dim.add()
         (newer(opset=99), r"uses opset 99 of ai.onnx, and onnxruntime 1"),
         (newer(ir=99), "is of IR version 99, and onnxruntime 1"),
         (TEXTS, "output 'y' is of string, which is no score"),
+        (WIDEST, "output 'y' is of uint64, which is no score"),
+        (LARGE, "a call for a few rows takes more than 8 GiB of memory"),
         (LISTS, "input 'x' takes several texts per row"),
         (UNSHAPED, "add model.outputs: {logit: {type: float32, shape: []}}"),
         (network(width=9), "takes 9 values per row in the file, and 8 values are declared"),
@@ -247,7 +265,19 @@ UNSHAPED.graph.output[0].type.tensor_type.shape.dim.add()
         (b"\x80\x04\x95\x10\0\0\0.", "is a pickle, and was to be read as onnx"),
         (b"", "no ONNX model, or damaged"),
     ],
-    ids=["opset", "ir", "text scores", "texts", "shape", "width", "operator", "pickle", "empty"],
+    ids=[
+        "opset",
+        "ir",
+        "text scores",
+        "uint64",
+        "memory",
+        "texts",
+        "shape",
+        "width",
+        "operator",
+        "pickle",
+        "empty",
+    ],
 )
 def test_what_is_not_scored_is_one_message(model: Any, message: str, tmp_path: Path) -> None:
     """Newer files, texts, shapes that nobody says, and files of another kind."""
