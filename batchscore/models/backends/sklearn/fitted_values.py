@@ -148,7 +148,7 @@ def _is_fitted(value: Any) -> bool:
 
     try:
         check_is_fitted(value)
-    except NotFittedError:
+    except (NotFittedError, TypeError):  # TypeError: of a kernel, which nobody fits
         return False
     return True
 

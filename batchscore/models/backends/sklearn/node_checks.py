@@ -174,6 +174,8 @@ def _check_vectors(each: Any) -> None:
         and each._probA.size in (0, classes * (classes - 1) // 2, 1)
         and (each._sparse or width == each.n_features_in_)
         and not each._sparse
+        # libsvm would take support_ for places in a row, without a look at its length.
+        and each.kernel != "precomputed"
     )
     if not fits:
         raise ValueError("the support vectors have other sizes than are declared")

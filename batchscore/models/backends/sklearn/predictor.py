@@ -41,6 +41,8 @@ from batchscore.models.backends.sklearn.skops_objects import build_objects
 from batchscore.models.backends.tree_files import INPUT
 from batchscore.models.loadable import Model
 
+_ALONE = (("n_jobs", 1), ("_n_threads", 1))
+
 
 @dataclass(frozen=True)
 class PipelinePredictor(Predictor):
@@ -227,7 +229,8 @@ def built(found: DescribedFile) -> Any:
         ) from error
     for each in parts_of(estimator):
         # Jobs would add up numbers in an order of their own, and start processes.
-        for name, value in (("n_jobs", 1), ("memory", None), ("verbose", False)):
+        # KMeans keeps as many threads as the machine had that trained it.
+        for name, value in (*_ALONE, ("memory", None), ("verbose", False)):
             if name in vars(each):
                 setattr(each, name, value)
     return estimator

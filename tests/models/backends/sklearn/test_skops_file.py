@@ -235,6 +235,26 @@ def test_schemas_that_mean_nothing_are_refused(schema: bytes, message: str) -> N
         read_skops_file(packed({"schema.json": schema}))
 
 
+def test_a_file_chooses_no_number_of_threads(pipelines: Path) -> None:
+    """KMeans keeps that of the machine that trained it; a made-up one would end the process."""
+
+    def many(schema: Any) -> None:
+        attributes(schema, 1)["_n_threads"]["content"] = "1000000"
+
+    estimator = built(read_skops_file(changed(pipelines / "kmeans.skops", many)))
+    assert estimator[-1]._n_threads == 1
+
+
+def test_a_kernel_that_trusts_places_in_a_row_is_refused(pipelines: Path, tmp_path: Path) -> None:
+    """libsvm reads a precomputed kernel at places of the file, beyond the row's end."""
+
+    def precomputed(schema: Any) -> None:
+        attributes(schema, 1)["kernel"]["content"] = '"precomputed"'
+
+    content = changed(pipelines / "svc.skops", precomputed)
+    assert "the support vectors have other sizes" in refused(content, tmp_path)
+
+
 def _spoilt_nodes(path: Path, field: str, value: int, dtype: str) -> bytes:
     """Returns a file in which the first node of the first tree has another number."""
     members = members_of(path)
