@@ -51,6 +51,8 @@ _ASK_SECONDS = 2.0
 _LOOK_SECONDS = 0.5
 # Beam's name of a state.
 _RUNNING = "RUNNING"
+# For one answer of the job server, not for the job; Beam would wait for five minutes.
+_SERVER_SECONDS = 60
 
 
 class FlinkJob(Background):
@@ -164,6 +166,7 @@ class FlinkEngine:
             _warn_of_version(rest)
             _cancel_orphans(rest, _slice_name(plan))
         ours = [f"--job_name={name}", f"--parallelism={plan.workers}"]
+        ours.append(f"--job_server_timeout={_SERVER_SECONDS}")
 
         def work(handle: Background) -> Metrics:
             return _run(build, [*ours, *flags], handle)
@@ -309,9 +312,9 @@ def _require_listener(endpoint: str) -> None:
 
 def _run(build: Build, flags: Sequence[str], handle: Background) -> Metrics:
     from batchscore.engines.beam_private import flink_runner
-    from batchscore.engines.flink_server import await_pipeline
+    from batchscore.engines.flink_server import await_pipeline, sent
     from batchscore.system.beam_import import PipelineOptions, beam
 
     pipeline = beam.Pipeline(runner=flink_runner(), options=PipelineOptions(list(flags)))
     build(pipeline)
-    return await_pipeline(pipeline.run(), handle)
+    return await_pipeline(sent(pipeline), handle)

@@ -18,6 +18,20 @@ TERMINAL = frozenset({"DONE", "FAILED", "CANCELLED", "UPDATED", "DRAINED"})
 """Beam's names of the states that a pipeline does not leave."""
 
 
+def sent(pipeline: Any) -> Any:
+    """Sends a pipeline to the job server, and returns what Beam returns for it.
+
+    Raises:
+        FailedError: The server has died since it was last looked for, or dies meanwhile.
+    """
+    try:
+        return pipeline.run()
+    except grpc.FutureTimeoutError as error:  # it has no text
+        raise _untaken("it does not listen any more") from error
+    except grpc.RpcError as error:
+        raise _untaken(_said(error)) from error
+
+
 def await_pipeline(result: Any, handle: Background) -> Metrics:
     """Waits for the end of a pipeline that the job server took, and returns Beam's metrics.
 
@@ -33,10 +47,7 @@ def await_pipeline(result: Any, handle: Background) -> Metrics:
     except Exception as error:
         lost = _unanswered(result, error)
         if lost is not None and not handle.job:
-            raise FailedError(
-                f"engine flink: Beam's job server stopped answering before Flink had the job "
-                f"({lost}); start the job server, and run again"
-            ) from error
+            raise _untaken(lost) from error
         handle.unheard = lost
         raise
 
@@ -48,8 +59,19 @@ def _unanswered(result: Any, error: Exception) -> str | None:
             return None
     except grpc.RpcError as lost:
         error = lost
+    return _said(error)
+
+
+def _said(error: BaseException) -> str:
     details = getattr(error, "details", None)
     return one_line(details(), 200) if callable(details) else reason(error)
+
+
+def _untaken(lost: str) -> FailedError:
+    return FailedError(
+        f"engine flink: Beam's job server stopped answering before Flink had the job ({lost}); "
+        "start the job server, and run again"
+    )
 
 
 @cache

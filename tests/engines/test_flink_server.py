@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
+from batchscore.engines import flink
 from batchscore.engines.background import Background
 from batchscore.engines.flink_server import await_pipeline
 from batchscore.errors import FailedError
+from tests import factory
+from tests.servers import free_port
 
 
 class Gone(grpc.RpcError):
@@ -105,3 +109,17 @@ def test_a_lost_stream_prints_no_trace() -> None:
     )
     assert "Gone" not in done.stderr
     assert "ValueError: another" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_server_that_dies_before_it_gets_the_pipeline_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It listened when the run started; Beam would wait for it for minutes."""
+    monkeypatch.setattr(flink, "_require_listener", lambda _: None)
+    monkeypatch.setattr(flink, "_SERVER_SECONDS", 1)
+    section = {"job_service": f"localhost:{free_port()}", "pool": "localhost:1"}
+    job = factory.write_job(tmp_path, {"runtime": {"engine": "flink", "flink": section}})
+    found = factory.run_json("run", job)
+    assert (found["status"], found["exit_code"]) == ("failed", 1)
+    assert "job server stopped answering before Flink had the job (it does" in found["error"]
