@@ -191,7 +191,11 @@ INPUT = [
 ]
 MODEL = [
     Case("no-model", change(model__path="modle"), ("modle", "no such model folder")),
-    Case("model-is-a-file", change(model__path="model/net.py"), ("net.py: is a file", "format")),
+    Case(
+        "model-is-a-file",
+        change(model__path="model/net.py"),
+        ("net.py: is no model of a known kind", "Expected a model folder"),
+    ),
     Case(
         "weights-missing",
         files(lambda f: (f / "model/weights.safetensors").unlink()),
@@ -201,7 +205,7 @@ MODEL = [
     Case(
         "card-missing",
         files(lambda f: (f / "model/model.yaml").unlink()),
-        ("model/model.yaml", "missing"),
+        ("/model: has no model.yaml", "expected a model folder"),
     ),
     Case(
         "card-not-yaml",

@@ -104,6 +104,7 @@ def test_a_gpu_is_the_limit_where_it_was_waited_for_most() -> None:
         "main",
         "device",
         "main",
+        "main",
         "profiler",
         "writer",
     ]

@@ -186,7 +186,8 @@ def test_the_manifest_tells_where_the_time_went(make: Make) -> None:
     manifest = scored.finish()
     spent = manifest["stage_seconds"]
     assert spent["infer"] == pytest.approx(sum(r.seconds["infer"] for r in records), abs=1e-4)
-    assert spent.keys() >= {stage.name for stage in STAGES}
+    # Reasons take time only where a job asks for them.
+    assert spent.keys() >= {stage.name for stage in STAGES} - {"explain"}
     assert manifest["limited_by"].split(" and ")[0] in {
         *spent,
         "start-up",
