@@ -36,13 +36,14 @@ class Plain(Frozen):
     nulls: Literal["keep", "reject"] = "keep"
 
     def encode(self, column: pa.Array) -> NDArray[Any]:
-        """Returns the numbers (b,)."""
+        """Returns the numbers (b,), which may be the column's own memory."""
         column = plain_values(column)
         if pa.types.is_decimal(column.type) or pa.types.is_null(column.type):
             column = column.cast(pa.float64(), safe=False)
+        has_gaps = bool(column.null_count) or self.missing is not None
         with np.errstate(over="ignore"):
             # From the column's own type in one step, since a second rounding may change a bit.
-            value_b = np.asarray(raw_values(column)).astype(self.type)
+            value_b = np.asarray(raw_values(column)).astype(self.type, copy=has_gaps)
         if column.null_count:
             value_b[to_numpy(column.is_null())] = np.nan
         if self.missing is not None:

@@ -59,7 +59,7 @@ class PlainCalls:
         self, model: Function, promises: Promises, outputs: Sequence[OutputSpec] = ()
     ) -> None:
         self._model, self._tile = model, promises.tile
-        self._outputs = outputs
+        self._outputs, self._shares = outputs, promises.leaves_inputs
         self._turn: AbstractContextManager[Any] = nullcontext() if promises.reentrant else Lock()
 
     def predict(self, inputs: Inputs, rows: int) -> Outputs:
@@ -76,9 +76,7 @@ class PlainCalls:
         return 0.0
 
     def _call(self, inputs: Inputs, start: int, stop: int, tile: int) -> dict[str, Array]:
-        # The last call repeats its last row, since a model may take no empty row, or no zeros.
-        places_n = np.minimum(np.arange(start, start + tile), stop - 1)
-        given = {name: _rows(values, places_n) for name, values in inputs.items()}
+        given = self._given(inputs, start, stop, tile)
         try:
             with self._turn:
                 found = self._model(given)
@@ -89,9 +87,17 @@ class PlainCalls:
         checked = check_outputs(found, self._outputs, tile)
         return {name: array[: stop - start].copy() for name, array in checked.items()}
 
+    def _given(self, inputs: Inputs, start: int, stop: int, tile: int) -> Inputs:
+        """Returns the inputs of a call, as copies if the model may write into what it receives."""
+        if self._shares and self._tile is None:
+            return inputs
+        # The last call repeats its last row, since a model may take no empty row, or no zeros.
+        places_n = np.minimum(np.arange(start, start + tile), stop - 1)
+        return {name: _rows(values, places_n) for name, values in inputs.items()}
+
 
 def _rows(values: Array | Ragged | Texts, places_n: Array) -> Array | Ragged | Texts:
-    """Returns copies of rows: a model may write into what it receives."""
+    """Returns copies of rows."""
     if not isinstance(values, Ragged):
         return values[places_n]
     starts_n = values.offsets[:-1][places_n]

@@ -133,6 +133,7 @@ class Promises:
         device: Where it computes.
         threads: Threads that one call uses at most.
         version: Version of the framework that computes.
+        leaves_inputs: Whether it never writes into its inputs. Otherwise each call gets copies.
     """
 
     tile: int | None
@@ -141,6 +142,7 @@ class Promises:
     device: str
     threads: int
     version: str
+    leaves_inputs: bool = False
 
 
 @dataclass(frozen=True)

@@ -134,6 +134,8 @@ class Backend(ABC):
         row_group: Rows of a call on the CPU are a multiple of it, or 1; 0: calls have no such size.
         usual_call: How calls are sized by default, in words.
         preloads: Modules that a server of workers imports once for all of them.
+        unneeded: Modules that the framework imports for other uses than scoring, and does without
+            where they are not installed. A process of the model alone leaves them out.
     """
 
     packages: tuple[str, ...] = ()
@@ -154,6 +156,7 @@ class Backend(ABC):
     row_group: int = 0
     usual_call: str = "whole batches"
     preloads: tuple[str, ...] = ()
+    unneeded: tuple[str, ...] = ()
 
     @abstractmethod
     def load(self, model: Model, device: str, threads: int = 1, prove: bool = False) -> Predictor:

@@ -20,6 +20,7 @@ from batchscore.models.backends.protocol import Backend
 from batchscore.models.backends.registry import backend_of
 from batchscore.models.process.serving import Models, Session
 from batchscore.models.process.started import SHARE_OF_MEMORY, TOO_LARGE
+from batchscore.system.imports import replaced
 from batchscore.system.resources import held_kilobytes, usable_kilobytes
 
 _PR_SET_PDEATHSIG = 1
@@ -36,13 +37,21 @@ def main() -> None:
     _offer_to_memory_killer()
     connection = socket.socket(fileno=settings["connection"])
     with suppress(Exception):  # whoever asks gets the error
-        backend_of(settings["format"]).prepare()
+        _import_framework(backend_of(settings["format"]))
     gc.freeze()
     gc.enable()  # it was disabled before the first import
     threading.Thread(target=_watch_memory, daemon=True).start()
     _Server(backend_of(settings["format"])).serve(connection)
     # Threads that still compute would keep the process, and nobody waits for what they return.
     os._exit(0)
+
+
+def _import_framework(backend: Backend) -> None:
+    """Imports a backend's framework without what only other uses need, if it does without."""
+    with suppress(ImportError), replaced(dict.fromkeys(backend.unneeded)):
+        backend.prepare()
+        return
+    backend.prepare()
 
 
 class _Server:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,3 +31,18 @@ def test_outputs_of_another_form_are_refused(returned: Any, words: str) -> None:
     calls = PlainCalls(lambda inputs: returned, PROMISES, [SPEC])
     with pytest.raises(StepError, match=words):
         calls.predict({"x": np.zeros((2, 1), np.float32)}, 2)
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_only_a_model_that_says_so_gets_the_inputs_themselves(leaves: bool) -> None:
+    """A model may write into what it receives, unless it promises not to."""
+    values = np.zeros((3, 1), np.float32)
+    given = []
+
+    def model(inputs: Any) -> Any:
+        given.append(inputs["x"])
+        return {"score": inputs["x"][:, 0]}
+
+    calls = PlainCalls(model, replace(PROMISES, leaves_inputs=leaves), [SPEC])
+    calls.predict({"x": values}, 3)
+    assert np.shares_memory(given[0], values) is leaves

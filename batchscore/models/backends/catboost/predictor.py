@@ -1,6 +1,6 @@
 """A model of CatBoost as it is called: numbers and texts to what its card says.
 
-Suffixes: `_bf` rows by features, `_bk` rows by classes, `_bg` rows by raw scores, `_bge` these by
+Suffixes: `_bk` rows by classes, `_bg` rows by raw scores, `_bge` these by
 contributions.
 """
 
@@ -62,7 +62,7 @@ class CatBoostPredictor(Predictor):
     @property
     def promises(self) -> Promises:
         """Each row goes through the trees alone, and NaN has a way of its own."""
-        return Promises(None, True, "nan", "cpu", 1, str(catboost.__version__))
+        return Promises(None, True, "nan", "cpu", 1, str(catboost.__version__), True)
 
     def __call__(self, inputs: Inputs) -> Mapping[str, Array]:
         """Returns the output of each row."""
@@ -100,8 +100,10 @@ class CatBoostPredictor(Predictor):
         """Returns rows as CatBoost takes them; it copies and hashes with the interpreter held."""
         texts = [inputs[name] for name in self.texts]
         if not texts:
-            numbers_bf = np.ascontiguousarray(inputs[self.numbers], np.float32)
-            return catboost.Pool(numbers_bf, thread_count=1)
+            # Column by column it is taken as it is; rows would be taken apart one by one.
+            return catboost.Pool(
+                np.asfortranarray(inputs[self.numbers], np.float32), thread_count=1
+            )
         numbers = iter(np.asarray(inputs[self.numbers], np.float32).T if self.numbers else ())
         categories = iter(texts)
         columns: dict[int, Any] = {}

@@ -33,6 +33,7 @@ class LightGBMBackend(Backend):
     takes_call = True
     explains = True
     is_fragile = True
+    unneeded = ("pandas", "sklearn")
     preloads = ("batchscore.models.backends.lightgbm.predictor",)
 
     def require(self) -> None:

@@ -64,7 +64,7 @@ class TreesPredictor(Predictor):
     @property
     def promises(self) -> Promises:
         """Each row goes through the trees alone, and NaN has a way of its own."""
-        return Promises(None, True, "nan", "cpu", 1, str(lightgbm.__version__))
+        return Promises(None, True, "nan", "cpu", 1, str(lightgbm.__version__), True)
 
     def __call__(self, inputs: Inputs) -> Mapping[str, Array]:
         """Returns the output of each row."""

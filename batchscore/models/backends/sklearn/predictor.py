@@ -80,7 +80,7 @@ class PipelinePredictor(Predictor):
     @property
     def promises(self) -> Promises:
         """Tiles are cut here, so that a call may have any number of rows."""
-        return Promises(None, True, "nan", "cpu", self.threads, str(sklearn.__version__))
+        return Promises(None, True, "nan", "cpu", self.threads, str(sklearn.__version__), True)
 
     def __call__(self, inputs: Inputs) -> Mapping[str, Array]:
         """Returns the output of each row."""

@@ -33,6 +33,7 @@ class XGBoostBackend(Backend):
     takes_call = True
     explains = True
     is_fragile = True
+    unneeded = ("sklearn",)
     preloads = ("batchscore.models.backends.xgboost.predictor",)
 
     def require(self) -> None:

@@ -70,7 +70,7 @@ class BoosterPredictor(Predictor):
     @property
     def promises(self) -> Promises:
         """Each row goes through the trees alone, and NaN has a way of its own."""
-        return Promises(None, True, "nan", "cpu", self.threads, str(xgboost.__version__))
+        return Promises(None, True, "nan", "cpu", self.threads, str(xgboost.__version__), True)
 
     def __call__(self, inputs: Inputs) -> Mapping[str, Array]:
         """Returns the output of each row."""
