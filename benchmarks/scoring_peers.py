@@ -36,8 +36,13 @@ from benchmarks.scorers.harness import KEY, SCORE, Task
 from benchmarks.scorers.work import FEATURES, WORKS, Work, known_scores, write_work
 
 TOLERANCE = 1e-5
-TORCH = ("torch==2.15.0", "safetensors==0.8.0", "numpy==2.4.6", "pyarrow==25.0.1")
-ONNXRUNTIME = "onnxruntime==1.32.0"
+ARRAYS = ("numpy==2.4.6", "pyarrow==25.0.1")
+FRAMEWORKS = {
+    "torch": ("torch==2.15.0", "safetensors==0.8.0"),
+    "onnx": ("onnxruntime==1.32.0",),
+    "trees": ("xgboost-cpu==3.2.0", "lightgbm==4.7.0"),
+}
+"""By kind of model, what a peer's environment has next to the peer."""
 OURS, ENCODED = "batchscore", ("--encoding=batchscore",)
 QUIET = {"DO_NOT_TRACK": "1", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONWARNINGS": "ignore"}
 
@@ -50,12 +55,13 @@ class Peer:
         name: The name to ask for it by.
         title: Its name in tables.
         module: Its module in `benchmarks.scorers`, and the name of its environment.
-        requirements: What to install for it; nothing: it runs where batchscore is installed.
+        requirements: What to install for it, next to the model's framework; nothing: it runs
+            where batchscore is installed.
         options: Options of the module.
         goal: How many times faster batchscore shall be on the work `mlp`.
         few: Whether it scores only the first rows, and is scaled to all.
         slow: Whether it scores the work `slow`, too.
-        onnx: Whether it scores ONNX models, too.
+        kinds: Kinds of models that it scores.
     """
 
     name: str
@@ -66,26 +72,30 @@ class Peer:
     goal: float | None = None
     few: bool = False
     slow: bool = False
-    onnx: bool = False
+    kinds: tuple[str, ...] = ("torch",)
 
 
+ALL = ("torch", "onnx", "trees")
 PEERS = (
-    Peer(OURS, OURS, OURS, slow=True, onnx=True),
+    Peer(OURS, OURS, OURS, slow=True, kinds=ALL),
     Peer(
         "hand",
         "hand, default encoding",
         "hand",
-        (),
-        ("--encoding=default",),
-        2.0,
+        options=("--encoding=default",),
+        goal=2.0,
         slow=True,
-        onnx=True,
+        kinds=ALL,
     ),
-    Peer("hand-encoded", "hand, batchscore's encoding", "hand", (), ENCODED, 1.3, onnx=True),
+    Peer("hand-encoded", "hand, batchscore's encoding", "hand", (), ENCODED, 1.3, kinds=ALL),
     Peer("hand-processes", "hand, a process a core", "hand", (), (*ENCODED, "--processes")),
-    Peer("daft", "Daft", "daft", ("daft==0.7.26", ONNXRUNTIME, *TORCH), goal=2.5, onnx=True),
-    Peer("ray", "Ray Data", "ray", ("ray[data]==2.60.0", *TORCH), goal=7.0),
-    Peer("spark", "Spark", "spark", ("pyspark[sql]==4.3.0", "pandas==2.3.3", *TORCH), goal=7.0),
+    Peer("daft", "Daft", "daft", ("daft==0.7.26",), goal=2.5, kinds=ALL),
+    Peer("ray", "Ray Data", "ray", ("ray[data]==2.60.0",), goal=7.0),
+    Peer(
+        *("spark", "Spark", "spark", ("pyspark[sql]==4.3.0", "pandas==2.3.3")),
+        goal=7.0,
+        kinds=("torch", "trees"),
+    ),
     Peer("beam", "Beam rows", "beam", goal=70.0, few=True),
 )
 
@@ -141,7 +151,11 @@ class Result:
 
 def can_score(peer: Peer, work: Work) -> bool:
     """Tells whether a peer takes part in a work."""
-    return (peer.slow or work.name != "slow") and (peer.onnx or not work.onnx)
+    return (peer.slow or work.name != "slow") and _kind(work) in peer.kinds
+
+
+def _kind(work: Work) -> str:
+    return "trees" if work.is_trees else work.form
 
 
 def take_turn(peer: Peer, work: Work, folder: Path, known_r: Any, sampled: bool) -> Turn:
@@ -163,7 +177,7 @@ def take_turn(peer: Peer, work: Work, folder: Path, known_r: Any, sampled: bool)
 
 
 def _command(peer: Peer, work: Work, folder: Path, target: Path) -> list[str]:
-    python = str(environment(peer.module, peer.requirements))
+    python = str(_environment(peer, _kind(work)))
     if peer.name == OURS:
         job, output = str(folder / "job.json"), f"--set=output.path={target}"
         return [python, "-m", "batchscore", "run", "--json", job, output]
@@ -173,6 +187,13 @@ def _command(peer: Peer, work: Work, folder: Path, target: Path) -> list[str]:
     task = Task(str(source), weights, work.network, str(target), FEATURES, rows, cores, threads)
     module = f"benchmarks.scorers.{peer.module}"
     return [python, "-m", module, json.dumps(asdict(task)), *peer.options]
+
+
+def _environment(peer: Peer, kind: str) -> Path:
+    """Returns the Python of a peer that scores models of a kind."""
+    if not peer.requirements:
+        return environment(peer.module, ())
+    return environment(f"{peer.module}-{kind}", (*peer.requirements, *FRAMEWORKS[kind], *ARRAYS))
 
 
 def _published(target: Path) -> list[Path]:

@@ -1,6 +1,6 @@
 """A loop over pyarrow and torch, as a good engineer writes it in an hour; both use all cores.
 
-An ONNX model is called by onnxruntime in place of torch.
+A model of another framework is called by that in place of torch.
 
 `--encoding default` writes as pyarrow does by default, `--encoding batchscore` as batchscore does.
 With `--processes` each core has a process that scores a shard at a time.

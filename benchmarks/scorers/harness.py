@@ -25,13 +25,13 @@ class Task:
     Args:
         source: Folder of Parquet shards.
         weights: Weights of the network, a safetensors file; next to it the same
-            weights as torch saves them, `.pt`. Or an ONNX file.
+            weights as torch saves them, `.pt`. Or a file of ONNX, XGBoost or LightGBM.
         network: The arguments that it is built with.
         target: Folder to write all columns and `score` into, as Parquet.
         features: The columns, in the model's order.
         batch_rows: Rows of a batch where the work asks for so many; None: as suits the peer.
         cores: How many there are.
-        threads: Threads of torch, or onnxruntime, where a peer calls the network once at a time.
+        threads: Threads of the framework, where a peer calls the model once at a time.
     """
 
     source: str

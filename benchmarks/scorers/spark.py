@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +18,8 @@ BATCH_ROWS = 16_384
 
 
 def prepare(task: Task) -> Callable[[], None]:
-    """Starts Spark, and torch in its Python workers; returns what reads, scores and writes."""
+    """Starts Spark, and the framework in its workers; returns what reads, scores and writes."""
+    os.environ["PYSPARK_PYTHON"] = sys.executable
     rows = task.batch_rows or BATCH_ROWS
     spark = (
         SparkSession.builder.master(f"local[{task.cores}]")
@@ -28,8 +31,10 @@ def prepare(task: Task) -> Callable[[], None]:
         .getOrCreate()
     )
     spark.sparkContext.setLogLevel("ERROR")
-    spark.sparkContext.parallelize(range(task.cores), task.cores).foreach(_load_torch)
-    predict = predict_batch_udf(_make_predict(task), return_type=FloatType(), batch_size=rows)
+    make = _make_predict(task)
+    # Its workers stay, and have imported the framework then.
+    spark.sparkContext.parallelize(range(task.cores), task.cores).foreach(lambda _: make())
+    predict = predict_batch_udf(make, return_type=FloatType(), batch_size=rows)
 
     def score() -> None:
         table = spark.read.parquet(task.source)
@@ -41,19 +46,13 @@ def prepare(task: Task) -> Callable[[], None]:
 
 def _make_predict(task: Task) -> Callable[[], Callable[[Any], Any]]:
     def make() -> Callable[[Any], Any]:
-        import torch
+        from benchmarks.scorers.models import load_rows_model
 
-        from benchmarks.scorers.network import load_network, predict
-
-        torch.set_num_threads(1)
-        network = load_network(task.weights, task.network)
-        return lambda values_bf: predict(network, values_bf)
+        # Spark takes each argument of the function for a column.
+        score = load_rows_model(task, 1)
+        return lambda values_bf: score(values_bf)
 
     return make
-
-
-def _load_torch(_: int) -> None:
-    import torch  # noqa: F401
 
 
 if __name__ == "__main__":

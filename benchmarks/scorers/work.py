@@ -6,7 +6,7 @@ import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,7 @@ from torch import nn
 
 import batchscore as bs
 from batchscore.models.folder import write_model_folder
-from benchmarks.scorers import network
+from benchmarks.scorers import network, trees
 from benchmarks.scorers.harness import KEY, SCORE
 from benchmarks.scorers.network import Mlp, predict_columns
 
@@ -45,9 +45,9 @@ class Work:
         sleep_s: Seconds that the network sleeps at each call.
         texts: How many wide text columns there are.
         batch_rows: Rows of a batch, if the work says; else as suits the peer.
-        heavy: Whether the network gains by several threads; small ones lose by them.
+        heavy: Whether the model gains by several threads; small networks lose by them.
         few_rows: Rows of the part for peers that would take too long.
-        onnx: Whether the network is an ONNX file.
+        form: What the model is: a network of torch or the same as ONNX, or trees.
     """
 
     name: str
@@ -60,12 +60,17 @@ class Work:
     batch_rows: int | None = None
     heavy: bool = False
     few_rows: int = 60_000
-    onnx: bool = False
+    form: Literal["torch", "onnx", "xgboost", "lightgbm"] = "torch"
+
+    @property
+    def is_trees(self) -> bool:
+        """Whether the model is trees, which name their columns."""
+        return self.form in trees.FILES
 
     @property
     def weights(self) -> str:
         """The model's file in its folder."""
-        return ONNX if self.onnx else WEIGHTS
+        return {"torch": WEIGHTS, "onnx": ONNX, **trees.FILES}[self.form]
 
     @property
     def network(self) -> dict[str, Any]:
@@ -75,7 +80,21 @@ class Work:
 
 WORKS = (
     Work("mlp", "34 columns, MLP 32-128-64-1, 4 shards (decode-bound)", 2_000_000, 500_000),
-    Work("onnx", "the same, the network as ONNX", 2_000_000, 500_000, onnx=True),
+    Work("onnx", "the same, the network as ONNX", 2_000_000, 500_000, form="onnx"),
+    Work(
+        "trees",
+        "34 columns, 200 trees of XGBoost, 4 shards",
+        *(2_000_000, 500_000),
+        heavy=True,
+        form="xgboost",
+    ),
+    Work(
+        "lightgbm",
+        "34 columns, 200 trees of LightGBM, 4 shards",
+        *(2_000_000, 500_000),
+        heavy=True,
+        form="lightgbm",
+    ),
     Work(
         "wide",
         "34 columns, MLP 32-2048-2048-1, 4 shards (compute-bound)",
@@ -131,8 +150,12 @@ def _texts(chance: np.random.Generator, rows: int) -> pa.Array:
 
 def _write_model(folder: Path, work: Work) -> None:
     """Writes a model folder with random weights, golden rows and a reference profile."""
-    net = _network(work)
     table = make_table(MODEL_ROWS, work.rows, work.texts).drop_columns([KEY])
+    if work.is_trees:
+        sample = table.select(FEATURES)
+        bs.save_model(folder, _fit(work, table), sample[:GOLDEN_ROWS], reference=table)
+        return
+    net = make_model(work)
     card = {
         "name": work.name,
         "version": "1",
@@ -151,14 +174,18 @@ def _write_model(folder: Path, work: Work) -> None:
     torch.save(net.state_dict(), folder / "weights.pt")
 
 
-def _network(work: Work) -> Mlp:
+def _fit(work: Work, table: pa.Table) -> Any:
+    return trees.fit(work.form, table.select(FEATURES))
+
+
+def make_model(work: Work) -> Mlp:
     """Returns the network with its random weights, the same ones each time."""
     torch.manual_seed(0)
     return Mlp(work.sizes)
 
 
 def _format(work: Work) -> dict[str, Any]:
-    if work.onnx:
+    if work.form == "onnx":
         return {"format": "onnx", "weights": ONNX}
     return {
         "format": "safetensors",
@@ -169,7 +196,7 @@ def _format(work: Work) -> dict[str, Any]:
 
 
 def _files(net: Mlp, work: Work) -> dict[str, bytes]:
-    if work.onnx:
+    if work.form == "onnx":
         return {ONNX: to_onnx(net)}
     code = Path(network.__file__).read_bytes()
     return {WEIGHTS: save(dict(net.state_dict())), "network.py": code}
@@ -223,9 +250,14 @@ def _profile(net: Mlp, table: pa.Table) -> bytes:
 
 def known_scores(folder: Path, work: Work) -> Any:
     """Returns the scores (b,) of all rows of a written work, by key."""
-    net = _network(work)
     shards = sorted((folder / "in").glob("*.parquet"))
-    return np.concatenate([_scores(net, pq.read_table(each, columns=FEATURES)) for each in shards])
+    tables = (pq.read_table(each, columns=FEATURES) for each in shards)
+    if work.is_trees:
+        # Training gives the same trees each time.
+        model = _fit(work, make_table(MODEL_ROWS, work.rows, work.texts))
+        return np.concatenate([model.predict_proba(each.to_pandas())[:, 1] for each in tables])
+    net = make_model(work)
+    return np.concatenate([_scores(net, each) for each in tables])
 
 
 def _scores(net: nn.Module, table: pa.Table) -> Any:
@@ -236,12 +268,13 @@ def _scores(net: nn.Module, table: pa.Table) -> Any:
 
 def _job(work: Work) -> dict[str, Any]:
     """Returns the job, with every check that there is; the model's profile is the reference."""
+    network = {"inputs": {"x": FEATURES}}
     return {
         "batchscore": 1,
         "name": work.name,
         "input": {"path": "in"},
-        "model": {"path": "model", "inputs": {"x": FEATURES}},
-        "postprocess": "sigmoid",
+        "model": {"path": "model", **({} if work.is_trees else network)},
+        **({} if work.is_trees else {"postprocess": "sigmoid"}),
         "output": {"path": "out"},
         "checks": {"unique": [KEY], "score_range": [0, 1]},
         "drift": {"reference": "model"},

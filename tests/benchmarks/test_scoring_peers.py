@@ -50,7 +50,7 @@ def test_wrong_output_is_named(tmp_path: Path, tables: list[pa.Table], words: st
         checked(tmp_path, *tables)
 
 
-@pytest.mark.parametrize("name", ["mlp", "onnx"])
+@pytest.mark.parametrize("name", ["mlp", "onnx", "trees", "lightgbm"])
 def test_a_peer_is_run_and_counted(name: str, tmp_path: Path) -> None:
     """A turn tells what the process took, checks its scores, and leaves nothing behind."""
     work = next(each for each in WORKS if each.name == name)
