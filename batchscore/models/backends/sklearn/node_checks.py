@@ -1,6 +1,6 @@
 """Whether what scikit-learn follows without a look is in order: trees, vectors, and their widths.
 
-Suffixes: `_n` nodes of a tree, `_c` children, `_f` features.
+Suffixes: `_n` nodes of a tree or points, `_c` children, `_f` features.
 """
 
 from __future__ import annotations
@@ -75,6 +75,8 @@ def check_objects(estimator: Any) -> None:
             _check_vectorizer(each, name)
         if name in ("SVC", "NuSVC", "SVR", "NuSVR", "OneClassSVM"):
             _check_vectors(each)
+        if name in ("KNeighborsClassifier", "RadiusNeighborsClassifier"):
+            _check_neighbours(each, name)
         for key in ("_fit_X", "cluster_centers_"):
             points = getattr(each, key, None)
             if points is not None and points.shape[1:] not in ((each.n_features_in_,), ()):
@@ -155,6 +157,17 @@ def _check_vectorizer(each: Any, name: str) -> None:
     words = getattr(each, "vocabulary_", {})
     if each.input != "content" or sorted(words.values()) != [*range(len(words))]:
         raise ValueError(f"{name} reads files, or its words have other places than are declared")
+
+
+def _check_neighbours(each: Any, name: str) -> None:
+    """Requires each point to be of a class, which scikit-learn takes for a place in memory."""
+    places = np.atleast_2d(np.asarray(each._y).T).T
+    classes = each.classes_ if isinstance(each.classes_, list) else [each.classes_]
+    if places.dtype.kind not in "iu" or places.shape != (each._fit_X.shape[0], len(classes)):
+        raise ValueError(f"{name} has other numbers of classes than of points")
+    for place_n, known in zip(places.T, classes, strict=True):
+        if len(place_n) and (place_n.min() < 0 or place_n.max() >= len(known)):
+            raise ValueError(f"{name} has a point of a class beyond {len(known)}")
 
 
 def _check_vectors(each: Any) -> None:

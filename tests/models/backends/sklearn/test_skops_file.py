@@ -23,6 +23,7 @@ from batchscore.models.backends.sklearn.described import read_skops_file
 from batchscore.models.backends.sklearn.predictor import built
 from tests.boosters import damaged
 from tests.models.backends.sklearn.test_pipelines import model_of
+from tests.pipelines import TRAINED
 
 ROOT = Path(__file__).parents[4]
 
@@ -293,6 +294,21 @@ def test_trees_that_lead_out_of_memory_are_refused(
         assert message in refused(content, tmp_path)
     else:
         read_skops_file(content)
+
+
+def test_a_neighbour_of_no_class_is_refused(pipelines: Path, tmp_path: Path) -> None:
+    """scikit-learn would count it at another place of its memory."""
+    members = members_of(pipelines / "knn.skops")
+    for name, content in members.items():
+        if name.endswith(".npy") and (array := np.load(io.BytesIO(content))).shape == (TRAINED,):
+            for value in (-1, 2):
+                changed, made = array.copy(), io.BytesIO()
+                changed[5] = value
+                np.save(made, changed)
+                found = refused(packed({**members, name: made.getvalue()}), tmp_path)
+                assert "a point of a class beyond 2" in found
+            return
+    raise AssertionError(sorted(members))
 
 
 LOADER = """
