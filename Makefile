@@ -53,6 +53,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.kernels
 	$(BIN)/python -m benchmarks.profile_cost
 	$(BIN)/python -m benchmarks.drift_peers
+	$(BIN)/python -m benchmarks.conformance
 
 faults: $(READY)
 	$(BIN)/python -m tests.faults --kills 200

@@ -25,17 +25,17 @@ CODES = [3, 7, 11]
 COLUMNS = ["size", "colour", "code", "count", "is_new"]
 
 
-def make_frame() -> pd.DataFrame:
+def make_frame(rows: int = ROWS) -> pd.DataFrame:
     """Returns rows with nulls, infinities, and categories that training does not see."""
     rng = np.random.default_rng(5)
     frame = pd.DataFrame(
         {
-            "id": np.arange(ROWS),
-            "is_new": rng.random(ROWS) > 0.5,
-            "code": rng.choice(CODES, ROWS),
-            "size": rng.normal(size=ROWS),
-            "count": rng.integers(-5, 10**10, ROWS),
-            "colour": rng.choice(COLOURS, ROWS).astype(object),
+            "id": np.arange(rows),
+            "is_new": rng.random(rows) > 0.5,
+            "code": rng.choice(CODES, rows),
+            "size": rng.normal(size=rows),
+            "count": rng.integers(-5, 10**10, rows),
+            "colour": rng.choice(COLOURS, rows).astype(object),
         }
     )
     frame.loc[::7, "size"] = np.nan

@@ -27,27 +27,32 @@ IN_H5 = ("mixed", "image")
 """Models without arithmetic between layers, and masks, which `.h5` files do not hold whole."""
 
 
-def make_rows() -> dict[str, Array]:
+def make_rows(rows: int = ROWS) -> dict[str, Array]:
     """Returns inputs of all models, by name."""
     rng = np.random.default_rng(5)
     return {
-        "numbers": rng.normal(size=(ROWS, 6)).astype(np.float32),
-        "ids": rng.integers(0, 11, (ROWS, 5)).astype(np.int32),
-        "pixels": rng.random((ROWS, 8, 8, 1)).astype(np.float32),
-        "steps": rng.normal(size=(ROWS, 4, 3)).astype(np.float32),
-        "kind": rng.integers(0, 4, (ROWS, 1)).astype(np.int32),
+        "numbers": rng.normal(size=(rows, 6)).astype(np.float32),
+        "ids": rng.integers(0, 11, (rows, 5)).astype(np.int32),
+        "pixels": rng.random((rows, 8, 8, 1)).astype(np.float32),
+        "steps": rng.normal(size=(rows, 4, 3)).astype(np.float32),
+        "kind": rng.integers(0, 4, (rows, 1)).astype(np.int32),
     }
 
 
-def write_table(path: Path) -> pa.Table:
-    """Writes the rows: a column for each number of `numbers`, and lists for others, also images."""
-    rows = make_rows()
-    columns: dict[str, Any] = {"id": np.arange(ROWS)}
-    columns |= {f"n{place}": rows["numbers"][:, place] for place in range(6)}
+def make_table(rows: int = ROWS) -> pa.Table:
+    """Returns a column for each number of `numbers`, and lists for others, also images."""
+    made = make_rows(rows)
+    columns: dict[str, Any] = {"id": np.arange(rows)}
+    columns |= {f"n{place}": made["numbers"][:, place] for place in range(6)}
     for name in ("ids", "pixels", "steps"):
-        flat = rows[name].reshape(ROWS, -1)
+        flat = made[name].reshape(rows, -1)
         columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), flat.shape[1])
-    table = pa.table({**columns, "kind": rows["kind"][:, 0].astype(np.int64)})
+    return pa.table({**columns, "kind": made["kind"][:, 0].astype(np.int64)})
+
+
+def write_table(path: Path) -> pa.Table:
+    """Writes the rows as a person has them."""
+    table = make_table()
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, path, row_group_size=700)
     return table

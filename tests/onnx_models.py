@@ -25,9 +25,9 @@ COLUMNS = [f"f{place:02d}" for place in range(8)]
 OPSET = 20
 
 
-def numbers() -> Any:
+def numbers(rows: int = ROWS) -> Any:
     """Returns rows (b, f) of float32, the same each time."""
-    return np.random.default_rng(4).normal(size=(ROWS, len(COLUMNS))).astype(np.float32)
+    return np.random.default_rng(4).normal(size=(rows, len(COLUMNS))).astype(np.float32)
 
 
 def cities() -> Any:

@@ -19,18 +19,18 @@ NUMBERS = ["age", "income", "visits"]
 TEXTS = ["city", "plan"]
 
 
-def make_frame() -> pd.DataFrame:
+def make_frame(rows: int = ROWS) -> pd.DataFrame:
     """Returns rows of mixed columns; texts and categories beyond training's from TRAINED on."""
     rng = np.random.default_rng(5)
     frame = pd.DataFrame(
         {
-            "age": rng.normal(40, 10, ROWS),
-            "income": rng.lognormal(10, 1, ROWS).astype(np.float32),
-            "visits": rng.integers(0, 50, ROWS),
-            "city": pd.Series(rng.choice(["Rome", "Paris", "Köln"], ROWS), dtype=object),
-            "plan": rng.choice(["free", "paid", "trial"], ROWS),
-            "code": rng.integers(1, 5, ROWS),
-            "is_new": rng.random(ROWS) > 0.5,
+            "age": rng.normal(40, 10, rows),
+            "income": rng.lognormal(10, 1, rows).astype(np.float32),
+            "visits": rng.integers(0, 50, rows),
+            "city": pd.Series(rng.choice(["Rome", "Paris", "Köln"], rows), dtype=object),
+            "plan": rng.choice(["free", "paid", "trial"], rows),
+            "code": rng.integers(1, 5, rows),
+            "is_new": rng.random(rows) > 0.5,
         }
     )
     frame.loc[::7, "age"] = np.nan
