@@ -158,6 +158,8 @@ class _Walker:
 
     def _dataset(self, said: Mapping[int, memoryview], path: str) -> tuple[int, ...]:
         """Returns a dataset's shape, if the file holds each of its numbers."""
+        if _DATASPACE not in said or _DATATYPE not in said:
+            raise ValueError(f"{path[:60]!r} has numbers without a shape, or a type")
         shape = _shape(said[_DATASPACE])
         kind, size = said[_DATATYPE][0] & 15, struct.unpack_from("<I", said[_DATATYPE], 4)[0]
         layout = said[_LAYOUT]

@@ -96,6 +96,18 @@ def test_what_keras_does_not_write_is_refused(fill: Any, message: str) -> None:
         read_hdf5(hdf5(fill))
 
 
+def test_each_byte_may_be_zero() -> None:
+    """Also one that says that a message is the shape of numbers, or their type."""
+    content = hdf5(lambda file: file.update({"x": np.ones(3)}))
+    messages = set[str]()
+    for place in np.flatnonzero(np.frombuffer(content, np.uint8)):
+        try:
+            read_hdf5(content[:place] + b"\0" + content[place + 1 :])
+        except ModelError as error:
+            messages.add(str(error))
+    assert any("'/x' has numbers without a shape, or a type" in each for each in messages)
+
+
 def test_a_damaged_file_ends_in_a_message() -> None:
     """Whatever its bytes are, reading it ends, with what it holds or with a message."""
     content, rng = KERAS_2.read_bytes(), np.random.default_rng(3)
