@@ -19,6 +19,7 @@ from batchscore.commands.run import begin
 from batchscore.commands.tidy import close_killed
 from batchscore.job import load_job
 from batchscore.phases import (
+    FRAMEWORK,
     PHASES,
     STEPS,
     Stopwatch,
@@ -158,7 +159,8 @@ def test_a_run_takes_what_a_person_waits(
     assert max(phases, key=phases.__getitem__) == "start_up"
     steps = json.loads(printed)["start_up_seconds"]
     assert sum(steps.values()) == pytest.approx(sum(phases[p] for p in BEFORE_SCORING), abs=1e-6)
-    assert all(steps[step] > 0 for step in STEPS)
+    # The framework may be there before anybody waits for it.
+    assert all(steps[step] > 0 for step in STEPS if step != FRAMEWORK)
 
 
 def test_all_that_tell_times_agree(timed: tuple[Path, float, str, dict[str, float]]) -> None:
@@ -171,7 +173,7 @@ def test_all_that_tell_times_agree(timed: tuple[Path, float, str, dict[str, floa
         assert [found[key] for key in keys] == [reported[key] for key in keys]
     assert shown_run["start_up_seconds"] == reported["start_up_seconds"]
     shown = ", ".join(f"{n.replace('_', '-')} {s:.3f} s" for n, s in phases.items())
-    steps = ", ".join(f"{n} {s:.3f}" for n, s in reported["start_up_seconds"].items())
+    steps = ", ".join(f"{n} {s:.3f}" for n, s in reported["start_up_seconds"].items() if s)
     lines = f"phases of {reported['seconds']:.3f} s: {shown}\nbefore scoring: {steps}\n"
     assert lines in factory.run_cli("show", job).stdout
     assert f" {reported['seconds']:.1f} " in factory.run_cli("runs", job).stdout
