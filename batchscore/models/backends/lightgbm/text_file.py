@@ -21,6 +21,7 @@ from batchscore.errors import ModelError
 from batchscore.models.backends.facts import FileColumn
 
 _END = b"end of trees"
+_PARAMETER = re.compile(rb"(\[\w+: [^\n]*\])?\s*")
 _CATEGORICAL = re.compile(rb"^\[categorical_feature: ([^\]]*)\]", re.MULTILINE)
 _NUMBERS = re.compile(r"[-+.0-9eE ]*")
 # What explains scores or describes a tree has as many numbers.
@@ -94,6 +95,7 @@ def _described(content: bytes) -> TextFile:
     for place, (start, end) in enumerate(pairwise(ends)):
         _check_tree(place, content[start:end], features)
     rest = content[ends[-1] :]
+    _check_parameters(rest)
     places, tables = _categories(rest, features)
     names = head["feature_names"].split(" ")
     if len(names) != features or len({*names}) < features:
@@ -108,6 +110,16 @@ def _described(content: bytes) -> TextFile:
         trees=len(sizes),
         rounds=len(sizes) // per_round,
     )
+
+
+def _check_parameters(rest: bytes) -> None:
+    """Requires what the library takes apart at colons, without a look, to have them."""
+    _, is_there, text = rest.partition(b"\nparameters:")
+    said, has_end, _ = text.partition(b"\nend of parameters")
+    wrong = [each for each in said.split(b"\n") if not _PARAMETER.fullmatch(each)]
+    if is_there and (wrong or not has_end):
+        shown = wrong[0][:40].decode(errors="replace") if wrong else "without an end"
+        raise ValueError(f"a line of its parameters is {shown!r}")
 
 
 def _pairs(text: bytes) -> dict[str, str]:

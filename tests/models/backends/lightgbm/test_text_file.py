@@ -114,6 +114,17 @@ def test_a_file_that_is_cut_anywhere_is_refused(lightgbm_models: Path) -> None:
             read_text_file(content[:size])
 
 
+@pytest.mark.parametrize("spoilt", [b"[alph: 0.9", b"[alpha 0.9]", b"[alph0.9]", b"alpha: 0.9"])
+def test_parameters_that_the_library_reads_past_are_refused(
+    spoilt: bytes, lightgbm_models: Path
+) -> None:
+    """It takes each line apart at a colon that it does not look for."""
+    content = (lightgbm_models / "counts.txt").read_bytes()
+    assert content.count(b"[alpha: 0.9]") == 1
+    with pytest.raises(ModelError, match="a line of its parameters is"):
+        read_text_file(content.replace(b"[alpha: 0.9]", spoilt))
+
+
 def test_damaged_files_are_read_or_refused(lightgbm_models: Path) -> None:
     """Each file that is cut, or has other bytes, ends in a value or in a ModelError."""
     refused = 0
