@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -58,27 +57,6 @@ def test_scores_are_the_frameworks_own(name: str, tmp_path: Path, catboost_model
     assert factory.run_json("run", job)["rows"]["scored"] == ROWS
     require_same(scores(tmp_path), own_scores(catboost_models, name))
     assert factory.run_json("run", job)["status"] == "unchanged"
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"batch_rows": 7},
-        {"batch_rows": 1000, "workers": 3},
-        {"model_process": "on", "workers": 1},
-    ],
-    ids=str,
-)
-def test_no_way_of_running_changes_a_bit(
-    changes: dict[str, Any], tmp_path: Path, catboost_models: Path
-) -> None:
-    """Small batches, several workers, shuffled rows and a process of the model's own."""
-    job = filled_job(tmp_path, catboost_models / "binary.cbm", runtime=changes)
-    rows = pq.read_table(tmp_path / "in/rows.parquet")
-    order = np.random.default_rng(2).permutation(ROWS)
-    pq.write_table(rows.take(order), tmp_path / "in/rows.parquet", row_group_size=700)
-    factory.run_json("run", job)
-    require_same(scores(tmp_path), own_scores(catboost_models, "binary_probability"))
 
 
 def test_a_null_in_a_category_is_rejected_with_its_column(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,27 +25,6 @@ def test_scores_are_the_frameworks_own(name: str, tmp_path: Path, lightgbm_model
     assert factory.run_json("run", job)["rows"]["scored"] == ROWS
     require_same(scores(tmp_path), own_scores(lightgbm_models, name))
     assert factory.run_json("run", job)["status"] == "unchanged"
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"batch_rows": 7},
-        {"batch_rows": 1000, "workers": 3},
-        {"model_process": "on", "workers": 1},
-    ],
-    ids=str,
-)
-def test_no_way_of_running_changes_a_bit(
-    changes: dict[str, Any], tmp_path: Path, lightgbm_models: Path
-) -> None:
-    """Small batches, several workers, shuffled rows and a process of the model's own."""
-    job = job_of(tmp_path, lightgbm_models / "binary.txt", runtime=changes)
-    rows = pq.read_table(tmp_path / "in/rows.parquet")
-    order = np.random.default_rng(2).permutation(ROWS)
-    pq.write_table(rows.take(order), tmp_path / "in/rows.parquet", row_group_size=700)
-    factory.run_json("run", job)
-    require_same(scores(tmp_path), own_scores(lightgbm_models, "binary_probability"))
 
 
 def test_a_model_in_memory_becomes_a_folder(tmp_path: Path, lightgbm_models: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 
 from batchscore.columnar.ragged import Varying, make_ragged
 from batchscore.errors import DeviceError, StepError
+from batchscore.models.backends.torch import measure
 from batchscore.models.backends.torch.forward import Forward
 from batchscore.models.backends.torch.measure import find_rows, first_rows, memory_limit
 
@@ -21,16 +22,18 @@ def forward(call: Any, **facts: Any) -> Forward:
     return Forward(call, (), "cpu", 1, **facts)
 
 
-def test_the_fastest_size_that_fits_is_found() -> None:
+def test_the_fastest_size_that_fits_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where each call takes its time, larger ones win until memory runs out."""
     tried: set[int] = set()
+    calls = [0]
+    monkeypatch.setattr(measure, "time", SimpleNamespace(perf_counter=lambda: calls[0]))
 
     def call(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
         rows = len(tensors["x"])
         tried.add(rows)
         if rows > 64:
             raise torch.OutOfMemoryError
-        time.sleep(0.05)
+        calls[0] += 1
         return tensors["x"].sum(1)
 
     assert find_rows(forward(call), X, 256, 16) == 64

@@ -101,27 +101,6 @@ def test_unseen_categories_are_counted(tmp_path: Path, xgboost_models: Path) -> 
     assert "'pink' in row" in said
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"batch_rows": 7},
-        {"batch_rows": 1000, "workers": 3},
-        {"model_process": "on", "workers": 1},
-    ],
-    ids=str,
-)
-def test_no_way_of_running_changes_a_bit(
-    changes: dict[str, Any], tmp_path: Path, xgboost_models: Path
-) -> None:
-    """Small batches, several workers, shuffled rows and a process of the model's own."""
-    job = job_of(tmp_path, xgboost_models / "binary.ubj", runtime=changes)
-    rows = pq.read_table(tmp_path / "in/rows.parquet")
-    shuffled = rows.take(pa.array(np.random.default_rng(2).permutation(ROWS)))
-    pq.write_table(shuffled, tmp_path / "in/rows.parquet", row_group_size=700)
-    factory.run_json("run", job)
-    require_same(scores(tmp_path), own_scores(xgboost_models, "binary_probability"))
-
-
 def folder_of(folder: Path, weights: Path, features: Features | None, **card: Any) -> Path:
     """Writes a model folder around a file."""
     width = len(next(iter(features.inputs.values()))) if features else len(COLUMNS)
