@@ -17,6 +17,7 @@ from batchscore.job import Drift
 from batchscore.messages.wording import one_line
 from batchscore.runs.checks import Check
 from batchscore.runs.profiles import ProfileFile, Reference, read_reference
+from batchscore.stages.reasons import REASONS
 from batchscore.worker.spec import RunSpec
 
 _SHOWN = 5
@@ -111,13 +112,14 @@ def _here(spec: RunSpec, file: ProfileFile) -> ProfileFile:
 def _wanted(spec: RunSpec, profile: TableProfile) -> set[str]:
     """Returns the columns that count: the job's, else what the model reads, and the scores.
 
-    Scores are the columns that do not come from the input.
+    Scores are the columns that do not come from the input; reasons only tell of scores.
     """
     if spec.scoring.drift.columns is not None:
         return set(spec.scoring.drift.columns)
-    return (set(profile.columns) - set(spec.scoring.seen_schema.names)).union(
-        spec.scoring.model_columns
-    )
+    scores = set(profile.columns) - set(spec.scoring.seen_schema.names)
+    if spec.scoring.reasons is not None:
+        scores.discard(REASONS)
+    return scores.union(spec.scoring.model_columns)
 
 
 def _unjudged(spec: RunSpec, reference: TableProfile, profile: TableProfile) -> dict[str, str]:

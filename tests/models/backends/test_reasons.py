@@ -24,7 +24,7 @@ from batchscore.models.backends.tree_calls import TreeCall, explained
 from batchscore.models.features import Features
 from batchscore.models.tree_features import Coded, Plain
 from tests import factory
-from tests.boosters import CODES, COLOURS, COLUMNS, ROWS
+from tests.boosters import CODES, COLOURS, COLUMNS, ROWS, TRAINED, make_frame
 from tests.models.backends.xgboost.test_function import function_job
 from tests.models.backends.xgboost.test_jobs import folder_of, job_of, own_scores, scores
 
@@ -234,6 +234,16 @@ def test_reasons_follow_a_function_and_rejected_rows(tmp_path: Path, xgboost_mod
     pink = pq.read_table(tmp_path / "in/rows.parquet")["paint"].to_numpy() == "pink"
     wanted = of_best_class(xgboost_models, "binary")[~pink]
     assert reasons(tmp_path) == expected(wanted, 5)
+
+
+def test_drift_of_reasons_is_not_asked_for(tmp_path: Path, xgboost_models: Path) -> None:
+    """A model's reference has no reasons, and a run does not name them as left out."""
+    bs.save_model(tmp_path / "model", xgboost_models / "binary.ubj", sample=make_frame()[:TRAINED])
+    job = job_of(tmp_path, tmp_path / "model", explain=ALL, drift={"on_fail": "warn"})
+    factory.run_json("run", job)
+    (comparison,) = factory.run_json("show", job)["drift"]["comparisons"]
+    assert comparison["unjudged"] == {}
+    assert {each["column"] for each in comparison["aspects"] if each["judged"]} > {"score"}
 
 
 def test_a_change_of_reasons_is_held(tmp_path: Path, xgboost_models: Path) -> None:
