@@ -231,7 +231,7 @@ def test_publishing_waits_longer_than_other_steps(
         found = run_json("run", tmp_path / "job.yaml")
         assert found["status"] == "published", found["error"]
         assert not proxy.left()
-    assert "the run tries for 5 minutes in all" in caplog.text
+    assert "each request is tried for 5 minutes" in caplog.text
     assert ids(bucket) == list(range(500))
 
 

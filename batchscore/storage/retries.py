@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -33,6 +34,8 @@ _PERSISTENT_SECONDS = 300.0
 _WAIT = wait_exponential(multiplier=0.5, exp_base=3, max=13.5) + wait_random(0, 0.5)
 # An entry for each block of `persistently` under way, in whatever thread.
 _persistent: list[None] = []
+# Free until one of the threads has said that a store is waited for.
+_untold = threading.Lock()
 _LASTING = (
     FileNotFoundError,
     FileExistsError,
@@ -114,6 +117,8 @@ def persistently() -> Iterator[None]:
         yield
     finally:
         _persistent.pop()
+        if not _persistent and _untold.locked():
+            _untold.release()
 
 
 async def patiently_awaited(action: Callable[[], Awaitable[Result]], once: bool = False) -> Result:
@@ -145,9 +150,13 @@ def _policy(tries: int) -> dict[str, Any]:
 
 def _report(state: RetryCallState) -> None:
     """Says once, after as many tries as elsewhere, that a store is waited for."""
-    if state.attempt_number == _TRIES and state.outcome is not None:
+    if (
+        state.attempt_number == _TRIES
+        and state.outcome is not None
+        and _untold.acquire(blocking=False)
+    ):
         _log.warning(
-            "a store gives no good answer (%s); the run tries for %.0f minutes in all",
+            "a store gives no good answer (%s); each request is tried for %.0f minutes",
             redacted_text(one_line(state.outcome.exception(), 200)),
             _PERSISTENT_SECONDS / 60,
         )
