@@ -28,6 +28,16 @@ def next_commands(found: JobMade) -> list[str]:
     return [f"{program(True)} {name} {shlex.join(words)}" for name in ("check", "run")]
 
 
+def inputs_option(command: Any) -> Any:
+    """Adds `--inputs`, which names the columns of a model that does not."""
+    return click.option(
+        "--inputs",
+        multiple=True,
+        metavar="NAME=A,B",
+        help="The columns of an input, in the order of training, if the model does not name them.",
+    )(command)
+
+
 @click.command()
 @click.argument("data", metavar="PARQUET")
 @click.argument("path", metavar="MODEL")
@@ -40,12 +50,7 @@ def next_commands(found: JobMade) -> list[str]:
     help="Folder of the job file; default: this one.",
 )
 @click.option("--name", metavar="NAME", help="The job's name; default: the model's.")
-@click.option(
-    "--inputs",
-    multiple=True,
-    metavar="NAME=A,B",
-    help="The columns of a model's input, in the order of training, if nobody names them.",
-)
+@inputs_option
 @click.option(
     "--allow-code", is_flag=True, help="Let the job load a model that can run code, such as .pt2."
 )
@@ -129,12 +134,7 @@ def inspect(path: str, every: bool, as_json: bool, debug: bool) -> None:
 )
 @click.option("--name", metavar="NAME", help="The model's name; default: the folder's.")
 @click.option("--version", default="1", show_default=True, metavar="TEXT", help="Its version.")
-@click.option(
-    "--inputs",
-    multiple=True,
-    metavar="NAME=A,B",
-    help="The columns of an input, in the order of training, if the file does not name them.",
-)
+@inputs_option
 @click.option("--outputs", metavar="A,B", help="Names of the outputs.")
 @click.option(
     "--call",

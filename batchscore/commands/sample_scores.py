@@ -113,6 +113,9 @@ def _check_columns(rows: pa.RecordBatch, draft: Draft, what: str) -> None:
             raise InputError(f"{what}: has no column {name!r}, which the model reads; {known}")
 
 
+_OTHER_NAME = 'choose another name, such as outputs=["p"], or --outputs p'
+
+
 def declared_outputs(own: Block, draft: Draft) -> dict[str, dict[str, Any]]:
     """Returns what the card declares of the outputs; a last dimension of one is left out."""
     assert own.values is not None
@@ -121,14 +124,14 @@ def declared_outputs(own: Block, draft: Draft) -> dict[str, dict[str, Any]]:
         if not name or name == MODEL_VERSION:
             raise InputError(
                 f"outputs: {name!r} cannot name an output: expected a text that is not empty and "
-                f"not {MODEL_VERSION!r}, a column that each score gets; choose another name"
+                f"not {MODEL_VERSION!r}, a column that each score gets; {_OTHER_NAME}"
             )
         if draft.features is not None and name in draft.read:
             raise InputError(
-                f"outputs: {name!r} is also a column that the model reads; choose another name"
+                f"outputs: {name!r} is also a column that the model reads; {_OTHER_NAME}"
             )
         if name in draft.declared and draft.features is None:
-            raise InputError(f"outputs: {name!r} is also an input; choose another name")
+            raise InputError(f"outputs: {name!r} is also an input; {_OTHER_NAME}")
         shape = array.shape[1:-1] if array.shape[1:] and array.shape[-1] == 1 else array.shape[1:]
         found[name] = {"type": str(array.dtype), "shape": [*shape]}
     return found

@@ -48,7 +48,7 @@ def read_spread_rows(address: str, what: str, most: int, choose: Choose) -> pa.T
     parts = [*_read(footers, schema, most)]
     found = pa.Table.from_batches(parts, schema) if parts else schema.empty_table()
     if not len(found):
-        raise InputError(f"{what} {one_line(address)}: has no rows; give some that training had")
+        raise InputError(f"{what} {one_line(address)}: has no rows; expected at least one")
     return found
 
 

@@ -196,13 +196,13 @@ class ModelSection(Section):
     sha256: Annotated[str, StringConstraints(pattern=SHA256)] | None = Field(
         default=None,
         description="The weights file's SHA-256, 64 hexadecimal digits; weights that differ are "
-        "not loaded. Needs `format`, or a file that names its columns.",
+        "not loaded. Needs `format`, or a file that describes itself.",
     )
     outputs: dict[Text, TensorSpec] = Field(
         default_factory=dict,
         description="Name, type and shape of each output, in the order that the module returns "
         "them; none given means one output, `score`, of the shape that the module returns. Needs "
-        "`format`.",
+        "`format`, or a file that describes itself.",
     )
     allow_code: bool = Field(
         default=False,
@@ -213,7 +213,7 @@ class ModelSection(Section):
     version: Text | None = Field(
         default=None,
         description="The version written next to each score (`model_version`); by default the "
-        "first 12 digits of `sha256`. Needs `format`.",
+        "first 12 digits of `sha256`. Needs `format`, or a file that describes itself.",
     )
 
     @model_validator(mode="after")

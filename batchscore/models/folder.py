@@ -276,7 +276,7 @@ def map_inputs(model: Model, columns: Mapping[str, Iterable[str]]) -> Model:
     if columns and model.features is not None:
         raise ModelError(
             f"model {model.name} has its own preprocessing, which names its columns; "
-            "leave model.inputs out of the job file"
+            "name no columns of its inputs (model.inputs of the job file, or --inputs)"
         )
     for name in columns:
         if name not in known:
