@@ -211,13 +211,10 @@ def _guessed(
     """Returns the job as far as names, some rows and the model tell."""
     schema, notes = footers[0].schema, dict[str, str]()
     inputs = inputs or _spaced(found, schema)
-    read = [column for each in inputs.values() for column in each]
-    read = read or [*dict.fromkeys(each.name for each in found.columns)]
-    _check_columns(asked, found, read, schema)
+    read = _read_columns(asked, found, inputs, schema)
     found = _renamed(found, read)
     data = os.path.abspath(asked.data) if is_local(asked.data) else asked.data
-    root = os.path.realpath(data) if is_local(data) else data
-    dates = date_folders(root, [(each.shard.path, dict(each.shard.keys)) for each in footers])
+    dates = _dates(data, footers)
     part = data if dates is None else f"{data.rstrip('/')}/{dates.key}={dates.newest}"
     keys = [name for name, _ in footers[0].shard.keys]
     sample = read_spread_rows(part, "input", _SAMPLE_ROWS, lambda _: flat_columns(schema))
@@ -244,6 +241,21 @@ def _guessed(
         partition_by=by,
         notes=notes,
     )
+
+
+def _read_columns(
+    asked: JobToMake, found: ModelFound, inputs: Mapping[str, Sequence[str]], schema: pa.Schema
+) -> list[str]:
+    """Returns the columns that the model reads; InputError where the data lack one."""
+    read = [column for each in inputs.values() for column in each]
+    read = read or [*dict.fromkeys(each.name for each in found.columns)]
+    _check_columns(asked, found, read, schema)
+    return read
+
+
+def _dates(data: str, footers: Sequence[Footer]) -> DateFolders | None:
+    root = os.path.realpath(data) if is_local(data) else data
+    return date_folders(root, [(each.shard.path, dict(each.shard.keys)) for each in footers])
 
 
 def _spaced(found: ModelFound, schema: pa.Schema) -> dict[str, list[str]]:

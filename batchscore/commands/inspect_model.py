@@ -104,24 +104,8 @@ class ModelFound:
             "runs_code": facts.runs_code,
             "architecture": model.architecture or None,
             "versions": {"file": dict(facts.versions), "installed": dict(self.installed)},
-            "inputs": [
-                {
-                    "name": each.name,
-                    "type": each.dtype,
-                    "shape": [*([None] if each.varying else []), *each.shape],
-                    "columns": list(each.columns),
-                }
-                for each in model.inputs
-            ],
-            "columns": [
-                {
-                    "name": each.name,
-                    "input": each.input,
-                    "kind": each.kind,
-                    "categories": None if each.categories is None else [*each.categories],
-                }
-                for each in self.columns
-            ],
+            "inputs": [_input_json(each) for each in model.inputs],
+            "columns": [_column_json(each) for each in self.columns],
             "outputs": [
                 {"name": each.name, "type": each.dtype, "shape": list(each.shape)}
                 for each in model.outputs
@@ -131,6 +115,24 @@ class ModelFound:
             "missing": list(self.missing),
             "job": {"model": dict(self.job)},
         }
+
+
+def _input_json(each: ModelInput) -> dict[str, Any]:
+    return {
+        "name": each.name,
+        "type": each.dtype,
+        "shape": [*([None] if each.varying else []), *each.shape],
+        "columns": list(each.columns),
+    }
+
+
+def _column_json(each: InputColumn) -> dict[str, Any]:
+    return {
+        "name": each.name,
+        "input": each.input,
+        "kind": each.kind,
+        "categories": None if each.categories is None else [*each.categories],
+    }
 
 
 def inspect_model(address: str) -> ModelFound:

@@ -33,6 +33,23 @@ def with_file_columns(model: Model, facts: Facts, typed: bool) -> Model:
     Raises:
         ModelError: The file does not name its columns, and nobody else does.
     """
+    name, own, known = _own_columns(model, facts, typed)
+    where = f"model {model.weights}"
+    missing = _missing_texts(model, where, own, known)
+    members = [
+        feature_of(where, column, each, facts.input_type, missing.get(column))
+        for column, each in zip(own, known, strict=True)
+    ]
+    features = features_of(name, members)
+    inputs = tuple(_input(each, features) for each in features.inputs)
+    outputs = model.outputs or tuple(ModelOutput(o.name, o.dtype, o.shape) for o in facts.declared)
+    return dataclasses.replace(model, inputs=inputs, outputs=outputs, features=features)
+
+
+def _own_columns(
+    model: Model, facts: Facts, typed: bool
+) -> tuple[str, tuple[str, ...], tuple[FileColumn, ...]]:
+    """Returns the input's name, the table's columns, and those of the file that they stand for."""
     where = f"model {model.weights}"
     name, (width,) = next(iter(facts.inputs.items()), (_ONLY, (len(facts.columns),)))
     known = facts.columns or (FileColumn(""),) * width
@@ -59,16 +76,7 @@ def with_file_columns(model: Model, facts: Facts, typed: bool) -> Model:
             f"trained on an array; give model.inputs as {{{name}: [...]}}, in the order of "
             "training, or write a model folder with bs.save_model"
         )
-    own = given or tuple(each.name for each in known)
-    missing = _missing_texts(model, where, own, known)
-    members = [
-        feature_of(where, column, each, facts.input_type, missing.get(column))
-        for column, each in zip(own, known, strict=True)
-    ]
-    features = features_of(name, members)
-    inputs = tuple(_input(each, features) for each in features.inputs)
-    outputs = model.outputs or tuple(ModelOutput(o.name, o.dtype, o.shape) for o in facts.declared)
-    return dataclasses.replace(model, inputs=inputs, outputs=outputs, features=features)
+    return name, given or tuple(each.name for each in known), known
 
 
 def _missing_texts(
