@@ -1,4 +1,4 @@
-"""Scores Parquet tables with a torch model; every row is accounted for before it is published.
+"""Scores Parquet tables with a model; every row is accounted for before it is published.
 
 What is in `__all__` is for code of others: jobs, model folders, profiles of tables, and how two
 profiles differ.
