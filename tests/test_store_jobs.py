@@ -36,6 +36,7 @@ from tests.factory import (
     write_model,
     write_shard,
 )
+from tests.nights import add_night
 from tests.servers import STORES, Fault, ObjectStore, running, running_proxy
 from tests.waiting import wait_until
 
@@ -164,6 +165,22 @@ def test_a_run_on_a_store_is_followed_and_cancelled(
     assert (done["status"], done["exit_code"]) == ("interrupted", 0)
     assert ended == [done["error"]]
     assert (after["under_way"], after["undecided"][0]["run"]) == ([], found["run"])
+
+
+def test_a_folder_of_outputs_is_watched(server: ObjectStore) -> None:
+    """Ages are by the dates of the store's answers; other folders of the bucket are left out."""
+    address = server.make_bucket(f"b{uuid.uuid4().hex[:8]}")
+    with server.at():
+        for name in ("one", "two"):
+            add_night(Store(f"{address}/{name}"), "2026-11-30", 40, job=name)
+        Store(address).write("raw/part.parquet", b"")
+        found = run_json("status", address, "--max-age", "1h")
+    assert [(each["job"], each["last"]["status"]) for each in found["jobs"]] == [
+        ("one", "published"),
+        ("two", "published"),
+    ]
+    assert all(each["newest_published"]["age_s"] < 300 for each in found["jobs"])
+    assert found["late"] == []
 
 
 STORMS: list[list[Fault]] = [["500", "503", "429"], ["drop", "reset", "lose", "cut"], ["slow"]]

@@ -331,30 +331,57 @@ def open_output(
             with an output.
         OutputError: The folder is not an output of batchscore.
     """
-    from batchscore.job import load_job
     from batchscore.runs.history import require_output
+    from batchscore.storage.store import Store
+
+    if is_job_file(where):
+        store, slice_ = output_of_job(where, params, overrides)
+    else:
+        require_no_parameters(where, params, overrides)
+        store, slice_ = Store(where if "://" in where else os.path.abspath(where)), None
+    require_output(store)
+    warn_of_pending(store, slice_)
+    return store, slice_
+
+
+def is_job_file(where: str) -> bool:
+    """Tells whether an address is a job file's, not an output's."""
+    return where.endswith((".yaml", ".yml", ".json"))
+
+
+def output_of_job(
+    where: str, params: tuple[str, ...], overrides: tuple[str, ...]
+) -> tuple[Store, str]:
+    """Returns the output and the slice of a job file, whether or not there is a run yet.
+
+    Raises:
+        JobFileError: The job file is wrong, or its address holds credentials.
+    """
+    from batchscore.job import load_job
     from batchscore.runs.layout import slice_id
     from batchscore.storage.store import Store
 
+    _require_no_secret(where)
+    loaded = load_job(where, params, overrides)
+    return Store(loaded.job.output.path), slice_id(loaded.job.name, loaded.params)
+
+
+def require_no_parameters(where: str, params: tuple[str, ...], overrides: tuple[str, ...]) -> None:
+    """Raises JobFileError if an output is named with parameters, or with credentials."""
+    _require_no_secret(where)
+    if params or overrides:
+        raise JobFileError(f"{where}: is an output; --param and --set need a job file")
+
+
+def _require_no_secret(where: str) -> None:
     if holds_secret(where):
         raise JobFileError(
             f"{redacted_address(where)}: may hold a credential; give it in the environment, or in "
             "fsspec's own configuration files"
         )
-    slice_ = None
-    if where.endswith((".yaml", ".yml", ".json")):
-        loaded = load_job(where, params, overrides)
-        store, slice_ = Store(loaded.job.output.path), slice_id(loaded.job.name, loaded.params)
-    elif params or overrides:
-        raise JobFileError(f"{where}: is an output; --param and --set need a job file")
-    else:
-        store = Store(where if "://" in where else os.path.abspath(where))
-    require_output(store)
-    _warn_of_pending(store, slice_)
-    return store, slice_
 
 
-def _warn_of_pending(store: Store, slice_: str | None) -> None:
+def warn_of_pending(store: Store, slice_: str | None) -> None:
     """Warns, for commands that only read, of publications that are not finished."""
     from batchscore.cli.render.results import interrupted
     from batchscore.runs.history import pending_runs

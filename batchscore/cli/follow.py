@@ -12,53 +12,112 @@ import click
 
 from batchscore.cli.app import (
     common_options,
+    is_job_file,
     job_options,
     open_output,
     outcome,
+    output_of_job,
     print_json,
     print_lines,
     printable,
     program,
     reporting,
+    require_no_parameters,
     typed,
+    warn_of_pending,
 )
 from batchscore.cli.watch import show_progress
 from batchscore.errors import StoppedError
 
 if TYPE_CHECKING:
     from batchscore.commands.follow import Followed, Watch
+    from batchscore.commands.overview import Outputs
     from batchscore.runs.manifest_model import Manifest
     from batchscore.runs.progress import Progress
     from batchscore.storage.store import Store
 
 
+def _age(_: click.Context, __: click.Parameter, given: str | None) -> int | None:
+    if given is None:
+        return None
+    from batchscore.job.field_types import age_seconds, read_age
+
+    try:
+        return age_seconds(read_age(given))
+    except ValueError as error:
+        raise click.BadParameter(f"{error}.") from error
+
+
 @click.command()
 @click.argument("where")
+@click.option(
+    "--max-age",
+    callback=_age,
+    metavar="26h",
+    help="End with 3 if a job's newest published slice is older, or its newest did not come.",
+)
+@click.option(
+    "--html", "page", type=click.Path(), metavar="FILE.html", help="Also write a page about it."
+)
 @job_options
 @common_options
 def status(
-    where: str, params: tuple[str, ...], overrides: tuple[str, ...], as_json: bool, debug: bool
+    where: str,
+    max_age: int | None,
+    page: str | None,
+    params: tuple[str, ...],
+    overrides: tuple[str, ...],
+    as_json: bool,
+    debug: bool,
 ) -> None:
-    """Show what is under way, and which slices wait for a person.
+    """Show the last run of each job, what is under way, and which slices wait for a person.
 
-    WHERE is a job file (with --param) or an output. Writes nothing.
+    WHERE is a job file (with --param), an output, or a folder of outputs. Changes nothing.
     """
     with reporting(as_json, debug):
         from batchscore.cli.render import status as render
-        from batchscore.runs.underway import Activity, find_activities, find_undecided
+        from batchscore.commands.files import check_page, write_page
+        from batchscore.commands.overview import look_at
+        from batchscore.runs.lateness import find_late
 
-        store, slice_ = open_output(where, params, overrides)
-        found = find_activities(store, slice_)
-        activities = [each for each in found if isinstance(each, Activity)]
-        damaged = [each for each in found if not isinstance(each, Activity)]
-        undecided = [*damaged, *find_undecided(store, slice_)]
+        if page is not None:
+            check_page(page)
+        found = look_at(_outputs(where, params, overrides, may_be_empty=max_age is not None))
+        late = None if max_age is None else find_late(found.jobs, max_age)
+        if page is not None:
+            from batchscore.report.jobs_page import make_jobs_page
+
+            write_page(make_jobs_page(where, found.jobs, late or ()), page)
+        code = 3 if late else 0
         if as_json:
-            documents = ([*map(asdict, activities)], [*map(asdict, undecided)])
-            print_json(
-                {"output": store.address, "under_way": documents[0], "undecided": documents[1]}
-            )
+            judged = {} if late is None else {"max_age_s": max_age, "late": [*map(asdict, late)]}
+            print_json({**found.to_json(), **judged, "page": page, "exit_code": code})
         else:
-            print_lines(render.status(activities, undecided))
+            lines = [f"page {page}"] if page is not None else []
+            print_lines([*render.overview(found, late or ()), *lines])
+    raise click.exceptions.Exit(code)
+
+
+def _outputs(
+    where: str, params: tuple[str, ...], overrides: tuple[str, ...], may_be_empty: bool
+) -> Outputs:
+    """Returns the outputs that are meant.
+
+    Args:
+        may_be_empty: Whether a job without any run is no error.
+    """
+    from batchscore.commands.overview import Outputs, find_outputs
+
+    if is_job_file(where):
+        store, slice_ = output_of_job(where, params, overrides)
+        if not (may_be_empty and not store.names()):
+            open_output(where, params, overrides)
+        return Outputs((store,), slice_)
+    require_no_parameters(where, params, overrides)
+    found = find_outputs(where)
+    for each in found.stores:
+        warn_of_pending(each, None)
+    return found
 
 
 @click.command()

@@ -211,7 +211,8 @@ _AGE = re.compile(r"([1-9][0-9]{0,5})([mhd])")
 _SECONDS = {"m": 60, "h": 3600, "d": 86_400}
 
 
-def _age(given: Any) -> Any:
+def read_age(given: Any) -> str:
+    """Returns an age such as `26h` as it was given; ValueError if it is none."""
     if not isinstance(given, str) or not _AGE.fullmatch(given):
         raise ValueError(
             f"expected minutes, hours or days, such as 90m, 26h or 2d, found {shown(given)}"
@@ -219,7 +220,7 @@ def _age(given: Any) -> Any:
     return given
 
 
-Age = Annotated[Text, BeforeValidator(_age)]
+Age = Annotated[Text, BeforeValidator(read_age)]
 
 
 def age_seconds(age: str) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -10,7 +10,7 @@ from functools import lru_cache
 from batchscore.errors import RecordError
 from batchscore.messages.wording import one_line
 from batchscore.runs import layout
-from batchscore.runs.history import over_slices, read_history
+from batchscore.runs.history import Unreadable, over_slices
 from batchscore.runs.holder import RENEWAL_SECONDS, Holder, last_holder, silence
 from batchscore.runs.manifest_model import Manifest
 from batchscore.runs.progress import Counts, read_counts
@@ -210,12 +210,16 @@ def _speed(store: Store, run: str, rows: int) -> float | None:
     return None
 
 
-def find_undecided(store: Store, slice_: str | None) -> list[Undecided]:
-    """Returns the slices of an output whose last run is held, failed or was stopped, by name."""
+def find_undecided(history: Iterable[Manifest | Unreadable]) -> list[Undecided]:
+    """Returns the slices whose last run is held, failed or was stopped, by name.
+
+    Args:
+        history: What is known of an output's runs, the newest first.
+    """
     newest: dict[str, Manifest] = {}
-    for each in read_history(store, slice_):
+    for each in history:
         if isinstance(each, Manifest):
-            newest.setdefault(each.slice, each.without_lists())
+            newest.setdefault(each.slice, each)
     return [*_undecided(newest)]
 
 

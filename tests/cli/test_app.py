@@ -51,7 +51,7 @@ SURFACE = {
     "files": {"WHERE", *JOB, *EVERY},
     "verify": {"WHERE", *JOB, *EVERY},
     "trace": {"WHERE", "COLUMN=VALUE [COLUMN=VALUE ...]", *JOB, *EVERY},
-    "status": {"WHERE", *JOB, *EVERY},
+    "status": {"WHERE", "--max-age", "--html", *JOB, *EVERY},
     "wait": {"WHERE", "[RUN]", "--timeout", *JOB, *EVERY},
     "cancel": {"WHERE", "RUN", *JOB, *EVERY},
     "release": {"WHERE", "RUN", "--reason", *JOB, *EVERY},

@@ -14,6 +14,7 @@ import pytest
 
 from batchscore.cli.render.status import status
 from batchscore.runs import holder, layout
+from batchscore.runs.history import read_history
 from batchscore.runs.lease import acquire
 from batchscore.runs.progress import Pulse, request_stop
 from batchscore.runs.publication import journal_path
@@ -260,12 +261,12 @@ def test_only_the_last_run_of_a_slice_waits_for_a_person(store: Store) -> None:
         started = f"2026-11-{day:02}T01:00:00+00:00"
         facts = {"status": how, "started": started, "finished": started, **facts}
         write_manifest(store, f"202611{day:02}-aaaa", slice=slice_, **facts)
-    found = find_undecided(store, None)
+    found = find_undecided(read_history(store))
     assert [(each.slice, each.status, each.why) for each in found] == [
         ("b", "held", "rejects: 9 of 10 rows"),
         ("c", "interrupted", "cancelled by etl@host"),
     ]
-    assert find_undecided(store, "a") == []
+    assert find_undecided(read_history(store, "a")) == []
     assert status([], found) == [
         "nothing is under way",
         "HELD  run 20261104-aaaa of slice b at 2026-11-04T01:00:00: rejects: 9 of 10 rows; "

@@ -1,4 +1,4 @@
-"""What is under way in an output, as lines of text for people."""
+"""What is under way in outputs, and the last run of each job, as lines of text for people."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from collections.abc import Iterator, Sequence
 
 from batchscore.cli.render.results import table
 from batchscore.cli.render.times import duration, rate
+from batchscore.commands.overview import Overview
 from batchscore.messages.wording import count, one_line
+from batchscore.runs.lateness import Late, hours
+from batchscore.runs.series import Series
 from batchscore.runs.underway import Activity, Undecided
 
 _HEADER = (
@@ -17,6 +20,47 @@ _LOST = (
     "nobody works on it any more: its process was killed, or lost with its machine; run the job "
     "again, which resumes what it finished"
 )
+
+
+_JOBS = ("job", "last run", "status", "age", "drift", "newest published", "published")
+_JOB_FIGURES = ("rows", "scored", "rejected", "took")
+
+
+def overview(found: Overview, late: Sequence[Late]) -> list[str]:
+    """Returns a line for each job, what is under way, and what waits for a person.
+
+    Args:
+        found: The outputs.
+        late: Jobs whose newest slice is too old, or did not come.
+    """
+    several = found.is_folder
+    lines = [_late(each, several) for each in late]
+    if found.jobs:
+        header = (*(("output",) if several else ()), *_JOBS, *_JOB_FIGURES)
+        rows = [_job_row(each, several) for each in found.jobs]
+        lines += [*table(header, rows, left=len(header) - len(_JOB_FIGURES)), ""]
+    lines += status([each for _, each in found.under_way], ())
+    for output, each in found.undecided:
+        lines.append(f"{_undecided(each)}{f'   in {output}' if several else ''}")
+    return lines
+
+
+def _late(found: Late, several: bool) -> str:
+    where = f" in {found.output}" if several else ""
+    return f"LATE  {one_line(found.job, 160)}{where}: {found.why}"
+
+
+def _job_row(job: Series, several: bool) -> list[str]:
+    last, newest = job.last, job.newest
+    where = [one_line(job.output.rstrip("/").rpartition("/")[2], 48)] if several else []
+    head = [last.run, one_line(last.status, 16), hours(last.age_s)] if last else ["-"] * 3
+    name = newest.dates or newest.run if newest else "-"
+    published = f"{hours(newest.age_s)} ago" if newest else "-"
+    verdict = (last.verdict if last else None) or "-"
+    figures = [last.rows, last.scored, last.rejected] if last else [None] * 3
+    took = duration(last.seconds) if last and last.seconds is not None else "-"
+    counts = ["-" if each is None else count(each) for each in figures]
+    return [*where, one_line(job.job, 48), *head, verdict, name, published, *counts, took]
 
 
 def status(activities: Sequence[Activity], undecided: Sequence[Undecided]) -> list[str]:

@@ -1,0 +1,93 @@
+"""Test what `status` finds in an output, in a folder of outputs, and where there is none."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from batchscore.commands.overview import find_outputs, look_at
+from batchscore.errors import OutputError
+from batchscore.runs import layout
+from batchscore.storage.store import Store
+from tests.factory import change_job, run_cli, write_job
+from tests.nights import add_night
+
+
+@pytest.fixture(params=["disk", "remote"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of a folder, on a disk or a remote store."""
+    return str(tmp_path) if request.param == "disk" else f"memory://{uuid.uuid4().hex}"
+
+
+def test_a_folder_of_outputs_has_all_jobs_those_that_need_somebody_first(folder: str) -> None:
+    """Held ones, then failed ones, then all others by name; other folders are left out."""
+    runs = [
+        add_night(Store(f"{folder}/{name}"), "2026-11-30", 2, status, job=name)
+        for name, status in (("a", "published"), ("b", "failed"), ("c", "held"), ("d", "empty"))
+    ]
+    Store(f"{folder}/other").write("x/part.parquet", b"")
+    found = look_at(find_outputs(folder))
+    assert [job.job for job in found.jobs] == ["c", "b", "a", "d"]
+    assert [each.rpartition("/")[2] for each in found.outputs] == ["a", "b", "c", "d"]
+    assert {each.run for _, each in found.undecided} == {runs[1], runs[2]}
+
+
+def test_one_output_has_its_address_in_the_document(tmp_path: Path) -> None:
+    """As before there were several; those of a folder name the output of each."""
+    store = Store(str(tmp_path / "a"))
+    add_night(store, "2026-11-30", 2, "held")
+    one = json.loads(run_cli("status", tmp_path / "a", "--json").stdout)
+    assert (one["output"], one["under_way"], one["exit_code"]) == (store.address, [], 0)
+    assert "output" not in one["undecided"][0]
+    all_ = json.loads(run_cli("status", tmp_path, "--json").stdout)
+    assert all_["undecided"][0]["output"] == store.address
+    assert "   in " in run_cli("status", tmp_path).stdout.splitlines()[-1]
+
+
+def test_a_folder_without_an_output_is_refused(folder: str) -> None:
+    """Whether it is empty or holds something else."""
+    with pytest.raises(OutputError, match="holds no run yet; check the address"):
+        find_outputs(folder)
+    Store(folder).write("x/part.parquet", b"")
+    with pytest.raises(OutputError, match="holds 'x' and is no output, nor is any folder"):
+        find_outputs(folder)
+
+
+def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
+    """It may be that of the night that is looked for."""
+    store = Store(str(tmp_path))
+    run = add_night(store, "2026-11-30", 2)
+    store.write(layout.run_file(run, "manifest.json"), b"{")
+    found = run_cli("status", tmp_path)
+    assert f"DAMAGED  manifest {tmp_path}/_batchscore/runs/{run}" in found.stdout
+
+
+def test_a_job_that_never_ran_is_late(tmp_path: Path) -> None:
+    """Where its output does not exist, too; without an age that is asked for, it is an error."""
+    write_job(tmp_path)
+    job = change_job(tmp_path, {"output": {"path": "nowhere"}})
+    found = run_cli("status", job, "--max-age", "26h")
+    assert found.exit_code == 3
+    assert found.stdout.startswith("LATE  small: nothing is published; no run is known\n")
+    assert run_cli("status", job).exit_code == 2
+    shutil.rmtree(tmp_path / "nowhere", ignore_errors=True)
+
+
+def test_credentials_in_an_address_are_refused() -> None:
+    """As for all commands."""
+    found = run_cli("status", "s3://key:secret@bucket/out")
+    assert found.exit_code == 2
+    assert "secret@" not in found.output
+
+
+def test_nothing_is_left_behind(tmp_path: Path) -> None:
+    """The file that dates a disk is removed."""
+    add_night(Store(str(tmp_path)), "2026-11-30", 2)
+    before = sorted(fsspec.filesystem("file").find(str(tmp_path)))
+    run_cli("status", tmp_path, "--max-age", "26h")
+    assert sorted(fsspec.filesystem("file").find(str(tmp_path))) == before
