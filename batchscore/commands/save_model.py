@@ -33,6 +33,7 @@ from batchscore.models.backends.saving import Asked, Draft, best_of_search, save
 from batchscore.models.card import CARD, shape_text
 from batchscore.models.features import Features
 from batchscore.models.folder import write_model_folder
+from batchscore.models.trained_types import trained_columns
 from batchscore.stages.block import Block
 
 
@@ -111,7 +112,7 @@ def save_model(
         version: The model's version, which each score's `model_version` says.
         args: Keyword arguments that the model's class is built with.
         features: Preprocessing that `fit_features` fitted, saved with the model.
-        columns: Columns that make up each input, as `model.inputs` of the job file will say.
+        columns: Columns that make up each input, which the card records with their types.
         inputs: What the sample does not show of an input, by the card's keys, such as
             `{"ids": {"max_length": 512, "pad": 1}}`; or the text that training had in the place of
             null in a category of CatBoost: `{"colour": {"missing": "none"}}`.
@@ -154,7 +155,18 @@ def save_model(
             rest = _rows(reference, "reference")
         own = score_all(rows, draft, calls, "sample")
         card |= {**described, "outputs": declared_outputs(own, draft)}
+        card["inputs"] = _with_columns(described["inputs"], draft, rows.schema)
         return _written(target, card, files, Sampled(rows, own, draft, rest, steps))
+
+
+def _with_columns(inputs: Mapping[str, Any], draft: Draft, schema: pa.Schema) -> dict[str, Any]:
+    """Returns what a card says of the inputs, with the columns that feed each if no features do."""
+    if draft.features is not None:
+        return dict(inputs)
+    return {
+        name: {**said, **trained_columns(schema, draft.columns[name])}
+        for name, said in inputs.items()
+    }
 
 
 @dataclass(frozen=True)

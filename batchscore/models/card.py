@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
@@ -12,7 +13,7 @@ import yaml
 from batchscore.columnar.ragged import Varying
 from batchscore.columnar.texts import TEXT
 from batchscore.errors import ModelError
-from batchscore.messages.wording import one_line
+from batchscore.messages.wording import counted, one_line
 from batchscore.models.inputs import ModelInput
 from batchscore.models.validate import Frozen
 
@@ -42,6 +43,7 @@ class InputTensor(Frozen):
     A shape that begins with null has a length of each row's own, `max_length` at most. Rows are
     padded with `pad`; one that is longer is rejected, or cut off where `truncate` is true. A text
     has the shape [], and a row without one is rejected unless `missing` takes its place.
+    `columns` and their `types` are those of the sample that the model was saved with.
     """
 
     type: InputType
@@ -50,6 +52,21 @@ class InputTensor(Frozen):
     pad: int | float | None = None
     truncate: bool | None = None
     missing: str | None = None
+    columns: tuple[str, ...] | None = None
+    types: tuple[str, ...] | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _columns_fit(self) -> InputTensor:
+        found, width = len(self.columns or ()), math.prod(size or 1 for size in self.shape)
+        wanted = {1} if None in self.shape else {1, width}
+        if self.columns is not None and found not in wanted:
+            raise ValueError(
+                f"columns: found {counted(found, 'column')} for shape {shape_text(self.shape)}; "
+                f"expected {' or '.join(map(str, sorted(wanted)))}"
+            )
+        if len(self.types or ()) not in {0, found}:
+            raise ValueError("types: expected the type of each of columns")
+        return self
 
     @pydantic.model_validator(mode="after")
     def _null_and_max_length_go_together(self) -> InputTensor:
@@ -126,10 +143,12 @@ class ModelCard(Frozen):
 def model_input(name: str, declared: InputTensor, columns: tuple[str, ...]) -> ModelInput:
     """Returns a declared input with the columns that feed it."""
     shape = tuple(size for size in declared.shape if size is not None)
+    types = declared.types or ()
     if declared.max_length is None:
-        return ModelInput(name, declared.type, shape, columns, missing=declared.missing)
+        kind, missing = declared.type, declared.missing
+        return ModelInput(name, kind, shape, columns, missing=missing, types=types)
     varying = Varying(declared.max_length, declared.pad or 0, bool(declared.truncate))
-    return ModelInput(name, declared.type, shape, columns, varying)
+    return ModelInput(name, declared.type, shape, columns, varying, types=types)
 
 
 class CardDumper(yaml.SafeDumper):

@@ -66,6 +66,10 @@ _EXTRACT = {
 }
 
 
+# What a feature of texts reads if it says which of the two training had.
+_TEXT_TYPES = {"text": ("text", TEXTS), "integer": ("integer", (pa.types.is_integer,))}
+
+
 class Numeric(Frozen):
     """A number, standardised: one float32, `(clip(value or impute) - mean) / std`.
 
@@ -341,7 +345,7 @@ def _expected(feature: Feature) -> tuple[str, Sequence[Any]]:
     if isinstance(feature, Numeric | Plain):
         return NUMBER
     if isinstance(feature, Verbatim):
-        return TEXT_OR_INTEGER
+        return _TEXT_TYPES.get(feature.type or "", TEXT_OR_INTEGER)
     if isinstance(feature, Calendar):
         if feature.timezone:
             zoned = "timestamp with a time zone"

@@ -78,7 +78,7 @@ def plain_features(
         if kind not in ("float32", "float64", TEXT) or not is_flat:
             return None
         if kind == TEXT:
-            made[each.name] = (Verbatim(column=names[0]),)
+            made[each.name] = (Verbatim(column=names[0], type="text"),)
             continue
         made[each.name] = tuple(Plain(column=name, type=kind) for name in names)  # type: ignore[arg-type]
     return Features(made)
@@ -105,6 +105,8 @@ def _input(
             f"{where}: takes {known.dtype} in the file, and {given.dtype} is declared; correct the "
             "type, or leave it out"
         )
+    if known.dtype == TEXT:
+        given = dataclasses.replace(given, types=(TEXT,) * len(given.columns))
     return dataclasses.replace(given, dtype=known.dtype, shape=_shape(where, known, given, facts))
 
 

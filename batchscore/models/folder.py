@@ -293,8 +293,21 @@ def map_inputs(model: Model, columns: Mapping[str, Iterable[str]]) -> Model:
                 f"{counted(len(taken), 'column')}; give {counted(width, 'column')}, or one list "
                 "column"
             )
-        known[name] = dataclasses.replace(known[name], columns=taken)
+        _check_order(known[name], taken)
+        kept = known[name].types if taken == known[name].columns else ()
+        known[name] = dataclasses.replace(known[name], columns=taken, types=kept)
     return dataclasses.replace(model, inputs=tuple(known.values()))
+
+
+def _check_order(known: ModelInput, taken: tuple[str, ...]) -> None:
+    """Raises ModelError where a column of the card is given at the place of another one of it."""
+    for place, name in enumerate(taken if known.types else ()):
+        if name in known.columns and known.columns[place : place + 1] != (name,):
+            raise ModelError(
+                f"model input {known.name!r}: column {name!r} is number {place + 1} of those given,"
+                f" and number {known.columns.index(name) + 1} in {CARD}; keep the order of "
+                "training, or leave the columns to the card"
+            )
 
 
 def _store_of_file(address: str) -> tuple[Store, str]:
@@ -339,7 +352,12 @@ def _check_inputs(card: ModelCard, features: Features) -> None:
 def _inputs(card: ModelCard, features: Features | None) -> tuple[ModelInput, ...]:
     def columns(name: str) -> tuple[str, ...]:
         if features is None:
-            return (name,)
+            return card.inputs[name].columns or (name,)
+        if card.inputs[name].columns:
+            raise ModelError(
+                f"{CARD} is not valid: inputs.{name}.columns: {card.preprocessing} names the "
+                "columns; leave columns and types out"
+            )
         return required_columns(Features(inputs={name: features.inputs[name]}))
 
     inputs = tuple(model_input(name, each, columns(name)) for name, each in card.inputs.items())

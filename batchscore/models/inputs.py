@@ -18,7 +18,8 @@ class ModelInput:
 
     `shape` is that of one row, or where `varying` is set of one step; there is one column then.
     `dtype` is NumPy's name of the type, or `TEXT`, of one column. `missing` is the text that takes
-    the place of null there; without it such rows are rejected.
+    the place of null there; without it such rows are rejected. `types` are those that the columns
+    had in training, as a card names them; empty if nobody says them.
     """
 
     name: str
@@ -27,6 +28,7 @@ class ModelInput:
     columns: tuple[str, ...]
     varying: Varying | None = None
     missing: str | None = None
+    types: tuple[str, ...] = ()
 
 
 def check_varying(inputs: Iterable[ModelInput]) -> None:

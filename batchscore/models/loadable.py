@@ -94,6 +94,8 @@ class Model:
     @property
     def names_inputs(self) -> str:
         """What names the columns of the inputs, for a message."""
+        if self.features is None and any(each.types for each in self.inputs):
+            return f"model {self.name}"
         if self.features is None:
             return "model.inputs"
         # A file alone, or with what changes no score, has no other preprocessing than its own.

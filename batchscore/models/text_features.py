@@ -17,11 +17,13 @@ class Verbatim(Frozen):
     """A text as it is, or the digits of a whole number; the only feature of its input.
 
     A row without a text is rejected, unless `missing` is the text that training had in its place.
+    `type` is that of the column in training, if it is known: no column of the other one is read.
     """
 
     kind: Literal["text"] = "text"
     column: str
     missing: str | None = None
+    type: Literal["text", "integer"] | None = None
 
     def encode(self, column: pa.Array) -> pa.DictionaryArray:
         """Returns the texts (b,) as a column of `to_text_column`."""

@@ -24,6 +24,7 @@ from batchscore.models.folder import (
 )
 from batchscore.models.inputs import ModelInput
 from batchscore.models.loadable import Model, ModelOutput
+from batchscore.models.trained_types import is_as_trained
 from batchscore.plan.footers import Footer
 from batchscore.stages.preprocess import InputColumns, check_kind
 from batchscore.storage.remote import missing_bucket
@@ -181,13 +182,16 @@ def model_inputs(
         check_schema(model.features, schema)
         return ()
     if job.preprocess is not None:
-        return tuple(_after_function(each, model) for each in model.inputs)
+        return tuple(_after_function(each, model, job) for each in model.inputs)
     return tuple(_from_columns(each, schema) for each in model.inputs)
 
 
-def _after_function(each: ModelInput, model: Model) -> InputColumns:
-    columns = (each.name,) if model.features is not None else each.columns
-    return InputColumns(each.name, each.dtype, each.shape, columns, each.varying, each.missing)
+def _after_function(each: ModelInput, model: Model, job: Job) -> InputColumns:
+    made_of = each.columns if each.types and each.name not in job.model.inputs else ()
+    columns = (each.name,) if model.features is not None or made_of else each.columns
+    return InputColumns(
+        each.name, each.dtype, each.shape, columns, each.varying, each.missing, made_of
+    )
 
 
 def _from_columns(each: ModelInput, schema: pa.Schema) -> InputColumns:
@@ -195,6 +199,7 @@ def _from_columns(each: ModelInput, schema: pa.Schema) -> InputColumns:
         if name not in schema.names:
             raise InputError(f"model input {each.name!r}: {nearest(name, schema.names)}")
         kind = schema.field(name).type
+        _check_trained(each, name, kind)
         if each.dtype == TEXT:
             _check_text(each, name, kind)
         elif each.varying:
@@ -205,6 +210,16 @@ def _from_columns(each: ModelInput, schema: pa.Schema) -> InputColumns:
     if len(each.columns) == 1 and not each.varying and not shape:
         shape = _own_shape(schema.field(each.columns[0]).type)
     return InputColumns(each.name, each.dtype, shape, each.columns, each.varying, each.missing)
+
+
+def _check_trained(each: ModelInput, name: str, kind: pa.DataType) -> None:
+    """Holds a column to the type that it had in training, where the card says it."""
+    trained = each.types[each.columns.index(name)] if each.types else ""
+    if each.types and not pa.types.is_null(kind) and not is_as_trained(kind, trained):
+        raise InputError(
+            f"model input {each.name!r}: column {name!r} is {kind}, and {trained} in training; "
+            "name the column that holds it so, or cast it in preprocess.function"
+        )
 
 
 def _own_shape(kind: pa.DataType) -> tuple[int, ...]:

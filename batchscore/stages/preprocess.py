@@ -51,6 +51,7 @@ class InputColumns:
         columns: Names, in order.
         varying: Set where each row has a number of steps of its own; there is one list column.
         missing: The text that takes the place of null, for texts.
+        made_of: Columns that a function may return in place of the input; empty: only `columns`.
     """
 
     name: str
@@ -59,6 +60,7 @@ class InputColumns:
     columns: tuple[str, ...]
     varying: Varying | None = None
     missing: str | None = None
+    made_of: tuple[str, ...] = ()
 
     @property
     def width(self) -> int:
@@ -165,6 +167,7 @@ def stack_columns(
     made = function(made) if function else made
     if named is not None and not _are_inputs(made.schema, inputs, named.columns):
         return _encode_made(block, made, named)
+    inputs = [_as_made(made.schema, each) for each in inputs]
     _check_columns(made, inputs)
     made = _type_nulls(made, inputs)
     _check_sequences(made, inputs)
@@ -179,11 +182,20 @@ def stack_columns(
 
 def _are_inputs(schema: pa.Schema, inputs: Sequence[InputColumns], columns: Sequence[str]) -> bool:
     """Tells whether a function made the inputs themselves, and not the columns that they are of."""
-    return all(
-        each.name in schema.names
-        and (each.name not in columns or each.width == 1 or is_list(schema.field(each.name).type))
-        for each in inputs
+    return all(_is_input(schema, each, columns) for each in inputs)
+
+
+def _is_input(schema: pa.Schema, each: InputColumns, columns: Sequence[str]) -> bool:
+    return each.name in schema.names and (
+        each.name not in columns or each.width == 1 or is_list(schema.field(each.name).type)
     )
+
+
+def _as_made(schema: pa.Schema, each: InputColumns) -> InputColumns:
+    """Returns an input with the columns that a function made of it, or for it."""
+    if not each.made_of or _is_input(schema, each, each.made_of):
+        return each
+    return replace(each, columns=each.made_of)
 
 
 def _encode_made(block: Block, made: pa.RecordBatch, named: Named) -> Block:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import lightgbm
 import numpy as np
+import onnx
+import onnxruntime
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,6 +21,7 @@ import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import TensorProto, helper
 
 import batchscore as bs
 from batchscore.commands.first_guess import date_folders, guess_key
@@ -27,6 +30,7 @@ from batchscore.commands.job_text import FirstJob, flow, job_text
 from batchscore.job import load_job
 from batchscore.job.text import parse_yaml
 from tests import boosters, factory
+from tests.onnx_models import COLUMNS, model_of, network, numbers
 
 pytestmark = pytest.mark.slow
 
@@ -149,6 +153,52 @@ def test_a_model_folder_brings_its_reference_and_steps(tmp_path: Path) -> None:
     assert job["model"] == {"path": "model", "inputs": {"x": ["a", "b"]}}
     assert "drift" not in job
     assert "has 'score', not 'logit'" in printed
+
+
+def test_a_folder_names_the_columns_of_its_sample(tmp_path: Path) -> None:
+    """No option is needed: other orders and more columns change nothing, and a lack is named."""
+    onnx.save(network(), tmp_path / "net.onnx")
+    rows = pd.DataFrame(numbers(400), columns=COLUMNS)
+    bs.save_model(tmp_path / "model", str(tmp_path / "net.onnx"), rows)
+    rows.assign(id=range(400))[["id", *COLUMNS[::-1]]].to_parquet(tmp_path / "rows.parquet")
+    printed = init(tmp_path / "rows.parquet", tmp_path / "model", "-o", tmp_path / "job")
+    assert "check      OK, 400 of 400 rows scored" in printed
+    assert bs.run(tmp_path / "job/job.yaml").status == "published"
+    found = pq.read_table(tmp_path / "job/out/data").sort_by("id")["logit"].to_numpy()
+    session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
+    own = session.run(["logit"], {"x": rows.to_numpy()})[0]
+    np.testing.assert_allclose(found, own.reshape(-1), rtol=1e-5, atol=1e-6)
+    target = tmp_path / "target"
+    for changed, words in (
+        (
+            rows.rename(columns={"f03": "f3"}),
+            "has no column 'f03', which the model reads; nearest: ",
+        ),
+        (rows.astype({"f03": str}), "column 'f03' is large_string, and float32 in training"),
+    ):
+        changed.to_parquet(tmp_path / "wrong.parquet")
+        assert words in refusal(target, tmp_path / "wrong.parquet", tmp_path / "model")
+
+
+def test_a_file_with_an_input_for_each_column_needs_no_option(tmp_path: Path) -> None:
+    """An ONNX file names its columns by its inputs; a missing one and another type are named."""
+    kinds = {"a": (TensorProto.FLOAT, ["n", 1]), "plan": (TensorProto.STRING, ["n", 1])}
+    nodes = [
+        helper.make_node("Identity", ["a"], ["score"]),
+        helper.make_node("Identity", ["plan"], ["kept"]),
+    ]
+    onnx.save(model_of(nodes, kinds, {"score": kinds["a"]}), tmp_path / "m.onnx")
+    rows = pd.DataFrame({"id": range(300), "plan": "x", "a": np.arange(300) / 7})
+    rows.to_parquet(tmp_path / "rows.parquet")
+    init(tmp_path / "rows.parquet", tmp_path / "m.onnx", "-o", tmp_path)
+    assert "inputs" not in yaml.safe_load((tmp_path / "job.yaml").read_text())["model"]
+    target = tmp_path / "target"
+    for changed, words in (
+        (rows.rename(columns={"plan": "tarif"}), "has no column 'plan', which the model reads"),
+        (rows.assign(plan=7), "column 'plan' is int64, and text in training"),
+    ):
+        changed.to_parquet(tmp_path / "wrong.parquet")
+        assert words in refusal(target, tmp_path / "wrong.parquet", tmp_path / "m.onnx")
 
 
 def test_a_score_never_takes_the_name_of_a_column(xgboost_models: Path, tmp_path: Path) -> None:

@@ -146,6 +146,23 @@ def test_missing_and_odd_files_are_refused(folder: Path, tmp_path: Path) -> None
         ({"tolerance": float("nan")}, "finite"),
         ({"inputs": {"numeric": {"type": "float32", "shape": [2]}}}, "make them agree"),
         ({"files": {"w.safetensors": "ABC"}}, "files"),
+        (
+            {"inputs": {"codes": {"type": "int64", "shape": [3], "columns": ["a", "b"]}}},
+            r"found 2 columns for shape \[3\]; expected 1 or 3",
+        ),
+        (
+            {"inputs": {"x": {"type": "int64", "columns": ["a"], "types": ["int8", "int8"]}}},
+            "expected the type of each of columns",
+        ),
+        (
+            {
+                "inputs": {
+                    "numeric": {"type": "float32", "shape": [1], "columns": ["x"]},
+                    "codes": {"type": "int64", "shape": [1]},
+                }
+            },
+            r"inputs.numeric.columns: pre.json names the columns; leave columns and types out",
+        ),
     ],
 )
 def test_a_wrong_card_is_explained(folder: Path, changes: dict[str, Any], says: str) -> None:

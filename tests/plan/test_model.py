@@ -293,3 +293,62 @@ def test_a_model_folder_needs_no_local_disk(tmp_path: Path) -> None:
         assert resolve_model(job.model, str(tmp_path)).identity == local.identity
     finally:
         store.rm("/plan-model-test", recursive=True)
+
+
+NO_INPUTS, SAVED = {"model.inputs": None}, {"model.path": "saved"}
+
+
+def _recorded(folder: Path, **more: Any) -> None:
+    """Writes a model folder whose card has the columns of its sample."""
+    x = {"type": "float32", "shape": [2], "columns": ["a", "b"], "types": ["int64", "float64"]}
+    write_model(folder, inputs={"x": {**x, **more}})
+
+
+def test_a_card_names_the_columns_of_its_sample(tmp_path: Path) -> None:
+    """The job says nothing; any numbers are of the types of training, in any order of the table."""
+    _recorded(tmp_path / "saved")
+    for kind in (pa.int64(), pa.float64(), pa.bool_()):
+        found = _inputs(
+            tmp_path, {"b": kind, "more": pa.string(), "a": kind}, {**NO_INPUTS, **SAVED}
+        )
+        assert found == (InputColumns("x", "float32", (2,), ("a", "b")),)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (pa.string(), "column 'b' is string, and float64 in training"),
+        (pa.date32(), r"column 'b' is date32\[day\], and float64 in training"),
+        (pa.list_(pa.float64()), "column 'b' is list<.*, and float64 in training"),
+    ],
+    ids=str,
+)
+def test_a_column_of_another_type_than_in_training_is_refused(
+    tmp_path: Path, kind: pa.DataType, words: str
+) -> None:
+    """The message has the column, its type, and that of the card."""
+    _recorded(tmp_path / "saved")
+    with pytest.raises(InputError, match=words):
+        _inputs(tmp_path, {"a": pa.int64(), "b": kind}, {**NO_INPUTS, **SAVED})
+
+
+def test_a_job_may_name_other_columns_than_the_card_in_no_other_order(tmp_path: Path) -> None:
+    """Other names are the job's own matter; the card's names at other places would score wrong."""
+    _recorded(tmp_path / "saved")
+    given = {**SAVED, "model.inputs": {"x": ["u", "v"]}}
+    found = _inputs(tmp_path, {"u": pa.int64(), "v": pa.int64()}, given)
+    assert found == (InputColumns("x", "float32", (2,), ("u", "v")),)
+    for columns, place in ((["b", "a"], 1), (["u", "a"], 2), (["b", "v"], 1)):
+        with pytest.raises(ModelError, match=f"is number {place} of those given, and number"):
+            _model(tmp_path, {**SAVED, "model.inputs": {"x": columns}})
+
+
+def test_a_function_returns_the_columns_of_the_card_or_the_input(tmp_path: Path) -> None:
+    """Both are known to the step, which looks at what the function made."""
+    _recorded(tmp_path / "saved")
+    changes = {**NO_INPUTS, **SAVED, "preprocess.function": "pre.py:encode"}
+    found = _inputs(tmp_path, {"t": pa.string()}, changes)
+    assert found == (InputColumns("x", "float32", (2,), ("x",), made_of=("a", "b")),)
+    named = {**changes, "model.inputs": {"x": ["a", "b"]}}
+    found = _inputs(tmp_path, {"t": pa.string()}, named)
+    assert found == (InputColumns("x", "float32", (2,), ("a", "b")),)

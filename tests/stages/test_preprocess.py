@@ -40,6 +40,26 @@ def test_many_columns_and_rows_are_stacked_side_by_side(rows: int, columns: int)
     np.testing.assert_array_equal(_values(block), values_bf)
 
 
+@pytest.mark.parametrize(
+    "made",
+    [
+        {"a": [1.0, 2.0], "b": [3.0, 4.0]},
+        {"x": [[1.0, 3.0], [2.0, 4.0]]},
+        {"a": [0.0, 0.0], "b": [0.0, 0.0], "x": [[1.0, 3.0], [2.0, 4.0]]},
+    ],
+    ids=["columns", "input", "both"],
+)
+def test_a_function_makes_the_input_or_the_columns_that_the_card_names(
+    made: dict[str, Any],
+) -> None:
+    """The input itself comes first, since only a function makes it."""
+    wanted = InputColumns("x", "float32", (2,), ("x",), made_of=("a", "b"))
+    block = stack_columns(
+        make_block(make_batch(t=[0, 0])), [wanted], lambda _: pa.record_batch(made)
+    )
+    assert _values(block).tolist() == [[1.0, 3.0], [2.0, 4.0]]
+
+
 @pytest.mark.parametrize("rows", [1, 4095, 4096, 4097, 9000])
 def test_columns_are_stacked_side_by_side(rows: int) -> None:
     """Row by row the input holds the columns' numbers in the declared order and type."""

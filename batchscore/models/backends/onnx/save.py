@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from batchscore.columnar.array_type import Array
+from batchscore.columnar.texts import TEXT
 from batchscore.errors import InputError, ModelError, StepError
 from batchscore.messages.wording import counted, nearest, one_line, reason, type_of
 from batchscore.models.backends.calling import Calls
@@ -25,6 +26,7 @@ from batchscore.models.backends.saving import MODEL_PROTO, Asked, Draft, Saver, 
 from batchscore.models.card import InputTensor
 from batchscore.models.features import Features, dump_features
 from batchscore.models.file_tensors import plain_features
+from batchscore.models.trained_types import is_as_trained
 
 _WEIGHTS = "model.onnx"
 
@@ -210,12 +212,24 @@ def _columns(each: FileTensor, rows: pa.RecordBatch, asked: Asked, facts: Facts)
 
 
 def _declared(each: FileTensor, columns: Sequence[str], rows: pa.RecordBatch) -> InputTensor:
+    _require_texts(each, columns, rows)
     sizes = tuple(len(columns) if size is None else size for size in each.shape or ())
     if len(columns) == 1 and None in (each.shape or ()):
         kind = rows.schema.field(columns[0]).type if columns[0] in rows.schema.names else None
         sizes = (kind.list_size,) if kind and pa.types.is_fixed_size_list(kind) else sizes
     shape = () if sizes == (1,) else sizes
     return InputTensor(type=each.dtype, shape=shape)  # type: ignore[arg-type]
+
+
+def _require_texts(each: FileTensor, columns: Sequence[str], rows: pa.RecordBatch) -> None:
+    """Raises InputError where a column of other values than texts would fill an input of texts."""
+    for name in columns if each.dtype == TEXT and {*columns} <= {*rows.schema.names} else ():
+        kind = rows.schema.field(name).type
+        if not is_as_trained(kind, TEXT):
+            raise InputError(
+                f"sample: column {name!r} is {kind}, and the model's input {each.name!r} takes "
+                "texts; give rows of the training's types"
+            )
 
 
 def _with_features(features: Features, facts: Facts) -> Draft:

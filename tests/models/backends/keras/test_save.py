@@ -108,8 +108,18 @@ def test_a_model_becomes_a_folder_that_scores_as_it_does(
     folder = saved[0] / "mixed"
     card = yaml.safe_load((folder / "model.yaml").read_text())
     assert card["inputs"] == {
-        "numbers": {"type": "float32", "shape": [6]},
-        "ids": {"type": "int32", "shape": [5]},
+        "numbers": {
+            "type": "float32",
+            "shape": [6],
+            "columns": [f"n{place}" for place in range(6)],
+            "types": ["float32"] * 6,
+        },
+        "ids": {
+            "type": "int32",
+            "shape": [5],
+            "columns": ["ids"],
+            "types": ["list of int32"],
+        },
     }
     assert card["outputs"] == {
         "amount": {"type": "float32", "shape": []},
@@ -117,8 +127,7 @@ def test_a_model_becomes_a_folder_that_scores_as_it_does(
     }
     golden = pq.read_table(folder / "golden.parquet")
     assert 200 < golden.num_rows <= 256
-    columns = {"numbers": [f"n{place}" for place in range(6)]}
-    job = job_of(tmp_path, folder, columns, drift={"on_fail": "warn"})
+    job = job_of(tmp_path, folder, None, drift={"on_fail": "warn"})
     done = factory.run_json("run", job)
     assert "golden_rows" in {each["name"] for each in done["checks"]}
     for place, name in enumerate(("amount", "classes")):
@@ -134,7 +143,13 @@ def test_a_model_that_is_saved_twice_has_the_same_bytes(saved: tuple[Path, list[
 def test_rows_of_varying_length_keep_what_the_caller_says(saved: tuple[Path, list[str]]) -> None:
     """The card has the most steps of a row."""
     card = yaml.safe_load((saved[0] / "lengths/model.yaml").read_text())
-    assert card["inputs"]["ids"] == {"type": "int32", "shape": [None], "max_length": 16}
+    assert card["inputs"]["ids"] == {
+        "type": "int32",
+        "shape": [None],
+        "max_length": 16,
+        "columns": ["ids"],
+        "types": ["list of int32"],
+    }
 
 
 def test_a_frame_of_the_models_width_is_its_input(saved: tuple[Path, list[str]]) -> None:
