@@ -22,12 +22,14 @@ class ColumnCheck:
         values: Values that `accepted` allows, or that training saw.
         is_made: Whether the column is one that `preprocess.function` makes. It is counted while
             rows are scored, and never again.
+        of_sample: Whether `values` are those of a sample of training.
     """
 
     kind: str
     column: str
     values: tuple[Any, ...] = ()
     is_made: bool = False
+    of_sample: bool = False
 
     @cached_property  # each block asks for it, and thousands of values may be accepted
     def key(self) -> str:

@@ -11,6 +11,7 @@ from batchscore.errors import StepError
 from batchscore.messages.wording import nearest
 from batchscore.models.column_values import floats, plain_type
 from batchscore.models.features import Features, reads_integers
+from batchscore.models.text_features import Verbatim
 from batchscore.models.tree_features import Coded
 
 _INT = pa.int64()
@@ -47,6 +48,7 @@ def counted_columns(features: Features, made: pa.RecordBatch) -> pa.RecordBatch 
     """Returns the columns whose categories are counted that training never saw, if there are."""
     members = [each for found in features.inputs.values() for each in found]
     coded = [each.column for each in members if isinstance(each, Coded) and each.unseen == "null"]
+    coded += [each.column for each in members if isinstance(each, Verbatim) and each.vocabulary]
     kept = [field.name for field in made.schema if not pa.types.is_boolean(plain_type(field.type))]
     counted = [name for name in kept if name in coded]
     return made.select(counted) if counted else None

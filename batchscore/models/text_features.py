@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from batchscore.columnar.text_columns import fill_missing, missing_texts, to_text_column
 from batchscore.models.tree_features import Coded, Plain, find_nulls
 from batchscore.models.validate import Frozen
+from batchscore.models.vocabulary import Vocabulary
 
 
 class Verbatim(Frozen):
@@ -18,12 +19,22 @@ class Verbatim(Frozen):
 
     A row without a text is rejected, unless `missing` is the text that training had in its place.
     `type` is that of the column in training, if it is known: no column of the other one is read.
+    `vocabulary` has the categories of a sample of training. Others are counted, and score too.
     """
 
     kind: Literal["text"] = "text"
     column: str
     missing: str | None = None
     type: Literal["text", "integer"] | None = None
+    vocabulary: Vocabulary | None = None
+
+    @property
+    def sampled(self) -> Vocabulary:
+        """The categories that a sample has, with the text that stands for null; or none."""
+        known = self.vocabulary or ()
+        if not known or self.missing is None or isinstance(known[0], int) or self.missing in known:
+            return known
+        return (*(str(each) for each in known), self.missing)
 
     def encode(self, column: pa.Array) -> pa.DictionaryArray:
         """Returns the texts (b,) as a column of `to_text_column`."""

@@ -9,9 +9,11 @@ import pyarrow as pa
 
 from batchscore.errors import InputError, JobFileError, OutputError
 from batchscore.job import ColumnCheck, Job, column_checks
-from batchscore.messages.wording import nearest
+from batchscore.messages.wording import nearest, one_line
+from batchscore.models.backends.registry import backend_of
 from batchscore.models.column_values import plain_type
 from batchscore.models.loadable import Model
+from batchscore.models.text_features import Verbatim
 from batchscore.models.tree_features import Coded
 from batchscore.plan.declared_scores import output_names
 from batchscore.plan.footers import Footer
@@ -118,12 +120,33 @@ def unseen_checks(job: Job, model: Model, schema: pa.Schema) -> tuple[ColumnChec
         return ()
     members = [each for found in model.features.inputs.values() for each in found]
     coded = [each for each in members if isinstance(each, Coded) and each.unseen != "reject"]
+    texts = [each for each in members if isinstance(each, Verbatim) and each.vocabulary]
     is_made = job.preprocess is not None
     return tuple(
         ColumnCheck("unseen", each.column, each.vocabulary, is_made)
         for each in dict.fromkeys(coded)
         if is_made or not pa.types.is_boolean(plain_type(schema.field(each.column).type))
+    ) + tuple(
+        ColumnCheck("unseen", each.column, each.sampled, is_made, of_sample=True)
+        for each in dict.fromkeys(texts)
     )
+
+
+def uncounted(model: Model) -> dict[str, str]:
+    """Returns what to say of categories whose unseen values cannot be counted, if any."""
+    if model.features is None or not backend_of(model.format).names_columns:
+        return {}
+    members = [each for found in model.features.inputs.values() for each in found]
+    unknown = [
+        each.column for each in members if isinstance(each, Verbatim) and not each.vocabulary
+    ]
+    if not unknown:
+        return {}
+    names = one_line(", ".join(unknown), 200)
+    return {
+        "unseen": f"not counted for {names}, since the model's file does not list their "
+        "categories; a folder of bs.save_model, or batchscore model save, has those of its sample"
+    }
 
 
 def model_columns(job: Job, model: Model, schema: pa.Schema) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from batchscore.plan.columns import (
     model_columns,
     read_filters,
     read_schema,
+    uncounted,
     unseen_checks,
     written_columns,
 )
@@ -146,7 +147,7 @@ def make_plan(loaded: LoadedJob) -> Plan:
         pruned_rows=sum(f.shard.rows for f in footers) - sum(p.rows for p in pieces),
         input_bytes=sum(footer.shard.size for footer in footers),
         workers=1,
-        choices={"batch_rows": why_rows},
+        choices={"batch_rows": why_rows, **uncounted(model)},
         references=find_references(loaded, model, spec.slice),
         score_facts=facts,
         fingerprint=fingerprint(score, pieces, [(b.path, b.size, b.mark) for b in found.bad]),

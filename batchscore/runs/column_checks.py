@@ -14,6 +14,10 @@ from batchscore.runs.checks import Check
 from batchscore.units.tallies import Example, Tally
 
 _VALUES = 10
+_COUNTS = {
+    "training": "which counts as null or as unknown",
+    "the model's sample": "which the model scores as training had it, or as unknown",
+}
 _BILLION = 10**9
 _HOUR, _DAY = 3600, 86_400
 
@@ -57,7 +61,7 @@ def _judged(
         return _fresh(check.column, tally, checks.fresh[check.column], moment)
     name = one_line(check.column, 40)
     if check.kind == "unseen":
-        return True, _unseen(name, tally)
+        return True, _unseen(name, tally, "the model's sample" if check.of_sample else "training")
     null, rows = check.kind == "not_null", counted(tally.rows, "row")
     if not tally.failed:
         return True, f"{name} has {'no null' if null else 'accepted values only'} in {rows}"
@@ -67,14 +71,14 @@ def _judged(
     return False, text if null else f"{text}; accepted: {_listed(check.values)}"
 
 
-def _unseen(name: str, tally: Tally) -> str:
+def _unseen(name: str, tally: Tally, known: str) -> str:
     rows = counted(tally.rows, "row")
     if not tally.failed:
-        return f"{name} has no category that training lacks in {rows}"
+        return f"{name} has no category that {known} lacks in {rows}"
     places = "; ".join(_place(each, False) for each in tally.examples)
     share = f"{tally.failed / tally.rows:.2%}"
     return (
-        f"{name} has a category that training lacks, which counts as null or as unknown, in "
+        f"{name} has a category that {known} lacks, {_COUNTS[known]}, in "
         f"{tally.failed:,} of {rows}, {share} ({places})"
     )
 

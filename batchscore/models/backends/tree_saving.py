@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
 from batchscore.columnar.array_type import Array
 from batchscore.columnar.arrays import to_numpy
+from batchscore.columnar.text_columns import is_textual
 from batchscore.errors import InputError, ModelError
 from batchscore.messages.wording import counted, nearest
 from batchscore.models.backends.facts import DEFAULT_OUTPUT, FileColumn, Inputs, Outputs
@@ -26,6 +27,13 @@ from batchscore.models.validate import validated
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+MOST_CATEGORIES = 10_000
+"""The most categories of a sample's column that are recorded.
+
+If there are more, as of customers, a new one says nothing.
+"""
 
 
 @dataclass(frozen=True)
@@ -101,7 +109,7 @@ def draft_of_trees(
                 f"{nearest(column, rows.schema.names)}"
             )
         if known and known[place].is_text:
-            members.append(Verbatim(column=column, missing=_missing_text(asked, column)))
+            members.append(_category_text(rows.column(column), column, asked))
             continue
         if place not in categorical:
             members.append(Plain(column=column, missing=missing, type=kind))
@@ -111,6 +119,17 @@ def draft_of_trees(
         members.append(Coded(column=column, vocabulary=vocabulary, type=kind))
     _require_known(asked, [each.column for each in members if isinstance(each, Verbatim)])
     return draft_of_features(features_of(name, members))
+
+
+def _category_text(values: pa.Array, column: str, asked: Asked) -> Verbatim:
+    """Returns the feature of a category that is taken as a text, with those of the sample."""
+    missing, plain = _missing_text(asked, column), plain_values(values)
+    if not is_textual(plain.type) or pa.types.is_null(plain.type):
+        return Verbatim(column=column, missing=missing)  # the sample is refused when it is encoded
+    found = sorted(plain.unique().drop_null().to_pylist())
+    kind: Literal["text", "integer"] = "integer" if pa.types.is_integer(plain.type) else "text"
+    known = tuple(found) if 0 < len(found) <= MOST_CATEGORIES else None
+    return Verbatim(column=column, missing=missing, type=kind, vocabulary=known)
 
 
 def _missing_text(asked: Asked, column: str) -> str | None:

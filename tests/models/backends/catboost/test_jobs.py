@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchscore as bs
+from batchscore.models.backends import tree_saving
 from tests import factory
 from tests.boosters import COLUMNS, ROWS, TRAINED, for_catboost, make_frame
 from tests.models.backends.test_reasons import expected, of_best_class, reasons
@@ -130,6 +131,50 @@ def test_a_model_in_memory_becomes_a_folder(
     assert done["rows"]["rejected"] == 0
     assert "golden_rows" in {each["name"] for each in done["checks"]}
     require_same(scores(tmp_path), own_scores(catboost_models, name))
+    table = pq.read_table(tmp_path / "in/rows.parquet")
+    found = {each["column"]: each for each in done["column_checks"]}
+    for column in ("colour", "code"):
+        known = {*table[column][:TRAINED].to_pylist(), None}
+        unseen = [value not in known for value in table[column].to_pylist()]
+        assert (found[column]["rows"], found[column]["failed"]) == (ROWS, sum(unseen))
+        assert found[column]["examples"][0]["row"] == unseen.index(True)
+    (said,) = (each["detail"] for each in done["checks"] if each["name"] == "unseen")
+    assert "colour has a category that the model's sample lacks" in said
+
+
+def test_categories_of_a_file_alone_are_not_counted(tmp_path: Path, catboost_models: Path) -> None:
+    """The check says so, and how they would be."""
+    job = filled_job(tmp_path, catboost_models / "binary.cbm")
+    said = " ".join(factory.run_cli("check", job).output.split())
+    assert "unseen not counted for colour, code, since the model's file does not list" in said
+    assert "a folder of bs.save_model, or batchscore model save, has those of its sample" in said
+
+
+def test_a_column_of_another_type_than_the_samples_is_refused(
+    tmp_path: Path, catboost_models: Path
+) -> None:
+    """Texts are no whole numbers, though CatBoost hashes both alike."""
+    path, rows = str(catboost_models / "binary.cbm"), for_catboost(make_frame()[:TRAINED])
+    bs.save_model(tmp_path / "model", path, rows, inputs=FILLED)
+    job = job_of(tmp_path, tmp_path / "model")
+    table = pq.read_table(tmp_path / "in/rows.parquet")
+    place = table.schema.get_field_index("code")
+    texts = table.set_column(place, "code", table["code"].cast(pa.string()))
+    pq.write_table(texts, tmp_path / "in/rows.parquet")
+    said = " ".join(factory.run_cli("check", job).output.split())
+    assert "column 'code' has type string, expected integer for a text feature" in said
+
+
+def test_names_of_customers_are_no_categories(
+    tmp_path: Path, catboost_models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A column of more categories than are recorded is not counted, and the check says so."""
+    monkeypatch.setattr(tree_saving, "MOST_CATEGORIES", 3)
+    path, rows = str(catboost_models / "binary.cbm"), for_catboost(make_frame()[:TRAINED])
+    bs.save_model(tmp_path / "model", path, rows, inputs=FILLED)
+    job = job_of(tmp_path, tmp_path / "model")
+    said = " ".join(factory.run_cli("check", job).output.split())
+    assert "unseen not counted for colour" in said
 
 
 @pytest.mark.parametrize(
