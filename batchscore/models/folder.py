@@ -18,6 +18,7 @@ from batchscore.models.backends.protocol import Backend
 from batchscore.models.backends.registry import backend_of
 from batchscore.models.card import CARD, CardDumper, Format, ModelCard, model_input, parse_card
 from batchscore.models.code import hashes
+from batchscore.models.declared_outputs import check_declared_outputs
 from batchscore.models.features import Features, input_shapes, load_features, required_columns
 from batchscore.models.file_columns import check_file_columns, with_file_columns
 from batchscore.models.file_kinds import describe_file, format_by_content
@@ -144,6 +145,8 @@ def completed(model: Model, what: str, typed: bool = False) -> Model:
         facts = backend.inspect(model)
     except ModelError as error:
         raise misnamed(model, error) from error
+    if model.outputs:
+        check_declared_outputs(model, facts)
     if backend.names_tensors:
         return with_file_tensors(model, facts, what, typed)
     if model.features is None:

@@ -152,12 +152,17 @@ def _checked(array: Array, spec: OutputSpec, rows: int) -> Array:
     return cast_output(array, spec) if spec.dtype else array
 
 
+def may_hold(dtype: str, own: np.dtype[Any] | str) -> bool:
+    """Tells whether a type may hold another one's values; of whole numbers each value is tried."""
+    rank = {"b": 0, "i": 1, "u": 1, "f": 2}
+    return rank[np.dtype(dtype).kind] >= rank[np.dtype(own).kind]
+
+
 def cast_output(array: Array, spec: OutputSpec | None) -> Array:
     """Casts an output to its declared type; StepError where that would change what it says."""
     if spec is None or array.dtype == spec.dtype:
         return array
-    kinds = "biuf"
-    narrower = kinds.index(np.dtype(spec.dtype).kind) < kinds.index(array.dtype.kind)
+    narrower = not may_hold(spec.dtype, array.dtype)
     cast = array if narrower else array.astype(spec.dtype)
     if narrower or (array.dtype.kind in "iu" and not (cast == array).all()):
         raise StepError(

@@ -31,6 +31,7 @@ from batchscore.models.backends.keras.model_file import (
 )
 from batchscore.models.backends.keras.structure import Structure
 from batchscore.models.backends.torch.plain_module import ModulePredictor
+from batchscore.models.declared_outputs import compare_outputs
 from batchscore.models.loadable import Model, ModelOutput
 
 
@@ -143,8 +144,18 @@ def load_keras(model: Model, content: bytes, found: KerasFile, device: str) -> K
             f"file, or save the model {again}"
         ) from error
     call, rows = KerasCall(network, found.structure, device, names), tile_rows(model.inputs)
+    compare_outputs(model, _outputs_of(network, found.structure))
     version = f"{here}, torch {torch.__version__}"
     return KerasPredictor(model, call, device, rows, False, version, written)
+
+
+def _outputs_of(network: Any, structure: Structure) -> list[FileTensor]:
+    """Returns the outputs as the loaded network knows them; none of a mapping, by whose keys Keras
+    orders them in a way of its own.
+    """
+    made = network.outputs if structure.returned is None else []
+    named = zip(structure.outputs, made, strict=False)
+    return [FileTensor(name, str(each.dtype), tuple(each.shape[1:])) for name, each in named]
 
 
 def _as_keras_sees_it(folder: Path, content: bytes, found: KerasFile) -> Path:

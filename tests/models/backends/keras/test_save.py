@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -132,6 +134,26 @@ def test_a_model_becomes_a_folder_that_scores_as_it_does(
     assert "golden_rows" in {each["name"] for each in done["checks"]}
     for place, name in enumerate(("amount", "classes")):
         require_close(scores(tmp_path, name), keras_models, "mixed", place)
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        ({"type": "int64", "shape": []}, "is int64 as declared, which cannot hold float32"),
+        ({"type": "float32", "shape": [2]}, "has shape [2] as declared, and [1] in model.keras"),
+    ],
+)
+def test_a_card_of_other_outputs_is_refused_before_any_work(
+    output: dict[str, Any], words: str, saved: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    """Keras itself tells them once it has loaded the model; no batch is scored."""
+    shutil.copytree(saved[0] / "mixed", tmp_path / "mixed")
+    card = yaml.safe_load((tmp_path / "mixed/model.yaml").read_text())
+    card["outputs"]["amount"] = output
+    (tmp_path / "mixed/model.yaml").write_text(yaml.safe_dump(card))
+    done = factory.run_cli("check", job_of(tmp_path, tmp_path / "mixed"))
+    assert done.exit_code == 2
+    assert f"output 'amount' {words}" in " ".join(done.output.split())
 
 
 def test_a_model_that_is_saved_twice_has_the_same_bytes(saved: tuple[Path, list[str]]) -> None:

@@ -175,6 +175,36 @@ def test_metadata_may_name_the_columns(tmp_path: Path, onnx_models: Path) -> Non
     require_same(scores(tmp_path, "logit"), own_scores(onnx_models, "network_logit"))
 
 
+@pytest.mark.parametrize("kind", [TensorProto.UINT16, TensorProto.UINT32])
+def test_outputs_of_unsigned_numbers_are_whole_numbers(tmp_path: Path, kind: int) -> None:
+    """A type that a table of scores does not have becomes a wider one."""
+    nodes = [helper.make_node("Cast", ["f00"], ["score"], to=kind)]
+    given = {"f00": (TensorProto.FLOAT, ["n", 1])}
+    onnx.save(model_of(nodes, given, {"score": (kind, ["n", 1])}), tmp_path / "m.onnx")
+    rows = {"id": np.arange(9), "f00": np.arange(9, dtype=np.float32)}
+    factory.write_shard(tmp_path / "in/rows.parquet", pa.table(rows))
+    factory.run_json("run", job_of(tmp_path, "m.onnx"))
+    assert scores(tmp_path, "score").tolist() == [*range(9)]
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        ({"type": "int64", "shape": []}, "is int64 as declared, which cannot hold float32"),
+        ({"type": "float32", "shape": [3]}, "has shape [3] as declared, and [1] in network.onnx"),
+    ],
+)
+def test_other_outputs_than_the_files_are_refused_before_any_work(
+    tmp_path: Path, onnx_models: Path, output: dict[str, Any], words: str
+) -> None:
+    """No batch is scored to find out."""
+    path = str(onnx_models / "network.onnx")
+    model = {"path": path, "inputs": {"x": COLUMNS}, "outputs": {"logit": output}}
+    done = factory.run_cli("run", job_of(tmp_path, model))
+    assert done.exit_code == 2
+    assert f"output 'logit' {words}" in " ".join(done.output.split())
+
+
 def test_outputs_can_be_chosen(tmp_path: Path, onnx_models: Path) -> None:
     """A sequence of maps is refused with the remedy; one output of several may be named."""
     path = str(onnx_models / "zipmap.onnx")
