@@ -48,6 +48,10 @@ class Predictor(ABC):
         """Whether rows with a NaN among their inputs reach the model, or are rejected."""
         return self.promises.missing == "nan"
 
+    def call_few(self, inputs: Inputs, rows: int) -> Mapping[str, Array]:
+        """Calls the model for a few rows, and for no more of them than it must."""
+        return self(inputs)
+
     @property
     def notes(self) -> Mapping[str, str]:
         """Facts about loading that a person should know, such as casts of weights."""

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import ctypes
 import json
+import math
 import os
 import pickle
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +29,9 @@ import numpy as np
 from batchscore.columnar.ragged import Ragged
 from batchscore.columnar.texts import TEXT, make_texts
 from batchscore.errors import BatchscoreError, ModelError, StepError
-from batchscore.messages.wording import one_line, reason
-from batchscore.models.backends.facts import Facts
+from batchscore.messages.wording import counted, one_line, reason
+from batchscore.models.backends.facts import Call, Facts
+from batchscore.models.backends.protocol import Backend
 from batchscore.models.backends.registry import backend_of
 from batchscore.models.backends.remembered import recall, remember
 from batchscore.models.inputs import ModelInput
@@ -38,6 +43,10 @@ _REMEMBERED = "loads.json"
 _RESULT = "result.json"
 _RESULT_BYTES = 1 << 16
 _SECONDS = 300
+# Seconds of CPU time for all calls, and for each of their rows on top. The first call sets much up,
+# and a model that needs more than a second a row would score 86,400 rows a day on a core.
+# It is no time of the clock, since a busy machine must not end an honest model.
+_CALL_SECONDS, _ROW_SECONDS = 30, 1
 _LEAST_BYTES = 8 << 30
 _TIMES_ITS_SIZE = 32
 _NO_MEMORY = ("allocate memory", "bad_alloc", "not enough memory", "Unable to allocate")
@@ -45,7 +54,7 @@ _NEW_USER, _NEW_NETWORK = 0x10000000, 0x40000000
 _KEPT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "OMP_NUM_THREADS")
 _COMMAND = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from batchscore.models.process.loading_trial import main; main(sys.argv[2])"
+    "from batchscore.models.process.loading_trial import main; main(*sys.argv[2:])"
 )
 
 
@@ -73,7 +82,7 @@ def _ended(model: Model, folder: Path) -> int | None:
     (folder / "model.pickle").write_bytes(pickle.dumps(model))
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _COMMAND, json.dumps(sys.path), str(folder)],
+            [sys.executable, "-c", _COMMAND, json.dumps(sys.path), str(folder), *_limits()],
             env={name: os.environ[name] for name in _KEPT if name in os.environ}
             | {"HOME": str(folder)},
             stdin=subprocess.DEVNULL,
@@ -96,7 +105,14 @@ def _require_loaded(model: Model, code: int | None, folder: Path) -> None:
     if isinstance(found.get("error"), str):
         text = one_line(found["error"].replace(str(folder), model.folder), 1000)
         raise ModelError(text if where in text else f"{where}: cannot be loaded: {text}")
-    how = f"took more than {_SECONDS} s" if code is None else describe_end(code)
+    if code == -signal.SIGXCPU and isinstance(found.get("calling"), int):
+        raise ModelError(
+            f"{where}: calls for {counted(found['calling'], 'row')} took more than "
+            f"{found.get('seconds')} s of CPU time, so the model may never end; if it does, "
+            "make it quicker, or export it with fewer rows per call"
+        )
+    is_late = code is None or code == -signal.SIGXCPU
+    how = f"took more than {_SECONDS} s" if is_late else describe_end(code)
     raise ModelError(
         f"{where}: a process that only tried to load it {how}; the file is damaged, or made to do "
         "harm: restore it, or save the model again"
@@ -113,24 +129,56 @@ def _result(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def main(folder: str) -> None:
-    """Loads the model of a folder with limits, and writes how that ended."""
+def _limits() -> tuple[str, str]:
+    """Returns the seconds for all calls, and for each row, as the process gets them."""
+    return str(_CALL_SECONDS), str(_ROW_SECONDS)
+
+
+def main(folder: str, seconds: str, row_seconds: str) -> None:
+    """Loads the model of a folder with limits, and writes how that ended.
+
+    Args:
+        folder: Where the model lies, and where the answer is written.
+        seconds: Seconds of CPU time for all calls.
+        row_seconds: Those for each of their rows on top.
+    """
     place = Path(folder)
     model: Model = pickle.loads((place / "model.pickle").read_bytes())
     _limit(sum((place / name).stat().st_size for name in model.sha256))
-    (place / _RESULT).write_text(json.dumps(outcome_of(model)))
+    limit = partial(_limit_calls, place, int(seconds), int(row_seconds))
+    (place / _RESULT).write_text(json.dumps(outcome_of(model, limit)))
     os._exit(0)
 
 
-def outcome_of(model: Model) -> dict[str, object]:
-    """Returns what comes of loading a model and calling it for a few rows, JSON-able."""
+def _limit_calls(place: Path, seconds: int, row_seconds: int, rows: int) -> None:
+    """Notes that the model is called, and has the process end if that takes too long."""
+    allowed = seconds + rows * row_seconds
+    (place / _RESULT).write_text(json.dumps({"calling": rows, "seconds": allowed}))
+    spent = resource.getrusage(resource.RUSAGE_SELF)
+    most = math.ceil(spent.ru_utime + spent.ru_stime) + allowed
+    resource.setrlimit(resource.RLIMIT_CPU, (min(most, _SECONDS), _SECONDS))
+
+
+def _unlimited(rows: int) -> None:
+    """Sets no limit."""
+
+
+def outcome_of(model: Model, limit: Callable[[int], None] = _unlimited) -> dict[str, object]:
+    """Returns what comes of loading a model and calling it for a few rows, JSON-able.
+
+    Args:
+        model: The model.
+        limit: Called with the number of rows, once the model is loaded.
+    """
     try:
         backend = backend_of(model.format)
         predictor, values = backend.load(model, "cpu"), backend.trial_values
         inputs = model.inputs or _inputs_of_file(backend.inspect(model))
-        for some in (values, *((value,) for value in values)):
+        calls = [*dict.fromkeys((values, *((value,) for value in values)))]
+        limit(sum(_rows_of_call(backend, model, len(some)) for some in calls))
+        for some in calls:
             try:
-                predictor({each.name: _input(each, some) for each in inputs})
+                predictor.call_few({each.name: _input(each, some) for each in inputs}, len(some))
             except StepError as error:
                 # Rows that the model cannot score are no sign of a damaged file.
                 if _lacks_memory(error):
@@ -140,6 +188,12 @@ def outcome_of(model: Model) -> dict[str, object]:
     except Exception as error:  # a framework raises what it likes
         return {"error": reason(error)}
     return {"loaded": True}
+
+
+def _rows_of_call(backend: Backend, model: Model, rows: int) -> int:
+    """Returns the rows that a call for a few rows has: more, if the file fixes how many."""
+    known, _ = backend.known_rows(model, Call(rows=rows, batch_rows=rows))
+    return max(known or rows, rows)
 
 
 def _lacks_memory(error: StepError) -> bool:

@@ -11,14 +11,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 from batchscore.errors import ModelError
 from batchscore.models.folder import single_file_model
+from batchscore.models.inputs import ModelInput
 from batchscore.models.loadable import Model
+from batchscore.models.process import loading_trial
 from batchscore.models.process.loading_trial import try_loading
 from tests.backends.installed import install
 from tests.boosters import damaged
+from tests.onnx_models import network
 
 SECRET = "do-not-tell"
 SPY = f"""
@@ -28,7 +32,11 @@ from batchscore.models.backends.protocol import Backend, Predictor
 
 class Spy(Predictor):
     promises = Promises(None, True, "nan", "cpu", 1, "1")
-    def __call__(self, inputs): return {{}}
+    words = ""
+    def __call__(self, inputs):
+        while self.words == "loops":
+            pass
+        return {{}}
 
 class SpyBackend(Backend):
     unpinned = ("spy",)
@@ -43,7 +51,9 @@ class SpyBackend(Backend):
             assert {SECRET!r} not in str(os.environ)
         if words == "counts":
             open(os.environ["PATH"].split(":")[0] + "/count", "a").write("x")
-        return Spy()
+        spy = Spy()
+        spy.words = words
+        return spy
 
 BACKEND = SpyBackend()
 """
@@ -103,6 +113,35 @@ def test_a_file_that_ends_its_process_is_one_message(spy: Path) -> None:
     """The message names the file and how the process ended; this process goes on."""
     with pytest.raises(ModelError, match=r"model\.spy: a process that only .*SIGABRT.*restore it"):
         try_loading(model_of(spy, "dies"))
+
+
+def test_a_model_that_never_ends_is_ended(spy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls have a limit of CPU time by the rows that they are for; it is much below loading's."""
+    monkeypatch.setattr(loading_trial, "_CALL_SECONDS", 1)
+    monkeypatch.setattr(loading_trial, "_ROW_SECONDS", 0)
+    with pytest.raises(
+        ModelError, match=r"model\.spy: calls for 10 rows took more than 1 s of CPU"
+    ):
+        try_loading(model_of(spy, "loops"))
+
+
+@pytest.mark.parametrize(("batch", "rows"), [(None, 1), (8, 8)])
+def test_a_call_of_the_trial_has_no_more_rows_than_it_must(
+    batch: int | None, rows: int, tmp_path: Path
+) -> None:
+    """A tile is not filled up, so a slow model is not called for 1,024 rows; a fixed batch is."""
+    onnx.save(network(batch or "n"), tmp_path / "net.onnx")
+    model = single_file_model(
+        str(tmp_path / "net.onnx"),
+        format="onnx",
+        architecture=None,
+        inputs=[ModelInput("x", "float32", (8,), ("x",))],
+        outputs=(),
+        base=".",
+    )
+    asked = list[int]()
+    assert loading_trial.outcome_of(model, asked.append) == {"loaded": True}
+    assert asked == [rows]
 
 
 def test_the_process_has_a_limit_of_memory_and_no_credentials(spy: Path) -> None:

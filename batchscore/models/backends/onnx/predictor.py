@@ -75,6 +75,10 @@ class OnnxPredictor(Predictor):
         rows = len(next(iter(inputs.values())))  # type: ignore[arg-type]
         return self.called(Call(self.outputs, self.device)).predict(inputs, rows)()
 
+    def call_few(self, inputs: Inputs, rows: int) -> Mapping[str, Array]:
+        """Returns the outputs of a few rows, in one call that is not filled up."""
+        return self.called(Call(self.outputs, self.device, rows=rows)).predict(inputs, rows)()
+
     def called(self, call: Call) -> OnnxCalls:
         """Returns how a run calls the model."""
         threads = call.threads if self.device == "cpu" else 1

@@ -48,13 +48,19 @@ class ModulePredictor(Predictor):
 
     def __call__(self, inputs: Inputs) -> Mapping[str, Array]:
         """Returns the outputs of any number of rows, computed in tiles."""
+        first = next(iter(inputs.values()))
+        count = len(first.lengths_b if isinstance(first, Ragged) else first)
+        return self._called_for(self.rows).predict(inputs, count)()
+
+    def call_few(self, inputs: Inputs, rows: int) -> Mapping[str, Any]:
+        """Returns the outputs of a few rows, in one call that is not filled up."""
+        return self._called_for(rows).predict(inputs, rows)()
+
+    def _called_for(self, rows: int) -> Forward:
         varying = {each.name: each.varying for each in self.model.inputs if each.varying}
         declared = self.model.outputs
         outputs = tuple(OutputSpec(each.name, each.dtype, each.shape) for each in declared)
-        first = next(iter(inputs.values()))
-        count = len(first.lengths_b if isinstance(first, Ragged) else first)
-        call = Call(outputs, self.device, rows=self.rows, varying=varying)
-        return self.called(call).predict(inputs, count)()
+        return self.called(Call(outputs, self.device, rows=rows, varying=varying))
 
     def called(self, call: Call) -> Forward:
         """Returns how a run calls the module: in micro-batches on a GPU, in tiles on the CPU."""
