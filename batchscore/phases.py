@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
+from batchscore.system.usage import used_by_me
+
 START_UP, PLANNING, LOADING = "start_up", "planning", "loading"
 SCORING, PUBLISHING = "scoring", "publishing"
 
@@ -56,10 +58,15 @@ class Stopwatch:
 
     Args:
         started: When the command started, in Unix seconds; now by default.
+
+    Attributes:
+        cpu_before: CPU seconds that the process had used when the command started.
     """
 
     def __init__(self, started: float | None = None) -> None:
         self.started = time.time() if started is None else started
+        # A command that has its process for itself counts all of it.
+        self.cpu_before = used_by_me().cpu_s if started is None else 0.0
         self._spent: dict[str, float] = {}
         self._step, self._since = PROCESS, self.started
 

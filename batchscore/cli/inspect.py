@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -16,17 +17,28 @@ from batchscore.cli.app import (
     reporting,
     typed,
 )
+from batchscore.system.streams import is_unicode
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from batchscore.runs.history import Unreadable
+    from batchscore.runs.manifest_model import Manifest
     from batchscore.storage.store import Store
 
 
 @click.command()
 @click.argument("where")
+@click.option("--trend", is_flag=True, help="Show rows, times and rejected rows as small plots.")
 @job_options
 @common_options
 def runs(
-    where: str, params: tuple[str, ...], overrides: tuple[str, ...], as_json: bool, debug: bool
+    where: str,
+    trend: bool,
+    params: tuple[str, ...],
+    overrides: tuple[str, ...],
+    as_json: bool,
+    debug: bool,
 ) -> None:
     """List the runs of a job, or of a whole output, newest first.
 
@@ -37,11 +49,24 @@ def runs(
         from batchscore.runs.history import current_runs, read_history
 
         store, slice_ = open_output(where, params, overrides)
-        manifests = read_history(store, slice_, whole=as_json)
-        if as_json:
+        manifests = read_history(store, slice_, whole=as_json and not trend)
+        if trend:
+            _print_trend(store, manifests, as_json)
+        elif as_json:
             print_json([each.document for each in manifests])
         else:
             print_lines(render.history(manifests, current_runs(store, slice_)))
+
+
+def _print_trend(store: Store, history: Sequence[Manifest | Unreadable], as_json: bool) -> None:
+    from batchscore.cli.render.trend import trend, trend_json
+    from batchscore.runs.series import find_series
+
+    jobs = find_series(store, history, {})
+    if as_json:
+        print_json(trend_json(jobs))
+    else:
+        print_lines(trend(jobs, is_unicode(sys.stdout)))
 
 
 @click.command()

@@ -25,6 +25,7 @@ from batchscore.runs.progress import Progress, read_counts, read_stop, request_s
 from batchscore.runs.run_plan import RunPlan
 from batchscore.runs.stalls import Stalls
 from batchscore.runs.submission import Submission
+from batchscore.system.gpu import GpuWatch
 from batchscore.system.imports import uncollected
 from batchscore.worker.spec import RunSpec
 
@@ -58,6 +59,8 @@ class Run:
         written: The plan as its last step reads it.
         spec: What its workers get.
         submission: How its job is found if the run goes on without its launcher, or None.
+        cpu_before: CPU seconds that this process had used when the command started.
+        gpu: What this process sees of the GPU that it uses itself.
     """
 
     plan: Plan
@@ -65,6 +68,8 @@ class Run:
     written: RunPlan
     spec: RunSpec
     submission: Submission | None = None
+    cpu_before: float = 0.0
+    gpu: GpuWatch = field(default_factory=lambda: GpuWatch("cpu"))
 
 
 def watch_run(
@@ -169,6 +174,7 @@ class _Watching:
         counts = read_counts(run.spec.output, run.spec.identity.run)
         if counts.stop_requested and _is_cancelled(run, stop):
             _stop(run, work, stop)
+        run.gpu.look()
         for stall in self.stalls.look(counts.processes):
             _log.warning("%s", stall)
         # The last step of a run that needs no launcher removes the counts.

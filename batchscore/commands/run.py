@@ -32,6 +32,7 @@ from batchscore.errors import (
     RetryError,
     StoppedError,
 )
+from batchscore.finish.accounting import accounted
 from batchscore.finish.closing import remove_work
 from batchscore.finish.finish import (
     failed_manifest,
@@ -39,7 +40,7 @@ from batchscore.finish.finish import (
     submitted_manifest,
     until_now,
 )
-from batchscore.models.process.current import ended
+from batchscore.models.process.current import ended, used_here
 from batchscore.phases import BEAM, PUBLISHED, Stopwatch, by_phase, rounded, start_up_steps, times
 from batchscore.plan import Plan, Work, keeping_kernels, plan_facts, scored_as, settle
 from batchscore.plan.shipping import pack
@@ -59,6 +60,7 @@ from batchscore.runs.segments import expand
 from batchscore.runs.snapshot import snapshot
 from batchscore.runs.submission import Submission
 from batchscore.storage.store import encode_json
+from batchscore.system.gpu import GpuWatch
 from batchscore.system.imports import frozen
 from batchscore.worker.spec import RunIdentity, RunSpec, Shipment
 
@@ -189,15 +191,19 @@ def _unchanged(work: Work, clock: Stopwatch) -> Manifest:
     assert work.base is not None
     steps, own = clock.steps(), times(clock.started_at())
     phases = rounded(by_phase(steps), own["seconds"])
-    return work.base.updated(
-        status="unchanged",
-        published_at=work.base.public_since,
-        **own,
-        phases=phases,
-        start_up_seconds=start_up_steps(steps, phases),
-        stage_seconds={},
-        limited_by=None,
-        timings=None,
+    return (
+        work.base.without("usage")
+        .without("slow")
+        .updated(
+            status="unchanged",
+            published_at=work.base.public_since,
+            **own,
+            phases=phases,
+            start_up_seconds=start_up_steps(steps, phases),
+            stage_seconds={},
+            limited_by=None,
+            timings=None,
+        )
     )
 
 
@@ -251,7 +257,9 @@ def begin(
         raise _name_taken(run)
     identity = RunIdentity(run, lease, plan.score, submission is not None)
     spec = _make_spec(plan, work, identity)
-    return Run(plan, work, written, replace(spec, shipment=shipment), submission)
+    made = replace(spec, shipment=shipment)
+    gpu = GpuWatch(spec.execution.device)
+    return Run(plan, work, written, made, submission, clock.cpu_before, gpu)
 
 
 def _name_taken(run: str) -> RetryError:
@@ -360,7 +368,8 @@ def _close(run: Run, metrics: list[dict[str, Any]]) -> Manifest:
     path = layout.run_file(spec.identity.run, "manifest.json")
     written = spec.output.read(path)
     ended, closed = read_raw(spec.output, spec.identity.run), spec.identity.submitted
-    manifest = (ended if closed else until_now(ended)).updated(beam_metrics=metrics)
+    manifest = ended if closed else _accounted(run, until_now(ended))
+    manifest = manifest.updated(beam_metrics=metrics)
     # The outcome is final, whatever becomes of what is only good to have.
     try:
         # Who took the slice over meanwhile may have taken the run back.
@@ -375,6 +384,12 @@ def _close(run: Run, metrics: list[dict[str, Any]]) -> Manifest:
         return expand(spec.output, manifest)
 
 
+def _accounted(run: Run, manifest: Manifest) -> Manifest:
+    """Returns a manifest with what the run used, this process among it."""
+    mine = used_here().since(run.cpu_before)
+    return accounted(run.spec.output, manifest, mine, run.gpu.to_json())
+
+
 def _record_failure(run: Run, error: BatchscoreError) -> None:
     spec = run.spec
     # Only the command says `retry`; a run that was started, and did not publish, failed.
@@ -383,6 +398,7 @@ def _record_failure(run: Run, error: BatchscoreError) -> None:
     if isinstance(error, StoppedError):
         facts = {"by": error.by, "at": manifest.finished, "exit_code": error.exit_code}
         manifest = manifest.updated(stopped=facts)
+    manifest = _accounted(run, manifest)
     # Where even this cannot be written, the error itself must still be reported.
     with suppress(OSError):
         path = layout.run_file(spec.identity.run, "manifest.json")

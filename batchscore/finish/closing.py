@@ -6,6 +6,7 @@ import logging
 import posixpath
 
 from batchscore.errors import BatchscoreError
+from batchscore.finish.accounting import accounted
 from batchscore.finish.finish import until_now
 from batchscore.runs import layout
 from batchscore.runs.history import read_raw
@@ -44,10 +45,11 @@ def close_run(spec: RunSpec, manifest: Manifest) -> Manifest:
 
 
 def _write_times(store: Store, run: str) -> None:
-    """Has the manifest count the seconds until now, of which the publication took some."""
+    """Has the manifest count the seconds until now, and what its workers used."""
     path = layout.run_file(run, "manifest.json")
     written = store.read(path)
-    store.exchange(path, written, encode_json(until_now(read_raw(store, run)).document))
+    ended = accounted(store, until_now(read_raw(store, run)))
+    store.exchange(path, written, encode_json(ended.document))
 
 
 def _purge(spec: RunSpec) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from batchscore.drift.table import TableProfile
 from batchscore.errors import BatchscoreError, RecordError, RetryError, StoppedError
+from batchscore.finish.accounting import unit_usage
 from batchscore.finish.drift_gate import judge_drift
 from batchscore.finish.judge import judge
 from batchscore.finish.recount import complete_tallies
@@ -317,6 +318,7 @@ def _manifest(spec: RunSpec, result: Result, checks: Sequence[Check], status: st
         "drift": result.drift,
         "profile": result.profile.summary(),
         **_timings(spec, head, fresh, by_phase(plan.spent)),
+        "usage": unit_usage(result.rows, fresh),
         "reused_units": len(records) - len(fresh),
         "units": units,
         "shards": shards,

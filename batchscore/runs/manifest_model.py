@@ -14,9 +14,11 @@ from batchscore.runs.manifest_parts import (
     JudgedCheck,
     ModelFacts,
     RejectedRows,
+    ResourceUsage,
     RowCounts,
     SegmentLists,
     ShardEntry,
+    Slowness,
     Stopped,
     UnitEntry,
 )
@@ -96,6 +98,8 @@ class Manifest:
         stage_seconds: Busy seconds by stage.
         limited_by: What limited the run, or null.
         timings: Where the time of this run's units went, or null if it scored none.
+        usage: What the run used: CPU time, memory, bytes, a GPU.
+        slow: That it took at least twice as long as the last runs like it.
         reused_units: Units of which an earlier run scored the rows.
         beam_metrics: Counters and distributions of Beam. `units_found_finished` counts units that
             were finished when the engine started its work again, and were not scored again.
@@ -161,6 +165,8 @@ class Manifest:
     stage_seconds: dict[str, Any] | None = None
     limited_by: str | None = None
     timings: dict[str, Any] | None = None
+    usage: Maybe[ResourceUsage] = None
+    slow: Maybe[Slowness] = None
     reused_units: Maybe[Count] = None
     beam_metrics: list[Any] = field(default_factory=list)
     units: Annotated[Maybe[list[Any]], Each(UnitEntry)] = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from batchscore.storage.typed import Count, Each, Moment
+from batchscore.storage.typed import Count, Each, Maybe, Moment
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,52 @@ class Stopped:
     at: Moment
     by: str
     exit_code: Count
+
+
+@dataclass(frozen=True)
+class ResourceUsage:
+    """What a run used. Workers note theirs at the end of each of their bundles.
+
+    Args:
+        cpu_seconds: CPU time of all processes of the run, from the command's start. Of a run that
+            went on without its launcher, that of its workers.
+        peak_memory_bytes: Memory that the largest process held at its peak.
+        total_memory_bytes: The peaks of all processes, added up. What they share counts for each.
+        processes: How many worker processes noted what they used; 0 if the launcher scored alone.
+        read_bytes: Sizes of the shards that the run's units read. Of a shard that is read in part,
+            the share of its rows.
+        written_bytes: Sizes of the scored files, rejected rows, lineage and key hashes that the
+            run's units wrote.
+        rejected_share: Rejected rows among those that were to be scored, also of units that were
+            scored before.
+        gpu_memory_bytes: Memory of a GPU in use at most, whoever used it.
+        gpu_busy_share: Share of the time in which the GPUs were at work, while they were looked at.
+    """
+
+    cpu_seconds: Maybe[float] = None
+    peak_memory_bytes: Maybe[Count] = None
+    total_memory_bytes: Maybe[Count] = None
+    processes: Maybe[Count] = None
+    read_bytes: Maybe[Count] = None
+    written_bytes: Maybe[Count] = None
+    rejected_share: Maybe[float] = None
+    gpu_memory_bytes: Maybe[Count] = None
+    gpu_busy_share: Maybe[float] = None
+
+
+@dataclass(frozen=True)
+class Slowness:
+    """That a run took at least twice as long as runs like it.
+
+    Args:
+        median_seconds: The median of their seconds.
+        runs: How many there are: the last published ones, at most ten.
+        times: How many times that the run took.
+    """
+
+    median_seconds: float
+    runs: Count
+    times: float
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from batchscore.errors import StoppedError
 from batchscore.messages.wording import counted, of_count, one_line
 from batchscore.runs import layout
 from batchscore.storage.store import Store, encode_json
-from batchscore.storage.typed import decode
+from batchscore.storage.typed import Count, decode
 from batchscore.units.unit import Unit
 
 _TICK_SECONDS = 1.0
@@ -64,6 +64,25 @@ class Doing:
 
 
 @dataclass(frozen=True)
+class Used:
+    """What a worker process has used.
+
+    Args:
+        cpu_s: Seconds of CPU time, of its model's process too.
+        peak_bytes: Memory that the larger of these processes held at its peak.
+        total_bytes: The peaks of these processes, added up.
+        gpu_bytes: Memory of its GPU in use at most; None without a GPU.
+        gpu_share: Share of the time in which its GPU was at work; None if nobody could tell.
+    """
+
+    cpu_s: float
+    peak_bytes: Count
+    total_bytes: Count
+    gpu_bytes: Count | None = None
+    gpu_share: float | None = None
+
+
+@dataclass(frozen=True)
 class WorkerProgress:
     """What one process of a run last wrote of itself.
 
@@ -74,6 +93,7 @@ class WorkerProgress:
         pid: Its process id there.
         at: When it wrote this, in Unix seconds of its own clock.
         units: What it is on.
+        used: What it has used, noted at the end of a bundle; None before, and in the launcher.
     """
 
     rows: int
@@ -82,6 +102,7 @@ class WorkerProgress:
     pid: int = 0
     at: float = 0.0
     units: list[Doing] = field(default_factory=list)
+    used: Used | None = None
 
 
 @dataclass(frozen=True)
@@ -167,6 +188,7 @@ class Pulse:
         self._rows = self._rejected = 0
         self._last: float | None = None
         self._written: float | None = None
+        self._used: Used | None = None
         with _lock:
             _pulses.add(self)
 
@@ -200,6 +222,11 @@ class Pulse:
             self._look()
             self._write()
 
+    def note_used(self, used: Used) -> None:
+        """Writes what the process has used so far."""
+        self._used = used
+        self._write()
+
     def beat(self) -> None:
         """Writes that the worker lives, where it is on a unit and has not written for a while."""
         is_busy = any(run == self.run for run, _ in list(_doing))
@@ -215,7 +242,8 @@ class Pulse:
             started = [each for (run, _), each in _doing.items() if run == self.run]
         units = [Doing(each.unit.id, _describe(each.unit), *each[1:]) for each in started]
         found = WorkerProgress(
-            self._rows, self._rejected, platform.node(), os.getpid(), time.time(), units
+            *(self._rows, self._rejected, platform.node(), os.getpid(), time.time(), units),
+            self._used,
         )
         path = f"{layout.progress(self.run)}/{self._name}"
         # A count that could not be written is no reason to fail a run.

@@ -39,6 +39,7 @@ class RunFacts:
         finished: When it ended, ISO 8601 in UTC; empty if it did not.
         age_s: Seconds since it ended, or since it started if it did not end.
         seconds: How long it took; None if it did not end.
+        cpu_s: CPU seconds of its processes; None if that is not known.
         rows: Rows of the input; None if that is not known.
         scored: Of these, rows with a score.
         rejected: Of these, rows that were rejected.
@@ -54,6 +55,7 @@ class RunFacts:
     finished: str
     age_s: float
     seconds: float | None = None
+    cpu_s: float | None = None
     rows: int | None = None
     scored: int | None = None
     rejected: int | None = None
@@ -247,6 +249,7 @@ def _facts(run: Manifest | Unreadable, states: Mapping[str, str], now: float) ->
         finished=ended,
         age_s=_seconds_before(now, ended or run.started),
         seconds=run.seconds,
+        cpu_s=run.usage.cpu_seconds if run.usage else None,
         rows=rows.input,
         scored=rows.scored,
         rejected=rows.rejected,

@@ -12,12 +12,12 @@ _GPUS = ("/dev/nvidiactl", "/dev/kfd")
 
 def held_kilobytes() -> int | None:
     """Returns the memory that this process holds; None where the system does not say."""
-    return _kilobytes("/proc/self/status", "VmRSS:")
+    return read_kilobytes("/proc/self/status", "VmRSS:")
 
 
 def usable_kilobytes() -> int | None:
     """Returns the memory of this machine, or of its container if that has less; None if unknown."""
-    total, limit = _kilobytes("/proc/meminfo", "MemTotal:"), _memory_limit()
+    total, limit = read_kilobytes("/proc/meminfo", "MemTotal:"), _memory_limit()
     return total if limit is None or total is None else min(total, limit)
 
 
@@ -26,14 +26,15 @@ def has_room() -> bool:
 
     Where the system does not say so, there is.
     """
-    held, free = held_kilobytes(), _kilobytes("/proc/meminfo", "MemAvailable:")
+    held, free = held_kilobytes(), read_kilobytes("/proc/meminfo", "MemAvailable:")
     limit = _memory_limit()
     if held is None or free is None:
         return True
     return held <= (free if limit is None else min(free, limit - held))
 
 
-def _kilobytes(path: str, name: str) -> int | None:
+def read_kilobytes(path: str, name: str) -> int | None:
+    """Returns what a line of a file of `/proc` says; None where the system does not say."""
     try:
         with open(path, encoding="ascii") as file:
             return next((int(line.split()[1]) for line in file if line.startswith(name)), None)

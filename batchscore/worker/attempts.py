@@ -15,6 +15,7 @@ from batchscore.runs.ledger import enter
 from batchscore.runs.progress import Counts, Pulse
 from batchscore.stages.block import Block, End, settled
 from batchscore.units.unit import Unit
+from batchscore.worker.presence import is_worker, used_so_far
 from batchscore.worker.scoring import UnitOutput, make_attempt, open_unit
 from batchscore.worker.spec import RunSpec
 
@@ -73,7 +74,10 @@ class Attempts:
 
     def complete(self) -> list[str]:
         """Waits for all units that came to their end; returns their records' addresses."""
-        return self._collect(wait=True)
+        ended = self._collect(wait=True)
+        if is_worker(self._spec):
+            self._pulse.note_used(used_so_far(self._spec))
+        return ended
 
     def close(self) -> None:
         """Closes attempts that a failure left open."""

@@ -7,20 +7,45 @@ import threading
 import time
 from functools import cache
 
-from batchscore.runs.progress import beat_all
+from batchscore.models.process.current import used_here
+from batchscore.runs.progress import Used, beat_all
+from batchscore.system.gpu import GpuWatch
 from batchscore.system.processes import here
 from batchscore.worker.log import keep_log, save_log
 from batchscore.worker.spec import RunSpec
 
 _LOOK_SECONDS = 1.0
+_watched: list[GpuWatch] = []
 
 
 def attend(spec: RunSpec) -> None:
     """Keeps the log of a process that is not the launcher's own, and starts the thread."""
-    elsewhere = spec.shipment is not None and spec.shipment.launcher != here()
-    if elsewhere or multiprocessing.parent_process() is not None:
+    if is_worker(spec):
         keep_log(spec)
+        _gpu(spec.execution.device)
         _start()
+
+
+def is_worker(spec: RunSpec) -> bool:
+    """Tells whether this process is not the launcher's own."""
+    elsewhere = spec.shipment is not None and spec.shipment.launcher != here()
+    return elsewhere or multiprocessing.parent_process() is not None
+
+
+def used_so_far(spec: RunSpec) -> Used:
+    """Returns what this worker process has used."""
+    used, gpu = used_here(), _gpu(spec.execution.device)
+    return Used(
+        *(round(used.cpu_s, 3), used.peak_bytes, used.total_bytes),
+        *(gpu.peak_bytes or None, gpu.busy_share),
+    )
+
+
+@cache
+def _gpu(device: str) -> GpuWatch:
+    watch = GpuWatch(device)
+    _watched.append(watch)
+    return watch
 
 
 @cache
@@ -34,4 +59,6 @@ def _tell() -> None:
     while True:
         time.sleep(_LOOK_SECONDS)
         beat_all()
+        for gpu in _watched:
+            gpu.look()
         save_log(now=False)

@@ -46,7 +46,7 @@ SURFACE = {
         *("JOB", *JOB, "--rescore", "--detach", "--on-interrupt", "--engine"),
         *("[-- BEAM OPTIONS]", *EVERY),
     },
-    "runs": {"WHERE", *JOB, *EVERY},
+    "runs": {"WHERE", "--trend", *JOB, *EVERY},
     "show": {"WHERE", "[RUN]", "--logs", *JOB, *EVERY},
     "files": {"WHERE", *JOB, *EVERY},
     "verify": {"WHERE", *JOB, *EVERY},

@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from batchscore.cli.render.times import TIMES, busy_and_help, phases, speed_and_limit, time_rows
+from batchscore.cli.render.times import (
+    TIMES,
+    busy_and_help,
+    phases,
+    speed_and_limit,
+    time_rows,
+    used,
+)
 from batchscore.cli.render.times import duration as duration
 from batchscore.cli.render.times import rate as rate
+from batchscore.cli.render.times import size as size
 from batchscore.finish.drift_gate import describe
 from batchscore.messages.wording import count as count
 from batchscore.messages.wording import counted, one_line
@@ -25,15 +33,6 @@ ROLLED_BACK = "rolled_back"
 _DECISIONS = ("revoked", "discarded", "released", "rollback")
 _REASONS = 5
 _PROFILE = ("count", "nulls", "min", "p05", "p50", "p95", "max")
-
-
-def size(number: float) -> str:
-    """Returns bytes in the largest fitting unit: 6.7 MB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if round(number, 1) < 1000:
-            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
-        number /= 1000
-    return f"{number:.1f} TB"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> list[str]:
@@ -133,6 +132,7 @@ def _worked(manifest: Manifest) -> list[str]:
         *([why] if why else []),
         speed_and_limit(manifest),
         *busy_and_help(manifest),
+        *used(manifest),
     ]
 
 

@@ -34,7 +34,49 @@ def duration(seconds: float) -> str:
 
 def speed_and_limit(manifest: Manifest) -> str:
     """Returns how long a run took, how fast it was, what limited it, and what the model waited."""
-    return f"{duration(manifest.seconds)}, {_speed(manifest)}{_waited(manifest)}"
+    return f"{duration(manifest.seconds)}, {_speed(manifest)}{_waited(manifest)}{_slow(manifest)}"
+
+
+def _slow(manifest: Manifest) -> str:
+    """Returns that a run took much longer than runs like it; empty if it did not."""
+    slow = manifest.slow
+    if slow is None:
+        return ""
+    return (
+        f"; SLOW: {slow.times:g} times the median of the last {slow.runs} runs like it, "
+        f"{duration(slow.median_seconds)}"
+    )
+
+
+def used(manifest: Manifest) -> list[str]:
+    """Returns what the run used, of what is known."""
+    usage = manifest.usage
+    if usage is None:
+        return []
+    found = {
+        "CPU {}": None if usage.cpu_seconds is None else duration(usage.cpu_seconds),
+        "memory {} in the largest process": _size_or_none(usage.peak_memory_bytes),
+        "{} in all": _size_or_none(usage.total_memory_bytes),
+        "read {}": _size_or_none(usage.read_bytes),
+        "wrote {}": _size_or_none(usage.written_bytes),
+        "GPU memory {}": _size_or_none(usage.gpu_memory_bytes),
+        "GPU busy {}": None if usage.gpu_busy_share is None else f"{usage.gpu_busy_share:.0%}",
+    }
+    known = [words.format(value) for words, value in found.items() if value is not None]
+    return [f"used   {', '.join(known)}"] if known else []
+
+
+def _size_or_none(number: int | None) -> str | None:
+    return None if number is None else size(number)
+
+
+def size(number: float) -> str:
+    """Returns bytes in the largest fitting unit: 6.7 MB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if round(number, 1) < 1000:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"
 
 
 def _speed(manifest: Manifest) -> str:
@@ -90,7 +132,7 @@ def times(manifest: Manifest) -> str:
     ran, phases = manifest.status != "unchanged", manifest.phases or {}
     spent = phase_seconds({each: s for each, s in phases.items() if ran or s})
     whole = f"{duration(manifest.seconds)}{f' ({spent})' if spent else ''}"
-    return f"{whole}, {_speed(manifest)}" if ran else whole
+    return f"{whole}, {_speed(manifest)}{_slow(manifest)}" if ran else whole
 
 
 def phase_seconds(phases: Mapping[str, float]) -> str:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from batchscore.models.process import early
 from batchscore.models.process.host import Host
+from batchscore.system.usage import Usage, join, used_by_me
 
 _hosts: list[Host] = []
 
@@ -29,6 +30,11 @@ def dismiss() -> None:
     """Ends the model's process of this process, since all rows were scored, and does not wait."""
     for host in _hosts:
         host.dismiss()
+
+
+def used_here() -> Usage:
+    """Returns what this process used, and the processes that it has started."""
+    return join([used_by_me(), *(host.usage() for host in _hosts)])
 
 
 def end() -> None:

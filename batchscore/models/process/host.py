@@ -14,6 +14,7 @@ from batchscore.models.process.deadly import DeadlyRows
 from batchscore.models.process.keeper import Keeper, OwnKeeper, given_up, hopeless
 from batchscore.models.process.lending import Borrowed, lend
 from batchscore.models.process.started import StartedProcess
+from batchscore.system.usage import Usage
 
 T = TypeVar("T")
 
@@ -131,6 +132,10 @@ class Host:
         """Ends the process, if it is this process's own, as `OwnKeeper.dismiss` does."""
         if self._own is not None:
             self._own.dismiss()
+
+    def usage(self) -> Usage:
+        """Returns what the process used, if it is this process's own; see `OwnKeeper.usage`."""
+        return Usage() if self._own is None else self._own.usage()
 
     def close(self) -> None:
         """Ends the process, if it is this process's own."""

@@ -12,6 +12,7 @@ from batchscore.errors import FailedError
 from batchscore.messages.wording import counted
 from batchscore.models.process.connection import Connection, GoneError
 from batchscore.models.process.started import StartedProcess
+from batchscore.system.usage import Usage, join
 
 _MOST_DEATHS = 64
 """As many rows as kill a process are isolated, each with a few deaths; more end the run."""
@@ -115,6 +116,11 @@ class OwnKeeper:
                 if each is not None:
                     each.close()
             self._dismissed.clear()
+
+    def usage(self) -> Usage:
+        """Returns what its processes used, but for CPU time of those that were waited for."""
+        with self._lock:
+            return join([each.usage() for each in (*self._dismissed, self._started) if each])
 
     def _ready(self) -> Connection:
         if self._root is None:

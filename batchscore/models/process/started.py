@@ -14,6 +14,7 @@ from typing import IO
 
 from batchscore.messages.addresses import redacted_text
 from batchscore.system.processes import has_working_folder
+from batchscore.system.usage import Usage, used_by
 
 TOO_LARGE = 77
 """Exit code of a process that holds more memory than it may; nothing else ends with it."""
@@ -42,6 +43,7 @@ class StartedProcess:
 
     Attributes:
         connection: The first connection; if it is closed, the process ends.
+        used: What it had used when it was killed.
     """
 
     def __init__(self, format: str) -> None:
@@ -49,6 +51,7 @@ class StartedProcess:
         self._started, self._ended = threading.Event(), threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
         self._error: Exception | None = None
+        self.used = Usage()
         self.connection, self._theirs = socket.socketpair()
         threading.Thread(target=self._keep, name="model process", daemon=True).start()
 
@@ -69,7 +72,15 @@ class StartedProcess:
         """Ends it, and does not wait while the system takes its memory back."""
         self._started.wait(_ENDED_SECONDS)
         if self._process is not None and self._process.returncode is None:
+            self.used = used_by(self._process.pid)
             self._process.kill()
+
+    def usage(self) -> Usage:
+        """Returns what it used; without CPU time that is this process's since it was waited for."""
+        if self._process is None:
+            return self.used
+        used = self.used if self.used.cpu_s else used_by(self._process.pid)
+        return used if self._process.returncode is None else used.since(used.cpu_s)
 
     def close(self) -> None:
         """Ends it, and waits until it is gone."""
