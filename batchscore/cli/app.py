@@ -169,6 +169,7 @@ def reporting(as_json: bool, debug: bool, noted: Noted = _nothing) -> Iterator[N
     """Ends in one message and the error's exit code, whatever goes wrong inside."""
     _set_up_logging(debug)
     try:
+        _require_guard()
         yield
     except (click.ClickException, click.exceptions.Exit):
         raise
@@ -177,6 +178,16 @@ def reporting(as_json: bool, debug: bool, noted: Noted = _nothing) -> Iterator[N
         _print_failure(error, failure, as_json, debug)
         noted(failure)
         raise click.exceptions.Exit(failure["exit_code"]) from error
+
+
+def _require_guard() -> None:
+    """Raises InvalidError in a process that was started to work, and imports what started it."""
+    processes = sys.modules.get("multiprocessing.process")
+    if processes and getattr(processes.current_process(), "_inheriting", False):
+        raise InvalidError(
+            "this script runs the command again in each worker process, which imports it: call "
+            'the command under if __name__ == "__main__":, or call bs.run, which needs no such line'
+        )
 
 
 def require_folder() -> None:

@@ -160,7 +160,7 @@ def inspect(path: str, every: bool, as_json: bool, debug: bool) -> None:
 def save(
     path: str, folder: str, outputs: str | None, as_json: bool, debug: bool, **asked: Any
 ) -> None:
-    """Write a model folder of a model file and of rows that it was trained on.
+    """Write a model folder of a model file and rows of its training.
 
     The folder holds the file, a card, golden rows with the framework's own scores, and the
     profile that drift is measured against. It appears in one step, or not at all.

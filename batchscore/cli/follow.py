@@ -70,7 +70,7 @@ def status(
     as_json: bool,
     debug: bool,
 ) -> None:
-    """Show the last run of each job, what is under way, and which slices wait for a person.
+    """Show the last run of each job, and what waits for a person.
 
     WHERE is a job file (with --param), an output, or a folder of outputs. Changes nothing.
     """
@@ -137,7 +137,7 @@ def wait(
     as_json: bool,
     debug: bool,
 ) -> None:
-    """Wait until a run has ended, by default the one under way, and end with its exit code.
+    """Wait for the run under way, or for RUN; end with its exit code.
 
     WHERE is a job file (with --param) or an output. A run that nobody works on any more is closed
     as failed. Ctrl-C leaves the run alone.

@@ -170,6 +170,33 @@ def test_help_imports_nothing_heavy(args: list[str]) -> None:
     assert len(done.stdout.splitlines()) > 1
 
 
+@pytest.mark.parametrize("group", [(), ("model",)], ids=["batchscore", "model"])
+def test_a_list_of_commands_cuts_no_description(group: tuple[str, ...]) -> None:
+    """Each command's line says all of its first sentence, on a terminal of 80 columns."""
+    printed = factory.run_cli(*group, "--help").stdout
+    lines = printed.partition("Commands:\n")[2].splitlines()
+    assert len(lines) >= 2
+    assert [line for line in lines if "..." in line] == []
+
+
+def test_a_script_that_its_workers_run_again_is_shown_the_guard(tmp_path: Path) -> None:
+    """A worker imports the script that started it; the message names the line that it lacks."""
+    factory.write_job(tmp_path, {"runtime.workers": 2})
+    call = "cli(['run', 'job.yaml', f'--set=output.path=out{os.getpid()}'])"
+    (tmp_path / "script.py").write_text(f"import os\nfrom batchscore.cli import cli\n{call}\n")
+    done = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert 'call the command under if __name__ == "__main__":, or call bs.run' in done.stderr
+    assert "defect" not in done.stderr
+
+
 def test_runs_lists_the_newest_first(tmp_path: Path) -> None:
     """`runs` has a line a run, of a job or of a whole output, the newest first, and marks it."""
     job = factory.write_job(tmp_path)
