@@ -26,7 +26,8 @@ from batchscore.cli.app import (
 from batchscore.cli.interrupts import ON_INTERRUPT, OnInterrupt, stop_on_signals
 from batchscore.cli.watch import show_progress
 from batchscore.commands.guess import start_early
-from batchscore.phases import IMPORTS, INPUT, JOB
+from batchscore.commands.textfile import Textfile, textfile
+from batchscore.phases import IMPORTS, INPUT, JOB, Stopwatch, times
 from batchscore.system.allocators import keep_memory_of_arrow, share_arenas
 from batchscore.system.imports import uncollected
 
@@ -102,6 +103,12 @@ def check(
     help="What Ctrl-C or SIGTERM does to a run on a cluster: ask (on a terminal, else cancel), "
     "cancel, or leave it running.",
 )
+@click.option(
+    "--metrics",
+    type=click.Path(),
+    metavar="FILE.prom",
+    help="At the end, write metrics for Prometheus's node exporter.",
+)
 @engine_options
 @common_options
 def run(
@@ -111,6 +118,7 @@ def run(
     rescore: bool,
     detach: bool,
     on_interrupt: OnInterrupt,
+    metrics: str | None,
     engine: str | None,
     beam_options: tuple[str, ...],
     as_json: bool,
@@ -121,12 +129,13 @@ def run(
     clock.enter(IMPORTS)
     share_arenas()
     keep_memory_of_arrow()
-    notifier = _Notifier()
+    ending = _Ending(clock)
     with (
-        reporting(as_json, debug, notifier.tell),
+        reporting(as_json, debug, ending.tell),
         stop_on_signals(on_interrupt) as (stop, question),
     ):
         require_folder()
+        ending.textfile = textfile(metrics)
         overrides = _with_engine(overrides, engine)
         start_early(job, params, overrides, loads=rescore)
         with uncollected():
@@ -137,7 +146,7 @@ def run(
             from batchscore.runs.submission import SUBMITTED
 
         clock.enter(JOB)
-        loaded = notifier.job = load_job(job, params, overrides)
+        loaded = ending.job = load_job(job, params, overrides)
         clock.enter(INPUT)
         plan = make_plan(loaded)
         with show_progress(as_json, question) as watch, redirect_stdout(sys.stderr):
@@ -156,23 +165,42 @@ def run(
             print_lines(render_summary.unchanged(manifest, output, show), kept=True)
         else:
             print_lines(render_summary.summary(manifest, output, show), kept=True)
-    notifier.tell(result)
+    ending.tell(result)
     raise click.exceptions.Exit(result["exit_code"])
 
 
-class _Notifier:
-    """Runs the program of a job's `notify` with how the run ended, once the job is known."""
+class _Ending:
+    """What follows the end of a run, once its job is known: metrics, and the job's `notify`.
 
-    job: LoadedJob | None = None
+    Args:
+        clock: Has measured the command's time.
+    """
+
+    def __init__(self, clock: Stopwatch) -> None:
+        self._clock = clock
+        self.job: LoadedJob | None = None
+        self.textfile: Textfile | None = None
 
     def tell(self, result: dict[str, Any]) -> None:
-        """Runs the program where the job wants it for this status; a failure is a warning."""
-        if self.job is None or self.job.job.notify is None:
+        """Writes and starts what is wanted for this result; a failure is a warning."""
+        if self.job is None:
             return
-        from batchscore.commands.notify import Program, tell
-
+        if self.textfile is not None:
+            _warn(self._write(self.textfile, self.job, result))
         notify = self.job.job.notify
-        if result["status"] in notify.on:
-            problem = tell(Program(notify, self.job.base), json_text(result))
-            if problem is not None:
-                click.echo(printable(f"WARNING  {problem}"), err=True)
+        if notify is not None and result["status"] in notify.on:
+            from batchscore.commands.notify import Program, tell
+
+            _warn(tell(Program(notify, self.job.base), json_text(result)))
+
+    def _write(self, file: Textfile, job: LoadedJob, result: dict[str, Any]) -> str | None:
+        from batchscore.runs.layout import slice_id
+
+        # A run that failed has no more than its message.
+        spent = times(self._clock.started_at())
+        return file.write(job.job.name, slice_id(job.job.name, job.params), {**spent, **result})
+
+
+def _warn(problem: str | None) -> None:
+    if problem is not None:
+        click.echo(printable(f"WARNING  {problem}"), err=True)

@@ -43,7 +43,7 @@ SURFACE = {
     },
     "check": {"JOB", *JOB, "--probe", "--engine", "[-- BEAM OPTIONS]", *EVERY},
     "run": {
-        *("JOB", *JOB, "--rescore", "--detach", "--on-interrupt", "--engine"),
+        *("JOB", *JOB, "--rescore", "--detach", "--on-interrupt", "--metrics", "--engine"),
         *("[-- BEAM OPTIONS]", *EVERY),
     },
     "runs": {"WHERE", "--trend", *JOB, *EVERY},
