@@ -33,7 +33,19 @@ def as_batch(data: Any, what: str) -> pa.RecordBatch:
     chunks = table.combine_chunks().to_batches()
     if len(chunks) > 1:
         raise InputError(f"{what}: too large for one batch; give fewer rows")
-    return chunks[0] if chunks else _no_rows(table.schema)
+    return _writable(chunks[0]) if chunks else _no_rows(table.schema)
+
+
+def _writable(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Returns rows whose categories Arrow can take and write: Polars has them as views."""
+    for place, column in enumerate(batch.columns):
+        if not isinstance(column, pa.DictionaryArray):
+            continue
+        if pa.types.is_string_view(column.type.value_type):
+            values = column.dictionary.cast(pa.large_string())
+            made = pa.DictionaryArray.from_arrays(column.indices, values)
+            batch = batch.set_column(place, batch.schema.names[place], made)
+    return batch
 
 
 def _no_rows(schema: pa.Schema) -> pa.RecordBatch:

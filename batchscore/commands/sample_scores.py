@@ -151,9 +151,22 @@ def load_back(folder: Path, draft: Draft) -> Calls:
 
 
 def golden_of(
-    rows: pa.RecordBatch, own: Block, draft: Draft, loaded: Calls, tolerance: float
+    rows: pa.RecordBatch,
+    own: Block,
+    draft: Draft,
+    loaded: Calls,
+    tolerance: float,
+    if_differs: str,
 ) -> pa.RecordBatch:
     """Returns golden rows with their outputs, after a look at whether all ways give the same.
+
+    Args:
+        rows: The sample.
+        own: Its outputs, by the model in memory.
+        draft: What is known of the model.
+        loaded: The model that was loaded from the folder.
+        tolerance: The largest difference.
+        if_differs: What to do if it is larger.
 
     Raises:
         ModelError: The loaded network gives other outputs, or a row's depend on other rows.
@@ -162,10 +175,8 @@ def golden_of(
     gap = _gap(every, _arrays(own))
     if gap > tolerance:
         raise ModelError(
-            f"the model that was built again from its weights gives scores that differ by "
-            f"{gap:.3g}; the tolerance is {tolerance:g}. Give the args that it was built with, "
-            "keep what scores depend on in parameters or registered buffers, and draw no random "
-            "numbers in forward"
+            "the model that was loaded from the folder gives the sample's rows scores that differ "
+            f"by {gap:.3g} from the model in memory; the tolerance is {tolerance:g}. {if_differs}"
         )
     places_g = golden_places(rows.select(draft.read))
     chosen = golden_rows(rows.select(draft.read), places_g)

@@ -133,7 +133,7 @@ def save_model(
         OutputError: The folder is there already, or cannot be written.
     """
     target = require_new(os.fspath(folder), overwrite)
-    asked = Asked(args, features, columns, inputs, outputs, call)
+    asked = Asked(args, features, columns, inputs, outputs, call, sample)
     if isinstance(model, str | os.PathLike):
         saver, model = open_model_file(os.fspath(model))
     else:
@@ -156,7 +156,8 @@ def save_model(
         own = score_all(rows, draft, calls, "sample")
         card |= {**described, "outputs": declared_outputs(own, draft)}
         card["inputs"] = _with_columns(described["inputs"], draft, rows.schema)
-        return _written(target, card, files, Sampled(rows, own, draft, rest, steps))
+        made = Sampled(rows, own, draft, rest, steps, saver.if_differs)
+        return _written(target, card, files, made)
 
 
 def _with_columns(inputs: Mapping[str, Any], draft: Draft, schema: pa.Schema) -> dict[str, Any]:
@@ -179,6 +180,7 @@ class Sampled:
         draft: What is known of the model.
         reference: Rows that drift is measured against.
         steps: What a job does to the outputs.
+        if_differs: What to do if the model gives other scores once it is loaded.
     """
 
     rows: pa.RecordBatch
@@ -186,6 +188,7 @@ class Sampled:
     draft: Draft
     reference: pa.RecordBatch
     steps: tuple[AnyStep, ...]
+    if_differs: str
 
 
 def _written(
@@ -195,7 +198,7 @@ def _written(
     with _replacing(target) as staging:
         write_model_folder(str(staging), card, files)
         loaded = load_back(staging, of.draft)
-        golden = golden_of(of.rows, of.own, of.draft, loaded, card["tolerance"])
+        golden = golden_of(of.rows, of.own, of.draft, loaded, card["tolerance"], of.if_differs)
         files["golden.parquet"] = _parquet(golden)
         files["profile.parquet"] = reference_of(
             of.reference, of.draft, loaded, card["outputs"], of.steps

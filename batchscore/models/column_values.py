@@ -31,6 +31,16 @@ def floats(column: pa.Array | pa.ChunkedArray) -> NDArray[np.float64]:
     return filled_with(plain_values(column).cast(pa.float64(), safe=False), math.nan)
 
 
+def nearest_floats(column: pa.Array) -> pa.Array:
+    """Returns numbers as float64: of a decimal the nearest one, as Python and pandas make it.
+
+    Arrow's own cast of a decimal is off by a bit for one value in five.
+    """
+    if pa.types.is_decimal(column.type):
+        return column.cast(pa.string()).cast(pa.float64())
+    return column.cast(pa.float64(), safe=False)
+
+
 def plain_values(column: pa.Array) -> pa.Array:
     """Return values without a dictionary, and large strings in place of views."""
     # Arrow can neither take nor look up views.

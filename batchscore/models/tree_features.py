@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from batchscore.columnar.arrays import raw_values, to_numpy
-from batchscore.models.column_values import plain_values
+from batchscore.models.column_values import nearest_floats, plain_values
 from batchscore.models.validate import Frozen
 from batchscore.models.vocabulary import ABSENT, HasVocabulary, Vocabulary
 
@@ -39,7 +39,7 @@ class Plain(Frozen):
         """Returns the numbers (b,), which may be the column's own memory."""
         column = plain_values(column)
         if pa.types.is_decimal(column.type) or pa.types.is_null(column.type):
-            column = column.cast(pa.float64(), safe=False)
+            column = nearest_floats(column)
         has_gaps = bool(column.null_count) or self.missing is not None
         with np.errstate(over="ignore"):
             # From the column's own type in one step, since a second rounding may change a bit.

@@ -232,7 +232,7 @@ BAD_MODELS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "views": (lambda net: net.Overlapping().eval(), "memory of its own"),
     "NaN": (lambda net: net.Net(shift=float("nan")).eval(), "500 rows of 500 cannot be scored"),
     "bare": (lambda net: nn.Sequential(nn.Linear(2, 1)).eval(), "class of your own at the top"),
-    "untold": (lambda net: net.Net(shift=1.0).eval(), "built again .* differ by 1;"),
+    "untold": (lambda net: net.Net(shift=1.0).eval(), "differ by 1 from .* Give the args"),
     "rows together": (lambda net: net.Centred().eval(), "Combine no rows in forward"),
     "outputs": (lambda net: net.Tied().eval(), "without 'score'"),
     "other files": (

@@ -68,6 +68,7 @@ class Asked:
         inputs: What the sample does not show of an input.
         outputs: Names of the outputs.
         call: What of the model is called, as the card says it.
+        sample: The sample as it was given.
     """
 
     args: Mapping[str, Any] | None
@@ -76,6 +77,7 @@ class Asked:
     inputs: Mapping[str, Mapping[str, Any]] | None
     outputs: Sequence[str]
     call: Mapping[str, Any] | None
+    sample: Any = None
 
 
 class Saver(ABC):
@@ -85,6 +87,8 @@ class Saver(ABC):
     """What of `Asked` does not go with it."""
     takes_paths: bool = False
     """Whether it takes a model file as its path, and looks at it itself."""
+    if_differs: str = "Give as sample rows of the training's columns and types"
+    """What to do if the model gives other scores once it is loaded."""
 
     def refuse_unused(self, asked: Asked) -> None:
         """Raises ArgumentError where something is given that means nothing for the model."""

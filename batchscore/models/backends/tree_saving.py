@@ -18,7 +18,7 @@ from batchscore.models.backends.facts import DEFAULT_OUTPUT, FileColumn, Inputs,
 from batchscore.models.backends.saving import Asked, Draft, draft_of_features
 from batchscore.models.backends.tree_calls import TreeCall
 from batchscore.models.card import ModelCall
-from batchscore.models.column_values import plain_values
+from batchscore.models.column_values import nearest_floats, plain_values
 from batchscore.models.features import dump_features
 from batchscore.models.file_columns import features_of, is_named
 from batchscore.models.text_features import Verbatim
@@ -209,5 +209,5 @@ def column_values(column: pa.Array) -> Array:
     """Returns the numbers (b,) of a column, NaN for null."""
     column = plain_values(column)
     if column.null_count or pa.types.is_decimal(column.type):
-        return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False))
+        return np.asarray(nearest_floats(column).to_numpy(zero_copy_only=False))
     return to_numpy(column)

@@ -177,7 +177,10 @@ _loss._loss CyHalfTweedieLossIdentity CyHuberLoss CyPinballLoss
 linear_model._sgd_fast EpsilonInsensitive Hinge Huber Log ModifiedHuber
 linear_model._sgd_fast SquaredEpsilonInsensitive SquaredHinge SquaredLoss
 """)
+GAP = "pandas.api.typing.NAType"
+"""The type of `pd.NA`, of which there is one value: an imputer may look for it."""
 BUILT_AGAIN = (
+    GAP,
     "scipy.interpolate._bsplines.BSpline",
     "sklearn.neighbors._ball_tree.BallTree",
     "sklearn.neighbors._kd_tree.KDTree",

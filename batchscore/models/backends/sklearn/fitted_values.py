@@ -21,40 +21,68 @@ Names = Sequence[str] | None
 
 
 @dataclass
+class Known:
+    """What steps know of a column.
+
+    Args:
+        values: The values that they tell apart, each once.
+        has_none: Whether one of them is None.
+        are_objects: Whether numbers or booleans were Python's own objects.
+    """
+
+    values: dict[Any, None] = field(default_factory=dict)
+    has_none: bool = False
+    are_objects: bool = False
+
+
+@dataclass
 class FittedValues:
     """What was found.
 
     Args:
-        by_column: Values by the column that they are of.
-        anywhere: Those of steps whose columns are not known.
-        takes_none: Whether a gap among texts is None and not NaN.
+        by_column: By the column that it is of.
+        anywhere: Of steps whose columns are not known.
         unused: Columns that nothing reads.
         free: Columns of free texts.
     """
 
-    by_column: dict[str, dict[Any, None]] = field(default_factory=dict)
-    anywhere: dict[Any, None] = field(default_factory=dict)
-    takes_none: bool = False
+    by_column: dict[str, Known] = field(default_factory=dict)
+    anywhere: Known = field(default_factory=Known)
     unused: set[str] = field(default_factory=set)
     free: set[str] = field(default_factory=set)
 
     def of(self, column: str) -> tuple[Any, ...]:
         """Returns the values of a column, each once."""
-        return tuple({**self.by_column.get(column, {}), **self.anywhere})
+        return tuple({**self._of(column).values, **self.anywhere.values})
+
+    def takes_none(self, column: str) -> bool:
+        """Tells whether a gap of a column is None and not NaN."""
+        return self._of(column).has_none or self.anywhere.has_none
+
+    def are_objects(self, column: str) -> bool:
+        """Tells whether numbers or booleans of a column were Python's own objects."""
+        return self._of(column).are_objects
+
+    def _of(self, column: str) -> Known:
+        return self.by_column.get(column, Known())
 
     def add(self, columns: Names, place: int, values: Iterable[Any]) -> None:
         """Adds the values of the column at a place."""
         known = [*values]
-        self.takes_none |= any(each is None for each in known)
-        kept = dict.fromkeys(_plain(each) for each in known if _is_value(each))
-        if columns is None or place >= len(columns):
-            self.anywhere |= kept
-        else:
-            self.by_column.setdefault(columns[place], {}).update(kept)
+        found = self.anywhere
+        if columns is not None and place < len(columns):
+            found = self.by_column.setdefault(columns[place], Known())
+        found.has_none |= any(each is None for each in known)
+        found.are_objects |= any(isinstance(each, bool | int | float) for each in known) and (
+            isinstance(values, np.ndarray) and values.dtype == object
+        )
+        found.values |= dict.fromkeys(_plain(each) for each in known if _is_value(each))
 
 
 def _is_value(value: Any) -> bool:
-    return value is not None and value == value  # NaN is not equal to itself
+    import pandas as pd
+
+    return not pd.isna(value)
 
 
 def _plain(value: Any) -> Any:
@@ -117,7 +145,6 @@ def _categories(each: Any) -> list[Array]:
 
 
 def _imputed(each: Any, names: Names, found: FittedValues) -> Names:
-    found.takes_none |= each.missing_values is None
     for place, value in enumerate(each.statistics_):
         found.add(names, place, [value, each.missing_values])
     is_same = each.indicator_ is None and names is not None

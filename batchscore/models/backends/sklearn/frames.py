@@ -46,6 +46,8 @@ class FrameColumn:
         unseen: What becomes of a value beyond `values`: the pipeline gets one that it does not
             know (`own`), or the row is rejected.
         is_read: Whether the pipeline reads the column.
+        is_object: Whether numbers or booleans were Python's own objects, among which None is a
+            value and no gap.
     """
 
     name: str
@@ -55,6 +57,7 @@ class FrameColumn:
     nulls: Nulls = "keep"
     unseen: Literal["own", "reject"] = "own"
     is_read: bool = True
+    is_object: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,9 @@ class TrainingFrame:
     def one_type(self) -> str | None:
         """The type of all columns, if they are floats that the pipeline reads."""
         kinds = {each.type for each in self.columns}
-        plain = all(each.values is None and each.is_read for each in self.columns)
+        plain = all(
+            each.values is None and each.is_read and not each.is_object for each in self.columns
+        )
         kind = next(iter(kinds)) if len(kinds) == 1 and plain else ""
         return kind if kind in _TYPES and kind.startswith("float") else None
 
@@ -156,12 +161,15 @@ class TrainingFrame:
 
 
 def _is_whole(column: FrameColumn) -> bool:
-    return column.values is None and not column.type.startswith("float")
+    is_plain = column.values is None and not column.is_object
+    return is_plain and not column.type.startswith("float")
 
 
 def _column(column: FrameColumn, value_b: Array, has_gaps: bool) -> Any:
     import pandas as pd
 
+    if column.is_object:
+        return pd.Series(_objects(column, value_b), dtype=object)
     if column.values is None and column.type in _TYPES:
         kind = "float64" if has_gaps and _is_whole(column) else column.type
         with np.errstate(over="ignore", invalid="ignore"):
@@ -180,6 +188,17 @@ def _column(column: FrameColumn, value_b: Array, has_gaps: bool) -> Any:
     texts[:] = [*known, UNKNOWN_TEXT, None if column.null == "none" else np.nan]
     # pandas would make its own type of texts, in which a gap is always NaN.
     return pd.Series(texts[place_b], dtype=object)
+
+
+def _objects(column: FrameColumn, value_b: Array) -> Array:
+    """Returns numbers or booleans as Python's own objects."""
+    gap_b = np.isnan(value_b)
+    if column.values is not None:
+        known = np.array([*column.values, _unknown(column.values)], np.float64)
+        value_b = known[np.where(gap_b, 0, np.clip(value_b, 0, len(known) - 1)).astype(np.int64)]
+    made_b = np.where(gap_b, 0, value_b).astype(column.type).astype(object)
+    made_b[gap_b] = None if column.null == "none" else np.nan
+    return made_b
 
 
 def _unknown(known: Sequence[Any]) -> Any:
@@ -240,6 +259,8 @@ def _loaded(found: Mapping[str, Any]) -> FrameColumn:
         and made.nulls in ("keep", "reject")
         and made.unseen in ("own", "reject")
         and isinstance(made.is_read, bool)
+        and isinstance(made.is_object, bool)
+        and (made.type in _TYPES or not made.is_object)
         and len({type(each) for each in made.values or ()} - {str}) <= 1
     )
     if not fits:

@@ -23,14 +23,23 @@ from batchscore.models.backends.sklearn.fitted_values import FittedValues, fitte
 from batchscore.models.backends.sklearn.frames import FrameColumn, Null, TrainingFrame
 from batchscore.models.backends.sklearn.node_checks import VECTORIZERS
 from batchscore.models.backends.sklearn.predictor import PipelinePredictor
-from batchscore.models.column_values import TEXTS, plain_type, plain_values
+from batchscore.models.column_values import TEXTS, nearest_floats, plain_type, plain_values
 
+_EXACT = 1 << 53
 _STRANGE = 123_456_789
 """A whole number that no category is, beyond those of the sample."""
 
 
-def frame_of(estimator: Any, rows: pa.RecordBatch, names: Sequence[str]) -> TrainingFrame:
+def frame_of(
+    estimator: Any, rows: pa.RecordBatch, names: Sequence[str], sample: Any = None
+) -> TrainingFrame:
     """Returns the frame of a pipeline, by the types of rows of its training.
+
+    Args:
+        estimator: The pipeline.
+        rows: The sample.
+        names: Of the columns that the pipeline reads.
+        sample: The sample as it was given, which may be pandas' own.
 
     Raises:
         InputError: A column is missing, or of a type that no pipeline takes.
@@ -38,7 +47,8 @@ def frame_of(estimator: Any, rows: pa.RecordBatch, names: Sequence[str]) -> Trai
     """
     is_array = not hasattr(estimator, "feature_names_in_")
     known = fitted_values(estimator, names)
-    columns = tuple(_column(each, rows, known) for each in names)
+    given = sample if is_pandas(sample) else {}
+    columns = tuple(_column(each, rows, known, given.get(each)) for each in names)
     return TrainingFrame(columns, is_array, reads_series(estimator))
 
 
@@ -50,7 +60,7 @@ def reads_series(estimator: Any) -> bool:
     return type(each).__name__ in VECTORIZERS
 
 
-def _column(name: str, rows: pa.RecordBatch, known: FittedValues) -> FrameColumn:
+def _column(name: str, rows: pa.RecordBatch, known: FittedValues, given: Any) -> FrameColumn:
     if name in known.unused:
         return FrameColumn(name, is_read=False)
     if name not in rows.schema.names:
@@ -62,8 +72,9 @@ def _column(name: str, rows: pa.RecordBatch, known: FittedValues) -> FrameColumn
     kind = plain_type(column.type)
     if name in known.free:
         return FrameColumn(name, "free", nulls="reject")
-    null: Null = "none" if known.takes_none else "nan"
-    if isinstance(column, pa.DictionaryArray):
+    null: Null = "none" if known.takes_none(name) else "nan"
+    # A gap of pandas' categories is never None, and one of Polars' is.
+    if isinstance(column, pa.DictionaryArray) and (null == "nan" or given is not None):
         own = dict.fromkeys([*column.dictionary.to_pylist(), *known.of(name)])
         return FrameColumn(name, "category", _same(name, [*own]), null)
     if any(test(kind) for test in TEXTS):
@@ -71,10 +82,13 @@ def _column(name: str, rows: pa.RecordBatch, known: FittedValues) -> FrameColumn
         # A column that nothing tells apart has values all the same.
         return FrameColumn(name, "text", tuple(texts) or ("",), null)
     if pa.types.is_boolean(kind):
-        return FrameColumn(name, "bool")
+        is_object = known.are_objects(name)
+        null = null if is_object else "nan"
+        return _typed(FrameColumn(name, "bool", null=null, is_object=is_object), given)
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        _require_exact(name, known)
         names = {"halffloat": "float16", "float": "float32", "double": "float64"}
-        return FrameColumn(name, names.get(str(kind), str(kind)))
+        return _typed(FrameColumn(name, names.get(str(kind), str(kind))), given)
     if pa.types.is_decimal(kind) or pa.types.is_null(kind):
         return FrameColumn(name, "float64")
     raise InputError(
@@ -83,12 +97,37 @@ def _column(name: str, rows: pa.RecordBatch, known: FittedValues) -> FrameColumn
     )
 
 
-def _same(name: str, values: list[Any]) -> Any:
-    kinds = {type(each) for each in values}
-    if kinds not in ({str}, {int}):
+def _require_exact(name: str, known: FittedValues) -> None:
+    """Requires what an encoder tells apart to be numbers that a float64 holds."""
+    large = [each for each in known.of(name) if isinstance(each, int) and abs(each) > _EXACT]
+    if len(large) > 1:  # one alone is what an imputer fills in
         raise InputError(
-            f"sample: column {name!r} has categories of {len(kinds)} types; expected texts, or "
-            "whole numbers: train on such categories"
+            f"sample: column {name!r} holds categories that are whole numbers beyond 2**53, such "
+            f"as {large[0]}, which are no longer exact as numbers; train on texts of them"
+        )
+
+
+def is_pandas(sample: Any) -> bool:
+    """Tells whether rows are a DataFrame of pandas."""
+    return type(sample).__name__ == "DataFrame" and type(sample).__module__.startswith("pandas")
+
+
+def _typed(column: FrameColumn, given: Any) -> FrameColumn:
+    """Returns a column of numbers with what Arrow does not tell of pandas' own one."""
+    if given is not None and str(given.dtype) == "boolean":
+        return replace(column, type="float64")  # which scikit-learn makes of it, gaps or none
+    if given is None or given.dtype != object:
+        return column
+    null: Null = "none" if any(each is None for each in given) else "nan"
+    return replace(column, is_object=True, null=null)
+
+
+def _same(name: str, values: list[Any]) -> Any:
+    kinds = sorted({type(each).__name__ for each in values})
+    if kinds not in (["int"], ["str"]):
+        raise InputError(
+            f"sample: column {name!r} has categories of type {' and '.join(kinds) or 'null'}; "
+            "expected texts, or whole numbers: train on such categories"
         )
     return tuple(values)
 
@@ -114,7 +153,8 @@ def with_policies(
         tried = partial(_takes, predictor, texts, row_f, place)
         if not tried(np.nan):
             each = replace(each, nulls="reject")
-        if not tried(_strange(each, row_f[place])):
+        is_flag = pa.types.is_boolean(rows.column(each.name).type)
+        if not is_flag and not tried(_strange(each, row_f[place])):
             each = replace(each, unseen="reject", values=each.values or _whole(each, known))
         settled[each.name] = each
     columns = tuple(settled.get(each.name, each) for each in frame.columns)
@@ -124,12 +164,13 @@ def with_policies(
 def _strange(column: FrameColumn, value: float) -> float:
     if column.values is not None:
         return float(len(column.values))
-    if column.type == "bool" or not np.isfinite(value):
+    if not np.isfinite(value):
         return value
     if not column.type.startswith("float"):
         most = np.iinfo(column.type).max
         return float(min(_STRANGE, most if value != most else most - 1))
-    return float(value) + _STRANGE + 0.5
+    # The largest float16 is 65,504.
+    return float(value) + 0.5 + (1_000 if column.type == "float16" else _STRANGE)
 
 
 def _takes(
@@ -146,7 +187,8 @@ def _takes(
 
 def _whole(column: FrameColumn, known: FittedValues) -> tuple[int, ...]:
     values = [*known.of(column.name)]
-    if not values or not all(isinstance(each, int) for each in values):
+    is_float = column.type.startswith("float")
+    if is_float or not values or not all(isinstance(each, int) for each in values):
         raise InputError(
             f"sample: column {column.name!r} holds categories that are {column.type}, and an "
             "encoder of it refuses others; give the encoder handle_unknown, such as 'ignore', or "
@@ -179,24 +221,34 @@ def _one_text(frame: TrainingFrame, rows: pa.RecordBatch) -> dict[str, Texts]:
     return found
 
 
-def own_rows(rows: pa.RecordBatch, frame: TrainingFrame) -> Any:
-    """Returns rows as a frame of training's types, by pandas itself; or as an array."""
+def own_rows(rows: pa.RecordBatch, frame: TrainingFrame, sample: Any = None) -> Any:
+    """Returns rows as a frame of training's types, by pandas itself; or as an array.
+
+    Args:
+        rows: The rows.
+        frame: What the pipeline takes.
+        sample: The rows as they were given: a frame of pandas is taken as it is.
+    """
     import pandas as pd
 
+    has_names = is_pandas(sample) and not (frame.is_array or frame.is_series)
+    if has_names and all(each.name in sample for each in frame.read):
+        absent = {each.name: np.nan for each in frame.columns if each.name not in sample}
+        return sample.assign(**absent)[[each.name for each in frame.columns]]
     made: dict[str, Any] = {}
     for each in frame.columns:
         if not each.is_read:
             made[each.name] = np.full(rows.num_rows, np.nan)
             continue
         column = rows.column(each.name)
-        if isinstance(column, pa.DictionaryArray):
+        if each.type == "category":
             made[each.name] = pd.Categorical(column.to_pylist(), [*(each.values or ())])
-        elif each.type in ("text", "free"):
+        elif each.type in ("text", "free") or each.is_object:
             gap = None if each.null == "none" else np.nan
-            texts = [gap if text is None else text for text in plain_values(column).to_pylist()]
-            made[each.name] = pd.Series(texts, dtype=object)
+            values = [gap if value is None else value for value in column.to_pylist()]
+            made[each.name] = pd.Series(values, dtype=object)
         elif column.null_count or pa.types.is_decimal(column.type):
-            made[each.name] = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+            made[each.name] = nearest_floats(column).to_numpy(zero_copy_only=False)
         else:
             made[each.name] = to_numpy(column)
     if frame.is_series:

@@ -93,13 +93,14 @@ class SklearnSaver(Saver):
         estimator = _estimator(model)
         names, name = _names(estimator, rows, asked), next(iter(asked.columns or {}), INPUT)
         content = _dumped(estimator)
-        frame = frame_of(estimator, rows, names)
+        frame = frame_of(estimator, rows, names, asked.sample)
         found = replace(read_skops_file(content), frame=frame)
-        results = _results(estimator, found, rows)
+        given = own_rows(rows, frame, asked.sample)
+        results = _results(estimator, found, given[:_TRIED_ROWS])
         found = replace(found, results=results)
         call = settle_results(call_of_card(asked), found.role, results)
         frame = with_policies(frame, predictor_of(built(found), found, call, 1), rows, estimator)
-        whole = _packed(content, dump_frame(frame, results, _means(estimator, rows, frame)))
+        whole = _packed(content, dump_frame(frame, results, _means(estimator, given, frame)))
         made = read_skops_file(whole)
         members = tuple(
             feature_of("sample", each.name, each, "float64") for each in frame.file_columns
@@ -129,9 +130,8 @@ class SklearnSaver(Saver):
         assert isinstance(draft, PipelineDraft)
         with quiet():
             try:
-                made = call_estimator(
-                    _estimator(model), draft.call, own_rows(rows, draft.file.frame)
-                )
+                given = own_rows(rows, draft.file.frame, asked.sample)
+                made = call_estimator(_estimator(model), draft.call, given)
             except (ValueError, TypeError) as error:
                 raise InputError(
                     f"sample: scikit-learn cannot score it ({one_line(error, 200)}); give rows of "
@@ -166,11 +166,10 @@ def _names(estimator: Any, rows: pa.RecordBatch, asked: Asked) -> tuple[str, ...
     return tuple(str(each) for each in names)
 
 
-def _results(estimator: Any, found: DescribedFile, rows: pa.RecordBatch) -> Mapping[str, Any]:
+def _results(estimator: Any, found: DescribedFile, given: Any) -> Mapping[str, Any]:
     try:
         with quiet():
-            tried = own_rows(rows[:_TRIED_ROWS], found.frame)
-            return found_results(estimator, found.role, tried)
+            return found_results(estimator, found.role, given)
     except (ValueError, TypeError) as error:
         raise InputError(
             f"sample: scikit-learn cannot score it ({one_line(error, 200)}); give rows of the "
@@ -215,14 +214,14 @@ def _without_torch() -> Iterator[None]:
             sys.meta_path.remove(finder)
 
 
-def _means(estimator: Any, rows: pa.RecordBatch, frame: TrainingFrame) -> Array | None:
+def _means(estimator: Any, given: Any, frame: TrainingFrame) -> Array | None:
     """Returns what reasons compare a linear model's columns with; None of any other model."""
     try:
         parts = take_apart([estimator], [each.name for each in frame.columns])
     except ModelError:
         return None
     with quiet():
-        mean_gc = parts.means(own_rows(rows, frame))
+        mean_gc = parts.means(given)
     return mean_gc if np.isfinite(mean_gc).all() else None
 
 

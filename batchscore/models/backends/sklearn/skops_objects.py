@@ -19,6 +19,7 @@ from batchscore.models.backends.sklearn.allowed_types import (
     BUILT_AGAIN,
     CHECK_ARRAY,
     FUNCTIONS,
+    GAP,
     LOSSES,
     MAPPINGS,
     OBJECTS,
@@ -221,6 +222,8 @@ class _Builder:
 
     def _built_again(self, state: Mapping[str, Any], full: str) -> Any:
         kind = _imported(full, BUILT_AGAIN)
+        if full == GAP:
+            return kind()
         if full.endswith("BSpline"):
             keys = ("_t", "_c", "k", "extrapolate", "axis")
             parts = [self.build(state["content"][key]) for key in keys]

@@ -29,6 +29,10 @@ class TorchSaver(Saver):
     """Networks: their weights as safetensors, and the code of their class."""
 
     unused = ("call",)
+    if_differs = (
+        "Give the args that it was built with, keep what scores depend on in parameters or "
+        "registered buffers, and draw no random numbers in forward"
+    )
 
     def scoring(self) -> AbstractContextManager[None]:
         """Returns what gives torch its threads back."""
