@@ -54,6 +54,12 @@ def inputs_option(command: Any) -> Any:
 @click.option(
     "--allow-code", is_flag=True, help="Let the job load a model that can run code, such as .pt2."
 )
+@click.option(
+    "--max-rejects",
+    type=click.FloatRange(0, 1),
+    metavar="RATIO",
+    help="The share of rows that the job may reject, such as 0.05; default: 0.001.",
+)
 @common_options
 def init(
     data: str,
@@ -62,6 +68,7 @@ def init(
     name: str | None,
     inputs: tuple[str, ...],
     allow_code: bool,
+    max_rejects: float | None,
     as_json: bool,
     debug: bool,
 ) -> None:
@@ -77,7 +84,7 @@ def init(
             from batchscore.cli.render.inspected import created
             from batchscore.commands.init_job import JobToMake, init_job
 
-            found = init_job(JobToMake(data, path, folder, name, inputs, allow_code))
+            found = init_job(JobToMake(data, path, folder, name, inputs, allow_code, max_rejects))
         if as_json:
             print_json({**found.to_json(), "next": next_commands(found)}, kept=True)
         else:
@@ -141,6 +148,12 @@ def inspect(path: str, every: bool, as_json: bool, debug: bool) -> None:
     multiple=True,
     metavar="KEY=VALUE",
     help="What of the model is called, as in model.yaml: returns=class.",
+)
+@click.option(
+    "--missing",
+    multiple=True,
+    metavar="COLUMN=TEXT",
+    help="The text that training had in the place of null in a category of CatBoost.",
 )
 @click.option(
     "--postprocess",

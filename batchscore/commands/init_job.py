@@ -60,6 +60,7 @@ class JobToMake:
         name: The job's name; None: that of the model.
         inputs: Columns of a model's input, as `NAME=COLUMN,COLUMN`.
         allow_code: Whether the job may load a model that can run code.
+        max_rejects: The share of rows that the job may reject; None: the default.
     """
 
     data: str
@@ -68,6 +69,7 @@ class JobToMake:
     name: str | None = None
     inputs: Sequence[str] = ()
     allow_code: bool = False
+    max_rejects: float | None = None
 
 
 @dataclass(frozen=True)
@@ -236,6 +238,7 @@ def _guessed(
         steps=scores.steps,
         unique=unique,
         range_is_checked=scores.are_probabilities,
+        max_rejects=asked.max_rejects,
         reference=None if has_reference else "previous",
         columns=columns,
         partition_by=by,
@@ -438,9 +441,11 @@ def _checked(job: FirstJob, params: Sequence[str]) -> Checked:
         return checked
     details = "; ".join(f"{each.name}: {each.detail}" for each in checked.failed)
     why = details or "no row is left to score"
+    may_reject = {each.name for each in checked.failed} == {"rejects"}
+    more = ", or let the job reject such rows: --max-rejects 0.05" if may_reject else ""
     raise InputError(
         f"no job file was written, since a run would end as {checked.status}: {why}. Correct the "
-        "data or the model, and try again"
+        f"data or the model, and try again{more}"
     )
 
 

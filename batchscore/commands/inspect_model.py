@@ -186,7 +186,7 @@ def _inspect_folder(address: str) -> ModelFound:
         bytes=sizes,
         installed=_installed(backend),
         card=card,
-        missing=_to_install(backend),
+        missing=(*_to_install(backend), *(_LEAVE if backend.files_run_code else ())),
         job={"path": _absolute(address)},
     )
 

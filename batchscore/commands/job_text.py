@@ -25,6 +25,7 @@ class FirstJob:
         steps: Steps of `postprocess`.
         unique: The key that is checked.
         range_is_checked: Whether scores have to lie between 0 and 1.
+        max_rejects: `rejects.max_ratio`; None: the default.
         reference: `drift.reference`; None: that of the model folder.
         output: Address of the output.
         columns: Columns that are carried over; None: all.
@@ -41,6 +42,7 @@ class FirstJob:
     steps: Sequence[str] = ()
     unique: Sequence[str] = ()
     range_is_checked: bool = False
+    max_rejects: float | None = None
     reference: str | None = None
     columns: Sequence[str] | None = None
     partition_by: Sequence[str] = ()
@@ -85,6 +87,8 @@ def job_text(job: FirstJob) -> str:
     if job.steps:
         steps = job.steps[0] if len(job.steps) == 1 else list(job.steps)
         lines += ["", *_note(job, "postprocess"), f"postprocess: {flow(steps)}"]
+    if job.max_rejects is not None:
+        lines += ["", f"rejects: {{max_ratio: {job.max_rejects}}}"]
     lines += ["", *_checks(job), *_drift(job), *_output(job)]
     return "\n".join(lines) + "\n"
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from importlib import import_module
 from typing import Any, NamedTuple
 
+from batchscore.columnar.texts import TEXT
 from batchscore.errors import ModelError
 from batchscore.messages.wording import reason
 from batchscore.models.backends.built_in import FORMATS, format_of
@@ -108,6 +109,7 @@ def with_facts(model: Model, facts: Facts) -> Model:
     inputs = taken or tuple(
         ModelInput(name, facts.input_type, shape, ()) for name, shape in facts.inputs.items()
     )
+    inputs += tuple(ModelInput(c.name, TEXT, (), (c.name,)) for c in facts.columns if c.is_text)
     made = tuple(ModelOutput(each.name, each.dtype, _known(each.shape)) for each in facts.made)
     outputs = made or tuple(ModelOutput(o.name, o.dtype, o.shape) for o in facts.declared)
     return replace(model, inputs=model.inputs or inputs, outputs=model.outputs or outputs)

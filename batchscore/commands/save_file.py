@@ -31,6 +31,7 @@ class FileToSave:
         inputs: The columns of an input, as `NAME=COLUMN,COLUMN`.
         outputs: Names of the outputs.
         call: What of the model is called, as `KEY=VALUE`.
+        missing: What training had in the place of null in a column of texts, as `COLUMN=TEXT`.
         postprocess: What the job will do to the outputs, as in the job file.
         tolerance: The largest difference of a score to its golden one.
         overwrite: Whether a model folder that is there is replaced.
@@ -46,6 +47,7 @@ class FileToSave:
     inputs: Sequence[str] = ()
     outputs: Sequence[str] = ()
     call: Sequence[str] = ()
+    missing: Sequence[str] = ()
     postprocess: Sequence[str] = ()
     tolerance: float = 1e-5
     overwrite: bool = False
@@ -74,6 +76,7 @@ def save_file(asked: FileToSave) -> SavedModel:
         name=asked.name,
         version=asked.version,
         columns=columns or None,
+        inputs=_missing(asked.missing) or None,
         outputs=list(asked.outputs),
         reference=reference,
         postprocess=[parse_yaml(each, "--postprocess") for each in asked.postprocess],
@@ -109,6 +112,19 @@ def parse_inputs(given: Sequence[str]) -> dict[str, list[str]]:
                 f"--inputs {one_line(text)}: expected NAME=COLUMN,COLUMN such as features=age,plan"
             )
         found[name] = columns.split(",")
+    return found
+
+
+def _missing(given: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Returns what stands for null in each column, from `COLUMN=TEXT`."""
+    found = {}
+    for text in given:
+        column, equals, missing = text.partition("=")
+        if not equals or not column:
+            raise ArgumentError(
+                f"--missing {one_line(text)}: expected COLUMN=TEXT such as plan=none"
+            )
+        found[column] = {"missing": missing}
     return found
 
 

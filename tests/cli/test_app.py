@@ -32,13 +32,22 @@ EVERY = {"--json", "--debug", "-h", "--help"}
 SURFACE = {
     "init": {
         *("PARQUET", "MODEL", "-o", "--output", "--name", "--inputs", "--allow-code"),
+        "--max-rejects",
         *EVERY,
     },
     "model": {"-h", "--help"},
     "model inspect": {"MODEL", "--all", *EVERY},
     "model save": {
         *("FILE", "-o", "--output", "--sample", "--reference", "--rows", "--name", "--version"),
-        *("--inputs", "--outputs", "--call", "--postprocess", "--tolerance", "--overwrite"),
+        *(
+            "--inputs",
+            "--outputs",
+            "--call",
+            "--missing",
+            "--postprocess",
+            "--tolerance",
+            "--overwrite",
+        ),
         *EVERY,
     },
     "check": {"JOB", *JOB, "--probe", "--engine", "[-- BEAM OPTIONS]", *EVERY},

@@ -201,6 +201,21 @@ def test_a_file_with_an_input_for_each_column_needs_no_option(tmp_path: Path) ->
         assert words in refusal(target, tmp_path / "wrong.parquet", tmp_path / "m.onnx")
 
 
+def test_rows_that_a_model_cannot_take_are_rejected_if_a_person_says_so(tmp_path: Path) -> None:
+    """The message names the option, which the job file then has."""
+    onnx.save(network(), tmp_path / "net.onnx")
+    rows = pd.DataFrame(numbers(400), columns=COLUMNS)
+    rows.loc[::50, "f03"] = None
+    pa_rows = pa.Table.from_pandas(rows)  # a null, not NaN
+    factory.write_shard(tmp_path / "rows.parquet", pa_rows)
+    words = (tmp_path / "rows.parquet", tmp_path / "net.onnx", "--inputs", f"x={','.join(COLUMNS)}")
+    said = refusal(tmp_path / "target", *words)
+    assert "8 of 400 rows were rejected" in said
+    assert "or let the job reject such rows: --max-rejects 0.05" in said
+    init(*words, "-o", tmp_path, "--max-rejects", "0.05")
+    assert yaml.safe_load((tmp_path / "job.yaml").read_text())["rejects"] == {"max_ratio": 0.05}
+
+
 def test_a_score_never_takes_the_name_of_a_column(xgboost_models: Path, tmp_path: Path) -> None:
     """A column named as the score is left out, since the output cannot have both."""
     table = boosters.write_table(tmp_path / "few.parquet").drop_columns(["id"])
@@ -264,6 +279,10 @@ def test_code_of_a_model_is_allowed_by_a_person_alone(tmp_path: Path) -> None:
     assert "give --allow-code" in refusal(tmp_path / "made", *words)
     init(*words, "-o", tmp_path, "--allow-code")
     assert yaml.safe_load((tmp_path / "job.yaml").read_text())["model"]["allow_code"] is True
+    bs.save_model(tmp_path / "folder", program, factory.make_rows(), columns={name: ["a", "b"]})
+    folder = (tmp_path / "rows.parquet", tmp_path / "folder")
+    assert "give --allow-code" in refusal(tmp_path / "made", *folder)
+    init(*folder, "-o", tmp_path / "other", "--allow-code")
 
 
 def test_a_job_that_is_there_stays(xgboost_models: Path, rows: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -18,6 +19,7 @@ import batchscore as bs
 from batchscore.commands.sampled_rows import read_spread_rows
 from batchscore.errors import InputError
 from tests import boosters, factory
+from tests.onnx_models import COLUMNS, network, numbers
 
 pytestmark = pytest.mark.slow
 
@@ -156,6 +158,20 @@ def test_columns_come_from_the_option(xgboost_models: Path, rows: Path, tmp_path
     save(xgboost_models / "unnamed.ubj", tmp_path / "m", rows, "--inputs", "features=size,count")
     fitted = json.loads((tmp_path / "m/preprocessing.json").read_text())
     assert [each["column"] for each in fitted["inputs"]["features"]] == ["size", "count"]
+
+
+def test_what_comes_next_needs_no_columns(tmp_path: Path) -> None:
+    """A card names the columns that the option gave."""
+    onnx.save(network(), tmp_path / "net.onnx")
+    rows = pa.table(dict(zip(COLUMNS, numbers(300).T, strict=True)))
+    pq.write_table(rows, tmp_path / "rows.parquet")
+    printed = save(
+        *(tmp_path / "net.onnx", tmp_path / "m", tmp_path / "rows.parquet"),
+        *("--inputs", f"x={','.join(COLUMNS[::-1])}"),
+    )
+    assert printed.rstrip().endswith(f"init PARQUET {tmp_path / 'm'}")
+    card = yaml.safe_load((tmp_path / "m/model.yaml").read_text())
+    assert card["inputs"]["x"]["columns"] == COLUMNS[::-1]
 
 
 def test_a_sample_is_spread_over_all_row_groups(tmp_path: Path) -> None:

@@ -184,15 +184,8 @@ def saved(found: SavedModel, asked: FileToSave, program: str) -> list[str]:
             for n, (k, v) in enumerate(found.outputs.items())
         ),
         f"golden     {counted(found.golden_rows, 'row')} with the framework's own scores",
-        f"next       {program} init PARQUET {folder}{_again(found, asked)}",
+        f"next       {program} init PARQUET {folder}",
     ]
-
-
-def _again(found: SavedModel, asked: FileToSave) -> str:
-    """Returns the columns of inputs, which a card without preprocessing does not name."""
-    if "preprocessing" in found.card:
-        return ""
-    return "".join(f" --inputs {shlex.quote(each)}" for each in asked.inputs)
 
 
 def created(found: JobMade, commands: Sequence[str]) -> list[str]:

@@ -102,7 +102,7 @@ def _text(value: Any, feature: Verbatim) -> Any:
     raise InputError(
         f"sample: column {feature.column!r} has a null, and CatBoost takes none as a category; "
         "fill it as training did, and say how: "
-        f"inputs={{{feature.column!r}: {{'missing': 'nan'}}}}"
+        f"inputs={{{feature.column!r}: {{'missing': 'nan'}}}}, or --missing {feature.column}=nan"
     )
 
 

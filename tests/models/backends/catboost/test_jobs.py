@@ -142,6 +142,23 @@ def test_a_model_in_memory_becomes_a_folder(
     assert "colour has a category that the model's sample lacks" in said
 
 
+def test_the_shell_saves_a_file_with_categories(
+    tmp_path: Path, catboost_models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its loading is tried with texts, too, and an option says what stands for a null."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    pq.write_table(pa.Table.from_pandas(make_frame()[:TRAINED]), tmp_path / "rows.parquet")
+    paths = (catboost_models / "binary.cbm", "-o", tmp_path / "model")
+    words = ("model", "save", *paths, "--sample", tmp_path / "rows.parquet")
+    done = factory.run_cli(*words)
+    assert done.exit_code == 2
+    assert "or --missing colour=nan" in " ".join(done.output.split())
+    done = factory.run_cli(*words, "--missing", "colour=none")
+    assert done.exit_code == 0, done.output
+    factory.run_json("run", job_of(tmp_path, tmp_path / "model", drift={"on_fail": "warn"}))
+    require_same(scores(tmp_path), own_scores(catboost_models, "binary_probability"))
+
+
 def test_categories_of_a_file_alone_are_not_counted(tmp_path: Path, catboost_models: Path) -> None:
     """The check says so, and how they would be."""
     job = filled_job(tmp_path, catboost_models / "binary.cbm")
