@@ -26,6 +26,8 @@ from batchscore.cli.app import (
 from batchscore.cli.interrupts import ON_INTERRUPT, OnInterrupt, stop_on_signals
 from batchscore.cli.watch import show_progress
 from batchscore.commands.guess import start_early
+from batchscore.commands.lineage_events import DatasetFacts, datasets_of, end, start
+from batchscore.commands.lineage_sender import Sender, is_installed, is_wanted
 from batchscore.commands.textfile import Textfile, textfile
 from batchscore.phases import IMPORTS, INPUT, JOB, Stopwatch, times
 from batchscore.system.allocators import keep_memory_of_arrow, share_arenas
@@ -33,6 +35,7 @@ from batchscore.system.imports import uncollected
 
 if TYPE_CHECKING:
     from batchscore.job import LoadedJob
+    from batchscore.plan import Plan
 
 
 def engine_options(function: F) -> F:
@@ -146,9 +149,11 @@ def run(
             from batchscore.runs.submission import SUBMITTED
 
         clock.enter(JOB)
-        loaded = ending.job = load_job(job, params, overrides)
+        loaded = load_job(job, params, overrides)
+        ending.start(loaded)
         clock.enter(INPUT)
         plan = make_plan(loaded)
+        ending.planned(plan)
         with show_progress(as_json, question) as watch, redirect_stdout(sys.stderr):
             manifest = run_plan(plan, beam_options, rescore, watch, stop, clock, detach)
         output = plan.spec.output.address
@@ -170,7 +175,7 @@ def run(
 
 
 class _Ending:
-    """What follows the end of a run, once its job is known: metrics, and the job's `notify`.
+    """Tells others of a run, once its job is known: by lineage, metrics, and `notify`.
 
     Args:
         clock: Has measured the command's time.
@@ -180,11 +185,35 @@ class _Ending:
         self._clock = clock
         self.job: LoadedJob | None = None
         self.textfile: Textfile | None = None
+        self._sender: Sender | None = None
+        self._datasets = DatasetFacts()
+
+    def start(self, job: LoadedJob) -> None:
+        """Notes the job, and opens what OpenLineage's own configuration names."""
+        self.job = job
+        if is_wanted():
+            if is_installed():
+                self._sender = Sender(job.job.name, {k: str(v) for k, v in job.params.items()})
+            else:
+                _warn(
+                    "OpenLineage is configured, and no event is sent: its library is not "
+                    "installed; install it: pip install 'batchscore[openlineage]', or set "
+                    "OPENLINEAGE_DISABLED=true"
+                )
+
+    def planned(self, plan: Plan) -> None:
+        """Sends the event of the run's start."""
+        if self._sender is not None:
+            self._datasets = datasets_of(plan)
+            self._sender.send(self._datasets, start())
 
     def tell(self, result: dict[str, Any]) -> None:
         """Writes and starts what is wanted for this result; a failure is a warning."""
         if self.job is None:
             return
+        if self._sender is not None:
+            self._sender.send(self._datasets, end(result))
+            _warn(self._sender.close())
         if self.textfile is not None:
             _warn(self._write(self.textfile, self.job, result))
         notify = self.job.job.notify
