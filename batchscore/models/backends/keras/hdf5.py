@@ -122,6 +122,8 @@ class _Walker:
         for kind, message in self._messages(address):
             if kind not in _KNOWN:
                 raise ValueError(f"{path[:60]!r} has {_REFUSED.get(kind, f'a message {kind}')}")
+            if kind == _ATTRIBUTE:
+                self._check_attribute(_attribute(message), path)
             said[kind] = message
         if _GROUP in said:
             tree, heap = struct.unpack_from("<QQ", said[_GROUP])
@@ -182,11 +184,21 @@ class _Walker:
     def _texts(self, root: int) -> Iterator[tuple[str, bytes]]:
         for kind, said in self._messages(root):
             if kind == _ATTRIBUTE:
-                name, form, value = _attribute(said)
-                if form & 15 == _TEXT:
-                    yield name, bytes(value).rstrip(b"\0")
-                elif form & 15 == _VARYING and len(value) >= 16:
-                    yield name, self._varying(*struct.unpack_from("<IQI", value))
+                found = _attribute(said)
+                if found.kind == _TEXT:
+                    yield found.name, bytes(found.value).rstrip(b"\0")
+                elif found.kind == _VARYING and found.count:
+                    yield found.name, self._varying(*struct.unpack_from("<IQI", found.value))
+
+    def _check_attribute(self, found: _Attribute, path: str) -> None:
+        """Requires an attribute to be in the file: the library makes room before it looks."""
+        is_varying = found.kind == _VARYING
+        if not is_varying and found.kind not in _PLAIN_TYPES:
+            raise ValueError(f"{path[:60]!r} has an attribute of type {found.kind}")
+        if found.count * found.size > len(found.value) or (is_varying and found.size != 16):
+            raise ValueError(f"{path[:60]!r} has an attribute that is not in the file")
+        for place in range(0, 16 * found.count if is_varying else 0, 16):
+            self._varying(*struct.unpack_from("<IQI", found.value, place))
 
     def _varying(self, size: int, collection: int, index: int) -> bytes:
         """Returns a text of varying length, which lies in a heap of its own."""
@@ -196,8 +208,8 @@ class _Walker:
         self._part(collection, end - collection)
         while place + 16 <= end:
             found, _, _, length = struct.unpack_from("<HHIQ", self.content, place)
-            if found == index:
-                return bytes(self._part(place + 16, min(size, length)))
+            if found == index and size <= length:
+                return bytes(self._part(place + 16, size))
             if not found:
                 break
             place += 16 + (length + 7) // 8 * 8
@@ -211,12 +223,34 @@ def _shape(said: memoryview) -> tuple[int, ...]:
     return struct.unpack_from(f"<{rank}Q", said, start)
 
 
-def _attribute(said: memoryview) -> tuple[str, int, memoryview]:
-    """Returns an attribute's name, the class of its type, and its bytes."""
-    version, _, named, typed, spaced = struct.unpack_from("<BBHHH", said)
-    if version not in (1, 2, 3):
+@dataclass(frozen=True)
+class _Attribute:
+    """An attribute.
+
+    Args:
+        name: Its name.
+        kind: The class of its type.
+        size: Bytes of a value.
+        count: How many values it has.
+        value: Its bytes.
+    """
+
+    name: str
+    kind: int
+    size: int
+    count: int
+    value: memoryview
+
+
+def _attribute(said: memoryview) -> _Attribute:
+    version, flags, named, typed, spaced = struct.unpack_from("<BBHHH", said)
+    if version not in (1, 2, 3) or (version > 1 and flags):
         raise ValueError(f"an attribute of version {version}")
     at = 9 if version == 3 else 8
-    padded = [(n + 7) // 8 * 8 if version == 1 else n for n in (named, typed, spaced)]
+    sizes = [(n + 7) // 8 * 8 if version == 1 else n for n in (named, typed, spaced)]
+    kind, shape, value = (at + sum(sizes[:n]) for n in (1, 2, 3))
     name = bytes(said[at : at + named]).rstrip(b"\0").decode(errors="replace")
-    return name, said[at + padded[0]], said[at + sum(padded) :]
+    (size,) = struct.unpack_from("<I", said, kind + 4)
+    is_empty = said[shape] == 2 and said[shape + 3] == 2
+    count = 0 if is_empty else math.prod(_shape(said[shape:value]))
+    return _Attribute(name, said[kind] & 15, size, count, said[value:])

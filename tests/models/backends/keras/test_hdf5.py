@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,33 @@ def test_what_keras_does_not_write_is_refused(fill: Any, message: str) -> None:
     """Nothing that leads to another file, or to more numbers than the file has bytes."""
     with pytest.raises(ModelError, match=message):
         read_hdf5(hdf5(fill))
+
+
+def test_a_text_is_as_long_as_the_file_holds_it() -> None:
+    """The library makes room for so many bytes before it looks: 4 GiB, of a file of a few kB."""
+    text = h5py.string_dtype()
+    content = hdf5(lambda file: file.attrs.create("names", ["first", "second"], dtype=text))
+    heap = content.index(b"GCOL")
+    place = content.index(struct.pack("<IQI", 5, heap, 2))
+    spoilt = content[:place] + struct.pack("<I", 0xE0000000) + content[place + 4 :]
+    assert read_hdf5(content).texts["names"] == b"first"
+    with pytest.raises(ModelError, match="a text that is not in its heap"):
+        read_hdf5(spoilt)
+
+
+def test_an_attribute_is_as_large_as_the_file_holds_it() -> None:
+    """Also one of a group, and one of plain numbers."""
+
+    def fill(file: Any) -> None:
+        file.create_group("a").attrs["sizes"] = np.full(3, 7, np.int64)
+
+    content = hdf5(fill)
+    place = content.index(struct.pack("<QQQ", 7, 7, 7)) - 16  # its size, and the largest
+    counts = struct.unpack_from("<Q", content, place)
+    spoilt = content[:place] + struct.pack("<Q", 1 << 40) + content[place + 8 :]
+    assert counts == (3,)
+    with pytest.raises(ModelError, match="'/a' has an attribute that is not in the file"):
+        read_hdf5(spoilt)
 
 
 def test_each_byte_may_be_zero() -> None:
