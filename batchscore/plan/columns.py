@@ -26,7 +26,6 @@ from batchscore.stages.write import Target
 _INPUTS = "model.inputs"
 _HINTS = {
     _INPUTS: "; model.inputs gives an input the columns that it takes, such as {x: [a, b]}",
-    "model": "; model.inputs may name the columns, in the order of training: {features: [a, b]}",
     "output.columns": "; it lists columns of the input, and scores are written in any case",
 }
 
@@ -58,7 +57,7 @@ def read_schema(job: Job, footers: Sequence[Footer], model: Model) -> pa.Schema:
         "input.filters": [c for group in job.input.filters for c, _, _ in group],
     }
     for key, names in groups.items():
-        _check_known(key, names or (), footers)
+        _check_known(key, names or (), footers, model)
     every = any(names is None for names in groups.values())
     wanted = None if every else [name for names in groups.values() for name in names or ()]
     schema = unify_schemas(footers, wanted)
@@ -104,14 +103,23 @@ def _scored_key(job: Job, model: Model) -> str:
     return model.names_inputs
 
 
-def _check_known(key: str, names: Iterable[str], footers: Sequence[Footer]) -> None:
+def _check_known(key: str, names: Iterable[str], footers: Sequence[Footer], model: Model) -> None:
     known = footers[0].schema.names
     for name in names:
         if name not in known:
             raise InputError(
                 f"{key}: column {name!r} is not in {lacking(footers, name)}; {nearest(name, known)}"
-                + _HINTS.get(key.partition(" ")[0], "")
+                + (_naming(model, name) if key.startswith("model ") else _HINTS.get(key, ""))
             )
+
+
+def _naming(model: Model, column: str) -> str:
+    """Returns how a job names other columns than those that the model names itself."""
+    fed = next((each for each in model.inputs if column in each.columns), None)
+    if fed is None or len(fed.columns) > 1:
+        name = fed.name if fed else "features"
+        return f"; model.inputs may name the columns, in the order of training: {{{name}: [a, b]}}"
+    return f"; model.inputs may name another column: {{{fed.name}: a}}"
 
 
 def unseen_checks(job: Job, model: Model, schema: pa.Schema) -> tuple[ColumnCheck, ...]:

@@ -16,6 +16,7 @@ from batchscore.models.features import Features, Numeric, dump_features
 from batchscore.models.folder import write_model_folder
 from batchscore.models.inputs import ModelInput
 from batchscore.models.loadable import Model
+from batchscore.plan.columns import read_schema
 from batchscore.plan.footers import Footer, read_footers
 from batchscore.plan.listing import find_shards
 from batchscore.plan.model import model_inputs, resolve_model
@@ -341,6 +342,16 @@ def test_a_job_may_name_other_columns_than_the_card_in_no_other_order(tmp_path: 
     for columns, place in ((["b", "a"], 1), (["u", "a"], 2), (["b", "v"], 1)):
         with pytest.raises(ModelError, match=f"is number {place} of those given, and number"):
             _model(tmp_path, {**SAVED, "model.inputs": {"x": columns}})
+
+
+def test_a_column_that_a_card_names_is_missing_by_its_name(tmp_path: Path) -> None:
+    """The message has the nearest column, and how the job names another for that input."""
+    _recorded(tmp_path / "saved", columns=["a", "bb"])
+    job = _job(tmp_path, {**NO_INPUTS, **SAVED})
+    model = resolve_model(job.model, str(tmp_path))
+    words = r"model small: column 'bb' is not in .*\{x: \[a, b\]\}"
+    with pytest.raises(InputError, match=words):
+        read_schema(job, _footers(tmp_path), model)
 
 
 def test_a_function_returns_the_columns_of_the_card_or_the_input(tmp_path: Path) -> None:
