@@ -147,7 +147,7 @@ def _shape(where: str, known: FileTensor, given: ModelInput, facts: Facts) -> tu
         raise ModelError(
             f"{where}: takes {_words(own)} per row in the file, and {counted(width, 'value')} "
             f"{'is' if width == 1 else 'are'} declared; give as many columns, in the order of "
-            "training"
+            f"training, or a list column without brackets: {known.name}: COLUMN"
         )
     if given.shape or fixed == 1:
         return given.shape

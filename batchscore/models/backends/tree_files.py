@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from batchscore.errors import ModelError
+from batchscore.errors import BatchscoreError, ModelError
 from batchscore.messages.wording import reason
 
 if TYPE_CHECKING:
@@ -17,13 +17,26 @@ INPUT = "features"
 """The one input of a model of trees, unless a card names it."""
 
 
-def require_package(package: str, format: str = "") -> None:
-    """Looks for a package, and does not import it; the extra has the name of the format."""
+_NAMES = {"sklearn": "scikit-learn"}
+"""Packages by the module that they bring, if they have another name."""
+
+
+def require_package(package: str, format: str = "", does: str = "need") -> None:
+    """Looks for a package, and does not import it.
+
+    Args:
+        package: The module that it brings.
+        format: The format of the models, which is the name of the extra too; if not the module's.
+        does: What the models do with it.
+
+    Raises:
+        ModelError: It is not installed.
+    """
     if find_spec(package) is None:
         extra = format or package
         raise ModelError(
-            f"models of format {extra!r} need the package {package}, which is not installed: "
-            f"pip install 'batchscore[{extra}]'"
+            f"models of format {extra!r} {does} the package {_NAMES.get(package, package)}, which "
+            f"is not installed: pip install 'batchscore[{extra}]'"
         )
 
 
@@ -36,11 +49,13 @@ def importing(package: str) -> Iterator[None]:
     """
     try:
         yield
+    except BatchscoreError:
+        raise
     except Exception as error:  # XGBoost has an error of its own, NumPy's versions a ValueError
         raise ModelError(
-            f"the package {package} is installed, and cannot be imported ({reason(error)}); "
-            "install what it lacks, such as the system's package libgomp1 for libgomp.so.1, or "
-            "install it again"
+            f"the package {_NAMES.get(package, package)} is installed, and cannot be imported "
+            f"({reason(error)}); install what it lacks, such as the system's package libgomp1 for "
+            "libgomp.so.1, or install it again"
         ) from error
 
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from batchscore.errors import ModelError
 from batchscore.models.backends.facts import DEFAULT_KERNELS, TILE_ROWS, Call, Facts, KernelTrial
 from batchscore.models.backends.keras.model_file import KerasFile, read_keras_file
 from batchscore.models.backends.protocol import Predictor
 from batchscore.models.backends.torch.backend import TorchBackend
-from batchscore.models.backends.tree_files import naming_file
+from batchscore.models.backends.tree_files import importing, naming_file, require_package
 from batchscore.models.loadable import read_weights
 
 if TYPE_CHECKING:
@@ -40,12 +38,8 @@ class KerasBackend(TorchBackend):
 
     def require(self) -> None:
         """Looks for Keras and h5py, and does not import them."""
-        missing = next((name for name in ("keras", "h5py") if find_spec(name) is None), None)
-        if missing:
-            raise ModelError(
-                f"models of format 'keras' need the package {missing}, which is not installed: "
-                "pip install 'batchscore[keras]'"
-            )
+        for package in ("keras", "h5py"):
+            require_package(package, "keras")
 
     def inspect(self, model: Model) -> Facts:
         """Returns what the file says, after a look at all of its configuration."""
@@ -68,8 +62,9 @@ class KerasBackend(TorchBackend):
         self.require()
         from batchscore.models.backends.keras.lean_keras import import_keras
 
-        import_keras()
-        import_module(f"{_ROOM}.predictor")
+        with importing("keras"):
+            import_keras()
+            import_module(f"{_ROOM}.predictor")
 
     def scores_as_earlier(self, model: Model) -> bool:
         """Tells that no earlier version scored such a model."""

@@ -17,6 +17,7 @@ from typing import Any
 
 from batchscore.errors import ModelError
 from batchscore.models.backends.torch.lean_import import import_torch
+from batchscore.models.backends.tree_files import importing
 from batchscore.system.imports import replaced
 from batchscore.system.packages import version
 
@@ -39,8 +40,9 @@ def import_keras() -> None:
         ModelError: This process has Keras with another backend.
     """
     if "keras" not in sys.modules:
-        import_torch()
-        import_module("torch")
+        with importing("torch"):
+            import_torch()
+            import_module("torch")
         with _no_settings(), _left_out():
             import_module("keras")
         # Otherwise Keras adds the arguments of each layer to an error, in bold.

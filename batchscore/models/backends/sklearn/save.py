@@ -46,7 +46,7 @@ from batchscore.models.backends.sklearn.sampling import (
     with_policies,
 )
 from batchscore.models.backends.sklearn.skops_archive import SCHEMA
-from batchscore.models.backends.tree_files import INPUT
+from batchscore.models.backends.tree_files import INPUT, importing, require_package
 from batchscore.models.backends.tree_saving import KnownCalls, call_of_card, output_name
 from batchscore.models.file_columns import feature_of, features_of
 from batchscore.models.loadable import Model, read_weights
@@ -178,7 +178,8 @@ def _results(estimator: Any, found: DescribedFile, given: Any) -> Mapping[str, A
 
 
 def _dumped(estimator: Any) -> bytes:
-    with _without_torch():
+    require_package("skops", "sklearn", "are saved by")
+    with importing("skops"), _without_torch():
         import skops.io
     try:
         return bytes(skops.io.dumps(estimator))

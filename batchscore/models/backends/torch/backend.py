@@ -15,6 +15,7 @@ from batchscore.models.backends.facts import (
     Sample,
 )
 from batchscore.models.backends.protocol import Backend, Predictor
+from batchscore.models.backends.tree_files import importing
 from batchscore.models.loadable import localize
 
 if TYPE_CHECKING:
@@ -41,8 +42,9 @@ class TorchBackend(Backend):
 
     def load(self, model: Model, device: str, threads: int = 1, prove: bool = False) -> Predictor:
         """Loads the weights; `threads` counts tiles next to each other, and a tile has one."""
-        from batchscore.models.backends.torch.load import load_network
-        from batchscore.models.backends.torch.predictor import TorchPredictor
+        with importing("torch"):
+            from batchscore.models.backends.torch.load import load_network
+            from batchscore.models.backends.torch.predictor import TorchPredictor
 
         return TorchPredictor(model, load_network(model, device, prove))
 
@@ -63,12 +65,14 @@ class TorchBackend(Backend):
         """Imports torch and what calls it."""
         from batchscore.models.backends.torch.lean_import import import_torch
 
-        import_torch()
-        import_module(f"{_ROOM}.predictor")
+        with importing("torch"):
+            import_torch()
+            import_module(f"{_ROOM}.predictor")
 
     def resolve(self, asked: str) -> str:
         """Returns `cpu`, `cuda` or `cuda:N`; `auto` is a GPU if there is one."""
-        from batchscore.models.backends.torch.load import resolve_device
+        with importing("torch"):
+            from batchscore.models.backends.torch.load import resolve_device
 
         return resolve_device(asked)
 
