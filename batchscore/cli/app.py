@@ -30,6 +30,7 @@ from batchscore.messages.addresses import (
     redacted_text,
 )
 from batchscore.phases import Stopwatch
+from batchscore.system import json_lines
 from batchscore.system.processes import has_working_folder, started_at
 from batchscore.system.streams import is_unicode, keep_writing
 
@@ -65,6 +66,31 @@ def main() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     clock = Stopwatch(command_start(started_at(), time.time()))
     keep_writing()
+    with json_lines.WrappedStderr(log_format(sys.argv[1:])):
+        code = _run(clock)
+    with suppress(OSError):
+        sys.stdout.flush()
+    atexit.register(_leave_garbage)
+    sys.exit(code)
+
+
+def log_format(words: Sequence[str]) -> str | None:
+    """Returns the value of `--log-format` on a command line; None without.
+
+    It is needed before the command line is parsed, since its errors are messages too.
+    """
+    option, before = "--log-format", words[: words.index("--")] if "--" in words else words
+    for place, word in enumerate(before):
+        if word == option:
+            return next(iter(before[place + 1 :]), None)
+        if word.startswith(f"{option}="):
+            return word.partition("=")[2]
+    return None
+
+
+def _run(clock: Stopwatch) -> int:
+    """Runs the command line; returns its exit code."""
+    code: int
     try:
         code = cli.main(standalone_mode=False, obj=clock)
     except click.ClickException as error:
@@ -82,10 +108,7 @@ def main() -> None:
     except OSError as error:  # of help or version, which click prints
         code = 1
         click.echo(f"FAILED  {_unprinted(error)}", err=True)
-    with suppress(OSError):
-        sys.stdout.flush()
-    atexit.register(_leave_garbage)
-    sys.exit(code)
+    return code
 
 
 def interrupted(words: Sequence[str]) -> str:
@@ -228,8 +251,13 @@ def _failure(status: str, code: int, message: str) -> dict[str, Any]:
 
 def _set_up_logging(debug: bool) -> None:
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(handlers=[handler], level=logging.INFO if debug else logging.ERROR)
+    text = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    is_json = json_lines.is_wanted()
+    handler.setFormatter(json_lines.JsonFormatter() if is_json else RedactingFormatter(text))
+    if is_json:
+        handler.addFilter(json_lines.is_news)
+    level = logging.INFO if debug or is_json else logging.ERROR
+    logging.basicConfig(handlers=[handler], level=level)
     logging.getLogger("batchscore").setLevel(logging.INFO if debug else logging.WARNING)
     if not debug:
         # What Beam warns of here is its own business; what goes wrong comes as an error.

@@ -30,6 +30,7 @@ from batchscore.commands.lineage_events import DatasetFacts, datasets_of, end, s
 from batchscore.commands.lineage_sender import Sender, is_installed, is_wanted
 from batchscore.commands.textfile import Textfile, textfile
 from batchscore.phases import IMPORTS, INPUT, JOB, Stopwatch, times
+from batchscore.system import json_lines
 from batchscore.system.allocators import keep_memory_of_arrow, share_arenas
 from batchscore.system.imports import uncollected
 
@@ -112,6 +113,11 @@ def check(
     metavar="FILE.prom",
     help="At the end, write metrics for Prometheus's node exporter.",
 )
+@click.option(
+    "--log-format",
+    type=click.Choice((json_lines.TEXT, json_lines.JSON)),
+    help="Write messages on standard error as text, or as one JSON object a line.",
+)
 @engine_options
 @common_options
 def run(
@@ -122,6 +128,7 @@ def run(
     detach: bool,
     on_interrupt: OnInterrupt,
     metrics: str | None,
+    log_format: str | None,  # which `main` has seen already
     engine: str | None,
     beam_options: tuple[str, ...],
     as_json: bool,
@@ -133,6 +140,7 @@ def run(
     share_arenas()
     keep_memory_of_arrow()
     ending = _Ending(clock)
+    json_lines.forget()
     with (
         reporting(as_json, debug, ending.tell),
         stop_on_signals(on_interrupt) as (stop, question),
@@ -153,6 +161,7 @@ def run(
         ending.start(loaded)
         clock.enter(INPUT)
         plan = make_plan(loaded)
+        json_lines.note(slice=plan.spec.slice)
         ending.planned(plan)
         with show_progress(as_json, question) as watch, redirect_stdout(sys.stderr):
             manifest = run_plan(plan, beam_options, rescore, watch, stop, clock, detach)

@@ -52,7 +52,7 @@ from batchscore.runs.holder import last_holder
 from batchscore.runs.lease import Lease, holds, require_free
 from batchscore.runs.ledger import sweep_attempts
 from batchscore.runs.manifest_model import Manifest
-from batchscore.runs.progress import Progress
+from batchscore.runs.progress import Progress, current_unit
 from batchscore.runs.publication import is_pending
 from batchscore.runs.retention import purge
 from batchscore.runs.run_plan import RunPlan, encode_plan
@@ -60,6 +60,7 @@ from batchscore.runs.segments import expand
 from batchscore.runs.snapshot import snapshot
 from batchscore.runs.submission import Submission
 from batchscore.storage.store import encode_json
+from batchscore.system import json_lines
 from batchscore.system.gpu import GpuWatch
 from batchscore.system.imports import frozen
 from batchscore.worker.spec import RunIdentity, RunSpec, Shipment
@@ -257,6 +258,7 @@ def begin(
         raise _name_taken(run)
     identity = RunIdentity(run, lease, plan.score, submission is not None)
     spec = _make_spec(plan, work, identity)
+    json_lines.note(current_unit, run=run, slice=spec.slice)
     made = replace(spec, shipment=shipment)
     gpu = GpuWatch(spec.execution.device)
     return Run(plan, work, written, made, submission, clock.cpu_before, gpu)

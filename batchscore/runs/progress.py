@@ -257,6 +257,13 @@ class Pulse:
             raise StoppedError(f"run {self.run} was closed; its launcher is gone")
 
 
+def current_unit() -> str:
+    """Returns the unit that this process started last and is still on; empty without one."""
+    with _lock:
+        found = max(_doing.values(), key=lambda each: each.since, default=None)
+    return "" if found is None else found.unit.id
+
+
 def beat_all() -> None:
     """Has all pulses of this process write that it lives, where they have something to do."""
     with _lock:

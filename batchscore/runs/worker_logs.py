@@ -29,6 +29,7 @@ class LogLine:
         source: Name of the logger, or `stdout` or `stderr` for what was printed.
         message: The text, which may have several lines.
         times: How often it came, one after another.
+        unit: The unit that the process was on; empty without one.
     """
 
     at: float
@@ -36,6 +37,7 @@ class LogLine:
     source: str
     message: str
     times: Count = 1
+    unit: str = ""
 
 
 @dataclass(frozen=True)

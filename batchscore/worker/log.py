@@ -16,16 +16,13 @@ from typing import Any, TextIO
 
 from batchscore.messages.addresses import RedactingFormatter, redacted_text
 from batchscore.runs.failures import tell_of_failures
+from batchscore.runs.progress import current_unit
 from batchscore.runs.worker_logs import MOST_BYTES, LogLine, WorkerLog, has_room, write_log
+from batchscore.system import json_lines
 from batchscore.worker.spec import RunSpec
 
 _EVERY_SECONDS = 5.0
 _LINE_CHARACTERS = 2_000
-# What they tell at the level INFO is of no use to the user of a job.
-_LIBRARIES = frozenset(
-    {"apache_beam", "aiobotocore", "botocore", "fsspec", "gcsfs", "google", "grpc", "s3fs", "torch"}
-    | {"urllib3", "asyncio", "aiohttp"}
-)
 
 
 class KeptLog(logging.Handler):
@@ -53,9 +50,9 @@ class KeptLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Notes a message, except a library's own news, and Beam's report of a noted failure."""
-        library = record.name.partition(".")[0] in _LIBRARIES
-        if library and record.levelno < logging.WARNING:
+        if not json_lines.is_news(record):
             return
+        library = record.name.partition(".")[0] in json_lines.LIBRARIES
         try:
             text = self.format(record)
         except Exception:
@@ -78,7 +75,9 @@ class KeptLog(logging.Handler):
             message = f"{message[:_LINE_CHARACTERS]}…"
         # Half of a character, which no file can hold, is shown by its number.
         message = message.encode(errors="backslashreplace").decode()
-        line = LogLine(at, level, source, message)
+        line = LogLine(at, level, source, message, unit=current_unit())
+        if json_lines.is_wanted():
+            _show(json_lines.json_line(at, level, source, message))
         with self._guard:
             self._noted += 1
             if self._lines and _is_alike(self._lines[-1], line):
@@ -148,12 +147,19 @@ class _Printed:
         for line in lines:
             if line.strip() and _kept is not None:
                 _kept.note(time.time(), self._level, self._source, redacted_text(line))
-        return self._stream.write(text)
+        # A line that is noted has been shown as an object.
+        return len(text) if json_lines.is_wanted() else self._stream.write(text)
 
     def writelines(self, lines: Any) -> None:
         """Writes several texts."""
         for line in lines:
             self.write(line)
+
+
+def _show(line: str) -> None:
+    """Writes a line to standard error as a whole, though other processes write there too."""
+    with suppress(OSError, ValueError):
+        os.write(2, f"{line}\n".encode())
 
 
 _starting = threading.Lock()

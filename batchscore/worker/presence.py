@@ -8,7 +8,8 @@ import time
 from functools import cache
 
 from batchscore.models.process.current import used_here
-from batchscore.runs.progress import Used, beat_all
+from batchscore.runs.progress import Used, beat_all, current_unit
+from batchscore.system import json_lines
 from batchscore.system.gpu import GpuWatch
 from batchscore.system.processes import here
 from batchscore.worker.log import keep_log, save_log
@@ -21,6 +22,7 @@ _watched: list[GpuWatch] = []
 def attend(spec: RunSpec) -> None:
     """Keeps the log of a process that is not the launcher's own, and starts the thread."""
     if is_worker(spec):
+        json_lines.note(current_unit, run=spec.identity.run, slice=spec.slice)
         keep_log(spec)
         _gpu(spec.execution.device)
         _start()

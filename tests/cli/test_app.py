@@ -52,7 +52,8 @@ SURFACE = {
     },
     "check": {"JOB", *JOB, "--probe", "--engine", "[-- BEAM OPTIONS]", *EVERY},
     "run": {
-        *("JOB", *JOB, "--rescore", "--detach", "--on-interrupt", "--metrics", "--engine"),
+        *("JOB", *JOB, "--rescore", "--detach", "--on-interrupt", "--metrics", "--log-format"),
+        "--engine",
         *("[-- BEAM OPTIONS]", *EVERY),
     },
     "runs": {"WHERE", "--trend", *JOB, *EVERY},

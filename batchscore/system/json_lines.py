@@ -1,0 +1,229 @@
+"""Messages as JSON lines: one object a line, of logging and of what else goes to standard error."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime, timezone
+from typing import Any, TextIO
+
+from batchscore.messages.addresses import redacted_text
+from batchscore.system import stderr_pump
+
+ENVIRONMENT = "BATCHSCORE_LOG_FORMAT"
+JSON, TEXT = "json", "text"
+_LEVELS = {"WARNING": "WARNING", "INFO": "INFO"}
+_MARKED = re.compile(r"([A-Z]{4,12})  (?=\S)")
+_LINE_CHARACTERS = 64_000
+_PATIENCE_SECONDS = 2.0
+
+# What they tell at the level INFO is of no use to the user of a job.
+LIBRARIES = frozenset(
+    {"apache_beam", "aiobotocore", "botocore", "fsspec", "gcsfs", "google", "grpc", "s3fs", "torch"}
+    | {"urllib3", "asyncio", "aiohttp"}
+)
+
+_context: dict[str, str] = {}
+_unit: list[Callable[[], str]] = []
+# The file descriptor that a process of its own reads, if there is one.
+_pumped: list[int] = []
+
+
+def is_news(record: logging.LogRecord) -> bool:
+    """Tells whether a message is for the user of a job, not a library's own news."""
+    library = record.name.partition(".")[0] in LIBRARIES
+    return not library or record.levelno >= logging.WARNING
+
+
+def is_wanted() -> bool:
+    """Tells whether this process, and those that it starts, write JSON lines."""
+    return os.environ.get(ENVIRONMENT, "").strip().lower() == JSON
+
+
+def note(unit: Callable[[], str] | None = None, **facts: str) -> None:
+    """Has later lines name these facts, such as `run` and `slice`.
+
+    Args:
+        unit: Tells which unit this process is on.
+    """
+    _context.update(facts)
+    if _pumped:
+        with suppress(OSError):
+            os.write(_pumped[0], stderr_pump.context(_context))
+    if unit is not None:
+        _unit[:] = [unit]
+
+
+def forget() -> None:
+    """Has later lines name no facts."""
+    _context.clear()
+    _unit.clear()
+
+
+def json_line(at: float, level: str, source: str, message: str, **more: str) -> str:
+    """Returns one message as a line, without its line break.
+
+    Args:
+        at: When, in Unix seconds.
+        level: Level of the message: `WARNING`.
+        source: Name of the logger, or `stdout` or `stderr` for what was printed.
+        message: The text, which may have several lines.
+        more: Further facts of it.
+    """
+    unit = _unit[0]() if _unit else ""
+    moment = datetime.fromtimestamp(at, timezone.utc).isoformat(timespec="milliseconds")
+    facts = {"time": moment, "level": level, "logger": source, "message": message}
+    known = {**_context, **({"unit": unit} if unit else {}), "pid": os.getpid()}
+    return json.dumps({**facts, **known, **more})
+
+
+class JsonFormatter(logging.Formatter):
+    """Formats records as JSON lines, with the addresses in them redacted."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Returns the record's line."""
+        more = {}
+        if record.exc_info:
+            more["exception"] = redacted_text(self.formatException(record.exc_info))
+        text = redacted_text(record.getMessage())
+        return json_line(record.created, record.levelname, record.name, text, **more)
+
+
+class JsonStream(io.TextIOBase):
+    """A text stream whose lines are written as JSON lines.
+
+    Args:
+        stream: Takes them.
+        source: Where the lines come from: `stderr`.
+    """
+
+    def __init__(self, stream: TextIO, source: str) -> None:
+        super().__init__()
+        self._stream, self._source, self._line = stream, source, ""
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """The stream's own; JSON has no others than ASCII."""
+        return self._stream.encoding
+
+    def writable(self) -> bool:
+        """Tells that it can be written."""
+        return True
+
+    def fileno(self) -> int:
+        """Returns the stream's own descriptor."""
+        return self._stream.fileno()
+
+    def write(self, text: str) -> int:
+        """Writes the lines that are complete; the rest waits for its end."""
+        *lines, rest = (self._line + text).split("\n")
+        self._line = rest[-_LINE_CHARACTERS:]
+        for line in lines:
+            self._put(line)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flushes what is complete."""
+        self._stream.flush()
+
+    def finish(self) -> None:
+        """Writes what has no line break yet."""
+        line, self._line = self._line, ""
+        self._put(line)
+
+    def _put(self, line: str) -> None:
+        if not line.strip():
+            return
+        if not is_json_line(line):
+            line = json_line(time.time(), *_kind(line, self._source), redacted_text(line))
+        self._stream.write(f"{line}\n")
+
+
+def is_json_line(line: str) -> bool:
+    """Tells whether a line is one of ours already, such as a worker's."""
+    return stderr_pump.is_ours(line)
+
+
+def _kind(line: str, source: str) -> tuple[str, str]:
+    """Returns level and source of a line, which may begin with a status of the command."""
+    found = _MARKED.match(line)
+    if found is None:
+        return "INFO", source
+    return _LEVELS.get(found[1], "ERROR"), "batchscore"
+
+
+class WrappedStderr:
+    """Standard error of this process and its children, each line of which becomes an object.
+
+    What Python writes is wrapped here, where run and unit are known. What else comes to the file
+    descriptor, as of native code, is wrapped by a process of its own: no thread of this one could
+    read what native code writes while it holds the interpreter.
+
+    Args:
+        format: `json` or `text`; None leaves it to the environment.
+    """
+
+    def __init__(self, format: str | None = None) -> None:
+        self._format = format
+        self._before: TextIO | None = None
+        self._saved: int | None = None
+        self._pump: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> WrappedStderr:
+        if self._format is not None:
+            # Processes that this one starts have it from there.
+            os.environ[ENVIRONMENT] = self._format
+        if is_wanted():
+            sys.stderr.flush()
+            self._start_pump()
+            self._before, sys.stderr = sys.stderr, JsonStream(sys.stderr, "stderr")
+        return self
+
+    def _start_pump(self) -> None:
+        # What a test, or a host, has put in its place has no descriptor of this process.
+        if sys.stderr is not sys.__stderr__ or sys.stderr is None:
+            return
+        with suppress(OSError, ValueError):
+            number = sys.stderr.fileno()
+            read, write = os.pipe()
+            self._saved = os.dup(number)
+            self._pump = subprocess.Popen(
+                [sys.executable, "-I", "-S", stderr_pump.__file__],
+                stdin=read,
+                stdout=self._saved,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            os.dup2(write, number)
+            os.close(read)
+            os.close(write)
+            _pumped[:] = [number]
+
+    def __exit__(self, *_: Any) -> None:
+        if self._before is None:
+            return
+        if isinstance(sys.stderr, JsonStream):
+            sys.stderr.finish()
+        sys.stderr = self._before
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
+        self._end_pump()
+
+    def _end_pump(self) -> None:
+        """Ends the process once it has written all; children may still have the pipe open."""
+        if self._pump is None or self._saved is None:
+            return
+        with suppress(OSError, ValueError, subprocess.TimeoutExpired):
+            number = _pumped.pop()
+            os.write(number, stderr_pump.END)
+            os.dup2(self._saved, number)
+            os.close(self._saved)
+            self._pump.wait(_PATIENCE_SECONDS)
