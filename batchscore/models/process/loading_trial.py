@@ -49,6 +49,8 @@ _SECONDS = 300
 _CALL_SECONDS, _ROW_SECONDS = 30, 1
 _LEAST_BYTES = 8 << 30
 _TIMES_ITS_SIZE = 32
+# An expression of a vectorizer may look for the words of a long text without an end.
+_TEXTS = (b"", b"0" * 200 + b"!", b"a" * 200 + b"!", b"a", b"\xc3\xbc " * 100)
 _NO_MEMORY = ("allocate memory", "bad_alloc", "not enough memory", "Unable to allocate")
 _NEW_USER, _NEW_NETWORK = 0x10000000, 0x40000000
 _KEPT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "OMP_NUM_THREADS")
@@ -106,10 +108,12 @@ def _require_loaded(model: Model, code: int | None, folder: Path) -> None:
         text = one_line(found["error"].replace(str(folder), model.folder), 1000)
         raise ModelError(text if where in text else f"{where}: cannot be loaded: {text}")
     if code == -signal.SIGXCPU and isinstance(found.get("calling"), int):
+        reads_texts = any(each.dtype == TEXT for each in model.inputs)
+        how = ", such as another token_pattern" if reads_texts else ""
         raise ModelError(
             f"{where}: calls for {counted(found['calling'], 'row')} took more than "
             f"{found.get('seconds')} s of CPU time, so the model may never end; if it does, "
-            "make it quicker, or export it with fewer rows per call"
+            f"make it quicker{how}, or export it with fewer rows per call"
         )
     is_late = code is None or code == -signal.SIGXCPU
     how = f"took more than {_SECONDS} s" if is_late else describe_end(code)
@@ -225,7 +229,7 @@ def _input(each: ModelInput, floats: tuple[float, ...]) -> Any:
 def _rows(shape: tuple[int, ...], dtype: str, floats: tuple[float, ...]) -> Any:
     """Returns as many rows: of such floats, of texts, or of whole numbers."""
     if dtype == TEXT:
-        return make_texts([b"", b"0", b"a", b"a", b"\xc3\xbc"][: len(floats)])
+        return make_texts(_TEXTS[: len(floats)])
     values = floats if np.dtype(dtype).kind == "f" else (0, 1, 0, 1, 1)[: len(floats)]
     return np.stack([np.full(shape, value, dtype) for value in values])
 

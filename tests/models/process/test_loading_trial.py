@@ -13,9 +13,13 @@ from typing import Any
 
 import onnx
 import pytest
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import make_pipeline
 
+import batchscore as bs
 from batchscore.errors import ModelError
-from batchscore.models.folder import single_file_model
+from batchscore.models.folder import read_model_folder, single_file_model
 from batchscore.models.inputs import ModelInput
 from batchscore.models.loadable import Model
 from batchscore.models.process import loading_trial
@@ -123,6 +127,18 @@ def test_a_model_that_never_ends_is_ended(spy: Path, monkeypatch: pytest.MonkeyP
         ModelError, match=r"model\.spy: calls for 10 rows took more than 1 s of CPU"
     ):
         try_loading(model_of(spy, "loops"))
+
+
+def test_an_expression_that_never_ends_is_ended(spy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A vectorizer's token_pattern may take twice as long for each further letter of a text."""
+    monkeypatch.setattr(loading_trial, "_CALL_SECONDS", 2)
+    monkeypatch.setattr(loading_trial, "_ROW_SECONDS", 0)
+    words = CountVectorizer(token_pattern=r"(?:[a-z]+)+ ")
+    model = make_pipeline(words, Ridge()).fit(["a dog ", "a cat "], [0, 1])
+    bs.save_model(spy / "model", model, {"text": ["a dog "]})
+    loaded = read_model_folder(str(spy / "model"))
+    with pytest.raises(ModelError, match=r"more than 2 s of CPU .* such as another token_pattern"):
+        try_loading(loaded)
 
 
 @pytest.mark.parametrize(("batch", "rows"), [(None, 1), (8, 8)])
