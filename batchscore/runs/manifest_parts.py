@@ -100,8 +100,8 @@ class ResourceUsage:
     """What a run used. Workers note theirs at the end of each of their bundles.
 
     Args:
-        cpu_seconds: CPU time of all processes of the run, from the command's start. Of a run that
-            went on without its launcher, that of its workers.
+        cpu_seconds: CPU time of all processes of the run, from the command's start. Of a run on a
+            cluster, that of its workers.
         peak_memory_bytes: Memory that the largest process held at its peak.
         total_memory_bytes: The peaks of all processes, added up. What they share counts for each.
         processes: How many worker processes noted what they used; 0 if the launcher scored alone.

@@ -299,6 +299,12 @@ def test_a_run_that_is_left_publishes(cluster: Cluster, job: SlowJob, expected: 
     assert found.submission.detached
     ended = factory.run_json("wait", job.output, left["run"])
     assert (ended["exit_code"], ended["status"]) == (0, "published"), ended
+    # `wait` may look before the last step has noted what its workers used.
+    wait_until(lambda: holder_of(job).released, 300)
+    usage = factory.run_json("show", job.output, left["run"])["usage"]
+    assert usage["processes"] >= 1, usage
+    assert usage["cpu_seconds"] > 0
+    assert usage["peak_memory_bytes"] > 50e6
     check_the_same(job, expected)
 
 
