@@ -5,6 +5,7 @@ Suffixes: `_gc` raw scores by columns.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,7 @@ from batchscore.models.backends.sklearn.skops_archive import SkopsArchive, open_
 from batchscore.models.backends.sklearn.skops_objects import build_part, refuse_type
 
 _MOST_FEATURES = 1 << 20
+_VERSION = re.compile(r"\d{1,4}\.\d{1,4}[0-9A-Za-z.+-]{0,40}")
 _ALLOWED: Mapping[str, Any] = {
     "ObjectNode": {*OBJECTS, *BUILT_AGAIN},
     "DictNode": MAPPINGS,
@@ -172,7 +174,7 @@ def _version(archive: SkopsArchive, found: Sequence[tuple[str, str, Any]]) -> st
         for _, full, state in found
         if full in ESTIMATORS
     }
-    if len(versions) != 1 or versions == {""}:
+    if len(versions) != 1 or not all(map(_VERSION.fullmatch, versions)):
         raise ValueError(f"its estimators are of versions {sorted(versions)}")
     return versions.pop()
 

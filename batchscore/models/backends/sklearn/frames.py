@@ -23,6 +23,8 @@ MEMBER = "batchscore.json"
 """What batchscore adds to a skops file; skops reads such a file as before."""
 UNKNOWN_TEXT = "\0unknown"
 _VERSION = 1
+_RESULTS = ("float64", "int64")
+_MOST_RESULTS = 1 << 20
 _TYPES = frozenset(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)) | {
     "bool",
     "float16",
@@ -234,7 +236,13 @@ def load_frame(found: Any) -> tuple[TrainingFrame, Mapping[str, Any]]:
         str(name): (str(kind), tuple(int(size) for size in shape))
         for name, (kind, shape) in found["results"].items()
     }
+    if not all(kind in _RESULTS and _is_row(shape) for kind, shape in results.values()):
+        raise ValueError(f"{MEMBER} says of the results what means nothing")
     return TrainingFrame(columns, bool(found["is_array"]), bool(found["is_series"])), results
+
+
+def _is_row(shape: tuple[int, ...]) -> bool:
+    return len(shape) <= 1 and all(0 <= size <= _MOST_RESULTS for size in shape)
 
 
 def load_means(found: Any) -> Array | None:
@@ -261,11 +269,22 @@ def _loaded(found: Mapping[str, Any]) -> FrameColumn:
         and isinstance(made.is_read, bool)
         and isinstance(made.is_object, bool)
         and (made.type in _TYPES or not made.is_object)
-        and len({type(each) for each in made.values or ()} - {str}) <= 1
+        and (made.values is None or _are_categories(made.values))
     )
     if not fits:
         raise ValueError(f"{MEMBER} says of column {str(made.name)[:40]!r} what means nothing")
     return made
+
+
+def _are_categories(values: tuple[Any, ...]) -> bool:
+    """Tells whether values are texts, or whole numbers of one type of Arrow, each once."""
+    kinds = {type(each) for each in values}
+    if kinds == {int} and not (
+        all(-(1 << 63) <= each < 1 << 63 for each in values)
+        or all(0 <= each < 1 << 64 for each in values)
+    ):
+        return False
+    return kinds in ({str}, {int}) and len({*values}) == len(values)
 
 
 def of_numbers(names: Sequence[str], is_array: bool, texts: Collection[str] = ()) -> TrainingFrame:

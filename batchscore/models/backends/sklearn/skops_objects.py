@@ -38,7 +38,8 @@ _METRICS = ("chebyshev", "euclidean", "manhattan", "minkowski")
 _BOOSTER = (
     "save the booster alone: bs.save_model takes pipeline[-1] (of a search best_estimator_[-1]), "
     "and as its sample a DataFrame of what pipeline[:-1] makes of rows; in the job a preprocess "
-    "function makes these columns"
+    "function makes these columns. Inside another estimator, such as CalibratedClassifierCV, take "
+    "scikit-learn's own boosting instead"
 )
 _REMEDIES = {
     "catboost": _BOOSTER,

@@ -359,3 +359,56 @@ def test_damaged_files_end_no_process(pipelines: Path, tmp_path: Path) -> None:
     loaded, refused_, count = map(int, done.stdout.split())
     assert loaded + refused_ == count == 50
     assert refused_ >= 25
+
+
+@pytest.mark.parametrize(
+    "values", [[1, 1 << 70], ["a", 1], [["a"]], [True], ["a", "a"], [1.5], [-1, 1 << 63]]
+)
+def test_what_is_no_table_of_categories_is_damage(
+    values: list[Any], pipelines: Path, tmp_path: Path
+) -> None:
+    """A changed member ends in a message, as any other damage does."""
+
+    def change(said: Any) -> None:
+        said["columns"][0]["values"] = values
+
+    found = refused(_with_frame(pipelines / "logistic.skops", change), tmp_path)
+    assert "no skops file, or damaged" in found
+
+
+@pytest.mark.parametrize("result", [["object", []], ["<U9", []], ["float64", [10**12]]])
+def test_what_is_no_result_is_damage(result: Any, pipelines: Path, tmp_path: Path) -> None:
+    """No score is a text or an object, and none has as many numbers as that."""
+    content = _with_frame(
+        pipelines / "logistic.skops", lambda said: said.update(results={"probability": result})
+    )
+    assert "says of the results what means nothing" in refused(content, tmp_path)
+
+
+@pytest.mark.parametrize("version", [19, [1, 9], None, "1", "1.9\n", "one.two"])
+def test_what_is_no_version_is_damage(version: Any, pipelines: Path, tmp_path: Path) -> None:
+    """No message tells anybody to install such a version."""
+    node = {"__class__": "str", "__module__": "builtins", "__loader__": "JsonNode"}
+
+    def change(schema: Any) -> None:
+        for each in _attributes_of_all(schema):
+            if "_sklearn_version" in each:
+                each["_sklearn_version"] = {**node, "content": json.dumps(version)}
+
+    found = refused(changed(pipelines / "logistic.skops", change), tmp_path)
+    assert "its estimators are of versions" in found
+
+
+def _with_frame(path: Path, change: Callable[[Any], Any]) -> bytes:
+    """Returns a file whose own member was changed."""
+    members = members_of(path)
+    said = json.loads(members["batchscore.json"])
+    change(said)
+    return packed({**members, "batchscore.json": json.dumps(said).encode()})
+
+
+def _attributes_of_all(state: Any) -> list[Any]:
+    """Returns each mapping of a schema, at any depth."""
+    inner = state.values() if isinstance(state, dict) else state if isinstance(state, list) else ()
+    found = [each for value in [*inner] for each in _attributes_of_all(value)]
+    return [state, *found] if isinstance(state, dict) else found
