@@ -223,9 +223,12 @@ class Pulse:
             self._write()
 
     def note_used(self, used: Used) -> None:
-        """Writes what the process has used so far."""
+        """Writes what the process has used so far, unless the run was closed meanwhile."""
         self._used = used
-        self._write()
+        # A late worker must not make the folder of a closed run again.
+        with contextlib.suppress(OSError):
+            if self._store.exists(layout.plan_file(self.run)):
+                self._write()
 
     def beat(self) -> None:
         """Writes that the worker lives, where it is on a unit and has not written for a while."""

@@ -97,6 +97,7 @@ def test_a_damaged_manifest_is_left_out(store: Store) -> None:
 def test_what_workers_noted_is_added_up(store: Store) -> None:
     """CPU time and peaks of all processes; a GPU's share is their mean."""
     manifest = run_of(0, 1.0)
+    store.write(layout.plan_file(manifest.run), b"{}")
     for used_ in (Used(2.0, 100, 150, 7, 0.5), Used(3.0, 300, 300, 9, 0.7)):
         Pulse(store, manifest.run).note_used(used_)
     found = accounted(store, manifest, Usage(1.5, 200, 200)).document["usage"]

@@ -13,6 +13,7 @@ from batchscore.runs import layout, progress
 from batchscore.runs.progress import (
     Counts,
     Pulse,
+    Used,
     WorkerProgress,
     beat_all,
     read_counts,
@@ -205,3 +206,15 @@ def test_counts_of_earlier_versions_are_read(store: Store) -> None:
     """They name no worker."""
     store.write_json(f"{layout.progress('r')}/0.json", {"rows": 7, "rejected": 2})
     assert read_counts(store, "r").processes == (WorkerProgress(7, 2),)
+
+
+def test_a_late_worker_of_a_closed_run_notes_nothing(tmp_path: Path) -> None:
+    """It would make the folder of the run again, which nobody removes then."""
+    store = Store(str(tmp_path))
+    pulse = Pulse(store, "r")
+    pulse.note_used(Used(1.0, 2, 3))
+    assert not store.exists(layout.progress("r"))
+    store.write(layout.plan_file("r"), b"{}")
+    pulse.note_used(Used(1.0, 2, 3))
+    (found,) = read_counts(store, "r").processes
+    assert found.used == Used(1.0, 2, 3)
