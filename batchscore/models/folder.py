@@ -372,9 +372,11 @@ def _check_pinned(
     path: str, format: str, backend: Backend, expected: str | None, found: str
 ) -> None:
     if expected is None and format not in backend.unpinned:
+        allow = ", and allow_code to true" if backend.files_run_code else ""
         raise ModelError(
             f"model {path} is of format {format} and needs its sha256; if you trust the file "
-            f"whose SHA-256 is {found}, set sha256 to it, or convert the weights to safetensors"
+            f"whose SHA-256 is {found}, set sha256 to it{allow}, or convert the weights to "
+            "safetensors"
         )
     compare(path, expected or found, found)
 

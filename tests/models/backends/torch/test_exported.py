@@ -139,6 +139,7 @@ def test_scores_are_the_programs_own(size: int | None, tmp_path: Path) -> None:
     [
         ({}, "loading a file of format 'pt2' can run code that is in it; if you trust it as"),
         ({"allow_code": True, "sha256": None}, "net.pt2 is of format pt2 and needs its sha256"),
+        ({"sha256": None}, "set sha256 to it, and allow_code to true, or convert the weights"),
         ({"allow_code": True, "inputs": {"number": NUMBERS}}, "has no input 'number'; nearest"),
         ({"allow_code": True, "inputs": {"numbers": NUMBERS[:5]}}, "takes 6 values per row"),
     ],
