@@ -170,6 +170,7 @@ def run(
     *,
     overrides: Values | None = None,
     rescore: bool = False,
+    wait: str | None = None,
 ) -> RunResult:
     """Scores a job's input and publishes the result, or returns why a person has to decide.
 
@@ -181,6 +182,7 @@ def run(
         params: A value for each parameter that the job file declares.
         overrides: Other values for keys of the job file, by dotted key: `{"runtime.workers": 2}`.
         rescore: Scores all rows again, even if nothing changed.
+        wait: For how long to try while the input is not ready or another run holds the slice: `2h`.
 
     Returns:
         The run that published, that had nothing to do, or that is held.
@@ -191,7 +193,8 @@ def run(
         RetryError: The input is not ready, or another run has the slice; try again later.
         StoppedError: Somebody else stopped the run.
     """
-    return _ran(_command("run", job, params, overrides, ("--rescore",) if rescore else ()))
+    more = [*(["--rescore"] if rescore else []), *([f"--wait={wait}"] if wait is not None else [])]
+    return _ran(_command("run", job, params, overrides, more))
 
 
 def _command(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from batchscore.cli.ages import read_seconds
 from batchscore.cli.app import (
     common_options,
     is_job_file,
@@ -37,22 +38,11 @@ if TYPE_CHECKING:
     from batchscore.storage.store import Store
 
 
-def _age(_: click.Context, __: click.Parameter, given: str | None) -> int | None:
-    if given is None:
-        return None
-    from batchscore.job.field_types import age_seconds, read_age
-
-    try:
-        return age_seconds(read_age(given))
-    except ValueError as error:
-        raise click.BadParameter(f"{error}.") from error
-
-
 @click.command()
 @click.argument("where")
 @click.option(
     "--max-age",
-    callback=_age,
+    callback=read_seconds,
     metavar="26h",
     help="End with 3 if a job's newest published slice is older, or its newest did not come.",
 )

@@ -81,7 +81,8 @@ def _typed_line() -> str | None:
 def request(stop: Stop, number: int) -> None:
     """Asks a run to stop at its next batch."""
     stop.signal, stop.leave = number, False
-    _say(_STOPPING)
+    if not stop.is_waiting:
+        _say(_STOPPING)
 
 
 def leave(stop: Stop) -> None:

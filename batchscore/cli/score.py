@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from batchscore.cli.ages import read_seconds
 from batchscore.cli.app import (
     F,
     common_options,
@@ -37,6 +38,7 @@ from batchscore.system.imports import uncollected
 if TYPE_CHECKING:
     from batchscore.job import LoadedJob
     from batchscore.plan import Plan
+    from batchscore.runs.manifest_model import Manifest
 
 
 def engine_options(function: F) -> F:
@@ -108,6 +110,13 @@ def check(
     "cancel, or leave it running.",
 )
 @click.option(
+    "--wait",
+    "wait_s",
+    callback=read_seconds,
+    metavar="2h",
+    help="Try for so long while the input is not ready or another run holds the slice.",
+)
+@click.option(
     "--metrics",
     type=click.Path(),
     metavar="FILE.prom",
@@ -125,6 +134,7 @@ def run(
     params: tuple[str, ...],
     overrides: tuple[str, ...],
     rescore: bool,
+    wait_s: int | None,
     detach: bool,
     on_interrupt: OnInterrupt,
     metrics: str | None,
@@ -151,20 +161,27 @@ def run(
         start_early(job, params, overrides, loads=rescore)
         with uncollected():
             from batchscore.cli.render import summary as render_summary
+            from batchscore.commands.patience import try_until
             from batchscore.commands.run import run_plan
             from batchscore.job import load_job
+            from batchscore.models.process.current import ended
             from batchscore.plan import make_plan
             from batchscore.runs.submission import SUBMITTED
 
         clock.enter(JOB)
         loaded = load_job(job, params, overrides)
         ending.start(loaded)
-        clock.enter(INPUT)
-        plan = make_plan(loaded)
-        json_lines.note(slice=plan.spec.slice)
-        ending.planned(plan)
-        with show_progress(as_json, question) as watch, redirect_stdout(sys.stderr):
-            manifest = run_plan(plan, beam_options, rescore, watch, stop, clock, detach)
+
+        @ended()
+        def attempt(clock: Stopwatch) -> tuple[Plan, Manifest]:
+            clock.enter(INPUT)
+            plan = make_plan(loaded)
+            json_lines.note(slice=plan.spec.slice)
+            ending.planned(plan, clock)
+            with show_progress(as_json, question) as watch, redirect_stdout(sys.stderr):
+                return plan, run_plan(plan, beam_options, rescore, watch, stop, clock, detach)
+
+        plan, manifest = try_until(attempt, wait_s or 0, stop, _tell_waiting, clock)
         output = plan.spec.output.address
         where = typed(job, params, overrides, output)
         show = f"{program()} show {where}"
@@ -181,6 +198,10 @@ def run(
             print_lines(render_summary.summary(manifest, output, show), kept=True)
     ending.tell(result)
     raise click.exceptions.Exit(result["exit_code"])
+
+
+def _tell_waiting(line: str) -> None:
+    click.echo(printable(f"WAITING  {line}"), err=True)
 
 
 class _Ending:
@@ -210,11 +231,17 @@ class _Ending:
                     "OPENLINEAGE_DISABLED=true"
                 )
 
-    def planned(self, plan: Plan) -> None:
-        """Sends the event of the run's start."""
+    def planned(self, plan: Plan, clock: Stopwatch) -> None:
+        """Sends the event of the run's start, once also where the run is tried again.
+
+        Args:
+            clock: Has measured the time since the run stopped waiting.
+        """
+        self._clock = clock
         if self._sender is not None:
-            self._datasets = datasets_of(plan)
-            self._sender.send(self._datasets, start())
+            has_started, self._datasets = self._datasets != DatasetFacts(), datasets_of(plan)
+            if not has_started:
+                self._sender.send(self._datasets, start())
 
     def tell(self, result: dict[str, Any]) -> None:
         """Writes and starts what is wanted for this result; a failure is a warning."""

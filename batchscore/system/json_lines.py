@@ -20,7 +20,7 @@ from batchscore.system import stderr_pump
 
 ENVIRONMENT = "BATCHSCORE_LOG_FORMAT"
 JSON, TEXT = "json", "text"
-_LEVELS = {"WARNING": "WARNING", "INFO": "INFO"}
+_LEVELS = {"WARNING": "WARNING", "INFO": "INFO", "WAITING": "INFO"}
 _MARKED = re.compile(r"([A-Z]{4,12})  (?=\S)")
 _LINE_CHARACTERS = 64_000
 _PATIENCE_SECONDS = 2.0

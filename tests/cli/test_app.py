@@ -52,7 +52,16 @@ SURFACE = {
     },
     "check": {"JOB", *JOB, "--probe", "--engine", "[-- BEAM OPTIONS]", *EVERY},
     "run": {
-        *("JOB", *JOB, "--rescore", "--detach", "--on-interrupt", "--metrics", "--log-format"),
+        *(
+            "JOB",
+            *JOB,
+            "--rescore",
+            "--detach",
+            "--on-interrupt",
+            "--wait",
+            "--metrics",
+            "--log-format",
+        ),
         "--engine",
         *("[-- BEAM OPTIONS]", *EVERY),
     },
