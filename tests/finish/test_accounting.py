@@ -150,3 +150,24 @@ def test_workers_are_counted_with_what_their_functions_used(tmp_path: Path) -> N
     assert found["cpu_seconds"] > own + 1.0
     unchanged = factory.run_json("run", job)
     assert "usage" not in unchanged
+
+
+@pytest.mark.slow
+def test_the_command_says_that_its_run_was_slow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In its last lines, in the manifest that stays, and in JSON; a run with nothing to do not."""
+    monkeypatch.setattr("batchscore.finish.accounting._LEAST_MORE_S", 0.0)
+    job, store = factory.write_job(tmp_path), Store(str(tmp_path / "out"))
+    layout.claim_output(store)
+    rows = {**ROWS, "input": 500, "scored": 500}
+    write(
+        store, *(run_of(day, 0.01, job="small", slice="small,d=1", rows=rows) for day in (1, 2, 3))
+    )
+    done = factory.run_cli("run", job)
+    said = done.stdout
+    assert done.exit_code == 0, done.output
+    assert "times the median of the last 3 runs like it, 0.0 s" in said
+    run = said.split()[2]
+    assert factory.run_json("show", job, run)["slow"]["runs"] == 3
+    assert "slow" not in factory.run_json("run", job)
