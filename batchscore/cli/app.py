@@ -254,7 +254,7 @@ def _set_up_logging(debug: bool) -> None:
     text = "%(asctime)s %(levelname)s %(name)s: %(message)s"
     is_json = json_lines.is_wanted()
     handler.setFormatter(json_lines.JsonFormatter() if is_json else RedactingFormatter(text))
-    if is_json:
+    if is_json and not debug:
         handler.addFilter(json_lines.is_news)
     level = logging.INFO if debug or is_json else logging.ERROR
     logging.basicConfig(handlers=[handler], level=level)
