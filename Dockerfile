@@ -1,6 +1,7 @@
-# Python workers for Flink, and the launcher: the same image, so that their versions are the same.
+# batchscore on CPUs: for cron, Kubernetes, Airflow's pods, and the workers of Flink.
 # Build it at the repository's root, after `python -m pip wheel --no-deps --wheel-dir dist .`:
-#     docker build --file jobs/flink/Dockerfile --tag registry.example.org/batchscore:0.1.0 .
+#     docker build --tag registry.example.org/batchscore:0.1.0 .
+# Dockerfile.gpu is the same for GPUs.
 
 # Jobs are pickled for one minor version of Python.
 ARG PYTHON=3.11
@@ -8,17 +9,18 @@ FROM python:${PYTHON}-slim
 
 # The wheel pins no versions, and workers must have the launcher's.
 COPY constraints.txt dist/batchscore-*.whl /install/
-# Read access to S3 and Google Cloud Storage; leave out what no job uses.
-ARG EXTRAS=s3,gcs
+# Stores and formats of models; leave out what no job uses.
+ARG EXTRAS=s3,gcs,xgboost,lightgbm,onnx,sklearn
 RUN sed -e 's/ *\\$//' -e '/^ *--hash/d' -e '/^ *#/d' /install/constraints.txt > /install/pins.txt \
     && python -m pip install --no-cache-dir --constraint /install/pins.txt \
        "batchscore[${EXTRAS}] @ file://$(ls /install/batchscore-*.whl)" \
     && rm -r /install
 
-# The pool needs no right but to listen on a port, and no file but those in its scratch folder.
-RUN useradd --uid 10001 --create-home --home-dir /scratch worker
+# It runs on a read-only root, and writes to its scratch folder alone: mount one at /scratch.
+RUN useradd --uid 10001 --create-home --home-dir /scratch batchscore
 USER 10001
 WORKDIR /scratch
 ENV HOME=/scratch TMPDIR=/scratch PYTHONUNBUFFERED=1
 
-CMD ["python", "-m", "batchscore.engines.pool", "localhost:50000", "--preload", "batchscore.models.backends.torch.preloaded"]
+ENTRYPOINT ["batchscore"]
+CMD ["--help"]
