@@ -59,6 +59,7 @@ faults: $(READY)
 	$(BIN)/python -m tests.faults --kills 200
 	$(BIN)/python -m tests.faults.starts
 	$(BIN)/python -m tests.faults.asleep
+	$(BIN)/python -m tests.faults.backfills
 	$(BIN)/python -m tests.faults.cutoff
 	$(BIN)/python -m tests.faults.halted
 	$(BIN)/python -m tests.faults.models

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from batchscore.api import CheckResult, RunResult, check, run
+    from batchscore.api import BackfillResult, CheckResult, RunResult, backfill, check, run
     from batchscore.commands.compare import compare
     from batchscore.commands.files import read_profile, write_profile
     from batchscore.commands.profile import profile
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "BackfillResult",
     "BatchscoreError",
     "Category",
     "CheckResult",
@@ -41,6 +42,7 @@ __all__ = [
     "SavedModel",
     "Score",
     "StoppedError",
+    "backfill",
     "check",
     "compare",
     "fit_features",
@@ -53,7 +55,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    **dict.fromkeys(("CheckResult", "RunResult", "check", "run"), "batchscore.api"),
+    **dict.fromkeys(("BackfillResult", "CheckResult", "RunResult"), "batchscore.api"),
+    **dict.fromkeys(("backfill", "check", "run"), "batchscore.api"),
     **dict.fromkeys((name for name in __all__ if name.endswith("Error")), "batchscore.errors"),
     **dict.fromkeys(("SavedModel", "save_model"), "batchscore.commands.save_model"),
     **dict.fromkeys(

@@ -1,4 +1,4 @@
-"""Jobs from Python: `check` and `run` do what their commands do, in a process of their own.
+"""Jobs from Python: `check`, `run` and `backfill` do what their commands do, in a child process.
 
 The host's environment, signal handlers and garbage collector stay as they are, and torch and Beam
 are imported in the child alone, so that both work in a notebook and in a web server's worker.
@@ -197,6 +197,88 @@ def run(
     return _ran(_command("run", job, params, overrides, more))
 
 
+@dataclass(frozen=True)
+class DateOutcome:
+    """What became of one date of a backfill.
+
+    Args:
+        date: The date.
+        status: `published` or `empty`; `unchanged` or `kept`, if it was published before; `held`;
+            `retry`, if its input is not ready or another run has its slice; `left`, if the
+            backfill was stopped before; else how it went wrong.
+        run: The date's run; None if it has none.
+        reason: Why it was not published; None if it was.
+    """
+
+    date: str
+    status: str
+    run: str | None
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class BackfillResult:
+    """What a backfill came to.
+
+    Args:
+        status: `published`, if all dates are; else `failed`, `held` or `retry`, by the worst.
+        dates: What became of each date, in their order.
+        output: The address of the output.
+        seconds: Seconds that it took.
+        document: The whole document, as `batchscore backfill --json` prints it.
+    """
+
+    status: Literal["published", "failed", "held", "retry"]
+    dates: tuple[DateOutcome, ...]
+    output: str
+    seconds: float
+    document: Mapping[str, Any] = field(repr=False)
+
+
+@checks_arguments
+def backfill(
+    job: str | os.PathLike[str],
+    first: str | date,
+    last: str | date,
+    params: Values | None = None,
+    *,
+    over: str | None = None,
+    overrides: Values | None = None,
+    side_by_side: int | None = None,
+    rescore: bool = False,
+) -> BackfillResult:
+    """Scores many dates of a job side by side, and judges and publishes them in their order.
+
+    Dates that are held or fail raise nothing: the result names them.
+
+    Args:
+        job: Path or address of the job file.
+        first: The first date.
+        last: The last date.
+        params: A value for each other parameter that the job file declares.
+        over: The parameter that has the date, if the job has several of type date.
+        overrides: Other values for keys of the job file, by dotted key.
+        side_by_side: Dates that are scored at the same time; by default as many as cores, at most
+            four.
+        rescore: Also scores published dates again.
+
+    Raises:
+        InvalidError: Each date would be refused, or an argument is wrong.
+        StoppedError: Somebody else stopped the backfill.
+    """
+    more = [f"--from={first}", f"--to={last}", *(["--rescore"] if rescore else [])]
+    more += [] if over is None else [f"--over={over}"]
+    more += [] if side_by_side is None else [f"--side-by-side={side_by_side}"]
+    code, text = _run_child(_arguments("backfill", job, params, overrides, more))
+    found = _parsed(code, text)
+    if code in (*_STOPPED, InvalidError.exit_code) or "dates" not in found:
+        message = found.get("error") or "stopped; the same command goes on with what is left"
+        raise (StoppedError if code in _STOPPED else _RAISED.get(code, FailedError))(message)
+    keys = ("date", "status", "run", "reason")
+    dates = tuple(DateOutcome(*(each[key] for key in keys)) for each in found["dates"])
+    return BackfillResult(found["status"], dates, found["output"], found["seconds"], found)
+
+
 def _command(
     name: str,
     job: str | os.PathLike[str],
@@ -205,11 +287,20 @@ def _command(
     more: Sequence[str],
 ) -> dict[str, Any]:
     """Returns the document that a command prints; raises the error that it ends with."""
+    return _document(*_run_child(_arguments(name, job, params, overrides, more)))
+
+
+def _arguments(
+    name: str,
+    job: str | os.PathLike[str],
+    params: Values | None,
+    overrides: Values | None,
+    more: Sequence[str],
+) -> list[str]:
     arguments = [name, "--json", *more]
     arguments += [f"--param={each}" for each in parameter_texts(params)]
     arguments += [f"--set={each}" for each in override_texts(overrides)]
-    code, text = _run_child([*arguments, "--", os.fspath(job)])
-    return _document(code, text)
+    return [*arguments, "--", os.fspath(job)]
 
 
 def parameter_texts(params: Values | None) -> list[str]:
@@ -256,15 +347,19 @@ def _builtin(value: Any) -> str | int | float:
 
 def _document(code: int, text: str) -> dict[str, Any]:
     """Returns a command's document; raises what its exit code says if that is an error's."""
-    try:
-        document = json.loads(text)
-    except ValueError:
-        raise _vanished(code) from None
+    document = _parsed(code, text)
     if code in _STOPPED:
         raise StoppedError(document["error"])
     if code not in (0, HeldError.exit_code) or "slice" not in document:
         raise _RAISED.get(code, FailedError)(document.get("error") or _failing(document))
-    return dict(document)
+    return document
+
+
+def _parsed(code: int, text: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads(text))
+    except ValueError:
+        raise _vanished(code) from None
 
 
 def _vanished(code: int) -> FailedError:

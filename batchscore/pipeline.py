@@ -34,6 +34,11 @@ def build(pipeline: beam.Pipeline, spec: RunSpec, units: Sequence[Unit]) -> None
     )
 
 
+def build_scoring(pipeline: beam.Pipeline, spec: RunSpec, units: Sequence[Unit]) -> None:
+    """Adds a run without its last step, which the launcher does in its turn."""
+    _score(pipeline, spec, units)
+
+
 def build_tries(pipeline: beam.Pipeline, spec: RunSpec, attempt: Try, count: int) -> None:
     """Adds a try of the job on so many workers to a pipeline."""
     (

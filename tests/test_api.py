@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 
 # Others rely on these names: a change here is a change for them, and needs a reason.
 ERRORS = ["BatchscoreError", "FailedError", "InvalidError", "RetryError", "StoppedError"]
-JOBS = ["CheckResult", "RunResult", "Score", "check", "run"]
+JOBS = ["BackfillResult", "CheckResult", "RunResult", "Score", "backfill", "check", "run"]
 MODELS = ["SavedModel", "save_model", "Features", "fit_features", "Category", "DatePart", "Number"]
 TABLES = ["compare", "profile", "read_profile", "write_profile", "write_report"]
 

@@ -62,9 +62,10 @@ def test_the_sessions_and_the_code_do_what_the_readme_says(clone: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_page_on_bringing_models_can_be_followed(clone: Path) -> None:
-    """Its commands end as shown and print the lines shown."""
-    for command, expected in sessions("".join(blocks("console", page("docs/bring-a-model.md")))):
+@pytest.mark.parametrize("name", ["bring-a-model", "backfill"])
+def test_pages_can_be_followed(clone: Path, name: str) -> None:
+    """The commands of pages on bringing models and on backfills end and print as shown."""
+    for command, expected in sessions("".join(blocks("console", page(f"docs/{name}.md")))):
         replay(arguments(command) or [], expected)
 
 

@@ -1,6 +1,7 @@
 """The command line: arguments to a job, a job to a command, results to lines and exit codes."""
 
 from batchscore.cli.app import cli, main
+from batchscore.cli.backfill import backfill
 from batchscore.cli.bring import init, model
 from batchscore.cli.decide import discard, release, rollback
 from batchscore.cli.drift import compare, profile, report
@@ -11,7 +12,7 @@ from batchscore.cli.score import check, run
 __all__ = ["cli", "main"]
 
 _BRING = (init, model)
-_SCORE = (check, run)
+_SCORE = (check, run, backfill)
 _READ = (runs, show, files, verify, trace, schema)
 _FOLLOW = (status, wait, cancel)
 _DECIDE = (release, discard, rollback)

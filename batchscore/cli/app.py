@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 _SLOWEST_START_S = 10.0
 _LONG = 10_000
-_PUBLISHING = ("run", "cancel", "release", "discard", "rollback")
+_PUBLISHING = ("run", "backfill", "cancel", "release", "discard", "rollback")
 _MAKING = ("init", "model", "profile", "compare", "report")
 _NO_FOLDER = (
     "the working directory of this process was deleted; change to one that exists, and run again"

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from batchscore.messages.wording import counted
+from batchscore.cli.app import printable
+from batchscore.messages.wording import counted, one_line
 
 if TYPE_CHECKING:
     from batchscore.cli.interrupts import Question
+    from batchscore.commands.backfill import SoFar
+    from batchscore.commands.date_worker import DateEnd
     from batchscore.runs.progress import Progress
 
 _LINE_SECONDS = 10.0
@@ -97,6 +100,33 @@ def _log_lines() -> Callable[[Progress], None]:
         )
 
     return watch
+
+
+@contextmanager
+def show_dates(as_json: bool) -> Iterator[Callable[[SoFar, DateEnd | None], None]]:
+    """Shows how far a backfill is: a line for each date that went wrong, and one now and then."""
+    last = [time.monotonic()]
+
+    def tell(tally: SoFar, outcome: DateEnd | None) -> None:
+        if outcome is not None and not as_json and outcome.reason:
+            what = f"{outcome.status} date {outcome.date}: {one_line(outcome.reason, 400)}"
+            click.echo(printable(f"{time.strftime('%H:%M:%S')} {what}"), err=True)
+        if as_json or time.monotonic() - last[0] < _LINE_SECONDS:
+            return
+        last[0] = time.monotonic()
+        click.echo(f"{time.strftime('%H:%M:%S')} {_dates(tally)}", err=True)
+
+    yield tell
+
+
+def _dates(tally: SoFar) -> str:
+    done = tally.published + tally.held + tally.failed - tally.before
+    left = tally.all - tally.before - done
+    eta = f"about {tally.seconds / done * left:,.0f} s left" if done else "starting"
+    return (
+        f"{tally.published:,} of {counted(tally.all, 'date')} published, {tally.held:,} held, "
+        f"{tally.failed:,} failed; {eta}"
+    )
 
 
 def _speed(progress: Progress) -> str:

@@ -8,12 +8,14 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from batchscore.commands.ending import explained, is_publishing, misfit
 from batchscore.commands.stop import Stop
 from batchscore.engines.protocol import Engine, Handle, Metrics
 from batchscore.errors import FailedError, RetryError, StoppedError
 from batchscore.messages.wording import counted
+from batchscore.phases import Stopwatch
 from batchscore.plan import Plan, Work
 from batchscore.plan.shipping import send
 from batchscore.runs.actor import actor
@@ -34,6 +36,20 @@ _LOOK_SECONDS = 0.5
 _GRACE_SECONDS = 15.0
 
 
+class InTurn(Protocol):
+    """What a run does otherwise that is one of several, which are judged one after another."""
+
+    def verified(self, plan: Plan, work: Work, clock: Stopwatch) -> Plan:
+        """Returns the plan with how its model is called, once its functions were tried."""
+
+    def judge(self, run: Run) -> None:
+        """Waits for the run's turn, and does its last step.
+
+        Raises:
+            StoppedError: The run was stopped while it waited.
+        """
+
+
 @dataclass(frozen=True)
 class Launch:
     """The engine of a run.
@@ -42,11 +58,13 @@ class Launch:
         engine: The engine.
         flags: Beam's options for it.
         detach: Whether to leave the run once the engine has its job.
+        dated: Says when the run may be judged, if it is one of several; None: its engine judges.
     """
 
     engine: Engine
     flags: Sequence[str]
     detach: bool = False
+    dated: InTurn | None = None
 
 
 @dataclass(frozen=True)
@@ -91,18 +109,21 @@ def watch_run(
         BatchscoreError: The pipeline failed, or was stopped; it is cancelled.
     """
     with uncollected():
-        from batchscore.pipeline import build
+        from batchscore.pipeline import build, build_scoring
 
     if stop.signal is not None:
         raise stopped(run, stop)
     spec, units = run.spec, run.work.units
+    if launch.dated is not None and not units:
+        return []
+    add = build if launch.dated is None else build_scoring
     watching = _Watching(run, lease, tell, stop, Stalls(spec.execution.model_timeout_s))
     if spec.shipment is not None:
         send(run.plan, spec.shipment)
     if run.submission is not None:
         lease.submit(run.submission)
         stop.may_leave = True
-    work = launch.engine.submit(lambda p: build(p, spec, units), run.plan, launch.flags)
+    work = launch.engine.submit(lambda p: add(p, spec, units), run.plan, launch.flags)
     left = False
     try:
         while work.is_alive():
@@ -172,7 +193,7 @@ class _Watching:
         if work.lost is not None and work.is_alive():
             raise _lost(run, work.lost)
         counts = read_counts(run.spec.output, run.spec.identity.run)
-        if counts.stop_requested and _is_cancelled(run, stop):
+        if counts.stop_requested and is_cancelled(run, stop):
             _stop(run, work, stop)
         run.gpu.look()
         for stall in self.stalls.look(counts.processes):
@@ -215,7 +236,7 @@ def _check_rejects(run: Run, work: Handle, rejected: int) -> None:
     raise too_many_rejected(rejected, allowed)
 
 
-def _is_cancelled(run: Run, stop: Stop) -> bool:
+def is_cancelled(run: Run, stop: Stop) -> bool:
     """Tells whether somebody elsewhere cancelled the run, which then ends as by SIGTERM."""
     found = read_stop(run.spec.output, run.spec.identity.run)
     if found is not None:

@@ -107,6 +107,18 @@ def run_plan(
             launch.engine.parse_flags(launch.flags)
     if detach:
         _require_detachable(plan, launch)
+    return carry_out(plan, launch, rescore, watch, stop, clock)
+
+
+def carry_out(
+    plan: Plan,
+    launch: Launch,
+    rescore: bool,
+    watch: Callable[[Progress], None],
+    stop: Stop,
+    clock: Stopwatch,
+) -> Manifest:
+    """Runs a plan as `run_plan` does, on an engine that is known; leaves the model's process."""
     spec = plan.spec
     in_order = require_free(spec.output, spec.slice, ask)
     # A first look without the lease: it finds what is wrong and what is done, and writes nothing.
@@ -176,6 +188,8 @@ def _verified(plan: Plan, work: Work, clock: Stopwatch, launch: Launch) -> Plan:
     if work.held or work.unchanged or _is_verified(plan, work):
         return plan
     plan = keeping_kernels(plan, work)
+    if launch.dated is not None:
+        return launch.dated.verified(plan, work, clock)
     plan = with_process(plan, launch.engine.place(plan, work.units).workers)
     launch.engine.start_workers(launch.engine.place(plan, work.units))
     return prepared(plan, work.units, clock, launch.flags)
@@ -296,6 +310,8 @@ def _score(
             followed = Followed(spec.output, spec.slice, spec.identity.run)
             asked = launch.detach or stop.leave
             return (None if asked else follow_on(followed, watch, stop)) or _left(run)
+        if launch.dated is not None:
+            launch.dated.judge(run)
         if not is_held(spec) and not _is_closed(spec):
             raise taken_over(spec)
         return _close(run, metrics)

@@ -50,7 +50,7 @@ class DirectEngine:
         """Starts the server that several workers are forked from."""
         require_tested_beam()
         if plan.workers > 1:
-            start_server(_preloads(plan))
+            start_server(preloads(plan))
 
     def submit(self, build: Build, plan: Plan, flags: Sequence[str]) -> Handle:
         """Starts the pipeline on a thread."""
@@ -83,7 +83,7 @@ class DirectEngine:
         return False
 
 
-def _preloads(plan: Plan) -> list[str]:
+def preloads(plan: Plan) -> list[str]:
     """Returns the modules that each of several workers would import for this plan."""
     scoring, found = plan.spec.scoring, list[str]()
     if not plan.spec.execution.model_process:

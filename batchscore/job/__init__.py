@@ -2,7 +2,14 @@
 
 from batchscore.job.column_checks import ColumnCheck, column_checks
 from batchscore.job.field_types import age_seconds
-from batchscore.job.file import Job, LoadedJob, job_schema, load_embedded, load_job
+from batchscore.job.file import (
+    Job,
+    LoadedJob,
+    declared_parameters,
+    job_schema,
+    load_embedded,
+    load_job,
+)
 from batchscore.job.rules import (
     Checks,
     Drift,
@@ -41,6 +48,7 @@ __all__ = [
     "UserFunction",
     "age_seconds",
     "column_checks",
+    "declared_parameters",
     "job_schema",
     "load_embedded",
     "load_job",

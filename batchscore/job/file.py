@@ -210,6 +210,20 @@ def load_job(path: str, params: Sequence[str] = (), overrides: Sequence[str] = (
     return _load(tree, _Origin(path, folder_of(path), content), params, overrides)
 
 
+def declared_parameters(path: str, overrides: Sequence[str] = ()) -> dict[str, Parameter]:
+    """Returns the parameters that a job declares, before anybody gives them values.
+
+    Raises:
+        JobFileError: The file cannot be read, or is no job file.
+    """
+    tree = _mapping(parse_yaml(read_job_file(path), shown_path(path)), shown_path(path))
+    _apply_overrides(tree, overrides)
+    declared = _declared(tree)
+    if declared is None:
+        load_job(path, (), overrides)  # says what is wrong with them
+    return declared or {}
+
+
 def load_embedded(
     job: str | Mapping[str, Any], params: Sequence[str] = (), overrides: Sequence[str] = ()
 ) -> LoadedJob:

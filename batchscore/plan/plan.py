@@ -102,8 +102,12 @@ class Plan:
     here: Execution | None = None
 
 
-def make_plan(loaded: LoadedJob) -> Plan:
+def make_plan(loaded: LoadedJob, known: Model | None = None) -> Plan:
     """Plans a run of a job, without torch: `verify` tries model, device and functions.
+
+    Args:
+        loaded: The job.
+        known: Its model, if that was read before.
 
     Raises:
         InvalidError: Something is wrong with the job, its input, model or output.
@@ -116,7 +120,7 @@ def make_plan(loaded: LoadedJob) -> Plan:
     found = _read_input(loaded)
     footers = found.good
     code = code_files(loaded)
-    model = resolve_model(job.model, loaded.base, code)
+    model = known or resolve_model(job.model, loaded.base, code)
     check_declared(job, model)
     schema = read_schema(job, footers, model)
     hidden = checked_schema(job, footers, model, schema)

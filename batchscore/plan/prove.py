@@ -114,7 +114,11 @@ class SampleRows:
 
 
 def require_independent(
-    plan: Plan, units: Sequence[Unit], sample: SampleRows, predictor: Predictor | None
+    plan: Plan,
+    units: Sequence[Unit],
+    sample: SampleRows,
+    predictor: Predictor | None,
+    again: bool = True,
 ) -> Tried:
     """Puts a sample of the units' rows through each stage again, elsewhere, and on two threads.
 
@@ -126,6 +130,7 @@ def require_independent(
         units: What is to be scored.
         sample: What `read_sample_rows` returned for them.
         predictor: The model on the CPU; None: it is loaded to the plan's device.
+        again: Whether the model is made again; its functions are in any case.
 
     Raises:
         FunctionError, ModelError: A function or the network makes something else of a row; the
@@ -137,7 +142,7 @@ def require_independent(
     predictor = predictor or load_plain(spec)
     try:
         skipped = list[str]()
-        ways = (_before, partial(_inside, predictor=predictor))
+        ways = (_before, partial(_inside, predictor=predictor, again=again))
         outputs = _try_stages(spec, ways, sample.block, skipped)
         if isinstance(outputs, Tried):
             return outputs
@@ -276,7 +281,7 @@ def _of_functions(
 
 
 def _inside(
-    spec: Spec, block: Block, skipped: list[str], predictor: Predictor
+    spec: Spec, block: Block, skipped: list[str], predictor: Predictor, again: bool
 ) -> tuple[Sequence[_Stage], Block]:
     """Returns how to try the model, and with which rows: the backend knows what shows most."""
     lengths_b, most = _lengths(spec, block)
@@ -284,7 +289,7 @@ def _inside(
         len(block), lengths_b, most, spec.execution.call_rows, spec.scoring.source.batch_rows
     )
     trial = backend_of(spec.scoring.model.format).trial(sample)
-    stages = [_of_network(spec, predictor, size, skipped) for size in trial.sizes]
+    stages = [_of_network(spec, predictor, size, skipped, again) for size in trial.sizes]
     return stages, take(block, trial.places_n)
 
 
@@ -298,7 +303,9 @@ def _lengths(spec: Spec, block: Block) -> tuple[Array | None, int]:
     return steps_b, varying.varying.max_length
 
 
-def _of_network(spec: Spec, predictor: Predictor, call_rows: int, skipped: list[str]) -> _Stage:
+def _of_network(
+    spec: Spec, predictor: Predictor, call_rows: int, skipped: list[str], again: bool
+) -> _Stage:
     sized = replace(spec, execution=replace(spec.execution, call_rows=call_rows))
 
     def afresh() -> BlockStep:
@@ -306,7 +313,8 @@ def _of_network(spec: Spec, predictor: Predictor, call_rows: int, skipped: list[
 
     built = spec.scoring.model.architecture
     name = f"architecture {built}" if built else f"model {spec.scoring.model.name!r}"
-    ways = Ways(1, _own(predictor), partial(_made_again, name, afresh, skipped))
+    made = partial(_made_again, name, afresh, skipped) if again else _nothing
+    ways = Ways(1, _own(predictor), made)
     step = _batched(spec, "output", infer_step(sized, predictor))
     return _Stage(name, "output", ModelError, step, ways)
 
@@ -329,7 +337,7 @@ def _first_cause(error: BaseException) -> BaseException:
 
 
 def _nothing() -> None:
-    """A function needs nothing for a thread of its own."""
+    """A function needs nothing for a thread of its own; a model that is kept is not made again."""
 
 
 def _own(predictor: Predictor) -> Callable[[], object] | None:

@@ -44,6 +44,13 @@ def verify(
         DeviceError, ModelError, FunctionError, OutputError: One of them cannot be used.
         InvalidError: The first batch, where it has to be tried, cannot be scored.
     """
+    plan, predictor = _with_model(plan)
+    on_cpu = plan.spec.execution.device == "cpu"
+    return prove_rows(plan, units, clock, sample, predictor if on_cpu else None)
+
+
+def _with_model(plan: Plan) -> tuple[Plan, Predictor]:
+    """Returns the plan with how its model is called, and the model on the CPU."""
     backend, asked = backend_for(plan.spec), plan.spec.execution.device
     named = plan.loaded.job.runtime.device
     with naming(plan.spec.scoring.model.format):
@@ -67,17 +74,42 @@ def verify(
         choices={**facts, **plan.choices},
     )
     plan = _settled(replace(plan, gpus=backend.gpus(device)), predictor)
-    if units:
-        with (clock or Stopwatch()).during(SAMPLE):
-            sample = sample or read_sample_rows(plan, units)
-            plan, tried = _proven(plan, units, sample, predictor if device == "cpu" else None)
-        backend.release(device)
-        check_names(plan.spec, tried.names)
-        _check_drift(plan, tried.names)
-        _check_explained(plan, tried)
-        spec = replace(plan.spec, scoring=replace(plan.spec.scoring, scores=tried.scores))
-        plan = replace(plan, spec=spec, choices={**plan.choices, "alone": tried.said})
-    return replace(plan, inference={**plan.inference, **notes})
+    return replace(plan, inference={**plan.inference, **notes}), predictor
+
+
+def prove_rows(
+    plan: Plan,
+    units: Sequence[Unit],
+    clock: Stopwatch | None = None,
+    sample: SampleRows | None = None,
+    predictor: Predictor | None = None,
+    again: bool = True,
+) -> Plan:
+    """Returns a plan whose model was tried, once a sample showed that scores depend on their rows.
+
+    Args:
+        units: What is to be scored; without any there is nothing to show.
+        clock: Counts the sample for a step of its own.
+        sample: Its rows, if they were read before.
+        predictor: The model as `load_plain` returns it, or on the CPU; None: it is loaded.
+        again: Whether the model is made again, as in another process.
+
+    Raises:
+        ModelError, FunctionError, OutputError, JobFileError: A score depends on more, or scores
+            and job do not fit.
+        InvalidError: The first batch cannot be scored.
+    """
+    if not units:
+        return plan
+    with (clock or Stopwatch()).during(SAMPLE):
+        sample = sample or read_sample_rows(plan, units)
+        plan, tried = _proven(plan, units, sample, predictor, again)
+    backend_for(plan.spec).release(plan.spec.execution.device)
+    check_names(plan.spec, tried.names)
+    _check_drift(plan, tried.names)
+    _check_explained(plan, tried)
+    spec = replace(plan.spec, scoring=replace(plan.spec.scoring, scores=tried.scores))
+    return replace(plan, spec=spec, choices={**plan.choices, "alone": tried.said})
 
 
 def _settled(plan: Plan, predictor: Predictor) -> Plan:
@@ -88,14 +120,18 @@ def _settled(plan: Plan, predictor: Predictor) -> Plan:
 
 
 def _proven(
-    plan: Plan, units: Sequence[Unit], sample: SampleRows, predictor: Predictor | None
+    plan: Plan,
+    units: Sequence[Unit],
+    sample: SampleRows,
+    predictor: Predictor | None,
+    again: bool,
 ) -> tuple[Plan, Tried]:
     """Returns what a sample showed, and the plan; with default kernels if others failed there."""
     try:
-        return plan, require_independent(plan, units, sample, predictor)
+        return plan, require_independent(plan, units, sample, predictor, again)
     except ModelError as error:
         plan = without_kernels(plan, error)
-    return plan, require_independent(plan, units, sample, predictor)
+    return plan, require_independent(plan, units, sample, predictor, again)
 
 
 def _check_drift(plan: Plan, scores: Sequence[str]) -> None:

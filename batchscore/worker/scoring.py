@@ -37,6 +37,7 @@ from batchscore.stages.trial import Trial, trial_of
 from batchscore.stages.write import Attempt, UnitWriter
 from batchscore.storage.store import is_local
 from batchscore.units.unit import Unit
+from batchscore.worker.kept import Kind, kept, scope_or
 from batchscore.worker.spec import ElementSpec, RunSpec, Spec
 
 BlockStep = Callable[[Block], Block]
@@ -240,14 +241,28 @@ def load(spec: Spec) -> Predictor:
     if spec.execution.device != "cpu":
         with naming(spec.scoring.model.format):
             backend_for(spec).resolve(spec.execution.device)
-    return compiled(spec, load_plain(spec))
+    if not spec.execution.compile:
+        return load_plain(spec)
+    # In this order, since the plain one is taken from those that are kept too.
+    plain = load_plain(spec)
+    return kept(_kind(spec, compiled=True), partial(compiled, spec, plain))
 
 
 def load_plain(spec: Spec) -> Predictor:
     """Loads the run's model to its device, uncompiled."""
+    return kept(_kind(spec), partial(_load_plain, spec))
+
+
+def _load_plain(spec: Spec) -> Predictor:
     model, execution = spec.scoring.model, spec.execution
     with naming(model.format):
         return backend_for(spec).load(model, execution.device, execution.tile_threads)
+
+
+def _kind(spec: Spec, compiled: bool = False) -> Kind:
+    model, execution = spec.scoring.model, spec.execution
+    threads, own = execution.tile_threads, execution.model_process
+    return Kind(model.identity, model.folder, execution.device, threads, compiled, own)
 
 
 def backend_for(spec: Spec) -> Backend:
@@ -260,7 +275,7 @@ def backend_for(spec: Spec) -> Backend:
     if not execution.model_process:
         return own
     run = spec.identity.run if isinstance(spec, RunSpec) else ""
-    return ProcessBackend(own, host_for(form, execution.model_timeout_s), shared=run)
+    return ProcessBackend(own, host_for(form, execution.model_timeout_s), shared=scope_or(run))
 
 
 def compiled(spec: Spec, predictor: Predictor) -> Predictor:

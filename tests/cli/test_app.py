@@ -65,6 +65,9 @@ SURFACE = {
         "--engine",
         *("[-- BEAM OPTIONS]", *EVERY),
     },
+    "backfill": {
+        *("JOB", "--from", "--to", "--over", "--side-by-side", "--rescore", *JOB, *EVERY),
+    },
     "runs": {"WHERE", "--trend", *JOB, *EVERY},
     "show": {"WHERE", "[RUN]", "--logs", *JOB, *EVERY},
     "files": {"WHERE", *JOB, *EVERY},

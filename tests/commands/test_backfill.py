@@ -1,0 +1,260 @@
+"""`backfill` as a person uses it: real dates, real workers, kills and signals in the middle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import batchscore as bs
+from batchscore.commands.backfill import assign, try_model
+from batchscore.commands.date_worker import DateEnd, DateRun
+from batchscore.commands.dates import Request, find_dates
+from batchscore.models.backends.protocol import Predictor
+from batchscore.models.backends.torch.backend import TorchBackend
+from batchscore.plan.settled import Settled
+from batchscore.storage.store import Store
+from batchscore.worker.kept import keep_models
+from tests import factory
+from tests.faults import backfills
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.slow
+
+
+def facts(output: Path) -> dict[str, Any]:
+    """SHA-256 of files and profile of each published slice, and what its checks found."""
+    found = {}
+    for marker in sorted(output.glob("_batchscore/slices/*/_SUCCESS")):
+        run = output / "_batchscore/runs" / marker.read_text().strip()
+        manifest = json.loads((run / "manifest.json").read_text())
+        listed = (marker.parent / "current.txt").read_text().split()
+        files = [output / path for path in listed]
+        said = [manifest[key] for key in ("drift", "checks", "rows", "columns", "profile")]
+        text = json.dumps(said).replace(str(output), "OUT")
+        found[marker.parent.name] = (
+            [hashlib.sha256(each.read_bytes()).hexdigest() for each in files],
+            hashlib.sha256((run / "profile.parquet").read_bytes()).hexdigest(),
+            re.sub(r"\d{8}-[0-9a-f]{4}", "RUN", text),
+        )
+    return found
+
+
+def test_a_backfill_equals_nights(tmp_path: Path) -> None:
+    """Rows and profiles are equal by SHA-256, verdicts by their words, to those of nights in turn.
+
+    One date is held, and the next one is compared with the last that was published before.
+    """
+    dates = backfills.write_dates(tmp_path, 6)
+    nights = tmp_path / "nights"
+    for day in dates.days:
+        to = f"output.path={nights}"
+        factory.run_cli("run", dates.job, "--param", f"date={day}", "--set", to)
+    done = factory.run_cli("backfill", *dates.arguments, "--side-by-side", "3")
+    assert done.exit_code == 1
+    assert facts(tmp_path / "out") == facts(nights)
+    assert len(facts(nights)) == 4
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("BACKFILL small   date 2026-01-01 to 2026-01-06: 6 dates in ")
+    assert lines[1].split()[:2] == ["published", "4"]
+    assert [line.split()[:2] for line in lines[2:6]] == [
+        ["held", "1"],
+        [dates.held, "run"],
+        ["failed", "1"],
+        [dates.broken, "shard"],
+    ]
+
+
+def test_killed_and_started_again_it_publishes_all_that_can_be(tmp_path: Path) -> None:
+    """After -9 in the middle the same command publishes the rest, and names the two others."""
+    dates = backfills.write_dates(tmp_path, 16)
+    before = backfills.kill_after(dates, 5)
+    found = backfills.resume(dates)
+    good = [day for day in dates.days if day not in (dates.held, dates.broken)]
+    assert 5 <= len(before) < len(good)
+    assert dates.published() == good
+    assert found["exit_code"] == 1
+    assert found["counts"]["published"] == len(good)
+    named = {each["date"]: each["status"] for each in found["dates"] if each["reason"]}
+    assert named == {dates.held: "held", dates.broken: "invalid"}
+    kept = [each["date"] for each in found["dates"] if each["status"] == "kept"]
+    assert kept == before
+    assert not Store(str(tmp_path / "out")).names("_batchscore/work")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_open_dates_and_the_table_comes(tmp_path: Path, number: int) -> None:
+    """It ends with 130 or 143, has no run open, and says which dates are left."""
+    dates = backfills.write_dates(tmp_path, 40)
+    process = backfills.start(dates.arguments)
+    wait_until(lambda: len(dates.published()) >= 2)
+    process.send_signal(number)
+    printed, said = process.communicate()
+    assert process.returncode == 128 + number, said
+    assert "the same command goes on with these" in printed
+    assert f"left{40 - len(dates.published()) - printed.count('  run '):>12}"[:4] in printed
+    runs = json.loads(factory.run_cli("runs", "--json", tmp_path / "out").stdout)
+    assert "unfinished" not in {run["status"] for run in runs}
+    assert dates.published() == sorted(dates.published())
+
+
+def test_a_worker_loads_the_model_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that scores several dates loads the model once, and proves each date's rows."""
+    loads: list[str] = []
+    load = TorchBackend.load
+
+    def count(self: TorchBackend, *arguments: Any, **more: Any) -> Predictor:
+        loads.append("loaded")
+        return load(self, *arguments, **more)
+
+    monkeypatch.setattr(TorchBackend, "load", count)
+    dates = backfills.write_dates(tmp_path, 5, {"runtime": {"model_process": "off"}})
+    request = Request(str(dates.job), dates.days[0], dates.days[-1])
+    over, found = find_dates(request)
+    settled = try_model(found, rescore=False, workers=2)
+    assert isinstance(settled, Settled)
+    loads.clear()
+    with kept_models():
+        shared = assign(request, over, settled, 2)
+        outcomes = [_carried_out(DateRun(shared, day, _ignored)) for day in dates.days]
+    assert [each.status for each in outcomes].count("published") == 3
+    assert loads == ["loaded"]
+    shown = factory.run_json("show", dates.job, "--param", f"date={dates.days[-1]}")
+    assert shown["workers"] == 1
+
+
+@contextmanager
+def kept_models() -> Iterator[None]:
+    """Has this process keep models, as a worker does, for a while."""
+    keep_models("a test")
+    try:
+        yield
+    finally:
+        keep_models("")
+
+
+def _carried_out(run: DateRun) -> DateEnd:
+    run.turn.set()
+    return run.outcome()
+
+
+def _ignored(_what: str, _about: object) -> None:
+    """Nobody waits for what a date says."""
+
+
+def test_rescoring_lists_first_what_it_replaces(tmp_path: Path) -> None:
+    """`--rescore` names each published date with its run and rows, and replaces these runs."""
+    dates = backfills.write_dates(tmp_path, 3, {"drift": None})
+    for day in (dates.days[0], dates.days[1]):
+        factory.run_cli("run", dates.job, "--param", f"date={day}")
+    slices = tmp_path / "out/_batchscore/slices"
+    before = {path.parent.name: path.read_text() for path in slices.glob("*/_SUCCESS")}
+    done = factory.run_cli("backfill", *dates.arguments, "--rescore")
+    head, *lines = done.stderr.splitlines()
+    assert head == "--rescore replaces what is published of 2 dates:"
+    assert lines[0].split()[:2] == ["2026-01-01", "run"]
+    assert lines[0].endswith("200 rows  model small 1.0")
+    after = {path.parent.name: path.read_text() for path in slices.glob("*/_SUCCESS")}
+    assert all(after[name] != run for name, run in before.items())
+    assert "published      2" in done.stdout
+
+
+# Ends the process that has a row of the date that would be held.
+DEADLY = """import os
+
+import pyarrow as pa
+
+
+def look(batch: pa.RecordBatch) -> pa.RecordBatch:
+    if batch.column("a")[0].as_py() == 9.0:
+        os._exit(7)
+    return batch
+"""
+
+
+def test_a_date_that_kills_its_worker_is_named_and_alone(tmp_path: Path) -> None:
+    """Another worker takes the dead one's place, and scores the dates after it."""
+    function = {"function": "look.py:look", "columns": ["a", "b"]}
+    dates = backfills.write_dates(tmp_path, 5, {"preprocess": function, "drift": None})
+    (tmp_path / "look.py").write_text(DEADLY)
+    found = factory.run_json("backfill", *dates.arguments, "--side-by-side", "1")
+    status = {each["date"]: each["status"] for each in found["dates"]}
+    assert [day for day, what in status.items() if what == "published"] == dates.published()
+    assert len(dates.published()) == 3
+    reason = next(each["reason"] for each in found["dates"] if each["date"] == dates.held)
+    assert re.fullmatch(
+        r"worker process \d+ ended with exit code 7 while it scored this date; .*", reason
+    )
+
+
+def test_dates_that_are_not_there_yet_are_to_be_tried_later(tmp_path: Path) -> None:
+    """A date whose `ready` is missing is not scored, and the backfill ends with 4."""
+    dates = backfills.write_dates(tmp_path, 3, {"input.ready": "_SUCCESS", "drift": None})
+    for day in dates.days[:2]:
+        (tmp_path / "in" / day / "_SUCCESS").touch()
+    found = factory.run_json("backfill", *dates.arguments)
+    assert [each["status"] for each in found["dates"]] == ["published", "published", "retry"]
+    assert (found["status"], found["exit_code"]) == ("retry", 4)
+
+
+def test_python_gets_what_became_of_each_date(tmp_path: Path) -> None:
+    """`bs.backfill` returns each date with its run, or why it has none."""
+    dates = backfills.write_dates(tmp_path, 3, {"drift": None})
+    found = bs.backfill(dates.job, dates.days[0], dates.days[-1], side_by_side=2)
+    assert found.status == "failed"
+    assert [each.status for each in found.dates] == ["published", "published", "invalid"]
+    assert "0.parquet" in str(found.dates[2].reason)
+    with pytest.raises(bs.InvalidError, match="the first date is after the last"):
+        bs.backfill(dates.job, dates.days[-1], dates.days[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--from", "2026-02-30", "--to", "2026-03-01"), "--from 2026-02-30: is no date"),
+        (("--from", "2026-01-03", "--to", "2026-01-01"), "the first date is after the last"),
+        (
+            ("--from", "2026-01-01", "--to", "2026-01-03", "--over", "day"),
+            "--over day: expected a parameter of type date; its parameters are date (date), "
+            "region (string)",
+        ),
+        (
+            ("--from", "2026-01-01", "--to", "2026-01-03", "--param", "date=2026-01-01"),
+            "--param date: the backfill itself gives this parameter a value",
+        ),
+        (
+            ("--from", "2026-01-01", "--to", "2026-01-03", "--set", "runtime.engine=flink"),
+            "runtime.engine flink: a backfill judges dates in their order",
+        ),
+        (
+            ("--from", "2026-01-01", "--to", "2026-01-03", "--set", "model.path=nowhere"),
+            "no such model folder",
+        ),
+    ],
+)
+def test_what_no_date_can_do_ends_before_any_work(
+    tmp_path: Path, arguments: tuple[str, ...], says: str
+) -> None:
+    """Wrong dates, parameters, engines and models end the backfill with 2, and write nothing."""
+    kinds = {"date": {"type": "date"}, "region": {"type": "string"}}
+    dates = backfills.write_dates(tmp_path, 3, {"params": kinds})
+    done = factory.run_cli("backfill", dates.job, "--param", "region=north", *arguments)
+    assert done.exit_code == 2, done.stderr
+    assert says in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_job_without_dates_is_refused_with_its_parameters(tmp_path: Path) -> None:
+    """The message names the parameters that there are, and how to declare a date."""
+    kinds = {"region": {"type": "string"}, "hour": {"type": "integer"}}
+    dates = backfills.write_dates(tmp_path, 3, {"params": kinds, "input.path": "in"})
+    done = factory.run_cli("backfill", *dates.arguments)
+    assert done.exit_code == 2
+    assert "its parameters are region (string), hour (integer)" in done.stderr
