@@ -277,19 +277,26 @@ def try_model(ahead: Sequence[DatedJob], rescore: bool, workers: int) -> Settled
             work = _settled_work(plan, rescore)
             if work is not None:
                 return _verified(plan, work, workers)
-        except (ModelError, DeviceError, OutputError):
-            raise
         except (InputError, RetryError) as error:
             missing.append(DateEnd(each.date, error.status, reason=str(error)))
         except InvalidError as error:
             refused.append(error)
-            if len(refused) == _MOST_REFUSED:
+            if _is_for_all(error, ahead) or len(refused) == _MOST_REFUSED:
                 break
     if refused:
         raise refused[0]
     if len(missing) == len(ahead):
         return missing
     return _verified(_any_plan(ahead, missing), None, workers)
+
+
+def _is_for_all(error: InvalidError, ahead: Sequence[DatedJob]) -> bool:
+    """Tells whether each date would be refused so; a model's path may have the date."""
+    models = [each.loaded.job.model for each in ahead]
+    one_model = all(each == models[0] for each in models)
+    return isinstance(error, OutputError | DeviceError) or (
+        one_model and isinstance(error, ModelError)
+    )
 
 
 def _any_plan(ahead: Iterable[DatedJob], missing: Iterable[DateEnd]) -> Plan:

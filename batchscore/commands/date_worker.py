@@ -178,13 +178,14 @@ class DateRun:
         self._assignment, self.date, self._tell = assignment, date, tell
         self.stop, self.turn = Stop(), threading.Event()
         self._clock = Stopwatch()
+        self._shares_model = False
 
     def outcome(self) -> DateEnd:
         """Scores, judges and publishes the date; returns what became of it."""
         try:
             return _of_manifest(self.date, self._run())
         except BatchscoreError as error:
-            refused = isinstance(error, (ModelError, DeviceError))
+            refused = self._shares_model and isinstance(error, (ModelError, DeviceError))
             return DateEnd(self.date, error.status, reason=str(error), refused=refused)
         except OSError as error:
             return DateEnd(self.date, "failed", reason=describe(error)["message"])
@@ -198,7 +199,9 @@ class DateRun:
         clock.enter(JOB)
         loaded = load_job(given.job, given.given(self.date), given.overrides)
         clock.enter(INPUT)
-        plan = make_plan(loaded, given.settled.model_of(loaded))
+        known = given.settled.model_of(loaded)
+        self._shares_model = known is not None
+        plan = make_plan(loaded, known)
         clock.enter(PUBLISHED)
         flags = all_flags(loaded.job.runtime, ())
         launch = Launch(OneWorker(given.threads), flags, dated=self)

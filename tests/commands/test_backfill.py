@@ -19,7 +19,7 @@ from batchscore.commands.date_worker import DateEnd, DateRun
 from batchscore.commands.dates import Request, find_dates
 from batchscore.models.backends.protocol import Predictor
 from batchscore.models.backends.torch.backend import TorchBackend
-from batchscore.plan.settled import Settled
+from batchscore.plan.settled import Settled, settled_by
 from batchscore.storage.store import Store
 from batchscore.worker.kept import keep_models
 from tests import factory
@@ -164,6 +164,39 @@ def test_rescoring_lists_first_what_it_replaces(tmp_path: Path) -> None:
     after = {path.parent.name: path.read_text() for path in slices.glob("*/_SUCCESS")}
     assert all(after[name] != run for name, run in before.items())
     assert "published      2" in done.stdout
+
+
+def test_a_date_whose_own_model_is_refused_leaves_the_others_alone(tmp_path: Path) -> None:
+    """If the model's path has the date, a missing model is that date's failure."""
+    changes = {"model.path": "models/${date}", "drift": None}
+    dates = backfills.write_dates(tmp_path, 4, changes)
+    for number, day in enumerate(dates.days):
+        if day not in (dates.days[0], dates.broken):
+            factory.write_model(tmp_path / "models" / day, version=f"{number}.0")
+    found = factory.run_json("backfill", *dates.arguments, "--side-by-side", "2")
+    status = [each["status"] for each in found["dates"]]
+    assert (found["exit_code"], status) == (1, ["invalid", "published", "invalid", "published"])
+    assert "no such model folder" in found["dates"][0]["reason"]
+    versions = factory.published(tmp_path / "out")["model_version"].unique().to_pylist()
+    assert sorted(versions) == ["1.0", "3.0"]
+
+
+def test_a_model_that_is_damaged_meanwhile_stops_all_dates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is refused for each date ends the backfill with 2, not with a failure for each date."""
+    dates = backfills.write_dates(tmp_path, 8, {"drift": None, "runtime.model_process": "off"})
+
+    def damaging(*plans: Any) -> Settled:
+        (tmp_path / "model/weights.safetensors").write_bytes(b"nothing")
+        return settled_by(*plans)
+
+    monkeypatch.setattr("batchscore.commands.backfill.settled_by", damaging)
+    found = factory.run_json("backfill", *dates.arguments, "--side-by-side", "1")
+    assert (found["status"], found["exit_code"]) == ("invalid", 2)
+    assert found["counts"]["left"] >= 5
+    assert "weights.safetensors" in found["error"]
+    assert not dates.published()
 
 
 # Ends the process that has a row of the date that would be held.
