@@ -179,6 +179,7 @@ class DateRun:
         self.stop, self.turn = Stop(), threading.Event()
         self._clock = Stopwatch()
         self._shares_model = False
+        self._name = ""
 
     def outcome(self) -> DateEnd:
         """Scores, judges and publishes the date; returns what became of it."""
@@ -186,13 +187,16 @@ class DateRun:
             return _of_manifest(self.date, self._run())
         except BatchscoreError as error:
             refused = self._shares_model and isinstance(error, (ModelError, DeviceError))
-            return DateEnd(self.date, error.status, reason=str(error), refused=refused)
+            return replace(self._failed(str(error), error.status), refused=refused)
         except OSError as error:
-            return DateEnd(self.date, "failed", reason=describe(error)["message"])
+            return self._failed(describe(error)["message"])
         except Exception as error:
             logging.getLogger("batchscore.run").exception("date %s", self.date)
             what = f"unexpected {type(error).__name__}: {error}; this is a defect of batchscore"
-            return DateEnd(self.date, "failed", reason=what)
+            return self._failed(what)
+
+    def _failed(self, reason: str, status: str = "failed") -> DateEnd:
+        return DateEnd(self.date, status, self._name, reason=reason)
 
     def _run(self) -> Manifest:
         given, clock = self._assignment, self._clock
@@ -220,6 +224,10 @@ class DateRun:
                 return plan
             model = load_plain(plan.spec)
             return prove_rows(plan, work.units, clock, predictor=model, again=False)
+
+    def opened(self, run: str) -> None:
+        """Notes the name of the run."""
+        self._name = run
 
     def judge(self, run: Run) -> None:
         """Waits for the date's turn; then compares it with what is published by now."""

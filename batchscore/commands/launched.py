@@ -42,6 +42,9 @@ class InTurn(Protocol):
     def verified(self, plan: Plan, work: Work, clock: Stopwatch) -> Plan:
         """Returns the plan with how its model is called, once its functions were tried."""
 
+    def opened(self, run: str) -> None:
+        """Notes the name of the run."""
+
     def judge(self, run: Run) -> None:
         """Waits for the run's turn, and does its last step.
 

@@ -303,6 +303,8 @@ def _score(
     run: Run, launch: Launch, lease: Lease, watch: Callable[[Progress], None], stop: Stop
 ) -> Manifest:
     spec, left = run.spec, False
+    if launch.dated is not None:
+        launch.dated.opened(spec.identity.run)
     try:
         metrics = watch_run(run, launch, lease, watch, stop)
         if metrics is None:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 import batchscore as bs
@@ -20,6 +21,8 @@ from batchscore.commands.dates import Request, find_dates
 from batchscore.models.backends.protocol import Predictor
 from batchscore.models.backends.torch.backend import TorchBackend
 from batchscore.plan.settled import Settled, settled_by
+from batchscore.runs import layout
+from batchscore.runs.lease import acquire
 from batchscore.storage.store import Store
 from batchscore.worker.kept import keep_models
 from tests import factory
@@ -227,13 +230,33 @@ def test_a_date_that_kills_its_worker_is_named_and_alone(tmp_path: Path) -> None
     )
 
 
+def test_a_date_that_fails_while_it_is_scored_names_its_run(tmp_path: Path) -> None:
+    """`show` tells of that run; nothing of the date is published."""
+    changes = {"rejects.max_rows": 0, "drift": None}
+    dates = backfills.write_dates(tmp_path, 4, changes)
+    rows = factory.make_rows(backfills.ROWS)
+    some = [None if row == 150 else 0.5 for row in range(backfills.ROWS)]
+    nulls = rows.set_column(1, "a", pa.array(some, pa.float32()))
+    factory.write_shard(tmp_path / "in" / dates.days[3] / "0.parquet", nulls)
+    found = factory.run_json("backfill", *dates.arguments)
+    last = found["dates"][3]
+    assert last["status"] == "failed"
+    shown = factory.run_json("show", tmp_path / "out", last["run"])
+    assert shown["status"] == "failed"
+    assert dates.published() == [*dates.days[:2]]
+
+
 def test_dates_that_are_not_there_yet_are_to_be_tried_later(tmp_path: Path) -> None:
-    """A date whose `ready` is missing is not scored, and the backfill ends with 4."""
+    """Without `ready`, or if another run holds the slice, a backfill ends with 4."""
     dates = backfills.write_dates(tmp_path, 3, {"input.ready": "_SUCCESS", "drift": None})
     for day in dates.days[:2]:
         (tmp_path / "in" / day / "_SUCCESS").touch()
-    found = factory.run_json("backfill", *dates.arguments)
-    assert [each["status"] for each in found["dates"]] == ["published", "published", "retry"]
+    store = Store(str(tmp_path / "out"))
+    layout.claim_output(store)
+    with acquire(store, f"small,date={dates.days[1]}", "run"):
+        found = factory.run_json("backfill", *dates.arguments)
+    assert [each["status"] for each in found["dates"]] == ["published", "retry", "retry"]
+    assert "is held by `run`" in found["dates"][1]["reason"]
     assert (found["status"], found["exit_code"]) == ("retry", 4)
 
 

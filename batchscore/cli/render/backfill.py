@@ -53,7 +53,8 @@ def table(done: Backfilled, runs: str) -> list[str]:
         lines.append(f"{'left':<10}{len(left):>6}   {_spans(left)}; {what}")
     if done.refused:
         lines.append(f"INVALID  each date would be refused: {one_line(done.refused, 900)}")
-    return [*lines, f"look   {runs}"]
+    has_runs = any(each.run for each in found)
+    return [*lines, *([f"look   {runs}"] if has_runs else [])]
 
 
 def _published(done: Backfilled) -> str:
