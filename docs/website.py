@@ -24,6 +24,7 @@ PAGES = {
     "jobs/digits/README.md": "digits.md",
     "jobs/flight_delays/README.md": "demo.md",
     "jobs/flight_delays_trees/README.md": "demo-trees.md",
+    "jobs/schedules/README.md": "schedules.md",
 }
 COPIES = "files"
 LINK = re.compile(r"(?<=\]\()(?!#|\w+:)([^)#\s]+)")

@@ -24,6 +24,7 @@ from apache_beam.utils.thread_pool_executor import shared_unbounded_instance
 
 if TYPE_CHECKING:
     from apache_beam.runners.portability.flink_runner import FlinkRunner
+    from apache_beam.runners.portability.portable_runner import PortableRunner
 
 __all__ = [
     "ExternalEnvironment",
@@ -36,6 +37,7 @@ __all__ = [
     "job_server_id",
     "option_parser",
     "options_of",
+    "portable_runner",
     "shared_unbounded_instance",
     "statesampler",
     "userstate",
@@ -72,6 +74,13 @@ def flink_runner() -> FlinkRunner:
     from apache_beam.runners.portability.flink_runner import FlinkRunner
 
     return FlinkRunner()
+
+
+def portable_runner() -> PortableRunner:
+    """Returns a runner for any job server, whose modules the other engines need not import."""
+    from apache_beam.runners.portability.portable_runner import PortableRunner
+
+    return PortableRunner()
 
 
 def job_server_id(result: Any) -> str:

@@ -6,10 +6,8 @@ import argparse
 import hashlib
 import logging
 import os
-import re
 import secrets
 import shutil
-import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -28,14 +26,13 @@ from batchscore.engines.flink_rest import (
     job_state,
     require_pool,
 )
+from batchscore.engines.job_server import SERVER_SECONDS, require_listener, require_shared
 from batchscore.engines.protocol import Build, Handle, Metrics
 from batchscore.errors import InvalidError
 from batchscore.job.sections import Runtime
-from batchscore.messages.wording import counted, one_line, reason
+from batchscore.messages.wording import counted, one_line
 from batchscore.plan import Plan, placed
-from batchscore.plan.shipping import require_shippable
 from batchscore.runs.submission import JobState, Submission, without_secrets
-from batchscore.storage.store import Store
 from batchscore.units.unit import Unit
 
 _log = logging.getLogger("batchscore.flink")
@@ -44,15 +41,10 @@ _TRIED = ("1.19",)
 _OURS = {"parallelism": "runtime.flink.parallelism", "runner": "runtime.engine"}
 _TAKEN = ("FlinkRunnerOptions", "JobServerOptions", "PortableOptions")
 _AUTOMATIC = "[auto]"
-# gRPC knows other forms, which it is left to find.
-_ADDRESS = re.compile(r"([\w.-]+):([0-9]{1,5})")
-_CONNECT_SECONDS = 10.0
 _ASK_SECONDS = 2.0
 _LOOK_SECONDS = 0.5
 # Beam's name of a state.
 _RUNNING = "RUNNING"
-# For one answer of the job server, not for the job; Beam would wait for five minutes.
-_SERVER_SECONDS = 60
 
 
 class FlinkJob(Background):
@@ -133,27 +125,16 @@ class FlinkEngine:
                 "interface listens, and the jar of Beam's job server"
             )
         if found.job_endpoint:
-            _require_listener(found.job_endpoint)
+            require_listener(
+                self.name, found.job_endpoint, "runtime.flink.job_service or runtime.options"
+            )
         else:
             _require_job_server(found)
 
     def place(self, plan: Plan, units: Sequence[Unit]) -> Plan:
         """Returns the plan with as many workers as asked for, of one thread each."""
-        job = plan.loaded.job
-        require_shippable(plan)
-        for address in (job.output.path, job.model.path, *job.input.path):
-            if address.startswith("memory:"):
-                raise InvalidError(
-                    f"engine flink: {address} is the memory of this process, which the cluster's "
-                    "workers do not see; use a shared folder or an object store"
-                )
-        if not Store(job.output.path).is_conditional:
-            raise InvalidError(
-                f"engine flink: output {job.output.path}: workers side by side need a store with "
-                "conditional puts, which this one has not; use a shared folder, S3 or Google Cloud "
-                "Storage"
-            )
-        return placed(_with_cluster(plan), *_parallelism(job.runtime))
+        require_shared(self.name, plan)
+        return placed(_with_cluster(plan), *_parallelism(plan.loaded.job.runtime))
 
     def start_workers(self, plan: Plan) -> None:
         """The cluster has its workers."""
@@ -166,7 +147,7 @@ class FlinkEngine:
             _warn_of_version(rest)
             _cancel_orphans(rest, _slice_name(plan))
         ours = [f"--job_name={name}", f"--parallelism={plan.workers}"]
-        ours.append(f"--job_server_timeout={_SERVER_SECONDS}")
+        ours.append(f"--job_server_timeout={SERVER_SECONDS}")
 
         def work(handle: Background) -> Metrics:
             return _run(build, [*ours, *flags], handle)
@@ -294,20 +275,6 @@ def _require_job_server(found: argparse.Namespace) -> None:
             f"engine flink: with flink_master Beam starts its job server with Java, and {java} is "
             "not found; install Java, or set job_endpoint to a job server that runs elsewhere"
         )
-
-
-def _require_listener(endpoint: str) -> None:
-    """Raises InvalidError where nobody listens: Beam would try for minutes, in silence."""
-    address = _ADDRESS.fullmatch(endpoint)
-    if address is None:
-        return
-    try:
-        socket.create_connection((address[1], int(address[2])), _CONNECT_SECONDS).close()
-    except (OSError, OverflowError) as error:
-        raise InvalidError(
-            f"engine flink: nothing answers at job_endpoint {endpoint} ({reason(error)}); start "
-            "Beam's job server there, or correct runtime.flink.job_service or runtime.options"
-        ) from error
 
 
 def _run(build: Build, flags: Sequence[str], handle: Background) -> Metrics:

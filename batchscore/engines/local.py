@@ -164,6 +164,7 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         address: HOST:PORT to listen at; `address` then has the port in place of 0.
         again: How often a worker that is killed before it reached its runner is started again.
             The runner would wait for it for minutes.
+        may_drop: Whether runners end the connection of a worker that they need no more.
     """
 
     def __init__(
@@ -173,8 +174,10 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         host: Host | None = None,
         address: str = "localhost:0",
         again: int = 0,
+        may_drop: bool = False,
     ) -> None:
         self._again = again
+        self._released = {_RELEASED, _DESERTED} if may_drop else {_RELEASED}
         self._on_lost, self._gpus, self._host = on_lost, gpus, host
         self._closing = False
         self._turns = itertools.count()
@@ -261,9 +264,11 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         before: int,
     ) -> None:
         """Tells of a worker that ends before the pool does: the runner would wait for ever."""
-        process.join()
+        multiprocessing.connection.wait([process.sentinel])
+        with self._lock:  # to start another one reads the codes of those that ended: once each
+            process.join()
         connected, code = _has_connected(reached), process.exitcode
-        if self._closing or code == _RELEASED:
+        if self._closing or code in self._released:
             return
         ended = f"worker process {process.pid} ended with exit code {code}"
         if connected or (code or 0) >= 0 or before >= self._again:

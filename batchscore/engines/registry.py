@@ -21,6 +21,8 @@ GROUP = "batchscore.engines"
 _BUILT_IN = {
     "direct": "batchscore.engines.direct:DirectEngine",
     "flink": "batchscore.engines.flink:FlinkEngine",
+    "prism": "batchscore.engines.job_server:prism",
+    "spark": "batchscore.engines.job_server:spark",
 }
 
 

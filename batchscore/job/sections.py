@@ -363,8 +363,9 @@ class Runtime(Section):
 
     engine: Text = Field(
         default="direct",
-        description="What runs the pipeline: `direct`, this machine; `flink`, a Flink cluster, "
-        "experimental; or an engine that an installed package offers. "
+        description="What runs the pipeline: `direct`, this machine; `flink`, a Flink cluster; "
+        "`prism` or `spark`, through a job server of Beam; these three are experimental; or an "
+        "engine that an installed package offers. "
         "[Operations](operations.md#engines) says what each needs.",
     )
     options: dict[Text, str | int | float | bool | OneOrMore] = Field(

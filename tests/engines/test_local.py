@@ -170,6 +170,19 @@ def test_a_worker_that_beam_misses_first_is_lost() -> None:
     assert lost[0].endswith("ended with exit code -9")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("code", "is_lost"), [(65, False), (7, True)])
+def test_a_worker_that_a_runner_dropped_is_not_lost(code: int, is_lost: bool) -> None:
+    """With `may_drop`, a worker may find its runner gone (65); any other end is reported."""
+    lost: list[str] = []
+    with WorkerPool(lost.append, may_drop=True) as pool:
+        pipeline = pipeline_on(pool)
+        _ = pipeline | beam.Create([code]) | beam.Map(die_early)
+        threading.Thread(target=pipeline.run, daemon=True).start()
+        wait_until(lambda: any(each.ident and not each.is_alive() for each in pool._watchers))
+    assert [each.rpartition(" ")[2] for each in lost] == ([f"{code}"] if is_lost else [])
+
+
 def test_a_pool_keeps_nothing_of_workers_that_ended() -> None:
     """One that serves for months does not run out of open files."""
     lost: queue.SimpleQueue[str] = queue.SimpleQueue()

@@ -87,7 +87,9 @@ def test_an_unknown_engine_is_named_with_the_known_ones(
     """The message lists the engines of batchscore and those of other packages."""
     install(tmp_path, "noting", "noting:Engine")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(JobFileError, match=r"one of direct, flink, (.*, )?noting, found 'flnk'"):
+    with pytest.raises(
+        JobFileError, match=r"one of direct, flink, prism, spark, (.*, )?noting, found 'flnk'"
+    ):
         find_engine("flnk")
 
 
