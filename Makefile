@@ -82,7 +82,7 @@ format: $(READY)
 
 constraints: | $(UV)
 	$(UV) pip compile --quiet --universal --python-version 3.10 --generate-hashes \
-		--extra s3 --extra gcs --extra xgboost --extra lightgbm \
+		--extra s3 --extra gcs --extra dataflow --extra xgboost --extra lightgbm \
 		--extra catboost --extra onnx --extra sklearn --extra keras \
 		--extra prometheus --extra openlineage --group dev --group docs --output-file constraints.txt $(ARGS) pyproject.toml
 

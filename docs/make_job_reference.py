@@ -29,6 +29,7 @@ SECTIONS = {
     "drift.reference.<number>": "ListedReference",
     "runtime": "Runtime",
     "runtime.flink": "Flink",
+    "runtime.dataflow": "Dataflow",
     "notify": "Notify",
 }
 INTRODUCTION = """\

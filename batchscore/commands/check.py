@@ -258,7 +258,8 @@ def _try(plan: Plan, work: Work, clock: Stopwatch, flags: Sequence[str], scores:
 
 def _elsewhere(plan: Plan, work: Work, flags: Sequence[str]) -> WorkersChecked | None:
     """Has the engine's workers try a few rows, if they share nothing but the output with us."""
-    if not engine_of(plan).ships:
+    engine = engine_of(plan)
+    if not engine.ships or engine.start_seconds:
         return None
     return check_workers(plan, work.units, all_flags(plan.loaded.job.runtime, flags))
 

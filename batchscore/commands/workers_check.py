@@ -127,8 +127,9 @@ def _try(
 
     run = replace(_run_of(plan), shipment=shipment)
     send(plan, shipment)
-    work = engine_of(plan).submit(lambda p: build_tries(p, run, attempt, count), plan, flags)
-    return _await(kind, work, run)
+    engine = engine_of(plan)
+    work = engine.submit(lambda p: build_tries(p, run, attempt, count), plan, flags)
+    return _await(kind, work, run, _SECONDS + engine.start_seconds)
 
 
 def _run_of(plan: Plan) -> RunSpec:
@@ -161,8 +162,8 @@ def _on_few_rows(plan: Plan, store: Store) -> Plan:
     return replace(plan, spec=spec)
 
 
-def _await(kind: type[_Found], work: Handle, run: RunSpec) -> tuple[_Found, ...]:
-    deadline = time.monotonic() + _SECONDS
+def _await(kind: type[_Found], work: Handle, run: RunSpec, seconds: float) -> tuple[_Found, ...]:
+    deadline = time.monotonic() + seconds
     try:
         while work.is_alive() and time.monotonic() < deadline:
             work.join(_LOOK_SECONDS)
@@ -175,7 +176,7 @@ def _await(kind: type[_Found], work: Handle, run: RunSpec) -> tuple[_Found, ...]
     if work.error is not None:
         raise _refused(explained(run, work.error)) from work.error
     if not found:
-        raise InvalidError(f"no worker answered within {_SECONDS:.0f} s; look at the engine's logs")
+        raise InvalidError(f"no worker answered within {seconds:.0f} s; look at the engine's logs")
     return found
 
 

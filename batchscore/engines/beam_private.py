@@ -6,7 +6,7 @@ Beam may change them in any version, which `beam_version` guards.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,8 @@ __all__ = [
     "beam_fn_api_pb2",
     "beam_fn_api_pb2_grpc",
     "core",
+    "dataflow_description",
+    "dataflow_job",
     "flink_runner",
     "job_server_id",
     "option_parser",
@@ -86,3 +88,39 @@ def portable_runner() -> PortableRunner:
 def job_server_id(result: Any) -> str:
     """Returns a job server's own id of a pipeline that it took."""
     return str(result._job_id)
+
+
+def dataflow_job(flags: Sequence[str]) -> tuple[Any, PipelineOptions]:
+    """Returns a runner for Dataflow that describes jobs and sends nothing, and its options."""
+    from apache_beam.options.pipeline_options import TestOptions
+    from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
+
+    options = PipelineOptions(list(flags))
+    # As a flag, any text is true.
+    options.view_as(TestOptions).dry_run = True
+    return DataflowRunner(), options
+
+
+def dataflow_description(job: Any, pipeline_url: str, sha256: str) -> str:
+    """Returns the request of a job as JSON.
+
+    Args:
+        job: What the runner of `dataflow_job` made.
+        pipeline_url: Where the pipeline is put.
+        sha256: Of its bytes.
+    """
+    from apache_beam.options.pipeline_options import TestOptions
+    from apache_beam.runners.dataflow.internal import apiclient
+    from google.protobuf import json_format
+
+    # Workers get the options, too.
+    job.options.view_as(TestOptions).dry_run = False
+    job.proto.environment = apiclient.Environment(
+        packages=[],
+        options=job.options,
+        environment_version=apiclient._FNAPI_ENVIRONMENT_MAJOR_VERSION,
+        proto_pipeline_staged_url=pipeline_url,
+        proto_pipeline=job.proto_pipeline,
+        pipeline_proto_hash=sha256,
+    ).proto
+    return str(json_format.MessageToJson(job.proto._pb))

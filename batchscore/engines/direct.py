@@ -32,6 +32,7 @@ class DirectEngine:
     experimental = False
     ships = False
     retries = False
+    start_seconds = 0.0
 
     def section_flags(self, runtime: Runtime) -> list[str]:
         """It has no section."""

@@ -102,6 +102,7 @@ class FlinkEngine:
     experimental = True
     ships = True
     retries = True
+    start_seconds = 0.0
 
     def section_flags(self, runtime: Runtime) -> list[str]:
         """Returns Beam's options for the job server, and for what Python workers come from."""

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from batchscore.engines.no_redirect import strict_opener
 from batchscore.errors import InvalidError
 from batchscore.messages.wording import reason
 from batchscore.runs.submission import JobState
@@ -144,7 +145,7 @@ def _cancel(rest: str, jobs: Sequence[str]) -> int:
         request = urllib.request.Request(f"{_root(rest)}/jobs/{_id(job)}", method="PATCH")
         # One may end in the meantime, which Flink answers with an error.
         with suppress(urllib.error.HTTPError):
-            _opener().open(request, timeout=_SECONDS).close()
+            strict_opener().open(request, timeout=_SECONDS).close()
             done += 1
     return done
 
@@ -210,17 +211,6 @@ def require_pool(pool: str, hosts: Sequence[str]) -> None:
         return
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Reports an answer that names another address as an error."""
-
-    def redirect_request(self, *_: Any) -> None:
-        """Returns no request, so that the answer is an error."""
-
-
-def _opener() -> urllib.request.OpenerDirector:
-    return urllib.request.build_opener(_NoRedirect)
-
-
 def _root(rest: str) -> str:
     """Returns the address that all requests begin with; ValueError if it is none of HTTP.
 
@@ -241,7 +231,7 @@ def _id(job: str) -> str:
 
 def _get(address: str) -> Any:
     deadline = time.monotonic() + _SECONDS
-    with _opener().open(address, timeout=_SECONDS) as answer:
+    with strict_opener().open(address, timeout=_SECONDS) as answer:
         return json.loads(_read(answer, deadline))
 
 

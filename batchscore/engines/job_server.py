@@ -45,6 +45,7 @@ class JobServerEngine:
     experimental = True
     ships = True
     retries = False
+    start_seconds = 0.0
 
     def section_flags(self, runtime: Runtime) -> list[str]:
         """Returns nothing: Beam's own options name the job server."""

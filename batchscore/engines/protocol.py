@@ -75,6 +75,14 @@ class Engine(Protocol):
         An engine of another package that does not say so is left to itself.
         """
 
+    @property
+    def start_seconds(self) -> float:
+        """How long machines take to start for a job; 0 if its workers are there before.
+
+        Where it is more, `check` starts none to try a job on them. An engine of another package
+        that does not say so has its workers.
+        """
+
     def section_flags(self, runtime: Runtime) -> list[str]:
         """Returns the Beam options that the engine's own section of the job file stands for."""
 

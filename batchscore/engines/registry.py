@@ -23,6 +23,7 @@ _BUILT_IN = {
     "flink": "batchscore.engines.flink:FlinkEngine",
     "prism": "batchscore.engines.job_server:prism",
     "spark": "batchscore.engines.job_server:spark",
+    "dataflow": "batchscore.engines.dataflow:DataflowEngine",
 }
 
 
@@ -92,6 +93,10 @@ class _Offered:
     @property
     def retries(self) -> bool:
         return bool(getattr(self.engine, "retries", False))
+
+    @property
+    def start_seconds(self) -> float:
+        return float(getattr(self.engine, "start_seconds", 0.0))
 
     def section_flags(self, runtime: Runtime) -> list[str]:
         # Only engines of batchscore have a section in the job file.

@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from batchscore.job.dataflow_section import Dataflow
 from batchscore.job.field_types import PATTERN_MEANINGS
 from batchscore.job.parameters import Location, Parameter, printable, shown
 from batchscore.job.rules import (
@@ -132,6 +133,7 @@ def _model_at(loc: tuple[str | int, ...]) -> type[BaseModel]:
         "drift.reference": EarlierRuns,
         "runtime": Runtime,
         "runtime.flink": Flink,
+        "runtime.dataflow": Dataflow,
         "notify": Notify,
     }
     return sections.get(".".join(map(str, loc[:2]))) or sections[str(loc[0])]

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, JsonValue, StringConstraints, model_validator
 
+from batchscore.job.dataflow_section import Dataflow
 from batchscore.job.field_types import (
     DEVICE,
     FORMAT,
@@ -364,8 +365,9 @@ class Runtime(Section):
     engine: Text = Field(
         default="direct",
         description="What runs the pipeline: `direct`, this machine; `flink`, a Flink cluster; "
-        "`prism` or `spark`, through a job server of Beam; these three are experimental; or an "
-        "engine that an installed package offers. "
+        "`prism` or `spark`, through a job server of Beam; `dataflow`, Google Cloud Dataflow, "
+        "never run on the service; these four are experimental; or an engine that an installed "
+        "package offers. "
         "[Operations](operations.md#engines) says what each needs.",
     )
     options: dict[Text, str | int | float | bool | OneOrMore] = Field(
@@ -375,12 +377,15 @@ class Runtime(Section):
         "times. Options on the command line come after these.",
     )
     flink: Flink = Field(default=Flink(), description="The cluster of the engine `flink`.")
+    dataflow: Dataflow = Field(
+        default=Dataflow(), description="Project and VMs of the engine `dataflow`."
+    )
     device: Annotated[str, StringConstraints(pattern=DEVICE)] = Field(
         default="auto",
         description="`cpu`, `cuda`, `cuda:N`, or `auto`: a GPU if the machine has one. If a GPU"
         " is asked for and does not exist, that is an error, never a slow run on "
-        "the CPU. On `flink` the workers' machines need the GPU, the launcher's does not, and "
-        "`auto` is the CPU.",
+        "the CPU. On `flink` and `dataflow` the workers' machines need the GPU, the launcher's "
+        "does not, and `auto` is the CPU.",
     )
     precision: Literal["float32", "tf32", "bf16", "fp16"] = Field(
         default="float32",

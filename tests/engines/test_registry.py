@@ -88,7 +88,8 @@ def test_an_unknown_engine_is_named_with_the_known_ones(
     install(tmp_path, "noting", "noting:Engine")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(
-        JobFileError, match=r"one of direct, flink, prism, spark, (.*, )?noting, found 'flnk'"
+        JobFileError,
+        match=r"one of direct, flink, prism, spark, dataflow, (.*, )?noting, found 'flnk'",
     ):
         find_engine("flnk")
 
