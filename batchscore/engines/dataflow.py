@@ -72,6 +72,13 @@ _REQUIRED = {
     "sdk_container_image": "image",
 }
 """Beam's options that must be there, with the key of the section that sets them."""
+_UNSUPPORTED = (
+    "template_location",
+    "dataflow_job_file",
+    "update",
+    "create_from_snapshot",
+    "streaming",
+)
 _PROCESSES = ("use_multiple_sdk_containers", "no_use_multiple_sdk_containers")
 _LOOPBACK = re.compile(r"--dataflow_endpoint=(https?://)?(localhost|127\.[0-9.]+)(:|/|$)")
 _FIRST_LOOK_S, _MOST_LOOK_S = 0.25, 10.0
@@ -256,6 +263,12 @@ def _parsed(flags: Sequence[str]) -> argparse.Namespace:
     for option, key in _REQUIRED.items():
         if not getattr(found, option):
             raise InvalidError(f"engine dataflow: {_SECTION}.{key} is not set; set it")
+    for option in _UNSUPPORTED:
+        if getattr(found, option):
+            raise InvalidError(
+                f"Beam option '--{option}': engine dataflow creates a batch job itself, and would "
+                "ignore it; take it out"
+            )
     if not re.fullmatch(BUCKET, found.temp_location):
         # Beam would take a bucket of its own choice.
         raise InvalidError(

@@ -27,7 +27,7 @@ PATTERN_MEANINGS.update(
         PROJECT: "the id of a project, such as my-project",
         REGION: "a region, such as europe-west4, and not a zone in it",
         BUCKET: "gs://BUCKET or gs://BUCKET/FOLDER",
-        IMAGE: "the name of a container image, such as europe-docker.pkg.dev/P/R/batchscore:0.2.0",
+        IMAGE: "the name of a container image, such as europe-docker.pkg.dev/P/R/batchscore:0.1.0",
         ACCOUNT: "the email of a service account, NAME@PROJECT.iam.gserviceaccount.com",
         SUBNETWORK: "regions/REGION/subnetworks/NAME, or the full address of a subnetwork",
         MACHINE: "a machine type, such as n1-standard-4",

@@ -166,6 +166,7 @@ def test_a_run_is_cancelled_by_its_id(job: Path, service: FakeDataflow) -> None:
     """`status` shows the job, and `cancel` ends it at the service and closes the run."""
     left = factory.run_json("run", job, "--detach")
     (found,) = service.jobs.values()
+    assert left["run"] in factory.run_cli("runs", job).stdout
     again = factory.run_cli("run", job)
     assert again.exit_code == 4
     assert found["id"] in again.stderr
@@ -247,6 +248,7 @@ def test_a_job_that_fails_is_an_error_with_its_reason(job: Path, service: FakeDa
     [
         (["--setup_file=x"], "the image of runtime.dataflow.image sets it"),
         (["--dry_run=False"], "--dry_run"),
+        (["--template_location=gs://staging/t"], "creates a batch job itself, and would ignore it"),
         (["--num_workers=3"], "runtime.dataflow.vms sets it"),
         (["--experiments=no_use_multiple_sdk_containers"], "runtime.dataflow.processes sets it"),
         (["--dataflow_service_options=worker_accelerator=type:x"], "set runtime.dataflow.acceler"),
