@@ -73,7 +73,7 @@ def status(
         if page is not None:
             check_page(page)
         found = look_at(_outputs(where, params, overrides, may_be_empty=max_age is not None))
-        late = None if max_age is None else find_late(found.jobs, max_age)
+        late = None if max_age is None else find_late(found.jobs, max_age, found.outputs)
         if page is not None:
             from batchscore.report.jobs_page import make_jobs_page
 

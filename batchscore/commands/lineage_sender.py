@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from batchscore.commands.lineage_events import DatasetFacts, LineageRun, Moment, event
-from batchscore.messages.wording import reason
+from batchscore.messages.addresses import redacted_address
+from batchscore.messages.wording import one_line, reason
 
 SECONDS = 5.0
 """So long the end of a run waits for its events to be sent."""
@@ -60,6 +61,11 @@ class Sender:
         namespace = environment.get(_NAMESPACE) or "default"
         parent = environment.get(_PARENT, "")
         self._run = LineageRun(str(uuid.uuid4()), namespace, job, params, parent)
+        self._addresses = [
+            value
+            for name, value in environment.items()
+            if name.startswith("OPENLINEAGE") and "://" in value
+        ]
         self._events: queue.Queue[tuple[DatasetFacts, Moment] | None] = queue.Queue()
         self._failure = ""
         self._thread = threading.Thread(target=self._send_all, name="lineage", daemon=True)
@@ -83,6 +89,13 @@ class Sender:
             return f"OpenLineage: an event could not be sent ({self._failure}); {_LATE}"
         return None
 
+    def _why(self, error: Exception) -> str:
+        """Returns an error's text without what is secret in addresses, which may be malformed."""
+        text = str(error)
+        for address in self._addresses:
+            text = text.replace(address, redacted_address(address))
+        return one_line(text, 300) or reason(error)
+
     def _send_all(self) -> None:
         try:
             # What its client logs is said once, at the end.
@@ -94,14 +107,14 @@ class Sender:
 
                 client = OpenLineageClient()
         except Exception as error:
-            self._failure = reason(error)
+            self._failure = self._why(error)
             return
         while (found := self._events.get()) is not None:
             try:
                 client.emit(event(self._run, *found))
             except Exception as error:
-                self._failure = reason(error)
+                self._failure = self._why(error)
         try:
             client.close(timeout=SECONDS)
         except Exception as error:
-            self._failure = reason(error)
+            self._failure = self._why(error)

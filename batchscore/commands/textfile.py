@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 from collections.abc import Iterator, Mapping
@@ -43,6 +44,7 @@ class Textfile:
 
         registry = CollectorRegistry()
         try:
+            self._require_file()
             registry.register(_Collected(job, slice_, document, self._kept()))
             write_to_textfile(self.path, registry)
         except OSError as error:
@@ -51,6 +53,11 @@ class Textfile:
         except Exception as error:  # a run that has ended fails of no library
             return self._unwritten(error, "")
         return None
+
+    def _require_file(self) -> None:
+        """Raises OSError for a pipe, which would be waited for, and what else is no file."""
+        if os.path.exists(self.path) and not os.path.isfile(self.path):
+            raise OSError(errno.EEXIST, "it exists and is no file")
 
     def _unwritten(self, error: Exception, remedy: str) -> str:
         # The library names a file of its own in the text of an error.

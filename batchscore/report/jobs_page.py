@@ -68,6 +68,8 @@ def make_jobs_page(where: str, jobs: Sequence[Series], late: Sequence[Late] = ()
     import jinja2
 
     whys = {(each.output, each.job): each.why for each in late}
+    known = {(each.output, each.job) for each in jobs}
+    jobs = [*jobs, *(Series(*unknown) for unknown in whys if unknown not in known)]
     views = [_view(each, number, whys) for number, each in enumerate(jobs)]
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"count": count, "line": one_line, "hours": hours}

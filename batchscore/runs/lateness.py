@@ -26,14 +26,25 @@ class Late:
     why: str
 
 
-def find_late(jobs: Sequence[Series], max_age_s: float) -> list[Late]:
+def find_late(jobs: Sequence[Series], max_age_s: float, outputs: Sequence[str] = ()) -> list[Late]:
     """Returns the jobs whose newest published slice is too old, or whose newest did not come.
 
     Args:
         jobs: The jobs.
         max_age_s: Seconds since its publication that the newest slice of a job may have.
+        outputs: All outputs. One of which no job is known is late, since it hides its jobs.
     """
-    return [found for job in jobs if (found := _late(job, max_age_s)) is not None]
+    found = [late for job in jobs if (late := _late(job, max_age_s)) is not None]
+    known = {job.output for job in jobs}
+    return [*found, *(_unknown(each) for each in outputs if each not in known)]
+
+
+def _unknown(output: str) -> Late:
+    why = (
+        "nothing tells which jobs it has: no manifest and no plan of a run is there that can be "
+        "read; restore its _batchscore folder from a copy, or move the output away"
+    )
+    return Late(output, "every job", "", why)
 
 
 def _late(job: Series, max_age_s: float) -> Late | None:

@@ -159,6 +159,19 @@ def test_an_endpoint_that_refuses_is_named_without_its_credentials(
     assert "hunter2" not in found
 
 
+@pytest.mark.usefixtures("_client")
+def test_a_malformed_address_is_named_without_its_credentials(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Those behind the space that makes it malformed do not show either."""
+    monkeypatch.setenv("OPENLINEAGE_URL", "http://user:first@bad host:xx/?key=second")
+    found = Sender("flights", {}).close()
+    assert found is not None
+    assert "***@bad host" in found
+    assert "first" not in found
+    assert "second" not in found
+
+
 def test_a_configuration_that_cannot_be_used_is_a_warning(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

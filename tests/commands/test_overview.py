@@ -67,6 +67,23 @@ def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
     assert f"DAMAGED  manifest {tmp_path}/_batchscore/runs/{run}" in found.stdout
 
 
+@pytest.mark.parametrize("lost", ["manifests", "runs"])
+def test_an_output_that_hides_its_jobs_is_late(tmp_path: Path, lost: str) -> None:
+    """Whether no manifest can be read or all are gone: a watch must not be content. So the page."""
+    add_night(Store(str(tmp_path / "good")), "2026-11-30", 2)
+    store = Store(str(tmp_path / "spoilt"))
+    run = add_night(store, "2026-11-30", 2)
+    store.write(layout.run_file(run, "manifest.json"), b"{")
+    if lost == "runs":
+        shutil.rmtree(tmp_path / f"spoilt/{layout.HOME}/runs")
+    page = tmp_path / "page.html"
+    found = run_cli("status", tmp_path, "--max-age", "26h", "--html", page)
+    assert found.exit_code == 3
+    assert found.stdout.startswith(f"LATE  every job in {store.address}: nothing tells which jobs")
+    assert "nothing tells which jobs it has" in page.read_text()
+    assert run_cli("status", tmp_path).exit_code == 0
+
+
 def test_a_job_that_never_ran_is_late(tmp_path: Path) -> None:
     """Where its output does not exist, too; without an age that is asked for, it is an error."""
     write_job(tmp_path)

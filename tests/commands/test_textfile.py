@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +153,22 @@ def test_a_file_that_cannot_be_written_is_a_warning(tmp_path: Path) -> None:
         f"metrics {tmp_path}/gone/x.prom: could not be written (No such file or directory); name a "
         "file in a folder that exists and may be written. The run's outcome does not change"
     )
+
+
+def test_a_pipe_is_neither_waited_for_nor_replaced(tmp_path: Path) -> None:
+    """Nobody may ever write to it, and a run must end."""
+    pytest.importorskip("prometheus_client")
+    pipe = tmp_path / "x.prom"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(Textfile(str(pipe)).write, "flights", "s", FAILED)
+        try:
+            found = writing.result(10)
+        finally:  # ends whoever reads the pipe
+            os.close(os.open(pipe, os.O_RDWR | os.O_NONBLOCK))
+    assert found is not None
+    assert "could not be written (it exists and is no file)" in found
+    assert pipe.is_fifo()
 
 
 @pytest.mark.parametrize("path", ["x.txt", "s3://bucket/x.prom"])
