@@ -23,8 +23,11 @@ from airflow.sdk import DAG, Asset, BaseOperator, CronDataIntervalTimetable, Var
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 FAILED, HELD, RETRY = 1, 3, 4
+DECISIONS = {"release": "released", "discard": "discarded"}  # a command, and the manifest's key
 RETRY_SECONDS = float(os.environ.get("BATCHSCORE_RETRY_SECONDS", "300"))
 ANSWER_SECONDS = float(os.environ.get("BATCHSCORE_ANSWER_SECONDS", "86400"))
+WAIT = os.environ.get("BATCHSCORE_WAIT", "1h")
+LONGEST_LINE = 500
 PUBLISHED = Asset(name="flight_delays_day", uri="x-batchscore://flight_delays_day")
 
 
@@ -35,7 +38,8 @@ def day_of(context: dict[str, Any]) -> str:
     interval counts. An empty interval, or none as in a manual run, asks for the day before the run.
     """
     run = context["dag_run"]
-    if given := (run.conf or {}).get("date"):
+    given = (run.conf or {}).get("date")
+    if given is not None:
         return given_day(given)
     start, end = run.data_interval_start, run.data_interval_end
     if start and end and start < end:
@@ -83,19 +87,24 @@ class BatchscoreOperator(BaseOperator):
     """Runs one command of batchscore; XCom gets what `summary` takes from its JSON document.
 
     The document goes to a file and messages go to the task's log line by line, so that neither
-    fills a pipe. Exit codes 1 and 4 fail the task, and Airflow tries it again; batchscore then
-    resumes. 2 fails it for good. 3 is a result: the next task decides about it.
+    fills a pipe. Exit codes in `results` are for the next task. Others fail the task: 1 and 4 let
+    Airflow try it again, and batchscore then resumes; 2 fails it for good.
     """
 
-    def __init__(self, command: str, **settings: Any) -> None:
+    def __init__(
+        self,
+        command: str,
+        options: tuple[str, ...] = (),
+        results: tuple[int, ...] = (0, HELD),
+        **settings: Any,
+    ) -> None:
         super().__init__(**settings)
-        self.command = command
+        self.command, self.options, self.results = command, options, results
         self.process: subprocess.Popen[str] | None = None
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Run the command for the day of the DAG run."""
-        where = [job_file(), "--param", f"date={day_of(context)}"]
-        return self.summarize([self.command, *where])
+        return self.summarize([self.command, job_file(), *day_options(context), *self.options])
 
     def summarize(self, arguments: list[str]) -> dict[str, Any]:
         """Run batchscore, and return the summary of its JSON document."""
@@ -104,7 +113,7 @@ class BatchscoreOperator(BaseOperator):
             return summary(printed, code)
 
     def call(self, arguments: list[str], printed: IO[str]) -> int:
-        """Run batchscore; return 0 or 3, or fail as its exit code says."""
+        """Run batchscore; return its exit code if that is a result, else fail as it says."""
         self.process = subprocess.Popen(
             [program(), *arguments],
             stdin=subprocess.DEVNULL,
@@ -116,10 +125,10 @@ class BatchscoreOperator(BaseOperator):
         )
         last = self._log(self.process.stderr or ())
         code = self.process.wait()
-        if code in (0, HELD):
+        if code in self.results:
             return code
         messages = " ".join(last) or "it printed no message"
-        message = f"batchscore {self.command} ended with exit code {code}: {messages}"
+        message = f"batchscore {arguments[0]} ended with exit code {code}: {messages}"
         may_pass = code in (FAILED, RETRY) or code < 0 or code > 128
         raise (AirflowException if may_pass else AirflowFailException)(message)
 
@@ -127,7 +136,7 @@ class BatchscoreOperator(BaseOperator):
         last: deque[str] = deque(maxlen=10)
         for line in errors:
             self.log.info("%s", line.rstrip())
-            last.append(line.strip())
+            last.append(shortened(line.strip()))
         return list(last)
 
     def on_kill(self) -> None:
@@ -137,17 +146,25 @@ class BatchscoreOperator(BaseOperator):
 
 
 class DecideOperator(BatchscoreOperator):
-    """Releases or discards the held run as a person answered, with their name in the reason."""
+    """Releases or discards the held run as a person answered, with their name in the reason.
+
+    An earlier try may have done so before it died, or somebody did it in a shell. Then the command
+    is refused, and the task takes what it finds if that is what the answer asks for.
+    """
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Act on the answer; discarding ends the DAG run without a published asset."""
-        held = context["ti"].xcom_pull(task_ids="score")
-        answer = context["ti"].xcom_pull(task_ids="ask")
-        self.command = answer["chosen_options"][0].lower()
-        who = (answer.get("responded_by_user") or {}).get("name") or "somebody"
-        where = [job_file(), held["run"], "--param", f"date={day_of(context)}"]
-        self.summarize([self.command, *where, "--reason", f"{who} in Airflow"])
-        return {**held, "status": {"release": "published", "discard": "discarded"}[self.command]}
+        run = context["ti"].xcom_pull(task_ids="score")["run"]
+        command, who = chosen(context["ti"].xcom_pull(task_ids="ask"))
+        where = [job_file(), run, *day_options(context)]
+        try:
+            return self.summarize([command, *where, "--reason", f"{who} in Airflow"])
+        except AirflowFailException:
+            found = self.summarize(["show", *where])
+            if found["decided"] != command:
+                raise
+            self.log.info("Run %s was decided so before.", run)
+            return found
 
 
 class ReportOperator(BatchscoreOperator):
@@ -156,11 +173,14 @@ class ReportOperator(BatchscoreOperator):
     def execute(self, context: Any) -> dict[str, Any]:
         """Write the page; a discarded run has none, and emits no asset."""
         pull = context["ti"].xcom_pull
-        facts: dict[str, Any] = pull(task_ids="decide") or pull(task_ids="score")
+        scored, decided = pull(task_ids="score"), pull(task_ids="decide")
+        # Airflow keeps what `decide` left for another run, made before `score` was cleared.
+        is_decided = bool(decided) and decided["run"] == scored["run"]
+        facts: dict[str, Any] = decided if is_decided else scored
         if facts["status"] == "discarded":
             raise AirflowSkipException(f"Run {facts['run']} was discarded: nothing is published.")
         page = reports() / f"{facts['slice']}.html"
-        where = [job_file(), facts["run"], "--param", f"date={day_of(context)}"]
+        where = [job_file(), facts["run"], *day_options(context)]
         with tempfile.TemporaryFile("w+") as printed:
             self.call([self.command, *where, "-o", str(page)], printed)
         facts = {**facts, "report": str(page)}
@@ -177,13 +197,49 @@ def reports() -> Path:
     return folder
 
 
+def day_options(context: Any) -> list[str]:
+    """Return the options that name the day."""
+    return ["--param", f"date={day_of(context)}"]
+
+
+def chosen(answer: dict[str, Any] | None) -> tuple[str, str]:
+    """Return the command that a person chose, and the person's name."""
+    if not answer:
+        raise AirflowFailException(
+            "Nobody answered: `ask` has no answer, as when it is marked as a success by hand. "
+            "Clear `ask`, and answer it."
+        )
+    who = (answer.get("responded_by_user") or {}).get("name") or "somebody"
+    return answer["chosen_options"][0].lower(), who
+
+
+def shortened(line: str) -> str:
+    """Return a line for a message, without the middle of one that is very long."""
+    half = LONGEST_LINE // 2
+    return line if len(line) <= LONGEST_LINE else f"{line[:half]} … {line[-half:]}"
+
+
 def summary(printed: IO[str], code: int) -> dict[str, Any]:
     """Return what XCom and the asset keep of a document; a manifest is too large for them."""
     printed.seek(0)
-    document = json.load(printed)
+    try:
+        document = json.load(printed)
+    except ValueError as error:
+        raise AirflowException(
+            f"batchscore ended with exit code {code}, and its document is cut: {error}. "
+            f"Make room in {tempfile.gettempdir()}, the folder of temporary files."
+        ) from error
     drift = document.get("drift") or {}
     facts = {key: document.get(key) for key in ("run", "status", "slice", "rows")}
-    return {**facts, "verdict": drift.get("verdict"), "exit_code": code}
+    decided = next((c for c, key in DECISIONS.items() if document.get(key)), None)
+    found = {"verdict": drift.get("verdict"), "decided": decided, "held_by": held_by(document)}
+    return {**facts, **found, "exit_code": code}
+
+
+def held_by(document: dict[str, Any]) -> list[str]:
+    """Return why a run is held, a line for each check, for the person who is asked."""
+    checks = document.get("checks") or []
+    return [shortened(f"{c['name']}: {c['detail']}") for c in checks if not c["passed"]]
 
 
 with DAG(
@@ -197,8 +253,9 @@ with DAG(
         "retry_delay": timedelta(seconds=RETRY_SECONDS),
     },
 ) as dag:
-    check = BatchscoreOperator(task_id="check", command="check")
-    score = BatchscoreOperator(task_id="score", command="run")
+    # `score` waits for what `check` found missing: another run's slice, or the input's marker.
+    check = BatchscoreOperator(task_id="check", command="check", results=(0, HELD, RETRY))
+    score = BatchscoreOperator(task_id="score", command="run", options=("--wait", WAIT))
 
     @task.branch
     def outcome(ti: Any) -> str:
@@ -209,7 +266,8 @@ with DAG(
         task_id="ask",
         subject="batchscore holds a run: release or discard it",
         body="Run {{ ti.xcom_pull(task_ids='score')['run'] }} of "
-        "{{ ti.xcom_pull(task_ids='score')['slice'] }}. The log of `score` says why it is held.",
+        "{{ ti.xcom_pull(task_ids='score')['slice'] }} is held:\n"
+        "{% for why in ti.xcom_pull(task_ids='score')['held_by'] %}\n- {{ why }}{% endfor %}",
         options=["Release", "Discard"],
         response_timeout=timedelta(seconds=ANSWER_SECONDS),
         retries=1,  # Airflow fails it if the answer comes within the first seconds

@@ -11,25 +11,48 @@ from typing import Any
 
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from airflow.sdk import DAG, CronDataIntervalTimetable
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from kubernetes.client import models as k8s
 
 IMAGE = os.environ.get("BATCHSCORE_IMAGE", "registry.example.org/batchscore:0.1.0")
-HELD = 3
+INVALID, HELD = 2, 3
 DAY = (
-    "{{ (dag_run.conf or {}).get('date') or (data_interval_start.strftime('%Y-%m-%d') if "
+    "{{ dag_run.conf.date if (dag_run.conf or {}).get('date') is not none else "
+    "data_interval_start.strftime('%Y-%m-%d') if "
     "data_interval_start and data_interval_start < data_interval_end else "
-    "macros.ds_add(dag_run.run_after.strftime('%Y-%m-%d'), -1)) }}"
+    "macros.ds_add(dag_run.run_after.strftime('%Y-%m-%d'), -1) }}"
 )
 
 
-def step(command: str, **settings: Any) -> KubernetesPodOperator:
+class BatchscorePodOperator(KubernetesPodOperator):
+    """Runs batchscore in a pod; a wrong job or command, exit code 2, is not tried again."""
+
+    def cleanup(self, pod: Any, remote_pod: Any, *others: Any, **more: Any) -> None:
+        """End the task as the pod ended."""
+        try:
+            super().cleanup(pod, remote_pod, *others, **more)
+        except AirflowException as error:
+            if ended_with(remote_pod, self.base_container_name) != INVALID:
+                raise
+            raise AirflowFailException(f"Something is wrong before any work: {error}") from error
+
+
+def ended_with(pod: Any, container: str) -> int | None:
+    """Return the exit code of a pod's container, if it has one."""
+    for found in pod.status.container_statuses or ():
+        if found.name == container and found.state and found.state.terminated:
+            return int(found.state.terminated.exit_code)
+    return None
+
+
+def step(command: str, *options: str) -> KubernetesPodOperator:
     """Return a task that runs a command of batchscore in a pod, as a user without rights."""
-    return KubernetesPodOperator(
+    return BatchscorePodOperator(
         task_id=command,
         name=f"flights-{command}",
         image=IMAGE,
         cmds=["batchscore"],
-        arguments=[command, "/job/job.yaml", "--param", f"date={DAY}"],
+        arguments=[command, "/job/job.yaml", "--param", f"date={DAY}", *options],
         skip_on_exit_code=HELD,
         automount_service_account_token=False,
         security_context=k8s.V1PodSecurityContext(
@@ -54,7 +77,6 @@ def step(command: str, **settings: Any) -> KubernetesPodOperator:
             k8s.V1VolumeMount(name="job", mount_path="/job", read_only=True),
             k8s.V1VolumeMount(name="scratch", mount_path="/scratch"),
         ],
-        **settings,
     )
 
 
@@ -66,4 +88,4 @@ with DAG(
     catchup=False,
     default_args={"retries": 3, "retry_delay": timedelta(minutes=5)},
 ) as dag:
-    step("check") >> step("run")
+    step("check") >> step("run", "--wait", "1h")

@@ -143,13 +143,12 @@ def test_the_day_comes_from_the_interval_or_the_run(airflow: Airflow) -> None:
     assert airflow.python(DATES).split() == ["2026-01-01", "2026-01-01", "2026-01-08", "2013-09-20"]
 
 
-def test_a_dag_without_batchscore_says_what_to_set(airflow: Airflow) -> None:
-    """The task fails at its first try, and names the Variable and the command that sets it."""
-    done = airflow.command(
-        "tasks", "test", "flight_delays", "check", "2013-09-21", AIRFLOW_VAR_BATCHSCORE_BIN="/none"
-    )
-    assert "/none/batchscore is no program" in done.stdout
-    assert "airflow variables set batchscore_bin" in done.stdout
+def test_a_day_is_tried_without_a_scheduler(airflow: Airflow) -> None:
+    """The command of docs/airflow.md scores the day before the one that it names."""
+    done = airflow.command("dags", "test", "flight_delays", "2013-09-19")
+    assert done.returncode == 0, done.stdout
+    (manifest,) = manifests(airflow, "2013-09-18")
+    assert manifest["status"] == "published"
 
 
 def test_the_pod_is_as_strict_as_the_files_of_kubernetes(airflow: Airflow) -> None:
@@ -167,16 +166,21 @@ def test_the_pod_is_as_strict_as_the_files_of_kubernetes(airflow: Airflow) -> No
 def test_a_day_is_published_with_an_asset(
     airflow: Airflow, token: str, start: Callable[[str], str]
 ) -> None:
-    """XCom and asset carry the run's id, rows and verdict, which are those of the manifest."""
-    run = start("2013-09-20")
-    states = ended(airflow, token, run)
-    assert {name for name, (state, _) in states.items() if state == "success"} == {
-        *("check", "score", "outcome", "report")
-    }
+    """XCom and asset carry the manifest's run, rows and verdict; a second run at once adds none."""
+    runs = [start("2013-09-20"), start("2013-09-20")]
+    for run in runs:
+        states = ended(airflow, token, run)
+        assert {name for name, (state, _) in states.items() if state == "success"} == {
+            *("check", "score", "outcome", "report")
+        }
     events = airflow.rest("GET", "/api/v2/assets/events", None, token)["asset_events"]
-    (extra,) = (each["extra"] for each in events if each["source_run_id"] == run)
+    events = [each for each in events if each["source_run_id"] in runs]
+    found = {each["extra"]["status"]: each["extra"] for each in events}
+    extra = found["published"]
+    assert (len(events), set(found)) == (2, {"published", "unchanged"})
     (manifest,) = manifests(airflow, "2013-09-20")
     assert (extra["run"], extra["rows"]["scored"]) == (manifest["run"], 994)
+    assert found["unchanged"]["run"] == manifest["run"]
     assert extra["verdict"] == manifest["drift"]["verdict"]
     assert Path(extra["report"]).read_text().startswith("<!")
 
@@ -202,7 +206,7 @@ def test_a_person_decides_about_a_held_run(
 
 
 def test_a_backfill_scores_days_side_by_side(airflow: Airflow, token: str) -> None:
-    """Each day of the backfill is published."""
+    """Each day of the backfill is published, and a day begins before the one before it ended."""
     days = ["2013-09-01", "2013-09-02", "2013-09-03"]
     limits = ("--from-date", days[0], "--to-date", days[-1], "--max-active-runs", "3")
     done = airflow.command("backfill", "create", "--dag-id", "flight_delays", *limits)
@@ -214,3 +218,5 @@ def test_a_backfill_scores_days_side_by_side(airflow: Airflow, token: str) -> No
 
     wait_until(lambda: [each["state"] for each in runs()] == ["success"] * len(days))
     assert [manifests(airflow, day)[0]["status"] for day in days] == ["published"] * len(days)
+    spans = sorted((each["start_date"], each["end_date"]) for each in runs())
+    assert spans[1][0] < spans[0][1]
