@@ -156,7 +156,8 @@ def test_the_pod_is_as_strict_as_the_files_of_kubernetes(airflow: Airflow) -> No
     pod = json.loads(airflow.python(POD).splitlines()[-1])
     (container,) = (each for each in pod["spec"]["containers"] if each["name"] == "base")
     assert container["image"] == f"registry.example.org/batchscore:{batchscore.__version__}"
-    assert container["args"] == ["run", "/job/job.yaml", "--param", "date=2026-01-01"]
+    day = ["--param", "date=2026-01-01"]
+    assert container["args"] == ["run", "/job/job.yaml", *day, "--wait", "1h"]
     assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
     assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}

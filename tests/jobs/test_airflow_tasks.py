@@ -1,4 +1,4 @@
-"""The tasks of jobs/airflow one by one in Airflow's Python, with a stand-in for the program."""
+"""The tasks of jobs/airflow one by one in Airflow's Python, with a substitute for the program."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ print("FOUND" + json.dumps(found))
 
 @pytest.fixture(scope="module")
 def airflow(tmp_path_factory: pytest.TempPathFactory) -> Airflow:
-    """An Airflow without processes, whose program is the stand-in."""
+    """An Airflow without processes, whose program is the substitute."""
     folder = tmp_path_factory.mktemp("airflow")
     program = folder / "batchscore"
     program.write_text(PROGRAM)
