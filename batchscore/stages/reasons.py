@@ -24,7 +24,7 @@ from batchscore.errors import FailedError, UnfitStepError
 from batchscore.messages.wording import nearest
 from batchscore.models.backends.calling import Calls
 from batchscore.models.backends.facts import CONTRIBUTIONS, RAW
-from batchscore.stages.block import Block, locate_rows
+from batchscore.stages.block import Block, locate_rows, reject_rows
 from batchscore.stages.infer.step import inputs_of
 
 REASONS = "reasons"
@@ -59,6 +59,8 @@ class Explaining:
 def explain(block: Block, given: Block, wanted: Explaining, calls: Calls) -> Block:
     """Adds a column of reasons to a block's scores: null for a row that is not explained.
 
+    Rejects rows whose raw score is NaN or infinite, as that behind a probability of 1 may be.
+
     Args:
         block: Scored rows.
         given: The same rows, and those that were rejected since, with their model inputs.
@@ -82,7 +84,16 @@ def explain(block: Block, given: Block, wanted: Explaining, calls: Calls) -> Blo
     column = _listed(len(block), chosen_n, parts, wanted.named)
     names = [*block.values.schema.names, REASONS]
     values = pa.RecordBatch.from_arrays([*block.values.columns, column], names=names)
-    return replace(block, values=values)
+    return _without_endless(replace(block, values=values), chosen_n, parts)
+
+
+def _without_endless(block: Block, chosen_n: Array, parts: Sequence[_RowReasons]) -> Block:
+    bad_b = np.zeros(len(block), np.bool_)
+    bad_b[chosen_n] = _joined([part.endless_n for part in parts], np.bool_)
+    if not bad_b.any():
+        return block
+    message = "the raw score is NaN or infinite, so no column has a part in it"
+    return reject_rows(block, to_arrow(bad_b), "explain", "NonFiniteScore", message)
 
 
 def _chosen(values: pa.RecordBatch, wanted: Explaining) -> Array:
@@ -132,24 +143,29 @@ class _RowReasons:
         sizes_n: How many reasons each row has.
         column_r: Places of their columns among those that may be named.
         contribution_r: What each contributed.
+        endless_n: Whether a row's raw score is NaN or infinite; such a row has no reasons.
     """
 
     sizes_n: Array
     column_r: Array
     contribution_r: Array
+    endless_n: Array
 
 
 def _explained(given: Block, places_n: Array, wanted: Explaining, calls: Calls) -> _RowReasons:
     assert given.values is not None
     rows = replace(given, values=take_rows(given.values, to_arrow(places_n)))
     made = calls.predict(inputs_of(rows), len(places_n))()
+    endless_n = ~np.isfinite(made[RAW])
+    if endless_n.any():
+        made = {name: np.where(endless_n, 0.0, found.T).T for name, found in made.items()}
     _require_sum(given, places_n, made[CONTRIBUTIONS], made[RAW])
     by_column_nc = _by_column(made[CONTRIBUTIONS], wanted)
     # Of equal ones the first in the model's own order.
     order_nc = np.argsort(-np.abs(by_column_nc), axis=1, kind="stable")[:, : wanted.top]
     value_nc = np.take_along_axis(by_column_nc, order_nc, axis=1)
     moved_nc = value_nc != 0
-    return _RowReasons(moved_nc.sum(axis=1), order_nc[moved_nc], value_nc[moved_nc])
+    return _RowReasons(moved_nc.sum(axis=1), order_nc[moved_nc], value_nc[moved_nc], endless_n)
 
 
 def _require_sum(given: Block, places_n: Array, found_ne: Array, raw_n: Array) -> None:

@@ -134,6 +134,22 @@ def test_what_does_not_add_up_fails(error: float, is_right: bool) -> None:
         explain(scored, given_, wanted(), Linear(error))
 
 
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
+def test_a_row_without_a_finite_raw_score_is_rejected_alone(bad: float) -> None:
+    """Its probability may be a number all the same; the other rows keep their reasons."""
+    x = np.full((4, 4), 0.1)
+    x[2, 1] = bad
+    given_, scored = blocks(x, np.array([0.1, 0.9, 1.0, 0.9]))
+    done = explain(scored, given_, wanted(above=0.5), Linear())
+    assert made(done) == [None, *[[("a", 0.2), ("b", 0.1)]] * 2]
+    (reject,) = done.rejects
+    assert (reject.stage, reject.error, reject.rows_r.to_pylist()) == (
+        "explain",
+        "NonFiniteScore",
+        [2],
+    )
+
+
 def test_a_large_score_may_be_off_by_as_much_more() -> None:
     """The bound is relative above 1."""
     given_, scored = blocks(np.full((1, 4), 1e5))
