@@ -91,8 +91,8 @@ def message_of(details: list[Any], location: Location, job: type[BaseModel]) -> 
 def _needing(loc: tuple[str | int, ...]) -> str:
     """Returns what needs the key at pydantic's own location."""
     if loc[0] == "postprocess":
-        return f"{{{loc[2]}: {{{loc[-1]}: …}}}}"
-    return "a job" if loc[0] in _REQUIRED else ".".join(map(str, loc[:-1]))
+        return f"{{{printable(loc[2])}: {{{loc[-1]}: …}}}}"
+    return "a job" if loc[0] in _REQUIRED else ".".join(map(printable, loc[:-1]))
 
 
 def _expected(detail: Any) -> str:

@@ -116,8 +116,8 @@ def test_a_server_that_dies_before_it_gets_the_pipeline_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It listened when the run started; Beam would wait for it for minutes."""
-    monkeypatch.setattr(flink, "_require_listener", lambda _: None)
-    monkeypatch.setattr(flink, "_SERVER_SECONDS", 1)
+    monkeypatch.setattr(flink, "require_listener", lambda *_: None)
+    monkeypatch.setattr(flink, "SERVER_SECONDS", 1)
     section = {"job_service": f"localhost:{free_port()}", "pool": "localhost:1"}
     job = factory.write_job(tmp_path, {"runtime": {"engine": "flink", "flink": section}})
     found = factory.run_json("run", job)

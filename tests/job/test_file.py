@@ -454,6 +454,14 @@ def mutated_jobs(draw: st.DrawFn) -> Any:
     return job
 
 
+def test_a_name_that_cannot_be_printed_is_escaped(load: Write) -> None:
+    """Also in the part of a message that says what needs a missing key."""
+    with pytest.raises(JobFileError) as caught:
+        load({**FULL, "params": {"\x1f": {}}})
+    assert str(caught.value).isprintable()
+    assert r"'\x1f' needs it" in str(caught.value)
+
+
 @pytest.mark.slow
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(job=mutated_jobs(), param=st.sampled_from(["date=2026-11-20", "date=x", "x=1", "date"]))
