@@ -38,6 +38,7 @@ from batchscore.models.backends.sklearn.linear_parts import LinearParts, known_m
 from batchscore.models.backends.sklearn.node_checks import check_objects, parts_of
 from batchscore.models.backends.sklearn.pipeline_results import EstimatorCall, call_estimator
 from batchscore.models.backends.sklearn.skops_objects import build_objects
+from batchscore.models.backends.sklearn.tiled_products import cut_tile, with_tiled_products
 from batchscore.models.backends.tree_files import INPUT
 from batchscore.models.loadable import Model
 
@@ -51,6 +52,7 @@ class PipelinePredictor(Predictor):
     Args:
         first: Transformers that treat each number alone, called for all rows at once.
         last: What is called then.
+        quick: The same for any number of rows of an array, if there is such a thing.
         tile: Rows of its calls, if its scores' bits depend on that; None: any number.
         frame: The columns that it takes.
         call: What of it is called.
@@ -63,6 +65,7 @@ class PipelinePredictor(Predictor):
 
     first: tuple[Any, ...]
     last: Any
+    quick: Any | None
     tile: int | None
     frame: TrainingFrame
     call: EstimatorCall
@@ -111,6 +114,8 @@ class PipelinePredictor(Predictor):
                 rows = each.transform(rows)
             if self.tile is None:
                 return call_estimator(self.last, self.call, rows)
+            if self.quick is not None and count >= self.tile and isinstance(rows, np.ndarray):
+                return call_estimator(self.quick, self.call, rows)
             starts = range(0, count, self.tile)
             tiles = (cut_tile(rows, start, self.tile) for start in starts)
             parts = [call_estimator(self.last, self.call, tile) for tile in tiles]
@@ -173,15 +178,6 @@ class PipelineContributions(Predictor):
         call = self.model.call
         sign = -1.0 if call.is_of_class and call.positive == 0 else 1.0
         return sign * found_bc[:count], sign * raw_bg[np.arange(count), best_b[:count]]
-
-
-def cut_tile(rows: Any, start: int, size: int) -> Any:
-    """Returns the rows of a tile, which is filled up with the last row."""
-    places = np.minimum(np.arange(start, start + size), rows.shape[0] - 1)
-    if hasattr(rows, "iloc"):
-        return rows.iloc[places]
-    found = rows[places]
-    return np.ascontiguousarray(found) if isinstance(found, np.ndarray) else found
 
 
 def _spelled(inputs: Inputs, column: str) -> Array:
@@ -247,9 +243,9 @@ def predictor_of(
     """Returns an estimator as it is called."""
     first, last = _cut(estimator)
     tile = None if is_exact(last) else TILE_ROWS
-    pools = ThreadpoolController()
+    pools, quick = ThreadpoolController(), with_tiled_products(last)
     return PipelinePredictor(
-        first, last, tile, found.frame, call, threads, pools, given, made, found.mean_gc
+        first, last, quick, tile, found.frame, call, threads, pools, given, made, found.mean_gc
     )
 
 
