@@ -142,7 +142,8 @@ def _observe(
 
 
 def _read(stamps: Path) -> tuple[Stamp, ...]:
-    lines = (line.split() for line in stamps.read_text().splitlines())
+    text = stamps.read_text() if stamps.exists() else ""  # trees note nothing
+    lines = (line.split() for line in text.splitlines())
     return tuple(Stamp(event, float(at)) for event, at in lines)
 
 
