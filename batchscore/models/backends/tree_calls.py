@@ -1,6 +1,6 @@
 """What a run calls of a model of trees: what it returns, of which class, of which rounds.
 
-Suffixes: `_bf` rows by features, `_bg` rows by raw scores, `_bge` these by contributions.
+Suffixes: `_bg` rows by raw scores, `_bge` these by contributions.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from batchscore.columnar.array_type import Array
 from batchscore.errors import ModelError
 from batchscore.models.backends.facts import CONTRIBUTIONS, RAW
 
-Explain = Callable[[Array], Mapping[str, Array]]
+Explain = Callable[[int, int], Mapping[str, Array]]
 
 _PART_NUMBERS = 1 << 21
 _RETURNS = {
@@ -144,10 +144,16 @@ def explained(found_bge: Array, raw_bg: Array, call: TreeCall) -> dict[str, Arra
     }
 
 
-def in_parts(explain: Explain, rows_bf: Array, groups: int) -> dict[str, Array]:
-    """Explains rows some at a time, so that memory does not grow with the number of classes."""
-    size = max(1, _PART_NUMBERS // (groups * (rows_bf.shape[1] + 1)))
-    parts = [explain(rows_bf[start : start + size]) for start in range(0, len(rows_bf), size)]
+def in_parts(explain: Explain, rows: int, entries: int) -> dict[str, Array]:
+    """Explains rows some at a time, so that memory does not grow with the number of classes.
+
+    Args:
+        explain: Explains the rows from one on to before another one.
+        rows: Rows.
+        entries: Contributions of a row, of all its raw scores.
+    """
+    size = max(1, _PART_NUMBERS // entries)
+    parts = [explain(start, min(start + size, rows)) for start in range(0, rows, size)]
     return {name: np.concatenate([part[name] for part in parts]) for name in (CONTRIBUTIONS, RAW)}
 
 

@@ -25,6 +25,7 @@ from batchscore.models.backends.protocol import Predictor
 from batchscore.models.backends.tree_calls import (
     TreeCall,
     explained,
+    in_parts,
     require_explained,
     require_version,
 )
@@ -129,12 +130,20 @@ class CatBoostContributions(Predictor):
 
     def __call__(self, inputs: Inputs) -> Mapping[str, Array]:
         """Returns contributions and raw score of each row."""
-        own, pool = self.model, self.model.pool(inputs)
+        pool, places = self.model.pool(inputs), self._places(inputs)
+        return in_parts(
+            lambda start, stop: self._explained(pool.slice(np.arange(start, stop)), places),
+            pool.num_row(),
+            self.model.found.dimension * len(places),
+        )
+
+    def _explained(self, pool: Any, places: Sequence[int]) -> Mapping[str, Array]:
+        own = self.model
         found = own.model.get_feature_importance(pool, type="ShapValues", thread_count=1)
         raw = own.model.predict(pool, prediction_type="RawFormulaVal", thread_count=1)
         raw_bg = np.asarray(raw).reshape(len(raw), -1)
         found_bge = np.asarray(found).reshape(*raw_bg.shape, -1)
-        return explained(found_bge[:, :, self._places(inputs)], raw_bg, own.call)
+        return explained(found_bge[:, :, places], raw_bg, own.call)
 
     def _places(self, inputs: Inputs) -> list[int]:
         """Returns the places of training's columns in the order of the inputs, the base last."""

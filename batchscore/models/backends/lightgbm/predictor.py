@@ -87,7 +87,11 @@ class TreesContributions(Predictor):
     def __call__(self, inputs: Inputs) -> Mapping[str, Array]:
         """Returns contributions and raw score of each row."""
         rows_bf = np.ascontiguousarray(inputs[self.model.given], np.float64)
-        return in_parts(self._explained, rows_bf, self.model.groups)
+        return in_parts(
+            lambda start, stop: self._explained(rows_bf[start:stop]),
+            len(rows_bf),
+            self.model.groups * (rows_bf.shape[1] + 1),
+        )
 
     def _explained(self, rows_bf: Array) -> Mapping[str, Array]:
         booster, call, groups = self.model.booster, self.model.call, self.model.groups

@@ -107,7 +107,11 @@ class BoosterContributions(Predictor):
     def __call__(self, inputs: Inputs) -> Mapping[str, Array]:
         """Returns contributions and raw score of each row."""
         rows_bf = np.ascontiguousarray(inputs[self.model.given], np.float32)
-        return in_parts(self._explained, rows_bf, self.groups)
+        return in_parts(
+            lambda start, stop: self._explained(rows_bf[start:stop]),
+            len(rows_bf),
+            self.groups * (rows_bf.shape[1] + 1),
+        )
 
     def _explained(self, rows_bf: Array) -> Mapping[str, Array]:
         # No infinity may be in it; the largest number goes the same way at each split.

@@ -8,12 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import catboost
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import batchscore as bs
-from batchscore.models.backends import tree_saving
+from batchscore.models.backends import tree_calls, tree_saving
 from tests import factory
 from tests.boosters import COLUMNS, ROWS, TRAINED, for_catboost, make_frame
 from tests.models.backends.test_reasons import expected, of_best_class, reasons
@@ -271,3 +272,28 @@ def test_reasons_are_the_frameworks_own_contributions(
     for found, own in zip(reasons(tmp_path), wanted, strict=True):
         assert found is not None
         assert dict(found) == pytest.approx(dict(own), abs=1e-9)
+
+
+def test_rows_are_explained_some_at_a_time(
+    tmp_path: Path, catboost_models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory does not grow with classes and batch, and each row keeps its own reasons."""
+    rows: list[int] = []
+    own = catboost.CatBoost.get_feature_importance
+
+    def counted(model: Any, data: Any, **options: Any) -> Any:
+        rows.append(data.num_row())
+        return own(model, data, **options)
+
+    monkeypatch.setattr(tree_calls, "_PART_NUMBERS", 700 * (len(COLUMNS) + 1))
+    monkeypatch.setattr(catboost.CatBoost, "get_feature_importance", counted)
+    asked = {"columns": COLUMNS, "top": 5}
+    model = catboost_models / "ctr.cbm"
+    # Calls are counted, so the model is in this process.
+    runtime = {"model_process": "off"}
+    factory.run_json("run", filled_job(tmp_path, model, explain=asked, runtime=runtime))
+    assert max(rows) == 700
+    wanted = expected(of_best_class(catboost_models, "ctr"), 5)
+    made = [dict(each or ()) for each in reasons(tmp_path)]
+    for found, known in zip(made, wanted, strict=True):
+        assert found == pytest.approx(dict(known), abs=1e-9)
