@@ -23,6 +23,8 @@ _INTERRUPTS = (KeyboardInterrupt, GeneratorExit)
 # Nor are rows at fault for what a function must not read or import.
 _NOT_OF_ROWS = (*_INTERRUPTS, FunctionError)
 
+_FORKED = "and the new process returned: it was ended; end it there with os._exit"
+
 
 @dataclass(frozen=True)
 class UserCall:
@@ -40,9 +42,9 @@ class UserCall:
                 or pandas cannot hold a value of the batch. The cause is the error that was raised.
             FunctionError: It read or imported a file that the job does not list.
         """
-        given = self._given(batch)
+        given, own = self._given(batch), os.getpid()
         try:
-            result = self.function(given)
+            result = self._returned(given, own)
         except _NOT_OF_ROWS:
             raise
         except BaseException as error:
@@ -59,6 +61,15 @@ class UserCall:
         self._check_index(given, result)
         self._check_names(made.schema.names)
         return made
+
+    def _returned(self, given: Any, own: int) -> Any:
+        try:
+            return self.function(given)
+        finally:
+            # A copy of this process would go on with the run, and write into the same files.
+            if os.getpid() != own:
+                os.write(2, f"function {self.reference} forked, {_FORKED}\n".encode())
+                os._exit(1)
 
     def _given(self, batch: pa.RecordBatch) -> Any:
         if self.batch != "pandas":

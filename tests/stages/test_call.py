@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from typing import Any
 
 import pandas as pd
@@ -208,3 +210,29 @@ def test_an_interrupt_goes_through(kind: type[BaseException]) -> None:
 
     with pytest.raises(kind):
         _call(fail)
+
+
+@pytest.mark.parametrize("end", ["pass", "sys.exit(0)", "raise ValueError"])
+def test_a_forked_copy_does_not_go_on(end: str) -> None:
+    """One process goes on with the batch; the message says what became of the other."""
+    code = f"""
+import os, sys
+import pyarrow as pa
+from batchscore.stages.call import UserCall
+
+def forks(batch):
+    forked = os.fork()
+    if not forked:
+        {end}
+    else:
+        assert os.waitpid(forked, 0)[1] == 1 << 8
+    return batch
+
+try:
+    UserCall("f.py:forks", forks, "arrow")(pa.record_batch({{"x": [1]}}))
+finally:
+    os.write(1, b"went on\\n")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.returncode) == ("went on\n", 0), done.stderr
+    assert "function f.py:forks forked, and the new process returned: it was ended" in done.stderr
