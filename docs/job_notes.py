@@ -78,6 +78,8 @@ file is searched first, then the job's folder, then installed packages.
 - Two jobs in one process do not share modules, and each version of the code runs once. Code is
   compiled from the bytes that were hashed, never taken from `__pycache__`.
 - Processes that a function starts by `spawn` do not know these modules; those by `fork` do.
+- A process that a function forks must end within it, by `os._exit`. If it returns or raises, it
+  is ended with a message, since a copy of the run would write into the same files.
 - Worker processes end at once, without Python's clean-up. A function that keeps a file open
   flushes it itself, or closes it with `atexit`.
 """,
