@@ -353,10 +353,35 @@ def _first_result(
     if len(block) > _LEAST_ROWS:
         tries.append((stages[-1], _first_rows(block, _LEAST_ROWS)))
     for stage, rows in tries:
-        known = attempt(stage.step, _first_rows(rows, len(rows)))
+        given = _first_rows(rows, len(rows))
+        before = _column_bytes(given)
+        known = attempt(stage.step, given)
+        _require_kept(stage, before, given)
         if isinstance(known, Block) and len(known):
             break
     return stage, rows, known
+
+
+def _column_bytes(block: Block) -> dict[str, bytes]:
+    """Returns what the memory of each source column holds, by name."""
+    columns = zip(block.batch.schema.names, block.batch.columns, strict=True)
+    return {
+        name: b"".join(bytes(buffer) for buffer in column.buffers() if buffer is not None)
+        for name, column in columns
+    }
+
+
+def _require_kept(stage: _Stage, before: dict[str, bytes], block: Block) -> None:
+    """Raises FunctionError where a function wrote into the columns that are published."""
+    if stage.error is not FunctionError:
+        return
+    changed = [name for name, held in _column_bytes(block).items() if held != before[name]]
+    if changed:
+        raise FunctionError(
+            f"{stage.name}: writes into column {changed[0]!r} that it is given, which would be "
+            "published changed; copy values before they are changed in place, as by "
+            "torch.tensor(values) in place of torch.from_numpy(values)"
+        )
 
 
 def _said(rows: int, spec: Spec, skipped: Sequence[str]) -> str:

@@ -316,6 +316,33 @@ def test_the_message_names_rows_values_and_remedy(command: str, tmp_path: Path) 
         assert words in error
 
 
+ARROW_STEP = """
+import pyarrow as pa
+import torch
+
+
+def run(batch: pa.RecordBatch):
+    values = torch.from_numpy(batch.column("a").to_numpy()).{call}
+    return pa.table({{"a": values.numpy(), "b": batch.column("b")}})
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "is_refused"), [("clamp_(-0.5, 0.5)", True), ("clamp(-0.5, 0.5)", False)]
+)
+@pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
+def test_a_function_that_writes_into_its_columns_is_refused(
+    call: str, is_refused: bool, tmp_path: Path
+) -> None:
+    """Each time it makes the same of a row, but the column itself would be published changed."""
+    changes = {"preprocess": {"function": "steps.py:run", "batch": "arrow"}}
+    job = factory.write_job(tmp_path, changes)
+    (tmp_path / "steps.py").write_text(ARROW_STEP.format(call=call))
+    done = factory.run_cli("check", job)
+    assert done.exit_code == (2 if is_refused else 0), done.output
+    assert ("steps.py:run: writes into column 'a' that it is given" in done.stderr) is is_refused
+
+
 def test_each_output_is_compared(tmp_path: Path) -> None:
     """Of several outputs, and of a vector, the one that changes is named, with its place."""
     job = factory.write_job(tmp_path, {"postprocess": []})
