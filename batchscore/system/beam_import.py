@@ -30,6 +30,7 @@ _PUBSUB = "apache_beam.io.gcp.pubsub"
 _GCSIO = "apache_beam.io.gcp.gcsio"  # Needs Google's client, which the extra `gcs` installs.
 _OTHERS = "apache_beam.transforms.xlang.io"
 _GCS = "apache_beam.io.gcp.gcsfilesystem"
+_DATAFLOW = "google.cloud.dataflow"  # What the extra `dataflow` installs.
 _HTTP = "httplib2"
 _PANDAS = "pandas"
 _FRAMES = "apache_beam.typehints.pandas_type_compatibility"
@@ -115,6 +116,7 @@ def _left_out() -> dict[str, ModuleType | None]:
         # An ImportError: Beam does without Google Cloud, as where its extra is not installed.
         _BIGQUERY: None,
         _GCS: None,
+        _DATAFLOW: None,
         _HTTP: stand_in(_HTTP),
         # An ImportError would have Arrow, on another thread, do without pandas for good.
         _PANDAS: stand_in(_PANDAS),

@@ -220,6 +220,24 @@ KEEPS: dict[str, Changes] = {
     "runtime.flink.parallelism": {"runtime.flink": {"parallelism": 4}},
     "runtime.flink.pool": {"runtime.flink": {"pool": "localhost:50000"}},
     "runtime.flink.container": {"runtime.flink": {"container": "scorer:1"}},
+    "runtime.dataflow.project": {"runtime.dataflow": {"project": "nightly-scores"}},
+    "runtime.dataflow.region": {"runtime.dataflow": {"region": "europe-west4"}},
+    "runtime.dataflow.temp_location": {"runtime.dataflow": {"temp_location": "gs://scores/tmp"}},
+    "runtime.dataflow.image": {"runtime.dataflow": {"image": "europe-docker.pkg.dev/a/b/c:1"}},
+    "runtime.dataflow.service_account": {
+        "runtime.dataflow": {"service_account": "score@nightly-scores.iam.gserviceaccount.com"}
+    },
+    "runtime.dataflow.subnetwork": {
+        "runtime.dataflow": {"subnetwork": "regions/europe-west4/subnetworks/batch"}
+    },
+    "runtime.dataflow.public_ips": {"runtime.dataflow": {"public_ips": True}},
+    "runtime.dataflow.labels": {"runtime.dataflow": {"labels": {"team": "risk"}}},
+    "runtime.dataflow.machine_type": {"runtime.dataflow": {"machine_type": "n1-standard-8"}},
+    "runtime.dataflow.accelerator": {"runtime.dataflow": {"accelerator": "nvidia-tesla-t4"}},
+    "runtime.dataflow.min_ram": {"runtime.dataflow": {"min_ram": "8GB"}},
+    "runtime.dataflow.processes": {"runtime.dataflow": {"processes": "vm"}},
+    "runtime.dataflow.vms": {"runtime.dataflow": {"vms": 2}},
+    "runtime.dataflow.max_vms": {"runtime.dataflow": {"max_vms": 2}},
     "runtime.device": {"runtime.device": "cpu"},
     "runtime.model_process": {"runtime.model_process": "on"},
     "runtime.model_timeout": {"runtime.model_timeout": "2h"},

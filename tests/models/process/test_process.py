@@ -104,6 +104,7 @@ def test_what_a_model_prints_is_reported_once(
         calls.predict(rows(PRINT), 1)()
     deadline, fields = time.monotonic() + _SOON, ""
     while fields.count("\n") < 2 and time.monotonic() < deadline:
+        time.sleep(0.2)  # what is written while pytest reads and empties its file is lost
         fields += capfd.readouterr().err
     assert sorted(fields.splitlines()) == ["a line of the model", "another line of the model"]
     assert capfd.readouterr() == ("", "")
