@@ -4,83 +4,25 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, expect
 
 from batchscore.report import make_report
 from tests.report import pages
-from tests.servers import find_tool
+from tests.report.opened import Opened
 
 pytestmark = pytest.mark.slow
-
-_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """A headless Chromium."""
-    chromium = find_tool("chromium")
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium, args=_FLAGS)
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")
 def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page that has everything."""
     return pages.write(tmp_path_factory.mktemp("full"), pages.full_page())
-
-
-class Opened:
-    """A page that was opened, with what it asked for and what it complained of."""
-
-    def __init__(self, browser: Browser, path: Path, script: str = "", **options: Any) -> None:
-        self.context = browser.new_context(offline=True, **options)
-        self.page: Page = self.context.new_page()
-        self.requests: list[str] = []
-        self.failures: list[str | None] = []
-        self.complaints: list[str] = []
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.on("requestfailed", lambda request: self.failures.append(request.failure))
-        self.page.on("console", lambda message: self.complaints.append(message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.add_init_script(script)
-        self.page.goto(path.as_uri())
-
-    def __enter__(self) -> Opened:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.context.close()
-
-    def column(self, name: str) -> Any:
-        """Returns the row of a column, opened."""
-        row = self.page.locator("#list > li").filter(
-            has=self.page.get_by_role("heading", name=name, exact=True, level=3)
-        )
-        row.locator("> details").evaluate("details => details.open = true")
-        return row
-
-    def plot(self, row: Any, number: int = 0) -> Any:
-        """Returns a plot of an opened column once it is drawn."""
-        place = row.locator(".plot").nth(number)
-        place.scroll_into_view_if_needed()
-        expect(place).to_have_class(re.compile("drawn"))
-        return place.locator("svg")
-
-    def lines(self, row: Any) -> list[str]:
-        """Returns the values in the table of a column's first plot, which it opens."""
-        figure = row.locator("figure").first
-        figure.get_by_text("Values as a table").click()
-        expect(figure.locator("tbody th").first).to_be_visible()
-        return [*figure.locator("tbody th").all_inner_texts()]
 
 
 def test_it_opens_from_disk_without_a_network(browser: Browser, full: Path) -> None:
@@ -496,29 +438,3 @@ _CONTRASTS = """() => {
     return [ratio, node.tagName, node.textContent.trim().slice(0, 40)];
   });
 }"""
-
-
-def test_the_page_of_all_jobs_asks_for_nothing(browser: Browser, tmp_path: Path) -> None:
-    """It is drawn without scripts, and fits a narrow screen."""
-    from batchscore.report.jobs_page import make_jobs_page
-    from batchscore.runs.history import read_history
-    from batchscore.runs.series import find_series
-    from batchscore.storage.store import Store
-    from tests.nights import add_night
-
-    store = Store(str(tmp_path / "out"))
-    for ago in range(20):
-        add_night(store, f"2026-11-{ago + 1:02}", 24.0 * (20 - ago))
-    path = tmp_path / "jobs.html"
-    path.write_text(make_jobs_page("out", find_series(store, read_history(store), {})))
-    options: dict[str, Any] = {
-        "java_script_enabled": False,
-        "viewport": {"width": 400, "height": 800},
-    }
-    with Opened(browser, path, **options) as opened:
-        assert opened.requests == [path.as_uri()]
-        assert opened.complaints == []
-        expect(opened.page.locator("svg[role=img]")).to_have_count(3)
-        box = opened.page.locator("svg[role=img]").first.bounding_box()
-        assert box is not None
-        assert box["width"] <= 400
