@@ -8,6 +8,7 @@ from batchscore.engines.background import Background
 from batchscore.engines.beam_version import require_tested_beam
 from batchscore.engines.flags import parse_flags
 from batchscore.engines.protocol import Build, Handle, Metrics
+from batchscore.engines.watched import Watched
 from batchscore.engines.workers import start_server
 from batchscore.job import UserFunction
 from batchscore.job.sections import Runtime
@@ -15,7 +16,6 @@ from batchscore.models.backends.registry import backend_of
 from batchscore.models.process.current import host_for
 from batchscore.models.process.host import Host
 from batchscore.plan import Plan, share_out
-from batchscore.runs.submission import JobState, Submission
 from batchscore.units.unit import Unit
 
 _OURS = {
@@ -25,7 +25,7 @@ _OURS = {
 }
 
 
-class DirectEngine:
+class DirectEngine(Watched):
     """Runs pipelines on this machine."""
 
     name = "direct"
@@ -66,22 +66,6 @@ class DirectEngine:
         handle = Background(work)
         handle.start()
         return handle
-
-    def submission(self, plan: Plan, flags: Sequence[str]) -> Submission | None:
-        """The pipeline ends with this process."""
-        return None
-
-    def job_state(self, submission: Submission) -> JobState:
-        """It has no jobs."""
-        return "unknown"
-
-    def job_error(self, submission: Submission) -> str:
-        """It has no jobs."""
-        return ""
-
-    def cancel(self, submission: Submission) -> bool:
-        """It has no jobs."""
-        return False
 
 
 def preloads(plan: Plan) -> list[str]:

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from batchscore.engines.background import Background
 from batchscore.engines.flags import parse_flags
 from batchscore.engines.protocol import Build, Handle, Metrics
+from batchscore.engines.watched import Watched
 from batchscore.errors import InvalidError
 from batchscore.job.sections import Runtime
 from batchscore.messages.wording import reason
 from batchscore.plan import Plan, placed
 from batchscore.plan.shipping import require_shippable
-from batchscore.runs.submission import JobState, Submission
 from batchscore.storage.store import Store
 from batchscore.units.unit import Unit
 
@@ -29,7 +29,7 @@ _WORKERS = "environment_type"
 
 
 @dataclass(frozen=True)
-class JobServerEngine:
+class JobServerEngine(Watched):
     """Runs pipelines by a job server; Python workers are of a pool here, if options name no other.
 
     Args:
@@ -90,22 +90,6 @@ class JobServerEngine:
         handle = Background(work)
         handle.start()
         return handle
-
-    def submission(self, plan: Plan, flags: Sequence[str]) -> Submission | None:
-        """Returns None: the launcher watches the job, whose state only its server knows."""
-        return None
-
-    def job_state(self, submission: Submission) -> JobState:
-        """Returns `unknown`, since no run is left to the engine."""
-        return "unknown"
-
-    def job_error(self, submission: Submission) -> str:
-        """Returns nothing, since no run is left to the engine."""
-        return ""
-
-    def cancel(self, submission: Submission) -> bool:
-        """Returns False, since no run is left to the engine."""
-        return False
 
     @property
     def _taken(self) -> tuple[str, ...]:

@@ -354,9 +354,9 @@ def _first_result(
         tries.append((stages[-1], _first_rows(block, _LEAST_ROWS)))
     for stage, rows in tries:
         given = _first_rows(rows, len(rows))
-        before = _column_bytes(given)
+        before = _column_bytes(given) if stage.error is FunctionError else {}
         known = attempt(stage.step, given)
-        _require_kept(stage, before, given)
+        _require_kept(stage.name, before, given)
         if isinstance(known, Block) and len(known):
             break
     return stage, rows, known
@@ -371,14 +371,13 @@ def _column_bytes(block: Block) -> dict[str, bytes]:
     }
 
 
-def _require_kept(stage: _Stage, before: dict[str, bytes], block: Block) -> None:
+def _require_kept(function: str, before: dict[str, bytes], block: Block) -> None:
     """Raises FunctionError where a function wrote into the columns that are published."""
-    if stage.error is not FunctionError:
-        return
-    changed = [name for name, held in _column_bytes(block).items() if held != before[name]]
+    after = _column_bytes(block) if before else {}
+    changed = [name for name, held in before.items() if held != after[name]]
     if changed:
         raise FunctionError(
-            f"{stage.name}: writes into column {changed[0]!r} that it is given, which would be "
+            f"{function}: writes into column {changed[0]!r} that it is given, which would be "
             "published changed; copy values before they are changed in place, as by "
             "torch.tensor(values) in place of torch.from_numpy(values)"
         )

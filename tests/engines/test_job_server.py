@@ -65,7 +65,7 @@ def test_workers_are_those_asked_for(
 
 @BOTH
 def test_a_run_cannot_be_left(engine: JobServerEngine, tmp_path: Path) -> None:
-    """Its workers end with the launcher, and --detach says so before any work."""
+    """Its workers end with the launcher, for which --detach is refused."""
     options = {"engine": engine.name, "options": {"job_endpoint": "localhost:1"}}
     job = factory.write_job(tmp_path, {"runtime": options})
     plan = make_plan(load_job(str(job)))
