@@ -266,7 +266,7 @@ def backfill(
         InvalidError: Each date would be refused, or an argument is wrong.
         StoppedError: Somebody else stopped the backfill.
     """
-    more = [f"--from={first}", f"--to={last}", *(["--rescore"] if rescore else [])]
+    more = [f"--from={first}", f"--to={last}", *(["--rescore", "--yes"] if rescore else [])]
     more += [] if over is None else [f"--over={over}"]
     more += [] if side_by_side is None else [f"--side-by-side={side_by_side}"]
     code, text = _run_child(_arguments("backfill", job, params, overrides, more))

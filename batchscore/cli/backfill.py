@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,8 +19,9 @@ from batchscore.cli.app import (
     reporting,
     require_folder,
 )
-from batchscore.cli.interrupts import stop_on_signals
+from batchscore.cli.interrupts import is_attended, stop_on_signals
 from batchscore.cli.watch import show_dates
+from batchscore.errors import StoppedError
 from batchscore.system.allocators import keep_memory_of_arrow, share_arenas
 from batchscore.system.imports import uncollected
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     help="Dates that are scored at the same time; by default as many as cores, at most 4.",
 )
 @click.option("--rescore", is_flag=True, help="Also score published dates again; lists them first.")
+@click.option("--yes", is_flag=True, help="Rescore without asking; only a terminal is asked.")
 @job_options
 @common_options
 def backfill(
@@ -51,6 +53,7 @@ def backfill(
     over: str | None,
     side_by_side: int | None,
     rescore: bool,
+    yes: bool,
     params: tuple[str, ...],
     overrides: tuple[str, ...],
     as_json: bool,
@@ -64,7 +67,7 @@ def backfill(
     share_arenas()
     keep_memory_of_arrow()
     ending = _Notifier()
-    with reporting(as_json, debug, ending.tell), stop_on_signals() as (stop, _):
+    with reporting(as_json, debug, ending.tell):
         require_folder()
         with uncollected():
             from batchscore.cli.render import backfill as render
@@ -73,12 +76,14 @@ def backfill(
 
         asked = Request(job, first, last, over, params, overrides, side_by_side, rescore)
         over, dates = find_dates(asked)
-        ending.job = dates[0].loaded
         replaced = find_replaced(dates) if rescore else []
-        if not as_json:
-            for line in render.replaced(replaced):
-                click.echo(printable(line), err=True)
-        with show_dates(as_json) as tell, redirect_stdout(sys.stderr):
+        for line in render.replaced(replaced):
+            click.echo(printable(line), err=True)
+        if replaced and not yes and is_attended():
+            _require_yes()
+        ending.job = dates[0].loaded
+        showing = show_dates(as_json)
+        with stop_on_signals() as (stop, _), showing as tell, redirect_stdout(sys.stderr):
             done = command.backfill(asked, over, dates, replaced, tell, stop)
         if as_json:
             print_json(done.to_json(), kept=True)
@@ -86,6 +91,15 @@ def backfill(
             print_lines(render.table(done, f"{program()} runs {done.output}"), kept=True)
     ending.tell(done.to_json())
     raise click.exceptions.Exit(done.exit_code)
+
+
+def _require_yes() -> None:
+    """Asks whether to replace what was listed; raises StoppedError if not."""
+    agreed = False
+    with suppress(click.Abort):  # Ctrl-C, or no more input
+        agreed = click.confirm("replace these?", err=True)
+    if not agreed:
+        raise StoppedError("nothing was replaced, and no date was scored")
 
 
 class _Notifier:

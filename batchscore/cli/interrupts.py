@@ -115,7 +115,7 @@ def stop_on_signals(choice: OnInterrupt = "ask") -> Iterator[tuple[Stop, Questio
         undecided = stop.may_leave and not stop.leave and not question.is_open
         if undecided and choice == "leave":
             leave(stop)
-        elif undecided and choice == "ask" and number == signal.SIGINT and _is_attended():
+        elif undecided and choice == "ask" and number == signal.SIGINT and is_attended():
             question.is_open = True
         else:
             question.close()
@@ -142,6 +142,6 @@ def stop_on_signals(choice: OnInterrupt = "ask") -> Iterator[tuple[Stop, Questio
             signal.signal(number, handler)
 
 
-def _is_attended() -> bool:
+def is_attended() -> bool:
     """Tells whether somebody can read a question and answer it."""
     return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()

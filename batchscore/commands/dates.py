@@ -100,7 +100,9 @@ def find_dates(request: Request) -> tuple[str, list[DatedJob]]:
 
 def find_replaced(dates: Iterable[DatedJob]) -> list[Replaced]:
     """Returns what rescoring would replace, by date."""
-    return [_replaced(each, each.published) for each in dates if each.published is not None]
+    found = [(each, each.published) for each in dates if each.published is not None]
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="replaced") as pool:
+        return list(pool.map(lambda one: _replaced(*one), found))
 
 
 def has_published(dated: DatedJob) -> bool:

@@ -66,7 +66,8 @@ SURFACE = {
         *("[-- BEAM OPTIONS]", *EVERY),
     },
     "backfill": {
-        *("JOB", "--from", "--to", "--over", "--side-by-side", "--rescore", *JOB, *EVERY),
+        *("JOB", "--from", "--to", "--over", "--side-by-side", "--rescore"),
+        *("--yes", *JOB, *EVERY),
     },
     "runs": {"WHERE", "--trend", *JOB, *EVERY},
     "show": {"WHERE", "[RUN]", "--logs", *JOB, *EVERY},

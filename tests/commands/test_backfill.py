@@ -152,23 +152,6 @@ def _ignored(_what: str, _about: object) -> None:
     """Nobody waits for what a date says."""
 
 
-def test_rescoring_lists_first_what_it_replaces(tmp_path: Path) -> None:
-    """`--rescore` names each published date with its run and rows, and replaces these runs."""
-    dates = backfills.write_dates(tmp_path, 3, {"drift": None})
-    for day in (dates.days[0], dates.days[1]):
-        factory.run_cli("run", dates.job, "--param", f"date={day}")
-    slices = tmp_path / "out/_batchscore/slices"
-    before = {path.parent.name: path.read_text() for path in slices.glob("*/_SUCCESS")}
-    done = factory.run_cli("backfill", *dates.arguments, "--rescore")
-    head, *lines = done.stderr.splitlines()
-    assert head == "--rescore replaces what is published of 2 dates:"
-    assert lines[0].split()[:2] == ["2026-01-01", "run"]
-    assert lines[0].endswith("200 rows  model small 1.0")
-    after = {path.parent.name: path.read_text() for path in slices.glob("*/_SUCCESS")}
-    assert all(after[name] != run for name, run in before.items())
-    assert "published      2" in done.stdout
-
-
 def test_a_date_whose_own_model_is_refused_leaves_the_others_alone(tmp_path: Path) -> None:
     """If the model's path has the date, a missing model is that date's failure."""
     changes = {"model.path": "models/${date}", "drift": None}
