@@ -27,6 +27,7 @@ SECTIONS = {
     "drift": "Drift",
     "drift.reference": "EarlierRuns",
     "drift.reference.<number>": "ListedReference",
+    "drift.mute.<number>": "Mute",
     "runtime": "Runtime",
     "runtime.flink": "Flink",
     "runtime.dataflow": "Dataflow",

@@ -13,6 +13,7 @@ from batchscore.drift.findings import VERDICTS, AspectDrift, Measure, Rules, Tab
 from batchscore.drift.sentences import Sentences, sentences
 from batchscore.drift.sentences import aspect_name as name_of
 from batchscore.drift.table import TableProfile
+from batchscore.finish.drift_policy import Policy, learning_line, muted_facts, muted_line
 from batchscore.job import Drift
 from batchscore.messages.wording import one_line
 from batchscore.runs.checks import Check
@@ -35,6 +36,7 @@ def judge_drift(
     references: Sequence[Reference],
     profile: TableProfile,
     new: TableProfile | None = None,
+    policy: Policy = Policy(),  # noqa: B008 - frozen
 ) -> tuple[dict[str, Any], list[Check]]:
     """Compares a run's profile with each reference; returns what the manifest keeps, and the check.
 
@@ -45,6 +47,7 @@ def judge_drift(
         profile: Profile of all rows of the slice.
         new: Profile of those that the run adds to what is published, where there are others: among
             many old rows theirs would not show.
+        policy: What of it counts on the run's day.
 
     Raises:
         RecordError: The profile of a reference is missing or damaged.
@@ -54,17 +57,19 @@ def judge_drift(
         return {"verdict": None, "why": why, "comparisons": []}, []
     sides = _sides(references, profile, new)
     share = max(1, sum(reference.on_fail != "off" for reference, *_ in sides))
-    comparisons = [_compared(spec, *side, share) for side in sides]
+    comparisons = [_compared(spec, *side, share, policy) for side in sides]
     counted = [each for each in comparisons if is_counted(each)]
     if not counted:
         why = "every reference is off (drift.reference: on_fail)"
         return {"verdict": None, "why": why, "comparisons": comparisons}, []
     verdict = max((each["verdict"] for each in counted), key=VERDICTS.index)
-    detail = " | ".join(map(describe, counted))
+    learning = [learning_line(policy.night)] if policy.is_learning else []
+    detail = " | ".join([*map(describe, counted), *learning])
     failed = [each for each in counted if each["verdict"] == "fail"]
     holding = [each for each in failed if each.get("on_fail", spec.scoring.drift.on_fail) == "hold"]
-    check = Check("drift", not holding, detail, "held")
-    return {"verdict": verdict, "comparisons": comparisons}, [check]
+    check = Check("drift", policy.is_learning or not holding, detail, "held")
+    facts = {"learning": policy.night} if learning else {}
+    return {"verdict": verdict, "comparisons": comparisons, **facts}, [check]
 
 
 def is_counted(comparison: Mapping[str, Any]) -> bool:
@@ -86,19 +91,26 @@ def _sides(
 
 
 def _compared(
-    spec: RunSpec, reference: Reference, which: str, profile: TableProfile, comparisons: int
+    spec: RunSpec,
+    reference: Reference,
+    which: str,
+    profile: TableProfile,
+    comparisons: int,
+    policy: Policy,
 ) -> dict[str, Any]:
     # SciPy takes a second to import: only who compares needs it.
     from batchscore.drift.compare import compare_profiles
 
     before = read_reference([_here(spec, file) for file in reference.files])
     unjudged = _unjudged(spec, before, profile)
-    columns = _wanted(spec, profile) - set(unjudged)
+    columns = _wanted(spec, profile) - set(unjudged) - policy.columns
     rules = drift_rules(spec.scoring.drift, tuple(columns), comparisons)
     drift = compare_profiles(before, profile, rules)
     if not drift.comparisons:
         drift = replace(drift, verdict="insufficient_data")
-    facts = {"rows": which, "rules": rules_to_json(rules), "unjudged": unjudged}
+    facts: dict[str, Any] = {"rows": which, "rules": rules_to_json(rules), "unjudged": unjudged}
+    muted = muted_facts(policy, drift)
+    facts |= {"muted": muted} if muted else {}
     wording = sentences(drift, before, profile, reference.name)
     return {**reference.to_json(), **facts, **summarize(drift, wording)}
 
@@ -233,7 +245,9 @@ def _left_out(comparison: Mapping[str, Any]) -> str:
     gone = [f"{one_line(name, 40)} (gone)" for name in comparison.get("gone", ())]
     names = [*unjudged, *gone]
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"; not judged: {', '.join(names[:_SHOWN])}{more}" if names else ""
+    said = f"; not judged: {', '.join(names[:_SHOWN])}{more}" if names else ""
+    muted = muted_line(comparison.get("muted", ()))
+    return f"{said}; muted: {muted}" if muted else said
 
 
 def aspect_name(each: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from batchscore.drift.table import TableProfile
 from batchscore.errors import BatchscoreError, RecordError, RetryError, StoppedError
 from batchscore.finish.accounting import unit_usage
 from batchscore.finish.drift_gate import judge_drift
+from batchscore.finish.drift_policy import policy_of
 from batchscore.finish.judge import judge
 from batchscore.finish.recount import complete_tallies
 from batchscore.job import UserFunction
@@ -120,7 +121,8 @@ def finish_run(
             spec.scoring.target.checks, result.tallies, spec.scoring.checks, moment
         )
         references = [Reference.from_json(each) for each in plan.references]
-        drift, drift_checks = judge_drift(spec, references, result.profile, result.new)
+        policy = policy_of(spec.scoring.drift, spec.output, spec.slice, spec.job, plan.started)
+        drift, drift_checks = judge_drift(spec, references, result.profile, result.new, policy)
         drift["notes"] = plan.reference_notes
         return _conclude(spec, replace(result, drift=drift), [*checks, *drift_checks])
     except RetryError:

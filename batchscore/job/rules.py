@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
@@ -328,6 +329,34 @@ Effects = Annotated[
 ]
 
 
+def _day(value: Any) -> Any:
+    if isinstance(value, str):
+        return date.fromisoformat(value)
+    return value
+
+
+Day = Annotated[date, BeforeValidator(_day, json_schema_input_type=date)]
+
+
+class Mute(Section):
+    """A column whose drift is known and does not count until a day."""
+
+    column: Text = Field(description="The column: one that is read, or a score.")
+    until: Day = Field(
+        description="The last day on which it does not count: the day of the `date` parameter, of "
+        "several the first, and without one the day on which the run starts, in UTC.",
+    )
+    why: Text = Field(description="Why, for who reads the manifest later.")
+
+
+def _muted_once(mutes: tuple[Mute, ...]) -> tuple[Mute, ...]:
+    names = [each.column for each in mutes]
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            raise ValueError(f"column {shown(name)} is muted twice; keep one")
+    return mutes
+
+
 class Drift(Section):
     """How the run's rows and scores are compared with references; see docs/drift.md."""
 
@@ -365,4 +394,20 @@ class Drift(Section):
     column_thresholds: dict[Text, dict[Text, Effects]] = Field(
         default_factory=dict,
         description="The same by column: `distance: {psi: [0.2, 0.5]}`.",
+    )
+    mute: Annotated[tuple[Mute, ...], BeforeValidator(as_tuple), AfterValidator(_muted_once)] = (
+        Field(
+            default=(),
+            description="Columns whose drift is known: `[{column: …, until: YYYY-MM-DD, why: …}]`. "
+            "They are compared and shown, and do not count. The manifest keeps each with its "
+            "verdict.",
+        )
+    )
+    learn: int = Field(
+        default=0,
+        ge=0,
+        le=366,
+        description="How many nights the job is watched first: until so many slices before this "
+        "one by date are published, a verdict of `fail` only warns, and the run says so. Of a job "
+        "without a date, runs of the slice that published count.",
     )

@@ -174,7 +174,11 @@ def check_drift_columns(job: Job, schema: pa.Schema, scores: Iterable[str]) -> N
     if not schema.names:
         return
     known = [*schema.names, *scores]
-    named = {"columns": job.drift.columns or (), "column_thresholds": job.drift.column_thresholds}
+    named = {
+        "columns": job.drift.columns or (),
+        "column_thresholds": job.drift.column_thresholds,
+        "mute": [each.column for each in job.drift.mute],
+    }
     for key, names in named.items():
         for name in names:
             if name not in known:

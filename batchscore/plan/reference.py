@@ -5,10 +5,12 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 
 from batchscore.drift.table import TableProfile
 from batchscore.errors import InputError, InvalidError, JobFileError, RecordError
 from batchscore.finish.drift_gate import drift_rules
+from batchscore.finish.drift_policy import Policy, policy_of
 from batchscore.job import EarlierRuns, Job, ListedReference, LoadedJob
 from batchscore.models.loadable import Model
 from batchscore.runs.history import read_raw, runs_before
@@ -39,7 +41,7 @@ class References:
 
 
 def find_references(loaded: LoadedJob, model: Model, slice_: str) -> References:
-    """Returns what a run is compared with.
+    """Returns what a run is compared with, and notes, also on mutes that ended.
 
     Profiles of earlier runs that are missing, damaged, or of other types than the newest are left
     out and noted, so that one of them does not keep a job from running.
@@ -49,6 +51,18 @@ def find_references(loaded: LoadedJob, model: Model, slice_: str) -> References:
         JobFileError: It asks for something that there cannot be.
     """
     _check_rules(loaded.job)
+    found = _find(loaded, model, slice_)
+    ended = drift_policy(loaded.job, slice_).notes
+    return replace(found, notes=(*found.notes, *ended))
+
+
+def drift_policy(job: Job, slice_: str) -> Policy:
+    """Returns what counts of drift in a run that starts now."""
+    started = datetime.now(timezone.utc).isoformat()
+    return policy_of(job.drift, Store(job.output.path), slice_, job.name, started)
+
+
+def _find(loaded: LoadedJob, model: Model, slice_: str) -> References:
     wanted, anchor = loaded.job.drift.reference, _models(model)
     if isinstance(wanted, tuple):
         return _listed(loaded, anchor, wanted, slice_)

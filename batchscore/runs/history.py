@@ -353,9 +353,32 @@ def runs_before(store: Store, slice_: str, job: str, most: int, same_weekday: bo
     return runs
 
 
+def slice_date(slice_: str) -> date | None:
+    """Returns the date that a slice's name holds, of several the first."""
+    for match in _DATE.finditer(slice_):
+        with suppress(ValueError):  # a text may look like one
+            return date.fromisoformat(match[0][1:])
+    return None
+
+
+def nights_before(store: Store, slice_: str, job: str, most: int) -> int:
+    """Returns how many slices of a job before this one by date are published, up to `most`.
+
+    Of a slice without a date, how many of its own runs published.
+    """
+    if slice_date(slice_) is not None:
+        return len(runs_before(store, slice_, job, most, same_weekday=False))
+    published = [each for each in read_history(store, slice_) if _has_published(each)]
+    return min(most, len(published))
+
+
+def _has_published(run: Manifest | Unreadable) -> bool:
+    return run.status in ("published", "empty")
+
+
 def _weekday(slice_: str) -> int | None:
-    match = _DATE.search(slice_)
-    return date.fromisoformat(match[0][1:]).weekday() if match else None
+    day = slice_date(slice_)
+    return None if day is None else day.weekday()
 
 
 def _neighbours(store: Store, slice_: str, job: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from batchscore.cli.render.results import (
@@ -16,8 +17,10 @@ from batchscore.cli.render.results import (
     table,
 )
 from batchscore.cli.render.times import phase_seconds
+from batchscore.finish.drift_policy import learning_line
 from batchscore.messages.wording import counted, one_line
 from batchscore.phases import PUBLISHING
+from batchscore.plan.reference import drift_policy
 from batchscore.telemetry import STAGES
 
 if TYPE_CHECKING:
@@ -82,8 +85,17 @@ def _references(plan: Plan) -> list[str]:
     line = f"against {against}{policy}; judged: {columns}"
     return [
         f"drift       {one_line(line if found.chosen else 'not judged: no reference yet', 400)}",
-        *(f"drift       {one_line(note, 300)}" for note in found.notes),
+        *(f"drift       {one_line(note, 300)}" for note in (*found.notes, *_policy(plan))),
     ]
+
+
+def _policy(plan: Plan) -> Iterator[str]:
+    """Yields the columns that do not count, and whether a failure would only warn."""
+    policy = drift_policy(plan.loaded.job, plan.spec.slice)
+    for each in policy.muted:
+        yield f"{each.column} is muted until {each.until}, {each.why}"
+    if policy.is_learning:
+        yield learning_line(policy.night)
 
 
 def _changes(found: Checked) -> list[str]:

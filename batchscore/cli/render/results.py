@@ -17,6 +17,7 @@ from batchscore.cli.render.times import duration as duration
 from batchscore.cli.render.times import rate as rate
 from batchscore.cli.render.times import size as size
 from batchscore.finish.drift_gate import describe
+from batchscore.finish.drift_policy import learning_line
 from batchscore.messages.wording import count as count
 from batchscore.messages.wording import counted, one_line
 from batchscore.runs.checks import Check
@@ -167,7 +168,9 @@ def drift_found(manifest: Manifest, notes: bool = True) -> list[str]:
     if not drift["comparisons"]:
         why = drift.get("why", "no reference")
         return [f"not judged: {why}; the run is profiled", *more]
-    return [*(one_line(describe(each), 600) for each in drift["comparisons"]), *more]
+    learning = [learning_line(drift["learning"])] if "learning" in drift else []
+    found = [one_line(describe(each), 600) for each in drift["comparisons"]]
+    return [*learning, *found, *more]
 
 
 def failed_checks(manifest: Manifest) -> list[str]:
