@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -28,7 +28,7 @@ from batchscore.cli.app import (
     warn_of_pending,
 )
 from batchscore.cli.watch import show_progress
-from batchscore.errors import StoppedError
+from batchscore.errors import BatchscoreError, StoppedError
 
 if TYPE_CHECKING:
     from batchscore.commands.follow import Followed, Watch
@@ -68,23 +68,25 @@ def status(
         from batchscore.cli.render import status as render
         from batchscore.commands.files import check_page, write_page
         from batchscore.commands.overview import look_at
-        from batchscore.runs.lateness import find_late
+        from batchscore.runs.lateness import find_hidden, find_late
 
         if page is not None:
             check_page(page)
         found = look_at(_outputs(where, params, overrides, may_be_empty=max_age is not None))
-        late = None if max_age is None else find_late(found.jobs, max_age, found.outputs)
+        late = hidden = find_hidden(found.unreadable)
+        if max_age is not None:
+            late = find_late(found.jobs, max_age, found.outputs, found.unreadable)
         if page is not None:
             from batchscore.report.jobs_page import make_jobs_page
 
-            write_page(make_jobs_page(where, found.jobs, late or ()), page)
-        code = 3 if late else 0
+            write_page(make_jobs_page(where, found.jobs, late), page)
+        code = (3 if late else 0) if max_age is not None else (1 if hidden else 0)
         if as_json:
-            judged = {} if late is None else {"max_age_s": max_age, "late": [*map(asdict, late)]}
+            judged = {} if max_age is None else {"max_age_s": max_age, "late": [*map(asdict, late)]}
             print_json({**found.to_json(), **judged, "page": page, "exit_code": code})
         else:
             lines = [f"page {page}"] if page is not None else []
-            print_lines([*render.overview(found, late or ()), *lines])
+            print_lines([*render.overview(found, () if max_age is None else late), *lines])
     raise click.exceptions.Exit(code)
 
 
@@ -106,7 +108,9 @@ def _outputs(
     require_no_parameters(where, params, overrides)
     found = find_outputs(where)
     for each in found.stores:
-        warn_of_pending(each, None)
+        # What cannot be read of a folder is said with what else there is.
+        with suppress(*((OSError, BatchscoreError) if found.is_folder else ())):
+            warn_of_pending(each, None)
     return found
 
 

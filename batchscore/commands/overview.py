@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from batchscore.errors import OutputError
-from batchscore.messages.wording import one_line
+from batchscore.errors import BatchscoreError, OutputError
+from batchscore.messages.wording import one_line, reason, remedy_of
 from batchscore.runs import layout
 from batchscore.runs.history import Unreadable, read_history
 from batchscore.runs.series import Series, StoreClock, find_series, named_series
@@ -28,11 +28,14 @@ class Outputs:
         stores: The outputs.
         slice: The only slice that is meant; None for all.
         is_folder: Whether a folder of outputs was named, of which there may be one.
+        closed: Folders right below it that this user may not look into, each with why; they may be
+            outputs.
     """
 
     stores: tuple[Store, ...]
     slice: str | None = None
     is_folder: bool = False
+    closed: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class Overview:
         under_way: What somebody works on, each with its output.
         undecided: Slices that wait for a person, each with its output.
         jobs: The jobs; those that need somebody first.
+        unreadable: Outputs of a folder that could not be read, each with why.
     """
 
     outputs: tuple[str, ...]
@@ -52,6 +56,7 @@ class Overview:
     under_way: tuple[tuple[str, Activity], ...]
     undecided: tuple[tuple[str, Undecided], ...]
     jobs: tuple[Series, ...]
+    unreadable: tuple[tuple[str, str], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Returns all of it as JSON-able values; of each job the last run and the newest slice."""
@@ -62,11 +67,16 @@ class Overview:
             "under_way": [_with_output(o, each, several) for o, each in self.under_way],
             "undecided": [_with_output(o, each, several) for o, each in self.undecided],
             "jobs": [_job_json(each) for each in self.jobs],
+            **({"unreadable": [_why_json(*each) for each in self.unreadable]} if several else {}),
         }
 
 
 def _with_output(output: str, each: Activity | Undecided, several: bool) -> dict[str, Any]:
     return {**({"output": output} if several else {}), **asdict(each)}
+
+
+def _why_json(output: str, why: str) -> dict[str, str]:
+    return {"output": output, "why": why}
 
 
 def _job_json(job: Series) -> dict[str, Any]:
@@ -92,13 +102,35 @@ def find_outputs(where: str) -> Outputs:
     names = store.names()
     below = [Store(store.url(name)) for name in names if not name.startswith((".", "_"))]
     with ThreadPoolExecutor(_THREADS) as pool:
-        there = [*pool.map(lambda each: each.exists(layout.HOME), below)]
-    found = [each for each, is_output in zip(below, there, strict=True) if is_output]
-    if not found:
+        seen = [*zip(below, pool.map(_is_output, below), strict=True)]
+    found = tuple(each for each, is_output in seen if is_output is True)
+    closed = tuple((each.address, why) for each, why in seen if isinstance(why, str))
+    if not found and not closed:
         raise OutputError(f"{store.address}: {_nothing(names)}; check the address, or run a job")
-    for each in found:
-        layout.check_readable(each)
-    return Outputs(tuple(found), is_folder=True)
+    return Outputs(found, is_folder=True, closed=closed)
+
+
+def _is_output(store: Store) -> bool | str:
+    """Tells whether a folder is an output; or says why it cannot know."""
+    if not store.is_local:
+        return store.exists(layout.HOME)
+    try:
+        os.stat(store.path(layout.HOME))
+    except PermissionError as error:
+        # What a file system keeps for its own repair is closed to all but root, and no output.
+        return store.address.rpartition("/")[2] != "lost+found" and _why(error)
+    except OSError:
+        return False
+    return True
+
+
+def _why(error: OSError | BatchscoreError) -> str:
+    """Says why an output cannot be read, and what to do."""
+    if isinstance(error, BatchscoreError):
+        return one_line(error, 400)
+    what = getattr(error, "strerror", None) or reason(error)
+    remedy = remedy_of(error, "check the disk or store")
+    return f"cannot be read ({what}); {remedy}, or move the folder away"
 
 
 def _nothing(names: Sequence[str]) -> str:
@@ -108,21 +140,33 @@ def _nothing(names: Sequence[str]) -> str:
 
 
 def look_at(outputs: Outputs) -> Overview:
-    """Looks at outputs side by side.
+    """Looks at outputs side by side; one of a folder that cannot be read hides no other.
 
     Raises:
-        OSError: A store cannot be reached.
+        OSError: A store cannot be reached, or the one output cannot be read.
     """
+    look = _look_or_say if outputs.is_folder else _look
     with ThreadPoolExecutor(_THREADS) as pool:
-        found = [*pool.map(lambda store: _look(store, outputs.slice), outputs.stores)]
+        found = [*pool.map(lambda store: look(store, outputs.slice), outputs.stores)]
     jobs = [job for each in found for job in each.jobs]
+    unreadable = [*outputs.closed, *(pair for each in found for pair in each.unreadable)]
     return Overview(
         outputs=tuple(store.address for store in outputs.stores),
         is_folder=outputs.is_folder,
         under_way=tuple(one for each in found for one in each.under_way),
         undecided=tuple(one for each in found for one in each.undecided),
         jobs=tuple(sorted(jobs, key=_urgency)),
+        unreadable=tuple(sorted(unreadable)),
     )
+
+
+def _look_or_say(store: Store, slice_: str | None) -> Overview:
+    try:
+        layout.check_readable(store)
+        return _look(store, slice_)
+    except (OSError, BatchscoreError) as error:
+        why = ((store.address, _why(error)),)
+        return Overview((store.address,), False, (), (), (), why)
 
 
 def _look(store: Store, slice_: str | None) -> Overview:

@@ -37,6 +37,7 @@ class JobView:
     Args:
         name: Its name with those parameters that are no dates.
         output: The output's address.
+        folder: The output's folder, which tells it from others that were looked at.
         anchor: Names its section.
         last: Its last run; None without any.
         kind: Class of the style sheet of the last run's status.
@@ -48,6 +49,7 @@ class JobView:
 
     name: str
     output: str
+    folder: str
     anchor: str
     last: RunFacts | None
     kind: str
@@ -93,6 +95,7 @@ def _view(job: Series, number: int, whys: dict[tuple[str, str], str]) -> JobView
     return JobView(
         name=job.job,
         output=job.output,
+        folder=one_line(job.output.rstrip("/").rpartition("/")[2], 120),
         anchor=f"job-{number}",
         last=job.last,
         kind=_kind(job.last.status) if job.last else "unsure",

@@ -253,16 +253,26 @@ def read_history(
         whole: Reads lists that lie in segments too.
     """
     with ThreadPoolExecutor(_THREADS) as pool:
-        found = [*pool.map(lambda run: _find(store, run, whole), list_runs(store))]
-    wanted = [*found, *unfinished(store)]
+        runs = store.names(f"{layout.HOME}/runs")
+        found = pool.map(lambda run: _find(store, run, whole), runs)
+        ended = [each for each in found if each is not None]
+    wanted = [*ended, *unfinished(store)]
     return newest_first([each for each in wanted if slice_ is None or each.slice in ("", slice_)])
 
 
-def _find(store: Store, run: str, whole: bool) -> Manifest | Unreadable:
+def _find(store: Store, run: str, whole: bool) -> Manifest | Unreadable | None:
+    """Returns what the manifest of a run says; None if it left none."""
     try:
-        return read_manifest(store, run) if whole else read_raw(store, run)
-    except (RecordError, InvalidError) as error:
+        return _read(store, run) if whole else _read_raw(store, run)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        # Lists may lie in files of their own, which may be gone.
+        if not (whole and store.exists(layout.run_file(run, "manifest.json"))):
+            return None
+        return Unreadable(run, "damaged", "", str(_damaged(store, run, error)))
+    except RecordError as error:
         return Unreadable(run, "damaged", "", str(error))
+    except _UNREADABLE as error:
+        return Unreadable(run, "damaged", "", str(_damaged(store, run, error)))
 
 
 def unfinished(store: Store) -> list[Unreadable]:

@@ -26,17 +26,29 @@ class Late:
     why: str
 
 
-def find_late(jobs: Sequence[Series], max_age_s: float, outputs: Sequence[str] = ()) -> list[Late]:
+def find_late(
+    jobs: Sequence[Series],
+    max_age_s: float,
+    outputs: Sequence[str] = (),
+    unreadable: Sequence[tuple[str, str]] = (),
+) -> list[Late]:
     """Returns the jobs whose newest published slice is too old, or whose newest did not come.
 
     Args:
         jobs: The jobs.
         max_age_s: Seconds since its publication that the newest slice of a job may have.
         outputs: All outputs. One of which no job is known is late, since it hides its jobs.
+        unreadable: Outputs that could not be read, each with why: these hide their jobs too.
     """
     found = [late for job in jobs if (late := _late(job, max_age_s)) is not None]
-    known = {job.output for job in jobs}
-    return [*found, *(_unknown(each) for each in outputs if each not in known)]
+    hidden = find_hidden(unreadable)
+    known = {*(job.output for job in jobs), *(each.output for each in hidden)}
+    return [*found, *hidden, *(_unknown(each) for each in outputs if each not in known)]
+
+
+def find_hidden(unreadable: Sequence[tuple[str, str]]) -> list[Late]:
+    """Returns the jobs of outputs that could not be read, each with why."""
+    return [Late(output, "every job", "", why) for output, why in unreadable]
 
 
 def _unknown(output: str) -> Late:
@@ -55,6 +67,8 @@ def _late(job: Series, max_age_s: float) -> Late | None:
     what = f"the newest published slice is {one_line(newest.slice, 160)}, of run {newest.run}"
     published = f"{what}, published {hours(newest.age_s)} ago"
     if newest.age_s > max_age_s:
+        more = "a little more than " if hours(newest.age_s) == hours(max_age_s) else ""
+        published = f"{what}, published {more}{hours(newest.age_s)} ago"
         rest = f"at most {hours(max_age_s)} were expected; {_last_run(job)}"
         return Late(job.output, job.job, newest.slice, f"{published}; {rest}")
     if concern is not None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import uuid
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
@@ -82,6 +85,68 @@ def test_an_output_that_hides_its_jobs_is_late(tmp_path: Path, lost: str) -> Non
     assert found.stdout.startswith(f"LATE  every job in {store.address}: nothing tells which jobs")
     assert "nothing tells which jobs it has" in page.read_text()
     assert run_cli("status", tmp_path).exit_code == 0
+
+
+def test_an_output_that_cannot_be_read_hides_no_other(tmp_path: Path) -> None:
+    """It is named with why, counts as late, and the list of jobs does not look complete."""
+    add_night(Store(str(tmp_path / "good")), "2026-11-30", 2)
+    newer = Store(str(tmp_path / "newer"))
+    add_night(newer, "2026-11-30", 2)
+    newer.write_json(layout.FORMAT, {"batchscore_output": 99})
+    (tmp_path / "spoilt").mkdir()
+    (tmp_path / "spoilt" / layout.HOME).touch()
+    page = tmp_path / "page.html"
+    found = run_cli("status", tmp_path, "--html", page)
+    assert found.exit_code == 1
+    first, second = found.stdout.splitlines()[:2]
+    assert first.startswith(f"UNREADABLE  {newer.address}: ")
+    assert "format 99" in first
+    assert second.startswith(f"UNREADABLE  {tmp_path}/spoilt: cannot be read (Not a directory); ")
+    assert "flights" in found.stdout
+    assert "cannot be read (Not a directory)" in page.read_text()
+    found = run_cli("status", tmp_path, "--max-age", "26h", "--json")
+    document = json.loads(found.stdout)
+    assert (found.exit_code, document["exit_code"], len(document["late"])) == (3, 3, 2)
+    assert [each["output"] for each in document["unreadable"]] == [
+        newer.address,
+        f"{tmp_path}/spoilt",
+    ]
+
+
+def test_a_folder_that_is_closed_may_be_an_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So it is named, unless its name is that of a file system's own."""
+    add_night(Store(str(tmp_path / "good")), "2026-11-30", 2)
+    closed = [str(tmp_path / name / layout.HOME) for name in ("closed", "lost+found")]
+    for path in closed:
+        Path(path).parent.mkdir()
+    stat = os.stat
+
+    def refusing(path: Any, **options: Any) -> os.stat_result:
+        if str(path) in closed:
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return stat(path, **options)
+
+    monkeypatch.setattr("batchscore.commands.overview.os.stat", refusing)
+    (found,) = find_outputs(str(tmp_path)).closed
+    assert found[0] == f"{tmp_path}/closed"
+    assert found[1].startswith("cannot be read (Permission denied); grant the permission")
+
+
+def test_many_slices_that_wait_are_listed_in_part(tmp_path: Path) -> None:
+    """Ten of each status, held ones first; a document has all."""
+    store = Store(str(tmp_path))
+    for day in range(12):
+        add_night(store, f"2026-11-{day + 10}", 48 - day, "failed")
+        run = add_night(store, f"2026-10-{day + 10}", 72 - day)
+        store.write(layout.run_file(run, "manifest.json"), b"{")
+    add_night(store, "2026-11-30", 2, "held")
+    lines = run_cli("status", tmp_path).stdout.splitlines()
+    words = [line.split()[0] for line in lines[4:]]
+    assert words == ["HELD", *["FAILED"] * 11, *["DAMAGED"] * 11]
+    assert lines[-1] == "DAMAGED  2 more; --json lists all"
+    assert len(json.loads(run_cli("status", tmp_path, "--json").stdout)["undecided"]) == 25
 
 
 def test_a_job_that_never_ran_is_late(tmp_path: Path) -> None:

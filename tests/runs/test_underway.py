@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from batchscore.cli.render.status import status
+from batchscore.cli.render.status import status, waiting
 from batchscore.runs import holder, layout
 from batchscore.runs.history import read_history
 from batchscore.runs.lease import acquire
@@ -127,7 +127,7 @@ def test_a_run_that_nobody_works_on_is_lost(store: Store, facts: dict[str, Any])
         with rewritten(store, **facts):
             found = look(store)
     assert (found.state, found.rows, found.left_s) == ("lost", 12, None)
-    said = status([found], [])[-1]
+    said = status([found])[-1]
     assert said.startswith(f"LOST  run {RUN} of slice {SLICE}: nobody works on it any more: ")
     assert said.endswith("run the job again, which resumes what it finished")
 
@@ -204,7 +204,7 @@ def test_a_job_of_an_engine_is_named(store: Store) -> None:
             late = look(store)
     assert (found.state, found.job, found.address) == ("submitted", "c0ffee", "host:8081")
     assert late.state == "lost"
-    assert status([found], [])[-1] == (
+    assert status([found])[-1] == (
         f"run {RUN}: flink job c0ffee at host:8081, and no launcher watches it"
     )
 
@@ -216,9 +216,8 @@ def test_hostile_names_command_no_terminal(store: Store) -> None:
         with rewritten(store, **names):
             found = look(store)
         open_run(store, engine="\x1b[31m" * 50)
-        lines = status(
-            [found, look(store)], [Undecided("s\x1b", "r", "failed", "", "w\x1b\n" * 999)]
-        )
+        waits = Undecided("s\x1b", "r", "failed", "", "w\x1b\n" * 999)
+        lines = [*status([found, look(store)]), *waiting([("out\n\x1b", waits)])]
     assert (found.state, found.run) == ("working", "")
     assert all(line.isprintable() for line in lines)
     assert max(map(len, lines)) < 600
@@ -243,7 +242,7 @@ def test_a_damaged_plan_is_named(store: Store) -> None:
         found = look(store)
     assert (found.state, found.total) == ("starting", None)
     assert "plan.json: damaged" in found.problem
-    assert status([found], [])[-1].startswith(f"DAMAGED  run {RUN}: plan ")
+    assert status([found])[-1].startswith(f"DAMAGED  run {RUN}: plan ")
 
 
 def test_only_the_last_run_of_a_slice_waits_for_a_person(store: Store) -> None:
@@ -267,8 +266,7 @@ def test_only_the_last_run_of_a_slice_waits_for_a_person(store: Store) -> None:
         ("c", "interrupted", "cancelled by etl@host"),
     ]
     assert find_undecided(read_history(store, "a")) == []
-    assert status([], found) == [
-        "nothing is under way",
+    assert [*waiting([("", each) for each in found])] == [
         "HELD  run 20261104-aaaa of slice b at 2026-11-04T01:00:00: rejects: 9 of 10 rows; "
         "release or discard it",
         "INTERRUPTED  run 20261105-aaaa of slice c at 2026-11-05T01:00:00: cancelled by etl@host",
@@ -284,7 +282,7 @@ def test_a_unit_without_progress_is_named(store: Store) -> None:
         path = f"{layout.progress(RUN)}/0.json"
         for at, named in ((1_200.0, 0), (1_300.0, 1)):
             store.write_json(path, {**worker, "at": at})
-            lines = [line for line in status([look(store)], []) if line.startswith("STALLED")]
+            lines = [line for line in status([look(store)]) if line.startswith("STALLED")]
             assert len(lines) == named
     assert "unit ab12 (shard 0.parquet): no batch was finished for 300 seconds" in lines[0]
     assert "on worker node-7, process 41" in lines[0]

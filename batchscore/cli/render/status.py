@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from batchscore.cli.render.results import table
@@ -22,6 +23,8 @@ _LOST = (
 )
 
 
+_SHOWN = 10
+_FIRST = ("held", "failed", "interrupted")
 _JOBS = ("job", "last run", "status", "age", "drift", "newest published", "published")
 _JOB_FIGURES = ("rows", "scored", "rejected", "took")
 
@@ -35,18 +38,42 @@ def overview(found: Overview, late: Sequence[Late]) -> list[str]:
     """
     several = found.is_folder
     lines = [_late(each, several) for each in late]
+    lines += [
+        f"UNREADABLE  {one_line(where, 300)}: {why}" for where, why in found.unreadable if not late
+    ]
     if found.jobs:
         header = (*(("output",) if several else ()), *_JOBS, *_JOB_FIGURES)
         rows = [_job_row(each, several) for each in found.jobs]
         lines += [*table(header, rows, left=len(header) - len(_JOB_FIGURES)), ""]
-    lines += status([each for _, each in found.under_way], ())
-    for output, each in found.undecided:
-        lines.append(f"{_undecided(each)}{f'   in {output}' if several else ''}")
-    return lines
+    lines += status([each for _, each in found.under_way])
+    named = [(output if several else "", each) for output, each in found.undecided]
+    return [*lines, *waiting(named)]
+
+
+def waiting(found: Sequence[tuple[str, Undecided]]) -> Iterator[str]:
+    """Yields a line for each slice that waits for a person; of many alike, the first ones.
+
+    Args:
+        found: Slices whose last run published nothing, or whose documents are damaged, each with
+            its output if there are several outputs.
+    """
+    by_status = defaultdict[str, list[str]](list)
+    for output, each in found:
+        by_status[each.status].append(
+            f"{_undecided(each)}{f'   in {one_line(output, 300)}' if output else ''}"
+        )
+    for status_, lines in sorted(by_status.items(), key=lambda pair: _place(pair[0])):
+        yield from lines[:_SHOWN]
+        if len(lines) > _SHOWN:
+            yield f"{status_.upper()}  {len(lines) - _SHOWN:,} more; --json lists all"
+
+
+def _place(status: str) -> int:
+    return _FIRST.index(status) if status in _FIRST else len(_FIRST)
 
 
 def _late(found: Late, several: bool) -> str:
-    where = f" in {found.output}" if several else ""
+    where = f" in {one_line(found.output, 300)}" if several else ""
     return f"LATE  {one_line(found.job, 160)}{where}: {found.why}"
 
 
@@ -63,17 +90,11 @@ def _job_row(job: Series, several: bool) -> list[str]:
     return [*where, one_line(job.job, 48), *head, verdict, name, published, *counts, took]
 
 
-def status(activities: Sequence[Activity], undecided: Sequence[Undecided]) -> list[str]:
-    """Returns a line for each slice that somebody works on, and for each that waits for a person.
-
-    Args:
-        activities: What is under way.
-        undecided: Slices whose last run published nothing, or whose documents are damaged.
-    """
+def status(activities: Sequence[Activity]) -> list[str]:
+    """Returns a line for each slice that somebody works on, and what is odd about it."""
     shown = table(_HEADER, [_row(each) for each in activities], left=6)
     lines = shown if activities else ["nothing is under way"]
-    notes = [note for each in activities for note in _notes(each)]
-    return [*lines, *notes, *map(_undecided, undecided)]
+    return [*lines, *(note for each in activities for note in _notes(each))]
 
 
 def _row(activity: Activity) -> list[str]:
