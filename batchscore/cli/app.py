@@ -42,7 +42,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _SLOWEST_START_S = 10.0
 _LONG = 10_000
 _PUBLISHING = ("run", "backfill", "cancel", "release", "discard", "rollback")
-_MAKING = ("init", "model", "profile", "compare", "report")
+_MAKING = ("init", "model", "profile", "compare", "report", "tune")
 _NO_FOLDER = (
     "the working directory of this process was deleted; change to one that exists, and run again"
 )

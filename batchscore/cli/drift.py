@@ -208,3 +208,72 @@ def report(
         else:
             run = f"run {manifest.run} and {page.runs} before it"
             print_lines([f"report {output}   {run}, {size(written)}"], kept=True)
+
+
+def _share(_context: Any, _option: Any, given: str) -> float:
+    """Reads a share of nights, as `1/30` or `0.03`."""
+    above, _, below = given.partition("/")
+    try:
+        share = float(above) / float(below or 1)
+    except (ValueError, ZeroDivisionError):
+        share = math.nan
+    if not 0 <= share <= 1:
+        raise click.BadParameter(f"{given!r}: expected a share of nights such as 1/30 or 0.03")
+    return share
+
+
+@click.command()
+@click.argument("where")
+@click.option(
+    "--pages",
+    default="1/30",
+    show_default=True,
+    callback=_share,
+    metavar="SHARE",
+    help="The share of nights that may alarm.",
+)
+@click.option(
+    "--threshold",
+    "thresholds",
+    multiple=True,
+    callback=_effects,
+    metavar="MEASURE=WARN,FAIL",
+    help="Try these thresholds in place of the job's, such as psi=0.1,0.25.",
+)
+@click.option(
+    "-o", "--output", type=_OUTPUT, metavar="FILE.yaml", help="Write the tuned thresholds here."
+)
+@job_options
+@common_options
+def tune(
+    where: str,
+    pages: float,
+    thresholds: dict[str, tuple[float | None, float | None]],
+    output: str | None,
+    params: tuple[str, ...],
+    overrides: tuple[str, ...],
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """Replay stored nights, and propose thresholds for drift.
+
+    WHERE is a job file (with --param) or an output. The thresholds alarm on a share of its nights
+    at most. Each night's profile is compared again with its references. No data are read, and
+    nothing is changed.
+    """
+    with reporting(as_json, debug):
+        from batchscore.cli.render.tuned import section_text, tuned_lines
+        from batchscore.commands.files import check_new, write_new
+        from batchscore.commands.tune import replay
+
+        if output is not None:
+            check_new(output)
+        store, slice_ = open_output(where, params, overrides)
+        found = replay(store, slice_, pages, thresholds)
+        if output is not None:
+            write_new(section_text(found), output)
+        if as_json:
+            print_json({**found.to_json(), "output": output, "exit_code": 0}, kept=True)
+        else:
+            lines = [f"wrote   {output}"] if output is not None else []
+            print_lines([*tuned_lines(found), *lines], kept=True)

@@ -22,6 +22,7 @@ from batchscore.storage.store import Store, open_filesystem
 
 Address: TypeAlias = str | os.PathLike[str]
 _PAGES = (".html", ".htm")
+_TEXTS = (".yaml", ".yml")
 
 
 def is_profile(address: str) -> bool:
@@ -108,6 +109,27 @@ def write_page(html: str, address: str) -> int:
     """
     check_page(address)
     return _write(address, html.encode())
+
+
+def check_new(address: str) -> None:
+    """Raises OutputError where a file of YAML must not be written: another name, or one in use."""
+    folder, name = split_address(address)
+    if not name.lower().endswith(_TEXTS):
+        raise OutputError(f"{address}: expected a name that ends in .yaml")
+    with writable(folder):
+        found = folder.exists(name)
+    if found:
+        raise OutputError(f"{address}: exists, and is not replaced; choose another name")
+
+
+def write_new(text: str, address: str) -> int:
+    """Writes a file of YAML that is not there yet; returns its bytes.
+
+    Raises:
+        OutputError: It cannot be written, or is there.
+    """
+    check_new(address)
+    return _write(address, text.encode())
 
 
 def _write(address: str, content: bytes) -> int:

@@ -86,6 +86,7 @@ SURFACE = {
         *("-o", "--output", *EVERY),
     },
     "report": {"WHERE", "[RUN]", "-o", "--output", *JOB, *EVERY},
+    "tune": {"WHERE", "--pages", "--threshold", "-o", "--output", *JOB, *EVERY},
     "schema": {*EVERY, "--manifest"},
 }
 
