@@ -223,7 +223,7 @@ class BackfillResult:
     Args:
         status: `published`, if all dates are; else `failed`, `held` or `retry`, by the worst.
         dates: What became of each date, in their order.
-        output: The address of the output.
+        output: The address of the output; if its path has the date, of the folder of all outputs.
         seconds: Seconds that it took.
         document: The whole document, as `batchscore backfill --json` prints it.
     """

@@ -19,7 +19,7 @@ from batchscore.cli.app import (
     reporting,
     require_folder,
 )
-from batchscore.cli.interrupts import is_attended, stop_on_signals
+from batchscore.cli.interrupts import is_attended, signals_as_usual, stop_on_signals
 from batchscore.cli.watch import show_dates
 from batchscore.errors import StoppedError
 from batchscore.system.allocators import keep_memory_of_arrow, share_arenas
@@ -67,7 +67,7 @@ def backfill(
     share_arenas()
     keep_memory_of_arrow()
     ending = _Notifier()
-    with reporting(as_json, debug, ending.tell):
+    with reporting(as_json, debug, ending.tell), stop_on_signals() as (stop, _):
         require_folder()
         with uncollected():
             from batchscore.cli.render import backfill as render
@@ -79,16 +79,15 @@ def backfill(
         replaced = find_replaced(dates) if rescore else []
         for line in render.replaced(replaced):
             click.echo(printable(line), err=True)
-        if replaced and not yes and is_attended():
+        if replaced and not yes and stop.signal is None and is_attended():
             _require_yes()
         ending.job = dates[0].loaded
-        showing = show_dates(as_json)
-        with stop_on_signals() as (stop, _), showing as tell, redirect_stdout(sys.stderr):
+        with show_dates(as_json) as tell, redirect_stdout(sys.stderr):
             done = command.backfill(asked, over, dates, replaced, tell, stop)
         if as_json:
             print_json(done.to_json(), kept=True)
         else:
-            print_lines(render.table(done, f"{program()} runs {done.output}"), kept=True)
+            print_lines(render.table(done, program()), kept=True)
     ending.tell(done.to_json())
     raise click.exceptions.Exit(done.exit_code)
 
@@ -96,7 +95,7 @@ def backfill(
 def _require_yes() -> None:
     """Asks whether to replace what was listed; raises StoppedError if not."""
     agreed = False
-    with suppress(click.Abort):  # Ctrl-C, or no more input
+    with signals_as_usual(), suppress(click.Abort):  # Ctrl-C, or no more input
         agreed = click.confirm("replace these?", err=True)
     if not agreed:
         raise StoppedError("nothing was replaced, and no date was scored")

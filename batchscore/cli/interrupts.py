@@ -142,6 +142,19 @@ def stop_on_signals(choice: OnInterrupt = "ask") -> Iterator[tuple[Stop, Questio
             signal.signal(number, handler)
 
 
+@contextmanager
+def signals_as_usual() -> Iterator[None]:
+    """Has signals end a question at once, which nothing else would look at before its answer."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def is_attended() -> bool:
     """Tells whether somebody can read a question and answer it."""
     return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()

@@ -6,7 +6,7 @@ import logging
 import secrets
 import signal
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -44,6 +44,7 @@ _PUBLISHED = ("published", "empty", "unchanged", KEPT)
 _LOOK_SECONDS = 0.5
 _USUAL_MOST = 4
 _MOST_REFUSED = 3
+_FOR_ALL = (OutputError, DeviceError, ModelError)
 _log = logging.getLogger("batchscore.run")
 
 
@@ -66,7 +67,7 @@ class Backfilled:
     Args:
         job: The job's name.
         over: The parameter that has the date.
-        output: The address of the output.
+        outputs: The address of each date's output; the same for all, unless its path has the date.
         outcomes: What became of each date, in their order.
         replaced: What was to be replaced.
         seconds: Seconds that it took.
@@ -77,7 +78,7 @@ class Backfilled:
 
     job: str
     over: str
-    output: str
+    outputs: Mapping[str, str]
     outcomes: tuple[DateEnd, ...]
     replaced: tuple[Replaced, ...]
     seconds: float
@@ -88,6 +89,13 @@ class Backfilled:
     def of_status(self, kind: str) -> list[DateEnd]:
         """Returns the dates of a kind: `published`, `held`, `later`, `failed` or `left`."""
         return [each for each in self.outcomes if kind_of(each) == kind]
+
+    @property
+    def output(self) -> str:
+        """The address of the output; of several that of their folder, or else the first one's."""
+        found = sorted(set(self.outputs.values()))
+        folders = {each.rpartition("/")[0] for each in found}
+        return found[0] if len(found) == 1 or len(folders) > 1 else folders.pop()
 
     @property
     def exit_code(self) -> int:
@@ -116,7 +124,7 @@ class Backfilled:
             "output": self.output,
             "seconds": round(self.seconds, 3),
             "counts": {kind: len(self.of_status(kind)) for kind in kinds},
-            "dates": [_to_json(each) for each in self.outcomes],
+            "dates": [_to_json(each, self.outputs[each.date]) for each in self.outcomes],
             "replaced": [asdict(each) for each in self.replaced],
             **({"error": self.refused} if self.refused else {}),
         }
@@ -131,8 +139,8 @@ def kind_of(outcome: DateEnd) -> str:
     return "later" if outcome.status == RetryError.status else "failed"
 
 
-def _to_json(each: DateEnd) -> dict[str, Any]:
-    found = {"date": each.date, "status": each.status, "run": each.run or None}
+def _to_json(each: DateEnd, output: str) -> dict[str, Any]:
+    found = {"date": each.date, "status": each.status, "run": each.run or None, "output": output}
     return {**found, "rows": each.rows, "reason": each.reason or None, "seconds": each.seconds}
 
 
@@ -172,7 +180,7 @@ def backfill(
     return Backfilled(
         job.name,
         over,
-        dates[0].store.address,
+        {each.date: each.store.address for each in dates},
         tuple(keeping.outcomes.values()),
         tuple(replaced),
         time.monotonic() - started,
@@ -263,8 +271,8 @@ def _host_of(settled: Settled) -> Host | None:
 def try_model(ahead: Sequence[DatedJob], rescore: bool, workers: int) -> Settled | list[DateEnd]:
     """Tries model and functions on the first date that has rows to score.
 
-    What is wrong with a date's own input is left to its run. If no date has an input, returns
-    why, by date.
+    What is wrong with a date's own input, model or output is left to its run. If that is so for
+    all dates, returns why, by date.
 
     Raises:
         InvalidError: Job, model, device, output or functions are wrong.
@@ -277,11 +285,12 @@ def try_model(ahead: Sequence[DatedJob], rescore: bool, workers: int) -> Settled
             work = _settled_work(plan, rescore)
             if work is not None:
                 return _verified(plan, work, workers)
-        except (InputError, RetryError) as error:
-            missing.append(DateEnd(each.date, error.status, reason=str(error)))
-        except InvalidError as error:
+        except (InvalidError, RetryError) as error:
+            if not isinstance(error, InvalidError) or _is_own(error, ahead):
+                missing.append(DateEnd(each.date, error.status, reason=str(error)))
+                continue
             refused.append(error)
-            if _is_for_all(error, ahead) or len(refused) == _MOST_REFUSED:
+            if isinstance(error, _FOR_ALL) or len(refused) == _MOST_REFUSED:
                 break
     if refused:
         raise refused[0]
@@ -290,12 +299,14 @@ def try_model(ahead: Sequence[DatedJob], rescore: bool, workers: int) -> Settled
     return _verified(_any_plan(ahead, missing), None, workers)
 
 
-def _is_for_all(error: InvalidError, ahead: Sequence[DatedJob]) -> bool:
-    """Tells whether each date would be refused so; a model's path may have the date."""
+def _is_own(error: InvalidError, ahead: Sequence[DatedJob]) -> bool:
+    """Tells whether what is wrong is a date's own; a model's or output's path may have the date."""
     models = [each.loaded.job.model for each in ahead]
-    one_model = all(each == models[0] for each in models)
-    return isinstance(error, OutputError | DeviceError) or (
-        one_model and isinstance(error, ModelError)
+    outputs = [each.loaded.job.output.path for each in ahead]
+    return (
+        isinstance(error, InputError)
+        or (isinstance(error, ModelError) and any(each != models[0] for each in models))
+        or (isinstance(error, OutputError) and any(each != outputs[0] for each in outputs))
     )
 
 

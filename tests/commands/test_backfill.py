@@ -167,6 +167,25 @@ def test_a_date_whose_own_model_is_refused_leaves_the_others_alone(tmp_path: Pat
     assert sorted(versions) == ["1.0", "3.0"]
 
 
+def test_dates_with_outputs_of_their_own(tmp_path: Path) -> None:
+    """If the output's path has the date, one that cannot be written is that date's failure.
+
+    The others are published, each where its document says, and `status` of the folder shows them.
+    """
+    dates = backfills.write_dates(tmp_path, 4, {"output.path": "out/${date}", "drift": None})
+    (tmp_path / "out" / dates.days[0]).mkdir(parents=True)
+    (tmp_path / "out" / dates.days[0] / "theirs").touch()
+    done = factory.run_cli("backfill", *dates.arguments, "--side-by-side", "2")
+    assert done.stdout.splitlines()[-1] == f"look   batchscore status {tmp_path / 'out'}"
+    found = factory.run_json("backfill", *dates.arguments)
+    status = [each["status"] for each in found["dates"]]
+    assert (found["exit_code"], status) == (1, ["invalid", "kept", "invalid", "kept"])
+    assert "holds 'theirs' and is not an output" in found["dates"][0]["reason"]
+    assert found["dates"][1]["output"] == str(tmp_path / "out" / dates.days[1])
+    shown = factory.run_json("status", found["output"])
+    assert [Path(each).name for each in shown["outputs"]] == [dates.days[1], dates.days[3]]
+
+
 def test_a_model_that_is_damaged_meanwhile_stops_all_dates(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

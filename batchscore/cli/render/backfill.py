@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
 
@@ -30,12 +31,12 @@ def replaced(found: Sequence[Replaced]) -> list[str]:
     return [head, *lines]
 
 
-def table(done: Backfilled, runs: str) -> list[str]:
+def table(done: Backfilled, program: str) -> list[str]:
     """Returns the table that a backfill ends with.
 
     Args:
         done: What it came to.
-        runs: The command that lists runs.
+        program: How this program is started.
     """
     found = done.outcomes
     count = counted(len(found), "date")
@@ -54,7 +55,10 @@ def table(done: Backfilled, runs: str) -> list[str]:
     if done.refused:
         lines.append(f"INVALID  each date would be refused: {one_line(done.refused, 900)}")
     has_runs = any(each.run for each in found)
-    return [*lines, *([f"look   {runs}"] if has_runs else [])]
+    # A folder of outputs has no runs of its own; `status` shows them all.
+    what = "runs" if done.output in done.outputs.values() else "status"
+    look = f"look   {program} {what} {shlex.quote(done.output)}"
+    return [*lines, *([look] if has_runs else [])]
 
 
 def _published(done: Backfilled) -> str:
