@@ -165,6 +165,7 @@ DECIDES: dict[str, tuple[Changes, Changes]] = {
 }
 
 _DAY = {"params": {"day": {"type": "date"}}}
+_MUTE = {"column": "a", "until": "2026-12-31", "why": "a new sensor"}
 # For each key that decides no score, how the small job is changed. What the input's path names is
 # compared shard by shard.
 KEEPS: dict[str, Changes] = {
@@ -211,6 +212,10 @@ KEEPS: dict[str, Changes] = {
     "drift.columns": {"drift.columns": ["a"]},
     "drift.thresholds": {"drift.thresholds": {"psi": [0.1, 0.2]}},
     "drift.column_thresholds": {"drift.column_thresholds": {"a": {"psi": [0.1, 0.2]}}},
+    "drift.mute.column": {"drift.mute": [{**_MUTE, "column": "b"}]},
+    "drift.mute.until": {"drift.mute": [{**_MUTE, "until": "2027-01-01"}]},
+    "drift.mute.why": {"drift.mute": [{**_MUTE, "why": "another"}]},
+    "drift.learn": {"drift.learn": 7},
     "notify.command": {"notify.command": ["true"]},
     "notify.on": {"notify": {"command": ["true"], "on": ["published"]}},
     "runtime.engine": {"runtime.engine": "flink"},
