@@ -5,6 +5,8 @@ Suffixes: `_b` buckets, `_k` runs of buckets that begin alike.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,14 +15,15 @@ from batchscore.drift.accumulator import Accumulator
 from batchscore.drift.categorical import align_categories
 from batchscore.drift.categories import FOLDS, LABELS, Categories
 from batchscore.drift.column import ColumnProfile
-from batchscore.drift.measures.all_measures import differences
+from batchscore.drift.measures.all_measures import MEASURES, differences
 from batchscore.drift.measures.declaration import Difference
 from batchscore.drift.measures.of_categories import CategorySides
 from batchscore.drift.measures.of_numbers import NumberSides
 from batchscore.drift.measures.of_vectors import VectorSides
-from batchscore.drift.numbers import Numbers
+from batchscore.drift.numbers import Numbers, is_time, shown_number
 from batchscore.drift.ordered import Aligned, align_numbers
 from batchscore.drift.ordering import run_starts
+from batchscore.drift.rates import NumberNames, as_categories, is_rate
 from batchscore.drift.vectors import Vectors
 from batchscore.messages.wording import one_line
 
@@ -30,6 +33,7 @@ _PRECISIONS: dict[str, type[np.floating[Any]]] = {
     "double": np.float64,
 }
 _WIDTH = 100
+_FEW, _TIMES_EACH = 100, 10  # distinct values, each of which is there so often on average
 _NO_VALUES = "null"  # the type of a column that holds nothing else
 
 
@@ -74,6 +78,12 @@ def unseen_note(column: ColumnProfile) -> str:
     return ""
 
 
+def has_few_values(before: ColumnProfile, now: ColumnProfile) -> bool:
+    """Returns whether a column's values are few enough that their lengths tell nothing more."""
+    sides = [each.aspects.get("value") for each in (before, now)]
+    return all(isinstance(each, Categories) and _is_few(each) for each in sides)
+
+
 def type_note(before: str, now: str) -> str:
     """Returns what to know of two types that differ but can be compared; else nothing."""
     return "" if before == now else f"the type was {_shown(before)} and is {_shown(now)}"
@@ -82,10 +92,22 @@ def type_note(before: str, now: str) -> str:
 def _numbers(before: Numbers, now: Numbers) -> tuple[tuple[Difference, ...], str]:
     aligned = align_numbers(before, now)
     if before.type == now.type or not {before.type, now.type} <= _PRECISIONS.keys():
-        return differences(NumberSides(aligned)), ""
+        return _of_numbers(aligned, now.type), ""
     coarser = min(before.type, now.type, key=lambda name: np.dtype(_PRECISIONS[name]).itemsize)
     note = f"compared as {coarser}, so nothing is exact"
-    return differences(NumberSides(_rounded(aligned, _PRECISIONS[coarser]))), note
+    return _of_numbers(_rounded(aligned, _PRECISIONS[coarser]), coarser), note
+
+
+def _of_numbers(aligned: Aligned, type_: str) -> tuple[Difference, ...]:
+    """Returns the comparisons of numbers; those of a rate are as if its values were texts."""
+    names = NumberNames(partial(shown_number, type_))
+    found = differences(NumberSides(aligned, names))
+    if is_time(type_) or not is_rate(aligned):
+        return found
+    judged = differences(CategorySides(*as_categories(aligned, names)))
+    named = {each.name for each in judged}
+    others = (each for each in found if each.name not in named)
+    return (*judged, *(replace(each, aside=MEASURES[each.name].of_places) for each in others))
 
 
 def _categories(before: Categories, now: Categories) -> tuple[Difference, ...]:
@@ -125,6 +147,13 @@ def _rounded(aligned: Aligned, precision: type[np.floating[Any]]) -> Aligned:
         widths_k = np.where(highs_k > lows_k, highs_k - lows_k, 0.0)
     p_k, q_k = (np.add.reduceat(side_b, starts_k) for side_b in (aligned.p_b, aligned.q_b))
     return Aligned(lows_k, highs_k, p_k, q_k, lows_k + widths_k / 2, widths_k)
+
+
+def _is_few(side: Categories) -> bool:
+    if side.folded:
+        return False
+    distinct = side.counts()[0].size
+    return distinct <= _FEW and distinct * _TIMES_EACH <= side.n
 
 
 def _differing(before: ColumnProfile, now: ColumnProfile) -> str:

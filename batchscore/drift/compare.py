@@ -8,6 +8,7 @@ from itertools import groupby
 
 from batchscore.drift.aspects import (
     compare_aspects,
+    has_few_values,
     lacks_values,
     type_note,
     unlike,
@@ -42,6 +43,7 @@ from batchscore.drift.verdict import (
 _MAIN = ("value", "length", "norm", "argmax")
 _MOVES = "dates move by design, so only the null rate is judged"
 _DEPEND = "items of one list depend on each other, so only thresholds of the column judge them"
+_FEW = "the values are few and are judged, so their lengths are not"
 _NULLS = "a column of type null has no values, so only the null rate is compared"
 
 
@@ -156,6 +158,9 @@ def _aspect(of_nulls: _Pair, aspect: str, before: ColumnProfile, now: ColumnProf
     if aspect == of_nulls.aspect:
         comparisons = (*of_nulls.comparisons, *comparisons)
         note = _joined(note, unseen_note(before))
+    if aspect == "length" and has_few_values(before, now):
+        comparisons = tuple(replace(each, aside=True) for each in comparisons)
+        note = _joined(note, _FEW)
     kind, note = before.aspects[aspect].kind, _joined(of_nulls.note, note)
     return replace(of_nulls, aspect=aspect, kind=kind, comparisons=comparisons, note=note)
 
@@ -205,11 +210,7 @@ def _is_judged(column: str, rules: Rules) -> bool:
 def _tests(pair: _Pair, rules: Rules) -> int:
     """Returns how many tests against noise an aspect takes: one for each measure."""
     return len(
-        {
-            each.name
-            for each in pair.comparisons
-            if takes_part(each, _thresholds(pair, rules, each.name))
-        }
+        {each.name for each in pair.comparisons if takes_part(each, _thresholds(pair, rules, each))}
     )
 
 
@@ -233,14 +234,12 @@ def _judged(pair: _Pair, rules: Rules, tests: int) -> AspectDrift:
 
 
 def _measures(pair: _Pair, rules: Rules, alpha: float) -> list[Measure]:
-    return [
-        judge(list(variants), _thresholds(pair, rules, name), alpha)
-        for name, variants in groupby(pair.comparisons, key=lambda each: each.name)
-    ]
+    groups = [list(each) for _, each in groupby(pair.comparisons, key=lambda each: each.name)]
+    return [judge(each, _thresholds(pair, rules, each[0]), alpha) for each in groups]
 
 
-def _thresholds(pair: _Pair, rules: Rules, measure: str) -> Thresholds:
-    return thresholds_for(rules, pair.column, pair.type, pair.aspect, measure)
+def _thresholds(pair: _Pair, rules: Rules, found: Difference) -> Thresholds:
+    return thresholds_for(rules, pair.column, pair.type, pair.aspect, found.name, found.aside)
 
 
 def _worst_first(drift: AspectDrift) -> tuple[bool, int, float, str, str]:

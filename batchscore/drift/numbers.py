@@ -262,6 +262,11 @@ def _moments(values_b: NDArray[np.float64], counts_b: NDArray[np.int64]) -> tupl
     return math.ldexp(mean, exponent), math.ldexp(math.sqrt(variance), exponent)
 
 
+def shown_number(type_: str, value: float) -> str:
+    """Returns a number of the type for people, at most 15 digits of it."""
+    return str(_shown(type_, int(value))) if is_time(type_) else f"{value:.15g}"
+
+
 def _shown(type_: str, value: Any) -> Any:
     """Returns a value of the type as JSON has it: dates, times and durations as text."""
     span = _SPAN.fullmatch(type_)

@@ -25,7 +25,9 @@ Counts = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 DECILES = 10
+HEAVY = 20  # a value with one of so many of the reference's values has a bin of its own
 TAIL = 200  # one value in so many lies outside either edge of the reference
+FINE = 0.02  # standard deviations; what moves by less, within a bucket, is a fifth of W1's warning
 
 
 @dataclass(frozen=True)
@@ -108,35 +110,66 @@ def decile_bins(aligned: Aligned) -> tuple[Counts, Counts]:
     """Returns counts of both sides in k <= 19 bins that the reference's deciles cut.
 
     A cut is the right end of the bucket that holds the reference's rank ceil(i n / 10), and also
-    its left end where the bucket holds n / 10 or more. Values of a bin are above one cut and up to
-    the next; end bins are open. ValueError where the reference is empty.
+    its left end where the bucket holds n / 20 or more: else, where a frequent value begins at a
+    decile, it would depend on chance whether it shares a bin with all below it. Values of a bin
+    are above one cut and up to the next; end bins are open. ValueError where the reference is
+    empty.
     """
     n = _require_reference(aligned)
     ranks = [-(-decile * n // DECILES) for decile in range(1, DECILES)]
     found_e = np.searchsorted(aligned.p_b.cumsum(), ranks)
-    heavy_e = aligned.p_b[found_e] >= -(-n // DECILES)
+    heavy_e = aligned.p_b[found_e] >= -(-n // HEAVY)
     cuts = np.unique(np.r_[0, found_e + 1, found_e[heavy_e]])
     starts_k = cuts[cuts < aligned.p_b.size]
     return np.add.reduceat(aligned.p_b, starts_k), np.add.reduceat(aligned.q_b, starts_k)
 
 
-def ks(aligned: Aligned) -> tuple[float, float]:
+def coarse_buckets(aligned: Aligned) -> NDArray[np.bool_]:
+    """Returns which buckets (b,) are wider than `FINE`, in the reference's standard deviations.
+
+    The deviation is that of the values clipped to the tail edges, or of all if those are one value.
+    Without any, every bucket of several values is coarse. ValueError where the reference is empty.
+    """
+    counts_b = np.where(np.isfinite(aligned.places_b), aligned.p_b, 0)
+    if not aligned.exact and counts_b.any():
+        with np.errstate(over="ignore", invalid="ignore"):
+            for places_b in (clipped_places(aligned), aligned.places_b):
+                exponent = _exponent(aligned, places_b)
+                sigma = _sigma(np.ldexp(places_b, -exponent), counts_b)
+                if 0 < sigma < math.inf:
+                    return np.asarray(np.ldexp(aligned.widths_b, -exponent) > FINE * sigma)
+    return np.asarray(aligned.widths_b > 0)
+
+
+def ks(aligned: Aligned, coarse_b: NDArray[np.bool_] | None = None) -> tuple[float, float]:
     """Returns bounds that hold the Kolmogorov-Smirnov statistic of the samples themselves.
 
     The lower is what the buckets' ends show; the upper is how far the distributions may part
     within a bucket that both share. They are equal where no such bucket has several values.
     Raises ValueError where a side is empty.
+
+    Args:
+        aligned: The samples.
+        coarse_b: The buckets whose width counts; by default each. With those of `coarse_buckets`
+            the upper bound holds if values may move within the other buckets.
     """
     n, m = require_both(aligned.p_b, aligned.q_b)
     reference_b, current_b = aligned.p_b.cumsum() / n, aligned.q_b.cumsum() / m
     widest = np.abs(reference_b - current_b).argmax()
     p, q = int(aligned.p_b[: widest + 1].sum()), int(aligned.q_b[: widest + 1].sum())
     low = abs(p * m - q * n) / (n * m)  # rounded once, so that thresholds are met exactly
+    wide_b = aligned.widths_b > 0 if coarse_b is None else coarse_b
+    return low, max(low, float(partings(aligned)[wide_b].max(initial=0.0)))
+
+
+def partings(aligned: Aligned) -> Floats:
+    """Returns how far the two distributions may part within each bucket that both share, else 0."""
+    n, m = require_both(aligned.p_b, aligned.q_b)
+    reference_b, current_b = aligned.p_b.cumsum() / n, aligned.q_b.cumsum() / m
     earlier_reference_b = np.r_[0.0, reference_b[:-1]]
     earlier_current_b = np.r_[0.0, current_b[:-1]]
     parting_b = np.maximum(reference_b - earlier_current_b, current_b - earlier_reference_b)
-    wide_b = (aligned.widths_b > 0) & (aligned.p_b > 0) & (aligned.q_b > 0)
-    return low, max(low, float(parting_b[wide_b].max(initial=0.0)))
+    return np.where((aligned.p_b > 0) & (aligned.q_b > 0), parting_b, 0.0)
 
 
 def tail_counts(aligned: Aligned) -> tuple[int, int]:
@@ -295,10 +328,13 @@ def _tail_buckets(counts_b: Counts) -> tuple[int, int]:
 def _scaled(aligned: Aligned, places_b: Floats) -> Floats:
     """Returns places scaled by the power of two that brings the reference's below 1."""
     # Exact, and it keeps squares and differences of the largest and smallest floats in range.
-    of_reference_b = np.abs(places_b[(aligned.p_b > 0) & np.isfinite(places_b)])
-    exponent = int(np.frexp(of_reference_b.max(initial=0.0))[1])
-    scaled_b: Floats = np.ldexp(places_b, -exponent)
+    scaled_b: Floats = np.ldexp(places_b, -_exponent(aligned, places_b))
     return scaled_b
+
+
+def _exponent(aligned: Aligned, places_b: Floats) -> int:
+    of_reference_b = np.abs(places_b[(aligned.p_b > 0) & np.isfinite(places_b)])
+    return int(np.frexp(of_reference_b.max(initial=0.0))[1])
 
 
 def _integral(places_b: Floats, heights_b: Floats) -> float:

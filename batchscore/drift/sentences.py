@@ -8,7 +8,10 @@ from batchscore.drift.figures import figure
 from batchscore.drift.findings import AspectDrift, Measure, TableDrift
 from batchscore.drift.measures.all_measures import MEASURES
 from batchscore.drift.table import TableProfile
+from batchscore.drift.verdict import is_unresolved
 from batchscore.messages.wording import one_line
+
+_SAID = ("warn", "fail", "insufficient_resolution")
 
 Sentences = Mapping[tuple[str, str], str]
 """By column and aspect."""
@@ -17,7 +20,7 @@ Sentences = Mapping[tuple[str, str], str]
 def sentences(
     drift: TableDrift, reference: TableProfile, current: TableProfile, title: str
 ) -> dict[tuple[str, str], str]:
-    """Returns a sentence for each judged aspect that warns or fails.
+    """Returns a sentence for each judged aspect that warns, fails or is known too coarsely.
 
     Args:
         drift: The result of comparing the two profiles.
@@ -33,7 +36,7 @@ def changes(
     drift: TableDrift, reference: TableProfile, current: TableProfile, title: str
 ) -> dict[tuple[str, str], str]:
     """Returns the sentences without the names of the aspects; see `sentences`."""
-    bad = [each for each in drift.aspects if each.judged and each.verdict in ("warn", "fail")]
+    bad = [each for each in drift.aspects if each.judged and each.verdict in _SAID]
     return {
         (each.column, each.aspect): _change(each, reference, current, one_line(title, 60))
         for each in bad
@@ -47,6 +50,9 @@ def aspect_name(column: str, aspect: str) -> str:
 
 
 def _change(aspect: AspectDrift, reference: TableProfile, current: TableProfile, title: str) -> str:
+    if aspect.verdict == "insufficient_resolution":
+        coarse = next(filter(is_unresolved, aspect.measures))
+        return f"{MEASURES[coarse.name].words} is {coarse.detail}"
     measure = next((m for m in aspect.measures if m.outcome == aspect.verdict), None)
     if measure is None or measure.value is None:
         return aspect.note or aspect.verdict
@@ -74,13 +80,18 @@ def _changed(
 ) -> str:
     """Returns what is and what was, in the figure that shows it best."""
     said = _of_shares(measure, title)
-    if said or aspect.kind != "numbers":
+    if said or aspect.kind != "numbers" or _is_rate(aspect):
         # PSI of categories has no figure of its own: the value that changed most shows it best.
         return said or next(filter(None, (_of_shares(m, title) for m in _of_values(aspect))), "")
     now, before = (
         each.columns[aspect.column].aspects[aspect.aspect] for each in (current, reference)
     )
     return figure({**now.summary(), "n": now.n}, {**before.summary(), "n": before.n}, title)
+
+
+def _is_rate(aspect: AspectDrift) -> bool:
+    """Returns whether an aspect's numbers were compared as categories."""
+    return any(MEASURES[each.name].kinds == ("categories",) for each in aspect.measures)
 
 
 def _of_values(aspect: AspectDrift) -> list[Measure]:

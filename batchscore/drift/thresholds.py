@@ -33,12 +33,14 @@ def check_rules(rules: Rules) -> None:
             _check_thresholds(key, measure, each)
 
 
-def thresholds_for(rules: Rules, column: str, type_: str, aspect: str, measure: str) -> Thresholds:
+def thresholds_for(
+    rules: Rules, column: str, type_: str, aspect: str, measure: str, aside: bool = False
+) -> Thresholds:
     """Returns what a measure of a column's aspect is judged by.
 
     Dates and timestamps move by design, so by default only their null rate is judged. Items of one
     list depend on each other, which the tests against noise do not know, so by default they are
-    not judged. Thresholds of the column itself change both.
+    not judged; nor is what others judge. Thresholds of the column itself change all of that.
 
     Args:
         rules: Rules that are valid.
@@ -46,11 +48,12 @@ def thresholds_for(rules: Rules, column: str, type_: str, aspect: str, measure: 
         type_: The name of its Arrow type.
         aspect: As in `AspectDrift.aspect`.
         measure: As in `Measure.name`.
+        aside: As in `Difference.aside`.
     """
     own = rules.column_thresholds.get(column, {})
     if measure in own:
         return own[measure]
-    if aspect == ITEMS:
+    if aspect == ITEMS or aside:
         return NO_THRESHOLDS
     spec = MEASURES[measure]
     if moves_by_design(type_) and not spec.of_nulls:

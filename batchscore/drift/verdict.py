@@ -57,7 +57,7 @@ def verdict_of(measures: Iterable[Measure]) -> Verdict:
     deciding = [each for each in part if decides(each.name)] or part
     if deciding and all(each.outcome == "undecided" for each in deciding):
         return "insufficient_data"
-    return "insufficient_resolution" if any(map(_is_unresolved, part)) else "ok"
+    return "insufficient_resolution" if any(map(is_unresolved, part)) else "ok"
 
 
 def worst_first(measures: Iterable[Measure]) -> tuple[Measure, ...]:
@@ -69,6 +69,14 @@ def severity(measures: Sequence[Measure]) -> float:
     """Returns the largest effect in units of its threshold, of the measures of worst outcome."""
     worst = min(map(_rank, measures), default=0)
     return max((_ratio(each) for each in measures if _rank(each) == worst), default=0.0)
+
+
+def is_unresolved(measure: Measure) -> bool:
+    """Returns whether the effect fails at its upper bound and does not warn at its lower."""
+    if measure.low is None or measure.high is None or measure.fail is None:
+        return False
+    warn = measure.fail if measure.warn is None else measure.warn
+    return measure.high >= measure.fail and measure.low < warn
 
 
 def _alarm(comparison: Difference, thresholds: Thresholds, alpha: float) -> Outcome:
@@ -99,10 +107,3 @@ def _rank(measure: Measure) -> int:
 def _ratio(measure: Measure) -> float:
     limit = measure.warn if measure.fail is None else measure.fail
     return 0.0 if limit is None or measure.value is None else measure.value / limit
-
-
-def _is_unresolved(measure: Measure) -> bool:
-    if measure.low is None or measure.high is None or measure.fail is None:
-        return False
-    warn = measure.fail if measure.warn is None else measure.warn
-    return measure.high >= measure.fail and measure.low < warn

@@ -238,7 +238,7 @@ def test_bins_follow_the_definition(seed: int) -> None:
     bins_b = np.zeros(both.lows_b.size, int)
     for value in {ordered[-(-k * n // 10) - 1] for k in range(1, 10)}:
         bins_b += both.lows_b > value
-        if 10 * ordered.count(value) >= n:
+        if 20 * ordered.count(value) >= n:
             bins_b += both.lows_b >= value
     expected = [
         [int(side_b[bins_b == bin_].sum()) for bin_ in np.unique(bins_b)]

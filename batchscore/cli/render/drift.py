@@ -19,6 +19,7 @@ _HEADER = ("column", "verdict", "measure", "value", "noise", "warn", "fail", "ab
 _WORST = 20
 _NAMED = 12
 _ABOUT = 60
+_LONGEST = 300
 _BAD = ("fail", "warn")
 
 
@@ -114,6 +115,16 @@ def _named(what: str, aspects: Sequence[Mapping[str, Any]], others: Sequence[str
         if names and verdict not in others:
             how = "" if what == "judged" else f" ({what})"
             yield _names(f"{verdict.replace('_', ' ')}{how}", names)
+        if verdict == "insufficient_resolution":
+            coarse = [each for each in aspects if each["verdict"] == verdict]
+            yield from map(_coarse, coarse[:_NAMED])
+
+
+def _coarse(aspect: Mapping[str, Any]) -> str:
+    """Returns why a measure is known within bounds only, by how much, and what to do."""
+    bounded = (m for m in aspect["measures"] if m.get("high", 0) > m.get("low", 0))
+    why = next((f"{m['name']} is {m['detail']}" for m in bounded if "detail" in m), "")
+    return f"  {aspect_name(aspect)}: {one_line(why, _LONGEST)}"
 
 
 def _names(what: str, names: Sequence[str]) -> str:

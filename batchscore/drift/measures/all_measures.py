@@ -5,7 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from batchscore.drift.measures import binned, of_categories, of_nulls, of_numbers, of_vectors
+from batchscore.drift.measures import (
+    binned,
+    of_categories,
+    of_nulls,
+    of_numbers,
+    of_spikes,
+    of_vectors,
+)
 from batchscore.drift.measures.declaration import Difference, MeasureSpec, Sides
 
 # The order is that of results and of the report.
@@ -14,6 +21,7 @@ MEASURES: dict[str, MeasureSpec] = {
     for each in (
         *binned.MEASURES,
         *of_numbers.MEASURES,
+        *of_spikes.MEASURES,
         *of_categories.MEASURES,
         *of_vectors.MEASURES,
         *of_nulls.MEASURES,

@@ -40,6 +40,7 @@ class Difference:
         detail: As `Measure.detail`.
         shares: As `Measure.shares`.
         warns: Whether it also warns below the threshold, if it is more than noise.
+        aside: Whether others judge the same fact. Then only thresholds of the column judge it.
         name: As `Measure.name`; `differences` sets it.
     """
 
@@ -51,6 +52,7 @@ class Difference:
     detail: str = ""
     shares: Shares | None = None
     warns: bool = False
+    aside: bool = False
     name: str = ""
 
     @property
@@ -87,6 +89,7 @@ class MeasureSpec:
         words: Its name in a sentence, before the effect.
         changed: Says in a sentence what changed, given the shares and the reference's name.
         below: Says why it warned below its threshold.
+        of_places: Whether it compares where numbers lie. Of a rate that is the rate again.
         samples: What it compares, in docs/drift.md.
         noise: When its effect is more than noise, in docs/drift.md.
     """
@@ -103,6 +106,7 @@ class MeasureSpec:
     words: str = ""
     changed: Callable[[Shares, str], str] | None = None
     below: str = ""
+    of_places: bool = False
     samples: str = ""
     noise: str = ""
 

@@ -27,6 +27,7 @@ from batchscore.drift.measures.noise import normal_floor
 from batchscore.drift.measures.shares import compare_shares, percent
 
 _FREQUENT, _RISE = 0.01, 3  # a category with this share that has become so many times as frequent
+_DIGITS = 12  # beyond them changes are alike
 _LARGEST, _LEAST = 10, 0.01  # so many changes of so much are tested next to the largest, and rises
 
 
@@ -77,7 +78,8 @@ def _category(sides: CategorySides) -> Iterator[Difference]:
     changes = category_changes(sides.aligned)
     change_c = np.abs(changes.q_share_c - changes.p_share_c)
     risen_c = (changes.q_share_c >= _FREQUENT) & (changes.q_share_c >= _RISE * changes.p_share_c)
-    largest_c = np.argsort(-change_c, kind="stable")
+    # Of two values one changes as much as the other: a rate is that of the rarer one.
+    largest_c = np.lexsort((-changes.q_c, changes.p_c, -np.round(change_c, _DIGITS)))
     tested_c = risen_c[largest_c]
     tested_c[:_LARGEST] |= change_c[largest_c[:_LARGEST]] >= _LEAST
     tested_c[0] = True

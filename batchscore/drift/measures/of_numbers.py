@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import ClassVar
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchscore.drift.findings import Shares, Thresholds
+from batchscore.drift.histogram import CAP
 from batchscore.drift.measures.binned import Bins
 from batchscore.drift.measures.declaration import Difference, Kind, MeasureSpec
 from batchscore.drift.measures.noise import pooled_size
@@ -23,21 +24,30 @@ from batchscore.drift.ordered import (
     Aligned,
     Wasserstein,
     clipped_places,
+    coarse_buckets,
     decile_bins,
     ks,
+    partings,
     tail_counts,
     tail_p,
     wasserstein,
 )
+from batchscore.drift.rates import NumberNames
 
 Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class NumberSides:
-    """Two samples of numbers in shared buckets."""
+    """Two samples of numbers in shared buckets.
+
+    Args:
+        aligned: The counts.
+        names: Names their values for people.
+    """
 
     aligned: Aligned
+    names: NumberNames = field(default_factory=NumberNames)
     kind: ClassVar[Kind] = "numbers"
 
     @cached_property
@@ -61,6 +71,15 @@ class NumberSides:
         return not self.n or not self.m
 
     @cached_property
+    def coarse_b(self) -> NDArray[np.bool_]:
+        """Which buckets are so wide that it matters how values moved within them."""
+        return coarse_buckets(self.aligned)
+
+    def name(self, bucket: int) -> str:
+        """Returns the value of a bucket for people."""
+        return self.names.of_bucket(self.aligned, bucket)
+
+    @cached_property
     def bins(self) -> Bins:
         """The counts between the reference's deciles."""
         return Bins(*decile_bins(self.aligned))
@@ -72,8 +91,26 @@ class NumberSides:
 
 
 def _ks(sides: NumberSides) -> Iterator[Difference]:
-    (low, high), s = ks(sides.aligned), sides.s
-    yield Difference(low, lambda alpha: math.sqrt(-math.log(alpha / 2) / 2 * s), low=low, high=high)
+    (low, high), s = ks(sides.aligned, sides.coarse_b), sides.s
+    yield Difference(
+        low,
+        lambda alpha: math.sqrt(-math.log(alpha / 2) / 2 * s),
+        low=low,
+        high=high,
+        detail=_coarsest(sides, low, high) if high > low else "",
+    )
+
+
+def _coarsest(sides: NumberSides, low: float, high: float) -> str:
+    """Returns why KS is known within bounds only, by how much, and what to do."""
+    aligned = sides.aligned
+    bucket = int(np.where(sides.coarse_b, partings(aligned), 0.0).argmax())
+    share = (aligned.p_b[bucket] + aligned.q_b[bucket]) / (sides.n + sides.m)
+    return (
+        f"between {low:.3g} and {high:.3g}, since {percent(share)} of the values lie "
+        f"{sides.names.range_of(aligned, bucket)}, which is one bucket of the profile; round the "
+        f"column to at most {CAP:,} distinct values, or give it `ks: null`"
+    )
 
 
 def _w1(sides: NumberSides) -> Iterator[Difference]:
@@ -147,7 +184,9 @@ MEASURES = (
         most=1,
         decides=True,
         words="KS",
-        samples="numbers; the certified lower bound",
+        of_places=True,
+        samples="numbers; the certified lower bound, apart from moves of less than 0.02 of the "
+        "reference's standard deviations within a bucket",
         noise="KS ≥ √(s · ln(2/alpha') / 2)",
     ),
     MeasureSpec(
@@ -159,6 +198,7 @@ MEASURES = (
         tested=True,
         defaults=Thresholds(0.1, 0.25),
         words="Wasserstein distance",
+        of_places=True,
         samples="numbers clipped to the 0.5 % and 99.5 % of the reference's finite values; in the "
         "reference's standard deviations",
         noise="W1 ≥ √s · (√(2/π) · J/σ + r · √(2 ln(1/alpha'))), J = ∫√(F(1−F)) of both together, "
@@ -170,6 +210,7 @@ MEASURES = (
         find=lambda sides: [Difference(sides.distance.over_sigma)],
         label="Wasserstein-1 / sigma, unclipped",
         meaning="the same with the tails",
+        of_places=True,
         samples="all numbers: Wasserstein distance in the reference's standard deviations",
     ),
     MeasureSpec(
@@ -178,6 +219,7 @@ MEASURES = (
         find=lambda sides: [Difference(sides.distance.over_iqr)],
         label="Wasserstein-1 / IQR",
         meaning="the same over the reference's interquartile range",
+        of_places=True,
         samples="all numbers: Wasserstein distance in the reference's interquartile ranges",
     ),
     MeasureSpec(
@@ -191,6 +233,7 @@ MEASURES = (
         most=1,
         words="a difference of",
         changed=_beyond,
+        of_places=True,
         samples="share of numbers outside the reference's 0.5 % and 99.5 %, difference",
         noise="Fisher's exact test, for edges that are values of the reference",
     ),
