@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from batchscore.drift.measures.all_measures import MEASURES
-from batchscore.drift.sentences import Sentences, aspect_name, changes
+from batchscore.drift.sentences import Sentences, changes
 from batchscore.messages.wording import counted, of_count, one_line
 from batchscore.report.bins import category_plot, number_plot
 from batchscore.report.formats import (
@@ -124,16 +124,14 @@ def details(
     compared: Sequence[Compared],
     profile: TableProfile,
     found: Sequence[tuple[int, AspectDrift]],
-    past: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Returns what the page shows of a column that is opened, for JSON.
+    """Returns what the page shows of a column that is opened, for its template.
 
     Args:
         name: The column's name.
         compared: All comparisons.
         profile: The profile that is reported.
         found: The column's findings, of `findings_of`.
-        past: The column's history, as `past.column_history` returns it.
     """
     current = profile.columns.get(name)
     references = [each.reference.columns.get(name) for each in compared]
@@ -146,7 +144,7 @@ def details(
     facts: dict[str, Any] = {"rows": rows, "aspects": shown}
     if len(aspects) > ASPECTS:
         facts["more"] = len(aspects) - ASPECTS
-    return {**facts, **({"past": past} if past else {})}
+    return facts
 
 
 def reason(measure: Measure) -> str:
@@ -166,7 +164,7 @@ def _sentence(wording: Sentences, aspect: AspectDrift) -> str:
     """Returns what changed, after the aspect's name unless the row has named it already."""
     said = wording.get((aspect.column, aspect.aspect), "")
     named = aspect.aspect == "value" or not said
-    return said if named else f"{aspect_name(aspect.column, aspect.aspect)}: {said}"
+    return said if named else f"{one_line(aspect.aspect, 24)}: {said}"
 
 
 def _row(
@@ -281,12 +279,14 @@ def _finding(number: int, aspect: AspectDrift) -> dict[str, Any]:
     return facts if aspect.judged else {**facts, "judged": False}
 
 
-def _measure(measure: Measure) -> list[Any]:
-    """Returns a measure's fields in their order, rounded; a list, since there are thousands."""
-    return [
-        one_line(value) if isinstance(value, str) else _short(value)
-        for value in measure.to_json().values()
-    ]
+def _measure(measure: Measure) -> dict[str, Any]:
+    """Returns a measure's fields, rounded, with what it is called and what it is."""
+    fields = {
+        name: one_line(value) if isinstance(value, str) else _short(value)
+        for name, value in measure.to_json().items()
+    }
+    spec = MEASURES[measure.name]
+    return {**fields, "label": spec.label, "meaning": spec.meaning}
 
 
 def _short(value: float | bool | None) -> float | int | None:

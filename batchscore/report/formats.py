@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batchscore.drift.measures.all_measures import MEASURES
 from batchscore.messages.wording import count, one_line
 from batchscore.report.labels import MOST_DIGITS
 
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
 NAME_SHOWN = 80
 _TITLE_SHOWN = 240
 _INTEGER_DIGITS = 15  # integers beyond it are no longer exact in a browser
-# What could end the element that holds the JSON, or a line of a script.
-_UNSAFE = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
 
 
 def figure(value: Any, digits: int = 4) -> str:
@@ -53,6 +54,15 @@ def rounded_apart(values: Sequence[Any], least: int) -> list[Any]:
     return short
 
 
+def percent(share: float | None) -> str:
+    """Returns a share with three significant digits; `none` where there is none."""
+    if share is None:
+        return "none"
+    if share == 0:
+        return "0 %"
+    return "< 0.01 %" if share < 0.0001 else f"{float(f'{share * 100:.3g}'):,g} %"
+
+
 def seconds(value: float) -> str:
     """Returns seconds with two decimals below ten, or milliseconds below a tenth."""
     if value < 0.0995:
@@ -81,12 +91,6 @@ def long_name(name: str) -> str:
     return more if more != one_line(name, NAME_SHOWN) else ""
 
 
-def embedded_json(value: Any) -> str:
-    """Returns JSON that is safe in a script element, whatever texts it holds."""
-    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
-    return text.translate(_UNSAFE)
-
-
 VERDICT_SIGNS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "fail": ("✕", "fail"),
@@ -98,6 +102,19 @@ VERDICT_SIGNS: Mapping[str, tuple[str, str]] = MappingProxyType(
     }
 )
 """Sign and words of each verdict, the worst first; `none` where nothing was compared."""
+
+
+def explained(text: str) -> Markup:
+    """Returns a sentence as HTML in which each measure that it names says what it is."""
+    from markupsafe import Markup, escape
+
+    meanings = {s.words: s.meaning for s in MEASURES.values() if s.words[:1].isupper()}
+
+    def term(found: re.Match[str]) -> str:
+        return f'<abbr title="{escape(meanings[found[0]])}">{escape(found[0])}</abbr>'
+
+    terms = "|".join(map(re.escape, meanings))
+    return Markup(re.sub(rf"\b(?:{terms})\b", term, str(escape(text))))
 
 
 def measure_words() -> dict[str, tuple[str, str]]:

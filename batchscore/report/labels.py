@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
@@ -10,7 +11,7 @@ from unicodedata import east_asian_width
 
 import numpy as np
 
-from batchscore.messages.wording import one_line
+from batchscore.messages.addresses import redacted_text
 
 T = TypeVar("T")
 
@@ -21,6 +22,8 @@ _DECIMALS = 2
 _NAMES = 400
 _SECOND = 10**9
 _DAY = 86_400 * _SECOND
+_SPACE = "␣"
+_CONTROLS, _DELETE, _PICTURES = 0x20, 0x7F, 0x2400
 _HEADS = (0.5, 0.25, 0.75, 0.0, 1.0)  # how much of a label's room its beginning gets
 
 
@@ -48,11 +51,37 @@ def value_labels(values: Mapping[int, str]) -> list[str]:
     Args:
         values: The known beginning of each value, by its hash.
     """
-    lines = {key: one_line(value, _NAMES) or "(empty)" for key, value in values.items()}
+    lines = {key: visible(value, _NAMES) for key, value in values.items()}
     times = Counter(lines.values())
     return [
         line if times[line] == 1 else f"{line} #{key % 2**64:016x}" for key, line in lines.items()
     ]
+
+
+def visible(text: str, width: int) -> str:
+    """Returns a value on one line in which nothing is hidden: `(empty)`, `a␣`, `␀`, `␉`.
+
+    Spaces at either end and in a row, and control characters, have the signs that Unicode has for
+    them; other characters that do not print are U+ and their number.
+    """
+    if not text:
+        return "(empty)"
+    safe = redacted_text(text)
+    inner = safe.strip(" ")
+    start = len(safe) - len(safe.lstrip(" ")) if inner else len(safe)
+    end = len(safe) - len(safe.rstrip(" ")) if inner else 0
+    middle = re.sub("  +", lambda spaces: _SPACE * len(spaces[0]), inner)
+    line = _SPACE * start + "".join(map(_sign, middle)) + _SPACE * end
+    return line if len(line) <= width else f"{line[: width - 1]}…"
+
+
+def _sign(character: str) -> str:
+    code = ord(character)
+    if code < _CONTROLS:
+        return chr(_PICTURES + code)
+    if code == _DELETE:
+        return "␡"
+    return character if character.isprintable() else f"U+{code:04X}"
 
 
 def shortened(labels: Sequence[str], width: int) -> list[str]:

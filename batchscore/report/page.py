@@ -1,46 +1,38 @@
-"""The page: everything that it shows, the scripts that draw it, and what a browser may do."""
+"""The page: everything that it shows, and what a browser may do with it."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from importlib import resources
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from typing import Any
 
 from batchscore.drift.table import TableProfile
 from batchscore.messages.wording import count, one_line
-from batchscore.report import formats as figures
 from batchscore.report.column_list import Compared, Row, details, findings_of, list_rows
-from batchscore.report.formats import VERDICT_SIGNS, embedded_json, measure_words, size
+from batchscore.report.formats import VERDICT_SIGNS, measure_words, size
 from batchscore.report.outcome import decisions_of, outcome_of, steps_of
-from batchscore.report.past import PastRun, column_history, runs_of
+from batchscore.report.panel import panel
+from batchscore.report.past import PastRun, runs_of
+from batchscore.report.run_charts import charts_of
+from batchscore.report.templates import read_file, render
 from batchscore.runs.manifest_model import Manifest
 from batchscore.telemetry import BETWEEN, STAGES
 
 PAGE_BYTES = 1_950_000
 LISTED = 2_000
-_OPENED = 3
-_SCRIPTS = ("plots.js", "page.js")
-_USED = "window.vegaEmbed = vegaEmbed;"
+WRITTEN, WRITTEN_BYTES = 20, 800_000
+"""How many panels are there without scripts at most, those of the worst columns, and how large."""
+
+_OPENED = 5
+_AT_ONCE = 25  # panels that are packed together
+_SCRIPT = "page.js"
+_BANNER = 12
 _REASONS = 20
 _WORST_FIRST = tuple(VERDICT_SIGNS)
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """The library that draws the plots, packed, since it is most of the page.
-
-    Args:
-        packed: Its script, compressed by deflate, as base64.
-        digest: SHA-256 of the script, as a content security policy names it.
-    """
-
-    packed: str
-    digest: str
 
 
 def make_report(
@@ -66,19 +58,21 @@ def make_report(
     rows = list_rows(compared, current, findings)
     view = {**_view(manifest, compared, rows, runs), **_outcome(manifest, where)}
     view |= {"missing": missing, "judged": runs[-1].verdict if manifest and runs else None}
-    bare = _render(view, _data(compared, runs, []))
-    columns = (
-        details(
-            row.name,
-            compared,
-            current,
-            findings.get(row.name, ()),
-            column_history(row.name, runs),
+    titles = [one_line(each.title, 120) for each in compared]
+    panels = (
+        panel(
+            row.shown,
+            details(row.name, compared, current, findings.get(row.name, ())),
+            titles,
+            charts_of(row.name, runs),
         )
         for row in rows[:LISTED]
     )
-    kept = _fitting(columns, PAGE_BYTES - len(bare.encode()))
-    return _render({**view, "detailed": len(kept)}, _data(compared, runs, kept))
+    written, rest = write_out(panels)
+    room = PAGE_BYTES - len(_render({**view, "written": written}).encode())
+    packs, packed = pack(rest, room)
+    detailed = len(written) + packed
+    return _render({**view, "written": written, "packs": packs, "detailed": detailed})
 
 
 def _view(
@@ -98,6 +92,8 @@ def _view(
         "tally": [(each, verdicts.count(each)) for each in VERDICT_SIGNS if each in verdicts],
         "rows": rows[:LISTED],
         "opened": sum(each in ("fail", "warn") for each in verdicts[:_OPENED]),
+        "failed": [row for row in rows if row.verdict == "fail"][:_BANNER],
+        "more_failed": max(verdicts.count("fail") - _BANNER, 0),
         "unlisted": max(len(rows) - LISTED, 0),
         "detailed": len(rows),
         "checks": [each for each in checks if not each.name.startswith("golden")],
@@ -107,8 +103,8 @@ def _view(
         "runs": list(reversed(runs)),
         "parametrised": any(run.about != run.started[:10] for run in runs),
         "facts_of_run": _run_facts(manifest) if manifest else [],
-        "signs": VERDICT_SIGNS,
         "measures": measure_words(),
+        "packs": (),
     }
 
 
@@ -166,63 +162,47 @@ def _run_facts(manifest: Manifest) -> list[tuple[str, str]]:
     return [(name, one_line(value, 300)) for name, value in facts.items() if value]
 
 
-def _data(
-    compared: Sequence[Compared], runs: Sequence[PastRun], columns: Sequence[str]
-) -> dict[str, str]:
-    """Returns the JSON texts of the page, safe in script elements."""
-    facts = {
-        "sides": [one_line(each.title, 120) for each in compared],
-        "runs": [{"run": each.run, "started": each.started, "about": each.about} for each in runs],
-        "signs": dict(VERDICT_SIGNS),
-        "measures": measure_words(),
-    }
-    return {"facts": embedded_json(facts), "columns": f"[{','.join(columns)}]"}
+def write_out(panels: Iterable[str]) -> tuple[list[str], Iterator[str]]:
+    """Returns the panels that are part of the page as they are, and the others."""
+    written: list[str] = []
+    room = WRITTEN_BYTES
+    rest = iter(panels)
+    for each in islice(rest, WRITTEN):
+        room -= len(each.encode())
+        if room < 0:
+            return written, chain([each], rest)
+        written.append(each)
+    return written, rest
 
 
-def _fitting(columns: Iterable[Mapping[str, Any]], room: int) -> list[str]:
-    """Returns the JSON of the first columns, as many as there is room for in bytes."""
-    kept: list[str] = []
-    for column in columns:
-        text = embedded_json(column)
-        room -= len(text) + 1
+def pack(panels: Iterable[str], room: int) -> tuple[list[str], int]:
+    """Returns panels in packs, as many as there is room for in bytes, and how many these are.
+
+    A pack is a JSON list, compressed by deflate, as base64.
+    """
+    packs: list[str] = []
+    packed = 0
+    rest = iter(panels)
+    while some := [*islice(rest, _AT_ONCE)]:
+        text = base64.b64encode(zlib.compress(json.dumps(some).encode(), 9)).decode()
+        room -= len(text) + len('<script type="text/plain" class="pack"></script>')
         if room < 0:
             break
-        kept.append(text)
-    return kept
+        packs.append(text)
+        packed += len(some)
+    return packs, packed
 
 
-def _render(view: Mapping[str, Any], data: Mapping[str, str]) -> str:
-    import jinja2
-
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    for name in ("figure", "seconds", "moment", "shown_name"):
-        environment.filters[name] = getattr(figures, name)
-    environment.filters |= {"count": count, "line": one_line}
-    script, drawing = "".join(map(_file, _SCRIPTS)), drawing_library()
+def _render(view: Mapping[str, Any]) -> str:
+    script = read_file(_SCRIPT)
     policy = (
         "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
-        f"script-src {_digest(script)} {drawing.digest}"
+        f"script-src {_digest(script)}"
     )
-    return environment.from_string(_file("page.html.jinja")).render(
-        view, **data, style=_file("page.css"), script=script, drawing=drawing, policy=policy
-    )
-
-
-@lru_cache(maxsize=1)
-def drawing_library() -> Drawing:
-    """Returns Vega-Lite with all that it needs, as one script."""
-    import vl_convert
-
-    # Its names would else be those of the page.
-    script = f"(() => {{{vl_convert.javascript_bundle(_USED)}}})();"
-    packed = base64.b64encode(zlib.compress(script.encode(), 9)).decode()
-    return Drawing(packed, _digest(script))
+    files = {"style": read_file("page.css"), "script": script, "policy": policy}
+    return render("page.html.jinja", {**view, **files, "at_once": _AT_ONCE})
 
 
 def _digest(script: str) -> str:
     digest = hashlib.sha256(script.encode()).digest()
     return f"'sha256-{base64.b64encode(digest).decode()}'"
-
-
-def _file(name: str) -> str:
-    return resources.files("batchscore.report").joinpath(name).read_text(encoding="utf-8")

@@ -33,6 +33,10 @@ class PastRun:
         profile: The summaries of its columns by name.
         verdicts: The worst verdict of each column that was judged.
         verdict: Verdict of the run; None where nothing was compared.
+        measures: What was judged, by column, and then by aspect and measure: its value, its floor,
+            and the effects from which on it warned and failed.
+        model: Name and version of its model.
+        released: Whether a person released it.
     """
 
     run: str
@@ -44,6 +48,9 @@ class PastRun:
     profile: Mapping[str, Any]
     verdicts: Mapping[str, str]
     verdict: str | None
+    measures: Mapping[str, Mapping[tuple[str, str], Mapping[str, Any]]]
+    model: str
+    released: bool
 
 
 def runs_of(manifest: Manifest | None, history: Sequence[Manifest]) -> list[PastRun]:
@@ -81,6 +88,16 @@ def column_history(name: str, runs: Sequence[PastRun]) -> dict[str, Any]:
     return {**kept, "of": of} if of else kept
 
 
+def events_of(runs: Sequence[PastRun]) -> list[str]:
+    """Returns what happened at each run: a release, or another model than before."""
+    events = []
+    for place, run in enumerate(runs):
+        before = next((each.model for each in runs[:place][::-1] if each.model), run.model)
+        model = f"model {run.model}" if run.model and run.model != before else ""
+        events.append(", ".join(filter(None, [model, "released" if run.released else ""])))
+    return events
+
+
 def _shown_aspect(column: Mapping[str, Any]) -> str:
     """Returns the aspect whose figures are shown; empty for the column's own values."""
     if "p50" in column or "top" in column:
@@ -108,7 +125,23 @@ def _past_run(manifest: Manifest) -> PastRun:
         manifest.profile or {},
         verdicts,
         drift.get("verdict"),
+        _measures(drift),
+        one_line(f"{manifest.model.name} {manifest.model.version}".strip(), 60),
+        manifest.released is not None,
     )
+
+
+def _measures(drift: Mapping[str, Any]) -> dict[str, dict[tuple[str, str], Mapping[str, Any]]]:
+    """Returns what the first comparison that counts has judged."""
+    comparison: Mapping[str, Any]
+    comparison = next(filter(is_counted, drift.get("comparisons", ())), {})
+    found: dict[str, dict[tuple[str, str], Mapping[str, Any]]] = {}
+    for aspect in comparison.get("aspects", ()):
+        for measure in aspect.get("measures", ()) if aspect.get("judged", True) else ():
+            if isinstance(measure.get("value"), int | float):
+                key = (aspect.get("aspect", "value"), measure["name"])
+                found.setdefault(aspect["column"], {})[key] = measure
+    return found
 
 
 def _null_share(column: Mapping[str, Any] | None) -> float | None:

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from batchscore.commands.compare import compare_data
-from batchscore.commands.report import HISTORY, report_comparison, report_run, write_report
+from batchscore.commands.earlier_runs import HISTORY
+from batchscore.commands.report import report_comparison, report_run, write_report
 from batchscore.drift.findings import Rules, Thresholds
 from batchscore.finish.drift_gate import rules_from_json, rules_to_json
 from batchscore.report import Compared, make_report

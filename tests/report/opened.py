@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +38,16 @@ class Opened:
         row.locator("> details").evaluate("details => details.open = true")
         return row
 
-    def plot(self, row: Any, number: int = 0) -> Any:
-        """Returns a plot of an opened column once it is drawn."""
-        place = row.locator(".plot").nth(number)
-        place.scroll_into_view_if_needed()
-        expect(place).to_have_class(re.compile("drawn"))
-        return place.locator("svg")
+    @property
+    def tip(self) -> Any:
+        """What is said of the place under the pointer."""
+        return self.page.get_by_role("tooltip")
+
+    def plot(self, row: Any) -> Any:
+        """Returns the first plot of an opened column, scrolled to."""
+        plot = row.locator(".plot svg").first
+        plot.scroll_into_view_if_needed()
+        return plot
 
     def lines(self, row: Any) -> list[str]:
         """Returns the values in the table of a column's first plot, which it opens."""

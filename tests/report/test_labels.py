@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchscore.report.labels import moment_labels, number_labels, shortened, value_labels
+from batchscore.report.labels import (
+    moment_labels,
+    number_labels,
+    shortened,
+    value_labels,
+    visible,
+)
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**63), 2**64 - 1)
 
@@ -73,3 +79,30 @@ def test_the_middle_is_left_out() -> None:
     assert shortened([first, second], 20) == ["http://xxx…1yyyyyyyy", "http://xxx…2yyyyyyyy"]
     first, second = (f"{'x' * 30}{end}{'y' * 30}" for end in "12")
     assert shortened([first, second], 12) == ["1: xxxx…yyy", "2: xxxx…yyy"]
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        ("", "(empty)"),
+        (" ", "␣"),
+        ("late ", "late␣"),
+        ("  late", "␣␣late"),
+        ("two  words here", "two␣␣words here"),
+        ("a\tb\n", "a␉b␊"),
+        ("\0\x7f", "␀␡"),
+        ("\u00a0\u200b\u202e", "U+00A0U+200BU+202E"),
+        ("漢字 ✓", "漢字 ✓"),
+    ],
+)
+def test_nothing_in_a_value_is_hidden(text: str, seen: str) -> None:
+    """Spaces that people overlook and characters that do not print have a sign."""
+    assert visible(text, 40) == seen
+
+
+@given(st.text(max_size=60), st.integers(4, 40))
+def test_a_value_is_one_line_of_what_prints(text: str, width: int) -> None:
+    """Whatever a value holds, its label is printable, not empty, and not too wide."""
+    line = visible(text, max(width, 7))
+    assert line.isprintable()
+    assert 0 < len(line) <= max(width, 7)
