@@ -53,6 +53,23 @@ def test_each_night_comes_out_as_its_run_did(nights: Path) -> None:
     assert failed(found, "fails_tuned") == ["2026-11-03"]
 
 
+def test_drift_is_shown_up_to_a_run(nights: Path) -> None:
+    """`show --trend` has each night's effect as its manifest has it, and no night after the run."""
+    out = nights.parent / "out"
+    found = run_json("show", out, "--trend")
+    runs = runs_of(nights)[::-1]
+    assert [each["of"] for each in found["runs"]] == [*SHIFTS]
+    psi = next(m for m in found["measures"] if (m["column"], m["measure"]) == ("a", "psi"))
+    aspects = [run["drift"]["comparisons"][0]["aspects"] for run in runs]
+    mine = [
+        next(a for a in each if (a["column"], a["aspect"]) == ("a", "value")) for each in aspects
+    ]
+    kept = [next(m["value"] for m in each["measures"] if m["name"] == "psi") for each in mine]
+    assert psi["values"] == kept
+    done = run_cli("show", out, runs[2]["run"], "--trend")
+    assert "3 runs, 2026-11-01 to 2026-11-03" in done.stdout
+
+
 def test_tuned_thresholds_alarm_in_runs_as_promised(nights: Path, tmp_path: Path) -> None:
     """The section that is written goes into the job file as it is; only the worst night fails."""
     written = tmp_path / "tuned.yaml"

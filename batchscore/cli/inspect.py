@@ -73,12 +73,14 @@ def _print_trend(store: Store, history: Sequence[Manifest | Unreadable], as_json
 @click.argument("where")
 @click.argument("run_id", metavar="[RUN]", required=False)
 @click.option("--logs", is_flag=True, help="Show what its worker processes logged instead.")
+@click.option("--trend", is_flag=True, help="Show how drift moved up to this run instead.")
 @job_options
 @common_options
 def show(
     where: str,
     run_id: str | None,
     logs: bool,
+    trend: bool,
     params: tuple[str, ...],
     overrides: tuple[str, ...],
     as_json: bool,
@@ -97,7 +99,9 @@ def show(
         if logs:
             return _show_logs(store, slice_, run_id, as_json)
         manifest = read_manifest(store, run_id) if run_id else newest(store, slice_)
-        if as_json:
+        if trend:
+            _show_trend(store, manifest, as_json)
+        elif as_json:
             print_json(manifest.document)
         else:
             with reading(store, manifest.run):
@@ -106,6 +110,18 @@ def show(
                 steps = render.steps(manifest, name, program())
                 lines = [*render.details(manifest, store.address), *tables, *steps]
             print_lines(lines)
+
+
+def _show_trend(store: Store, manifest: Manifest, as_json: bool) -> None:
+    from batchscore.cli.render.drift_trend import drift_trend, drift_trend_json
+    from batchscore.commands.earlier_runs import earlier_runs
+    from batchscore.report.past import runs_of
+
+    runs = runs_of(manifest, earlier_runs(store, manifest))
+    if as_json:
+        print_json(drift_trend_json(manifest.job, runs))
+    else:
+        print_lines(drift_trend(manifest.job, runs, is_unicode(sys.stdout)))
 
 
 def _show_logs(store: Store, slice_: str | None, run_id: str | None, as_json: bool) -> None:

@@ -70,7 +70,7 @@ SURFACE = {
         *("--yes", *JOB, *EVERY),
     },
     "runs": {"WHERE", "--trend", *JOB, *EVERY},
-    "show": {"WHERE", "[RUN]", "--logs", *JOB, *EVERY},
+    "show": {"WHERE", "[RUN]", "--logs", "--trend", *JOB, *EVERY},
     "files": {"WHERE", *JOB, *EVERY},
     "verify": {"WHERE", *JOB, *EVERY},
     "trace": {"WHERE", "COLUMN=VALUE [COLUMN=VALUE ...]", *JOB, *EVERY},

@@ -12,8 +12,8 @@ from batchscore.messages.wording import count, counted, one_line
 from batchscore.runs.series import RunFacts, Series
 
 RUNS = 40
-_BARS = "▁▂▃▄▅▆▇█"
-_ASCII = "_.-=+*%#"
+BARS = "▁▂▃▄▅▆▇█"
+ASCII = "_.-=+*%#"
 _MISSING = " "
 _ENDED = ("published", "empty", "held")
 
@@ -25,7 +25,7 @@ def trend(jobs: Sequence[Series], is_unicode: bool) -> list[str]:
         jobs: The jobs.
         is_unicode: Whether the output has characters beyond ASCII.
     """
-    blocks = [_block(job, _BARS if is_unicode else _ASCII) for job in jobs]
+    blocks = [_block(job, BARS if is_unicode else ASCII) for job in jobs]
     lines = [line for block in blocks if block for line in ["", *block]]
     return lines[1:] or ["no run has scored anything yet"]
 
@@ -90,7 +90,7 @@ def _line(
     return [name, sparkline(values, bars), *said, "-" if last is None else words(last)]
 
 
-def sparkline(values: Sequence[float | None], bars: str = _BARS) -> str:
+def sparkline(values: Sequence[float | None], bars: str = BARS) -> str:
     """Returns a sign for each value, from the lowest at zero to the highest at the largest one."""
     most = max((value for value in values if value is not None), default=0.0)
     steps = len(bars) - 1
