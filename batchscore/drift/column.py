@@ -20,7 +20,7 @@ from batchscore.drift.categories import Categories
 from batchscore.drift.derived import entropies, finite_matrix, margins, norms
 from batchscore.drift.numbers import Numbers, is_time, key_space, number_values
 from batchscore.drift.ordering import FLOAT, PROBABILITY, SIGNED
-from batchscore.drift.vectors import MAX_WIDTH, Vectors
+from batchscore.drift.vectors import MAX_WIDTH, NARROW, Vectors
 
 Kind = Literal[
     "number", "probability", "time", "category", "vector", "classes", "labels", "list", "other"
@@ -30,7 +30,6 @@ Hint = Literal["probability", "classes"]
 
 MOST_CLASSES = 100
 _MANY = 1_024  # texts; of fewer, to look for other characters than ASCII costs more than it saves
-NARROW = 16  # vectors up to this width are also seen element by element
 _TEXTS = ("string", "large_string", "string_view", "binary", "large_binary", "binary_view")
 _WIDE = {"string_view": pa.large_string(), "binary_view": pa.large_binary()}
 _ACCUMULATORS: dict[str, Any] = {each.kind: each for each in (Numbers, Categories, Vectors)}

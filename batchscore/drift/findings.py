@@ -21,12 +21,12 @@ Outcome = Literal["ok", "warn", "fail", "undecided", "shown"]
 
 @dataclass(frozen=True)
 class Shares:
-    """Two shares of rows, for a sentence about them.
+    """Two figures of both sides, most often shares of rows, for a sentence about them.
 
     Args:
         before: The figure in the reference; what is expected, where that is another figure.
         now: The figure in the current data.
-        value: The value that has these shares, if it is one value.
+        value: The value or element that has these figures, if it is one.
     """
 
     before: float

@@ -21,6 +21,20 @@ _LOST = 1e-22  # relative to the sum: all terms of a step together are below its
 _SMALL = 30  # below, the factorial itself is at least as precise as its series
 
 
+def deviance(a: float, n: int, share: float, m: int) -> float:
+    """Returns the deviance of the shares a / n and `share` of m from one common share."""
+    # Written out, since a floor takes forty of them.
+    pooled, hits = (a + share * m) / (n + m), a / n
+    without, missed, left = 1 - pooled, 1 - hits, 1 - share
+    terms = (
+        n * hits * math.log(hits / pooled) if hits > 0 and pooled > 0 else 0.0,
+        n * missed * math.log(missed / without) if missed > 0 and without > 0 else 0.0,
+        m * share * math.log(share / pooled) if share > 0 and pooled > 0 else 0.0,
+        m * left * math.log(left / without) if left > 0 and without > 0 else 0.0,
+    )
+    return 2 * sum(terms)
+
+
 def fisher_p(a: int, n: int, b: int, m: int) -> float:
     """Returns the two-sided p-value for the shares a of n and b of m.
 

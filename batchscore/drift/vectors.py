@@ -20,6 +20,7 @@ from batchscore.drift.accumulator import Part
 MAX_WIDTH = 2**16
 MAX_ROWS = 2**42
 COVARIANCE_WIDTH = 512
+NARROW = 16  # vectors up to this width are also profiled element by element, each as numbers
 UNIT = 2**20  # represents 1 in the integers: directions, cosines and sines
 
 SEED = 5
@@ -156,7 +157,7 @@ class Vectors:
         head = {"width": self.width, "n": self.n, "zeros": self.zeros}
         if not self.n:
             return head | dict.fromkeys(["concentration", "spread", "dimensions"])
-        concentration = math.sqrt(_square(self.mean()))
+        concentration = math.sqrt(square_sum(self.mean()))
         spread = math.sqrt(self.variance())
         return head | {
             "concentration": concentration,
@@ -173,6 +174,18 @@ class Vectors:
         total = sum(each * each for each in self._sums_d.tolist())
         spread: int = self.n * self._squares() - total
         return spread / (self.n * UNIT) ** 2
+
+    def variances(self) -> Floats | None:
+        """Returns the population variance of each element (d,), None without covariance; n not 0.
+
+        Rounded once from exact sums: an element that has one value has none.
+        """
+        if self._products is None:
+            return None
+        scale = (self.n * UNIT) ** 2
+        sums_squares = zip(self._sums_d.tolist(), self._products.squares(), strict=True)
+        exact = ((self.n * square - total * total) / scale for total, square in sums_squares)
+        return np.array(list(exact))
 
     def covariance(self) -> Floats | None:
         """Returns the population covariance of directions, (d, d), None without; n not 0."""
@@ -208,7 +221,7 @@ class Vectors:
         covariance_dd = self.covariance()
         if covariance_dd is None:
             return None
-        squares = _square(covariance_dd)
+        squares = square_sum(covariance_dd)
         return float(np.trace(covariance_dd)) ** 2 / squares if squares else 0.0
 
     def _check(self) -> None:
@@ -244,8 +257,13 @@ class _Products:
         return np.ldexp(self._high_dd.astype(np.float64), _LIMB) + self._low_dd
 
     def trace(self) -> int:
+        return sum(self.squares())
+
+    def squares(self) -> list[int]:
+        """Returns the sum of squares of each element."""
         self._carry()
-        return (int(np.trace(self._high_dd)) << _LIMB) + int(np.trace(self._low_dd))
+        high_d, low_d = (each.diagonal().tolist() for each in (self._high_dd, self._low_dd))
+        return [(high << _LIMB) + low for high, low in zip(high_d, low_d, strict=True)]
 
     def part(self) -> Part:
         self._carry()
@@ -321,39 +339,6 @@ def mmd_floor(reference: Vectors, current: Vectors, alpha: float) -> float | Non
     return means.effect(farthest**2 - means.bias())
 
 
-def mean_shift(reference: Vectors, current: Vectors) -> float | None:
-    """Returns |difference of mean directions| over the root of the reference's summed variance.
-
-    What noise adds to the square on average is taken off. None where the reference has fewer
-    than 2 vectors or no variance, or the current has fewer than 2.
-    """
-    n, m = reference.n, current.n
-    if min(n, m) < 2 or not reference.variance():
-        return None
-    noise = reference.variance() / (n - 1) + current.variance() / (m - 1)
-    shift = _square(reference.mean() - current.mean()) - noise
-    return math.sqrt(max(0.0, shift) / reference.variance())
-
-
-def frechet(reference: Vectors, current: Vectors) -> float | None:
-    """Returns the squared Fréchet distance of normal distributions with both's moments.
-
-    Of directions, so at most 4; noise adds to it while rows are few for the width. None where a
-    side is empty or has no covariance.
-    """
-    if not reference.n or not current.n:
-        return None
-    first_dd, second_dd = reference.covariance(), current.covariance()
-    if first_dd is None or second_dd is None:
-        return None
-    values_d, axes_dd = np.linalg.eigh(first_dd)
-    root_dd = (axes_dd * np.sqrt(values_d.clip(0))) @ axes_dd.T
-    shared_d = np.linalg.eigvalsh(root_dd @ second_dd @ root_dd)
-    traces = float(np.trace(first_dd) + np.trace(second_dd))
-    shift = _square(reference.mean() - current.mean())
-    return max(0.0, shift + traces - 2 * math.fsum(np.sqrt(shared_d.clip(0)).tolist()))
-
-
 class _Means:
     """Mean features of two sides at the scale that suits both together."""
 
@@ -371,22 +356,22 @@ class _Means:
 
     def spread(self) -> float:
         """Returns the variance of features where both sides have the same weight."""
-        return max(0.0, 1 - _square((self.x_f + self.y_f) / 2))
+        return max(0.0, 1 - square_sum((self.x_f + self.y_f) / 2))
 
     def pooled_spread(self) -> float:
         """Returns the variance of features where all rows have the same weight, unbiased."""
         total = self.n + self.m
         mean_f = (self.n * self.x_f + self.m * self.y_f) / total
-        return max(0.0, 1 - _square(mean_f)) * total / (total - 1)
+        return max(0.0, 1 - square_sum(mean_f)) * total / (total - 1)
 
     def bias(self) -> float:
         """Returns what noise adds to the squared distance of the means on average."""
-        x, y = 1 - _square(self.x_f), 1 - _square(self.y_f)
+        x, y = 1 - square_sum(self.x_f), 1 - square_sum(self.y_f)
         return x / (self.n - 1) + y / (self.m - 1)
 
     def mmd2(self) -> float:
         """Returns the squared distance of the means without its bias."""
-        return _square(self.x_f - self.y_f) - self.bias()
+        return square_sum(self.x_f - self.y_f) - self.bias()
 
     def effect(self, squared: float) -> float:
         """Returns the root of a squared distance over the spread, 0 without any spread."""
@@ -460,7 +445,7 @@ def _circle() -> NDArray[np.complex128]:
     return circle_a
 
 
-def _square(values: Floats) -> float:
+def square_sum(values: Floats) -> float:
     """Returns the sum of squares, rounded once and so alike on every machine."""
     return math.fsum(np.square(values).ravel().tolist())
 

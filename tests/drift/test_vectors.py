@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 
 from batchscore.drift import vectors as module
 from batchscore.drift.accumulator import Part
+from batchscore.drift.centers import frechet, mean_shift
 from batchscore.drift.vectors import (
     COVARIANCE_WIDTH,
     MAX_ROWS,
     MAX_WIDTH,
     Vectors,
-    frechet,
-    mean_shift,
     mmd,
     mmd2,
     mmd_floor,

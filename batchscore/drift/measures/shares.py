@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 from batchscore.drift.findings import Shares
-from batchscore.drift.fisher import fisher_p
+from batchscore.drift.fisher import deviance, fisher_p
 from batchscore.drift.measures.declaration import Difference
 from batchscore.drift.measures.noise import chi2_floor
 
@@ -35,7 +35,7 @@ def shares_floor(a: int, n: int, b: int, m: int) -> Callable[[float], float]:
     def floor(alpha: float) -> float:
         limit = chi2_floor(alpha, 1)
         for end in (1.0, 0.0) if b * n >= a * m else (0.0, 1.0):
-            if _deviance(a, n, end, m) >= limit:
+            if deviance(a, n, end, m) >= limit:
                 return abs(_share_beyond(a, n, m, end, limit) - a / n) + 1 / min(n, m)
         return math.inf
 
@@ -47,25 +47,11 @@ def _share_beyond(a: int, n: int, m: int, end: float, limit: float) -> float:
     within, beyond = a / n, end
     for _ in range(_HALVINGS):
         middle = (within + beyond) / 2
-        if _deviance(a, n, middle, m) >= limit:
+        if deviance(a, n, middle, m) >= limit:
             beyond = middle
         else:
             within = middle
     return beyond
-
-
-def _deviance(a: int, n: int, share: float, m: int) -> float:
-    """Returns the deviance of the shares a / n and `share` of m from one common share."""
-    # Written out, since a floor takes forty of them.
-    pooled, hits = (a + share * m) / (n + m), a / n
-    without, missed, left = 1 - pooled, 1 - hits, 1 - share
-    terms = (
-        n * hits * math.log(hits / pooled) if hits > 0 and pooled > 0 else 0.0,
-        n * missed * math.log(missed / without) if missed > 0 and without > 0 else 0.0,
-        m * share * math.log(share / pooled) if share > 0 and pooled > 0 else 0.0,
-        m * left * math.log(left / without) if left > 0 and without > 0 else 0.0,
-    )
-    return 2 * sum(terms)
 
 
 def percent(share: float) -> str:
