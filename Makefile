@@ -52,6 +52,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.limits --only floor,cores,startup,help,overhead
 	$(BIN)/python -m benchmarks.kernels
 	$(BIN)/python -m benchmarks.profile_cost
+	$(BIN)/python -m benchmarks.text_cost
 	$(BIN)/python -m benchmarks.drift_peers
 	$(BIN)/python -m benchmarks.conformance
 
