@@ -120,15 +120,23 @@ def align_categories(reference: Categories, current: Categories) -> AlignedCateg
 def pool_rare(p_c: Counts, q_c: Counts) -> tuple[Counts, Counts]:
     """Returns the counts with all rare cells in one, the last, on both sides.
 
-    Rare is a pooled expected count, (p + q) min(n, m) / (n + m), below `RARE`. Raises ValueError
-    where a side is empty.
+    Raises ValueError where a side is empty; see `is_rare`.
     """
-    n, m = require_both(p_c, q_c)
-    rare_c = p_c + q_c < -(-RARE * (n + m) // min(n, m))
+    rare_c = is_rare(p_c, q_c)
     if not rare_c.any():
         return p_c, q_c
     p_k, q_k = (np.r_[side_c[~rare_c], side_c[rare_c].sum()] for side_c in (p_c, q_c))
     return p_k, q_k
+
+
+def is_rare(p_c: Counts, q_c: Counts) -> NDArray[np.bool_]:
+    """Returns which cells have a pooled expected count, (p + q) min(n, m) / (n + m), below `RARE`.
+
+    Raises ValueError where a side is empty.
+    """
+    n, m = require_both(p_c, q_c)
+    rare_c: NDArray[np.bool_] = p_c + q_c < -(-RARE * (n + m) // min(n, m))
+    return rare_c
 
 
 def unseen(aligned: AlignedCategories) -> Unseen:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -14,6 +15,8 @@ from batchscore.drift.aspects import (
     unlike,
     unseen_note,
 )
+from batchscore.drift.causes.cause import LikelyCause
+from batchscore.drift.causes.of_column import find_cause
 from batchscore.drift.column import ColumnProfile
 from batchscore.drift.findings import (
     NO_THRESHOLDS,
@@ -39,6 +42,7 @@ from batchscore.drift.verdict import (
     worst_first,
 )
 
+_ALARMS = ("warn", "fail")
 # The first of these that a column has represents it, and carries its null rate.
 _MAIN = ("value", "length", "norm", "argmax")
 _MOVES = "dates move by design, so only the null rate is judged"
@@ -76,7 +80,8 @@ def compare_profiles(reference: TableProfile, current: TableProfile, rules: Rule
         for pair in _pairs(name, reference, current, rules)
     ]
     tests = sum(_tests(pair, rules) for pair in pairs if _is_judged(pair.column, rules))
-    aspects = sorted((_judged(pair, rules, tests) for pair in pairs), key=_worst_first)
+    judged = [_judged(pair, rules, tests) for pair in pairs]
+    aspects = sorted(_with_causes(judged, reference, current), key=_worst_first)
     return TableDrift(
         verdict=max((each.verdict for each in aspects if each.judged), key=_rank, default="ok"),
         alpha=rules.alpha,
@@ -233,6 +238,20 @@ def _judged(pair: _Pair, rules: Rules, tests: int) -> AspectDrift:
     )
 
 
+def _with_causes(
+    found: Iterable[AspectDrift], reference: TableProfile, current: TableProfile
+) -> Iterator[AspectDrift]:
+    """Yields findings, those of columns that alarm with what may lie behind them."""
+    causes: dict[str, LikelyCause | None] = {}
+    for each in found:
+        name = each.column
+        before, now = reference.columns.get(name), current.columns.get(name)
+        if each.verdict in _ALARMS and before and now and name not in causes:
+            causes[name] = find_cause(before, now)
+        cause = causes.get(name)
+        yield replace(each, cause=cause.words) if cause and each.verdict in _ALARMS else each
+
+
 def _measures(pair: _Pair, rules: Rules, alpha: float) -> list[Measure]:
     groups = [list(each) for _, each in groupby(pair.comparisons, key=lambda each: each.name)]
     return [judge(each, _thresholds(pair, rules, each[0]), alpha) for each in groups]
@@ -243,10 +262,12 @@ def _thresholds(pair: _Pair, rules: Rules, found: Difference) -> Thresholds:
 
 
 def _worst_first(drift: AspectDrift) -> tuple[bool, int, float, str, str]:
+    # A column that is gone, or cannot be compared, is worse than any distance.
+    whole = drift.verdict == "fail" and all(each.outcome != "fail" for each in drift.measures)
     return (
         not drift.judged,
         -_rank(drift.verdict),
-        -severity(drift.measures),
+        -math.inf if whole else -severity(drift.measures),
         drift.column,
         drift.aspect,
     )

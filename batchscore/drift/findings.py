@@ -84,6 +84,7 @@ class AspectDrift:
         measures: Measures that take part first, the worst first; then those that are shown.
         note: What else to know, such as a type that changed.
         judged: Whether it takes part in the table's verdict.
+        cause: What may lie behind it, in words; empty where nothing explains enough of it.
     """
 
     column: str
@@ -93,6 +94,7 @@ class AspectDrift:
     measures: tuple[Measure, ...]
     note: str = ""
     judged: bool = True
+    cause: str = ""
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,15 @@ def align_numbers(reference: Numbers, current: Numbers) -> Aligned:
 def decile_bins(aligned: Aligned) -> tuple[Counts, Counts]:
     """Returns counts of both sides in k <= 19 bins that the reference's deciles cut.
 
+    ValueError where the reference is empty; see `decile_starts`.
+    """
+    starts_k = decile_starts(aligned)
+    return np.add.reduceat(aligned.p_b, starts_k), np.add.reduceat(aligned.q_b, starts_k)
+
+
+def decile_starts(aligned: Aligned) -> NDArray[np.intp]:
+    """Returns the first bucket of each of k <= 19 bins that the reference's deciles cut.
+
     A cut is the right end of the bucket that holds the reference's rank ceil(i n / 10), and also
     its left end where the bucket holds n / 20 or more: else, where a frequent value begins at a
     decile, it would depend on chance whether it shares a bin with all below it. Values of a bin
@@ -120,8 +129,7 @@ def decile_bins(aligned: Aligned) -> tuple[Counts, Counts]:
     found_e = np.searchsorted(aligned.p_b.cumsum(), ranks)
     heavy_e = aligned.p_b[found_e] >= -(-n // HEAVY)
     cuts = np.unique(np.r_[0, found_e + 1, found_e[heavy_e]])
-    starts_k = cuts[cuts < aligned.p_b.size]
-    return np.add.reduceat(aligned.p_b, starts_k), np.add.reduceat(aligned.q_b, starts_k)
+    return cuts[cuts < aligned.p_b.size]
 
 
 def coarse_buckets(aligned: Aligned) -> NDArray[np.bool_]:

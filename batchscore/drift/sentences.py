@@ -38,9 +38,15 @@ def changes(
     """Returns the sentences without the names of the aspects; see `sentences`."""
     bad = [each for each in drift.aspects if each.judged and each.verdict in _SAID]
     return {
-        (each.column, each.aspect): _change(each, reference, current, one_line(title, 60))
+        (each.column, each.aspect): _with_cause(
+            _change(each, reference, current, one_line(title, 60)), each.cause
+        )
         for each in bad
     }
+
+
+def _with_cause(change: str, cause: str) -> str:
+    return f"{change}; likely cause: {cause}" if cause else change
 
 
 def aspect_name(column: str, aspect: str) -> str:
@@ -67,7 +73,7 @@ def _size(measure: Measure) -> str:
     limit = measure.fail if measure.outcome == "fail" else measure.warn
     assert measure.value is not None
     if limit is None or measure.value < limit:
-        return f"{size}, {spec.below}" if spec.below else size
+        return f"{size}, {spec.below(measure.shares)}" if spec.below and measure.shares else size
     return f"{size}, {measure.outcome}s from {limit:g}"
 
 

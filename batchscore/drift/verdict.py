@@ -106,4 +106,5 @@ def _rank(measure: Measure) -> int:
 
 def _ratio(measure: Measure) -> float:
     limit = measure.warn if measure.fail is None else measure.fail
-    return 0.0 if limit is None or measure.value is None else measure.value / limit
+    effect = measure.value if measure.low is None else measure.low
+    return 0.0 if limit is None or effect is None else effect / limit

@@ -208,7 +208,11 @@ def summarize(drift: TableDrift, wording: Sentences = MappingProxyType({})) -> d
 
 def _aspect(each: AspectDrift, wording: Sentences) -> dict[str, Any]:
     head: dict[str, Any] = {"column": each.column, "aspect": each.aspect, "verdict": each.verdict}
-    texts = {"note": each.note, "sentence": wording.get((each.column, each.aspect), "")}
+    texts = {
+        "note": each.note,
+        "cause": each.cause,
+        "sentence": wording.get((each.column, each.aspect), ""),
+    }
     head |= {"judged": each.judged, **{name: text for name, text in texts.items() if text}}
     taking_part = [_measure(m) for m in each.measures if m.outcome != "shown"]
     return {**head, "measures": taking_part}

@@ -101,7 +101,9 @@ def _worst(aspect: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _about(aspect: Mapping[str, Any]) -> str:
-    return one_line(_worst(aspect).get("detail") or aspect.get("note", ""), _ABOUT)
+    why = one_line(_worst(aspect).get("detail") or aspect.get("note", ""), _ABOUT)
+    cause = aspect.get("cause", "")
+    return "; ".join(filter(None, [why, f"likely {one_line(cause, _ABOUT)}" if cause else ""]))
 
 
 def _figure(value: float | None) -> str:

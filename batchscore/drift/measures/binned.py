@@ -18,6 +18,7 @@ from batchscore.drift import divergences
 from batchscore.drift.findings import Thresholds
 from batchscore.drift.measures.declaration import Difference, Kind, MeasureSpec
 from batchscore.drift.measures.noise import chi2_chance, chi2_floor, pooled_size
+from batchscore.drift.measures.shares import percent
 
 Counts = NDArray[np.int64]
 
@@ -70,6 +71,10 @@ class InBins(Protocol):
         """The counts."""
         ...
 
+    def bin_name(self, place: int) -> str:
+        """Returns what a bin holds, for people."""
+        ...
+
 
 Distance = Callable[[Counts, Counts], float | None]
 
@@ -77,11 +82,20 @@ Distance = Callable[[Counts, Counts], float | None]
 def _tested(distance: Distance, factor: float, power: float, sides: InBins) -> Iterator[Difference]:
     bins = sides.bins
     effect = distance(bins.p_k, bins.q_k)
-    yield Difference(effect, partial(bins.floor, factor, power), bins.chance)
+    yield Difference(effect, partial(bins.floor, factor, power), bins.chance, detail=_most(sides))
 
 
 def _shown(distance: Distance, sides: InBins) -> Iterator[Difference]:
-    yield Difference(distance(sides.bins.p_k, sides.bins.q_k))
+    yield Difference(distance(sides.bins.p_k, sides.bins.q_k), detail=_most(sides))
+
+
+def _most(sides: InBins) -> str:
+    """Returns the bin whose share changed most, with both shares; nothing where none did."""
+    p_k, q_k = (side_k / max(1, int(side_k.sum())) for side_k in (sides.bins.p_k, sides.bins.q_k))
+    place = int(np.abs(q_k - p_k).argmax())
+    if p_k[place] == q_k[place]:
+        return ""
+    return f"{sides.bin_name(place)}: {percent(p_k[place])} → {percent(q_k[place])}"
 
 
 def _chi2(sides: InBins) -> Iterator[Difference]:

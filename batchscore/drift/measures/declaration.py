@@ -105,7 +105,7 @@ class MeasureSpec:
     decides: bool = False
     words: str = ""
     changed: Callable[[Shares, str], str] | None = None
-    below: str = ""
+    below: Callable[[Shares], str] | None = None
     of_places: bool = False
     samples: str = ""
     noise: str = ""

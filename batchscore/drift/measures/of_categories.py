@@ -17,6 +17,7 @@ from batchscore.drift.categorical import (
     AlignedCategories,
     CategoryChanges,
     category_changes,
+    is_rare,
     pool_rare,
     unseen,
 )
@@ -53,6 +54,13 @@ class CategorySides:
     def bins(self) -> Bins:
         """The counts, rare categories as one."""
         return Bins(*pool_rare(self.aligned.p_c, self.aligned.q_c))
+
+    def bin_name(self, place: int) -> str:
+        """Returns the value of a bin, or that it holds the rare ones."""
+        frequent = np.flatnonzero(~is_rare(self.aligned.p_c, self.aligned.q_c))
+        if place >= frequent.size:
+            return "rare values"
+        return self.label(int(self.aligned.cell_c[frequent[place]]))
 
 
 def _unseen(sides: CategorySides) -> Iterator[Difference]:
@@ -97,10 +105,18 @@ def _change(changes: CategoryChanges, cell: int, label: str, risen: bool) -> Dif
         found,
         floor=lambda alpha: found.floor(alpha / cells) if found.floor else math.inf,
         chance=min(1.0, found.chance * cells),
-        detail=f"{label}: {found.detail}" + (f", {_RISE} times as often" if risen else ""),
+        detail=", ".join([f"{label}: {found.detail}", *([_times(p)] if risen else [])]),
         shares=replace(found.shares, value=label),
         warns=risen,
     )
+
+
+def _times(before: int) -> str:
+    return f"{_RISE} times as often" if before else "a new value"
+
+
+def _risen(shares: Shares) -> str:
+    return "three times its share or more" if shares.before else "a new value"
 
 
 def _appeared(shares: Shares, title: str) -> str:
@@ -140,7 +156,7 @@ MEASURES = (
         most=1,
         words="a difference of",
         changed=_more_or_less,
-        below="three times its share or more",
+        below=_risen,
         samples="the largest change of a category's share; a category of 1 % or more that became "
         "three times as frequent warns too",
         noise="Fisher's exact test at alpha' / categories",

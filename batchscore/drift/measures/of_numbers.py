@@ -1,6 +1,6 @@
 """The measures of two samples of numbers, other than those in bins.
 
-Suffixes: `_b` buckets.
+Suffixes: `_b` buckets, `_k` bins.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from batchscore.drift.ordered import (
     clipped_places,
     coarse_buckets,
     decile_bins,
+    decile_starts,
     ks,
     partings,
     tail_counts,
@@ -84,6 +85,19 @@ class NumberSides:
         """The counts between the reference's deciles."""
         return Bins(*decile_bins(self.aligned))
 
+    def bin_name(self, place: int) -> str:
+        """Returns between which values a bin lies."""
+        starts_k = decile_starts(self.aligned)
+        last = starts_k[place + 1] - 1 if place + 1 < starts_k.size else self.aligned.p_b.size - 1
+        low, high = self.aligned.lows_b[starts_k[place]], self.aligned.highs_b[last]
+        if starts_k.size == 1 or low == high:
+            return self.names.shown(float(low))
+        if place == 0:
+            return f"up to {self.names.shown(float(high))}"
+        if place + 1 == starts_k.size:
+            return f"from {self.names.shown(float(low))}"
+        return f"{self.names.shown(float(low))} to {self.names.shown(float(high))}"
+
     @cached_property
     def distance(self) -> Wasserstein:
         """The Wasserstein distance in several units."""
@@ -97,8 +111,27 @@ def _ks(sides: NumberSides) -> Iterator[Difference]:
         lambda alpha: math.sqrt(-math.log(alpha / 2) / 2 * s),
         low=low,
         high=high,
-        detail=_coarsest(sides, low, high) if high > low else "",
+        detail=_coarsest(sides, low, high) if high > low else _widest(sides),
     )
+
+
+def _widest(sides: NumberSides) -> str:
+    """Returns up to which value the cumulative shares differ most, with both."""
+    p_b, q_b = sides.aligned.p_b.cumsum() / sides.n, sides.aligned.q_b.cumsum() / sides.m
+    bucket = int(np.abs(q_b - p_b).argmax())
+    if p_b[bucket] == q_b[bucket]:
+        return ""
+    high = sides.names.shown(float(sides.aligned.highs_b[bucket]))
+    return f"up to {high}: {percent(p_b[bucket])} → {percent(q_b[bucket])}"
+
+
+def _medians(sides: NumberSides) -> str:
+    """Returns the medians of both sides; nothing where they are the same."""
+    halves = ((sides.aligned.p_b, sides.n), (sides.aligned.q_b, sides.m))
+    before, now = (
+        sides.name(int(np.searchsorted(side_b.cumsum(), -(-n // 2)))) for side_b, n in halves
+    )
+    return f"median {before} → {now}" if before != now else ""
 
 
 def _coarsest(sides: NumberSides, low: float, high: float) -> str:
@@ -124,7 +157,7 @@ def _w1(sides: NumberSides) -> Iterator[Difference]:
     def floor(alpha: float) -> float:
         return math.sqrt(s) * (expected + scale * math.sqrt(-2 * math.log(alpha)))
 
-    yield Difference(effect, floor)
+    yield Difference(effect, floor, detail=_medians(sides))
 
 
 def _no_distance(aligned: Aligned) -> Difference:
@@ -207,7 +240,7 @@ MEASURES = (
     MeasureSpec(
         name="w1_unclipped",
         kinds=("numbers",),
-        find=lambda sides: [Difference(sides.distance.over_sigma)],
+        find=lambda sides: [Difference(sides.distance.over_sigma, detail=_medians(sides))],
         label="Wasserstein-1 / sigma, unclipped",
         meaning="the same with the tails",
         of_places=True,
@@ -216,7 +249,7 @@ MEASURES = (
     MeasureSpec(
         name="w1_iqr",
         kinds=("numbers",),
-        find=lambda sides: [Difference(sides.distance.over_iqr)],
+        find=lambda sides: [Difference(sides.distance.over_iqr, detail=_medians(sides))],
         label="Wasserstein-1 / IQR",
         meaning="the same over the reference's interquartile range",
         of_places=True,

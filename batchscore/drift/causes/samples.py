@@ -1,0 +1,144 @@
+"""Numbers of one side as values with counts, and how far two sides are apart by their shares.
+
+Suffixes: `_b` buckets, `_p` points, `_q` levels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batchscore.drift.numbers import Numbers
+
+Floats = NDArray[np.float64]
+Map = Callable[[Floats], Floats]
+
+LEVELS = 400
+_TIMES_NOISE = 3
+_NEAR = 1e-9  # by so much of itself a converted number may be off
+
+
+@dataclass(frozen=True)
+class NumberSample:
+    """The finite numbers of one side.
+
+    Args:
+        values_b: The middle of each bucket, ascending.
+        counts_b: How many numbers each holds.
+        widths_b: How far the values of a bucket may be apart; 0 where it holds one value only.
+        rows: All rows of the column, nulls among them.
+        missing: Rows that are null or NaN.
+    """
+
+    values_b: Floats
+    counts_b: NDArray[np.int64]
+    widths_b: Floats
+    rows: int
+    missing: int
+
+    @property
+    def n(self) -> int:
+        """How many finite numbers there are."""
+        return int(self.counts_b.sum())
+
+    @property
+    def exact_b(self) -> NDArray[np.bool_]:
+        """Whether a bucket holds one value only."""
+        exact_b: NDArray[np.bool_] = self.widths_b == 0
+        return exact_b
+
+    def shares_near(self, values_p: Floats, widths_p: Floats) -> Floats:
+        """Returns the share of rows with values (p,), or with values around them."""
+        reach_p = widths_p / 2 + _NEAR * np.abs(values_p)
+        first_p = np.searchsorted(self.values_b, values_p - reach_p, side="left")
+        last_p = np.searchsorted(self.values_b, values_p + reach_p, side="right")
+        upto = np.r_[0, self.counts_b.cumsum()]
+        shares_p: Floats = (upto[last_p] - upto[first_p]) / max(1, self.rows)
+        return shares_p
+
+    def share_of(self, value: float) -> float:
+        """Returns the share of rows that have a value."""
+        return float(self.shares_near(np.array([value]), np.zeros(1))[0])
+
+    def mapped(self, convert: Map) -> NumberSample:
+        """Returns the sample with each value converted."""
+        values_b = convert(self.values_b)
+        return self._taken(np.argsort(values_b, kind="stable"), values_b)
+
+    def levels(self) -> Floats:
+        """Returns the values (q,) at levels in equal distances."""
+        levels_q = (np.arange(LEVELS) + 0.5) / LEVELS
+        places_q = np.searchsorted(self.counts_b.cumsum(), levels_q * self.n)
+        return self.values_b[np.minimum(places_q, self.values_b.size - 1)]
+
+    def below(self, points_p: Floats) -> Floats:
+        """Returns the share of numbers up to each point."""
+        upto_p = np.searchsorted(self.values_b, points_p + _NEAR * np.abs(points_p), side="right")
+        shares_p: Floats = np.r_[0, self.counts_b.cumsum()][upto_p] / max(1, self.n)
+        return shares_p
+
+    def _taken(self, places: NDArray[np.intp], values_b: Floats) -> NumberSample:
+        counts_b, widths_b = self.counts_b[places], self.widths_b[places]
+        return NumberSample(values_b[places], counts_b, widths_b, self.rows, self.missing)
+
+
+def sample_of(numbers: Numbers, rows: int, missing: int) -> NumberSample:
+    """Returns the finite numbers of a profile.
+
+    Args:
+        numbers: The profile.
+        rows: All rows of the column.
+        missing: Those that are null.
+    """
+    histogram = numbers.histogram
+    space, buckets = histogram.space, histogram.buckets()
+    first_b, last_b = buckets.first_keys_b, buckets.last_keys_b
+    if histogram.key_range is not None:
+        ends = np.array(histogram.key_range, np.uint64)
+        first_b, last_b = np.clip(first_b, *ends), np.clip(last_b, *ends)
+    lows_b, highs_b = (space.decode(each).astype(np.float64) for each in (first_b, last_b))
+    values_b = lows_b / 2 + highs_b / 2
+    exact_b = first_b == last_b
+    values_b = np.where(exact_b, lows_b, values_b)
+    widths_b = np.where(exact_b, 0.0, np.maximum(highs_b - lows_b, np.spacing(np.abs(lows_b))))
+    return NumberSample(values_b, buckets.counts_b, widths_b, rows, missing + numbers.nan)
+
+
+def explained(before: NumberSample, now: NumberSample, cause: NumberSample) -> tuple[float, float]:
+    """Returns how much of a change a cause explains at most, and in which share of the numbers.
+
+    The cumulative shares of the current numbers are taken for those of the reference, and of the
+    reference as the cause leaves it, mixed in the share that fits best. What is left of the
+    distance between both sides is not explained.
+
+    Args:
+        before: The reference.
+        now: The current numbers.
+        cause: The reference as the cause leaves it.
+    """
+    points_p = np.concatenate([before.levels(), now.levels(), cause.levels()])
+    change_p = now.below(points_p) - before.below(points_p)
+    made_p = cause.below(points_p) - before.below(points_p)
+    most = float(made_p @ made_p)
+    share = min(1.0, max(0.0, float(change_p @ made_p) / most)) if most else 0.0
+    whole = float(np.abs(change_p).mean())
+    left = float(np.abs(change_p - share * made_p).mean())
+    # What chance parts two samples of one distribution by is no part of the change.
+    beyond = max(0.0, left - noise(before, now) / _TIMES_NOISE)
+    return (1 - beyond / whole if whole else 0.0), share
+
+
+def distance(before: NumberSample, now: NumberSample) -> float:
+    """Returns the mean difference of the cumulative shares of two sides."""
+    points_p = np.concatenate([before.levels(), now.levels()])
+    return float(np.abs(now.below(points_p) - before.below(points_p)).mean())
+
+
+def noise(before: NumberSample, now: NumberSample) -> float:
+    """Returns three times what that distance is between two samples of one distribution."""
+    # The mean of a Brownian bridge's modulus is sqrt(pi / 32).
+    bridge = np.sqrt(np.pi / 32) * np.sqrt(1 / max(1, before.n) + 1 / max(1, now.n))
+    return float(_TIMES_NOISE * bridge)
