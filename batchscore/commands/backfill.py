@@ -44,6 +44,7 @@ _PUBLISHED = ("published", "empty", "unchanged", KEPT)
 _LOOK_SECONDS = 0.5
 _USUAL_MOST = 4
 _MOST_REFUSED = 3
+_LOGS = ("batchscore", "apache_beam")
 _FOR_ALL = (OutputError, DeviceError, ModelError)
 _log = logging.getLogger("batchscore.run")
 
@@ -72,7 +73,7 @@ class Backfilled:
         replaced: What was to be replaced.
         seconds: Seconds that it took.
         rescored: Whether published dates were to be scored again.
-        refused: Why no date can be scored; empty if that was not so.
+        for_all: A date that failed as each date would, which ended the backfill; else None.
         signal: The signal that stopped it, or None.
     """
 
@@ -83,7 +84,7 @@ class Backfilled:
     replaced: tuple[Replaced, ...]
     seconds: float
     rescored: bool = False
-    refused: str = ""
+    for_all: DateEnd | None = None
     signal: int | None = None
 
     def of_status(self, kind: str) -> list[DateEnd]:
@@ -100,7 +101,7 @@ class Backfilled:
     @property
     def exit_code(self) -> int:
         """The exit code: of an interrupt, else of the worst that became of a date."""
-        if self.refused:
+        if self.for_all is not None and self.for_all.status == InvalidError.status:
             return InvalidError.exit_code
         if self.signal is not None and self.of_status(LEFT):
             return 128 + self.signal
@@ -126,7 +127,7 @@ class Backfilled:
             "counts": {kind: len(self.of_status(kind)) for kind in kinds},
             "dates": [_to_json(each, self.outputs[each.date]) for each in self.outcomes],
             "replaced": [asdict(each) for each in self.replaced],
-            **({"error": self.refused} if self.refused else {}),
+            **({"error": self.for_all.reason} if self.for_all else {}),
         }
 
 
@@ -185,7 +186,7 @@ def backfill(
         tuple(replaced),
         time.monotonic() - started,
         request.rescore,
-        keeping.refused,
+        keeping.for_all,
         stop.signal,
     )
 
@@ -198,12 +199,12 @@ class _Gathering:
     all: int
     started: float
     tell: Callable[[SoFar, DateEnd | None], None]
-    refused: str = ""
+    for_all: DateEnd | None = None
 
     def note(self, outcome: DateEnd) -> None:
         """Notes what became of a date."""
         self.outcomes[outcome.date] = outcome
-        self.refused = self.refused or (outcome.reason if outcome.refused else "")
+        self.for_all = self.for_all or (outcome if outcome.for_all else None)
         self.look(None if kind_of(outcome) == "published" else outcome)
 
     def look(self, outcome: DateEnd | None = None) -> None:
@@ -257,7 +258,7 @@ def assign(request: Request, over: str, settled: Settled, count: int) -> Assignm
         settled,
         threads=max(1, count_cores() // count),
         scope=secrets.token_hex(8),
-        log_level=logging.getLogger("batchscore").getEffectiveLevel(),
+        log_levels={name: logging.getLogger(name).getEffectiveLevel() for name in _LOGS},
     )
 
 
@@ -366,8 +367,8 @@ class _Directing:
             self.pool.close()
 
     def _look_for_stop(self) -> None:
-        refused = signal.SIGTERM if self.keeping.refused else None
-        number = self.stop.signal or refused
+        useless = signal.SIGTERM if self.keeping.for_all else None
+        number = self.stop.signal or useless
         if number is not None and not self.line.stopped:
             self.line.stopped = True
             self.pool.send_all("stop", number)

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from multiprocessing.connection import Connection
@@ -17,6 +17,7 @@ from batchscore.commands.launched import Launch, Run, is_cancelled, stopped
 from batchscore.commands.prepared import all_flags
 from batchscore.commands.run import carry_out
 from batchscore.commands.stop import Stop
+from batchscore.commands.unwritable import cannot_write
 from batchscore.engines.direct import DirectEngine
 from batchscore.engines.local import SharedModel
 from batchscore.errors import BatchscoreError, DeviceError, ModelError
@@ -36,6 +37,7 @@ from batchscore.runs.manifest_model import Manifest
 from batchscore.runs.progress import Progress, read_stop
 from batchscore.runs.run_plan import encode_plan
 from batchscore.storage.retries import persistently
+from batchscore.system import json_lines
 from batchscore.units.unit import Unit
 from batchscore.worker.golden import ensure_golden
 from batchscore.worker.kept import keep_models
@@ -59,7 +61,7 @@ class Assignment:
         settled: How the model is called.
         threads: A worker's share of the cores.
         scope: Names what workers share in the model's process.
-        log_level: Of this package's log.
+        log_levels: Of the logs of the launcher, by name.
     """
 
     job: str
@@ -70,7 +72,7 @@ class Assignment:
     settled: Settled
     threads: int
     scope: str
-    log_level: int
+    log_levels: Mapping[str, int]
 
     def given(self, date: str) -> tuple[str, ...]:
         """Returns all parameters of a date's run."""
@@ -88,7 +90,7 @@ class DateEnd:
         rows: Where its rows went.
         reason: Why it was not published; empty if it was.
         seconds: From its start to its end, with what it waited for its turn.
-        refused: Whether the model was refused, as it would be for each date.
+        for_all: Whether each date would fail so: the model is refused, or the output is full.
     """
 
     date: str
@@ -97,7 +99,7 @@ class DateEnd:
     rows: dict[str, int] = field(default_factory=dict)
     reason: str = ""
     seconds: float = 0.0
-    refused: bool = False
+    for_all: bool = False
 
 
 class OneWorker(DirectEngine):
@@ -121,7 +123,8 @@ def work(
     sys.stdout = sys.stderr
     # A terminal sends Ctrl-C to workers too; the launcher is who handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    logging.getLogger("batchscore").setLevel(assignment.log_level)
+    for name, level in assignment.log_levels.items():
+        logging.getLogger(name).setLevel(level)
     if model is not None:
         use(Host(*model))
     keep_models(assignment.scope)
@@ -187,9 +190,11 @@ class DateRun:
             return _of_manifest(self.date, self._run())
         except BatchscoreError as error:
             refused = self._shares_model and isinstance(error, (ModelError, DeviceError))
-            return replace(self._failed(str(error), error.status), refused=refused)
+            failed = self._failed(str(error), error.status)
+            return replace(failed, for_all=refused or cannot_write(error))
         except OSError as error:
-            return self._failed(describe(error)["message"])
+            failed = self._failed(describe(error)["message"])
+            return replace(failed, for_all=cannot_write(error))
         except Exception as error:
             logging.getLogger("batchscore.run").exception("date %s", self.date)
             what = f"unexpected {type(error).__name__}: {error}; this is a defect of batchscore"
@@ -202,6 +207,8 @@ class DateRun:
         given, clock = self._assignment, self._clock
         clock.enter(JOB)
         loaded = load_job(given.job, given.given(self.date), given.overrides)
+        json_lines.forget()
+        json_lines.note(slice=layout.slice_id(loaded.job.name, loaded.params))
         clock.enter(INPUT)
         known = given.settled.model_of(loaded)
         self._shares_model = known is not None
@@ -231,9 +238,11 @@ class DateRun:
 
     def judge(self, run: Run) -> None:
         """Waits for the date's turn; then compares it with what is published by now."""
+        spec = run.spec
+        # From here on the process may be on the next date.
+        json_lines.note_in_thread(run=spec.identity.run, slice=spec.slice)
         self._tell("scored", self.date)
         self._await_turn(run)
-        spec = run.spec
         with persistently():
             _refresh(run)
             ensure_golden(spec)

@@ -11,6 +11,7 @@ from batchscore.messages.wording import remedy_of
 from batchscore.storage.store import Store
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_MOST_CAUSES = 20
 
 
 @contextmanager
@@ -32,3 +33,15 @@ def writable(store: Store) -> Iterator[None]:
             f"output {store.address}: cannot be written ({error}); "
             f"{remedy_of(error, 'grant the permission')}, or choose another folder"
         ) from error
+
+
+def cannot_write(error: BaseException) -> bool:
+    """Tells whether an error comes from a disk that is full or only readable."""
+    found: BaseException | None = error
+    for _ in range(_MOST_CAUSES):
+        if isinstance(found, OSError) and found.errno in (*_FULL, errno.EROFS):
+            return True
+        if found is None:
+            break
+        found = found.__cause__ or found.__context__
+    return False

@@ -7,6 +7,7 @@ import logging
 
 from batchscore.messages.addresses import RedactingFormatter
 from batchscore.system.imports import uncollected
+from batchscore.system.json_lines import JsonFormatter, is_wanted
 from batchscore.system.streams import keep_writing
 
 # What a user's function prints must not fail its rows where nobody reads it any more. First, since
@@ -15,7 +16,7 @@ keep_writing()
 
 # Before Beam is imported: it warns, at import, of parts that nobody here uses.
 _handler = logging.StreamHandler()
-_handler.setFormatter(RedactingFormatter(logging.BASIC_FORMAT))
+_handler.setFormatter(JsonFormatter() if is_wanted() else RedactingFormatter(logging.BASIC_FORMAT))
 logging.basicConfig(handlers=[_handler], level=logging.ERROR)
 
 with uncollected():

@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -32,6 +33,7 @@ LIBRARIES = frozenset(
 )
 
 _context: dict[str, str] = {}
+_thread = threading.local()
 _unit: list[Callable[[], str]] = []
 # The file descriptor that a process of its own reads, if there is one.
 _pumped: list[int] = []
@@ -62,10 +64,16 @@ def note(unit: Callable[[], str] | None = None, **facts: str) -> None:
         _unit[:] = [unit]
 
 
+def note_in_thread(**facts: str) -> None:
+    """Has later lines of this thread name these facts, and none of what the process is on."""
+    _thread.facts = facts
+
+
 def forget() -> None:
     """Has later lines name no facts."""
     _context.clear()
     _unit.clear()
+    _thread.facts = None
 
 
 def json_line(at: float, level: str, source: str, message: str, **more: str) -> str:
@@ -78,11 +86,17 @@ def json_line(at: float, level: str, source: str, message: str, **more: str) -> 
         message: The text, which may have several lines.
         more: Further facts of it.
     """
-    unit = _unit[0]() if _unit else ""
     moment = datetime.fromtimestamp(at, timezone.utc).isoformat(timespec="milliseconds")
     facts = {"time": moment, "level": level, "logger": source, "message": message}
-    known = {**_context, **({"unit": unit} if unit else {}), "pid": os.getpid()}
-    return json.dumps({**facts, **known, **more})
+    return json.dumps({**facts, **_known(), "pid": os.getpid(), **more})
+
+
+def _known() -> dict[str, str]:
+    """Returns what is known of whom a line of this thread is about."""
+    if (own := getattr(_thread, "facts", None)) is not None:
+        return dict(own)
+    unit = _unit[0]() if _unit else ""
+    return {**_context, **({"unit": unit} if unit else {})}
 
 
 class JsonFormatter(logging.Formatter):

@@ -191,8 +191,13 @@ def _note_failure(message: str) -> None:
 
 
 def _hold_levels(root: logging.Logger) -> None:
-    """Lowers the level of the log, while handlers that were there show what they showed."""
-    for handler in root.handlers:
+    """Lowers the level of the log, while handlers that were there show what they showed.
+
+    Not as JSON lines: the log that is kept shows each message itself.
+    """
+    for handler in [*root.handlers]:
+        if json_lines.is_wanted() and isinstance(handler.formatter, json_lines.JsonFormatter):
+            root.removeHandler(handler)
         handler.setLevel(max(handler.level, root.level))
     root.setLevel(min(root.level, logging.INFO))
 

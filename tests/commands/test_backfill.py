@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import re
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +17,7 @@ import pyarrow as pa
 import pytest
 
 import batchscore as bs
-from batchscore.commands.backfill import assign, try_model
+from batchscore.commands.backfill import Backfilled, assign, try_model
 from batchscore.commands.date_worker import DateEnd, DateRun
 from batchscore.commands.dates import Request, find_dates
 from batchscore.models.backends.protocol import Predictor
@@ -202,6 +204,62 @@ def test_a_model_that_is_damaged_meanwhile_stops_all_dates(
     assert found["counts"]["left"] >= 5
     assert "weights.safetensors" in found["error"]
     assert not dates.published()
+
+
+def test_an_output_that_is_full_stops_all_dates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A date says so of its own failure; the backfill fails with 1, since it had work."""
+    dates = backfills.write_dates(tmp_path, 3, {"drift": None, "runtime.model_process": "off"})
+    over, found = find_dates(Request(str(dates.job), dates.days[0], dates.days[-1]))
+    settled = try_model(found, rescore=False, workers=1)
+    assert isinstance(settled, Settled)
+
+    def is_full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("batchscore.commands.run.take", is_full)
+    shared = assign(Request(str(dates.job), dates.days[0], dates.days[-1]), over, settled, 1)
+    end = _carried_out(DateRun(shared, dates.days[0], _ignored))
+    assert (end.status, end.for_all) == ("failed", True)
+    assert "make room and run again" in end.reason
+    left = [DateEnd(day, "left") for day in dates.days[1:]]
+    outputs = dict.fromkeys(dates.days, str(tmp_path / "out"))
+    done = Backfilled("small", over, outputs, (end, *left), (), 1.0, for_all=end)
+    assert (done.exit_code, done.status, done.to_json()["error"]) == (1, "failed", end.reason)
+
+
+LOUD = """import logging
+
+
+def look(batch):
+    logging.getLogger("features").error("looked")
+    return batch
+"""
+
+
+def test_each_line_of_a_log_names_the_date_that_it_is_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As JSON lines; a date's lines come once, and none name the date before."""
+    function = {"function": "look.py:look", "columns": ["a", "b"]}
+    dates = backfills.write_dates(tmp_path, 4, {"preprocess": function, "drift": None})
+    (tmp_path / "look.py").write_text(LOUD)
+    monkeypatch.setenv("BATCHSCORE_LOG_FORMAT", "json")
+    _, said = backfills.start([*dates.arguments, "--side-by-side", "1"]).communicate()
+    lines = [json.loads(line) for line in said.splitlines()]
+    looked = [each for each in lines if "looked" in each["message"] and "slice" in each]
+    assert {each["message"] for each in looked} == {"looked"}
+    counts = Counter((each["slice"], "unit" in each) for each in looked)
+    good = [f"small,date={day}" for day in dates.days if day != dates.broken]
+    assert {slice_ for slice_, in_unit in counts if not in_unit} >= {*good[1:]}
+    assert {slice_: counts[slice_, True] for slice_ in good} == dict.fromkeys(good, 1)
+    runs = {(each["slice"], each["run"]) for each in looked if "unit" in each}
+    published = {
+        (path.parent.name, path.read_text().strip())
+        for path in (tmp_path / "out/_batchscore/slices").glob("*/_SUCCESS")
+    }
+    assert runs == published
 
 
 # Ends the process that has a row of the date that would be held.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from batchscore.commands.unwritable import writable
+from batchscore.commands.unwritable import cannot_write, writable
 from batchscore.errors import BatchscoreError, FailedError, OutputError
 from batchscore.storage.store import Store
 
@@ -29,3 +29,16 @@ def test_the_remedy_fits_the_cause(
         raise OSError(number, "no")
     assert type(caught.value) is kind
     assert str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("number", "full"), [(errno.ENOSPC, True), (errno.EROFS, True), (errno.ENOENT, False)]
+)
+def test_the_cause_of_a_failure_may_be_a_disk(number: int, full: bool) -> None:
+    """Whatever an error was turned into on its way, what it comes from is found."""
+    with pytest.raises(FailedError) as caught:
+        try:
+            raise OSError(number, "as the system says")
+        except OSError as error:
+            raise FailedError("the publication is not finished") from error
+    assert cannot_write(caught.value) is full

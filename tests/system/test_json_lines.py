@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,26 @@ def test_a_record_is_an_object_with_run_slice_and_unit() -> None:
         **{"level": "WARNING", "logger": "features", "message": "from s3://***@b/x\nsecond"},
         **{"run": "r1", "slice": "s1", "unit": "u1", "pid": os.getpid()},
     }
+
+
+def test_a_thread_may_be_on_something_of_its_own() -> None:
+    """What it logs names that alone; other threads name what the process is on."""
+    json_lines.note(lambda: "u2", run="r2", slice="s2")
+
+    def say() -> None:
+        json_lines.note_in_thread(run="r1", slice="s1")
+        lines.append(json_lines.json_line(0, "INFO", "mine", "judged"))
+
+    lines: list[str] = []
+    thread = threading.Thread(target=say)
+    thread.start()
+    thread.join()
+    lines.append(json_lines.json_line(0, "INFO", "mine", "scored"))
+    found = [json.loads(line) for line in lines]
+    assert [(each["run"], each["slice"], each.get("unit")) for each in found] == [
+        ("r1", "s1", None),
+        ("r2", "s2", "u2"),
+    ]
 
 
 def test_an_exception_is_part_of_its_record() -> None:

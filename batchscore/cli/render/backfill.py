@@ -52,8 +52,9 @@ def table(done: Backfilled, program: str) -> list[str]:
         same = "the same command goes on with these"
         what = f"go on with --from {left[0].date}" if done.rescored else same
         lines.append(f"{'left':<10}{len(left):>6}   {_spans(left)}; {what}")
-    if done.refused:
-        lines.append(f"INVALID  each date would be refused: {one_line(done.refused, 900)}")
+    if done.for_all is not None:
+        why = one_line(done.for_all.reason, 900)
+        lines.append(f"{done.for_all.status.upper()}  each date would end so: {why}")
     has_runs = any(each.run for each in found)
     # A folder of outputs has no runs of its own; `status` shows them all.
     what = "runs" if done.output in done.outputs.values() else "status"
