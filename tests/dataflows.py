@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -16,8 +17,10 @@ from apache_beam.runners.pipeline_context import PipelineContext
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from apache_beam.transforms.environments import EmbeddedPythonEnvironment
 
+from batchscore.engines import dataflow
 from batchscore.storage.store import Store
-from tests.servers import answering
+from tests import factory
+from tests.servers import ObjectStore, answering
 
 PROJECT, REGION = "my-project", "europe-west4"
 _JOBS = f"/v1b3/projects/{PROJECT}/locations/{REGION}/jobs"
@@ -45,6 +48,8 @@ class FakeDataflow:
         metrics: Those of each job.
         refusals: Status and message of the next answers.
         headers: Those of all requests.
+        fate: The state that each job goes to once it was created; by default it goes on.
+        rejections: As `refusals`, but only of requests that create a job.
     """
 
     port: int = 0
@@ -54,6 +59,8 @@ class FakeDataflow:
     metrics: list[dict[str, Any]] = field(default_factory=list)
     refusals: list[tuple[int, str]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
+    fate: str = "RUNNING"
+    rejections: list[tuple[int, str]] = field(default_factory=list)
 
     @property
     def endpoint(self) -> str:
@@ -73,8 +80,9 @@ class FakeDataflow:
 
     def answer(self, method: str, target: str, body: Any) -> tuple[int, Any]:
         """Returns the status and the body of an answer."""
-        if self.refusals:
-            code, said = self.refusals.pop(0)
+        refusals = self.refusals or (self.rejections if method == "POST" else [])
+        if refusals:
+            code, said = refusals.pop(0)
             return code, {"error": {"code": code, "message": said}}
         address = urlsplit(target)
         if not address.path.startswith(_JOBS):
@@ -105,7 +113,7 @@ class FakeDataflow:
         self.bodies.append(body)
         job = f"2026-11-30_00_00_00-{len(self.jobs)}"
         kept = {key: body[key] for key in ("name", "clientRequestId")}
-        self.jobs[job] = {**kept, "id": job, "currentState": "JOB_STATE_RUNNING"}
+        self.jobs[job] = {**kept, "id": job, "currentState": f"JOB_STATE_{self.fate}"}
         return self.jobs[job]
 
     def _list(self, query: dict[str, list[str]]) -> list[dict[str, Any]]:
@@ -115,7 +123,9 @@ class FakeDataflow:
 
 @contextmanager
 def serving_fake() -> Iterator[FakeDataflow]:
-    """Starts a fake on loopback."""
+    """Starts a fake on loopback; what this process asked others before is asked again."""
+    dataflow._require_service.cache_clear()
+    dataflow._require_bucket.cache_clear()
     found = FakeDataflow()
 
     class Handler(BaseHTTPRequestHandler):
@@ -134,6 +144,28 @@ def serving_fake() -> Iterator[FakeDataflow]:
 
     with answering(Handler) as found.port:
         yield found
+
+
+def write_job(folder: Path, buckets: ObjectStore, service: FakeDataflow) -> Path:
+    """Writes a job whose input is in a bucket and whose model is on this machine.
+
+    The bucket has the folder's name; that of `temp_location` is `staging`.
+    """
+    address = buckets.make_bucket(folder.name.replace("_", "-").lower()[-40:].strip("-"))
+    path = factory.write_job(folder)
+    for shard in (folder / "in").iterdir():
+        Store(address).write(f"in/{shard.name}", shard.read_bytes())
+    changes = {
+        "input.path": f"{address}/in",
+        "output.path": f"{address}/out",
+        "runtime": {
+            "engine": "dataflow",
+            "dataflow": {**SECTION, "temp_location": "gs://staging/temp"},
+            "options": {"dataflow_endpoint": service.endpoint},
+        },
+    }
+    factory.change_job(folder, changes)
+    return path
 
 
 def staged(body: dict[str, Any]) -> beam_runner_api_pb2.Pipeline:

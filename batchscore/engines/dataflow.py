@@ -27,6 +27,7 @@ from batchscore.engines.dataflow_rest import (
     root_of,
     state_of,
 )
+from batchscore.engines.dataflow_template import TemplateLaunch, is_launched, launch_of, unleft
 from batchscore.engines.dataflow_vms import arranged, count_vms
 from batchscore.engines.flags import as_flags, parse_flags
 from batchscore.engines.protocol import Build, Handle, Metrics
@@ -73,7 +74,6 @@ _REQUIRED = {
 }
 """Beam's options that must be there, with the key of the section that sets them."""
 _UNSUPPORTED = (
-    "template_location",
     "dataflow_job_file",
     "update",
     "create_from_snapshot",
@@ -85,6 +85,8 @@ _FIRST_LOOK_S, _MOST_LOOK_S = 0.25, 10.0
 _UNHEARD_S = 300.0
 # The service tells why a job failed some time after it has failed.
 _LATE_S = 40.0
+# A launcher that is to leave does so within a second.
+_LEAVE_S = 30.0
 _TROUBLE_S = 15.0
 
 
@@ -106,11 +108,19 @@ class DataflowJob(Background):
         request: Makes what the service is sent.
         root: Address of the project's jobs.
         name: Of the job.
+        launch: What Dataflow's launcher of flex templates says of the job, if it starts it.
     """
 
-    def __init__(self, request: Callable[[], JobRequest], root: str, name: str) -> None:
+    def __init__(
+        self,
+        request: Callable[[], JobRequest],
+        root: str,
+        name: str,
+        launch: TemplateLaunch | None = None,
+    ) -> None:
         super().__init__(lambda _: self._follow(request()))
         self._root, self._job_name, self._asked = root, name, time.monotonic()
+        self._launch = launch
 
     def trouble(self) -> str | None:
         """Asks Dataflow what its job met last, at most once in some seconds."""
@@ -123,6 +133,11 @@ class DataflowJob(Background):
         from batchscore.engines.dataflow_job import listed_updates
 
         request.stage()
+        if self._launch is not None:
+            request.describe(self._launch)
+            self.job = self._launch.job
+            time.sleep(_LEAVE_S)
+            raise unleft(self._launch)
         job = create_job(self._root, request.body)
         self.note_job(_Cancelled(self._root, job, self._job_name))
         self.job = job
@@ -199,7 +214,8 @@ class DataflowEngine:
         found = _parsed(flags)
         _require_library()
         _require_bucket(found.temp_location)
-        _require_service(_root(found))
+        if launch_of(found) is None:  # else Dataflow has the job, and the VM may not list jobs
+            _require_service(_root(found))
 
     def place(self, plan: Plan, units: Sequence[Unit]) -> Plan:
         """Returns the plan with the processes of all VMs, and the threads of each."""
@@ -219,7 +235,8 @@ class DataflowEngine:
     def submit(self, build: Build, plan: Plan, flags: Sequence[str]) -> Handle:
         """Stages the pipeline and creates the job, on a thread."""
         found = _parsed(flags)
-        root, name = _root(found), self._name(plan)
+        root, launch = _root(found), launch_of(found)
+        name = self._name(plan, launch)
         if cancelled := cancel_others(root, f"{_slice_name(plan)}-"):
             _log.warning(
                 "engine dataflow: cancelled %s of earlier runs whose launchers are gone",
@@ -232,13 +249,16 @@ class DataflowEngine:
 
             return describe_job(build, [*_for_vms(flags), *ours])
 
-        handle = DataflowJob(request, root, name)
+        handle = DataflowJob(request, root, name, launch)
         handle.start()
         return handle
 
     def submission(self, plan: Plan, flags: Sequence[str]) -> Submission | None:
-        """Returns the name and the address by which the job is found."""
-        return Submission(self.name, name=self._name(plan), address=_root(_parsed(flags)))
+        """Returns the name and the address by which the job is found, and its id if it has one."""
+        found = _parsed(flags)
+        launch = launch_of(found)
+        job = launch.job if launch is not None else ""
+        return Submission(self.name, job, self._name(plan, launch), _root(found))
 
     def job_state(self, submission: Submission) -> JobState:
         """Asks Dataflow."""
@@ -252,14 +272,17 @@ class DataflowEngine:
         """Cancels the job; by its name if it has no id yet."""
         return cancel_job(submission.address, submission.job, submission.name)
 
-    def _name(self, plan: Plan) -> str:
+    def _name(self, plan: Plan, launch: TemplateLaunch | None) -> str:
         """Returns what Dataflow calls the job."""
-        return f"{_slice_name(plan)}-{self._command}"
+        return launch.name if launch is not None else f"{_slice_name(plan)}-{self._command}"
 
 
 def _parsed(flags: Sequence[str]) -> argparse.Namespace:
     """Returns the values of Beam's options; see `DataflowEngine.parse_flags`."""
-    found = parse_flags(flags, _OURS, "dataflow", ())
+    ours = {**_OURS}
+    if is_launched(flags):
+        del ours["job_name"]
+    found = parse_flags(flags, ours, "dataflow", ())
     for option, key in _REQUIRED.items():
         if not getattr(found, option):
             raise InvalidError(f"engine dataflow: {_SECTION}.{key} is not set; set it")
@@ -269,6 +292,7 @@ def _parsed(flags: Sequence[str]) -> argparse.Namespace:
                 f"Beam option '--{option}': engine dataflow creates a batch job itself, and would "
                 "ignore it; take it out"
             )
+    launch_of(found)
     if not re.fullmatch(BUCKET, found.temp_location):
         # Beam would take a bucket of its own choice.
         raise InvalidError(

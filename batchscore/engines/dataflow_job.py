@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from batchscore.engines.beam_private import dataflow_description, dataflow_job
+from batchscore.engines.dataflow_template import DESCRIPTION, TemplateLaunch
 from batchscore.engines.protocol import Build, Metrics
 from batchscore.storage.store import Store
 from batchscore.system.beam_import import beam
@@ -40,6 +41,11 @@ class JobRequest:
     def stage(self) -> None:
         """Puts the pipeline where the request says."""
         Store(self.folder).write(PIPELINE, self.pipeline, flush=False)
+
+    def describe(self, launch: TemplateLaunch) -> None:
+        """Puts the request where Dataflow's launcher of flex templates looks for it."""
+        body = json.dumps(self.body).encode()
+        Store(launch.folder).write(DESCRIPTION, body, flush=False)
 
 
 def describe_job(build: Build, flags: Sequence[str]) -> JobRequest:

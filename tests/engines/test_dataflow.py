@@ -12,15 +12,21 @@ from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.portability.fn_api_runner import translations
 
 from batchscore.commands.prepared import all_flags
-from batchscore.engines import dataflow
 from batchscore.engines.dataflow import DataflowEngine
 from batchscore.errors import InvalidError, JobFileError
 from batchscore.job import load_job
 from batchscore.pipeline import build
 from batchscore.plan import make_plan, settle
-from batchscore.storage.store import Store
 from tests import factory
-from tests.dataflows import SECTION, FakeDataflow, options_of, run_staged, serving_fake, staged
+from tests.dataflows import (
+    SECTION,
+    FakeDataflow,
+    options_of,
+    run_staged,
+    serving_fake,
+    staged,
+    write_job,
+)
 from tests.servers import ObjectStore, running
 from tests.waiting import wait_until
 
@@ -39,8 +45,6 @@ def buckets() -> Iterator[ObjectStore]:
 @pytest.fixture
 def service() -> Iterator[FakeDataflow]:
     """A service that knows no job yet."""
-    dataflow._require_service.cache_clear()
-    dataflow._require_bucket.cache_clear()
     with serving_fake() as found:
         yield found
 
@@ -48,22 +52,7 @@ def service() -> Iterator[FakeDataflow]:
 @pytest.fixture
 def job(buckets: ObjectStore, service: FakeDataflow, tmp_path: Path) -> Path:
     """A job file of this engine, whose input is in a bucket and whose model is on this machine."""
-    name = tmp_path.name.replace("_", "-").lower()[-40:].strip("-")
-    address = buckets.make_bucket(name)
-    path = factory.write_job(tmp_path)
-    for shard in (tmp_path / "in").iterdir():
-        Store(address).write(f"in/{shard.name}", shard.read_bytes())
-    changes = {
-        "input.path": f"{address}/in",
-        "output.path": f"{address}/out",
-        "runtime": {
-            "engine": "dataflow",
-            "dataflow": {**SECTION, "temp_location": "gs://staging/temp"},
-            "options": {"dataflow_endpoint": service.endpoint},
-        },
-    }
-    factory.change_job(tmp_path, changes)
-    return path
+    return write_job(tmp_path, buckets, service)
 
 
 def _submitted(job: Path, service: FakeDataflow, **section: Any) -> dict[str, Any]:
@@ -248,7 +237,8 @@ def test_a_job_that_fails_is_an_error_with_its_reason(job: Path, service: FakeDa
     [
         (["--setup_file=x"], "the image of runtime.dataflow.image sets it"),
         (["--dry_run=False"], "--dry_run"),
-        (["--template_location=gs://staging/t"], "creates a batch job itself, and would ignore it"),
+        (["--template_location=gs://staging/t"], "classic templates are not supported"),
+        (["--dataflow_job_file=x"], "creates a batch job itself, and would ignore it"),
         (["--num_workers=3"], "runtime.dataflow.vms sets it"),
         (["--experiments=no_use_multiple_sdk_containers"], "runtime.dataflow.processes sets it"),
         (["--dataflow_service_options=worker_accelerator=type:x"], "set runtime.dataflow.acceler"),

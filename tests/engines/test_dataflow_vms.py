@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 from batchscore.engines.dataflow_vms import Machine, arrange, count_vms, machine_of
 from batchscore.errors import InvalidError
 from batchscore.job.dataflow_section import Dataflow
+from batchscore.messages.wording import counted
+from tests.pages import page
 
 GB = 10**9
 
@@ -78,3 +81,21 @@ def test_no_vm_is_without_a_unit(processes: int, units: int, most: int) -> None:
     assert 1 <= found <= most
     assert found == 1 or (found - 1) * processes < units
     assert found == most or found * processes >= units
+
+
+def test_the_table_of_machine_types_is_what_is_arranged() -> None:
+    """Processes, threads, copies of the model and memory of docs/dataflow.md are those of a job."""
+    row = r"^\| `([\w-]+)`(?: with `([\w-]+)`)? \| (\d+), (\d+) GB \| (.+) \| (.+) \|$"
+    found = re.findall(row, page("docs/dataflow.md"), re.M)
+    assert len(found) == 4
+    for machine, gpu, cpus, memory, *cells in found:
+        assert machine_of(machine) == Machine(int(cpus), float(memory))
+        section = Dataflow(machine_type=machine, accelerator=gpu or None)
+        for cell, model_bytes in zip(cells, (GB // 10, 2 * GB), strict=True):
+            vm = arrange(section, model_bytes)
+            threads = f" of {counted(vm.threads, 'thread')}"
+            copies = counted(vm.processes, "copy")
+            expected = (
+                f"{counted(vm.processes, 'process')}{threads}, {copies}, {vm.needs_gb:.1f} GB"
+            )
+            assert cell == expected, machine

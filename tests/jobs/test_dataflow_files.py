@@ -8,6 +8,7 @@ import batchscore
 from batchscore.engines.beam_version import TESTED
 from batchscore.engines.dataflow import DataflowEngine
 from batchscore.job import load_job
+from jobs.dataflow import launch
 from tests.pages import ROOT
 
 FOLDER = ROOT / "jobs/dataflow"
@@ -30,4 +31,31 @@ def test_the_image_has_beams_program_of_the_tested_version() -> None:
     assert beam == TESTED
     assert f"ARG PYTHON={python}\n" in (ROOT / "Dockerfile").read_text()
     assert "COPY --from=beam /opt/apache/beam /opt/apache/beam" in text
+    assert "ENV RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT=1\n" in text
     assert text.rstrip().splitlines()[-2] == 'ENTRYPOINT ["/opt/apache/beam/boot"]'
+
+
+def test_the_image_launches_the_template() -> None:
+    """It has Google's launcher for its Python, the program and its parameters, in one folder."""
+    text = (FOLDER / "Dockerfile").read_text()
+    (python,) = re.findall(r"beam_python([0-9.]+)_sdk", text)
+    assert f"/python{python.replace('.', '')}-template-launcher-base:" in text
+    program = "/opt/google/dataflow/python_template_launcher"
+    assert f"COPY --from=launcher {program} {program}\n" in text
+    (folder,) = re.findall(
+        r"^COPY jobs/dataflow/launch.py jobs/dataflow/metadata.json (.*)/$", text, re.M
+    )
+    assert f"ENV FLEX_TEMPLATE_PYTHON_PY_FILE={folder}/launch.py\n" in text
+    assert launch.METADATA.parent == FOLDER
+    sent = (ROOT / ".dockerignore").read_text().splitlines()
+    assert {"!jobs/dataflow/launch.py", "!jobs/dataflow/metadata.json"} <= {*sent}
+    assert not re.search(r"^ENV FLEX_TEMPLATE_PYTHON_(REQUIREMENTS|SETUP)_FILE", text, re.M)
+
+
+def test_the_readme_has_the_parameters_of_the_template() -> None:
+    """Its table names each, and which are needed."""
+    text = (FOLDER / "README.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (yes)? ?\| ", text, re.M)
+    assert dict(rows) == {
+        each["name"]: "" if each.get("isOptional") else "yes" for each in launch.parameters()
+    }
