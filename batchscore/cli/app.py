@@ -258,6 +258,8 @@ def _set_up_logging(debug: bool) -> None:
         handler.addFilter(json_lines.is_news)
     level = logging.INFO if debug or is_json else logging.ERROR
     logging.basicConfig(handlers=[handler], level=level)
+    if is_json:
+        logging.captureWarnings(True)
     logging.getLogger("batchscore").setLevel(logging.INFO if debug else logging.WARNING)
     if not debug:
         # What Beam warns of here is its own business; what goes wrong comes as an error.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import logging
 import os
@@ -11,19 +12,22 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any, TextIO
 
 from batchscore.messages.addresses import redacted_text
 from batchscore.system import stderr_pump
+from batchscore.system.thread_lines import ThreadLines
 
 ENVIRONMENT = "BATCHSCORE_LOG_FORMAT"
 JSON, TEXT = "json", "text"
 _LEVELS = {"WARNING": "WARNING", "INFO": "INFO", "WAITING": "INFO"}
 _MARKED = re.compile(r"([A-Z]{4,12})  (?=\S)")
 _LINE_CHARACTERS = 64_000
+# The pipe that a process of its own reads, as `DEVICE:INODE`, for the processes that have it too.
+_PIPE = "BATCHSCORE_LOG_PIPE"
 _PATIENCE_SECONDS = 2.0
 
 # What they tell at the level INFO is of no use to the user of a job.
@@ -37,6 +41,7 @@ _thread = threading.local()
 _unit: list[Callable[[], str]] = []
 # The file descriptor that a process of its own reads, if there is one.
 _pumped: list[int] = []
+_numbers = itertools.count()
 
 
 def is_news(record: logging.LogRecord) -> bool:
@@ -121,7 +126,8 @@ class JsonStream(io.TextIOBase):
 
     def __init__(self, stream: TextIO, source: str) -> None:
         super().__init__()
-        self._stream, self._source, self._line = stream, source, ""
+        self._stream, self._source = stream, source
+        self._lines = ThreadLines(_LINE_CHARACTERS)
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
@@ -138,10 +144,8 @@ class JsonStream(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Writes the lines that are complete; the rest waits for its end."""
-        *lines, rest = (self._line + text).split("\n")
-        self._line = rest[-_LINE_CHARACTERS:]
-        for line in lines:
-            self._put(line)
+        for message in _messages(self._lines.complete(text)):
+            self._put(message)
         return len(text)
 
     def flush(self) -> None:
@@ -150,15 +154,69 @@ class JsonStream(io.TextIOBase):
 
     def finish(self) -> None:
         """Writes what has no line break yet."""
-        line, self._line = self._line, ""
-        self._put(line)
+        for line in self._lines.finish():
+            self._put(line)
 
-    def _put(self, line: str) -> None:
-        if not line.strip():
+    def _put(self, message: str) -> None:
+        if not message.strip():
             return
-        if not is_json_line(line):
-            line = json_line(time.time(), *_kind(line, self._source), redacted_text(line))
-        self._stream.write(f"{line}\n")
+        if not is_json_line(message):
+            kind = _kind(message, self._source)
+            message = json_line(time.time(), *kind, redacted_text(message))
+        number = _descriptor(self._stream)
+        if number is not None and _is_pumped(number):
+            _send(number, message)
+        else:
+            self._stream.write(f"{message}\n")
+
+
+def _messages(lines: Iterable[str]) -> Iterator[str]:
+    """Joins the lines of a message of the command, which begins with a status."""
+    message: list[str] = []
+    for line in lines:
+        is_more = message and not (_MARKED.match(line) or is_json_line(line))
+        if message and not is_more:
+            yield "\n".join(message)
+            message = []
+        if is_more or _MARKED.match(line):
+            message.append(line)
+        else:
+            yield line
+    if message:
+        yield "\n".join(message)
+
+
+def show(line: str) -> None:
+    """Writes a line to the descriptor of standard error, though other processes write there too."""
+    with suppress(ValueError):
+        _send(2, line)
+
+
+def _send(number: int, line: str) -> None:
+    """Writes a line to a descriptor so that no other line is mixed with it."""
+    data = line.encode(errors="backslashreplace")
+    name = f"{os.getpid()}-{next(_numbers)}"
+    with suppress(OSError):  # nobody reads it any more
+        for each in stderr_pump.pieces(data, name) if _is_pumped(number) else [data + b"\n"]:
+            os.write(number, each)
+
+
+def _descriptor(stream: TextIO) -> int | None:
+    with suppress(OSError, ValueError):
+        return stream.fileno()
+    return None
+
+
+def _is_pumped(number: int) -> bool:
+    """Tells whether what is written to a descriptor reaches the process that wraps lines."""
+    with suppress(OSError):
+        return os.environ.get(_PIPE) == _identity(number)
+    return False
+
+
+def _identity(number: int) -> str:
+    found = os.fstat(number)
+    return f"{found.st_dev}:{found.st_ino}"
 
 
 def is_json_line(line: str) -> bool:
@@ -216,6 +274,7 @@ class WrappedStderr:
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
             )
+            os.environ[_PIPE] = _identity(write)
             os.dup2(write, number)
             os.close(read)
             os.close(write)
@@ -237,6 +296,7 @@ class WrappedStderr:
             return
         with suppress(OSError, ValueError, subprocess.TimeoutExpired):
             number = _pumped.pop()
+            os.environ.pop(_PIPE, None)
             os.write(number, stderr_pump.END)
             os.dup2(self._saved, number)
             os.close(self._saved)

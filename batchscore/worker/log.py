@@ -19,6 +19,7 @@ from batchscore.runs.failures import tell_of_failures
 from batchscore.runs.progress import current_unit
 from batchscore.runs.worker_logs import MOST_BYTES, LogLine, WorkerLog, has_room, write_log
 from batchscore.system import json_lines
+from batchscore.system.thread_lines import ThreadLines
 from batchscore.worker.spec import RunSpec
 
 _EVERY_SECONDS = 5.0
@@ -77,7 +78,7 @@ class KeptLog(logging.Handler):
         message = message.encode(errors="backslashreplace").decode()
         line = LogLine(at, level, source, message, unit=current_unit())
         if json_lines.is_wanted():
-            _show(json_lines.json_line(at, level, source, message))
+            json_lines.show(json_lines.json_line(at, level, source, message))
         with self._guard:
             self._noted += 1
             if self._lines and _is_alike(self._lines[-1], line):
@@ -133,18 +134,14 @@ class _Printed:
 
     def __init__(self, stream: TextIO, source: str, level: str) -> None:
         self._stream, self._source, self._level = stream, source, level
-        self._line = ""
-        self._lock = threading.Lock()
+        self._lines = ThreadLines(2 * _LINE_CHARACTERS)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
         """Writes to the stream, and notes the lines that are complete."""
-        with self._lock:
-            *lines, rest = (self._line + text).split("\n")
-            self._line = rest[: 2 * _LINE_CHARACTERS]
-        for line in lines:
+        for line in self._lines.complete(text):
             if line.strip() and _kept is not None:
                 _kept.note(time.time(), self._level, self._source, redacted_text(line))
         # A line that is noted has been shown as an object.
@@ -154,12 +151,6 @@ class _Printed:
         """Writes several texts."""
         for line in lines:
             self.write(line)
-
-
-def _show(line: str) -> None:
-    """Writes a line to standard error as a whole, though other processes write there too."""
-    with suppress(OSError, ValueError):
-        os.write(2, f"{line}\n".encode())
 
 
 _starting = threading.Lock()
@@ -177,6 +168,7 @@ def keep_log(spec: RunSpec) -> None:
             _hold_levels(root)
             sys.stdout = _Printed(sys.stdout, "stdout", "INFO")
             sys.stderr = _Printed(sys.stderr, "stderr", "WARNING")
+            logging.captureWarnings(json_lines.is_wanted())
         else:
             save_log()
             root.removeHandler(_kept)

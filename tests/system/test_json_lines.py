@@ -7,12 +7,16 @@ import json
 import logging
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -27,11 +31,13 @@ from tests.waiting import wait_until
 LOUD = """import logging
 import os
 import time
+import warnings
 
 
 def loud(batch):
     print("printed")
     logging.getLogger("features").warning("from s3://key:secret@bucket/x\\nsecond line")
+    warnings.warn("odd\\nvalues")
     os.write(2, b"native\\n")
     time.sleep(float(os.environ.get("SECONDS_A_BATCH", "0")))
     return batch
@@ -127,9 +133,97 @@ def test_every_line_of_any_text_is_one_object(lines: list[str]) -> None:
     """Whatever it holds, and however it is cut; empty ones are left out."""
     text = "\n".join(lines)
     found = written(text)
-    assert [each["message"] for each in found] == [
-        line for line in text.split("\n") if line.strip() and not line.startswith('{"time"')
+    assert "\n".join(each["message"] for each in found) == "\n".join(
+        line for line in text.split("\n") if line.strip()
+    )
+
+
+def test_a_message_of_the_command_is_one_object() -> None:
+    """Its further lines say what is wrong, too; the next status begins another one."""
+    found = written("INVALID  job.yaml: a\njob.yaml: b\nWARNING  c\n")
+    assert [(each["level"], each["message"]) for each in found] == [
+        ("ERROR", "INVALID  job.yaml: a\njob.yaml: b"),
+        ("WARNING", "WARNING  c"),
     ]
+
+
+def test_what_threads_write_at_once_stays_apart() -> None:
+    """Though each writes its text and its line break by themselves."""
+    out = io.StringIO()
+    stream = json_lines.JsonStream(out, "stderr")
+    barrier = threading.Barrier(2)
+
+    def write(name: str) -> None:
+        for _ in range(20):
+            barrier.wait(10)
+            stream.write(name)
+            barrier.wait(10)
+            stream.write("\n")
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(write, ["one", "two"]))
+    found = [json.loads(line)["message"] for line in out.getvalue().splitlines()]
+    assert Counter(found) == {"one": 20, "two": 20}
+
+
+@given(st.lists(st.lists(st.integers(1, 3 * 4096), max_size=3), max_size=4), st.randoms())
+def test_pieces_of_lines_are_put_together(sizes: list[list[int]], random: Random) -> None:
+    """However those of several writers are mixed; no piece is longer than a pipe takes at once."""
+    lines = [
+        [f"{w}-{n}:{'x' * size}".encode() for n, size in enumerate(s)] for w, s in enumerate(sizes)
+    ]
+    left = [
+        [piece for n, line in enumerate(mine) for piece in stderr_pump.pieces(line, f"{w}-{n}")]
+        for w, mine in enumerate(lines)
+    ]
+    assert all(len(piece) <= select.PIPE_BUF for mine in left for piece in mine)
+    found, whole = stderr_pump.Pieces(), list[bytes]()
+    while left := [mine for mine in left if mine]:
+        for raw in random.choice(left).pop(0).split(b"\n"):
+            line = found.whole(raw + b"\n")
+            whole += [line.strip()] if line is not None and line.strip() else []
+    assert sorted(whole) == sorted(line for mine in lines for line in mine)
+    assert found.rests() == []
+
+
+def test_long_lines_of_many_writers_reach_the_pipe_whole() -> None:
+    """Also those of a writer that was killed in the middle, as far as they came."""
+    command = [sys.executable, "-I", "-S", stderr_pump.__file__]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as pump:
+        assert pump.stdin is not None
+        number = pump.stdin.fileno()
+
+        def write(writer: int) -> None:
+            for each in range(20):
+                line = json_lines.json_line(0.0, "INFO", "x", f"{writer}-{each} " + "ü" * 5_000)
+                for piece in stderr_pump.pieces(line.encode(), f"{writer}-{each}"):
+                    os.write(number, piece)
+
+        with ThreadPoolExecutor(5) as pool:
+            done = pool.map(write, range(4))
+            # It reads while they write: a pipe is full after a few lines.
+            reading = pool.submit(lambda: [next(iter(pump.stdout or ())) for _ in range(80)])
+            list(done)
+            lines = reading.result()
+        os.write(number, next(stderr_pump.pieces(b"cut " * 5_000, "killed")))
+        rest, _ = pump.communicate(timeout=20)
+    found = [json.loads(line) for line in lines]
+    assert {each["logger"] for each in found} == {"x"}
+    assert all(each["message"].endswith(" " + "ü" * 5_000) for each in found)
+    assert json.loads(rest)["message"].startswith("cut cut ")
+
+
+def test_a_pipe_that_nobody_reads_stops_no_writer() -> None:
+    """As after `2>&1 | head`: the rest is read and dropped."""
+    command = [sys.executable, "-I", "-S", stderr_pump.__file__]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as pump:
+        assert pump.stdout is not None
+        assert pump.stdin is not None
+        pump.stdout.close()
+        for _ in range(50):
+            pump.stdin.write(b"x" * 5_000 + b"\n")
+            pump.stdin.flush()
+        pump.stdin.write(stderr_pump.END)
 
 
 def test_a_line_that_is_an_object_already_is_passed_on() -> None:
@@ -141,6 +235,8 @@ def test_a_line_that_is_an_object_already_is_passed_on() -> None:
     assert second["message"] == broken
     (first, second) = pumped(f"{ours}\n{broken}".encode())
     assert (first["message"], second["message"]) == ("hello", broken)
+    (forged,) = written('{"time": "now", "run": "r"}')
+    assert forged["message"] == '{"time": "now", "run": "r"}'
 
 
 def test_what_native_code_writes_is_wrapped_with_what_is_known() -> None:
@@ -199,7 +295,11 @@ def test_all_that_a_run_writes_to_standard_error_is_objects(tmp_path: Path, work
     name = out.split()[2]
     mine = [each for each in found if each.get("run") == name]
     warned = [each for each in mine if each["level"] == "WARNING"]
-    assert {each["message"] for each in warned} == {"from s3://***@bucket/x\nsecond line"}
+    said = {each["message"] for each in warned if each["logger"] == "features"}
+    assert said == {"from s3://***@bucket/x\nsecond line"}
+    # Python shows a warning of one place once, here before the run has its name.
+    (odd, *_) = [each["message"] for each in found if each["logger"] == "py.warnings"]
+    assert "UserWarning: odd\nvalues" in odd
     assert all(each["slice"] == "small" and each["unit"] for each in warned)
     assert {each["message"] for each in mine} >= {"printed", "native"}
 
