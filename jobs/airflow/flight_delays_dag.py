@@ -154,8 +154,9 @@ class DecideOperator(BatchscoreOperator):
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Act on the answer; discarding ends the DAG run without a published asset."""
-        run = context["ti"].xcom_pull(task_ids="score")["run"]
-        command, who = chosen(context["ti"].xcom_pull(task_ids="ask"))
+        scored = context["ti"].xcom_pull(task_ids="score")
+        run = scored["run"]
+        command, who = chosen(context["ti"].xcom_pull(task_ids="ask"), scored)
         where = [job_file(), run, *day_options(context)]
         try:
             return self.summarize([command, *where, "--reason", f"{who} in Airflow"])
@@ -202,12 +203,22 @@ def day_options(context: Any) -> list[str]:
     return ["--param", f"date={day_of(context)}"]
 
 
-def chosen(answer: dict[str, Any] | None) -> tuple[str, str]:
-    """Return the command that a person chose, and the person's name."""
+def chosen(answer: dict[str, Any] | None, scored: dict[str, Any]) -> tuple[str, str]:
+    """Return the command that a person chose for this run, and the person's name.
+
+    Airflow keeps the answer about an earlier run, made before `score` was cleared, if `ask` is
+    marked as a success by hand.
+    """
     if not answer:
         raise AirflowFailException(
             "Nobody answered: `ask` has no answer, as when it is marked as a success by hand. "
             "Clear `ask`, and answer it."
+        )
+    at: datetime = answer["responded_at"]
+    if at < datetime.fromisoformat(scored["started"]):
+        raise AirflowFailException(
+            f"The answer of {at:%Y-%m-%d %H:%M:%S} is about an earlier run: {scored['run']} began "
+            f"at {scored['started']}. Clear `ask`, and answer it."
         )
     who = (answer.get("responded_by_user") or {}).get("name") or "somebody"
     return answer["chosen_options"][0].lower(), who
@@ -230,7 +241,7 @@ def summary(printed: IO[str], code: int) -> dict[str, Any]:
             f"Make room in {tempfile.gettempdir()}, the folder of temporary files."
         ) from error
     drift = document.get("drift") or {}
-    facts = {key: document.get(key) for key in ("run", "status", "slice", "rows")}
+    facts = {key: document.get(key) for key in ("run", "status", "slice", "rows", "started")}
     decided = next((c for c, key in DECISIONS.items() if document.get(key)), None)
     found = {"verdict": drift.get("verdict"), "decided": decided, "held_by": held_by(document)}
     return {**facts, **found, "exit_code": code}

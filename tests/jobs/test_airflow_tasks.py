@@ -27,6 +27,7 @@ esac
 """
 TASKS = """
 import json, os
+from datetime import datetime
 from types import SimpleNamespace
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from flight_delays_dag import BatchscoreOperator, DecideOperator, ReportOperator, PUBLISHED, day_of
@@ -42,12 +43,15 @@ def end(call, *arguments, **more):
         return [type(error).__name__, str(error)]
 def step(command, kind=BatchscoreOperator):
     return kind(task_id=command, command=command)
-def answered(choice):
-    answer = {"chosen_options": [choice], "responded_by_user": {"name": "ines"}}
-    return end(step("decide", DecideOperator).execute, context(score={"run": "R1"}, ask=answer))
+def answered(choice, at="2026-11-21T09:00:00+00:00"):
+    answer = {"chosen_options": [choice], "responded_by_user": {"name": "ines"},
+              "responded_at": datetime.fromisoformat(at)}
+    scored = {"run": "R1", "started": "2026-11-21T08:00:00.5+00:00"}
+    return end(step("decide", DecideOperator).execute, context(score=scored, ask=answer))
 found = {"much": step("run").execute(context()), "long": end(step("check").execute, context())}
 found["cut"] = end(step("cut").execute, context())
 found["again"], found["other"] = answered("Release"), answered("Discard")
+found["earlier"] = answered("Release", "2026-11-21T07:59:59+00:00")
 found["nobody"] = end(step("decide", DecideOperator).execute, context(score={"run": "R1"}))
 left = {"decide": {"run": "R1", "status": "discarded"},
         "score": {"run": "R2", "status": "published", "slice": "s"}}
@@ -123,6 +127,13 @@ def test_a_decision_of_an_earlier_try_counts(found: dict[str, Any]) -> None:
     assert found["other"][0] == "AirflowFailException"
     assert "batchscore discard ended with exit code 2" in found["other"][1]
     assert "Clear `ask`" in found["nobody"][1]
+
+
+def test_an_answer_about_an_earlier_run_is_refused(found: dict[str, Any]) -> None:
+    """It may be left where `score` was cleared and `ask` marked as a success by hand."""
+    kind, message = found["earlier"]
+    assert kind == "AirflowFailException"
+    assert "is about an earlier run: R1 began at 2026-11-21T08:00:00.5+00:00" in message
 
 
 def test_the_report_is_of_the_run_that_was_scored_last(found: dict[str, Any]) -> None:
