@@ -65,7 +65,11 @@ def test_a_comparison_ends_with_its_verdict(months: tuple[Path, Path], tmp_path:
     [
         ("--columns", "same"),
         ("--alpha", "0.01", "--columns", "same,same"),
-        [w for m in ("psi", "ks", "w1", "tail") for w in ("--threshold", f"{m}=null,null")],
+        [
+            w
+            for m in ("psi", "ks", "w1", "tail", "beyond")
+            for w in ("--threshold", f"{m}=null,null")
+        ],
     ],
 )
 def test_what_is_judged_can_be_said(months: tuple[Path, Path], options: tuple[str, ...]) -> None:

@@ -147,7 +147,9 @@ def test_thresholds_are_honoured() -> None:
     strict = Rules(column_thresholds={"x": {"w1": Thresholds(0.01, 0.1)}})
     drift = compared(*sides, strict)
     assert (aspect(drift, "x").verdict, aspect(drift, "y").verdict) == ("fail", "warn")
-    off = Rules(thresholds=dict.fromkeys(("psi", "ks", "w1", "tail"), NOTHING))
+    off = Rules(
+        thresholds=dict.fromkeys(("psi", "ks", "w1", "tail", "beyond", "distinct"), NOTHING)
+    )
     assert compared(*sides, off).verdict == "ok"
     assert compared(*sides, off).comparisons == 2
     js = Rules(thresholds={"js": Thresholds(0.01, 0.05)})
@@ -161,7 +163,7 @@ def test_only_the_judged_columns_count() -> None:
         profile(x=normal(2, 3000), y=normal(2, 3000, 1)),
     )
     drift = compared(*sides, Rules(columns=frozenset({"x"})))
-    assert (drift.verdict, drift.comparisons) == ("ok", 5)
+    assert (drift.verdict, drift.comparisons) == ("ok", 7)
     assert not aspect(drift, "y").judged
     assert aspect(drift, "y").verdict == "fail"
     assert drift.aspects[-1].column == "y"
@@ -174,7 +176,7 @@ def test_the_level_is_shared_by_all_tests() -> None:
     assert floors[0] is not None
     assert floors[1] is not None
     assert floors[0] < floors[1]
-    assert floors[1] == pytest.approx(np.sqrt(-np.log(0.001 / 200 / 2) / 2 * 2 / 500))
+    assert floors[1] == pytest.approx(np.sqrt(-np.log(0.001 / 280 / 2) / 2 * 2 / 500))
 
 
 def test_columns_that_are_gone_fail_and_added_ones_are_listed() -> None:

@@ -10,6 +10,7 @@ from batchscore.drift.measures import (
     of_categories,
     of_nulls,
     of_numbers,
+    of_ranges,
     of_spikes,
     of_vectors,
 )
@@ -21,6 +22,7 @@ MEASURES: dict[str, MeasureSpec] = {
     for each in (
         *binned.MEASURES,
         *of_numbers.MEASURES,
+        *of_ranges.MEASURES,
         *of_spikes.MEASURES,
         *of_categories.MEASURES,
         *of_vectors.MEASURES,

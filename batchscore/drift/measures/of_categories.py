@@ -27,7 +27,8 @@ from batchscore.drift.measures.declaration import Difference, Kind, MeasureSpec
 from batchscore.drift.measures.noise import normal_floor
 from batchscore.drift.measures.shares import compare_shares, percent
 
-_FREQUENT, _RISE = 0.01, 3  # a category with this share that has become so many times as frequent
+# A category with this share that has become so many times as frequent, or of a rate as rare.
+_FREQUENT, _TIMES, _RATE = 0.002, 3, 2
 _DIGITS = 12  # beyond them changes are alike
 _LARGEST, _LEAST = 10, 0.01  # so many changes of so much are tested next to the largest, and rises
 
@@ -82,21 +83,24 @@ def _unseen(sides: CategorySides) -> Iterator[Difference]:
 
 
 def _category(sides: CategorySides) -> Iterator[Difference]:
-    """Yields the largest changes, the largest first, and categories that became frequent."""
+    """Yields the largest changes, the largest first, and all that became frequent or rare."""
     changes = category_changes(sides.aligned)
-    change_c = np.abs(changes.q_share_c - changes.p_share_c)
-    risen_c = (changes.q_share_c >= _FREQUENT) & (changes.q_share_c >= _RISE * changes.p_share_c)
+    p_c, q_c = changes.p_share_c, changes.q_share_c
+    change_c = np.abs(q_c - p_c)
+    times_c = (q_c >= _FREQUENT) & (q_c >= _TIMES * p_c)
+    if p_c.size <= _RATE:  # of many values seasons make some rare
+        times_c |= (p_c >= _FREQUENT) & (p_c >= _TIMES * q_c)
     # Of two values one changes as much as the other: a rate is that of the rarer one.
     largest_c = np.lexsort((-changes.q_c, changes.p_c, -np.round(change_c, _DIGITS)))
-    tested_c = risen_c[largest_c]
+    tested_c = times_c[largest_c]
     tested_c[:_LARGEST] |= change_c[largest_c[:_LARGEST]] >= _LEAST
     tested_c[0] = True
     for cell in largest_c[tested_c].tolist():
         label = sides.label(int(changes.cell_c[cell]))
-        yield _change(changes, cell, label, bool(risen_c[cell]))
+        yield _change(changes, cell, label, bool(times_c[cell]))
 
 
-def _change(changes: CategoryChanges, cell: int, label: str, risen: bool) -> Difference:
+def _change(changes: CategoryChanges, cell: int, label: str, many_times: bool) -> Difference:
     p, q, cells = int(changes.p_c[cell]), int(changes.q_c[cell]), changes.cell_c.size
     found = compare_shares(p, changes.n, q, changes.m)
     assert found.chance is not None
@@ -105,18 +109,24 @@ def _change(changes: CategoryChanges, cell: int, label: str, risen: bool) -> Dif
         found,
         floor=lambda alpha: found.floor(alpha / cells) if found.floor else math.inf,
         chance=min(1.0, found.chance * cells),
-        detail=", ".join([f"{label}: {found.detail}", *([_times(p)] if risen else [])]),
+        detail=", ".join([f"{label}: {found.detail}", *([_often(p, q)] if many_times else [])]),
         shares=replace(found.shares, value=label),
-        warns=risen,
+        warns=many_times,
     )
 
 
-def _times(before: int) -> str:
-    return f"{_RISE} times as often" if before else "a new value"
+def _often(before: int, now: int) -> str:
+    if not before or not now:
+        return "gone" if before else "a new value"
+    return f"{_TIMES} times as {'often' if now > before else 'seldom'}"
 
 
-def _risen(shares: Shares) -> str:
-    return "three times its share or more" if shares.before else "a new value"
+def _many_times(shares: Shares) -> str:
+    if not shares.before or not shares.now:
+        return "the value is gone" if shares.before else "a new value"
+    return f"{'three times' if shares.now > shares.before else 'a third of'} its share or " + (
+        "more" if shares.now > shares.before else "less"
+    )
 
 
 def _appeared(shares: Shares, title: str) -> str:
@@ -156,9 +166,9 @@ MEASURES = (
         most=1,
         words="a difference of",
         changed=_more_or_less,
-        below=_risen,
-        samples="the largest change of a category's share; a category of 1 % or more that became "
-        "three times as frequent warns too",
+        below=_many_times,
+        samples="the largest change of a category's share; a category of 0.2 % or more that became "
+        "three times as frequent warns too, and a rate that became a third",
         noise="Fisher's exact test at alpha' / categories",
     ),
 )
