@@ -19,7 +19,7 @@ BatchscoreError                1   root; never raised itself
 │   ├── UnseenError                a worker's machine does not have the output
 │   └── LeaseError                 another run took the slice over while this one slept
 ├── HeldError                  3   a check did not pass; a person decides
-├── RetryError                 4   not yet: input not ready, output in use
+├── RetryError                 4   not yet: input not ready, output in use, quota used up
 └── StoppedError             130   Ctrl-C (130), SIGTERM or `cancel` (143)
 """
 

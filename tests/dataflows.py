@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
@@ -50,6 +50,7 @@ class FakeDataflow:
         headers: Those of all requests.
         fate: The state that each job goes to once it was created; by default it goes on.
         rejections: As `refusals`, but only of requests that create a job.
+        created: Called once a job was created, before anybody hears of it.
     """
 
     port: int = 0
@@ -61,6 +62,7 @@ class FakeDataflow:
     headers: list[dict[str, str]] = field(default_factory=list)
     fate: str = "RUNNING"
     rejections: list[tuple[int, str]] = field(default_factory=list)
+    created: Callable[[], object] = bool
 
     @property
     def endpoint(self) -> str:
@@ -114,6 +116,7 @@ class FakeDataflow:
         job = f"2026-11-30_00_00_00-{len(self.jobs)}"
         kept = {key: body[key] for key in ("name", "clientRequestId")}
         self.jobs[job] = {**kept, "id": job, "currentState": f"JOB_STATE_{self.fate}"}
+        self.created()
         return self.jobs[job]
 
     def _list(self, query: dict[str, list[str]]) -> list[dict[str, Any]]:

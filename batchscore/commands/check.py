@@ -42,7 +42,7 @@ from batchscore.plan import Plan, Work, keeping_kernels, make_plan, settle
 from batchscore.plan.elsewhere import seen_here
 from batchscore.plan.estimate import estimate_seconds
 from batchscore.plan.newest import newest_bound
-from batchscore.plan.places import probe_output
+from batchscore.plan.places import probe_output, require_bucket
 from batchscore.plan.plan import day_end
 from batchscore.plan.rehearsal import Rehearsal, rehearse
 from batchscore.runs.checks import Check, check_golden, check_rejects, check_schema, worst
@@ -207,6 +207,8 @@ def check_job(
     work = settle(plan)
     if probe:
         probe_output(store)
+    else:
+        require_bucket(store)
     scores = by is None and not work.held and not work.unchanged
     tried = _try(plan, work, clock, flags, scores)
     return Checked(

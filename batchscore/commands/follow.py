@@ -88,6 +88,7 @@ def find_run(store: Store, slice_: str | None, run: str | None) -> Followed:
     """
     if run is None:
         return _only_run(store, slice_)
+    run = _run_of_job(store, run) or run
     found = _slice_of(store, run)
     if slice_ not in (None, found):
         raise InvalidError(
@@ -109,6 +110,12 @@ def _only_run(store: Store, slice_: str | None) -> Followed:
         return Followed(store, runs[0].slice, runs[0].run)
     last = newest(store, slice_)
     return Followed(store, last.slice, last.run)
+
+
+def _run_of_job(store: Store, job: str) -> str:
+    """Returns the run under way that an engine knows by the id of a job; empty if there is none."""
+    known = find_activities(store, None)
+    return next((e.run for e in known if isinstance(e, Activity) and e.job == job and job), "")
 
 
 def _slice_of(store: Store, run: str) -> str:

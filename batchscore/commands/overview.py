@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from batchscore.commands.unwatched import ask
 from batchscore.errors import BatchscoreError, OutputError
 from batchscore.messages.wording import one_line, reason, remedy_of
 from batchscore.runs import layout
 from batchscore.runs.history import Unreadable, read_history
+from batchscore.runs.holder import last_holder
 from batchscore.runs.series import Series, StoreClock, find_series, named_series
 from batchscore.runs.underway import Activity, Undecided, find_activities, find_undecided
 from batchscore.storage.store import Store
@@ -171,7 +173,7 @@ def _look_or_say(store: Store, slice_: str | None) -> Overview:
 
 def _look(store: Store, slice_: str | None) -> Overview:
     active = find_activities(store, slice_)
-    under_way = [each for each in active if isinstance(each, Activity)]
+    under_way = [_asked(store, each) for each in active if isinstance(each, Activity)]
     # After the leases: a run that ends in between is seen by its manifest.
     history = [
         each if isinstance(each, Unreadable) else each.without_lists()
@@ -191,6 +193,22 @@ def _look(store: Store, slice_: str | None) -> Overview:
         undecided=tuple((where, each) for each in undecided),
         jobs=tuple(jobs),
     )
+
+
+def _asked(store: Store, found: Activity) -> Activity:
+    """Returns what is under way as `lost` if its engine says that nothing is.
+
+    It is asked of a job that no launcher watches, and no worker. Nothing is changed.
+    """
+    if not found.job or found.state not in ("submitted", "silent"):
+        return found
+    last = last_holder(store, found.slice)
+    if last is None or last.run != found.run or last.released or last.job is None:
+        return found
+    alone = last.job.detached or last.is_dead or found.state == "silent"
+    if alone and ask(last.job) in ("ended", "gone"):
+        return replace(found, state="lost", rows_per_s=None, left_s=None)
+    return found
 
 
 def _damaged(history: Sequence[Any]) -> list[Undecided]:

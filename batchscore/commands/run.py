@@ -27,6 +27,7 @@ from batchscore.commands.unwatched import ask, take
 from batchscore.commands.unwritable import writable
 from batchscore.errors import (
     BatchscoreError,
+    FailedError,
     InvalidError,
     RecordError,
     RetryError,
@@ -386,7 +387,14 @@ def _remove_remains(spec: RunSpec) -> None:
 def _close(run: Run, metrics: list[dict[str, Any]]) -> Manifest:
     spec = run.spec
     path = layout.run_file(spec.identity.run, "manifest.json")
-    written = spec.output.read(path)
+    try:
+        written = spec.output.read(path)
+    except FileNotFoundError as error:
+        raise FailedError(
+            f"engine {run.plan.loaded.job.runtime.engine} says that its job ended well, and run "
+            f"{spec.identity.run} has no outcome, so its last step did not run; nothing was "
+            "published: run again, which resumes finished units"
+        ) from error
     ended, closed = read_raw(spec.output, spec.identity.run), spec.identity.submitted
     manifest = ended if closed else _accounted(run, until_now(ended))
     manifest = manifest.updated(beam_metrics=metrics)

@@ -117,7 +117,7 @@ def _why(store: Store, run: str, plan: RunPlan) -> str:
     if found is not None and not isinstance(found[0], StoppedError):
         return str(found[0])
     if plan.submitted:
-        return f"engine {plan.facts.get('engine')} ended its job, or lost it"
+        return f"engine {plan.facts.get('engine')} ended its job, or lost it; run again"
     return "killed, or lost with its machine"
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from batchscore.errors import FailedError, OutputError
 from batchscore.messages.wording import remedy_of
+from batchscore.storage.remote import missing_bucket
 from batchscore.storage.store import Store
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -29,6 +30,8 @@ def writable(store: Store) -> Iterator[None]:
             raise FailedError(
                 f"output {store.address}: is full ({error}); make room and run again"
             ) from error
+        if isinstance(error, FileNotFoundError) and (missing := _missing_bucket(store)):
+            raise OutputError(f"output {store.address}: {missing}") from error
         raise OutputError(
             f"output {store.address}: cannot be written ({error}); "
             f"{remedy_of(error, 'grant the permission')}, or choose another folder"
@@ -45,3 +48,10 @@ def cannot_write(error: BaseException) -> bool:
             break
         found = found.__cause__ or found.__context__
     return False
+
+
+def _missing_bucket(store: Store) -> str:
+    """Says that the output's bucket is not there; empty if it is, or that cannot be asked."""
+    with suppress(OSError):
+        return missing_bucket(store.address)
+    return ""

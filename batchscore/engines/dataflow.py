@@ -14,12 +14,14 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from batchscore.engines.background import Background
+from batchscore.engines.dataflow_ends import ended_badly
 from batchscore.engines.dataflow_rest import (
     ENDED,
     ServiceError,
     cancel_job,
     cancel_others,
     create_job,
+    final_state,
     job_error,
     job_state,
     metrics_of,
@@ -34,7 +36,7 @@ from batchscore.engines.protocol import Build, Handle, Metrics
 from batchscore.errors import FailedError, InvalidError
 from batchscore.job.dataflow_section import BUCKET
 from batchscore.job.sections import Runtime
-from batchscore.messages.wording import counted, one_line, reason
+from batchscore.messages.wording import counted, reason
 from batchscore.plan import Plan, placed
 from batchscore.plan.shipping import require_shippable
 from batchscore.runs.submission import JobState, Submission
@@ -83,6 +85,7 @@ _PROCESSES = ("use_multiple_sdk_containers", "no_use_multiple_sdk_containers")
 _LOOPBACK = re.compile(r"--dataflow_endpoint=(https?://)?(localhost|127\.[0-9.]+)(:|/|$)")
 _FIRST_LOOK_S, _MOST_LOOK_S = 0.25, 10.0
 _UNHEARD_S = 300.0
+_FAILED = "JOB_STATE_FAILED"
 # The service tells why a job failed some time after it has failed.
 _LATE_S = 40.0
 # A launcher that is to leave does so within a second.
@@ -165,20 +168,12 @@ class DataflowJob(Background):
 
 def _failure(root: str, job: str, state: str) -> Exception:
     """Returns why a job did not end well, as an error."""
-    if state != "JOB_STATE_FAILED":
-        return FailedError(
-            f"engine dataflow: job {job} ended as {state}, which is not batchscore's doing; run "
-            "again, and finished units are not scored again"
-        )
-    deadline = time.monotonic() + _LATE_S
+    deadline = time.monotonic() + (_LATE_S if state == _FAILED else 0.0)
     while not (said := job_error(root, job)) and time.monotonic() < deadline:
         time.sleep(1.0)
-    if "Traceback" in said:
+    if state == _FAILED and "Traceback" in said:
         return RuntimeError(said)
-    return FailedError(
-        f"engine dataflow: job {job} failed: {one_line(said, 300) or 'Dataflow does not say why'}; "
-        "look at the job's log in the console"
-    )
+    return FailedError(ended_badly(job, state, said))
 
 
 class DataflowEngine:
@@ -265,8 +260,12 @@ class DataflowEngine:
         return job_state(submission.address, submission.job, submission.name)
 
     def job_error(self, submission: Submission) -> str:
-        """Asks Dataflow."""
-        return job_error(submission.address, submission.job) if submission.job else ""
+        """Asks Dataflow for a worker's trace, or else says how the job ended and what helps."""
+        root, job = submission.address, submission.job
+        state, said = final_state(root, job), job_error(root, job)
+        if not state or state == "JOB_STATE_DONE" or "Traceback" in said:
+            return said if state else ""
+        return ended_badly(job, state, said)
 
     def cancel(self, submission: Submission) -> bool:
         """Cancels the job; by its name if it has no id yet."""

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from batchscore.engines.no_redirect import strict_opener
-from batchscore.errors import InvalidError
+from batchscore.errors import BatchscoreError, InvalidError, RetryError
 from batchscore.messages.wording import one_line, reason
 from batchscore.runs.submission import JobState
 
@@ -68,11 +68,12 @@ def require_service(root: str) -> None:
 
     Raises:
         InvalidError: It may not, or there is no such project or region, or nobody answers.
+        RetryError: The quota is used up, or the service has trouble.
     """
     try:
         _ask("GET", root, "jobs?pageSize=1")
     except _NO_ANSWER as error:
-        raise InvalidError(explained(error, root)) from error
+        raise _refused(error, root) from error
 
 
 def create_job(root: str, body: Mapping[str, Any]) -> str:
@@ -80,6 +81,7 @@ def create_job(root: str, body: Mapping[str, Any]) -> str:
 
     Raises:
         InvalidError: The service does not take it, or nobody answers.
+        RetryError: The quota is used up, or the service has trouble.
     """
     try:
         found = _ask("POST", root, "jobs", body)
@@ -90,12 +92,20 @@ def create_job(root: str, body: Mapping[str, Any]) -> str:
             )
         return _id(str(found["id"]))
     except _NO_ANSWER as error:
-        raise InvalidError(explained(error, root)) from error
+        raise _refused(error, root) from error
 
 
 def state_of(root: str, job: str) -> str:
     """Returns Dataflow's name of a job's state; raises what urllib does, or ValueError."""
     return str(_ask("GET", root, f"jobs/{_id(job)}").get("currentState", ""))
+
+
+def final_state(root: str, job: str) -> str:
+    """Returns Dataflow's name of the state that a job ended in; empty if it may go on."""
+    with suppress(*_NO_ANSWER):
+        state = state_of(root, job)
+        return state if state in ENDED else ""
+    return ""
 
 
 def job_state(root: str, job: str, name: str) -> JobState:
@@ -159,6 +169,16 @@ def metrics_of(root: str, job: str) -> list[dict[str, Any]]:
     return []
 
 
+def _refused(error: BaseException, root: str) -> BatchscoreError:
+    """Returns the error of a request that the service refused, perhaps for now only."""
+    passes = isinstance(error, ServiceError) and (_is_of_quota(error) or error.code in _PASSING)
+    return (RetryError if passes else InvalidError)(explained(error, root))
+
+
+def _is_of_quota(error: ServiceError) -> bool:
+    return error.code == 429 or "quota" in error.said.lower()
+
+
 def explained(error: BaseException, root: str) -> str:
     """Returns what is wrong at Dataflow, and what helps."""
     project, region = re.findall(r"/(?:projects|locations)/([^/]+)", root) or ("?", "?")
@@ -174,7 +194,7 @@ def explained(error: BaseException, root: str) -> str:
 
 def _remedy(error: ServiceError) -> str:
     said = error.said.lower()
-    if error.code == 429 or "quota" in said:
+    if _is_of_quota(error):
         return "lower runtime.dataflow.max_vms, or ask for more quota, and run again"
     if error.code == 401:
         return (
@@ -242,7 +262,7 @@ def _patiently(once: Callable[[], Any]) -> Any:
         try:
             return once()
         except ServiceError as error:
-            if error.code not in _PASSING or "quota" in error.said.lower():
+            if error.code not in _PASSING or "quota" in error.said.lower():  # it lasts
                 raise
         except (TimeoutError, http.client.HTTPException, ConnectionResetError):
             pass

@@ -15,7 +15,7 @@ from batchscore.errors import InputError, InvalidError, OutputError, RetryError
 from batchscore.messages.wording import reason, remedy_of
 from batchscore.runs import layout
 from batchscore.stages.scored_files import encoded_key, is_plain_key
-from batchscore.storage.remote import is_object_store
+from batchscore.storage.remote import is_object_store, missing_bucket
 from batchscore.storage.store import Store, open_filesystem
 
 
@@ -140,6 +140,14 @@ def check_ready(marker: str | None, inputs: Sequence[str]) -> None:
         raise RetryError(
             f"input.ready {address}: does not exist yet; run again when the input is complete"
         )
+
+
+def require_bucket(output: Store) -> None:
+    """Raises OutputError where the bucket of an output that holds nothing is not there."""
+    if is_object_store(output.address) and not output.names():
+        missing = missing_bucket(output.address)
+        if missing:
+            raise OutputError(f"output.path {output.address}: {missing}")
 
 
 def probe_output(output: Store) -> None:

@@ -228,7 +228,9 @@ def test_who_comes_next_asks_the_engine(job: Path) -> None:
     assert (again["status"], again["exit_code"]) == ("published", 0), again
     closed = read_manifest(output(job), opened.run)
     assert closed.status == "failed"
-    assert "engine elsewhere ended its job, or lost it; 0 units were finished" in str(closed.error)
+    assert "engine elsewhere ended its job, or lost it; run again; 0 units were finished" in str(
+        closed.error
+    )
 
 
 def test_a_job_that_cannot_be_asked_is_cancelled_once_its_lease_is_over(job: Path) -> None:

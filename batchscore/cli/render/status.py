@@ -21,6 +21,10 @@ _LOST = (
     "nobody works on it any more: its process was killed, or lost with its machine; run the job "
     "again, which resumes what it finished"
 )
+_LOST_JOB = (
+    "nobody works on it any more: engine {} has ended its job, or lost it; `batchscore wait` says "
+    "why and closes the run, or run the job again, which resumes what it finished"
+)
 
 
 _SHOWN = 10
@@ -122,7 +126,8 @@ def _notes(activity: Activity) -> Iterator[str]:
         left = ", and no launcher watches it" if activity.detached else ""
         yield f"{name}: {activity.engine} job {activity.job}{where}{left}"
     if activity.state == "lost":
-        yield f"LOST  {name} of slice {one_line(activity.slice)}: {_LOST}"
+        lost = _LOST_JOB.format(activity.engine) if activity.job else _LOST
+        yield f"LOST  {name} of slice {one_line(activity.slice)}: {lost}"
     for each in activity.stalled:
         yield f"STALLED  {name}: {each}"
     if activity.problem:
