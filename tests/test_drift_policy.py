@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -127,3 +128,20 @@ def test_without_a_date_the_runs_that_published_are_the_nights(
 def test_the_date_of_a_slice_is_read_from_its_name(slice_: str, day: date | None) -> None:
     """A text that only looks like a date is passed over."""
     assert slice_date(slice_) == day
+
+
+@pytest.mark.parametrize("mode", ["warn", "hold", "off"])
+def test_a_file_that_came_again_is_noticed(nightly: Path, mode: str) -> None:
+    """A night with the rows of the one before says so, or is held; another one does not."""
+    changes = {} if mode == "warn" else {"drift.repeated": mode}
+    change_job(nightly.parent, {"drift.on_fail": "warn", **changes})
+    shutil.copy(nightly.parent / f"in/{DAYS[0]}.parquet", nightly.parent / f"in/{DAYS[1]}.parquet")
+    first, second, third = (run_day(nightly, day) for day in DAYS)
+    held = "held" if mode == "hold" else "published"
+    assert [each["status"] for each in (first, second, third)] == ["published", held, "published"]
+    said = [[n for n in each["drift"]["notes"] if "again" in n] for each in (first, second, third)]
+    assert said[0] == said[2] == []
+    assert [*map(bool, said[1:2])] == [mode != "off"]
+    if said[1]:
+        assert f"the rows are those of {first['slice']} again" in said[1][0]
+        assert first["run"] in said[1][0]

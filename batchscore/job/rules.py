@@ -403,6 +403,12 @@ class Drift(Section):
             "verdict.",
         )
     )
+    repeated: Literal["warn", "hold", "off"] = Field(
+        default="warn",
+        description="What a night does whose profile equals that of one of the last three slices "
+        "before it by date, bit for bit, as if its file were delivered again: `warn` says so, "
+        "`hold` publishes nothing (exit 3).",
+    )
     learn: int = Field(
         default=0,
         ge=0,

@@ -96,7 +96,7 @@ def save_profile(
     Args:
         new: Profile of the rows that the run adds to others, which are in `profile` too.
     """
-    data = write_table(profile, {}, extra=False)
+    data = profile_bytes(profile)
     files = {EXTRA: write_table(profile, {}, extra=True), PROFILE: data}
     if new is not None:
         files[NEW] = write_table(new, {})
@@ -106,6 +106,11 @@ def save_profile(
         "profile_sha256": digests[PROFILE].sha256,
         "profile_files": {name: asdict(digest) for name, digest in digests.items()},
     }
+
+
+def profile_bytes(profile: TableProfile) -> bytes:
+    """Returns what `profile.parquet` of a run holds; the same for the same rows."""
+    return write_table(profile, {}, extra=False)
 
 
 def read_run_profile(store: Store, manifest: Manifest) -> TableProfile:

@@ -216,6 +216,7 @@ KEEPS: dict[str, Changes] = {
     "drift.mute.until": {"drift.mute": [{**_MUTE, "until": "2027-01-01"}]},
     "drift.mute.why": {"drift.mute": [{**_MUTE, "why": "another"}]},
     "drift.learn": {"drift.learn": 7},
+    "drift.repeated": {"drift.repeated": "hold"},
     "notify.command": {"notify.command": ["true"]},
     "notify.on": {"notify": {"command": ["true"], "on": ["published"]}},
     "runtime.engine": {"runtime.engine": "flink"},
