@@ -19,6 +19,7 @@ from apache_beam.transforms.environments import EmbeddedPythonEnvironment
 
 from batchscore.engines import dataflow
 from batchscore.storage.store import Store
+from batchscore.worker import log
 from tests import factory
 from tests.servers import ObjectStore, answering
 
@@ -197,4 +198,17 @@ def run_staged(body: dict[str, Any]) -> None:
     for environment in pipeline.components.environments.values():
         environment.CopyFrom(embedded)
     runner = FnApiRunner()
-    runner.run_via_runner_api(pipeline, PipelineOptions([])).wait_until_finish()
+    try:
+        runner.run_via_runner_api(pipeline, PipelineOptions([])).wait_until_finish()
+    finally:
+        _end_log()
+
+
+def _end_log() -> None:
+    """Has this process write no more into the output of the run, whose server ends sooner.
+
+    A VM ends with its job, and its next run is in another process.
+    """
+    if log._kept is not None:
+        log._kept.save(now=True)
+        log._kept._has_room = False
