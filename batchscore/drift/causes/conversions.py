@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 
 from batchscore.drift.causes.cause import LikelyCause, share_words
-from batchscore.drift.causes.samples import Floats, Map, NumberSample, distance, explained, noise
+from batchscore.drift.causes.samples import Change, Floats, Map, NumberSample
 
 # By how much a number grows where its unit gets smaller, and what that may be.
 FACTORS = (
@@ -50,12 +50,13 @@ _STEP, _MOST_HOURS, _SLACK = 1800.0, 14, 600.0  # seconds
 
 def conversions(before: NumberSample, now: NumberSample) -> Iterator[LikelyCause]:
     """Yields the conversions that explain how numbers changed."""
-    if not before.n or not now.n or distance(before, now) <= noise(before, now):
+    change = Change(before, now)
+    if not change.is_beyond_noise:
         return
-    found = [*_units(before, now)]
+    found = [*_units(change)]
     yield from found
     if not any(each.explained >= _CERTAIN for each in found):
-        yield from _general(before, now)
+        yield from _general(change)
 
 
 def shifts(before: NumberSample, now: NumberSample, unit: float) -> Iterator[LikelyCause]:
@@ -66,19 +67,20 @@ def shifts(before: NumberSample, now: NumberSample, unit: float) -> Iterator[Lik
         now: The current times.
         unit: How many seconds a time's unit is.
     """
-    if not before.n or not now.n or distance(before, now) <= noise(before, now):
+    change = Change(before, now)
+    if not change.is_beyond_noise:
         return
-    moved = float(np.median(now.levels() - before.levels())) * unit
+    moved = float(np.median(now.levels - before.levels)) * unit
     by = round(moved / _STEP) * _STEP
     if not by or abs(by) > _MOST_HOURS * _HOUR or abs(moved - by) > _SLACK:
         return
-    share, _ = explained(before, now, before.mapped(lambda values_b: values_b + by / unit))
+    share, _ = change.explained(before.mapped(lambda values_b: values_b + by / unit))
     yield LikelyCause(f"shifted by {by / _HOUR:+g} h (time zone?)", share)
 
 
-def _units(before: NumberSample, now: NumberSample) -> Iterator[LikelyCause]:
+def _units(change: Change) -> Iterator[LikelyCause]:
     for rank, (words, convert, partly) in enumerate(_conversions()):
-        share, part = explained(before, now, before.mapped(convert))
+        share, part = change.explained(change.before.mapped(convert))
         if part >= _WHOLE:
             yield LikelyCause(words, share, rank)
         elif partly and part >= _PART and share >= _CERTAIN:
@@ -105,13 +107,14 @@ def _times(factor: float, values_b: Floats) -> Floats:
         return values_b * factor
 
 
-def _general(before: NumberSample, now: NumberSample) -> Iterator[LikelyCause]:
+def _general(change: Change) -> Iterator[LikelyCause]:
     """Yields a factor or a shift of all numbers that is no unit's."""
-    before_q, now_q = before.levels(), now.levels()
+    before = change.before
+    before_q, now_q = before.levels, change.now.levels
     shift = float(np.median(now_q - before_q))
-    shifted, _ = explained(before, now, before.mapped(lambda values_b: values_b + shift))
+    shifted, _ = change.explained(before.mapped(lambda values_b: values_b + shift))
     factor = _factor(before_q, now_q)
-    scaled = explained(before, now, before.mapped(partial(_times, factor)))[0] if factor else 0.0
+    scaled = change.explained(before.mapped(partial(_times, factor)))[0] if factor else 0.0
     if factor and scaled >= max(_CERTAIN, shifted + _BETTER):
         yield LikelyCause(f"all values about × {factor:.3g}", scaled, _GENERAL)
     elif shifted >= max(_CERTAIN, scaled + _BETTER):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,6 +69,7 @@ class NumberSample:
         values_b = convert(self.values_b)
         return self._taken(np.argsort(values_b, kind="stable"), values_b)
 
+    @cached_property
     def levels(self) -> Floats:
         """Returns the values (q,) at levels in equal distances."""
         levels_q = (np.arange(LEVELS) + 0.5) / LEVELS
@@ -107,38 +109,61 @@ def sample_of(numbers: Numbers, rows: int, missing: int) -> NumberSample:
     return NumberSample(values_b, buckets.counts_b, widths_b, rows, missing + numbers.nan)
 
 
-def explained(before: NumberSample, now: NumberSample, cause: NumberSample) -> tuple[float, float]:
-    """Returns how much of a change a cause explains at most, and in which share of the numbers.
-
-    The cumulative shares of the current numbers are taken for those of the reference, and of the
-    reference as the cause leaves it, mixed in the share that fits best. What is left of the
-    distance between both sides is not explained.
+@dataclass(frozen=True)
+class Change:
+    """How two sides are apart, looked at from both.
 
     Args:
         before: The reference.
         now: The current numbers.
-        cause: The reference as the cause leaves it.
     """
-    points_p = np.concatenate([before.levels(), now.levels(), cause.levels()])
-    change_p = now.below(points_p) - before.below(points_p)
-    made_p = cause.below(points_p) - before.below(points_p)
-    most = float(made_p @ made_p)
-    share = min(1.0, max(0.0, float(change_p @ made_p) / most)) if most else 0.0
-    whole = float(np.abs(change_p).mean())
-    left = float(np.abs(change_p - share * made_p).mean())
-    # What chance parts two samples of one distribution by is no part of the change.
-    beyond = max(0.0, left - noise(before, now) / _TIMES_NOISE)
-    return (1 - beyond / whole if whole else 0.0), share
 
+    before: NumberSample
+    now: NumberSample
 
-def distance(before: NumberSample, now: NumberSample) -> float:
-    """Returns the mean difference of the cumulative shares of two sides."""
-    points_p = np.concatenate([before.levels(), now.levels()])
-    return float(np.abs(now.below(points_p) - before.below(points_p)).mean())
+    @property
+    def is_beyond_noise(self) -> bool:
+        """Whether both sides have numbers, and are further apart than chance makes them."""
+        if not self.before.n or not self.now.n:
+            return False
+        return float(np.abs(self._change_p).mean()) > _TIMES_NOISE * self._noise
 
+    def explained(self, cause: NumberSample) -> tuple[float, float]:
+        """Returns how much of a change a cause explains at most, and in which share of the numbers.
 
-def noise(before: NumberSample, now: NumberSample) -> float:
-    """Returns three times what that distance is between two samples of one distribution."""
-    # The mean of a Brownian bridge's modulus is sqrt(pi / 32).
-    bridge = np.sqrt(np.pi / 32) * np.sqrt(1 / max(1, before.n) + 1 / max(1, now.n))
-    return float(_TIMES_NOISE * bridge)
+        The cumulative shares of the current numbers are taken for those of the reference, and of
+        the reference as the cause leaves it, mixed in the share that fits best. What is left of
+        the distance between both sides is not explained, but for what chance makes.
+
+        Args:
+            cause: The reference as the cause leaves it.
+        """
+        levels_q = cause.levels
+        there_q = self.before.below(levels_q)
+        change_p = np.r_[self._change_p, self.now.below(levels_q) - there_q]
+        made_p = np.r_[
+            cause.below(self._points_p) - self._before_p, cause.below(levels_q) - there_q
+        ]
+        most = float(made_p @ made_p)
+        share = min(1.0, max(0.0, float(change_p @ made_p) / most)) if most else 0.0
+        whole = float(np.abs(change_p).mean())
+        left = max(0.0, float(np.abs(change_p - share * made_p).mean()) - self._noise)
+        return (1 - left / whole if whole else 0.0), share
+
+    @cached_property
+    def _points_p(self) -> Floats:
+        return np.concatenate([self.before.levels, self.now.levels])
+
+    @cached_property
+    def _before_p(self) -> Floats:
+        return self.before.below(self._points_p)
+
+    @cached_property
+    def _change_p(self) -> Floats:
+        return self.now.below(self._points_p) - self._before_p
+
+    @property
+    def _noise(self) -> float:
+        """The distance of two samples of one distribution, on average."""
+        # The mean of a Brownian bridge's modulus is sqrt(pi / 32).
+        return float(np.sqrt(np.pi / 32) * np.sqrt(1 / self.before.n + 1 / self.now.n))
