@@ -64,11 +64,19 @@ class _Pair:
     verdict: Verdict | None = None
 
 
-def compare_profiles(reference: TableProfile, current: TableProfile, rules: Rules) -> TableDrift:
+def compare_profiles(
+    reference: TableProfile, current: TableProfile, rules: Rules, with_causes: bool = True
+) -> TableDrift:
     """Returns how `current` differs from `reference`, with a verdict.
 
     All tests of the judged columns share `rules.alpha` evenly. A column that is gone fails. So does
     one that cannot be compared since its type changed. One that was added is only listed.
+
+    Args:
+        reference: The profile to compare with.
+        current: The profile that is judged.
+        rules: How it is judged.
+        with_causes: Whether to look for what lies behind findings that alarm.
 
     Raises:
         ValueError: The rules name an unknown measure or impossible thresholds.
@@ -81,7 +89,8 @@ def compare_profiles(reference: TableProfile, current: TableProfile, rules: Rule
     ]
     tests = sum(_tests(pair, rules) for pair in pairs if _is_judged(pair.column, rules))
     judged = [_judged(pair, rules, tests) for pair in pairs]
-    aspects = sorted(_with_causes(judged, reference, current), key=_worst_first)
+    found = _with_causes(judged, reference, current) if with_causes else judged
+    aspects = sorted(found, key=_worst_first)
     return TableDrift(
         verdict=max((each.verdict for each in aspects if each.judged), key=_rank, default="ok"),
         alpha=rules.alpha,
@@ -254,7 +263,14 @@ def _with_causes(
 
 def _measures(pair: _Pair, rules: Rules, alpha: float) -> list[Measure]:
     groups = [list(each) for _, each in groupby(pair.comparisons, key=lambda each: each.name)]
-    return [judge(each, _thresholds(pair, rules, each[0]), alpha) for each in groups]
+    return [
+        judge(each, _thresholds(pair, rules, each[0]), alpha, _between(pair, rules, each[0]))
+        for each in groups
+    ]
+
+
+def _between(pair: _Pair, rules: Rules, found: Difference) -> float:
+    return rules.nights.get((pair.column, pair.aspect, found.name), 0.0)
 
 
 def _thresholds(pair: _Pair, rules: Rules, found: Difference) -> Thresholds:

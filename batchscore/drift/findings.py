@@ -150,11 +150,16 @@ class Rules:
         columns: The columns that are judged; None: all.
         thresholds: Thresholds by measure, instead of the defaults, for all columns.
         column_thresholds: Thresholds by column, then measure, instead of `thresholds`.
+        nights: By how much earlier nights differ among themselves, by column, aspect and measure;
+            a smaller effect is noise.
     """
 
     alpha: float = 0.001
     columns: frozenset[str] | None = None
     thresholds: Mapping[str, Thresholds] = field(default_factory=lambda: MappingProxyType({}))
     column_thresholds: Mapping[str, Mapping[str, Thresholds]] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
+    nights: Mapping[tuple[str, str, str], float] = field(
         default_factory=lambda: MappingProxyType({})
     )

@@ -18,26 +18,30 @@ def takes_part(comparison: Difference, thresholds: Thresholds) -> bool:
     return given and comparison.floor is not None and comparison.value is not None
 
 
-def judge(variants: Sequence[Difference], thresholds: Thresholds, alpha: float) -> Measure:
+def judge(
+    variants: Sequence[Difference], thresholds: Thresholds, alpha: float, between: float = 0.0
+) -> Measure:
     """Returns the measure that comparisons of one name come to: the worst, else the first.
 
     Args:
         variants: At least one.
         thresholds: Thresholds of this measure.
         alpha: The level of each test.
+        between: By how much earlier nights differ among themselves; a smaller effect is noise.
     """
-    outcomes = [_alarm(each, thresholds, alpha) for each in variants]
+    outcomes = [_alarm(each, thresholds, alpha, between) for each in variants]
     worst = min(outcomes, key=_WORST_FIRST.index)
     chosen = variants[outcomes.index(worst)]
     # What noise may reach is asked of one comparison only, since it may take long.
-    floor = math.inf if chosen.floor is None else chosen.floor(alpha)
+    floor = math.inf if chosen.floor is None else max(chosen.floor(alpha), between)
+    usual = chosen.effect is not None and chosen.effect < between
     return Measure(
         chosen.name,
         chosen.value,
         low=chosen.low,
         high=chosen.high,
         floor=floor if math.isfinite(floor) else None,
-        beyond_noise=chosen.is_beyond_noise(alpha),
+        beyond_noise=not usual and chosen.is_beyond_noise(alpha),
         warn=thresholds.warn,
         fail=thresholds.fail,
         outcome=_outcome(chosen, worst, thresholds, floor, alpha),
@@ -79,9 +83,9 @@ def is_unresolved(measure: Measure) -> bool:
     return measure.high >= measure.fail and measure.low < warn
 
 
-def _alarm(comparison: Difference, thresholds: Thresholds, alpha: float) -> Outcome:
+def _alarm(comparison: Difference, thresholds: Thresholds, alpha: float, between: float) -> Outcome:
     warn, fail, effect = thresholds.warn, thresholds.fail, comparison.effect
-    if effect is None or not comparison.is_beyond_noise(alpha):
+    if effect is None or effect < between or not comparison.is_beyond_noise(alpha):
         return "ok"
     if fail is not None and effect >= fail:
         return "fail"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -37,6 +37,7 @@ def judge_drift(
     profile: TableProfile,
     new: TableProfile | None = None,
     policy: Policy = Policy(),  # noqa: B008 - frozen
+    nights: Callable[[], Sequence[TableProfile]] = tuple,
 ) -> tuple[dict[str, Any], list[Check]]:
     """Compares a run's profile with each reference; returns what the manifest keeps, and the check.
 
@@ -48,6 +49,8 @@ def judge_drift(
         new: Profile of those that the run adds to what is published, where there are others: among
             many old rows theirs would not show.
         policy: What of it counts on the run's day.
+        nights: Reads the profiles of earlier nights, the oldest first; asked only if a comparison
+            alarms.
 
     Raises:
         RecordError: The profile of a reference is missing or damaged.
@@ -57,7 +60,7 @@ def judge_drift(
         return {"verdict": None, "why": why, "comparisons": []}, []
     sides = _sides(references, profile, new)
     share = max(1, sum(reference.on_fail != "off" for reference, *_ in sides))
-    comparisons = [_compared(spec, *side, share, policy) for side in sides]
+    comparisons = [_compared(spec, *side, share, policy, nights) for side in sides]
     counted = [each for each in comparisons if is_counted(each)]
     if not counted:
         why = "every reference is off (drift.reference: on_fail)"
@@ -97,6 +100,7 @@ def _compared(
     profile: TableProfile,
     comparisons: int,
     policy: Policy,
+    nights: Callable[[], Sequence[TableProfile]],
 ) -> dict[str, Any]:
     # SciPy takes a second to import: only who compares needs it.
     from batchscore.drift.compare import compare_profiles
@@ -106,13 +110,58 @@ def _compared(
     columns = _wanted(spec, profile) - set(unjudged) - policy.columns
     rules = drift_rules(spec.scoring.drift, tuple(columns), comparisons)
     drift = compare_profiles(before, profile, rules)
+    rules = _among_nights(rules, drift, before.rows / max(1, profile.rows), nights)
+    usual = quieted(drift, rules.nights)
+    drift = compare_profiles(before, profile, rules) if usual else drift
     if not drift.comparisons:
         drift = replace(drift, verdict="insufficient_data")
     facts: dict[str, Any] = {"rows": which, "rules": rules_to_json(rules), "unjudged": unjudged}
     muted = muted_facts(policy, drift)
     facts |= {"muted": muted} if muted else {}
+    facts |= {"usual": usual} if usual else {}
     wording = sentences(drift, before, profile, reference.name)
     return {**reference.to_json(), **facts, **summarize(drift, wording)}
+
+
+def _among_nights(
+    rules: Rules,
+    drift: TableDrift,
+    in_reference: float,
+    nights: Callable[[], Sequence[TableProfile]],
+) -> Rules:
+    """Returns rules that know by how much earlier nights differ in what alarms."""
+    from batchscore.drift.between_nights import alarming, between_nights
+
+    keys = alarming(drift)
+    if not keys:
+        return rules
+    return replace(rules, nights=between_nights(nights(), keys, in_reference))
+
+
+def quieted(
+    drift: TableDrift, nights: Mapping[tuple[str, str, str], float]
+) -> list[dict[str, Any]]:
+    """Returns what alarmed, and does not since earlier nights differ by as much."""
+    found = []
+    for aspect in drift.aspects:
+        for measure in aspect.measures:
+            between = nights.get((aspect.column, aspect.aspect, measure.name))
+            effect = measure.value if measure.low is None else measure.low
+            if between is not None and effect is not None and effect < between:
+                names = {"column": aspect.column, "aspect": aspect.aspect, "measure": measure.name}
+                found.append({**names, "effect": effect, "nights_differ_by": between})
+    return found
+
+
+def usual_lines(comparison: Mapping[str, Any]) -> list[str]:
+    """Returns a line for each measure that earlier nights kept from alarming, the first few."""
+    lines = [
+        f"{name_of(each['column'], each['aspect'])}: {each['measure']} {each['effect']:.3g} does "
+        f"not count, since earlier nights differ by up to {each['nights_differ_by']:.3g}"
+        for each in comparison.get("usual", ())
+    ]
+    more = [f"and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
+    return lines[:_SHOWN] + more
 
 
 def _here(spec: RunSpec, file: ProfileFile) -> ProfileFile:
@@ -165,11 +214,13 @@ def _thresholds(
 def rules_to_json(rules: Rules) -> dict[str, Any]:
     """Returns rules as JSON-able values, for a manifest: what it says can be computed again."""
     of_columns = rules.column_thresholds.items()
+    nights = [[*key, between] for key, between in sorted(rules.nights.items())]
     return {
         "alpha": rules.alpha,
         "columns": None if rules.columns is None else sorted(rules.columns),
         "thresholds": _effects(rules.thresholds),
         "column_thresholds": {column: _effects(each) for column, each in of_columns},
+        **({"nights": nights} if nights else {}),
     }
 
 
@@ -181,6 +232,7 @@ def rules_from_json(facts: Mapping[str, Any]) -> Rules:
         columns=None if columns is None else frozenset(columns),
         thresholds=_thresholds(facts["thresholds"]),
         column_thresholds={column: _thresholds(each) for column, each in of_columns},
+        nights={(c, a, m): float(between) for c, a, m, between in facts.get("nights", ())},
     )
 
 

@@ -16,6 +16,7 @@ from batchscore.finish.accounting import unit_usage
 from batchscore.finish.drift_gate import judge_drift
 from batchscore.finish.drift_policy import policy_of
 from batchscore.finish.judge import judge
+from batchscore.finish.nights import read_nights
 from batchscore.finish.recount import complete_tallies
 from batchscore.finish.repeated import find_repeated, repeated_checks
 from batchscore.job import UserFunction
@@ -123,7 +124,9 @@ def finish_run(
         )
         references = [Reference.from_json(each) for each in plan.references]
         policy = policy_of(spec.scoring.drift, spec.output, spec.slice, spec.job, plan.started)
-        drift, drift_checks = judge_drift(spec, references, result.profile, result.new, policy)
+        drift, drift_checks = judge_drift(
+            spec, references, result.profile, result.new, policy, partial(read_nights, spec)
+        )
         repeated = find_repeated(spec, result.profile)
         drift["notes"] = [*plan.reference_notes, *([repeated.sentence] if repeated else [])]
         drift_checks += repeated_checks(spec, repeated)

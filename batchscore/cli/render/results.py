@@ -16,7 +16,7 @@ from batchscore.cli.render.times import (
 from batchscore.cli.render.times import duration as duration
 from batchscore.cli.render.times import rate as rate
 from batchscore.cli.render.times import size as size
-from batchscore.finish.drift_gate import describe
+from batchscore.finish.drift_gate import describe, usual_lines
 from batchscore.finish.drift_policy import learning_line
 from batchscore.messages.wording import count as count
 from batchscore.messages.wording import counted, one_line
@@ -170,7 +170,8 @@ def drift_found(manifest: Manifest, notes: bool = True) -> list[str]:
         return [f"not judged: {why}; the run is profiled", *more]
     learning = [learning_line(drift["learning"])] if "learning" in drift else []
     found = [one_line(describe(each), 600) for each in drift["comparisons"]]
-    return [*learning, *found, *more]
+    usual = [one_line(line, 300) for each in drift["comparisons"] for line in usual_lines(each)]
+    return [*learning, *found, *(usual if notes else ()), *more]
 
 
 def failed_checks(manifest: Manifest) -> list[str]:

@@ -115,6 +115,7 @@ MEASURES = (
         defaults=Thresholds(0.1, 0.25),
         decides=True,
         words="PSI",
+        power=2,
         samples="numbers in 10 bins between the reference's deciles, where a value of 5 % or "
         "more at a decile is a bin of its own; categories, rare ones as one",
         noise="8 ln 2 · JS² / s ≥ χ² of bins − 1 at alpha', where JS is the Jensen-Shannon "

@@ -89,6 +89,7 @@ class MeasureSpec:
         words: Its name in a sentence, before the effect.
         changed: Says in a sentence what changed, given the shares and the reference's name.
         below: Says why it warned below its threshold.
+        power: The power of a distance that it grows with; 2 for squares.
         of_places: Whether it compares where numbers lie. Of a rate that is the rate again.
         samples: What it compares, in docs/drift.md.
         noise: When its effect is more than noise, in docs/drift.md.
@@ -106,6 +107,7 @@ class MeasureSpec:
     words: str = ""
     changed: Callable[[Shares, str], str] | None = None
     below: Callable[[Shares], str] | None = None
+    power: int = 1
     of_places: bool = False
     samples: str = ""
     noise: str = ""
