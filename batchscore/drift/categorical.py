@@ -22,7 +22,9 @@ Counts = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Hashes = NDArray[np.uint64]
 
+EXACT = 4096  # distinct values up to which each has its count
 RARE = 5  # expected count below which chi-square's distribution does not hold
+_HEAVY = 3  # a fold with so many times the usual rows has one value with the others'
 
 _HASHES = 2**64
 
@@ -67,6 +69,7 @@ class Unseen:
         expected: f1 / n, the share to be expected without any change, by Good and Turing.
         variance: Variance of `share - expected`: u (1 - u) / m + (f1 + 2 f2 + 1) / n**2, and where
             values are sampled what the choice of the sample adds.
+        of_sample: That part of the variance.
     """
 
     share: float
@@ -74,6 +77,7 @@ class Unseen:
     f2: float
     expected: float
     variance: float
+    of_sample: float
 
 
 @dataclass(frozen=True)
@@ -158,7 +162,33 @@ def unseen(aligned: AlignedCategories) -> Unseen:
     squares = math.fsum(((counts_u / m) ** 2).tolist()) + once / n**2
     of_sample = squares * (1 - sampled) / sampled**2
     f1, f2 = once / sampled, twice / sampled
-    return Unseen(share, f1, f2, f1 / n, of_current + of_reference + of_sample)
+    variance = of_current + of_reference + of_sample
+    return Unseen(share, f1, f2, f1 / n, variance, of_sample)
+
+
+def seen_share(aligned: AlignedCategories) -> float:
+    """Returns which share of a change among values shows in their folds; 1 where cells are values.
+
+    Where each value's share changes by a factor of its own, squared distances of folds are on
+    average those of the values times this: the mean, over rows, of their value's share of its
+    fold. A fold with far more rows than most has one frequent value; the sample tells of others.
+    """
+    if aligned.exact:
+        return 1.0
+    rows_f = aligned.p_c + aligned.q_c
+    usual = float(np.median(rows_f))
+    heavy_f = rows_f > _HEAVY * usual
+    frequent = ((rows_f[heavy_f] - usual) ** 2 / rows_f[heavy_f]).sum()
+    fold_v = (aligned.hash_v % np.uint64(rows_f.size)).astype(np.intp)
+    light_v = ~heavy_f[fold_v]
+    rows_v = (aligned.p_v + aligned.q_v)[light_v]
+    of_fold = (rows_v**2 / rows_f[fold_v[light_v]]).sum() / max(1, int(rows_v.sum()))
+    return float((frequent + of_fold * rows_f[~heavy_f].sum()) / rows_f.sum())
+
+
+def distinct_values(aligned: AlignedCategories) -> int:
+    """Returns how many values both sides have together, an estimate where they are sampled."""
+    return round(aligned.hash_v.size / aligned.sampled)
 
 
 def category_changes(aligned: AlignedCategories) -> CategoryChanges:

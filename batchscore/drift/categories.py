@@ -17,10 +17,10 @@ import pyarrow.compute as pc
 from batchscore.columnar.arrays import binary_array, to_arrow, to_numpy
 from batchscore.columnar.hashing import hash_bytes
 from batchscore.drift.accumulator import Part
+from batchscore.drift.categorical import EXACT
 from batchscore.drift.frequent import Counts, Frequent, Hashes, sum_by_hash
 from batchscore.drift.ordering import run_starts
 
-EXACT = 4096  # distinct values up to which each has its count
 FOLDS = 4096
 SAMPLE = 1000
 LABELS = 256

@@ -28,6 +28,7 @@ from batchscore.drift.findings import (
     Thresholds,
     Verdict,
 )
+from batchscore.drift.identifiers import identifier_note
 from batchscore.drift.measures.all_measures import MEASURES, differences
 from batchscore.drift.measures.declaration import Difference
 from batchscore.drift.measures.of_nulls import NullSides
@@ -163,7 +164,8 @@ def _both(name: str, before: ColumnProfile, now: ColumnProfile, rules: Rules) ->
         yield replace(of_nulls, note=_joined(types, unseen_note(before)))
     else:
         for aspect in before.aspects:
-            yield _aspect(of_nulls, aspect, before, now)
+            pair = _aspect(of_nulls, aspect, before, now)
+            yield pair if _is_ruled(name, rules) else _without_identifiers(pair, before, now)
 
 
 def _aspect(of_nulls: _Pair, aspect: str, before: ColumnProfile, now: ColumnProfile) -> _Pair:
@@ -177,6 +179,15 @@ def _aspect(of_nulls: _Pair, aspect: str, before: ColumnProfile, now: ColumnProf
         note = _joined(note, _FEW)
     kind, note = before.aspects[aspect].kind, _joined(of_nulls.note, note)
     return replace(of_nulls, aspect=aspect, kind=kind, comparisons=comparisons, note=note)
+
+
+def _without_identifiers(pair: _Pair, before: ColumnProfile, now: ColumnProfile) -> _Pair:
+    """Returns a pair with only its null rate, where values are those of an identifier."""
+    note = identifier_note(*(each.aspects.get("value") for each in (before, now)))
+    if pair.aspect != "value" or not note:
+        return pair
+    nulls = tuple(each for each in pair.comparisons if MEASURES[each.name].of_nulls)
+    return replace(pair, comparisons=nulls, note=_joined(pair.note, note))
 
 
 def _joined(*notes: str) -> str:

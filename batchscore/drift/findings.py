@@ -41,8 +41,9 @@ class Measure:
     Args:
         name: Names it, as in the job file; `drift/measures/` declares them.
         value: The effect; None where it is not defined.
-        low: Certified lower bound of the effect where it is known within bounds only.
-        high: Certified upper bound.
+        low: Lower bound of the effect where it is known within bounds only.
+        high: Upper bound.
+        estimate: Whether the value is an estimate from a sample, between the bounds.
         floor: What noise alone may reach at the corrected level, in the effect's unit; None where
             the test against noise has no such figure.
         beyond_noise: Whether the effect is more than noise.
@@ -58,6 +59,7 @@ class Measure:
     value: float | None
     low: float | None = None
     high: float | None = None
+    estimate: bool = False
     floor: float | None = None
     beyond_noise: bool = False
     warn: float | None = None

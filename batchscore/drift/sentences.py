@@ -58,12 +58,19 @@ def aspect_name(column: str, aspect: str) -> str:
 def _change(aspect: AspectDrift, reference: TableProfile, current: TableProfile, title: str) -> str:
     if aspect.verdict == "insufficient_resolution":
         coarse = next(filter(is_unresolved, aspect.measures))
-        return f"{MEASURES[coarse.name].words} is {coarse.detail}"
+        return coarse_reason(coarse.name, coarse.detail)
     measure = next((m for m in aspect.measures if m.outcome == aspect.verdict), None)
     if measure is None or measure.value is None:
         return aspect.note or aspect.verdict
     changed = _changed(aspect, measure, reference, current, title)
     return "; ".join(filter(None, [changed, _size(measure)]))
+
+
+def coarse_reason(name: str, detail: str) -> str:
+    """Returns why a measure is known too coarsely to judge, by how much, and what to do."""
+    remedy = MEASURES[name].remedy if name in MEASURES else ""
+    silence = f"give the column `{name}: null`"
+    return f"{name} is {detail}; {f'{remedy}, or {silence}' if remedy else silence}"
 
 
 def _size(measure: Measure) -> str:

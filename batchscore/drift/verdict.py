@@ -40,6 +40,7 @@ def judge(
         chosen.value,
         low=chosen.low,
         high=chosen.high,
+        estimate=chosen.estimate,
         floor=floor if math.isfinite(floor) else None,
         beyond_noise=not usual and chosen.is_beyond_noise(alpha),
         warn=thresholds.warn,
@@ -76,7 +77,12 @@ def severity(measures: Sequence[Measure]) -> float:
 
 
 def is_unresolved(measure: Measure) -> bool:
-    """Returns whether the effect fails at its upper bound and does not warn at its lower."""
+    """Returns whether the effect fails at its upper bound and does not warn at its lower.
+
+    An estimate that could not have seen an effect of the fail threshold is no better known.
+    """
+    if measure.estimate and measure.outcome == "undecided":
+        return True
     if measure.low is None or measure.high is None or measure.fail is None:
         return False
     warn = measure.fail if measure.warn is None else measure.warn

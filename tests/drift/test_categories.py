@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchscore.columnar.hashing import hash_bytes
-from batchscore.drift.categories import EXACT, FOLDS, LABELS, SAMPLE, Categories
+from batchscore.drift.categorical import EXACT
+from batchscore.drift.categories import FOLDS, LABELS, SAMPLE, Categories
 from batchscore.drift.frequent import TABLE
 
 SEEDS = st.integers(0, 2**32 - 1)

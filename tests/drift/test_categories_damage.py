@@ -11,7 +11,8 @@ import pyarrow as pa
 import pytest
 
 from batchscore.drift.accumulator import Part
-from batchscore.drift.categories import EXACT, FOLDS, Categories
+from batchscore.drift.categorical import EXACT
+from batchscore.drift.categories import FOLDS, Categories
 from tests.drift.test_categories import hash_of, taken, texts
 
 Parts = dict[str, Part]

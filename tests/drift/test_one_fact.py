@@ -14,6 +14,7 @@ from batchscore.drift.findings import Rules, Thresholds
 from batchscore.drift.measures.all_measures import differences
 from batchscore.drift.measures.of_numbers import NumberSides
 from batchscore.drift.ordered import Aligned, coarse_buckets, decile_bins, ks
+from batchscore.drift.sentences import coarse_reason
 from tests.drift.test_aspects import aspect, compared, measure
 
 ROWS = 20_000
@@ -174,11 +175,11 @@ def test_a_coarse_profile_says_why_by_how_much_and_what_to_do() -> None:
     sides = coarse(1), coarse(2)
     found = compared(*sides)
     assert found.verdict == "insufficient_resolution"
-    text = measure(found, "ks").detail
-    low, high = (float(each) for each in text.split(",")[0].split(" ")[1::2])
+    text = coarse_reason("ks", measure(found, "ks").detail)
+    low, high = (float(each) for each in text.split(",")[0].split(" ")[3::2])
     assert (0 < low < 0.01, high > 0.9) == (True, True)
     assert "99.2 % of the values lie between 1." in text
-    assert "at most 4,096 distinct values, or give it `ks: null`" in text
+    assert "at most 4,096 distinct values, or give the column `ks: null`" in text
     before, now = (np.round(side.clip(0, 2), 3) for side in sides)
     assert compared(before, now).verdict == "ok"
     silent = Rules(column_thresholds={"x": {"ks": Thresholds(None, None)}})

@@ -104,6 +104,8 @@ def test_the_figure_that_changed_most_is_reported() -> None:
 
 def test_large_integers_are_reported_exactly() -> None:
     """Of integers that no float holds the median is shown, with each digit."""
-    before, now = np.arange(ROWS) + 2**62, np.arange(ROWS) + 2**62 + 3000
+    # Each is there twice, else they would be taken for identifiers.
+    whole = np.repeat(np.arange(ROWS // 2), 2) * 2 + 2**62
+    before, now = whole, whole + 3000
     exact = [f"{sorted(each.tolist())[ROWS // 2 - 1]:,}" for each in (now, before)]
     assert _only(before, now) == f"x: median {exact[0]}, was {exact[1]} in run r1"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchscore.cli.render.results import count, duration, profile_table, size, table
 from batchscore.drift.findings import VERDICTS
+from batchscore.drift.sentences import coarse_reason
 from batchscore.finish.drift_gate import aspect_name, summarize
 from batchscore.messages.wording import counted, of_count, one_line
 
@@ -125,7 +126,7 @@ def _named(what: str, aspects: Sequence[Mapping[str, Any]], others: Sequence[str
 def _coarse(aspect: Mapping[str, Any]) -> str:
     """Returns why a measure is known within bounds only, by how much, and what to do."""
     bounded = (m for m in aspect["measures"] if m.get("high", 0) > m.get("low", 0))
-    why = next((f"{m['name']} is {m['detail']}" for m in bounded if "detail" in m), "")
+    why = next((coarse_reason(m["name"], m["detail"]) for m in bounded if "detail" in m), "")
     return f"  {aspect_name(aspect)}: {one_line(why, _LONGEST)}"
 
 

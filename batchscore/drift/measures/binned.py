@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Protocol
 
@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 
 from batchscore.drift import divergences
 from batchscore.drift.findings import Thresholds
-from batchscore.drift.measures.declaration import Difference, Kind, MeasureSpec
+from batchscore.drift.measures.declaration import GROUP, Difference, Kind, MeasureSpec
 from batchscore.drift.measures.noise import chi2_chance, chi2_floor, pooled_size
 from batchscore.drift.measures.shares import percent
 
 Counts = NDArray[np.int64]
 
 _BITS = 8 * math.log(2)  # a squared Jensen-Shannon distance over s, times this, is a chi-square
+_SIGMAS = 3  # of the noise, that a change hidden in folds may add to what they show
 _KINDS: tuple[Kind, ...] = ("numbers", "categories")
 
 
@@ -33,10 +34,19 @@ class Bins:
     The test is one: the Jensen-Shannon distance of the smoothed shares that PSI is made of, whose
     square over s is about a chi-square. PSI itself has too heavy a tail for that. So have the
     unsmoothed distances, the Hellinger distance most, where many bins have few counts.
+
+    Args:
+        p_k: The reference's counts.
+        q_k: The current counts.
+        sees: Which share of a change among values shows in the bins; below 1 where several values
+            share a bin by chance.
+        of: What these bins are, for people, in that case.
     """
 
     p_k: Counts
     q_k: Counts
+    sees: float = 1.0
+    of: str = ""
 
     @cached_property
     def smoothed(self) -> tuple[float, int]:
@@ -57,6 +67,16 @@ class Bins:
     def chance(self) -> float:
         """The chance that noise alone differs as much."""
         return chi2_chance(_BITS * self.smoothed[0] / self.s, self.freedom)
+
+    def most(self, factor: float, power: float) -> float:
+        """Returns about what an effect may be among values: noise taken off, and hidden changes on.
+
+        Three standard deviations of the noise are what the bins may have failed to show.
+        """
+        noise = self.freedom * self.s
+        shown = max(0.0, _BITS * self.smoothed[0] - noise)
+        shown += _SIGMAS * self.s * math.sqrt(2 * self.freedom)
+        return float((shown / self.sees / factor) ** power)
 
     def floor(self, factor: float, power: float, alpha: float) -> float:
         """Returns what noise may reach, for an effect that is (χ² · s / factor) ** power."""
@@ -82,11 +102,20 @@ Distance = Callable[[Counts, Counts], float | None]
 def _tested(distance: Distance, factor: float, power: float, sides: InBins) -> Iterator[Difference]:
     bins = sides.bins
     effect = distance(bins.p_k, bins.q_k)
-    yield Difference(effect, partial(bins.floor, factor, power), bins.chance, detail=_most(sides))
+    found = Difference(effect, partial(bins.floor, factor, power), bins.chance, detail=_most(sides))
+    if effect is None or bins.sees == 1:
+        yield found
+        return
+    high = max(effect, bins.most(factor, power))
+    high = high if power == 1 else min(1.0, high)
+    between = f"between {effect:.3g} and about {high:.3g}, {bins.of}"
+    yield replace(found, low=effect, high=high, detail=between)
 
 
 def _shown(distance: Distance, sides: InBins) -> Iterator[Difference]:
-    yield Difference(distance(sides.bins.p_k, sides.bins.q_k), detail=_most(sides))
+    bins = sides.bins
+    detail = f"at least, {bins.of}" if bins.sees < 1 else _most(sides)
+    yield Difference(distance(bins.p_k, bins.q_k), detail=detail)
 
 
 def _most(sides: InBins) -> str:
@@ -101,7 +130,8 @@ def _most(sides: InBins) -> str:
 def _chi2(sides: InBins) -> Iterator[Difference]:
     bins = sides.bins
     statistic, _, p_value = divergences.chi2(bins.p_k, bins.q_k)
-    yield Difference(statistic, detail=f"{bins.smoothed[1]} bins, p {p_value:.3g}")
+    of = f"; at least, {bins.of}" if bins.sees < 1 else ""
+    yield Difference(statistic, detail=f"{bins.smoothed[1]} bins, p {p_value:.3g}{of}")
 
 
 MEASURES = (
@@ -116,6 +146,7 @@ MEASURES = (
         decides=True,
         words="PSI",
         power=2,
+        remedy=GROUP,
         samples="numbers in 10 bins between the reference's deciles, where a value of 5 % or "
         "more at a decile is a bin of its own; categories, rare ones as one",
         noise="8 ln 2 · JS² / s ≥ χ² of bins − 1 at alpha', where JS is the Jensen-Shannon "

@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
+from batchscore.drift.categorical import EXACT
 from batchscore.drift.findings import NO_THRESHOLDS, Shares, Thresholds
+
+GROUP = f"group the values to at most {EXACT:,}, such as by a prefix"
 
 Kind = Literal["nulls", "numbers", "categories", "vectors"]
 
@@ -36,7 +39,8 @@ class Difference:
         chance: The chance, at most, that noise alone reaches the effect, where a test knows that
             better than the floor.
         low: Certified lower bound of the effect. If there is one, it is judged.
-        high: Certified upper bound.
+        high: Certified upper bound, or about how large the effect may be.
+        estimate: Whether the value is an estimate between `low` and `high`, and is judged itself.
         detail: As `Measure.detail`.
         shares: As `Measure.shares`.
         warns: Whether it also warns below the threshold, if it is more than noise.
@@ -49,6 +53,7 @@ class Difference:
     chance: float | None = None
     low: float | None = None
     high: float | None = None
+    estimate: bool = False
     detail: str = ""
     shares: Shares | None = None
     warns: bool = False
@@ -58,7 +63,7 @@ class Difference:
     @property
     def effect(self) -> float | None:
         """The effect that is compared with the thresholds."""
-        return self.value if self.low is None else self.low
+        return self.value if self.low is None or self.estimate else self.low
 
     def is_beyond_noise(self, alpha: float) -> bool:
         """Returns whether the effect is more than noise at the level `alpha`."""
@@ -91,6 +96,7 @@ class MeasureSpec:
         below: Says why it warned below its threshold.
         power: The power of a distance that it grows with; 2 for squares.
         of_places: Whether it compares where numbers lie. Of a rate that is the rate again.
+        remedy: What to do where it is known too coarsely to judge.
         samples: What it compares, in docs/drift.md.
         noise: When its effect is more than noise, in docs/drift.md.
     """
@@ -109,6 +115,7 @@ class MeasureSpec:
     below: Callable[[Shares], str] | None = None
     power: int = 1
     of_places: bool = False
+    remedy: str = ""
     samples: str = ""
     noise: str = ""
 

@@ -16,19 +16,23 @@ import numpy as np
 from batchscore.drift.categorical import (
     AlignedCategories,
     CategoryChanges,
+    Unseen,
     category_changes,
+    distinct_values,
     is_rare,
     pool_rare,
+    seen_share,
     unseen,
 )
 from batchscore.drift.findings import Shares, Thresholds
 from batchscore.drift.measures.binned import Bins
-from batchscore.drift.measures.declaration import Difference, Kind, MeasureSpec
+from batchscore.drift.measures.declaration import GROUP, Difference, Kind, MeasureSpec
 from batchscore.drift.measures.noise import normal_floor
 from batchscore.drift.measures.shares import compare_shares, percent
 
 # A category with this share that has become so many times as frequent, or of a rate as rare.
 _FREQUENT, _TIMES, _RATE = 0.002, 3, 2
+_BOUNDS = 0.05  # the chance that the bounds of an estimate miss
 _DIGITS = 12  # beyond them changes are alike
 _LARGEST, _LEAST = 10, 0.01  # so many changes of so much are tested next to the largest, and rises
 
@@ -54,7 +58,16 @@ class CategorySides:
     @cached_property
     def bins(self) -> Bins:
         """The counts, rare categories as one."""
-        return Bins(*pool_rare(self.aligned.p_c, self.aligned.q_c))
+        pooled = pool_rare(self.aligned.p_c, self.aligned.q_c)
+        return Bins(*pooled, seen_share(self.aligned), self.of_folds)
+
+    @property
+    def of_folds(self) -> str:
+        """How values are counted, for people; nothing where each is."""
+        if self.aligned.exact:
+            return ""
+        distinct = float(f"{distinct_values(self.aligned):.2g}")
+        return f"since about {distinct:,.0f} values share {self.aligned.cell_c.size:,} folds"
 
     def bin_name(self, place: int) -> str:
         """Returns the value of a bin, or that it holds the rare ones."""
@@ -74,11 +87,28 @@ def _unseen(sides: CategorySides) -> Iterator[Difference]:
         missed = math.log(n / alpha) / (n * aligned.sampled)
         return normal_floor(alpha) * math.sqrt(found.variance) + missed
 
-    yield Difference(
+    exact = Difference(
         max(0.0, found.share - found.expected),
         floor,
         detail=f"{percent(found.share)}, {percent(found.expected)} expected",
         shares=Shares(found.expected, found.share),
+    )
+    yield exact if aligned.sampled == 1 else _estimated(exact, found, aligned)
+
+
+def _estimated(exact: Difference, found: Unseen, aligned: AlignedCategories) -> Difference:
+    """Returns the share of new values as an estimate from the values of a sample."""
+    assert exact.value is not None
+    around = normal_floor(_BOUNDS / 2) * math.sqrt(found.of_sample)
+    low, high = max(0.0, exact.value - around), min(1.0, exact.value + around)
+    distinct = float(f"{distinct_values(aligned):.2g}")
+    return replace(
+        exact,
+        low=low,
+        high=high,
+        estimate=True,
+        detail=f"an excess between {percent(low)} and {percent(high)}, an estimate from "
+        f"{aligned.hash_v.size:,} of about {distinct:,.0f} values: {exact.detail}",
     )
 
 
@@ -150,6 +180,7 @@ MEASURES = (
         defaults=Thresholds(0.01, 0.05),
         most=1,
         words="an excess of",
+        remedy=GROUP,
         changed=_appeared,
         samples="share of rows with categories that the reference lacks, less the share to expect "
         "(Good-Turing)",

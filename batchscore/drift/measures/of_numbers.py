@@ -135,14 +135,13 @@ def _medians(sides: NumberSides) -> str:
 
 
 def _coarsest(sides: NumberSides, low: float, high: float) -> str:
-    """Returns why KS is known within bounds only, by how much, and what to do."""
+    """Returns why KS is known within bounds only, and by how much."""
     aligned = sides.aligned
     bucket = int(np.where(sides.coarse_b, partings(aligned), 0.0).argmax())
     share = (aligned.p_b[bucket] + aligned.q_b[bucket]) / (sides.n + sides.m)
     return (
         f"between {low:.3g} and {high:.3g}, since {percent(share)} of the values lie "
-        f"{sides.names.range_of(aligned, bucket)}, which is one bucket of the profile; round the "
-        f"column to at most {CAP:,} distinct values, or give it `ks: null`"
+        f"{sides.names.range_of(aligned, bucket)}, which is one bucket of the profile"
     )
 
 
@@ -217,6 +216,7 @@ MEASURES = (
         most=1,
         decides=True,
         words="KS",
+        remedy=f"round the column to at most {CAP:,} distinct values",
         of_places=True,
         samples="numbers; the certified lower bound, apart from moves of less than 0.02 of the "
         "reference's standard deviations within a bucket",
