@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
+import duckdb
 from click.testing import CliRunner
 
 from batchscore.cli import cli
@@ -27,6 +29,19 @@ def blocks(language: str, text: str) -> list[str]:
 def all_blocks(text: str) -> list[tuple[str, str, str]]:
     """Returns each code block of a page: its language, title and content."""
     return re.findall(r'^```(\w+)(?: title="(.*?)")?\n(.*?)^```', text, re.S | re.M)
+
+
+def run_code(code: str, names: dict[str, Any]) -> None:
+    """Runs a page's Python code as a program of its own would start.
+
+    DuckDB's default connection is one for the process, and refuses further work where the code of
+    another page left a result that nobody read to its end.
+    """
+    duckdb.set_default_connection(duckdb.connect())
+    try:
+        exec(code, names)
+    finally:
+        duckdb.set_default_connection(duckdb.connect())
 
 
 def sessions(text: str) -> list[tuple[str, list[str]]]:

@@ -21,7 +21,7 @@ from batchscore.job import Job
 from batchscore.job.text import parse_yaml
 from batchscore.models.folder import read_model_folder
 from tests import factory
-from tests.pages import ROOT, all_blocks, arguments, blocks, page, replay, sessions, shape
+from tests.pages import ROOT, all_blocks, arguments, blocks, page, replay, run_code, sessions, shape
 
 README = page("README.md")
 SESSIONS = sessions("".join(blocks("console", README)))
@@ -52,7 +52,7 @@ def test_the_sessions_and_the_code_do_what_the_readme_says(clone: Path) -> None:
             replay(words, expected)
     for code in blocks("python", README):
         names: dict[str, object] = {}
-        exec(code, names)
+        run_code(code, names)
         if isinstance(result := names.get("result"), bs.RunResult):
             assert (result.status, result.rows.scored) == ("unchanged", 994)
         elif "late" in names:
@@ -80,7 +80,7 @@ def test_the_page_on_python_says_what_is_returned(
         if title:
             (clone / title).write_text(text, encoding="utf-8")
         elif language == "python":
-            exec(text, names)
+            run_code(text, names)
         else:
             assert capsys.readouterr().out == text
     sys.modules.pop("delays")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.pages import all_blocks, arguments, blocks, page, replay, sessions
+from tests.pages import all_blocks, arguments, blocks, page, replay, run_code, sessions
 
 RUN = r"\d{8}-[0-9a-f]{4}"
 
@@ -31,7 +31,7 @@ def follow(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         if title:
             (folder / title).write_text(text, encoding="utf-8")
         elif language == "python":
-            exec(text, names)
+            run_code(text, names)
         elif language == "text":
             assert capsys.readouterr().out == text
         for command, expected in sessions(text) if language == "console" else ():

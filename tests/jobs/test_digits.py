@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from tests.factory import run_json
-from tests.pages import ROOT, all_blocks, arguments, blocks, page, replay, sessions
+from tests.pages import ROOT, all_blocks, arguments, blocks, page, replay, run_code, sessions
 
 JOB = ROOT / "jobs/digits"
 DATA = ROOT / "data/samples/digits"
@@ -74,7 +74,7 @@ def test_all_formats_give_the_same_scores(clone: Path) -> None:
         replay(words, expected)
     printed = io.StringIO()
     with redirect_stdout(printed):
-        exec("".join(blocks("python", README)), {})
+        run_code("".join(blocks("python", README)), {})
     (shown,) = [text for language, _, text in all_blocks(README) if language == "text"]
     assert printed.getvalue() == shown
     others = [line.strip() for line in README.splitlines() if line.startswith("    batchscore run")]
