@@ -14,6 +14,7 @@ import numpy as np
 from batchscore.drift.accumulator import Accumulator
 from batchscore.drift.categorical import align_categories
 from batchscore.drift.categories import FOLDS, LABELS, Categories
+from batchscore.drift.clock import hour_units
 from batchscore.drift.column import ColumnProfile
 from batchscore.drift.measures.all_measures import MEASURES, differences
 from batchscore.drift.measures.declaration import Difference
@@ -101,7 +102,7 @@ def _numbers(before: Numbers, now: Numbers) -> tuple[tuple[Difference, ...], str
 def _of_numbers(aligned: Aligned, type_: str) -> tuple[Difference, ...]:
     """Returns the comparisons of numbers; those of a rate are as if its values were texts."""
     names = NumberNames(partial(shown_number, type_))
-    found = differences(NumberSides(aligned, names))
+    found = differences(NumberSides(aligned, names, hour_units(type_)))
     if is_time(type_) or not is_rate(aligned):
         return found
     judged = differences(CategorySides(*as_categories(aligned, names)))

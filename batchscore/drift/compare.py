@@ -47,6 +47,7 @@ _ALARMS = ("warn", "fail")
 # The first of these that a column has represents it, and carries its null rate.
 _MAIN = ("value", "length", "norm", "argmax")
 _MOVES = "dates move by design, so only the null rate is judged"
+_CLOCK = "times move by design, so only the null rate and the hour of day are judged"
 _DEPEND = "items of one list depend on each other, so only thresholds of the column judge them"
 _FEW = "the values are few and are judged, so their lengths are not"
 _NULLS = "a column of type null has no values, so only the null rate is compared"
@@ -244,7 +245,8 @@ def _judged(pair: _Pair, rules: Rules, tests: int) -> AspectDrift:
     measures = worst_first(_measures(pair, rules, alpha))
     notes = [pair.note]
     if pair.verdict is None and _only_nulls(pair.column, pair.type, rules):
-        notes.append(_MOVES)
+        is_clock = any(MEASURES[each.name].of_clock for each in pair.comparisons)
+        notes.append(_CLOCK if is_clock else _MOVES)
     if pair.aspect == ITEMS and not _is_ruled(pair.column, rules):
         notes.append(_DEPEND)
     return AspectDrift(

@@ -38,7 +38,8 @@ def thresholds_for(
 ) -> Thresholds:
     """Returns what a measure of a column's aspect is judged by.
 
-    Dates and timestamps move by design, so by default only their null rate is judged. Items of one
+    Dates and timestamps move by design, so by default only their null rate and the hour of day are
+    judged. Items of one
     list depend on each other, which the tests against noise do not know, so by default they are
     not judged; nor is what others judge. Thresholds of the column itself change all of that.
 
@@ -56,7 +57,7 @@ def thresholds_for(
     if aspect == ITEMS or aside:
         return NO_THRESHOLDS
     spec = MEASURES[measure]
-    if moves_by_design(type_) and not spec.of_nulls:
+    if moves_by_design(type_) and not (spec.of_nulls or spec.of_clock):
         return NO_THRESHOLDS
     return rules.thresholds.get(measure, spec.defaults)
 

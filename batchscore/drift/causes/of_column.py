@@ -12,6 +12,7 @@ from batchscore.drift.causes.conversions import conversions, shifts
 from batchscore.drift.causes.of_texts import names_of, of_categories, values_of
 from batchscore.drift.causes.samples import NumberSample, sample_of
 from batchscore.drift.causes.single_values import rounding, single_values
+from batchscore.drift.clock import best_turn, hour_counts, hour_units
 from batchscore.drift.column import ColumnProfile
 from batchscore.drift.numbers import Numbers, is_time, shown_number
 
@@ -48,10 +49,31 @@ def _of_numbers(
     show = partial(shown_number, now.type)
     yield from single_values(*sides, show)
     if is_time(now.type):
-        yield from shifts(*sides, _seconds(now.type))
+        yield from _shifted(*sides, now.type)
     else:
         yield from rounding(*sides, show, _PRECISIONS.get(now.type, _DOUBLE))
         yield from conversions(*sides)
+
+
+def _shifted(before: NumberSample, now: NumberSample, type_: str) -> Iterator[LikelyCause]:
+    """Yields by how many hours times are shifted; of timestamps, which move on, by time of day."""
+    hour = hour_units(type_)
+    if hour is None:
+        yield from shifts(before, now, _seconds(type_))
+        return
+    counts = [
+        hour_counts(
+            side.values_b - side.widths_b / 2,
+            side.values_b + side.widths_b / 2,
+            side.counts_b,
+            hour,
+        )
+        for side in (before, now)
+    ]
+    if counts[0] is not None and counts[1] is not None:
+        turn, explained = best_turn(counts[0], counts[1])
+        if turn:
+            yield LikelyCause(f"shifted by {turn:+d} h (time zone?)", explained)
 
 
 def _seconds(type_: str) -> float:

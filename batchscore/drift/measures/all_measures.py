@@ -8,6 +8,7 @@ from dataclasses import replace
 from batchscore.drift.measures import (
     binned,
     of_categories,
+    of_hours,
     of_nulls,
     of_numbers,
     of_ranges,
@@ -24,6 +25,7 @@ MEASURES: dict[str, MeasureSpec] = {
         *of_numbers.MEASURES,
         *of_ranges.MEASURES,
         *of_spikes.MEASURES,
+        *of_hours.MEASURES,
         *of_categories.MEASURES,
         *of_vectors.MEASURES,
         *of_nulls.MEASURES,

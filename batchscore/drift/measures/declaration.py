@@ -96,6 +96,8 @@ class MeasureSpec:
         below: Says why it warned below its threshold.
         power: The power of a distance that it grows with; 2 for squares.
         of_places: Whether it compares where numbers lie. Of a rate that is the rate again.
+        of_clock: Whether it compares times of day. These are judged of timestamps, too, which move
+            by design.
         remedy: What to do where it is known too coarsely to judge.
         samples: What it compares, in docs/drift.md.
         noise: When its effect is more than noise, in docs/drift.md.
@@ -115,6 +117,7 @@ class MeasureSpec:
     below: Callable[[Shares], str] | None = None
     power: int = 1
     of_places: bool = False
+    of_clock: bool = False
     remedy: str = ""
     samples: str = ""
     noise: str = ""

@@ -45,10 +45,12 @@ class NumberSides:
     Args:
         aligned: The counts.
         names: Names their values for people.
+        hour: How many units an hour has, of timestamps; None of other numbers.
     """
 
     aligned: Aligned
     names: NumberNames = field(default_factory=NumberNames)
+    hour: float | None = None
     kind: ClassVar[Kind] = "numbers"
 
     @cached_property
