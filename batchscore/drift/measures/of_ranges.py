@@ -72,15 +72,17 @@ def _where(sides: NumberSides, below: int, above: int) -> str:
 
 
 def _distinct(sides: NumberSides) -> Iterator[Difference]:
-    """Yields by which share the values of one side are fewer, in as many rows of both."""
+    """Yields by which share the current values are fewer, in as many rows of both.
+
+    That there are more is no fault: of some months there are more values than of one.
+    """
     rows = min(sides.n, sides.m)
     before, now = (rarefied(side_b, rows) for side_b in (sides.aligned.p_b, sides.aligned.q_b))
-    most = max(before, now)
-    if most < _LEAST:
+    if before < _LEAST:
         return
     yield Difference(
-        1 - min(before, now) / most,
-        lambda alpha: normal_floor(alpha / 2) * math.sqrt(before + now) / most,
+        max(0.0, 1 - now / before),
+        lambda alpha: normal_floor(alpha) * math.sqrt(before + now) / before,
         detail=f"{before:,.0f} → {now:,.0f} values in {rows:,} rows",
         shares=Shares(before, now, f"{rows:,}"),
     )
@@ -109,7 +111,7 @@ def _reaches(shares: Shares, title: str) -> str:
 def _has_values(shares: Shares, title: str) -> str:
     return (
         f"{shares.now:,.0f} different values in {shares.value} rows, "
-        f"was {shares.before:,.0f} in {title}"
+        f"{shares.before:,.0f} in {title}"
     )
 
 
@@ -136,15 +138,15 @@ MEASURES = (
         kinds=("numbers",),
         find=_distinct,
         label="distinct values",
-        meaning="by which share the different values of one side are fewer, in as many rows",
+        meaning="by which share the different values are fewer, in as many rows",
         tested=True,
-        defaults=Thresholds(0.25, 0.5),
+        defaults=Thresholds(0.4, 0.8),
         most=1,
         words="a difference of",
         changed=_has_values,
         of_places=True,
         samples="different values, or buckets, to expect in min(n, m) rows of each side D, D' "
-        "(Hurlbert): 1 − the smaller over the larger",
-        noise="≥ z · √(D + D') / max(D, D')",
+        "(Hurlbert): 1 − D' / D, if there are fewer",
+        noise="≥ z · √(D + D') / D",
     ),
 )
