@@ -24,6 +24,7 @@ LOOKED_AT = 28
 """Nights that are looked back on."""
 LEAST = 8
 """Nights below which nothing is known of what they differ by."""
+_COLUMNS = 100  # up to which all nights are looked at
 _QUANTILE, _TIMES = 0.9, 2.0
 _ALARMS = ("warn", "fail")
 
@@ -57,6 +58,7 @@ def between_nights(
     if len(nights) < LEAST:
         return {}
     rules = Rules(columns=frozenset(column for column, *_ in keys))
+    nights = nights[-_nights_for(len(rules.columns or ())) :]
     effects: dict[Key, list[float]] = {key: [] for key in keys}
     for before, now in pairwise(_only(night, rules.columns or ()) for night in nights):
         found = compare_profiles(before, now, rules, with_causes=False)
@@ -69,6 +71,11 @@ def between_nights(
     known = {key: each for key, each in effects.items() if len(each) >= LEAST - 1}
     times = _TIMES * math.sqrt((1 + 1 / max(1.0, in_reference)) / 2)
     return {key: _quantile(each) * times ** MEASURES[key[2]].power for key, each in known.items()}
+
+
+def _nights_for(columns: int) -> int:
+    """Returns how many nights to look at, fewer where many columns alarm: a pair takes time."""
+    return max(LEAST, min(LOOKED_AT, LOOKED_AT * _COLUMNS // max(1, columns)))
 
 
 def _only(night: TableProfile, columns: Collection[str]) -> TableProfile:

@@ -120,3 +120,15 @@ def test_what_is_usual_is_shown_as_noise() -> None:
     (found,) = [m for m in compare_profiles(*sides, rules).aspects[0].measures if m.name == "w1"]
     assert (found.floor, found.beyond_noise) == (0.35, False)
     assert found.outcome in ("ok", "undecided")
+
+
+def test_many_columns_look_back_on_fewer_nights() -> None:
+    """Where hundreds of columns alarm the last nights have to do, so that a run ends."""
+    random = np.random.default_rng(1)
+    names = [f"c{number}" for number in range(150)]
+    old = [night(**{name: random.normal(9 * day, 1, 50) for name in names}) for day in range(10)]
+    new = [night(**{name: random.normal(0, 1, 50) for name in names}) for _ in range(18)]
+    keys = {(name, "value", "w1") for name in names}
+    bounds = between_nights([*old, *new], keys, 1)
+    assert bounds.keys() == keys
+    assert max(bounds.values()) < 3
