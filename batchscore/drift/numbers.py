@@ -264,7 +264,10 @@ def _moments(values_b: NDArray[np.float64], counts_b: NDArray[np.int64]) -> tupl
 
 def shown_number(type_: str, value: float) -> str:
     """Returns a number of the type for people, at most 15 digits of it."""
-    return str(_shown(type_, int(value))) if is_time(type_) else f"{value:.15g}"
+    if not is_time(type_):
+        return f"{value:.15g}"
+    # The largest times are rounded up as floats, beyond all times.
+    return str(_shown(type_, min(max(int(value), -(2**63)), 2**63 - 1)))
 
 
 def _shown(type_: str, value: Any) -> Any:

@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from batchscore.drift.causes.cause import LikelyCause, best
 from batchscore.drift.causes.of_column import find_cause
@@ -174,3 +176,46 @@ def test_times_of_any_unit_are_looked_at(type_: str) -> None:
     days = pa.array(seconds // 1_000, pa.int32()).cast(pa.date32())
     cast = days if type_ == "date32[day]" else days.cast(pa.date64())
     assert find_cause(column(cast), column(cast)) is None
+
+
+_VALUES = st.one_of(
+    st.lists(st.floats() | st.none(), max_size=30).map(lambda each: pa.array(each, pa.float64())),
+    st.lists(st.floats(width=32) | st.none(), max_size=30).map(
+        lambda each: pa.array(each, pa.float32())
+    ),
+    st.lists(st.integers(-(2**63), 2**63 - 1), max_size=30).map(
+        lambda each: pa.array(each, pa.int64())
+    ),
+    st.lists(st.integers(0, 2**64 - 1), max_size=30).map(lambda each: pa.array(each, pa.uint64())),
+    st.lists(st.integers(-(2**63), 2**63 - 1), max_size=30).map(
+        lambda each: pa.array(each, pa.timestamp("ns"))
+    ),
+    st.lists(st.text(max_size=6) | st.none(), max_size=30).map(
+        lambda each: pa.array(each, pa.string())
+    ),
+    st.lists(st.binary(max_size=6), max_size=30).map(lambda each: pa.array(each, pa.binary())),
+    st.lists(st.booleans(), max_size=30).map(lambda each: pa.array(each, pa.bool_())),
+)
+
+
+@given(_VALUES, _VALUES, st.integers(1, 400), st.integers(1, 400))
+def test_no_columns_are_too_odd(first: pa.Array, second: pa.Array, often: int, now: int) -> None:
+    """Whatever two columns hold, and of whatever types they are, looking for a cause ends."""
+    before = column(pa.chunked_array([first] * often, first.type))
+    found = find_cause(before, column(pa.chunked_array([second] * now, second.type)))
+    assert found is None or found.words
+
+
+def test_the_largest_times_can_be_named() -> None:
+    """A time near the largest is rounded up as a float, beyond what a time can be."""
+    largest = pa.array([2**63 - 512] * 200, pa.timestamp("ns"))
+    before = pa.array(np.arange(200) * 10**15, pa.timestamp("ns"))
+    found = find_cause(column(before), column(largest))
+    assert found is not None
+    assert found.words == "stuck at 2262-04-11T23:47:16.854775807"
+
+
+def test_a_number_that_became_a_time_has_no_cause_of_numbers() -> None:
+    """The type says what happened; no value of one side is one of the other."""
+    numbers = column(np.arange(200.0))
+    assert find_cause(numbers, column(pa.array([0] * 200, pa.timestamp("ns")))) is None

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from functools import partial
 
+import numpy as np
+
 from batchscore.drift.categories import Categories
 from batchscore.drift.causes.cause import LikelyCause, best
 from batchscore.drift.causes.conversions import conversions, shifts
@@ -31,10 +33,13 @@ def find_cause(before: ColumnProfile, now: ColumnProfile) -> LikelyCause | None:
         before: The column in the reference.
         now: The column in the current data.
     """
-    sides = before.aspects.get("value"), now.aspects.get("value")
-    first, second = sides
+    first, second = before.aspects.get("value"), now.aspects.get("value")
     if isinstance(first, Numbers) and isinstance(second, Numbers):
-        return best(_of_numbers(before, now, first, second))
+        if before.kind != now.kind:
+            return None
+        # Conversions of the largest numbers are infinite, and explain nothing.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return best(_of_numbers(before, now, first, second))
     if isinstance(first, Categories) and isinstance(second, Categories):
         named = names_of(first, second)
         values = values_of(first, before.count, named), values_of(second, now.count, named)
